@@ -1,0 +1,57 @@
+"""Every error this package raises on purpose, each also a kind the standard library knows."""
+
+
+class SqlBufferError(Exception):
+    """Base of all errors raised by sqlbuffer."""
+
+
+class InvalidArgument(SqlBufferError, ValueError):
+    """An argument is out of range or of the wrong shape; the message says what would do."""
+
+
+class InvalidReward(InvalidArgument):
+    """Rewards that cannot be stored: infinite, or not one for each sample."""
+
+
+class UnsupportedType(SqlBufferError, TypeError):
+    """A sample of a type without a canonical hash or a codec; the message says how to register it."""
+
+
+class InvalidPayload(SqlBufferError, ValueError):
+    """A stored payload that is truncated, malformed, too deep, or of an unknown codec."""
+
+
+class BufferNotFound(SqlBufferError, LookupError):
+    """No buffer of that name in the database."""
+
+
+class SettingsMismatch(SqlBufferError, ValueError):
+    """A buffer was reopened with a setting that differs from the stored one."""
+
+
+class ClaimLost(SqlBufferError, RuntimeError):
+    """A batch was settled or released before, by this process or on behalf of it."""
+
+
+class DatabaseUnavailable(SqlBufferError, ConnectionError):
+    """The database cannot be opened, reached, read or written."""
+
+
+class SchemaMismatch(SqlBufferError, RuntimeError):
+    """The database holds a schema that this release does not work with."""
+
+
+class SchemaTooOld(SchemaMismatch):
+    """The schema is of an older release: `sqlbuffer db upgrade` brings it up to date."""
+
+
+class SchemaTooNew(SchemaMismatch):
+    """The schema is of a newer release: a newer sqlbuffer is needed."""
+
+
+class ForeignDatabase(SchemaMismatch):
+    """The database holds somebody else's tables; it was left untouched."""
+
+
+class MissingExtra(SqlBufferError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
