@@ -1,0 +1,206 @@
+"""The arithmetic of the exponential race, and the weight functions. Arrays in, arrays out; no SQL.
+
+Sample i arrives at time Exp(1) / w_i; the k first arrivals are k draws without replacement with probability
+proportional to weight (Efraimidis and Spirakis 2006). The arrival time is kept as the sample's *race key*, and the
+largest key drawn so far is the *clock*. Exponentials have no memory, so what is left of a waiting key beyond the clock
+is again Exp(1) / w_i: the race can go on for ever, with late arrivals and changed weights, and stays exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlbuffer.errors import InvalidArgument
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+FLOOR = 1e-8
+"""Weight of the lowest score under `Shift`, as in the original."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: Ints) -> Floats:
+    """Return one Exp(1) variate a sample, a pure function of what makes this entry into the race distinct.
+
+    The same seed, sample, turn and requeues give the same variate on every database, in any order of insertion. The
+    clock itself is not part of it: a last-bit difference in the clock would change every later draw.
+
+    Args:
+        seed: Seed of the buffer, any integer; taken modulo 2**64.
+        hashes: (n, 16) uint8, the canonical hashes.
+        turn: Batches drawn so far, those released taken off.
+        requeues: (n,) int, how often each sample was added again after it had left the pool.
+
+    Returns:
+        (n,) float64, each in (0, 37).
+
+    Source:
+        The mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    words = np.ascontiguousarray(hashes).view("<u8").astype(np.uint64).reshape(-1, 2)
+    start = np.full(len(words), seed % 2**64, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        bits = _mix(start)
+        for word in (words[:, 0], words[:, 1], np.uint64(turn % 2**64), requeues.astype(np.uint64)):
+            bits = _mix(bits ^ word)
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return -np.log(uniform)
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    bits = bits + _GOLDEN
+    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
+    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
+    return bits ^ (bits >> np.uint64(31))
+
+
+def joined(clock: float, variates: Floats, weights: Floats) -> Floats:
+    """Return the keys of samples that join the race now: `clock + e / w`, and +inf where w is 0 or NaN."""
+    with np.errstate(divide="ignore", over="ignore"):
+        keys = clock + variates / weights
+    return np.where(weights > 0, keys, np.inf)
+
+
+def rescaled(keys: Floats, clock: float, old: Floats, new: Floats) -> Floats:
+    """Return the keys after a change of weights: what is left beyond the clock stretches by `old / new`.
+
+    A key at or before the clock has won already (its batch was released) and stays. Both weights must be positive.
+    """
+    with np.errstate(over="ignore"):
+        return np.where(keys > clock, clock + (keys - clock) * (old / new), keys)
+
+
+def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:
+    """Return the chance of each sample to be among the winners, given the first key that was not: `1 - e^(-w (t - c))`.
+
+    Source:
+        Priority sampling's threshold (Duffield, Lund and Thorup 2007) applied to exponential keys.
+    """
+    return -np.expm1(-weights * max(threshold - start, 0.0)) if math.isfinite(threshold) else np.ones_like(weights)
+
+
+def is_blurred(clock: float, weights: Floats) -> bool:
+    """Tell whether float64 at this clock resolves less than a millionth of the gaps between arrivals of such weights.
+
+    So it is after samples of tiny weight have been drawn: the clock has jumped by 1 / weight.
+    """
+    total = min(float(np.nansum(weights)), 1e300)
+    return total > 0 and float(np.spacing(clock)) * 1e6 > 1.0 / total
+
+
+class Weighting(Protocol):
+    """A weight function: monotone in score, so that the argmax share is the top of the weight index."""
+
+    name: ClassVar[str]
+    needs_score: ClassVar[bool]
+    """False where every sample has a weight as soon as it is added."""
+    needs_base: ClassVar[bool]
+    """True where a weight depends on the lowest score of the pool."""
+
+    def __call__(self, scores: Floats, base: float) -> Floats:
+        """Return (n,) non-negative weights for (n,) scores without NaN; `base` is the lowest score of the pool."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """`score - lowest score of the pool + 1e-8`, the original's law."""
+
+    name: ClassVar[str] = "shift"
+    needs_score: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = True
+
+    def __call__(self, scores: Floats, base: float) -> Floats:
+        return np.maximum(scores - base, 0.0) + FLOOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+    """`exp(score / temperature)`, the exponent cut off at +-600.
+
+    Args:
+        temperature: Positive; the lower, the greedier.
+    """
+
+    temperature: float = 1.0
+    name: ClassVar[str] = "softmax"
+    needs_score: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise InvalidArgument(f"temperature must be a positive number, got {self.temperature!r}.")
+
+    def __call__(self, scores: Floats, base: float) -> Floats:
+        return np.exp(np.clip(scores / self.temperature, -600.0, 600.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """`score ** alpha` for positive scores, else 0, as in prioritised replay (Schaul et al. 2016).
+
+    Args:
+        alpha: Positive; 1 is proportional to score.
+    """
+
+    alpha: float = 1.0
+    name: ClassVar[str] = "power"
+    needs_score: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise InvalidArgument(f"alpha must be a positive number, got {self.alpha!r}.")
+
+    def __call__(self, scores: Floats, base: float) -> Floats:
+        return np.minimum(np.maximum(scores, 0.0) ** self.alpha, 1e300)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Weight 1 for every sample, scored or not."""
+
+    name: ClassVar[str] = "uniform"
+    needs_score: ClassVar[bool] = False
+    needs_base: ClassVar[bool] = False
+
+    def __call__(self, scores: Floats, base: float) -> Floats:
+        return np.ones_like(scores)
+
+
+_WEIGHTINGS: dict[str, type[Any]] = {kind.name: kind for kind in (Shift, Softmax, Power, Uniform)}
+
+
+def weighting_from(spec: str | Weighting) -> Weighting:
+    """Return the weight function that a name stands for; a weight function stands for itself."""
+    if not isinstance(spec, str):
+        weighting_settings(spec)
+        return spec
+    if spec not in _WEIGHTINGS:
+        raise InvalidArgument(f"unknown weighting {spec!r}: use one of {', '.join(map(repr, _WEIGHTINGS))}.")
+    weighting: Weighting = _WEIGHTINGS[spec]()
+    return weighting
+
+
+def weighting_settings(weighting: Weighting) -> dict[str, Any]:
+    """Return what is stored of a weight function, so that a buffer is reopened with the same one."""
+    if type(weighting) not in _WEIGHTINGS.values():
+        names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
+        raise InvalidArgument(f"weighting must be a name or one of {names}, got {weighting!r}.")
+    return {"name": weighting.name, **dataclasses.asdict(weighting)}  # type: ignore[call-overload]
+
+
+def weighting_from_settings(settings: dict[str, Any]) -> Weighting:
+    """Return the weight function that `weighting_settings` described."""
+    parameters = {key: value for key, value in settings.items() if key != "name"}
+    weighting: Weighting = _WEIGHTINGS[settings["name"]](**parameters)
+    return weighting

@@ -1,0 +1,94 @@
+"""The arithmetic of the race; `test_draws.py` shows that draws through the database follow it."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sqlbuffer import race
+from sqlbuffer.errors import InvalidArgument
+
+
+def test_variates_are_exponential_and_reproducible() -> None:
+    hashes = np.random.default_rng(0).integers(0, 256, (200_000, 16), dtype=np.uint8)
+    requeues = np.zeros(len(hashes), dtype=np.int64)
+    variates = race.exponentials(7, hashes, turn=3, requeues=requeues)
+    assert stats.kstest(variates, "expon").pvalue > 0.001
+    shuffled = np.random.default_rng(1).permutation(len(hashes))
+    again = race.exponentials(7, hashes[shuffled], turn=3, requeues=requeues)
+    assert np.array_equal(variates[shuffled], again)
+
+
+@pytest.mark.parametrize("change", ["seed", "turn", "requeues"])
+def test_every_entry_into_the_race_is_independent(change: str) -> None:
+    hashes = np.random.default_rng(0).integers(0, 256, (50_000, 16), dtype=np.uint8)
+    arguments = {"seed": 0, "turn": 0, "requeues": 0}
+    first, second = (
+        race.exponentials(
+            values["seed"], hashes, turn=values["turn"], requeues=np.full(len(hashes), values["requeues"])
+        )
+        for values in (arguments, arguments | {change: 1})
+    )
+    assert abs(stats.spearmanr(first, second).statistic) < 0.02
+
+
+GOLDEN_VARIATES = [0.34579158642758, 1.3573418036720823, 1.0596664354240106]
+
+
+def test_golden_variates() -> None:
+    hashes = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    variates = race.exponentials(42, hashes, turn=1, requeues=np.array([0, 1, 2]))
+    assert variates.tolist() == pytest.approx(GOLDEN_VARIATES, rel=1e-15)
+
+
+def test_a_weight_of_zero_never_arrives() -> None:
+    keys = race.joined(5.0, np.ones(3), np.array([2.0, 0.0, math.nan]))
+    assert keys.tolist() == [5.5, math.inf, math.inf]
+
+
+def test_a_changed_weight_stretches_what_is_left() -> None:
+    keys = race.rescaled(np.array([12.0, 9.0]), 10.0, np.array([1.0, 1.0]), np.array([4.0, 4.0]))
+    assert keys.tolist() == [10.5, 9.0]
+
+
+def test_probabilities_are_unbiased_importance_weights() -> None:
+    rng = np.random.default_rng(3)
+    weights, values = rng.uniform(0.1, 3.0, 20), rng.normal(size=20)
+    estimates = []
+    for _ in range(20_000):
+        keys = rng.exponential(size=20) / weights
+        order = np.argsort(keys)
+        drawn, threshold = order[:6], keys[order[6]]
+        probability = race.inclusion_probability(weights[drawn], 0.0, threshold)
+        estimates.append((values[drawn] / probability).sum())
+    error = np.std(estimates) / math.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - values.sum()) < 4 * error
+
+
+def test_weight_functions() -> None:
+    scores = np.array([-1.0, 0.0, 2.0])
+    assert race.Shift()(scores, -1.0).tolist() == [1e-8, 1.0 + 1e-8, 3.0 + 1e-8]
+    assert race.Softmax(2.0)(scores, 0.0).tolist() == pytest.approx(np.exp(scores / 2).tolist())
+    assert race.Power(2.0)(scores, 0.0).tolist() == [0.0, 0.0, 4.0]
+    assert race.Uniform()(scores, 0.0).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("weighting", [race.Shift(), race.Softmax(0.3), race.Power(2), race.Uniform()])
+def test_weightings_are_stored_and_read_back(weighting: race.Weighting) -> None:
+    assert race.weighting_from_settings(race.weighting_settings(weighting)) == weighting
+    assert race.weighting_from(weighting) == weighting
+
+
+@pytest.mark.parametrize("wrong", ["sofmax", race.Shift])
+def test_an_unknown_weighting_is_refused(wrong: object) -> None:
+    with pytest.raises(InvalidArgument, match="weighting"):
+        race.weighting_from(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
+def test_parameters_out_of_range_are_refused(wrong: float) -> None:
+    with pytest.raises(InvalidArgument, match="temperature"):
+        race.Softmax(wrong)
+    with pytest.raises(InvalidArgument, match="alpha"):
+        race.Power(wrong)
