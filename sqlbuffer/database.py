@@ -1,0 +1,154 @@
+"""Engines, transactions and the schema's version: the only module that opens a database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from sqlbuffer.dialect import VERSION_TABLE, Columns, Rows, parse_url, unavailable
+from sqlbuffer.errors import ForeignDatabase, InvalidArgument, SchemaMismatch, SchemaTooNew, SchemaTooOld
+from sqlbuffer.schema import REVISION
+
+T = TypeVar("T")
+
+DEFAULT_URL = "sqlite:///sqlbuffer.db"
+URL_VARIABLE = "SQLBUFFER_URL"
+
+log = logging.getLogger(__name__)
+
+
+class Database:
+    """A database of ours: opened, checked, and created where it was empty.
+
+    Args:
+        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
+        durability: "normal": a power cut may take the last commits on SQLite, and what the server's own
+            `synchronous_commit` allows on PostgreSQL; "full": it takes none. Killing processes never takes any.
+        create: Create the schema in an empty database; otherwise refuse it.
+
+    Raises:
+        DatabaseUnavailable: Where it cannot be opened, reached, read or written.
+        SchemaMismatch: Where it holds an older or newer schema, or somebody else's tables. It is left untouched.
+    """
+
+    def __init__(self, url: str | sa.URL | None = None, *, durability: str = "normal", create: bool = True) -> None:
+        if durability not in ("normal", "full"):
+            raise InvalidArgument(f'durability must be "normal" or "full", got {durability!r}.')
+        given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
+        self._url, self.dialect = parse_url(given)
+        self._durability = durability
+        self._engines: dict[tuple[int, str], sa.Engine] = {}
+        state = self.revision()
+        if state is None and create:
+            self.upgrade()
+        else:
+            _require_current(state, self.url)
+
+    @property
+    def url(self) -> str:
+        """The URL, its password masked."""
+        return self._url.render_as_string(hide_password=True)
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction that cannot write and sees one state of the database."""
+        return self._run(self._engine("reader"), work)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction: all that it writes is stored, or nothing."""
+        return self._run(self._engine("writer"), work)
+
+    def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
+        """Execute a statement with rows that travel with it."""
+        return connection.execute(statement, {**self.dialect.load(connection, rows, columns), **more})
+
+    def revision(self) -> str | None:
+        """Return the revision of the schema, None for an empty database.
+
+        Raises:
+            ForeignDatabase: Where the tables are somebody else's.
+        """
+        return self.read(self._revision) if self.dialect.exists(self._url) else None
+
+    def upgrade(self) -> None:
+        """Create the schema, or bring it up to date, in one transaction."""
+        self.write(self._upgrade)
+
+    def close(self) -> None:
+        """Close all connections; the next use opens new ones."""
+        for (pid, _), engine in self._engines.items():
+            engine.dispose(close=pid == os.getpid())
+        self._engines.clear()
+
+    def _engine(self, kind: str) -> sa.Engine:
+        # By process: a connection must never be used on both sides of a fork.
+        key = (os.getpid(), kind)
+        if key not in self._engines:
+            self._engines[key] = (
+                self.dialect.writer(self._url, durability=self._durability)
+                if kind == "writer"
+                else self.dialect.reader(self._url)
+            )
+        return self._engines[key]
+
+    def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except sa.exc.DBAPIError as exc:
+            if isinstance(exc, (sa.exc.OperationalError, sa.exc.InternalError)) or type(exc) is sa.exc.DatabaseError:
+                raise unavailable(exc, self._url, self.dialect) from exc
+            raise
+
+    def _revision(self, connection: sa.Connection) -> str | None:
+        tables = self.dialect.tables(connection)
+        if not tables:
+            return None
+        found = connection.scalar(sa.select(_version.c.version_num)) if VERSION_TABLE in tables else None
+        if found is None:
+            raise ForeignDatabase(
+                f"{self.url} holds other tables ({', '.join(sorted(tables)[:3])}, ...): give an empty database."
+            )
+        return str(found)
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        from alembic import command  # 0.2 s to import, needed once in a database's life
+        from alembic.config import Config
+
+        self.dialect.lock_schema(connection)
+        state = self._revision(connection)
+        if state is not None and state > REVISION:
+            _require_current(state, self.url)
+        config = Config()
+        config.set_main_option("script_location", str(migrations_folder()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        log.info("schema of %s is now at revision %s", self.url, REVISION)
+
+
+_version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.Text))
+
+
+def migrations_folder() -> pathlib.Path:
+    """Return the folder of the Alembic migrations: inside an installed wheel, or at the top of a checkout."""
+    package = pathlib.Path(__file__).parent
+    shipped = package / "migrations"
+    return shipped if shipped.is_dir() else package.parent / "migrations"
+
+
+def _require_current(state: str | None, url: str) -> None:
+    if state is None:
+        raise SchemaMismatch(f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one.")
+    if state < REVISION:
+        raise SchemaTooOld(
+            f"{url} has the schema of an older release ({state}, this one needs {REVISION}): make a copy, then run "
+            f"`sqlbuffer db upgrade --url {url}`."
+        )
+    if state > REVISION:
+        raise SchemaTooNew(
+            f"{url} has the schema of a newer release ({state}, this one knows {REVISION}): `pip install -U sqlbuffer`."
+        )

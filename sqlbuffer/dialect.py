@@ -1,0 +1,479 @@
+"""Every difference between SQLite and PostgreSQL. No other module knows a dialect's name."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import datetime as dt
+import functools
+import os
+import pathlib
+import re
+import sqlite3
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
+
+SCHEMA = "sqlbuffer"
+"""Name of the PostgreSQL schema that all tables live in."""
+
+VERSION_TABLE = "sqlbuffer_version"
+"""Name of Alembic's version table."""
+
+BUSY_TIMEOUT_S = 60.0
+"""How long a writer waits for SQLite's one writer's slot."""
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Json = sa.JSON().with_variant(JSONB(), "postgresql")
+CLUSTERED: Any = {"sqlite_with_rowid": False}
+"""Table keywords: rows are stored in the order of the primary key where the database can."""
+
+
+def where(condition: sa.ColumnElement[bool]) -> Any:
+    """Return the index keywords that make an index partial."""
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+
+
+class Timestamp(TypeDecorator[dt.datetime]):
+    """A UTC time, timezone-aware in Python: timestamptz on PostgreSQL, ISO 8601 text on SQLite."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return sa.DateTime(timezone=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(dt.timezone.utc).isoformat(timespec="milliseconds")
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+        return time.astimezone(dt.timezone.utc)
+
+
+class now(sa.sql.expression.ColumnElement[dt.datetime]):
+    """The database's own time: no host's clock is ever compared with another's."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "clock_timestamp()"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The shape of rows that travel with a statement, which reads them as a relation."""
+
+    name: str
+    columns: tuple[tuple[str, TypeEngine[Any]], ...]
+
+    def parameter(self, column: str) -> str:
+        """Return the name of the bound parameter that carries a column."""
+        return f"{self.name}_{column}"
+
+
+class Dialect(abc.ABC):
+    """What the rest of the package asks of a database."""
+
+    schema: ClassVar[str | None]
+
+    @abc.abstractmethod
+    def exists(self, url: sa.URL) -> bool:
+        """Tell whether there is a database to read from."""
+
+    @abc.abstractmethod
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        """Return an engine whose transactions may write from their first statement on."""
+
+    @abc.abstractmethod
+    def reader(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that cannot write and never waits for a writer."""
+
+    @abc.abstractmethod
+    def relation(self, rows: Rows) -> sa.FromClause:
+        """Return the relation in which a statement reads the rows that travel with it."""
+
+    @abc.abstractmethod
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        """Send the rows ahead, or return them as the parameters that the statement needs."""
+
+    @abc.abstractmethod
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        """Lock a buffer's race until the transaction ends: shared to use its clock, exclusive to move every key."""
+
+    @abc.abstractmethod
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        """Lock the rows of `table` that a statement selects, passing over those that another claim has locked."""
+
+    @abc.abstractmethod
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        """Lock the rows of `table` that a statement selects, waiting for whoever has them."""
+
+    @abc.abstractmethod
+    def upsert(self, table: sa.Table) -> Any:
+        """Return an INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`."""
+
+    @abc.abstractmethod
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Read a column of JSON text as the JSON type."""
+
+    @abc.abstractmethod
+    def tables(self, connection: sa.Connection) -> set[str]:
+        """Return the names of the tables that stand where ours would."""
+
+    @abc.abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Make sure that nobody else creates or upgrades the schema until the transaction ends."""
+
+    @abc.abstractmethod
+    def damage(self, connection: sa.Connection) -> list[str]:
+        """Return what the database itself finds wrong with its storage."""
+
+    @abc.abstractmethod
+    def advice(self, error: BaseException) -> str:
+        """Return what to do about an error of the database."""
+
+    # -- SQL that a person types --------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        """Return an engine for SQL that is not ours: one statement at a time, which can read and nothing else."""
+
+    @abc.abstractmethod
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        """Return the functions called in SQL that is not ours which may do more than read, as far as can be told."""
+
+
+def first_line(message: str) -> str:
+    """Return the first line of a driver's message."""
+    return message.strip().split("\n", 1)[0]
+
+
+_PRAGMAS = (
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    "cache_size = -65536",
+    "mmap_size = 1073741824",
+    "wal_autocheckpoint = 8000",
+    "journal_size_limit = 67108864",
+)
+"""64 MB of cache; up to 32 MB of log before it is written back, so that a page often changed is written once."""
+
+
+class SQLite(Dialect):
+    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL)."""
+
+    schema = None
+
+    def exists(self, url: sa.URL) -> bool:
+        return os.path.exists(url.database or "")
+
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
+        engine = self._engine(url, "rwc", ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"])
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+
+    def reader(self, url: sa.URL) -> sa.Engine:
+        engine = self._engine(url, "rw", ["PRAGMA query_only = ON"])
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN DEFERRED")
+
+        return engine
+
+    @staticmethod
+    def _engine(url: sa.URL, mode: str, pragmas: Iterable[str]) -> sa.Engine:
+        file = pathlib.Path(url.database or "").absolute()
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(
+                f"file:{urllib.parse.quote(os.fspath(file))}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            for statement in pragmas:
+                connection.execute(statement)
+            return connection
+
+        # One connection, handed from thread to thread: a second writer could only wait for the first.
+        size = 1 if mode == "rwc" else 4
+        return sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, pool_size=size, max_overflow=0)
+
+    def relation(self, rows: Rows) -> sa.FromClause:
+        return _temporary_table(rows)
+
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        # A temporary table in memory: SQLite has no arrays, JSON would not carry floats to the last bit nor blobs,
+        # and VALUES stops at 32,766 parameters.
+        name = f"temp.{rows.name}"
+        loaded = connection.info.setdefault("loaded", set())
+        if rows.name not in loaded:
+            names = ", ".join(column for column, _ in rows.columns)
+            connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})")
+            loaded.add(rows.name)
+        connection.exec_driver_sql(f"DELETE FROM {name}")
+        values = list(zip(*(columns[column] for column, _ in rows.columns), strict=True))
+        if values:
+            marks = ", ".join("?" * len(rows.columns))
+            connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", values)
+        return {}
+
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        """Every writing transaction has the file to itself."""
+
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement
+
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement
+
+    def upsert(self, table: sa.Table) -> Any:
+        return sqlite.insert(table)
+
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.type_coerce(column, Json)
+
+    def tables(self, connection: sa.Connection) -> set[str]:
+        return set(sa.inspect(connection).get_table_names())
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
+    def damage(self, connection: sa.Connection) -> list[str]:
+        found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
+        return [f"the file is damaged: {line}." for line in found if line != "ok"]
+
+    def advice(self, error: BaseException) -> str:
+        message = str(error).lower()
+        for sign, way_out in {
+            "unable to open": "the folder must exist and the file must be readable and writable by you",
+            "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
+            "not a database": "the file is not an SQLite database: give the path of another file",
+            "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
+            "disk i/o error": "the disk or the file fails: check the disk, and that the file was not truncated",
+            "is full": "the disk is full: make room; nothing stored was lost",
+            "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
+        }.items():
+            if sign in message:
+                return way_out
+        return "see the message of SQLite above"
+
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"])
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            driver: Any = connection.connection.driver_connection
+            driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+            driver.set_progress_handler(_keep_going, 1_000_000)
+            driver.set_authorizer(_authorize_reading)
+
+        return engine.execution_options(no_parameters=True, sqlite_raw_colnames=True)
+
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        return []  # the authorizer sees every call
+
+
+def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:
+    """Allow a statement of SQLite what a SELECT needs, whatever its text looks like."""
+    reads = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+    is_harmless = function not in ("load_extension", "fts3_tokenizer") or action != sqlite3.SQLITE_FUNCTION
+    return sqlite3.SQLITE_OK if reads and is_harmless else sqlite3.SQLITE_DENY
+
+
+def _keep_going() -> int:
+    """Let Python look for Ctrl-C now and then: a statement of SQLite would run to its end, however far that is."""
+    return 0
+
+
+@functools.cache
+def _temporary_table(rows: Rows) -> sa.Table:
+    return sa.Table(rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns))
+
+
+class PostgreSQL(Dialect):
+    """A server. All tables live in a schema of their own; claims pass over each other's rows."""
+
+    schema = SCHEMA
+
+    def exists(self, url: sa.URL) -> bool:
+        return True
+
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        engine = self._engine(url, pool_size=2)
+        if durability == "full":
+
+            @sa.event.listens_for(engine, "begin")
+            def _begin(connection: sa.Connection) -> None:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+
+        return engine
+
+    def reader(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, pool_size=4).execution_options(postgresql_readonly=True)
+
+    @staticmethod
+    def _engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
+        try:
+            return sa.create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_pre_ping=True,
+                execution_options={"schema_translate_map": {None: SCHEMA}},
+                connect_args={"connect_timeout": 10},
+            )
+        except ModuleNotFoundError as exc:
+            raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
+
+    def relation(self, rows: Rows) -> sa.FromClause:
+        return _unnest(rows)
+
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        return {rows.parameter(name): list(columns[name]) for name, _ in rows.columns}
+
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
+        lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
+        connection.execute(sa.select(lock(_ADVISORY_CLASS, buffer_id)))
+
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement.with_for_update(skip_locked=True, of=table)
+
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement.with_for_update(of=table)
+
+    def upsert(self, table: sa.Table) -> Any:
+        return postgresql.insert(table)
+
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.cast(column, Json)
+
+    def tables(self, connection: sa.Connection) -> set[str]:
+        return set(sa.inspect(connection).get_table_names(schema=SCHEMA))
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))
+        connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
+
+    def damage(self, connection: sa.Connection) -> list[str]:
+        return []  # the server checks its pages as it reads them
+
+    def advice(self, error: BaseException) -> str:
+        message = str(error).lower()
+        for sign, way_out in {
+            "password": "check user and password in the URL",
+            "does not exist": "create it first, or correct the URL",
+            "permission denied": "grant the rights that are missing, or use another role",
+            "read-only": "this server or connection is read-only: use the primary",
+        }.items():
+            if sign in message:
+                return way_out
+        return "check that the server runs and that host and port in the URL are right"
+
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.
+        engine = self.reader(url).execution_options(no_parameters=True, stream_results=True)
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            options = {"stream_results": False}
+            connection.exec_driver_sql(f"SET LOCAL search_path = {SCHEMA}", execution_options=options)
+
+        return engine
+
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        # A SELECT in a read-only transaction may still call functions that lock, signal, write files or set parameters.
+        # What does more than read is volatile, and is called by its name.
+        volatile = connection.exec_driver_sql(
+            "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE provolatile = 'v' ORDER BY proname"
+        ).scalars()
+        names = "|".join(re.escape(name) for name in volatile if name not in _HARMLESS)
+        calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)
+        disguised = re.findall(r'u&"', sql, re.IGNORECASE)  # a name in Unicode escapes
+        return sorted({f"{call[1]}()" for call in calls} | set(disguised))
+
+
+_ADVISORY_CLASS = 0x5B0F
+
+_HARMLESS = (
+    *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
+    *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
+    *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
+)
+"""Functions that PostgreSQL calls volatile though they only read."""
+
+
+@functools.cache
+def _unnest(rows: Rows) -> sa.FromClause:
+    arrays = (
+        sa.cast(sa.bindparam(rows.parameter(name), type_=ARRAY(kind)), ARRAY(kind)) for name, kind in rows.columns
+    )
+    columns = (sa.column(name, kind) for name, kind in rows.columns)
+    return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived()
+
+
+_SQLITE = SQLite()
+_POSTGRESQL = PostgreSQL()
+
+
+def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
+    """Return a database URL and its dialect.
+
+    Raises:
+        InvalidArgument: Where it is no URL, or of a database that sqlbuffer does not work with.
+    """
+    way_out = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as exc:
+        raise InvalidArgument(f"cannot read the database URL: {way_out}.") from exc
+    backend = {"postgres": "postgresql"}.get(parsed.drivername, parsed.drivername).partition("+")[0]
+    if backend not in ("sqlite", "postgresql"):
+        raise InvalidArgument(f"no support for {backend!r} databases: {way_out}.")
+    if backend == "postgresql":
+        return parsed, _POSTGRESQL
+    if not parsed.database or parsed.database == ":memory:":
+        raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
+    return parsed, _SQLITE
+
+
+def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
+    """Return our error for a driver's one: what happened, where, and the way out. Passwords are masked."""
+    return DatabaseUnavailable(
+        f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)}): {dialect.advice(error)}."
+    )
