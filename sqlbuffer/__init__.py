@@ -1,0 +1,66 @@
+"""A training buffer that lives in a SQL database: durable, shared, without duplicates, with exact weighted draws."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sqlbuffer import errors
+from sqlbuffer.batches import Batch
+from sqlbuffer.errors import SqlBufferError
+from sqlbuffer.hashing import register
+from sqlbuffer.race import Power, Shift, Softmax, Uniform
+from sqlbuffer.records import AddResult, SampleInfo, Stats
+from sqlbuffer.store import SampleStore, open_store
+
+if TYPE_CHECKING:
+    from sqlbuffer.predictor import PredictiveAgent
+    from sqlbuffer.training import (
+        Buffer,
+        BufferSizeCallback,
+        Callback,
+        DatasetSampler,
+        Environment,
+        FunctionSampler,
+        Log,
+        PredictiveBuffer,
+        RewardCallback,
+        Sampler,
+        WeightedBuffer,
+    )
+
+__all__ = [
+    "AddResult",
+    "Batch",
+    "Buffer",
+    "BufferSizeCallback",
+    "Callback",
+    "DatasetSampler",
+    "Environment",
+    "FunctionSampler",
+    "Log",
+    "Power",
+    "PredictiveAgent",
+    "PredictiveBuffer",
+    "RewardCallback",
+    "SampleInfo",
+    "SampleStore",
+    "Sampler",
+    "Shift",
+    "Softmax",
+    "SqlBufferError",
+    "Stats",
+    "Uniform",
+    "WeightedBuffer",
+    "errors",
+    "open_store",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch only when it is asked for: the store alone starts in a fraction of the time."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = "sqlbuffer.predictor" if name == "PredictiveAgent" else "sqlbuffer.training"
+    return getattr(importlib.import_module(room), name)

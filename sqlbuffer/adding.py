@@ -1,0 +1,239 @@
+"""Samples come in: added to the pool, or recorded with a reward without ever having waited."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import pool, statements
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.codec import encode_all
+from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.hashing import digests
+from sqlbuffer.race import Floats, Ints
+from sqlbuffer.records import AddResult
+
+CHUNK = 20_000
+"""Samples sent to the database at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Incoming:
+    """Samples on their way into the database: hashed, without repeats."""
+
+    hashes: list[bytes]
+    samples: list[Any]
+    sources: list[str]
+    metas: list[str | None]
+    positions: list[int]
+    """Where each sample stands in what the user gave."""
+    refused: int
+    duplicates: int
+
+    def columns(self, attachment: Attachment) -> dict[str, list[Any]]:
+        """Return the columns that travel to the database."""
+        encoded = encode_all(self.samples, allow_pickle=attachment.allow_pickle)
+        return {
+            "hash": self.hashes,
+            "text": encoded.texts,
+            "payload": encoded.payloads,
+            "codec": encoded.codecs,
+            "source": self.sources,
+            "meta": self.metas,
+        }
+
+
+def incoming(
+    attachment: Attachment,
+    samples: Sequence[Any],
+    sources: str | Sequence[str] = "",
+    meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+) -> Incoming:
+    """Hash samples; of those that are equal the first stays, and those without a key are refused."""
+    n = len(samples)
+    names = [sources] * n if isinstance(sources, str) else list(sources)
+    metas = _metas(meta, n)
+    if len(names) != n:
+        raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
+    keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
+    valid = [i for i in range(n) if attachment.key is None or keys[i] is not None]
+    first: dict[bytes, int] = {}
+    for digest, i in zip(digests([keys[i] for i in valid]), valid, strict=True):
+        first.setdefault(digest, i)
+    positions = list(first.values())
+    return Incoming(
+        hashes=list(first),
+        samples=[samples[i] for i in positions],
+        sources=[names[i] for i in positions],
+        metas=[metas[i] for i in positions],
+        positions=positions,
+        refused=n - len(valid),
+        duplicates=len(valid) - len(first),
+    )
+
+
+def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
+    """Return the hash of each sample, None where it has no key."""
+    keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
+    has_key = [attachment.key is None or key is not None for key in keys]
+    found = iter(digests([key for key, has in zip(keys, has_key, strict=True) if has]))
+    return [next(found) if has else None for has in has_key]
+
+
+def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
+    """Put samples into the pool, in chunks of one transaction each."""
+    result = AddResult()
+    for start in range(0, len(samples), CHUNK):
+        end = start + CHUNK
+        chunk = incoming(
+            attachment,
+            samples[start:end],
+            sources if isinstance(sources, str) else sources[start:end],
+            meta if meta is None or isinstance(meta, Mapping) else meta[start:end],
+        )
+        result += attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
+    return result
+
+
+def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming) -> AddResult:
+    """Store samples that are new and requeue those that had left the pool; both wait from now on."""
+    dialect = attachment.database.dialect
+    state = attachment.race(connection)
+    columns = chunk.columns(attachment)
+    statement = statements.add_samples(dialect)
+    rows = (
+        attachment.run_with(connection, statement, statements.INCOMING_SAMPLES, columns).all()
+        if columns["hash"]
+        else []
+    )
+    needs_score = attachment.settings.weighting.needs_score
+    weights = np.full(len(rows), math.nan if needs_score else 1.0)
+    keys = pool.join_race(attachment, state, rows, weights)
+    pool.enter(connection, attachment, state, [row.id for row in rows], keys, weights)
+    requeued = sum(row.requeues > 0 for row in rows)
+    attachment.count(
+        connection,
+        added=len(rows) - requeued,
+        requeued=requeued,
+        refused=chunk.refused,
+        unscored=len(rows) if needs_score else 0,
+    )
+    evict(connection, attachment)
+    duplicates = chunk.duplicates + len(chunk.hashes) - len(rows)
+    return AddResult(len(rows) - requeued, requeued, duplicates, chunk.refused)
+
+
+def evict(connection: sa.Connection, attachment: Attachment) -> None:
+    """Take out what is beyond `max_size`, and a hundredth more: the lightest, then what has no score yet."""
+    if attachment.max_size is None:
+        return
+    excess = pool.size(attachment, attachment.run(connection, statements.totals()).one()) - attachment.max_size
+    if excess <= 0:
+        return
+    excess += attachment.max_size // 100  # finding the lightest reads the whole pool: make it rare
+    lightest = statements.lightest(attachment.database.dialect)
+    going = attachment.run(connection, lightest, limit=excess).all()
+    if len(going) < excess:
+        going += attachment.run(connection, statements.oldest_unscored(), limit=excess - len(going)).all()
+    pool.remove(connection, attachment, going)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Samples with rewards that never waited."""
+
+    chunk: Incoming
+    rewards: Floats
+
+    @classmethod
+    def prepare(cls, attachment: Attachment, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
+        """Check and hash them; of equal samples the first counts."""
+        values = as_rewards(rewards, len(samples))
+        if any(value is None for value in values):
+            raise InvalidReward("a sample is recorded with its reward: None is not one; NaN stands for a failure.")
+        chunk = incoming(attachment, samples, sources)
+        return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
+
+
+def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded) -> AddResult:
+    """Store rewards; samples that are not there yet are stored without waiting."""
+    chunk, dialect = recorded.chunk, attachment.database.dialect
+    if not chunk.hashes:
+        return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
+    columns = chunk.columns(attachment)
+    inserted = attachment.run_with(
+        connection, statements.record_samples(dialect), statements.INCOMING_SAMPLES, columns
+    ).all()
+    found = attachment.run_with(
+        connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": chunk.hashes}
+    )
+    reward_of = dict(zip(chunk.hashes, recorded.rewards.tolist(), strict=True))
+    rewards = sorted((row.id, reward_of[row.hash]) for row in found)
+    ids = np.array([i for i, _ in rewards], dtype=np.int64)
+    store_rewards(connection, attachment, ids, np.array([reward for _, reward in rewards]))
+    attachment.count(connection, recorded=len(inserted), refused=chunk.refused)
+    return AddResult(added=len(inserted), duplicates=chunk.duplicates + len(ids) - len(inserted), refused=chunk.refused)
+
+
+def store_rewards(connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats) -> None:
+    """Write rewards, NaN for a measurement that failed, and count what has changed."""
+    if not len(ids):
+        return
+    order = np.argsort(ids)
+    values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
+    columns = {"sample_id": ids[order].tolist(), "reward": values}
+    dialect = attachment.database.dialect
+    before = attachment.run_with(
+        connection, statements.measured_before(dialect), statements.INCOMING_REWARDS, columns
+    ).all()
+    attachment.run_with(connection, statements.store_rewards(dialect), statements.INCOMING_REWARDS, columns)
+    n_failed = values.count(None)
+    attachment.count(
+        connection,
+        measured=len(values) - n_failed - sum(row.reward is not None for row in before),
+        failed=n_failed - sum(row.reward is None and row.rewarded_at is not None for row in before),
+    )
+
+
+def as_rewards(rewards: Any, n: int) -> list[float | None]:
+    """Return rewards as a list of n floats or None.
+
+    Raises:
+        InvalidReward: Where they are not n numbers, or where one is infinite.
+    """
+    if hasattr(rewards, "detach"):
+        rewards = rewards.detach().cpu()
+    try:
+        values = [None if reward is None else float(reward) for reward in rewards]
+    except (TypeError, ValueError) as exc:
+        raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {rewards!r:.80}.") from exc
+    if len(values) != n:
+        raise InvalidReward(f"got {len(values)} rewards for {n} samples: give one for each, in their order.")
+    for position, value in enumerate(values):
+        if value is not None and math.isinf(value):
+            raise InvalidReward(
+                f"reward {position} is {value}: rewards must be finite; NaN stands for a measurement that failed."
+            )
+    return values
+
+
+def _metas(meta: Any, n: int) -> list[str | None]:
+    if meta is None or isinstance(meta, Mapping):
+        return [None if meta is None else _json(meta)] * n
+    if len(meta) != n:
+        raise InvalidArgument(f"{n} samples came with {len(meta)} metas: give one mapping, or one for each sample.")
+    return [None if one is None else _json(one) for one in meta]
+
+
+def _json(meta: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(meta, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as exc:
+        raise InvalidArgument(f"meta must be a mapping that JSON can hold: {exc}.") from exc

@@ -1,0 +1,157 @@
+"""One process's attachment to one buffer: what the modules that work on it share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import statements
+from sqlbuffer.database import Database
+from sqlbuffer.dialect import Columns, Rows, now
+from sqlbuffer.errors import BufferNotFound, InvalidArgument, SettingsMismatch
+from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
+from sqlbuffer.schema import buffers
+from sqlbuffer.workers import LEDGER, register, worker_id
+
+
+class RaceState(NamedTuple):
+    """Where the race stands."""
+
+    clock: float
+    turn: int
+    base: float | None
+    top_weight: float | None
+    version: int
+    iteration: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What shapes the draws of a buffer: stored with it, the same for everybody."""
+
+    mode: str
+    seed: int
+    weighting: Weighting
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("consume", "replay"):
+            raise InvalidArgument(f'mode must be "consume" or "replay", got {self.mode!r}.')
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
+            raise InvalidArgument(f"seed must be an integer, got {self.seed!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attachment:
+    """A buffer, as one process has opened it."""
+
+    database: Database
+    buffer_id: int
+    name: str
+    settings: Settings
+    key: Callable[[Any], Any] | None = None
+    max_size: int | None = None
+    allow_pickle: bool = False
+
+    @property
+    def consumes(self) -> bool:
+        """True where a drawn sample leaves the pool."""
+        return self.settings.mode == "consume"
+
+    def run(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Any:
+        """Execute a statement on this buffer."""
+        return connection.execute(statement, {"buffer": self.buffer_id, **parameters})
+
+    def run_with(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
+        """Execute a statement on this buffer with rows that travel with it."""
+        return self.database.execute(connection, statement, rows, columns, buffer=self.buffer_id, **more)
+
+    def race(self, connection: sa.Connection, *, exclusive: bool = False) -> RaceState:
+        """Lock the race until the transaction ends and return where it stands."""
+        self.database.dialect.lock(connection, self.buffer_id, exclusive=exclusive)
+        row = self.run(connection, statements.race_state()).one()
+        return RaceState(row.clock, int(row.turn), row.base_score, row.top_weight, row.score_version, row.iteration)
+
+    def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
+        """Add to this process's counters, and move its clock forward to `clock`."""
+        parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
+        parameters |= {"new_clock": clock, "worker": worker_id()}
+        if self.run(connection, statements.count(), **parameters).rowcount == 0:
+            register(connection, self.buffer_id, worker=worker_id())
+            self.run(connection, statements.count(), **parameters)
+
+    def variates(self, hashes: Iterable[bytes], requeues: Sequence[int], *, turn: int) -> Floats:
+        """Return the exponential variates with which samples join the race now."""
+        flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
+        return exponentials(self.settings.seed, flat, turn=turn, requeues=np.asarray(requeues, dtype=np.int64))
+
+    def weights(self, scores: Floats, base: float | None) -> Floats:
+        """Return (n,) weights of scores in which NaN stands for a score that is not finite: weight 0, never drawn."""
+        known = ~np.isnan(scores)
+        weights = np.zeros(len(scores)) if self.settings.weighting.needs_score else np.ones(len(scores))
+        weights[known] = self.settings.weighting(scores[known], 0.0 if base is None else base)
+        return weights
+
+
+def attach(database: Database, name: str, settings: Settings, **options: Any) -> Attachment:
+    """Open a buffer, or create it.
+
+    Raises:
+        SettingsMismatch: Where it is stored with other settings.
+    """
+    if not name or "\0" in name:
+        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
+    row = database.read(functools.partial(_find, name=name))
+    if row is None:
+        row = database.write(functools.partial(_create, database=database, name=name, settings=settings))
+    stored = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
+    for field in dataclasses.fields(Settings):
+        ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
+        if ours != theirs:
+            raise SettingsMismatch(
+                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with {field.name}={ours!r}: "
+                f"open it with the stored value, or give another name."
+            )
+    return Attachment(database, row.id, name, stored, **options)
+
+
+def attach_existing(database: Database, name: str) -> Attachment:
+    """Open a buffer with the settings it is stored with.
+
+    Raises:
+        BufferNotFound: Where there is none of that name.
+    """
+    row = database.read(functools.partial(_find, name=name))
+    if row is None:
+        names = database.read(lambda connection: connection.scalars(sa.select(buffers.c.name)).all())
+        raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
+    settings = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
+    return Attachment(database, row.id, name, settings)
+
+
+def _find(connection: sa.Connection, *, name: str) -> Any:
+    return connection.execute(sa.select(buffers).where(buffers.c.name == name)).one_or_none()
+
+
+def _create(connection: sa.Connection, *, database: Database, name: str, settings: Settings) -> Any:
+    insert = database.dialect.upsert(buffers).values(
+        name=name,
+        kind=settings.weighting.name,
+        mode=settings.mode,
+        seed=str(settings.seed),
+        iteration=0,
+        score_version=0,
+        refresh_version=0,
+        refreshed_version=0,
+        settings={"weighting": weighting_settings(settings.weighting)},
+        created_at=now(),
+        updated_at=now(),
+    )
+    created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    if created is not None:
+        register(connection, created, worker=LEDGER)
+    return _find(connection, name=name)

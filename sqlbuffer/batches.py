@@ -1,0 +1,205 @@
+"""A batch is a claim: it ends when it is settled with rewards, or released, by its owner or after the owner's death."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import pool, statements
+from sqlbuffer.adding import Recorded, as_rewards, store_rewards
+from sqlbuffer.adding import record as write_recorded
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.codec import decode_all
+from sqlbuffer.dialect import now
+from sqlbuffer.errors import ClaimLost
+from sqlbuffer.progress import write_checkpoints, write_metrics
+from sqlbuffer.race import Floats, Ints
+from sqlbuffer.records import SampleInfo
+from sqlbuffer.schema import batches, buffers
+from sqlbuffer.workers import dead, fold
+
+
+class Batch:
+    """Samples claimed by this process until they are settled or released.
+
+    As a context manager it releases what the block has not settled.
+
+    Attributes:
+        id: Number of the batch, None where it is empty.
+        iteration: The iteration it was drawn for, from 0.
+        samples: The samples, those of the argmax share first, then in the order of the race.
+        sources: Names of the generators that added them.
+        ids: (n,) int64, numbers of the samples.
+        scores: (n,) float64, NaN where there is none.
+        weights: (n,) float64, NaN where there is none.
+        clock: Clock of the race after the draw.
+        info: What the draw knows of each sample.
+    """
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        rows: Sequence[Any],
+        *,
+        id: int | None,
+        iteration: int,
+        clock: float,
+        info: SampleInfo,
+    ) -> None:
+        self.id = id
+        self.iteration = iteration
+        self.clock = clock
+        self.samples = content(rows, attachment)
+        self.sources: list[str] = [row.source for row in rows]
+        self.ids: Ints = np.array([row.sample_id for row in rows], dtype=np.int64)
+        self.scores: Floats = pool.as_floats([row.score for row in rows])
+        self.weights: Floats = pool.as_floats([row.weight for row in rows])
+        self.info = info
+        self._attachment = attachment
+        self._is_open = True
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._is_open:
+            self.release()
+
+    def settle(
+        self,
+        rewards: Any = None,
+        *,
+        record: tuple[Sequence[Any], Any, str | Sequence[str]] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Store the rewards and end the claim; the buffer's iteration advances. All in one transaction.
+
+        Args:
+            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be measured again.
+                None, for all or for one: not measured.
+            record: `(samples, rewards, sources)` that were not drawn from the buffer, to be stored as well.
+            metrics: Metrics of this iteration, to be stored as well.
+            checkpoint: States to resume from, by name, to be stored as well.
+
+        Raises:
+            InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
+            ClaimLost: Where the batch is settled or released already. The rewards are stored all the same: they were
+                measured.
+        """
+        values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
+        recorded = None if record is None else Recorded.prepare(self._attachment, *record)
+        settle = functools.partial(
+            self._settle, rewards=values, recorded=recorded, metrics=metrics or {}, states=checkpoint or {}
+        )
+        is_settled = self._attachment.database.write(settle)
+        self._is_open = False
+        if not is_settled:
+            raise ClaimLost(f"batch {self.id} was settled or released before: its rewards are stored, nothing else.")
+
+    def release(self) -> None:
+        """Give the samples back to the pool, where they are first in line again.
+
+        Raises:
+            ClaimLost: Where the batch is settled or released already.
+        """
+        is_released = self._is_open
+        if self.id is not None:
+            give_back = functools.partial(release, attachment=self._attachment, batch=self.id)
+            is_released = self._attachment.database.write(give_back)
+        self._is_open = False
+        if not is_released:
+            raise ClaimLost(f"batch {self.id} was settled or released before.")
+
+    def _settle(
+        self,
+        connection: sa.Connection,
+        *,
+        rewards: list[float | None],
+        recorded: Recorded | None,
+        metrics: Mapping[str, float],
+        states: Mapping[str, bytes],
+    ) -> bool:
+        attachment = self._attachment
+        is_ours = self._is_open if self.id is None else _close(connection, self.id, "settled_at") is not None
+        measured = np.array([reward is not None for reward in rewards], dtype=bool)
+        store_rewards(connection, attachment, self.ids[measured], pool.as_floats(rewards)[measured])
+        if recorded is not None:
+            write_recorded(connection, attachment, recorded)
+        if not is_ours:
+            return False
+        if attachment.consumes:
+            pool.dequeue(connection, attachment, self.ids.tolist())
+        this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+        connection.execute(this.values(iteration=buffers.c.iteration + 1, updated_at=now()))
+        attachment.count(connection, settled=len(self))
+        write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
+        write_checkpoints(connection, attachment, iteration=self.iteration + 1, states=states)
+        return True
+
+
+def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:
+    """Return the samples of rows with `text`, `payload` and `codec`."""
+    columns = [(row.text, row.payload, row.codec) for row in rows]
+    texts, payloads, codecs = map(list, zip(*columns, strict=True)) if columns else ([], [], [])
+    return decode_all(texts, payloads, codecs, allow_pickle=attachment.allow_pickle)
+
+
+def release(connection: sa.Connection, *, attachment: Attachment, batch: int) -> bool:
+    """Put a batch's samples back where they stood in the race; return False where the batch was closed before.
+
+    They stand as far behind the clock as they stood behind the clock of their draw: first in line, in the same order.
+    """
+    state = attachment.race(connection)
+    closed = _close(connection, batch, "released_at")
+    if closed is None:
+        return False
+    rows = attachment.run(connection, statements.draws_of_batch(), batch=batch).all()
+    n_unscored = n_unscorable = 0
+    if attachment.consumes:
+        weights = attachment.weights(pool.as_floats([row.score for row in rows]), state.base)
+        if attachment.settings.weighting.needs_score:
+            weights[[not row.scored for row in rows]] = math.nan
+        keys = pool.as_floats([row.race_key for row in rows])
+        if state.clock != closed.clock:  # to the bit the old keys, unless the race has moved on
+            keys = state.clock + (keys - closed.clock)
+        keys = np.where(
+            weights > 0, np.where(keys < math.inf, keys, pool.join_race(attachment, state, rows, weights)), math.inf
+        )
+        pool.enter(connection, attachment, state, [row.sample_id for row in rows], keys, weights)
+        n_unscored, n_unscorable = int(np.isnan(weights).sum()), int((weights == 0).sum())
+    attachment.count(connection, batches=-1, released=closed.size, unscored=n_unscored, unscorable=n_unscorable)
+    return True
+
+
+def release_dead(attachment: Attachment) -> int:
+    """Release the open batches of this host's dead workers and drop their rows; return how many batches went back."""
+    gone = attachment.database.read(functools.partial(dead, buffer_id=attachment.buffer_id))
+    return attachment.database.write(functools.partial(_bury, attachment=attachment, gone=gone)) if gone else 0
+
+
+def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[str]) -> int:
+    still_open = connection.scalars(
+        sa.select(batches.c.id)
+        .where(batches.c.buffer_id == attachment.buffer_id)
+        .where(batches.c.worker_id.in_(gone))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+        .order_by(batches.c.id)
+    ).all()
+    released = [release(connection, attachment=attachment, batch=batch) for batch in still_open]
+    for worker in gone:
+        fold(connection, attachment.buffer_id, worker=worker)
+    return sum(released)
+
+
+def _close(connection: sa.Connection, batch: int, column: str) -> Any:
+    return connection.execute(statements.close_batch(column), {"batch": batch}).one_or_none()

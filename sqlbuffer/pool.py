@@ -1,0 +1,152 @@
+"""The pool: samples enter it, move in it, and leave it. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import race, statements
+from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.race import FLOOR, Floats
+from sqlbuffer.schema import buffers, workers
+
+_LEAST_TOP = 10_000
+
+
+def as_floats(values: Sequence[float | None]) -> Floats:
+    """Return (n,) float64, NaN for None."""
+    return np.array(values, dtype=np.float64)
+
+
+def as_weights(weights: Floats) -> list[float | None]:
+    """Return weights as the database stores them: None for NaN, which stands for not scored."""
+    return [None if math.isnan(weight) else weight for weight in weights.tolist()]
+
+
+def _is_top(state: RaceState, weights: Floats) -> list[bool]:
+    least = math.inf if state.top_weight is None else state.top_weight
+    return [0.0 < weight >= least for weight in weights.tolist()]
+
+
+def enter(
+    connection: sa.Connection,
+    attachment: Attachment,
+    state: RaceState,
+    ids: Sequence[int],
+    keys: Floats,
+    weights: Floats,
+) -> None:
+    """Put samples into the pool; a NaN weight means not scored."""
+    if len(ids):
+        columns = {
+            "sample_id": ids,
+            "race_key": keys.tolist(),
+            "weight": as_weights(weights),
+            "top": _is_top(state, weights),
+        }
+        statement = statements.enter_pool(attachment.database.dialect)
+        attachment.run_with(connection, statement, statements.INCOMING_ENTRIES, columns)
+
+
+def leave(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
+    """Take rows with `sample_id` and `race_key` out of the pool."""
+    if rows:
+        columns = {"sample_id": [row.sample_id for row in rows], "race_key": [row.race_key for row in rows]}
+        statement = statements.leave_pool(attachment.database.dialect)
+        attachment.run_with(connection, statement, statements.INCOMING_PLACES, columns)
+
+
+def move(
+    connection: sa.Connection,
+    attachment: Attachment,
+    state: RaceState,
+    ids: Sequence[int],
+    old: Floats,
+    new: Floats,
+    weights: Floats,
+) -> set[int]:
+    """Give waiting samples new keys and weights; return the ids of those that still stood at their old key."""
+    if not len(ids):
+        return set()
+    columns = {
+        "sample_id": ids,
+        "old_key": old.tolist(),
+        "race_key": new.tolist(),
+        "weight": as_weights(weights),
+        "top": _is_top(state, weights),
+    }
+    statement = statements.move_keys(attachment.database.dialect)
+    return set(attachment.run_with(connection, statement, statements.INCOMING_KEYS, columns).scalars())
+
+
+def dequeue(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> None:
+    """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
+    if len(ids):
+        statement = statements.dequeue(attachment.database.dialect)
+        attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+
+
+def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
+    """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted."""
+    leave(connection, attachment, rows)
+    dequeue(connection, attachment, [row.sample_id for row in rows])
+    attachment.count(
+        connection,
+        removed=len(rows),
+        unscored=-sum(row.weight is None for row in rows),
+        unscorable=-sum(row.weight == 0 for row in rows),
+    )
+
+
+def join_race(attachment: Attachment, state: RaceState, rows: Sequence[Any], weights: Floats) -> Floats:
+    """Return the keys of rows with `hash` and `requeues` that join the race now."""
+    variates = attachment.variates([row.hash for row in rows], [row.requeues for row in rows], turn=state.turn)
+    return race.joined(state.clock, variates, weights)
+
+
+def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState, base: float) -> None:
+    """Count weights from another lowest score; every weight in the race shifts by the difference.
+
+    The caller holds the race exclusively.
+    """
+    if state.base is not None:
+        delta = state.base - base
+        attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
+        if state.top_weight:
+            set_top_weight(connection, attachment, state.top_weight + delta)
+    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=base))
+
+
+def set_top_weight(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
+    """Say from which weight on samples are marked as top."""
+    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(top_weight=least))
+
+
+def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> None:
+    """Mark more samples as top: there are fewer than the n that an argmax share wants.
+
+    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n.
+    """
+    attachment.race(connection, exclusive=True)
+    waiting = size(attachment, attachment.run(connection, statements.totals()).one())
+    rank = max(_LEAST_TOP, 20 * n, waiting // 50) - 1
+    least = attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0
+    attachment.run(connection, statements.mark_top(), least=least)
+    set_top_weight(connection, attachment, least)
+
+
+def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
+    """Let the race go on from clock 0, where float64 is finest; all differences between keys stay."""
+    state = attachment.race(connection, exclusive=True)
+    attachment.run(connection, statements.turn_back_keys(), clock=state.clock)
+    connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clock=0.0))
+
+
+def size(attachment: Attachment, totals: Any) -> int:
+    """Return the size of the pool, from the totals of the counters."""
+    waiting = totals.added + totals.requeued - totals.removed
+    return int(waiting - (totals.drawn - totals.released) if attachment.consumes else waiting)

@@ -1,0 +1,144 @@
+"""What a buffer can tell: its size and numbers, its waiting samples, its labels, its best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import pool, statements
+from sqlbuffer.adding import hashes_of
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.batches import content
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.race import Floats, Ints
+from sqlbuffer.records import Stats
+from sqlbuffer.schema import buffers, samples
+from sqlbuffer.schema import pool as pool_table
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """All that waits in the pool, in the order in which it was stored.
+
+    Attributes:
+        ids: (n,) int64, numbers of the samples.
+        samples: The n samples.
+        sources: Names of the generators that added them.
+        weights: (n,) float64, NaN where there is no score yet.
+    """
+
+    ids: Ints
+    samples: list[Any]
+    sources: list[str]
+    weights: Floats
+
+
+def size(connection: sa.Connection, attachment: Attachment) -> int:
+    """Return the number of samples in the pool."""
+    return pool.size(attachment, attachment.run(connection, statements.totals()).one())
+
+
+def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
+    """Return the buffer in numbers."""
+    totals = attachment.run(connection, statements.totals()).one()
+    row = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
+    best = connection.scalar(
+        sa.select(samples.c.reward)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    return Stats(
+        name=row.name,
+        kind=row.kind,
+        mode=row.mode,
+        iteration=row.iteration,
+        waiting=pool.size(attachment, totals),
+        unscored=int(totals.unscored),
+        unscorable=int(totals.unscorable),
+        stored=int(totals.added + totals.recorded),
+        claimed=int(totals.drawn - totals.released - totals.settled),
+        drawn=int(totals.drawn - totals.released),
+        requeued=int(totals.requeued),
+        removed=int(totals.removed),
+        measured=int(totals.measured),
+        failed=int(totals.failed),
+        refused=int(totals.refused),
+        best_reward=best,
+        score_version=row.score_version,
+        created_at=row.created_at,
+    )
+
+
+def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
+    """Return the whole pool, decoded."""
+    rows = connection.execute(
+        sa.select(
+            samples.c.id, samples.c.source, samples.c.text, samples.c.payload, samples.c.codec, pool_table.c.weight
+        )
+        .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
+        .where(pool_table.c.buffer_id == attachment.buffer_id)
+        .order_by(samples.c.id)
+    ).all()
+    return Waiting(
+        ids=np.array([row.id for row in rows], dtype=np.int64),
+        samples=content(rows, attachment),
+        sources=[row.source for row in rows],
+        weights=pool.as_floats([row.weight for row in rows]),
+    )
+
+
+def labelled(connection: sa.Connection, attachment: Attachment) -> tuple[list[Any], Floats]:
+    """Return all samples with a reward, in the order in which they were stored, and the rewards, (n,) float64."""
+    rows = connection.execute(
+        sa.select(samples.c.text, samples.c.payload, samples.c.codec, samples.c.reward)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.id)
+    ).all()
+    return content(rows, attachment), pool.as_floats([row.reward for row in rows])
+
+
+def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequence[Any]) -> Floats:
+    """Return the stored reward of each sample, NaN where there is none."""
+    hashes = hashes_of(attachment, given)
+    known = sorted({digest for digest in hashes if digest is not None})
+    statement = statements.samples_by_hash(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
+    reward = {row.hash: row.reward for row in rows}
+    return pool.as_floats([None if digest is None else reward.get(digest) for digest in hashes])
+
+
+def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
+    """Return the n best samples as dicts, the best first."""
+    if by not in ("reward", "score"):
+        raise InvalidArgument(f'top goes by "reward" or "score", got {by!r}.')
+    column = samples.c[by]
+    rows = connection.execute(
+        sa.select(samples)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(column.is_not(None))
+        .order_by(column.desc(), samples.c.id)
+        .limit(n)
+    ).all()
+    columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
+    return [
+        {"sample": sample, **{name: getattr(row, name) for name in columns}}
+        for sample, row in zip(content(rows, attachment), rows, strict=True)
+    ]
+
+
+def table(connection: sa.Connection, attachment: Attachment) -> dict[str, list[Any]]:
+    """Return all samples as columns: what `to_pandas` and `to_arrow` show."""
+    names = "id text source queued requeues score score_version reward created_iteration".split()
+    times = "created_at scored_at rewarded_at".split()
+    columns = [samples.c[name] for name in names + times]
+    rows = connection.execute(
+        sa.select(*columns).where(samples.c.buffer_id == attachment.buffer_id).order_by(samples.c.id)
+    ).all()
+    return {name: [row[i] for row in rows] for i, name in enumerate(names + times)}

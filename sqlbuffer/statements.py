@@ -1,0 +1,495 @@
+"""Builds every statement of the hot paths and executes none. Each is built once for each dialect.
+
+Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with a statement are relations named
+`incoming_*` (`dialect.Rows`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import BigId, Dialect, Rows, now
+from sqlbuffer.schema import batches, buffers, draws, pool, samples, workers
+
+NEVER = sa.literal(math.inf, sa.Double)
+"""The race key of what has no weight: it never arrives."""
+
+INCOMING_SAMPLES = Rows(
+    "incoming_samples",
+    (
+        ("hash", sa.LargeBinary()),
+        ("text", sa.Text()),
+        ("payload", sa.LargeBinary()),
+        ("codec", sa.Text()),
+        ("source", sa.Text()),
+        ("meta", sa.Text()),
+    ),
+)
+INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
+INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
+INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("score", sa.Double())))
+INCOMING_REWARDS = Rows("incoming_rewards", (("sample_id", BigId), ("reward", sa.Double())))
+INCOMING_ENTRIES = Rows(
+    "incoming_entries",
+    (("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double()), ("top", sa.Boolean())),
+)
+INCOMING_PLACES = Rows("incoming_places", (("sample_id", BigId), ("race_key", sa.Double())))
+INCOMING_KEYS = Rows(
+    "incoming_keys",
+    (
+        ("sample_id", BigId),
+        ("old_key", sa.Double()),
+        ("race_key", sa.Double()),
+        ("weight", sa.Double()),
+        ("top", sa.Boolean()),
+    ),
+)
+INCOMING_DRAWS = Rows(
+    "incoming_draws",
+    (("position", sa.Integer()), ("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double())),
+)
+
+COUNTERS = (
+    "batches added recorded requeued drawn settled released removed refused unscored unscorable measured failed".split()
+)
+"""The columns of `workers` that are summed up."""
+
+_BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
+_CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
+
+
+# -- the buffer -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def totals() -> sa.Select[Any]:
+    """The clock of the race, and every counter summed over the workers."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    return select(sa.func.max(workers.c.clock).label("clock"), *sums).where(workers.c.buffer_id == _BUFFER)
+
+
+@functools.cache
+def race_state() -> sa.Select[Any]:
+    """What a change of the race needs to know of the buffer, in one round trip."""
+    return (
+        select(
+            sa.func.max(workers.c.clock).label("clock"),
+            sa.func.sum(workers.c.batches).label("turn"),
+            buffers.c.base_score,
+            buffers.c.top_weight,
+            buffers.c.score_version,
+            buffers.c.iteration,
+        )
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == _BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def count() -> sa.Update:
+    """Add to the counters of a worker, say that it is alive, and move its clock forward."""
+    added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
+    clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+    return (
+        sa.update(workers)
+        .where(workers.c.buffer_id == _BUFFER)
+        .where(workers.c.id == bindparam("worker", type_=sa.Text))
+        .values(
+            **added,
+            clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
+            heartbeat_at=now(),
+        )
+    )
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def _new_samples(dialect: Dialect, *, queued: bool) -> Any:
+    incoming = dialect.relation(INCOMING_SAMPLES).c
+    iteration = select(buffers.c.iteration).where(buffers.c.id == _BUFFER).scalar_subquery()
+    values = {
+        "buffer_id": _BUFFER,
+        "hash": incoming.hash,
+        "text": incoming.text,
+        "payload": incoming.payload,
+        "codec": incoming.codec,
+        "source": incoming.source,
+        "meta": dialect.json(incoming.meta),
+        "queued": sa.literal(queued, sa.Boolean),
+        "requeues": sa.literal(0, sa.Integer),
+        "created_at": now(),
+        "created_iteration": iteration,
+    }
+    columns = [value.label(name) for name, value in values.items()]
+    # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join. The order keeps writers from
+    # deadlocks and ids from depending on the order of insertion within a batch.
+    source = select(*columns).where(sa.true()).order_by(incoming.hash)
+    return dialect.upsert(samples).from_select(list(values), source, include_defaults=False)
+
+
+@functools.cache
+def add_samples(dialect: Dialect) -> Any:
+    """Store new samples, requeue those that had left the pool; returns both, and nothing for what still waits."""
+    return (
+        _new_samples(dialect, queued=True)
+        .on_conflict_do_update(
+            index_elements=[samples.c.buffer_id, samples.c.hash],
+            set_={
+                "queued": True,
+                "requeues": samples.c.requeues + 1,
+                "score": None,
+                "score_version": None,
+                "scored_at": None,
+            },
+            where=~samples.c.queued,
+        )
+        .returning(samples.c.id, samples.c.hash, samples.c.requeues)
+    )
+
+
+@functools.cache
+def record_samples(dialect: Dialect) -> Any:
+    """Store samples that never wait; returns the hashes of those that are new."""
+    return (
+        _new_samples(dialect, queued=False)
+        .on_conflict_do_nothing(index_elements=[samples.c.buffer_id, samples.c.hash])
+        .returning(samples.c.hash)
+    )
+
+
+@functools.cache
+def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
+    """Return `hash, id, reward` of the samples with these hashes."""
+    incoming = dialect.relation(INCOMING_HASHES)
+    return (
+        select(samples.c.hash, samples.c.id, samples.c.reward)
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
+        .where(samples.c.buffer_id == _BUFFER)
+    )
+
+
+@functools.cache
+def store_scores(dialect: Dialect) -> sa.Update:
+    """Write scores into the samples."""
+    incoming = dialect.relation(INCOMING_SCORES).c
+    return (
+        sa.update(samples)
+        .where(samples.c.id == incoming.sample_id)
+        .values(score=incoming.score, score_version=bindparam("version", type_=sa.Integer), scored_at=now())
+    )
+
+
+@functools.cache
+def measured_before(dialect: Dialect) -> sa.Select[Any]:
+    """Return `reward, rewarded_at` of the samples that are about to get a reward, and lock them."""
+    incoming = dialect.relation(INCOMING_REWARDS)
+    statement = (
+        select(samples.c.reward, samples.c.rewarded_at)
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .order_by(samples.c.id)
+    )
+    return dialect.lock_rows(statement, samples)
+
+
+@functools.cache
+def store_rewards(dialect: Dialect) -> sa.Update:
+    """Write rewards into the samples; a NULL is a measurement that failed."""
+    incoming = dialect.relation(INCOMING_REWARDS).c
+    return (
+        sa.update(samples).where(samples.c.id == incoming.sample_id).values(reward=incoming.reward, rewarded_at=now())
+    )
+
+
+@functools.cache
+def dequeue(dialect: Dialect) -> sa.Update:
+    """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
+    incoming = dialect.relation(INCOMING_IDS).c
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
+
+
+# -- the pool ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def enter_pool(dialect: Dialect) -> sa.Insert:
+    """Put samples into the pool."""
+    incoming = dialect.relation(INCOMING_ENTRIES).c
+    columns = (_BUFFER.label("buffer_id"), incoming.race_key, incoming.sample_id, incoming.weight, incoming.top)
+    source = select(*columns).order_by(incoming.race_key, incoming.sample_id)
+    return sa.insert(pool).from_select(["buffer_id", "race_key", "sample_id", "weight", "top"], source)
+
+
+@functools.cache
+def move_keys(dialect: Dialect) -> Any:
+    """Give waiting samples new keys and weights; returns the ids of those that still stood at their old key."""
+    incoming = dialect.relation(INCOMING_KEYS).c
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+        .returning(pool.c.sample_id)
+    )
+
+
+@functools.cache
+def leave_pool(dialect: Dialect) -> sa.Delete:
+    """Take samples out of the pool, found by the key at which they stand."""
+    incoming = dialect.relation(INCOMING_PLACES).c
+    standing = select(incoming.race_key, incoming.sample_id)
+    return (
+        sa.delete(pool)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(sa.tuple_(pool.c.race_key, pool.c.sample_id).in_(standing))
+    )
+
+
+@functools.cache
+def shift_weights() -> sa.Update:
+    """Add `delta` to every weight and stretch what is left of each key accordingly: the lowest score has changed.
+
+    A weight never falls below `floor`.
+    """
+    delta: sa.BindParameter[float] = bindparam("delta", type_=sa.Double)
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    floor: sa.BindParameter[float] = bindparam("floor", type_=sa.Double)
+    weight = sa.case((pool.c.weight + delta > floor, pool.c.weight + delta), else_=floor)
+    stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(weight=weight, race_key=sa.case((pool.c.race_key > clock, stretched), else_=pool.c.race_key))
+    )
+
+
+@functools.cache
+def turn_back_keys() -> sa.Update:
+    """Subtract the clock from every key: the race goes on from zero."""
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(race_key=pool.c.race_key - bindparam("clock", type_=sa.Double))
+    )
+
+
+# -- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
+    """Claim the head of the pool, then look up what the samples are."""
+    limited = statement.where(pool.c.buffer_id == _BUFFER).limit(bindparam("limit", type_=sa.Integer))
+    head = dialect.skip_locked(limited, pool).subquery("head")
+    return select(
+        head.c.sample_id,
+        head.c.race_key,
+        head.c.weight,
+        samples.c.source,
+        samples.c.score,
+        samples.c.reward,
+        samples.c.hash,
+        samples.c.requeues,
+        *_CONTENT,
+    ).join_from(head, samples, samples.c.id == head.c.sample_id)
+
+
+_STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight)
+
+
+@functools.cache
+def first_in_race(dialect: Dialect) -> sa.Select[Any]:
+    """The next `limit` arrivals of the race: one range of the pool's own order.
+
+    SELECT race_key, sample_id, weight FROM pool
+    WHERE buffer_id = :buffer AND race_key < 'Infinity'
+    ORDER BY race_key, sample_id LIMIT :limit
+    """
+    ordered = _STANDING.where(pool.c.race_key < NEVER).order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
+    return _head(dialect, ordered)
+
+
+@functools.cache
+def first_by_weight(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` heaviest of those marked as top, the newest first among equals: one range of their index.
+
+    SELECT race_key, sample_id, weight FROM pool
+    WHERE buffer_id = :buffer AND top
+    ORDER BY weight DESC, sample_id DESC LIMIT :limit
+    """
+    ordered = _STANDING.where(pool.c.top).order_by(
+        pool.c.buffer_id.desc(), pool.c.weight.desc(), pool.c.sample_id.desc()
+    )
+    return _head(dialect, ordered)
+
+
+@functools.cache
+def whole_pool(dialect: Dialect) -> sa.Select[Any]:
+    """All that waits, also what has no weight."""
+    return _head(dialect, _STANDING.order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id))
+
+
+@functools.cache
+def next_key() -> sa.Select[Any]:
+    """The key of the next arrival; no row where nothing more will arrive."""
+    return (
+        select(pool.c.race_key)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .order_by(pool.c.race_key)
+        .limit(1)
+    )
+
+
+@functools.cache
+def insert_draws(dialect: Dialect) -> sa.Insert:
+    """Append the draws of a batch."""
+    incoming = dialect.relation(INCOMING_DRAWS).c
+    batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
+    columns = (batch.label("batch_id"), incoming.position, incoming.sample_id, incoming.race_key, incoming.weight)
+    names = ["batch_id", "position", "sample_id", "race_key", "weight"]
+    return sa.insert(draws).from_select(names, select(*columns).order_by(incoming.position))
+
+
+@functools.cache
+def close_batch(column: str) -> sa.Update:
+    """Settle or release a batch, if nobody has; returns what a release needs to know."""
+    return (
+        sa.update(batches)
+        .where(batches.c.id == bindparam("batch", type_=BigId))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+        .values({column: now()})
+        .returning(batches.c.size, batches.c.clock, batches.c.worker_id)
+    )
+
+
+@functools.cache
+def draws_of_batch() -> sa.Select[Any]:
+    """The draws of a batch, with what decides a sample's weight."""
+    return (
+        select(
+            draws.c.sample_id,
+            draws.c.race_key,
+            draws.c.weight,
+            samples.c.score,
+            samples.c.scored_at.is_not(None).label("scored"),
+            samples.c.hash,
+            samples.c.requeues,
+        )
+        .join_from(draws, samples, samples.c.id == draws.c.sample_id)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .order_by(draws.c.position)
+    )
+
+
+# -- scoring and eviction ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def unscored() -> sa.Select[Any]:
+    """The next `limit` waiting samples without a score, from an id on: a range of an index over just these."""
+    return (
+        select(pool.c.sample_id, pool.c.race_key, samples.c.hash, samples.c.requeues, *_CONTENT)
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.weight.is_(None))
+        .where(pool.c.sample_id > bindparam("after", type_=BigId))
+        .order_by(pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def oldest_unscored() -> sa.Select[Any]:
+    """Where the `limit` oldest samples without a score stand."""
+    return (
+        select(pool.c.sample_id, pool.c.race_key, pool.c.weight)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.weight.is_(None))
+        .order_by(pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def pool_page() -> sa.Select[Any]:
+    """The next `limit` rows of the pool in its own order, after a key and an id."""
+    standing = sa.tuple_(pool.c.race_key, pool.c.sample_id)
+    after = sa.tuple_(bindparam("after_key", type_=sa.Double), bindparam("after_id", type_=BigId))
+    return (
+        select(
+            pool.c.sample_id,
+            pool.c.race_key,
+            pool.c.weight,
+            samples.c.score,
+            samples.c.score_version,
+            samples.c.hash,
+            samples.c.requeues,
+            *_CONTENT,
+        )
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(standing > after)
+        .order_by(pool.c.race_key, pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def weight_at() -> sa.Select[Any]:
+    """The weight of the sample with `rank` heavier ones: where the top is to begin. Reads the whole pool."""
+    return (
+        select(pool.c.weight)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.weight > 0.0)
+        .order_by(pool.c.weight.desc())
+        .offset(bindparam("rank", type_=sa.Integer))
+        .limit(1)
+    )
+
+
+@functools.cache
+def mark_top() -> sa.Update:
+    """Mark what waits with at least a weight as top."""
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.weight > 0.0)
+        .where(pool.c.weight >= bindparam("least", type_=sa.Double))
+        .where(~pool.c.top)
+        .values(top=True)
+    )
+
+
+@functools.cache
+def lightest(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` samples of the lowest weight, the oldest first among equals. Reads the whole pool."""
+    statement = (
+        _STANDING.where(pool.c.buffer_id == _BUFFER)
+        .where(pool.c.weight >= 0.0)
+        .order_by(pool.c.weight, pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+    return dialect.skip_locked(statement, pool)
+
+
+@functools.cache
+def standing_at(dialect: Dialect) -> sa.Select[Any]:
+    """Where the samples with these ids stand in the pool, and lock them."""
+    incoming = dialect.relation(INCOMING_IDS)
+    statement = (
+        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, samples.c.source)
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .join(incoming, incoming.c.sample_id == pool.c.sample_id)
+        .where(pool.c.buffer_id == _BUFFER)
+    )
+    return dialect.lock_rows(statement, pool)

@@ -1,0 +1,334 @@
+"""The buffer without a loop: open a store, add samples, score them, draw batches, settle them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import adding, batches, claims, pool, progress, reading, scoring
+from sqlbuffer.attachment import Attachment, Settings, attach
+from sqlbuffer.audit import check
+from sqlbuffer.database import Database
+from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.race import Floats, Weighting, weighting_from
+from sqlbuffer.records import AddResult, Stats
+from sqlbuffer.statements import INCOMING_IDS, standing_at
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def open_store(
+    url: str | sa.URL | None = None,
+    *,
+    name: str = "default",
+    key: Callable[[Any], Any] | None = None,
+    mode: str = "consume",
+    seed: int = 0,
+    weighting: str | Weighting = "shift",
+    max_size: int | None = None,
+    durability: str = "normal",
+    allow_pickle: bool = False,
+) -> SampleStore:
+    """Open a buffer; create it, and the database, where they are not there yet.
+
+    Batches left open by processes of this host that have died go back to the pool.
+
+    Args:
+        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
+        name: Name of the buffer; one database holds any number.
+        key: The canonical form of a sample: samples with equal keys are one, those whose key is None are refused.
+        mode: "consume": a drawn sample leaves the pool; "replay": it stays, and batches are independent draws.
+        seed: Seed of the race, any integer.
+        weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an instance of
+            `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`, `race.Power(alpha)`.
+        max_size: Samples that the pool may hold; beyond it the lightest leave, the oldest first among equals.
+        durability: "normal": a power cut may take the last commits; "full": it takes none. A killed process loses
+            nothing either way.
+        allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
+            who can write to the database: reading a pickle executes it.
+
+    Raises:
+        DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
+        SchemaMismatch: Where its schema is of another release, or the database is somebody else's.
+        SettingsMismatch: Where the buffer is stored with another mode, seed or weighting.
+    """
+    settings = Settings(mode, seed, weighting_from(weighting))
+    if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1):
+        raise InvalidArgument(f"max_size must be a positive number of samples, or None; got {max_size!r}.")
+    database = Database(url, durability=durability)
+    attachment = attach(database, name, settings, key=key, max_size=max_size, allow_pickle=allow_pickle)
+    batches.release_dead(attachment)
+    return SampleStore(attachment)
+
+
+class SampleStore:
+    """A buffer of distinct samples in a SQL database. Use `open_store` to open one.
+
+    `len(store)` is the number of samples that wait. As a context manager it closes its connections.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+
+    def __repr__(self) -> str:
+        return f"<SampleStore {self.name!r} in {self.url}>"
+
+    def __enter__(self) -> SampleStore:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._read(reading.size)
+
+    def close(self) -> None:
+        """Close the connections. Open batches stay claimed until this process ends or releases them."""
+        self._attachment.database.close()
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the buffer."""
+        return self._attachment.name
+
+    @property
+    def url(self) -> str:
+        """URL of the database, its password masked."""
+        return self._attachment.database.url
+
+    @property
+    def iteration(self) -> int:
+        """Batches settled so far."""
+        return self.stats().iteration
+
+    @property
+    def key(self) -> Callable[[Any], Any] | None:
+        """The canonical form of a sample, as given to `open_store`."""
+        return self._attachment.key
+
+    def stats(self) -> Stats:
+        """Return the buffer in numbers, at a cost that does not grow with it."""
+        return self._read(reading.stats)
+
+    def check(self) -> list[str]:
+        """Audit the integrity of the buffer: one sentence for each problem, none when it is sound. Reads every row."""
+        return self._read(check)
+
+    # -- samples in, scores on, batches out ---------------------------------------------------------------------------
+
+    def add(
+        self,
+        samples: Sequence[Any],
+        source: str | Sequence[str] = "",
+        meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> AddResult:
+        """Put samples into the pool, each distinct one once.
+
+        What waits already, or is claimed, is a duplicate; what has been drawn or removed waits again, its reward kept.
+
+        Args:
+            samples: Samples of any supported types; see `register` for your own.
+            source: Name of the generator, or one name for each sample.
+            meta: What to remember about them: a mapping that JSON can hold, or one for each sample.
+
+        Raises:
+            UnsupportedType: Where a sample has no canonical hash. Samples before it, by 20,000, are stored.
+        """
+        return adding.add(self._attachment, _as_list(samples, "samples"), source, meta)
+
+    def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
+        """Store rewards of samples, drawn or not; those not there yet are stored without waiting.
+
+        Args:
+            samples: n samples.
+            rewards: (n,) floats; NaN: measured and failed.
+            sources: Name of the generator, or one name for each sample.
+
+        Raises:
+            InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
+        """
+        recorded = adding.Recorded.prepare(self._attachment, _as_list(samples, "samples"), rewards, sources)
+        return self._write(adding.record, recorded)
+
+    def score(
+        self,
+        score_fn: Callable[[list[Any]], Any],
+        only: str = "missing",
+        *,
+        chunk: int = 10_000,
+        silent: bool = True,
+    ) -> int:
+        """Predict scores of waiting samples; from them follow their weights in the race.
+
+        Args:
+            score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
+                It runs outside of any transaction.
+            only: "missing": what has no score yet; "stale": what was scored before the newest predictor or refresh;
+                "all": everything, as a new version. The last two can be interrupted: "stale" goes on.
+            chunk: Samples scored at once.
+            silent: Show no progress bar.
+
+        Returns:
+            The number of samples scored.
+        """
+        if only not in ("missing", "stale", "all"):
+            raise InvalidArgument(f'only must be "missing", "stale" or "all", got {only!r}.')
+        if chunk < 1:
+            raise InvalidArgument(f"chunk must be a positive number of samples, got {chunk!r}.")
+        if only == "missing":
+            return scoring.score_missing(self._attachment, score_fn, chunk=chunk, silent=silent)
+        return scoring.refresh(self._attachment, score_fn, anew=only == "all", chunk=chunk, silent=silent)
+
+    def is_refreshed(self) -> bool:
+        """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
+        return self._read(scoring.is_refreshed)
+
+    def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
+        """Claim a batch: exact weighted draws without replacement, the heaviest first where a share is asked for.
+
+        Fewer come where fewer can be drawn; unscored samples and those of weight 0 never do.
+
+        Args:
+            n: Samples wanted; -1: everything that waits, also what cannot be drawn by weight.
+            pct_argmax: Share of the batch, rounded to whole samples, that is taken from the top of the weights.
+        """
+        return claims.claim(self._attachment, n, pct_argmax=pct_argmax)
+
+    def remove(self, ids: Sequence[int]) -> int:
+        """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again."""
+        return self._write(_remove, ids)
+
+    def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
+        """Put other samples in the place of waiting ones, source kept; return how many did wait.
+
+        What equals a sample that waits already is dropped. All in one transaction.
+        """
+        if len(ids) != len(samples):
+            raise InvalidArgument(f"{len(ids)} ids came with {len(samples)} samples: give one for each.")
+        return self._write(_replace, ids, samples)
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+
+    def waiting(self) -> reading.Waiting:
+        """Return all samples that wait, in the order in which they were stored."""
+        return self._read(reading.waiting)
+
+    def labelled(self) -> tuple[list[Any], Floats]:
+        """Return the n samples that have a reward, and their rewards, (n,) float64."""
+        return self._read(reading.labelled)
+
+    def rewards_of(self, samples: Sequence[Any]) -> Floats:
+        """Return the stored reward of each sample, (n,) float64, NaN where there is none."""
+        return self._read(reading.rewards_of, samples)
+
+    def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
+        """Return the n best samples by "reward" or "score", the best first, each as a dict."""
+        return self._read(reading.top, n, by=by)
+
+    def to_pandas(self) -> Any:
+        """Return all samples as a pandas DataFrame.
+
+        Raises:
+            MissingExtra: Where pandas is not installed.
+        """
+        return _optional("pandas").DataFrame(self._read(reading.table))
+
+    def to_arrow(self) -> Any:
+        """Return all samples as an Arrow table.
+
+        Raises:
+            MissingExtra: Where pyarrow is not installed.
+        """
+        return _optional("pyarrow").table(self._read(reading.table))
+
+    # -- what a run keeps beside its samples --------------------------------------------------------------------------
+
+    def save_predictor(
+        self,
+        state: bytes,
+        *,
+        rows_trained: int,
+        train_loss: float | None = None,
+        valid_loss: float | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Store a trained predictor; return its version, which the scores made from now on carry."""
+        return self._write(
+            progress.write_predictor,
+            state=state,
+            rows_trained=rows_trained,
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            measures=metrics or {},
+        )
+
+    def newest_predictor(self) -> progress.PredictorVersion | None:
+        """Return the newest stored predictor, None before the first."""
+        return self._read(progress.newest_predictor)
+
+    def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Store metrics of an iteration; a later value takes the place of an earlier one."""
+        self._write(progress.write_metrics, iteration=iteration, values=metrics)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
+        return self._read(progress.history)
+
+    def checkpoint(self, name: str) -> tuple[int, bytes] | None:
+        """Return the newest checkpoint of a name as (batches settled when it was written, state)."""
+        return self._read(progress.read_checkpoint, name=name)
+
+    def _read(
+        self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return self._attachment.database.read(lambda connection: work(connection, self._attachment, *args, **kwargs))
+
+    def _write(
+        self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return self._attachment.database.write(lambda connection: work(connection, self._attachment, *args, **kwargs))
+
+
+def _as_list(samples: Sequence[Any], what: str) -> list[Any]:
+    if isinstance(samples, (str, bytes)):
+        raise InvalidArgument(f"{what} must be a list, got one {type(samples).__name__}: put it into a list.")
+    try:
+        return list(samples)
+    except TypeError as exc:
+        raise InvalidArgument(f"{what} must be a list, got {type(samples).__name__}: put it into a list.") from exc
+
+
+def _standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
+    columns = {"sample_id": np.unique(np.asarray(ids, dtype=np.int64)).tolist()}
+    statement = standing_at(attachment.database.dialect)
+    return list(attachment.run_with(connection, statement, INCOMING_IDS, columns))
+
+
+def _remove(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> int:
+    rows = _standing(connection, attachment, ids)
+    pool.remove(connection, attachment, rows)
+    return len(rows)
+
+
+def _replace(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], samples: Sequence[Any]) -> int:
+    rows = _standing(connection, attachment, ids)
+    pool.remove(connection, attachment, rows)
+    standing = {row.sample_id: row.source for row in rows}
+    new = [(sample, standing[i]) for i, sample in zip(np.asarray(ids).tolist(), samples, strict=True) if i in standing]
+    chunk = adding.incoming(attachment, [sample for sample, _ in new], [source for _, source in new])
+    adding.insert(connection, attachment=attachment, chunk=chunk)
+    return len(rows)
+
+
+def _optional(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as exc:
+        raise MissingExtra(f'this needs {package}: pip install "sqlbuffer[export]".') from exc

@@ -1,0 +1,101 @@
+"""Workers: one row for each process attached to a buffer, with its counters and clock.
+
+Counters are kept by worker and summed up when read, so that no row is written by everybody. What the dead have
+counted is added to the row `ledger`, which every buffer has.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+import secrets
+import socket
+
+import psutil
+import sqlalchemy as sa
+
+from sqlbuffer.dialect import now
+from sqlbuffer.schema import workers
+from sqlbuffer.statements import COUNTERS
+
+LEDGER = "ledger"
+
+
+@functools.cache
+def host() -> str:
+    """Return what makes a pid unique: the host's name, and a digest of its boot and pid namespace."""
+    try:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot += os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux: the boot time does
+        boot = str(psutil.boot_time())
+    return f"{socket.gethostname()}/{hashlib.blake2b(boot.encode(), digest_size=4).hexdigest()}"
+
+
+@functools.cache
+def _worker_id(pid: int) -> str:
+    return f"{socket.gethostname()}-{pid}-{secrets.token_hex(4)}"
+
+
+def worker_id() -> str:
+    """Return the id of this process; a forked child has one of its own."""
+    return _worker_id(os.getpid())
+
+
+def register(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
+    """Write the row of a worker; of the ledger, if that is its name."""
+    process = psutil.Process()
+    connection.execute(
+        sa.insert(workers).values(
+            buffer_id=buffer_id,
+            id=worker,
+            host="" if worker == LEDGER else host(),
+            pid=0 if worker == LEDGER else process.pid,
+            process_started_at=0.0 if worker == LEDGER else process.create_time(),
+            created_at=now(),
+            heartbeat_at=now(),
+            clock=0.0,
+            **dict.fromkeys(COUNTERS, 0),
+        )
+    )
+
+
+def dead(connection: sa.Connection, buffer_id: int) -> list[str]:
+    """Return the ids of the workers of this host whose processes are gone."""
+    found = connection.execute(
+        sa.select(workers.c.id, workers.c.pid, workers.c.process_started_at)
+        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.host == host())
+        .order_by(workers.c.id)
+    )
+    return [row.id for row in found if not _is_running(row.pid, row.process_started_at)]
+
+
+def _is_running(pid: int, started_at: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        # A pid may have been given again to another process; a zombie runs no more.
+        return bool(abs(process.create_time() - started_at) < 1.0) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
+    """Add a dead worker's counters to the ledger and drop its row."""
+    gone = connection.execute(
+        sa.delete(workers)
+        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.id == worker)
+        .returning(workers.c.clock, *(workers.c[name] for name in COUNTERS))
+    ).one_or_none()
+    if gone is None:  # somebody else was quicker
+        return
+    clock = sa.case((workers.c.clock < gone.clock, gone.clock), else_=workers.c.clock)
+    connection.execute(
+        sa.update(workers)
+        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.id == LEDGER)
+        .values(clock=clock, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
+    )

