@@ -30,24 +30,36 @@ class Database:
         durability: "normal": a power cut may take the last commits on SQLite, and what the server's own
             `synchronous_commit` allows on PostgreSQL; "full": it takes none. Killing processes never takes any.
         create: Create the schema in an empty database; otherwise refuse it.
+        any_revision: Open a database of ours even where its schema does not fit this release.
 
     Raises:
         DatabaseUnavailable: Where it cannot be opened, reached, read or written.
         SchemaMismatch: Where it holds an older or newer schema, or somebody else's tables. It is left untouched.
     """
 
-    def __init__(self, url: str | sa.URL | None = None, *, durability: str = "normal", create: bool = True) -> None:
+    def __init__(
+        self,
+        url: str | sa.URL | None = None,
+        *,
+        durability: str = "normal",
+        create: bool = True,
+        any_revision: bool = False,
+    ) -> None:
         if durability not in ("normal", "full"):
             raise InvalidArgument(f'durability must be "normal" or "full", got {durability!r}.')
         given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
         self._url, self.dialect = parse_url(given)
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
-        state = self.revision()
-        if state is None and create:
-            self.upgrade()
-        else:
-            _require_current(state, self.url)
+        try:
+            found = self.revision()
+            if found is None and create:
+                self.upgrade()
+            elif not any_revision:
+                _require_current(found, self.url)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -55,7 +67,7 @@ class Database:
         return self._url.render_as_string(hide_password=True)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a transaction that cannot write and sees one state of the database."""
+        """Run `work`, which only reads, in a transaction that sees one state of the database."""
         return self._run(self._engine("reader"), work)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -120,9 +132,9 @@ class Database:
         from alembic.config import Config
 
         self.dialect.lock_schema(connection)
-        state = self._revision(connection)
-        if state is not None and state > REVISION:
-            _require_current(state, self.url)
+        found = self._revision(connection)
+        if found is not None and found > REVISION:
+            _require_current(found, self.url)
         config = Config()
         config.set_main_option("script_location", str(migrations_folder()))
         config.attributes["connection"] = connection
@@ -140,15 +152,15 @@ def migrations_folder() -> pathlib.Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _require_current(state: str | None, url: str) -> None:
-    if state is None:
+def _require_current(found: str | None, url: str) -> None:
+    if found is None:
         raise SchemaMismatch(f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one.")
-    if state < REVISION:
+    if found < REVISION:
         raise SchemaTooOld(
-            f"{url} has the schema of an older release ({state}, this one needs {REVISION}): make a copy, then run "
+            f"{url} has the schema of an older release ({found}, this one needs {REVISION}): make a copy, then run "
             f"`sqlbuffer db upgrade --url {url}`."
         )
-    if state > REVISION:
+    if found > REVISION:
         raise SchemaTooNew(
-            f"{url} has the schema of a newer release ({state}, this one knows {REVISION}): `pip install -U sqlbuffer`."
+            f"{url} has the schema of a newer release ({found}, this one knows {REVISION}): `pip install -U sqlbuffer`."
         )

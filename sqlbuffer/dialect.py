@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
+from sqlbuffer.urls import WAY_OUT, read_url
 
 SCHEMA = "sqlbuffer"
 """Name of the PostgreSQL schema that all tables live in."""
@@ -110,7 +111,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def reader(self, url: sa.URL) -> sa.Engine:
-        """Return an engine that cannot write and never waits for a writer."""
+        """Return an engine that is only read from, and never waits for a writer."""
 
     @abc.abstractmethod
     def relation(self, rows: Rows) -> sa.FromClause:
@@ -202,7 +203,7 @@ class SQLite(Dialect):
         return engine
 
     def reader(self, url: sa.URL) -> sa.Engine:
-        engine = self._engine(url, "rw", ["PRAGMA query_only = ON"])
+        engine = self._engine(url, "rw", [])  # not query_only, which forbids temporary tables too
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -457,14 +458,10 @@ def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
     Raises:
         InvalidArgument: Where it is no URL, or of a database that sqlbuffer does not work with.
     """
-    way_out = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as exc:
-        raise InvalidArgument(f"cannot read the database URL: {way_out}.") from exc
+    parsed = read_url(url)
     backend = {"postgres": "postgresql"}.get(parsed.drivername, parsed.drivername).partition("+")[0]
     if backend not in ("sqlite", "postgresql"):
-        raise InvalidArgument(f"no support for {backend!r} databases: {way_out}.")
+        raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
     if backend == "postgresql":
         return parsed, _POSTGRESQL
     if not parsed.database or parsed.database == ":memory:":

@@ -1,0 +1,5 @@
+"""`python -m sqlbuffer` is the command line."""
+
+from sqlbuffer.inspect.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Looking at a buffer from outside: the command line."""

@@ -1,0 +1,238 @@
+"""The command line: `sqlbuffer db`, `stats`, `top` and `sql`. It reads, and only `db upgrade` ever writes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import importlib.metadata
+import itertools
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sqlbuffer import audit, reading
+from sqlbuffer.database import DEFAULT_URL, URL_VARIABLE, Database
+from sqlbuffer.inspect import output, query
+from sqlbuffer.inspect.opening import attachments, open_existing
+from sqlbuffer.schema import REVISION
+
+TABLE_ROWS = 1000
+"""Rows that `sqlbuffer sql` shows as a table when it is given no limit."""
+
+
+class _Group(TyperGroup):
+    """Commands whose errors are one line on stderr and exit code 1; `--debug` shows the rest."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Abort, BrokenPipeError):  # Ctrl-C, and `| head` that has seen enough
+            raise
+        except Exception as exc:
+            if hasattr(exc, "exit_code"):  # a wrong option, which Typer explains
+                raise
+            output.error(exc, debug=ctx.params["debug"])
+            raise typer.Exit(1) from exc
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they may hold a password
+)
+db = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+
+def _examples(*commands: str) -> str:
+    return "\n\n".join(["Examples:", *commands])
+
+
+app.add_typer(db, name="db", help="Version, upgrade and integrity.", epilog=_examples("sqlbuffer db version"))
+
+
+class By(str, enum.Enum):
+    """What the best samples are best by."""
+
+    reward = "reward"
+    score = "score"
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar=URL_VARIABLE,
+        help="Database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. The password is best left to ~/.pgpass or "
+        "PGPASSWORD: other users of this host can see the arguments of a command.",
+    ),
+]
+OneBuffer = Annotated[str, typer.Option("--name", help="Name of the buffer.")]
+AnyBuffer = Annotated[str | None, typer.Option("--name", help="Name of one buffer; all when it is not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, floats to the last bit, times in UTC.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.line(f"sqlbuffer {_release()}, schema {REVISION}")
+        raise typer.Exit
+
+
+def _release() -> str:
+    try:
+        return importlib.metadata.version("sqlbuffer")
+    except importlib.metadata.PackageNotFoundError:
+        return "from a checkout"
+
+
+@app.callback(epilog=_examples("sqlbuffer --version", "sqlbuffer stats --url sqlite:///run.db"))
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Look at training buffers in a SQL database while they are at work, or after.
+
+    Everything but `db upgrade` only reads. COMMAND --help shows examples of each command.
+    """
+
+
+@db.command("version", epilog=_examples("sqlbuffer db version --url sqlite:///run.db"))
+def version_command(url: Url = DEFAULT_URL) -> None:
+    """Show the revision in the database and the one that this release needs.
+
+    Exit code 0 when they fit, else 1.
+    """
+    with contextlib.closing(open_existing(url, any_revision=True)) as database:
+        output.table(["database", "release"], [[database.revision(), REVISION]])
+    open_existing(url).close()  # says what to do where they do not fit
+
+
+@db.command(epilog=_examples("sqlbuffer db upgrade --url sqlite:///run.db"))
+def upgrade(url: Url = DEFAULT_URL) -> None:
+    """Create the schema, or bring that of an older release up to date.
+
+    It is one transaction: done, or nothing has changed. Stop the workers and make a copy of the database before.
+    """
+    with contextlib.closing(Database(url, create=False, any_revision=True)) as database:
+        found = database.revision()
+        if found == REVISION:
+            output.line(f"{database.url} is at revision {REVISION} already")
+            return
+        database.upgrade()
+        output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
+
+
+@db.command(epilog=_examples("sqlbuffer db check --url sqlite:///run.db", "sqlbuffer db check --name qed"))
+def check(url: Url = DEFAULT_URL, name: AnyBuffer = None) -> None:
+    """Audit the integrity of one buffer or all.
+
+    Every row is read. Exit code 0 when nothing is wrong, else 1.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        buffers = attachments(database, name)
+        found = 0
+        for i, buffer in enumerate(buffers, 1):
+            with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
+                problems = database.read(functools.partial(audit.check, attachment=buffer))
+            for problem in problems:
+                output.line(f"{buffer.name}: {problem}", style="red")
+            if not problems:
+                output.line(f"{buffer.name}: sound")
+            found += len(problems)
+    if not buffers:
+        output.line("no buffers yet")
+    if found:
+        raise typer.Exit(1)
+
+
+_OVERVIEW = ("name", "iteration", "waiting", "claimed", "stored", "measured", "best_reward")
+
+
+@app.command(epilog=_examples("sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --json"))
+def stats(url: Url = DEFAULT_URL, name: AnyBuffer = None, as_json: AsJson = False) -> None:
+    """Show buffers in numbers: what waits, what is claimed, what is measured.
+
+    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        found = [
+            dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
+            for buffer in attachments(database, name)
+        ]
+    if as_json:
+        output.write_json(found if name is None else found[0])
+    elif name is None:
+        output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
+    else:
+        output.table(["what", "value"], [[what, output.cell(value)] for what, value in found[0].items()])
+
+
+_BEST = ("reward", "score", "source", "created_iteration", "sample")
+
+
+@app.command(epilog=_examples("sqlbuffer top -n 5", "sqlbuffer top --by score --name qed", "sqlbuffer top --json"))
+def top(
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 20,
+    by: Annotated[By, typer.Option(help="Measured reward, or predicted score.")] = By.reward,
+    as_json: AsJson = False,
+) -> None:
+    """Show the best samples of a buffer, the best first."""
+    with contextlib.closing(open_existing(url)) as database:
+        best = _best(database, name, n, by=by.value)
+    if as_json:
+        output.write_json(best)
+    else:
+        output.table(_BEST, [[row[column] for column in _BEST] for row in best])
+
+
+def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, Any]]:
+    (buffer,) = attachments(database, name)
+    return database.read(lambda connection: query.top(connection, buffer, n, by=by))
+
+
+@app.command(
+    epilog=_examples(
+        'sqlbuffer sql "SELECT * FROM buffer_overview"',
+        'sqlbuffer sql "SELECT source, max(reward) FROM samples GROUP BY source"',
+        'sqlbuffer sql --csv "SELECT * FROM draw_overview WHERE iteration = 812"',
+    )
+)
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT, passed on as it is.")],
+    url: Url = DEFAULT_URL,
+    limit: Annotated[
+        int | None, typer.Option(min=1, show_default=f"{TABLE_ROWS:,} in a table, else all", help="Rows at the most.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Run a SELECT on the tables and views of the database.
+
+    Nothing can be written, whatever the SQL says. Views made for people: buffer_overview, sample_overview,
+    batch_overview, draw_overview.
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both.")
+    with contextlib.closing(open_existing(url)), query.ask(url, statement) as answer:
+        if as_json or as_csv:
+            write = output.write_json_rows if as_json else output.write_csv
+            write(answer.columns, itertools.islice(answer.rows, limit))
+            return
+        output.table(answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit))
+        if limit is None and next(answer.rows, None) is not None:
+            output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv give more.", stderr=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of few characters
+    app(prog_name="sqlbuffer")

@@ -1,0 +1,95 @@
+"""What the command line asks a database: the best samples as text, and any SELECT that a person types."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.dialect import first_line, parse_url
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.schema import samples
+
+_RULE = "give one SELECT; nothing can be written here"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The rows of a SELECT.
+
+    Attributes:
+        columns: Names of the columns, each different.
+        rows: The rows, read from the database as they are asked for.
+    """
+
+    columns: list[str]
+    rows: Iterator[Sequence[Any]]
+
+
+def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
+    """Return the n best samples by "reward" or "score", the best first, each as it can be read.
+
+    The stored text, and not the decoded sample: it is there for types that only the user's program knows.
+    """
+    column = samples.c[by]
+    rows = connection.execute(
+        sa.select(
+            samples.c.id,
+            samples.c.reward,
+            samples.c.score,
+            samples.c.source,
+            samples.c.created_iteration,
+            samples.c.created_at,
+            samples.c.rewarded_at,
+            samples.c.meta,
+            samples.c.text.label("sample"),
+        )
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(column.is_not(None))
+        .order_by(column.desc(), samples.c.id)
+        .limit(n)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+@contextlib.contextmanager
+def ask(url: str, sql: str) -> Iterator[Answer]:
+    """Run a person's SELECT, passed on as it is, on a connection that can do nothing else.
+
+    Raises:
+        InvalidArgument: Where the database refuses it: what is wrong, in one line.
+    """
+    _require_text(sql)
+    location, dialect = parse_url(url)
+    engine = dialect.inspector(location)
+    try:
+        with engine.connect() as connection:
+            if calls := dialect.side_effects(connection, sql):
+                raise InvalidArgument(f"{', '.join(calls)} may do more than read: {_RULE}.")
+            with connection.exec_driver_sql(sql) as result:
+                if not (columns := _unique(result.keys()) if result.returns_rows else []):
+                    raise InvalidArgument(f"this SQL has nothing to show: {_RULE}.")
+                yield Answer(columns, iter(result))
+    except sa.exc.DBAPIError as exc:
+        raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
+    finally:
+        engine.dispose()
+
+
+def _require_text(sql: str) -> None:
+    """Refuse what a driver would cut off or choke on."""
+    if "\0" in sql or sql.encode(errors="replace").decode() != sql:
+        raise InvalidArgument(f"this SQL has characters that are no text: {_RULE}.")
+
+
+def _unique(columns: Iterable[str]) -> list[str]:
+    """Tell columns of one name apart: `n`, `n:1`, `n:2`."""
+    names: list[str] = []
+    for column in columns:
+        again = sum(name == column or name.startswith(f"{column}:") for name in names)
+        names.append(f"{column}:{again}" if again else column)
+    return names

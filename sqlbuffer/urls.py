@@ -1,0 +1,36 @@
+"""Database URLs, read so that a password is masked wherever the URL is shown."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from sqlbuffer.errors import InvalidArgument
+
+WAY_OUT = "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+_SECRETS = ("sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+
+
+def read_url(given: str | sa.URL) -> sa.URL:
+    """Read a database URL; a password in its query becomes its password.
+
+    Raises:
+        InvalidArgument: Where it cannot be read for certain. The message has no part of it.
+    """
+    if isinstance(given, str):
+        user, at, rest = given.partition("://")[2].partition("@")
+        if at and "@" in rest.partition("?")[0] and "/" not in user.partition(":")[0]:
+            # Taken as it stands, part of the password would count as the host, and be shown.
+            raise InvalidArgument(
+                "the database URL has more than one @: write those of user and password as %40 (/ as %2F, : as %3A)."
+            )
+    try:
+        url = sa.make_url(given)
+    except (sa.exc.ArgumentError, ValueError):  # a ValueError for a port that is no number
+        raise InvalidArgument(f"cannot read the database URL: {WAY_OUT}.") from None  # the cause may quote the URL
+    if secrets := [name for name in _SECRETS if name in url.query]:
+        raise InvalidArgument(f"{secrets[0]} would be shown as part of the URL: put it into pg_service.conf.")
+    if "password" in url.query:
+        password = url.query["password"]
+        url = url.set(password=password if isinstance(password, str) else password[-1])
+        url = url.difference_update_query(["password"])
+    return url
