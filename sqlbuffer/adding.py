@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import encode_all
-from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.hashing import digests
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import AddResult
@@ -54,14 +54,12 @@ def incoming(
     attachment: Attachment,
     samples: Sequence[Any],
     sources: str | Sequence[str] = "",
-    meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+    metas: Sequence[str | None] | None = None,
 ) -> Incoming:
     """Hash samples; of those that are equal the first stays, and those without a key are refused."""
     n = len(samples)
-    names = [sources] * n if isinstance(sources, str) else list(sources)
-    metas = _metas(meta, n)
-    if len(names) != n:
-        raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
+    names = _names(sources, n)
+    metas = [None] * n if metas is None else list(metas)
     keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
     valid = [i for i in range(n) if attachment.key is None or keys[i] is not None]
     first: dict[bytes, int] = {}
@@ -79,6 +77,16 @@ def incoming(
     )
 
 
+def as_list(samples: Sequence[Any]) -> list[Any]:
+    """Return samples as a list; a string is one sample, not a list of letters."""
+    try:
+        if isinstance(samples, (str, bytes)):
+            raise TypeError("one sample")
+        return list(samples)
+    except TypeError as exc:
+        raise InvalidArgument(f"samples must be a list, got one {type(samples).__name__}: put it into a list.") from exc
+
+
 def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
     """Return the hash of each sample, None where it has no key."""
     keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
@@ -89,15 +97,11 @@ def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | No
 
 def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
     """Put samples into the pool, in chunks of one transaction each."""
+    names, metas = _names(sources, len(samples)), _metas(meta, len(samples))
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
-        chunk = incoming(
-            attachment,
-            samples[start:end],
-            sources if isinstance(sources, str) else sources[start:end],
-            meta if meta is None or isinstance(meta, Mapping) else meta[start:end],
-        )
+        chunk = incoming(attachment, samples[start:end], names[start:end], metas[start:end])
         result += attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
     return result
 
@@ -115,7 +119,7 @@ def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming
     )
     needs_score = attachment.settings.weighting.needs_score
     weights = np.full(len(rows), math.nan if needs_score else 1.0)
-    keys = pool.join_race(attachment, state, rows, weights)
+    keys = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
     pool.enter(connection, attachment, state, [row.id for row in rows], keys, weights)
     requeued = sum(row.requeues > 0 for row in rows)
     attachment.count(
@@ -155,6 +159,7 @@ class Recorded:
     @classmethod
     def prepare(cls, attachment: Attachment, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
         """Check and hash them; of equal samples the first counts."""
+        samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
         if any(value is None for value in values):
             raise InvalidReward("a sample is recorded with its reward: None is not one; NaN stands for a failure.")
@@ -211,9 +216,11 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
     if hasattr(rewards, "detach"):
         rewards = rewards.detach().cpu()
     try:
+        if isinstance(rewards, (str, bytes)) or getattr(rewards, "ndim", 1) != 1:
+            raise TypeError("not a list of numbers")
         values = [None if reward is None else float(reward) for reward in rewards]
-    except (TypeError, ValueError) as exc:
-        raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {rewards!r:.80}.") from exc
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {shown(rewards)}.") from exc
     if len(values) != n:
         raise InvalidReward(f"got {len(values)} rewards for {n} samples: give one for each, in their order.")
     for position, value in enumerate(values):
@@ -224,9 +231,21 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
     return values
 
 
+def _names(sources: str | Sequence[str], n: int) -> list[str]:
+    names = [sources] * n if isinstance(sources, str) else list([] if sources is None else sources)
+    if len(names) != n:
+        raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
+    for name in set(names):
+        if not isinstance(name, str) or "\0" in name:  # PostgreSQL has no text with NUL
+            raise InvalidArgument(f"a source is a name, a string without NUL; got {name!r}.")
+    return names
+
+
 def _metas(meta: Any, n: int) -> list[str | None]:
     if meta is None or isinstance(meta, Mapping):
         return [None if meta is None else _json(meta)] * n
+    if not isinstance(meta, Sequence) or isinstance(meta, str):
+        raise InvalidArgument(f"meta must be a mapping, or a list of one for each sample; got {meta!r:.80}.")
     if len(meta) != n:
         raise InvalidArgument(f"{n} samples came with {len(meta)} metas: give one mapping, or one for each sample.")
     return [None if one is None else _json(one) for one in meta]
@@ -234,6 +253,9 @@ def _metas(meta: Any, n: int) -> list[str | None]:
 
 def _json(meta: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(meta, allow_nan=False, sort_keys=True)
+        text = json.dumps(meta, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as exc:
         raise InvalidArgument(f"meta must be a mapping that JSON can hold: {exc}.") from exc
+    if "\\u0000" in text:  # PostgreSQL has no text with NUL
+        raise InvalidArgument("meta has text with a NUL character: take it out.")
+    return text

@@ -103,7 +103,7 @@ def attach(database: Database, name: str, settings: Settings, **options: Any) ->
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
-    if not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name:
         raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
     row = database.read(functools.partial(_find, name=name))
     if row is None:

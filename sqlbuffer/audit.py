@@ -70,12 +70,13 @@ def _membership(connection: sa.Connection, attachment: Attachment) -> list[str]:
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
     )
     queued = sa.select(samples.c.id).where(samples.c.buffer_id == attachment.buffer_id, samples.c.queued)
-    in_pool, in_claims = connection.scalars(waiting).all(), connection.scalars(claimed).all()
+    in_pool = connection.scalars(waiting).all()
+    in_claims = connection.scalars(claimed).all() if attachment.consumes else []  # elsewhere they go on waiting
     marked = set(connection.scalars(queued))
     problems = []
     if len(set(in_pool)) != len(in_pool):
         problems.append(f"{len(in_pool) - len(set(in_pool))} samples wait more than once.")
-    if attachment.consumes and (twice := set(in_pool) & set(in_claims)):
+    if twice := set(in_pool) & set(in_claims):
         problems.append(f"{len(twice)} samples wait and are claimed at once, as sample {min(twice)}.")
     if lost := marked - set(in_pool) - set(in_claims):
         problems.append(f"{len(lost)} samples are marked as queued but neither wait nor are claimed, as {min(lost)}.")

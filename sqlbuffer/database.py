@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import VERSION_TABLE, Columns, Rows, parse_url, unavailable
+from sqlbuffer.dialect import VERSION_TABLE, Columns, Rows, is_unavailable, parse_url, unavailable
 from sqlbuffer.errors import ForeignDatabase, InvalidArgument, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.schema import REVISION
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
+DEADLOCK_RETRIES = 10
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,11 @@ class Database:
         return self._run(self._engine("reader"), work)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a transaction: all that it writes is stored, or nothing."""
+        """Run `work` in a transaction: all that it writes is stored, or nothing.
+
+        `work` runs again where a deadlock ended its transaction: adding locks samples in the order of their hashes,
+        settling and scoring in that of their ids.
+        """
         return self._run(self._engine("writer"), work)
 
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
@@ -108,13 +113,18 @@ class Database:
         return self._engines[key]
 
     def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-        try:
-            with engine.begin() as connection:
-                return work(connection)
-        except sa.exc.DBAPIError as exc:
-            if isinstance(exc, (sa.exc.OperationalError, sa.exc.InternalError)) or type(exc) is sa.exc.DatabaseError:
-                raise unavailable(exc, self._url, self.dialect) from exc
-            raise
+        failures = 0
+        while True:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except sa.exc.DBAPIError as exc:
+                failures += 1
+                if failures <= DEADLOCK_RETRIES and self.dialect.is_deadlock(exc):
+                    continue
+                if is_unavailable(exc):
+                    raise unavailable(exc, self._url, self.dialect) from exc
+                raise
 
     def _revision(self, connection: sa.Connection) -> str | None:
         tables = self.dialect.tables(connection)

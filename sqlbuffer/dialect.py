@@ -154,6 +154,10 @@ class Dialect(abc.ABC):
         """Return what the database itself finds wrong with its storage."""
 
     @abc.abstractmethod
+    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether a transaction was given up for another one's sake, and would do if run again."""
+
+    @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
         """Return what to do about an error of the database."""
 
@@ -232,7 +236,13 @@ class SQLite(Dialect):
 
         # One connection, handed from thread to thread: a second writer could only wait for the first.
         size = 1 if mode == "rwc" else 4
-        return sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, pool_size=size, max_overflow=0)
+        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, pool_size=size, max_overflow=0)
+
+        @sa.event.listens_for(engine, "rollback")
+        def _forget(connection: sa.Connection) -> None:
+            connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
+
+        return engine
 
     def relation(self, rows: Rows) -> sa.FromClause:
         return _temporary_table(rows)
@@ -278,8 +288,11 @@ class SQLite(Dialect):
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
+    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+        return False  # one writer at a time
+
     def advice(self, error: BaseException) -> str:
-        message = str(error).lower()
+        message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
         for sign, way_out in {
             "unable to open": "the folder must exist and the file must be readable and writable by you",
             "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
@@ -394,8 +407,11 @@ class PostgreSQL(Dialect):
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
+    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+        return getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
+
     def advice(self, error: BaseException) -> str:
-        message = str(error).lower()
+        message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
         for sign, way_out in {
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
@@ -464,9 +480,18 @@ def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
         raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
     if backend == "postgresql":
         return parsed, _POSTGRESQL
-    if not parsed.database or parsed.database == ":memory:":
+    if not parsed.database or ":memory:" in parsed.database:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
     return parsed, _SQLITE
+
+
+def is_unavailable(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether the database is to blame, and not the statement."""
+    has_no_right = getattr(error.orig, "sqlstate", None) == "42501"
+    is_outage = (
+        isinstance(error, (sa.exc.OperationalError, sa.exc.InternalError)) or type(error) is sa.exc.DatabaseError
+    )
+    return has_no_right or is_outage
 
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:

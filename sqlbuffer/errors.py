@@ -1,6 +1,11 @@
 """Every error this package raises on purpose, each also a kind the standard library knows."""
 
 
+def shown(value: object) -> str:
+    """Return what a message shows of a value: one line, 80 characters at the most."""
+    return " ".join(f"{value!r:.200}".split())[:80]
+
+
 class SqlBufferError(Exception):
     """Base of all errors raised by sqlbuffer."""
 

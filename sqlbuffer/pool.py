@@ -52,10 +52,10 @@ def enter(
         attachment.run_with(connection, statement, statements.INCOMING_ENTRIES, columns)
 
 
-def leave(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
-    """Take rows with `sample_id` and `race_key` out of the pool."""
-    if rows:
-        columns = {"sample_id": [row.sample_id for row in rows], "race_key": [row.race_key for row in rows]}
+def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], keys: Sequence[float]) -> None:
+    """Take samples out of the pool, found by their keys."""
+    if ids:
+        columns = {"sample_id": ids, "race_key": keys}
         statement = statements.leave_pool(attachment.database.dialect)
         attachment.run_with(connection, statement, statements.INCOMING_PLACES, columns)
 
@@ -92,8 +92,9 @@ def dequeue(connection: sa.Connection, attachment: Attachment, ids: Sequence[int
 
 def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
     """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted."""
-    leave(connection, attachment, rows)
-    dequeue(connection, attachment, [row.sample_id for row in rows])
+    ids = [row.sample_id for row in rows]
+    leave(connection, attachment, ids, [row.race_key for row in rows])
+    dequeue(connection, attachment, ids)
     attachment.count(
         connection,
         removed=len(rows),
@@ -102,9 +103,11 @@ def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any
     )
 
 
-def join_race(attachment: Attachment, state: RaceState, rows: Sequence[Any], weights: Floats) -> Floats:
-    """Return the keys of rows with `hash` and `requeues` that join the race now."""
-    variates = attachment.variates([row.hash for row in rows], [row.requeues for row in rows], turn=state.turn)
+def join_race(
+    attachment: Attachment, state: RaceState, hashes: Sequence[bytes], requeues: Sequence[int], weights: Floats
+) -> Floats:
+    """Return the keys of samples that join the race now."""
+    variates = attachment.variates(hashes, requeues, turn=state.turn)
     return race.joined(state.clock, variates, weights)
 
 
@@ -133,7 +136,7 @@ def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> N
     """
     attachment.race(connection, exclusive=True)
     waiting = size(attachment, attachment.run(connection, statements.totals()).one())
-    rank = max(_LEAST_TOP, 20 * n, waiting // 50) - 1
+    rank = min(max(_LEAST_TOP, 20 * n, waiting // 50) - 1, waiting)
     least = attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0
     attachment.run(connection, statements.mark_top(), least=least)
     set_top_weight(connection, attachment, least)
@@ -142,7 +145,8 @@ def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> N
 def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
     """Let the race go on from clock 0, where float64 is finest; all differences between keys stay."""
     state = attachment.race(connection, exclusive=True)
-    attachment.run(connection, statements.turn_back_keys(), clock=state.clock)
+    for statement in (statements.turn_back_keys(), *statements.turn_back_open()):
+        attachment.run(connection, statement, clock=state.clock)
     connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clock=0.0))
 
 

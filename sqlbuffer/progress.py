@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer.attachment import Attachment
@@ -138,4 +139,5 @@ def newest_predictor(connection: sa.Connection, attachment: Attachment) -> Predi
 
 def _finite(value: Any) -> Any:
     """Neither database stores NaN in a column or in JSON as both read it back: NULL stands for it."""
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

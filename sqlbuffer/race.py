@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +23,9 @@ Ints: TypeAlias = NDArray[np.int64]
 
 FLOOR = 1e-8
 """Weight of the lowest score under `Shift`, as in the original."""
+
+LEAST, MOST = 1e-150, 1e150
+"""Range of the weights above 0: neither a key, variate / weight, nor a ratio of two weights leaves float64 in it."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -125,7 +129,7 @@ class Shift:
 
 @dataclasses.dataclass(frozen=True)
 class Softmax:
-    """`exp(score / temperature)`, the exponent cut off at +-600.
+    """`exp(score / temperature)`, the exponent cut off at +-345.
 
     Args:
         temperature: Positive; the lower, the greedier.
@@ -137,16 +141,17 @@ class Softmax:
     needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
+        if not isinstance(self.temperature, numbers.Real) or not 0 < self.temperature < math.inf:
             raise InvalidArgument(f"temperature must be a positive number, got {self.temperature!r}.")
 
     def __call__(self, scores: Floats, base: float) -> Floats:
-        return np.exp(np.clip(scores / self.temperature, -600.0, 600.0))
+        with np.errstate(over="ignore"):
+            return np.exp(np.clip(scores / self.temperature, -345.0, 345.0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """`score ** alpha` for positive scores, else 0, as in prioritised replay (Schaul et al. 2016).
+    """`score ** alpha` for positive scores, 0 below 1e-150, as in prioritised replay (Schaul et al. 2016).
 
     Args:
         alpha: Positive; 1 is proportional to score.
@@ -158,11 +163,13 @@ class Power:
     needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
+        if not isinstance(self.alpha, numbers.Real) or not 0 < self.alpha < math.inf:
             raise InvalidArgument(f"alpha must be a positive number, got {self.alpha!r}.")
 
     def __call__(self, scores: Floats, base: float) -> Floats:
-        return np.minimum(np.maximum(scores, 0.0) ** self.alpha, 1e300)
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.minimum(np.maximum(scores, 0.0) ** self.alpha, MOST)
+        return np.where(weights < LEAST, 0.0, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +203,8 @@ def weighting_settings(weighting: Weighting) -> dict[str, Any]:
     if type(weighting) not in _WEIGHTINGS.values():
         names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
         raise InvalidArgument(f"weighting must be a name or one of {names}, got {weighting!r}.")
-    return {"name": weighting.name, **dataclasses.asdict(weighting)}  # type: ignore[call-overload]
+    parameters = dataclasses.asdict(weighting)  # type: ignore[call-overload]
+    return {"name": weighting.name, **{name: float(value) for name, value in parameters.items()}}
 
 
 def weighting_from_settings(settings: dict[str, Any]) -> Weighting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,12 +29,14 @@ class Waiting:
         ids: (n,) int64, numbers of the samples.
         samples: The n samples.
         sources: Names of the generators that added them.
+        scores: (n,) float64, NaN where there is none.
         weights: (n,) float64, NaN where there is no score yet.
     """
 
     ids: Ints
     samples: list[Any]
     sources: list[str]
+    scores: Floats
     weights: Floats
 
 
@@ -79,7 +82,13 @@ def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
     """Return the whole pool, decoded."""
     rows = connection.execute(
         sa.select(
-            samples.c.id, samples.c.source, samples.c.text, samples.c.payload, samples.c.codec, pool_table.c.weight
+            samples.c.id,
+            samples.c.source,
+            samples.c.score,
+            samples.c.text,
+            samples.c.payload,
+            samples.c.codec,
+            pool_table.c.weight,
         )
         .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
         .where(pool_table.c.buffer_id == attachment.buffer_id)
@@ -89,6 +98,7 @@ def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
         ids=np.array([row.id for row in rows], dtype=np.int64),
         samples=content(rows, attachment),
         sources=[row.source for row in rows],
+        scores=pool.as_floats([row.score for row in rows]),
         weights=pool.as_floats([row.weight for row in rows]),
     )
 
@@ -104,20 +114,22 @@ def labelled(connection: sa.Connection, attachment: Attachment) -> tuple[list[An
     return content(rows, attachment), pool.as_floats([row.reward for row in rows])
 
 
-def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequence[Any]) -> Floats:
-    """Return the stored reward of each sample, NaN where there is none."""
+def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequence[Any]) -> list[float | None]:
+    """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
     hashes = hashes_of(attachment, given)
     known = sorted({digest for digest in hashes if digest is not None})
     statement = statements.samples_by_hash(attachment.database.dialect)
     rows = attachment.run_with(connection, statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
-    reward = {row.hash: row.reward for row in rows}
-    return pool.as_floats([None if digest is None else reward.get(digest) for digest in hashes])
+    reward = {row.hash: math.nan if row.reward is None else row.reward for row in rows if row.rewarded_at is not None}
+    return [None if digest is None else reward.get(digest) for digest in hashes]
 
 
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first."""
     if by not in ("reward", "score"):
         raise InvalidArgument(f'top goes by "reward" or "score", got {by!r}.')
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
+        raise InvalidArgument(f"n must be a number of samples, got {n!r}.")
     column = samples.c[by]
     rows = connection.execute(
         sa.select(samples)

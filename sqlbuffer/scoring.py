@@ -20,7 +20,7 @@ from rich.progress import Progress
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.race import Floats
 from sqlbuffer.schema import buffers
 
@@ -95,9 +95,12 @@ def as_scores(scores: Any, n: int) -> Floats:
     if hasattr(scores, "detach"):
         raise InvalidArgument("scores came as a tensor: return a numpy array, as `scores.detach().cpu().numpy()`.")
     try:
-        values = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
-        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {scores!r:.80}.") from exc
+        given = np.asarray(scores)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        values = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {shown(scores)}.") from exc
     if values.shape != (n,):
         raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
     return np.where(np.isfinite(values), values, np.nan)
@@ -143,7 +146,7 @@ def _join(
     if base is not None and base != state.base:
         pool.set_base(connection, attachment, state, base)
         state = attachment.race(connection, exclusive=True)
-    keys = pool.join_race(attachment, state, rows, weights)
+    keys = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
     never = np.full(len(rows), math.inf)
     moved = pool.move(connection, attachment, state, [row.sample_id for row in rows], never, keys, weights)
     still = np.array([row.sample_id in moved for row in rows])
@@ -203,7 +206,7 @@ def _swap(connection: sa.Connection, *, attachment: Attachment, rows: Sequence[A
         return True
     rows, old, new = [rows[i] for i in changed], old[changed], new[changed]
     keys = pool.as_floats([row.race_key for row in rows])
-    fresh = pool.join_race(attachment, state, rows, new)
+    fresh = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], new)
     both = (old > 0) & (new > 0)
     moving = fresh.copy()
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])

@@ -166,10 +166,10 @@ def record_samples(dialect: Dialect) -> Any:
 
 @functools.cache
 def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
-    """Return `hash, id, reward` of the samples with these hashes."""
+    """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
     incoming = dialect.relation(INCOMING_HASHES)
     return (
-        select(samples.c.hash, samples.c.id, samples.c.reward)
+        select(samples.c.hash, samples.c.id, samples.c.reward, samples.c.rewarded_at)
         .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
         .where(samples.c.buffer_id == _BUFFER)
     )
@@ -282,6 +282,25 @@ def turn_back_keys() -> sa.Update:
     )
 
 
+@functools.cache
+def turn_back_open() -> tuple[sa.Update, sa.Update]:
+    """Subtract the clock from what open batches remember, so that they can be released to where they stood."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    still_open = sa.and_(
+        batches.c.buffer_id == _BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None)
+    )
+    ids = select(batches.c.id).where(still_open)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id.in_(ids))
+        .where(draws.c.race_key < NEVER)
+        .values(race_key=draws.c.race_key - clock),
+        sa.update(batches)
+        .where(still_open)
+        .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
+    )
+
+
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 
@@ -368,7 +387,7 @@ def close_batch(column: str) -> sa.Update:
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
         .values({column: now()})
-        .returning(batches.c.size, batches.c.clock, batches.c.worker_id)
+        .returning(batches.c.size)
     )
 
 
@@ -459,15 +478,9 @@ def weight_at() -> sa.Select[Any]:
 
 @functools.cache
 def mark_top() -> sa.Update:
-    """Mark what waits with at least a weight as top."""
-    return (
-        sa.update(pool)
-        .where(pool.c.buffer_id == _BUFFER)
-        .where(pool.c.weight > 0.0)
-        .where(pool.c.weight >= bindparam("least", type_=sa.Double))
-        .where(~pool.c.top)
-        .values(top=True)
-    )
+    """Mark what waits with at least a weight as top, and nothing else."""
+    is_top = sa.and_(pool.c.weight > 0.0, pool.c.weight >= bindparam("least", type_=sa.Double))
+    return sa.update(pool).where(pool.c.buffer_id == _BUFFER).where(pool.c.top != is_top).values(top=is_top)
 
 
 @functools.cache
@@ -487,7 +500,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
     """Where the samples with these ids stand in the pool, and lock them."""
     incoming = dialect.relation(INCOMING_IDS)
     statement = (
-        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, samples.c.source)
+        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, samples.c.source, samples.c.hash)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .join(incoming, incoming.c.sample_id == pool.c.sample_id)
         .where(pool.c.buffer_id == _BUFFER)

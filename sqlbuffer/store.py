@@ -61,8 +61,12 @@ def open_store(
     if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1):
         raise InvalidArgument(f"max_size must be a positive number of samples, or None; got {max_size!r}.")
     database = Database(url, durability=durability)
-    attachment = attach(database, name, settings, key=key, max_size=max_size, allow_pickle=allow_pickle)
-    batches.release_dead(attachment)
+    try:
+        attachment = attach(database, name, settings, key=key, max_size=max_size, allow_pickle=allow_pickle)
+        batches.release_dead(attachment)
+    except BaseException:
+        database.close()
+        raise
     return SampleStore(attachment)
 
 
@@ -141,7 +145,7 @@ class SampleStore:
         Raises:
             UnsupportedType: Where a sample has no canonical hash. Samples before it, by 20,000, are stored.
         """
-        return adding.add(self._attachment, _as_list(samples, "samples"), source, meta)
+        return adding.add(self._attachment, adding.as_list(samples), source, meta)
 
     def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
         """Store rewards of samples, drawn or not; those not there yet are stored without waiting.
@@ -154,7 +158,7 @@ class SampleStore:
         Raises:
             InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
         """
-        recorded = adding.Recorded.prepare(self._attachment, _as_list(samples, "samples"), rewards, sources)
+        recorded = adding.Recorded.prepare(self._attachment, adding.as_list(samples), rewards, sources)
         return self._write(adding.record, recorded)
 
     def score(
@@ -208,7 +212,8 @@ class SampleStore:
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
         """Put other samples in the place of waiting ones, source kept; return how many did wait.
 
-        What equals a sample that waits already is dropped. All in one transaction.
+        What equals a sample that waits already is dropped; what equals the one in whose place it would go changes
+        nothing. All in one transaction.
         """
         if len(ids) != len(samples):
             raise InvalidArgument(f"{len(ids)} ids came with {len(samples)} samples: give one for each.")
@@ -224,9 +229,9 @@ class SampleStore:
         """Return the n samples that have a reward, and their rewards, (n,) float64."""
         return self._read(reading.labelled)
 
-    def rewards_of(self, samples: Sequence[Any]) -> Floats:
-        """Return the stored reward of each sample, (n,) float64, NaN where there is none."""
-        return self._read(reading.rewards_of, samples)
+    def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
+        """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
+        return self._read(reading.rewards_of, adding.as_list(samples))
 
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict."""
@@ -296,15 +301,6 @@ class SampleStore:
         return self._attachment.database.write(lambda connection: work(connection, self._attachment, *args, **kwargs))
 
 
-def _as_list(samples: Sequence[Any], what: str) -> list[Any]:
-    if isinstance(samples, (str, bytes)):
-        raise InvalidArgument(f"{what} must be a list, got one {type(samples).__name__}: put it into a list.")
-    try:
-        return list(samples)
-    except TypeError as exc:
-        raise InvalidArgument(f"{what} must be a list, got {type(samples).__name__}: put it into a list.") from exc
-
-
 def _standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
     columns = {"sample_id": np.unique(np.asarray(ids, dtype=np.int64)).tolist()}
     statement = standing_at(attachment.database.dialect)
@@ -318,11 +314,16 @@ def _remove(connection: sa.Connection, attachment: Attachment, ids: Sequence[int
 
 
 def _replace(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], samples: Sequence[Any]) -> int:
-    rows = _standing(connection, attachment, ids)
-    pool.remove(connection, attachment, rows)
-    standing = {row.sample_id: row.source for row in rows}
-    new = [(sample, standing[i]) for i, sample in zip(np.asarray(ids).tolist(), samples, strict=True) if i in standing]
-    chunk = adding.incoming(attachment, [sample for sample, _ in new], [source for _, source in new])
+    attachment.race(connection)  # before any row: who moves every key locks in that order too
+    rows = {row.sample_id: row for row in _standing(connection, attachment, ids)}
+    hashes = adding.hashes_of(attachment, samples)
+    changed = [
+        (rows[i], sample)
+        for i, sample, digest in zip(np.asarray(ids).tolist(), samples, hashes, strict=True)
+        if i in rows and rows[i].hash != digest
+    ]
+    pool.remove(connection, attachment, [row for row, _ in changed])
+    chunk = adding.incoming(attachment, [sample for _, sample in changed], [row.source for row, _ in changed])
     adding.insert(connection, attachment=attachment, chunk=chunk)
     return len(rows)
 

@@ -10,6 +10,7 @@ from sqlbuffer.dialect import parse_url
 from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.schema import buffers
 
+
 def open_existing(url: str, *, any_revision: bool = False) -> Database:
     """Open a database that is there.
 

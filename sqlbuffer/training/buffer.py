@@ -1,0 +1,284 @@
+"""The buffer callback: what all four have in common, and uniform draws."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import ArrayLike, NDArray
+
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
+from sqlbuffer.hashing import digests
+from sqlbuffer.race import Weighting
+from sqlbuffer.records import AddResult
+from sqlbuffer.store import open_store
+from sqlbuffer.training.callback import Callback, as_floats
+from sqlbuffer.training.waiting_list import WaitingList
+
+if TYPE_CHECKING:
+    from sqlbuffer.batches import Batch
+
+logger = logging.getLogger(__name__)
+
+LOOP = "loop"
+"""Name of the checkpoint with what the loop needs to go on."""
+
+
+class Buffer(Callback):
+    """A training buffer that draws uniformly.
+
+    Args:
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
+        url: SQLAlchemy URL; without it `SQLBUFFER_URL`, and without that `sqlite:///sqlbuffer.db`.
+        name: Name of the stored buffer, not of this callback.
+        key: Canonical form of a sample: samples with equal keys are one, a sample whose key is None is refused.
+        mode: "consume" or "replay".
+        seed: Seed of the draws.
+        max_size: Most samples that may wait.
+        durability: "normal" or "full".
+        allow_pickle: Store samples of unknown types by pickle.
+        weighting: How scores become weights; a plain buffer has no scores.
+
+    Attributes:
+        store: The buffer without a loop.
+        resumed_size: Size of the pool when the last batch was settled, if that was in an earlier run and nothing has
+            been built since.
+    """
+
+    def __init__(
+        self,
+        p_total: float,
+        *,
+        url: str | sa.URL | None = None,
+        name: str = "default",
+        key: Callable[[Any], Any] | None = None,
+        mode: str = "consume",
+        seed: int = 0,
+        max_size: int | None = None,
+        durability: str = "normal",
+        allow_pickle: bool = False,
+        weighting: str | Weighting = "uniform",
+    ) -> None:
+        super().__init__(name="buffer", order=0)
+        if p_total != -1 and not 0.0 <= p_total <= 1.0:
+            raise InvalidArgument(f"p_total is a share between 0 and 1, or -1 for everything, got {p_total!r}.")
+        self.p_total = p_total
+        self.pct_argmax = 0.0
+        self.resumed_size: int | None = None
+        self.store = open_store(
+            url,
+            name=name,
+            key=key,
+            mode=mode,
+            seed=seed,
+            weighting=weighting,
+            max_size=max_size,
+            durability=durability,
+            allow_pickle=allow_pickle,
+        )
+        self._batch: Batch | None = None
+        self._measured: NDArray[np.float64] | None = None
+        self._hashed: dict[int, tuple[Any, bytes]] = {}
+        self._waiting = WaitingList(self.store, self._equal)
+        self._has_restored = False
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def close(self) -> None:
+        """Close the database connections."""
+        self.store.close()
+
+    # -- calls from outside -------------------------------------------------------------------------------------------
+
+    def add(self, item: Any, name: str = "") -> AddResult:
+        """Add a sample, or those of a list (of lists); they come back with the source `name + "_buffer"`."""
+        self._waiting.renew()
+        return self.store.add(_flat(item), source=name)
+
+    def sample(self, n: int) -> tuple[Any, ...]:
+        """Draw n samples, -1 for all, and settle them without rewards; returns (samples, sources)."""
+        batch = self._claim(n)
+        batch.settle(is_iteration=False)
+        return batch.samples, from_buffer(batch.sources)
+
+    @property
+    def buffer(self) -> list[Any]:
+        """All waiting samples. Assign a list of that length to standardise them: None is invalid and leaves."""
+        return self._waiting.items()
+
+    @buffer.setter
+    def buffer(self, items: Sequence[Any]) -> None:
+        self._waiting.assign(items)
+
+    @property
+    def buffer_sources(self) -> list[str]:
+        """Sources of all waiting samples, in the order of `buffer`."""
+        return from_buffer(self._waiting.read().sources)
+
+    def _filter_buffer(self, valids: ArrayLike) -> None:
+        """Keep the waiting samples where `valids` is true, in the form in which they were assigned."""
+        self._waiting.filter(valids)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def before_train(self) -> None:
+        """Go on where the last run stopped: restore the callbacks, and do what it was killed before or amid."""
+        self.abort_batch()
+        found = self.store.checkpoint(LOOP)
+        loop = json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
+        if not self._has_restored:
+            self._has_restored = True
+            self._restore()
+            self.resumed_size = None if loop is None else loop["size"]
+        if loop is not None:
+            for job in self._jobs_left(loop["jobs"], loop["score_version"]):
+                self._do(job)
+
+    def filter_buffer(self) -> None:
+        """Write what was assigned to `buffer`; repeats cannot arise."""
+        self._waiting.flush()
+
+    def sample_batch(self) -> None:
+        """Claim the buffer's share of the batch."""
+        self.abort_batch()
+        env = self.environment
+        everything = -1 in (env.bs, self.p_total)
+        batch = self._claim(-1 if everything else round(env.bs * self.p_total))
+        self._batch, self._measured, self._hashed = batch, None, {}
+        env.batch_state.samples += batch.samples
+        env.batch_state.sources += from_buffer(batch.sources)
+
+    def filter_batch(self) -> None:
+        """Let repeats within the batch go; the first stays."""
+        first: dict[bytes, int] = {}
+        hashes = self._hashes(self.environment.batch_state.samples)
+        self._filter_batch([first.setdefault(digest, i) == i for i, digest in enumerate(hashes)])
+
+    def after_compute_reward(self) -> None:
+        """Keep the rewards as measured: what `reward_modification` makes of them holds for this batch alone."""
+        state = self.environment.batch_state
+        rewards = as_floats(state.rewards)
+        if rewards.ndim and rewards.shape != (len(state.samples),):
+            raise InvalidReward(f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}.")
+        self._measured = rewards.copy() if rewards.ndim else None
+
+    def after_batch(self) -> None:
+        """Settle the batch, then do what is due."""
+        jobs = self._jobs_due()
+        self._settle(jobs)
+        for job in jobs:
+            self._do(job)
+
+    def abort_batch(self) -> None:
+        """Give the claimed batch back."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            with contextlib.suppress(ClaimLost):
+                batch.release()
+
+    # -- drawing and settling -----------------------------------------------------------------------------------------
+
+    def _claim(self, n: int) -> Batch:
+        self._waiting.renew()
+        return self.store.sample(n, pct_argmax=self.pct_argmax)
+
+    def _settle(self, jobs: list[str]) -> None:
+        """Store rewards, metrics and checkpoints, and end the claim, in one transaction."""
+        batch = self._batch
+        if batch is None:
+            return
+        rewards, record = self._aligned(batch)
+        metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
+        try:
+            batch.settle(rewards, record=record, metrics=metrics, checkpoint=self._checkpoints(jobs))
+            metrics.clear()
+        except ClaimLost:
+            logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
+        self._batch = None
+
+    def _aligned(self, batch: Batch) -> tuple[list[float | None] | None, tuple[Any, ...] | None]:
+        """Return the rewards in the order of the claim, None where filtered out, and what was not drawn here."""
+        state, measured = self.environment.batch_state, self._measured
+        if measured is None:
+            return None, None
+        place = {digest: i for i, digest in enumerate(self._hashes(batch.samples))}
+        rewards: list[float | None] = [None] * len(batch)
+        others = []
+        for i, digest in enumerate(self._hashes(state.samples)):
+            if digest in place:
+                rewards[place[digest]] = float(measured[i])
+            else:
+                others.append(i)
+        record = [state.samples[i] for i in others], measured[others], [state.sources[i] for i in others]
+        return rewards, record if others else None
+
+    def _hashes(self, samples: Sequence[Any]) -> list[bytes]:
+        """Return the hash of each sample's key; within a batch each sample is hashed once, for a key may be slow."""
+        new = [sample for sample in samples if id(sample) not in self._hashed]
+        for sample, digest in zip(new, self._digests(new), strict=True):
+            self._hashed[id(sample)] = sample, digest  # holding the sample keeps its id its own
+        return [self._hashed[id(sample)][1] for sample in samples]
+
+    def _digests(self, samples: Sequence[Any]) -> list[bytes]:
+        if self.store.key is None:
+            return digests(samples)
+        keys = [self.store.key(sample) for sample in samples]
+        # What has no key equals only itself: the sample takes the place of the key, apart from all keys.
+        is_none = [key is None for key in keys]
+        found = digests([sample if none else key for sample, key, none in zip(samples, keys, is_none, strict=True)])
+        return [b"invalid" + digest if none else digest for digest, none in zip(found, is_none, strict=True)]
+
+    def _equal(self, first: Any, second: Any) -> bool:
+        if first is second or (type(first) is type(second) is str and first == second):
+            return True
+        one, other = self._digests([first, second])
+        return one == other
+
+    # -- resuming -----------------------------------------------------------------------------------------------------
+
+    def _jobs_due(self) -> list[str]:
+        """Return what is to be done once this batch is settled."""
+        return []
+
+    def _do(self, job: str) -> None:
+        raise NotImplementedError(job)
+
+    def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
+        version = self.store.stats().score_version if jobs else None
+        loop = {"size": len(self.store), "jobs": jobs, "score_version": version}
+        states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
+        return {LOOP: json.dumps(loop).encode(), **states}
+
+    def _callbacks(self) -> list[Callback]:
+        """Return the callbacks of the loop that have checkpoints; those of another library have none."""
+        return [cb for cb in getattr(self.environment, "cbs", [self]) if isinstance(cb, Callback)]
+
+    def _restore(self) -> None:
+        for cb in self._callbacks():
+            stored = self.store.checkpoint(cb.name)
+            if stored is not None:
+                cb.restore(stored[1])
+
+    def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
+        """Return what of these jobs was not done, given the score version before them."""
+        return jobs
+
+
+def _flat(item: Any) -> list[Any]:
+    """Return the items of a list and of the lists in it; anything but an exact list is one item."""
+    if type(item) is not list:
+        return [item]
+    if not any(type(part) is list for part in item):
+        return item
+    return [leaf for part in item for leaf in _flat(part)]
+
+
+def from_buffer(sources: Sequence[str]) -> list[str]:
+    """Return sources as samples from the buffer bear them."""
+    return [source if source.endswith("_buffer") else f"{source}_buffer" for source in sources]

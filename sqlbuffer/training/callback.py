@@ -1,0 +1,112 @@
+"""The base of every callback, the events it may answer, and the batch that passes through them."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+BUILD = ("build_buffer", "filter_buffer", "after_build_buffer")
+SAMPLE = ("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")
+REWARD = (
+    "before_compute_reward",
+    "compute_reward",
+    "after_compute_reward",
+    "reward_modification",
+    "after_reward_modification",
+)
+OUTPUTS = ("get_model_outputs", "after_get_model_outputs")
+OPTIMISE = ("compute_loss", "zero_grad", "before_step", "step")
+
+EVENTS = ("setup", "before_train", *BUILD, *SAMPLE, *REWARD, *OUTPUTS, *OPTIMISE, "after_batch", "after_train")
+"""Every event, in the order of a run. `abort_batch` comes besides, when an exception ends an iteration."""
+
+
+class Callback:
+    """Something that takes part in a training loop: called with an event's name, it runs its method of that name.
+
+    Args:
+        name: Becomes an attribute of the environment, and names the callback's metrics.
+        order: Callbacks answer an event from the lowest order to the highest.
+
+    Attributes:
+        environment: The loop this callback is registered with.
+        event_timelog: Seconds of each call, by event.
+    """
+
+    def __init__(self, name: str = "callback", order: int = 10) -> None:
+        self.name = name
+        self.order = order
+        self.environment: Any = None
+        self.batch_state: Any = None
+        self.event_timelog: defaultdict[str, list[float]] = defaultdict(list)
+
+    def __call__(self, event: str) -> Any:
+        """Answer an event by the method of that name, if there is one."""
+        start = time.perf_counter()
+        handler = getattr(self, event, None)
+        result = None if handler is None else handler()
+        self.event_timelog[event].append(time.perf_counter() - start)
+        return result
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, order={self.order})"
+
+    def checkpoint(self) -> bytes | None:
+        """Return what a resumed run needs of this callback, stored with each settled batch; None for nothing."""
+        return None
+
+    def restore(self, state: bytes) -> None:
+        """Take back what `checkpoint` returned at the last settled batch."""
+
+    def _filter_batch(self, valids: ArrayLike) -> None:
+        """Keep the samples of the batch where `valids` is true, with their sources and latent rows."""
+        keep = np.asarray(valids, dtype=bool)
+        if keep.all():
+            return
+        state = self.environment.batch_state
+        sources = np.array(state.sources, dtype=object)
+        state.samples = [sample for sample, kept in zip(state.samples, keep, strict=True) if kept]
+        state.latent_data = {name: rows[keep[sources == name]] for name, rows in state.latent_data.items()}
+        state.sources = list(sources[keep])
+
+
+class BatchState(dict[str, Any]):
+    """One batch on its way through the events: a dict whose keys are attributes too.
+
+    Attributes:
+        samples: The batch's samples, a list that callbacks extend.
+        sources: Where each sample came from.
+        rewards: 0.0 until a callback adds (n,) rewards.
+        loss: 0.0 until a callback adds a scalar tensor.
+        latent_data: By source, one row for each sample of that source.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(samples=[], sources=[], rewards=0.0, loss=0.0, latent_data={})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the batch has no {name!r}: no callback has set it.") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+def as_floats(values: Any) -> NDArray[np.float64]:
+    """Return numbers, an array or a tensor on any device as float64."""
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def mean_of(values: Any) -> float:
+    """Return the mean of the finite values, 0.0 where there are none."""
+    floats = as_floats(values)
+    finite = floats[np.isfinite(floats)]
+    return float(finite.mean()) if finite.size else 0.0

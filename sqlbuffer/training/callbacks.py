@@ -1,0 +1,284 @@
+"""The four buffer callbacks: a training buffer in a SQL database, with the calls of MRL's."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.predictor import dump_state, in_mode, load_state, retrain
+from sqlbuffer.race import Weighting
+from sqlbuffer.training.buffer import Buffer, from_buffer
+from sqlbuffer.training.callback import Callback, as_floats, mean_of
+
+__all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
+
+
+class WeightedBuffer(Buffer):
+    """A buffer that draws by weight: override `compute_weights`.
+
+    Args:
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
+        refresh_predictions: Score everything that waits anew every so many iterations; 0 or None for never.
+        pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
+        weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
+        **options: Keywords of `Buffer`.
+    """
+
+    def __init__(
+        self,
+        p_total: float,
+        refresh_predictions: int | None,
+        pct_argmax: float = 0.0,
+        *,
+        weighting: str | Weighting = "shift",
+        **options: Any,
+    ) -> None:
+        if not 0.0 <= pct_argmax <= 1.0:
+            raise InvalidArgument(f"pct_argmax is a share between 0 and 1, got {pct_argmax!r}.")
+        self.refresh_predictions = _frequency("refresh_predictions", refresh_predictions)
+        super().__init__(p_total, weighting=weighting, **options)
+        self.name = "weighted_buffer"
+        self.pct_argmax = pct_argmax
+
+    def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
+        """Return the score of each sample, (n,) floats; its weight follows by `weighting`."""
+        raise NotImplementedError(
+            "a WeightedBuffer needs scores: derive from it and override compute_weights(samples) -> (n,) floats, "
+            "or use Buffer to draw uniformly."
+        )
+
+    @property
+    def weights(self) -> list[float | None]:
+        """What `compute_weights` said of all waiting samples, in the order of `buffer`; None where it has not yet."""
+        return [None if np.isnan(score) else score for score in self._waiting.read().scores.tolist()]
+
+    def sample(self, n: int) -> tuple[Any, ...]:
+        """Draw n samples, -1 for all, and settle them without rewards; returns (samples, sources, scores)."""
+        batch = self._claim(n)
+        batch.settle(is_iteration=False)
+        return batch.samples, from_buffer(batch.sources), batch.scores.tolist()
+
+    def before_batch(self) -> None:
+        """Score what has no score yet."""
+        self.store.score(self.compute_weights, only="missing")
+
+    def sample_batch(self) -> None:
+        """Claim the buffer's share of the batch; `batch_state.buffer_weights` has its scores."""
+        super().sample_batch()
+        self._realign_weights()
+
+    def filter_batch(self) -> None:
+        """Let repeats within the batch go, and their scores with them."""
+        super().filter_batch()
+        self._realign_weights()
+
+    def after_sample(self) -> None:
+        """Keep the scores in step with a batch that other callbacks have filtered."""
+        self._realign_weights()
+
+    def _realign_weights(self) -> None:
+        """Set the scores of those samples of the batch that were drawn from the buffer, in the order of the batch."""
+        state, batch = self.environment.batch_state, self._batch
+        if batch is not None:
+            scores = dict(zip(self._hashes(batch.samples), batch.scores.tolist(), strict=True))
+            state.buffer_weights = [scores[digest] for digest in self._hashes(state.samples) if digest in scores]
+
+    def _is_due(self, frequency: int) -> bool:
+        iteration = self.environment.log.iterations
+        return frequency > 0 and iteration > 0 and iteration % frequency == 0
+
+    def _jobs_due(self) -> list[str]:
+        return ["refresh"] if self._is_due(self.refresh_predictions) else []
+
+    def _do(self, job: str) -> None:
+        # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
+        # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
+        self.store.score(self.compute_weights, only="all" if job == "refresh" else "stale")
+
+    def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
+        # A stored predictor and a refresh each begin a new version of the scores.
+        stats, newest = self.store.stats(), self.store.newest_predictor()
+        is_trained = newest is not None and newest.iteration >= stats.iteration
+        is_begun = score_version is not None and stats.score_version > score_version + is_trained
+        done = {"retrain": is_trained or is_begun, "refresh": is_begun}
+        return [job for job in jobs if not done[job]] + ([] if self.store.is_refreshed() else ["end_refresh"])
+
+
+class PredictiveBuffer(WeightedBuffer):
+    """A buffer that draws by the predictions of a model, which is retrained on the stored rewards.
+
+    Args:
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
+        refresh_predictions: Score everything that waits anew every so many iterations; 0 or None for never.
+        predictive_agent: A `PredictiveAgent`, or any object with its methods.
+        pred_bs: Samples to predict at a time.
+        supervised_frequency: Retrain every so many iterations; 0 or None for never.
+        supervised_epochs: Epochs of each retraining.
+        supervised_bs: Batch size of each retraining.
+        supervised_lr: Learning rate of each retraining.
+        train_silent: Retrain without a progress bar.
+        pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
+        track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
+        online: Train the model in the loop too, on each batch.
+        **options: Keywords of `WeightedBuffer`.
+    """
+
+    def __init__(
+        self,
+        p_total: float,
+        refresh_predictions: int | None,
+        predictive_agent: Any,
+        pred_bs: int,
+        supervised_frequency: int | None,
+        supervised_epochs: int,
+        supervised_bs: int,
+        supervised_lr: float,
+        train_silent: bool = True,
+        pct_argmax: float = 0.0,
+        track: bool = True,
+        *,
+        online: bool = False,
+        **options: Any,
+    ) -> None:
+        if pred_bs < 1:
+            raise InvalidArgument(f"pred_bs must be 1 or more, got {pred_bs!r}.")
+        if online and not hasattr(predictive_agent, "predict_online"):
+            raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
+        self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
+        super().__init__(p_total, refresh_predictions, pct_argmax, **options)
+        self.name = "predictive_buffer"
+        self.predictive_agent = predictive_agent
+        self.pred_bs = pred_bs
+        self.supervised_epochs = supervised_epochs
+        self.supervised_bs = supervised_bs
+        self.supervised_lr = supervised_lr
+        self.train_silent = train_silent
+        self.track = track
+        self.online = online
+        self._is_agent_stored = False
+
+    def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
+        """Return the model's prediction for each sample, (n,) float64."""
+        return as_floats(self._predict(samples))
+
+    def setup(self) -> None:
+        """Announce the metrics, and load the newest predictor there is."""
+        if self.track:
+            log = self.environment.log
+            log.add_metric(f"{self.name}_loss")
+            log.add_metric(f"{self.name}_preds")
+            log.add_log(f"{self.name}_preds")
+        newest = self.store.newest_predictor()
+        if newest is not None:
+            load_state(self.predictive_agent, newest.state)
+            self._is_agent_stored = True
+
+    def get_model_outputs(self) -> None:
+        """Predict the batch, with gradient where the model is trained online."""
+        env = self.environment
+        samples = env.batch_state.samples
+        if self.online and samples:
+            predictions = self.predictive_agent.predict_online(samples, step=env.log.iterations)
+        else:
+            predictions = self._predict(samples)
+        env.batch_state[f"{self.name}_preds"] = predictions
+        self._update_metric("preds", predictions)
+
+    def compute_loss(self) -> None:
+        """Add the loss of the predictions to the loss of the batch; rewards that are not finite are left out."""
+        state = self.environment.batch_state
+        predictions = state[f"{self.name}_preds"]
+        rewards = torch.as_tensor(state.rewards, dtype=predictions.dtype, device=predictions.device)
+        finite = torch.isfinite(rewards)
+        if rewards.ndim == 0 or not finite.any():
+            self._update_metric("loss", 0.0)
+            return
+        loss = self.predictive_agent.loss_function(predictions[finite], rewards[finite]).mean()
+        state.loss = state.loss + loss  # not in place: the loss of MRL's batch is a leaf
+        self._update_metric("loss", loss)
+
+    def zero_grad(self) -> None:
+        """Clear the model's gradients."""
+        self.predictive_agent.zero_grad()
+
+    def before_step(self) -> None:
+        """Clip the model's gradients."""
+        self.predictive_agent.before_step()
+
+    def step(self) -> None:
+        """Step the model's optimiser; without online training there is no gradient to step along."""
+        self.predictive_agent.step()
+
+    def checkpoint(self) -> bytes | None:
+        """Return the model's state where no stored predictor has it: before the first, and with online training."""
+        if self._is_agent_stored and not self.online:
+            return None
+        self._is_agent_stored = True
+        return dump_state(self.predictive_agent)
+
+    def restore(self, state: bytes) -> None:
+        """Take the state back, if no predictor has been stored since."""
+        newest = self.store.newest_predictor()
+        if newest is None or (self.online and newest.iteration < self.store.iteration):
+            load_state(self.predictive_agent, state)
+            self._is_agent_stored = True
+
+    def _predict(self, samples: list[Any]) -> Tensor:
+        """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
+        model = getattr(self.predictive_agent, "model", None)
+        evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
+        chunks = [samples[i : i + self.pred_bs] for i in range(0, len(samples), self.pred_bs)]
+        with evaluating, torch.no_grad():
+            parts = [torch.as_tensor(self.predictive_agent.predict_data(chunk)).reshape(-1) for chunk in chunks]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _update_metric(self, suffix: str, values: Any) -> None:
+        if self.track:
+            self.environment.log.update_metric(f"{self.name}_{suffix}", mean_of(values))
+
+    def _jobs_due(self) -> list[str]:
+        due = ["retrain"] if self._is_due(self.supervised_frequency) else []
+        return due + super()._jobs_due()
+
+    def _do(self, job: str) -> None:
+        if job != "retrain":
+            super()._do(job)
+            return
+        retrain(
+            self.store,
+            self.predictive_agent,
+            bs=self.supervised_bs,
+            epochs=self.supervised_epochs,
+            lr=self.supervised_lr,
+            silent=self.train_silent,
+        )
+
+
+class BufferSizeCallback(Callback):
+    """Writes the metric `buffer size`: how many samples wait when a batch is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(name="buffer size", order=0)
+
+    def setup(self) -> None:
+        """Announce the metric."""
+        self.environment.log.add_metric(self.name)
+
+    def before_batch(self) -> None:
+        """Write the size of the pool."""
+        self.environment.log.update_metric(self.name, len(self.environment.buffer))
+
+
+def _frequency(name: str, every: int | None) -> int:
+    """Return a number of iterations, 0 for never."""
+    if every is None:
+        return 0
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise InvalidArgument(f"{name} must be a number of iterations, or 0 or None to switch it off, got {every!r}.")
+    return every

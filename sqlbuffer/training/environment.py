@@ -1,0 +1,209 @@
+"""The loop: builds the buffer, draws a batch, measures it, and lets every callback have its say at each event."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
+from sqlbuffer.training.callbacks import Buffer
+from sqlbuffer.training.log import Log
+
+logger = logging.getLogger(__name__)
+
+
+class Environment:
+    """Runs callbacks in a training loop.
+
+    Every callback becomes an attribute under its name, and answers the events in order of its `order`.
+
+    Args:
+        agent: A callback with the model that is trained in the loop.
+        samplers: Callbacks that bring samples.
+        rewards: Callbacks that measure them.
+        losses: Callbacks that add to `batch_state.loss`; without a loss there is no backward pass.
+        cbs: Any other callbacks, or classes of callbacks without arguments.
+        buffer: The buffer; without one, a `Buffer` that gives what the samplers leave of each batch.
+        log: The log; without one, a `Log`.
+
+    Attributes:
+        bs: Batch size.
+        sl: Largest length of a sample, for callbacks that generate sequences.
+        batch_state: The batch of this iteration.
+    """
+
+    def __init__(
+        self,
+        agent: Any = None,
+        samplers: Sequence[Any] | None = None,
+        rewards: Sequence[Any] | None = None,
+        losses: Sequence[Any] | None = None,
+        cbs: Sequence[Any] | None = None,
+        buffer: Any = None,
+        log: Any = None,
+    ) -> None:
+        self.samplers = list(samplers or [])
+        self.rewards = list(rewards or [])
+        self.losses = list(losses or [])
+        direct = sum(getattr(sampler, "p_batch", 0.0) for sampler in self.samplers)
+        self.agent = agent
+        self.buffer = Buffer(max(1.0 - direct, 0.0)) if buffer is None else buffer
+        self.log = Log() if log is None else log
+        _check_shares(direct, getattr(self.buffer, "p_total", 0.0))
+
+        self.bs = 0
+        self.sl: int | None = None
+        self.buffer_frequency: int | None = None
+        self.batch_state = BatchState()
+        self.cbs: list[Any] = []
+        self._planned = 0
+        self._stopping = False
+        agents = [agent] if hasattr(agent, "order") else []
+        self.register_cbs([*agents, *self.samplers, *self.rewards, *self.losses, *(cbs or []), self.buffer, self.log])
+        self("setup")
+
+    def __call__(self, event: str) -> None:
+        """Let every callback answer an event."""
+        for cb in self.cbs:
+            cb(event)
+
+    def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
+        """Take callbacks, or classes of callbacks, into the loop; returns the callbacks."""
+        registered: list[Any] = [cb() if isinstance(cb, type) else cb for cb in cbs if cb is not None]
+        for cb in registered:
+            taken = getattr(self, cb.name, None)
+            if taken is not None and taken is not cb and not hasattr(taken, "order"):
+                raise InvalidArgument(f"{cb.name!r} cannot name a callback: Environment.{cb.name} is something else.")
+            cb.environment = self
+            setattr(self, cb.name, cb)
+        self.cbs = sorted([*self.cbs, *registered], key=lambda cb: int(cb.order))
+        return registered
+
+    def remove_cbs(self, cbs: Sequence[Any]) -> None:
+        """Take callbacks out of the loop."""
+        for cb in cbs:
+            self.cbs.remove(cb)
+            cb.environment = None
+            cb.batch_state = None
+            vars(self).pop(cb.name, None)
+
+    def fit(
+        self,
+        bs: int,
+        sl: int | None = None,
+        iters: int = 100,
+        report: int | None = 10,
+        cbs: Sequence[Any] | None = None,
+        *,
+        buffer_frequency: int | None = None,
+    ) -> None:
+        """Run the loop for `iters` more iterations than planned so far, those of an interrupted run included.
+
+        A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
+        ends where it would have ended. An exception, Ctrl-C among them, gives the claimed batch back to the buffer.
+
+        Args:
+            bs: Batch size; -1 takes everything the buffer has.
+            sl: Largest length of a sample, for callbacks that ask.
+            iters: Iterations.
+            report: Print every so many iterations; 0 or None for never.
+            cbs: Callbacks for this fit only.
+            buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
+                than a batch.
+        """
+        if bs != -1 and bs < 1:
+            raise InvalidArgument(f"bs must be 1 or more, or -1 for everything that waits, got {bs!r}.")
+        self.bs, self.sl, self.buffer_frequency = bs, sl, buffer_frequency
+        self.log.report = report
+        extra = self.register_cbs(cbs or [])
+        self._planned += iters
+        self._stopping = False
+        try:
+            for cb in extra:
+                cb("setup")
+            self("before_train")
+            self._run()
+            self("after_train")
+        except BaseException:
+            self._abort()
+            raise
+        finally:
+            self._planned = min(self._planned, self.log.iterations)
+            self.remove_cbs(extra)
+
+    def stop(self) -> None:
+        """End the fit after this iteration; called before the first one, before it."""
+        self._stopping = True
+
+    def _run(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = getattr(self.log, "console", None)
+        hidden = console is None or not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+            bar = progress.add_task("training", total=self._planned, completed=self.log.iterations)
+            while self.log.iterations < self._planned and not self._stopping:
+                self._iterate()
+                progress.update(bar, completed=self.log.iterations)
+
+    def _iterate(self) -> None:
+        if self._is_build_due():
+            self._phase("build_buffer", BUILD)
+        self.batch_state = BatchState()
+        self._phase("sample_batch", SAMPLE)
+        self._phase("compute_reward", REWARD)
+        self._phase("get_model_outputs", OUTPUTS)
+        with self._timed("compute_loss"):
+            self("compute_loss")
+            self("zero_grad")
+            loss = self.batch_state.loss
+            if getattr(loss, "requires_grad", False):
+                loss.backward()
+            self("before_step")
+            self("step")
+        self._phase("after_batch", ("after_batch",))
+
+    def _is_build_due(self) -> bool:
+        # A run that was killed may have built this iteration's samples already; it asks what the size was before that,
+        # to come to the same answer.
+        size = min(len(self.buffer), self._size_at_checkpoint())
+        iteration, frequency = self.log.iterations, self.buffer_frequency
+        return size < self.bs or self.bs == -1 or iteration == 0 or bool(frequency and iteration % frequency == 0)
+
+    def _size_at_checkpoint(self) -> float:
+        size = getattr(self.buffer, "resumed_size", None)
+        if size is None:
+            return float("inf")
+        self.buffer.resumed_size = None
+        return float(size)
+
+    def _phase(self, name: str, events: Sequence[str]) -> None:
+        with self._timed(name):
+            for event in events:
+                self(event)
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.log.timelog[phase].append(time.perf_counter() - start)
+
+    def _abort(self) -> None:
+        """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
+        for cb in self.cbs:
+            try:
+                cb("abort_batch")
+            except Exception:
+                logger.exception("callback %r could not clean up", cb.name)
+
+
+def _check_shares(direct: float, p_total: float) -> None:
+    if p_total + direct > 1.0 + 1e-9:
+        raise InvalidArgument(
+            f"the shares of a batch add up to more than 1: {p_total} from the buffer and {direct} from the samplers."
+        )

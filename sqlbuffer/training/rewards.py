@@ -1,0 +1,85 @@
+"""The reward callback: what the experiment measures for the samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.training.callback import Callback, as_floats, mean_of
+
+
+class RewardCallback(Callback):
+    """Measures the samples of a batch and adds `weight * function(samples)` to the batch's rewards.
+
+    A sample drawn again need not be measured again: with `reuse=True` a reward that the buffer has stored is taken
+    instead. What is stored is the whole reward of a sample, so this works only where one callback computes all of it;
+    with several, give each `reuse=False`. Measurements that failed are stored too, and not repeated either. Change
+    `function` or `weight` and the stored rewards are those of the old one: use another buffer, or `reuse=False`.
+
+    Args:
+        function: `function(list of n samples)` returns (n,) rewards, an array, list or tensor; NaN where the
+            measurement failed.
+        name: Names the metric, the mean reward of the batch, and the rewards in the batch state.
+        weight: Scales the rewards.
+        reuse: Take stored rewards where there are any.
+    """
+
+    def __init__(
+        self, function: Callable[[list[Any]], Any], name: str = "reward", weight: float = 1.0, *, reuse: bool = True
+    ) -> None:
+        super().__init__(name=name)
+        self.function = function
+        self.weight = weight
+        self.reuse = reuse
+
+    def setup(self) -> None:
+        """Announce the metric."""
+        self.environment.log.add_metric(self.name)
+
+    def before_train(self) -> None:
+        """Refuse to reuse whole rewards where another callback adds to them."""
+        others = [cb.name for cb in self.environment.cbs if cb is not self and hasattr(cb, "compute_reward")]
+        if self.reuse and others:
+            raise InvalidArgument(
+                f"reward callback {self.name!r} would reuse stored rewards, but {', '.join(map(repr, others))} adds to "
+                f"them: give each RewardCallback reuse=False."
+            )
+
+    def compute_reward(self) -> None:
+        """Add the rewards of the batch's samples to `batch_state.rewards`."""
+        state = self.environment.batch_state
+        rewards = self._rewards(state.samples)
+        state[self.name] = rewards
+        state.rewards = _sum(state.rewards, rewards)
+        self.environment.log.update_metric(self.name, mean_of(rewards))
+
+    def _rewards(self, samples: list[Any]) -> NDArray[np.float64]:
+        """Return (n,) rewards, measured or stored."""
+        store = getattr(self.environment.buffer, "store", None)
+        if not self.reuse or store is None:
+            return self._measured(samples)
+        stored = store.rewards_of(samples)
+        unknown = [i for i, reward in enumerate(stored) if reward is None]
+        rewards = np.array(stored, dtype=np.float64)
+        rewards[unknown] = self._measured([samples[i] for i in unknown])
+        return rewards
+
+    def _measured(self, samples: list[Any]) -> NDArray[np.float64]:
+        if not samples:
+            return np.zeros(0)
+        values = as_floats(self.function(samples))
+        if values.shape != (len(samples),):
+            raise InvalidReward(
+                f"reward function {self.name!r} returned shape {values.shape} for {len(samples)} samples: "
+                f"it must return one number for each, shape ({len(samples)},)."
+            )
+        return self.weight * values
+
+
+def _sum(total: Any, rewards: NDArray[np.float64]) -> Any:
+    """Return total + rewards, a tensor where the total is one (numpy on the left does not add tensors)."""
+    return total + total.new_tensor(rewards) if hasattr(total, "new_tensor") else total + rewards

@@ -1,0 +1,87 @@
+"""The pool as a list that can be read, assigned and filtered by position, as template callbacks do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sqlbuffer.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from sqlbuffer.reading import Waiting
+    from sqlbuffer.records import Stats
+    from sqlbuffer.store import SampleStore
+
+
+class WaitingList:
+    """All waiting samples of a store, in the order in which they were stored.
+
+    A callback reads the list, assigns it in a standard form with None where a sample is invalid, reads it again, and
+    filters it. Positions refer to the list as it was last read, whatever other processes have drawn since. The pool is
+    read again only where one of its counters has moved, and written only where an item differs.
+
+    Args:
+        store: The store.
+        equal: Tells whether two samples are the same to the store.
+    """
+
+    def __init__(self, store: SampleStore, equal: Callable[[Any, Any], bool]) -> None:
+        self._store = store
+        self._equal = equal
+        self._seen: Stats | None = None
+        self._waiting: Waiting | None = None
+        self._assigned: list[Any] | None = None
+
+    def read(self) -> Waiting:
+        """Return what waits, as positions refer to it from now on."""
+        stats = self._store.stats()
+        if self._waiting is None or (self._assigned is None and self._seen != stats):
+            self._seen, self._waiting = stats, self._store.waiting()
+        return self._waiting
+
+    def items(self) -> list[Any]:
+        """Return the samples, as assigned if they have been."""
+        waiting = self.read()
+        return list(waiting.samples if self._assigned is None else self._assigned)
+
+    def assign(self, items: Sequence[Any]) -> None:
+        """Take the samples in another form; `filter` or `flush` writes it. An empty list empties the pool."""
+        waiting = self.read() if self._waiting is None else self._waiting
+        n = len(waiting.ids)
+        if len(items) not in (0, n):
+            raise InvalidArgument(
+                f"{n} samples wait, but {len(items)} were assigned: assign one for each, None where it is invalid."
+            )
+        self._assigned = list(items) or [None] * n
+        if not len(items):
+            self.flush()
+
+    def filter(self, valids: ArrayLike) -> None:
+        """Write what was assigned where `valids` is true; the rest leaves the pool."""
+        waiting = self.read() if self._waiting is None else self._waiting
+        keep = np.asarray(valids, dtype=bool)
+        if keep.shape != waiting.ids.shape:
+            raise InvalidArgument(f"{len(waiting.ids)} samples wait, but valids has shape {keep.shape}.")
+        items = waiting.samples if self._assigned is None else self._assigned
+        pairs = zip(waiting.samples, items, strict=True)
+        changed = [i for i, (old, new) in enumerate(pairs) if keep[i] and not self._equal(old, new)]
+        self._assigned = None
+        if not keep.all():
+            self._store.remove(waiting.ids[~keep].tolist())
+        if changed:
+            self._store.replace(waiting.ids[changed].tolist(), [items[i] for i in changed])
+        if changed or not keep.all():
+            self._waiting = None
+
+    def flush(self) -> None:
+        """Write what was assigned and not filtered; None leaves the pool."""
+        if self._assigned is not None:
+            self.filter([item is not None for item in self._assigned])
+
+    def renew(self) -> None:
+        """Write what was assigned, and let the list be read anew: the pool is about to change."""
+        self.flush()
+        self._waiting = None
