@@ -1,0 +1,162 @@
+"""The log: one value a metric and iteration, stored, restored and printed."""
+
+import builtins
+import io
+import math
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from sqlbuffer.errors import MissingExtra
+from sqlbuffer.store import SampleStore
+from sqlbuffer.training.callback import BatchState
+from sqlbuffer.training.log import Log
+
+
+def environment(log: Log, store: SampleStore | None = None) -> Any:
+    env = types.SimpleNamespace(batch_state=BatchState(), buffer=types.SimpleNamespace(store=store), log=log)
+    log.environment = env
+    log("setup")
+    return env
+
+
+def iterate(env: Any, samples: list[str], rewards: Any, **metrics: Any) -> None:
+    env.batch_state = BatchState()
+    env.batch_state.samples, env.batch_state.sources = samples, ["gen"] * len(samples)
+    env.log("after_sample")
+    env.batch_state.rewards = rewards
+    env.log("after_compute_reward")
+    for name, value in metrics.items():
+        env.log.update_metric(name, value)
+    env.log("after_batch")
+
+
+def printed(log: Log) -> str:
+    assert isinstance(log.console.file, io.StringIO)
+    return log.console.file.getvalue()
+
+
+def plain_log(**options: Any) -> Log:
+    return Log(console=Console(file=io.StringIO()), **options)
+
+
+def test_a_metric_is_created_when_first_written() -> None:
+    log = plain_log()
+    iterate(environment(log), ["a", "b"], np.array([1.0, 3.0]), late=7)
+    assert log.metrics == {"bs": [2], "rewards": [2.0], "rewards_max": [3.0], "late": [7]}
+    assert log.iterations == 1
+
+
+def test_metrics_take_arrays_tensors_and_strings() -> None:
+    log = plain_log()
+    values = {"array": np.float32(0.5), "tensor": torch.tensor([2.0], requires_grad=True), "word": "warm"}
+    iterate(environment(log), ["a"], torch.tensor([1.0]), **values)
+    assert [log.metrics[name] for name in values] == [[0.5], [2.0], ["warm"]]
+
+
+def test_failed_measurements_do_not_spoil_the_mean() -> None:
+    log = plain_log()
+    env = environment(log)
+    iterate(env, ["a", "b"], np.array([math.nan, 3.0]))
+    iterate(env, ["a"], np.array([math.nan]))
+    iterate(env, [], np.zeros(0))
+    iterate(env, ["a"], 0.0)
+    assert log.metrics["rewards"] == [3.0, 0.0, 0.0, 0.0]
+    assert log.metrics["rewards_max"] == [3.0, 0.0, 0.0, 0.0]
+
+
+def test_a_resumed_log_reads_as_one_run(store: SampleStore) -> None:
+    first = plain_log()
+    env = environment(first, store)
+    for reward in (1.0, 2.0):
+        with store.sample(0) as batch:
+            batch.settle()
+        iterate(env, ["a"], np.array([reward]), loss=reward / 0.5, diverged=math.nan, word="text stays in memory")
+    second = plain_log()
+    iterate(environment(second, store), ["a"], np.array([3.0]), loss=6.0)
+    assert second.iterations == 3
+    assert second.metrics["rewards"] == [1.0, 2.0, 3.0]
+    assert second.metrics["loss"] == [2.0, 4.0, 6.0]
+    assert np.isnan(second.metrics["diverged"]).all()
+    assert "word" not in second.metrics
+    kept = {(row["iteration"], row["value"]) for row in store.history() if row["name"] == "loss"}
+    assert kept == {(0, 2.0), (1, 4.0), (2, 6.0)}
+
+
+def test_plain_lines_are_aligned_and_the_names_come_again_when_there_are_new_ones() -> None:
+    log = plain_log()
+    env = environment(log)
+    iterate(env, ["a"], np.array([0.5]))
+    iterate(env, ["a"], np.array([1e6 / 3]))
+    iterate(env, ["a"], np.array([0.5]), a_longer_name="[red]")
+    lines = printed(log).splitlines()
+    assert lines == [
+        " iteration          bs     rewards  rewards_max",
+        "         0           1         0.5          0.5",
+        "         1           1   3.333e+05    3.333e+05",
+        " iteration          bs     rewards  rewards_max  a_longer_name",
+        "         2           1         0.5          0.5          [red]",
+    ]
+
+
+def test_long_plain_lines_are_not_folded() -> None:
+    log = Log(console=Console(file=io.StringIO(), width=20))
+    iterate(environment(log), ["a"], np.array([0.5]))
+    assert len(printed(log).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("report", "lines"), [(1, 6), (2, 4), (5, 2), (0, 0), (None, 0)])
+def test_report_says_how_often_to_print(report: int | None, lines: int) -> None:
+    log = plain_log()
+    log.report = report
+    env = environment(log)
+    for _ in range(5):
+        iterate(env, ["a"], np.array([1.0]))
+    assert len(printed(log).splitlines()) == lines
+
+
+def test_a_terminal_gets_a_table_in_which_nothing_is_cut_off() -> None:
+    log = Log(console=Console(file=io.StringIO(), force_terminal=True, width=30))
+    env = environment(log)
+    for reward in (0.25, 0.125):
+        iterate(env, ["a"], np.array([reward]), another_metric=123456)
+    shown = printed(log)
+    assert shown.count("another_metric") == 1
+    assert shown.count("123456") == 2
+    assert "\x1b[" in shown
+
+
+def test_df_has_a_row_for_each_sample() -> None:
+    log = plain_log(keep=2)
+    log.add_log("probability")
+    log.add_log("absent")
+    env = environment(log)
+    for i in range(3):
+        env.batch_state.samples = []
+        iterate(env, [f"a{i}", f"b{i}"], torch.tensor([1.0, 2.0 + i]))
+    frame = log.df
+    assert list(frame.columns) == ["iteration", "samples", "sources", "rewards", "probability", "absent"]
+    assert frame["samples"].tolist() == ["a1", "b1", "a2", "b2"]
+    assert frame["rewards"].tolist() == [1.0, 3.0, 1.0, 4.0]
+    assert frame["absent"].isna().all()
+
+
+def test_df_before_the_first_batch_is_empty() -> None:
+    assert plain_log().df.shape == (0, 4)
+
+
+def test_df_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = builtins.__import__
+
+    def without_pandas(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    with pytest.raises(MissingExtra, match="pip install"):
+        _ = plain_log().df
