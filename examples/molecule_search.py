@@ -1,0 +1,206 @@
+"""Search for molecules with an active-learning loop whose buffer is a SQL database.
+
+    python examples/molecule_search.py --oracle celecoxib --calls 2000
+
+Real molecules, their mutants and their crossovers wait in the buffer; a small network predicts their reward; the buffer
+draws the promising ones; an oracle measures them; the network is retrained on all that was measured. Kill it at any
+moment and run the same command again: it goes on, and measures nothing twice.
+"""
+
+import enum
+import math
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import molecules
+from sqlbuffer import (
+    Buffer,
+    BufferSizeCallback,
+    Callback,
+    Environment,
+    FunctionSampler,
+    Log,
+    PredictiveAgent,
+    PredictiveBuffer,
+    RewardCallback,
+    SampleStore,
+    SqlBufferError,
+)
+
+BATCH = 50
+PARENTS = 100
+
+
+class Oracle(str, enum.Enum):
+    """What to search for."""
+
+    qed = "qed"
+    plogp = "plogp"
+    celecoxib = "celecoxib"
+
+
+class Kind(str, enum.Enum):
+    """How the buffer draws."""
+
+    predictive = "predictive"
+    uniform = "uniform"
+
+
+def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
+    """Open the buffer: canonical SMILES decide which molecules are the same."""
+    shared = {"url": url, "name": name, "key": molecules.canonical_smiles, "seed": seed}
+    if kind is Kind.uniform:
+        return Buffer(1.0, **shared)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(molecules.N_BITS, 128),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.1),
+            torch.nn.Linear(128, 1),
+        )
+    agent = PredictiveAgent(model, torch.nn.functional.mse_loss, molecules.fingerprints, seed=seed)
+    return PredictiveBuffer(
+        1.0,
+        refresh_predictions=2,
+        predictive_agent=agent,
+        pred_bs=4096,
+        supervised_frequency=2,
+        supervised_epochs=10,
+        supervised_bs=64,
+        supervised_lr=1e-3,
+        pct_argmax=0.5,
+        **shared,
+    )
+
+
+def make_samplers(store: SampleStore, seed: int) -> list[FunctionSampler]:
+    """Return the generators: the real molecules, and mutants and crossovers of the best ones measured so far."""
+    data = np.array(molecules.load_molecules())
+
+    def novel(generated: Iterable[str | None]) -> list[str]:
+        candidates = [smiles for smiles in generated if smiles is not None]
+        return [smiles for smiles, reward in zip(candidates, store.rewards_of(candidates), strict=True) if reward is None]
+
+    def from_data(n: int, rng: np.random.Generator) -> list[str]:
+        return novel(rng.choice(data, size=n, replace=False).tolist())
+
+    def parents(shape: int | tuple[int, int], rng: np.random.Generator) -> list:
+        best = [row["sample"] for row in store.top(PARENTS)]
+        return rng.choice(best, size=shape).tolist() if best else []
+
+    def mutated(n: int, rng: np.random.Generator) -> list[str]:
+        return novel(molecules.mutate(parent, rng) for parent in parents(n, rng))
+
+    def crossed(n: int, rng: np.random.Generator) -> list[str]:
+        return novel(molecules.crossover(a, b, rng) for a, b in parents((n, 2), rng))
+
+    return [
+        FunctionSampler(from_data, "data", buffer_size=100, seed=seed),
+        FunctionSampler(mutated, "mutation", buffer_size=150, seed=seed),
+        FunctionSampler(crossed, "crossover", buffer_size=150, seed=seed),
+    ]
+
+
+class Budget(Callback):
+    """Ends the search after so many oracle calls, cutting the last batch to what is left; logs the best so far."""
+
+    def __init__(self, store: SampleStore, calls: int) -> None:
+        super().__init__(name="budget", order=90)
+        self.store = store
+        self.calls = calls
+
+    def left(self) -> int:
+        """Return how many calls are left."""
+        stats = self.store.stats()
+        return self.calls - stats.measured - stats.failed
+
+    def before_train(self) -> None:
+        """Do nothing where all calls have been made."""
+        self._cut()
+
+    def after_batch(self) -> None:
+        """Log the best ten, and cut the next batch."""
+        best = [row["reward"] for row in self.store.top(10)]
+        self.environment.log.update_metric("best", max(best, default=0.0))
+        self.environment.log.update_metric("top 10", float(np.mean(best)) if best else 0.0)
+        self._cut()
+
+    def _cut(self) -> None:
+        self.environment.bs = min(BATCH, self.left())
+        if self.environment.bs <= 0:
+            self.environment.stop()
+
+
+def measured_in_order(store: SampleStore) -> list[dict]:
+    """Return all measured molecules in the order in which they were measured."""
+    rows = store.top(store.stats().measured)
+    return sorted(rows, key=lambda row: (row["rewarded_at"], row["id"]))
+
+
+def print_result(store: SampleStore, calls: int, console: Console) -> None:
+    """Print the best ten molecules, and how good the search was."""
+    measured = measured_in_order(store)
+    table = Table("#", "reward", "source", "iteration", "molecule", title="The ten best molecules")
+    for rank, row in enumerate(store.top(10), start=1):
+        table.add_row(str(rank), f"{row['reward']:.4f}", row["source"], str(row["created_iteration"]), row["sample"])
+    console.print(table)
+    rewards = [row["reward"] for row in measured]
+    stats = store.stats()
+    console.print(f"best of the first batch   {max(rewards[:BATCH]):.4f}")
+    console.print(f"best of all               {max(rewards):.4f}")
+    console.print(f"distinct molecules seen   {stats.stored}")
+    console.print(f"oracle calls              {stats.measured + stats.failed}")
+    console.print(f"AUC top-10                {molecules.auc_top_k(rewards, max_calls=calls):.4f}")
+
+
+def search(
+    oracle: Annotated[Oracle, typer.Option(help="What to search for.")] = Oracle.celecoxib,
+    calls: Annotated[int, typer.Option(help="Oracle calls in all, those of earlier runs included.", min=1)] = 2000,
+    buffer: Annotated[Kind, typer.Option(help="Draw by predicted reward, or uniformly.")] = Kind.predictive,
+    url: Annotated[
+        str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
+    ] = "sqlite:///molecules.db",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    report: Annotated[int, typer.Option(help="Print every so many iterations, 0 for never.")] = 2,
+) -> None:
+    """Search for molecules; kill it, run it again, and it goes on."""
+    console = Console(highlight=False)
+    torch.set_num_threads(1)  # the network is small: threads would only wait for each other
+    stored_buffer = make_buffer(buffer, url, f"{oracle.value}-{buffer.value}-{seed}", seed)
+    store = stored_buffer.store
+    measure = molecules.ORACLES[oracle.value]
+    budget = Budget(store, calls)
+    environment = Environment(
+        samplers=make_samplers(store, seed),
+        rewards=[RewardCallback(lambda batch: [measure(smiles) for smiles in batch], name=oracle.value)],
+        cbs=[BufferSizeCallback, budget],
+        buffer=stored_buffer,
+        log=Log(console=console),
+    )
+    if store.iteration:
+        console.print(f"going on at iteration {store.iteration}, {budget.left()} calls left")
+    environment.fit(bs=BATCH, iters=math.ceil(calls / BATCH), report=report, buffer_frequency=1)
+    while budget.left() > 0:
+        environment.fit(bs=BATCH, iters=1, report=report, buffer_frequency=1)
+    print_result(store, calls, console)
+    store.close()
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        typer.run(search)
+    except SqlBufferError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
