@@ -187,7 +187,9 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     return AddResult(added=len(inserted), duplicates=chunk.duplicates + len(ids) - len(inserted), refused=chunk.refused)
 
 
-def store_rewards(connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats) -> None:
+def store_rewards(
+    connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats, *, stay_queued: bool = True
+) -> None:
     """Write rewards, NaN for a measurement that failed, and count what has changed."""
     if not len(ids):
         return
@@ -198,7 +200,8 @@ def store_rewards(connection: sa.Connection, attachment: Attachment, ids: Ints, 
     before = attachment.run_with(
         connection, statements.measured_before(dialect), statements.INCOMING_REWARDS, columns
     ).all()
-    attachment.run_with(connection, statements.store_rewards(dialect), statements.INCOMING_REWARDS, columns)
+    statement = statements.store_rewards(dialect)
+    attachment.run_with(connection, statement, statements.INCOMING_REWARDS, columns, stay_queued=stay_queued)
     n_failed = values.count(None)
     attachment.count(
         connection,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.adding import Recorded, as_rewards, store_rewards
 from sqlbuffer.adding import record as write_recorded
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import ClaimLost
@@ -155,13 +155,15 @@ class Batch:
         attachment = self._attachment
         is_ours = self._is_open if self.id is None else _close(connection, self.id, "settled_at") is not None
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
-        store_rewards(connection, attachment, self.ids[measured], pool.as_floats(rewards)[measured])
+        values = pool.as_floats(rewards)[measured]
+        leaves = is_ours and attachment.consumes
+        store_rewards(connection, attachment, self.ids[measured], values, stay_queued=not leaves)
         if recorded is not None:
             write_recorded(connection, attachment, recorded)
         if not is_ours:
             return False
-        if attachment.consumes:
-            pool.dequeue(connection, attachment, self.ids.tolist())
+        if leaves:
+            pool.dequeue(connection, attachment, self.ids[~measured].tolist())
         this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
         connection.execute(this.values(iteration=buffers.c.iteration + n_iterations, updated_at=now()))
         attachment.count(connection, settled=len(self))
@@ -187,22 +189,39 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int) ->
     if closed is None:
         return False
     rows = attachment.run(connection, statements.draws_of_batch(), batch=batch).all()
-    n_unscored = n_unscorable = 0
+    attachment.count(connection, batches=-1, released=closed.size)
     if attachment.consumes:
-        lowest = np.fmin.reduce(pool.as_floats([row.score for row in rows]), initial=math.inf)
-        if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:
-            pool.set_base(connection, attachment, state, float(lowest))  # a refresh had raised it meanwhile
-            state = attachment.race(connection, exclusive=True)
-        weights = attachment.weights(pool.as_floats([row.score for row in rows]), state.base)
-        if attachment.settings.weighting.needs_score:
-            weights[[not row.scored for row in rows]] = math.nan
-        keys = pool.as_floats([row.race_key for row in rows])
-        fresh = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
-        keys = np.where((weights > 0) & (keys < math.inf), keys, fresh)
-        pool.enter(connection, attachment, state, [row.sample_id for row in rows], keys, weights)
-        n_unscored, n_unscorable = int(np.isnan(weights).sum()), int((weights == 0).sum())
-    attachment.count(connection, batches=-1, released=closed.size, unscored=n_unscored, unscorable=n_unscorable)
+        _put_back(connection, attachment, state, rows)
+    else:
+        _stand_again(connection, attachment, state, rows)
     return True
+
+
+def _put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+    scores = pool.as_floats([row.score for row in rows])
+    lowest = np.fmin.reduce(scores, initial=math.inf)
+    if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:
+        pool.set_base(connection, attachment, state, float(lowest))  # a refresh had raised it meanwhile
+        state = attachment.race(connection, exclusive=True)
+    weights = attachment.weights(scores, state.base)
+    if attachment.settings.weighting.needs_score:
+        weights[[not row.scored for row in rows]] = math.nan
+    keys = pool.as_floats([row.race_key for row in rows])
+    fresh = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
+    keys = np.where((weights > 0) & (keys < math.inf), keys, fresh)
+    pool.enter(connection, attachment, state, [row.sample_id for row in rows], keys, weights)
+    attachment.count(connection, unscored=int(np.isnan(weights).sum()), unscorable=int((weights == 0).sum()))
+
+
+def _stand_again(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+    """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool."""
+    old_keys = {row.sample_id: row.race_key for row in rows}
+    standing = [row for row in pool.standing(connection, attachment, list(old_keys)) if row.weight]
+    ids = [row.sample_id for row in standing]
+    keys = pool.as_floats([row.race_key for row in standing])
+    old = pool.as_floats([old_keys[i] for i in ids])
+    back = np.where(old < math.inf, old, keys)
+    pool.move(connection, attachment, state, ids, keys, back, pool.as_floats([row.weight for row in standing]))
 
 
 def release_dead(attachment: Attachment) -> int:
@@ -218,7 +237,7 @@ def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[s
         .where(batches.c.worker_id.in_(gone))
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
-        .order_by(batches.c.id)
+        .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
     ).all()
     released = [release(connection, attachment=attachment, batch=batch) for batch in still_open]
     for worker in gone:

@@ -143,7 +143,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def tables(self, connection: sa.Connection) -> set[str]:
-        """Return the names of the tables that stand where ours would."""
+        """Return the names of the tables and views that stand where ours would."""
 
     @abc.abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
@@ -279,7 +279,8 @@ class SQLite(Dialect):
         return sa.type_coerce(column, Json)
 
     def tables(self, connection: sa.Connection) -> set[str]:
-        return set(sa.inspect(connection).get_table_names())
+        inspector = sa.inspect(connection)
+        return {*inspector.get_table_names(), *inspector.get_view_names()}
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE has done so."""
@@ -398,7 +399,8 @@ class PostgreSQL(Dialect):
         return sa.cast(column, Json)
 
     def tables(self, connection: sa.Connection) -> set[str]:
-        return set(sa.inspect(connection).get_table_names(schema=SCHEMA))
+        inspector = sa.inspect(connection)
+        return {*inspector.get_table_names(schema=SCHEMA), *inspector.get_view_names(schema=SCHEMA)}
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))

@@ -60,6 +60,13 @@ def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int],
         attachment.run_with(connection, statement, statements.INCOMING_PLACES, columns)
 
 
+def standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
+    """Find waiting samples by id, which reads the whole pool, and lock them."""
+    columns = {"sample_id": np.unique(np.asarray(ids, dtype=np.int64)).tolist()}
+    statement = statements.standing_at(attachment.database.dialect)
+    return list(attachment.run_with(connection, statement, statements.INCOMING_IDS, columns))
+
+
 def move(
     connection: sa.Connection,
     attachment: Attachment,

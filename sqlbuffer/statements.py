@@ -200,10 +200,16 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def store_rewards(dialect: Dialect) -> sa.Update:
-    """Write rewards into the samples; a NULL is a measurement that failed."""
+    """Write rewards into the samples; a NULL is a measurement that failed. Settled samples are no longer queued."""
     incoming = dialect.relation(INCOMING_REWARDS).c
     return (
-        sa.update(samples).where(samples.c.id == incoming.sample_id).values(reward=incoming.reward, rewarded_at=now())
+        sa.update(samples)
+        .where(samples.c.id == incoming.sample_id)
+        .values(
+            reward=incoming.reward,
+            rewarded_at=now(),
+            queued=sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean)),
+        )
     )
 
 

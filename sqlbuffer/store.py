@@ -16,7 +16,6 @@ from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Stats
-from sqlbuffer.statements import INCOMING_IDS, standing_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -301,21 +300,15 @@ class SampleStore:
         return self._attachment.database.write(lambda connection: work(connection, self._attachment, *args, **kwargs))
 
 
-def _standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
-    columns = {"sample_id": np.unique(np.asarray(ids, dtype=np.int64)).tolist()}
-    statement = standing_at(attachment.database.dialect)
-    return list(attachment.run_with(connection, statement, INCOMING_IDS, columns))
-
-
 def _remove(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> int:
-    rows = _standing(connection, attachment, ids)
+    rows = pool.standing(connection, attachment, ids)
     pool.remove(connection, attachment, rows)
     return len(rows)
 
 
 def _replace(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], samples: Sequence[Any]) -> int:
     attachment.race(connection)  # before any row: who moves every key locks in that order too
-    rows = {row.sample_id: row for row in _standing(connection, attachment, ids)}
+    rows = {row.sample_id: row for row in pool.standing(connection, attachment, ids)}
     hashes = adding.hashes_of(attachment, samples)
     changed = [
         (rows[i], sample)
