@@ -135,7 +135,7 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
         sa.select(samples)
         .where(samples.c.buffer_id == attachment.buffer_id)
         .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.id)
+        .order_by(column.desc(), samples.c.id.desc())
         .limit(n)
     ).all()
     columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    true,
 )
 
 from sqlbuffer.dialect import CLUSTERED, BigId, Json, Timestamp, where
@@ -84,7 +85,7 @@ samples = Table(
     Column("created_iteration", Integer, nullable=False, comment="Iteration of the buffer when it was first stored"),
     UniqueConstraint("buffer_id", "hash"),
 )
-Index("ix_samples_reward", samples.c.buffer_id, samples.c.reward, **where(samples.c.reward.is_not(None)))
+Index("ix_samples_reward", samples.c.buffer_id, samples.c.reward, samples.c.id, **where(samples.c.reward.is_not(None)))
 
 pool = Table(
     "pool",
@@ -98,7 +99,8 @@ pool = Table(
 )
 # Partial, both: a draw takes 512 neighbours out of the table, but would take 512 far-flung rows out of an index over
 # all weights, which trebles its cost at a million rows.
-Index("ix_pool_top", pool.c.buffer_id, pool.c.weight, pool.c.sample_id, **where(pool.c.top))
+# "= true", as statements have it on SQLite: from "top = 1" it does not see that an index WHERE top would do.
+Index("ix_pool_top", pool.c.buffer_id, pool.c.weight, pool.c.sample_id, **where(pool.c.top == true()))
 Index("ix_pool_unscored", pool.c.buffer_id, pool.c.sample_id, **where(pool.c.weight.is_(None)))
 
 batches = Table(

@@ -295,7 +295,7 @@ def _indexes(schema: str | None) -> None:
     op.create_index(
         "ix_samples_reward",
         "samples",
-        ["buffer_id", "reward"],
+        ["buffer_id", "reward", "id"],
         schema=schema,
         sqlite_where=measured,
         postgresql_where=measured,
@@ -305,8 +305,8 @@ def _indexes(schema: str | None) -> None:
         "pool",
         ["buffer_id", "weight", "sample_id"],
         schema=schema,
-        sqlite_where=sa.text("top"),
-        postgresql_where=sa.text("top"),
+        sqlite_where=sa.text("top = 1"),
+        postgresql_where=sa.text("top = true"),
     )
     op.create_index(
         "ix_pool_unscored",

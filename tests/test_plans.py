@@ -1,0 +1,300 @@
+"""What the store's hot statements cost: every one goes by its index, and their number does not depend on the pool.
+
+Nothing is asked of statements by themselves: a store works, and each statement that it executes is explained by the
+database just before, with the parameters it has.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from sqlbuffer import scoring, statements
+from sqlbuffer.store import SampleStore, open_store
+
+BIG = 50_000
+TABLES = {"pool", "samples", "draws", "batches"}
+
+
+@dataclasses.dataclass
+class Executed:
+    """A statement that was executed, and how the database went about it."""
+
+    name: str
+    sql: str
+    scans: list[str]
+    """Tables of ours that are read from end to end."""
+    sorts: list[str]
+    """What is sorted, other than rows that came with the statement."""
+    indexes: set[str]
+
+
+ARGUMENTS = {(): [()], ("column",): [("settled_at",), ("released_at",)]}
+
+
+def built(store: SampleStore) -> dict[int, str]:
+    """The name of its builder for every statement, by the statement's identity: each is built once."""
+    arguments = {**ARGUMENTS, ("dialect",): [(store._attachment.database.dialect,)]}
+    return {
+        id(builder(*given)): name
+        for name, builder in vars(statements).items()
+        if hasattr(builder, "cache_info")
+        for given in arguments[tuple(inspect.signature(builder).parameters)]
+    }
+
+
+def explain_on_sqlite(cursor: Any, sql: str, parameters: Any) -> tuple[list[str], list[str], set[str]]:
+    lines = [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    scans = [line for line in lines if re.match(r"SCAN (\w+)", line) and line.split()[1] in TABLES]
+    reads_ours = any(line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH")))
+    sorts = [line for line in lines if "TEMP B-TREE" in line and reads_ours]
+    # A search of nothing but the buffer reads everything that waits in it, unless the order is that of the index.
+    narrow = any(re.match(r"SEARCH pool .*\(buffer_id=\? AND", line) for line in lines)
+    scans += [line for line in lines if line.startswith("SEARCH pool") and sorts and not narrow]
+    indexes = {
+        match
+        for line in lines
+        for match in re.findall(r"USING (?:COVERING )?(INDEX \w+|PRIMARY KEY|INTEGER \w+)", line)
+    }
+    return scans, sorts, indexes
+
+
+def walk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from walk(child)
+
+
+def explain_on_postgresql(cursor: Any, sql: str, parameters: Any) -> tuple[list[str], list[str], set[str]]:
+    (found,) = cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters).fetchone()
+    nodes = list(walk((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
+    scans = [
+        f"{node['Node Type']} on {node['Relation Name']}"
+        for node in nodes
+        if node.get("Relation Name") in TABLES and "Scan" in node["Node Type"] and not has_condition(node)
+    ]
+    sorts = [
+        f"{node['Node Type']} by {node['Sort Key']}"
+        for node in nodes
+        if "Sort Key" in node and any(below.get("Relation Name") in TABLES for below in walk(node))
+    ]
+    if any("pool" in key for node in nodes for key in node.get("Sort Key", [])):
+        scans.append("the pool, to sort it")
+    return scans, sorts, {node["Index Name"] for node in nodes if "Index Name" in node}
+
+
+def has_condition(scan: dict[str, Any]) -> bool:
+    """True where an index narrows the scan down, or gives it an order of which only the first rows are taken."""
+    return "Index Cond" in scan or any("Index Cond" in below for below in walk(scan))
+
+
+@contextlib.contextmanager
+def watched(store: SampleStore) -> Iterator[list[Executed]]:
+    """Collect what the store executes, by name; what is not built by SQLAlchemy by its first word."""
+    executed: list[Executed] = []
+    names = built(store)
+    database = store._attachment.database
+    is_sqlite = database.dialect.schema is None
+    explain = explain_on_sqlite if is_sqlite else explain_on_postgresql
+
+    def before(connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        if context.compiled is None:
+            executed.append(Executed(sql.split()[0], sql, [], [], set()))
+            return
+        beside = connection.connection.driver_connection.cursor()
+        plan = explain(beside, sql, parameters[0] if many else parameters)
+        beside.close()
+        name = names.get(id(context.compiled.statement), " ".join(sql.split()[:3]))
+        executed.append(Executed(name, sql, *plan))
+
+    engines = [database._engine(kind) for kind in ("reader", "writer")]
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", before)
+    yield executed
+    for engine in engines:
+        sa.event.remove(engine, "before_cursor_execute", before)
+
+
+def score_by_name(samples: list[str]) -> np.ndarray:
+    return np.array([float(sample.partition(" ")[2]) for sample in samples])
+
+
+def fill(store: SampleStore, n: int, first: int = 0) -> None:
+    store.add([f"s {i}" for i in range(first, first + n)], source="g")
+    store.score(score_by_name)
+
+
+def analyze(url: str) -> None:
+    parsed = sa.make_url(url)
+    is_server = parsed.drivername == "postgresql"
+    engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg") if is_server else parsed)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    engine.dispose()
+
+
+def work(store: SampleStore, first: int) -> None:
+    """Do everything that a run does with every batch, and some more."""
+    samples = [f"s {i}" for i in range(first, first + 500)]
+    store.add(samples)
+    store.score(score_by_name)
+    store.sample(64).settle(
+        np.arange(64.0), record=([f"r {first}"], [1.0], ""), metrics={"m": 1.0}, checkpoint={"c": b""}
+    )
+    store.sample(64, pct_argmax=0.25).settle()
+    store.sample(64).release()
+    store.rewards_of(samples)
+    store.top(10)
+    store.stats()
+    store.score(lambda samples: score_by_name(samples) + 1, only="all", chunk=1000)
+
+
+HOT = {
+    "add_samples": set(),
+    "enter_pool": set(),
+    "unscored": {"ix_pool_unscored"},
+    "move_keys": {"pool"},
+    "store_scores": {"samples"},
+    "first_in_race": {"pool", "samples"},
+    "first_by_weight": {"ix_pool_top", "samples"},
+    "next_key": {"pool"},
+    "leave_pool": {"pool"},
+    "measured_before": {"samples"},
+    "store_rewards": {"samples"},
+    "samples_by_hash": {"uq_samples_buffer_id_hash"},
+    "dequeue": {"samples"},
+    "draws_of_batch": {"draws", "samples"},
+    "pool_page": {"pool", "samples"},
+}
+"""The statements that every batch pays for, with the tables or indexes by which they find their rows."""
+
+SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page"}
+"""They look rows up, all of which they return: as many as a batch or a chunk has."""
+
+INDEX_NAMES = {  # as each database calls them
+    "pool": {"PRIMARY KEY", "pool_pkey"},
+    "samples": {"INTEGER PRIMARY", "samples_pkey"},
+    "draws": {"PRIMARY KEY", "draws_pkey"},
+    "ix_pool_unscored": {"INDEX ix_pool_unscored", "ix_pool_unscored"},
+    "ix_pool_top": {"INDEX ix_pool_top", "ix_pool_top"},
+    "uq_samples_buffer_id_hash": {"INDEX sqlite_autoindex_samples_1", "uq_samples_buffer_id_hash"},
+}
+
+
+@pytest.mark.parametrize("has_statistics", [False, True])
+def test_hot_statements_go_by_their_index(
+    store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SWAP_CHUNK", 1000)  # as small beside this pool as the real one beside a million
+    with open_store(store_url) as store:
+        fill(store, BIG)
+        store.record([f"measured {i}" for i in range(5000)], np.arange(5000.0) % 50)
+        store.sample(64, pct_argmax=0.5).settle()
+        if has_statistics:
+            analyze(store_url)
+        with watched(store) as executed:
+            work(store, BIG)
+        problems = [
+            f"{it.name} reads {it.scans or ''} and sorts {it.sorts or ''}: {it.sql}"
+            for it in executed
+            if it.name in HOT and (it.scans or (it.sorts and it.name not in SORT_WHAT_THEY_RETURN))
+        ]
+        assert not problems, "\n".join(problems)
+        for name, wanted in HOT.items():
+            seen = [it for it in executed if it.name == name]
+            assert seen, f"{name} was not executed"
+            for it in seen:
+                missing = [index for index in wanted if not INDEX_NAMES[index] & it.indexes]
+                assert not missing, f"{name} does not use {missing} but {it.indexes}: {it.sql}"
+
+
+@pytest.mark.parametrize("has_statistics", [False, True])
+def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) -> None:
+    """Also where a third of all samples tie for the best."""
+    with open_store(store_url) as store:
+        fill(store, 1000)
+        store.record([f"measured {i}" for i in range(BIG)], np.minimum(np.arange(float(BIG)), 30_000))
+        if has_statistics:
+            analyze(store_url)
+        with watched(store) as executed:
+            store.top(10)
+            store.stats()
+        on_rewards = [it for it in executed if "reward DESC" in it.sql]
+        assert len(on_rewards) == 2
+        for it in on_rewards:
+            assert not it.scans, (it.scans, it.sql)
+            assert not it.sorts, (it.sorts, it.sql)
+            assert any("ix_samples_reward" in index for index in it.indexes), it.sql
+
+
+def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None:
+    """Unscored samples and those of weight 0 stand behind the race; nothing walks over them."""
+    with open_store(store_url) as store:
+        store.add([f"nan {i}" for i in range(20_000)])
+        store.score(lambda samples: np.full(len(samples), np.nan))
+        store.add([f"new {i}" for i in range(20_000)])
+        with watched(store) as executed:
+            assert len(store.sample(10, pct_argmax=0.5)) == 0
+            assert len(store.sample(10)) == 0
+        for it in executed:
+            if it.name in ("first_in_race", "next_key"):
+                assert not it.scans
+                assert not it.sorts
+
+
+# -- how many statements ----------------------------------------------------------------------------------------------
+
+
+def executed_by(store: SampleStore, action: Callable[[], Any]) -> list[str]:
+    with watched(store) as executed:
+        action()
+    return [it.name for it in executed]
+
+
+def counts(store: SampleStore, first: int) -> dict[str, list[str]]:
+    """The statements of each action of a run, in their order."""
+    new = [f"s {i}" for i in range(first, first + 1000)]
+    found = {"add": executed_by(store, lambda: store.add(new))}
+    found["add again"] = executed_by(store, lambda: store.add(new))
+    found["score"] = executed_by(store, lambda: store.score(score_by_name))
+    batches: list[Any] = []
+    found["sample"] = executed_by(store, lambda: batches.append(store.sample(64)))
+    found["settle"] = executed_by(store, lambda: batches[0].settle(np.ones(64)))
+    store.sample(64, pct_argmax=0.25).release()
+    found["sample with argmax"] = executed_by(store, lambda: batches.append(store.sample(64, pct_argmax=0.25)))
+    everything = {"metrics": {"a": 1.0, "b": 2.0}, "checkpoint": {"c": b"", "d": b""}, "record": (["r"], [1.0], "")}
+    found["settle with everything"] = executed_by(store, lambda: batches[1].settle(np.ones(64), **everything))
+    batches.append(store.sample(64))
+    found["release"] = executed_by(store, lambda: batches[2].release())
+    found["len"] = executed_by(store, lambda: len(store))
+    found["stats"] = executed_by(store, lambda: store.stats())
+    found["score nothing"] = executed_by(store, lambda: store.score(score_by_name))
+    return found
+
+
+ON_THE_SIDE = {"BEGIN", "COMMIT", "ROLLBACK", "CREATE", "DELETE", "INSERT", "PRAGMA", "SET"}
+"""Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which rows travel."""
+
+EXPECTED: dict[str, int] = {}
+
+
+def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> None:
+    with open_store(store_url) as store:
+        fill(store, 2000)
+        counts(store, 2000)  # what is prepared on first use
+        small = counts(store, 10_000)
+        fill(store, 20_000, first=100_000)
+        store.sample(64, pct_argmax=0.25).release()
+        large = counts(store, 200_000)
+    assert large == small
+    kinds = {action: [name for name in names if name not in ON_THE_SIDE] for action, names in small.items()}
+    print({a: len(k) for a,k in kinds.items()}, kinds)
+    found = {action: len(names) for action, names in kinds.items()}
+    assert found == EXPECTED, kinds
