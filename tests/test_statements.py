@@ -1,0 +1,197 @@
+"""The SQL of the statements that matter most, as a person would read it in a log, on both databases."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
+
+from sqlbuffer import statements
+from sqlbuffer.dialect import Dialect, PostgreSQL, SQLite
+
+DIALECTS: dict[str, tuple[Dialect, Any]] = {
+    "sqlite": (SQLite(), sqlite.dialect()),  # type: ignore[no-untyped-call]
+    "postgresql": (PostgreSQL(), psycopg.dialect()),  # type: ignore[no-untyped-call]
+}
+BUILDERS = {name: builder for name, builder in vars(statements).items() if hasattr(builder, "cache_info")}
+
+
+def build(name: str, kind: str) -> list[Any]:
+    """What a builder builds for a database, with every argument that it takes."""
+    arguments: dict[tuple[str, ...], list[tuple[Any, ...]]] = {
+        (): [()],
+        ("dialect",): [(DIALECTS[kind][0],)],
+        ("column",): [("settled_at",), ("released_at",)],
+    }
+    built = [BUILDERS[name](*given) for given in arguments[tuple(inspect.signature(BUILDERS[name]).parameters)]]
+    return [statement for one in built for statement in (one if isinstance(one, tuple) else (one,))]
+
+
+def compiled(statement: Any, kind: str) -> str:
+    """The SQL in one line, without the types that PostgreSQL's driver notes at each parameter."""
+    sql = " ".join(str(statement.compile(dialect=DIALECTS[kind][1])).split())
+    return re.sub(r"::(TIMESTAMP WITH TIME ZONE|DOUBLE PRECISION|[A-Z]+)(\[\])?", "", sql).replace(" OFFSET ?", "")
+
+
+def lines(text: str) -> str:
+    return " ".join(text.split())
+
+
+HEAD = """
+    SELECT head.sample_id, head.race_key, head.weight,
+           samples.source, samples.score, samples.reward, samples.hash, samples.requeues,
+           samples.text, samples.payload, samples.codec
+"""
+
+GOLDEN = {
+    ("first_in_race", "sqlite"): f"""{HEAD}
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+              FROM pool
+              WHERE pool.race_key < ? AND pool.buffer_id = ?
+              ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
+              LIMIT ?) AS head
+        JOIN samples ON samples.id = head.sample_id
+    """,
+    ("first_in_race", "postgresql"): f"""{HEAD}
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+              FROM pool
+              WHERE pool.race_key < %(param_1)s AND pool.buffer_id = %(buffer)s
+              ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
+              LIMIT %(limit)s
+              FOR UPDATE OF pool SKIP LOCKED) AS head
+        JOIN samples ON samples.id = head.sample_id
+    """,
+    ("first_by_weight", "sqlite"): f"""{HEAD}
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+              FROM pool
+              WHERE pool.top = 1 AND pool.buffer_id = ?
+              ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.sample_id DESC
+              LIMIT ?) AS head
+        JOIN samples ON samples.id = head.sample_id
+    """,
+    ("first_by_weight", "postgresql"): f"""{HEAD}
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+              FROM pool
+              WHERE pool.top AND pool.buffer_id = %(buffer)s
+              ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.sample_id DESC
+              LIMIT %(limit)s
+              FOR UPDATE OF pool SKIP LOCKED) AS head
+        JOIN samples ON samples.id = head.sample_id
+    """,
+    ("next_key", "sqlite"): """
+        SELECT pool.race_key
+        FROM pool
+        WHERE pool.buffer_id = ? AND pool.race_key < ?
+        ORDER BY pool.race_key
+        LIMIT ?
+    """,
+    ("leave_pool", "sqlite"): """
+        DELETE FROM pool
+        WHERE pool.buffer_id = ? AND (pool.race_key, pool.sample_id) IN
+            (SELECT incoming_places.race_key, incoming_places.sample_id
+             FROM incoming_places)
+    """,
+    ("leave_pool", "postgresql"): """
+        DELETE FROM pool
+        WHERE pool.buffer_id = %(buffer)s AND (pool.race_key, pool.sample_id) IN
+            (SELECT incoming_places.race_key, incoming_places.sample_id
+             FROM unnest(CAST(%(incoming_places_sample_id)s AS BIGINT[]),
+                         CAST(%(incoming_places_race_key)s AS DOUBLE PRECISION[]))
+                  AS incoming_places(sample_id, race_key))
+    """,
+    ("move_keys", "sqlite"): """
+        UPDATE pool
+        SET race_key=incoming_keys.race_key, weight=incoming_keys.weight, top=incoming_keys.top
+        FROM incoming_keys
+        WHERE pool.buffer_id = ? AND pool.race_key = incoming_keys.old_key AND pool.sample_id = incoming_keys.sample_id
+        RETURNING sample_id
+    """,
+    ("add_samples", "sqlite"): """
+        INSERT INTO samples (buffer_id, hash, text, payload, codec, source, meta, queued, requeues,
+                             created_at, created_iteration)
+        SELECT ? AS buffer_id, incoming_samples.hash AS hash, incoming_samples.text AS text,
+               incoming_samples.payload AS payload, incoming_samples.codec AS codec,
+               incoming_samples.source AS source, incoming_samples.meta AS meta, ? AS queued, ? AS requeues,
+               strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now') AS created_at,
+               (SELECT buffers.iteration FROM buffers WHERE buffers.id = ?) AS created_iteration
+        FROM incoming_samples
+        WHERE 1 = 1
+        ORDER BY incoming_samples.hash
+        ON CONFLICT (buffer_id, hash) DO UPDATE
+        SET queued = ?, requeues = (samples.requeues + ?), score = ?, score_version = ?, scored_at = ?
+        WHERE samples.queued = 0
+        RETURNING id, hash, requeues
+    """,
+    ("close_batch", "sqlite"): """
+        UPDATE batches
+        SET settled_at=strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')
+        WHERE batches.id = ? AND batches.settled_at IS NULL AND batches.released_at IS NULL
+        RETURNING size
+    """,
+    ("close_batch", "postgresql"): """
+        UPDATE batches
+        SET settled_at=clock_timestamp()
+        WHERE batches.id = %(batch)s AND batches.settled_at IS NULL AND batches.released_at IS NULL
+        RETURNING batches.size
+    """,
+    ("unscored", "sqlite"): """
+        SELECT pool.sample_id, pool.race_key, samples.hash, samples.requeues,
+               samples.text, samples.payload, samples.codec
+        FROM pool
+        JOIN samples ON samples.id = pool.sample_id
+        WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?
+        ORDER BY pool.sample_id
+        LIMIT ?
+    """,
+    ("store_rewards", "sqlite"): """
+        UPDATE samples
+        SET queued=(samples.queued = 1 AND ? = 1), reward=incoming_rewards.reward,
+            rewarded_at=strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')
+        FROM incoming_rewards
+        WHERE samples.id = incoming_rewards.sample_id
+    """,
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), GOLDEN)
+def test_golden_sql(name: str, kind: str) -> None:
+    assert compiled(build(name, kind)[0], kind) == lines(GOLDEN[name, kind]).replace("unnest( ", "unnest(")
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("name", BUILDERS)
+class TestEveryStatement:
+    """Every statement is built once, binds its values, and names its columns."""
+
+    def test_is_built_once(self, name: str, kind: str) -> None:
+        assert all(a is b for a, b in zip(build(name, kind), build(name, kind), strict=True))
+
+    def test_says_what_it_is_for(self, name: str, kind: str) -> None:
+        assert (BUILDERS[name].__doc__ or "").strip()
+
+    def test_binds_its_values_and_names_its_columns(self, name: str, kind: str) -> None:
+        for statement in build(name, kind):
+            sql = compiled(statement, kind)
+            assert "*" not in re.sub(r" \* \(|\) \*", "", sql), sql
+            assert not re.findall(r"'[^']*'", sql.replace("strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')", "")), sql
+            assert "anon_" not in sql, sql
+            assert not re.search(r"(=|<|>) -?\d+\.?\d*(?! = 1)\b", re.sub(r"(\w+|\?) = [01]\b", "", sql)), sql
+
+    def test_computed_columns_have_names(self, name: str, kind: str) -> None:
+        for statement in build(name, kind):
+            columns = getattr(statement, "selected_columns", None) or getattr(statement, "_returning", ())
+            assert all(re.fullmatch(r"[a-z_]+", str(column.key)) for column in columns), name
+
+    def test_belongs_to_one_buffer_or_to_rows_that_are_known(self, name: str, kind: str) -> None:
+        for statement in build(name, kind):
+            sql = compiled(statement, kind)
+            known = "incoming_" in sql or "batches.id =" in sql or "batch_id =" in sql
+            assert known or "buffer_id =" in sql or "buffers.id =" in sql, sql
+
+
+def test_every_builder_is_here() -> None:
+    """The names are those that the store's modules use."""
+    assert len(BUILDERS) > 25
+    assert {name for name, _ in GOLDEN} <= set(BUILDERS)
