@@ -2,8 +2,8 @@
 
     python benchmarks/buffers_compared.py --seeds 5 --calls 2000
 
-Every search is one run of `examples/molecule_search.py` into one SQLite file. Searches that have ended are read, not run
-again, so this can be interrupted too.
+Every search is one run of `examples/molecule_search.py` into an SQLite file of its own. Searches that
+have ended are read, not run again, so this can be interrupted too.
 """
 
 import itertools
@@ -39,7 +39,9 @@ def compare(
     buffers = ("uniform", "predictive")
     runs = list(itertools.product(oracles.split(","), buffers, range(seeds)))
     with ThreadPoolExecutor(jobs) as pool:
-        areas = pool.map(lambda run: auc(*run, calls=calls, url=f"sqlite:///{folder}/{'-'.join(map(str, run))}.db"), runs)
+        areas = pool.map(
+            lambda run: auc(*run, calls=calls, url=f"sqlite:///{folder}/{'-'.join(map(str, run))}.db"), runs
+        )
         found = dict(zip(runs, areas, strict=True))
     print("| oracle | uniform | predictive | predictive better in |\n|---|---|---|---|")
     for oracle in oracles.split(","):

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from sqlbuffer.inspect import output, query
 from sqlbuffer.inspect.cli import app
-from sqlbuffer.urls import read_url
 from sqlbuffer.schema import REVISION
 from sqlbuffer.store import open_store
+from sqlbuffer.urls import read_url
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000

@@ -140,6 +140,8 @@ class Model:
             self.samples[name].claimed -= 1
             if released and self.mode == "consume":
                 self.samples[name].waits = True
+        if released and self.mode == "consume":
+            self.base = min(self.base, self.lowest(self.open[batch]))
         self.iteration += not released
         self.drawn -= len(self.open[batch]) if released else 0
         del self.open[batch]
