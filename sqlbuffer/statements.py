@@ -422,14 +422,18 @@ def draws_of_batch() -> sa.Select[Any]:
 @functools.cache
 def unscored() -> sa.Select[Any]:
     """The next `limit` waiting samples without a score, from an id on: a range of an index over just these."""
-    return (
-        select(pool.c.sample_id, pool.c.race_key, samples.c.hash, samples.c.requeues, *_CONTENT)
-        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
-        .where(pool.c.buffer_id == _BUFFER)
+    page = (
+        _STANDING.where(pool.c.buffer_id == _BUFFER)
         .where(pool.c.weight.is_(None))
         .where(pool.c.sample_id > bindparam("after", type_=BigId))
-        .order_by(pool.c.sample_id)
+        .order_by(pool.c.buffer_id, pool.c.sample_id)
         .limit(bindparam("limit", type_=sa.Integer))
+        .subquery("page")
+    )
+    return (
+        select(page.c.sample_id, page.c.race_key, samples.c.hash, samples.c.requeues, *_CONTENT)
+        .join_from(page, samples, samples.c.id == page.c.sample_id)
+        .order_by(page.c.sample_id)
     )
 
 

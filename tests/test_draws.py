@@ -3,8 +3,8 @@
 Within any subset of a race the order of arrival is itself a sequential weighted draw from that subset, whatever else
 takes part. So one pool of 20,000 clusters of five samples gives 20,000 independent repetitions: whenever a cluster
 whose members in the race are S loses one by the race, it is member i with probability w_i / sum of w over S. Each test
-plays a history, counts those events, and compares them with the reference: first draws, later draws, late arrivals, changed
-weights, a new lowest score, shares by argmax, replay.
+plays a history, counts those events, and compares them with the reference: first draws, later draws, late arrivals,
+changed weights, a new lowest score, shares by argmax, replay.
 """
 
 import dataclasses

@@ -182,7 +182,7 @@ HOT = {
 }
 """The statements that every batch pays for, with the tables or indexes by which they find their rows."""
 
-SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page"}
+SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page", "unscored"}
 """They look rows up, all of which they return: as many as a batch or a chunk has."""
 
 INDEX_NAMES = {  # as each database calls them

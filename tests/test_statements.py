@@ -137,13 +137,15 @@ GOLDEN = {
         RETURNING batches.size
     """,
     ("unscored", "sqlite"): """
-        SELECT pool.sample_id, pool.race_key, samples.hash, samples.requeues,
+        SELECT page.sample_id, page.race_key, samples.hash, samples.requeues,
                samples.text, samples.payload, samples.codec
-        FROM pool
-        JOIN samples ON samples.id = pool.sample_id
-        WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?
-        ORDER BY pool.sample_id
-        LIMIT ?
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+              FROM pool
+              WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?
+              ORDER BY pool.buffer_id, pool.sample_id
+              LIMIT ?) AS page
+        JOIN samples ON samples.id = page.sample_id
+        ORDER BY page.sample_id
     """,
     ("store_rewards", "sqlite"): """
         UPDATE samples
