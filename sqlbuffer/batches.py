@@ -15,12 +15,11 @@ from sqlbuffer.adding import Recorded, as_rewards, store_rewards
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
-from sqlbuffer.dialect import now
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.progress import write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.schema import batches, buffers
+from sqlbuffer.schema import batches
 from sqlbuffer.workers import dead, fold
 
 
@@ -157,16 +156,15 @@ class Batch:
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)[measured]
         leaves = is_ours and attachment.consumes
-        store_rewards(connection, attachment, self.ids[measured], values, stay_queued=not leaves)
+        deltas = store_rewards(connection, attachment, self.ids[measured], values, stay_queued=not leaves)
         if recorded is not None:
             write_recorded(connection, attachment, recorded)
         if not is_ours:
+            attachment.count(connection, **deltas)
             return False
         if leaves:
             pool.dequeue(connection, attachment, self.ids[~measured].tolist())
-        this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-        connection.execute(this.values(iteration=buffers.c.iteration + n_iterations, updated_at=now()))
-        attachment.count(connection, settled=len(self))
+        attachment.count(connection, settled=len(self), iterations=n_iterations, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
         write_checkpoints(connection, attachment, iteration=self.iteration + n_iterations, states=states)
         return True
