@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import pool, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.hashing import digests
@@ -62,10 +62,10 @@ def incoming(
     hashes = hashes_of(attachment, samples)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
-    ordered = sorted((digest, i) for digest, i in first.items() if digest is not None)
-    positions = [i for _, i in ordered]
+    ordered = sorted(digest for digest in first if digest is not None)
+    positions = [first[digest] for digest in ordered]
     return Incoming(
-        hashes=[digest for digest, _ in ordered],
+        hashes=ordered,
         samples=[samples[i] for i in positions],
         sources=[names[i] for i in positions],
         metas=[None] * len(positions) if metas is None else [metas[i] for i in positions],
@@ -108,46 +108,80 @@ def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[
 def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming) -> AddResult:
     """Store samples that are new and requeue those that had left the pool; both wait from now on."""
     state = attachment.race(connection)
-    rows = _store(connection, attachment, chunk, iteration=state.iteration) if chunk.hashes else []
     needs_score = attachment.settings.weighting.needs_score
-    weights = np.full(len(rows), math.nan if needs_score else 1.0)
-    ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
-    keys = pool.join_race(attachment, state, hashes, requeues, weights)
-    pool.enter(connection, attachment, state, ids, keys, weights)
-    requeued = len(requeues) - requeues.count(0)
-    attachment.count(
-        connection,
-        added=len(rows) - requeued,
-        requeued=requeued,
-        refused=chunk.refused,
-        unscored=len(rows) if needs_score else 0,
-    )
+    enter = _enter_unscored if needs_score else _enter_race
+    added, requeued = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0)
+    unscored = added + requeued if needs_score else 0
+    attachment.count(connection, added=added, requeued=requeued, refused=chunk.refused, unscored=unscored)
     evict(connection, attachment)
-    duplicates = chunk.duplicates + len(chunk.hashes) - len(rows)
-    return AddResult(len(rows) - requeued, requeued, duplicates, chunk.refused)
+    duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
+    return AddResult(added, requeued, duplicates, chunk.refused)
 
 
-def _store(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int) -> Sequence[Any]:
-    """Store new samples and requeue old ones; return `id, hash, requeues` of both."""
-    dialect, columns, shape = attachment.database.dialect, chunk.columns(attachment), statements.INCOMING_SAMPLES
+def _enter_unscored(
+    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
+) -> tuple[int, int]:
+    """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
+    dialect = attachment.database.dialect
     if dialect.adds_in_bulk:
-        statement = statements.add_samples(dialect)
-        added: Sequence[Any] = attachment.run_with(connection, statement, shape, columns, iteration=iteration).all()
-        return added
-    newest = connection.execute(statements.newest_sample()).scalar_one()
-    statement = statements.insert_samples(dialect)
-    attachment.run_each(connection, statement, shape, columns, iteration=iteration, queued=True)
-    rows: Sequence[Any] = attachment.run(connection, statements.samples_after(), after=newest).all()
-    if len(rows) < len(chunk.hashes):
-        new = {digest for _, digest, _ in rows}
-        rows = [*rows, *_requeue(connection, attachment, [digest for digest in chunk.hashes if digest not in new])]
-    return rows
+        statement, columns = statements.add_unscored(dialect), chunk.columns(attachment)
+        shape = statements.INCOMING_SAMPLES
+        found = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).one()
+        return found.stored - found.requeued, found.requeued
+    newest = _newest(connection)
+    added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+    attachment.run(connection, statements.enter_unscored(), after=newest)
+    known = added < len(chunk.hashes)
+    again = _requeue(connection, attachment, chunk, _after(connection, attachment, newest)) if known else []
+    never = np.full(len(again), math.inf)
+    pool.enter(connection, attachment, state, [row[0] for row in again], never, np.full(len(again), math.nan))
+    return added, len(again)
 
 
-def _requeue(connection: sa.Connection, attachment: Attachment, hashes: list[bytes]) -> Sequence[Any]:
+def _enter_race(
+    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
+) -> tuple[int, int]:
+    """Let samples join the race at once; return how many are new, and how many wait again."""
+    dialect = attachment.database.dialect
+    if dialect.adds_in_bulk:
+        statement, columns = statements.add_samples(dialect), chunk.columns(attachment)
+        shape = statements.INCOMING_SAMPLES
+        rows = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).all()
+    else:
+        newest = _newest(connection)
+        _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+        rows = _after(connection, attachment, newest)
+        rows += _requeue(connection, attachment, chunk, rows)
+    ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
+    weights = np.ones(len(rows))
+    pool.enter(
+        connection, attachment, state, ids, pool.join_race(attachment, state, hashes, requeues, weights), weights
+    )
+    return requeues.count(0), len(requeues) - requeues.count(0)
+
+
+def _newest(connection: sa.Connection) -> int:
+    return int(connection.execute(statements.newest_sample()).scalar_one())
+
+
+def _after(connection: sa.Connection, attachment: Attachment, newest: int) -> list[Any]:
+    return list(attachment.run(connection, statements.samples_after(), after=newest).all())
+
+
+def _insert(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int, queued: bool) -> int:
+    """Store the samples that are new, and return how many."""
+    statement, columns = statements.insert_samples(attachment.database.dialect), chunk.columns(attachment)
+    shape = statements.INCOMING_SAMPLES
+    return attachment.run_each(connection, statement, shape, columns, iteration=iteration, queued=queued)
+
+
+def _requeue(connection: sa.Connection, attachment: Attachment, chunk: Incoming, new: Sequence[Any]) -> list[Any]:
+    """Let samples wait again that are not new and had left the pool; return their `id, hash, requeues`."""
     dialect, shape = attachment.database.dialect, statements.INCOMING_HASHES
-    left = attachment.changed_by_each(connection, statements.requeue_samples(dialect), shape, {"hash": hashes})
-    gone = {"hash": [digest for digest, had_left in zip(hashes, left, strict=True) if had_left]}
+    are_new = {digest for _, digest, _ in new}
+    known = [digest for digest in chunk.hashes if digest not in are_new]
+    left = attachment.changed_by_each(connection, statements.requeue_samples(dialect), shape, {"hash": known})
+    gone = {"hash": [digest for digest, had_left in zip(known, left, strict=True) if had_left]}
     if not gone["hash"]:
         return []
     found = attachment.run_with(connection, statements.samples_by_hash(dialect), shape, gone)
@@ -192,14 +226,8 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     chunk, dialect = recorded.chunk, attachment.database.dialect
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
-    inserted = attachment.run_each(
-        connection,
-        statements.insert_samples(dialect),
-        statements.INCOMING_SAMPLES,
-        chunk.columns(attachment),
-        iteration=attachment.run(connection, statements.totals()).one().iterations,
-        queued=False,
-    )
+    iteration = attachment.run(connection, statements.totals()).one().iterations
+    inserted = _insert(connection, attachment, chunk, iteration=iteration, queued=False)
     found = attachment.run_with(
         connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": chunk.hashes}
     )

@@ -61,6 +61,9 @@ COUNTERS = (
 """The columns of `workers` that are summed up."""
 
 _BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
+_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top"]
+_NO_WEIGHT = sa.literal(None, sa.Double).label("weight")
+_NOT_TOP = sa.literal(False, sa.Boolean).label("top")
 _CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 
 
@@ -151,6 +154,24 @@ def add_samples(dialect: Dialect) -> Any:
         .on_conflict_do_update(index_elements=_HASH, set_=_WAIT_AGAIN, where=~samples.c.queued)
         .returning(samples.c.id, samples.c.hash, samples.c.requeues)
     )
+
+
+@functools.cache
+def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
+    """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
+    stored = add_samples(dialect).cte("stored")
+    columns = (_BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP)
+    entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
+    again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
+    return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
+
+
+@functools.cache
+def enter_unscored() -> sa.Insert:
+    """Put the samples stored after an id into the pool, beyond the race."""
+    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP)
+    new = select(*columns).where(samples.c.buffer_id == _BUFFER).where(samples.c.id > bindparam("after", type_=BigId))
+    return sa.insert(pool).from_select(_ENTRY, new)
 
 
 @functools.cache
