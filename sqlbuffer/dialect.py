@@ -457,11 +457,15 @@ class PostgreSQL(Dialect):
         except ModuleNotFoundError as exc:
             raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
 
+        from psycopg.types.array import ListBinaryDumper  # an extra: known to be there by now
+
         @sa.event.listens_for(engine, "connect")
         def _plan_for_memory(connection: Any, _: Any) -> None:
             # What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts
             # the whole pool for each chunk of a refresh.
             connection.execute("SET random_page_cost = 1")
+            # As text, which is the default, every element of an array would be searched for quotes.
+            connection.adapters.register_dumper(list, ListBinaryDumper)
             connection.commit()
 
         return engine
