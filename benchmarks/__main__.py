@@ -86,6 +86,8 @@ def _databases(
 ) -> Iterator[dict[str, Databases]]:
     """Prepare what the contenders need: a folder, and a server if one of them asks for it."""
     families = {kind.family for kind in kinds}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     place = pathlib.Path(tempfile.mkdtemp(prefix="sb", dir=folder))  # short: a socket's path is 107 characters at most
     try:
         found: dict[str, Databases] = {"sqlite": SqliteFiles(place)} if "sqlite" in families else {}
