@@ -9,10 +9,11 @@ import functools
 import os
 import pathlib
 import re
+import secrets
 import sqlite3
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -96,6 +97,13 @@ class Rows:
         return f"{self.name}_{column}"
 
 
+class Receipt(NamedTuple):
+    """What a transaction leaves in the table `receipts`: the number of the transaction of one connection."""
+
+    connection: str
+    number: int
+
+
 class Dialect(abc.ABC):
     """What the rest of the package asks of a database."""
 
@@ -108,6 +116,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         """Return an engine whose transactions may write from their first statement on."""
+
+    @abc.abstractmethod
+    def owner(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that creates and upgrades the schema."""
 
     @abc.abstractmethod
     def reader(self, url: sa.URL) -> sa.Engine:
@@ -154,8 +166,24 @@ class Dialect(abc.ABC):
         """Return what the database itself finds wrong with its storage."""
 
     @abc.abstractmethod
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         """Tell whether a transaction was given up for another one's sake, and would do if run again."""
+
+    @abc.abstractmethod
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether the connection was lost, or none could be made: another one may do."""
+
+    @abc.abstractmethod
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        """Return what proves that the transaction under way was committed; None where its answer cannot be lost."""
+
+    @abc.abstractmethod
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """End the transaction of a lost connection if the server goes on with it; tell whether it has ended."""
+
+    @abc.abstractmethod
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """Tell whether a transaction that has ended was committed."""
 
     @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
@@ -205,6 +233,9 @@ class SQLite(Dialect):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
         return engine
+
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self.writer(url, durability="full")
 
     def reader(self, url: sa.URL) -> sa.Engine:
         engine = self._engine(url, "rw", [])  # not query_only, which forbids temporary tables too
@@ -289,8 +320,20 @@ class SQLite(Dialect):
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return False  # one writer at a time
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        return False  # a file has no connections to lose
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return None
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return True
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return False
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
@@ -350,37 +393,47 @@ class PostgreSQL(Dialect):
 
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         engine = self._engine(url, pool_size=2)
-        if durability == "full":
+        settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
 
-            @sa.event.listens_for(engine, "begin")
-            def _begin(connection: sa.Connection) -> None:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.info["number"] = connection.info.get("number", 0) + 1
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}; {_leave(connection)}")
 
         return engine
 
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, pool_size=1, begins="BEGIN")
+
     def reader(self, url: sa.URL) -> sa.Engine:
-        return self._engine(url, pool_size=4).execution_options(postgresql_readonly=True)
+        begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
+        return self._engine(url, pool_size=4, begins=begins)
 
     @staticmethod
-    def _engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
+    def _engine(url: sa.URL, *, pool_size: int, begins: str = "") -> sa.Engine:
+        """Return an engine whose transactions begin with some SQL, all of it sent at once."""
+        url, options = _driver_options(url)
         try:
             engine = sa.create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 max_overflow=0,
-                pool_pre_ping=True,
                 execution_options={"schema_translate_map": {None: SCHEMA}},
-                connect_args={"connect_timeout": 10},
+                connect_args={"connect_timeout": 10, "autocommit": True, **options},  # BEGIN is sent below
             )
         except ModuleNotFoundError as exc:
             raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
 
-        @sa.event.listens_for(engine, "connect")
-        def _plan_for_memory(connection: Any, _: Any) -> None:
-            # What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts
-            # the whole pool for each chunk of a refresh.
-            connection.execute("SET random_page_cost = 1")
-            connection.commit()
+        @sa.event.listens_for(engine, "do_connect")
+        def _name(_: Any, record: Any, __: Any, parameters: dict[str, Any]) -> None:
+            record.info["connection"] = secrets.token_hex(8)
+            parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
+
+        if begins:
+
+            @sa.event.listens_for(engine, "begin")
+            def _begin(connection: sa.Connection) -> None:
+                connection.exec_driver_sql(begins)
 
         return engine
 
@@ -418,8 +471,29 @@ class PostgreSQL(Dialect):
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:  # what the server had no chance to say
+            return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
+        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03")
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return Receipt(connection.info["connection"], connection.info["number"])
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        # A server may not notice for hours that its client is gone.
+        running = sa.text(
+            "SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 1000)) FROM pg_stat_activity "
+            "WHERE application_name = :name"
+        )
+        return bool(connection.scalar(running, {"name": f"sqlbuffer {receipt.connection}"}) == 0)
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        newest = sa.text(f"SELECT number FROM {SCHEMA}.receipts WHERE connection = :connection")
+        return bool(connection.scalar(newest, {"connection": receipt.connection}) == receipt.number)
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
@@ -435,12 +509,12 @@ class PostgreSQL(Dialect):
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.
-        engine = self.reader(url).execution_options(no_parameters=True, stream_results=True)
+        engine = self._engine(url, pool_size=1).execution_options(no_parameters=True, stream_results=True)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
             options = {"stream_results": False}
-            connection.exec_driver_sql(f"SET LOCAL search_path = {SCHEMA}", execution_options=options)
+            connection.exec_driver_sql(f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}", execution_options=options)
 
         return engine
 
@@ -457,6 +531,38 @@ class PostgreSQL(Dialect):
 
 
 _ADVISORY_CLASS = 0x5B0F
+
+# What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts the whole pool
+# for each chunk of a refresh. Both are set for one transaction: behind a proxy that pools transactions the next one
+# may be another session's.
+_PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+_SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
+
+
+def _leave(connection: sa.Connection) -> str:
+    """Return the SQL by which a transaction leaves its receipt.
+
+    The number of the transaction itself would not do: a server that crashed may give it to another one, whose commit
+    would then be taken for this one's.
+    """
+    receipt = f"'{connection.info['connection']}', {connection.info['number']}, now()"
+    return (
+        f"INSERT INTO {SCHEMA}.receipts (connection, number, written_at) VALUES ({receipt}) "
+        "ON CONFLICT (connection) DO UPDATE SET number = excluded.number, written_at = excluded.written_at"
+    )
+
+
+def _driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
+    """Take out of a URL what the driver wants as a number: `prepare_threshold=none` prepares no statements."""
+    given = url.query.get("prepare_threshold")
+    if given is None:
+        return url, {}
+    if not isinstance(given, str) or not (given == "none" or given.isdecimal()):
+        raise InvalidArgument(f"prepare_threshold must be a number of executions, or none; got {given!r}.")
+    return url.difference_update_query(["prepare_threshold"]), {
+        "prepare_threshold": None if given == "none" else int(given)
+    }
+
 
 _HARMLESS = (
     *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),

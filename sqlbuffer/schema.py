@@ -206,3 +206,11 @@ metrics = Table(
     Column("value", Double, comment="Its value; NULL when not a number"),
     Column("recorded_at", Timestamp, nullable=False, comment="When it was recorded (UTC)"),
 )
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("connection", Text, primary_key=True, comment="Random name of a connection to a server; none on SQLite"),
+    Column("number", BigId, nullable=False, comment="Number of the last transaction that it committed"),
+    Column("written_at", Timestamp, nullable=False, comment="When that was (UTC)"),
+)

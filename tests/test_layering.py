@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"race", "registry", "urls"},
+    {"race", "registry", "retries", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},
