@@ -30,6 +30,7 @@ def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
     totals = attachment.run(connection, statements.totals()).one()
     ours, waits = samples.c.buffer_id == attachment.buffer_id, pool_table.c.buffer_id == attachment.buffer_id
     is_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    in_part = sa.exists().where(draws.c.batch_id == batches.c.id, draws.c.reported)
     expected = {
         "waiting": (pool.size(attachment, totals), _count(connection, waits)),
         "unscored": (totals.unscored, _count(connection, waits, pool_table.c.weight.is_(None))),
@@ -46,12 +47,17 @@ def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
                 connection,
                 batches.c.buffer_id == attachment.buffer_id,
                 draws.c.batch_id == batches.c.id,
+                ~draws.c.reported,
                 is_open,
             ),
         ),
         "batches drawn": (
             totals.batches,
-            _count(connection, batches.c.buffer_id == attachment.buffer_id, batches.c.released_at.is_(None)),
+            _count(
+                connection,
+                batches.c.buffer_id == attachment.buffer_id,
+                sa.or_(batches.c.released_at.is_(None), in_part),
+            ),
         ),
     }
     return [
@@ -67,7 +73,7 @@ def _membership(connection: sa.Connection, attachment: Attachment) -> list[str]:
         sa.select(draws.c.sample_id)
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
         .where(batches.c.buffer_id == attachment.buffer_id)
-        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None), ~draws.c.reported)
     )
     queued = sa.select(samples.c.id).where(samples.c.buffer_id == attachment.buffer_id, samples.c.queued)
     in_pool = connection.scalars(waiting).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import os
@@ -112,6 +113,19 @@ class Database:
     def upgrade(self) -> None:
         """Create the schema, or bring it up to date, in one transaction."""
         self._run("owner", functools.partial(_begin, work=self._upgrade))
+
+    def sibling(self) -> Database:
+        """Return the same database with connections of its own."""
+        return copy.copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the connections behind: a process, and a sibling, opens its own."""
+        return {"_url": self._url, "_durability": self._durability, "_was_reached": self._was_reached}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.dialect = parse_url(self._url)[1]
+        self._engines = {}
 
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""

@@ -75,6 +75,30 @@ class now(sa.sql.expression.ColumnElement[dt.datetime]):
     inherit_cache = True
 
 
+class ago(sa.sql.expression.ColumnElement[dt.datetime]):
+    """The database's own time some seconds ago.
+
+    Args:
+        seconds: How long ago.
+    """
+
+    type = Timestamp()
+    inherit_cache = False
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = float(seconds)
+
+
+@compiles(ago, "sqlite")
+def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"
+
+
+@compiles(ago, "postgresql")
+def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"clock_timestamp() - make_interval(secs => {element.seconds:.3f})"
+
+
 @compiles(now, "sqlite")
 def _sqlite_now(*_: Any, **__: Any) -> str:
     return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"

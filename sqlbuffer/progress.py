@@ -42,6 +42,12 @@ class PredictorVersion:
     trained_at: dt.datetime
 
 
+def advance(connection: sa.Connection, attachment: Attachment, n_iterations: int) -> None:
+    """Let the buffer's iteration advance: a batch was settled."""
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(iteration=buffers.c.iteration + n_iterations, updated_at=now()))
+
+
 def write_metrics(
     connection: sa.Connection, attachment: Attachment, *, iteration: int, values: Mapping[str, float]
 ) -> None:

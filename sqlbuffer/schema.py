@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     true,
 )
 
@@ -129,6 +130,13 @@ draws = Table(
     Column("sample_id", BigId, nullable=False, comment="The sample drawn"),
     Column("race_key", Double, nullable=False, comment="Its race key when it was drawn"),
     Column("weight", Double, comment="Its weight when it was drawn"),
+    Column(
+        "reported",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="True when its reward came before the batch was closed",
+    ),
     **CLUSTERED,
 )
 

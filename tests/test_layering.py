@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"race", "registry", "retries", "urls"},
+    {"heartbeat", "race", "registry", "retries", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},
@@ -26,8 +26,9 @@ FLOORS = [
     {"progress"},
     {"pool"},
     {"adding"},
+    {"reporting"},
     {"batches"},
-    {"claims", "scoring"},
+    {"attending", "claims", "scoring"},
     {"reading"},
     {"audit"},
     {"store"},

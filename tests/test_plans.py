@@ -157,6 +157,9 @@ def work(store: SampleStore, first: int) -> None:
     )
     store.sample(64, pct_argmax=0.25).settle()
     store.sample(64).release()
+    batch = store.sample(64)
+    batch.report(batch.ids[:10], np.arange(10.0))
+    batch.release()
     store.rewards_of(samples)
     store.top(10)
     store.stats()
@@ -179,6 +182,9 @@ HOT = {
     "dequeue": {"samples"},
     "draws_of_batch": {"draws", "samples"},
     "pool_page": {"pool", "samples"},
+    "open_batch": set(),
+    "report_draws": {"draws"},
+    "unreported": {"draws"},
 }
 """The statements that every batch pays for, with the tables or indexes by which they find their rows."""
 

@@ -157,6 +157,13 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("sample_id", big_id, nullable=False, comment="The sample drawn"),
         sa.Column("race_key", sa.Double(), nullable=False, comment="Its race key when it was drawn"),
         sa.Column("weight", sa.Double(), comment="Its weight when it was drawn"),
+        sa.Column(
+            "reported",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.false(),
+            comment="True when its reward came before the batch was closed",
+        ),
         sqlite_with_rowid=False,
         schema=schema,
     )
