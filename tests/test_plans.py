@@ -182,7 +182,6 @@ HOT = {
     "dequeue": {"samples"},
     "draws_of_batch": {"draws", "samples"},
     "pool_page": {"pool", "samples"},
-    "open_batch": set(),
     "report_draws": {"draws"},
     "unreported": {"draws"},
 }
