@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -71,6 +72,8 @@ class Database:
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
         self._was_reached = False
+        if caution := self.dialect.caution(self._url):
+            warnings.warn(caution, stacklevel=3)
         try:
             found = self.revision()
             if found is None and create:

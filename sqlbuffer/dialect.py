@@ -22,6 +22,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
+from sqlbuffer.files import network_file_system
 from sqlbuffer.urls import WAY_OUT, read_url
 
 SCHEMA = "sqlbuffer"
@@ -138,6 +139,10 @@ class Dialect(abc.ABC):
         """Tell whether there is a database to read from."""
 
     @abc.abstractmethod
+    def caution(self, url: sa.URL) -> str | None:
+        """Return what speaks against this database where it is, if anything does."""
+
+    @abc.abstractmethod
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         """Return an engine whose transactions may write from their first statement on."""
 
@@ -247,6 +252,15 @@ class SQLite(Dialect):
 
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
+
+    def caution(self, url: sa.URL) -> str | None:
+        kind = network_file_system(pathlib.Path(url.database or ""))
+        if kind is None:
+            return None
+        return (
+            f"{url.database} is on a network file system ({kind}), whose locks SQLite cannot trust: put it on a local "
+            "disk, or use PostgreSQL."
+        )
 
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
@@ -366,7 +380,7 @@ class SQLite(Dialect):
             "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
             "not a database": "the file is not an SQLite database: give the path of another file",
             "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
-            "disk i/o error": "the disk or the file fails: check the disk, and that the file was not truncated",
+            "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
             "is full": "the disk is full: make room; nothing stored was lost",
             "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
         }.items():
@@ -414,6 +428,9 @@ class PostgreSQL(Dialect):
 
     def exists(self, url: sa.URL) -> bool:
         return True
+
+    def caution(self, url: sa.URL) -> str | None:
+        return None
 
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         engine = self._engine(url, pool_size=2)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"heartbeat", "race", "registry", "retries", "urls"},
+    {"files", "heartbeat", "race", "registry", "retries", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},
