@@ -53,6 +53,36 @@ class Kind(str, enum.Enum):
     uniform = "uniform"
 
 
+class Scaled(torch.nn.Module):
+    """A network that works in units of the labels' spread: it learns small differences between large rewards."""
+
+    def __init__(self, hidden: int = 128) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(molecules.N_BITS, hidden),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.1),
+            torch.nn.Linear(hidden, 1),
+        )
+        torch.nn.init.zeros_(self.layers[-1].weight)  # before the first training all molecules are alike
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return predictions (n, 1) for fingerprints (n, bits)."""
+        return self.mean + self.spread * self.layers(x)
+
+
+class ScaledAgent(PredictiveAgent):
+    """Fits the scale to the labels before each training."""
+
+    def update_dataset_from_inputs(self, samples: list[str], rewards: np.ndarray) -> None:
+        """Take the labelled molecules."""
+        self.model.mean.fill_(float(np.mean(rewards)))
+        self.model.spread.fill_(max(float(np.std(rewards)), 1e-6))
+        super().update_dataset_from_inputs(samples, rewards)
+
+
 def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
     """Open the buffer: canonical SMILES decide which molecules are the same."""
     shared = {"url": url, "name": name, "key": molecules.canonical_smiles, "seed": seed}
@@ -60,13 +90,8 @@ def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
         return Buffer(1.0, **shared)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = torch.nn.Sequential(
-            torch.nn.Linear(molecules.N_BITS, 128),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(0.1),
-            torch.nn.Linear(128, 1),
-        )
-    agent = PredictiveAgent(model, torch.nn.functional.mse_loss, molecules.fingerprints, seed=seed)
+        model = Scaled()
+    agent = ScaledAgent(model, torch.nn.functional.mse_loss, molecules.fingerprints, seed=seed)
     return PredictiveBuffer(
         1.0,
         refresh_predictions=2,
@@ -75,7 +100,7 @@ def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
         supervised_frequency=2,
         supervised_epochs=10,
         supervised_bs=64,
-        supervised_lr=1e-3,
+        supervised_lr=3e-3,
         pct_argmax=0.5,
         **shared,
     )

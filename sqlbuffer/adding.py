@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -182,32 +183,38 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     reward_of = dict(zip(chunk.hashes, recorded.rewards.tolist(), strict=True))
     rewards = sorted((row.id, reward_of[row.hash]) for row in found)
     ids = np.array([i for i, _ in rewards], dtype=np.int64)
-    store_rewards(connection, attachment, ids, np.array([reward for _, reward in rewards]))
-    attachment.count(connection, recorded=len(inserted), refused=chunk.refused)
+    deltas = store_rewards(connection, attachment, ids, np.array([reward for _, reward in rewards]))
+    attachment.count(connection, recorded=len(inserted), refused=chunk.refused, **deltas)
     return AddResult(added=len(inserted), duplicates=chunk.duplicates + len(ids) - len(inserted), refused=chunk.refused)
 
 
 def store_rewards(
     connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats, *, stay_queued: bool = True
-) -> None:
-    """Write rewards, NaN for a measurement that failed, and count what has changed."""
+) -> Counter[str]:
+    """Write rewards, NaN for a measurement that failed; return what this changes of the counters."""
     if not len(ids):
-        return
+        return Counter()
     order = np.argsort(ids)
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
-    columns = {"sample_id": ids[order].tolist(), "reward": values}
-    dialect = attachment.database.dialect
-    before = attachment.run_with(
-        connection, statements.measured_before(dialect), statements.INCOMING_REWARDS, columns
-    ).all()
-    statement = statements.store_rewards(dialect)
-    attachment.run_with(connection, statement, statements.INCOMING_REWARDS, columns, stay_queued=stay_queued)
+    columns = {"id": ids[order].tolist(), "reward": values}
+    shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
+    first = statements.store_first_rewards(dialect)
+    is_first = attachment.changed_by_each(connection, first, shape, columns, stay_queued=stay_queued)
+    deltas = _count_rewards(values)
+    if not all(is_first):
+        again = {
+            name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
+            for name, column in columns.items()
+        }
+        before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).scalars().all()
+        attachment.run_each(connection, statements.store_rewards(dialect), shape, again, stay_queued=stay_queued)
+        deltas.subtract(_count_rewards(before))
+    return deltas
+
+
+def _count_rewards(values: Sequence[float | None]) -> Counter[str]:
     n_failed = values.count(None)
-    attachment.count(
-        connection,
-        measured=len(values) - n_failed - sum(row.reward is not None for row in before),
-        failed=n_failed - sum(row.reward is None and row.rewarded_at is not None for row in before),
-    )
+    return Counter(measured=len(values) - n_failed, failed=n_failed)
 
 
 def as_rewards(rewards: Any, n: int) -> list[float | None]:

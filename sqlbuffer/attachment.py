@@ -73,11 +73,26 @@ class Attachment:
         """Execute a statement on this buffer with rows that travel with it."""
         return self.database.execute(connection, statement, rows, columns, buffer=self.buffer_id, **more)
 
+    def run_each(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> int:
+        """Execute a statement on this buffer for each of the rows; return how many rows of the database it changed."""
+        constants = {"buffer": self.buffer_id, **more}
+        return self.database.dialect.execute_each(connection, statement, rows, columns, constants)
+
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any
+    ) -> list[bool]:
+        """Execute a statement on this buffer for each of the rows; tell which of them it found in the database."""
+        return self.database.dialect.changed_by_each(
+            connection, statement, rows, columns, {"buffer": self.buffer_id, **more}
+        )
+
     def race(self, connection: sa.Connection, *, exclusive: bool = False) -> RaceState:
         """Lock the race until the transaction ends and return where it stands."""
         self.database.dialect.lock(connection, self.buffer_id, exclusive=exclusive)
         row = self.run(connection, statements.race_state()).one()
-        return RaceState(row.clock, int(row.turn), row.base_score, row.top_weight, row.score_version, row.iteration)
+        return RaceState(
+            row.clock, int(row.turn), row.base_score, row.top_weight, row.score_version, int(row.iteration)
+        )
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
         """Add to this process's counters, and move its clock forward to `clock`."""
@@ -147,13 +162,11 @@ def _create(connection: sa.Connection, *, database: Database, name: str, setting
         kind=settings.weighting.name,
         mode=settings.mode,
         seed=str(settings.seed),
-        iteration=0,
         score_version=0,
         refresh_version=0,
         refreshed_version=0,
         settings={"weighting": weighting_settings(settings.weighting)},
         created_at=now(),
-        updated_at=now(),
     )
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is not None:

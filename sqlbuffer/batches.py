@@ -16,7 +16,7 @@ from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import ClaimLost
-from sqlbuffer.progress import advance, write_checkpoints, write_metrics
+from sqlbuffer.progress import write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Reported, report
@@ -189,18 +189,19 @@ class Batch:
         values = pool.as_floats(rewards)[measured]
         leaves = is_ours and attachment.consumes
         early = np.isin(self.ids, list(self._reported))  # they may have been added again since
-        store_rewards(
+        deltas = store_rewards(
             connection, attachment, self.ids[measured & ~early], values[~early[measured]], stay_queued=not leaves
         )
-        store_rewards(connection, attachment, self.ids[measured & early], values[early[measured]])
+        deltas.update(store_rewards(connection, attachment, self.ids[measured & early], values[early[measured]]))
         if recorded is not None:
             write_recorded(connection, attachment, recorded)
         if not is_ours:
+            attachment.count(connection, **deltas)
             return False
         if leaves:
             pool.dequeue(connection, attachment, self.ids[~measured & ~early].tolist())
-        advance(connection, attachment, n_iterations)
-        attachment.count(connection, settled=len(self) - len(self._reported))
+        deltas.update(settled=len(self) - len(self._reported), iterations=n_iterations)
+        attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
         write_checkpoints(connection, attachment, iteration=self.iteration + n_iterations, states=states)
         return True

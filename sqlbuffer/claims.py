@@ -6,7 +6,6 @@ import functools
 import math
 import numbers
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +50,17 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     if len(heaviest) < n_heaviest and state.top_weight != 0.0:
         return None
     heaviest.sort(key=_BY_WEIGHT, reverse=True)
-    _leave(connection, attachment, heaviest)
+    if heaviest and not dialect.claim_deletes:
+        drawn = Drawn(*zip(*heaviest, strict=True))
+        pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
     if n == EVERYTHING:
         arrivals = _head(connection, attachment, statements.whole_pool(dialect), _NO_LIMIT)
     else:
         arrivals = _head(connection, attachment, statements.first_in_race(dialect), n - len(heaviest))
     arrivals.sort(key=_BY_KEY)
-    _leave(connection, attachment, arrivals)
+    if arrivals and not dialect.claim_deletes:
+        last_id, last_key = arrivals[-1][:2]
+        attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=last_id)
     drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
     weights = pool.as_floats(drawn.weight)
     keys = pool.as_floats([key for key in drawn.race_key[len(heaviest) :] if key < math.inf])
@@ -93,11 +96,6 @@ _BY_WEIGHT = operator.itemgetter(Drawn._fields.index("weight"), Drawn._fields.in
 def _head(connection: sa.Connection, attachment: Attachment, statement: sa.Select[Any], limit: int) -> list[Any]:
     """Claim the head of the pool: rows of the columns of `Drawn`."""
     return attachment.run(connection, statement, limit=limit).all() if limit > 0 else []
-
-
-def _leave(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
-    drawn = Drawn(*zip(*rows, strict=True))
-    pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
 
 
 def _start(connection: sa.Connection, attachment: Attachment, clock: float, keys: race.Floats) -> float:
@@ -147,5 +145,5 @@ def _write(
         "weight": drawn.weight,
     }
     statement = statements.insert_draws(attachment.database.dialect)
-    attachment.run_with(connection, statement, statements.INCOMING_DRAWS, columns, batch=batch_id)
+    attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=batch_id)
     return batch_id

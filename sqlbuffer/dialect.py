@@ -6,11 +6,13 @@ import abc
 import dataclasses
 import datetime as dt
 import functools
+import itertools
 import os
 import pathlib
 import re
 import secrets
 import sqlite3
+import types
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -69,11 +71,11 @@ class Timestamp(TypeDecorator[dt.datetime]):
         return time.astimezone(dt.timezone.utc)
 
 
-class now(sa.sql.expression.ColumnElement[dt.datetime]):
+class now(sa.sql.functions.FunctionElement[dt.datetime]):
     """The database's own time: no host's clock is ever compared with another's."""
 
     type = Timestamp()
-    inherit_cache = True
+    inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
 
 
 class ago(sa.sql.expression.ColumnElement[dt.datetime]):
@@ -133,6 +135,7 @@ class Dialect(abc.ABC):
     """What the rest of the package asks of a database."""
 
     schema: ClassVar[str | None]
+    claim_deletes: ClassVar[bool]
 
     @abc.abstractmethod
     def exists(self, url: sa.URL) -> bool:
@@ -163,8 +166,31 @@ class Dialect(abc.ABC):
         """Send the rows ahead, or return them as the parameters that the statement needs."""
 
     @abc.abstractmethod
+    def each(self, rows: Rows) -> Any:
+        """Return what stands for the columns of a row, by name, in a statement that is for each row."""
+
+    @abc.abstractmethod
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        """Execute a statement for each row, in their order; return how many rows of the database it has changed."""
+
+    @abc.abstractmethod
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        """Execute a statement for each row, the first column of which is one of the table too; tell which found it."""
+
+    @abc.abstractmethod
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         """Lock a buffer's race until the transaction ends: shared to use its clock, exclusive to move every key."""
+
+    @abc.abstractmethod
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        """Return the rows that a statement selects from `table`, passing over those that another claim has locked.
+
+        Where `claim_deletes`, they leave the table with it.
+        """
 
     @abc.abstractmethod
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
@@ -245,10 +271,15 @@ _PRAGMAS = (
 """64 MB of cache; up to 32 MB of log before it is written back, so that a page often changed is written once."""
 
 
+_SMALLEST_FILE = 512
+"""Bytes of the smallest page that SQLite has."""
+
+
 class SQLite(Dialect):
     """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL)."""
 
     schema = None
+    claim_deletes = False
 
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
@@ -289,6 +320,8 @@ class SQLite(Dialect):
         file = pathlib.Path(url.database or "").absolute()
 
         def connect() -> sqlite3.Connection:
+            if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:  # SQLite would take it for an empty one
+                raise sqlite3.DatabaseError("file is not a database")
             connection = sqlite3.connect(
                 f"file:{urllib.parse.quote(os.fspath(file))}?mode={mode}",
                 uri=True,
@@ -332,8 +365,28 @@ class SQLite(Dialect):
             connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", values)
         return {}
 
+    def each(self, rows: Rows) -> Any:
+        return _parameters(rows)
+
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        # Through the driver: rows would be written twice by way of a temporary table.
+        sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+        return connection.exec_driver_sql(sql, values).rowcount
+
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+        cursor: Any = connection.connection.cursor()
+        return [cursor.execute(sql, row).rowcount > 0 for row in values]
+
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         """Every writing transaction has the file to itself."""
+
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        return statement.subquery("head")
 
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
         return statement
@@ -417,6 +470,28 @@ def _keep_going() -> int:
 
 
 @functools.cache
+def _parameters(rows: Rows) -> types.SimpleNamespace:
+    return types.SimpleNamespace(
+        **{name: sa.bindparam(rows.parameter(name), type_=kind) for name, kind in rows.columns}
+    )
+
+
+def _row_by_row(
+    dialect: sa.Dialect, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+) -> tuple[str, list[tuple[Any, ...]]]:
+    """Return the SQL of a statement for each row, and its parameters row by row."""
+    compiled = _compiled(statement, dialect)
+    values = {name: itertools.repeat(value) for name, value in {**compiled.params, **constants}.items()}
+    values |= {rows.parameter(name): column for name, column in columns.items()}
+    return str(compiled), list(zip(*(values[name] for name in compiled.positiontup), strict=False))
+
+
+@functools.cache
+def _compiled(statement: Any, dialect: sa.Dialect) -> Any:
+    return statement.compile(dialect=dialect)
+
+
+@functools.cache
 def _temporary_table(rows: Rows) -> sa.Table:
     return sa.Table(rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns))
 
@@ -425,6 +500,7 @@ class PostgreSQL(Dialect):
     """A server. All tables live in a schema of their own; claims pass over each other's rows."""
 
     schema = SCHEMA
+    claim_deletes = True
 
     def exists(self, url: sa.URL) -> bool:
         return True
@@ -488,6 +564,27 @@ class PostgreSQL(Dialect):
         # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
         lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
         connection.execute(sa.select(lock(_ADVISORY_CLASS, buffer_id)))
+
+    def each(self, rows: Rows) -> Any:
+        return self.relation(rows).c
+
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        return connection.execute(statement, {**self.load(connection, rows, columns), **constants}).rowcount
+
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        key, _ = rows.columns[0]
+        found = connection.execute(_returning(statement, key), {**self.load(connection, rows, columns), **constants})
+        changed = set(found.scalars())
+        return [value in changed for value in columns[key]]
+
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        head = self.skip_locked(statement.add_columns(table.c.buffer_id), table).cte("head")
+        same = (column == head.c[column.key] for column in table.primary_key.columns)
+        return sa.delete(table).where(*same).returning(*statement.selected_columns).cte("claimed")
 
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
         return statement.with_for_update(skip_locked=True, of=table)
@@ -611,6 +708,11 @@ _HARMLESS = (
     *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
 )
 """Functions that PostgreSQL calls volatile though they only read."""
+
+
+@functools.cache
+def _returning(statement: Any, column: str) -> Any:
+    return statement.returning(statement.table.c[column])
 
 
 @functools.cache

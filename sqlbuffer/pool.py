@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
@@ -40,16 +41,18 @@ def enter(
     keys: Floats,
     weights: Floats,
 ) -> None:
-    """Put samples into the pool; a NaN weight means not scored."""
+    """Put samples into the pool, in its own order; a NaN weight means not scored."""
     if len(ids):
+        numbers = np.asarray(ids)
+        order = np.lexsort((numbers, keys))
         columns = {
-            "sample_id": ids,
-            "race_key": keys.tolist(),
-            "weight": as_weights(weights),
-            "top": _is_top(state, weights),
+            "sample_id": numbers[order].tolist(),
+            "race_key": keys[order].tolist(),
+            "weight": as_weights(weights[order]),
+            "top": _is_top(state, weights[order]),
         }
         statement = statements.enter_pool(attachment.database.dialect)
-        attachment.run_with(connection, statement, statements.INCOMING_ENTRIES, columns)
+        attachment.run_each(connection, statement, statements.INCOMING_ENTRIES, columns)
 
 
 def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], keys: Sequence[float]) -> None:
@@ -57,7 +60,7 @@ def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int],
     if ids:
         columns = {"sample_id": ids, "race_key": keys}
         statement = statements.leave_pool(attachment.database.dialect)
-        attachment.run_with(connection, statement, statements.INCOMING_PLACES, columns)
+        attachment.run_each(connection, statement, statements.INCOMING_PLACES, columns)
 
 
 def standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
@@ -75,10 +78,10 @@ def move(
     old: Floats,
     new: Floats,
     weights: Floats,
-) -> set[int]:
-    """Give waiting samples new keys and weights; return the ids of those that still stood at their old key."""
+) -> NDArray[np.bool_]:
+    """Give waiting samples new keys and weights; tell which of them, (n,) bool, still stood at their old key."""
     if not len(ids):
-        return set()
+        return np.zeros(0, dtype=np.bool_)
     columns = {
         "sample_id": ids,
         "old_key": old.tolist(),
@@ -87,14 +90,14 @@ def move(
         "top": _is_top(state, weights),
     }
     statement = statements.move_keys(attachment.database.dialect)
-    return set(attachment.run_with(connection, statement, statements.INCOMING_KEYS, columns).scalars())
+    return np.array(attachment.changed_by_each(connection, statement, statements.INCOMING_KEYS, columns))
 
 
 def dequeue(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> None:
     """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
     if len(ids):
         statement = statements.dequeue(attachment.database.dialect)
-        attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+        attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
 
 
 def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors
@@ -40,12 +41,6 @@ class PredictorVersion:
     valid_loss: float | None
     metrics: dict[str, Any]
     trained_at: dt.datetime
-
-
-def advance(connection: sa.Connection, attachment: Attachment, n_iterations: int) -> None:
-    """Let the buffer's iteration advance: a batch was settled."""
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-    connection.execute(this.values(iteration=buffers.c.iteration + n_iterations, updated_at=now()))
 
 
 def write_metrics(
@@ -108,17 +103,17 @@ def write_predictor(
     measures: Mapping[str, Any],
 ) -> int:
     """Store a predictor and return its version; scores made from now on carry it."""
-    version, iteration = connection.execute(
+    version = connection.execute(
         sa.update(buffers)
         .where(buffers.c.id == attachment.buffer_id)
         .values(score_version=buffers.c.score_version + 1)
-        .returning(buffers.c.score_version, buffers.c.iteration)
-    ).one()
+        .returning(buffers.c.score_version)
+    ).scalar_one()
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
             version=version,
-            iteration=iteration,
+            iteration=attachment.run(connection, statements.totals()).one().iterations,
             state=state,
             rows_trained=rows_trained,
             train_loss=_finite(train_loss),

@@ -60,7 +60,7 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
         name=row.name,
         kind=row.kind,
         mode=row.mode,
-        iteration=row.iteration,
+        iteration=int(totals.iterations),
         waiting=pool.size(attachment, totals),
         unscored=int(totals.unscored),
         unscorable=int(totals.unscorable),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from sqlbuffer import statements
 from sqlbuffer.adding import as_rewards, store_rewards
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.progress import advance
 from sqlbuffer.race import Floats, Ints
 
 
@@ -47,15 +47,15 @@ def report(connection: sa.Connection, *, attachment: Attachment, batch: int | No
     is_ours = batch is None or attachment.run(connection, _open(attachment), batch=batch).one_or_none() is not None
     new = _mark(connection, attachment, batch, reported.ids) if is_ours and len(reported.ids) else []
     is_new = np.isin(reported.ids, new)
+    deltas = Counter(settled=len(new))
     for part, stay_queued in ((is_new, not attachment.consumes), (~is_new, True)):
-        store_rewards(connection, attachment, reported.ids[part], reported.rewards[part], stay_queued=stay_queued)
-    if not is_ours:
-        return None
-    attachment.count(connection, settled=len(new))
-    left = int(attachment.run(connection, statements.unreported(), batch=batch).scalar_one())
+        ids, rewards = reported.ids[part], reported.rewards[part]
+        deltas.update(store_rewards(connection, attachment, ids, rewards, stay_queued=stay_queued))
+    left = int(attachment.run(connection, statements.unreported(), batch=batch).scalar_one()) if is_ours else None
     if new and not left:
         attachment.run(connection, statements.close_batch("settled_at"), batch=batch)
-        advance(connection, attachment, 1)
+        deltas["iterations"] = 1
+    attachment.count(connection, **deltas)
     return left
 
 

@@ -52,7 +52,6 @@ buffers = Table(
     Column("kind", Text, nullable=False, comment="Name of the weight function"),
     Column("mode", Text, nullable=False, comment="consume: a drawn sample leaves the pool; replay: it stays"),
     Column("seed", Text, nullable=False, comment="Seed of the race, an integer of any size"),
-    Column("iteration", Integer, nullable=False, comment="Batches settled so far"),
     Column("base_score", Double, comment="Lowest score of the pool, from which the shift weighting counts"),
     Column("top_weight", Double, comment="Whatever waits with at least this weight is marked as top; NULL: nothing is"),
     Column("score_version", Integer, nullable=False, comment="Version that the next scores get"),
@@ -60,7 +59,6 @@ buffers = Table(
     Column("refreshed_version", Integer, nullable=False, comment="Score version that the newest finished refresh gave"),
     Column("settings", Json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"),
     Column("created_at", Timestamp, nullable=False, comment="When it was created (UTC)"),
-    Column("updated_at", Timestamp, nullable=False, comment="When its last batch was settled (UTC)"),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
 )
 
@@ -154,6 +152,7 @@ workers = Table(
     Column("heartbeat_at", Timestamp, nullable=False, comment="When it was last seen alive (UTC)"),
     Column("clock", Double, nullable=False, comment="Largest race key it has drawn"),
     Column("batches", Integer, nullable=False, comment=f"Batches drawn {_COUNTED}, those released taken off"),
+    Column("iterations", Integer, nullable=False, comment=f"Batches settled as iterations of a loop {_COUNTED}"),
     Column("added", BigId, nullable=False, comment=f"Samples stored for the first time {_COUNTED}"),
     Column("recorded", BigId, nullable=False, comment=f"Samples stored with a reward, without waiting, {_COUNTED}"),
     Column("requeued", BigId, nullable=False, comment=f"Samples put into the pool again {_COUNTED}"),

@@ -149,10 +149,9 @@ def _join(
     keys = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
     never = np.full(len(rows), math.inf)
     moved = pool.move(connection, attachment, state, [row.sample_id for row in rows], never, keys, weights)
-    still = np.array([row.sample_id in moved for row in rows])
-    waiting = [row for row, is_still in zip(rows, still, strict=True) if is_still]
-    _keep(connection, attachment=attachment, rows=waiting, scores=scores[still], version=state.version)
-    attachment.count(connection, unscored=-len(moved), unscorable=int((weights[still] == 0).sum()))
+    waiting = [row for row, has_moved in zip(rows, moved, strict=True) if has_moved]
+    _keep(connection, attachment=attachment, rows=waiting, scores=scores[moved], version=state.version)
+    attachment.count(connection, unscored=-len(waiting), unscorable=int((weights[moved] == 0).sum()))
     return True
 
 
@@ -175,7 +174,7 @@ def _keep(
         pairs = sorted(zip((row.sample_id for row in rows), pool.as_weights(scores), strict=True))
         columns = {"sample_id": [i for i, _ in pairs], "score": [score for _, score in pairs]}
         statement = statements.store_scores(attachment.database.dialect)
-        attachment.run_with(connection, statement, statements.INCOMING_SCORES, columns, version=version)
+        attachment.run_each(connection, statement, statements.INCOMING_SCORES, columns, version=version)
 
 
 def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float) -> None:
@@ -211,11 +210,10 @@ def _swap(connection: sa.Connection, *, attachment: Attachment, rows: Sequence[A
     moving = fresh.copy()
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
     moved = pool.move(connection, attachment, state, [row.sample_id for row in rows], keys, moving, new)
-    still = np.array([row.sample_id in moved for row in rows])
     attachment.count(
         connection,
-        unscored=-int(np.isnan(old[still]).sum()),
-        unscorable=int((new[still] == 0).sum() - (old[still] == 0).sum()),
+        unscored=-int(np.isnan(old[moved]).sum()),
+        unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
     )
     return True
 

@@ -33,7 +33,7 @@ INCOMING_SAMPLES = Rows(
 INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
 INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
 INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("score", sa.Double())))
-INCOMING_REWARDS = Rows("incoming_rewards", (("sample_id", BigId), ("reward", sa.Double())))
+INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("reward", sa.Double())))
 INCOMING_ENTRIES = Rows(
     "incoming_entries",
     (("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double()), ("top", sa.Boolean())),
@@ -55,7 +55,8 @@ INCOMING_DRAWS = Rows(
 )
 
 COUNTERS = (
-    "batches added recorded requeued drawn settled released removed refused unscored unscorable measured failed".split()
+    *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
+    *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
 )
 """The columns of `workers` that are summed up."""
 
@@ -80,10 +81,10 @@ def race_state() -> sa.Select[Any]:
         select(
             sa.func.max(workers.c.clock).label("clock"),
             sa.func.sum(workers.c.batches).label("turn"),
+            sa.func.sum(workers.c.iterations).label("iteration"),
             buffers.c.base_score,
             buffers.c.top_weight,
             buffers.c.score_version,
-            buffers.c.iteration,
         )
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
         .where(buffers.c.id == _BUFFER)
@@ -113,7 +114,7 @@ def count() -> sa.Update:
 
 def _new_samples(dialect: Dialect, *, queued: bool) -> Any:
     incoming = dialect.relation(INCOMING_SAMPLES).c
-    iteration = select(buffers.c.iteration).where(buffers.c.id == _BUFFER).scalar_subquery()
+    iteration = select(sa.func.sum(workers.c.iterations)).where(workers.c.buffer_id == _BUFFER).scalar_subquery()
     values = {
         "buffer_id": _BUFFER,
         "hash": incoming.hash,
@@ -178,7 +179,7 @@ def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def store_scores(dialect: Dialect) -> sa.Update:
     """Write scores into the samples."""
-    incoming = dialect.relation(INCOMING_SCORES).c
+    incoming = dialect.each(INCOMING_SCORES)
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.sample_id)
@@ -188,23 +189,27 @@ def store_scores(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def measured_before(dialect: Dialect) -> sa.Select[Any]:
-    """Return `reward, rewarded_at` of the samples that are about to get a reward, and lock them."""
+    """Return the rewards of measured samples that are about to get another one, and lock them."""
     incoming = dialect.relation(INCOMING_REWARDS)
     statement = (
-        select(samples.c.reward, samples.c.rewarded_at)
-        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
-        .order_by(samples.c.id)
+        select(samples.c.reward).join_from(incoming, samples, samples.c.id == incoming.c.id).order_by(samples.c.id)
     )
     return dialect.lock_rows(statement, samples)
 
 
 @functools.cache
+def store_first_rewards(dialect: Dialect) -> sa.Update:
+    """Write rewards into samples that were not measured before."""
+    return store_rewards(dialect).where(samples.c.rewarded_at.is_(None))
+
+
+@functools.cache
 def store_rewards(dialect: Dialect) -> sa.Update:
     """Write rewards into the samples; a NULL is a measurement that failed. Settled samples are no longer queued."""
-    incoming = dialect.relation(INCOMING_REWARDS).c
+    incoming = dialect.each(INCOMING_REWARDS)
     return (
         sa.update(samples)
-        .where(samples.c.id == incoming.sample_id)
+        .where(samples.c.id == incoming.id)
         .values(
             reward=incoming.reward,
             rewarded_at=now(),
@@ -216,7 +221,7 @@ def store_rewards(dialect: Dialect) -> sa.Update:
 @functools.cache
 def dequeue(dialect: Dialect) -> sa.Update:
     """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
-    incoming = dialect.relation(INCOMING_IDS).c
+    incoming = dialect.each(INCOMING_IDS)
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
 
 
@@ -226,36 +231,42 @@ def dequeue(dialect: Dialect) -> sa.Update:
 @functools.cache
 def enter_pool(dialect: Dialect) -> sa.Insert:
     """Put samples into the pool."""
-    incoming = dialect.relation(INCOMING_ENTRIES).c
+    incoming = dialect.each(INCOMING_ENTRIES)
     columns = (_BUFFER.label("buffer_id"), incoming.race_key, incoming.sample_id, incoming.weight, incoming.top)
-    source = select(*columns).order_by(incoming.race_key, incoming.sample_id)
-    return sa.insert(pool).from_select(["buffer_id", "race_key", "sample_id", "weight", "top"], source)
+    return sa.insert(pool).from_select(["buffer_id", "race_key", "sample_id", "weight", "top"], select(*columns))
 
 
 @functools.cache
 def move_keys(dialect: Dialect) -> Any:
-    """Give waiting samples new keys and weights; returns the ids of those that still stood at their old key."""
-    incoming = dialect.relation(INCOMING_KEYS).c
+    """Give waiting samples new keys and weights, where they still stand at their old key."""
+    incoming = dialect.each(INCOMING_KEYS)
     return (
         sa.update(pool)
         .where(pool.c.buffer_id == _BUFFER)
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
         .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
-        .returning(pool.c.sample_id)
     )
 
 
 @functools.cache
 def leave_pool(dialect: Dialect) -> sa.Delete:
     """Take samples out of the pool, found by the key at which they stand."""
-    incoming = dialect.relation(INCOMING_PLACES).c
-    standing = select(incoming.race_key, incoming.sample_id)
+    incoming = dialect.each(INCOMING_PLACES)
     return (
         sa.delete(pool)
         .where(pool.c.buffer_id == _BUFFER)
-        .where(sa.tuple_(pool.c.race_key, pool.c.sample_id).in_(standing))
+        .where(pool.c.race_key == incoming.race_key)
+        .where(pool.c.sample_id == incoming.sample_id)
     )
+
+
+@functools.cache
+def leave_up_to() -> sa.Delete:
+    """Take out of the pool whatever stands up to a key and an id: a batch, where nobody else can be drawing."""
+    place = sa.tuple_(pool.c.race_key, pool.c.sample_id)
+    last = sa.tuple_(bindparam("last_key", type_=sa.Double), bindparam("last_id", type_=BigId))
+    return sa.delete(pool).where(pool.c.buffer_id == _BUFFER).where(place <= last)
 
 
 @functools.cache
@@ -313,7 +324,7 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
 def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
     """Claim the head of the pool, then look up what the samples are."""
     limited = statement.where(pool.c.buffer_id == _BUFFER).limit(bindparam("limit", type_=sa.Integer))
-    head = dialect.skip_locked(limited, pool).subquery("head")
+    head = dialect.claim(limited, pool)
     return select(
         head.c.sample_id,
         head.c.race_key,
@@ -377,11 +388,11 @@ def next_key() -> sa.Select[Any]:
 @functools.cache
 def insert_draws(dialect: Dialect) -> sa.Insert:
     """Append the draws of a batch."""
-    incoming = dialect.relation(INCOMING_DRAWS).c
+    incoming = dialect.each(INCOMING_DRAWS)
     batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
     columns = (batch.label("batch_id"), incoming.position, incoming.sample_id, incoming.race_key, incoming.weight)
     names = ["batch_id", "position", "sample_id", "race_key", "weight"]
-    return sa.insert(draws).from_select(names, select(*columns).order_by(incoming.position))
+    return sa.insert(draws).from_select(names, select(*columns))
 
 
 @functools.cache

@@ -50,7 +50,6 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             "mode", sa.Text(), nullable=False, comment="consume: a drawn sample leaves the pool; replay: it stays"
         ),
         sa.Column("seed", sa.Text(), nullable=False, comment="Seed of the race, an integer of any size"),
-        sa.Column("iteration", sa.Integer(), nullable=False, comment="Batches settled so far"),
         sa.Column("base_score", sa.Double(), comment="Lowest score of the pool, from which the shift weighting counts"),
         sa.Column(
             "top_weight",
@@ -71,7 +70,6 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             "settings", json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"
         ),
         sa.Column("created_at", timestamp, nullable=False, comment="When it was created (UTC)"),
-        sa.Column("updated_at", timestamp, nullable=False, comment="When its last batch was settled (UTC)"),
         sa.CheckConstraint("mode IN ('consume', 'replay')", name="ck_buffers_mode"),
         sa.UniqueConstraint("name", name="uq_buffers_name"),
         schema=schema,
@@ -192,6 +190,9 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("clock", sa.Double(), nullable=False, comment="Largest race key it has drawn"),
         sa.Column(
             "batches", sa.Integer(), nullable=False, comment="Batches drawn by this worker, those released taken off"
+        ),
+        sa.Column(
+            "iterations", sa.Integer(), nullable=False, comment="Batches settled as iterations of a loop by this worker"
         ),
         sa.Column("added", big_id, nullable=False, comment="Samples stored for the first time by this worker"),
         sa.Column(
@@ -354,7 +355,7 @@ def _views(prefix: str) -> None:
             b.name AS buffer,
             b.kind,
             b.mode,
-            b.iteration,
+            sum(w.iterations) AS iteration,
             sum(w.added + w.requeued - w.removed
                 - CASE b.mode WHEN 'consume' THEN w.drawn - w.released ELSE 0 END) AS waiting,
             sum(w.unscored) AS unscored,
@@ -367,10 +368,10 @@ def _views(prefix: str) -> None:
              WHERE s.buffer_id = b.id AND s.reward IS NOT NULL) AS best_reward,
             b.score_version,
             b.created_at,
-            b.updated_at
+            max(w.heartbeat_at) AS seen_at
         FROM {prefix}buffers AS b
         LEFT JOIN {prefix}workers AS w ON w.buffer_id = b.id
-        GROUP BY b.id, b.name, b.kind, b.mode, b.iteration, b.score_version, b.created_at, b.updated_at
+        GROUP BY b.id, b.name, b.kind, b.mode, b.score_version, b.created_at
     """)
     op.execute(f"""
         CREATE VIEW {prefix}sample_overview AS

@@ -1,0 +1,1 @@
+"""What sqlbuffer costs, measured beside what one would use instead: `python -m benchmarks --help`."""

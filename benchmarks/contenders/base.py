@@ -1,0 +1,137 @@
+"""What every contender can be asked."""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+from typing import TYPE_CHECKING, ClassVar
+
+import psutil
+
+from benchmarks.data import Items, scores
+
+if TYPE_CHECKING:
+    from benchmarks.workshop import Workshop
+
+CHECKPOINT = bytes(1024)
+"""What an iteration stores to resume from."""
+
+
+class Contender(abc.ABC):
+    """One way to keep a training buffer. What it cannot do is not among its `abilities`.
+
+    Attributes:
+        name: Its name in tables.
+        family: "sqlite", "postgresql" or "memory".
+        libraries: Modules that must be there.
+        abilities: Names of the cases that it can run.
+        remark: What it is, and what its figures stand for.
+        largest: The largest buffer that it is asked to hold.
+        bytes_each: Memory that a sample takes in the process, so that what would not fit is not tried.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    abilities: ClassVar[frozenset[str]]
+    remark: ClassVar[str]
+    largest: ClassVar[int] = 10_000_000
+    bytes_each: ClassVar[int] = 0
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why it cannot run here, None where it can."""
+        absent = [library for library in cls.libraries if importlib.util.find_spec(library) is None]
+        return f"{', '.join(absent)} not installed" if absent else None
+
+    @classmethod
+    def refusal(cls, n: int) -> str | None:
+        """Return why it is not asked to hold n samples, None where it is."""
+        if n > cls.largest:
+            return f"not beyond {cls.largest:,} samples"
+        if n * cls.bytes_each > 0.7 * psutil.virtual_memory().available:
+            return f"{n:,} samples would take {n * cls.bytes_each / 2**30:.0f} GiB of memory"
+        return None
+
+    @abc.abstractmethod
+    def start(self, workshop: Workshop, n: int) -> None:
+        """Begin an empty buffer for up to n samples."""
+
+    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
+        """Begin a buffer that holds the samples 0 to n, scored."""
+        self.start(workshop, n)
+        self.add(workshop.items(n))
+        self.score()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of connections, memory and servers."""
+
+    def discard(self, workshop: Workshop) -> None:
+        """Close the buffer and delete what it keeps on disk."""
+        self.close()
+
+    def add(self, items: Items) -> None:
+        """Put samples into the buffer, each distinct one once."""
+        raise NotImplementedError
+
+    def score(self) -> None:
+        """Score what has no score yet."""
+        raise NotImplementedError
+
+    def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
+        """Draw k samples by weight, and return them as strings."""
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        """Put the samples of the last draw into the buffer again, so that it never runs dry. Never timed."""
+        raise NotImplementedError
+
+    def iterate(self, items: Items, k: int) -> None:
+        """Do the buffer's work of a whole iteration: add new samples, score them, draw k, store their rewards."""
+        raise NotImplementedError
+
+    def refresh(self, version: int) -> None:
+        """Score everything anew, with the scores of a version."""
+        raise NotImplementedError
+
+    def count(self) -> int:
+        """Return the number of samples that wait."""
+        raise NotImplementedError
+
+    def stats(self) -> object:
+        """Return the buffer in numbers."""
+        raise NotImplementedError
+
+
+class DatabaseContender(Contender):
+    """A contender that keeps its samples in a database."""
+
+    url: str
+
+    @abc.abstractmethod
+    def open(self, url: str) -> None:
+        """Connect to a buffer that is there."""
+
+    def discard(self, workshop: Workshop) -> None:
+        """Close the buffer and drop its database."""
+        super().discard(workshop)
+        workshop.databases[self.family].drop(self.url)
+
+
+class SchemaContender(DatabaseContender):
+    """A contender that works on the library's own tables."""
+
+    def start(self, workshop: Workshop, n: int) -> None:
+        """Begin an empty buffer in a database of its own."""
+        self.open(workshop.databases[self.family].empty())
+
+    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
+        """Open a copy of the database that was built for n samples."""
+        self.open(workshop.copy(self.family, n, mode))
+
+
+def rewards_of(samples: list[str]) -> list[float]:
+    """Return what an experiment would measure."""
+    rewards: list[float] = scores(samples, version=1).tolist()
+    return rewards

@@ -1,0 +1,188 @@
+"""The benchmark runs, and its contenders do what they claim."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from benchmarks import plots, targets
+from benchmarks.cases import CASES
+from benchmarks.contenders import BY_NAME, Contender
+from benchmarks.contenders.list_buffer import ListBuffer
+from benchmarks.contenders.raw_sqlite import PRAGMAS
+from benchmarks.data import LENGTH, Items, scores
+from benchmarks.databases import BUFFER, Databases, PostgresServer, SqliteFiles
+from benchmarks.measure import Task, alternate
+from benchmarks.report import Results, significant
+from benchmarks.stage import Record
+from benchmarks.workshop import Workshop
+from sqlbuffer import dialect, open_store
+
+ROOT = pathlib.Path(__file__).parent.parent
+SIZE = 200
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def workshop(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Workshop]:
+    """Databases of one kind."""
+    databases: Databases = SqliteFiles(tmp_path)
+    if request.param == "postgresql":
+        databases = PostgresServer(request.getfixturevalue("server_url"))
+    workshop = Workshop({request.param: databases})
+    yield workshop
+    databases.close()
+
+
+def floor_of(workshop: Workshop) -> Contender:
+    (family,) = workshop.databases
+    return BY_NAME[f"raw-{family}"]()
+
+
+def problems_of(contender: Contender, mode: str = "consume") -> list[str]:
+    contender.close()
+    with open_store(contender.url, name=BUFFER, mode=mode) as store:  # type: ignore[attr-defined]
+        return store.check()
+
+
+def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) -> None:
+    who = ["sqlbuffer-sqlite", "raw-sqlite", "list"]
+    words = ["--sizes", str(SIZE), "--repeats", "2", "--contenders", ",".join(who), "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())
+    measured = {(record["case"], record["contender"]) for record in found["records"]}
+    assert measured == {(case, name) for case in CASES for name in who if case in BY_NAME[name].abilities}
+    assert all(record["values"] and min(record["values"]) > 0 for record in found["records"])
+    tables = (tmp_path / "tables.md").read_text()
+    assert all(f"## {case.title}\n" in tables for case in CASES.values())
+    assert "## Targets" in tables
+    assert "| raw-sqlite |" in tables
+    for case in CASES:
+        assert (tmp_path / f"{case}.png").exists() == (case != "import")
+
+
+def test_raw_floor_takes_exactly_what_it_draws(workshop: Workshop) -> None:
+    raw = floor_of(workshop)
+    raw.furnish(workshop, SIZE)
+    drawn = raw.draw(50) + raw.draw(50, 0.1)
+    raw.iterate(Items.make(SIZE, 30), 30)
+    assert len(set(drawn)) == 100
+    assert raw.count() == SIZE - 100
+    raw.close()
+    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
+        assert store.check() == []
+        assert not set(drawn) & set(store.waiting().samples)
+        assert len(store) == SIZE - 100
+        assert store.stats().measured == 30
+        assert store.checkpoint("state") is not None
+    raw.discard(workshop)
+
+
+def test_raw_floor_draws_what_the_library_draws(workshop: Workshop) -> None:
+    (family,) = workshop.databases
+    drawn = {}
+    for contender in (floor_of(workshop), BY_NAME[f"sqlbuffer-{family}"]()):
+        contender.furnish(workshop, SIZE)
+        drawn[contender.name] = [contender.draw(40), contender.draw(40)]
+        contender.discard(workshop)
+    theirs, ours = drawn.values()
+    assert theirs == ours
+
+
+def test_raw_floor_adds_scores_and_refreshes_as_the_library_does(workshop: Workshop) -> None:
+    raw = floor_of(workshop)
+    raw.start(workshop, SIZE)
+    raw.add(Items.make(0, SIZE // 2))
+    raw.score()
+    raw.add(Items.make(0, SIZE).shuffled())
+    raw.score()  # finds a lower lowest score
+    raw.draw(20, 0.1)
+    raw.give_back()
+    raw.refresh(1)
+    assert raw.count() == SIZE
+    assert problems_of(raw) == []
+    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
+        waiting = store.waiting()
+        np.testing.assert_array_equal(waiting.scores, scores(waiting.samples, version=1))
+    raw.open(raw.url)  # type: ignore[attr-defined]
+    raw.discard(workshop)
+
+
+def test_raw_floor_puts_replayed_samples_back(workshop: Workshop) -> None:
+    raw = floor_of(workshop)
+    raw.furnish(workshop, SIZE, mode="replay")
+    assert len(set(raw.draw(50))) == 50
+    assert raw.count() == SIZE
+    assert problems_of(raw, mode="replay") == []
+    raw.open(raw.url)  # type: ignore[attr-defined]
+    raw.discard(workshop)
+
+
+def test_raw_floor_has_the_pragmas_of_the_library() -> None:
+    assert set(dialect._PRAGMAS) == set(PRAGMAS) - {"journal_mode = WAL", "synchronous = NORMAL"}
+
+
+@pytest.mark.parametrize("pct_argmax", [0.0, 0.1])
+def test_the_list_buffer_never_returns_repeats(pct_argmax: float) -> None:
+    buffer = ListBuffer()
+    buffer.start()
+    items = Items.make(0, SIZE)
+    buffer.add(items)
+    buffer.add(items.part(0, 50))
+    buffer.score()
+    assert buffer.count() == SIZE
+    heaviest = items.texts[int(scores(items.texts).argmax())]
+    first = buffer.draw(100, pct_argmax)
+    drawn = first + buffer.draw(100, pct_argmax)
+    assert sorted(drawn) == sorted(items.texts)
+    assert not pct_argmax or heaviest in first[: round(100 * pct_argmax)]
+    assert buffer.count() == 0
+
+
+def test_samples_are_distinct_and_scores_do_not_depend_on_the_company() -> None:
+    items = Items.make(0, 10_000)
+    assert len(set(items.texts)) == len(set(items.hashes)) == 10_000
+    assert {len(text) for text in items.texts} == {LENGTH}
+    assert Items.make(5_000, 10).texts == items.texts[5_000:5_010]
+    np.testing.assert_allclose(scores(items.texts[7:9]), scores(items.texts)[7:9], atol=1e-9)
+    assert 0.0 <= scores(items.texts).min() < 0.01 < 0.99 < scores(items.texts).max() < 1.0
+
+
+def test_contenders_take_turns() -> None:
+    calls: list[str] = []
+    tasks = [Task(name, lambda name=name: calls.append(name)) for name in "abc"]  # type: ignore[misc]
+    found = alternate(tasks, repeats=3, warm_ups=1)
+    assert [sorted(calls[i : i + 3]) for i in range(0, 12, 3)] == [["a", "b", "c"]] * 4
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> None:
+    about = {"date": "", "machine": {}, "versions": {}, "databases": {}, "options": {}}
+    records = [
+        Record("draw", "sqlbuffer-postgresql", 1000, [0.03, 0.01, 0.02]),
+        Record("draw", "raw-postgresql", 1000, [0.01]),
+        Record("len", "sqlbuffer-sqlite", 1000, [0.0001]),
+    ]
+    Results(about, {"mrl": "not installed"}, {1000: {"list": "too large"}}, records).save(tmp_path / "results.json")
+    results = Results.load(tmp_path / "results.json")
+    assert results.median("draw", "sqlbuffer-postgresql", 1000) == 0.02
+    assert results.left_out == {1000: {"list": "too large"}}
+    judged = {verdict.target.title: verdict.cells[-2:] for verdict in targets.verdicts(results)}
+    assert judged == {
+        "draw, PostgreSQL: the time of raw SQL": ["2.00 x", "missed"],
+        "len, sqlbuffer-sqlite": ["0.100 ms", "met"],
+    }
+    assert [file.name for file in plots.plot(results, tmp_path)] == ["draw.png", "len.png"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.01234, "0.0123"), (1.5, "1.50"), (99.95, "100"), (123456.0, "123,000")]
+)
+def test_figures_have_three_digits(value: float, text: str) -> None:
+    assert significant(value) == text
