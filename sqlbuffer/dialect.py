@@ -481,7 +481,9 @@ def _row_by_row(
 ) -> tuple[str, list[tuple[Any, ...]]]:
     """Return the SQL of a statement for each row, and its parameters row by row."""
     compiled = _compiled(statement, dialect)
-    values = {name: itertools.repeat(value) for name, value in {**compiled.params, **constants}.items()}
+    values: dict[str, Iterable[Any]] = {
+        name: itertools.repeat(value) for name, value in {**compiled.params, **constants}.items()
+    }
     values |= {rows.parameter(name): column for name, column in columns.items()}
     return str(compiled), list(zip(*(values[name] for name in compiled.positiontup), strict=False))
 

@@ -23,6 +23,7 @@ TEN = [f"s{i}" for i in range(10)]
 def proxy(postgresql_url: str) -> Iterator[Proxy]:
     with proxy_before(postgresql_url) as proxy:
         yield proxy
+    retries.until_true(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
 
 
 @pytest.fixture
