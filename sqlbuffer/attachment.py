@@ -138,7 +138,7 @@ def attach(database: Database, name: str, settings: Settings, **options: Any) ->
     return Attachment(database, row.id, name, stored, **options)
 
 
-def attach_existing(database: Database, name: str) -> Attachment:
+def attach_existing(database: Database, name: str, **options: Any) -> Attachment:
     """Open a buffer with the settings it is stored with.
 
     Raises:
@@ -149,7 +149,7 @@ def attach_existing(database: Database, name: str) -> Attachment:
         names = database.read(lambda connection: connection.scalars(sa.select(buffers.c.name)).all())
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
     settings = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
-    return Attachment(database, row.id, name, settings)
+    return Attachment(database, row.id, name, settings, **options)
 
 
 def _find(connection: sa.Connection, *, name: str) -> Any:

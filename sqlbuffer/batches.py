@@ -227,13 +227,14 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int) ->
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
     attachment.count(connection, batches=-int(len(rows) == closed.size), released=len(rows))
     if attachment.consumes:
-        _put_back(connection, attachment, state, rows)
+        put_back(connection, attachment, state, rows)
     else:
         _stand_again(connection, attachment, state, rows)
     return True
 
 
-def _put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+    """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one."""
     scores = pool.as_floats([row.score for row in rows])
     lowest = np.fmin.reduce(scores, initial=math.inf)
     if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:

@@ -217,6 +217,14 @@ class Dialect(abc.ABC):
         """Make sure that nobody else creates or upgrades the schema until the transaction ends."""
 
     @abc.abstractmethod
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """Make sure that nobody else writes into tables until the transaction ends."""
+
+    @abc.abstractmethod
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        """Return the SQL that lets one role read a database's buffers, and another one work on them."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return what the database itself finds wrong with its storage."""
 
@@ -406,6 +414,12 @@ class SQLite(Dialect):
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE has done so."""
+
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
 
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
@@ -608,6 +622,22 @@ class PostgreSQL(Dialect):
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
 
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        names = ", ".join(f"{SCHEMA}.{table.name}" for table in tables)
+        connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        everybody = f"{_quoted(reader)}, {_quoted(worker)}"
+        tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
+        return [
+            *([f"GRANT CONNECT ON DATABASE {_quoted(url.database)} TO {everybody}"] if url.database else []),
+            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {everybody}",
+            f"GRANT SELECT ON {tables} TO {everybody}",
+            f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {_quoted(worker)}",
+            f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {_quoted(worker)}",
+            f"GRANT USAGE ON {sequences} TO {_quoted(worker)}",
+        ]
+
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
@@ -668,6 +698,11 @@ class PostgreSQL(Dialect):
         calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)
         disguised = re.findall(r'u&"', sql, re.IGNORECASE)  # a name in Unicode escapes
         return sorted({f"{call[1]}()" for call in calls} | set(disguised))
+
+
+def _quoted(name: str) -> str:
+    """Return an identifier as SQL has it, whatever is in it."""
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 _ADVISORY_CLASS = 0x5B0F

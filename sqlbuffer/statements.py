@@ -225,6 +225,13 @@ def dequeue(dialect: Dialect) -> sa.Update:
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
 
 
+@functools.cache
+def enqueue(dialect: Dialect) -> sa.Update:
+    """Mark samples as waiting or claimed."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
+
+
 # -- the pool ---------------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +433,20 @@ def draws_of_batch() -> sa.Select[Any]:
         .where(~draws.c.reported)
         .order_by(draws.c.position)
     )
+
+
+@functools.cache
+def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
+    """Samples that stand nowhere in the race, in the columns of `draws_of_batch`."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(
+        samples.c.id.label("sample_id"),
+        NEVER.label("race_key"),
+        samples.c.score,
+        samples.c.scored_at.is_not(None).label("scored"),
+        samples.c.hash,
+        samples.c.requeues,
+    ).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
 
 
 @functools.cache

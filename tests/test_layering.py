@@ -31,6 +31,7 @@ FLOORS = [
     {"attending", "claims", "scoring"},
     {"reading"},
     {"audit"},
+    {"repair"},
     {"store"},
     {"predictor", "jobs"},
     {"training", "inspect"},
