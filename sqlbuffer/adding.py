@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import pool, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.hashing import digests
@@ -27,7 +27,7 @@ CHUNK = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Incoming:
-    """Samples on their way into the database: hashed, without repeats."""
+    """Samples on their way into the database: without repeats, in the order of their hashes."""
 
     hashes: list[bytes]
     samples: list[Any]
@@ -58,23 +58,20 @@ def incoming(
     metas: Sequence[str | None] | None = None,
 ) -> Incoming:
     """Hash samples; of those that are equal the first stays, and those without a key are refused."""
-    n = len(samples)
-    names = _names(sources, n)
-    metas = [None] * n if metas is None else list(metas)
-    keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
-    valid = [i for i in range(n) if attachment.key is None or keys[i] is not None]
-    first: dict[bytes, int] = {}
-    for digest, i in zip(digests([keys[i] for i in valid]), valid, strict=True):
-        first.setdefault(digest, i)
-    positions = list(first.values())
+    names = _names(sources, len(samples))
+    hashes = hashes_of(attachment, samples)
+    first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
+    refused = hashes.count(None)
+    ordered = sorted(digest for digest in first if digest is not None)
+    positions = [first[digest] for digest in ordered]
     return Incoming(
-        hashes=list(first),
+        hashes=ordered,
         samples=[samples[i] for i in positions],
         sources=[names[i] for i in positions],
-        metas=[metas[i] for i in positions],
+        metas=[None] * len(positions) if metas is None else [metas[i] for i in positions],
         positions=positions,
-        refused=n - len(valid),
-        duplicates=len(valid) - len(first),
+        refused=refused,
+        duplicates=len(samples) - refused - len(positions),
     )
 
 
@@ -90,10 +87,11 @@ def as_list(samples: Sequence[Any]) -> list[Any]:
 
 def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
     """Return the hash of each sample, None where it has no key."""
-    keys = list(samples) if attachment.key is None else [attachment.key(sample) for sample in samples]
-    has_key = [attachment.key is None or key is not None for key in keys]
-    found = iter(digests([key for key, has in zip(keys, has_key, strict=True) if has]))
-    return [next(found) if has else None for has in has_key]
+    if attachment.key is None:
+        return list(digests(samples))
+    keys = [attachment.key(sample) for sample in samples]
+    found = iter(digests(key for key in keys if key is not None))
+    return [None if key is None else next(found) for key in keys]
 
 
 def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
@@ -109,30 +107,85 @@ def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[
 
 def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming) -> AddResult:
     """Store samples that are new and requeue those that had left the pool; both wait from now on."""
-    dialect = attachment.database.dialect
     state = attachment.race(connection)
-    columns = chunk.columns(attachment)
-    statement = statements.add_samples(dialect)
-    rows = (
-        attachment.run_with(connection, statement, statements.INCOMING_SAMPLES, columns).all()
-        if columns["hash"]
-        else []
-    )
     needs_score = attachment.settings.weighting.needs_score
-    weights = np.full(len(rows), math.nan if needs_score else 1.0)
-    keys = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
-    pool.enter(connection, attachment, state, [row.id for row in rows], keys, weights)
-    requeued = sum(row.requeues > 0 for row in rows)
-    attachment.count(
-        connection,
-        added=len(rows) - requeued,
-        requeued=requeued,
-        refused=chunk.refused,
-        unscored=len(rows) if needs_score else 0,
-    )
+    enter = _enter_unscored if needs_score else _enter_race
+    added, requeued = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0)
+    unscored = added + requeued if needs_score else 0
+    attachment.count(connection, added=added, requeued=requeued, refused=chunk.refused, unscored=unscored)
     evict(connection, attachment)
-    duplicates = chunk.duplicates + len(chunk.hashes) - len(rows)
-    return AddResult(len(rows) - requeued, requeued, duplicates, chunk.refused)
+    duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
+    return AddResult(added, requeued, duplicates, chunk.refused)
+
+
+def _enter_unscored(
+    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
+) -> tuple[int, int]:
+    """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
+    dialect = attachment.database.dialect
+    if dialect.adds_in_bulk:
+        statement, columns = statements.add_unscored(dialect), chunk.columns(attachment)
+        shape = statements.INCOMING_SAMPLES
+        found = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).one()
+        return found.stored - found.requeued, found.requeued
+    newest = _newest(connection)
+    added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+    attachment.run(connection, statements.enter_unscored(), after=newest)
+    known = added < len(chunk.hashes)
+    again = _requeue(connection, attachment, chunk, _after(connection, attachment, newest)) if known else []
+    never = np.full(len(again), math.inf)
+    pool.enter(connection, attachment, state, [row[0] for row in again], never, np.full(len(again), math.nan))
+    return added, len(again)
+
+
+def _enter_race(
+    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
+) -> tuple[int, int]:
+    """Let samples join the race at once; return how many are new, and how many wait again."""
+    dialect = attachment.database.dialect
+    if dialect.adds_in_bulk:
+        statement, columns = statements.add_samples(dialect), chunk.columns(attachment)
+        shape = statements.INCOMING_SAMPLES
+        rows = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).all()
+    else:
+        newest = _newest(connection)
+        _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+        rows = _after(connection, attachment, newest)
+        rows += _requeue(connection, attachment, chunk, rows)
+    ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
+    weights = np.ones(len(rows))
+    pool.enter(
+        connection, attachment, state, ids, pool.join_race(attachment, state, hashes, requeues, weights), weights
+    )
+    return requeues.count(0), len(requeues) - requeues.count(0)
+
+
+def _newest(connection: sa.Connection) -> int:
+    return int(connection.execute(statements.newest_sample()).scalar_one())
+
+
+def _after(connection: sa.Connection, attachment: Attachment, newest: int) -> list[Any]:
+    return list(attachment.run(connection, statements.samples_after(), after=newest).all())
+
+
+def _insert(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int, queued: bool) -> int:
+    """Store the samples that are new, and return how many."""
+    statement, columns = statements.insert_samples(attachment.database.dialect), chunk.columns(attachment)
+    shape = statements.INCOMING_SAMPLES
+    return attachment.run_each(connection, statement, shape, columns, iteration=iteration, queued=queued)
+
+
+def _requeue(connection: sa.Connection, attachment: Attachment, chunk: Incoming, new: Sequence[Any]) -> list[Any]:
+    """Let samples wait again that are not new and had left the pool; return their `id, hash, requeues`."""
+    dialect, shape = attachment.database.dialect, statements.INCOMING_HASHES
+    are_new = {digest for _, digest, _ in new}
+    known = [digest for digest in chunk.hashes if digest not in are_new]
+    left = attachment.changed_by_each(connection, statements.requeue_samples(dialect), shape, {"hash": known})
+    gone = {"hash": [digest for digest, had_left in zip(known, left, strict=True) if had_left]}
+    if not gone["hash"]:
+        return []
+    found = attachment.run_with(connection, statements.samples_by_hash(dialect), shape, gone)
+    return [row[:3] for row in found]
 
 
 def evict(connection: sa.Connection, attachment: Attachment) -> None:
@@ -173,10 +226,8 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     chunk, dialect = recorded.chunk, attachment.database.dialect
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
-    columns = chunk.columns(attachment)
-    inserted = attachment.run_with(
-        connection, statements.record_samples(dialect), statements.INCOMING_SAMPLES, columns
-    ).all()
+    iteration = attachment.run(connection, statements.totals()).one().iterations
+    inserted = _insert(connection, attachment, chunk, iteration=iteration, queued=False)
     found = attachment.run_with(
         connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": chunk.hashes}
     )
@@ -184,8 +235,8 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     rewards = sorted((row.id, reward_of[row.hash]) for row in found)
     ids = np.array([i for i, _ in rewards], dtype=np.int64)
     deltas = store_rewards(connection, attachment, ids, np.array([reward for _, reward in rewards]))
-    attachment.count(connection, recorded=len(inserted), refused=chunk.refused, **deltas)
-    return AddResult(added=len(inserted), duplicates=chunk.duplicates + len(ids) - len(inserted), refused=chunk.refused)
+    attachment.count(connection, recorded=inserted, refused=chunk.refused, **deltas)
+    return AddResult(added=inserted, duplicates=chunk.duplicates + len(ids) - inserted, refused=chunk.refused)
 
 
 def store_rewards(

@@ -75,11 +75,14 @@ def encode_all(values: Iterable[object], *, allow_pickle: bool = False) -> Encod
         UnsupportedType: A sample is, or holds, something that is neither supported nor registered.
         InvalidArgument: A sample nests too deep, or contains itself.
     """
+    texts = list(values)
+    if set(map(type, texts)) == {str} and _is_storable_text("".join(texts)):  # type: ignore[arg-type]
+        return Encoded(texts, [None] * len(texts), ["text"] * len(texts))  # type: ignore[arg-type]
     rows: list[tuple[str, bytes | None, str]] = [
         (value, None, "text")
         if type(value) is str and _is_storable_text(value)
         else _encode(value, allow_pickle=allow_pickle)
-        for value in values
+        for value in texts
     ]
     return Encoded([text for text, _, _ in rows], [payload for _, payload, _ in rows], [codec for _, _, codec in rows])
 

@@ -136,6 +136,7 @@ class Dialect(abc.ABC):
 
     schema: ClassVar[str | None]
     claim_deletes: ClassVar[bool]
+    adds_in_bulk: ClassVar[bool]
 
     @abc.abstractmethod
     def exists(self, url: sa.URL) -> bool:
@@ -168,6 +169,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def each(self, rows: Rows) -> Any:
         """Return what stands for the columns of a row, by name, in a statement that is for each row."""
+
+    @abc.abstractmethod
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        """Return an INSERT for each row, which knows `on_conflict_do_nothing`."""
 
     @abc.abstractmethod
     def execute_each(
@@ -288,6 +293,7 @@ class SQLite(Dialect):
 
     schema = None
     claim_deletes = False
+    adds_in_bulk = False
 
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
@@ -375,6 +381,9 @@ class SQLite(Dialect):
 
     def each(self, rows: Rows) -> Any:
         return _parameters(rows)
+
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        return sqlite.insert(table).values(values)
 
     def execute_each(
         self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
@@ -517,6 +526,7 @@ class PostgreSQL(Dialect):
 
     schema = SCHEMA
     claim_deletes = True
+    adds_in_bulk = True
 
     def exists(self, url: sa.URL) -> bool:
         return True
@@ -584,10 +594,15 @@ class PostgreSQL(Dialect):
     def each(self, rows: Rows) -> Any:
         return self.relation(rows).c
 
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        columns = (value.label(name) for name, value in values.items())
+        return postgresql.insert(table).from_select(list(values), sa.select(*columns), include_defaults=False)
+
     def execute_each(
         self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
     ) -> int:
-        return connection.execute(statement, {**self.load(connection, rows, columns), **constants}).rowcount
+        parameters = {**self.load(connection, rows, columns), **constants}
+        return connection.execute(statement, parameters, execution_options={"preserve_rowcount": True}).rowcount
 
     def changed_by_each(
         self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]

@@ -18,6 +18,7 @@ The bytes are a scheme version and deterministic CBOR (RFC 8949, section 4.2) of
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime as dt
 import functools
 import struct
@@ -123,7 +124,14 @@ def digests(values: Iterable[object]) -> list[bytes]:
         UnsupportedType: As `canonical_bytes`.
         InvalidArgument: As `canonical_bytes`.
     """
-    return [_digest_of_str(value) if type(value) is str else digest(value) for value in values]
+    values = list(values)
+    if set(map(type, values)) == {str}:
+        with contextlib.suppress(UnicodeEncodeError, IndexError):  # a lone surrogate, or too long for the table
+            return [
+                blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
+                for utf8 in map(str.encode, values)  # type: ignore[arg-type]
+            ]
+    return list(map(digest, values))
 
 
 class Elements(NamedTuple):
@@ -171,14 +179,6 @@ def _flatten_tensor(tensor: Any) -> Elements:
     plain = dense.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     data = (plain.view(torch.int16) if name == "bfloat16" else plain).numpy()
     return Elements(name, tuple(tensor.shape), data.astype(ELEMENT_DTYPES[name], copy=False))
-
-
-def _digest_of_str(value: str) -> bytes:
-    try:
-        utf8 = value.encode()
-        return blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
-    except (UnicodeEncodeError, IndexError):  # a lone surrogate, or too long for the table
-        return digest(value)
 
 
 def _encode(value: Any, depth: int) -> bytes:

@@ -11,23 +11,25 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from rich.progress import Progress
 
 from sqlbuffer import pool, race, statements
-from sqlbuffer.attachment import Attachment
-from sqlbuffer.batches import content
+from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.race import Floats
+from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 
 ScoreFunction = Callable[[list[Any]], Any]
 
 SWAP_CHUNK = 20_000
 """Rows whose weights are swapped in one transaction."""
+
+_IDS_AT_ONCE = 100_000
 
 
 def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool = True) -> int:
@@ -39,11 +41,12 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
         while rows := attachment.database.read(
             functools.partial(_page, attachment=attachment, statement=statements.unscored(), after=after, limit=chunk)
         ):
-            scores = as_scores(score_fn(content(rows, attachment)), len(rows))
-            join = functools.partial(_join, attachment=attachment, rows=rows, scores=scores)
+            found = _Unscored(*zip(*rows, strict=True))
+            scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
+            join = functools.partial(_join, attachment=attachment, found=found, scores=scores)
             if not attachment.database.write(join):
                 attachment.database.write(functools.partial(join, exclusive=True))
-            after = rows[-1].sample_id
+            after = found.sample_id[-1]
             total += len(rows)
             advance(len(rows))
     return total
@@ -60,16 +63,19 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
         silent: Show no progress bar.
     """
     version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
+    ids = attachment.database.read(functools.partial(_waiting_ids, attachment=attachment))
     total, lowest = 0, math.inf
     with _progress("refreshing scores", silent=silent) as advance:
-        for rows in _pages(attachment, chunk):
-            scores = pool.as_floats([row.score for row in rows])
-            stale = [i for i, row in enumerate(rows) if row.score_version is None or row.score_version < version]
+        for start in range(0, len(ids), chunk):
+            part = functools.partial(_scored, attachment=attachment, ids=ids[start : start + chunk])
+            found = attachment.database.read(part)
+            scores = pool.as_floats(found.score)
+            stale = [i for i, made in enumerate(found.score_version) if made is None or made < version]
             if stale:
-                olds = [rows[i] for i in stale]
-                scores[stale] = as_scores(score_fn(content(olds, attachment)), len(stale))
-                keep = functools.partial(_keep, attachment=attachment, rows=olds, scores=scores[stale], version=version)
-                attachment.database.write(keep)
+                old = _Scored._make([column[i] for i in stale] for column in found)
+                scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
+                keep = functools.partial(_keep, attachment=attachment, scores=scores[stale], version=version)
+                attachment.database.write(functools.partial(keep, ids=old.sample_id))
             total += len(stale)
             lowest = np.fmin(lowest, np.fmin.reduce(scores))
             advance(len(stale))
@@ -118,6 +124,44 @@ def _page(connection: sa.Connection, *, attachment: Attachment, statement: Any, 
     return rows
 
 
+class _Unscored(NamedTuple):
+    """Columns of `statements.unscored`."""
+
+    sample_id: Sequence[int]
+    hash: Sequence[bytes]
+    requeues: Sequence[int]
+    text: Sequence[str]
+    payload: Sequence[bytes | None]
+    codec: Sequence[str]
+
+
+class _Scored(NamedTuple):
+    """Columns of `statements.scored`."""
+
+    sample_id: Sequence[int] = ()
+    score: Sequence[float | None] = ()
+    score_version: Sequence[int | None] = ()
+    text: Sequence[str] = ()
+    payload: Sequence[bytes | None] = ()
+    codec: Sequence[str] = ()
+
+
+def _decoded(attachment: Attachment, found: _Unscored | _Scored) -> list[Any]:
+    return decode_all(found.text, found.payload, found.codec, allow_pickle=attachment.allow_pickle)
+
+
+def _waiting_ids(connection: sa.Connection, *, attachment: Attachment) -> Ints:
+    """Return the ids of all that waits, sorted: samples are read and written in the order in which they are stored."""
+    parts = attachment.run(connection, statements.waiting_ids()).scalars().partitions(_IDS_AT_ONCE)
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *(np.array(part, np.int64) for part in parts)]))
+
+
+def _scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> _Scored:
+    statement = statements.scored(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    return _Scored(*zip(*rows, strict=True))
+
+
 def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
     """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
@@ -129,7 +173,7 @@ def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
 
 
 def _join(
-    connection: sa.Connection, *, attachment: Attachment, rows: Sequence[Any], scores: Floats, exclusive: bool = False
+    connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool = False
 ) -> bool:
     """Let scored samples join the race; return False where that moves every key, which needs the race exclusively."""
     state = attachment.race(connection, exclusive=exclusive)
@@ -146,12 +190,12 @@ def _join(
     if base is not None and base != state.base:
         pool.set_base(connection, attachment, state, base)
         state = attachment.race(connection, exclusive=True)
-    keys = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
-    never = np.full(len(rows), math.inf)
-    moved = pool.move(connection, attachment, state, [row.sample_id for row in rows], never, keys, weights)
-    waiting = [row for row, has_moved in zip(rows, moved, strict=True) if has_moved]
-    _keep(connection, attachment=attachment, rows=waiting, scores=scores[moved], version=state.version)
-    attachment.count(connection, unscored=-len(waiting), unscorable=int((weights[moved] == 0).sum()))
+    keys = pool.join_race(attachment, state, found.hash, found.requeues, weights)
+    never = np.full(len(scores), math.inf)
+    moved = pool.move(connection, attachment, state, found.sample_id, never, keys, weights)
+    ids = np.array(found.sample_id)[moved].tolist()
+    _keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=state.version)
+    attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
     return True
 
 
@@ -167,12 +211,11 @@ def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> 
 
 
 def _keep(
-    connection: sa.Connection, *, attachment: Attachment, rows: Sequence[Any], scores: Floats, version: int
+    connection: sa.Connection, *, attachment: Attachment, ids: Sequence[int], scores: Floats, version: int
 ) -> None:
-    """Write scores into the samples, in the order of their ids."""
-    if rows:
-        pairs = sorted(zip((row.sample_id for row in rows), pool.as_weights(scores), strict=True))
-        columns = {"sample_id": [i for i, _ in pairs], "score": [score for _, score in pairs]}
+    """Write scores into the samples, whose ids are sorted."""
+    if ids:
+        columns = {"sample_id": ids, "score": pool.as_weights(scores)}
         statement = statements.store_scores(attachment.database.dialect)
         attachment.run_each(connection, statement, statements.INCOMING_SCORES, columns, version=version)
 
@@ -195,27 +238,40 @@ def _swap_all(attachment: Attachment) -> bool:
 
 def _swap(connection: sa.Connection, *, attachment: Attachment, rows: Sequence[Any]) -> bool:
     state = attachment.race(connection)
-    scores = pool.as_floats([row.score for row in rows])
-    old = pool.as_floats([row.weight for row in rows])
-    new = attachment.weights(scores, state.base)
-    changed = np.flatnonzero((new != old) & [row.score_version is not None for row in rows]).tolist()
+    ids, race_keys, weights, scores, versions = zip(*rows, strict=True)
+    old = pool.as_floats(weights)
+    new = attachment.weights(pool.as_floats(scores), state.base)
+    is_scored = np.array([version is not None for version in versions])
+    changed = np.flatnonzero((new != old) & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         return False
     if not len(changed):
         return True
-    rows, old, new = [rows[i] for i in changed], old[changed], new[changed]
-    keys = pool.as_floats([row.race_key for row in rows])
-    fresh = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], new)
+    old, new, keys = old[changed], new[changed], pool.as_floats(race_keys)[changed]
+    moving = np.full(len(changed), math.inf)
     both = (old > 0) & (new > 0)
-    moving = fresh.copy()
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
-    moved = pool.move(connection, attachment, state, [row.sample_id for row in rows], keys, moving, new)
+    numbers = np.array(ids)[changed]
+    joining = np.flatnonzero(~both & (new > 0))
+    moving[joining] = _joining(connection, attachment, state, numbers[joining], new[joining])
+    moved = pool.move(connection, attachment, state, numbers.tolist(), keys, moving, new)
     attachment.count(
         connection,
         unscored=-int(np.isnan(old[moved]).sum()),
         unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
     )
     return True
+
+
+def _joining(connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, weights: Floats) -> Floats:
+    """Return the keys of samples that could not be drawn before."""
+    if not len(ids):
+        return weights
+    statement = statements.samples_by_id(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    known = {row.id: (row.hash, row.requeues) for row in rows}
+    hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
+    return pool.join_race(attachment, state, hashes, requeues, weights)
 
 
 def _finish(connection: sa.Connection, *, attachment: Attachment, version: int) -> None:

@@ -61,6 +61,9 @@ COUNTERS = (
 """The columns of `workers` that are summed up."""
 
 _BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
+_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top"]
+_NO_WEIGHT = sa.literal(None, sa.Double).label("weight")
+_NOT_TOP = sa.literal(False, sa.Boolean).label("top")
 _CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 
 
@@ -112,10 +115,8 @@ def count() -> sa.Update:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _new_samples(dialect: Dialect, *, queued: bool) -> Any:
-    incoming = dialect.relation(INCOMING_SAMPLES).c
-    iteration = select(sa.func.sum(workers.c.iterations)).where(workers.c.buffer_id == _BUFFER).scalar_subquery()
-    values = {
+def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, Any]:
+    return {
         "buffer_id": _BUFFER,
         "hash": incoming.hash,
         "text": incoming.text,
@@ -123,54 +124,99 @@ def _new_samples(dialect: Dialect, *, queued: bool) -> Any:
         "codec": incoming.codec,
         "source": incoming.source,
         "meta": dialect.json(incoming.meta),
-        "queued": sa.literal(queued, sa.Boolean),
+        "queued": queued,
         "requeues": sa.literal(0, sa.Integer),
         "created_at": now(),
-        "created_iteration": iteration,
+        "created_iteration": bindparam("iteration", type_=sa.Integer),
     }
-    columns = [value.label(name) for name, value in values.items()]
-    # The WHERE keeps SQLite from reading ON CONFLICT as the condition of a join. The order keeps writers from
-    # deadlocks and ids from depending on the order of insertion within a batch.
-    source = select(*columns).where(sa.true()).order_by(incoming.hash)
-    return dialect.upsert(samples).from_select(list(values), source, include_defaults=False)
+
+
+_HASH = [samples.c.buffer_id, samples.c.hash]
+_WAIT_AGAIN = {
+    "queued": True,
+    "requeues": samples.c.requeues + 1,
+    "score": None,
+    "score_version": None,
+    "scored_at": None,
+}
 
 
 @functools.cache
 def add_samples(dialect: Dialect) -> Any:
     """Store new samples, requeue those that had left the pool; returns both, and nothing for what still waits."""
+    incoming = dialect.relation(INCOMING_SAMPLES).c
+    values = _new_samples(incoming, dialect, queued=sa.literal(True, sa.Boolean))
+    # The order keeps writers from deadlocks, and ids from depending on the order of insertion within a batch.
+    source = select(*(value.label(name) for name, value in values.items())).order_by(incoming.hash)
     return (
-        _new_samples(dialect, queued=True)
-        .on_conflict_do_update(
-            index_elements=[samples.c.buffer_id, samples.c.hash],
-            set_={
-                "queued": True,
-                "requeues": samples.c.requeues + 1,
-                "score": None,
-                "score_version": None,
-                "scored_at": None,
-            },
-            where=~samples.c.queued,
-        )
+        dialect.upsert(samples)
+        .from_select(list(values), source, include_defaults=False)
+        .on_conflict_do_update(index_elements=_HASH, set_=_WAIT_AGAIN, where=~samples.c.queued)
         .returning(samples.c.id, samples.c.hash, samples.c.requeues)
     )
 
 
 @functools.cache
-def record_samples(dialect: Dialect) -> Any:
-    """Store samples that never wait; returns the hashes of those that are new."""
+def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
+    """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
+    stored = add_samples(dialect).cte("stored")
+    columns = (_BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP)
+    entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
+    again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
+    return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
+
+
+@functools.cache
+def enter_unscored() -> sa.Insert:
+    """Put the samples stored after an id into the pool, beyond the race."""
+    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP)
+    new = select(*columns).where(samples.c.buffer_id == _BUFFER).where(samples.c.id > bindparam("after", type_=BigId))
+    return sa.insert(pool).from_select(_ENTRY, new)
+
+
+@functools.cache
+def insert_samples(dialect: Dialect) -> Any:
+    """Store samples that are new, as waiting or not."""
+    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=bindparam("queued", type_=sa.Boolean))
+    return dialect.insert_each(samples, values).on_conflict_do_nothing(index_elements=_HASH)
+
+
+@functools.cache
+def newest_sample() -> sa.Select[Any]:
+    """The largest id of all."""
+    return select(sa.func.coalesce(sa.func.max(samples.c.id), 0).label("id"))
+
+
+@functools.cache
+def samples_after() -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples stored after an id."""
     return (
-        _new_samples(dialect, queued=False)
-        .on_conflict_do_nothing(index_elements=[samples.c.buffer_id, samples.c.hash])
-        .returning(samples.c.hash)
+        select(samples.c.id, samples.c.hash, samples.c.requeues)
+        .where(samples.c.buffer_id == _BUFFER)
+        .where(samples.c.id > bindparam("after", type_=BigId))
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def requeue_samples(dialect: Dialect) -> sa.Update:
+    """Let samples wait again that had left the pool."""
+    incoming = dialect.each(INCOMING_HASHES)
+    return (
+        sa.update(samples)
+        .where(samples.c.buffer_id == _BUFFER)
+        .where(samples.c.hash == incoming.hash)
+        .where(~samples.c.queued)
+        .values(_WAIT_AGAIN)
     )
 
 
 @functools.cache
 def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
-    """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
+    """Return `id, hash, requeues, reward, rewarded_at` of the samples with these hashes."""
     incoming = dialect.relation(INCOMING_HASHES)
     return (
-        select(samples.c.hash, samples.c.id, samples.c.reward, samples.c.rewarded_at)
+        select(samples.c.id, samples.c.hash, samples.c.requeues, samples.c.reward, samples.c.rewarded_at)
         .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
         .where(samples.c.buffer_id == _BUFFER)
     )
@@ -236,11 +282,11 @@ def enqueue(dialect: Dialect) -> sa.Update:
 
 
 @functools.cache
-def enter_pool(dialect: Dialect) -> sa.Insert:
+def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
-    columns = (_BUFFER.label("buffer_id"), incoming.race_key, incoming.sample_id, incoming.weight, incoming.top)
-    return sa.insert(pool).from_select(["buffer_id", "race_key", "sample_id", "weight", "top"], select(*columns))
+    columns = ("race_key", "sample_id", "weight", "top")
+    return dialect.insert_each(pool, {"buffer_id": _BUFFER, **{name: getattr(incoming, name) for name in columns}})
 
 
 @functools.cache
@@ -393,13 +439,12 @@ def next_key() -> sa.Select[Any]:
 
 
 @functools.cache
-def insert_draws(dialect: Dialect) -> sa.Insert:
+def insert_draws(dialect: Dialect) -> Any:
     """Append the draws of a batch."""
     incoming = dialect.each(INCOMING_DRAWS)
+    columns = ("position", "sample_id", "race_key", "weight")
     batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
-    columns = (batch.label("batch_id"), incoming.position, incoming.sample_id, incoming.race_key, incoming.weight)
-    names = ["batch_id", "position", "sample_id", "race_key", "weight"]
-    return sa.insert(draws).from_select(names, select(*columns))
+    return dialect.insert_each(draws, {"batch_id": batch, **{name: getattr(incoming, name) for name in columns}})
 
 
 @functools.cache
@@ -501,7 +546,7 @@ def unscored() -> sa.Select[Any]:
         .subquery("page")
     )
     return (
-        select(page.c.sample_id, page.c.race_key, samples.c.hash, samples.c.requeues, *_CONTENT)
+        select(page.c.sample_id, samples.c.hash, samples.c.requeues, *_CONTENT)
         .join_from(page, samples, samples.c.id == page.c.sample_id)
         .order_by(page.c.sample_id)
     )
@@ -532,18 +577,35 @@ def pool_page() -> sa.Select[Any]:
         .subquery("page")
     )
     return (
-        select(
-            page.c.sample_id,
-            page.c.race_key,
-            page.c.weight,
-            samples.c.score,
-            samples.c.score_version,
-            samples.c.hash,
-            samples.c.requeues,
-            *_CONTENT,
-        )
+        select(page.c.sample_id, page.c.race_key, page.c.weight, samples.c.score, samples.c.score_version)
         .join_from(page, samples, samples.c.id == page.c.sample_id)
         .order_by(page.c.race_key, page.c.sample_id)
+    )
+
+
+@functools.cache
+def waiting_ids() -> sa.Select[Any]:
+    """The ids of all that waits."""
+    return select(pool.c.sample_id).where(pool.c.buffer_id == _BUFFER)
+
+
+@functools.cache
+def scored(dialect: Dialect) -> sa.Select[Any]:
+    """Return the samples with these ids and their scores, in the order of the ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return (
+        select(samples.c.id, samples.c.score, samples.c.score_version, *_CONTENT)
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def samples_by_id(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples with these ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(samples.c.id, samples.c.hash, samples.c.requeues).join_from(
+        incoming, samples, samples.c.id == incoming.c.sample_id
     )
 
 

@@ -162,7 +162,7 @@ def test_fingerprints_count(molecules: types.ModuleType) -> None:
     assert features.dtype == torch.float32
     assert torch.equal(features[0], features[3])
     assert features.sum(dim=1)[1] > features.sum(dim=1)[0]
-    assert features.max() >= 4
+    assert features.expm1().max() >= 4
     assert molecules.fingerprints([]).shape == (0, molecules.N_BITS)
 
 
