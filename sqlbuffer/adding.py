@@ -131,8 +131,7 @@ def _enter_unscored(
     newest = _newest(connection)
     added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
     attachment.run(connection, statements.enter_unscored(), after=newest)
-    known = added < len(chunk.hashes)
-    again = _requeue(connection, attachment, chunk, _after(connection, attachment, newest)) if known else []
+    again = _requeue(connection, attachment, chunk) if added < len(chunk.hashes) else []
     never = np.full(len(again), math.inf)
     pool.enter(connection, attachment, state, [row[0] for row in again], never, np.full(len(again), math.nan))
     return added, len(again)
@@ -149,9 +148,9 @@ def _enter_race(
         rows = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).all()
     else:
         newest = _newest(connection)
-        _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
-        rows = _after(connection, attachment, newest)
-        rows += _requeue(connection, attachment, chunk, rows)
+        added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+        rows = attachment.run(connection, statements.samples_after(), after=newest).all()
+        rows += _requeue(connection, attachment, chunk) if added < len(chunk.hashes) else []
     ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
     weights = np.ones(len(rows))
     pool.enter(
@@ -164,10 +163,6 @@ def _newest(connection: sa.Connection) -> int:
     return int(connection.execute(statements.newest_sample()).scalar_one())
 
 
-def _after(connection: sa.Connection, attachment: Attachment, newest: int) -> list[Any]:
-    return list(attachment.run(connection, statements.samples_after(), after=newest).all())
-
-
 def _insert(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int, queued: bool) -> int:
     """Store the samples that are new, and return how many."""
     statement, columns = statements.insert_samples(attachment.database.dialect), chunk.columns(attachment)
@@ -175,17 +170,15 @@ def _insert(connection: sa.Connection, attachment: Attachment, chunk: Incoming, 
     return attachment.run_each(connection, statement, shape, columns, iteration=iteration, queued=queued)
 
 
-def _requeue(connection: sa.Connection, attachment: Attachment, chunk: Incoming, new: Sequence[Any]) -> list[Any]:
-    """Let samples wait again that are not new and had left the pool; return their `id, hash, requeues`."""
-    dialect, shape = attachment.database.dialect, statements.INCOMING_HASHES
-    are_new = {digest for _, digest, _ in new}
-    known = [digest for digest in chunk.hashes if digest not in are_new]
-    left = attachment.changed_by_each(connection, statements.requeue_samples(dialect), shape, {"hash": known})
-    gone = {"hash": [digest for digest, had_left in zip(known, left, strict=True) if had_left]}
-    if not gone["hash"]:
-        return []
-    found = attachment.run_with(connection, statements.samples_by_hash(dialect), shape, gone)
-    return [row[:3] for row in found]
+def _requeue(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
+    """Let the samples wait again that had left the pool; return their `id, hash, requeues`."""
+    dialect = attachment.database.dialect
+    statement, shape = statements.left_pool(dialect), statements.INCOMING_HASHES
+    left = attachment.run_with(connection, statement, shape, {"hash": chunk.hashes}).all()
+    if left:
+        columns = {"sample_id": [row.id for row in left]}
+        attachment.run_each(connection, statements.requeue(dialect), statements.INCOMING_IDS, columns)
+    return [(row.id, row.hash, row.requeues + 1) for row in left]
 
 
 def evict(connection: sa.Connection, attachment: Attachment) -> None:

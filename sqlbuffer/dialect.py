@@ -572,6 +572,13 @@ class PostgreSQL(Dialect):
             record.info["connection"] = secrets.token_hex(8)
             parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
 
+        from psycopg.types.array import ListBinaryDumper  # an extra: known to be there by now
+
+        @sa.event.listens_for(engine, "connect")
+        def _send_in_binary(connection: Any, _: Any) -> None:
+            # As text, which is the default, every element of an array would be searched for quotes.
+            connection.adapters.register_dumper(list, ListBinaryDumper)
+
         if begins:
 
             @sa.event.listens_for(engine, "begin")

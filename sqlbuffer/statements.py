@@ -199,24 +199,30 @@ def samples_after() -> sa.Select[Any]:
 
 
 @functools.cache
-def requeue_samples(dialect: Dialect) -> sa.Update:
-    """Let samples wait again that had left the pool."""
-    incoming = dialect.each(INCOMING_HASHES)
+def left_pool(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples with these hashes that neither wait nor are claimed."""
+    incoming = dialect.relation(INCOMING_HASHES)
     return (
-        sa.update(samples)
+        select(samples.c.id, samples.c.hash, samples.c.requeues)
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
         .where(samples.c.buffer_id == _BUFFER)
-        .where(samples.c.hash == incoming.hash)
         .where(~samples.c.queued)
-        .values(_WAIT_AGAIN)
     )
 
 
 @functools.cache
+def requeue(dialect: Dialect) -> sa.Update:
+    """Let samples wait again."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(_WAIT_AGAIN)
+
+
+@functools.cache
 def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
-    """Return `id, hash, requeues, reward, rewarded_at` of the samples with these hashes."""
+    """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
     incoming = dialect.relation(INCOMING_HASHES)
     return (
-        select(samples.c.id, samples.c.hash, samples.c.requeues, samples.c.reward, samples.c.rewarded_at)
+        select(samples.c.hash, samples.c.id, samples.c.reward, samples.c.rewarded_at)
         .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
         .where(samples.c.buffer_id == _BUFFER)
     )
