@@ -128,10 +128,9 @@ def _enter_unscored(
         shape = statements.INCOMING_SAMPLES
         found = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).one()
         return found.stored - found.requeued, found.requeued
-    newest = _newest(connection)
-    added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
-    attachment.run(connection, statements.enter_unscored(), after=newest)
-    again = _requeue(connection, attachment, chunk) if added < len(chunk.hashes) else []
+    newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
+    added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
+    again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
     pool.enter(connection, attachment, state, [row[0] for row in again], never, np.full(len(again), math.nan))
     return added, len(again)
@@ -147,10 +146,9 @@ def _enter_race(
         shape = statements.INCOMING_SAMPLES
         rows = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).all()
     else:
-        newest = _newest(connection)
-        added = _insert(connection, attachment, chunk, iteration=state.iteration, queued=True)
+        newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
-        rows += _requeue(connection, attachment, chunk) if added < len(chunk.hashes) else []
+        rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
     ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
     weights = np.ones(len(rows))
     pool.enter(
@@ -159,26 +157,21 @@ def _enter_race(
     return requeues.count(0), len(requeues) - requeues.count(0)
 
 
-def _newest(connection: sa.Connection) -> int:
-    return int(connection.execute(statements.newest_sample()).scalar_one())
+def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int) -> tuple[int, int]:
+    """Store and requeue samples; return the newest id before, and how many are new or wait again."""
+    newest = connection.execute(statements.newest_sample()).scalar_one()
+    statement, columns = statements.put_samples(attachment.database.dialect), chunk.columns(attachment)
+    return newest, attachment.run_each(connection, statement, statements.INCOMING_SAMPLES, columns, iteration=iteration)
 
 
-def _insert(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int, queued: bool) -> int:
-    """Store the samples that are new, and return how many."""
-    statement, columns = statements.insert_samples(attachment.database.dialect), chunk.columns(attachment)
-    shape = statements.INCOMING_SAMPLES
-    return attachment.run_each(connection, statement, shape, columns, iteration=iteration, queued=queued)
-
-
-def _requeue(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
-    """Let the samples wait again that had left the pool; return their `id, hash, requeues`."""
+def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
+    """Return `id, hash, requeues` of the samples that wait again."""
     dialect = attachment.database.dialect
-    statement, shape = statements.left_pool(dialect), statements.INCOMING_HASHES
-    left = attachment.run_with(connection, statement, shape, {"hash": chunk.hashes}).all()
-    if left:
-        columns = {"sample_id": [row.id for row in left]}
-        attachment.run_each(connection, statements.requeue(dialect), statements.INCOMING_IDS, columns)
-    return [(row.id, row.hash, row.requeues + 1) for row in left]
+    statement, columns = statements.marked_samples(dialect), {"hash": chunk.hashes}
+    marked = list(attachment.run_with(connection, statement, statements.INCOMING_HASHES, columns).all())
+    ids = {"sample_id": [row.id for row in marked]}
+    attachment.run_each(connection, statements.unmark(dialect), statements.INCOMING_IDS, ids)
+    return marked
 
 
 def evict(connection: sa.Connection, attachment: Attachment) -> None:
@@ -220,7 +213,8 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
     iteration = attachment.run(connection, statements.totals()).one().iterations
-    inserted = _insert(connection, attachment, chunk, iteration=iteration, queued=False)
+    insert, columns = statements.insert_samples(dialect), chunk.columns(attachment)
+    inserted = attachment.run_each(connection, insert, statements.INCOMING_SAMPLES, columns, iteration=iteration)
     found = attachment.run_with(
         connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": chunk.hashes}
     )

@@ -125,7 +125,7 @@ def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, A
         "source": incoming.source,
         "meta": dialect.json(incoming.meta),
         "queued": queued,
-        "requeues": sa.literal(0, sa.Integer),
+        "requeues": sa.literal_column("0", sa.Integer),
         "created_at": now(),
         "created_iteration": bindparam("iteration", type_=sa.Integer),
     }
@@ -139,6 +139,10 @@ _WAIT_AGAIN = {
     "score_version": None,
     "scored_at": None,
 }
+
+
+_MARK = sa.literal(-1, sa.Integer)
+"""A score version that no score has; seen by no other transaction."""
 
 
 @functools.cache
@@ -168,16 +172,20 @@ def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
 
 @functools.cache
 def enter_unscored() -> sa.Insert:
-    """Put the samples stored after an id into the pool, beyond the race."""
+    """Put the samples stored after an id into the pool, beyond the race.
+
+    For the one writer of a transaction, whose samples they are: given the buffer too, SQLite without statistics would
+    read all of it.
+    """
     columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP)
-    new = select(*columns).where(samples.c.buffer_id == _BUFFER).where(samples.c.id > bindparam("after", type_=BigId))
+    new = select(*columns).where(samples.c.id > bindparam("after", type_=BigId))
     return sa.insert(pool).from_select(_ENTRY, new)
 
 
 @functools.cache
 def insert_samples(dialect: Dialect) -> Any:
-    """Store samples that are new, as waiting or not."""
-    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=bindparam("queued", type_=sa.Boolean))
+    """Store samples that are new and do not wait."""
+    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.false())
     return dialect.insert_each(samples, values).on_conflict_do_nothing(index_elements=_HASH)
 
 
@@ -189,32 +197,41 @@ def newest_sample() -> sa.Select[Any]:
 
 @functools.cache
 def samples_after() -> sa.Select[Any]:
-    """Return `id, hash, requeues` of the samples stored after an id."""
+    """Return `id, hash, requeues` of the samples stored after an id, as `enter_unscored` does."""
     return (
         select(samples.c.id, samples.c.hash, samples.c.requeues)
-        .where(samples.c.buffer_id == _BUFFER)
         .where(samples.c.id > bindparam("after", type_=BigId))
         .order_by(samples.c.id)
     )
 
 
 @functools.cache
-def left_pool(dialect: Dialect) -> sa.Select[Any]:
-    """Return `id, hash, requeues` of the samples with these hashes that neither wait nor are claimed."""
+def put_samples(dialect: Dialect) -> Any:
+    """Store new samples, requeue those that had left the pool, and mark these, where rows go one by one."""
+    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.true())
+    marked = _WAIT_AGAIN | {"score_version": _MARK}
+    return dialect.insert_each(samples, values).on_conflict_do_update(
+        index_elements=_HASH, set_=marked, where=~samples.c.queued
+    )
+
+
+@functools.cache
+def marked_samples(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples of these hashes that `put_samples` has marked."""
     incoming = dialect.relation(INCOMING_HASHES)
     return (
         select(samples.c.id, samples.c.hash, samples.c.requeues)
         .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
         .where(samples.c.buffer_id == _BUFFER)
-        .where(~samples.c.queued)
+        .where(samples.c.score_version == _MARK)
     )
 
 
 @functools.cache
-def requeue(dialect: Dialect) -> sa.Update:
-    """Let samples wait again."""
+def unmark(dialect: Dialect) -> sa.Update:
+    """Take the mark of `put_samples` away."""
     incoming = dialect.each(INCOMING_IDS)
-    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(_WAIT_AGAIN)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(score_version=None)
 
 
 @functools.cache

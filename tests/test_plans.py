@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import scoring, statements
 from sqlbuffer.batches import Batch
+from sqlbuffer.dialect import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
 
 BIG = 50_000
@@ -111,20 +113,43 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
     is_sqlite = database.dialect.schema is None
     explain = explain_on_sqlite if is_sqlite else explain_on_postgresql
 
+    each: list[str] = []  # the statement that is being executed for each row, and on SQLite its SQL
+
     def before(connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
         if context.compiled is None:
-            executed.append(Executed(sql.split()[0], sql, [], [], set()))
+            if sql not in each:
+                executed.append(Executed(sql.split()[0], sql, [], [], set()))
             return
         beside = connection.connection.driver_connection.cursor()
         plan = explain(beside, sql, parameters[0] if many else parameters)
         beside.close()
-        name = names.get(id(context.compiled.statement)) or first_words(sql)
+        name = each[0] if each else names.get(id(context.compiled.statement)) or first_words(sql)
         executed.append(Executed(name, sql, *plan))
+
+    def noted(execute: Callable[..., Any]) -> Callable[..., Any]:
+        def execute_noted(connection: Any, statement: Any, rows: Any, columns: Any, constants: Any) -> Any:
+            each.append(names[id(statement)])
+            if is_sqlite:
+                sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+                cursor = connection.connection.driver_connection.cursor()
+                executed.append(Executed(each[0], sql, *explain(cursor, sql, values[0])))
+                each.append(sql)
+            try:
+                return execute(connection, statement, rows, columns, constants)
+            finally:
+                each.clear()
+
+        return execute_noted
 
     engines = [database._engine(kind) for kind in ("reader", "writer")]
     for engine in engines:
         sa.event.listen(engine, "before_cursor_execute", before)
-    yield executed
+    dialect = database.dialect
+    with (
+        mock.patch.object(dialect, "execute_each", noted(dialect.execute_each)),
+        mock.patch.object(dialect, "changed_by_each", noted(dialect.changed_by_each)),
+    ):
+        yield executed
     for engine in engines:
         sa.event.remove(engine, "before_cursor_execute", before)
 
@@ -160,6 +185,12 @@ def work(store: SampleStore, first: int) -> None:
     batch = store.sample(64)
     batch.report(batch.ids[:10], np.arange(10.0))
     batch.release()
+    store.add(store.sample(8, pct_argmax=0.5).samples)
+    with store.sample(8) as batch:
+        batch.settle()
+    store.add(batch.samples)
+    store.record(samples[:8], np.zeros(8))
+    store.record(samples[:8], np.ones(8))
     store.rewards_of(samples)
     store.top(10)
     store.stats()
@@ -167,27 +198,40 @@ def work(store: SampleStore, first: int) -> None:
 
 
 HOT = {
-    "add_samples": set(),
-    "enter_pool": set(),
-    "unscored": {"ix_pool_unscored"},
-    "move_keys": {"pool"},
-    "store_scores": {"samples"},
-    "first_in_race": {"pool", "samples"},
-    "first_by_weight": {"ix_pool_top", "samples"},
-    "next_key": {"pool"},
-    "leave_pool": {"pool"},
-    "measured_before": {"samples"},
-    "store_rewards": {"samples"},
-    "samples_by_hash": {"uq_samples_buffer_id_hash"},
-    "dequeue": {"samples"},
-    "draws_of_batch": {"draws", "samples"},
-    "pool_page": {"pool", "samples"},
-    "report_draws": {"draws"},
-    "unreported": {"draws"},
+    "sqlite": {
+        "newest_sample": set(),
+        "put_samples": set(),
+        "marked_samples": {"uq_samples_buffer_id_hash"},
+        "unmark": {"samples"},
+        "enter_unscored": {"samples"},
+        "leave_up_to": {"pool"},
+        "leave_pool": {"pool"},
+    },
+    "postgresql": {"add_unscored": set()},
+    "both": {
+        "insert_samples": set(),
+        "enter_pool": set(),
+        "unscored": {"ix_pool_unscored"},
+        "move_keys": {"pool"},
+        "store_scores": {"samples"},
+        "first_in_race": {"pool", "samples"},
+        "first_by_weight": {"ix_pool_top", "samples"},
+        "next_key": {"pool"},
+        "store_first_rewards": {"samples"},
+        "measured_before": {"samples"},
+        "store_rewards": {"samples"},
+        "samples_by_hash": {"uq_samples_buffer_id_hash"},
+        "dequeue": {"samples"},
+        "draws_of_batch": {"draws", "samples"},
+        "scored": {"samples"},
+        "pool_page": {"pool", "samples"},
+        "report_draws": {"draws"},
+        "unreported": {"draws"},
+    },
 }
 """The statements that every batch pays for, with the tables or indexes by which they find their rows."""
 
-SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page", "unscored"}
+SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page", "unscored", "scored"}
 """They look rows up, all of which they return: as many as a batch or a chunk has."""
 
 INDEX_NAMES = {  # as each database calls them
@@ -204,6 +248,7 @@ INDEX_NAMES = {  # as each database calls them
 def test_hot_statements_go_by_their_index(
     store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hot = HOT["both"] | HOT[store_url.partition(":")[0]]
     monkeypatch.setattr(scoring, "SWAP_CHUNK", 1000)  # as small beside this pool as the real one beside a million
     with open_store(store_url) as store:
         fill(store, BIG)
@@ -216,10 +261,10 @@ def test_hot_statements_go_by_their_index(
         problems = [
             f"{it.name} reads {it.scans or ''} and sorts {it.sorts or ''}: {it.sql}"
             for it in executed
-            if it.name in HOT and (it.scans or (it.sorts and it.name not in SORT_WHAT_THEY_RETURN))
+            if it.name in hot and (it.scans or (it.sorts and it.name not in SORT_WHAT_THEY_RETURN))
         ]
         assert not problems, "\n".join(problems)
-        for name, wanted in HOT.items():
+        for name, wanted in hot.items():
             seen = [it for it in executed if it.name == name]
             assert seen, f"{name} was not executed"
             for it in seen:
@@ -298,24 +343,30 @@ ON_THE_SIDE = {"BEGIN", "COMMIT", "ROLLBACK", "CREATE", "DELETE", "INSERT", "PRA
 """Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which rows travel."""
 
 EXPECTED = {
-    "add": "race_state add_samples enter_pool count",
-    "add again": "race_state add_samples count",
+    "add": "race_state newest_sample put_samples enter_unscored count",
+    "add again": "race_state newest_sample put_samples enter_unscored count",
     "score": "unscored race_state move_keys store_scores count unscored",
     "score nothing": "unscored",
-    "sample": "race_state first_in_race leave_pool next_key INSERT:batches insert_draws count",
+    "sample": "race_state first_in_race leave_up_to next_key INSERT:batches insert_draws count",
     "sample with argmax": (
-        "race_state first_by_weight leave_pool first_in_race leave_pool next_key INSERT:batches insert_draws count"
+        "race_state first_by_weight leave_pool first_in_race leave_up_to next_key INSERT:batches insert_draws count"
     ),
-    "settle": "close_batch measured_before store_rewards count UPDATE:buffers count",
-    "settle without rewards": "close_batch dequeue UPDATE:buffers count",
+    "settle": "close_batch store_first_rewards count",
+    "settle without rewards": "close_batch dequeue count",
     "settle with everything": (
-        "close_batch measured_before store_rewards count "
-        "record_samples samples_by_hash measured_before store_rewards count count "
-        "UPDATE:buffers count INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
+        "close_batch store_first_rewards totals insert_samples samples_by_hash "
+        "store_first_rewards measured_before store_rewards count count "
+        "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
     "release": "race_state close_batch draws_of_batch count enter_pool count",
     "len": "totals",
     "stats": "totals SELECT:buffers SELECT:samples",
+}
+EXPECTED_ON_POSTGRESQL = EXPECTED | {
+    "add": "race_state add_unscored count",
+    "add again": "race_state add_unscored count",
+    "sample": "race_state first_in_race next_key INSERT:batches insert_draws count",
+    "sample with argmax": "race_state first_by_weight first_in_race next_key INSERT:batches insert_draws count",
 }
 """On PostgreSQL a lock goes before each `race_state`."""
 
@@ -323,7 +374,8 @@ EXPECTED = {
 def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> None:
     with open_store(store_url) as store:
         fill(store, 2000)
-        statements_of_a_run(store, 2000)  # what is prepared on first use
+        for first in (2000, 4000):  # what is prepared on first use, of what is new and of what is known
+            statements_of_a_run(store, first)
         small = statements_of_a_run(store, 10_000)
         fill(store, 20_000, first=100_000)
         large = statements_of_a_run(store, 200_000)
@@ -333,6 +385,7 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
         action: [name for name in names if name not in ON_THE_SIDE and "advisory" not in name]
         for action, names in small.items()
     }
-    assert found == {action: names.split() for action, names in EXPECTED.items()}
+    expected = EXPECTED_ON_POSTGRESQL if store_url.startswith("postgresql") else EXPECTED
+    assert found == {action: names.split() for action, names in expected.items()}
     if store_url.startswith("postgresql"):
         assert all(len(locks[action]) == names.count("race_state") for action, names in found.items())
