@@ -14,9 +14,10 @@ from sqlbuffer import statements
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import Columns, Rows, now
 from sqlbuffer.errors import BufferNotFound, InvalidArgument, SettingsMismatch
+from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
 from sqlbuffer.schema import buffers
-from sqlbuffer.workers import LEDGER, register, worker_id
+from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
 
 
 class RaceState(NamedTuple):
@@ -56,6 +57,8 @@ class Attachment:
     key: Callable[[Any], Any] | None = None
     max_size: int | None = None
     allow_pickle: bool = False
+    grace_s: float = GRACE_S
+    heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
 
     @property
     def consumes(self) -> bool:
@@ -93,6 +96,7 @@ class Attachment:
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
         """Add to this process's counters, and move its clock forward to `clock`."""
+        self.heartbeat.start()
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
         parameters |= {"new_clock": clock, "worker": worker_id()}
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
@@ -134,7 +138,7 @@ def attach(database: Database, name: str, settings: Settings, **options: Any) ->
     return Attachment(database, row.id, name, stored, **options)
 
 
-def attach_existing(database: Database, name: str) -> Attachment:
+def attach_existing(database: Database, name: str, **options: Any) -> Attachment:
     """Open a buffer with the settings it is stored with.
 
     Raises:
@@ -145,7 +149,7 @@ def attach_existing(database: Database, name: str) -> Attachment:
         names = database.read(lambda connection: connection.scalars(sa.select(buffers.c.name)).all())
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
     settings = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
-    return Attachment(database, row.id, name, settings)
+    return Attachment(database, row.id, name, settings, **options)
 
 
 def _find(connection: sa.Connection, *, name: str) -> Any:

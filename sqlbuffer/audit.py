@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.race import FLOOR
 from sqlbuffer.schema import batches, buffers, draws, samples, workers
 from sqlbuffer.schema import pool as pool_table
+from sqlbuffer.workers import LEDGER
 
 
 def check(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Return what is wrong with a buffer, one sentence each; nothing when it is sound. Reads every row."""
     problems = attachment.database.dialect.damage(connection)
+    if not has_ledger(connection, attachment):
+        return [*problems, "the row of the counters of the dead is missing: nothing can be counted without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches):
         problems += rule(connection, attachment)
     return problems
@@ -26,11 +31,18 @@ def _count(connection: sa.Connection, *conditions: Any) -> int:
     return int(connection.scalar(sa.select(sa.func.count()).where(*conditions)) or 0)
 
 
-def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def has_ledger(connection: sa.Connection, attachment: Attachment) -> bool:
+    """Tell whether the row to which the counters of the dead are added is there."""
+    return _count(connection, workers.c.buffer_id == attachment.buffer_id, workers.c.id == LEDGER) == 1
+
+
+def tallies(connection: sa.Connection, attachment: Attachment) -> dict[str, tuple[int, int]]:
+    """Return what is counted, each as (what the counters say, what the tables have)."""
     totals = attachment.run(connection, statements.totals()).one()
     ours, waits = samples.c.buffer_id == attachment.buffer_id, pool_table.c.buffer_id == attachment.buffer_id
     is_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-    expected = {
+    in_part = sa.exists().where(draws.c.batch_id == batches.c.id, draws.c.reported)
+    return {
         "waiting": (pool.size(attachment, totals), _count(connection, waits)),
         "unscored": (totals.unscored, _count(connection, waits, pool_table.c.weight.is_(None))),
         "unscorable": (totals.unscorable, _count(connection, waits, pool_table.c.weight == 0.0)),
@@ -46,41 +58,65 @@ def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
                 connection,
                 batches.c.buffer_id == attachment.buffer_id,
                 draws.c.batch_id == batches.c.id,
+                ~draws.c.reported,
                 is_open,
             ),
         ),
         "batches drawn": (
             totals.batches,
-            _count(connection, batches.c.buffer_id == attachment.buffer_id, batches.c.released_at.is_(None)),
+            _count(
+                connection,
+                batches.c.buffer_id == attachment.buffer_id,
+                sa.or_(batches.c.released_at.is_(None), in_part),
+            ),
         ),
     }
+
+
+def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
     return [
         f"the counters say {counted} samples {name}, the tables {found}."
-        for name, (counted, found) in expected.items()
+        for name, (counted, found) in tallies(connection, attachment).items()
         if counted != found
     ]
 
 
-def _membership(connection: sa.Connection, attachment: Attachment) -> list[str]:
+class Members(NamedTuple):
+    """Where the samples of a buffer are: ids that wait, are claimed, and are marked as either."""
+
+    waiting: list[int]
+    claimed: set[int]
+    queued: set[int]
+
+
+def members(connection: sa.Connection, attachment: Attachment) -> Members:
+    """Find out where the samples are. Those claimed in replay mode go on waiting, and count as waiting only."""
     waiting = sa.select(pool_table.c.sample_id).where(pool_table.c.buffer_id == attachment.buffer_id)
     claimed = (
         sa.select(draws.c.sample_id)
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
         .where(batches.c.buffer_id == attachment.buffer_id)
-        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None), ~draws.c.reported)
     )
     queued = sa.select(samples.c.id).where(samples.c.buffer_id == attachment.buffer_id, samples.c.queued)
-    in_pool = connection.scalars(waiting).all()
-    in_claims = connection.scalars(claimed).all() if attachment.consumes else []  # elsewhere they go on waiting
-    marked = set(connection.scalars(queued))
+    return Members(
+        list(connection.scalars(waiting)),
+        set(connection.scalars(claimed)) if attachment.consumes else set(),
+        set(connection.scalars(queued)),
+    )
+
+
+def _membership(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    in_pool, claimed, marked = members(connection, attachment)
+    waiting = set(in_pool)
     problems = []
-    if len(set(in_pool)) != len(in_pool):
-        problems.append(f"{len(in_pool) - len(set(in_pool))} samples wait more than once.")
-    if twice := set(in_pool) & set(in_claims):
+    if len(waiting) != len(in_pool):
+        problems.append(f"{len(in_pool) - len(waiting)} samples wait more than once.")
+    if twice := waiting & claimed:
         problems.append(f"{len(twice)} samples wait and are claimed at once, as sample {min(twice)}.")
-    if lost := marked - set(in_pool) - set(in_claims):
+    if lost := marked - waiting - claimed:
         problems.append(f"{len(lost)} samples are marked as queued but neither wait nor are claimed, as {min(lost)}.")
-    if extra := (set(in_pool) | set(in_claims)) - marked:
+    if extra := (waiting | claimed) - marked:
         problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, as {min(extra)}.")
     return problems
 
@@ -100,21 +136,27 @@ def _keys(connection: sa.Connection, attachment: Attachment) -> list[str]:
 
 
 def _weights(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    state = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
-    if state.refresh_version != state.refreshed_version:
-        return []  # a refresh is under way: weights follow when it ends
     rows = connection.execute(
         sa.select(pool_table.c.weight, samples.c.score)
         .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
         .where(pool_table.c.buffer_id == attachment.buffer_id)
         .where(pool_table.c.weight.is_not(None))
     ).all()
+    off = off_weights(connection, attachment, rows)
+    return [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+
+
+def off_weights(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> NDArray[np.bool_]:
+    """Tell which of the rows, with `weight` and `score`, have a weight that is not that of the score."""
+    state = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
+    if state.refresh_version != state.refreshed_version:
+        return np.zeros(len(rows), dtype=np.bool_)  # a refresh is under way: weights follow when it ends
     scores, weights = pool.as_floats([row.score for row in rows]), pool.as_floats([row.weight for row in rows])
     expected = attachment.weights(scores, state.base_score)
     # Shifted weights carry the rounding of scores of their size.
     size = float(np.nanmax(np.abs(scores), initial=0.0)) + abs(state.base_score or 0.0)
-    off = np.abs(weights - expected) > 1e-9 * np.abs(expected) + 1e-12 * size + FLOOR * 1e-3
-    return [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+    off: NDArray[np.bool_] = np.abs(weights - expected) > 1e-9 * np.abs(expected) + 1e-12 * size + FLOOR * 1e-3
+    return off
 
 
 def _batches(connection: sa.Connection, attachment: Attachment) -> list[str]:
@@ -126,13 +168,17 @@ def _batches(connection: sa.Connection, attachment: Attachment) -> list[str]:
         .having(sa.func.count(draws.c.sample_id) != batches.c.size)
     )
     problems = [f"batch {batch} does not have the draws that its size says." for batch in connection.scalars(counted)]
-    strangers = _count(
-        connection,
-        batches.c.buffer_id == attachment.buffer_id,
-        batches.c.settled_at.is_(None),
-        batches.c.released_at.is_(None),
-        ~sa.exists().where(workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id),
-    )
-    if strangers:
-        problems.append(f"{strangers} open batches belong to workers that are not there.")
+    if strangers := connection.scalars(orphans(attachment)).all():
+        problems.append(f"{len(strangers)} open batches belong to workers that are not there.")
     return problems
+
+
+def orphans(attachment: Attachment) -> sa.Select[Any]:
+    """Return the open batches of workers that are not there, the last first."""
+    return (
+        sa.select(batches.c.id)
+        .where(batches.c.buffer_id == attachment.buffer_id)
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+        .where(~sa.exists().where(workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id))
+        .order_by(batches.c.id.desc())
+    )

@@ -19,8 +19,9 @@ from sqlbuffer.errors import ClaimLost
 from sqlbuffer.progress import write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
+from sqlbuffer.reporting import Reported, report
 from sqlbuffer.schema import batches
-from sqlbuffer.workers import dead, fold
+from sqlbuffer.workers import dead, fold, forget_receipts, lock_dead
 
 
 class Drawn(NamedTuple):
@@ -77,6 +78,7 @@ class Batch:
         self.info = info
         self._attachment = attachment
         self._is_open = True
+        self._reported: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,6 +100,8 @@ class Batch:
         is_iteration: bool = True,
     ) -> None:
         """Store the rewards and end the claim; the buffer's iteration advances. All in one transaction.
+
+        What was reported before keeps its reward, unless it is given another one.
 
         Args:
             rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be measured again.
@@ -127,8 +131,36 @@ class Batch:
         if not is_settled:
             raise ClaimLost(f"batch {self.id} was settled or released before: its rewards are stored, nothing else.")
 
+    def report(self, ids: Sequence[int], rewards: Any) -> int:
+        """Store the rewards of some of the samples, as they come; the last of them settles the batch.
+
+        What is reported is measured: a release, or this worker's death, gives back only the rest.
+
+        Args:
+            ids: m of `ids`; a later reward takes the place of an earlier one.
+            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again.
+
+        Returns:
+            The number of samples whose rewards are still to come.
+
+        Raises:
+            InvalidArgument: Where an id is not of this batch. Nothing is stored.
+            InvalidReward: Where the rewards are infinite, or not one for each id. Nothing is stored.
+            ClaimLost: Where the batch is settled or released already. The rewards are stored all the same: they were
+                measured.
+        """
+        reported = Reported.prepare(self.ids, ids, rewards)
+        store = functools.partial(report, attachment=self._attachment, batch=self.id, reported=reported)
+        left = self._attachment.database.write(store)
+        if left is None:
+            self._is_open = False
+            raise ClaimLost(f"batch {self.id} was settled or released before: its rewards are stored, nothing else.")
+        self._reported.update(reported.ids.tolist())
+        self._is_open = left > 0 or not len(self)
+        return left
+
     def release(self) -> None:
-        """Give the samples back to the pool, where they are first in line again.
+        """Give the samples back to the pool, where they are first in line again, but for those already reported.
 
         Raises:
             ClaimLost: Where the batch is settled or released already.
@@ -156,15 +188,20 @@ class Batch:
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)[measured]
         leaves = is_ours and attachment.consumes
-        deltas = store_rewards(connection, attachment, self.ids[measured], values, stay_queued=not leaves)
+        early = np.isin(self.ids, list(self._reported))  # they may have been added again since
+        deltas = store_rewards(
+            connection, attachment, self.ids[measured & ~early], values[~early[measured]], stay_queued=not leaves
+        )
+        deltas.update(store_rewards(connection, attachment, self.ids[measured & early], values[early[measured]]))
         if recorded is not None:
             write_recorded(connection, attachment, recorded)
         if not is_ours:
             attachment.count(connection, **deltas)
             return False
         if leaves:
-            pool.dequeue(connection, attachment, self.ids[~measured].tolist())
-        attachment.count(connection, settled=len(self), iterations=n_iterations, **deltas)
+            pool.dequeue(connection, attachment, self.ids[~measured & ~early].tolist())
+        deltas.update(settled=len(self) - len(self._reported), iterations=n_iterations)
+        attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
         write_checkpoints(connection, attachment, iteration=self.iteration + n_iterations, states=states)
         return True
@@ -187,15 +224,17 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int) ->
     if closed is None:
         return False
     rows = attachment.run(connection, statements.draws_of_batch(), batch=batch).all()
-    attachment.count(connection, batches=-1, released=closed.size)
+    # A batch of which a part was reported remains a turn of the race: that part went on from it.
+    attachment.count(connection, batches=-int(len(rows) == closed.size), released=len(rows))
     if attachment.consumes:
-        _put_back(connection, attachment, state, rows)
+        put_back(connection, attachment, state, rows)
     else:
         _stand_again(connection, attachment, state, rows)
     return True
 
 
-def _put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
+    """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one."""
     scores = pool.as_floats([row.score for row in rows])
     lowest = np.fmin.reduce(scores, initial=math.inf)
     if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:
@@ -223,12 +262,17 @@ def _stand_again(connection: sa.Connection, attachment: Attachment, state: RaceS
 
 
 def release_dead(attachment: Attachment) -> int:
-    """Release the open batches of this host's dead workers and drop their rows; return how many batches went back."""
-    gone = attachment.database.read(functools.partial(dead, buffer_id=attachment.buffer_id))
+    """Release the open batches of dead workers and drop their rows; return how many batches went back."""
+    find = functools.partial(dead, buffer_id=attachment.buffer_id, grace_s=attachment.grace_s)
+    gone = attachment.database.read(find)
     return attachment.database.write(functools.partial(_bury, attachment=attachment, gone=gone)) if gone else 0
 
 
 def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[str]) -> int:
+    attachment.race(connection, exclusive=True)  # before any row, as everybody does
+    dialect, grace_s = attachment.database.dialect, attachment.grace_s
+    gone = lock_dead(connection, dialect, attachment.buffer_id, gone, grace_s=grace_s)
+    forget_receipts(connection)
     still_open = connection.scalars(
         sa.select(batches.c.id)
         .where(batches.c.buffer_id == attachment.buffer_id)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import VERSION_TABLE, Columns, Rows, is_unavailable, parse_url, unavailable
-from sqlbuffer.errors import ForeignDatabase, InvalidArgument, SchemaMismatch, SchemaTooNew, SchemaTooOld
+from sqlbuffer.dialect import VERSION_TABLE, Columns, Receipt, Rows, is_unavailable, parse_url, unavailable
+from sqlbuffer.errors import (
+    DatabaseUnavailable,
+    ForeignDatabase,
+    InvalidArgument,
+    SchemaMismatch,
+    SchemaTooNew,
+    SchemaTooOld,
+)
+from sqlbuffer.retries import retrying, until_true
 from sqlbuffer.schema import REVISION
 
 T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
-DEADLOCK_RETRIES = 10
 
 log = logging.getLogger(__name__)
+
+
+def boundary(moment: str) -> None:
+    """Do nothing, "before" and "after" every COMMIT of a writer: where a test may stop the process."""
+
+
+def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
 
 
 class Database:
@@ -52,6 +71,9 @@ class Database:
         self._url, self.dialect = parse_url(given)
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
+        self._was_reached = False
+        if caution := self.dialect.caution(self._url):
+            warnings.warn(caution, stacklevel=3)
         try:
             found = self.revision()
             if found is None and create:
@@ -69,15 +91,15 @@ class Database:
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work`, which only reads, in a transaction that sees one state of the database."""
-        return self._run(self._engine("reader"), work)
+        return self._run("reader", functools.partial(_begin, work=work))
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction: all that it writes is stored, or nothing.
 
-        `work` runs again where a deadlock ended its transaction: adding locks samples in the order of their hashes,
-        settling and scoring in that of their ids.
+        `work` runs again where a deadlock ended its transaction (adding locks samples in the order of their hashes,
+        settling and scoring in that of their ids), and where the connection was lost; never when it was committed.
         """
-        return self._run(self._engine("writer"), work)
+        return self._run("writer", functools.partial(self._commit, work=work))
 
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
         """Execute a statement with rows that travel with it."""
@@ -93,7 +115,20 @@ class Database:
 
     def upgrade(self) -> None:
         """Create the schema, or bring it up to date, in one transaction."""
-        self.write(self._upgrade)
+        self._run("owner", functools.partial(_begin, work=self._upgrade))
+
+    def sibling(self) -> Database:
+        """Return the same database with connections of its own."""
+        return copy.copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the connections behind: a process, and a sibling, opens its own."""
+        return {"_url": self._url, "_durability": self._durability, "_was_reached": self._was_reached}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.dialect = parse_url(self._url)[1]
+        self._engines = {}
 
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
@@ -105,26 +140,53 @@ class Database:
         # By process: a connection must never be used on both sides of a fork.
         key = (os.getpid(), kind)
         if key not in self._engines:
-            self._engines[key] = (
-                self.dialect.writer(self._url, durability=self._durability)
-                if kind == "writer"
-                else self.dialect.reader(self._url)
-            )
+            self._engines[key] = self._new_engine(kind)
         return self._engines[key]
 
-    def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-        failures = 0
-        while True:
-            try:
-                with engine.begin() as connection:
-                    return work(connection)
-            except sa.exc.DBAPIError as exc:
-                failures += 1
-                if failures <= DEADLOCK_RETRIES and self.dialect.is_deadlock(exc):
-                    continue
-                if is_unavailable(exc):
-                    raise unavailable(exc, self._url, self.dialect) from exc
+    def _new_engine(self, kind: str) -> sa.Engine:
+        if kind == "writer":
+            return self.dialect.writer(self._url, durability=self._durability)
+        return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
+
+    def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
+        """Run a transaction, and again while what ended it is said to pass."""
+        try:
+            found = retrying(self._is_passing)(attempt, self._engine(kind))
+        except sa.exc.DBAPIError as exc:
+            if is_unavailable(exc):
+                raise unavailable(exc, self._url, self.dialect) from exc
+            raise
+        self._was_reached = True
+        return found
+
+    def _is_passing(self, error: BaseException) -> bool:
+        """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
+        if not isinstance(error, sa.exc.DBAPIError):
+            return False
+        return self.dialect.is_conflict(error) or (self._was_reached and self.dialect.is_lost(error))
+
+    def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction of its own, and commit it, also where the answer to the COMMIT is lost."""
+        receipt, done = None, []
+        try:
+            with engine.begin() as connection:
+                receipt = self.dialect.receipt(connection)
+                done.append(work(connection))
+                boundary("before")
+            boundary("after")
+        except sa.exc.DBAPIError as exc:
+            if receipt is None or not self.dialect.is_lost(exc) or not self._was_committed(receipt):
                 raise
+        return done[0]
+
+    def _was_committed(self, receipt: Receipt) -> bool:
+        """Tell what became of a transaction whose connection was lost."""
+        if not until_true(self.read, functools.partial(self.dialect.end, receipt=receipt)):
+            raise DatabaseUnavailable(
+                f"the connection to {self.url} was lost, and the server goes on with its last transaction: it is not "
+                "known whether that was committed; check the network, and run again."
+            )
+        return self.read(functools.partial(self.dialect.was_committed, receipt=receipt))
 
     def _revision(self, connection: sa.Connection) -> str | None:
         tables = self.dialect.tables(connection)

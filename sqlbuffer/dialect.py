@@ -10,11 +10,12 @@ import itertools
 import os
 import pathlib
 import re
+import secrets
 import sqlite3
 import types
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +24,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
+from sqlbuffer.files import network_file_system
 from sqlbuffer.urls import WAY_OUT, read_url
 
 SCHEMA = "sqlbuffer"
@@ -76,6 +78,30 @@ class now(sa.sql.functions.FunctionElement[dt.datetime]):
     inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
 
 
+class ago(sa.sql.expression.ColumnElement[dt.datetime]):
+    """The database's own time some seconds ago.
+
+    Args:
+        seconds: How long ago.
+    """
+
+    type = Timestamp()
+    inherit_cache = False
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = float(seconds)
+
+
+@compiles(ago, "sqlite")
+def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"
+
+
+@compiles(ago, "postgresql")
+def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"clock_timestamp() - make_interval(secs => {element.seconds:.3f})"
+
+
 @compiles(now, "sqlite")
 def _sqlite_now(*_: Any, **__: Any) -> str:
     return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
@@ -98,6 +124,13 @@ class Rows:
         return f"{self.name}_{column}"
 
 
+class Receipt(NamedTuple):
+    """What a transaction leaves in the table `receipts`: the number of the transaction of one connection."""
+
+    connection: str
+    number: int
+
+
 class Dialect(abc.ABC):
     """What the rest of the package asks of a database."""
 
@@ -110,8 +143,16 @@ class Dialect(abc.ABC):
         """Tell whether there is a database to read from."""
 
     @abc.abstractmethod
+    def caution(self, url: sa.URL) -> str | None:
+        """Return what speaks against this database where it is, if anything does."""
+
+    @abc.abstractmethod
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         """Return an engine whose transactions may write from their first statement on."""
+
+    @abc.abstractmethod
+    def owner(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that creates and upgrades the schema."""
 
     @abc.abstractmethod
     def reader(self, url: sa.URL) -> sa.Engine:
@@ -181,12 +222,36 @@ class Dialect(abc.ABC):
         """Make sure that nobody else creates or upgrades the schema until the transaction ends."""
 
     @abc.abstractmethod
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """Make sure that nobody else writes into tables until the transaction ends."""
+
+    @abc.abstractmethod
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        """Return the SQL that lets one role read a database's buffers, and another one work on them."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return what the database itself finds wrong with its storage."""
 
     @abc.abstractmethod
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         """Tell whether a transaction was given up for another one's sake, and would do if run again."""
+
+    @abc.abstractmethod
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether the connection was lost, or none could be made: another one may do."""
+
+    @abc.abstractmethod
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        """Return what proves that the transaction under way was committed; None where its answer cannot be lost."""
+
+    @abc.abstractmethod
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """End the transaction of a lost connection if the server goes on with it; tell whether it has ended."""
+
+    @abc.abstractmethod
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """Tell whether a transaction that has ended was committed."""
 
     @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
@@ -219,6 +284,10 @@ _PRAGMAS = (
 """64 MB of cache; up to 32 MB of log before it is written back, so that a page often changed is written once."""
 
 
+_SMALLEST_FILE = 512
+"""Bytes of the smallest page that SQLite has."""
+
+
 class SQLite(Dialect):
     """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL)."""
 
@@ -229,6 +298,15 @@ class SQLite(Dialect):
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
 
+    def caution(self, url: sa.URL) -> str | None:
+        kind = network_file_system(pathlib.Path(url.database or ""))
+        if kind is None:
+            return None
+        return (
+            f"{url.database} is on a network file system ({kind}), whose locks SQLite cannot trust: put it on a local "
+            "disk, or use PostgreSQL."
+        )
+
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
         engine = self._engine(url, "rwc", ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"])
@@ -238,6 +316,9 @@ class SQLite(Dialect):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
         return engine
+
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self.writer(url, durability="full")
 
     def reader(self, url: sa.URL) -> sa.Engine:
         engine = self._engine(url, "rw", [])  # not query_only, which forbids temporary tables too
@@ -253,6 +334,8 @@ class SQLite(Dialect):
         file = pathlib.Path(url.database or "").absolute()
 
         def connect() -> sqlite3.Connection:
+            if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:  # SQLite would take it for an empty one
+                raise sqlite3.DatabaseError("file is not a database")
             connection = sqlite3.connect(
                 f"file:{urllib.parse.quote(os.fspath(file))}?mode={mode}",
                 uri=True,
@@ -341,12 +424,30 @@ class SQLite(Dialect):
     def lock_schema(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE has done so."""
 
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
+
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return False  # one writer at a time
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        return False  # a file has no connections to lose
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return None
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return True
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return False
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
@@ -355,7 +456,7 @@ class SQLite(Dialect):
             "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
             "not a database": "the file is not an SQLite database: give the path of another file",
             "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
-            "disk i/o error": "the disk or the file fails: check the disk, and that the file was not truncated",
+            "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
             "is full": "the disk is full: make room; nothing stored was lost",
             "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
         }.items():
@@ -430,43 +531,59 @@ class PostgreSQL(Dialect):
     def exists(self, url: sa.URL) -> bool:
         return True
 
+    def caution(self, url: sa.URL) -> str | None:
+        return None
+
     def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
         engine = self._engine(url, pool_size=2)
-        if durability == "full":
+        settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
 
-            @sa.event.listens_for(engine, "begin")
-            def _begin(connection: sa.Connection) -> None:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.info["number"] = connection.info.get("number", 0) + 1
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}; {_leave(connection)}")
 
         return engine
 
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, pool_size=1, begins="BEGIN")
+
     def reader(self, url: sa.URL) -> sa.Engine:
-        return self._engine(url, pool_size=4).execution_options(postgresql_readonly=True)
+        begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
+        return self._engine(url, pool_size=4, begins=begins)
 
     @staticmethod
-    def _engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
+    def _engine(url: sa.URL, *, pool_size: int, begins: str = "") -> sa.Engine:
+        """Return an engine whose transactions begin with some SQL, all of it sent at once."""
+        url, options = _driver_options(url)
         try:
             engine = sa.create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 max_overflow=0,
-                pool_pre_ping=True,
                 execution_options={"schema_translate_map": {None: SCHEMA}},
-                connect_args={"connect_timeout": 10},
+                connect_args={"connect_timeout": 10, "autocommit": True, **options},  # BEGIN is sent below
             )
         except ModuleNotFoundError as exc:
             raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
 
+        @sa.event.listens_for(engine, "do_connect")
+        def _name(_: Any, record: Any, __: Any, parameters: dict[str, Any]) -> None:
+            record.info["connection"] = secrets.token_hex(8)
+            parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
+
         from psycopg.types.array import ListBinaryDumper  # an extra: known to be there by now
 
         @sa.event.listens_for(engine, "connect")
-        def _plan_for_memory(connection: Any, _: Any) -> None:
-            # What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts
-            # the whole pool for each chunk of a refresh.
-            connection.execute("SET random_page_cost = 1")
+        def _send_in_binary(connection: Any, _: Any) -> None:
             # As text, which is the default, every element of an array would be searched for quotes.
             connection.adapters.register_dumper(list, ListBinaryDumper)
-            connection.commit()
+
+        if begins:
+
+            @sa.event.listens_for(engine, "begin")
+            def _begin(connection: sa.Connection) -> None:
+                connection.exec_driver_sql(begins)
 
         return engine
 
@@ -527,11 +644,48 @@ class PostgreSQL(Dialect):
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
 
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        names = ", ".join(f"{SCHEMA}.{table.name}" for table in tables)
+        connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        everybody = f"{_quoted(reader)}, {_quoted(worker)}"
+        tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
+        return [
+            *([f"GRANT CONNECT ON DATABASE {_quoted(url.database)} TO {everybody}"] if url.database else []),
+            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {everybody}",
+            f"GRANT SELECT ON {tables} TO {everybody}",
+            f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {_quoted(worker)}",
+            f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {_quoted(worker)}",
+            f"GRANT USAGE ON {sequences} TO {_quoted(worker)}",
+        ]
+
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
-    def is_deadlock(self, error: sa.exc.DBAPIError) -> bool:
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:  # what the server had no chance to say
+            return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
+        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03")
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return Receipt(connection.info["connection"], connection.info["number"])
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        # A server may not notice for hours that its client is gone.
+        running = sa.text(
+            "SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 1000)) FROM pg_stat_activity "
+            "WHERE application_name = :name"
+        )
+        return bool(connection.scalar(running, {"name": f"sqlbuffer {receipt.connection}"}) == 0)
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        newest = sa.text(f"SELECT number FROM {SCHEMA}.receipts WHERE connection = :connection")
+        return bool(connection.scalar(newest, {"connection": receipt.connection}) == receipt.number)
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
@@ -547,12 +701,12 @@ class PostgreSQL(Dialect):
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.
-        engine = self.reader(url).execution_options(no_parameters=True, stream_results=True)
+        engine = self._engine(url, pool_size=1).execution_options(no_parameters=True, stream_results=True)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
             options = {"stream_results": False}
-            connection.exec_driver_sql(f"SET LOCAL search_path = {SCHEMA}", execution_options=options)
+            connection.exec_driver_sql(f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}", execution_options=options)
 
         return engine
 
@@ -568,7 +722,44 @@ class PostgreSQL(Dialect):
         return sorted({f"{call[1]}()" for call in calls} | set(disguised))
 
 
+def _quoted(name: str) -> str:
+    """Return an identifier as SQL has it, whatever is in it."""
+    return '"{}"'.format(name.replace('"', '""'))
+
+
 _ADVISORY_CLASS = 0x5B0F
+
+# What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts the whole pool
+# for each chunk of a refresh. Both are set for one transaction: behind a proxy that pools transactions the next one
+# may be another session's.
+_PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+_SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
+
+
+def _leave(connection: sa.Connection) -> str:
+    """Return the SQL by which a transaction leaves its receipt.
+
+    The number of the transaction itself would not do: a server that crashed may give it to another one, whose commit
+    would then be taken for this one's.
+    """
+    receipt = f"'{connection.info['connection']}', {connection.info['number']}, now()"
+    return (
+        f"INSERT INTO {SCHEMA}.receipts (connection, number, written_at) VALUES ({receipt}) "
+        "ON CONFLICT (connection) DO UPDATE SET number = excluded.number, written_at = excluded.written_at"
+    )
+
+
+def _driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
+    """Take out of a URL what the driver wants as a number: `prepare_threshold=none` prepares no statements."""
+    given = url.query.get("prepare_threshold")
+    if given is None:
+        return url, {}
+    if not isinstance(given, str) or not (given == "none" or given.isdecimal()):
+        raise InvalidArgument(f"prepare_threshold must be a number of executions, or none; got {given!r}.")
+    return url.difference_update_query(["prepare_threshold"]), {
+        "prepare_threshold": None if given == "none" else int(given)
+    }
+
 
 _HARMLESS = (
     *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     true,
 )
 
@@ -127,6 +128,13 @@ draws = Table(
     Column("sample_id", BigId, nullable=False, comment="The sample drawn"),
     Column("race_key", Double, nullable=False, comment="Its race key when it was drawn"),
     Column("weight", Double, comment="Its weight when it was drawn"),
+    Column(
+        "reported",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="True when its reward came before the batch was closed",
+    ),
     **CLUSTERED,
 )
 
@@ -204,4 +212,12 @@ metrics = Table(
     Column("name", Text, primary_key=True, comment="Name of the metric"),
     Column("value", Double, comment="Its value; NULL when not a number"),
     Column("recorded_at", Timestamp, nullable=False, comment="When it was recorded (UTC)"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("connection", Text, primary_key=True, comment="Random name of a connection to a server; none on SQLite"),
+    Column("number", BigId, nullable=False, comment="Number of the last transaction that it committed"),
+    Column("written_at", Timestamp, nullable=False, comment="When that was (UTC)"),
 )

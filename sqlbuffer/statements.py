@@ -294,6 +294,13 @@ def dequeue(dialect: Dialect) -> sa.Update:
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
 
 
+@functools.cache
+def enqueue(dialect: Dialect) -> sa.Update:
+    """Mark samples as waiting or claimed."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
+
+
 # -- the pool ---------------------------------------------------------------------------------------------------------
 
 
@@ -478,7 +485,7 @@ def close_batch(column: str) -> sa.Update:
 
 @functools.cache
 def draws_of_batch() -> sa.Select[Any]:
-    """The draws of a batch, with what decides a sample's weight."""
+    """The draws of a batch that have no reward yet, with what decides a sample's weight."""
     return (
         select(
             draws.c.sample_id,
@@ -491,7 +498,59 @@ def draws_of_batch() -> sa.Select[Any]:
         )
         .join_from(draws, samples, samples.c.id == draws.c.sample_id)
         .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(~draws.c.reported)
         .order_by(draws.c.position)
+    )
+
+
+@functools.cache
+def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
+    """Samples that stand nowhere in the race, in the columns of `draws_of_batch`."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(
+        samples.c.id.label("sample_id"),
+        NEVER.label("race_key"),
+        samples.c.score,
+        samples.c.scored_at.is_not(None).label("scored"),
+        samples.c.hash,
+        samples.c.requeues,
+    ).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+
+
+@functools.cache
+def open_batch(dialect: Dialect) -> sa.Select[Any]:
+    """Return the id of a batch if it is still open, and keep it so until the transaction ends."""
+    still_open = (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == _BUFFER)
+        .where(batches.c.id == bindparam("batch", type_=BigId))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+    )
+    return dialect.lock_rows(still_open, batches)
+
+
+@functools.cache
+def report_draws(dialect: Dialect) -> Any:
+    """Mark draws as reported; returns the ids of the samples for which that is new."""
+    incoming = dialect.relation(INCOMING_IDS).c
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(draws.c.sample_id == incoming.sample_id)
+        .where(~draws.c.reported)
+        .values(reported=True)
+        .returning(draws.c.sample_id)
+    )
+
+
+@functools.cache
+def unreported() -> sa.Select[Any]:
+    """The number of draws of a batch whose rewards are still to come."""
+    return (
+        select(sa.func.count(draws.c.sample_id).label("left"))
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(~draws.c.reported)
     )
 
 

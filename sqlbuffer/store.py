@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, batches, claims, pool, progress, reading, scoring
+from sqlbuffer import adding, attending, batches, claims, pool, progress, reading, scoring
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Stats
+from sqlbuffer.workers import GRACE_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,10 +35,11 @@ def open_store(
     max_size: int | None = None,
     durability: str = "normal",
     allow_pickle: bool = False,
+    grace_s: float = GRACE_S,
 ) -> SampleStore:
     """Open a buffer; create it, and the database, where they are not there yet.
 
-    Batches left open by processes of this host that have died go back to the pool.
+    Batches left open by processes that have died go back to the pool.
 
     Args:
         url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
@@ -50,6 +54,9 @@ def open_store(
             nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
             who can write to the database: reading a pickle executes it.
+        grace_s: How long, in seconds, a worker of another host may be silent before its batches are taken back; the
+            same for all. A worker of this host counts as dead when its process is gone. From its first write on a
+            process says every ten seconds, in a thread in the background, that it is alive.
 
     Raises:
         DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
@@ -59,9 +66,12 @@ def open_store(
     settings = Settings(mode, seed, weighting_from(weighting))
     if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1):
         raise InvalidArgument(f"max_size must be a positive number of samples, or None; got {max_size!r}.")
+    if not isinstance(grace_s, numbers.Real) or not 0.0 < grace_s < math.inf:
+        raise InvalidArgument(f"grace_s must be a positive number of seconds, got {grace_s!r}.")
+    options = {"key": key, "max_size": max_size, "allow_pickle": allow_pickle, "grace_s": float(grace_s)}
     database = Database(url, durability=durability)
     try:
-        attachment = attach(database, name, settings, key=key, max_size=max_size, allow_pickle=allow_pickle)
+        attachment = attending.with_heartbeat(attach(database, name, settings, **options))
         batches.release_dead(attachment)
     except BaseException:
         database.close()
@@ -92,6 +102,7 @@ class SampleStore:
 
     def close(self) -> None:
         """Close the connections. Open batches stay claimed until this process ends or releases them."""
+        self._attachment.heartbeat.stop()
         self._attachment.database.close()
 
     # -- what it is ---------------------------------------------------------------------------------------------------

@@ -12,15 +12,22 @@ import os
 import pathlib
 import secrets
 import socket
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import psutil
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import now
-from sqlbuffer.schema import workers
+from sqlbuffer.dialect import Dialect, ago, now
+from sqlbuffer.schema import receipts, workers
 from sqlbuffer.statements import COUNTERS
 
 LEDGER = "ledger"
+
+GRACE_S = 60.0
+"""How long a worker of another host may be silent before it counts as dead, unless the user says otherwise."""
+
+RECEIPTS_KEPT_S = 86_400.0
 
 
 @functools.cache
@@ -62,15 +69,48 @@ def register(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
     )
 
 
-def dead(connection: sa.Connection, buffer_id: int) -> list[str]:
-    """Return the ids of the workers of this host whose processes are gone."""
-    found = connection.execute(
-        sa.select(workers.c.id, workers.c.pid, workers.c.process_started_at)
+def beat(connection: sa.Connection, buffer_id: int) -> None:
+    """Say that this process is alive."""
+    mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
+    connection.execute(mine.values(heartbeat_at=now()))
+
+
+def dead(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
+    """Return the ids of the workers that are dead.
+
+    Of this host those whose processes are gone, of others those that have been silent for too long.
+    """
+    return _dead(connection.execute(_attached(buffer_id, grace_s=grace_s)))
+
+
+def lock_dead(
+    connection: sa.Connection, dialect: Dialect, buffer_id: int, gone: Sequence[str], *, grace_s: float
+) -> list[str]:
+    """Lock the rows of these workers; return the ids of those that are still there, and still dead.
+
+    What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
+    and finds that it must register anew.
+    """
+    locked = dialect.lock_rows(_attached(buffer_id, grace_s=grace_s).where(workers.c.id.in_(gone)), workers)
+    return _dead(connection.execute(locked))
+
+
+def _attached(buffer_id: int, *, grace_s: float) -> sa.Select[Any]:
+    is_silent = workers.c.heartbeat_at < ago(grace_s)
+    return (
+        sa.select(workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started_at, is_silent.label("silent"))
         .where(workers.c.buffer_id == buffer_id)
-        .where(workers.c.host == host())
+        .where(workers.c.id != LEDGER)
         .order_by(workers.c.id)
     )
-    return [row.id for row in found if not _is_running(row.pid, row.process_started_at)]
+
+
+def _dead(rows: Iterable[Any]) -> list[str]:
+    return [
+        row.id
+        for row in rows
+        if (not _is_running(row.pid, row.process_started_at) if row.host == host() else row.silent)
+    ]
 
 
 def _is_running(pid: int, started_at: float) -> bool:
@@ -80,6 +120,11 @@ def _is_running(pid: int, started_at: float) -> bool:
         return bool(abs(process.create_time() - started_at) < 1.0) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def forget_receipts(connection: sa.Connection) -> None:
+    """Drop what long closed connections have left."""
+    connection.execute(sa.delete(receipts).where(receipts.c.written_at < ago(RECEIPTS_KEPT_S)))
 
 
 def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:

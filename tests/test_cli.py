@@ -29,6 +29,7 @@ from sqlbuffer.urls import read_url
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000
 COMMANDS = ("db version", "db check", "stats", "stats --name default", "top", "top --json", "stats --json")
+COMMANDS += ("workers", "workers --json", "claims list", "claims list --json")
 
 
 Execute: TypeAlias = Callable[[str], list[Any]]
@@ -225,11 +226,86 @@ def test_check_finds_nothing_in_sound_buffers_and_says_what_is_wrong(url: str, e
     assert run("db", "check", "--name", "default", url=url).code == 1
 
 
+def test_check_mends_and_says_what_it_did(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    execute(f"DELETE FROM {prefix}pool WHERE buffer_id = 1")
+    assert run("db", "check", url=url).code == 1
+    result = run("db", "check", "--repair", url=url)
+    assert (result.code, result.out.endswith("default: sound\nqed: sound\n")) == (0, True), result
+    assert re.search(r"default: \d+ samples were put into the pool\.", result.out)
+    assert run("db", "check", "--repair", url=url).out == "default: sound\nqed: sound\n"
+
+
 def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     before = dump(url, execute)
     for command in (*COMMANDS, "db upgrade", "top --by score", "sql 'SELECT * FROM sample_overview' --csv"):
         assert run(*shlex.split(command), url=url).code == 0
     assert dump(url, execute) == before
+
+
+# -- workers, claims, roles --------------------------------------------------------------------------------------------
+
+
+def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    with open_store(url) as store:
+        batch = store.sample(2)
+        (row,) = json.loads(run("workers", "--name", "default", "--json", url=url).out)
+        assert (row["state"], row["claims"], row["pid"], row["added"]) == ("alive", 1, os.getpid(), 40)
+        execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
+        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "alive"
+        assert "dead" in run("workers", "--name", "default", "--grace", "0", url=url).out
+        batch.settle()
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {"default", "qed"}
+
+
+def _released(url: str, *arguments: str) -> str:
+    """Run `claims release` in a process of its own: it is not the worker that has the claims."""
+    return _program("claims", "release", *arguments, env={"SQLBUFFER_URL": url}).stdout
+
+
+def test_claims_are_listed_and_released(url: str, execute: Execute) -> None:
+    with open_store(url) as store:
+        batches = [store.sample(3) for _ in range(3)]
+        batches[0].report(batches[0].ids[:1], [1.0])
+        rows = json.loads(run("claims", "list", "--json", url=url).out)
+        assert [(row["batch"], row["size"], row["reported"], row["state"]) for row in rows] == [
+            (batch.id, 3, int(i == 0), "alive") for i, batch in enumerate(batches)
+        ]
+        waiting = len(store)
+        assert _released(url, "--dead") == "0 released\n"
+        assert _released(url, str(batches[0].id), str(batches[2].id)) == "2 released\n"
+        assert len(store) == waiting + 5
+        batches[1].settle([1.0] * 3)
+        assert store.check() == []
+        stale = [row for row in json.loads(run("workers", "--json", url=url).out) if row["pid"] != os.getpid()]
+        assert stale == []  # the command has signed off
+        for wrong in (batches[1].id, batches[2].id, 10_000):
+            line = refused(run("claims", "release", str(batches[1].id), str(wrong), url=url))
+            assert "is not open: `sqlbuffer claims list`" in line
+
+
+def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
+    with open_store(url) as store:
+        batch = store.sample(3)
+        assert "is not open" in refused(run("claims", "release", str(batch.id), "--name", "qed", url=url))
+        batch.settle()
+
+
+def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    with open_store(url) as store:
+        store.sample(3)
+        execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
+        assert _released(url, "--dead") == "0 released\n"
+        assert _released(url, "--dead", "--grace", "0") == "1 released\n"
+    with open_store(url) as store:
+        assert store.check() == []
+
+
+def test_release_wants_batches_or_the_dead(url: str) -> None:
+    for wrong in (["claims", "release"], ["claims", "release", "1", "--dead"]):
+        assert run(*wrong, url=url).code == 2
 
 
 # -- stats and top ----------------------------------------------------------------------------------------------------
@@ -682,8 +758,8 @@ DOCUMENTED = dict(_commands(typer.main.get_command(app)))
 
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
-        *("db", "db version", "db upgrade", "db check"),
-        *("stats", "top", "sql"),
+        *("db", "db version", "db upgrade", "db check", "db grants"),
+        *("stats", "top", "sql", "workers", "claims", "claims list", "claims release"),
     }
 
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"race", "registry", "urls"},
+    {"files", "heartbeat", "race", "registry", "retries", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},
@@ -26,10 +26,12 @@ FLOORS = [
     {"progress"},
     {"pool"},
     {"adding"},
+    {"reporting"},
     {"batches"},
-    {"claims", "scoring"},
+    {"attending", "claims", "scoring"},
     {"reading"},
     {"audit"},
+    {"repair"},
     {"store"},
     {"predictor", "jobs"},
     {"training", "inspect"},

@@ -182,6 +182,9 @@ def work(store: SampleStore, first: int) -> None:
     )
     store.sample(64, pct_argmax=0.25).settle()
     store.sample(64).release()
+    batch = store.sample(64)
+    batch.report(batch.ids[:10], np.arange(10.0))
+    batch.release()
     store.add(store.sample(8, pct_argmax=0.5).samples)
     with store.sample(8) as batch:
         batch.settle()
@@ -222,6 +225,8 @@ HOT = {
         "draws_of_batch": {"draws", "samples"},
         "scored": {"samples"},
         "pool_page": {"pool", "samples"},
+        "report_draws": {"draws"},
+        "unreported": {"draws"},
     },
 }
 """The statements that every batch pays for, with the tables or indexes by which they find their rows."""

@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 VIEWS = ("buffer_overview", "sample_overview", "batch_overview", "draw_overview")
-TABLES = "metrics checkpoints jobs predictors workers draws batches pool samples buffers".split()
+TABLES = "receipts metrics checkpoints jobs predictors workers draws batches pool samples buffers".split()
 
 
 def upgrade() -> None:
@@ -155,6 +155,13 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("sample_id", big_id, nullable=False, comment="The sample drawn"),
         sa.Column("race_key", sa.Double(), nullable=False, comment="Its race key when it was drawn"),
         sa.Column("weight", sa.Double(), comment="Its weight when it was drawn"),
+        sa.Column(
+            "reported",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.false(),
+            comment="True when its reward came before the batch was closed",
+        ),
         sqlite_with_rowid=False,
         schema=schema,
     )
@@ -286,6 +293,19 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("name", sa.Text(), primary_key=True, comment="Name of the metric"),
         sa.Column("value", sa.Double(), comment="Its value; NULL when not a number"),
         sa.Column("recorded_at", timestamp, nullable=False, comment="When it was recorded (UTC)"),
+        schema=schema,
+    )
+
+    op.create_table(
+        "receipts",
+        sa.Column(
+            "connection",
+            sa.Text(),
+            primary_key=True,
+            comment="Random name of a connection to a server; none on SQLite",
+        ),
+        sa.Column("number", big_id, nullable=False, comment="Number of the last transaction that it committed"),
+        sa.Column("written_at", timestamp, nullable=False, comment="When that was (UTC)"),
         schema=schema,
     )
 

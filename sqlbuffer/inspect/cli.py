@@ -1,4 +1,4 @@
-"""The command line: `sqlbuffer db`, `stats`, `top` and `sql`. It reads, and only `db upgrade` ever writes."""
+"""The command line. It only reads, but for `db upgrade`, `db check --repair` and `claims release`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +17,11 @@ from typer.core import TyperGroup
 
 from sqlbuffer import audit, reading
 from sqlbuffer.database import DEFAULT_URL, URL_VARIABLE, Database
-from sqlbuffer.inspect import output, query
+from sqlbuffer.dialect import parse_url
+from sqlbuffer.inspect import crew, output, query
 from sqlbuffer.inspect.opening import attachments, open_existing
 from sqlbuffer.schema import REVISION
+from sqlbuffer.workers import GRACE_S
 
 TABLE_ROWS = 1000
 """Rows that `sqlbuffer sql` shows as a table when it is given no limit."""
@@ -47,13 +50,15 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold a password
 )
 db = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+claims = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 
 def _examples(*commands: str) -> str:
     return "\n\n".join(["Examples:", *commands])
 
 
-app.add_typer(db, name="db", help="Version, upgrade and integrity.", epilog=_examples("sqlbuffer db version"))
+app.add_typer(db, name="db", help="Version, upgrade, integrity, roles.", epilog=_examples("sqlbuffer db version"))
+app.add_typer(claims, name="claims", help="Batches that are out.", epilog=_examples("sqlbuffer claims list"))
 
 
 class By(str, enum.Enum):
@@ -97,7 +102,8 @@ def options(
 ) -> None:
     """Look at training buffers in a SQL database while they are at work, or after.
 
-    Everything but `db upgrade` only reads. COMMAND --help shows examples of each command.
+    Everything but `db upgrade`, `db check --repair` and `claims release` only reads.
+    COMMAND --help shows examples of each command.
     """
 
 
@@ -127,18 +133,25 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
         output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
 
 
-@db.command(epilog=_examples("sqlbuffer db check --url sqlite:///run.db", "sqlbuffer db check --name qed"))
-def check(url: Url = DEFAULT_URL, name: AnyBuffer = None) -> None:
+@db.command(epilog=_examples("sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"))
+def check(
+    url: Url = DEFAULT_URL,
+    name: AnyBuffer = None,
+    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended, and say what was done.")] = False,
+) -> None:
     """Audit the integrity of one buffer or all.
 
-    Every row is read. Exit code 0 when nothing is wrong, else 1.
+    Every row is read. Exit code 0 when nothing is wrong, or nothing is left after --repair, else 1.
     """
     with contextlib.closing(open_existing(url)) as database:
         buffers = attachments(database, name)
         found = 0
         for i, buffer in enumerate(buffers, 1):
             with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
+                done = database.write(functools.partial(crew.mend, attachment=buffer)) if mend else []
                 problems = database.read(functools.partial(audit.check, attachment=buffer))
+            for each in done:
+                output.line(f"{buffer.name}: {each}")
             for problem in problems:
                 output.line(f"{buffer.name}: {problem}", style="red")
             if not problems:
@@ -148,6 +161,21 @@ def check(url: Url = DEFAULT_URL, name: AnyBuffer = None) -> None:
         output.line("no buffers yet")
     if found:
         raise typer.Exit(1)
+
+
+@db.command(epilog=_examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members"))
+def grants(
+    url: Url = DEFAULT_URL,
+    reader: Annotated[str, typer.Option(help="Role that may look.")] = "sqlbuffer_reader",
+    worker: Annotated[str, typer.Option(help="Role that may add, draw and settle.")] = "sqlbuffer_worker",
+) -> None:
+    """Print the SQL that gives roles of PostgreSQL the rights they need, and none more.
+
+    Nothing is executed: it is for whoever ran `db upgrade`, and once more after each upgrade.
+    """
+    location, dialect = parse_url(url)
+    for statement in dialect.grants(location, reader=reader, worker=worker):
+        output.line(f"{statement};")
 
 
 _OVERVIEW = ("name", "iteration", "waiting", "claimed", "stored", "measured", "best_reward")
@@ -170,6 +198,67 @@ def stats(url: Url = DEFAULT_URL, name: AnyBuffer = None, as_json: AsJson = Fals
         output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
     else:
         output.table(["what", "value"], [[what, output.cell(value)] for what, value in found[0].items()])
+
+
+Grace = Annotated[
+    float, typer.Option("--grace", min=0.0, help="Seconds of silence after which a worker of another host is dead.")
+]
+_WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added", "drawn", "settled")
+
+
+@app.command(epilog=_examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
+def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
+    """Show the processes that work on buffers: who lives, who has died, what they have done."""
+    _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
+
+
+_CLAIMS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
+
+
+@claims.command("list", epilog=_examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json"))
+def list_claims(
+    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
+) -> None:
+    """Show the batches that are out, and whether their workers live."""
+    _show(_CLAIMS, crew.claims, url, name, grace, as_json=as_json)
+
+
+def _show(
+    columns: tuple[str, ...],
+    find: Callable[..., list[dict[str, Any]]],
+    url: str,
+    name: str | None,
+    grace: float,
+    *,
+    as_json: bool,
+) -> None:
+    with contextlib.closing(open_existing(url)) as database:
+        buffers = attachments(database, name, grace_s=grace)
+        rows = [row for each in buffers for row in database.read(functools.partial(find, attachment=each))]
+    if as_json:
+        output.write_json(rows)
+    else:
+        output.table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@claims.command("release", epilog=_examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
+def release_claims(
+    batches: Annotated[list[int] | None, typer.Argument(metavar="BATCH...", help="Numbers of batches.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All batches of workers that have died.")] = False,
+    url: Url = DEFAULT_URL,
+    name: AnyBuffer = None,
+    grace: Grace = GRACE_S,
+) -> None:
+    """Give batches back to the pool, first in line.
+
+    What has been reported keeps its reward. A worker that still lives finds that it has lost its claim.
+    """
+    if dead == bool(batches):
+        raise typer.BadParameter("give the numbers of batches, or --dead.")
+    with contextlib.closing(open_existing(url)) as database:
+        buffers = attachments(database, name, grace_s=grace)
+        n_released = sum(map(crew.release_all_dead, buffers)) if dead else crew.release_batches(buffers, batches or [])
+        output.line(f"{n_released} released")
 
 
 _BEST = ("reward", "score", "source", "created_iteration", "sample")

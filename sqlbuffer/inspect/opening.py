@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from sqlbuffer.attachment import Attachment, attach_existing
@@ -31,10 +33,10 @@ def open_existing(url: str, *, any_revision: bool = False) -> Database:
     return Database(location, create=False, any_revision=any_revision)
 
 
-def attachments(database: Database, name: str | None) -> list[Attachment]:
+def attachments(database: Database, name: str | None, **options: Any) -> list[Attachment]:
     """Return the buffer of a name, or all when there is no name, without becoming one of its workers."""
     if name is not None:
-        return [attach_existing(database, name)]
+        return [attach_existing(database, name, **options)]
     ordered = sa.select(buffers.c.name).order_by(buffers.c.id)
     names = database.read(lambda connection: connection.scalars(ordered).all())
-    return [attach_existing(database, each) for each in names]
+    return [attach_existing(database, each, **options) for each in names]

@@ -1,0 +1,44 @@
+"""How long, and how often, something that fails is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import tenacity
+
+P = ParamSpec("P")
+
+PATIENCE_S = 60.0
+"""How long a transaction is tried again: a server that restarts is back by then."""
+
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.01, max=1.0)
+
+
+def retrying(is_passing: Callable[[BaseException], bool]) -> tenacity.Retrying:
+    """Return what calls a function again and again while its errors are of those that pass."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_passing),
+        wait=_BACKOFF,
+        stop=tenacity.stop_after_delay(PATIENCE_S),
+        reraise=True,
+    )
+
+
+def until_true(function: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Call a function until it returns True; return False where it never did."""
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_result(_is_false),
+        wait=_BACKOFF,
+        stop=tenacity.stop_after_delay(PATIENCE_S),
+        retry_error_callback=_give_up,
+    )
+    return again(function, *args, **kwargs)
+
+
+def _is_false(result: bool) -> bool:
+    return not result
+
+
+def _give_up(_: Any) -> bool:
+    return False

@@ -1,0 +1,86 @@
+"""Repair: whatever is broken by hand is sound afterwards, and no measured reward has changed."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+
+from sqlbuffer import audit, repair
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.schema import batches, draws, pool, samples, workers
+from sqlbuffer.store import SampleStore
+from sqlbuffer.workers import LEDGER
+
+OpenStore = Callable[..., SampleStore]
+TWENTY = [f"s{i}" for i in range(20)]
+
+BREAKS = {
+    "a counter": sa.update(workers).where(workers.c.id == LEDGER).values(added=7, drawn=3, measured=-2),
+    "no ledger": sa.delete(workers).where(workers.c.id == LEDGER),
+    "no workers": sa.delete(workers),
+    "an empty pool": sa.delete(pool),
+    "no marks": sa.update(samples).values(queued=False),
+    "wrong weights": sa.update(pool).values(weight=pool.c.weight * 2 + 1),
+    "negative weights": sa.update(pool).values(weight=-1.0),
+    "no weights": sa.update(pool).values(weight=None),
+    "no place": sa.update(pool).values(race_key=float("inf")),
+    "claimed samples that wait": sa.insert(pool).from_select(
+        ["buffer_id", "race_key", "sample_id", "weight", "top"],
+        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false())
+        .join_from(draws, batches, batches.c.id == draws.c.batch_id)
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None)),
+    ),
+    "samples that wait twice": sa.insert(pool).from_select(
+        ["buffer_id", "race_key", "sample_id", "weight", "top"],
+        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false()),
+    ),
+    "samples that are not there": sa.update(pool).values(sample_id=pool.c.sample_id + 1000),
+}
+
+
+@pytest.fixture(params=["consume", "replay"])
+def attachment(new_store: OpenStore, request: pytest.FixtureRequest) -> Attachment:
+    """A buffer with a settled batch, one of which a part was reported, and an open one."""
+    store = new_store(mode=request.param)
+    store.add(TWENTY)
+    store.score(scores_of)
+    store.sample(4).settle([1.0, 2.0, None, float("nan")])
+    batch = store.sample(4)
+    batch.report(batch.ids[:1], [3.0])
+    batch.release()
+    store.sample(3)
+    return store._attachment
+
+
+def problems(attachment: Attachment) -> list[str]:
+    return attachment.database.read(lambda connection: audit.check(connection, attachment))
+
+
+def mend(attachment: Attachment) -> list[str]:
+    return attachment.database.write(lambda connection: repair.repair(connection, attachment=attachment))
+
+
+def rewards(attachment: Attachment) -> list[tuple[int, float]]:
+    query = sa.select(samples.c.id, samples.c.reward).order_by(samples.c.id)
+    return attachment.database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_what_is_broken_is_mended(attachment: Attachment, what: str) -> None:
+    measured = rewards(attachment)
+    if what == "claimed samples that wait" and not attachment.consumes:
+        pytest.skip("in replay mode they do")
+    attachment.database.write(lambda connection: connection.execute(BREAKS[what]) and None)
+    assert problems(attachment)
+    assert mend(attachment)
+    assert problems(attachment) == []
+    assert rewards(attachment) == measured
+    assert mend(attachment) == []
+
+
+def test_what_is_sound_stays_as_it_is(attachment: Attachment) -> None:
+    rows = sa.select(pool).order_by(pool.c.race_key)
+    before = attachment.database.read(lambda connection: connection.execute(rows).all())
+    assert mend(attachment) == []
+    assert attachment.database.read(lambda connection: connection.execute(rows).all()) == before

@@ -1,0 +1,178 @@
+"""Rewards that come one by one: what is reported is measured, the rest goes back when its worker gives up or dies."""
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+
+from sqlbuffer import workers
+from sqlbuffer.dialect import ago
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
+from sqlbuffer.records import AddResult
+from sqlbuffer.store import SampleStore, open_store
+
+OpenStore = Callable[..., SampleStore]
+TEN = [f"s{i}" for i in range(10)]
+
+
+def scored(store: SampleStore) -> SampleStore:
+    store.add(TEN)
+    store.score(scores_of)
+    return store
+
+
+def account(store: SampleStore) -> tuple[int, ...]:
+    stats = store.stats()
+    return stats.waiting, stats.claimed, stats.drawn, stats.measured, stats.iteration
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_the_last_report_settles(new_store: OpenStore, mode: str) -> None:
+    store = scored(new_store(mode=mode))
+    batch = store.sample(3)
+    waiting = len(store)
+    for i, left in enumerate([2, 1, 0]):
+        assert account(store) == (waiting, 3 - i, 3, i, 0)
+        assert store.check() == []
+        assert batch.report(batch.ids[i : i + 1], [float(i)]) == left
+    assert account(store) == (waiting, 0, 3, 3, 1)
+    assert store.rewards_of(batch.samples) == [0.0, 1.0, 2.0]
+    for closed in (batch.settle, batch.release, lambda: batch.report(batch.ids[:1], [5.0])):
+        with pytest.raises(ClaimLost):
+            closed()
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_release_gives_back_what_has_no_reward(new_store: OpenStore, mode: str) -> None:
+    store = scored(new_store(mode=mode))
+    with store.sample(5) as batch:
+        assert batch.report(batch.ids[[1, 3]], [1.0, math.nan]) == 3
+    assert batch.samples[1] not in store.waiting().samples or mode == "replay"
+    assert (store.iteration, store.stats().claimed, store.check()) == (0, 0, [])
+    assert len(store) == (8 if mode == "consume" else 10)
+    stats = store.stats()
+    assert (stats.measured, stats.failed) == (1, 1)
+    again = store.sample(3)
+    assert again.samples == [batch.samples[i] for i in (0, 2, 4)], "first in line"
+
+
+def test_settling_stores_the_rest(store: SampleStore) -> None:
+    batch = scored(store).sample(4)
+    batch.report(batch.ids[:2], [1.0, 2.0])
+    batch.settle([None, 9.0, 3.0, None], metrics={"loss": 1.0})
+    assert store.rewards_of(batch.samples) == [1.0, 9.0, 3.0, None]
+    assert account(store) == (6, 0, 4, 3, 1)
+    assert store.add(batch.samples) == AddResult(requeued=4)
+    assert store.check() == []
+
+
+def test_what_is_reported_may_be_added_again_at_once(store: SampleStore) -> None:
+    """It waits again; neither the end of its old batch nor another reward for it ends that."""
+    for end in ("settle", "release", "report"):
+        store.add(TEN)
+        store.score(scores_of)
+        batch = store.sample(4)
+        batch.report(batch.ids[:2], [1.0, 2.0])
+        assert store.add(batch.samples) == AddResult(requeued=2, duplicates=2)
+        batch.report(batch.ids[:1], [3.0])
+        rewards = {"settle": ([4.0, None, 5.0, 6.0],), "release": (), "report": (batch.ids, [4.0, 2.0, 5.0, 6.0])}[end]
+        getattr(batch, end)(*rewards)
+        assert set(batch.samples[:2]) <= set(store.waiting().samples)
+        assert store.check() == []
+
+
+def test_the_later_of_two_rewards_counts(store: SampleStore) -> None:
+    batch = scored(store).sample(3)
+    first = int(batch.ids[0])
+    assert batch.report([first, first], [1.0, 2.0]) == 2
+    assert batch.report([first], [7.0]) == 2
+    assert store.rewards_of(batch.samples[:1]) == [7.0]
+    assert batch.report([], []) == 2
+    assert store.check() == []
+
+
+def test_an_empty_batch_has_nothing_to_report(store: SampleStore) -> None:
+    batch = store.sample(3)
+    assert batch.report([], []) == 0
+    batch.settle()
+    assert store.iteration == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "rewards", "error"),
+    [
+        ([10**9], [1.0], InvalidArgument),
+        (["a"], [1.0], InvalidArgument),
+        ([1.5], [1.0], InvalidArgument),
+        ([[1]], [1.0], InvalidArgument),
+        (1, 1.0, InvalidArgument),
+        (None, [1.0], InvalidArgument),
+        ("own", [1.0], InvalidReward),
+        ("own", [math.inf, 1.0], InvalidReward),
+        ("own", [None, 1.0], InvalidReward),
+        ("own", None, InvalidReward),
+    ],
+)
+def test_wrong_reports_store_nothing(store: SampleStore, ids: Any, rewards: Any, error: type[Exception]) -> None:
+    batch = scored(store).sample(3)
+    with pytest.raises(error) as caught:
+        batch.report(batch.ids[:2] if ids == "own" else ids, rewards)
+    assert str(caught.value).endswith(".")
+    assert account(store) == (7, 3, 3, 0, 0)
+
+
+def test_the_dead_leave_what_they_have_not_reported(store_url: str) -> None:
+    """And who was only taken for dead stores what it measures, but settles nothing."""
+    with open_store(store_url) as store:
+        batch = scored(store).sample(4)
+        batch.report(batch.ids[:1], [1.0])
+        mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
+        away = mine.values(host="elsewhere", heartbeat_at=ago(100))
+        store._attachment.database.write(lambda connection: connection.execute(away))
+        with open_store(store_url) as other:
+            assert account(other) == (9, 0, 1, 1, 0)
+            assert other.check() == []
+            with pytest.raises(ClaimLost, match="rewards are stored"):
+                batch.report(batch.ids[1:3], [2.0, 3.0])
+            with pytest.raises(ClaimLost):
+                batch.report(batch.ids[3:], [4.0])
+            assert other.rewards_of(batch.samples) == [1.0, 2.0, 3.0, 4.0]
+            assert account(other) == (9, 0, 1, 4, 0)
+            assert other.sample(3).samples == batch.samples[1:]
+            assert other.check() == []
+
+
+def test_threads_report_one_batch(new_store: OpenStore) -> None:
+    store = scored(new_store())
+    batch = store.sample(8)
+    left: list[int] = []
+    threads = [
+        threading.Thread(target=lambda i=i: left.append(batch.report(batch.ids[i : i + 1], np.ones(1))))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(left) == list(range(8))
+    assert account(store) == (2, 0, 8, 8, 1)
+    assert store.check() == []
+
+
+def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStore) -> None:
+    """In replay mode what it drew stands at keys of that turn: no other draw may use the turn's variates again."""
+    store = scored(new_store(mode="replay", weighting="uniform"))
+    batch = store.sample(3)
+    batch.report(batch.ids[:1], [1.0])
+    batch.release()
+    whole = store.sample(3)
+    whole.release()
+    totals = store._attachment.database.read(lambda connection: store._attachment.race(connection))
+    assert totals.turn == 1
+    assert store.check() == []

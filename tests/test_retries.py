@@ -1,0 +1,198 @@
+"""What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+from proxies import Proxy, proxy_before
+
+from sqlbuffer import database, retries
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.records import AddResult
+from sqlbuffer.store import SampleStore, open_store
+
+TEN = [f"s{i}" for i in range(10)]
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[Proxy]:
+    with proxy_before(postgresql_url) as proxy:
+        yield proxy
+    retries.until_true(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
+
+
+@pytest.fixture
+def store(proxy: Proxy) -> Iterator[SampleStore]:
+    """A store whose connections go through the proxy, with ten scored samples."""
+    with open_store(proxy.url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+        yield store
+
+
+def settled(store: SampleStore) -> Any:
+    batch = store.sample(3)
+    batch.settle([1.0, 2.0, 3.0])
+    return store.rewards_of(batch.samples)
+
+
+ACTIONS: dict[str, tuple[Callable[[SampleStore], Any], Any]] = {
+    "add": (lambda store: store.add(["s1", "s20", "s21"]), AddResult(added=2, duplicates=1)),
+    "score": (lambda store: (store.add(["s30"]), store.score(scores_of))[1], 1),
+    "sample": (lambda store: len(set(store.sample(4).samples)), 4),
+    "settle": (settled, [1.0, 2.0, 3.0]),
+    "release": (lambda store: store.sample(2).release(), None),
+    "record": (lambda store: store.record(["s40"], [4.0]), AddResult(added=1)),
+    "remove": (lambda store: store.remove(store.waiting().ids[:2].tolist()), 2),
+    "refresh": (lambda store: store.score(scores_of, only="all", chunk=5), 10),
+    "retrain": (lambda store: store.save_predictor(b"state", rows_trained=1), 1),
+}
+
+
+def account(store: SampleStore) -> dict[str, Any]:
+    stats = store.stats()
+    names = "iteration waiting unscored stored claimed drawn requeued removed measured score_version".split()
+    return {name: getattr(stats, name) for name in names}
+
+
+@pytest.mark.parametrize("how", ["answer", "request"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_commit_whose_connection_is_lost_counts_once(proxy: Proxy, store: SampleStore, action: str, how: str) -> None:
+    """The first COMMIT is cut, and the next; what is stored is what an undisturbed twin stores."""
+    work, expected = ACTIONS[action]
+    with open_store(proxy.url, name="twin") as twin:
+        twin.add(TEN)
+        twin.score(scores_of)
+        assert work(twin) == expected
+        undisturbed = account(twin)
+    proxy.cut = [how, how, None, how]
+    assert work(store) == expected
+    assert proxy.n_cut >= 2
+    proxy.cut = []
+    assert account(store) == undisturbed
+    assert store.check() == []
+
+
+def test_connections_lost_in_between_are_replaced(proxy: Proxy, store: SampleStore) -> None:
+    seen = set()
+    while len(store):
+        proxy.drop()
+        with store.sample(3) as batch:
+            seen |= set(batch.samples)
+            proxy.drop()
+            batch.settle(np.ones(len(batch)))
+    assert seen == set(TEN)
+    assert store.stats().measured == 10
+    assert store.check() == []
+
+
+def test_a_server_that_restarts_is_waited_for(proxy: Proxy, store: SampleStore) -> None:
+    proxy.is_up = False
+    proxy.drop()
+    timer = threading.Timer(1.0, setattr, (proxy, "is_up", True))
+    timer.start()
+    assert store.add(["s11"]) == AddResult(added=1)
+    assert proxy.is_up
+
+
+def test_patience_ends(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    proxy.close()
+    start = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="check that the server runs"):
+        store.add(["s11"])
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_never_reached_is_an_error_at_once(proxy: Proxy) -> None:
+    proxy.close()
+    start = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        open_store(proxy.url)
+    assert time.monotonic() - start < 5
+
+
+def test_a_transaction_that_goes_on_without_us_is_ended(proxy: Proxy, store: SampleStore, postgresql_url: str) -> None:
+    """Its COMMIT never arrived, and the server waits for it, with all its locks."""
+    proxy.cut = ["request"]
+    assert store.add(["s20"]) == AddResult(added=1)
+    assert store.stats().stored == 11
+    assert in_transaction(postgresql_url) == 0
+
+
+def in_transaction(url: str) -> int:
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
+        return int(connection.exec_driver_sql(sql).scalar_one())
+
+
+def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(type(store._attachment.database.dialect), "end", lambda *_, **__: False)
+    proxy.cut = ["answer"]
+    with pytest.raises(DatabaseUnavailable, match="not known whether"):
+        store.add(["s20"])
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_conflicts_are_run_again(postgresql_url: str, state: str) -> None:
+    with open_store(postgresql_url) as store:
+        runs: list[int] = []
+
+        def conflict(connection: sa.Connection) -> int:
+            runs.append(len(runs))
+            if len(runs) < 4:
+                connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$")
+            return len(runs)
+
+        assert store._attachment.database.write(conflict) == 4
+
+
+def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
+    with open_store(store_url) as store:
+        runs: list[int] = []
+
+        def fail(connection: sa.Connection) -> None:
+            runs.append(len(runs))
+            connection.exec_driver_sql("SELECT nonsense")
+
+        with pytest.raises((sa.exc.DBAPIError, DatabaseUnavailable)):
+            store._attachment.database.write(fail)
+        assert len(runs) == 1
+
+
+def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments: list[str] = []
+    with open_store(store_url) as store:
+        monkeypatch.setattr(database, "boundary", moments.append)
+        store.add(["s1"])
+        len(store)
+    assert moments == ["before", "after"]
+
+
+# -- behind a proxy that pools transactions ---------------------------------------------------------------------------
+
+
+def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
+    """What a transaction sets, it sets for itself; the next one on the connection may be another client's."""
+    with open_store(f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}prepare_threshold=none") as store:
+        for _ in range(8):
+            store.add(TEN)
+        for kind in ("reader", "writer"):
+            driver = store._attachment.database._engine(kind).raw_connection()
+            cursor = driver.cursor()
+            assert cursor.execute("SHOW random_page_cost").fetchone() == ("4",)
+            assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+            assert cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+            driver.close()
+
+
+def test_a_wrong_threshold_is_refused(postgresql_url: str) -> None:
+    with pytest.raises(InvalidArgument, match="prepare_threshold"):
+        open_store(f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}prepare_threshold=many")

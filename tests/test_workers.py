@@ -1,0 +1,272 @@
+"""Workers say that they are alive; the batches of the dead go back to the pool, once."""
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+
+from sqlbuffer import attending, batches, claims, workers
+from sqlbuffer.attachment import attach_existing
+from sqlbuffer.database import Database
+from sqlbuffer.dialect import ago
+from sqlbuffer.errors import ClaimLost, InvalidArgument
+from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.store import SampleStore, open_store
+
+OpenStore = Callable[..., SampleStore]
+TEN = [f"s{i}" for i in range(10)]
+
+
+def scored(store: SampleStore) -> SampleStore:
+    store.add(TEN)
+    store.score(scores_of)
+    return store
+
+
+def change(store: SampleStore, **values: Any) -> None:
+    """Change the row of this process."""
+    mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id()).values(**values)
+    store._attachment.database.write(lambda connection: connection.execute(mine))
+
+
+def move_away(store: SampleStore, *, silent_for_s: float) -> None:
+    """Let the row of this process be one of another host that was last heard of some time ago."""
+    change(store, host="elsewhere", heartbeat_at=ago(silent_for_s))
+
+
+def rows(store: SampleStore) -> dict[str, Any]:
+    table = workers.workers
+    found = store._attachment.database.read(lambda connection: connection.execute(sa.select(table)).all())
+    return {row.id: row for row in found if row.id != workers.LEDGER}
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"]
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.02)
+
+
+# -- the heartbeat ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_write_starts_a_heartbeat_and_closing_ends_it(store_url: str) -> None:
+    with open_store(store_url, grace_s=0.4) as store:
+        len(store)
+        assert threads() == [], "who only reads has none"
+        store.add(TEN)
+        assert len(threads()) == 1
+        first = rows(store)[workers.worker_id()].heartbeat_at
+        until(lambda: rows(store)[workers.worker_id()].heartbeat_at > first)
+        store.add(["s11"])
+        assert len(threads()) == 1
+    assert threads() == []
+
+
+def test_no_error_ends_a_heartbeat(store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    beats: list[int] = []
+    beat = workers.beat
+
+    def failing(connection: sa.Connection, buffer_id: int) -> None:
+        beats.append(1)
+        if len(beats) < 3:
+            raise sa.exc.OperationalError("x", {}, Exception("database is locked"))
+        beat(connection, buffer_id)
+
+    monkeypatch.setattr(attending, "beat", failing)
+    with caplog.at_level(logging.ERROR), open_store(store_url, grace_s=0.2) as store:
+        store.add(TEN)
+        first = rows(store)[workers.worker_id()].heartbeat_at
+        until(lambda: rows(store)[workers.worker_id()].heartbeat_at > first)
+        assert len(threads()) == 1
+
+
+def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
+    with open_store(postgresql_url, grace_s=0.4) as store:
+        store.add(TEN)
+        kill = sa.text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND datname = current_database()"
+        )
+        for _ in range(3):
+            store._attachment.database.read(lambda connection: connection.execute(kill))
+            first = rows(store)[workers.worker_id()].heartbeat_at
+            until(lambda first=first: rows(store)[workers.worker_id()].heartbeat_at > first)
+
+
+def test_a_fork_pauses_the_heartbeat_and_leaves_none_to_the_child(store_url: str) -> None:
+    with open_store(store_url, grace_s=0.4) as store:
+        store.add(TEN)
+        child = os.fork()
+        if child == 0:
+            try:
+                assert threads() == []
+                store.add(["child"])
+                assert len(threads()) == 1
+                first = rows(store)[workers.worker_id()].heartbeat_at
+                until(lambda: rows(store)[workers.worker_id()].heartbeat_at > first)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert len(threads()) == 1
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_heartbeat_without_work_has_no_thread() -> None:
+    heartbeat = Heartbeat()
+    heartbeat.start()
+    heartbeat.stop()
+    assert threads() == []
+
+
+@pytest.mark.parametrize("grace_s", [0, -1.0, float("nan"), float("inf"), "60", None])
+def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> None:
+    with pytest.raises(InvalidArgument, match="grace_s"):
+        open_store(store_url, grace_s=grace_s)
+
+
+# -- the dead ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_worker_of_another_host_is_dead_after_the_grace_period(store_url: str, mode: str) -> None:
+    options = {"mode": mode, "seed": 3}
+    with open_store(store_url, **options) as store:
+        batch = scored(store).sample(4)
+        move_away(store, silent_for_s=50)
+        with open_store(store_url, **options) as other:
+            assert other.stats().claimed == 4, "it may still come back"
+        with open_store(store_url, grace_s=40, **options) as other:
+            assert other.stats().claimed == 0
+            assert rows(other).keys() <= {workers.worker_id()}
+            assert other.check() == []
+            assert other.sample(4).samples == batch.samples, "first in line, as it was"
+
+
+def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
+    with open_store(store_url) as store:
+        scored(store).sample(4)
+        change(store, heartbeat_at=ago(10_000))
+        with open_store(store_url, grace_s=1) as other:
+            assert other.stats().claimed == 4
+
+
+def test_who_was_taken_for_dead_comes_back(store_url: str) -> None:
+    """It stores what it measured, learns that its claim is gone, and goes on."""
+    with open_store(store_url) as store:
+        batch, kept = scored(store).sample(3), store.sample(2)
+        move_away(store, silent_for_s=100)
+        open_store(store_url).close()
+        assert rows(store) == {}
+        for _ in range(2):
+            with pytest.raises(ClaimLost, match="rewards are stored"):
+                batch.settle([1.0, 2.0, 3.0])
+        with pytest.raises(ClaimLost):
+            kept.release()
+        assert store.rewards_of(batch.samples) == [1.0, 2.0, 3.0]
+        assert (store.iteration, len(store), store.stats().measured) == (0, 10, 3)
+        assert rows(store).keys() == {workers.worker_id()}
+        store.sample(10).settle()
+        assert (store.iteration, store.check()) == (1, [])
+
+
+def test_running_processes_release_the_batches_of_the_dead(store_url: str) -> None:
+    script = """
+import os, signal, sys
+from sqlbuffer import open_store
+store = open_store(sys.argv[1])
+print(*store.sample(4).samples, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with open_store(store_url, grace_s=1.0) as store:
+        scored(store)
+        command = [sys.executable, "-c", script, store_url]
+        claimed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.split()
+        assert len(claimed) == 4
+        until(lambda: store.stats().claimed == 0)
+        assert store.sample(4).samples == claimed
+        assert store.check() == []
+
+
+def test_the_dead_are_buried_once(store_url: str) -> None:
+    with open_store(store_url) as store:
+        scored(store).sample(4)
+        store.sample(3)
+        move_away(store, silent_for_s=100)
+        others = [open_and_forget(store_url) for _ in range(4)]
+        released: list[int] = []
+        start = threading.Barrier(len(others))
+
+        def bury(other: SampleStore) -> None:
+            start.wait()
+            released.append(batches.release_dead(other._attachment))
+
+        buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
+        for burier in buriers:
+            burier.start()
+        for burier in buriers:
+            burier.join()
+        for other in others:
+            other.close()
+        assert sorted(released) == [0, 0, 0, 2]
+        assert (len(store), store.check()) == (10, [])
+
+
+def open_and_forget(url: str) -> SampleStore:
+    """Open a store that does not look after the dead when it is opened."""
+    return SampleStore(attach_existing(Database(url), "default"))
+
+
+def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) -> None:
+    """It is found silent while its draw is under way: the burial waits for the draw, and sees that it lives."""
+    with open_store(postgresql_url) as store, open_store(postgresql_url) as other:
+        scored(store)
+        move_away(store, silent_for_s=100)
+        drawing, go_on = threading.Event(), threading.Event()
+
+        def slow_draw(connection: sa.Connection) -> Any:
+            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0)
+            drawing.set()
+            go_on.wait(10)
+            return batch
+
+        drawer = threading.Thread(target=store._attachment.database.write, args=(slow_draw,))
+        drawer.start()
+        drawing.wait(10)
+        find = functools.partial(workers.dead, buffer_id=store._attachment.buffer_id, grace_s=60.0)
+        assert other._attachment.database.read(find) == [workers.worker_id()]
+        burier = threading.Thread(target=batches.release_dead, args=(other._attachment,))
+        burier.start()
+        time.sleep(0.2)
+        assert burier.is_alive()
+        go_on.set()
+        drawer.join()
+        burier.join()
+        assert rows(store).keys() == {workers.worker_id()}
+        assert (store.stats().claimed, store.check()) == (3, [])
+
+
+def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str) -> None:
+    with open_store(postgresql_url) as store:
+        scored(store).sample(1)
+        database = store._attachment.database
+        old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
+        database.write(lambda connection: connection.execute(old))
+        move_away(store, silent_for_s=100)
+        open_store(postgresql_url).close()
+        kept = database.read(lambda connection: connection.scalar(sa.text("SELECT count(*) FROM sqlbuffer.receipts")))
+        assert kept <= 2
+        assert store.add(["s77"]).added == 1
