@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import CacheStats
 
 from sqlbuffer import scoring, statements
 from sqlbuffer.batches import Batch
@@ -389,3 +390,22 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
     assert found == {action: names.split() for action, names in expected.items()}
     if store_url.startswith("postgresql"):
         assert all(len(locks[action]) == names.count("race_state") for action, names in found.items())
+
+
+def test_no_statement_is_compiled_twice(store_url: str) -> None:
+    """An element of SQL without a cache key would have SQLAlchemy compile its statement at each execution."""
+    with open_store(store_url) as store:
+        fill(store, 2000)
+        for first in (2000, 4000):
+            statements_of_a_run(store, first)
+        compiled = []
+
+        def before(connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+            if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
+                compiled.append(sql)
+
+        database = store._attachment.database
+        for kind in ("reader", "writer"):
+            sa.event.listen(database._engine(kind), "before_cursor_execute", before)
+        statements_of_a_run(store, 6000)
+    assert not compiled
