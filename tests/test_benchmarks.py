@@ -20,7 +20,8 @@ from benchmarks.measure import Task, alternate
 from benchmarks.report import Results, significant
 from benchmarks.stage import Record
 from benchmarks.workshop import Workshop
-from sqlbuffer import dialect, open_store
+from sqlbuffer import open_store
+from sqlbuffer.dialect import sqlite
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 200
@@ -125,7 +126,7 @@ def test_raw_floor_puts_replayed_samples_back(workshop: Workshop) -> None:
 
 
 def test_raw_floor_has_the_pragmas_of_the_library() -> None:
-    assert set(dialect._PRAGMAS) == set(PRAGMAS) - {"journal_mode = WAL", "synchronous = NORMAL"}
+    assert set(sqlite._PRAGMAS) == set(PRAGMAS) - {"journal_mode = WAL", "synchronous = NORMAL"}
 
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.1])

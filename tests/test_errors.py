@@ -497,9 +497,9 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
 
 
 def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlbuffer import dialect
+    from sqlbuffer.dialect import sqlite
 
-    monkeypatch.setattr(dialect, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
     with open_store(sqlite_url) as store:
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Imports run one way, what differs between databases is known to one module, and the tree is linted and typed."""
+"""Imports run one way, what differs between databases is known to one room, and the tree is linted and typed."""
 
 import ast
 import pathlib
@@ -39,7 +39,17 @@ FLOORS = [
 ]
 """From the ground up. A room imports from floors below its own; on its own floor it knows only itself."""
 
+FLOORS_WITHIN = {
+    "dialect": [{"base", "columns"}, {"postgresql", "sqlite"}, {"__init__"}],
+    "statements": [{"rows"}, {"buffer", "drawing", "pool", "samples", "scoring"}, {"__init__"}],
+}
+"""The same for the modules of a room that is a package. From other rooms it is entered by its `__init__` alone."""
+
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_WITHIN = {
+    room: {module: floor for floor, modules in enumerate(floors) for module in modules}
+    for room, floors in FLOORS_WITHIN.items()
+}
 CODE = ("sqlbuffer", "migrations", "tests", "examples", "benchmarks")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -75,6 +85,13 @@ def rooms_imported(tree: ast.AST) -> set[str]:
     return rooms
 
 
+def modules_imported(tree: ast.AST, room: str) -> set[str]:
+    """The modules of a room that a module imports from; what names none of them comes from its `__init__`."""
+    paths = (name.split(".") for _, name in imports(tree))
+    firsts = {"".join(path[2:3]) for path in paths if path[:2] == ["sqlbuffer", room]}
+    return {first if first in FLOOR_WITHIN[room] else "__init__" for first in firsts}
+
+
 def functions(tree: ast.AST) -> Iterator[ast.AST]:
     return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
@@ -89,6 +106,19 @@ def test_imports_run_downwards(file: pathlib.Path) -> None:
         if other != room and FLOOR_OF[other] >= FLOOR_OF[room]
     }
     assert not upwards, f"{name_of(file)} imports {upwards} from its own floor or from above"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_run_downwards_within_a_room(file: pathlib.Path) -> None:
+    tree, room, module = ast.parse(file.read_text()), room_of(file), file.stem
+    if room in FLOOR_WITHIN:
+        floors = FLOOR_WITHIN[room]
+        assert module in floors, f"put {module} on its floor of {room}"
+        upwards = {other for other in modules_imported(tree, room) if floors[other] >= floors[module]}
+        assert not upwards, f"{name_of(file)} imports {upwards} from its own floor of {room} or from above"
+    for other in FLOOR_WITHIN.keys() - {room}:
+        inside = modules_imported(tree, other) - {"__init__"}
+        assert not inside, f"{name_of(file)} reaches into {other} for {inside}"
 
 
 def test_rooms_of_the_edge_do_not_import_in_circles() -> None:
@@ -112,8 +142,8 @@ def test_rooms_of_the_edge_do_not_import_in_circles() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_one_module_knows_the_databases(file: pathlib.Path) -> None:
-    if file.name == "dialect.py":
+def test_one_room_knows_the_databases(file: pathlib.Path) -> None:
+    if room_of(file) == "dialect":
         return
     tree = ast.parse(file.read_text())
     named = [
@@ -150,8 +180,9 @@ def test_manners(file: pathlib.Path) -> None:
         assert not [name for _, name in imports(tree) if name.split(".")[0] in ("pickle", "dill", "cloudpickle")]
 
 
-def test_statements_are_built_in_one_place_and_executed_in_others() -> None:
-    tree = ast.parse((PACKAGE / "statements.py").read_text())
+@pytest.mark.parametrize("file", [file for file in FILES if room_of(file) == "statements"], ids=name_of)
+def test_statements_are_built_in_one_place_and_executed_in_others(file: pathlib.Path) -> None:
+    tree = ast.parse(file.read_text())
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not attributes & {"execute", "scalars", "exec_driver_sql", "begin", "connect"}
 

@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import CacheStats
 
 from sqlbuffer import scoring, statements
 from sqlbuffer.batches import Batch
-from sqlbuffer.dialect import _row_by_row
+from sqlbuffer.dialect.sqlite import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
 
 BIG = 50_000

@@ -1,0 +1,175 @@
+"""The contract: what the rest of the package asks of a database, and the words in which it does."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+SCHEMA = "sqlbuffer"
+"""Name of the PostgreSQL schema that all tables live in."""
+
+VERSION_TABLE = "sqlbuffer_version"
+"""Name of Alembic's version table."""
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The shape of rows that travel with a statement, which reads them as a relation."""
+
+    name: str
+    columns: tuple[tuple[str, TypeEngine[Any]], ...]
+
+    def parameter(self, column: str) -> str:
+        """Return the name of the bound parameter that carries a column."""
+        return f"{self.name}_{column}"
+
+
+class Receipt(NamedTuple):
+    """What a transaction leaves in the table `receipts`: the number of the transaction of one connection."""
+
+    connection: str
+    number: int
+
+
+class Dialect(abc.ABC):
+    """What the rest of the package asks of a database."""
+
+    schema: ClassVar[str | None]
+    claim_deletes: ClassVar[bool]
+    adds_in_bulk: ClassVar[bool]
+
+    @abc.abstractmethod
+    def exists(self, url: sa.URL) -> bool:
+        """Tell whether there is a database to read from."""
+
+    @abc.abstractmethod
+    def caution(self, url: sa.URL) -> str | None:
+        """Return what speaks against this database where it is, if anything does."""
+
+    @abc.abstractmethod
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        """Return an engine whose transactions may write from their first statement on."""
+
+    @abc.abstractmethod
+    def owner(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that creates and upgrades the schema."""
+
+    @abc.abstractmethod
+    def reader(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that is only read from, and never waits for a writer."""
+
+    @abc.abstractmethod
+    def relation(self, rows: Rows) -> sa.FromClause:
+        """Return the relation in which a statement reads the rows that travel with it."""
+
+    @abc.abstractmethod
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        """Send the rows ahead, or return them as the parameters that the statement needs."""
+
+    @abc.abstractmethod
+    def each(self, rows: Rows) -> Any:
+        """Return what stands for the columns of a row, by name, in a statement that is for each row."""
+
+    @abc.abstractmethod
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        """Return an INSERT for each row, which knows `on_conflict_do_nothing`."""
+
+    @abc.abstractmethod
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        """Execute a statement for each row, in their order; return how many rows of the database it has changed."""
+
+    @abc.abstractmethod
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        """Execute a statement for each row, the first column of which is one of the table too; tell which found it."""
+
+    @abc.abstractmethod
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        """Lock a buffer's race until the transaction ends: shared to use its clock, exclusive to move every key."""
+
+    @abc.abstractmethod
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        """Return the rows that a statement selects from `table`, passing over those that another claim has locked.
+
+        Where `claim_deletes`, they leave the table with it.
+        """
+
+    @abc.abstractmethod
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        """Lock the rows of `table` that a statement selects, passing over those that another claim has locked."""
+
+    @abc.abstractmethod
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        """Lock the rows of `table` that a statement selects, waiting for whoever has them."""
+
+    @abc.abstractmethod
+    def upsert(self, table: sa.Table) -> Any:
+        """Return an INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`."""
+
+    @abc.abstractmethod
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Read a column of JSON text as the JSON type."""
+
+    @abc.abstractmethod
+    def tables(self, connection: sa.Connection) -> set[str]:
+        """Return the names of the tables and views that stand where ours would."""
+
+    @abc.abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Make sure that nobody else creates or upgrades the schema until the transaction ends."""
+
+    @abc.abstractmethod
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """Make sure that nobody else writes into tables until the transaction ends."""
+
+    @abc.abstractmethod
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        """Return the SQL that lets one role read a database's buffers, and another one work on them."""
+
+    @abc.abstractmethod
+    def damage(self, connection: sa.Connection) -> list[str]:
+        """Return what the database itself finds wrong with its storage."""
+
+    @abc.abstractmethod
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether a transaction was given up for another one's sake, and would do if run again."""
+
+    @abc.abstractmethod
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether the connection was lost, or none could be made: another one may do."""
+
+    @abc.abstractmethod
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        """Return what proves that the transaction under way was committed; None where its answer cannot be lost."""
+
+    @abc.abstractmethod
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """End the transaction of a lost connection if the server goes on with it; tell whether it has ended."""
+
+    @abc.abstractmethod
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        """Tell whether a transaction that has ended was committed."""
+
+    @abc.abstractmethod
+    def advice(self, error: BaseException) -> str:
+        """Return what to do about an error of the database."""
+
+    # -- SQL that a person types --------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        """Return an engine for SQL that is not ours: one statement at a time, which can read and nothing else."""
+
+    @abc.abstractmethod
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        """Return the functions called in SQL that is not ours which may do more than read, as far as can be told."""

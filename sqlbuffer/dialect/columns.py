@@ -1,0 +1,83 @@
+"""What a column holds, how tables and indexes are laid out, and what time it is, in the terms of either database."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Json = sa.JSON().with_variant(JSONB(), "postgresql")
+CLUSTERED: Any = {"sqlite_with_rowid": False}
+"""Table keywords: rows are stored in the order of the primary key where the database can."""
+
+
+def where(condition: sa.ColumnElement[bool]) -> Any:
+    """Return the index keywords that make an index partial."""
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
+class Timestamp(TypeDecorator[dt.datetime]):
+    """A UTC time, timezone-aware in Python: timestamptz on PostgreSQL, ISO 8601 text on SQLite."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return sa.DateTime(timezone=True) if dialect.name == "postgresql" else sa.Text()
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(dt.timezone.utc).isoformat(timespec="milliseconds")
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+        return time.astimezone(dt.timezone.utc)
+
+
+class now(sa.sql.functions.FunctionElement[dt.datetime]):
+    """The database's own time: no host's clock is ever compared with another's."""
+
+    type = Timestamp()
+    inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
+
+
+class ago(sa.sql.expression.ColumnElement[dt.datetime]):
+    """The database's own time some seconds ago.
+
+    Args:
+        seconds: How long ago.
+    """
+
+    type = Timestamp()
+    inherit_cache = False
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = float(seconds)
+
+
+@compiles(ago, "sqlite")
+def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"
+
+
+@compiles(ago, "postgresql")
+def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
+    return f"clock_timestamp() - make_interval(secs => {element.seconds:.3f})"
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "clock_timestamp()"

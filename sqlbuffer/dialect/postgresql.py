@@ -1,0 +1,277 @@
+"""PostgreSQL: a server with many writers, rows that are sent as arrays, and receipts of what was committed."""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.columns import Json
+from sqlbuffer.errors import InvalidArgument, MissingExtra
+
+_ADVISORY_CLASS = 0x5B0F
+
+# What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts the whole pool
+# for each chunk of a refresh. Both are set for one transaction: behind a proxy that pools transactions the next one
+# may be another session's.
+_PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+_SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
+
+_HARMLESS = (
+    *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
+    *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
+    *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
+)
+"""Functions that PostgreSQL calls volatile though they only read."""
+
+
+class PostgreSQL(Dialect):
+    """A server. All tables live in a schema of their own; claims pass over each other's rows."""
+
+    schema = SCHEMA
+    claim_deletes = True
+    adds_in_bulk = True
+
+    def exists(self, url: sa.URL) -> bool:
+        return True
+
+    def caution(self, url: sa.URL) -> str | None:
+        return None
+
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        engine = self._engine(url, pool_size=2)
+        settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.info["number"] = connection.info.get("number", 0) + 1
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}; {_leave(connection)}")
+
+        return engine
+
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, pool_size=1, begins="BEGIN")
+
+    def reader(self, url: sa.URL) -> sa.Engine:
+        begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
+        return self._engine(url, pool_size=4, begins=begins)
+
+    @staticmethod
+    def _engine(url: sa.URL, *, pool_size: int, begins: str = "") -> sa.Engine:
+        """Return an engine whose transactions begin with some SQL, all of it sent at once."""
+        url, options = _driver_options(url)
+        try:
+            engine = sa.create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                pool_size=pool_size,
+                max_overflow=0,
+                execution_options={"schema_translate_map": {None: SCHEMA}},
+                connect_args={"connect_timeout": 10, "autocommit": True, **options},  # BEGIN is sent below
+            )
+        except ModuleNotFoundError as exc:
+            raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
+
+        @sa.event.listens_for(engine, "do_connect")
+        def _name(_: Any, record: Any, __: Any, parameters: dict[str, Any]) -> None:
+            record.info["connection"] = secrets.token_hex(8)
+            parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
+
+        from psycopg.types.array import ListBinaryDumper  # an extra: known to be there by now
+
+        @sa.event.listens_for(engine, "connect")
+        def _send_in_binary(connection: Any, _: Any) -> None:
+            # As text, which is the default, every element of an array would be searched for quotes.
+            connection.adapters.register_dumper(list, ListBinaryDumper)
+
+        if begins:
+
+            @sa.event.listens_for(engine, "begin")
+            def _begin(connection: sa.Connection) -> None:
+                connection.exec_driver_sql(begins)
+
+        return engine
+
+    def relation(self, rows: Rows) -> sa.FromClause:
+        return _unnest(rows)
+
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        return {rows.parameter(name): list(columns[name]) for name, _ in rows.columns}
+
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
+        lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
+        connection.execute(sa.select(lock(_ADVISORY_CLASS, buffer_id)))
+
+    def each(self, rows: Rows) -> Any:
+        return self.relation(rows).c
+
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        columns = (value.label(name) for name, value in values.items())
+        return postgresql.insert(table).from_select(list(values), sa.select(*columns), include_defaults=False)
+
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        parameters = {**self.load(connection, rows, columns), **constants}
+        return connection.execute(statement, parameters, execution_options={"preserve_rowcount": True}).rowcount
+
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        key, _ = rows.columns[0]
+        found = connection.execute(_returning(statement, key), {**self.load(connection, rows, columns), **constants})
+        changed = set(found.scalars())
+        return [value in changed for value in columns[key]]
+
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        head = self.skip_locked(statement.add_columns(table.c.buffer_id), table).cte("head")
+        same = (column == head.c[column.key] for column in table.primary_key.columns)
+        return sa.delete(table).where(*same).returning(*statement.selected_columns).cte("claimed")
+
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement.with_for_update(skip_locked=True, of=table)
+
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement.with_for_update(of=table)
+
+    def upsert(self, table: sa.Table) -> Any:
+        return postgresql.insert(table)
+
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.cast(column, Json)
+
+    def tables(self, connection: sa.Connection) -> set[str]:
+        inspector = sa.inspect(connection)
+        return {*inspector.get_table_names(schema=SCHEMA), *inspector.get_view_names(schema=SCHEMA)}
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))
+        connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
+
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        names = ", ".join(f"{SCHEMA}.{table.name}" for table in tables)
+        connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        everybody = f"{_quoted(reader)}, {_quoted(worker)}"
+        tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
+        return [
+            *([f"GRANT CONNECT ON DATABASE {_quoted(url.database)} TO {everybody}"] if url.database else []),
+            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {everybody}",
+            f"GRANT SELECT ON {tables} TO {everybody}",
+            f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {_quoted(worker)}",
+            f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {_quoted(worker)}",
+            f"GRANT USAGE ON {sequences} TO {_quoted(worker)}",
+        ]
+
+    def damage(self, connection: sa.Connection) -> list[str]:
+        return []  # the server checks its pages as it reads them
+
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
+        return getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:  # what the server had no chance to say
+            return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
+        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03")
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return Receipt(connection.info["connection"], connection.info["number"])
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        # A server may not notice for hours that its client is gone.
+        running = sa.text(
+            "SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 1000)) FROM pg_stat_activity "
+            "WHERE application_name = :name"
+        )
+        return bool(connection.scalar(running, {"name": f"sqlbuffer {receipt.connection}"}) == 0)
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        newest = sa.text(f"SELECT number FROM {SCHEMA}.receipts WHERE connection = :connection")
+        return bool(connection.scalar(newest, {"connection": receipt.connection}) == receipt.number)
+
+    def advice(self, error: BaseException) -> str:
+        message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
+        for sign, way_out in {
+            "password": "check user and password in the URL",
+            "does not exist": "create it first, or correct the URL",
+            "permission denied": "grant the rights that are missing, or use another role",
+            "read-only": "this server or connection is read-only: use the primary",
+        }.items():
+            if sign in message:
+                return way_out
+        return "check that the server runs and that host and port in the URL are right"
+
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.
+        engine = self._engine(url, pool_size=1).execution_options(no_parameters=True, stream_results=True)
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            options = {"stream_results": False}
+            connection.exec_driver_sql(f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}", execution_options=options)
+
+        return engine
+
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        # A SELECT in a read-only transaction may still call functions that lock, signal, write files or set parameters.
+        # What does more than read is volatile, and is called by its name.
+        volatile = connection.exec_driver_sql(
+            "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE provolatile = 'v' ORDER BY proname"
+        ).scalars()
+        names = "|".join(re.escape(name) for name in volatile if name not in _HARMLESS)
+        calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)
+        disguised = re.findall(r'u&"', sql, re.IGNORECASE)  # a name in Unicode escapes
+        return sorted({f"{call[1]}()" for call in calls} | set(disguised))
+
+
+def _quoted(name: str) -> str:
+    """Return an identifier as SQL has it, whatever is in it."""
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _leave(connection: sa.Connection) -> str:
+    """Return the SQL by which a transaction leaves its receipt.
+
+    The number of the transaction itself would not do: a server that crashed may give it to another one, whose commit
+    would then be taken for this one's.
+    """
+    receipt = f"'{connection.info['connection']}', {connection.info['number']}, now()"
+    return (
+        f"INSERT INTO {SCHEMA}.receipts (connection, number, written_at) VALUES ({receipt}) "
+        "ON CONFLICT (connection) DO UPDATE SET number = excluded.number, written_at = excluded.written_at"
+    )
+
+
+def _driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
+    """Take out of a URL what the driver wants as a number: `prepare_threshold=none` prepares no statements."""
+    given = url.query.get("prepare_threshold")
+    if given is None:
+        return url, {}
+    if not isinstance(given, str) or not (given == "none" or given.isdecimal()):
+        raise InvalidArgument(f"prepare_threshold must be a number of executions, or none; got {given!r}.")
+    return url.difference_update_query(["prepare_threshold"]), {
+        "prepare_threshold": None if given == "none" else int(given)
+    }
+
+
+@functools.cache
+def _returning(statement: Any, column: str) -> Any:
+    return statement.returning(statement.table.c[column])
+
+
+@functools.cache
+def _unnest(rows: Rows) -> sa.FromClause:
+    arrays = (
+        sa.cast(sa.bindparam(rows.parameter(name), type_=ARRAY(kind)), ARRAY(kind)) for name, kind in rows.columns
+    )
+    columns = (sa.column(name, kind) for name, kind in rows.columns)
+    return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived(name=rows.name)

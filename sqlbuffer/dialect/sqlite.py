@@ -1,0 +1,270 @@
+"""SQLite: one file, one writer at a time, and rows that are sent one by one."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import pathlib
+import sqlite3
+import types
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.columns import Json
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.files import network_file_system
+
+BUSY_TIMEOUT_S = 60.0
+"""How long a writer waits for SQLite's one writer's slot."""
+
+_PRAGMAS = (
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    "cache_size = -65536",
+    "mmap_size = 1073741824",
+    "wal_autocheckpoint = 8000",
+    "journal_size_limit = 67108864",
+)
+"""64 MB of cache; up to 32 MB of log before it is written back, so that a page often changed is written once."""
+
+_SMALLEST_FILE = 512
+"""Bytes of the smallest page that SQLite has."""
+
+
+class SQLite(Dialect):
+    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL)."""
+
+    schema = None
+    claim_deletes = False
+    adds_in_bulk = False
+
+    def exists(self, url: sa.URL) -> bool:
+        return os.path.exists(url.database or "")
+
+    def caution(self, url: sa.URL) -> str | None:
+        kind = network_file_system(pathlib.Path(url.database or ""))
+        if kind is None:
+            return None
+        return (
+            f"{url.database} is on a network file system ({kind}), whose locks SQLite cannot trust: put it on a local "
+            "disk, or use PostgreSQL."
+        )
+
+    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+        synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
+        engine = self._engine(url, "rwc", ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"])
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+
+    def owner(self, url: sa.URL) -> sa.Engine:
+        return self.writer(url, durability="full")
+
+    def reader(self, url: sa.URL) -> sa.Engine:
+        engine = self._engine(url, "rw", [])  # not query_only, which forbids temporary tables too
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN DEFERRED")
+
+        return engine
+
+    @staticmethod
+    def _engine(url: sa.URL, mode: str, pragmas: Iterable[str]) -> sa.Engine:
+        file = pathlib.Path(url.database or "").absolute()
+
+        def connect() -> sqlite3.Connection:
+            if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:  # SQLite would take it for an empty one
+                raise sqlite3.DatabaseError("file is not a database")
+            connection = sqlite3.connect(
+                f"file:{urllib.parse.quote(os.fspath(file))}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            for statement in pragmas:
+                connection.execute(statement)
+            return connection
+
+        # One connection, handed from thread to thread: a second writer could only wait for the first.
+        size = 1 if mode == "rwc" else 4
+        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, pool_size=size, max_overflow=0)
+
+        @sa.event.listens_for(engine, "rollback")
+        def _forget(connection: sa.Connection) -> None:
+            connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
+
+        return engine
+
+    def relation(self, rows: Rows) -> sa.FromClause:
+        return _temporary_table(rows)
+
+    def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
+        # A temporary table in memory: SQLite has no arrays, JSON would not carry floats to the last bit nor blobs,
+        # and VALUES stops at 32,766 parameters.
+        name = f"temp.{rows.name}"
+        loaded = connection.info.setdefault("loaded", set())
+        if rows.name not in loaded:
+            names = ", ".join(column for column, _ in rows.columns)
+            connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})")
+            loaded.add(rows.name)
+        connection.exec_driver_sql(f"DELETE FROM {name}")
+        values = list(zip(*(columns[column] for column, _ in rows.columns), strict=True))
+        if values:
+            marks = ", ".join("?" * len(rows.columns))
+            connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", values)
+        return {}
+
+    def each(self, rows: Rows) -> Any:
+        return _parameters(rows)
+
+    def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
+        return sqlite.insert(table).values(values)
+
+    def execute_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> int:
+        # Through the driver: rows would be written twice by way of a temporary table.
+        sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+        return connection.exec_driver_sql(sql, values).rowcount
+
+    def changed_by_each(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+    ) -> list[bool]:
+        sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+        cursor: Any = connection.connection.cursor()
+        return [cursor.execute(sql, row).rowcount > 0 for row in values]
+
+    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+        """Every writing transaction has the file to itself."""
+
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+        return statement.subquery("head")
+
+    def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement
+
+    def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+        return statement
+
+    def upsert(self, table: sa.Table) -> Any:
+        return sqlite.insert(table)
+
+    def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.type_coerce(column, Json)
+
+    def tables(self, connection: sa.Connection) -> set[str]:
+        inspector = sa.inspect(connection)
+        return {*inspector.get_table_names(), *inspector.get_view_names()}
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
+    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+        raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
+
+    def damage(self, connection: sa.Connection) -> list[str]:
+        found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
+        return [f"the file is damaged: {line}." for line in found if line != "ok"]
+
+    def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
+        return False  # one writer at a time
+
+    def is_lost(self, error: sa.exc.DBAPIError) -> bool:
+        return False  # a file has no connections to lose
+
+    def receipt(self, connection: sa.Connection) -> Receipt | None:
+        return None
+
+    def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return True
+
+    def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
+        return False
+
+    def advice(self, error: BaseException) -> str:
+        message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
+        for sign, way_out in {
+            "unable to open": "the folder must exist and the file must be readable and writable by you",
+            "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
+            "not a database": "the file is not an SQLite database: give the path of another file",
+            "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
+            "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
+            "is full": "the disk is full: make room; nothing stored was lost",
+            "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
+        }.items():
+            if sign in message:
+                return way_out
+        return "see the message of SQLite above"
+
+    def inspector(self, url: sa.URL) -> sa.Engine:
+        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"])
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            driver: Any = connection.connection.driver_connection
+            driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+            driver.set_progress_handler(_keep_going, 1_000_000)
+            driver.set_authorizer(_authorize_reading)
+
+        return engine.execution_options(no_parameters=True, sqlite_raw_colnames=True)
+
+    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
+        return []  # the authorizer sees every call
+
+
+def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:
+    """Allow a statement of SQLite what a SELECT needs, whatever its text looks like."""
+    reads = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+    is_harmless = function not in ("load_extension", "fts3_tokenizer") or action != sqlite3.SQLITE_FUNCTION
+    return sqlite3.SQLITE_OK if reads and is_harmless else sqlite3.SQLITE_DENY
+
+
+def _keep_going() -> int:
+    """Let Python look for Ctrl-C now and then: a statement of SQLite would run to its end, however far that is."""
+    return 0
+
+
+@functools.cache
+def _parameters(rows: Rows) -> types.SimpleNamespace:
+    return types.SimpleNamespace(
+        **{name: sa.bindparam(rows.parameter(name), type_=kind) for name, kind in rows.columns}
+    )
+
+
+def _row_by_row(
+    dialect: sa.Dialect, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+) -> tuple[str, list[tuple[Any, ...]]]:
+    """Return the SQL of a statement for each row, and its parameters row by row."""
+    compiled = _compiled(statement, dialect)
+    values: dict[str, Iterable[Any]] = {
+        name: itertools.repeat(value) for name, value in {**compiled.params, **constants}.items()
+    }
+    values |= {rows.parameter(name): column for name, column in columns.items()}
+    return str(compiled), list(zip(*(values[name] for name in compiled.positiontup), strict=False))
+
+
+@functools.cache
+def _compiled(statement: Any, dialect: sa.Dialect) -> Any:
+    return statement.compile(dialect=dialect)
+
+
+@functools.cache
+def _temporary_table(rows: Rows) -> sa.Table:
+    return sa.Table(rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns))

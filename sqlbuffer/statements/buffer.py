@@ -1,0 +1,61 @@
+"""The buffer as a whole: its clock, and its counters, which are kept by worker and summed up when read."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import now
+from sqlbuffer.schema import buffers, workers
+from sqlbuffer.statements.rows import BUFFER
+
+COUNTERS = (
+    *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
+    *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
+)
+"""The columns of `workers` that are summed up."""
+
+
+@functools.cache
+def totals() -> sa.Select[Any]:
+    """The clock of the race, and every counter summed over the workers."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    return select(sa.func.max(workers.c.clock).label("clock"), *sums).where(workers.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def race_state() -> sa.Select[Any]:
+    """What a change of the race needs to know of the buffer, in one round trip."""
+    return (
+        select(
+            sa.func.max(workers.c.clock).label("clock"),
+            sa.func.sum(workers.c.batches).label("turn"),
+            sa.func.sum(workers.c.iterations).label("iteration"),
+            buffers.c.base_score,
+            buffers.c.top_weight,
+            buffers.c.score_version,
+        )
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def count() -> sa.Update:
+    """Add to the counters of a worker, say that it is alive, and move its clock forward."""
+    added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
+    clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+    return (
+        sa.update(workers)
+        .where(workers.c.buffer_id == BUFFER)
+        .where(workers.c.id == bindparam("worker", type_=sa.Text))
+        .values(
+            **added,
+            clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
+            heartbeat_at=now(),
+        )
+    )

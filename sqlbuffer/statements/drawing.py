@@ -1,0 +1,167 @@
+"""Batches: claimed, settled and released, and the draws in them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import BigId, Dialect, now
+from sqlbuffer.schema import batches, draws, pool, samples
+from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, NEVER, STANDING
+
+
+def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
+    """Claim the head of the pool, then look up what the samples are."""
+    limited = statement.where(pool.c.buffer_id == BUFFER).limit(bindparam("limit", type_=sa.Integer))
+    head = dialect.claim(limited, pool)
+    return select(
+        head.c.sample_id,
+        head.c.race_key,
+        head.c.weight,
+        samples.c.source,
+        samples.c.score,
+        samples.c.reward,
+        samples.c.hash,
+        samples.c.requeues,
+        *CONTENT,
+    ).join_from(head, samples, samples.c.id == head.c.sample_id)
+
+
+@functools.cache
+def first_in_race(dialect: Dialect) -> sa.Select[Any]:
+    """The next `limit` arrivals of the race: one range of the pool's own order.
+
+    SELECT race_key, sample_id, weight FROM pool
+    WHERE buffer_id = :buffer AND race_key < 'Infinity'
+    ORDER BY race_key, sample_id LIMIT :limit
+    """
+    ordered = STANDING.where(pool.c.race_key < NEVER).order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
+    return _head(dialect, ordered)
+
+
+@functools.cache
+def first_by_weight(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` heaviest of those marked as top, the newest first among equals: one range of their index.
+
+    SELECT race_key, sample_id, weight FROM pool
+    WHERE buffer_id = :buffer AND top
+    ORDER BY weight DESC, sample_id DESC LIMIT :limit
+    """
+    ordered = STANDING.where(pool.c.top).order_by(
+        pool.c.buffer_id.desc(), pool.c.weight.desc(), pool.c.sample_id.desc()
+    )
+    return _head(dialect, ordered)
+
+
+@functools.cache
+def whole_pool(dialect: Dialect) -> sa.Select[Any]:
+    """All that waits, also what has no weight."""
+    return _head(dialect, STANDING.order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id))
+
+
+@functools.cache
+def next_key() -> sa.Select[Any]:
+    """The key of the next arrival; no row where nothing more will arrive."""
+    return (
+        select(pool.c.race_key)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .order_by(pool.c.race_key)
+        .limit(1)
+    )
+
+
+@functools.cache
+def insert_draws(dialect: Dialect) -> Any:
+    """Append the draws of a batch."""
+    incoming = dialect.each(INCOMING_DRAWS)
+    columns = ("position", "sample_id", "race_key", "weight")
+    batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
+    return dialect.insert_each(draws, {"batch_id": batch, **{name: getattr(incoming, name) for name in columns}})
+
+
+@functools.cache
+def close_batch(column: str) -> sa.Update:
+    """Settle or release a batch, if nobody has; returns what a release needs to know."""
+    return (
+        sa.update(batches)
+        .where(batches.c.id == bindparam("batch", type_=BigId))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+        .values({column: now()})
+        .returning(batches.c.size)
+    )
+
+
+@functools.cache
+def draws_of_batch() -> sa.Select[Any]:
+    """The draws of a batch that have no reward yet, with what decides a sample's weight."""
+    return (
+        select(
+            draws.c.sample_id,
+            draws.c.race_key,
+            draws.c.weight,
+            samples.c.score,
+            samples.c.scored_at.is_not(None).label("scored"),
+            samples.c.hash,
+            samples.c.requeues,
+        )
+        .join_from(draws, samples, samples.c.id == draws.c.sample_id)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(~draws.c.reported)
+        .order_by(draws.c.position)
+    )
+
+
+@functools.cache
+def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
+    """Samples that stand nowhere in the race, in the columns of `draws_of_batch`."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(
+        samples.c.id.label("sample_id"),
+        NEVER.label("race_key"),
+        samples.c.score,
+        samples.c.scored_at.is_not(None).label("scored"),
+        samples.c.hash,
+        samples.c.requeues,
+    ).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+
+
+@functools.cache
+def open_batch(dialect: Dialect) -> sa.Select[Any]:
+    """Return the id of a batch if it is still open, and keep it so until the transaction ends."""
+    still_open = (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.id == bindparam("batch", type_=BigId))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+    )
+    return dialect.lock_rows(still_open, batches)
+
+
+@functools.cache
+def report_draws(dialect: Dialect) -> Any:
+    """Mark draws as reported; returns the ids of the samples for which that is new."""
+    incoming = dialect.relation(INCOMING_IDS).c
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(draws.c.sample_id == incoming.sample_id)
+        .where(~draws.c.reported)
+        .values(reported=True)
+        .returning(draws.c.sample_id)
+    )
+
+
+@functools.cache
+def unreported() -> sa.Select[Any]:
+    """The number of draws of a batch whose rewards are still to come."""
+    return (
+        select(sa.func.count(draws.c.sample_id).label("left"))
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(~draws.c.reported)
+    )

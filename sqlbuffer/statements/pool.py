@@ -1,0 +1,101 @@
+"""The pool: samples enter it, move in it and leave it; the race is shifted and turned back."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import BigId, Dialect
+from sqlbuffer.schema import batches, draws, pool
+from sqlbuffer.statements.rows import BUFFER, INCOMING_ENTRIES, INCOMING_KEYS, INCOMING_PLACES, NEVER
+
+
+@functools.cache
+def enter_pool(dialect: Dialect) -> Any:
+    """Put samples into the pool."""
+    incoming = dialect.each(INCOMING_ENTRIES)
+    columns = ("race_key", "sample_id", "weight", "top")
+    return dialect.insert_each(pool, {"buffer_id": BUFFER, **{name: getattr(incoming, name) for name in columns}})
+
+
+@functools.cache
+def move_keys(dialect: Dialect) -> Any:
+    """Give waiting samples new keys and weights, where they still stand at their old key."""
+    incoming = dialect.each(INCOMING_KEYS)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+    )
+
+
+@functools.cache
+def leave_pool(dialect: Dialect) -> sa.Delete:
+    """Take samples out of the pool, found by the key at which they stand."""
+    incoming = dialect.each(INCOMING_PLACES)
+    return (
+        sa.delete(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.race_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+    )
+
+
+@functools.cache
+def leave_up_to() -> sa.Delete:
+    """Take out of the pool whatever stands up to a key and an id: a batch, where nobody else can be drawing."""
+    place = sa.tuple_(pool.c.race_key, pool.c.sample_id)
+    last = sa.tuple_(bindparam("last_key", type_=sa.Double), bindparam("last_id", type_=BigId))
+    return sa.delete(pool).where(pool.c.buffer_id == BUFFER).where(place <= last)
+
+
+@functools.cache
+def shift_weights() -> sa.Update:
+    """Add `delta` to every weight and stretch what is left of each key accordingly: the lowest score has changed.
+
+    A weight never falls below `floor`.
+    """
+    delta: sa.BindParameter[float] = bindparam("delta", type_=sa.Double)
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    floor: sa.BindParameter[float] = bindparam("floor", type_=sa.Double)
+    weight = sa.case((pool.c.weight + delta > floor, pool.c.weight + delta), else_=floor)
+    stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(weight=weight, race_key=sa.case((pool.c.race_key > clock, stretched), else_=pool.c.race_key))
+    )
+
+
+@functools.cache
+def turn_back_keys() -> sa.Update:
+    """Subtract the clock from every key: the race goes on from zero."""
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(race_key=pool.c.race_key - bindparam("clock", type_=sa.Double))
+    )
+
+
+@functools.cache
+def turn_back_open() -> tuple[sa.Update, sa.Update]:
+    """Subtract the clock from what open batches remember, so that they can be released to where they stood."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    still_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    ids = select(batches.c.id).where(still_open)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id.in_(ids))
+        .where(draws.c.race_key < NEVER)
+        .values(race_key=draws.c.race_key - clock),
+        sa.update(batches)
+        .where(still_open)
+        .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
+    )

@@ -1,0 +1,58 @@
+"""What statements have in common: the shapes of the rows that travel with them, and terms that many of them use."""
+
+from __future__ import annotations
+
+import math
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import BigId, Rows
+from sqlbuffer.schema import pool, samples
+
+INCOMING_SAMPLES = Rows(
+    "incoming_samples",
+    (
+        ("hash", sa.LargeBinary()),
+        ("text", sa.Text()),
+        ("payload", sa.LargeBinary()),
+        ("codec", sa.Text()),
+        ("source", sa.Text()),
+        ("meta", sa.Text()),
+    ),
+)
+INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
+INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
+INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("score", sa.Double())))
+INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("reward", sa.Double())))
+INCOMING_ENTRIES = Rows(
+    "incoming_entries",
+    (("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double()), ("top", sa.Boolean())),
+)
+INCOMING_PLACES = Rows("incoming_places", (("sample_id", BigId), ("race_key", sa.Double())))
+INCOMING_KEYS = Rows(
+    "incoming_keys",
+    (
+        ("sample_id", BigId),
+        ("old_key", sa.Double()),
+        ("race_key", sa.Double()),
+        ("weight", sa.Double()),
+        ("top", sa.Boolean()),
+    ),
+)
+INCOMING_DRAWS = Rows(
+    "incoming_draws",
+    (("position", sa.Integer()), ("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double())),
+)
+
+NEVER = sa.literal(math.inf, sa.Double)
+"""The race key of what has no weight: it never arrives."""
+
+BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
+"""The buffer's id."""
+
+CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
+"""What a sample is decoded from."""
+
+STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight)
+"""Where samples stand in the race."""

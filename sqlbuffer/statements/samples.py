@@ -1,0 +1,208 @@
+"""Samples: stored, found, scored and rewarded."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.dialect import BigId, Dialect, now
+from sqlbuffer.schema import pool, samples
+from sqlbuffer.statements.rows import (
+    BUFFER,
+    INCOMING_HASHES,
+    INCOMING_IDS,
+    INCOMING_REWARDS,
+    INCOMING_SAMPLES,
+    INCOMING_SCORES,
+    NEVER,
+)
+
+_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top"]
+_NO_WEIGHT = sa.literal(None, sa.Double).label("weight")
+_NOT_TOP = sa.literal(False, sa.Boolean).label("top")
+
+_HASH = [samples.c.buffer_id, samples.c.hash]
+_WAIT_AGAIN = {
+    "queued": True,
+    "requeues": samples.c.requeues + 1,
+    "score": None,
+    "score_version": None,
+    "scored_at": None,
+}
+_MARK = sa.literal(-1, sa.Integer)
+"""A score version that no score has; seen by no other transaction."""
+
+
+def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, Any]:
+    return {
+        "buffer_id": BUFFER,
+        "hash": incoming.hash,
+        "text": incoming.text,
+        "payload": incoming.payload,
+        "codec": incoming.codec,
+        "source": incoming.source,
+        "meta": dialect.json(incoming.meta),
+        "queued": queued,
+        "requeues": sa.literal_column("0", sa.Integer),
+        "created_at": now(),
+        "created_iteration": bindparam("iteration", type_=sa.Integer),
+    }
+
+
+@functools.cache
+def add_samples(dialect: Dialect) -> Any:
+    """Store new samples, requeue those that had left the pool; returns both, and nothing for what still waits."""
+    incoming = dialect.relation(INCOMING_SAMPLES).c
+    values = _new_samples(incoming, dialect, queued=sa.literal(True, sa.Boolean))
+    # The order keeps writers from deadlocks, and ids from depending on the order of insertion within a batch.
+    source = select(*(value.label(name) for name, value in values.items())).order_by(incoming.hash)
+    return (
+        dialect.upsert(samples)
+        .from_select(list(values), source, include_defaults=False)
+        .on_conflict_do_update(index_elements=_HASH, set_=_WAIT_AGAIN, where=~samples.c.queued)
+        .returning(samples.c.id, samples.c.hash, samples.c.requeues)
+    )
+
+
+@functools.cache
+def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
+    """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
+    stored = add_samples(dialect).cte("stored")
+    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP)
+    entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
+    again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
+    return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
+
+
+@functools.cache
+def enter_unscored() -> sa.Insert:
+    """Put the samples stored after an id into the pool, beyond the race.
+
+    For the one writer of a transaction, whose samples they are: given the buffer too, SQLite without statistics would
+    read all of it.
+    """
+    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP)
+    new = select(*columns).where(samples.c.id > bindparam("after", type_=BigId))
+    return sa.insert(pool).from_select(_ENTRY, new)
+
+
+@functools.cache
+def insert_samples(dialect: Dialect) -> Any:
+    """Store samples that are new and do not wait."""
+    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.false())
+    return dialect.insert_each(samples, values).on_conflict_do_nothing(index_elements=_HASH)
+
+
+@functools.cache
+def newest_sample() -> sa.Select[Any]:
+    """The largest id of all."""
+    return select(sa.func.coalesce(sa.func.max(samples.c.id), 0).label("id"))
+
+
+@functools.cache
+def samples_after() -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples stored after an id, as `enter_unscored` does."""
+    return (
+        select(samples.c.id, samples.c.hash, samples.c.requeues)
+        .where(samples.c.id > bindparam("after", type_=BigId))
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def put_samples(dialect: Dialect) -> Any:
+    """Store new samples, requeue those that had left the pool, and mark these, where rows go one by one."""
+    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.true())
+    marked = _WAIT_AGAIN | {"score_version": _MARK}
+    return dialect.insert_each(samples, values).on_conflict_do_update(
+        index_elements=_HASH, set_=marked, where=~samples.c.queued
+    )
+
+
+@functools.cache
+def marked_samples(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples of these hashes that `put_samples` has marked."""
+    incoming = dialect.relation(INCOMING_HASHES)
+    return (
+        select(samples.c.id, samples.c.hash, samples.c.requeues)
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.score_version == _MARK)
+    )
+
+
+@functools.cache
+def unmark(dialect: Dialect) -> sa.Update:
+    """Take the mark of `put_samples` away."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(score_version=None)
+
+
+@functools.cache
+def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
+    """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
+    incoming = dialect.relation(INCOMING_HASHES)
+    return (
+        select(samples.c.hash, samples.c.id, samples.c.reward, samples.c.rewarded_at)
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
+        .where(samples.c.buffer_id == BUFFER)
+    )
+
+
+@functools.cache
+def store_scores(dialect: Dialect) -> sa.Update:
+    """Write scores into the samples."""
+    incoming = dialect.each(INCOMING_SCORES)
+    return (
+        sa.update(samples)
+        .where(samples.c.id == incoming.sample_id)
+        .values(score=incoming.score, score_version=bindparam("version", type_=sa.Integer), scored_at=now())
+    )
+
+
+@functools.cache
+def measured_before(dialect: Dialect) -> sa.Select[Any]:
+    """Return the rewards of measured samples that are about to get another one, and lock them."""
+    incoming = dialect.relation(INCOMING_REWARDS)
+    statement = (
+        select(samples.c.reward).join_from(incoming, samples, samples.c.id == incoming.c.id).order_by(samples.c.id)
+    )
+    return dialect.lock_rows(statement, samples)
+
+
+@functools.cache
+def store_first_rewards(dialect: Dialect) -> sa.Update:
+    """Write rewards into samples that were not measured before."""
+    return store_rewards(dialect).where(samples.c.rewarded_at.is_(None))
+
+
+@functools.cache
+def store_rewards(dialect: Dialect) -> sa.Update:
+    """Write rewards into the samples; a NULL is a measurement that failed. Settled samples are no longer queued."""
+    incoming = dialect.each(INCOMING_REWARDS)
+    return (
+        sa.update(samples)
+        .where(samples.c.id == incoming.id)
+        .values(
+            reward=incoming.reward,
+            rewarded_at=now(),
+            queued=sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean)),
+        )
+    )
+
+
+@functools.cache
+def dequeue(dialect: Dialect) -> sa.Update:
+    """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
+
+
+@functools.cache
+def enqueue(dialect: Dialect) -> sa.Update:
+    """Mark samples as waiting or claimed."""
+    incoming = dialect.each(INCOMING_IDS)
+    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
