@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from sqlbuffer import heartbeat
 from sqlbuffer.store import SampleStore, open_store
 
 
@@ -31,6 +32,14 @@ def server_url() -> Iterator[str]:
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_heartbeats_left() -> Iterator[None]:
+    """Ends the heartbeats of stores that a test has not closed."""
+    yield
+    for beating in list(heartbeat._beating):
+        beating.stop()
 
 
 @pytest.fixture
