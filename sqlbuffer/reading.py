@@ -17,8 +17,8 @@ from sqlbuffer.batches import content
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Stats
-from sqlbuffer.schema import buffers, samples
 from sqlbuffer.schema import pool as pool_table
+from sqlbuffer.schema import samples
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -47,32 +47,24 @@ def size(connection: sa.Connection, attachment: Attachment) -> int:
 
 def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
     """Return the buffer in numbers."""
-    totals = attachment.run(connection, statements.totals()).one()
-    row = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
-    best = connection.scalar(
-        sa.select(samples.c.reward)
-        .where(samples.c.buffer_id == attachment.buffer_id)
-        .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.reward.desc())
-        .limit(1)
-    )
+    row = attachment.run(connection, statements.stats()).one()
     return Stats(
         name=row.name,
         kind=row.kind,
         mode=row.mode,
-        iteration=int(totals.iterations),
-        waiting=pool.size(attachment, totals),
-        unscored=int(totals.unscored),
-        unscorable=int(totals.unscorable),
-        stored=int(totals.added + totals.recorded),
-        claimed=int(totals.drawn - totals.released - totals.settled),
-        drawn=int(totals.drawn - totals.released),
-        requeued=int(totals.requeued),
-        removed=int(totals.removed),
-        measured=int(totals.measured),
-        failed=int(totals.failed),
-        refused=int(totals.refused),
-        best_reward=best,
+        iteration=int(row.iterations),
+        waiting=pool.size(attachment, row),
+        unscored=int(row.unscored),
+        unscorable=int(row.unscorable),
+        stored=int(row.added + row.recorded),
+        claimed=int(row.drawn - row.released - row.settled),
+        drawn=int(row.drawn - row.released),
+        requeued=int(row.requeued),
+        removed=int(row.removed),
+        measured=int(row.measured),
+        failed=int(row.failed),
+        refused=int(row.refused),
+        best_reward=row.best_reward,
         score_version=row.score_version,
         created_at=row.created_at,
     )

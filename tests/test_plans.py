@@ -361,7 +361,7 @@ EXPECTED = {
     ),
     "release": "race_state close_batch draws_of_batch count enter_pool count",
     "len": "totals",
-    "stats": "totals SELECT:buffers SELECT:samples",
+    "stats": "stats",
 }
 EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "add": "race_state add_unscored count",

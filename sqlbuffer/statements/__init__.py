@@ -8,6 +8,7 @@ from sqlbuffer.statements.buffer import (
     COUNTERS,
     count,
     race_state,
+    stats,
     totals,
 )
 from sqlbuffer.statements.drawing import (
@@ -122,6 +123,7 @@ __all__ = [
     "scored",
     "shift_weights",
     "standing_at",
+    "stats",
     "store_first_rewards",
     "store_rewards",
     "store_scores",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import now
-from sqlbuffer.schema import buffers, workers
+from sqlbuffer.schema import buffers, samples, workers
 from sqlbuffer.statements.rows import BUFFER
 
 COUNTERS = (
@@ -24,6 +24,26 @@ def totals() -> sa.Select[Any]:
     """The clock of the race, and every counter summed over the workers."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
     return select(sa.func.max(workers.c.clock).label("clock"), *sums).where(workers.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def stats() -> sa.Select[Any]:
+    """Every counter summed over the workers, what the buffer itself says, and its best reward, in one round trip."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    best = (
+        select(samples.c.reward)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    own = (buffers.c[name] for name in ("name", "kind", "mode", "score_version", "created_at"))
+    return (
+        select(*own, *sums, best.scalar_subquery().label("best_reward"))
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
 
 
 @functools.cache
