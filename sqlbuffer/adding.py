@@ -124,9 +124,7 @@ def _enter_unscored(
     """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
     dialect = attachment.database.dialect
     if dialect.adds_in_bulk:
-        statement, columns = statements.add_unscored(dialect), chunk.columns(attachment)
-        shape = statements.INCOMING_SAMPLES
-        found = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).one()
+        found = _in_bulk(connection, attachment, statements.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued
     newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
@@ -142,9 +140,7 @@ def _enter_race(
     """Let samples join the race at once; return how many are new, and how many wait again."""
     dialect = attachment.database.dialect
     if dialect.adds_in_bulk:
-        statement, columns = statements.add_samples(dialect), chunk.columns(attachment)
-        shape = statements.INCOMING_SAMPLES
-        rows = attachment.run_with(connection, statement, shape, columns, iteration=state.iteration).all()
+        rows = _in_bulk(connection, attachment, statements.add_samples(dialect), chunk, state).all()
     else:
         newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
@@ -155,6 +151,13 @@ def _enter_race(
         connection, attachment, state, ids, pool.join_race(attachment, state, hashes, requeues, weights), weights
     )
     return requeues.count(0), len(requeues) - requeues.count(0)
+
+
+def _in_bulk(
+    connection: sa.Connection, attachment: Attachment, statement: Any, chunk: Incoming, state: RaceState
+) -> Any:
+    columns, shape = chunk.columns(attachment), statements.INCOMING_SAMPLES
+    return attachment.run_with(connection, statement, shape, columns, iteration=state.iteration)
 
 
 def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int) -> tuple[int, int]:
