@@ -69,8 +69,6 @@ def rewards(attachment: Attachment) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("what", BREAKS)
 def test_what_is_broken_is_mended(attachment: Attachment, what: str) -> None:
     measured = rewards(attachment)
-    if what == "claimed samples that wait" and not attachment.consumes:
-        pytest.skip("in replay mode they do")
     attachment.database.write(lambda connection: connection.execute(BREAKS[what]) and None)
     assert problems(attachment)
     assert mend(attachment)
