@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer import attending, batches, claims, workers
+from sqlbuffer import PredictiveBuffer, attending, batches, claims, workers
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import ago
@@ -136,6 +136,8 @@ def test_a_heartbeat_without_work_has_no_thread() -> None:
 def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> None:
     with pytest.raises(InvalidArgument, match="grace_s"):
         open_store(store_url, grace_s=grace_s)
+    with pytest.raises(InvalidArgument, match="grace_s"):
+        PredictiveBuffer(1.0, 1, None, 1, 1, 1, 1, 0.1, url=store_url, grace_s=grace_s)
 
 
 # -- the dead ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from sqlbuffer.records import AddResult
 from sqlbuffer.store import open_store
 from sqlbuffer.training.callback import Callback, as_floats
 from sqlbuffer.training.waiting_list import WaitingList
+from sqlbuffer.workers import GRACE_S
 
 if TYPE_CHECKING:
     from sqlbuffer.batches import Batch
@@ -42,6 +43,7 @@ class Buffer(Callback):
         max_size: Most samples that may wait.
         durability: "normal" or "full".
         allow_pickle: Store samples of unknown types by pickle.
+        grace_s: Seconds of silence after which workers of other hosts count as dead.
         weighting: How scores become weights; a plain buffer has no scores.
 
     Attributes:
@@ -62,6 +64,7 @@ class Buffer(Callback):
         max_size: int | None = None,
         durability: str = "normal",
         allow_pickle: bool = False,
+        grace_s: float = GRACE_S,
         weighting: str | Weighting = "uniform",
     ) -> None:
         super().__init__(name="buffer", order=0)
@@ -80,6 +83,7 @@ class Buffer(Callback):
             max_size=max_size,
             durability=durability,
             allow_pickle=allow_pickle,
+            grace_s=grace_s,
         )
         self._batch: Batch | None = None
         self._measured: NDArray[np.float64] | None = None
