@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -382,6 +383,15 @@ def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
         assert store.check() == []
     assert execute(store_url, "SELECT count(*) FROM buffers") == [(1,)]
     assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]
+
+
+def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "new.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.5, other.close).start()
+    with open_store(f"sqlite:///{file}") as store:
+        assert store.add(["a"]).added == 1
 
 
 # -- the wheel --------------------------------------------------------------------------------------------------------

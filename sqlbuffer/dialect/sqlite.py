@@ -19,6 +19,7 @@ from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows
 from sqlbuffer.dialect.columns import Json
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.files import network_file_system
+from sqlbuffer.retries import retrying
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for SQLite's one writer's slot."""
@@ -96,7 +97,7 @@ class SQLite(Dialect):
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             for statement in pragmas:
-                connection.execute(statement)
+                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
             return connection
 
         # One connection, handed from thread to thread: a second writer could only wait for the first.
@@ -227,6 +228,10 @@ class SQLite(Dialect):
 
     def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
         return []  # the authorizer sees every call
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:
