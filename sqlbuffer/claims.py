@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.batches import Batch, Drawn
-from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.schema import batches
@@ -125,19 +124,14 @@ def _write(
     start: float,
     clock: float,
 ) -> int:
-    batch_id: int = connection.execute(
-        sa.insert(batches)
-        .values(
-            buffer_id=attachment.buffer_id,
-            worker_id=worker_id(),
-            iteration=state.iteration,
-            size=len(drawn.sample_id),
-            clock_before=start,
-            clock=clock,
-            drawn_at=now(),
-        )
-        .returning(batches.c.id)
-    ).scalar_one()
+    batch = {
+        "worker_id": worker_id(),
+        "iteration": state.iteration,
+        "size": len(drawn.sample_id),
+        "clock_before": start,
+        "clock": clock,
+    }
+    batch_id = int(attachment.run(connection, statements.insert_batch(), **batch).scalar_one())
     columns = {
         "position": range(len(drawn.sample_id)),
         "sample_id": drawn.sample_id,

@@ -348,9 +348,9 @@ EXPECTED = {
     "add again": "race_state newest_sample put_samples enter_unscored count",
     "score": "unscored race_state move_keys store_scores count unscored",
     "score nothing": "unscored",
-    "sample": "race_state first_in_race leave_up_to next_key INSERT:batches insert_draws count",
+    "sample": "race_state first_in_race leave_up_to next_key insert_batch insert_draws count",
     "sample with argmax": (
-        "race_state first_by_weight leave_pool first_in_race leave_up_to next_key INSERT:batches insert_draws count"
+        "race_state first_by_weight leave_pool first_in_race leave_up_to next_key insert_batch insert_draws count"
     ),
     "settle": "close_batch store_first_rewards count",
     "settle without rewards": "close_batch dequeue count",
@@ -366,8 +366,8 @@ EXPECTED = {
 EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "add": "race_state add_unscored count",
     "add again": "race_state add_unscored count",
-    "sample": "race_state first_in_race next_key INSERT:batches insert_draws count",
-    "sample with argmax": "race_state first_by_weight first_in_race next_key INSERT:batches insert_draws count",
+    "sample": "race_state first_in_race next_key insert_batch insert_draws count",
+    "sample with argmax": "race_state first_by_weight first_in_race next_key insert_batch insert_draws count",
 }
 """On PostgreSQL a lock goes before each `race_state`."""
 

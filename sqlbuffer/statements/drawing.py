@@ -75,6 +75,14 @@ def next_key() -> sa.Select[Any]:
 
 
 @functools.cache
+def insert_batch() -> sa.Insert:
+    """Open a batch; returns its id."""
+    given = ("worker_id", "iteration", "size", "clock_before", "clock")
+    values = {name: bindparam(name, type_=batches.c[name].type) for name in given}
+    return sa.insert(batches).values(buffer_id=BUFFER, drawn_at=now(), **values).returning(batches.c.id)
+
+
+@functools.cache
 def insert_draws(dialect: Dialect) -> Any:
     """Append the draws of a batch."""
     incoming = dialect.each(INCOMING_DRAWS)
