@@ -21,12 +21,13 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
     true,
 )
 
 from sqlbuffer.dialect import CLUSTERED, BigId, Json, Timestamp, where
 
-REVISION = "0001"
+REVISION = "0002"
 """The Alembic revision that this release works with."""
 
 metadata = MetaData(
@@ -180,6 +181,15 @@ predictors = Table(
     Column("metrics", Json, nullable=False, comment="Other measures of its training"),
     Column("trained_at", Timestamp, nullable=False, comment="When it was stored (UTC)"),
     Column("worker_id", Text, nullable=False, comment="The worker that trained it"),
+    Column(
+        "rows_held_out",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Labelled samples it never saw, on which it was measured",
+    ),
+    Column("rank_correlation", Double, comment="Spearman's, of predictions and rewards of the rows held out"),
+    Column("r2", Double, comment="Share of the variance of the held-out rewards that it explains"),
 )
 
 jobs = Table(
@@ -192,6 +202,21 @@ jobs = Table(
     Column("last_started_at", Timestamp, comment="When it last started (UTC)"),
     Column("last_finished_at", Timestamp, comment="When it last finished (UTC)"),
     Column("last_error", Text, comment="What went wrong the last time; NULL when nothing did"),
+    Column(
+        "runs",
+        BigId,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often it was taken; the owner of an earlier run can store nothing any more",
+    ),
+    Column(
+        "measured",
+        BigId,
+        nullable=False,
+        server_default=text("0"),
+        comment="Labelled samples there were when it last started",
+    ),
+    Column("schedule", Text, comment="When it is due, in words"),
 )
 
 checkpoints = Table(
