@@ -38,6 +38,10 @@ class ClaimLost(SqlBufferError, RuntimeError):
     """A batch was settled or released before, by this process or on behalf of it."""
 
 
+class TrainingDiverged(SqlBufferError, ArithmeticError):
+    """A training whose loss or weights were not finite; the predictor keeps its old weights."""
+
+
 class DatabaseUnavailable(SqlBufferError, ConnectionError):
     """The database cannot be opened, reached, read or written."""
 

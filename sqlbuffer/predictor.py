@@ -1,46 +1,42 @@
-"""The predictor: a torch model with its loss and its data, how it is trained, and how its state is stored."""
+"""The predictor: a torch model with its loss and its data, and how it is trained."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from rich import get_console
 from rich.progress import track
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload
-
-if TYPE_CHECKING:
-    from sqlbuffer.progress import PredictorVersion
-    from sqlbuffer.store import SampleStore
-
-logger = logging.getLogger(__name__)
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.measures import rank_correlation
+from sqlbuffer.state import OPTIMISER
 
 CHUNK = 4096
-"""Samples turned into features at a time."""
+"""Samples read, and turned into features, at a time."""
 
-OPTIMISER = "optimiser."
-"""What the names of the optimiser's tensors begin with in a stored state."""
+CACHE_BYTES = 2**28
+"""Features that take no more memory than this are made once for all epochs; others anew in each."""
 
 
 class PredictiveDataset:
     """Samples with their rewards, made into tensors by a plain function.
 
     Args:
-        featurize: `featurize(list of n samples)` returns a Tensor (n, ...).
-        samples: n samples.
+        featurize: `featurize(list of n samples)` returns a Tensor (n, ...), each row made from its sample alone.
+        samples: n samples; `LabelledRows`, or what has their `take` and `places`, are read in parts.
         rewards: (n,) floats; without them, zeros.
+
+    Attributes:
+        places: (n,) floats in [0, 1) by which rows are held out, or None to hold out rows drawn at random.
     """
 
     def __init__(
@@ -50,12 +46,14 @@ class PredictiveDataset:
         rewards: ArrayLike | None = None,
     ) -> None:
         self.featurize = featurize
-        self.samples = list(samples)
+        self.places = getattr(samples, "places", None)
+        self.samples: Any = list(samples) if self.places is None else samples
         self.rewards = np.zeros(len(self.samples)) if rewards is None else np.array(rewards, dtype=np.float64)
         if self.rewards.shape != (len(self.samples),):
             raise InvalidArgument(
                 f"{len(self.samples)} samples came with rewards of shape {self.rewards.shape}: give one for each."
             )
+        self._cached: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -66,8 +64,33 @@ class PredictiveDataset:
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return features (n, ...) and rewards (n,) float32; n must be 1 or more."""
-        chunks = [self._features(self.samples[i : i + CHUNK]) for i in range(0, len(self.samples), CHUNK)]
-        return torch.cat(chunks), torch.from_numpy(self.rewards).float()
+        parts = torch.split(torch.arange(len(self)), CHUNK)
+        return torch.cat([self._features(self._take(rows)) for rows in parts]), torch.from_numpy(self.rewards).float()
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features (m, ...) and rewards (m,) float32 of each part of the rows, given as (m,) int64.
+
+        Where all features together would take too much memory, they are made some thousand rows at a time.
+        """
+        rewards = torch.from_numpy(self.rewards).float()
+        if self._cached is None and self._fits():
+            self._cached = self.tensors()[0]
+        for group in _grouped(parts, CHUNK):
+            if self._cached is not None:
+                yield from ((self._cached[rows], rewards[rows]) for rows in group)
+                continue
+            features = torch.split(self._features(self._take(torch.cat(group))), [len(rows) for rows in group])
+            yield from zip(features, (rewards[rows] for rows in group), strict=True)
+
+    def _fits(self) -> bool:
+        first = self._features(self._take(torch.arange(min(len(self), CHUNK))))
+        return first.nbytes / len(first) * len(self) <= CACHE_BYTES
+
+    def _take(self, rows: Tensor) -> list[Any]:
+        if self.places is None:
+            return [self.samples[i] for i in rows.tolist()]
+        taken: list[Any] = self.samples.take(rows.numpy())
+        return taken
 
     def _features(self, samples: list[Any]) -> Tensor:
         rows = self.featurize(samples)
@@ -75,6 +98,18 @@ class PredictiveDataset:
             got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
             raise InvalidArgument(f"featurize must return a Tensor ({len(samples)}, ...), one row each, got {got}.")
         return rows
+
+
+def _grouped(parts: Iterable[Tensor], n: int) -> Iterator[list[Tensor]]:
+    """Yield runs of parts that have about n rows together."""
+    group: list[Tensor] = []
+    for part in parts:
+        group.append(part)
+        if sum(len(rows) for rows in group) >= n:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 class PredictiveAgent:
@@ -88,7 +123,12 @@ class PredictiveAgent:
         clip: Largest norm of the gradient; 0 or None for no clipping.
         name: Name of the agent.
         seed: Seed of what is random in training, dropout included. Global random state is left alone.
+
+    Attributes:
+        streams: It takes rows that are read from the database as they are needed.
     """
+
+    streams = True
 
     def __init__(
         self,
@@ -180,7 +220,14 @@ class PredictiveAgent:
         self.opt.step()
 
     def train_supervised(
-        self, bs: int, epochs: int, lr: float, percent_valid: float = 0.05, silent: bool = True
+        self,
+        bs: int,
+        epochs: int,
+        lr: float,
+        percent_valid: float = 0.05,
+        silent: bool = True,
+        *,
+        patience: int | None = None,
     ) -> dict[str, float]:
         """Train on the dataset, and keep the weights of the best epoch.
 
@@ -193,57 +240,66 @@ class PredictiveAgent:
             lr: Highest learning rate of the one-cycle schedule.
             percent_valid: Share of rows held out to choose the best epoch, in [0, 1); 0 keeps the last epoch.
             silent: Without a progress bar, which needs a terminal anyhow.
+            patience: Stop after so many epochs without a better one; None for never.
 
         Returns:
-            `train_loss`, `valid_loss` and `valid_rank_correlation` (Spearman) of the epoch kept, and `seconds`; the
-            measures on held-out rows are NaN where there are too few.
+            `train_loss`, `valid_loss` and `valid_rank_correlation` (Spearman) of the epoch kept, `epochs`, those
+            trained, and `seconds`; the measures on held-out rows are NaN where there are too few.
         """
         if bs < 1 or epochs < 1 or not 0.0 <= percent_valid < 1.0:
             raise InvalidArgument(
                 f"bs and epochs must be 1 or more and percent_valid in [0, 1), got {bs}, {epochs}, {percent_valid}."
             )
+        if patience is not None and patience < 1:
+            raise InvalidArgument(f"patience must be 1 or more epochs, or None; got {patience!r}.")
         if not len(self.dataset):
             raise InvalidArgument("the dataset is empty: call update_dataset_from_inputs(samples, rewards) first.")
         start = time.perf_counter()
-        data = self.dataset.tensors()
         shuffle = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(len(data[1]), generator=shuffle)
-        n_valid = max(round(len(rows) * percent_valid), 1) if percent_valid and len(rows) > 1 else 0
-        valid, train = rows[:n_valid], rows[n_valid:]
+        train, valid = self._split(percent_valid, shuffle)
 
         steps = math.ceil(len(train) / bs)
         opt = torch.optim.Adam(self.model.parameters(), **{**self.opt_kwargs, "lr": lr})
         schedule = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=lr, total_steps=steps * epochs)
         best = {"train_loss": math.nan, "valid_loss": math.nan, "valid_rank_correlation": math.nan}
-        best_loss, best_state = math.inf, copy.deepcopy(self.model.state_dict())
+        best_loss, best_state, best_epoch = math.inf, copy.deepcopy(self.model.state_dict()), -1
         console = get_console()
         hidden = silent or not console.is_terminal
         passes = track(range(epochs), f"training {self.name}", console=console, disable=hidden, transient=True)
         with in_mode(self.model, training=True), self._randomness(0):
-            for _ in passes:
+            for epoch in passes:
                 # Steps of nearly equal size: batch norm cannot train on a lone row left over.
                 shuffled = train[torch.randperm(len(train), generator=shuffle)]
-                train_loss = self._train_epoch(data, shuffled.tensor_split(steps), opt, schedule)
-                measured = {"train_loss": train_loss, **self._validate(data, valid, bs)}
+                train_loss = self._train_epoch(shuffled.tensor_split(steps), opt, schedule)
+                measured = {"train_loss": train_loss, **self._validate(valid, bs)}
                 # Without held-out rows each epoch that is finite counts as better than the one before.
-                loss = measured["valid_loss"] if n_valid else -math.inf
+                loss = measured["valid_loss"] if len(valid) else -math.inf
                 if math.isfinite(train_loss) and loss <= best_loss:
-                    best, best_loss, best_state = measured, loss, copy.deepcopy(self.model.state_dict())
+                    best, best_loss = measured, loss
+                    best_state, best_epoch = copy.deepcopy(self.model.state_dict()), epoch
+                if patience is not None and epoch - best_epoch >= patience:
+                    break
         self.model.load_state_dict(best_state)
-        return {**best, "seconds": time.perf_counter() - start}
+        return {**best, "epochs": epoch + 1, "seconds": time.perf_counter() - start}
+
+    def _split(self, percent_valid: float, shuffle: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the rows to train on, and those held out: by their places where they have some, else by lot."""
+        places = getattr(self.dataset, "places", None)
+        if places is not None:
+            is_valid = torch.from_numpy(np.asarray(places) < percent_valid)
+            rows = torch.arange(len(is_valid))
+            return (rows, rows[:0]) if is_valid.all() else (rows[~is_valid], rows[is_valid])
+        rows = torch.randperm(len(self.dataset), generator=shuffle)
+        n_valid = max(round(len(rows) * percent_valid), 1) if percent_valid and len(rows) > 1 else 0
+        return rows[n_valid:], rows[:n_valid]
 
     def _train_epoch(
-        self,
-        data: tuple[Tensor, Tensor],
-        batches: Sequence[Tensor],
-        opt: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
+        self, parts: Sequence[Tensor], opt: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
     ) -> float:
-        """Return the mean loss of one pass over batches of rows."""
+        """Return the mean loss of one pass over parts of the rows."""
         losses = []
-        for rows in batches:
-            predictions, rewards = self._predict_rows(data, rows)
-            loss = self.loss_function(predictions, rewards).mean()
+        for x, y in self.dataset.batches(parts):
+            loss = self.loss_function(self.predict_tensor(x), y.to(self.device)).mean()
             opt.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.before_step()
@@ -252,18 +308,16 @@ class PredictiveAgent:
             losses.append(loss.item())
         return sum(losses) / len(losses)
 
-    def _validate(self, data: tuple[Tensor, Tensor], rows: Tensor, bs: int) -> dict[str, float]:
+    def _validate(self, rows: Tensor, bs: int) -> dict[str, float]:
         if not len(rows):
             return {"valid_loss": math.nan, "valid_rank_correlation": math.nan}
         with in_mode(self.model, training=False), torch.no_grad():
-            pairs = [self._predict_rows(data, rows[i : i + bs]) for i in range(0, len(rows), bs)]
+            pairs = [
+                (self.predict_tensor(x), y.to(self.device)) for x, y in self.dataset.batches(torch.split(rows, bs))
+            ]
             predictions, rewards = (torch.cat(parts) for parts in zip(*pairs, strict=True))
             loss = self.loss_function(predictions, rewards).mean().item()
         return {"valid_loss": loss, "valid_rank_correlation": rank_correlation(predictions.cpu(), rewards.cpu())}
-
-    def _predict_rows(self, data: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = data
-        return self.predict_tensor(x[rows]), y[rows].to(self.device)
 
     @contextlib.contextmanager
     def _randomness(self, step: int) -> Iterator[None]:
@@ -288,127 +342,3 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Return Spearman's rank correlation of two (n,) arrays, ties sharing their mean rank; NaN where undefined."""
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
-    spread = float(ranks_a.std() * ranks_b.std())
-    if not spread:
-        return math.nan
-    return float(((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean())).mean() / spread)
-
-
-def _ranks(values: ArrayLike) -> NDArray[np.float64]:
-    _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(count) - (count - 1) / 2)[place], dtype=np.float64)
-
-
-# -- stored state -----------------------------------------------------------------------------------------------------
-
-
-def dump_state(agent: Any) -> bytes:
-    """Return the agent's weights as safetensors, empty for an agent that has no state."""
-    holder = _state_holder(agent)
-    tensors = {} if holder is None else _tensors(holder.state_dict())
-    # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    return safetensors.torch.save({key: value.cpu().contiguous().clone() for key, value in tensors.items()})
-
-
-def load_state(agent: Any, state: bytes) -> None:
-    """Give the agent the weights that `dump_state` returned.
-
-    Raises:
-        InvalidArgument: They are another model's: other names or other shapes.
-        InvalidPayload: The bytes are not safetensors.
-    """
-    holder = _state_holder(agent)
-    if holder is None:
-        return
-    try:
-        stored = safetensors.torch.load(state)
-    except safetensors.SafetensorError as exc:
-        raise InvalidPayload(f"the stored predictor is not safetensors: {exc}.") from exc
-    ours, theirs = _shapes(_tensors(holder.state_dict())), _shapes(stored)
-    if ours != theirs:
-        odd = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        shown = "; ".join(f"{key}: stored {theirs.get(key)}, model {ours.get(key)}" for key in odd[:5])
-        raise InvalidArgument(
-            f"the stored predictor does not fit the model ({shown}): "
-            f"give the model it was trained with, or another buffer."
-        )
-    # What is not a tensor is not stored and stays; moments that are not stored are forgotten.
-    others = {key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)}
-    holder.load_state_dict({**others, **stored})
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight; the optimiser has moments or has none."""
-    return {key: tuple(value.shape) for key, value in tensors.items() if not key.startswith(OPTIMISER)}
-
-
-def _state_holder(agent: Any) -> Any:
-    """Return what has the agent's state: itself, its model, or None."""
-    return next((holder for holder in (agent, getattr(agent, "model", None)) if hasattr(holder, "state_dict")), None)
-
-
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value.detach() for key, value in state.items() if isinstance(value, Tensor)}
-
-
-# -- retraining -------------------------------------------------------------------------------------------------------
-
-
-def retrain(
-    store: SampleStore,
-    agent: Any,
-    *,
-    bs: int,
-    epochs: int,
-    lr: float,
-    percent_valid: float | None = None,
-    silent: bool = True,
-    min_rows: int = 2,
-) -> PredictorVersion | None:
-    """Train the agent on the stored labelled rows, and store the new predictor version with its metrics.
-
-    Args:
-        store: The buffer.
-        agent: A `PredictiveAgent`, or any object with `update_dataset_from_inputs` and `train_supervised`.
-        bs: Rows a step.
-        epochs: Passes over the rows.
-        lr: Learning rate.
-        percent_valid: Share of rows held out; None for the agent's own default.
-        silent: Without a progress bar.
-        min_rows: With fewer labelled rows, nothing is trained.
-
-    Returns:
-        The version, or None where there were too few rows, or where the training diverged: the agent then keeps its
-        old weights.
-    """
-    samples, rewards = store.labelled()
-    if len(samples) < min_rows:
-        logger.info("predictor not trained: %d labelled rows, at least %d are needed", len(samples), min_rows)
-        return None
-    before = dump_state(agent)
-    agent.update_dataset_from_inputs(samples, rewards)
-    shares = {} if percent_valid is None else {"percent_valid": percent_valid}
-    try:
-        metrics = dict(agent.train_supervised(bs, epochs, lr, silent=silent, **shares) or {})
-    except BaseException:  # Ctrl-C, too, must not leave a model that no stored version knows
-        load_state(agent, before)
-        raise
-    if math.isnan(metrics.get("train_loss", 0.0)) or not _is_finite(agent):
-        load_state(agent, before)
-        logger.warning("training diverged on %d rows: the predictor keeps its old weights", len(samples))
-        return None
-    losses = {name: metrics.pop(name, None) for name in ("train_loss", "valid_loss")}
-    version = store.save_predictor(dump_state(agent), rows_trained=len(samples), metrics=metrics, **losses)
-    logger.info("predictor %d trained on %d rows: %s", version, len(samples), {**losses, **metrics})
-    return store.newest_predictor()
-
-
-def _is_finite(agent: Any) -> bool:
-    holder = _state_holder(agent)
-    tensors = {} if holder is None else _tensors(holder.state_dict())
-    return all(bool(torch.isfinite(value).all()) for value in tensors.values())

@@ -14,33 +14,42 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
-from sqlbuffer.schema import buffers, checkpoints, metrics, predictors
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
 from sqlbuffer.workers import worker_id
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PredictorVersion:
-    """One trained state of the predictor.
+    """One trained state of the predictor, in numbers.
 
     Attributes:
         version: Score version from which it is in force.
         iteration: Batches settled when it was trained.
-        state: Its weights, as safetensors.
         rows_trained: Labelled samples it was trained on.
+        rows_held_out: Labelled samples it never saw, on which it was measured.
         train_loss: Loss on the training rows.
-        valid_loss: Loss on the held-out rows.
-        metrics: Other measures of its training.
+        valid_loss: Loss on the rows by which the best epoch was chosen.
+        rank_correlation: Spearman's, of predictions and rewards of the rows held out; None where undefined.
+        r2: Share of the variance of the held-out rewards that it explains; None where undefined.
+        metrics: Other measures of its training, `calibration` among them.
         trained_at: When it was stored, UTC.
+        worker_id: The worker that trained it.
+        size_bytes: Size of its stored state; 0 where the state has been dropped (`keep`).
     """
 
     version: int
     iteration: int
-    state: bytes = dataclasses.field(repr=False)
     rows_trained: int
+    rows_held_out: int
     train_loss: float | None
     valid_loss: float | None
+    rank_correlation: float | None
+    r2: float | None
     metrics: dict[str, Any]
     trained_at: dt.datetime
+    worker_id: str
+    size_bytes: int
 
 
 def write_metrics(
@@ -98,17 +107,28 @@ def write_predictor(
     *,
     state: bytes,
     rows_trained: int,
-    train_loss: float | None,
-    valid_loss: float | None,
+    rows_held_out: int = 0,
     measures: Mapping[str, Any],
+    keep: int | None = None,
 ) -> int:
-    """Store a predictor and return its version; scores made from now on carry it."""
+    """Store a predictor and return its version; scores made from now on carry it.
+
+    Args:
+        connection: A writing transaction.
+        attachment: The buffer.
+        state: Its weights.
+        rows_trained: Labelled samples it was trained on.
+        rows_held_out: Labelled samples it never saw.
+        measures: Numbers that tell how good it is; those that have a column go there.
+        keep: Drop the states of all but so many of the newest; never of one whose scores are still in use.
+    """
     version = connection.execute(
         sa.update(buffers)
         .where(buffers.c.id == attachment.buffer_id)
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
+    finite = {name: _finite(value) for name, value in measures.items()}
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
@@ -116,26 +136,91 @@ def write_predictor(
             iteration=attachment.run(connection, statements.totals()).one().iterations,
             state=state,
             rows_trained=rows_trained,
-            train_loss=_finite(train_loss),
-            valid_loss=_finite(valid_loss),
-            metrics={name: _finite(value) for name, value in measures.items()},
+            rows_held_out=rows_held_out,
             trained_at=now(),
             worker_id=worker_id(),
+            **{name: finite.pop(name, None) for name in _MEASURES},
+            metrics=finite,
         )
     )
+    if keep is not None:
+        _drop_states(connection, attachment, keep=keep)
     return int(version)
+
+
+_MEASURES = ("train_loss", "valid_loss", "rank_correlation", "r2")
+"""The measures that have a column."""
+
+
+def read_predictors(connection: sa.Connection, attachment: Attachment) -> list[PredictorVersion]:
+    """Return all predictor versions, the oldest first."""
+    found = connection.execute(_versions(attachment).order_by(predictors.c.version))
+    return [PredictorVersion(*row) for row in found]
 
 
 def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:
     """Return the newest predictor, None before the first."""
-    columns = [predictors.c[field.name] for field in dataclasses.fields(PredictorVersion)]
-    row = connection.execute(
-        sa.select(*columns)
-        .where(predictors.c.buffer_id == attachment.buffer_id)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
-    ).one_or_none()
+    row = connection.execute(_versions(attachment).order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     return None if row is None else PredictorVersion(*row)
+
+
+def read_state(connection: sa.Connection, attachment: Attachment, *, version: int | None) -> tuple[int, bytes] | None:
+    """Return version and state of a predictor, by default of the newest; None before the first.
+
+    Raises:
+        InvalidArgument: There is no such version, or its state has been dropped.
+    """
+    statement = sa.select(predictors.c.version, predictors.c.state).where(
+        predictors.c.buffer_id == attachment.buffer_id
+    )
+    if version is not None:
+        statement = statement.where(predictors.c.version == version)
+    row = connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
+    if row is None and version is None:
+        return None
+    if row is None or not row.state:
+        kept = [str(found.version) for found in read_predictors(connection, attachment) if found.size_bytes]
+        raise InvalidArgument(
+            f"buffer {attachment.name!r} has no state of predictor {version!r}: it has {', '.join(kept) or 'none'}."
+        )
+    return row.version, row.state
+
+
+def _versions(attachment: Attachment) -> sa.Select[Any]:
+    *names, _ = (field.name for field in dataclasses.fields(PredictorVersion))
+    size = sa.func.length(predictors.c.state).label("size_bytes")
+    return sa.select(*(predictors.c[name] for name in names), size).where(
+        predictors.c.buffer_id == attachment.buffer_id
+    )
+
+
+def _drop_states(connection: sa.Connection, attachment: Attachment, *, keep: int) -> None:
+    """Empty the states that are no longer needed; how good they were stays. Reads all samples where there are any."""
+    stored = connection.scalars(
+        sa.select(predictors.c.version)
+        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .where(predictors.c.state != b"")
+        .order_by(predictors.c.version.desc())
+    ).all()
+    candidates = stored[max(keep, 1) :]
+    if not candidates:
+        return
+    # A score belongs to the newest predictor that is not newer than it: refreshes have versions between predictors.
+    scored = connection.scalars(
+        sa.select(samples.c.score_version)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.queued == sa.true())
+        .where(samples.c.score_version < stored[max(keep, 1) - 1])
+        .distinct()
+    ).all()
+    in_use = {max((version for version in stored if version <= score), default=0) for score in scored}
+    gone = [version for version in candidates if version not in in_use]
+    connection.execute(
+        sa.update(predictors)
+        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .where(predictors.c.version.in_(gone))
+        .values(state=b"")
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, attending, batches, claims, pool, progress, reading, scoring
+from sqlbuffer import adding, attending, batches, claims, labels, pool, progress, reading, scoring
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
@@ -239,6 +239,23 @@ class SampleStore:
         """Return the n samples that have a reward, and their rewards, (n,) float64."""
         return self._read(reading.labelled)
 
+    def labelled_rows(
+        self,
+        *,
+        where: str | sa.ColumnElement[bool] | None = None,
+        newest: int | None = None,
+        best: float | None = None,
+    ) -> labels.LabelledRows:
+        """Return the samples that have a reward as a sequence that is read as it is looked at: for any number of them.
+
+        Args:
+            where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy; never one from
+                somebody you do not trust.
+            newest: At most so many, those measured last.
+            best: Of these, the share in (0, 1] with the highest rewards.
+        """
+        return labels.labelled_rows(self._attachment, where=where, newest=newest, best=best)
+
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
         return self._read(reading.rewards_of, adding.as_list(samples))
@@ -270,23 +287,66 @@ class SampleStore:
         state: bytes,
         *,
         rows_trained: int,
-        train_loss: float | None = None,
-        valid_loss: float | None = None,
+        rows_held_out: int = 0,
         metrics: Mapping[str, Any] | None = None,
+        keep: int | None = None,
     ) -> int:
-        """Store a trained predictor; return its version, which the scores made from now on carry."""
+        """Store a trained predictor; return its version, which the scores made from now on carry.
+
+        Args:
+            state: Its weights, as safetensors or as the agent reads them.
+            rows_trained: Labelled samples it was trained on.
+            rows_held_out: Labelled samples it never saw.
+            metrics: What JSON can hold; `train_loss`, `valid_loss`, `rank_correlation` and `r2` have columns.
+            keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still
+                in use; their metrics stay. None keeps all.
+        """
         return self._write(
             progress.write_predictor,
             state=state,
             rows_trained=rows_trained,
-            train_loss=train_loss,
-            valid_loss=valid_loss,
+            rows_held_out=rows_held_out,
             measures=metrics or {},
+            keep=keep,
         )
 
+    def predictors(self) -> list[progress.PredictorVersion]:
+        """Return all predictor versions with their measures, the oldest first."""
+        return self._read(progress.read_predictors)
+
     def newest_predictor(self) -> progress.PredictorVersion | None:
-        """Return the newest stored predictor, None before the first."""
+        """Return the newest predictor version, None before the first."""
         return self._read(progress.newest_predictor)
+
+    def predictor_state(self, version: int | None = None) -> bytes | None:
+        """Return the state of a stored predictor, by default of the newest; None before the first.
+
+        Raises:
+            InvalidArgument: There is no such version, or its state was dropped.
+        """
+        found = self._read(progress.read_state, version=version)
+        return None if found is None else found[1]
+
+    def load_predictor(self, agent: Any, version: int | None = None) -> int | None:
+        """Give an agent the weights of a stored predictor, by default of the newest; return its version.
+
+        Args:
+            agent: A `PredictiveAgent`, or what has a `state_dict`, itself or as its `model`.
+            version: One of `predictors()`.
+
+        Returns:
+            The version; None where no predictor was stored yet.
+
+        Raises:
+            InvalidArgument: There is no such version, or its state was dropped, or it does not fit the model.
+        """
+        found = self._read(progress.read_state, version=version)
+        if found is None:
+            return None
+        from sqlbuffer.state import load_state  # imports torch
+
+        load_state(agent, found[1])
+        return found[0]
 
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value takes the place of an earlier one."""

@@ -97,6 +97,17 @@ def store(new_store: Callable[..., SampleStore]) -> SampleStore:
     return new_store()
 
 
+@pytest.fixture
+def global_random_state_stays() -> Iterator[None]:
+    """Nothing that the test calls touches the user's random numbers."""
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    yield
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
 def scores_of(samples: list[str]) -> np.ndarray:
     """The number in a sample's name: `s12` has score 12."""
     return np.array([float(sample[1:]) for sample in samples])

@@ -603,7 +603,7 @@ def test_retraining_uses_the_stored_rows_with_the_current_batch(opened: Callable
     buffer = opened(predictive, supervised_frequency=2, refresh_predictions=3)
     environment(buffer, waiting=100).fit(10, iters=6)
     newest = buffer.store.newest_predictor()
-    assert (newest.rows_trained, newest.iteration) == (50, 5)
+    assert (newest.rows_trained + newest.rows_held_out, newest.iteration) == (50, 5)
     assert buffer.store.stats().score_version == 3, "two predictors, one refresh"
 
 
@@ -954,14 +954,13 @@ def story(url: str) -> dict[str, Any]:
     """All that a run has left behind."""
     with open_store(url) as store:
         assert store.check() == []
-        newest = store.newest_predictor()
-        assert newest is not None
+        assert store.predictors()
         return {
             "iteration": store.iteration,
             "rewards": rewards_stored(store),
             "waiting": sorted(store.waiting().samples),
             "history": {(row["iteration"], row["name"]): row["value"] for row in store.history()},
-            "predictor": newest.state,
+            "predictor": store.predictor_state(),
         }
 
 

@@ -1,31 +1,20 @@
 """The predictor: scoring, training, stored state."""
 
 import io
-import logging
 import math
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
-import scipy.stats
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload
-from sqlbuffer.predictor import (
-    PredictiveAgent,
-    PredictiveDataset,
-    dump_state,
-    in_mode,
-    load_state,
-    rank_correlation,
-    retrain,
-)
-from sqlbuffer.store import SampleStore
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.predictor import PredictiveAgent, PredictiveDataset, in_mode
+
+pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
 
 def featurize(samples: list[str]) -> Tensor:
@@ -61,14 +50,6 @@ def weights(of: Any) -> list[Tensor]:
 
 def same(ones: list[Tensor], others: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
-
-
-@pytest.fixture(autouse=True)
-def _global_random_state_stays() -> Iterator[None]:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    yield
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])
 
 
 def test_predictions_are_one_number_a_sample() -> None:
@@ -133,7 +114,7 @@ def test_training_learns() -> None:
     metrics = a.train_supervised(32, 30, 1e-2, 0.1)
     assert metrics["valid_loss"] < 0.05
     assert metrics["valid_rank_correlation"] > 0.95
-    assert set(metrics) == {"train_loss", "valid_loss", "valid_rank_correlation", "seconds"}
+    assert set(metrics) == {"train_loss", "valid_loss", "valid_rank_correlation", "epochs", "seconds"}
     assert all(module.training for module in a.model.modules())
 
 
@@ -157,8 +138,19 @@ def test_the_best_epoch_is_kept() -> None:
         return {"valid_loss": next(losses), "valid_rank_correlation": 0.5}
 
     a._validate = validate
-    assert a.train_supervised(8, 4, 1e-2)["valid_loss"] == 1.0
+    metrics = a.train_supervised(8, 4, 1e-2)
+    assert (metrics["valid_loss"], metrics["epochs"]) == (1.0, 4)
     assert [same(epoch, weights(a)) for epoch in after_epoch] == [False, True, False, False]
+
+
+def test_training_stops_when_it_gets_no_better() -> None:
+    a = taught()
+    losses = iter([3.0, 1.0, 2.0, 2.0, 0.0])
+    a._validate = lambda *_: {"valid_loss": next(losses), "valid_rank_correlation": 0.5}
+    metrics = a.train_supervised(8, 5, 1e-2, patience=2)
+    assert (metrics["valid_loss"], metrics["epochs"]) == (1.0, 4)
+    with pytest.raises(InvalidArgument, match="patience must be 1 or more"):
+        a.train_supervised(8, 5, 1e-2, patience=0)
 
 
 def test_without_held_out_rows_the_last_epoch_is_kept() -> None:
@@ -220,168 +212,43 @@ def test_online_predictions_have_a_gradient_and_randomness_of_their_own() -> Non
     assert not torch.equal(first, later)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_rank_correlation_agrees_with_scipy(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    a, b = rng.integers(0, 5, 30), rng.normal(size=30)
-    assert rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+class Stored(list):
+    """Rows as a database gives them: by place, read in parts."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(rows(n)[0])
+        self.places = np.random.default_rng(0).random(n)
+        self.asked: list[int] = []
+
+    def take(self, wanted: Any) -> list[str]:
+        self.asked.append(len(wanted))
+        return [self[i] for i in wanted.tolist()]
 
 
-def test_rank_correlation_of_constants_is_undefined() -> None:
-    assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+@pytest.mark.parametrize("cache_bytes", [0, 2**28], ids=["streamed", "cached"])
+def test_what_does_not_fit_is_read_in_parts_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, cache_bytes: int
+) -> None:
+    monkeypatch.setattr("sqlbuffer.predictor.CHUNK", 32)
+    trained = []
+    for limit in (cache_bytes, 2**28):
+        monkeypatch.setattr("sqlbuffer.predictor.CACHE_BYTES", limit)
+        stored, a = Stored(200), agent(nn.Dropout(0.1))
+        a.update_dataset_from_inputs(stored, rows(200)[1])
+        a.train_supervised(16, 3, 1e-2, 0.1)
+        trained.append(weights(a))
+        assert max(stored.asked) <= 32 + 16
+        assert (sum(stored.asked) > 3 * 200) == (limit == 0)
+    assert same(*trained)
 
 
-# -- stored state -----------------------------------------------------------------------------------------------------
-
-
-def test_state_comes_back() -> None:
-    one, other = agent(nn.BatchNorm1d(16)), agent(nn.BatchNorm1d(16))
-    one.update_dataset_from_inputs(*rows(40))
-    one.train_supervised(8, 2, 1e-2)
-    load_state(other, dump_state(one))
-    assert same(weights(one), weights(other))
-
-
-def test_state_has_the_optimiser_once_it_has_stepped() -> None:
-    def online_step(a: PredictiveAgent) -> None:
-        a.zero_grad()
-        a.predict_online(["s5", "s7"], step=0).sum().backward()
-        a.before_step()
-        a.step()
-
-    one, other = agent(), agent()
-    assert not any(name.startswith("optimiser.") for name in safetensors.torch.load(dump_state(one)))
-    online_step(one)
-    load_state(other, dump_state(one))
-    online_step(one)
-    online_step(other)
-    assert same(weights(one), weights(other))
-    load_state(other, dump_state(agent()))
-    assert not other.opt.state_dict()["state"], "moments that are not stored are forgotten"
-
-
-def test_state_of_tied_and_transposed_weights_comes_back() -> None:
-    def tied() -> nn.Module:
-        model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
-        model[1].weight = model[0].weight
-        model[2].weight = nn.Parameter(torch.ones(1, 2).t().contiguous().t())
-        return model
-
-    with torch.random.fork_rng():
-        one, other = (PredictiveAgent(tied(), nn.functional.mse_loss, featurize) for _ in range(2))
-    load_state(other, dump_state(one))
-    assert same(weights(one), weights(other))
-
-
-def test_state_of_another_model_is_refused_with_both_shapes() -> None:
-    with torch.random.fork_rng():
-        model = nn.Sequential(nn.Linear(2, 99), nn.ReLU(), nn.Linear(99, 1))
-    wide = PredictiveAgent(model, nn.functional.mse_loss, featurize)
-    with pytest.raises(InvalidArgument, match=r"0\.weight: stored \(99, 2\), model \(16, 2\)"):
-        load_state(agent(), dump_state(wide))
-    with pytest.raises(InvalidArgument, match=r"3\.weight: stored None, model \(1, 16\)"):
-        load_state(agent(nn.Identity()), dump_state(agent()))
-
-
-def test_what_is_not_safetensors_is_refused() -> None:
-    with pytest.raises(InvalidPayload, match="not safetensors"):
-        load_state(agent(), b"\x80\x04 pickled")
-
-
-def test_any_object_with_a_model_or_with_nothing_has_a_state() -> None:
-    one, other = (types.SimpleNamespace(model=network(seed=seed)) for seed in range(2))
-    load_state(other, dump_state(one))
-    assert same(weights(one), weights(other))
-    load_state(object(), dump_state(object()))
-
-
-# -- retraining -------------------------------------------------------------------------------------------------------
-
-FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
-
-
-def test_retraining_stores_a_version_with_its_metrics(store: SampleStore) -> None:
-    samples, rewards = rows(60)
-    rewards[7] = math.nan
-    store.record(samples, rewards)
+def test_rows_with_places_are_held_out_by_them() -> None:
     a = agent()
-    version = retrain(store, a, **FIT, percent_valid=0.25)
-    newest = store.newest_predictor()
-    assert version is not None
-    assert newest is not None
-    assert version == newest
-    assert version.rows_trained == 59
-    assert version.valid_loss is not None
-    assert set(version.metrics) == {"valid_rank_correlation", "seconds"}
-    other = agent()
-    load_state(other, version.state)
-    assert same(weights(a), weights(other))
-
-
-def test_retraining_without_enough_rows_does_nothing(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
-    store.record(["s1"], [1.0])
-    a = agent()
-    before = weights(a)
-    with caplog.at_level(logging.INFO, "sqlbuffer"):
-        assert retrain(store, a, **FIT) is None
-    assert "1 labelled rows, at least 2" in caplog.text
-    assert store.newest_predictor() is None
-    assert same(before, weights(a))
-
-
-def test_retraining_that_diverges_keeps_the_old_predictor(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
-    store.record(*rows(30))
-    a = agent()
-    a.loss_function = lambda predictions, rewards: (predictions - rewards).mean() / 0.0
-    before = weights(a)
-    assert retrain(store, a, **FIT) is None
-    assert "diverged" in caplog.text
-    assert store.newest_predictor() is None
-    assert same(before, weights(a))
-
-
-class ForeignAgent:
-    """The methods that are asked for, with a training that says nothing and may go wrong."""
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self.model = network()
-        self.fails = fails
-        self.trained_on: list[Any] = []
-
-    def update_dataset_from_inputs(self, samples: Any, rewards: Any) -> None:
-        self.trained_on = list(zip(samples, rewards, strict=True))
-
-    def train_supervised(self, bs: int, epochs: int, lr: float, silent: bool = False) -> None:
-        with torch.no_grad():
-            self.model[0].weight.fill_(math.nan if self.fails else 1.0)
-
-
-def test_any_object_with_the_methods_can_be_retrained(store: SampleStore) -> None:
-    store.record(["s1", "s2"], [1.0, 2.0])
-    a = ForeignAgent()
-    version = retrain(store, a, **FIT)
-    assert a.trained_on == [("s1", 1.0), ("s2", 2.0)]
-    assert version is not None
-    assert version.train_loss is None
-    assert "0.weight" in safetensors.torch.load(version.state)
-
-
-def test_weights_that_are_not_finite_are_not_stored(store: SampleStore) -> None:
-    store.record(["s1", "s2"], [1.0, 2.0])
-    a = ForeignAgent(fails=True)
-    assert retrain(store, a, **FIT) is None
-    assert all(torch.isfinite(value).all() for value in weights(a))
-
-
-def test_training_that_is_interrupted_leaves_the_weights_as_they_were(store: SampleStore) -> None:
-    class Interrupted(ForeignAgent):
-        def train_supervised(self, *args: Any, **options: Any) -> None:
-            super().train_supervised(*args, **options)
-            raise KeyboardInterrupt
-
-    store.record(["s1", "s2"], [1.0, 2.0])
-    a = Interrupted()
-    before = weights(a)
-    with pytest.raises(KeyboardInterrupt):
-        retrain(store, a, **FIT)
-    assert same(before, weights(a))
+    stored = Stored(50)
+    a.update_dataset_from_inputs(stored, rows(50)[1])
+    train, valid = a._split(0.3, torch.Generator())
+    assert valid.tolist() == np.flatnonzero(stored.places < 0.3).tolist()
+    assert sorted(train.tolist() + valid.tolist()) == list(range(50))
+    stored.places[:] = 0.0
+    train, valid = a._split(0.3, torch.Generator())
+    assert (len(train), len(valid)) == (50, 0), "where all would be held out, none is"

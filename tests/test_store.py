@@ -538,15 +538,18 @@ def test_an_empty_store_has_tables_too(store: SampleStore) -> None:
 
 
 def test_predictor_versions(store: SampleStore) -> None:
+    assert store.predictor_state() is None
     assert store.save_predictor(b"one", rows_trained=10) == 1
-    metrics = {"r2": np.float32(0.5), "best": math.nan, "n": 3}
-    assert store.save_predictor(b"two", rows_trained=20, train_loss=0.5, valid_loss=math.nan, metrics=metrics) == 2
-    newest = store.newest_predictor()
-    assert newest is not None
-    assert (newest.version, newest.state, newest.rows_trained, newest.iteration) == (2, b"two", 20, 0)
-    assert (newest.train_loss, newest.valid_loss, newest.metrics) == (0.5, None, {"r2": 0.5, "best": None, "n": 3})
+    metrics = {"train_loss": 0.5, "valid_loss": math.nan, "r2": np.float32(0.5), "best": math.nan, "n": 3}
+    assert store.save_predictor(b"two", rows_trained=20, rows_held_out=2, metrics=metrics) == 2
+    first, newest = store.predictors()
+    assert newest == store.newest_predictor()
+    assert (newest.version, newest.rows_trained, newest.rows_held_out, newest.iteration) == (2, 20, 2, 0)
+    assert (newest.train_loss, newest.valid_loss, newest.r2, newest.rank_correlation) == (0.5, None, 0.5, None)
+    assert (newest.metrics, newest.size_bytes) == ({"best": None, "n": 3}, 3)
+    assert (first.version, first.metrics) == (1, {})
     assert abs(newest.trained_at - dt.datetime.now(dt.timezone.utc)) < dt.timedelta(minutes=5)
-    assert b"two" not in repr(newest).encode()
+    assert (store.predictor_state(), store.predictor_state(1)) == (b"two", b"one")
 
 
 def test_scores_grow_stale_with_a_new_predictor(store: SampleStore) -> None:

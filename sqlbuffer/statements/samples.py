@@ -206,3 +206,21 @@ def enqueue(dialect: Dialect) -> sa.Update:
     """Mark samples as waiting or claimed."""
     incoming = dialect.each(INCOMING_IDS)
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
+
+
+def labelled(where: str | sa.ColumnElement[bool] | None, newest: int | None) -> sa.Select[int, bytes, float]:
+    """Return `id, hash, reward` of measured samples in the order of their ids; of the newest only, those measured last.
+
+    The condition is the user's own SQL; on lines of its own, it may end in a comment.
+    """
+    statement = (
+        select(samples.c.id, samples.c.hash, samples.c.reward)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.reward.is_not(None))
+    )
+    if where is not None:
+        statement = statement.where(sa.text(f"(\n{where}\n)") if isinstance(where, str) else where)
+    if newest is None:
+        return statement.order_by(samples.c.id)
+    last = statement.order_by(samples.c.rewarded_at.desc(), samples.c.id.desc()).limit(newest).subquery("newest")
+    return select(last.c.id, last.c.hash, last.c.reward).order_by(last.c.id)

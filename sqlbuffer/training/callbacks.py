@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import dump_state, in_mode, load_state, retrain
+from sqlbuffer.errors import InvalidArgument, TrainingDiverged
+from sqlbuffer.predictor import in_mode
 from sqlbuffer.race import Weighting
+from sqlbuffer.retraining import retrain
+from sqlbuffer.state import dump_state, load_state
 from sqlbuffer.training.buffer import Buffer, from_buffer
 from sqlbuffer.training.callback import Callback, as_floats, mean_of
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
 
@@ -126,6 +133,7 @@ class PredictiveBuffer(WeightedBuffer):
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
         online: Train the model in the loop too, on each batch.
+        supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
         **options: Keywords of `WeightedBuffer`.
     """
 
@@ -144,6 +152,7 @@ class PredictiveBuffer(WeightedBuffer):
         track: bool = True,
         *,
         online: bool = False,
+        supervised_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if pred_bs < 1:
@@ -158,6 +167,7 @@ class PredictiveBuffer(WeightedBuffer):
         self.supervised_epochs = supervised_epochs
         self.supervised_bs = supervised_bs
         self.supervised_lr = supervised_lr
+        self.supervised_kwargs = _keywords(supervised_kwargs)
         self.train_silent = train_silent
         self.track = track
         self.online = online
@@ -174,10 +184,7 @@ class PredictiveBuffer(WeightedBuffer):
             log.add_metric(f"{self.name}_loss")
             log.add_metric(f"{self.name}_preds")
             log.add_log(f"{self.name}_preds")
-        newest = self.store.newest_predictor()
-        if newest is not None:
-            load_state(self.predictive_agent, newest.state)
-            self._is_agent_stored = True
+        self._is_agent_stored = self.store.load_predictor(self.predictive_agent) is not None
 
     def get_model_outputs(self) -> None:
         """Predict the batch, with gradient where the model is trained online."""
@@ -250,14 +257,13 @@ class PredictiveBuffer(WeightedBuffer):
         if job != "retrain":
             super()._do(job)
             return
-        retrain(
-            self.store,
-            self.predictive_agent,
-            bs=self.supervised_bs,
-            epochs=self.supervised_epochs,
-            lr=self.supervised_lr,
-            silent=self.train_silent,
-        )
+        options = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
+        try:
+            retrain(
+                self.store, self.predictive_agent, silent=self.train_silent, **{**options, **self.supervised_kwargs}
+            )
+        except TrainingDiverged as exc:
+            logger.warning("%s", exc)  # the loop goes on with the predictor it has
 
 
 class BufferSizeCallback(Callback):
@@ -273,6 +279,15 @@ class BufferSizeCallback(Callback):
     def before_batch(self) -> None:
         """Write the size of the pool."""
         self.environment.log.update_metric(self.name, len(self.environment.buffer))
+
+
+def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return further keywords of a retraining."""
+    kwargs = dict(given or {})
+    known = set(inspect.signature(retrain).parameters) - {"store", "agent"}
+    if unknown := sorted(set(kwargs) - known):
+        raise InvalidArgument(f"supervised_kwargs has {', '.join(unknown)}; retrain knows {', '.join(sorted(known))}.")
+    return kwargs
 
 
 def _frequency(name: str, every: int | None) -> int:

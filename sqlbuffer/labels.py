@@ -1,0 +1,135 @@
+"""Labels: the stored samples that have a reward, read when they are looked at, so that any number can be trained on."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import ArrayLike
+
+from sqlbuffer import statements
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.batches import content
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, shown
+from sqlbuffer.race import Floats, Ints
+
+READ_AT_ONCE = 4096
+"""Samples read and decoded in one transaction when all are walked through."""
+
+_INDEX_AT_ONCE = 100_000
+
+
+class LabelledRows(Sequence[Any]):
+    """Stored samples with their rewards, in the order in which they were stored; a sequence of n samples.
+
+    Only ids, rewards and places are in memory, 24 bytes a row. A sample is read from the database when it is asked for.
+
+    Attributes:
+        ids: (n,) int64, numbers of the samples, ascending.
+        rewards: (n,) float64, finite.
+        places: (n,) float64 in [0, 1), uniform, made from the sample's hash: a split by place never moves a sample to
+            the other side, whatever else is stored, here or in another buffer.
+    """
+
+    def __init__(self, attachment: Attachment, ids: Ints, rewards: Floats, places: Floats) -> None:
+        self.ids = ids
+        self.rewards = rewards
+        self.places = places
+        self._attachment = attachment
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return one sample, or the list of those in a slice."""
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        return self.take([range(len(self))[index]])[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self), READ_AT_ONCE):
+            yield from self[start : start + READ_AT_ONCE]
+
+    def take(self, rows: ArrayLike) -> list[Any]:
+        """Return the samples of m rows, given as (m,) integers from 0 on, in that order."""
+        wanted = self.ids[np.asarray(rows, dtype=np.int64)]
+        ids, place = np.unique(wanted, return_inverse=True)
+        if not len(ids):
+            return []
+        samples = self._attachment.database.read(functools.partial(_contents, attachment=self._attachment, ids=ids))
+        return [samples[i] for i in place.tolist()]
+
+    def subset(self, mask: ArrayLike) -> LabelledRows:
+        """Return the rows where `mask`, (n,) bool, is true."""
+        kept = np.asarray(mask, dtype=bool)
+        return LabelledRows(self._attachment, self.ids[kept], self.rewards[kept], self.places[kept])
+
+
+def labelled_rows(
+    attachment: Attachment,
+    *,
+    where: str | sa.ColumnElement[bool] | None = None,
+    newest: int | None = None,
+    best: float | None = None,
+) -> LabelledRows:
+    """Return the samples that have a reward, or those of them that were asked for.
+
+    Args:
+        attachment: The buffer.
+        where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
+        newest: At most so many, those measured last.
+        best: Of these, the share in (0, 1] with the highest rewards.
+    """
+    if newest is not None and (isinstance(newest, bool) or not isinstance(newest, numbers.Integral) or newest < 1):
+        raise InvalidArgument(f"newest must be a positive number of rows, or None for all; got {newest!r}.")
+    if best is not None and (not isinstance(best, numbers.Real) or not 0.0 < best <= 1.0):
+        raise InvalidArgument(f"best must be a share of the rows in (0, 1], or None for all; got {best!r}.")
+    try:
+        rows = attachment.database.read(functools.partial(_index, attachment=attachment, where=where, newest=newest))
+    except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
+        if where is None:
+            raise
+        attachment.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
+        raise InvalidArgument(
+            f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: {exc}"
+        ) from exc
+    if best is None or not len(rows):
+        return rows
+    lowest = np.sort(rows.rewards)[-max(round(best * len(rows)), 1)]
+    return rows.subset(rows.rewards >= lowest)
+
+
+def _index(
+    connection: sa.Connection, *, attachment: Attachment, where: str | sa.ColumnElement[bool] | None, newest: int | None
+) -> LabelledRows:
+    statement = statements.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
+    ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+    for part in attachment.run(connection, statement).partitions():
+        part_ids, hashes, values = zip(*part, strict=True)
+        ids.append(np.array(part_ids, dtype=np.int64))
+        rewards.append(np.array(values, dtype=np.float64))
+        places.append(places_of(hashes))
+    return LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+
+
+def places_of(hashes: Sequence[bytes]) -> Floats:
+    """Return (n,) numbers in [0, 1) that hashes of 16 bytes stand for."""
+    heads = np.frombuffer(b"".join(digest[:8] for digest in hashes), dtype=">u8")
+    return np.asarray((heads >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def _contents(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> list[Any]:
+    """Return the samples of these ids, which are sorted and distinct."""
+    statement = statements.scored(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    return content(rows, attachment)

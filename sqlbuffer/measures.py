@@ -1,0 +1,69 @@
+"""How good predictions are, in numbers. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+BINS = 10
+"""Groups of equal size in which predictions are compared with what was measured."""
+
+
+def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
+    """Measure predictions against rewards.
+
+    Args:
+        predictions: (n,) floats; where one is not finite, every measure is NaN.
+        rewards: (n,) finite floats.
+
+    Returns:
+        `rank_correlation`, `r2`, and `calibration`.
+    """
+    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    if not np.isfinite(predicted).all():
+        return {"rank_correlation": math.nan, "r2": math.nan, "calibration": []}
+    return {
+        "rank_correlation": rank_correlation(predicted, measured),
+        "r2": r2(predicted, measured),
+        "calibration": calibration(predicted, measured),
+    }
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Return Spearman's rank correlation of two (n,) arrays, ties sharing their mean rank; NaN where undefined."""
+    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    spread = float(ranks_a.std() * ranks_b.std()) if len(ranks_a) else 0.0
+    if not spread:
+        return math.nan
+    return float(((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean())).mean() / spread)
+
+
+def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
+    """Return the coefficient of determination, 1 - residual / total sum of squares; NaN where rewards are all equal."""
+    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    total = float(((measured - measured.mean()) ** 2).sum()) if len(measured) else 0.0
+    return 1.0 - float(((measured - predicted) ** 2).sum()) / total if total else math.nan
+
+
+def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, float]]:
+    """Compare predictions with rewards in at most ten groups of equal size, from the lowest predictions up.
+
+    Returns:
+        For each group the mean of what was `predicted` and of what was `measured`, and how many `rows` it has. Where
+        the predictor is calibrated the two means agree.
+    """
+    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    groups = np.array_split(np.argsort(predicted, kind="stable"), BINS)
+    return [
+        {"predicted": float(predicted[rows].mean()), "measured": float(measured[rows].mean()), "rows": len(rows)}
+        for rows in groups
+        if len(rows)
+    ]
+
+
+def _ranks(values: ArrayLike) -> NDArray[np.float64]:
+    _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(count) - (count - 1) / 2)[place], dtype=np.float64)

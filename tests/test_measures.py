@@ -1,0 +1,57 @@
+"""How good predictions are, against scipy and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from sqlbuffer.measures import calibration, measures, r2, rank_correlation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_correlation_agrees_with_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 5, 30), rng.normal(size=30)
+    assert rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+
+
+def test_rank_correlation_of_constants_is_undefined() -> None:
+    assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+
+
+def test_r2_is_one_for_the_truth_and_zero_for_the_mean() -> None:
+    rewards = np.array([1.0, 2.0, 6.0])
+    assert r2(rewards, rewards) == 1.0
+    assert r2(np.full(3, 3.0), rewards) == 0.0
+    assert r2([2.0, 2.0, 6.0], rewards) == pytest.approx(1 - 1 / 14)
+
+
+def test_r2_of_constant_rewards_is_undefined() -> None:
+    assert math.isnan(r2([1.0, 2.0], [3.0, 3.0]))
+
+
+def test_calibration_compares_groups_of_equal_size() -> None:
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(size=25)
+    groups = calibration(predicted, 2 * predicted + 1)
+    assert [group["rows"] for group in groups] == [3] * 5 + [2] * 5
+    assert sorted(group["predicted"] for group in groups) == [group["predicted"] for group in groups]
+    for group in groups:
+        assert group["measured"] == pytest.approx(2 * group["predicted"] + 1)
+
+
+def test_few_rows_or_none_have_measures_too() -> None:
+    assert calibration([], []) == []
+    assert calibration([0.5], [1.0]) == [{"predicted": 0.5, "measured": 1.0, "rows": 1}]
+    for predictions in ([], [0.5]):
+        found = measures(predictions, predictions)
+        assert math.isnan(found["rank_correlation"])
+        assert math.isnan(found["r2"])
+
+
+def test_predictions_that_are_not_finite_have_no_measures() -> None:
+    found = measures([1.0, math.nan], [1.0, 2.0])
+    assert math.isnan(found["rank_correlation"])
+    assert math.isnan(found["r2"])
+    assert found["calibration"] == []
