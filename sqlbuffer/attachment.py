@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,15 @@ class Attachment:
     def consumes(self) -> bool:
         """True where a drawn sample leaves the pool."""
         return self.settings.mode == "consume"
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Attachment]:
+        """Give the same buffer on connections of its own and without a heartbeat, for a thread in the background."""
+        database = self.database.sibling()
+        try:
+            yield dataclasses.replace(self, database=database, heartbeat=Heartbeat())
+        finally:
+            database.close()
 
     def run(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Any:
         """Execute a statement on this buffer."""

@@ -22,14 +22,10 @@ def with_heartbeat(attachment: Attachment) -> Attachment:
 @contextlib.contextmanager
 def _beats(attachment: Attachment) -> Iterator[Beat]:
     """Give what a beat does, on a connection of its own: a lock or a loss of the others does not concern it."""
-    database = attachment.database.sibling()
-    beside = dataclasses.replace(attachment, database=database, heartbeat=Heartbeat())
+    with attachment.beside() as beside:
 
-    def attend() -> None:
-        database.write(functools.partial(beat, buffer_id=attachment.buffer_id))
-        release_dead(beside)
+        def attend() -> None:
+            beside.database.write(functools.partial(beat, buffer_id=beside.buffer_id))
+            release_dead(beside)
 
-    try:
         yield attend
-    finally:
-        database.close()

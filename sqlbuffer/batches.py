@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import pool, statements
+from sqlbuffer import leases, pool, statements
 from sqlbuffer.adding import Recorded, as_rewards, store_rewards
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
@@ -262,7 +262,7 @@ def _stand_again(connection: sa.Connection, attachment: Attachment, state: RaceS
 
 
 def release_dead(attachment: Attachment) -> int:
-    """Release the open batches of dead workers and drop their rows; return how many batches went back."""
+    """Release the open batches and jobs of dead workers and drop their rows; return how many batches went back."""
     find = functools.partial(dead, buffer_id=attachment.buffer_id, grace_s=attachment.grace_s)
     gone = attachment.database.read(find)
     return attachment.database.write(functools.partial(_bury, attachment=attachment, gone=gone)) if gone else 0
@@ -282,6 +282,7 @@ def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[s
         .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
     ).all()
     released = [release(connection, attachment=attachment, batch=batch) for batch in still_open]
+    leases.let_go(connection, attachment, gone)
     for worker in gone:
         fold(connection, attachment.buffer_id, worker=worker)
     return sum(released)

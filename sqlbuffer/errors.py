@@ -42,6 +42,10 @@ class TrainingDiverged(SqlBufferError, ArithmeticError):
     """A training whose loss or weights were not finite; the predictor keeps its old weights."""
 
 
+class LeaseLost(SqlBufferError, RuntimeError):
+    """A job was let go on behalf of its owner, or taken over by another one: the owner can store nothing any more."""
+
+
 class DatabaseUnavailable(SqlBufferError, ConnectionError):
     """The database cannot be opened, reached, read or written."""
 

@@ -342,3 +342,13 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def predict(agent: Any, samples: Sequence[Any], bs: int) -> Tensor:
+    """Return the agent's predictions (n,), made in evaluation mode without gradient, `bs` at a time."""
+    model = getattr(agent, "model", None)
+    evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
+    chunks = [samples[i : i + bs] for i in range(0, len(samples), bs)]
+    with evaluating, torch.no_grad():
+        parts = [torch.as_tensor(agent.predict_data(chunk)).reshape(-1) for chunk in chunks]
+    return torch.cat(parts) if parts else torch.zeros(0)

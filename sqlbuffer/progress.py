@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import statements
+from sqlbuffer import leases, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument
@@ -110,6 +110,7 @@ def write_predictor(
     rows_held_out: int = 0,
     measures: Mapping[str, Any],
     keep: int | None = None,
+    lease: leases.Lease | None = None,
 ) -> int:
     """Store a predictor and return its version; scores made from now on carry it.
 
@@ -121,7 +122,13 @@ def write_predictor(
         rows_held_out: Labelled samples it never saw.
         measures: Numbers that tell how good it is; those that have a column go there.
         keep: Drop the states of all but so many of the newest; never of one whose scores are still in use.
+        lease: The lease under which it was trained.
+
+    Raises:
+        LeaseLost: Where the lease is not held any more. Nothing is stored.
     """
+    if lease is not None:
+        leases.require(connection, attachment, lease)
     version = connection.execute(
         sa.update(buffers)
         .where(buffers.c.id == attachment.buffer_id)
@@ -156,6 +163,13 @@ def read_predictors(connection: sa.Connection, attachment: Attachment) -> list[P
     """Return all predictor versions, the oldest first."""
     found = connection.execute(_versions(attachment).order_by(predictors.c.version))
     return [PredictorVersion(*row) for row in found]
+
+
+def newest_version(connection: sa.Connection, attachment: Attachment) -> int | None:
+    """Return the version of the newest predictor, None before the first. It costs one look into an index."""
+    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
+    version: int | None = connection.scalar(newest)
+    return version
 
 
 def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:

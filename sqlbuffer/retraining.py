@@ -17,6 +17,7 @@ from sqlbuffer.measures import measures
 from sqlbuffer.state import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:
+    from sqlbuffer.leases import Lease
     from sqlbuffer.progress import PredictorVersion
     from sqlbuffer.race import Floats
     from sqlbuffer.store import SampleStore
@@ -40,6 +41,7 @@ def retrain(
     min_rows: int = 2,
     keep: int | None = None,
     silent: bool = True,
+    lease: Lease | None = None,
 ) -> PredictorVersion | None:
     """Train the agent on the stored labelled rows, and store the new predictor version with its measures.
 
@@ -63,12 +65,14 @@ def retrain(
         keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still in
             use; their measures stay. None keeps all.
         silent: Without a progress bar.
+        lease: The lease of the job that this is; without one, nobody else is kept from training.
 
     Returns:
         The version; None where there were too few rows.
 
     Raises:
         TrainingDiverged: The loss or the weights were not finite. The agent has its old weights, no version is stored.
+        LeaseLost: The lease is not held any more. The agent has its old weights, no version is stored.
     """
     if not 0.0 <= percent_test < 1.0:
         raise InvalidArgument(f"percent_test is a share of the rows in [0, 1), got {percent_test!r}.")
@@ -93,7 +97,7 @@ def retrain(
             )
         found |= measure(agent, test)
         version = store.save_predictor(
-            dump_state(agent), rows_trained=len(train), rows_held_out=len(test), metrics=found, keep=keep
+            dump_state(agent), rows_trained=len(train), rows_held_out=len(test), metrics=found, keep=keep, lease=lease
         )
     logger.info("predictor %d trained on %d rows: %s", version, len(train), found)
     return store.newest_predictor()

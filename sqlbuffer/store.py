@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import numbers
@@ -11,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, attending, batches, claims, labels, pool, progress, reading, scoring
+from sqlbuffer import adding, attending, batches, claims, labels, leases, pool, progress, reading, scoring
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
@@ -290,6 +291,7 @@ class SampleStore:
         rows_held_out: int = 0,
         metrics: Mapping[str, Any] | None = None,
         keep: int | None = None,
+        lease: leases.Lease | None = None,
     ) -> int:
         """Store a trained predictor; return its version, which the scores made from now on carry.
 
@@ -300,6 +302,10 @@ class SampleStore:
             metrics: What JSON can hold; `train_loss`, `valid_loss`, `rank_correlation` and `r2` have columns.
             keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still
                 in use; their metrics stay. None keeps all.
+            lease: The lease under which it was trained.
+
+        Raises:
+            LeaseLost: Where the lease is not held any more. Nothing is stored.
         """
         return self._write(
             progress.write_predictor,
@@ -308,6 +314,7 @@ class SampleStore:
             rows_held_out=rows_held_out,
             measures=metrics or {},
             keep=keep,
+            lease=lease,
         )
 
     def predictors(self) -> list[progress.PredictorVersion]:
@@ -347,6 +354,32 @@ class SampleStore:
 
         load_state(agent, found[1])
         return found[0]
+
+    def newest_version(self) -> int | None:
+        """Return the version of the newest stored predictor, None before the first."""
+        return self._read(progress.newest_version)
+
+    def jobs(self) -> list[leases.Job]:
+        """Return where each job stands: who has it, when it last ran, what went wrong."""
+        return self._read(leases.find)
+
+    def announce_job(self, name: str, schedule: str) -> None:
+        """Say in words when a job is due, for people to read."""
+        self._write(leases.announce, name, schedule)
+
+    def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
+        """Take a job for the block, so that of any number of processes one does it at a time.
+
+        The block is given the lease, or None where another process has it. The lease is renewed in the background; it
+        runs out `grace_s` after the process was last alive, and at once where the process has died on this host. An
+        error is stored with the job before it is raised; what is interrupted counts as not done.
+
+        Args:
+            job: Name of the job.
+            seen: Only where it has been taken this often so far.
+        """
+        batches.release_dead(self._attachment)
+        return leases.leased(self._attachment, job, seen)
 
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value takes the place of an earlier one."""

@@ -23,7 +23,8 @@ FLOORS = [
     {"database"},
     {"workers"},
     {"attachment"},
-    {"progress"},
+    {"leases"},
+    {"progress", "schedule"},
     {"pool"},
     {"adding"},
     {"reporting"},
@@ -34,6 +35,7 @@ FLOORS = [
     {"repair"},
     {"store"},
     {"predictor", "retraining"},
+    {"jobs"},
     {"training", "inspect"},
     {"__init__", "__main__"},
 ]
@@ -41,7 +43,7 @@ FLOORS = [
 
 FLOORS_WITHIN = {
     "dialect": [{"base", "columns"}, {"postgresql", "sqlite"}, {"__init__"}],
-    "statements": [{"rows"}, {"buffer", "drawing", "pool", "samples", "scoring"}, {"__init__"}],
+    "statements": [{"rows"}, {"buffer", "drawing", "jobs", "pool", "samples", "scoring"}, {"__init__"}],
 }
 """The same for the modules of a room that is a package. From other rooms it is entered by its `__init__` alone."""
 

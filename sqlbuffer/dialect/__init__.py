@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
-from sqlbuffer.dialect.columns import CLUSTERED, BigId, Json, Timestamp, ago, now, where
+from sqlbuffer.dialect.columns import CLUSTERED, BigId, Json, Timestamp, ago, hence, now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
@@ -26,6 +26,7 @@ __all__ = [
     "Timestamp",
     "ago",
     "first_line",
+    "hence",
     "is_unavailable",
     "now",
     "parse_url",

@@ -63,6 +63,13 @@ class ago(sa.sql.expression.ColumnElement[dt.datetime]):
         self.seconds = float(seconds)
 
 
+class hence(sa.sql.functions.FunctionElement[dt.datetime]):
+    """The database's own time in some seconds, a bound parameter: `hence(bindparam("lease_s"))`."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
 @compiles(ago, "sqlite")
 def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"
@@ -81,3 +88,14 @@ def _sqlite_now(*_: Any, **__: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql_now(*_: Any, **__: Any) -> str:
     return "clock_timestamp()"
+
+
+@compiles(hence, "sqlite")
+def _sqlite_hence(element: hence, compiler: Any, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', {seconds} || ' seconds')"
+
+
+@compiles(hence, "postgresql")
+def _postgresql_hence(element: hence, compiler: Any, **options: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"

@@ -1,4 +1,4 @@
-"""Who is at work on a buffer, and what is claimed: what `sqlbuffer workers` and `sqlbuffer claims` show and do."""
+"""Who is at work on a buffer: what `sqlbuffer workers`, `sqlbuffer jobs` and `sqlbuffer claims` show and do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer import leases
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import release, release_dead
 from sqlbuffer.errors import ClaimLost
@@ -38,6 +39,26 @@ def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str,
         .order_by(workers_table.c.created_at, workers_table.c.id)
     )
     return _with_state(connection, attachment, rows)
+
+
+def jobs(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
+    """Return the jobs of a buffer."""
+    return [
+        {
+            "buffer": attachment.name,
+            "job": job.name,
+            "state": "running" if job.is_held else "broken off" if job.is_broken_off else "idle",
+            "owner": job.owner,
+            "lease_until": job.lease_until,
+            "last_started_at": job.last_started_at,
+            "last_finished_at": job.last_finished_at,
+            "runs": job.runs,
+            "new": job.measured_now - job.measured,
+            "schedule": job.schedule,
+            "last_error": job.last_error,
+        }
+        for job in leases.find(connection, attachment)
+    ]
 
 
 def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -11,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
-from sqlbuffer.predictor import in_mode
+from sqlbuffer.jobs import load_newer, retrain_alone
+from sqlbuffer.predictor import predict
 from sqlbuffer.race import Weighting
 from sqlbuffer.retraining import retrain
 from sqlbuffer.state import dump_state, load_state
+from sqlbuffer.training.background import Background
 from sqlbuffer.training.buffer import Buffer, from_buffer
 from sqlbuffer.training.callback import Callback, as_floats, mean_of
 
@@ -133,6 +134,8 @@ class PredictiveBuffer(WeightedBuffer):
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
         online: Train the model in the loop too, on each batch.
+        in_background: Retrain in a process beside the loop, which goes on with the predictor that it has until the new
+            one is stored. The agent and the key must be picklable, and a script needs its `if __name__ == "__main__":`.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
         **options: Keywords of `WeightedBuffer`.
     """
@@ -152,6 +155,7 @@ class PredictiveBuffer(WeightedBuffer):
         track: bool = True,
         *,
         online: bool = False,
+        in_background: bool = False,
         supervised_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -169,9 +173,24 @@ class PredictiveBuffer(WeightedBuffer):
         self.supervised_lr = supervised_lr
         self.supervised_kwargs = _keywords(supervised_kwargs)
         self.train_silent = train_silent
+        self._background = self._beside_the_loop() if in_background else None
         self.track = track
         self.online = online
+        self._version: int | None = None
         self._is_agent_stored = False
+
+    def _beside_the_loop(self) -> Background:
+        try:
+            return Background(self.store, self.predictive_agent)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def close(self) -> None:
+        """Wait for a retraining in the background, then close the database connections."""
+        if self._background is not None:
+            self._background.close()
+        super().close()
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
         """Return the model's prediction for each sample, (n,) float64."""
@@ -184,7 +203,12 @@ class PredictiveBuffer(WeightedBuffer):
             log.add_metric(f"{self.name}_loss")
             log.add_metric(f"{self.name}_preds")
             log.add_log(f"{self.name}_preds")
-        self._is_agent_stored = self.store.load_predictor(self.predictive_agent) is not None
+        self._load_newer()
+
+    def before_batch(self) -> None:
+        """Load what another process has trained meanwhile, and score what has no score yet."""
+        self._load_newer()
+        super().before_batch()
 
     def get_model_outputs(self) -> None:
         """Predict the batch, with gradient where the model is trained online."""
@@ -238,12 +262,12 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _predict(self, samples: list[Any]) -> Tensor:
         """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
-        model = getattr(self.predictive_agent, "model", None)
-        evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
-        chunks = [samples[i : i + self.pred_bs] for i in range(0, len(samples), self.pred_bs)]
-        with evaluating, torch.no_grad():
-            parts = [torch.as_tensor(self.predictive_agent.predict_data(chunk)).reshape(-1) for chunk in chunks]
-        return torch.cat(parts) if parts else torch.zeros(0)
+        return predict(self.predictive_agent, samples, self.pred_bs)
+
+    def _load_newer(self) -> None:
+        """Load the newest stored predictor, unless the model has it already."""
+        self._version = load_newer(self.store, self.predictive_agent, self._version)
+        self._is_agent_stored = self._is_agent_stored or self._version is not None
 
     def _update_metric(self, suffix: str, values: Any) -> None:
         if self.track:
@@ -255,15 +279,20 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _do(self, job: str) -> None:
         if job != "retrain":
+            self._load_newer()
             super()._do(job)
             return
-        options = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
+        options: dict[str, Any] = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
+        options |= {"silent": self.train_silent, **self.supervised_kwargs}
+        if self._background is not None:
+            self._background.start(dump_state(self.predictive_agent), options)
+            return
         try:
-            retrain(
-                self.store, self.predictive_agent, silent=self.train_silent, **{**options, **self.supervised_kwargs}
-            )
+            trained = retrain_alone(self.store, self.predictive_agent, **options)
         except TrainingDiverged as exc:
             logger.warning("%s", exc)  # the loop goes on with the predictor it has
+            return
+        self._version = self._version if trained is None else trained.version
 
 
 class BufferSizeCallback(Callback):

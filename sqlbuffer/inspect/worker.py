@@ -1,0 +1,182 @@
+"""`sqlbuffer worker`: a process that retrains a buffer's predictor when that is due."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.logging import RichHandler
+
+from sqlbuffer.attachment import attach_existing
+from sqlbuffer.attending import with_heartbeat
+from sqlbuffer.database import DEFAULT_URL
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.inspect import output
+from sqlbuffer.inspect.opening import open_existing
+from sqlbuffer.inspect.options import OneBuffer, Url, examples
+from sqlbuffer.schedule import Schedule
+from sqlbuffer.store import SampleStore
+from sqlbuffer.workers import GRACE_S
+
+logger = logging.getLogger("sqlbuffer.worker")
+
+METHODS = ("update_dataset_from_inputs", "train_supervised", "predict_data")
+"""What an agent must have, as a `PredictiveAgent` does."""
+
+WORKER_EXAMPLES = examples(
+    "sqlbuffer worker --name qed --agent lab.models:make_agent --every 10m",
+    "sqlbuffer worker --agent lab.models:make_agent --when-new 1000 --cron '0 3 * * *' --epochs 50",
+    "sqlbuffer worker --agent lab.models:make_agent --every 1h --once",
+)
+
+
+def worker(
+    agent: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="What makes the agent, as lab.models:make_agent.")
+    ],
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+    every: Annotated[str | None, typer.Option(help="Due so long after the last start: 30s, 10m, 2h, 1d.")] = None,
+    cron: Annotated[str | None, typer.Option(help="Due at these times, as in a crontab, in UTC.")] = None,
+    when_new: Annotated[int | None, typer.Option(help="Due when so many samples are newly measured.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the measured samples.")] = 20,
+    bs: Annotated[int, typer.Option(min=1, help="Samples a step of training.")] = 256,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    pred_bs: Annotated[int, typer.Option(min=1, help="Samples to predict at a time.")] = 1024,
+    refresh: Annotated[bool, typer.Option(help="Rescore what waits after each training.")] = True,
+    min_rows: Annotated[int, typer.Option(min=2, help="With fewer measured samples nothing is trained.")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="Do it if it is due, and go.")] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickled samples: trusts everybody who can write.")
+    ] = False,
+    grace: Annotated[
+        float, typer.Option("--grace", min=1.0, help="Seconds after which another one takes over from a silent worker.")
+    ] = GRACE_S,
+) -> None:
+    """Retrain a buffer's predictor whenever that is due, and rescore what waits.
+
+    Any number of workers may run, on any number of machines: one of them trains at a time, and when it dies another one
+    does the same round again. Training loops load the new predictor before their next batch. `lab/models.py` has:
+
+        def make_agent():
+            return PredictiveAgent(model, loss_function, featurize)
+
+    SIGTERM and Ctrl-C end the training that is under way and let the job go. What goes wrong is stored with the job,
+    and seen in `sqlbuffer jobs`.
+    """
+    try:
+        schedule = Schedule(every, cron, when_new)
+    except InvalidArgument as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    with Signals() as signals, logged():
+        made = make_agent(agent)
+        from sqlbuffer.jobs import Worker  # torch, which no other command needs
+
+        retraining = {"bs": bs, "epochs": epochs, "lr": lr, "min_rows": min_rows}
+        with opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as store:
+            working = Worker(store, made, schedule=schedule, retraining=retraining, pred_bs=pred_bs, refresh=refresh)
+            logger.info("buffer %r in %s: %s", store.name, store.url, schedule)
+            if not once:
+                working.serve(lambda: signals.received is not None)
+            elif not working.once():
+                raise typer.Exit(1)
+
+
+def make_agent(path: str) -> Any:
+    """Import a function by its path and return the agent that it makes.
+
+    Raises:
+        typer.BadParameter: Where there is no such function, or it makes no agent.
+    """
+    module, _, function = path.partition(":")
+    if not module or not function:
+        raise _no_agent(f"give MODULE:FUNCTION, as lab.models:make_agent; got {path!r}.")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module beside the user is found
+    try:
+        factory = getattr(importlib.import_module(module), function, None)
+    except Exception as exc:
+        raise _no_agent(f"{module} cannot be imported: {type(exc).__name__}: {exc}.") from exc
+    if not callable(factory):
+        raise _no_agent(f"{module} has no function {function!r}.")
+    try:
+        agent = factory()
+    except Exception as exc:
+        raise _no_agent(f"{path}() raised {type(exc).__name__}: {exc}") from exc
+    if missing := [method for method in METHODS if not callable(getattr(agent, method, None))]:
+        raise _no_agent(
+            f"{path}() made a {type(agent).__name__} without {', '.join(missing)}: return a PredictiveAgent, or what "
+            "has its methods."
+        )
+    return agent
+
+
+def _no_agent(message: str) -> typer.BadParameter:
+    return typer.BadParameter(output.printable(message), param_hint="--agent")
+
+
+@contextlib.contextmanager
+def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
+    """Open a buffer that is there, with the settings it is stored with."""
+    with SampleStore(with_heartbeat(attach_existing(open_existing(url), name, **options))) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[None]:
+    """Log to stderr: in colours on a terminal, else one line for each event with its time."""
+    console = output.console(stderr=True)
+    handler: logging.Handler = RichHandler(console=console, show_path=False)
+    if not console.is_terminal:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("sqlbuffer")
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
+class Stop(BaseException):
+    """A signal has come: a training unwinds, and no `except Exception` of an agent stops it."""
+
+
+class Signals:
+    """Turns the first SIGTERM or SIGINT into an exception in the main thread; the second one kills.
+
+    As a context manager it swallows that exception.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._put_back()
+        return kind is Stop
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._put_back()
+        logger.info("%s: the job is let go", self.received.name)
+        raise Stop(self.received.name)
+
+    def _put_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

@@ -1,0 +1,153 @@
+"""The retraining job: of any number of processes one does it at a time, and all the others load what it made."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlbuffer.errors import DatabaseUnavailable, LeaseLost
+from sqlbuffer.leases import Job
+from sqlbuffer.predictor import predict
+from sqlbuffer.progress import PredictorVersion
+from sqlbuffer.retraining import retrain
+from sqlbuffer.schedule import Schedule
+from sqlbuffer.store import SampleStore
+
+RETRAIN = "retrain"
+"""Name of the job."""
+
+POLL_S = 2.0
+"""How long a worker sleeps at the most before it looks again: others may have died, and samples been measured."""
+
+logger = logging.getLogger(__name__)
+
+
+def retrain_alone(
+    store: SampleStore,
+    agent: Any,
+    *,
+    seen: int | None = None,
+    then: Callable[[], object] | None = None,
+    **options: Any,
+) -> PredictorVersion | None:
+    """Retrain the agent and store the new version, unless another process is at it: that one is not waited for.
+
+    Args:
+        store: The buffer.
+        agent: The agent, which holds the newest stored predictor.
+        seen: Only where the job has been taken this often so far.
+        then: What belongs to the job once there is a new version.
+        **options: Keywords of `retraining.retrain`.
+
+    Returns:
+        The version; None where there is none, because another process has the job or there were too few rows.
+
+    Raises:
+        LeaseLost: Another process took over. The agent has its old weights, no version is stored.
+        TrainingDiverged: As `retrain` does.
+    """
+    with store.leased(RETRAIN, seen) as lease:
+        if lease is None:
+            logger.info("not retrained: another worker has the job")
+            return None
+        version = retrain(store, agent, **options, lease=lease)
+        if version is not None and then is not None:
+            then()
+        return version
+
+
+def load_newer(store: SampleStore, agent: Any, version: int | None) -> int | None:
+    """Load the newest stored predictor into an agent that holds another version; return the version it then holds."""
+    if store.newest_version() in (None, version):
+        return version
+    loaded = store.load_predictor(agent)
+    logger.info("predictor %d loaded", loaded)
+    return loaded
+
+
+class Worker:
+    """Retrains a buffer's predictor whenever that is due, and rescores the pool.
+
+    Args:
+        store: The buffer.
+        agent: The agent; it is given the newest stored predictor.
+        schedule: When the job is due.
+        retraining: Keywords of `retraining.retrain`.
+        pred_bs: Samples to predict at a time.
+        refresh: Rescore what waits after each retraining.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        agent: Any,
+        *,
+        schedule: Schedule,
+        retraining: Mapping[str, Any],
+        pred_bs: int = 1024,
+        refresh: bool = True,
+    ) -> None:
+        self._store = store
+        self._agent = agent
+        self._schedule = schedule
+        self._retraining = retraining
+        self._pred_bs = pred_bs
+        self._refresh = refresh
+        self._version = load_newer(store, agent, None)
+        store.announce_job(RETRAIN, str(schedule))
+
+    def serve(self, is_told_to_stop: Callable[[], bool]) -> None:
+        """Do the job whenever it is due, until told to stop. No error ends it: the job has it, and the log."""
+        while not is_told_to_stop():
+            try:
+                job = self._job()
+                if self._schedule.is_due(job):
+                    self.do(job)
+                    continue
+                wait_s = self._wait_s(job)
+            except DatabaseUnavailable as exc:
+                logger.error("%s", exc)
+                wait_s = POLL_S
+            time.sleep(wait_s)
+
+    def once(self) -> bool:
+        """Do the job if it is due; return False where it went wrong."""
+        job = self._job()
+        if self._schedule.is_due(job):
+            return self.do(job)
+        logger.info("not due" if not job.is_held else "not due: %s is at it", job.owner)
+        return True
+
+    def do(self, job: Job) -> bool:
+        """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
+        try:
+            self._version = load_newer(self._store, self._agent, self._version)
+            trained = retrain_alone(self._store, self._agent, seen=job.runs, then=self._rescore, **self._retraining)
+        except DatabaseUnavailable:
+            raise
+        except LeaseLost as exc:
+            logger.warning("%s", exc)
+            return False
+        except Exception:
+            logger.exception("the job %r failed; it goes on when it is next due", job.name)
+            return False
+        self._version = self._version if trained is None else trained.version
+        return True
+
+    def _job(self) -> Job:
+        return next(job for job in self._store.jobs() if job.name == RETRAIN)
+
+    def _wait_s(self, job: Job) -> float:
+        due_at = self._schedule.due_at(job)
+        until_due = POLL_S if due_at is None else (due_at - job.now).total_seconds()
+        return min(max(until_due, 0.01), POLL_S)
+
+    def _rescore(self) -> None:
+        if self._refresh:
+            n = self._store.score(self._score, only="stale")
+            logger.info("%d waiting samples rescored", n)
+
+    def _score(self, samples: list[Any]) -> Any:
+        return predict(self._agent, samples, self._pred_bs).double().cpu().numpy()

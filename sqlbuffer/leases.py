@@ -1,0 +1,190 @@
+"""A job has one owner at a time: it holds a lease, renewed while the work goes on, and taken over when it is not.
+
+Each time that a job is taken its row counts one more run. That number is the fence: whoever still works on an earlier
+run, because it was paused for longer than its lease, can neither store what it made nor end the run of another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from sqlbuffer import statements
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.errors import LeaseLost
+from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
+from sqlbuffer.workers import dead, worker_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to do a job, once.
+
+    Attributes:
+        job: Name of the job.
+        owner: The worker that has it.
+        run: How often the job has been taken, this time included.
+    """
+
+    job: str
+    owner: str
+    run: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """Where a job stands.
+
+    Attributes:
+        name: Name of the job.
+        owner: The worker that runs it, None when nobody does.
+        is_held: True while its owner lives and its lease has not run out.
+        lease_until: Until when the owner has it, UTC.
+        last_started_at: When it last started, UTC.
+        last_finished_at: When it last came to an end, with or without an error, UTC.
+        last_error: What went wrong the last time, None when nothing did.
+        runs: How often it was taken.
+        measured: Labelled samples there were when it last started.
+        schedule: When it is due, in words.
+        measured_now: Labelled samples there are now.
+        now: The time it is, by the database's clock, UTC.
+    """
+
+    name: str
+    owner: str | None
+    is_held: bool
+    lease_until: dt.datetime | None
+    last_started_at: dt.datetime | None
+    last_finished_at: dt.datetime | None
+    last_error: str | None
+    runs: int
+    measured: int
+    schedule: str | None
+    measured_now: int
+    now: dt.datetime
+
+    @property
+    def is_broken_off(self) -> bool:
+        """True where the last run never came to an end: its owner died, was told to stop, or lost its lease."""
+        if self.last_started_at is None or self.is_held:
+            return False
+        return self.last_finished_at is None or self.last_finished_at < self.last_started_at
+
+
+def find(connection: sa.Connection, attachment: Attachment) -> list[Job]:
+    """Return the jobs of a buffer."""
+    rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
+    gone = dead(connection, attachment.buffer_id, grace_s=attachment.grace_s)
+    found = []
+    for row in map(dict, rows):
+        is_expired = row.pop("expired")
+        found.append(Job(**row, is_held=row["owner"] is not None and not is_expired and row["owner"] not in gone))
+    return found
+
+
+def announce(connection: sa.Connection, attachment: Attachment, job: str, schedule: str | None = None) -> None:
+    """Give a job its row, and say in words when it is due."""
+    attachment.run(connection, statements.add_job(attachment.database.dialect), job=job, schedule=schedule)
+
+
+def take(connection: sa.Connection, attachment: Attachment, job: str, seen: int | None = None) -> Lease | None:
+    """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
+    attachment.count(connection)  # an owner has a row among the workers, which is how its death is noticed
+    announce(connection, attachment, job)
+    owner, lease_s = worker_id(), attachment.grace_s
+    taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen}
+    run = attachment.run(connection, statements.take_job(), **taken).scalar_one_or_none()
+    return None if run is None else Lease(job, owner, int(run))
+
+
+def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> None:
+    """Keep everybody from taking the job before this transaction ends.
+
+    Raises:
+        LeaseLost: Where it was let go or taken over.
+    """
+    statement = statements.hold_job(attachment.database.dialect)
+    if attachment.run(connection, statement, **_key(lease)).one_or_none() is None:
+        raise LeaseLost(
+            f"run {lease.run} of the job {lease.job!r} is no longer that of {lease.owner}: its lease ran out or it was "
+            f"taken for dead, and nothing of it is stored; who has the job now does it again."
+        )
+
+
+def end(
+    connection: sa.Connection, attachment: Attachment, lease: Lease, *, error: str | None = None, is_over: bool = True
+) -> None:
+    """End a run and let the job go; one that is not over is to be done again.
+
+    Raises:
+        LeaseLost: Where it was let go or taken over.
+    """
+    require(connection, attachment, lease)
+    attachment.run(connection, statements.end_job(), **_key(lease), error=error, over=is_over)
+
+
+def let_go(connection: sa.Connection, attachment: Attachment, owners: Sequence[str]) -> None:
+    """Take the jobs of workers that have died from them."""
+    attachment.run(connection, statements.let_go_jobs(), owner_ids=list(owners))
+
+
+@contextlib.contextmanager
+def renewed(attachment: Attachment, lease: Lease) -> Iterator[None]:
+    """Hold the lease for as long as the block takes, from a thread with a connection of its own."""
+    interval_s = min(INTERVAL_S, attachment.grace_s / 4)
+    renewal = Heartbeat(functools.partial(_renewals, attachment, lease), interval_s)
+    renewal.start()
+    try:
+        yield
+    finally:
+        renewal.stop()
+
+
+@contextlib.contextmanager
+def _renewals(attachment: Attachment, lease: Lease) -> Iterator[Beat]:
+    with attachment.beside() as beside:
+        yield lambda: beside.database.write(functools.partial(_renew, attachment=beside, lease=lease))
+
+
+def _renew(connection: sa.Connection, *, attachment: Attachment, lease: Lease) -> None:
+    renewal = {**_key(lease), "lease_s": attachment.grace_s}
+    if not attachment.run(connection, statements.renew_job(), **renewal).rowcount:
+        log.warning("run %d of the job %r was lost to another worker: it ends for nothing", lease.run, lease.job)
+
+
+def _key(lease: Lease) -> dict[str, object]:
+    return {"job": lease.job, "owner_id": lease.owner, "run": lease.run}
+
+
+@contextlib.contextmanager
+def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterator[Lease | None]:
+    """Take a job for the block, which is given None where somebody else has it.
+
+    An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
+    """
+    write = attachment.database.write
+    lease = write(lambda connection: take(connection, attachment, job, seen))
+    if lease is None:
+        yield None
+        return
+    ending = functools.partial(end, attachment=attachment, lease=lease)
+    try:
+        with renewed(attachment, lease):
+            yield lease
+    except LeaseLost:
+        raise
+    except BaseException as exc:
+        is_over = isinstance(exc, Exception)
+        with contextlib.suppress(LeaseLost):
+            message = f"{type(exc).__name__}: {exc}" if is_over else f"interrupted: {type(exc).__name__} {exc}".rstrip()
+            write(functools.partial(ending, error=message, is_over=is_over))
+        raise
+    write(ending)

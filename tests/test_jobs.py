@@ -1,0 +1,543 @@
+"""A job has one owner at a time; who lost it can store nothing; and its schedule is the same for everybody."""
+
+import datetime as dt
+import logging
+import pathlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import torch
+from conftest import scores_of
+from test_callbacks import environment, make_agent, named, predictive
+from test_workers import move_away, until
+
+from sqlbuffer import PredictiveAgent, workers
+from sqlbuffer.dialect import ago
+from sqlbuffer.errors import InvalidArgument, LeaseLost
+from sqlbuffer.jobs import RETRAIN, Worker, load_newer, retrain_alone
+from sqlbuffer.leases import Job, Lease
+from sqlbuffer.retraining import retrain
+from sqlbuffer.schedule import Schedule
+from sqlbuffer.schema import jobs as table
+from sqlbuffer.state import dump_state
+from sqlbuffer.store import SampleStore, open_store
+
+OpenStore = Callable[..., SampleStore]
+TINY: dict[str, Any] = {"bs": 8, "epochs": 1, "lr": 1e-2}
+SAMPLES = [f"s{i}" for i in range(30)]
+
+
+def job_of(store: SampleStore, name: str = RETRAIN) -> Job:
+    return next(job for job in store.jobs() if job.name == name)
+
+
+def change(store: SampleStore, **values: Any) -> None:
+    """Change the row of the job."""
+    store._attachment.database.write(lambda connection: connection.execute(sa.update(table).values(**values)))
+
+
+def measured(store: SampleStore, n: int = 10) -> SampleStore:
+    """Some samples are measured, the others wait."""
+    store.add(SAMPLES)
+    store.score(scores_of)
+    store.record(SAMPLES[:n], scores_of(SAMPLES[:n]) / 30)
+    return store
+
+
+@pytest.fixture
+def act_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets this process be another worker."""
+
+    def act(name: str) -> None:
+        for room in ("leases", "attachment", "attending"):
+            monkeypatch.setattr(f"sqlbuffer.{room}.worker_id", lambda: name, raising=False)
+
+    return act
+
+
+# -- the lease --------------------------------------------------------------------------------------------------------
+
+
+def test_one_has_it_at_a_time(store: SampleStore) -> None:
+    with store.leased("tidy") as lease, store.leased("other") as another:
+        assert lease == Lease("tidy", workers.worker_id(), 1)
+        assert another is not None
+        with store.leased("tidy") as refused:
+            assert refused is None
+        held = job_of(store, "tidy")
+        assert (held.owner, held.is_held, held.is_broken_off) == (workers.worker_id(), True, False)
+        assert held.lease_until is not None
+        assert held.lease_until > held.now
+    ended = job_of(store, "tidy")
+    assert (ended.owner, ended.lease_until, ended.last_error, ended.is_broken_off) == (None, None, None, False)
+    with store.leased("tidy") as lease:
+        assert lease is not None
+        assert lease.run == 2
+
+
+def test_of_many_at_once_one_gets_it(store_url: str) -> None:
+    n, start = 8, threading.Barrier(8)
+    at_work: list[int] = []
+    most: list[int] = []
+    runs: list[int] = []
+
+    def work() -> None:
+        with open_store(store_url) as store:
+            start.wait()
+            for _ in range(6):
+                with store.leased("tidy") as lease:
+                    if lease is not None:
+                        at_work.append(1)
+                        most.append(len(at_work))
+                        runs.append(lease.run)
+                        at_work.pop()
+
+    with open_store(store_url) as store:
+        store.add(SAMPLES)  # this process is known as a worker
+    threads = [threading.Thread(target=work) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert runs == list(range(1, len(runs) + 1))
+    with open_store(store_url) as store:
+        assert job_of(store, "tidy").runs == len(runs)
+
+
+def test_who_has_seen_too_little_does_not_get_it(store: SampleStore) -> None:
+    """Two workers find the job due; the second one comes when the first has done it already."""
+    with store.leased("tidy", seen=0) as lease:
+        assert lease is not None
+    with store.leased("tidy", seen=0) as lease:
+        assert lease is None
+    with store.leased("tidy", seen=1) as lease:
+        assert lease is not None
+
+
+def test_it_is_renewed_while_the_work_goes_on(store_url: str) -> None:
+    with open_store(store_url, grace_s=0.4) as store, store.leased("tidy"):
+        first = job_of(store, "tidy").lease_until
+        assert first is not None
+        until(lambda: (job_of(store, "tidy").lease_until or first) > first)
+        until(lambda: job_of(store, "tidy").now > first)
+        assert job_of(store, "tidy").is_held
+
+
+def test_no_thread_is_left(store: SampleStore) -> None:
+    store.add(SAMPLES)
+    before = threading.active_count()
+    with store.leased("tidy"):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+@pytest.fixture(params=["ran out", "gone", "buried"])
+def lose(request: pytest.FixtureRequest, act_as: Callable[[str], None]) -> Callable[[SampleStore], None]:
+    """Lets another worker be the one that could take the job now."""
+
+    def lose_it(store: SampleStore) -> None:
+        if request.param == "ran out":
+            change(store, lease_until=ago(1.0))
+        elif request.param == "gone":
+            remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
+            store._attachment.database.write(lambda connection: connection.execute(remove))
+        else:
+            move_away(store, silent_for_s=100)
+        act_as("another")
+
+    return lose_it
+
+
+def test_who_lost_it_can_store_nothing(store: SampleStore, lose: Callable[[SampleStore], None]) -> None:
+    state = dump_state(make_agent())
+    with pytest.raises(LeaseLost, match="run 1 of the job 'tidy'"), store.leased("tidy") as lease:  # noqa: PT012
+        lose(store)
+        with store.leased("tidy") as another:
+            assert another == Lease("tidy", "another", 2)
+            with pytest.raises(LeaseLost):
+                store.save_predictor(state, rows_trained=1, lease=lease)
+            assert store.newest_predictor() is None
+            assert store.stats().score_version == 0
+            store.save_predictor(state, rows_trained=2, lease=another)
+    assert store.newest_version() == 1
+    ended = job_of(store, "tidy")
+    assert (ended.runs, ended.owner, ended.last_error, ended.is_broken_off) == (2, None, None, False)
+
+
+def test_the_job_of_a_process_that_died_is_free_at_once(store: SampleStore) -> None:
+    script = """
+import os, signal, sys
+from sqlbuffer import open_store
+store = open_store(sys.argv[1])
+with store.leased("retrain") as lease:
+    print(lease.owner, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    url = store._attachment.database._url.render_as_string(hide_password=False)
+    killed = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=60)
+    owner = killed.stdout.strip()
+    left = job_of(store)
+    assert (left.owner, left.is_held, left.is_broken_off) == (owner, False, True)
+    with store.leased(RETRAIN) as lease:
+        assert lease is not None
+        assert lease.run == 2
+        assert job_of(store).last_error == f"{owner} died in run 1"
+    assert job_of(store).last_error is None
+
+
+def test_an_error_is_stored_and_goes_on_its_way(store: SampleStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.leased("tidy"):
+        raise ZeroDivisionError("nothing to share")
+    failed = job_of(store, "tidy")
+    assert (failed.owner, failed.last_error) == (None, "ZeroDivisionError: nothing to share")
+    assert not failed.is_broken_off
+    with store.leased("tidy"):
+        pass
+    assert job_of(store, "tidy").last_error is None
+
+
+def test_what_is_interrupted_is_to_be_done_again(store: SampleStore) -> None:
+    with pytest.raises(KeyboardInterrupt), store.leased("tidy"):
+        raise KeyboardInterrupt
+    left = job_of(store, "tidy")
+    assert (left.owner, left.last_error, left.is_broken_off) == (None, "interrupted: KeyboardInterrupt", True)
+
+
+# -- the schedule -----------------------------------------------------------------------------------------------------
+
+NOON = dt.datetime(2030, 5, 1, 12, 0, 10, tzinfo=dt.timezone.utc)
+
+
+def state(**changes: Any) -> Job:
+    """A job that was done half an hour ago in a minute."""
+    usual: dict[str, Any] = {
+        **{"name": RETRAIN, "owner": None, "is_held": False, "lease_until": None, "last_error": None, "runs": 1},
+        **{"last_started_at": NOON - dt.timedelta(minutes=30), "last_finished_at": NOON - dt.timedelta(minutes=29)},
+        **{"measured": 100, "measured_now": 150, "schedule": None, "now": NOON},
+    }
+    return Job(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_due"),
+    [
+        (Schedule("31m"), False),
+        (Schedule("30m"), True),
+        (Schedule("1800s"), True),
+        (Schedule("1h"), False),
+        (Schedule("1d"), False),
+        (Schedule(cron="0 * * * *"), True),
+        (Schedule(cron="15 * * * *"), False),
+        (Schedule(cron="0 13 * * *"), False),
+        (Schedule(when_new=50), True),
+        (Schedule(when_new=51), False),
+        (Schedule("1h", when_new=50), True),
+        (Schedule("1h", "0 12 * * *", 51), True),
+        (Schedule("1h", "0 13 * * *", 51), False),
+    ],
+    ids=str,
+)
+def test_when_it_is_due(schedule: Schedule, is_due: bool) -> None:
+    assert schedule.is_due(state()) == is_due
+    assert not schedule.is_due(state(owner="somebody", is_held=True)), "somebody is at it"
+    assert schedule.is_due(state(last_finished_at=None)), "it was broken off"
+    assert schedule.is_due(state(last_finished_at=NOON - dt.timedelta(hours=1)))
+
+
+def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
+    never = state(last_started_at=None, last_finished_at=None, runs=0, measured=0, measured_now=5)
+    assert Schedule("1d").is_due(never)
+    assert Schedule(cron="0 0 1 1 *").is_due(never)
+    assert not Schedule(when_new=6).is_due(never)
+    assert Schedule(when_new=5).is_due(never)
+
+
+def test_a_schedule_in_words() -> None:
+    assert str(Schedule("10m", "0 * * * *", 1000)) == "every 10m, or at 0 * * * * UTC, or when 1,000 are new"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give every, cron or when_new"),
+        ({"every": "10"}, "got '10'"),
+        ({"every": "0s"}, "got '0s'"),
+        ({"every": "-1m"}, "got '-1m'"),
+        ({"cron": "every day"}, "got 'every day'"),
+        ({"cron": "61 * * * *"}, "61"),
+        ({"when_new": 0}, "got 0"),
+    ],
+)
+def test_a_schedule_that_cannot_be_read(given: Any, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        Schedule(**given)
+
+
+# -- retraining under the lease ---------------------------------------------------------------------------------------
+
+
+class Interfering(PredictiveAgent):
+    """An agent in whose training something happens."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        agent = make_agent()
+        super().__init__(agent.model, agent.loss_function, agent.dataset)
+        self.happens = happens
+
+    def train_supervised(self, *args: Any, **options: Any) -> dict[str, float]:
+        result = super().train_supervised(*args, **options)
+        self.happens()
+        return result
+
+
+def test_a_version_that_lost_its_lease_is_not_stored(
+    store: SampleStore, lose: Callable[[SampleStore], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that was paused for longer than its lease finds that another one has done the round."""
+    measured(store)
+    other = make_agent(seed=1)
+
+    def sleep_too_long() -> None:
+        lose(store)
+        assert retrain_alone(store, other, **TINY) is not None
+
+    agent = Interfering(sleep_too_long)
+    before = dump_state(agent)
+    with pytest.raises(LeaseLost):
+        retrain_alone(store, agent, **TINY)
+    assert dump_state(agent) == before
+    newest = store.newest_predictor()
+    assert newest is not None
+    assert (newest.version, store.predictor_state()) == (1, dump_state(other))
+    assert (job_of(store).runs, job_of(store).last_error) == (2, None)
+
+
+def worker(store: SampleStore, agent: Any, *, schedule: Schedule | None = None, **options: Any) -> Worker:
+    return Worker(store, agent, schedule=schedule or Schedule("1h"), retraining=TINY, **options)
+
+
+@pytest.mark.parametrize("refresh", [True, False])
+def test_a_round_retrains_and_rescores(store: SampleStore, refresh: bool) -> None:
+    measured(store)
+    agent = make_agent()
+    working = worker(store, agent, refresh=refresh, pred_bs=7)
+    assert job_of(store).schedule == "every 1h"
+    assert working.once()
+    assert store.predictor_state() == dump_state(agent)
+    waiting = store.waiting()
+    predicted = agent.predict_data(waiting.samples).double().numpy()
+    assert (abs(waiting.scores - predicted) < 1e-6).all() == refresh
+    assert working.once()
+    assert job_of(store).runs == 1, "it is not due again"
+
+
+def test_a_worker_begins_with_the_newest_predictor(new_store: OpenStore) -> None:
+    store = measured(new_store())
+    first, second = make_agent(), make_agent(seed=1)
+    retrain(store, first, **TINY)
+    working = worker(store, second)
+    assert dump_state(second) == dump_state(first)
+    retrain(store, first, **TINY)
+    loaded: list[bytes] = []
+    second.update_dataset_from_inputs = lambda *_: (loaded.append(dump_state(second)), 1 / 0)  # type: ignore[assignment]
+    assert not working.once()
+    assert loaded == [dump_state(first)]
+
+
+def test_errors_go_to_the_job_and_the_worker_goes_on(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+    measured(store)
+    errors = iter([RuntimeError("out of memory"), None])
+
+    def happens() -> None:
+        if (error := next(errors)) is not None:
+            raise error
+
+    agent = Interfering(happens)
+    before = dump_state(agent)
+    working = worker(store, agent, schedule=Schedule(when_new=1))
+    assert not working.once()
+    assert job_of(store).last_error == "RuntimeError: out of memory"
+    assert "out of memory" in caplog.text
+    assert dump_state(agent) == before
+    store.record(["s29"], [1.0])
+    told = iter([False, False, True])
+    working.serve(lambda: next(told))
+    assert (job_of(store).last_error, store.newest_version()) == (None, 1)
+
+
+def test_too_few_rows_are_no_error(store: SampleStore) -> None:
+    assert worker(store, make_agent()).once()
+    done = job_of(store)
+    assert (done.runs, done.last_error, done.is_broken_off, store.newest_version()) == (1, None, False, None)
+
+
+@pytest.mark.parametrize("schedule", [Schedule("1m"), Schedule(cron="* * * * *"), Schedule(when_new=3)], ids=str)
+def test_what_has_been_missed_is_made_up_for_once(store: SampleStore, schedule: Schedule) -> None:
+    measured(store)
+    working = worker(store, make_agent(), schedule=schedule)
+    assert working.once()
+    assert working.once()
+    assert job_of(store).runs == 1
+    change(store, last_started_at=ago(600), last_finished_at=ago(590))
+    store.record(["s27", "s28", "s29"], [1.0, 1.0, 1.0])
+    for _ in range(3):
+        assert working.once()
+    assert job_of(store).runs == 2
+
+
+# -- loops elsewhere --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(store_url: str) -> Iterator[Callable[..., Any]]:
+    """Opens predictive buffers, and closes them in the end."""
+    buffers = []
+
+    def make(agent: Any = None, **options: Any) -> Any:
+        buffers.append(predictive(agent, url=store_url, **options))
+        return buffers[-1]
+
+    yield make
+    for buffer in buffers:
+        buffer.close()
+
+
+def test_a_loop_loads_what_another_process_has_trained(opened: Callable[..., Any]) -> None:
+    buffer = opened(supervised_frequency=0, refresh_predictions=0)
+    env = environment(buffer, waiting=60)
+    env.fit(10, iters=2)
+    mine = buffer.predictive_agent
+    with open_store(buffer.store._attachment.database._url) as store:
+        other = make_agent(seed=1)
+        assert worker(store, other, refresh=False).once()
+    assert dump_state(mine) != dump_state(other)
+    buffer.add(named(900, 901), "late")
+    env.fit(2, iters=1)
+    assert dump_state(mine) == dump_state(other)
+    scores = dict(zip(buffer.buffer, buffer.weights, strict=True))
+    assert len(scores) > 30
+    assert buffer._version == buffer.store.newest_version() == 1
+
+
+def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) -> None:
+    buffer = opened(supervised_frequency=0, refresh_predictions=2)
+    env = environment(buffer, waiting=60)
+    env.fit(10, iters=2)
+    other = make_agent(seed=1)
+    scored = buffer.store.score
+
+    def train_elsewhere(*args: Any, **options: Any) -> int:
+        if options["only"] == "missing":
+            load_newer(buffer.store, other, None)
+            retrain(buffer.store, other, **TINY)
+        return int(scored(*args, **options))
+
+    buffer.store.score = train_elsewhere
+    env.fit(10, iters=1)
+    assert dump_state(buffer.predictive_agent) == dump_state(other)
+
+
+def test_nothing_is_loaded_twice(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = opened(supervised_frequency=2)
+    env = environment(buffer, waiting=100)
+    loads: list[int] = []
+    monkeypatch.setattr("sqlbuffer.state.load_state", lambda *_: loads.append(1))
+    env.fit(10, iters=7)
+    assert (loads, buffer.store.newest_version() is not None) == ([], True)
+
+
+def test_a_loop_does_not_wait_for_a_training_elsewhere(
+    opened: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    buffer = opened(supervised_frequency=1, refresh_predictions=0)
+    env = environment(buffer, waiting=60)
+    with caplog.at_level(logging.INFO, "sqlbuffer"), buffer.store.leased(RETRAIN):
+        env.fit(10, iters=3)
+    assert buffer.store.newest_predictor() is None
+    assert "another worker has the job" in caplog.text
+    env.fit(10, iters=1)
+    assert buffer.store.newest_version() is not None
+    assert job_of(buffer.store).runs == 3, "what was due is made up for when the loop begins again"
+
+
+def test_the_loop_runs_the_job(opened: Callable[..., Any]) -> None:
+    buffer = opened(supervised_frequency=2)
+    environment(buffer, waiting=100).fit(10, iters=7)
+    done = job_of(buffer.store)
+    assert (done.runs, done.owner, done.last_error, done.measured) == (3, None, None, 70)
+
+
+# -- in the background ------------------------------------------------------------------------------------------------
+
+
+class Breaking(PredictiveAgent):
+    """An agent whose training goes wrong."""
+
+    def train_supervised(self, *args: Any, **options: Any) -> dict[str, float]:
+        raise RuntimeError("out of memory")
+
+
+@pytest.fixture
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a spawned child import the agents of the tests."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+
+
+@pytest.mark.usefixtures("_importable")
+def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any]) -> None:
+    options: dict[str, Any] = {"supervised_frequency": 3, "refresh_predictions": 0}
+    buffer, waiting = opened(in_background=True, **options), opened(name="waiting", **options)
+    env = environment(buffer, waiting=100)
+    for each in (env, environment(waiting, waiting=100)):
+        each.fit(10, iters=4)
+    assert env.log.iterations == 4
+    until(lambda: buffer.store.newest_version() is not None and not job_of(buffer.store).is_held, timeout_s=120)
+    state = buffer.store.predictor_state()
+    assert state == waiting.store.predictor_state()
+    assert dump_state(buffer.predictive_agent) != state, "the loop has gone on with what it had"
+    env.fit(10, iters=1)
+    assert dump_state(buffer.predictive_agent) == state
+    assert job_of(buffer.store).last_error is None
+
+
+@pytest.mark.usefixtures("_importable")
+def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    usual = make_agent()
+    agent = Breaking(usual.model, usual.loss_function, usual.dataset)
+    buffer = opened(agent, supervised_frequency=1, refresh_predictions=0, in_background=True)
+    env = environment(buffer, waiting=60)
+    env.fit(10, iters=2)
+    buffer.close()
+    assert "retraining in the background failed: RuntimeError: out of memory" in caplog.text
+    assert job_of(buffer.store).last_error == "RuntimeError: out of memory"
+    assert env.log.iterations == 2
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any]) -> None:
+    agent = PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, lambda samples: torch.zeros(1))
+    with pytest.raises(InvalidArgument, match=r"cannot be pickled.*sqlbuffer worker"):
+        opened(agent, in_background=True)
+    with pytest.raises(InvalidArgument, match="cannot be pickled"):
+        opened(key=lambda sample: sample, in_background=True)
+
+
+def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_callbacks import environment, predictive\n"
+        "buffer = predictive(url=sys.argv[1], supervised_frequency=1, in_background=True)\n"
+        "environment(buffer, waiting=40).fit(10, iters=2)\n"
+        "buffer.close()\n"
+    )
+    command = [sys.executable, str(script), sqlite_url, str(pathlib.Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "under `if __name__" in done.stderr
+    with open_store(sqlite_url) as store:
+        assert store.iteration == 2, "the child has not run the loop"

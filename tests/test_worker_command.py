@@ -1,0 +1,295 @@
+"""`sqlbuffer worker`, as processes: one of them trains at a time, and what one leaves undone another one does."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import scores_of
+from test_jobs import job_of
+from test_workers import until
+
+from sqlbuffer.store import SampleStore, open_store
+
+ROOT = pathlib.Path(__file__).parent.parent
+ROUNDS = 10
+PATIENCE_S = 120.0
+
+# Each training says that it begins and ends, and waits in between until it is told to go on. It holds a lock of the
+# system's meanwhile, which goes with the process: who cannot get it trains beside another one.
+LAB = """
+import fcntl, os, pathlib, time
+import torch
+from sqlbuffer import PredictiveAgent
+
+HERE = pathlib.Path(__file__).parent
+
+
+def say(word):
+    with (HERE / "log").open("a") as log:
+        log.write(f"{word} {os.getpid()}\\n")
+
+
+def featurize(samples):
+    return torch.tensor([[float(sample[1:])] for sample in samples])
+
+
+class Waiting(PredictiveAgent):
+    def train_supervised(self, *args, **options):
+        with (HERE / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("beside")
+            say("begin")
+            while not (HERE / "go").exists():
+                time.sleep(0.01)
+            result = super().train_supervised(*args, **options)
+            say("end")
+            return result
+
+
+def make_agent():
+    return Waiting(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, featurize)
+
+
+def broken():
+    raise RuntimeError("no GPU here")
+
+
+def nothing():
+    return None
+
+
+number = 7
+"""
+
+
+# Starts workers out of a process that has imported everything: an import takes longer than a round.
+FOREMAN = """
+import os, signal, sys
+import sqlbuffer.jobs
+from sqlbuffer.inspect import cli
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    if not (pid := os.fork()):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sys.argv[1:] = line.split()
+        cli.main()
+    print(pid, flush=True)
+"""
+
+
+class Lab:
+    """A folder with the agent, and the workers that were started in it."""
+
+    def __init__(self, folder: pathlib.Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.workers: list[subprocess.Popen[str]] = []
+        (folder / "lab.py").write_text(LAB)
+        self.go = folder / "go"
+
+    def command(self, *options: str, agent: str = "lab:make_agent") -> list[str]:
+        command = [sys.executable, "-W", "error", "-m", "sqlbuffer", "worker", "--url", self.url]
+        return [*command, "--agent", agent, "--epochs", "1", *options]
+
+    def hire(self, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(self.command(*options), stderr=subprocess.PIPE, text=True, **self.at_home())
+        self.workers.append(process)
+        return process
+
+    def run(self, *options: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        command = self.command(*options, **how)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, **self.at_home())
+
+    def at_home(self) -> dict[str, Any]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+        return {"cwd": self.folder, "env": environment}
+
+    def said(self, word: str) -> list[int]:
+        """The processes that have said a word."""
+        log = self.folder / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [int(line.split()[1]) for line in lines if line.split()[0] == word]
+
+    def amid_training(self, n: int) -> int:
+        """Wait until the n-th training has begun; return whose it is."""
+        until(lambda: len(self.said("begin")) >= n, timeout_s=PATIENCE_S)
+        return self.said("begin")[n - 1]
+
+
+@pytest.fixture
+def lab(tmp_path: pathlib.Path, store_url: str) -> Iterator[Lab]:
+    found = Lab(tmp_path, store_url)
+    yield found
+    for process in found.workers:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def buffer(store_url: str) -> Iterator[SampleStore]:
+    """Some samples are measured, the others wait."""
+    with open_store(store_url) as store:
+        store.add([f"s{i}" for i in range(50)])
+        store.score(scores_of)
+        store.record([f"s{i}" for i in range(10)], [float(i) for i in range(10)])
+        yield store
+
+
+@pytest.fixture
+def hire(lab: Lab) -> Iterator[Callable[[], int]]:
+    """Starts a worker that is due with every sample measured; returns its pid."""
+    pids: list[int] = []
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", FOREMAN], **pipes, **lab.at_home()) as foreman:
+
+        def start() -> int:
+            print(*lab.command("--when-new", "1", "--bs", "8")[5:], file=foreman.stdin, flush=True)
+            pids.append(int(foreman.stdout.readline()))  # type: ignore[union-attr]
+            return pids[-1]
+
+        yield start
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_ten_rounds_with_a_kill_in_each(
+    lab: Lab, buffer: SampleStore, hire: Callable[[], int], agents: Callable[[], Any]
+) -> None:
+    hired = {hire(), hire()}
+    for i in range(ROUNDS):
+        if i:
+            buffer.record([f"s{10 + i}"], [1.0])
+        killed = lab.amid_training(2 * i + 1)
+        os.kill(killed, signal.SIGKILL)
+        hired.remove(killed)
+        assert lab.amid_training(2 * i + 2) in hired
+        lab.go.touch()
+        until(lambda i=i: len(lab.said("end")) == i + 1 and not job_of(buffer).is_held, timeout_s=PATIENCE_S)
+        lab.go.unlink()
+        done = job_of(buffer)
+        assert (done.runs, done.measured, done.last_error) == (2 * i + 2, 10 + i, None)
+        assert not done.is_broken_off
+        newest = buffer.newest_predictor()
+        assert newest is not None
+        assert buffer.load_predictor(agents()) == newest.version
+        assert newest.version == i + 1, "one version for each round"
+        hired.add(hire())
+    assert lab.said("beside") == []
+    assert len(lab.said("begin")) == 2 * ROUNDS
+    assert buffer.check() == []
+
+
+@pytest.fixture
+def agents(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Makes agents as the workers have them."""
+    monkeypatch.syspath_prepend(str(lab.folder))
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    import lab as module
+
+    monkeypatch.delitem(sys.modules, "lab")
+    make: Callable[[], Any] = module.make_agent  # type: ignore[attr-defined]
+    return make
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
+def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: SampleStore, sign: signal.Signals) -> None:
+    process = lab.hire("--every", "1h")
+    assert lab.amid_training(1) == process.pid
+    process.send_signal(sign)
+    _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log
+    assert f"{sign.name}: the job is let go" in log
+    left = job_of(buffer)
+    assert (left.owner, left.is_broken_off, left.last_error) == (None, True, f"interrupted: Stop {sign.name}")
+    assert buffer.newest_predictor() is None
+
+    lab.go.touch()
+    done = lab.run("--every", "1h", "--once")
+    assert done.returncode == 0, done.stderr
+    assert (job_of(buffer).runs, job_of(buffer).last_error, buffer.newest_version()) == (2, None, 1)
+    assert "waiting samples rescored" in done.stderr
+    assert buffer.is_refreshed()
+
+
+def test_a_worker_that_waits_is_told_to_go(lab: Lab, buffer: SampleStore) -> None:
+    process = lab.hire("--when-new", "1000")
+    until(lambda: any(job.schedule == "when 1,000 are new" for job in buffer.jobs()), timeout_s=PATIENCE_S)
+    process.terminate()
+    _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log
+    assert (job_of(buffer).runs, buffer.newest_predictor()) == (0, None)
+
+
+def test_once_does_what_is_due_and_nothing_else(lab: Lab, buffer: SampleStore) -> None:
+    lab.go.touch()
+    for _ in range(2):
+        done = lab.run("--cron", "0 0 1 1 *", "--once", "--no-refresh")
+        assert done.returncode == 0, done.stderr
+    assert "not due" in done.stderr
+    assert (job_of(buffer).runs, buffer.newest_version()) == (1, 1)
+    assert not buffer.stats().unscored
+    shown = subprocess.run(
+        [sys.executable, "-m", "sqlbuffer", "jobs", "--json", "--url", lab.url],
+        capture_output=True,
+        text=True,
+        **lab.at_home(),
+    )
+    (row,) = json.loads(shown.stdout)
+    assert (row["job"], row["state"], row["runs"], row["new"]) == ("retrain", "idle", 1, 0)
+    assert row["schedule"] == "at 0 0 1 1 * UTC"
+
+
+def test_once_fails_where_the_training_does(lab: Lab, buffer: SampleStore) -> None:
+    (lab.folder / "lab.py").write_text(LAB.replace("super().train", "self.no_such_method; super().train"))
+    lab.go.touch()
+    failed = lab.run("--every", "1d", "--once")
+    assert failed.returncode == 1
+    assert "no_such_method" in failed.stderr
+    assert "no_such_method" in (job_of(buffer).last_error or "")
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "message"),
+    [
+        ("nowhere:make_agent", ["--every", "1m"], "No module named 'nowhere'"),
+        ("lab:missing", ["--every", "1m"], "lab has no function 'missing'"),
+        ("lab:number", ["--every", "1m"], "lab has no function 'number'"),
+        ("lab:broken", ["--every", "1m"], "lab:broken() raised RuntimeError: no GPU here"),
+        ("lab:nothing", ["--every", "1m"], "made a NoneType without update_dataset_from_inputs"),
+        ("lab", ["--every", "1m"], "give MODULE:FUNCTION"),
+        ("lab:make_agent", [], "nothing says when it is due"),
+        ("lab:make_agent", ["--every", "soon"], "got 'soon'"),
+        ("lab:make_agent", ["--cron", "never"], "got 'never'"),
+    ],
+)
+def test_what_cannot_work_is_one_message(
+    agent: str, options: list[str], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_cli import run, unstyled
+
+    url = f"sqlite:///{tmp_path}/x.db"
+    with contextlib.closing(open_store(url)):
+        (tmp_path / "lab.py").write_text(LAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    result = run("worker", "--agent", agent, *options, url=url, COLUMNS="300")
+    assert result.code == 2, result
+    assert message in unstyled(result.err)
+    assert "Traceback" not in result.err
+
+
+def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -> None:
+    refused = lab.run("--every", "1m", "--name", "nobody")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "no buffer 'nobody'" in refused.stderr
