@@ -180,7 +180,7 @@ with store.leased("retrain") as lease:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     url = store._attachment.database._url.render_as_string(hide_password=False)
-    killed = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600)
     owner = killed.stdout.strip()
     left = job_of(store)
     assert (left.owner, left.is_held, left.is_broken_off) == (owner, False, True)
@@ -497,7 +497,7 @@ def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any
     for each in (env, environment(waiting, waiting=100)):
         each.fit(10, iters=4)
     assert env.log.iterations == 4
-    until(lambda: buffer.store.newest_version() is not None and not job_of(buffer.store).is_held, timeout_s=120)
+    until(lambda: buffer.store.newest_version() is not None and not job_of(buffer.store).is_held, timeout_s=600)
     state = buffer.store.predictor_state()
     assert state == waiting.store.predictor_state()
     assert dump_state(buffer.predictive_agent) != state, "the loop has gone on with what it had"
@@ -537,7 +537,7 @@ def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathli
         "buffer.close()\n"
     )
     command = [sys.executable, str(script), sqlite_url, str(pathlib.Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert "under `if __name__" in done.stderr
     with open_store(sqlite_url) as store:
         assert store.iteration == 2, "the child has not run the loop"

@@ -19,7 +19,7 @@ from sqlbuffer.store import SampleStore, open_store
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 10
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 
 # Each training says that it begins and ends, and waits in between until it is told to go on. It holds a lock of the
 # system's meanwhile, which goes with the process: who cannot get it trains beside another one.

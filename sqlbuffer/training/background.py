@@ -7,6 +7,7 @@ the threads that torch has started. So the child is spawned, once, and holds a c
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
 import os
@@ -47,6 +48,9 @@ class Background:
                 '`if __name__ == "__main__":`.'
             )
         try:
+            # A copy, for tensors are not pickled but put into memory that both processes share: the child would train
+            # the weights that the loop draws by.
+            agent = copy.deepcopy(agent)
             ForkingPickler.dumps((store, agent))
         except Exception as exc:
             raise InvalidArgument(
