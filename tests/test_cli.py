@@ -759,7 +759,7 @@ DOCUMENTED = dict(_commands(typer.main.get_command(app)))
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db check", "db grants"),
-        *("stats", "top", "sql", "workers", "claims", "claims list", "claims release"),
+        *("stats", "top", "sql", "plot", "workers", "claims", "claims list", "claims release"),
     }
 
 
