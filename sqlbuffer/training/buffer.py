@@ -49,12 +49,12 @@ class Buffer(Callback):
         grace_s: Seconds of silence after which workers of other hosts count as dead.
         weighting: How scores become weights; a plain buffer has no scores.
         fresh: Begin a new run: where there is a buffer `name` already it is left as it is, and this one is stored under
-            the next free name, "default-2" after "default".
+            the next free name, "default-2" after "default"; the log prints it.
 
     Attributes:
         store: The buffer without a loop.
-        resumed_size: Size of the pool when the last batch was settled, if that was in an earlier run and nothing has
-            been built since.
+        resumed_size: Size of the pool when the last batch was settled, for an iteration that is done anew: it may have
+            been built already.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Buffer(Callback):
         self._hashed: dict[int, tuple[Any, bytes]] = {}
         self._waiting = WaitingList(self.store, self._equal)
         self._has_restored = False
+        self._is_amid = False
 
     def __len__(self) -> int:
         return len(self.store)
@@ -159,13 +160,18 @@ class Buffer(Callback):
         loop = json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
         if not self._has_restored:
             self._restore()
-            self._has_restored = True
-            self.resumed_size = None if loop is None else loop["size"]
+        if loop is not None and (self._is_amid or not self._has_restored):
+            self.resumed_size = loop["size"]
+        self._has_restored = True
         if loop is not None:
             for job in self._jobs_left(loop["jobs"], loop["score_version"]):
                 self._do(job)
         if found is None:  # killed amid the first iteration, a run begins again as it has begun
             self.store.save_checkpoints(self._checkpoints([]), iteration=self.next_iteration, kept=self._kept())
+
+    def build_buffer(self) -> None:
+        """Note that an iteration has begun, which one that is interrupted will have to do anew."""
+        self._is_amid = True
 
     def filter_buffer(self) -> None:
         """Write what was assigned to `buffer`; repeats cannot arise."""
@@ -174,6 +180,7 @@ class Buffer(Callback):
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch."""
         self.abort_batch()
+        self._is_amid = True
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
         batch = self._claim(-1 if everything else round(env.bs * self.p_total))
@@ -226,6 +233,7 @@ class Buffer(Callback):
             states = self._checkpoints(jobs)
             batch.settle(rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept())
             metrics.clear()
+            self._is_amid = False
         except ClaimLost:
             logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
         self._batch = None

@@ -94,7 +94,8 @@ def read_words(store: SampleStore) -> tuple[list[str], list[dict[str, Any]]]:
 def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
     """Return the stored batches as columns, in the order of the run, those of iterations before one."""
     contents = [_content(packed) for _, packed in store.checkpoints(LOG)]
-    found = [content["columns"] for content in contents if before is None or content["iteration"] < before]
+    earlier = [content["columns"] for content in contents if before is None or content["iteration"] < before]
+    found = [columns for columns in earlier if "iteration" in columns]
     known = store.samples_of([number for columns in found for number in columns["ids"] if number is not None])
     for columns in found:
         ids, others = columns.pop("ids"), iter(columns.pop("others", []))

@@ -42,12 +42,7 @@ class Randomness:
         Raises:
             InvalidArgument: It knows of another number of generators.
         """
-        if len(states["generators"]) != len(self._generators):
-            raise InvalidArgument(
-                f"the checkpoint has the states of {len(states['generators'])} generators, but was given "
-                f"{len(self._generators)}: give Checkpoint the generators= that it had, or start a new buffer, "
-                f"fresh=True."
-            )
+        self._check(states)
         random.setstate(states["python"])
         np.random.set_state(states["numpy"])
         torch.set_rng_state(states["torch"])
@@ -58,12 +53,22 @@ class Randomness:
 
     def beside(self, states: States, label: str) -> States:
         """Return states that follow from others and a label alone, and give numbers of their own."""
+        self._check(states)
         seed = int.from_bytes(hashlib.blake2b(pack([states, label]), digest_size=7).digest(), "big")
+        gpus = range(min(len(states["cuda"]), torch.cuda.device_count()))
         numpy_bits = type(np.random.get_bit_generator())  # type: ignore[attr-defined]
         return {
             "python": random.Random(seed).getstate(),
             "numpy": np.random.RandomState(numpy_bits(seed)).get_state(legacy=False),
             "torch": torch.Generator().manual_seed(seed).get_state(),
-            "cuda": [torch.Generator(f"cuda:{i}").manual_seed(seed).get_state() for i in range(len(states["cuda"]))],
+            "cuda": [torch.Generator(f"cuda:{i}").manual_seed(seed).get_state() for i in gpus],
             "generators": [type(each.bit_generator)(seed + i).state for i, each in enumerate(self._generators, 1)],
         }
+
+    def _check(self, states: States) -> None:
+        if len(states["generators"]) != len(self._generators):
+            raise InvalidArgument(
+                f"the checkpoint has the states of {len(states['generators'])} generators, but was given "
+                f"{len(self._generators)}: give Checkpoint the generators= that it had, or start a new buffer, "
+                f"fresh=True."
+            )
