@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
 from sqlbuffer.schema import buffers
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
+
+log = logging.getLogger(__name__)
 
 
 class RaceState(NamedTuple):
@@ -126,17 +130,20 @@ class Attachment:
         return weights
 
 
-def attach(database: Database, name: str, settings: Settings, **options: Any) -> Attachment:
-    """Open a buffer, or create it.
+def attach(database: Database, name: str, settings: Settings, *, fresh: bool = False, **options: Any) -> Attachment:
+    """Open a buffer, or create it; a fresh one under the next free name where that name is taken.
 
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
-    row = database.read(functools.partial(_find, name=name))
-    if row is None:
-        row = database.write(functools.partial(_create, database=database, name=name, settings=settings))
+    create = functools.partial(_create, database=database, settings=settings)
+    if fresh:
+        row = _create_fresh(database, name, create)
+    else:
+        row = database.read(functools.partial(_find, name=name)) or database.write(functools.partial(create, name=name))
+    name = row.name
     stored = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
     for field in dataclasses.fields(Settings):
         ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
@@ -156,17 +163,36 @@ def attach_existing(database: Database, name: str, **options: Any) -> Attachment
     """
     row = database.read(functools.partial(_find, name=name))
     if row is None:
-        names = database.read(lambda connection: connection.scalars(sa.select(buffers.c.name)).all())
+        names = database.read(_names)
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
     settings = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
     return Attachment(database, row.id, name, settings, **options)
+
+
+def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> Any:
+    """Create a buffer under the first of `name`, `name-2`, `name-3` ... that is free."""
+    row, wanted = None, name
+    while row is None:
+        taken = set(database.read(_names))
+        names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+        name = next(each for each in names if each not in taken)
+        row = database.write(functools.partial(create, name=name, only_new=True))
+    log.info("a new buffer, %r, in %s", name, database.url)
+    return row
+
+
+def _names(connection: sa.Connection) -> Sequence[str]:
+    return connection.scalars(sa.select(buffers.c.name)).all()
 
 
 def _find(connection: sa.Connection, *, name: str) -> Any:
     return connection.execute(sa.select(buffers).where(buffers.c.name == name)).one_or_none()
 
 
-def _create(connection: sa.Connection, *, database: Database, name: str, settings: Settings) -> Any:
+def _create(
+    connection: sa.Connection, *, database: Database, name: str, settings: Settings, only_new: bool = False
+) -> Any:
+    """Create a buffer, unless there is one by now, and return it; None where it is not new and had to be."""
     insert = database.dialect.upsert(buffers).values(
         name=name,
         kind=settings.weighting.name,
@@ -181,4 +207,4 @@ def _create(connection: sa.Connection, *, database: Database, name: str, setting
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is not None:
         register(connection, created, worker=LEDGER)
-    return _find(connection, name=name)
+    return None if only_new and created is None else _find(connection, name=name)

@@ -97,6 +97,7 @@ class Batch:
         record: tuple[Sequence[Any], Any, str | Sequence[str]] | None = None,
         metrics: Mapping[str, float] | None = None,
         checkpoint: Mapping[str, bytes] | None = None,
+        kept: Mapping[str, int | None] | None = None,
         is_iteration: bool = True,
     ) -> None:
         """Store the rewards and end the claim; the buffer's iteration advances. All in one transaction.
@@ -109,6 +110,7 @@ class Batch:
             record: `(samples, rewards, sources)` that were not drawn from the buffer, to be stored as well.
             metrics: Metrics of this iteration, to be stored as well.
             checkpoint: States to resume from, by name, to be stored as well.
+            kept: How many states of a name stay stored, None for all; where it says nothing, the newest alone.
             is_iteration: Let the buffer's iteration advance.
 
         Raises:
@@ -124,6 +126,7 @@ class Batch:
             recorded=recorded,
             metrics=metrics or {},
             states=checkpoint or {},
+            kept=kept,
             n_iterations=int(is_iteration),
         )
         is_settled = self._attachment.database.write(settle)
@@ -181,6 +184,7 @@ class Batch:
         recorded: Recorded | None,
         metrics: Mapping[str, float],
         states: Mapping[str, bytes],
+        kept: Mapping[str, int | None] | None,
         n_iterations: int,
     ) -> bool:
         attachment = self._attachment
@@ -203,7 +207,8 @@ class Batch:
         deltas.update(settled=len(self) - len(self._reported), iterations=n_iterations)
         attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
-        write_checkpoints(connection, attachment, iteration=self.iteration + n_iterations, states=states)
+        settled = self.iteration + n_iterations
+        write_checkpoints(connection, attachment, iteration=settled, states=states, kept=kept)
         return True
 
 

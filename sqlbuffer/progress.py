@@ -78,15 +78,44 @@ def history(connection: sa.Connection, attachment: Attachment) -> list[dict[str,
 
 
 def write_checkpoints(
-    connection: sa.Connection, attachment: Attachment, *, iteration: int, states: Mapping[str, bytes]
+    connection: sa.Connection,
+    attachment: Attachment,
+    *,
+    iteration: int,
+    states: Mapping[str, bytes],
+    kept: Mapping[str, int | None] | None = None,
 ) -> None:
-    """Store states to resume from; each takes the place of the one of that name before."""
+    """Store states to resume from; each takes the place of the one of that name before.
+
+    Args:
+        connection: A writer's.
+        attachment: The buffer.
+        iteration: Batches settled by then.
+        states: By name.
+        kept: How many of a name stay, for those of which it is not the newest alone; None for all.
+    """
     for name, data in states.items():
+        n = 1 if kept is None else kept.get(name, 1)
         key = {"buffer_id": attachment.buffer_id, "name": name}
-        connection.execute(sa.delete(checkpoints).filter_by(**key))
+        outdated = sa.delete(checkpoints).filter_by(**key)
+        if n != 1:  # batches of other workers may have been settled out of their order
+            oldest = -1 if n is None else iteration - n
+            outdated = outdated.where((checkpoints.c.iteration <= oldest) | (checkpoints.c.iteration == iteration))
+        connection.execute(outdated)
         connection.execute(
             sa.insert(checkpoints).values(**key, iteration=iteration, data=data, created_at=now()),
         )
+
+
+def read_checkpoints(connection: sa.Connection, attachment: Attachment, *, name: str) -> list[tuple[int, bytes]]:
+    """Return all checkpoints of a name as (batches settled when it was written, state), in that order."""
+    rows = connection.execute(
+        sa.select(checkpoints.c.iteration, checkpoints.c.data)
+        .where(checkpoints.c.buffer_id == attachment.buffer_id)
+        .where(checkpoints.c.name == name)
+        .order_by(checkpoints.c.iteration)
+    )
+    return [(row.iteration, row.data) for row in rows]
 
 
 def read_checkpoint(connection: sa.Connection, attachment: Attachment, *, name: str) -> tuple[int, bytes] | None:

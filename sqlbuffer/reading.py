@@ -116,6 +116,14 @@ def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequenc
     return [None if digest is None else reward.get(digest) for digest in hashes]
 
 
+def samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> dict[int, Any]:
+    """Return the samples of these numbers, by number."""
+    known = {"sample_id": sorted(set(ids))}
+    statement = statements.scored(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, known).all() if ids else []
+    return dict(zip([row.id for row in rows], content(rows, attachment), strict=True))
+
+
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first."""
     if by not in ("reward", "score"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -12,14 +13,22 @@ P = ParamSpec("P")
 PATIENCE_S = 60.0
 """How long a transaction is tried again: a server that restarts is back by then."""
 
-_BACKOFF = tenacity.wait_random_exponential(multiplier=0.01, max=1.0)
+LONGEST_S = 1.0
+"""The longest pause between two attempts."""
+
+_system = random.SystemRandom()
+
+
+def _backoff(state: tenacity.RetryCallState) -> float:
+    """Return how long to wait: at random, so that rivals part, but not by the global generator, which is the user's."""
+    return _system.uniform(0.0, min(LONGEST_S, 0.01 * 2.0 ** min(state.attempt_number - 1, 10)))
 
 
 def retrying(is_passing: Callable[[BaseException], bool]) -> tenacity.Retrying:
     """Return what calls a function again and again while its errors are of those that pass."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_passing),
-        wait=_BACKOFF,
+        wait=_backoff,
         stop=tenacity.stop_after_delay(PATIENCE_S),
         reraise=True,
     )
@@ -29,7 +38,7 @@ def until_true(function: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -
     """Call a function until it returns True; return False where it never did."""
     again = tenacity.Retrying(
         retry=tenacity.retry_if_result(_is_false),
-        wait=_BACKOFF,
+        wait=_backoff,
         stop=tenacity.stop_after_delay(PATIENCE_S),
         retry_error_callback=_give_up,
     )

@@ -37,6 +37,7 @@ def open_store(
     durability: str = "normal",
     allow_pickle: bool = False,
     grace_s: float = GRACE_S,
+    fresh: bool = False,
 ) -> SampleStore:
     """Open a buffer; create it, and the database, where they are not there yet.
 
@@ -58,6 +59,8 @@ def open_store(
         grace_s: How long, in seconds, a worker of another host may be silent before its batches are taken back; the
             same for all. A worker of this host counts as dead when its process is gone. From its first write on a
             process says every ten seconds, in a thread in the background, that it is alive.
+        fresh: Create a new buffer: where there is one of that name, under the next free name, "default-2" after
+            "default". `store.name` says which.
 
     Raises:
         DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
@@ -72,7 +75,7 @@ def open_store(
     options = {"key": key, "max_size": max_size, "allow_pickle": allow_pickle, "grace_s": float(grace_s)}
     database = Database(url, durability=durability)
     try:
-        attachment = attending.with_heartbeat(attach(database, name, settings, **options))
+        attachment = attending.with_heartbeat(attach(database, name, settings, fresh=fresh, **options))
         batches.release_dead(attachment)
     except BaseException:
         database.close()
@@ -261,6 +264,10 @@ class SampleStore:
         """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
         return self._read(reading.rewards_of, adding.as_list(samples))
 
+    def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
+        """Return the samples of these numbers, by number."""
+        return self._read(reading.samples_of, ids)
+
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict."""
         return self._read(reading.top, n, by=by)
@@ -392,6 +399,22 @@ class SampleStore:
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name as (batches settled when it was written, state)."""
         return self._read(progress.read_checkpoint, name=name)
+
+    def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
+        """Return all checkpoints that are kept of a name, each as `checkpoint` does, the oldest first."""
+        return self._read(progress.read_checkpoints, name=name)
+
+    def save_checkpoints(
+        self, states: Mapping[str, bytes], *, iteration: int, kept: Mapping[str, int | None] | None = None
+    ) -> None:
+        """Store states to resume from beside a batch; `Batch.settle` stores them with it.
+
+        Args:
+            states: By name.
+            iteration: Batches settled by then.
+            kept: How many states of a name stay stored, None for all; where it says nothing, the newest alone.
+        """
+        self._write(progress.write_checkpoints, iteration=iteration, states=states, kept=kept)
 
     def _read(
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs

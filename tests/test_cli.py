@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -76,6 +77,7 @@ def fill(url: str) -> None:
         store.sample(4).settle([0.1, 0.2, 1 / 3, None])
         store.sample(3).release()
         store.record(["known"], [12.25])
+        store.log_metrics(0, {"rewards": 0.25, "loss": math.nan})
     with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
         store.add([(1, "two"), {"three": 4.5}])
         store.record([HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], sources="[red]hostile[/red]\x1b]0;title\x07")
@@ -743,6 +745,22 @@ def test_version_and_bare_command() -> None:
     assert "Usage" in run().out + run().err
 
 
+# -- plots ------------------------------------------------------------------------------------------------------------
+
+
+def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
+    result = run("plot", "rewards", "--url", url, "--out", f"{tmp_path}/m.png")
+    assert (result.code, result.out.strip()) == (0, f"1 metrics in {tmp_path}/m.png")
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
+    result = run("plot", "typo", "--url", url)
+    assert (result.code, "no numbers are logged as 'typo': there are" in result.err) == (1, True)
+    result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
+    assert (result.code, "cannot be written" in result.err) == (1, True)
+
+
 # -- help -------------------------------------------------------------------------------------------------------------
 
 
@@ -759,7 +777,7 @@ DOCUMENTED = dict(_commands(typer.main.get_command(app)))
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db check", "db grants"),
-        *("stats", "top", "sql", "workers", "worker", "jobs", "claims", "claims list", "claims release"),
+        *("stats", "top", "sql", "plot", "workers", "worker", "jobs", "claims", "claims list", "claims release"),
     }
 
 

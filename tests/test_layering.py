@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"files", "heartbeat", "measures", "race", "registry", "retries", "state", "urls"},
+    {"files", "heartbeat", "measures", "plotting", "race", "registry", "retries", "state", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},

@@ -13,8 +13,12 @@ from rich.console import Console
 
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
-from sqlbuffer.training.callback import BatchState
+from sqlbuffer.training.callback import BatchState, Callback
+from sqlbuffer.training.callbacks import Buffer
+from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.rewards import RewardCallback
+from sqlbuffer.training.samplers import FunctionSampler
 
 
 def environment(log: Log, store: SampleStore | None = None) -> Any:
@@ -75,14 +79,14 @@ def test_a_resumed_log_reads_as_one_run(store: SampleStore) -> None:
     for reward in (1.0, 2.0):
         with store.sample(0) as batch:
             batch.settle()
-        iterate(env, ["a"], np.array([reward]), loss=reward / 0.5, diverged=math.nan, word="text stays in memory")
+        iterate(env, ["a"], np.array([reward]), loss=reward / 0.5, diverged=math.nan, word=f"w{reward}")
     second = plain_log()
     iterate(environment(second, store), ["a"], np.array([3.0]), loss=6.0)
     assert second.iterations == 3
     assert second.metrics["rewards"] == [1.0, 2.0, 3.0]
     assert second.metrics["loss"] == [2.0, 4.0, 6.0]
     assert np.isnan(second.metrics["diverged"]).all()
-    assert "word" not in second.metrics
+    assert second.metrics["word"] == ["w1.0", "w2.0"]
     kept = {(row["iteration"], row["value"]) for row in store.history() if row["name"] == "loss"}
     assert kept == {(0, 2.0), (1, 4.0), (2, 6.0)}
 
@@ -143,6 +147,93 @@ def test_df_has_a_row_for_each_sample() -> None:
     assert frame["samples"].tolist() == ["a1", "b1", "a2", "b2"]
     assert frame["rewards"].tolist() == [1.0, 3.0, 1.0, 4.0]
     assert frame["absent"].isna().all()
+
+
+class Late(Callback):
+    """Writes a column when the batch is settled already, and one of things that nobody can store."""
+
+    def __init__(self) -> None:
+        super().__init__(name="late", order=50)
+
+    def setup(self) -> None:
+        for name in ("late", "things"):
+            self.environment.log.add_log(name)
+
+    def after_batch(self) -> None:
+        state = self.environment.batch_state
+        state.late = [f"{sample}!" for sample in state.samples]
+        state.things = [object() for _ in state.samples]
+        state.samples[0], state.rewards = ("changed", 1), state.rewards * 2
+
+
+def loop(url: str, **options: Any) -> Environment:
+    def generate(n: int, rng: np.random.Generator) -> list[Any]:
+        return [(f"s{i}", i) if i % 2 else f"s{i}" for i in rng.integers(0, 200, n).tolist()]
+
+    return Environment(
+        samplers=[FunctionSampler(generate, "gen", 30, 0.4)],
+        rewards=[RewardCallback(lambda samples: torch.arange(len(samples), dtype=torch.float64))],
+        cbs=[Late],
+        buffer=Buffer(0.6, url=url),
+        log=plain_log(**options),
+    )
+
+
+def test_df_of_a_resumed_run_has_the_rows_of_all_runs(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    frames = []
+    for iters in (3, 5, 5):
+        env = loop(store_url)
+        env.fit(10, iters=iters)
+        frames.append(env.log.df)
+        env.buffer.close()
+    first, second, third = frames
+    assert list(first["iteration"].unique()) == [0, 1, 2]
+    known = ["iteration", "samples", "sources", "rewards", "late"]
+    assert second[known].head(len(first)).equals(first[known])
+    assert third[known].equals(second[known])
+    assert ("changed", 1) in third["samples"].tolist()
+    assert {"gen", "gen_buffer"} == set(third["sources"])
+    assert second["things"].isna().sum() == len(first)
+    assert third["things"].isna().all()
+    assert sum("log 'things' is not stored" in line for line in caplog.messages) <= 1
+
+
+def test_df_keeps_as_many_stored_batches_as_it_says(store_url: str) -> None:
+    kept = []
+    for keep, iters in ((2, 3), (2, 4), (4, 4), (0, 5), (None, 5)):
+        env = loop(store_url, keep=keep)
+        env.fit(10, iters=iters)
+        kept.append(env.log.df["iteration"].unique().tolist())
+        env.buffer.close()
+    assert kept == [[1, 2], [2, 3], [2, 3], [], []]
+
+
+def test_metrics_are_drawn_over_their_iterations_also_when_resumed(store: SampleStore) -> None:
+    first = plain_log()
+    env = environment(first, store)
+    for i in range(4):
+        with store.sample(0) as batch:
+            batch.settle()
+        iterate(env, ["a"], np.array([i]), **({"late": i} if i % 2 else {}))
+    resumed = plain_log()
+    environment(resumed, store)
+    for log in (first, resumed):
+        figure = log.plot_metrics()
+        assert [axes.get_title() for axes in figure.axes] == ["bs", "rewards", "rewards_max", "late"]
+        assert figure.axes[3].lines[0].get_xdata().tolist() == [1, 3]
+        assert figure.axes[3].lines[0].get_ydata().tolist() == [1.0, 3.0]
+    assert len(resumed.plot_metrics(["late"], smooth=False).axes) == 1
+
+
+def test_metrics_are_printed_in_their_order_also_when_resumed(store: SampleStore) -> None:
+    lines = []
+    for _ in range(2):
+        log = plain_log()
+        with store.sample(0) as batch:
+            iterate(environment(log, store), ["a"], np.array([0.5]), zeta=1, word="warm", alpha=2)
+            batch.settle()
+        lines.append(printed(log).splitlines()[0].split())
+    assert lines[0] == lines[1] == ["iteration", "bs", "rewards", "rewards_max", "zeta", "word", "alpha"]
 
 
 def test_df_before_the_first_batch_is_empty() -> None:

@@ -1,5 +1,6 @@
 """What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,13 @@ ACTIONS: dict[str, tuple[Callable[[SampleStore], Any], Any]] = {
     "refresh": (lambda store: store.score(scores_of, only="all", chunk=5), 10),
     "retrain": (lambda store: store.save_predictor(b"state", rows_trained=1), 1),
 }
+
+
+def test_waiting_leaves_the_global_generator_alone() -> None:
+    answers = iter([False, False, True])
+    state = random.getstate()
+    assert retries.until_true(lambda: next(answers))
+    assert random.getstate() == state
 
 
 def account(store: SampleStore) -> dict[str, Any]:

@@ -846,3 +846,52 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
         sql = harm.format(schema, store._attachment.buffer_id)
         store._attachment.database.write(lambda c, sql=sql: c.exec_driver_sql(sql))
         assert store.check() != [], harm
+
+
+# -- a fresh buffer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
+    names = [new_store(name="run", fresh=True, seed=seed).name for seed in range(3)]
+    assert names == ["run", "run-2", "run-3"]
+    assert new_store(name="run-2", seed=1).name == "run-2"
+    assert new_store(name="run-2", fresh=True, seed=9).name == "run-2-2"
+    with pytest.raises(InvalidArgument, match="needs a name"):
+        new_store(name="", fresh=True)
+
+
+def test_a_fresh_buffer_is_nobody_elses(new_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_store(name="run")
+    names = attachment._names
+    seen = []
+
+    def before_another_takes_one(connection: sa.Connection) -> Sequence[str]:
+        seen.append(names(connection))
+        return [name for name in seen[-1] if name != "run"] if len(seen) == 1 else seen[-1]
+
+    monkeypatch.setattr(attachment, "_names", before_another_takes_one)
+    assert new_store(name="run", fresh=True).name == "run-2"
+    assert len(seen) == 2
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_as_many_checkpoints_stay_as_are_kept(store: SampleStore) -> None:
+    kept = {"two": 2, "all": None}
+    for i in range(4):
+        with store.sample(0) as batch:
+            batch.settle(checkpoint=dict.fromkeys(("one", *kept), b"%d" % i), kept=kept)
+    store.save_checkpoints({"two": b"again"}, iteration=4, kept=kept)
+    assert store.checkpoints("one") == [(4, b"3")]
+    assert store.checkpoints("two") == [(3, b"2"), (4, b"again")]
+    assert [iteration for iteration, _ in store.checkpoints("all")] == [1, 2, 3, 4]
+    assert store.checkpoint("all") == (4, b"3")
+    assert store.checkpoints("none") == []
+
+
+def test_samples_are_found_by_number(store: SampleStore) -> None:
+    store.add(["a", ("b", 1)])
+    ids = store.waiting().ids.tolist()
+    assert store.samples_of([ids[1], ids[0], ids[1]]) == {ids[0]: "a", ids[1]: ("b", 1)}
+    assert store.samples_of([]) == {}

@@ -8,6 +8,7 @@ import enum
 import functools
 import importlib.metadata
 import itertools
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from typer.core import TyperGroup
 from sqlbuffer import audit, reading
 from sqlbuffer.database import DEFAULT_URL, Database
 from sqlbuffer.dialect import parse_url
-from sqlbuffer.inspect import crew, output, query
+from sqlbuffer.inspect import crew, output, plots, query
 from sqlbuffer.inspect.opening import attachments, open_existing
 from sqlbuffer.inspect.options import AnyBuffer, AsCsv, AsJson, Grace, OneBuffer, Url, examples
 from sqlbuffer.inspect.worker import WORKER_EXAMPLES, worker
@@ -315,6 +316,19 @@ def sql(
         output.table(answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit))
         if limit is None and next(answer.rows, None) is not None:
             output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv give more.", stderr=True)
+
+
+@app.command(epilog=_examples("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"))
+def plot(
+    metrics: Annotated[list[str] | None, typer.Argument(metavar="METRIC...", help="Metrics; all if none.")] = None,
+    out: Annotated[pathlib.Path, typer.Option(help="File, .png, .svg or .pdf.")] = pathlib.Path("metrics.png"),
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+) -> None:
+    """Draw the metrics of a run over its iterations, into a file."""
+    with contextlib.closing(open_existing(url)) as database:
+        (buffer,) = attachments(database, name)
+        output.line(f"{plots.plot_metrics(buffer, metrics or None, out)} metrics in {out}")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from sqlbuffer.training.callback import BatchState, Callback
 from sqlbuffer.training.callbacks import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
@@ -12,6 +13,7 @@ __all__ = [
     "Buffer",
     "BufferSizeCallback",
     "Callback",
+    "Checkpoint",
     "DatasetSampler",
     "Environment",
     "FunctionSampler",

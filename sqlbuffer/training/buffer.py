@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 LOOP = "loop"
 """Name of the checkpoint with what the loop needs to go on."""
 
+CHECKPOINT = "checkpoint"
+"""Name of the checkpoint with the agents and random states, for those who have a `Checkpoint`."""
+
 
 class Buffer(Callback):
     """A training buffer that draws uniformly.
@@ -45,11 +48,13 @@ class Buffer(Callback):
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
         weighting: How scores become weights; a plain buffer has no scores.
+        fresh: Begin a new run: where there is a buffer `name` already it is left as it is, and this one is stored under
+            the next free name, "default-2" after "default"; the log prints it.
 
     Attributes:
         store: The buffer without a loop.
-        resumed_size: Size of the pool when the last batch was settled, if that was in an earlier run and nothing has
-            been built since.
+        resumed_size: Size of the pool when the last batch was settled, for an iteration that is done anew: it may have
+            been built already.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Buffer(Callback):
         allow_pickle: bool = False,
         grace_s: float = GRACE_S,
         weighting: str | Weighting = "uniform",
+        fresh: bool = False,
     ) -> None:
         super().__init__(name="buffer", order=0)
         if p_total != -1 and not 0.0 <= p_total <= 1.0:
@@ -84,12 +90,16 @@ class Buffer(Callback):
             durability=durability,
             allow_pickle=allow_pickle,
             grace_s=grace_s,
+            fresh=fresh,
         )
+        self.fresh = fresh
         self._batch: Batch | None = None
+        self._drawn: Batch | None = None
         self._measured: NDArray[np.float64] | None = None
         self._hashed: dict[int, tuple[Any, bytes]] = {}
         self._waiting = WaitingList(self.store, self._equal)
         self._has_restored = False
+        self._is_amid = False
 
     def __len__(self) -> int:
         return len(self.store)
@@ -129,6 +139,18 @@ class Buffer(Callback):
         """Keep the waiting samples where `valids` is true, in the form in which they were assigned."""
         self._waiting.filter(valids)
 
+    @property
+    def next_iteration(self) -> int:
+        """Iterations settled so far, that of the batch that is out included."""
+        return self.store.iteration if self._batch is None else self._batch.iteration + 1
+
+    def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
+        """Return the stored number of each sample of the batch; None for what was not drawn from this buffer."""
+        if self._drawn is None:
+            return [None] * len(samples)
+        numbers = dict(zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True))
+        return [numbers.get(digest) for digest in self._hashes(samples)]
+
     # -- events -------------------------------------------------------------------------------------------------------
 
     def before_train(self) -> None:
@@ -137,12 +159,19 @@ class Buffer(Callback):
         found = self.store.checkpoint(LOOP)
         loop = json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
         if not self._has_restored:
-            self._has_restored = True
             self._restore()
-            self.resumed_size = None if loop is None else loop["size"]
+        if loop is not None and (self._is_amid or not self._has_restored):
+            self.resumed_size = loop["size"]
+        self._has_restored = True
         if loop is not None:
             for job in self._jobs_left(loop["jobs"], loop["score_version"]):
                 self._do(job)
+        if found is None:  # killed amid the first iteration, a run begins again as it has begun
+            self.store.save_checkpoints(self._checkpoints([]), iteration=self.next_iteration, kept=self._kept())
+
+    def build_buffer(self) -> None:
+        """Note that an iteration has begun, which one that is interrupted will have to do anew."""
+        self._is_amid = True
 
     def filter_buffer(self) -> None:
         """Write what was assigned to `buffer`; repeats cannot arise."""
@@ -151,10 +180,11 @@ class Buffer(Callback):
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch."""
         self.abort_batch()
+        self._is_amid = True
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
         batch = self._claim(-1 if everything else round(env.bs * self.p_total))
-        self._batch, self._measured, self._hashed = batch, None, {}
+        self._batch, self._drawn, self._measured, self._hashed = batch, batch, None, {}
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
 
@@ -200,8 +230,10 @@ class Buffer(Callback):
         rewards, record = self._aligned(batch)
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
         try:
-            batch.settle(rewards, record=record, metrics=metrics, checkpoint=self._checkpoints(jobs))
+            states = self._checkpoints(jobs)
+            batch.settle(rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept())
             metrics.clear()
+            self._is_amid = False
         except ClaimLost:
             logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
         self._batch = None
@@ -259,12 +291,21 @@ class Buffer(Callback):
         states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
         return {LOOP: json.dumps(loop).encode(), **states}
 
+    def _kept(self) -> dict[str, int | None]:
+        return {cb.name: cb.kept for cb in self._callbacks()}
+
     def _callbacks(self) -> list[Callback]:
         """Return the callbacks of the loop that have checkpoints; those of another library have none."""
         return [cb for cb in getattr(self.environment, "cbs", [self]) if isinstance(cb, Callback)]
 
     def _restore(self) -> None:
-        for cb in self._callbacks():
+        callbacks = self._callbacks()
+        if CHECKPOINT not in [cb.name for cb in callbacks] and self.store.checkpoint(CHECKPOINT) is not None:
+            raise InvalidArgument(
+                f"buffer {self.store.name!r} holds the agents and random states of a run with a Checkpoint, but this "
+                f"one has none and would go on with others: add Checkpoint(...) to cbs, or begin anew with fresh=True."
+            )
+        for cb in callbacks:
             stored = self.store.checkpoint(cb.name)
             if stored is not None:
                 cb.restore(stored[1])

@@ -35,7 +35,10 @@ class Callback:
     Attributes:
         environment: The loop this callback is registered with.
         event_timelog: Seconds of each call, by event.
+        kept: How many of its checkpoints stay stored, None for all.
     """
+
+    kept: int | None = 1
 
     def __init__(self, name: str = "callback", order: int = 10) -> None:
         self.name = name

@@ -106,7 +106,9 @@ class Environment:
         """Run the loop for `iters` more iterations than planned so far, those of an interrupted run included.
 
         A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
-        ends where it would have ended. An exception, Ctrl-C among them, gives the claimed batch back to the buffer.
+        ends where it would have ended; with a `Checkpoint` it comes to the same, to the last bit. A buffer opened with
+        `fresh=True` begins a new run instead. An exception, Ctrl-C among them, gives the claimed batch back to the
+        buffer.
 
         Args:
             bs: Batch size; -1 takes everything the buffer has.

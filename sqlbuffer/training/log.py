@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict, deque
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rich
@@ -12,7 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sqlbuffer.errors import MissingExtra
+from sqlbuffer.plotting import draw_metrics
 from sqlbuffer.training.callback import Callback, as_floats, mean_of
+from sqlbuffer.training.logbook import Columns, cells, column, pack_batch, read_batches, read_words
+
+if TYPE_CHECKING:
+    from sqlbuffer.store import SampleStore
 
 Value = float | int | str
 
@@ -20,17 +25,18 @@ Value = float | int | str
 class Log(Callback):
     """Keeps one value of each metric an iteration, prints them, and stores them with the buffer.
 
-    With a buffer in a database the log starts where the stored one ends: a resumed run reads as one run.
+    With a buffer in a database the log starts where the stored one ends: a resumed run reads as one run. Numbers are
+    stored in the table `metrics`; words, and the columns of `df`, for the `keep` newest batches.
 
     Args:
-        keep: Batches whose samples, sources, rewards and other logs stay in memory for `df`; None for all.
+        keep: Batches whose samples, sources, rewards and other logs are kept for `df`; None for all.
         console: Where to print.
 
     Attributes:
         iterations: Iterations done; while one runs, its index from 0.
         metrics: The values of each metric, in order of iteration.
         pending: Numbers of this iteration that are not stored yet, by metric; a buffer stores them with its batch.
-        timelog: Seconds an iteration spent in each phase.
+        timelog: Seconds an iteration of this process spent in each phase.
         report: Print every so many iterations; 0 or None for never.
     """
 
@@ -42,8 +48,13 @@ class Log(Callback):
         self.pending: dict[str, float] = {}
         self.timelog: defaultdict[str, list[float]] = defaultdict(list)
         self.report: int | None = 1
+        self.keep = keep
+        self.kept = None if keep is None else max(keep, 1)
+        self._iterations_of: dict[str, list[int]] = {}
         self._logs = ["samples", "sources", "rewards"]
-        self._batches: deque[dict[str, Any]] = deque(maxlen=keep)
+        self._batches: deque[Columns] = deque(maxlen=keep)
+        self._earlier: list[Columns] | None = []
+        self._stored: tuple[int, bytes] | None = None
         self._columns: list[str] = []
         self._written: list[str] = []
         for name in ("bs", "rewards", "rewards_max"):
@@ -52,11 +63,14 @@ class Log(Callback):
     def add_metric(self, name: str) -> None:
         """Announce a metric; one that was not announced is created when first written."""
         self.metrics.setdefault(name, [])
+        self._iterations_of.setdefault(name, [])
 
     def update_metric(self, name: str, value: Any) -> None:
         """Write this iteration's value of a metric: a number, an array or tensor of one element, or a string."""
         value = value.item() if hasattr(value, "item") else value
-        self.metrics.setdefault(name, []).append(value)
+        self.add_metric(name)
+        self.metrics[name].append(value)
+        self._iterations_of[name].append(self.iterations)
         self._written.append(name)
         if not isinstance(value, str):
             self.pending[name] = float(value)
@@ -68,22 +82,50 @@ class Log(Callback):
 
     @property
     def df(self) -> Any:
-        """One row for each sample of the batches kept, as a pandas DataFrame."""
+        """One row for each sample of the batches kept, those of earlier runs included, as a pandas DataFrame."""
         try:
             import pandas as pd
         except ImportError as exc:
             raise MissingExtra("log.df needs pandas: pip install 'sqlbuffer[export]'.") from exc
+        if self._earlier is None:
+            self._earlier = read_batches(
+                self._store, before=self._batches[0]["iteration"][0] if self._batches else None
+            )
+        batches = [*self._earlier, *self._batches]
+        batches = batches if self.keep is None else batches[max(len(batches) - self.keep, 0) :]
         names = ["iteration", *self._logs]
-        return pd.DataFrame({name: [value for batch in self._batches for value in batch[name]] for name in names})
+        return pd.DataFrame({name: [cell for batch in batches for cell in cells(batch, name)] for name in names})
+
+    def plot_metrics(self, names: Sequence[str] | None = None, *, cols: int = 4, smooth: bool = True) -> Any:
+        """Draw metrics over the iterations; return the matplotlib Figure.
+
+        Args:
+            names: Metrics, one plot for each; None for all that are numbers.
+            cols: Plots in a row.
+            smooth: Draw a running mean over the values.
+
+        Raises:
+            InvalidArgument: There is no metric of a name.
+            MissingExtra: matplotlib is not installed.
+        """
+        series = {name: (self._iterations_of[name], values) for name, values in self.metrics.items()}
+        return draw_metrics(series, names, cols=cols, smooth=smooth)
 
     def setup(self) -> None:
         """Take up the stored history."""
         store = self._store
-        if store is not None:
-            self.iterations = store.iteration
-            for row in store.history():
-                value = math.nan if row["value"] is None else row["value"]
-                self.metrics.setdefault(row["name"], []).append(value)
+        if store is None:
+            return
+        if getattr(self.environment.buffer, "fresh", False):
+            self.console.print(f"a new run, stored as {store.name!r}", markup=False, highlight=False)
+        self.iterations = store.iteration
+        self._earlier = None
+        names, words = read_words(store)
+        values: dict[str, dict[int, Value]] = {name: {} for name in [*self.metrics, *names]}
+        for row in [*store.history(), *words]:
+            values.setdefault(row["name"], {})[row["iteration"]] = row["value"]
+        self.metrics = {name: [found[i] for i in sorted(found)] for name, found in values.items()}
+        self._iterations_of = {name: sorted(found) for name, found in values.items()}
 
     def after_sample(self) -> None:
         """Note the size of the batch."""
@@ -96,11 +138,17 @@ class Log(Callback):
         self.update_metric("rewards", mean_of(rewards))
         self.update_metric("rewards_max", finite.max() if finite.size else 0.0)
 
+    def checkpoint(self) -> bytes | None:
+        """Return the batch as `df` shows it, and what of the metrics is not numbers."""
+        iteration = getattr(self.environment.buffer, "next_iteration", self.iterations + 1)
+        self._stored = iteration, self._packed()
+        return self._stored[1]
+
     def after_batch(self) -> None:
         """Store, keep and print what this iteration was, and count it."""
-        if self._store is not None and self.pending:
-            self._store.log_metrics(self.iterations, self.pending)
-        self._keep_batch()
+        if self._store is not None:
+            self._store_rest(self._store)
+        self._batches.append(self._batch())
         if self.report and self.iterations % self.report == 0:
             self._print_report()
         self._next_iteration()
@@ -112,21 +160,39 @@ class Log(Callback):
             return
         for name in self._written:
             self.metrics[name].pop()
-        self._written, self.pending = [], {}
+            self._iterations_of[name].pop()
+        self._written, self.pending, self._stored = [], {}, None
 
     def _next_iteration(self) -> None:
-        self._written, self.pending = [], {}
+        self._written, self.pending, self._stored = [], {}, None
         self.iterations += 1
 
     @property
     def _store(self) -> Any:
         return getattr(self.environment.buffer, "store", None)
 
-    def _keep_batch(self) -> None:
+    def _store_rest(self, store: SampleStore) -> None:
+        """Store what callbacks have written since the batch was settled."""
+        if self.pending:
+            store.log_metrics(self.iterations, self.pending)
+        iteration, settled = self._stored or (self.iterations + 1, b"")
+        packed = self._packed()
+        if packed != settled:
+            store.save_checkpoints({self.name: packed}, iteration=iteration, kept={self.name: self.kept})
+
+    def _batch(self) -> Columns:
         state = self.environment.batch_state
         n = len(state.samples)
-        batch = {name: _column(state.get(name), n) for name in self._logs}
-        self._batches.append({"iteration": [self.iterations] * n, **batch})
+        columns = {name: column(state.get(name), n) for name in self._logs}
+        return {"iteration": [self.iterations] * n, **columns}
+
+    def _packed(self) -> bytes:
+        names = [name for name, values in self.metrics.items() if values]
+        newest = {name: self.metrics[name][-1] for name in self._written}
+        words = {name: value for name, value in newest.items() if isinstance(value, str)}
+        batch = {} if self.keep == 0 else self._batch()
+        ids_of = getattr(self.environment.buffer, "ids_of", None)
+        return pack_batch(self.iterations, names, words, batch, ids_of)
 
     def _print_report(self) -> None:
         """Print a row of values; the names come first, and again when there are new ones."""
@@ -152,11 +218,3 @@ def _width(name: str) -> int:
 
 def _cell(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _column(values: Any, n: int) -> list[Any]:
-    """Return n values, one for each sample; what is not one for each is repeated."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    one_each = np.ndim(values) > 0 if isinstance(values, np.ndarray) else isinstance(values, list)
-    return list(values) if one_each and len(values) == n else [values] * n

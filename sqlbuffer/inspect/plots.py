@@ -1,0 +1,27 @@
+"""Plots of what a buffer has stored, as files."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+from sqlbuffer import progress
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.plotting import draw_metrics
+
+
+def plot_metrics(buffer: Attachment, metrics: Sequence[str] | None, out: pathlib.Path) -> int:
+    """Write a plot of a buffer's metrics over its iterations to a file; return how many metrics it shows."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for row in buffer.database.read(functools.partial(progress.history, attachment=buffer)):
+        iterations, values = series.setdefault(row["name"], ([], []))
+        iterations.append(row["iteration"])
+        values.append(row["value"])
+    figure = draw_metrics(series, metrics)
+    try:
+        figure.savefig(out)
+    except ValueError as exc:  # a suffix that is no kind of picture
+        raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
+    return len(figure.axes)

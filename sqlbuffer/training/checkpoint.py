@@ -1,0 +1,228 @@
+"""The checkpoint: agents, optimisers, schedules and random states, stored with each settled batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.training.buffer import CHECKPOINT
+from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.packing import pack, unpack
+from sqlbuffer.training.randomness import Randomness, States
+
+logger = logging.getLogger(__name__)
+
+FIRST = -1000
+"""Before all others: at an event's beginning the random states are already those that the others are to draw from."""
+
+
+class Checkpoint(Callback):
+    """Stores agents and random states in the transaction that settles a batch, and gives them back to a resumed run.
+
+    A run that is killed at any moment and started again goes on as if it had never been killed, to the last bit. Give
+    it all that learns in the loop; the model of a `PredictiveBuffer` is stored by the buffer.
+
+    The state of an agent is what has `state_dict` and `load_state_dict`: the agent itself (a module, an optimiser, a
+    scheduler, a `PredictiveAgent`), and those of its attributes that have it, in a list or dict too. Other attributes
+    are not stored: what a run must not forget of them belongs into a `state_dict` of the agent's. All of them must be
+    there before `fit`.
+
+    The random states are those of `random`, `numpy.random`, torch's default generators and of `generators`. Each
+    iteration begins with the states that the last settled batch left, whatever has drawn from them since: retraining, a
+    refresh, other callbacks after the batch and between two fits draw from streams of their own. So a job that is done
+    once more by a resumed run disturbs nothing.
+
+    With `every=n` only each n-th iteration writes it. A killed run still repeats no iteration, for the rewards are
+    stored; but its agents are those of the last checkpoint, without their last n - 1 updates at the most, and its
+    random numbers are new ones. In an exception's wake, Ctrl-C among them, agents go back to the last settled batch
+    where that has a checkpoint.
+
+    Args:
+        agents: An agent, a list of agents, or a dict of agents by name. Agents in a list are named by their attribute
+            `name`, or by their class.
+        every: Write it every so many iterations.
+        generators: numpy Generators that the loop draws from, in an order that stays.
+    """
+
+    def __init__(
+        self,
+        agents: Any,
+        every: int = 1,
+        *,
+        generators: Sequence[np.random.Generator] = (),
+    ) -> None:
+        super().__init__(name=CHECKPOINT, order=FIRST)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise InvalidArgument(f"every must be a number of iterations, 1 or more, got {every!r}.")
+        self.agents: dict[str, Any] = _named(agents)
+        self.every = every
+        self._randomness = Randomness(generators)
+        self._states: States | None = None
+        self._is_begun = False
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Refuse what would not be stored: a second checkpoint, and agents that change after the batch is settled."""
+        env = self.environment
+        if [cb for cb in env.cbs if isinstance(cb, Checkpoint)] != [self]:
+            raise InvalidArgument("a loop has one Checkpoint: give it all agents, Checkpoint([first, second]).")
+        for name, agent in self.agents.items():
+            is_late = agent in env.cbs and agent.order >= env.buffer.order
+            if is_late and hasattr(agent, "after_batch"):
+                raise InvalidArgument(
+                    f"agent {name!r} of order {agent.order} answers after_batch when the batch is settled, and what it "
+                    f"changes then would be lost with a killed run: change it in step, or give it an order below "
+                    f"{env.buffer.order}."
+                )
+
+    def build_buffer(self) -> None:
+        """Begin the iteration with the random states of the last settled batch."""
+        self._begin()
+
+    def before_batch(self) -> None:
+        """Begin the iteration, if nothing was built."""
+        self._begin()
+
+    def abort_batch(self) -> None:
+        """Take the agents back to the last settled batch, and begin the iteration once more."""
+        self._is_begun = False
+        store = self.environment.buffer.store
+        stored = store.checkpoint(self.name)
+        if stored is not None and stored[0] == store.iteration:
+            self._load(unpack(stored[1])["agents"])
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> bytes | None:
+        """Return agents and random states, when they are due."""
+        iteration = self.environment.buffer.next_iteration
+        self._leave(self._randomness.states())
+        if iteration % self.every:
+            return None
+        agents = {name: _state_of(holder) for name, holder in self._holders().items()}
+        return pack({"iteration": iteration, "agents": agents, "random": self._states})
+
+    def restore(self, state: bytes) -> None:
+        """Take agents and random states back."""
+        stored = unpack(state)
+        self._load(stored["agents"])
+        iteration, states = self.environment.buffer.store.iteration, stored["random"]
+        if iteration > stored["iteration"]:
+            logger.info("agents are those of iteration %d, the buffer is at %d", stored["iteration"], iteration)
+            states = self._randomness.beside(states, f"iteration {iteration}")  # its own numbers have been drawn
+        self._leave(states)
+
+    def _begin(self) -> None:
+        if self._states is not None and not self._is_begun:
+            self._randomness.put(self._states)
+        self._is_begun = True
+
+    def _leave(self, states: States) -> None:
+        """Keep states for the next iteration; until then others are in force."""
+        self._states, self._is_begun = states, False
+        self._randomness.put(self._randomness.beside(states, "between"))
+
+    def _holders(self) -> dict[str, Any]:
+        """Return what holds state, by agent and attribute; the predictor of the buffer is stored by the buffer."""
+        predictor = getattr(self.environment.buffer, "predictive_agent", None)
+        stored_elsewhere = [predictor, getattr(predictor, "model", None)]
+        found: dict[str, Any] = {}
+        for name, agent in self.agents.items():
+            holders = {
+                ".".join([name, *path]): holder
+                for path, holder in _holders_of(agent)
+                if agent is not predictor and not any(holder is each for each in stored_elsewhere)
+            }
+            if not holders:
+                raise InvalidArgument(
+                    f"agent {name!r}, {type(agent).__name__}, has no state to store: neither it nor one of its "
+                    f"attributes has state_dict and load_state_dict, or it is the predictor, which the buffer stores. "
+                    f"Give modules, optimisers and schedulers that are there before fit, or what holds them."
+                )
+            found |= holders
+        return found
+
+    def _load(self, stored: Mapping[str, Any]) -> None:
+        """Give the agents their state; nothing is given to any where it does not fit one."""
+        holders = self._holders()
+        if holders.keys() != stored.keys():
+            raise InvalidArgument(
+                f"the checkpoint has the states of {', '.join(stored)}, but this run has {', '.join(holders)}: "
+                f"give Checkpoint the agents that it had, or begin a new run with fresh=True."
+            )
+        for name, holder in holders.items():
+            _check_fit(name, stored[name], _state_of(holder))
+        for name, holder in holders.items():
+            holder.load_state_dict(stored[name]["state"])
+
+
+def _named(agents: Any) -> dict[str, Any]:
+    if isinstance(agents, Mapping):
+        return {str(name): agent for name, agent in agents.items()}
+    named: dict[str, Any] = {}
+    for agent in agents if isinstance(agents, (list, tuple)) else [agents]:
+        own = getattr(agent, "name", None)
+        name = own if isinstance(own, str) else type(agent).__name__
+        named[name if name not in named else f"{name}-{len(named) + 1}"] = agent
+    return named
+
+
+def _has_state(thing: Any) -> bool:
+    return not isinstance(thing, type) and all(
+        callable(getattr(thing, method, None)) for method in ("state_dict", "load_state_dict")
+    )
+
+
+def _holders_of(agent: Any) -> Iterator[tuple[list[str], Any]]:
+    """Yield what holds an agent's state: itself, its attributes, and what lies in attributes that are collections."""
+    if _has_state(agent):
+        yield [], agent
+    for name, value in getattr(agent, "__dict__", {}).items():
+        many = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        parts = many.items() if type(many) is dict and not name.startswith("_") else []
+        yield from (([name], value) for _ in range(_has_state(value)))
+        yield from (([name, str(key)], part) for key, part in parts if _has_state(part))
+
+
+def _state_of(holder: Any) -> dict[str, Any]:
+    """Return the state of a holder, its class and its shapes: those of the parameters it steps, or of its tensors."""
+    state = holder.state_dict()
+    is_whole = isinstance(holder, (nn.Module, Optimizer))  # others may come to have more tensors in time
+    if isinstance(holder, Optimizer):
+        sizes = {
+            f"group {i}, parameter {j}": list(parameter.shape)
+            for i, group in enumerate(holder.param_groups)
+            for j, parameter in enumerate(group["params"])
+        }
+    else:
+        sizes = {str(key): list(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
+    kind = "Module" if isinstance(holder, nn.Module) else type(holder).__name__
+    return {"kind": kind, "shapes": sizes, "is_whole": is_whole, "state": state}
+
+
+def _check_fit(name: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    old, new = theirs["shapes"], ours["shapes"]
+    keys = old.keys() | new.keys() if ours["is_whole"] else old.keys() & new.keys()
+    odd = [
+        f"{key}: stored {_shape(old.get(key))}, now {_shape(new.get(key))}"
+        for key in sorted(keys)
+        if old.get(key) != new.get(key)
+    ]
+    if theirs["kind"] != ours["kind"]:
+        odd = [f"stored {theirs['kind']}, now {ours['kind']}"]
+    if odd:
+        raise InvalidArgument(
+            f"the checkpoint does not fit {name} ({'; '.join(odd[:5])}): give the agent as it was, or begin a new run "
+            f"with fresh=True."
+        )
+
+
+def _shape(sizes: list[int] | None) -> str:
+    return "nothing" if sizes is None else str(tuple(sizes))

@@ -1,0 +1,258 @@
+"""A run killed with SIGKILL at random moments, again and again, equals to the last bit one that was never killed."""
+
+import contextlib
+import hashlib
+import io
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from rich.console import Console
+from torch import nn
+
+from sqlbuffer import database
+from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.store import open_store
+from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.callbacks import BufferSizeCallback, PredictiveBuffer
+from sqlbuffer.training.checkpoint import Checkpoint
+from sqlbuffer.training.environment import Environment
+from sqlbuffer.training.log import Log
+from sqlbuffer.training.rewards import RewardCallback
+from sqlbuffer.training.samplers import FunctionSampler
+
+ITERATIONS = 60
+KILLS = 20
+
+
+def number(sample: str) -> float:
+    return float(sample[1:])
+
+
+def features(samples: list[str]) -> torch.Tensor:
+    return torch.tensor([[number(sample) / 1000, 1.0] for sample in samples])
+
+
+def digest(module: nn.Module) -> str:
+    tensors = [value.numpy().tobytes() for value in module.state_dict().values()]
+    return hashlib.blake2b(b"".join(tensors), digest_size=8).hexdigest()
+
+
+# -- the run ----------------------------------------------------------------------------------------------------------
+
+
+class Policy(Callback):
+    """What learns in the loop: its dropout and its noise come from torch's global generator."""
+
+    def __init__(self) -> None:
+        super().__init__(name="policy", order=2)
+        self.model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.opt = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.opt, T_max=2 * ITERATIONS)
+
+    def compute_loss(self) -> None:
+        state = self.environment.batch_state
+        predictions = self.model(features(state.samples)).flatten()
+        loss = ((predictions - torch.as_tensor(state.rewards, dtype=torch.float32)) ** 2).mean()
+        state.loss = state.loss + loss + 0.1 * (predictions * torch.randn(len(predictions))).mean()
+        self.environment.log.update_metric("policy_loss", loss)
+
+    def zero_grad(self) -> None:
+        self.opt.zero_grad()
+
+    def step(self) -> None:
+        self.opt.step()
+        self.schedule.step()
+
+
+class Witness(Callback):
+    """Logs who predicts and what the policy has become, in words."""
+
+    def __init__(self) -> None:
+        super().__init__(name="witness", order=60)
+
+    def before_batch(self) -> None:
+        self.environment.log.update_metric(
+            "predictor", digest(self.environment.predictive_buffer.predictive_agent.model)
+        )
+
+    def before_step(self) -> None:
+        self.environment.log.update_metric("before the step", digest(self.environment.policy.model))
+
+    def after_batch(self) -> None:
+        """Draw from what all draw from, when the batch is settled."""
+        self.environment.log.update_metric("policy", digest(self.environment.policy.model))
+        self.environment.log.update_metric("noise", torch.rand(()) + np.random.rand() + random.random())
+
+
+def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment: None, every: int = 1) -> Environment:
+    """A loop with everything random that there is. The process it runs in has nothing seeded by itself."""
+
+    class Moments(Callback):
+        def __call__(self, event: str) -> None:
+            come_by(event)
+
+    class Predicting(PredictiveBuffer):
+        def _do(self, job: str) -> None:
+            come_by(f"before {job}")
+            super()._do(job)
+
+        def compute_weights(self, samples: list[str]) -> np.ndarray:
+            come_by("scoring")
+            return super().compute_weights(samples)
+
+    def loss_function(predictions: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+        come_by("training" if torch.is_grad_enabled() else "measuring")
+        return nn.functional.mse_loss(predictions, rewards)
+
+    def named(numbers: Any) -> list[str]:
+        come_by("generating")
+        return [f"s{i}" for i in numbers]
+
+    generator = np.random.default_rng(5)
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+    agent = PredictiveAgent(model, loss_function, features)
+    buffer = Predicting(0.6, 3, agent, 16, 4, 3, 16, 1e-2, pct_argmax=0.25, url=url, name=name)
+    policy = Policy()
+    return Environment(
+        agent=policy,
+        samplers=[
+            FunctionSampler(lambda n, rng: named(rng.integers(0, 5000, n)), "its own", 12),
+            FunctionSampler(lambda n, rng: named(np.random.randint(0, 5000, n)), "numpy", 12, 0.2),
+            FunctionSampler(lambda n, rng: named(random.randrange(5000) for _ in range(n)), "python", 0, 0.1),
+            FunctionSampler(lambda n, rng: named(generator.integers(0, 5000, n)), "generator", 0, 0.1),
+        ],
+        rewards=[RewardCallback(lambda samples: [np.sin(number(sample) / 300) for sample in samples])],
+        cbs=[
+            *(BufferSizeCallback, Witness(), Moments("first", -2000), Moments("last", 99)),
+            Checkpoint(policy, every, generators=[generator]),
+        ],
+        buffer=buffer,
+        log=Log(console=Console(file=io.StringIO())),
+    )
+
+
+def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None) -> None:
+    """The life of a process. It dies at the first moment of a kind after so many, if not before by another hand."""
+    n_passed = 0
+
+    def come_by(moment: str) -> None:
+        nonlocal n_passed
+        n_passed += 1
+        passed.send(moment)
+        if fatal is not None and n_passed >= fatal[0] and fatal[1] in ("", moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    with open_store(url, name=name) as store:
+        # Another start each time, from before the first batch on: only what is stored can make the runs alike.
+        seed = 0 if store.checkpoint("checkpoint") is None else random.SystemRandom().randrange(2**32)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    database.boundary = lambda moment: come_by(f"{moment} COMMIT")
+    env = make_run(url, name, come_by)
+    env.fit(10, iters=ITERATIONS, report=0)
+    env.buffer.close()
+
+
+def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_s: float | None = None) -> list[str]:
+    """Run in a process of its own; return the moments that it came by.
+
+    Args:
+        url: The database.
+        name: The buffer.
+        fatal: It kills itself at the first moment of a kind, "" for any, from such a number on.
+        hand_s: It is killed from outside instead, so many seconds after that number of moments.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch._dynamo", "sqlbuffer.training.environment"])
+    read, write = processes.Pipe(duplex=False)
+    process = processes.Process(target=live, args=(url, name, write, fatal if hand_s is None else None))
+    process.start()
+    write.close()
+    moments: list[str] = []
+    with read, contextlib.suppress(EOFError):
+        while True:
+            moments.append(read.recv())
+            if hand_s is not None and fatal is not None and len(moments) == fatal[0]:
+                time.sleep(hand_s)
+                process.kill()
+    process.join(120)
+    assert process.exitcode == (0 if fatal is None else -signal.SIGKILL), moments[-5:]
+    return moments
+
+
+# -- what it leaves ---------------------------------------------------------------------------------------------------
+
+DRAWS = """
+    SELECT batches.iteration, draws.position, samples.text, samples.source, samples.reward, draws.weight
+    FROM draws JOIN batches ON batches.id = draws.batch_id JOIN samples ON samples.id = draws.sample_id
+    WHERE batches.settled_at IS NOT NULL AND batches.buffer_id = (SELECT id FROM buffers WHERE name = :name)
+    ORDER BY batches.iteration, draws.position
+"""
+VERSIONS = """
+    SELECT iteration, version, state, rows_trained, train_loss, valid_loss FROM predictors
+    WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name) ORDER BY version
+"""
+
+
+def story(url: str, name: str) -> dict[str, Any]:
+    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees it."""
+
+    def rows(connection: sa.Connection, query: str) -> list[tuple[Any, ...]]:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL search_path TO sqlbuffer")
+        return [tuple(row) for row in connection.execute(sa.text(query), {"name": name})]
+
+    def files(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
+
+    resumed = make_run(url, name)
+    resumed.fit(10, iters=ITERATIONS)
+    log, store = resumed.log, resumed.buffer.store
+    assert store.check() == []
+    told = {
+        "metrics": {key: repr(values) for key, values in log.metrics.items() if key not in ("policy", "noise")},
+        "rows": log.df.to_csv(),
+        "draws": store._read(lambda connection, _: rows(connection, DRAWS)),
+        "versions": files(store._read(lambda connection, _: rows(connection, VERSIONS))),
+        "waiting": sorted(zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)),
+        "checkpoint": store.checkpoint("checkpoint"),
+        "policy": digest(resumed.policy.model),
+        "predictor": digest(resumed.buffer.predictive_agent.model),
+    }
+    resumed.buffer.close()
+    return told
+
+
+KINDS = ["", "before COMMIT", "training", "", "after COMMIT", "scoring", "", "before refresh", "before retrain", ""]
+"""Where it dies; half of the times where there is no kind it is killed from outside, wherever it is then."""
+
+
+def test_killed_at_twenty_random_moments(store_url: str) -> None:
+    whole = run_once(store_url, "whole")
+    told = story(store_url, "whole")
+    assert len(told["draws"]) == 6 * ITERATIONS
+    assert told["rows"].count("\n") > 9 * ITERATIONS
+    assert len(told["versions"]) == len(set(told["versions"])) == 14
+
+    rng = random.Random(store_url.partition(":")[0])
+    deaths = []
+    for kill in range(KILLS):
+        kind = KINDS[kill % len(KINDS)]
+        n_moments = rng.randrange(1, round(1.4 * len(whole) / KILLS))
+        hand_s = rng.uniform(0.0, 0.02) if not kind and kill % 2 else None
+        deaths.append(run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s)[-1])
+    run_once(store_url, "killed")
+    assert {kind for kind in KINDS if kind} <= set(deaths)
+    found = story(store_url, "killed")
+    assert {part for part in told if told[part] != found[part]} == set()
