@@ -11,13 +11,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, attending, batches, claims, labels, pool, progress, reading, scoring
+from sqlbuffer import adding, attending, batches, claims, labels, pool, progress, reading, refreshing, scoring
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.race import Floats, Weighting, weighting_from
-from sqlbuffer.records import AddResult, Stats
+from sqlbuffer.records import AddResult, Staleness, Stats
 from sqlbuffer.workers import GRACE_S
 
 P = ParamSpec("P")
@@ -87,6 +87,7 @@ class SampleStore:
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
+        self._stale = refreshing.StaleQueue()
 
     def __repr__(self) -> str:
         return f"<SampleStore {self.name!r} in {self.url}>"
@@ -176,6 +177,8 @@ class SampleStore:
         score_fn: Callable[[list[Any]], Any],
         only: str = "missing",
         *,
+        budget: int | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
         chunk: int = 10_000,
         silent: bool = True,
     ) -> int:
@@ -185,7 +188,12 @@ class SampleStore:
             score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
                 It runs outside of any transaction.
             only: "missing": what has no score yet; "stale": what was scored before the newest predictor or refresh;
-                "all": everything, as a new version. The last two can be interrupted: "stale" goes on.
+                "all": everything, as a new version. The last two can be interrupted: "stale" goes on. Processes that
+                do it at the same time share the work.
+            budget: Score so many stale samples at the most, and give them their new weights, in one transaction: the
+                oldest score first, and of these the highest. With "all" everything is stale from now on; 0 does no
+                more than say so. None: all that is stale.
+            checkpoint: States to resume from, by name, to be stored with the scores of a budget.
             chunk: Samples scored at once.
             silent: Show no progress bar.
 
@@ -196,6 +204,23 @@ class SampleStore:
             raise InvalidArgument(f'only must be "missing", "stale" or "all", got {only!r}.')
         if chunk < 1:
             raise InvalidArgument(f"chunk must be a positive number of samples, got {chunk!r}.")
+        if budget is None and checkpoint is not None:
+            raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
+        if budget is not None:
+            if only == "missing":
+                raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
+            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 0:
+                raise InvalidArgument(f"budget must be a number of samples, or None for all; got {budget!r}.")
+            return refreshing.refresh_some(
+                self._attachment,
+                self._stale,
+                score_fn,
+                budget=int(budget),
+                anew=only == "all",
+                chunk=chunk,
+                states=checkpoint or {},
+                silent=silent,
+            )
         if only == "missing":
             return scoring.score_missing(self._attachment, score_fn, chunk=chunk, silent=silent)
         return scoring.refresh(self._attachment, score_fn, anew=only == "all", chunk=chunk, silent=silent)
@@ -203,6 +228,10 @@ class SampleStore:
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
         return self._read(scoring.is_refreshed)
+
+    def staleness(self) -> list[Staleness]:
+        """Return how many samples wait with a score of each version, the oldest version first. Reads the whole pool."""
+        return self._read(reading.staleness)
 
     def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
         """Claim a batch: exact weighted draws without replacement, the heaviest first where a share is asked for.
