@@ -122,8 +122,7 @@ def attach(database: Database, name: str, settings: Settings, **options: Any) ->
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
+    require_name(name)
     row = database.read(functools.partial(_find, name=name))
     if row is None:
         row = database.write(functools.partial(_create, database=database, name=name, settings=settings))
@@ -136,6 +135,12 @@ def attach(database: Database, name: str, settings: Settings, **options: Any) ->
                 f"open it with the stored value, or give another name."
             )
     return Attachment(database, row.id, name, stored, **options)
+
+
+def require_name(name: Any) -> None:
+    """Refuse what is no name of a buffer."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
 
 
 def attach_existing(database: Database, name: str, **options: Any) -> Attachment:

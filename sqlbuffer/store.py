@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import numbers
@@ -11,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, attending, batches, claims, labels, pool, progress, reading, refreshing, scoring
+from sqlbuffer import adding, attending, batches, claims, copying, labels, pool, progress, reading, refreshing, scoring
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
@@ -388,6 +389,53 @@ class SampleStore:
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name as (batches settled when it was written, state)."""
         return self._read(progress.read_checkpoint, name=name)
+
+    # -- another one like it ------------------------------------------------------------------------------------------
+
+    def copy(
+        self,
+        new: str,
+        *,
+        at_iteration: int | None = None,
+        seed: int | None = None,
+        weighting: str | Weighting | None = None,
+        mode: str | None = None,
+        silent: bool = True,
+    ) -> SampleStore:
+        """Copy the buffer within its database, and open the copy: to try another setting from the same point.
+
+        It is one transaction: a copy is there as a whole, or not at all. On SQLite other writers wait for it.
+
+        Without `at_iteration` all is copied, and the copy goes on as the original would have if its workers had died
+        now: samples of open batches wait again. With another seed or weighting everything that waits joins a race
+        that begins.
+
+        With `at_iteration` it is what there was when the first batch of that iteration was drawn, in a race that
+        begins: samples, rewards, scores, predictors, metrics of the iterations before. What has been overwritten since
+        cannot be known: a score of a later version is missing, and so is a reward that was measured again; what was
+        removed since does not wait, and what was added again after it had been settled does not either.
+
+        Args:
+            new: Name of the copy.
+            at_iteration: From 0 to `iteration`; None for the present.
+            seed: Another seed of the race.
+            weighting: Another weighting, as for `open_store`.
+            mode: Another mode.
+            silent: Show no progress bar.
+
+        Raises:
+            InvalidArgument: Where the name is taken, or the buffer has not come to that iteration.
+        """
+        made = copying.copy(
+            self._attachment,
+            new,
+            at_iteration=at_iteration,
+            seed=seed,
+            weighting=weighting,
+            mode=mode,
+            silent=silent,
+        )
+        return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
 
     def _read(
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs

@@ -32,6 +32,7 @@ FLOORS = [
     {"labels", "reading"},
     {"audit"},
     {"repair"},
+    {"copying"},
     {"store"},
     {"predictor", "retraining"},
     {"training", "inspect"},
@@ -41,7 +42,7 @@ FLOORS = [
 
 FLOORS_WITHIN = {
     "dialect": [{"base", "columns"}, {"postgresql", "sqlite"}, {"__init__"}],
-    "statements": [{"rows"}, {"buffer", "drawing", "pool", "samples", "scoring"}, {"__init__"}],
+    "statements": [{"rows"}, {"buffer", "copying", "drawing", "pool", "samples", "scoring"}, {"__init__"}],
 }
 """The same for the modules of a room that is a package. From other rooms it is entered by its `__init__` alone."""
 
