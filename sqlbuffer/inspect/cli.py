@@ -1,4 +1,4 @@
-"""The command line. It only reads, but for `db upgrade`, `db check --repair` and `claims release`."""
+"""The command line. It only reads, but for `copy`, `db upgrade`, `db check --repair` and `claims release`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ import typer
 from typer.core import TyperGroup
 
 from sqlbuffer import audit, reading
-from sqlbuffer.database import DEFAULT_URL, URL_VARIABLE, Database
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.database import DEFAULT_URL, Database
 from sqlbuffer.dialect import parse_url
 from sqlbuffer.inspect import crew, output, query
+from sqlbuffer.inspect.copying import copy
 from sqlbuffer.inspect.opening import attachments, open_existing
+from sqlbuffer.inspect.options import Url, examples
 from sqlbuffer.schema import REVISION
 from sqlbuffer.workers import GRACE_S
 
@@ -53,12 +56,8 @@ db = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 claims = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 
-def _examples(*commands: str) -> str:
-    return "\n\n".join(["Examples:", *commands])
-
-
-app.add_typer(db, name="db", help="Version, upgrade, integrity, roles.", epilog=_examples("sqlbuffer db version"))
-app.add_typer(claims, name="claims", help="Batches that are out.", epilog=_examples("sqlbuffer claims list"))
+app.add_typer(db, name="db", help="Version, upgrade, integrity, roles.", epilog=examples("sqlbuffer db version"))
+app.add_typer(claims, name="claims", help="Batches that are out.", epilog=examples("sqlbuffer claims list"))
 
 
 class By(str, enum.Enum):
@@ -68,14 +67,6 @@ class By(str, enum.Enum):
     score = "score"
 
 
-Url = Annotated[
-    str,
-    typer.Option(
-        envvar=URL_VARIABLE,
-        help="Database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. The password is best left to ~/.pgpass or "
-        "PGPASSWORD: other users of this host can see the arguments of a command.",
-    ),
-]
 OneBuffer = Annotated[str, typer.Option("--name", help="Name of the buffer.")]
 AnyBuffer = Annotated[str | None, typer.Option("--name", help="Name of one buffer; all when it is not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")]
@@ -95,19 +86,19 @@ def _release() -> str:
         return "from a checkout"
 
 
-@app.callback(epilog=_examples("sqlbuffer --version", "sqlbuffer stats --url sqlite:///run.db"))
+@app.callback(epilog=examples("sqlbuffer --version", "sqlbuffer stats --url sqlite:///run.db"))
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Look at training buffers in a SQL database while they are at work, or after.
 
-    Everything but `db upgrade`, `db check --repair` and `claims release` only reads.
+    Everything but `copy`, `db upgrade`, `db check --repair` and `claims release` only reads.
     COMMAND --help shows examples of each command.
     """
 
 
-@db.command("version", epilog=_examples("sqlbuffer db version --url sqlite:///run.db"))
+@db.command("version", epilog=examples("sqlbuffer db version --url sqlite:///run.db"))
 def version_command(url: Url = DEFAULT_URL) -> None:
     """Show the revision in the database and the one that this release needs.
 
@@ -118,7 +109,7 @@ def version_command(url: Url = DEFAULT_URL) -> None:
     open_existing(url).close()  # says what to do where they do not fit
 
 
-@db.command(epilog=_examples("sqlbuffer db upgrade --url sqlite:///run.db"))
+@db.command(epilog=examples("sqlbuffer db upgrade --url sqlite:///run.db"))
 def upgrade(url: Url = DEFAULT_URL) -> None:
     """Create the schema, or bring that of an older release up to date.
 
@@ -133,7 +124,7 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
         output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
 
 
-@db.command(epilog=_examples("sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"))
+@db.command(epilog=examples("sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"))
 def check(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
@@ -163,7 +154,7 @@ def check(
         raise typer.Exit(1)
 
 
-@db.command(epilog=_examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members"))
+@db.command(epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members"))
 def grants(
     url: Url = DEFAULT_URL,
     reader: Annotated[str, typer.Option(help="Role that may look.")] = "sqlbuffer_reader",
@@ -181,23 +172,55 @@ def grants(
 _OVERVIEW = ("name", "iteration", "waiting", "claimed", "stored", "measured", "best_reward")
 
 
-@app.command(epilog=_examples("sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --json"))
-def stats(url: Url = DEFAULT_URL, name: AnyBuffer = None, as_json: AsJson = False) -> None:
+_STALENESS = ("name", "score_version", "waiting", "oldest")
+
+
+@app.command(
+    epilog=examples(
+        "sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --stale", "sqlbuffer stats --json"
+    )
+)
+def stats(
+    url: Url = DEFAULT_URL,
+    name: AnyBuffer = None,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Count what waits by the version of its score; reads the whole pool.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show buffers in numbers: what waits, what is claimed, what is measured.
 
-    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size.
+    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size, but for
+    --stale. While refreshed_version is behind score_version, scores wait that an older predictor has made.
     """
     with contextlib.closing(open_existing(url)) as database:
-        found = [
-            dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
-            for buffer in attachments(database, name)
-        ]
+        found = [_numbers(database, buffer, stale=stale) for buffer in attachments(database, name)]
     if as_json:
         output.write_json(found if name is None else found[0])
-    elif name is None:
+        return
+    waiting = [{"name": numbers["name"], **row} for numbers in found for row in numbers.pop("staleness", [])]
+    if name is None:
         output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
     else:
         output.table(["what", "value"], [[what, output.cell(value)] for what, value in found[0].items()])
+    if stale:
+        output.line("")
+        output.table(_STALENESS, [[row[column] for column in _STALENESS] for row in waiting])
+
+
+def _numbers(database: Database, buffer: Attachment, *, stale: bool) -> dict[str, Any]:
+    numbers = dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
+    if stale:
+        rows = database.read(functools.partial(reading.staleness, attachment=buffer))
+        numbers["staleness"] = [dataclasses.asdict(row) for row in rows]
+    return numbers
+
+
+app.command(
+    epilog=examples(
+        "sqlbuffer copy default again", "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1"
+    )
+)(copy)
 
 
 Grace = Annotated[
@@ -206,7 +229,7 @@ Grace = Annotated[
 _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added", "drawn", "settled")
 
 
-@app.command(epilog=_examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
+@app.command(epilog=examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
 def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
     """Show the processes that work on buffers: who lives, who has died, what they have done."""
     _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
@@ -215,7 +238,7 @@ def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE
 _CLAIMS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
 
 
-@claims.command("list", epilog=_examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json"))
+@claims.command("list", epilog=examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json"))
 def list_claims(
     url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
 ) -> None:
@@ -241,7 +264,7 @@ def _show(
         output.table(columns, [[row[column] for column in columns] for row in rows])
 
 
-@claims.command("release", epilog=_examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
+@claims.command("release", epilog=examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
 def release_claims(
     batches: Annotated[list[int] | None, typer.Argument(metavar="BATCH...", help="Numbers of batches.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All batches of workers that have died.")] = False,
@@ -264,7 +287,7 @@ def release_claims(
 _BEST = ("reward", "score", "source", "created_iteration", "sample")
 
 
-@app.command(epilog=_examples("sqlbuffer top -n 5", "sqlbuffer top --by score --name qed", "sqlbuffer top --json"))
+@app.command(epilog=examples("sqlbuffer top -n 5", "sqlbuffer top --by score --name qed", "sqlbuffer top --json"))
 def top(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
@@ -287,7 +310,7 @@ def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, A
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         'sqlbuffer sql "SELECT * FROM buffer_overview"',
         'sqlbuffer sql "SELECT source, max(reward) FROM samples GROUP BY source"',
         'sqlbuffer sql --csv "SELECT * FROM draw_overview WHERE iteration = 812"',
