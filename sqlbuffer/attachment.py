@@ -136,8 +136,7 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
+    require_name(name)
     create = functools.partial(_create, database=database, settings=settings)
     if fresh:
         row = _create_fresh(database, name, create)
@@ -153,6 +152,12 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
                 f"open it with the stored value, or give another name."
             )
     return Attachment(database, row.id, name, stored, **options)
+
+
+def require_name(name: Any) -> None:
+    """Refuse what is no name of a buffer."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
 
 
 def attach_existing(database: Database, name: str, **options: Any) -> Attachment:

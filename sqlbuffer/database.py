@@ -101,6 +101,13 @@ class Database:
         """
         return self._run("writer", functools.partial(self._commit, work=work))
 
+    def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on.
+
+        It writes new rows only: where it changed a row that somebody else has changed meanwhile, it would begin again.
+        """
+        return self._run("copier", functools.partial(self._commit, work=work))
+
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
         """Execute a statement with rows that travel with it."""
         return connection.execute(statement, {**self.dialect.load(connection, rows, columns), **more})
@@ -146,6 +153,8 @@ class Database:
     def _new_engine(self, kind: str) -> sa.Engine:
         if kind == "writer":
             return self.dialect.writer(self._url, durability=self._durability)
+        if kind == "copier":
+            return self.dialect.writer(self._url, durability=self._durability, sees_one_state=True)
         return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:

@@ -25,12 +25,14 @@ def as_floats(values: Sequence[float | None]) -> Floats:
 
 def as_weights(weights: Floats) -> list[float | None]:
     """Return weights as the database stores them: None for NaN, which stands for not scored."""
-    return [None if math.isnan(weight) else weight for weight in weights.tolist()]
+    is_missing = np.isnan(weights)
+    return np.where(is_missing, None, weights).tolist() if is_missing.any() else weights.tolist()  # type: ignore[call-overload,no-any-return]
 
 
 def _is_top(state: RaceState, weights: Floats) -> list[bool]:
     least = math.inf if state.top_weight is None else state.top_weight
-    return [0.0 < weight >= least for weight in weights.tolist()]
+    is_top: list[bool] = ((weights > 0.0) & (weights >= least)).tolist()
+    return is_top
 
 
 def enter(
@@ -130,7 +132,8 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
         delta = state.base - base
         attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
         if state.top_weight:
-            set_top_weight(connection, attachment, state.top_weight + delta)
+            least = state.top_weight + delta
+            set_top_weight(connection, attachment, least if least > FLOOR else None)
     connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=base))
 
 

@@ -16,7 +16,7 @@ from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.race import Floats, Ints
-from sqlbuffer.records import Stats
+from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.schema import samples
 
@@ -66,7 +66,16 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
         refused=int(row.refused),
         best_reward=row.best_reward,
         score_version=row.score_version,
+        refreshed_version=row.refreshed_version,
         created_at=row.created_at,
+    )
+
+
+def staleness(connection: sa.Connection, attachment: Attachment) -> list[Staleness]:
+    """Return how many samples wait with a score of each version, those without a score first."""
+    rows = attachment.run(connection, statements.staleness()).all()
+    return sorted(
+        (Staleness(*row) for row in rows), key=lambda it: -1 if it.score_version is None else it.score_version
     )
 
 

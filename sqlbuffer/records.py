@@ -67,6 +67,8 @@ class Stats:
         refused: Samples refused by `key`.
         best_reward: The highest reward stored, None before the first.
         score_version: The newest version of the scores; it grows with each refresh and each predictor.
+        refreshed_version: The version that the newest finished refresh gave to all that waited; where it is not
+            `score_version`, older scores may wait.
         created_at: When the buffer was created, UTC.
     """
 
@@ -87,4 +89,20 @@ class Stats:
     refused: int
     best_reward: float | None
     score_version: int
+    refreshed_version: int
     created_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Staleness:
+    """The samples that wait with a score of one version.
+
+    Attributes:
+        score_version: The version, None for those that have no score.
+        waiting: How many they are.
+        oldest: When the first of these scores was made, UTC; None where there is none.
+    """
+
+    score_version: int | None
+    waiting: int
+    oldest: dt.datetime | None

@@ -25,7 +25,7 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
     dialect.lock(connection, attachment.buffer_id, exclusive=True)
     dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
-    for mend in (_open_ledger, _take_out, _release_orphans, _mark, _put_in, _count):
+    for mend in (_open_ledger, _take_out, _release_orphans, _mark, _put_in, recount):
         done += mend(connection, attachment)
     return done
 
@@ -89,7 +89,7 @@ def _with_ids(connection: sa.Connection, attachment: Attachment, statement: Any,
         attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
 
 
-def _count(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def recount(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Set the counters right, in the row of the ledger: by those of which only one sum depends, before `waiting`."""
     tallies = audit.tallies(connection, attachment)
     missing = {name: found - counted for name, (counted, found) in tallies.items()}

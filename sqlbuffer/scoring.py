@@ -7,24 +7,21 @@ a score of an older version, or a weight that is not the one of its score, is st
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from rich.progress import Progress
 
 from sqlbuffer import pool, race, statements
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
-from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-
-ScoreFunction = Callable[[list[Any]], Any]
+from sqlbuffer.weighing import ScoreFunction, as_scores, change_weights, keep, progress_bar, take_in
+from sqlbuffer.workers import worker_id
 
 SWAP_CHUNK = 20_000
 """Rows whose weights are swapped in one transaction."""
@@ -37,7 +34,7 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
     if not attachment.settings.weighting.needs_score:
         return 0
     total = after = 0
-    with _progress("scoring new samples", silent=silent) as advance:
+    with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
             functools.partial(_page, attachment=attachment, statement=statements.unscored(), after=after, limit=chunk)
         ):
@@ -65,20 +62,12 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
     version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
     ids = attachment.database.read(functools.partial(_waiting_ids, attachment=attachment))
     total, lowest = 0, math.inf
-    with _progress("refreshing scores", silent=silent) as advance:
-        for start in range(0, len(ids), chunk):
-            part = functools.partial(_scored, attachment=attachment, ids=ids[start : start + chunk])
-            found = attachment.database.read(part)
-            scores = pool.as_floats(found.score)
-            stale = [i for i, made in enumerate(found.score_version) if made is None or made < version]
-            if stale:
-                old = _Scored._make([column[i] for i in stale] for column in found)
-                scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
-                keep = functools.partial(_keep, attachment=attachment, scores=scores[stale], version=version)
-                attachment.database.write(functools.partial(keep, ids=old.sample_id))
-            total += len(stale)
+    with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
+        for part in _in_an_order_of_its_own(ids, chunk):
+            scores, n_scored = _rescore(attachment, score_fn, part, version=version)
+            total += n_scored
             lowest = np.fmin(lowest, np.fmin.reduce(scores))
-            advance(len(stale))
+            advance(len(part))
     attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=float(lowest)))
     while not _swap_all(attachment):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
@@ -86,37 +75,32 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
     return total
 
 
+def _in_an_order_of_its_own(ids: Ints, chunk: int) -> Iterator[Ints]:
+    """Walk through ids chunk by chunk: each process in another order, so that two are seldom at the same one.
+
+    From one end both would score everything: the second never finds what the first is at to be done.
+    """
+    order = np.random.default_rng(list(worker_id().encode())).permutation(math.ceil(len(ids) / chunk))
+    return (ids[i * chunk : (i + 1) * chunk] for i in order)
+
+
+def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
+    """Score what is stale of these samples; return the scores of all, and how many are new."""
+    found = attachment.database.read(functools.partial(_scored, attachment=attachment, ids=ids))
+    scores = pool.as_floats(found.score)
+    stale = [i for i, made in enumerate(found.score_version) if made is None or made < version]
+    if stale:
+        old = _Scored._make([column[i] for i in stale] for column in found)
+        scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
+        store = functools.partial(keep, attachment=attachment, version=version)
+        attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
+    return scores, len(stale)
+
+
 def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
     """Tell whether the newest refresh that was begun has also come to its end."""
     this = sa.select(buffers.c.refreshed_version == buffers.c.refresh_version)
     return bool(connection.scalar(this.where(buffers.c.id == attachment.buffer_id)))
-
-
-def as_scores(scores: Any, n: int) -> Floats:
-    """Return scores as (n,) float64, NaN for what is not finite.
-
-    Raises:
-        InvalidArgument: Where they are a tensor, no numbers, or not one for each sample.
-    """
-    if hasattr(scores, "detach"):
-        raise InvalidArgument("scores came as a tensor: return a numpy array, as `scores.detach().cpu().numpy()`.")
-    try:
-        given = np.asarray(scores)
-        if given.dtype.kind == "c":
-            raise TypeError("complex numbers")
-        values = given.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {shown(scores)}.") from exc
-    if values.shape != (n,):
-        raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-@contextlib.contextmanager
-def _progress(description: str, *, silent: bool) -> Iterator[Callable[[int], None]]:
-    with Progress(disable=silent, transient=True) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda n: progress.update(task, advance=n)
 
 
 def _page(connection: sa.Connection, *, attachment: Attachment, statement: Any, **parameters: Any) -> Sequence[Any]:
@@ -176,25 +160,15 @@ def _join(
     connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool = False
 ) -> bool:
     """Let scored samples join the race; return False where that moves every key, which needs the race exclusively."""
-    state = attachment.race(connection, exclusive=exclusive)
-    lowest = np.fmin.reduce(scores)
-    is_lower = attachment.settings.weighting.needs_base and (state.base is None or lowest < state.base)
-    base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
-    weights = attachment.weights(scores, base)
-    is_blurred = race.is_blurred(state.clock, weights)
-    if not exclusive and (base != state.base or is_blurred):
+    taken_in = take_in(connection, attachment, scores, exclusive=exclusive)
+    if taken_in is None:
         return False
-    if is_blurred:
-        pool.turn_back(connection, attachment=attachment)
-        state = state._replace(clock=0.0)
-    if base is not None and base != state.base:
-        pool.set_base(connection, attachment, state, base)
-        state = attachment.race(connection, exclusive=True)
+    state, weights = taken_in
     keys = pool.join_race(attachment, state, found.hash, found.requeues, weights)
     never = np.full(len(scores), math.inf)
     moved = pool.move(connection, attachment, state, found.sample_id, never, keys, weights)
     ids = np.array(found.sample_id)[moved].tolist()
-    _keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=state.version)
+    keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=state.version)
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
     return True
 
@@ -208,16 +182,6 @@ def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> 
         .returning(buffers.c.score_version)
     ).scalar_one()
     return begun
-
-
-def _keep(
-    connection: sa.Connection, *, attachment: Attachment, ids: Sequence[int], scores: Floats, version: int
-) -> None:
-    """Write scores into the samples, whose ids are sorted."""
-    if ids:
-        columns = {"sample_id": ids, "score": pool.as_weights(scores)}
-        statement = statements.store_scores(attachment.database.dialect)
-        attachment.run_each(connection, statement, statements.INCOMING_SCORES, columns, version=version)
 
 
 def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float) -> None:
@@ -245,33 +209,10 @@ def _swap(connection: sa.Connection, *, attachment: Attachment, rows: Sequence[A
     changed = np.flatnonzero((new != old) & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         return False
-    if not len(changed):
-        return True
-    old, new, keys = old[changed], new[changed], pool.as_floats(race_keys)[changed]
-    moving = np.full(len(changed), math.inf)
-    both = (old > 0) & (new > 0)
-    moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
-    numbers = np.array(ids)[changed]
-    joining = np.flatnonzero(~both & (new > 0))
-    moving[joining] = _joining(connection, attachment, state, numbers[joining], new[joining])
-    moved = pool.move(connection, attachment, state, numbers.tolist(), keys, moving, new)
-    attachment.count(
-        connection,
-        unscored=-int(np.isnan(old[moved]).sum()),
-        unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
-    )
+    if len(changed):
+        places = (np.array(ids)[changed], pool.as_floats(race_keys)[changed])
+        change_weights(connection, attachment, state, *places, old[changed], new[changed])
     return True
-
-
-def _joining(connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, weights: Floats) -> Floats:
-    """Return the keys of samples that could not be drawn before."""
-    if not len(ids):
-        return weights
-    statement = statements.samples_by_id(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
-    known = {row.id: (row.hash, row.requeues) for row in rows}
-    hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
-    return pool.join_race(attachment, state, hashes, requeues, weights)
 
 
 def _finish(connection: sa.Connection, *, attachment: Attachment, version: int) -> None:

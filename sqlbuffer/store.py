@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import math
 import numbers
@@ -12,13 +13,26 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import adding, attending, batches, claims, labels, leases, pool, progress, reading, scoring
+from sqlbuffer import (
+    adding,
+    attending,
+    batches,
+    claims,
+    copying,
+    labels,
+    leases,
+    pool,
+    progress,
+    reading,
+    refreshing,
+    scoring,
+)
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.race import Floats, Weighting, weighting_from
-from sqlbuffer.records import AddResult, Stats
+from sqlbuffer.records import AddResult, Staleness, Stats
 from sqlbuffer.workers import GRACE_S
 
 P = ParamSpec("P")
@@ -91,6 +105,7 @@ class SampleStore:
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
+        self._stale = refreshing.StaleQueue()
 
     def __repr__(self) -> str:
         return f"<SampleStore {self.name!r} in {self.url}>"
@@ -180,6 +195,8 @@ class SampleStore:
         score_fn: Callable[[list[Any]], Any],
         only: str = "missing",
         *,
+        budget: int | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
         chunk: int = 10_000,
         silent: bool = True,
     ) -> int:
@@ -189,7 +206,12 @@ class SampleStore:
             score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
                 It runs outside of any transaction.
             only: "missing": what has no score yet; "stale": what was scored before the newest predictor or refresh;
-                "all": everything, as a new version. The last two can be interrupted: "stale" goes on.
+                "all": everything, as a new version. The last two can be interrupted: "stale" goes on. Processes that
+                do it at the same time share the work.
+            budget: Score so many stale samples at the most, and give them their new weights, in one transaction: the
+                oldest score first, and of these the highest. With "all" everything is stale from now on; 0 does no
+                more than say so. None: all that is stale.
+            checkpoint: States to resume from, by name, to be stored with the scores of a budget.
             chunk: Samples scored at once.
             silent: Show no progress bar.
 
@@ -200,6 +222,23 @@ class SampleStore:
             raise InvalidArgument(f'only must be "missing", "stale" or "all", got {only!r}.')
         if chunk < 1:
             raise InvalidArgument(f"chunk must be a positive number of samples, got {chunk!r}.")
+        if budget is None and checkpoint is not None:
+            raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
+        if budget is not None:
+            if only == "missing":
+                raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
+            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 0:
+                raise InvalidArgument(f"budget must be a number of samples, or None for all; got {budget!r}.")
+            return refreshing.refresh_some(
+                self._attachment,
+                self._stale,
+                score_fn,
+                budget=int(budget),
+                anew=only == "all",
+                chunk=chunk,
+                states=checkpoint or {},
+                silent=silent,
+            )
         if only == "missing":
             return scoring.score_missing(self._attachment, score_fn, chunk=chunk, silent=silent)
         return scoring.refresh(self._attachment, score_fn, anew=only == "all", chunk=chunk, silent=silent)
@@ -207,6 +246,10 @@ class SampleStore:
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
         return self._read(scoring.is_refreshed)
+
+    def staleness(self) -> list[Staleness]:
+        """Return how many samples wait with a score of each version, the oldest version first. Reads the whole pool."""
+        return self._read(reading.staleness)
 
     def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
         """Claim a batch: exact weighted draws without replacement, the heaviest first where a share is asked for.
@@ -415,6 +458,53 @@ class SampleStore:
             kept: How many states of a name stay stored, None for all; where it says nothing, the newest alone.
         """
         self._write(progress.write_checkpoints, iteration=iteration, states=states, kept=kept)
+
+    # -- another one like it ------------------------------------------------------------------------------------------
+
+    def copy(
+        self,
+        new: str,
+        *,
+        at_iteration: int | None = None,
+        seed: int | None = None,
+        weighting: str | Weighting | None = None,
+        mode: str | None = None,
+        silent: bool = True,
+    ) -> SampleStore:
+        """Copy the buffer within its database, and open the copy: to try another setting from the same point.
+
+        It is one transaction: a copy is there as a whole, or not at all. On SQLite other writers wait for it.
+
+        Without `at_iteration` all is copied, and the copy goes on as the original would have if its workers had died
+        now: samples of open batches wait again. With another seed or weighting everything that waits joins a race
+        that begins.
+
+        With `at_iteration` it is what there was when the first batch of that iteration was drawn, in a race that
+        begins: samples, rewards, scores, predictors, metrics of the iterations before. What has been overwritten since
+        cannot be known: a score of a later version is missing, and so is a reward that was measured again; what was
+        removed since does not wait, and what was added again after it had been settled does not either.
+
+        Args:
+            new: Name of the copy.
+            at_iteration: From 0 to `iteration`; None for the present.
+            seed: Another seed of the race.
+            weighting: Another weighting, as for `open_store`.
+            mode: Another mode.
+            silent: Show no progress bar.
+
+        Raises:
+            InvalidArgument: Where the name is taken, or the buffer has not come to that iteration.
+        """
+        made = copying.copy(
+            self._attachment,
+            new,
+            at_iteration=at_iteration,
+            seed=seed,
+            weighting=weighting,
+            mode=mode,
+            silent=silent,
+        )
+        return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
 
     def _read(
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks import plots, targets
+from benchmarks import plots, refresh_rate, targets
 from benchmarks.cases import CASES
 from benchmarks.contenders import BY_NAME, Contender
 from benchmarks.contenders.list_buffer import ListBuffer
@@ -187,3 +187,22 @@ def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> N
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert significant(value) == text
+
+
+def test_the_rate_of_a_refresh_is_measured(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):  # the second time with the database of the first
+        refresh_rate.main(size=SIZE, rounds=1, hidden=4, folder=tmp_path)
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        assert [row.split(" | ")[0] for row in rows[1:]] == [
+            *("| model alone", "| SQL alone", "| refresh", "| rate of the refresh against the slower")
+        ]
+
+
+def test_the_sql_of_a_refresh_leaves_a_sound_buffer(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "refresh.db"
+    predicted = np.random.default_rng(0).random(SIZE)
+    with open_store(f"sqlite:///{file}") as store:
+        refresh_rate.fill(store, SIZE)
+        refresh_rate.rewrite(file, predicted, version=1)
+        np.testing.assert_array_equal(store.waiting().scores, predicted)
+        assert store.check() == []

@@ -226,6 +226,8 @@ def test_a_key_makes_samples_one_and_refuses_others(opened: Callable[..., Any]) 
         (lambda url: ScoredBuffer(1.0, 2, -0.1, url=url), "pct_argmax"),
         (lambda url: ScoredBuffer(1.0, -2, url=url), "refresh_predictions"),
         (lambda url: ScoredBuffer(1.0, 2.5, url=url), "refresh_predictions"),
+        (lambda url: ScoredBuffer(1.0, 2, refresh_budget=0, url=url), "refresh_budget"),
+        (lambda url: ScoredBuffer(1.0, 2, refresh_budget=2.5, url=url), "refresh_budget"),
         (lambda url: predictive(supervised_frequency=-1, url=url), "supervised_frequency"),
         (lambda url: predictive(pred_bs=0, url=url), "pred_bs"),
         (lambda url: predictive(object(), online=True, url=url), "predict_online"),
@@ -607,6 +609,17 @@ def test_retraining_uses_the_stored_rows_with_the_current_batch(opened: Callable
     assert buffer.store.stats().score_version == 3, "two predictors, one refresh"
 
 
+def test_a_refresh_budget_spreads_a_refresh_over_iterations(opened: Callable[..., Any]) -> None:
+    buffer = opened(ScoredBuffer, 1.0, 4, refresh_budget=6)
+    env = environment(buffer, waiting=100)
+    env.fit(10, iters=4)
+    assert [len(samples) for samples in buffer.scored] == [100], "nothing was out of date"
+    env.fit(10, iters=3)
+    assert [len(samples) for samples in buffer.scored] == [100, 6, 6, 6]
+    found = buffer.store.staleness()
+    assert ([it.score_version for it in found], sum(it.waiting for it in found)) == ([0, 1], 30)
+
+
 def test_a_retraining_that_was_interrupted_is_made_up_for(opened: Callable[..., Any]) -> None:
     buffer = opened(predictive, supervised_frequency=2, refresh_predictions=2)
     train = buffer.predictive_agent.train_supervised
@@ -882,7 +895,9 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
-def search(url: str, kill_at: tuple[int, str] | None = None, *, online: bool = False) -> None:
+def search(
+    url: str, kill_at: tuple[int, str] | None = None, *, online: bool = False, refresh_budget: int | None = None
+) -> None:
     """A run that may kill itself at one moment of one iteration."""
 
     def kill(moment: str) -> None:
@@ -914,7 +929,8 @@ def search(url: str, kill_at: tuple[int, str] | None = None, *, online: bool = F
     log = Log(console=Console(file=io.StringIO()))
     # Another model for whoever resumes: the stored state is to take its place, from the first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
-    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, online=online, url=url)
+    options = {"pct_argmax": 0.2, "online": online, "refresh_budget": refresh_budget}
+    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, url=url, **options)
     env = Environment(
         samplers=[FunctionSampler(generate, "gen", 30), FunctionSampler(generate, "late", 10)],
         rewards=[RewardCallback(lambda samples: [number(sample) / 100 for sample in samples])],
@@ -987,3 +1003,20 @@ def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: An
     search(whole, online=True)
     search_with_kills(sqlite_url, [(1, "after compute_reward"), (5, "before step"), (6, "after retrain")], online=True)
     assert story(sqlite_url) == story(whole)
+
+
+def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: Any) -> None:
+    whole = f"sqlite:///{tmp_path}/whole.db"
+    search(whole, refresh_budget=9)
+    moments = [
+        *[(2, "before refresh"), (3, "after refresh"), (3, "before refresh_some"), (3, "within refresh_some")],
+        *[(3, "after retrain"), (4, "after refresh_some"), (5, "between samplers"), (5, "before after_batch")],
+        *[(6, "after refresh_some"), (7, "after compute_reward"), (8, "within refresh_some")],
+    ]
+    search_with_kills(store_url, moments, refresh_budget=9)
+    assert story(store_url) == story(whole)
+    with open_store(store_url) as store, open_store(whole) as other:
+        assert [(it.score_version, it.waiting) for it in store.staleness()] == [
+            (it.score_version, it.waiting) for it in other.staleness()
+        ]
+        assert store.sample(40).samples == other.sample(40).samples

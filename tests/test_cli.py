@@ -329,6 +329,46 @@ def test_stats_as_json(url: str) -> None:
     assert (one["waiting"], one["mode"], one["kind"]) == (2, "replay", "uniform")
 
 
+def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
+    with open_store(url) as store:
+        store.save_predictor(b"", rows_trained=1)
+        store.score(lambda samples: [0.0] * len(samples), only="stale", budget=10)
+        store.add(["new"])
+    lines = [line.split() for line in run("stats", "--stale", url=url).out.splitlines()]
+    assert [line[:3] for line in lines[-4:]] == [
+        *(["default", "-", "1"], ["default", "0", "26"], ["default", "1", "10"], ["qed", "-", "2"])
+    ]
+    one = json.loads(run("stats", "--stale", "--json", "--name", "default", url=url).out)
+    assert (one["score_version"], one["refreshed_version"]) == (1, 0)
+    assert [(row["score_version"], row["waiting"]) for row in one["staleness"]] == [(None, 1), (0, 26), (1, 10)]
+    assert one["staleness"][1]["oldest"].endswith("+00:00")
+    assert "staleness" not in run("stats", "--name", "default", url=url).out
+
+
+# -- copy -------------------------------------------------------------------------------------------------------------
+
+
+def test_copy(url: str) -> None:
+    with open_store(url) as store:
+        store.sample(2)
+    assert run("copy", "default", "again", url=url).out == "default was copied to again\n"
+    words = "copy default other --at-iteration 0 --seed 3 --weighting softmax --mode replay".split()
+    assert run(*words, url=url).code == 0
+    found = {row["name"]: row for row in json.loads(run("stats", "--json", url=url).out)}
+    assert list(found) == ["default", "qed", "again", "other"]
+    assert [found["again"][name] for name in ("waiting", "claimed", "measured", "mode")] == [36, 0, 4, "consume"]
+    assert [found["other"][name] for name in ("waiting", "iteration", "measured", "mode")] == [40, 0, 0, "replay"]
+    assert run("db", "check", url=url).code == 0
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} <= {"default", "qed"}
+
+
+def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: str) -> None:
+    assert "already: give the copy another name" in refused(run("copy", "default", "qed", url=url))
+    assert "from 0 to 1" in refused(run("copy", "default", "new", "--at-iteration", "2", url=url))
+    assert "'default', 'qed'" in refused(run("copy", "none", "new", url=url))
+    assert run("copy", "default", "new", "--mode", "eat", url=url).code == 2
+
+
 def test_a_buffer_that_is_not_there_is_one_line(url: str) -> None:
     for command in ("stats", "top", "db check"):
         assert "'default', 'qed'" in refused(run(*command.split(), "--name", "none", url=url))
@@ -777,7 +817,8 @@ DOCUMENTED = dict(_commands(typer.main.get_command(app)))
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db check", "db grants"),
-        *("stats", "top", "sql", "plot", "workers", "worker", "jobs", "claims", "claims list", "claims release"),
+        *("stats", "copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("claims", "claims list", "claims release"),
     }
 
 

@@ -46,6 +46,15 @@ def retrain(store: SampleStore) -> None:
     store.score(scores_of, only="stale", chunk=7)
 
 
+def refresh_some(store: SampleStore) -> None:
+    store.save_predictor(b"weights", rows_trained=4)
+    store.score(lambda samples: scores_of(samples) + 1, only="stale", budget=7, checkpoint={"mark": b""})
+    store.score(lambda samples: scores_of(samples) - 20, only="stale", budget=7)  # moves every key
+    while store.score(scores_of, only="stale", budget=7):
+        pass
+    store.score(scores_of, only="stale", budget=7)
+
+
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "add": lambda store: store.add([*LATE, *TWENTY[:5]]),
     "score": lambda store: (store.add(LATE), store.score(scores_of, chunk=2)),
@@ -54,6 +63,7 @@ ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "report": report_one_by_one,
     "release": report_and_release,
     "refresh": lambda store: store.score(lambda samples: -scores_of(samples), only="all", chunk=7),
+    "refresh some": refresh_some,
     "retrain": retrain,
     "record": lambda store: store.record([*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]),
     "remove": lambda store: store.remove(store.waiting().ids[:2].tolist()),

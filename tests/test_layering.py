@@ -26,13 +26,14 @@ FLOORS = [
     {"leases"},
     {"progress", "schedule"},
     {"pool"},
-    {"adding"},
+    {"adding", "weighing"},
     {"reporting"},
     {"batches"},
-    {"attending", "claims", "scoring"},
+    {"attending", "claims", "refreshing", "scoring"},
     {"labels", "reading"},
     {"audit"},
     {"repair"},
+    {"copying"},
     {"store"},
     {"predictor", "retraining"},
     {"jobs"},
@@ -43,7 +44,7 @@ FLOORS = [
 
 FLOORS_WITHIN = {
     "dialect": [{"base", "columns"}, {"postgresql", "sqlite"}, {"__init__"}],
-    "statements": [{"rows"}, {"buffer", "drawing", "jobs", "pool", "samples", "scoring"}, {"__init__"}],
+    "statements": [{"rows"}, {"buffer", "copying", "drawing", "jobs", "pool", "samples", "scoring"}, {"__init__"}],
 }
 """The same for the modules of a room that is a package. From other rooms it is entered by its `__init__` alone."""
 

@@ -196,6 +196,8 @@ def work(store: SampleStore, first: int) -> None:
     store.top(10)
     store.stats()
     store.score(lambda samples: score_by_name(samples) + 1, only="all", chunk=1000)
+    store.score(score_by_name, only="all", budget=64)
+    store.score(score_by_name, only="stale", budget=64)
 
 
 HOT = {
@@ -225,6 +227,7 @@ HOT = {
         "dequeue": {"samples"},
         "draws_of_batch": {"draws", "samples"},
         "scored": {"samples"},
+        "still_stale": {"samples", "pool"},
         "pool_page": {"pool", "samples"},
         "report_draws": {"draws"},
         "unreported": {"draws"},
@@ -335,6 +338,9 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
     batches.append(store.sample(64))
     found["release"] = executed_by(store, lambda: batches[3].release())
     store.sample(64).settle()
+    store.save_predictor(b"", rows_trained=1)
+    store.score(score_by_name, only="stale", budget=64)
+    found["refresh some"] = executed_by(store, lambda: store.score(score_by_name, only="stale", budget=64))
     found["len"] = executed_by(store, lambda: len(store))
     found["stats"] = executed_by(store, lambda: store.stats())
     return found
@@ -360,6 +366,7 @@ EXPECTED = {
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
     "release": "race_state close_batch draws_of_batch count enter_pool count",
+    "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
 }

@@ -59,7 +59,10 @@ def test_a_worker_may_do_all_that_a_run_does(role_urls: tuple[str, str]) -> None
         store.record(["new"], [1.0])
         store.remove(store.waiting().ids[:1].tolist())
         store.save_predictor(b"state", rows_trained=1)
+        store.score(scores_of, only="stale", budget=3)
         store.score(scores_of, only="stale")
+        store.copy("copied").close()
+        store.copy("then", at_iteration=1).close()
         assert store.check() == []
     with open_store(role_urls[1], name="another") as store:
         store.add(TEN)

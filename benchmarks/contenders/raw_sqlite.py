@@ -52,7 +52,7 @@ _HEAVIEST = f"""
 _LEAVE_HEAD = "DELETE FROM pool WHERE buffer_id = ? AND (race_key, sample_id) <= (?, ?)"
 _LEAVE = "DELETE FROM pool WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
 _ENTER = "INSERT INTO pool (buffer_id, race_key, sample_id, weight, top) VALUES (?, ?, ?, ?, ?)"
-_MOVE = "UPDATE pool SET race_key = ?, weight = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
+MOVE = "UPDATE pool SET race_key = ?, weight = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
 _BATCH = f"""
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
     VALUES (?, ?, ?, ?, ?, ?, {_NOW})
@@ -81,7 +81,7 @@ _PAGE = """
     WHERE p.buffer_id = ? AND (p.race_key, p.sample_id) > (?, ?)
     ORDER BY p.race_key, p.sample_id LIMIT ?
 """
-_SCORE = f"UPDATE samples SET score = ?, score_version = ?, scored_at = {_NOW} WHERE id = ?"
+SCORE = f"UPDATE samples SET score = ?, score_version = ?, scored_at = {_NOW} WHERE id = ?"
 _REWARD = f"UPDATE samples SET reward = ?, rewarded_at = {_NOW}, queued = 0 WHERE id = ?"
 _SHIFT = """
     UPDATE pool
@@ -168,7 +168,7 @@ class RawSqlite(SchemaContender):
                 "DELETE FROM pool WHERE buffer_id = ? AND race_key = 9e999 AND sample_id <= ?", (self._buffer, ids[-1])
             )
             self._enter(race, ids, weights)
-            self._connection.executemany(_SCORE, zip(predicted.tolist(), [race.version] * len(ids), ids, strict=True))
+            self._connection.executemany(SCORE, zip(predicted.tolist(), [race.version] * len(ids), ids, strict=True))
             self._count(unscored=-len(ids))
             self._connection.execute("COMMIT")
 
@@ -279,7 +279,7 @@ class RawSqlite(SchemaContender):
             predicted = scores(list(texts), version)
             run("BEGIN IMMEDIATE")
             changes = sorted(zip(ids, predicted.tolist(), strict=True))
-            self._connection.executemany(_SCORE, [(score, race.version, i) for i, score in changes])
+            self._connection.executemany(SCORE, [(score, race.version, i) for i, score in changes])
             run("COMMIT")
             pages.append((np.array(ids), np.array(keys), np.array(weights), predicted))
             after = (keys[-1], ids[-1])
@@ -303,7 +303,7 @@ class RawSqlite(SchemaContender):
             columns = (moved[part].tolist(), new[part].tolist(), keys[part].tolist(), ids[part].tolist())
             run("BEGIN IMMEDIATE")
             self._connection.executemany(
-                _MOVE, [(to, weight, 0, self._buffer, at, i) for to, weight, at, i in zip(*columns, strict=True)]
+                MOVE, [(to, weight, 0, self._buffer, at, i) for to, weight, at, i in zip(*columns, strict=True)]
             )
             if start == 0:
                 run(

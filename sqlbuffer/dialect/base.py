@@ -54,8 +54,11 @@ class Dialect(abc.ABC):
         """Return what speaks against this database where it is, if anything does."""
 
     @abc.abstractmethod
-    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
-        """Return an engine whose transactions may write from their first statement on."""
+    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
+        """Return an engine whose transactions may write from their first statement on.
+
+        With `sees_one_state` they do not see what others commit meanwhile.
+        """
 
     @abc.abstractmethod
     def owner(self, url: sa.URL) -> sa.Engine:

@@ -45,14 +45,15 @@ class PostgreSQL(Dialect):
     def caution(self, url: sa.URL) -> str | None:
         return None
 
-    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         engine = self._engine(url, pool_size=2)
+        level = "REPEATABLE READ" if sees_one_state else "READ COMMITTED"
         settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
             connection.info["number"] = connection.info.get("number", 0) + 1
-            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}; {_leave(connection)}")
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}; {settings}; {_leave(connection)}")
 
         return engine
 

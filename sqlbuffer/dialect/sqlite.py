@@ -57,7 +57,7 @@ class SQLite(Dialect):
             "disk, or use PostgreSQL."
         )
 
-    def writer(self, url: sa.URL, *, durability: str) -> sa.Engine:
+    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
         engine = self._engine(url, "rwc", ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"])
 

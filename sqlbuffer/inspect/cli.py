@@ -1,4 +1,4 @@
-"""The command line. It only reads, but for `worker`, `db upgrade`, `db check --repair` and `claims release`."""
+"""The command line. It only reads, but for `worker`, `copy`, `db upgrade`, `db check --repair`, `claims release`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import typer
 from typer.core import TyperGroup
 
 from sqlbuffer import audit, reading
+from sqlbuffer.attachment import Attachment
 from sqlbuffer.database import DEFAULT_URL, Database
 from sqlbuffer.dialect import parse_url
 from sqlbuffer.inspect import crew, output, plots, query
+from sqlbuffer.inspect.copying import copy
 from sqlbuffer.inspect.opening import attachments, open_existing
 from sqlbuffer.inspect.options import AnyBuffer, AsCsv, AsJson, Grace, OneBuffer, Url, examples
 from sqlbuffer.inspect.worker import WORKER_EXAMPLES, worker
@@ -88,7 +90,7 @@ def options(
 ) -> None:
     """Look at training buffers in a SQL database while they are at work, or after.
 
-    Everything but `worker`, `db upgrade`, `db check --repair` and `claims release` only reads.
+    Everything but `worker`, `copy`, `db upgrade`, `db check --repair` and `claims release` only reads.
     COMMAND --help shows examples of each command.
     """
 
@@ -167,23 +169,55 @@ def grants(
 _OVERVIEW = ("name", "iteration", "waiting", "claimed", "stored", "measured", "best_reward")
 
 
-@app.command(epilog=examples("sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --json"))
-def stats(url: Url = DEFAULT_URL, name: AnyBuffer = None, as_json: AsJson = False) -> None:
+_STALENESS = ("name", "score_version", "waiting", "oldest")
+
+
+@app.command(
+    epilog=examples(
+        "sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --stale", "sqlbuffer stats --json"
+    )
+)
+def stats(
+    url: Url = DEFAULT_URL,
+    name: AnyBuffer = None,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Count what waits by the version of its score; reads the whole pool.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show buffers in numbers: what waits, what is claimed, what is measured.
 
-    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size.
+    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size, but for
+    --stale. While refreshed_version is behind score_version, scores wait that an older predictor has made.
     """
     with contextlib.closing(open_existing(url)) as database:
-        found = [
-            dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
-            for buffer in attachments(database, name)
-        ]
+        found = [_numbers(database, buffer, stale=stale) for buffer in attachments(database, name)]
     if as_json:
         output.write_json(found if name is None else found[0])
-    elif name is None:
+        return
+    waiting = [{"name": numbers["name"], **row} for numbers in found for row in numbers.pop("staleness", [])]
+    if name is None:
         output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
     else:
         output.table(["what", "value"], [[what, output.cell(value)] for what, value in found[0].items()])
+    if stale:
+        output.line("")
+        output.table(_STALENESS, [[row[column] for column in _STALENESS] for row in waiting])
+
+
+def _numbers(database: Database, buffer: Attachment, *, stale: bool) -> dict[str, Any]:
+    numbers = dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
+    if stale:
+        rows = database.read(functools.partial(reading.staleness, attachment=buffer))
+        numbers["staleness"] = [dataclasses.asdict(row) for row in rows]
+    return numbers
+
+
+app.command(
+    epilog=examples(
+        "sqlbuffer copy default again", "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1"
+    )
+)(copy)
 
 
 _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added", "drawn", "settled")
@@ -318,7 +352,7 @@ def sql(
             output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv give more.", stderr=True)
 
 
-@app.command(epilog=_examples("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"))
+@app.command(epilog=examples("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"))
 def plot(
     metrics: Annotated[list[str] | None, typer.Argument(metavar="METRIC...", help="Metrics; all if none.")] = None,
     out: Annotated[pathlib.Path, typer.Option(help="File, .png, .svg or .pdf.")] = pathlib.Path("metrics.png"),

@@ -9,8 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect
-from sqlbuffer.schema import pool, samples
-from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_IDS, STANDING
+from sqlbuffer.schema import buffers, pool, samples, workers
+from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_IDS, INCOMING_PLACES, STANDING
+
+_NEWEST: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
+_IS_STALE = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < _NEWEST)
 
 
 @functools.cache
@@ -131,3 +134,72 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
         .where(pool.c.buffer_id == BUFFER)
     )
     return dialect.lock_rows(statement, pool)
+
+
+@functools.cache
+def refresh_state() -> sa.Select[Any]:
+    """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
+    own = ("score_version", "refresh_version", "refreshed_version", "base_score")
+    return (
+        select(*(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released"))
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def stale() -> sa.Select[Any]:
+    """Where the samples stand whose score is older than `version`. Reads the whole pool."""
+    return (
+        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version)
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_not(None))
+        .where(_IS_STALE)
+    )
+
+
+@functools.cache
+def still_stale(dialect: Dialect) -> sa.Select[Any]:
+    """Return those of the samples which stood at these places that are queued, with a score older than `version`.
+
+    `race_key` is NULL where they stand there no more.
+    """
+    incoming = dialect.relation(INCOMING_PLACES)
+    place = sa.and_(
+        pool.c.buffer_id == BUFFER, pool.c.race_key == incoming.c.race_key, pool.c.sample_id == incoming.c.sample_id
+    )
+    return (
+        select(samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, *CONTENT)
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .outerjoin(pool, place)
+        .where(samples.c.queued)
+        .where(_IS_STALE)
+    )
+
+
+@functools.cache
+def lowest_score() -> sa.Select[Any]:
+    """The lowest score of the pool. Reads the whole of it."""
+    return (
+        select(sa.func.min(samples.c.score).label("lowest"))
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_not(None))
+    )
+
+
+@functools.cache
+def staleness() -> sa.Select[Any]:
+    """How many wait with a score of each version, and when the first of these was made. Reads the whole pool."""
+    return (
+        select(
+            samples.c.score_version,
+            sa.func.count().label("waiting"),
+            sa.func.min(samples.c.scored_at).label("oldest"),
+        )
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .group_by(samples.c.score_version)
+    )

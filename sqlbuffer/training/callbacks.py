@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
 
+REFRESH_SOME = "refresh_some"
+"""The job of a refresh budget, and the checkpoint that says of which iteration it is done."""
+
 
 class WeightedBuffer(Buffer):
     """A buffer that draws by weight: override `compute_weights`.
@@ -35,6 +38,9 @@ class WeightedBuffer(Buffer):
         refresh_predictions: Score everything that waits anew every so many iterations; 0 or None for never.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
+        refresh_budget: Refresh piece by piece: after each iteration at most so many waiting samples whose score is
+            out of date, the oldest scores first, and of these the highest. A score is out of date when a predictor has
+            been stored since, and `refresh_predictions` says how often all scores are. None: refresh all at once.
         **options: Keywords of `Buffer`.
     """
 
@@ -45,10 +51,14 @@ class WeightedBuffer(Buffer):
         pct_argmax: float = 0.0,
         *,
         weighting: str | Weighting = "shift",
+        refresh_budget: int | None = None,
         **options: Any,
     ) -> None:
         if not 0.0 <= pct_argmax <= 1.0:
             raise InvalidArgument(f"pct_argmax is a share between 0 and 1, got {pct_argmax!r}.")
+        if refresh_budget is not None and (type(refresh_budget) is not int or refresh_budget < 1):
+            raise InvalidArgument(f"refresh_budget must be 1 sample or more, or None, got {refresh_budget!r}.")
+        self.refresh_budget = refresh_budget
         self.refresh_predictions = _frequency("refresh_predictions", refresh_predictions)
         super().__init__(p_total, weighting=weighting, **options)
         self.name = "weighted_buffer"
@@ -102,9 +112,17 @@ class WeightedBuffer(Buffer):
         return frequency > 0 and iteration > 0 and iteration % frequency == 0
 
     def _jobs_due(self) -> list[str]:
-        return ["refresh"] if self._is_due(self.refresh_predictions) else []
+        due = ["refresh"] if self._is_due(self.refresh_predictions) else []
+        return due if self.refresh_budget is None else [*due, REFRESH_SOME]
 
     def _do(self, job: str) -> None:
+        if job == REFRESH_SOME:
+            mark = {REFRESH_SOME: b""}
+            self.store.score(self.compute_weights, only="stale", budget=self.refresh_budget, checkpoint=mark)
+            return
+        if job == "refresh" and self.refresh_budget is not None:
+            self.store.score(self.compute_weights, only="all", budget=0)
+            return
         # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
         # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
         self.store.score(self.compute_weights, only="all" if job == "refresh" else "stale")
@@ -114,7 +132,9 @@ class WeightedBuffer(Buffer):
         stats, newest = self.store.stats(), self.store.newest_predictor()
         is_trained = newest is not None and newest.iteration >= stats.iteration
         is_begun = score_version is not None and stats.score_version > score_version + is_trained
-        done = {"retrain": is_trained or is_begun, "refresh": is_begun}
+        marked = self.store.checkpoint(REFRESH_SOME)
+        is_some_done = marked is not None and marked[0] == stats.iteration
+        done = {"retrain": is_trained or is_begun, "refresh": is_begun or is_some_done, REFRESH_SOME: is_some_done}
         return [job for job in jobs if not done[job]] + ([] if self.store.is_refreshed() else ["end_refresh"])
 
 

@@ -1,0 +1,225 @@
+"""Copying a buffer within its database: to go on from the same point in another way."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from sqlbuffer import statements
+from sqlbuffer.attachment import Attachment, Settings, require_name
+from sqlbuffer.batches import put_back, release
+from sqlbuffer.dialect import now
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.race import Weighting, weighting_from, weighting_settings
+from sqlbuffer.repair import recount
+from sqlbuffer.schema import buffers, workers
+from sqlbuffer.statements import COUNTERS
+from sqlbuffer.weighing import progress_bar
+from sqlbuffer.workers import LEDGER, fold, register, worker_id
+
+IDS_AT_ONCE = 50_000
+"""Length of the range of sample numbers that one statement copies."""
+
+_END_OF_TIME = dt.datetime(9999, 12, 31, tzinfo=dt.timezone.utc)
+_END_OF_THE_RUN = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The moment in the life of a buffer from which a copy is made; by default now."""
+
+    iteration: int = _END_OF_THE_RUN
+    """Iteration that begins."""
+    cutoff: dt.datetime = _END_OF_TIME
+    """What happened before it is copied."""
+    version: int | None = None
+    """The newest version of the scores then."""
+
+    @property
+    def is_now(self) -> bool:
+        """True where everything is copied."""
+        return self.iteration == _END_OF_THE_RUN
+
+
+def copy(
+    attachment: Attachment,
+    new: str,
+    *,
+    at_iteration: int | None = None,
+    seed: int | None = None,
+    weighting: str | Weighting | None = None,
+    mode: str | None = None,
+    silent: bool = True,
+) -> Attachment:
+    """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
+    require_name(new)
+    old = attachment.settings
+    settings = Settings(
+        old.mode if mode is None else mode,
+        old.seed if seed is None else seed,
+        old.weighting if weighting is None else weighting_from(weighting),
+    )
+    with progress_bar(f"copying {attachment.name}", silent=silent) as advance:
+        make = functools.partial(
+            _copy, attachment=attachment, new=new, settings=settings, at_iteration=at_iteration, advance=advance
+        )
+        buffer_id = attachment.database.write_from_one_state(make)
+    return dataclasses.replace(attachment, buffer_id=buffer_id, name=new, settings=settings, heartbeat=Heartbeat())
+
+
+def _copy(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    new: str,
+    settings: Settings,
+    at_iteration: int | None,
+    advance: Callable[[int], None],
+) -> int:
+    moment = _moment(connection, attachment, at_iteration)
+    buffer_id = _create(connection, attachment, new, settings, moment)
+    made = dataclasses.replace(attachment, buffer_id=buffer_id, name=new, settings=settings, heartbeat=Heartbeat())
+    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(attachment.settings)
+    take = functools.partial(_take, connection, attachment, made, moment, is_whole=same_race)
+    for part in _ranges(connection, attachment):
+        statement = statements.copy_samples() if moment.is_now else statements.copy_samples_then()
+        advance(take(statement, **part))
+    for statement in (statements.copy_batches(), statements.copy_draws()):
+        advance(take(statement))
+    if same_race:
+        advance(take(statements.copy_pool()))
+        _take_counters(connection, attachment, made)
+        # By the rules of the original: where it replays, the samples of an open batch wait already.
+        as_before = dataclasses.replace(made, settings=attachment.settings)
+        for batch in attachment.run(connection, statements.open_batches(), buffer=buffer_id).scalars().all():
+            release(connection, attachment=as_before, batch=batch)
+    else:
+        _begin_race(connection, attachment, made, moment, advance=advance)
+    if not same_race or settings.mode != attachment.settings.mode:
+        recount(connection, made)
+    for statement in (statements.copy_predictors(), statements.copy_metrics(), statements.copy_checkpoints()):
+        take(statement)
+    fold(connection, buffer_id, worker=worker_id())
+    return buffer_id
+
+
+def _race_of(settings: Settings) -> tuple[int, Weighting]:
+    return settings.seed, settings.weighting
+
+
+def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int | None) -> Moment:
+    if at_iteration is None:
+        return Moment()
+    reached = int(attachment.run(connection, statements.totals()).one().iterations)
+    if isinstance(at_iteration, bool) or not isinstance(at_iteration, int) or not 0 <= at_iteration <= reached:
+        raise InvalidArgument(
+            f"at_iteration must be from 0 to {reached}, the number of batches that {attachment.name!r} has settled; "
+            f"got {at_iteration!r}."
+        )
+    began_at = attachment.run(connection, statements.began_at(), from_iteration=at_iteration).scalar()
+    cutoff = _END_OF_TIME if began_at is None else began_at
+    then = attachment.run(connection, statements.version_then(), from_iteration=at_iteration, cutoff=cutoff).one()
+    return Moment(at_iteration, cutoff, max(then.trained or 0, then.scored or 0))
+
+
+def _create(connection: sa.Connection, attachment: Attachment, new: str, settings: Settings, moment: Moment) -> int:
+    """Write the row of the copy, and its ledger."""
+    old = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
+    version = old.score_version if moment.version is None else min(moment.version, old.score_version)
+    values = {
+        "name": new,
+        "kind": settings.weighting.name,
+        "mode": settings.mode,
+        "seed": str(settings.seed),
+        "base_score": old.base_score,
+        "top_weight": old.top_weight,
+        "score_version": version,
+        "refresh_version": min(old.refresh_version, version),
+        "refreshed_version": min(old.refreshed_version, version),
+        "settings": {**old.settings, "weighting": weighting_settings(settings.weighting)},
+        "created_at": now(),
+    }
+    insert = attachment.database.dialect.upsert(buffers).values(**values)
+    created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    if created is None:
+        raise InvalidArgument(
+            f"there is a buffer {new!r} in {attachment.database.url} already: give the copy another name."
+        )
+    register(connection, created, worker=LEDGER)
+    return int(created)
+
+
+def _take(
+    connection: sa.Connection,
+    attachment: Attachment,
+    made: Attachment,
+    moment: Moment,
+    statement: Any,
+    **more: Any,
+) -> int:
+    """Execute one of the statements that copy, with whatever parameters it has; return the number of rows."""
+    parameters = {
+        "source": attachment.buffer_id,
+        "cutoff": moment.cutoff,
+        "from_iteration": moment.iteration,
+        "newest": moment.version,
+        "consumes": attachment.consumes,
+        **more,
+    }
+    return int(made.run(connection, statement, **parameters).rowcount)
+
+
+def _ranges(connection: sa.Connection, attachment: Attachment) -> Iterator[dict[str, int]]:
+    """Walk through the numbers of a buffer's samples."""
+    numbers = attachment.run(connection, statements.id_range()).one()
+    if numbers.lowest is not None:
+        for after in range(numbers.lowest - 1, numbers.highest, IDS_AT_ONCE):
+            yield {"after": after, "last": min(after + IDS_AT_ONCE, numbers.highest)}
+
+
+def _take_counters(connection: sa.Connection, attachment: Attachment, made: Attachment) -> None:
+    totals = attachment.run(connection, statements.totals()).one()
+    _set_counters(connection, made, clock=totals.clock, **{name: int(getattr(totals, name)) for name in COUNTERS})
+
+
+def _set_counters(connection: sa.Connection, made: Attachment, **values: Any) -> None:
+    ledger = sa.update(workers).where(workers.c.buffer_id == made.buffer_id, workers.c.id == LEDGER)
+    connection.execute(ledger.values(**values))
+
+
+def _begin_race(
+    connection: sa.Connection,
+    attachment: Attachment,
+    made: Attachment,
+    moment: Moment,
+    *,
+    advance: Callable[[int], None],
+) -> None:
+    """Let everything that waits join a race that begins, and count what there is; `recount` does the rest."""
+    counts = made.run(connection, statements.history_counts()).one()
+    totals = attachment.run(connection, statements.totals()).one()
+    _set_counters(
+        connection,
+        made,
+        batches=counts.batches,
+        iterations=int(totals.iterations) if moment.is_now else moment.iteration,
+        added=counts.stored - counts.recorded,
+        recorded=counts.recorded,
+        drawn=counts.drawn,
+        settled=counts.drawn,
+    )
+    base = made.run(connection, statements.lowest_queued()).scalar() if made.settings.weighting.needs_base else None
+    this = sa.update(buffers).where(buffers.c.id == made.buffer_id)
+    # Weights are those of the scores, also where a refresh of the original has not come to its end.
+    connection.execute(this.values(base_score=base, top_weight=None, refresh_version=buffers.c.refreshed_version))
+    state = made.race(connection, exclusive=True)
+    for part in _ranges(connection, made):
+        rows = made.run(connection, statements.queued_samples(), **part).all()
+        put_back(connection, made, state, rows)
+        advance(len(rows))

@@ -1,0 +1,228 @@
+"""Refreshing with a budget: a few stale samples at a time get a new score, and their weight and key with it.
+
+What is stale is found by one scan of the pool, which is good for many calls. The order is a function of what is stored:
+the oldest score first, among these the highest, among equals the sample stored first. So a queue found anew, after a
+kill or by another process, goes on where the one before it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer import pool, statements
+from sqlbuffer.attachment import Attachment
+from sqlbuffer.codec import decode_all
+from sqlbuffer.progress import write_checkpoints
+from sqlbuffer.race import Floats, Ints
+from sqlbuffer.schema import buffers
+from sqlbuffer.weighing import ScoreFunction, as_scores, change_weights, keep, progress_bar, take_in
+
+LONGEST = 1_000_000
+"""Samples that a queue holds at the most: 16 MB."""
+
+_ROWS_AT_ONCE = 100_000
+
+
+class _Due(NamedTuple):
+    """Columns of `statements.still_stale`, in the order of the ids."""
+
+    sample_id: Sequence[int]
+    race_key: Sequence[float]
+    weight: Sequence[float]
+    text: Sequence[str]
+    payload: Sequence[bytes | None]
+    codec: Sequence[str]
+
+
+class StaleQueue:
+    """Where the stale samples stood when the pool was last scanned, in the order of their turn.
+
+    It knows nothing that the database does not, and may be thrown away at any time.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the next call scan the pool anew."""
+        self._made_at: tuple[Any, ...] | None = None
+        self._ids: Ints = np.zeros(0, np.int64)
+        self._keys: Floats = np.zeros(0)
+
+    def drop(self, n: int) -> None:
+        """Let the first n go: they have been rescored."""
+        self._ids, self._keys = self._ids[n:], self._keys[n:]
+
+    def first(self, attachment: Attachment, state: Any, n: int) -> list[Any]:
+        """Return the next n that are still stale and wait, fewer where there are no more."""
+        # A new version makes others stale, a new base moves every key, and a release lets stale samples wait again.
+        made_at = (state.score_version, state.base_score, state.released)
+        if made_at == self._made_at:
+            rows, is_in_step = self._check(attachment, state, n)
+            if is_in_step and len(rows) == n:
+                return rows
+        self._ids, self._keys = attachment.database.read(
+            functools.partial(_scan, attachment=attachment, version=state.score_version)
+        )
+        self._made_at = made_at
+        return self._check(attachment, state, n)[0]
+
+    def _check(self, attachment: Attachment, state: Any, n: int) -> tuple[list[Any], bool]:
+        """Return the first n that still stand where they stood, and whether keys are still what they were.
+
+        What has been rescored or has left leaves the queue.
+        """
+        here: list[Any] = []
+        lost = 0
+        while len(here) < n and len(self._ids) > len(here):
+            rest = slice(len(here), n)
+            places = {"sample_id": self._ids[rest].tolist(), "race_key": self._keys[rest].tolist()}
+            rows = attachment.database.read(
+                functools.partial(_still_stale, attachment=attachment, version=state.score_version, places=places)
+            )
+            found = {row.sample_id: row for row in rows if row.race_key is not None}
+            lost += len(rows) - len(found)
+            stays = np.ones(len(self._ids), dtype=np.bool_)
+            stays[rest] = np.isin(self._ids[rest], list(found))
+            here += [found[i] for i in self._ids[rest].tolist() if i in found]
+            self._ids, self._keys = self._ids[stays], self._keys[stays]
+        # Queued, but elsewhere: claimed by somebody, drawn in replay mode, or moved as all are, the clock turned back.
+        is_in_step = not lost or (attachment.consumes and any(row.race_key < math.inf for row in here))
+        return here, is_in_step
+
+
+def refresh_some(
+    attachment: Attachment,
+    queue: StaleQueue,
+    score_fn: ScoreFunction,
+    *,
+    budget: int,
+    anew: bool,
+    chunk: int,
+    states: Mapping[str, bytes],
+    silent: bool = True,
+) -> int:
+    """Rescore some of what is stale, in one transaction. Return the number of samples rescored.
+
+    Args:
+        attachment: The buffer.
+        queue: What this process knows of what is stale.
+        score_fn: Takes a list of samples, returns (n,) floats.
+        budget: Samples rescored at the most.
+        anew: Begin a new version first: all scores are stale from now on.
+        chunk: Samples scored at once.
+        states: Checkpoints, by name, that are stored with the scores.
+        silent: Show no progress bar.
+    """
+    if anew:
+        attachment.database.write(functools.partial(_begin, attachment=attachment))
+    state = attachment.database.read(functools.partial(_state, attachment=attachment))
+    if not budget or state.refreshed_version == state.score_version:
+        return 0
+    rows = queue.first(attachment, state, budget)
+    if not rows:
+        if state.refresh_version == state.refreshed_version:  # else a full refresh is under way, and ends itself
+            _finish(attachment, version=state.score_version)
+        return 0
+    due = _Due(*zip(*sorted(rows), strict=True))
+    scores = _predict(attachment, score_fn, due, chunk=chunk, silent=silent)
+    rescore = functools.partial(
+        _rescore, attachment=attachment, due=due, scores=scores, version=state.score_version, states=states
+    )
+    n_rescored = attachment.database.write(rescore)
+    if n_rescored is None:
+        n_rescored = attachment.database.write(functools.partial(rescore, exclusive=True))
+        queue.forget()
+    queue.drop(len(rows))
+    return n_rescored or 0
+
+
+def _begin(connection: sa.Connection, *, attachment: Attachment) -> None:
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(score_version=buffers.c.score_version + 1))
+
+
+def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
+    return attachment.run(connection, statements.refresh_state()).one()
+
+
+def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) -> tuple[Ints, Floats]:
+    """Return the ids and keys of what is stale, in the order of its turn."""
+    parts = [
+        [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+        for rows in attachment.run(connection, statements.stale(), version=version).partitions(_ROWS_AT_ONCE)
+    ]
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0)
+    ids, keys, scores, versions = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # By the score, not by the weight, which is rounded anew whenever the lowest score changes.
+    order = np.lexsort((ids, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0)))[:LONGEST]
+    return ids[order].astype(np.int64), keys[order]
+
+
+def _still_stale(
+    connection: sa.Connection, *, attachment: Attachment, version: int, places: Mapping[str, Sequence[Any]]
+) -> list[Any]:
+    statement = statements.still_stale(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_PLACES, places, version=version)
+    return list(rows)
+
+
+def _predict(attachment: Attachment, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool) -> Floats:
+    samples = decode_all(due.text, due.payload, due.codec, allow_pickle=attachment.allow_pickle)
+    found = []
+    with progress_bar("refreshing scores", silent=silent, total=len(samples)) as advance:
+        for start in range(0, len(samples), chunk):
+            part = samples[start : start + chunk]
+            found.append(as_scores(score_fn(part), len(part)))
+            advance(len(part))
+    return np.concatenate(found)
+
+
+def _rescore(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    due: _Due,
+    scores: Floats,
+    version: int,
+    states: Mapping[str, bytes],
+    exclusive: bool = False,
+) -> int | None:
+    """Write scores, weights and keys of what still waits; None where that needs the race exclusively."""
+    taken_in = take_in(connection, attachment, scores, exclusive=exclusive)
+    if taken_in is None:
+        return None
+    state, weights = taken_in
+    ids, keys, old = np.array(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
+    if exclusive:  # the keys have moved
+        standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
+        waits = np.array([i in standing for i in due.sample_id])
+        ids, scores, weights = ids[waits], scores[waits], weights[waits]
+        keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
+        old = pool.as_floats([standing[i].weight for i in ids.tolist()])
+    moved = change_weights(connection, attachment, state, ids, keys, old, weights)
+    keep(connection, attachment=attachment, ids=ids[moved].tolist(), scores=scores[moved], version=version)
+    write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
+    return int(moved.sum())
+
+
+def _finish(attachment: Attachment, *, version: int) -> None:
+    """End the refresh, where nothing is stale any more: weights count from the lowest score that waits."""
+    lowest = attachment.database.read(lambda connection: attachment.run(connection, statements.lowest_score()).scalar())
+    attachment.database.write(functools.partial(_end, attachment=attachment, version=version, lowest=lowest))
+
+
+def _end(connection: sa.Connection, *, attachment: Attachment, version: int, lowest: float | None) -> None:
+    state = attachment.race(connection, exclusive=True)
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    is_alone = sa.and_(buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version)
+    ended = connection.execute(this.where(is_alone).values(refresh_version=version, refreshed_version=version))
+    if ended.rowcount and lowest is not None and state.base is not None and lowest > state.base:
+        pool.set_base(connection, attachment, state, lowest)

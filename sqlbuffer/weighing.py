@@ -1,0 +1,128 @@
+"""What scoring and refreshing do with scores: into the samples, and by way of the weights into the race."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from sqlbuffer import pool, race, statements
+from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.race import Floats, Ints
+
+ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, *, silent: bool, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Give a function that says how many more are done."""
+    with Progress(disable=silent, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda n: progress.update(task, advance=n)
+
+
+def as_scores(scores: Any, n: int) -> Floats:
+    """Return scores as (n,) float64, NaN for what is not finite.
+
+    Raises:
+        InvalidArgument: Where they are a tensor, no numbers, or not one for each sample.
+    """
+    if hasattr(scores, "detach"):
+        raise InvalidArgument("scores came as a tensor: return a numpy array, as `scores.detach().cpu().numpy()`.")
+    try:
+        given = np.asarray(scores)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        values = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {shown(scores)}.") from exc
+    if values.shape != (n,):
+        raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def keep(
+    connection: sa.Connection, *, attachment: Attachment, ids: Sequence[int], scores: Floats, version: int
+) -> None:
+    """Write scores into the samples, whose ids are sorted."""
+    if len(ids):
+        columns = {"sample_id": ids, "score": pool.as_weights(scores)}
+        statement = statements.store_scores(attachment.database.dialect)
+        attachment.run_each(connection, statement, statements.INCOMING_SCORES, columns, version=version)
+
+
+def take_in(
+    connection: sa.Connection, attachment: Attachment, scores: Floats, *, exclusive: bool
+) -> tuple[RaceState, Floats] | None:
+    """Return the race, and the weights of scores that come into it.
+
+    None where that moves every key, for a new lowest score or a clock that blurs these weights, which needs the race
+    exclusively.
+    """
+    state = attachment.race(connection, exclusive=exclusive)
+    lowest = np.fmin.reduce(scores)
+    is_lower = attachment.settings.weighting.needs_base and (state.base is None or lowest < state.base)
+    base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
+    weights = attachment.weights(scores, base)
+    is_blurred = race.is_blurred(state.clock, weights)
+    if not exclusive and (base != state.base or is_blurred):
+        return None
+    if is_blurred:
+        pool.turn_back(connection, attachment=attachment)
+        state = state._replace(clock=0.0)
+    if base is not None and base != state.base:
+        pool.set_base(connection, attachment, state, base)
+        state = attachment.race(connection, exclusive=True)
+    return state, weights
+
+
+def change_weights(
+    connection: sa.Connection,
+    attachment: Attachment,
+    state: RaceState,
+    ids: Ints,
+    keys: Floats,
+    old: Floats,
+    new: Floats,
+) -> NDArray[np.bool_]:
+    """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
+
+    Args:
+        connection: The transaction.
+        attachment: The buffer.
+        state: The race.
+        ids: (n,) numbers of the samples.
+        keys: (n,) their keys so far.
+        old: (n,) their weights so far; NaN where there is none.
+        new: (n,) their weights from now on.
+    """
+    moving = np.where(new == old, keys, math.inf)
+    both = (old > 0) & (new > 0) & (new != old)
+    moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
+    joining = np.flatnonzero(~(old > 0) & (new > 0))
+    moving[joining] = _joining(connection, attachment, state, ids[joining], new[joining])
+    moved = pool.move(connection, attachment, state, ids.tolist(), keys, moving, new)
+    attachment.count(
+        connection,
+        unscored=-int(np.isnan(old[moved]).sum()),
+        unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
+    )
+    return moved
+
+
+def _joining(connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, weights: Floats) -> Floats:
+    """Return the keys of samples that could not be drawn before."""
+    if not len(ids):
+        return weights
+    statement = statements.samples_by_id(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    known = {row.id: (row.hash, row.requeues) for row in rows}
+    hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
+    return pool.join_race(attachment, state, hashes, requeues, weights)

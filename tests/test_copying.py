@@ -1,0 +1,296 @@
+"""A copy of a buffer: it goes on as the original would have, or from an earlier iteration in another way."""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+
+from sqlbuffer import copying, database
+from sqlbuffer.attachment import attach_existing
+from sqlbuffer.errors import BufferNotFound, InvalidArgument
+from sqlbuffer.race import FLOOR, Softmax
+from sqlbuffer.schema import batches, buffers, draws
+from sqlbuffer.store import SampleStore, open_store
+
+
+def measure(samples: list[str]) -> np.ndarray:
+    return scores_of(samples) / 10
+
+
+def go_on(store: SampleStore, iterations: int = 4, first: int = 1000) -> list[list[str]]:
+    """Add, score, draw, settle, retrain and refresh; return what was drawn."""
+    drawn = []
+    for i in range(iterations):
+        store.add([f"s{first + 10 * i + j}" for j in range(4)] + ["s3"])
+        store.score(scores_of)
+        with store.sample(7, pct_argmax=0.3) as batch:
+            drawn.append(batch.samples)
+            rewards = measure(batch.samples)
+            batch.settle(rewards, metrics={"best": float(rewards.max())}, checkpoint={"loop": b"%d" % batch.iteration})
+        if i % 2:
+            store.save_predictor(b"state %d" % i, rows_trained=7 * i)
+            store.score(lambda samples: scores_of(samples) % 17, only="all")
+    return drawn
+
+
+@pytest.fixture(autouse=True)
+def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "IDS_AT_ONCE", 13)
+
+
+@pytest.fixture(params=["consume", "replay"])
+def lived(request: pytest.FixtureRequest, new_store: Callable[..., SampleStore]) -> SampleStore:
+    """A buffer with a history, between others, with samples of every kind."""
+    store = new_store(name="lived", mode=request.param, seed=7)
+    other = new_store(name="other")
+    store.add([f"s{i}" for i in range(60)], source="first", meta={"a": 1})
+    other.add([f"s{i}" for i in range(30)])
+    store.score(lambda samples: np.where(scores_of(samples) == 13, np.nan, scores_of(samples)))
+    go_on(store, 3)
+    other.score(scores_of)
+    other.sample(5).settle(np.ones(5))
+    store.record(["s900", "s901"], [1.5, np.nan])
+    store.remove(store.waiting().ids[:2].tolist())
+    store.sample(4).release()
+    batch = store.sample(4)
+    batch.report(batch.ids[:1], [3.0])
+    batch.release()
+    store.add(["s902"])
+    return store
+
+
+def told(store: SampleStore) -> dict[str, Any]:
+    """All that a store tells, but for numbers and times."""
+    waiting, (samples, rewards), newest = store.waiting(), store.labelled(), store.newest_predictor()
+    stats = store.stats()
+    return {
+        "waiting": list(
+            zip(waiting.samples, waiting.sources, waiting.scores.tolist(), waiting.weights.tolist(), strict=True)
+        ),
+        "labelled": dict(zip(samples, rewards.tolist(), strict=True)),
+        "history": [tuple(row.values()) for row in store.history()],
+        "checkpoint": store.checkpoint("loop"),
+        "predictor": newest and (newest.version, store.predictor_state(), newest.iteration, newest.rows_trained),
+        "numbers": {name: getattr(stats, name) for name in stats.__slots__ if name not in ("name", "created_at")},
+    }
+
+
+def history(store: SampleStore) -> list[tuple[Any, ...]]:
+    """All batches and draws, but for their numbers."""
+    columns = (batches.c.iteration, batches.c.clock, batches.c.settled_at, batches.c.released_at, draws.c.position)
+    rows = (
+        sa.select(*columns, draws.c.race_key, draws.c.weight, draws.c.reported)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .join(buffers, buffers.c.id == batches.c.buffer_id)
+        .where(buffers.c.name == store.name)
+        .order_by(batches.c.id, draws.c.position)
+    )
+    return store._attachment.database.read(lambda connection: [tuple(row) for row in connection.execute(rows)])
+
+
+def test_a_copy_is_what_the_original_is(lived: SampleStore) -> None:
+    with lived.copy("copied") as copied:
+        assert repr(told(copied)) == repr(told(lived))
+        assert history(copied) == history(lived)
+        assert (copied.name, copied.check(), lived.check()) == ("copied", [], [])
+
+
+def test_a_copy_goes_on_as_the_original_does(lived: SampleStore) -> None:
+    with lived.copy("copied") as copied, copied.copy("copied again") as again:
+        drawn = go_on(lived)
+        assert go_on(copied) == drawn
+        assert go_on(again) == drawn
+        assert repr(told(again)) == repr(told(lived))
+        assert lived.check() == copied.check() == again.check() == []
+
+
+def test_samples_of_open_batches_wait_again_in_the_copy(lived: SampleStore) -> None:
+    first, second = lived.sample(5), lived.sample(6)
+    second.report(second.ids[:2], [1.0, 2.0])
+    with lived.copy("copied") as copied:
+        assert (lived.stats().claimed, copied.stats().claimed) == (9, 0)
+        assert copied.check() == []
+        second.release()
+        first.release()
+        lived.score(scores_of)
+        copied.score(scores_of)
+        drawn = lived.sample(12).samples
+        assert copied.sample(12).samples == drawn
+        assert drawn[:5] == first.samples
+        assert lived.check() == copied.check() == []
+
+
+def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
+    lived.sample(3)
+    before = repr(told(lived)), history(lived)
+    with lived.copy("copied") as copied, lived.copy("then", at_iteration=1) as then:
+        go_on(copied)
+        go_on(then)
+    assert (repr(told(lived)), history(lived)) == before
+
+
+@pytest.mark.parametrize("options", [{"seed": 8}, {"weighting": Softmax(9.0)}, {"weighting": "uniform"}], ids=str)
+def test_another_seed_or_weighting_makes_a_new_race(lived: SampleStore, options: dict[str, Any]) -> None:
+    lived.sample(3)
+    with lived.copy("copied", **options) as copied:
+        ours, theirs = told(lived), told(copied)
+        names = ("iteration", "stored", "measured", "failed", "score_version")
+        assert {name: theirs["numbers"][name] for name in names} == {name: ours["numbers"][name] for name in names}
+        assert theirs["labelled"] == ours["labelled"]
+        assert theirs["history"] == ours["history"]
+        assert (theirs["numbers"]["claimed"], copied.check()) == (0, [])
+        assert go_on(copied) != go_on(lived)
+        assert copied.check() == []
+    with open_store(url_of(lived), name="copied", mode=ours["numbers"]["mode"], **{"seed": 7, **options}):
+        pass  # the settings are those it is stored with
+
+
+def url_of(store: SampleStore) -> str:
+    url: str = store._attachment.database._url.render_as_string(hide_password=False)
+    return url
+
+
+def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
+    mode = {"consume": "replay", "replay": "consume"}[lived.stats().mode]
+    lived.score(scores_of)
+    lived.sample(3).release()
+    with lived.copy("copied", mode=mode) as copied:
+        assert (copied.stats().mode, len(copied), copied.check()) == (mode, len(lived), [])
+        assert copied.sample(9).samples == lived.sample(9).samples
+        assert len(copied) - len(lived) == {"replay": 9, "consume": -9}[mode]
+        go_on(copied)
+        assert copied.check() == []
+
+
+# -- from an earlier iteration ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_copy_has_what_there_was_when_an_iteration_began(new_store: Callable[..., SampleStore], mode: str) -> None:
+    store = new_store(name="lived", mode=mode)
+    store.add([f"s{i}" for i in range(60)])
+    store.score(scores_of)
+    then: list[dict[str, Any]] = []
+    for i in range(5):
+        store.add([f"s{100 + 10 * i + j}" for j in range(4)])
+        store.score(scores_of)
+        then.append(told(store))
+        go = store.sample(7)
+        go.settle(measure(go.samples), metrics={"best": 1.0 * i}, record=([f"s{500 + i}"], [0.5], "r"))
+        if i == 2:
+            store.save_predictor(b"third", rows_trained=21)
+    then.append(told(store))
+    for i in range(6):
+        with store.copy(f"at {i}", at_iteration=i) as copied:
+            assert copied.check() == []
+            found = told(copied)
+            known = then[i]["labelled"].items()
+            # In replay mode a sample may have been measured again since.
+            assert found["labelled"].items() <= known if mode == "replay" else found["labelled"].items() == known
+            for what in ("history", "predictor"):
+                assert found[what] == then[i][what], (i, what)
+            waits = [row[:3] for row in found["waiting"]]
+            assert waits == [row[:3] for row in then[i]["waiting"]], i
+            names = ("iteration", "waiting", "stored", "drawn", "unscored", "claimed", "score_version")
+            assert [found["numbers"][name] for name in names] == [then[i]["numbers"][name] for name in names], i
+            lowest = min(score for _, _, score, _ in found["waiting"])
+            expected = [score - lowest + FLOOR for _, _, score, _ in found["waiting"]]
+            assert [weight for *_, weight in found["waiting"]] == pytest.approx(expected)
+            go_on(copied)
+            assert copied.check() == []
+
+
+def test_what_was_overwritten_since_is_missing(new_store: Callable[..., SampleStore]) -> None:
+    store = new_store()
+    store.add([f"s{i}" for i in range(9)])
+    store.score(scores_of)
+    first = store.sample(2)
+    first.settle([1.0, 2.0])
+    with store.sample(3) as batch:
+        store.record(first.samples[:1], [9.0])  # measured again
+        store.score(lambda samples: -scores_of(samples), only="all")
+        batch.settle([3.0] * 3)
+    with store.copy("then", at_iteration=1) as then:
+        assert then.labelled()[0] == first.samples[1:]
+        assert (len(then), then.stats().unscored, then.stats().score_version, then.check()) == (7, 4, 0, [])
+
+
+def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
+    with (
+        lived.copy("second", at_iteration=2) as second,
+        lived.copy("whole") as whole,
+        second.copy("first", at_iteration=1) as first,
+        whole.copy("also first", at_iteration=1) as also,
+    ):
+        assert first.labelled()[0] == also.labelled()[0] != []
+        assert first.check() == also.check() == []
+        assert [it.iteration for it in (first, also)] == [1, 1]
+
+
+# -- refused, and killed ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_refused(lived: SampleStore) -> None:
+    with pytest.raises(InvalidArgument, match=r"there is a buffer 'other' in .* already: give the copy another name"):
+        lived.copy("other")
+    for iteration in (-1, 4, 1.0, True):
+        with pytest.raises(InvalidArgument, match=r"from 0 to 3, the number of batches .* got"):
+            lived.copy("copied", at_iteration=iteration)  # type: ignore[arg-type]
+    for options in ({"mode": "eat"}, {"weighting": "heavy"}, {"seed": "x"}):
+        with pytest.raises(InvalidArgument):
+            lived.copy("copied", **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="needs a name"):
+        lived.copy("")
+    with pytest.raises(BufferNotFound):
+        attach_existing(lived._attachment.database, "copied")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> None:
+    with open_store(store_url) as store:
+        store.add([f"s{i}" for i in range(40)])
+        store.score(scores_of)
+        go_on(store, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child uses nothing of theirs
+        pid = os.fork()
+    if pid == 0:
+        database.boundary = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == moment else None
+        with open_store(store_url) as store:
+            store.copy("copied")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    with open_store(store_url) as store:
+        names = store._attachment.database.read(lambda c: c.scalars(sa.select(buffers.c.name)).all())
+        assert sorted(names) == (["copied", "default"] if moment == "after" else ["default"])
+        assert store.check() == []
+        if moment == "before":
+            store.copy("copied").close()
+        with open_store(store_url, name="copied") as copied:
+            assert (len(copied), copied.check()) == (len(store), [])
+
+
+def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server lets others go on; a file has one writer."""
+    with open_store(postgresql_url) as store, open_store(postgresql_url) as busy:
+        store.add([f"s{i}" for i in range(40)])
+        store.score(scores_of)
+        take = copying._take
+
+        def slow_take(*args: Any, **more: Any) -> int:
+            with busy.sample(2) as batch:
+                batch.settle([1.0, 2.0])
+            busy.add([f"s{1000 + busy.iteration}"])
+            return take(*args, **more)
+
+        monkeypatch.setattr(copying, "_take", slow_take)
+        with store.copy("copied") as copied:
+            assert (len(copied), copied.iteration, copied.stats().measured) == (40, 0, 0)
+            assert busy.iteration > 5
+            assert store.check() == copied.check() == []

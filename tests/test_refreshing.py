@@ -1,0 +1,274 @@
+"""A refresh with a budget, and a refresh that processes share."""
+
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+
+from sqlbuffer import race
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.schema import buffers, pool
+from sqlbuffer.store import SampleStore, open_store
+
+THIRTY = [f"s{i}" for i in range(30)]
+
+
+def places(store: SampleStore) -> dict[int, tuple[float, float]]:
+    """Key and weight of all that waits, by the number of the sample."""
+    ours = sa.select(pool.c.sample_id, pool.c.race_key, pool.c.weight).where(
+        pool.c.buffer_id == store._attachment.buffer_id
+    )
+    rows = store._attachment.database.read(lambda connection: connection.execute(ours).all())
+    return {row.sample_id: (row.race_key, row.weight) for row in rows}
+
+
+class Scorer:
+    """Scores by name, a little differently with each version, and remembers whom it scored, call by call."""
+
+    def __init__(self, plus: float = 0.0) -> None:
+        self.plus = plus
+        self.seen: list[list[str]] = []
+
+    def __call__(self, samples: list[str]) -> np.ndarray:
+        self.seen.append(list(samples))
+        return scores_of(samples) + self.plus
+
+
+@pytest.fixture
+def thirty(store: SampleStore) -> SampleStore:
+    """Thirty samples with scores of version 0, all of which are stale."""
+    store.add(THIRTY)
+    store.score(scores_of)
+    store.save_predictor(b"", rows_trained=1)
+    return store
+
+
+def refresh_some(store: SampleStore, score_fn: Callable[[list[str]], Any], budget: int = 7, **options: Any) -> int:
+    return store.score(score_fn, only="stale", budget=budget, **options)
+
+
+def test_the_highest_of_the_oldest_come_first(thirty: SampleStore) -> None:
+    scorer = Scorer(plus=0.5)
+    assert refresh_some(thirty, scorer, 10) == 10
+    assert set(scorer.seen[0]) == set(THIRTY[20:])
+    thirty.save_predictor(b"", rows_trained=1)
+    assert refresh_some(thirty, scorer, 15) == 15
+    assert set(scorer.seen[1]) == set(THIRTY[5:20]), "the oldest version is not used up yet"
+    assert refresh_some(thirty, scorer, 7) == 7
+    assert set(scorer.seen[2]) == {*THIRTY[:5], "s29", "s28"}
+    assert thirty.check() == []
+
+
+def test_score_weight_and_key_change_at_once(thirty: SampleStore) -> None:
+    thirty.sample(3).settle()  # the clock stands somewhere
+    before, clock = places(thirty), thirty.sample(0).clock
+    assert refresh_some(thirty, Scorer(plus=2.5), 8) == 8
+    after, waiting = places(thirty), thirty.waiting()
+    rescored = {i for i in after if after[i] != before[i]}
+    assert len(rescored) == 8
+    for i, score in zip(waiting.ids.tolist(), waiting.scores.tolist(), strict=True):
+        (old_key, old), (key, weight) = before[i], after[i]
+        assert weight == pytest.approx(score + race.FLOOR)
+        assert weight == pytest.approx(old + 2.5 * (i in rescored))
+        (expected,) = race.rescaled(np.array([old_key]), clock, np.array([old]), np.array([weight]))
+        assert key == pytest.approx(expected)
+    assert thirty.check() == []
+
+
+def test_a_refresh_comes_to_its_end(thirty: SampleStore) -> None:
+    scorer = Scorer()
+    done = [refresh_some(thirty, scorer, 12) for _ in range(3)]
+    stats = thirty.stats()
+    assert (done, stats.score_version, stats.refreshed_version) == ([12, 12, 6], 1, 0)
+    assert refresh_some(thirty, scorer) == 0
+    assert (thirty.stats().refreshed_version, thirty.is_refreshed(), len(scorer.seen)) == (1, True, 3)
+    assert refresh_some(thirty, scorer) == 0
+    assert thirty.score(scorer, only="all", budget=4) == 4
+    assert (thirty.stats().score_version, thirty.is_refreshed()) == (2, True), "no weight is out of step with its score"
+    assert thirty.score(scorer, only="stale") == 26
+
+
+def test_staleness(store: SampleStore) -> None:
+    assert store.staleness() == []
+    store.add(THIRTY)
+    store.score(scores_of)
+    store.save_predictor(b"", rows_trained=1)
+    refresh_some(store, scores_of, 10)
+    store.add(["s99"])
+    found = store.staleness()
+    assert [(it.score_version, it.waiting) for it in found] == [(None, 1), (0, 20), (1, 10)]
+    times = [it.oldest for it in found]
+    assert times[0] is None
+    assert times[1] < times[2]  # type: ignore[operator]
+    assert found[1].oldest.tzinfo is not None  # type: ignore[union-attr]
+
+
+def test_what_is_drawn_meanwhile_is_left_alone(thirty: SampleStore) -> None:
+    drawn: list[str] = []
+
+    def draw_and_score(samples: list[str]) -> np.ndarray:
+        drawn.extend(thirty.sample(10, pct_argmax=0.5).samples)
+        return scores_of(samples) + 1
+
+    n_rescored = refresh_some(thirty, draw_and_score, 10)
+    assert n_rescored == 10 - len(set(drawn) & set(THIRTY[20:])) <= 5
+    assert [(it.score_version, it.waiting) for it in thirty.staleness()] == [(0, 20 - n_rescored), (1, n_rescored)]
+    assert thirty.check() == []
+
+
+def test_a_new_lowest_score_moves_every_key(thirty: SampleStore) -> None:
+    refresh_some(thirty, lambda samples: scores_of(samples) - 100, 10)
+    assert thirty.check() == []
+    waiting = thirty.waiting()
+    assert waiting.weights.tolist() == pytest.approx((waiting.scores + 80 + race.FLOOR).tolist())
+    assert refresh_some(thirty, scores_of, 30) == 20
+    assert refresh_some(thirty, scores_of, 30) == 0
+    assert thirty.score(scores_of, only="all", budget=30) == 30
+    assert refresh_some(thirty, scores_of) == 0
+    assert thirty.waiting().weights.min() == pytest.approx(race.FLOOR), "at its end weights count from the lowest"
+    assert thirty.sample(3, pct_argmax=1.0).samples == ["s29", "s28", "s27"]
+    assert thirty.check() == []
+
+
+def test_what_could_not_be_drawn_joins_the_race(thirty: SampleStore) -> None:
+    refresh_some(thirty, lambda samples: np.full(len(samples), np.nan), 30)
+    assert (thirty.stats().unscorable, len(thirty.sample(5))) == (30, 0)
+    thirty.save_predictor(b"", rows_trained=1)
+    assert refresh_some(thirty, scores_of, 20) == 20
+    assert (thirty.stats().unscorable, len(thirty.sample(30))) == (10, 20)
+    assert thirty.check() == []
+
+
+def test_a_full_refresh_that_was_interrupted_is_not_taken_for_done(thirty: SampleStore) -> None:
+    def interrupted(samples: list[str]) -> np.ndarray:
+        if "s3" in samples:
+            raise KeyboardInterrupt
+        return scores_of(samples)
+
+    with pytest.raises(KeyboardInterrupt):
+        thirty.score(interrupted, only="all", chunk=10)
+    while refresh_some(thirty, scores_of):
+        pass
+    assert not thirty.is_refreshed()
+    assert thirty.score(scores_of, only="stale") == 0
+    assert (thirty.is_refreshed(), thirty.check()) == (True, [])
+
+
+def test_wrong_budgets(thirty: SampleStore) -> None:
+    for budget in (-1, 1.5, True, "all"):
+        with pytest.raises(InvalidArgument, match="budget must be a number of samples"):
+            refresh_some(thirty, scores_of, budget)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="a budget is for a refresh"):
+        thirty.score(scores_of, budget=3)
+    with pytest.raises(InvalidArgument, match="give budget=, too"):
+        thirty.score(scores_of, only="all", checkpoint={"a": b""})
+
+
+def test_a_checkpoint_is_stored_with_the_scores(thirty: SampleStore) -> None:
+    assert refresh_some(thirty, scores_of, checkpoint={"some": b"7"}) == 7
+    assert thirty.checkpoint("some") == (0, b"7")
+    with pytest.raises(InvalidArgument):
+        refresh_some(thirty, lambda samples: np.zeros(1), checkpoint={"some": b"14"})
+    assert thirty.checkpoint("some") == (0, b"7")
+
+
+# -- a queue found anew -----------------------------------------------------------------------------------------------
+
+
+def run(stores: Iterator[SampleStore]) -> list[Any]:
+    """Refresh, draw, release and add for a while; return what was rescored and drawn."""
+    story: list[Any] = []
+    rng = np.random.default_rng(1)
+    store = next(stores)
+    store.add([f"s{i}" for i in range(300)])
+    store.score(lambda samples: scores_of(samples) % 7)  # many are equal
+    for i in range(40):
+        if i % 12 == 0:
+            store.save_predictor(b"", rows_trained=1)
+        # New lowest scores now and then, and weights so small that the clock jumps when they are drawn.
+        scorer = Scorer(plus=float(rng.normal()) - 3 * (i % 9 == 8))
+        refresh_some(store, scorer, 11)
+        story += [sorted(samples) for samples in scorer.seen]
+        if i % 10 == 5:
+            store.sample(9).release()
+        if i % 8 == 3:
+            store.add([f"s{500 + i}"])
+            store.score(lambda samples: np.full(len(samples), -1e-9))
+        batch = store.sample(5, pct_argmax=0.2 * (i % 3))
+        story.append(batch.samples)
+        batch.settle(np.zeros(len(batch)))
+        if i == 20:
+            store._attachment.database.write(turn_back_of(store))
+        store = next(stores)
+    assert store.check() == []
+    return story
+
+
+def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
+    from sqlbuffer.pool import turn_back
+
+    return lambda connection: turn_back(connection, attachment=store._attachment)
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_queue_found_anew_goes_on_where_the_old_one_was(new_store: Callable[..., SampleStore], mode: str) -> None:
+    kept = new_store(name="kept", mode=mode)
+
+    def the_same() -> Iterator[SampleStore]:
+        while True:
+            yield kept
+
+    def another_each_time() -> Iterator[SampleStore]:
+        store = new_store(name="anew", mode=mode)
+        while True:
+            store._stale.forget()
+            yield store
+
+    assert run(the_same()) == run(another_each_time())
+
+
+# -- shared by processes ----------------------------------------------------------------------------------------------
+
+MANY, CHUNK = 4000, 50
+
+
+def take_part(url: str, barrier: Any, results: Any) -> None:
+    def slow(samples: list[str]) -> np.ndarray:
+        time.sleep(0.01)
+        return scores_of(samples) / 2
+
+    with open_store(url) as store:
+        barrier.wait()
+        results.put(store.score(slow, only="stale", chunk=CHUNK))
+
+
+def test_two_processes_share_a_refresh(store_url: str) -> None:
+    with open_store(store_url) as store:
+        store.add([f"s{i}" for i in range(MANY)])
+        store.score(scores_of)
+        store.save_predictor(b"", rows_trained=1)
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=take_part, args=(store_url, barrier, results)) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: a child uses nothing of theirs
+        for process in processes:
+            process.start()
+    done = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert min(done) >= MANY // 4, done
+    assert MANY <= sum(done) <= MANY * 1.2, "few are scored twice"
+    with open_store(store_url) as store:
+        waiting = store.waiting()
+        assert waiting.scores.tolist() == (scores_of(waiting.samples) / 2).tolist()
+        assert (store.is_refreshed(), store.check()) == (True, [])
+        version = sa.select(buffers.c.refreshed_version)
+        assert store._attachment.database.read(lambda connection: connection.scalar(version)) == 1
