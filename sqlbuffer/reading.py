@@ -18,7 +18,7 @@ from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Stats
 from sqlbuffer.schema import pool as pool_table
-from sqlbuffer.schema import samples
+from sqlbuffer.schema import predictors, samples
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +114,26 @@ def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequenc
     rows = attachment.run_with(connection, statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
     reward = {row.hash: math.nan if row.reward is None else row.reward for row in rows if row.rewarded_at is not None}
     return [None if digest is None else reward.get(digest) for digest in hashes]
+
+
+def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None:
+    """Return the best reward stored before the newest predictor was; before the first predictor, the best of all."""
+    trained_at = (
+        sa.select(predictors.c.trained_at)
+        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .order_by(predictors.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found: float | None = connection.scalar(
+        sa.select(samples.c.reward)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.reward.is_not(None))
+        .where(sa.or_(trained_at.is_(None), samples.c.rewarded_at <= trained_at))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    return found
 
 
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:

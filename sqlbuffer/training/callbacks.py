@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sqlbuffer.acquisition import Acquisition, acquisition_from
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.predictor import in_mode
 from sqlbuffer.race import Weighting
@@ -24,6 +25,8 @@ from sqlbuffer.training.callback import Callback, as_floats, mean_of
 logger = logging.getLogger(__name__)
 
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
+
+T = TypeVar("T")
 
 
 class WeightedBuffer(Buffer):
@@ -134,6 +137,9 @@ class PredictiveBuffer(WeightedBuffer):
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
         online: Train the model in the loop too, on each batch.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
+        acquisition: What a sample is worth: "greedy", its prediction; "ucb", "ei" or "thompson", by what the agent
+            says of its uncertainty; or an instance of `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`,
+            `ThompsonSampling()`. That is its score, and its weight follows by `weighting`.
         **options: Keywords of `WeightedBuffer`.
     """
 
@@ -153,12 +159,14 @@ class PredictiveBuffer(WeightedBuffer):
         *,
         online: bool = False,
         supervised_kwargs: Mapping[str, Any] | None = None,
+        acquisition: str | Acquisition = "greedy",
         **options: Any,
     ) -> None:
         if pred_bs < 1:
             raise InvalidArgument(f"pred_bs must be 1 or more, got {pred_bs!r}.")
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
+        self.acquisition = acquisition_from(acquisition, predictive_agent)
         self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"
@@ -174,8 +182,11 @@ class PredictiveBuffer(WeightedBuffer):
         self._is_agent_stored = False
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
-        """Return the model's prediction for each sample, (n,) float64."""
-        return as_floats(self._predict(samples))
+        """Return what the acquisition makes of the model's prediction for each sample, (n,) float64."""
+        if self.acquisition is None:
+            return as_floats(self._predict(samples))
+        rule = self.acquisition.rule(self.predictive_agent, self.store)
+        return np.concatenate([np.zeros(0), *self._evaluate(rule, samples)])
 
     def setup(self) -> None:
         """Announce the metrics, and load the newest predictor there is."""
@@ -238,12 +249,16 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _predict(self, samples: list[Any]) -> Tensor:
         """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
+        predict = self.predictive_agent.predict_data
+        parts = self._evaluate(lambda chunk: torch.as_tensor(predict(chunk)).reshape(-1), samples)
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _evaluate(self, function: Callable[[list[Any]], T], samples: list[Any]) -> list[T]:
+        """Return what a function makes of `pred_bs` samples at a time, in evaluation mode without gradient."""
         model = getattr(self.predictive_agent, "model", None)
         evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
-        chunks = [samples[i : i + self.pred_bs] for i in range(0, len(samples), self.pred_bs)]
         with evaluating, torch.no_grad():
-            parts = [torch.as_tensor(self.predictive_agent.predict_data(chunk)).reshape(-1) for chunk in chunks]
-        return torch.cat(parts) if parts else torch.zeros(0)
+            return [function(samples[i : i + self.pred_bs]) for i in range(0, len(samples), self.pred_bs)]
 
     def _update_metric(self, suffix: str, values: Any) -> None:
         if self.track:
