@@ -74,6 +74,8 @@ class EnsembleAgent(PredictiveAgent):
 
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
+        if not len(samples):
+            return self.predict_data([]), self.predict_data([])
         each = self._predict_each(samples)
         return each.mean(dim=0), each.std(dim=0, correction=0)
 
