@@ -23,7 +23,8 @@ def one_function(model: nn.Module) -> Iterator[None]:
     another function for each sample.)
 
     Args:
-        model: In evaluation mode, with a dropout module of positive p; dropout inside of other modules stays off.
+        model: In evaluation mode, with a dropout module of positive p whose input has a row for each sample. Dropout
+            inside of other modules, as that between the layers of an LSTM, stays off.
 
     Raises:
         InvalidArgument: The model has no such module.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent, PredictiveDataset, in_mode
+from sqlbuffer.predictor import PredictiveAgent, PredictiveDataset, in_mode, one_number_each
 
 
 class Ensemble(nn.Module):
@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
 
     def predict_each(self, x: Tensor) -> Tensor:
         """Return what each of m members makes of features (n, ...), as (m, n)."""
-        return torch.stack([member(x).reshape(len(x)) for member in self.members])
+        return torch.stack([one_number_each(member, x) for member in self.members])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean (n,) over the members."""

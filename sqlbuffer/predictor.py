@@ -164,13 +164,7 @@ class PredictiveAgent:
 
     def predict_tensor(self, x: Tensor) -> Tensor:
         """Return predictions (n,) for features (n, ...), with gradient, in the mode the model is in."""
-        output: Tensor = self.model(x.to(self.device))
-        if output.numel() != len(x):
-            raise InvalidArgument(
-                f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
-                f"each sample, ({len(x)},) or ({len(x)}, 1)."
-            )
-        return output.reshape(len(x))
+        return one_number_each(self.model, x.to(self.device))
 
     def predict_data(self, samples: Sequence[Any]) -> Tensor:
         """Return predictions (n,) for samples, in evaluation mode and without gradient."""
@@ -373,6 +367,21 @@ class PredictiveAgent:
                 with torch.cuda.device(gpu):
                     torch.cuda.manual_seed(seed)
             yield
+
+
+def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what a model makes of features (n, ...), as (n,).
+
+    Raises:
+        InvalidArgument: The model returned anything but one number for each sample.
+    """
+    output: Tensor = model(x)
+    if output.numel() != len(x):
+        raise InvalidArgument(
+            f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
+            f"each sample, ({len(x)},) or ({len(x)}, 1)."
+        )
+    return output.reshape(len(x))
 
 
 @contextlib.contextmanager

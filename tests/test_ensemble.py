@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from sqlbuffer.dropout import one_function
 from sqlbuffer.ensemble import EnsembleAgent
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent, dump_state, load_state, retrain
+from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.retraining import retrain
+from sqlbuffer.state import dump_state, load_state
 from sqlbuffer.store import SampleStore
 
 
@@ -171,13 +173,12 @@ def test_each_member_is_trained_as_an_agent_alone() -> None:
 def test_an_ensemble_is_stored_and_comes_back(store: SampleStore) -> None:
     store.record(*rows(60))
     one, other = ensemble(), ensemble(start=10)
-    version = retrain(store, one, bs=16, epochs=3, lr=1e-2)
-    assert version is not None
-    load_state(other, version.state)
+    assert retrain(store, one, bs=16, epochs=3, lr=1e-2) is not None
+    store.load_predictor(other)
     for ours, theirs in zip(one.predict_distribution(rows(9)[0]), other.predict_distribution(rows(9)[0]), strict=True):
         assert torch.equal(ours, theirs)
     with pytest.raises(InvalidArgument, match=r"members\.3\.0\.bias: stored None, model \(16,\)"):
-        load_state(ensemble(4), version.state)
+        store.load_predictor(ensemble(4))
 
 
 def test_an_ensemble_trains_online_too() -> None:
@@ -201,6 +202,13 @@ def test_one_member_that_diverges_lets_the_ensemble_diverge() -> None:
     with torch.no_grad():
         e.model.members[1][0].weight.fill_(math.nan)
     assert math.isnan(e.train_supervised(8, 1, 1e-3)["train_loss"])
+
+
+def test_a_member_of_the_wrong_shape_is_refused() -> None:
+    with torch.random.fork_rng():
+        e = EnsembleAgent([nn.Linear(2, 3), nn.Linear(2, 3)], nn.functional.mse_loss, featurize)
+    with pytest.raises(InvalidArgument, match=r"\(2, 3\) of features \(2, 2\)"):
+        e.predict_data(["s1", "s2"])
 
 
 @pytest.mark.parametrize("models", [[], [network()], [network()] * 5])
