@@ -882,7 +882,9 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
-def search(url: str, kill_at: tuple[int, str] | None = None, *, online: bool = False) -> None:
+def search(
+    url: str, kill_at: tuple[int, str] | None = None, *, online: bool = False, acquisition: str = "greedy"
+) -> None:
     """A run that may kill itself at one moment of one iteration."""
 
     def kill(moment: str) -> None:
@@ -914,7 +916,8 @@ def search(url: str, kill_at: tuple[int, str] | None = None, *, online: bool = F
     log = Log(console=Console(file=io.StringIO()))
     # Another model for whoever resumes: the stored state is to take its place, from the first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
-    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, online=online, url=url)
+    settings = {"pct_argmax": 0.2, "online": online, "acquisition": acquisition, "url": url}
+    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, **settings)
     env = Environment(
         samplers=[FunctionSampler(generate, "gen", 30), FunctionSampler(generate, "late", 10)],
         rewards=[RewardCallback(lambda samples: [number(sample) / 100 for sample in samples])],
@@ -986,4 +989,13 @@ def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: An
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, online=True)
     search_with_kills(sqlite_url, [(1, "after compute_reward"), (5, "before step"), (6, "after retrain")], online=True)
+    assert story(sqlite_url) == story(whole)
+
+
+@pytest.mark.parametrize("acquisition", ["ei", "thompson"])
+def test_a_killed_run_goes_on_with_an_acquisition(sqlite_url: str, tmp_path: Any, acquisition: str) -> None:
+    whole = f"sqlite:///{tmp_path}/whole.db"
+    search(whole, acquisition=acquisition)
+    moments = [(1, "after compute_reward"), (2, "before refresh"), (4, "within refresh"), (5, "within end_refresh")]
+    search_with_kills(sqlite_url, moments, acquisition=acquisition)
     assert story(sqlite_url) == story(whole)
