@@ -33,8 +33,8 @@ WAYS = {
 
 def auc(oracle: str, way: str, seed: int, *, calls: int, folder: pathlib.Path) -> float:
     """Run one search, unless it has ended, and return its AUC top-10."""
-    run = folder / f"{oracle}-{way}-{seed}"
-    printed = run.with_name(f"{run.name}.txt")
+    run = folder / f"{oracle}-{way}-{seed}-{calls}"
+    printed = pathlib.Path(f"{run}.txt")  # with_suffix would take the share in the name for a suffix
     if not printed.exists() or "AUC top-10" not in printed.read_text():
         options = {"oracle": oracle, "seed": seed, "calls": calls, "report": 0, "url": f"sqlite:///{run}.db"}
         if way == "uniform":
@@ -42,7 +42,9 @@ def auc(oracle: str, way: str, seed: int, *, calls: int, folder: pathlib.Path) -
         else:
             options["acquisition"], options["argmax"] = way.split("-")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        done = subprocess.run([sys.executable, str(EXAMPLE), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, str(EXAMPLE), *words], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{run.name} ended with {done.returncode}: {done.stderr}")
         printed.write_text(done.stdout)
     return float(printed.read_text().rstrip().rsplit(maxsplit=1)[-1])
 
