@@ -1,9 +1,10 @@
-"""Compare the predictive with the uniform buffer on the molecule search; print a Markdown table.
+"""Compare ways to draw on the molecule search: uniformly, by prediction, by acquisition; print a Markdown table.
 
     python benchmarks/buffers_compared.py --seeds 5 --calls 2000
 
-Every search is one run of `examples/molecule_search.py` into an SQLite file of its own. Searches that
-have ended are read, not run again, so this can be interrupted too.
+Every search is one run of `examples/molecule_search.py` into an SQLite file of its own, with what it printed beside
+it. Searches that have ended are read, not run again, and others go on, so this can be interrupted. All ways are tried
+with one seed before the next begins.
 """
 
 import itertools
@@ -17,38 +18,64 @@ import numpy as np
 import typer
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "molecule_search.py"
+GREEDY = "greedy-0.5"
+WAYS = {
+    "uniform": "uniform",
+    GREEDY: "greedy",
+    "ucb-0.5": "upper confidence bound",
+    "ei-0.5": "expected improvement",
+    "thompson-0.5": "Thompson sampling",
+    "greedy-0.1": "greedy, argmax share 0.1",
+    "greedy-0": "greedy, argmax share 0",
+}
+"""Acquisition and argmax share of each way, and what the table calls it."""
 
 
-def auc(oracle: str, buffer: str, seed: int, *, calls: int, url: str) -> float:
-    """Run one search and return its AUC top-10."""
-    options = {"oracle": oracle, "buffer": buffer, "seed": seed, "calls": calls, "url": url, "report": 0}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run([sys.executable, str(EXAMPLE), *words], capture_output=True, text=True, check=True)
-    return float(done.stdout.rstrip().rsplit(maxsplit=1)[-1])
+def auc(oracle: str, way: str, seed: int, *, calls: int, folder: pathlib.Path) -> float:
+    """Run one search, unless it has ended, and return its AUC top-10."""
+    run = folder / f"{oracle}-{way}-{seed}-{calls}"
+    printed = pathlib.Path(f"{run}.txt")  # with_suffix would take the share in the name for a suffix
+    if not printed.exists() or "AUC top-10" not in printed.read_text():
+        options = {"oracle": oracle, "seed": seed, "calls": calls, "report": 0, "url": f"sqlite:///{run}.db"}
+        if way == "uniform":
+            options["buffer"] = "uniform"
+        else:
+            options["acquisition"], options["argmax"] = way.split("-")
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        done = subprocess.run([sys.executable, str(EXAMPLE), *words], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{run.name} ended with {done.returncode}: {done.stderr}")
+        printed.write_text(done.stdout)
+    return float(printed.read_text().rstrip().rsplit(maxsplit=1)[-1])
 
 
 def compare(
     folder: Annotated[pathlib.Path, typer.Option(help="Where the databases go.")] = pathlib.Path("compared"),
-    seeds: Annotated[int, typer.Option(help="Searches for each oracle and buffer.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Searches for each oracle and way.")] = 5,
     calls: Annotated[int, typer.Option(help="Oracle calls of each search.")] = 2000,
     jobs: Annotated[int, typer.Option(help="Searches at a time.")] = 2,
-    oracles: Annotated[str, typer.Option(help="Which, separated by commas.")] = "qed,plogp,celecoxib",
+    oracles: Annotated[str, typer.Option(help="Which, separated by commas.")] = "celecoxib,plogp,qed",
+    ways: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(WAYS),
 ) -> None:
-    """Print mean and standard deviation of AUC top-10 over the seeds."""
+    """Print AUC top-10, mean ± deviation, then the mean difference from greedy and the seeds in which it is better."""
     folder.mkdir(exist_ok=True)
-    buffers = ("uniform", "predictive")
-    runs = list(itertools.product(oracles.split(","), buffers, range(seeds)))
+    chosen, rewards = ways.split(","), oracles.split(",")
+    runs = [(oracle, way, seed) for seed, way, oracle in itertools.product(range(seeds), chosen, rewards)]
     with ThreadPoolExecutor(jobs) as pool:
-        areas = pool.map(
-            lambda run: auc(*run, calls=calls, url=f"sqlite:///{folder}/{'-'.join(map(str, run))}.db"), runs
-        )
-        found = dict(zip(runs, areas, strict=True))
-    print("| oracle | uniform | predictive | predictive better in |\n|---|---|---|---|")
-    for oracle in oracles.split(","):
-        columns = {buffer: np.array([found[oracle, buffer, seed] for seed in range(seeds)]) for buffer in buffers}
-        cells = [f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" for values in columns.values()]
-        wins = int((columns["predictive"] > columns["uniform"]).sum())
-        print(f"| {oracle} | {' | '.join(cells)} | {wins} of {seeds} seeds |")
+        found = dict(zip(runs, pool.map(lambda run: auc(*run, calls=calls, folder=folder), runs), strict=True))
+    areas = {(oracle, way): np.array([found[oracle, way, seed] for seed in range(seeds)]) for oracle, way, _ in runs}
+    print(f"| | {' | '.join(rewards)} |\n|---|{'---|' * len(rewards)}")
+    for way in chosen:
+        cells = [_cell(areas[oracle, way], areas.get((oracle, GREEDY)), is_greedy=way == GREEDY) for oracle in rewards]
+        print(f"| {WAYS[way]} | {' | '.join(cells)} |")
+
+
+def _cell(values: np.ndarray, greedy: np.ndarray | None, *, is_greedy: bool) -> str:
+    spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+    shown = f"{values.mean():.3f}{spread}"
+    if greedy is None or is_greedy:
+        return shown
+    return f"{shown} ({(values - greedy).mean():+.3f}, {(values > greedy).sum()}/{len(values)})"
 
 
 if __name__ == "__main__":

@@ -53,6 +53,15 @@ class Kind(str, enum.Enum):
     uniform = "uniform"
 
 
+class Acquisition(str, enum.Enum):
+    """What a molecule is worth, once it is predicted."""
+
+    greedy = "greedy"
+    ucb = "ucb"
+    ei = "ei"
+    thompson = "thompson"
+
+
 class Scaled(torch.nn.Module):
     """A network that works in units of the labels' spread: it learns small differences between large rewards."""
 
@@ -83,7 +92,7 @@ class ScaledAgent(PredictiveAgent):
         super().update_dataset_from_inputs(samples, rewards)
 
 
-def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
+def make_buffer(kind: Kind, url: str, name: str, *, seed: int, acquisition: Acquisition, argmax: float) -> Buffer:
     """Open the buffer: canonical SMILES decide which molecules are the same."""
     shared = {"url": url, "name": name, "key": molecules.canonical_smiles, "seed": seed}
     if kind is Kind.uniform:
@@ -101,7 +110,8 @@ def make_buffer(kind: Kind, url: str, name: str, seed: int) -> Buffer:
         supervised_epochs=10,
         supervised_bs=64,
         supervised_lr=3e-3,
-        pct_argmax=0.5,
+        pct_argmax=argmax,
+        acquisition=acquisition.value,
         **shared,
     )
 
@@ -192,6 +202,16 @@ def search(
     oracle: Annotated[Oracle, typer.Option(help="What to search for.")] = Oracle.celecoxib,
     calls: Annotated[int, typer.Option(help="Oracle calls in all, those of earlier runs included.", min=1)] = 2000,
     buffer: Annotated[Kind, typer.Option(help="Draw by predicted reward, or uniformly.")] = Kind.predictive,
+    acquisition: Annotated[
+        Acquisition,
+        typer.Option(
+            help="What the predictive buffer draws by: the prediction, or what its uncertainty (dropout) makes of it: "
+            "upper confidence bound, expected improvement, a Thompson sample."
+        ),
+    ] = Acquisition.greedy,
+    argmax: Annotated[
+        float, typer.Option(help="Share of its batch that takes the top; the rest is drawn by weight.", min=0, max=1)
+    ] = 0.5,
     url: Annotated[
         str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
     ] = "sqlite:///molecules.db",
@@ -201,7 +221,9 @@ def search(
     """Search for molecules; kill it, run it again, and it goes on."""
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small: threads would only wait for each other
-    stored_buffer = make_buffer(buffer, url, f"{oracle.value}-{buffer.value}-{seed}", seed)
+    way = acquisition.value if buffer is Kind.predictive and acquisition is not Acquisition.greedy else buffer.value
+    name = f"{oracle.value}-{way}-{seed}"
+    stored_buffer = make_buffer(buffer, url, name, seed=seed, acquisition=acquisition, argmax=argmax)
     store = stored_buffer.store
     measure = molecules.ORACLES[oracle.value]
     budget = Budget(store, calls)

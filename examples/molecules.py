@@ -47,6 +47,7 @@ def load_molecules() -> list[str]:
     return list(dict.fromkeys(key for key in map(canonical_smiles, smiles) if key is not None))
 
 
+@functools.lru_cache(maxsize=100_000)
 def canonical_smiles(smiles: str) -> str | None:
     """Write a molecule in the one way that serves as its key.
 

@@ -14,6 +14,8 @@ from sqlbuffer.records import AddResult, SampleInfo, Stats
 from sqlbuffer.store import SampleStore, open_store
 
 if TYPE_CHECKING:
+    from sqlbuffer.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
+    from sqlbuffer.ensemble import EnsembleAgent
     from sqlbuffer.predictor import PredictiveAgent
     from sqlbuffer.training import (
         Buffer,
@@ -38,7 +40,9 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "DatasetSampler",
+    "EnsembleAgent",
     "Environment",
+    "ExpectedImprovement",
     "FunctionSampler",
     "Log",
     "Power",
@@ -52,7 +56,9 @@ __all__ = [
     "Softmax",
     "SqlBufferError",
     "Stats",
+    "ThompsonSampling",
     "Uniform",
+    "UpperConfidenceBound",
     "WeightedBuffer",
     "errors",
     "open_store",
@@ -60,9 +66,18 @@ __all__ = [
 ]
 
 
+_ROOMS = {
+    "EnsembleAgent": "ensemble",
+    "ExpectedImprovement": "acquisition",
+    "PredictiveAgent": "predictor",
+    "ThompsonSampling": "acquisition",
+    "UpperConfidenceBound": "acquisition",
+}
+"""Where public names are that are imported only when asked for; the others are in `training`."""
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for: the store alone starts in a fraction of the time."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "sqlbuffer.predictor" if name == "PredictiveAgent" else "sqlbuffer.training"
-    return getattr(importlib.import_module(room), name)
+    return getattr(importlib.import_module(f"sqlbuffer.{_ROOMS.get(name, 'training')}"), name)

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from sqlbuffer.acquisition import Acquisition, acquisition_from
 from sqlbuffer.errors import DatabaseUnavailable, LeaseLost
 from sqlbuffer.leases import Job
-from sqlbuffer.predictor import predict
+from sqlbuffer.predictor import evaluate, predict
 from sqlbuffer.progress import PredictorVersion
+from sqlbuffer.race import Floats
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
 from sqlbuffer.store import SampleStore
@@ -67,6 +71,19 @@ def load_newer(store: SampleStore, agent: Any, version: int | None) -> int | Non
     return loaded
 
 
+def score_function(
+    store: SampleStore, agent: Any, acquisition: Acquisition | None, bs: int
+) -> Callable[[list[Any]], Floats]:
+    """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time."""
+
+    def scores(samples: list[Any]) -> Floats:
+        if acquisition is None:
+            return np.asarray(predict(agent, samples, bs).detach().double().cpu().numpy())
+        return np.concatenate([np.zeros(0), *evaluate(agent, acquisition.rule(agent, store), samples, bs)])
+
+    return scores
+
+
 class Worker:
     """Retrains a buffer's predictor whenever that is due, and rescores the pool.
 
@@ -76,6 +93,7 @@ class Worker:
         schedule: When the job is due.
         retraining: Keywords of `retraining.retrain`.
         pred_bs: Samples to predict at a time.
+        acquisition: What a sample is worth, as for `PredictiveBuffer`.
         refresh: Rescore what waits after each retraining.
     """
 
@@ -87,13 +105,14 @@ class Worker:
         schedule: Schedule,
         retraining: Mapping[str, Any],
         pred_bs: int = 1024,
+        acquisition: str | Acquisition = "greedy",
         refresh: bool = True,
     ) -> None:
         self._store = store
         self._agent = agent
         self._schedule = schedule
         self._retraining = retraining
-        self._pred_bs = pred_bs
+        self._scores = score_function(store, agent, acquisition_from(acquisition, agent), pred_bs)
         self._refresh = refresh
         self._version = load_newer(store, agent, None)
         store.announce_job(RETRAIN, str(schedule))
@@ -146,8 +165,5 @@ class Worker:
 
     def _rescore(self) -> None:
         if self._refresh:
-            n = self._store.score(self._score, only="stale")
+            n = self._store.score(self._scores, only="stale")
             logger.info("%d waiting samples rescored", n)
-
-    def _score(self, samples: list[Any]) -> Any:
-        return predict(self._agent, samples, self._pred_bs).double().cpu().numpy()

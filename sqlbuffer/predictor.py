@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,12 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor, nn
 
+from sqlbuffer.dropout import one_function
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.measures import rank_correlation
 from sqlbuffer.state import OPTIMISER
+
+T = TypeVar("T")
 
 CHUNK = 4096
 """Samples read, and turned into features, at a time."""
@@ -123,6 +126,7 @@ class PredictiveAgent:
         clip: Largest norm of the gradient; 0 or None for no clipping.
         name: Name of the agent.
         seed: Seed of what is random in training, dropout included. Global random state is left alone.
+        n_draws: Draws of the dropout masks from which `predict_distribution` takes its standard deviation.
 
     Attributes:
         streams: It takes rows that are read from the database as they are needed.
@@ -140,7 +144,10 @@ class PredictiveAgent:
         name: str = "agent",
         *,
         seed: int = 0,
+        n_draws: int = 10,
     ) -> None:
+        if n_draws < 2:
+            raise InvalidArgument(f"n_draws must be 2 or more, for a standard deviation needs two; got {n_draws!r}.")
         self.model = model
         self.loss_function = loss_function
         self.dataset: Any = dataset if hasattr(dataset, "new") else PredictiveDataset(dataset)
@@ -149,6 +156,7 @@ class PredictiveAgent:
         self.clip = clip
         self.name = name
         self.seed = seed
+        self.n_draws = n_draws
 
     @property
     def device(self) -> torch.device:
@@ -158,13 +166,7 @@ class PredictiveAgent:
 
     def predict_tensor(self, x: Tensor) -> Tensor:
         """Return predictions (n,) for features (n, ...), with gradient, in the mode the model is in."""
-        output: Tensor = self.model(x.to(self.device))
-        if output.numel() != len(x):
-            raise InvalidArgument(
-                f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
-                f"each sample, ({len(x)},) or ({len(x)}, 1)."
-            )
-        return output.reshape(len(x))
+        return one_number_each(self.model, x.to(self.device))
 
     def predict_data(self, samples: Sequence[Any]) -> Tensor:
         """Return predictions (n,) for samples, in evaluation mode and without gradient."""
@@ -182,6 +184,34 @@ class PredictiveAgent:
         """Return predictions (n,) with gradient, in training mode; `step` varies what is random in the model."""
         with in_mode(self.model, training=True), self._randomness(step):
             return self.predict_tensor(self.dataset.new(samples).tensors()[0])
+
+    def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return the prediction (n,) for each sample, and how far it may be off, a standard deviation (n,).
+
+        The deviation is that of `predict_samples` over `n_draws` draws, always the same ones.
+
+        Raises:
+            InvalidArgument: The model has no dropout.
+        """
+        if not len(samples):
+            return self.predict_data([]), self.predict_data([])
+        x = self.dataset.new(samples).tensors()[0]
+        with in_mode(self.model, training=False), torch.no_grad():
+            return self.predict_tensor(x), self._draw(x, self.n_draws, step=0).std(dim=0, correction=0)
+
+    def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
+        """Return the predictions (n_draws, n) of functions drawn from what the model believes, by its dropout.
+
+        A draw is one set of masks for all samples, whatever others are predicted with them. The same step gives the
+        same draws.
+
+        Raises:
+            InvalidArgument: The model has no dropout.
+        """
+        if not len(samples):
+            return torch.zeros(n_draws, 0, device=self.device)
+        with in_mode(self.model, training=False), torch.no_grad():
+            return self._draw(self.dataset.new(samples).tensors()[0], n_draws, step=step)
 
     def update_dataset_from_inputs(self, samples: Sequence[Any], rewards: ArrayLike) -> None:
         """Take other samples and rewards to train on."""
@@ -319,17 +349,41 @@ class PredictiveAgent:
             loss = self.loss_function(predictions, rewards).mean().item()
         return {"valid_loss": loss, "valid_rank_correlation": rank_correlation(predictions.cpu(), rewards.cpu())}
 
+    def _draw(self, x: Tensor, n_draws: int, *, step: int) -> Tensor:
+        """Return the predictions (n_draws, n) of functions drawn by dropout, of a model in evaluation mode."""
+        draws = []
+        with one_function(self.model):
+            for draw in range(1, n_draws + 1):
+                with self._randomness(step, draw):
+                    draws.append(self.predict_tensor(x))
+        return torch.stack(draws)
+
     @contextlib.contextmanager
-    def _randomness(self, step: int) -> Iterator[None]:
+    def _randomness(self, step: int, draw: int = 0) -> Iterator[None]:
         """Draw torch's random numbers from a stream of the agent's own."""
         gpus = [self.device] if self.device.type == "cuda" else []
-        seed = int(np.random.SeedSequence([self.seed % 2**64, step]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed % 2**64, step, draw]).generate_state(1)[0])
         with torch.random.fork_rng(devices=gpus):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU there is
             for gpu in gpus:
                 with torch.cuda.device(gpu):
                     torch.cuda.manual_seed(seed)
             yield
+
+
+def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what a model makes of features (n, ...), as (n,).
+
+    Raises:
+        InvalidArgument: The model returned anything but one number for each sample.
+    """
+    output: Tensor = model(x)
+    if output.numel() != len(x):
+        raise InvalidArgument(
+            f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
+            f"each sample, ({len(x)},) or ({len(x)}, 1)."
+        )
+    return output.reshape(len(x))
 
 
 @contextlib.contextmanager
@@ -344,11 +398,15 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def predict(agent: Any, samples: Sequence[Any], bs: int) -> Tensor:
-    """Return the agent's predictions (n,), made in evaluation mode without gradient, `bs` at a time."""
+def evaluate(agent: Any, function: Callable[[list[Any]], T], samples: Sequence[Any], bs: int) -> list[T]:
+    """Return what a function makes of `bs` samples at a time, with the agent's model in evaluation mode, no gradient."""
     model = getattr(agent, "model", None)
     evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
-    chunks = [samples[i : i + bs] for i in range(0, len(samples), bs)]
     with evaluating, torch.no_grad():
-        parts = [torch.as_tensor(agent.predict_data(chunk)).reshape(-1) for chunk in chunks]
+        return [function(list(samples[i : i + bs])) for i in range(0, len(samples), bs)]
+
+
+def predict(agent: Any, samples: Sequence[Any], bs: int) -> Tensor:
+    """Return the agent's predictions (n,), made in evaluation mode without gradient, `bs` at a time."""
+    parts = evaluate(agent, lambda chunk: torch.as_tensor(agent.predict_data(chunk)).reshape(-1), samples, bs)
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -18,7 +18,7 @@ from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
-from sqlbuffer.schema import samples
+from sqlbuffer.schema import predictors, samples
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +131,26 @@ def samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[
     statement = statements.scored(attachment.database.dialect)
     rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, known).all() if ids else []
     return dict(zip([row.id for row in rows], content(rows, attachment), strict=True))
+
+
+def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None:
+    """Return the best reward stored before the newest predictor was; before the first predictor, the best of all."""
+    trained_at = (
+        sa.select(predictors.c.trained_at)
+        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .order_by(predictors.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found: float | None = connection.scalar(
+        sa.select(samples.c.reward)
+        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.reward.is_not(None))
+        .where(sa.or_(trained_at.is_(None), samples.c.rewarded_at <= trained_at))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    return found
 
 
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:

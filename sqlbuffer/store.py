@@ -311,6 +311,14 @@ class SampleStore:
         """Return the samples of these numbers, by number."""
         return self._read(reading.samples_of, ids)
 
+    def incumbent(self) -> float | None:
+        """Return the reward to improve on: the best that was stored before the newest predictor, None without any.
+
+        Before the first predictor it is the best of all. It stays until the next one, so that all samples scored by
+        one predictor are compared with the same reward.
+        """
+        return self._read(reading.incumbent)
+
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict."""
         return self._read(reading.top, n, by=by)

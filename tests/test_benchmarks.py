@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,23 @@ from sqlbuffer.dialect import sqlite
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 200
+
+
+def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_path: pathlib.Path) -> None:
+    script = str(ROOT / "benchmarks" / "buffers_compared.py")
+    chosen = ["--oracles", "plogp", "--ways", "greedy-0.5,ucb-0.5", "--seeds", "1", "--calls", "60"]
+    command = [sys.executable, "-W", "error", script, "--folder", str(tmp_path), *chosen]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    title, _, greedy, bound = first.stdout.splitlines()
+    assert title == "| | plogp |"
+    assert re.fullmatch(r"\| greedy \| \d\.\d{3} \|", greedy)
+    assert re.fullmatch(r"\| upper confidence bound \| \d\.\d{3} \([+-]\d\.\d{3}, [01]/1\) \|", bound)
+    for database in tmp_path.glob("*.db"):
+        database.unlink()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout == first.stdout
+    assert not list(tmp_path.glob("*.db"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -896,7 +896,12 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
 
 
 def search(
-    url: str, kill_at: tuple[int, str] | None = None, *, online: bool = False, refresh_budget: int | None = None
+    url: str,
+    kill_at: tuple[int, str] | None = None,
+    *,
+    online: bool = False,
+    refresh_budget: int | None = None,
+    acquisition: str = "greedy",
 ) -> None:
     """A run that may kill itself at one moment of one iteration."""
 
@@ -929,8 +934,8 @@ def search(
     log = Log(console=Console(file=io.StringIO()))
     # Another model for whoever resumes: the stored state is to take its place, from the first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
-    options = {"pct_argmax": 0.2, "online": online, "refresh_budget": refresh_budget}
-    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, url=url, **options)
+    options = {"online": online, "refresh_budget": refresh_budget, "acquisition": acquisition}
+    buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, url=url, **options)
     env = Environment(
         samplers=[FunctionSampler(generate, "gen", 30), FunctionSampler(generate, "late", 10)],
         rewards=[RewardCallback(lambda samples: [number(sample) / 100 for sample in samples])],
@@ -1020,3 +1025,12 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: An
             (it.score_version, it.waiting) for it in other.staleness()
         ]
         assert store.sample(40).samples == other.sample(40).samples
+
+
+@pytest.mark.parametrize("acquisition", ["ei", "thompson"])
+def test_a_killed_run_goes_on_with_an_acquisition(sqlite_url: str, tmp_path: Any, acquisition: str) -> None:
+    whole = f"sqlite:///{tmp_path}/whole.db"
+    search(whole, acquisition=acquisition)
+    moments = [(1, "after compute_reward"), (2, "before refresh"), (4, "within refresh"), (5, "within end_refresh")]
+    search_with_kills(sqlite_url, moments, acquisition=acquisition)
+    assert story(sqlite_url) == story(whole)

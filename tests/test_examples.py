@@ -43,9 +43,9 @@ def start(url: str, log: pathlib.Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=log.parent)
 
 
-@pytest.mark.parametrize("buffer", ["predictive", "uniform"])
-def test_the_search_finds_better_molecules_than_it_started_with(tmp_path: pathlib.Path, buffer: str) -> None:
-    process = start(f"sqlite:///{tmp_path}/m.db", tmp_path / "log", "--buffer", buffer, "--oracle", "plogp")
+@pytest.mark.parametrize("options", ["--buffer predictive", "--buffer uniform", "--acquisition thompson --argmax 0.2"])
+def test_the_search_finds_better_molecules_than_it_started_with(tmp_path: pathlib.Path, options: str) -> None:
+    process = start(f"sqlite:///{tmp_path}/m.db", tmp_path / "log", "--oracle", "plogp", *options.split())
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     found = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in output.splitlines()[-5:]}

@@ -51,8 +51,20 @@ def worker(
     bs: Annotated[int, typer.Option(min=1, help="Samples a step of training.")] = 256,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     pred_bs: Annotated[int, typer.Option(min=1, help="Samples to predict at a time.")] = 1024,
+    acquisition: Annotated[
+        str, typer.Option(help="Score by the prediction, or by ucb, ei or thompson, as the loop does.")
+    ] = "greedy",
     refresh: Annotated[bool, typer.Option(help="Rescore what waits after each training.")] = True,
     min_rows: Annotated[int, typer.Option(min=2, help="With fewer measured samples nothing is trained.")] = 2,
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Train on these rows of samples only, as \"source = 'data'\".")
+    ] = None,
+    newest: Annotated[int | None, typer.Option(min=1, help="Train on at most so many, those measured last.")] = None,
+    best: Annotated[float | None, typer.Option(help="Of these, on the share with the highest rewards, as 0.5.")] = None,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Keep the weights of so many versions, and of those still in use.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Do it if it is due, and go.")] = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickled samples: trusts everybody who can write.")
@@ -80,9 +92,18 @@ def worker(
         made = make_agent(agent)
         from sqlbuffer.jobs import Worker  # torch, which no other command needs
 
-        retraining = {"bs": bs, "epochs": epochs, "lr": lr, "min_rows": min_rows}
+        rows = {"min_rows": min_rows, "where": where, "newest": newest, "best": best}
+        fit = {"bs": bs, "epochs": epochs, "lr": lr, "patience": patience, "keep": keep}
         with opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as store:
-            working = Worker(store, made, schedule=schedule, retraining=retraining, pred_bs=pred_bs, refresh=refresh)
+            working = Worker(
+                store,
+                made,
+                schedule=schedule,
+                retraining={**rows, **fit},
+                pred_bs=pred_bs,
+                acquisition=acquisition,
+                refresh=refresh,
+            )
             logger.info("buffer %r in %s: %s", store.name, store.url, schedule)
             if not once:
                 working.serve(lambda: signals.received is not None)

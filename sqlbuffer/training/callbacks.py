@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sqlbuffer.acquisition import Acquisition, acquisition_from
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
-from sqlbuffer.jobs import load_newer, retrain_alone
+from sqlbuffer.jobs import load_newer, retrain_alone, score_function
 from sqlbuffer.predictor import predict
 from sqlbuffer.race import Weighting
 from sqlbuffer.retraining import retrain
 from sqlbuffer.state import dump_state, load_state
 from sqlbuffer.training.background import Background
 from sqlbuffer.training.buffer import Buffer, from_buffer
-from sqlbuffer.training.callback import Callback, as_floats, mean_of
+from sqlbuffer.training.callback import Callback, mean_of
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,9 @@ class PredictiveBuffer(WeightedBuffer):
         in_background: Retrain in a process beside the loop, which goes on with the predictor that it has until the new
             one is stored. The agent and the key must be picklable, and a script needs its `if __name__ == "__main__":`.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
+        acquisition: What a sample is worth: "greedy", its prediction; "ucb", "ei" or "thompson", by what the agent
+            says of its uncertainty; or an instance of `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`,
+            `ThompsonSampling()`. That is its score, and its weight follows by `weighting`.
         **options: Keywords of `WeightedBuffer`.
     """
 
@@ -177,12 +181,14 @@ class PredictiveBuffer(WeightedBuffer):
         online: bool = False,
         in_background: bool = False,
         supervised_kwargs: Mapping[str, Any] | None = None,
+        acquisition: str | Acquisition = "greedy",
         **options: Any,
     ) -> None:
         if pred_bs < 1:
             raise InvalidArgument(f"pred_bs must be 1 or more, got {pred_bs!r}.")
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
+        self.acquisition = acquisition_from(acquisition, predictive_agent)
         self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"
@@ -213,8 +219,8 @@ class PredictiveBuffer(WeightedBuffer):
         super().close()
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
-        """Return the model's prediction for each sample, (n,) float64."""
-        return as_floats(self._predict(samples))
+        """Return what the acquisition makes of the model's prediction for each sample, (n,) float64."""
+        return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)(samples)
 
     def setup(self) -> None:
         """Announce the metrics, and load the newest predictor there is."""
