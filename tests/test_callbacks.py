@@ -1014,7 +1014,8 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: An
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, refresh_budget=9)
     moments = [
-        *[(2, "before refresh"), (3, "after refresh"), (3, "before refresh_some"), (3, "within refresh_some")],
+        *[(1, "after refresh_some"), (2, "before refresh"), (3, "after refresh"), (3, "before refresh_some")],
+        (3, "within refresh_some"),
         *[(3, "after retrain"), (4, "after refresh_some"), (5, "between samplers"), (5, "before after_batch")],
         *[(6, "after refresh_some"), (7, "after compute_reward"), (8, "within refresh_some")],
     ]
