@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.hashing import digests
+from sqlbuffer.names import as_json, as_name
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import AddResult
 
@@ -75,14 +75,14 @@ def incoming(
     )
 
 
-def as_list(samples: Sequence[Any]) -> list[Any]:
+def as_list(samples: Sequence[Any], what: str = "samples") -> list[Any]:
     """Return samples as a list; a string is one sample, not a list of letters."""
     try:
         if isinstance(samples, (str, bytes)):
             raise TypeError("one sample")
         return list(samples)
     except TypeError as exc:
-        raise InvalidArgument(f"samples must be a list, got one {type(samples).__name__}: put it into a list.") from exc
+        raise InvalidArgument(f"{what} must be a list, got one {type(samples).__name__}: put it into a list.") from exc
 
 
 def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
@@ -283,30 +283,17 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
 
 
 def _names(sources: str | Sequence[str], n: int) -> list[str]:
-    names = [sources] * n if isinstance(sources, str) else list([] if sources is None else sources)
+    names = [sources] * n if isinstance(sources, str) else as_list([] if sources is None else sources, "sources")
     if len(names) != n:
         raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
-    for name in set(names):
-        if not isinstance(name, str) or "\0" in name:  # PostgreSQL has no text with NUL
-            raise InvalidArgument(f"a source is a name, a string without NUL; got {name!r}.")
-    return names
+    return [as_name(name, "a source") for name in names]
 
 
 def _metas(meta: Any, n: int) -> list[str | None]:
     if meta is None or isinstance(meta, Mapping):
-        return [None if meta is None else _json(meta)] * n
+        return [None if meta is None else as_json(meta, "meta")] * n
     if not isinstance(meta, Sequence) or isinstance(meta, str):
         raise InvalidArgument(f"meta must be a mapping, or a list of one for each sample; got {meta!r:.80}.")
     if len(meta) != n:
         raise InvalidArgument(f"{n} samples came with {len(meta)} metas: give one mapping, or one for each sample.")
-    return [None if one is None else _json(one) for one in meta]
-
-
-def _json(meta: Mapping[str, Any]) -> str:
-    try:
-        text = json.dumps(meta, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as exc:
-        raise InvalidArgument(f"meta must be a mapping that JSON can hold: {exc}.") from exc
-    if "\\u0000" in text:  # PostgreSQL has no text with NUL
-        raise InvalidArgument("meta has text with a NUL character: take it out.")
-    return text
+    return [None if one is None else as_json(one, "meta") for one in meta]

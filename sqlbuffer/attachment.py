@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import Columns, Rows, now
-from sqlbuffer.errors import BufferNotFound, InvalidArgument, SettingsMismatch
+from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch, shown
 from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.names import as_name
 from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
 from sqlbuffer.schema import buffers
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
@@ -143,7 +144,7 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
     else:
         row = database.read(functools.partial(_find, name=name)) or database.write(functools.partial(create, name=name))
     name = row.name
-    stored = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
+    stored = _settings(row)
     for field in dataclasses.fields(Settings):
         ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
         if ours != theirs:
@@ -156,8 +157,8 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
 
 def require_name(name: Any) -> None:
     """Refuse what is no name of a buffer."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidArgument(f"a buffer needs a name, got {name!r}.")
+    if not as_name(name, "the name of a buffer"):
+        raise InvalidArgument("a buffer needs a name, got ''.")
 
 
 def attach_existing(database: Database, name: str, **options: Any) -> Attachment:
@@ -170,8 +171,18 @@ def attach_existing(database: Database, name: str, **options: Any) -> Attachment
     if row is None:
         names = database.read(_names)
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
-    settings = Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
-    return Attachment(database, row.id, name, settings, **options)
+    return Attachment(database, row.id, name, _settings(row), **options)
+
+
+def _settings(row: Any) -> Settings:
+    """Read what is stored with a buffer."""
+    try:
+        return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise InvalidPayload(
+            f"buffer {row.name!r} is stored with settings that make no sense ({shown(exc)}): somebody else has changed "
+            "its row in `buffers`; set it right, or restore a copy."
+        ) from exc
 
 
 def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> Any:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from sqlbuffer import registry
 from sqlbuffer.errors import InvalidPayload, UnsupportedType
 from sqlbuffer.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, flatten, is_tensor
+from sqlbuffer.names import is_storable, is_text
 from sqlbuffer.rendering import render
 
 __all__ = ["Encoded", "decode_all", "encode_all"]
@@ -76,11 +77,11 @@ def encode_all(values: Iterable[object], *, allow_pickle: bool = False) -> Encod
         InvalidArgument: A sample nests too deep, or contains itself.
     """
     texts = list(values)
-    if set(map(type, texts)) == {str} and _is_storable_text("".join(texts)):  # type: ignore[arg-type]
+    if set(map(type, texts)) == {str} and is_storable("".join(texts)):  # type: ignore[arg-type]
         return Encoded(texts, [None] * len(texts), ["text"] * len(texts))  # type: ignore[arg-type]
     rows: list[tuple[str, bytes | None, str]] = [
         (value, None, "text")
-        if type(value) is str and _is_storable_text(value)
+        if type(value) is str and is_storable(value)
         else _encode(value, allow_pickle=allow_pickle)
         for value in texts
     ]
@@ -118,7 +119,7 @@ def _encode(value: object, *, allow_pickle: bool) -> tuple[str, bytes | None, st
         if not allow_pickle:
             raise
         return render(value), _pickled(value), "pickle"
-    if type(wire) is str and _is_storable_text(wire):
+    if type(wire) is str and is_storable(wire):
         return wire, None, "text"
     return render(value), cbor2.dumps(wire), "cbor"
 
@@ -146,21 +147,6 @@ def _pickled(value: object) -> bytes:
         return pickle.dumps(value)
     except Exception as exc:  # pickle raises whatever the class does
         raise UnsupportedType(f"a {type(value).__qualname__} cannot be pickled: {exc}") from exc
-
-
-def _is_text(value: str) -> bool:
-    """Tell whether the string is valid Unicode: lone surrogates have no UTF-8."""
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_storable_text(value: str) -> bool:
-    return "\0" not in value and _is_text(value)  # PostgreSQL has no NUL in text
 
 
 # --- to the wire: what cbor2 writes by itself, and tags
@@ -202,12 +188,12 @@ def _registered(entry: registry.Entry, value: object, depth: int) -> CBORTag:
 
 def _str(value: str, _depth: int) -> Any:
     text = str.__str__(value)  # a subclass may have another idea of its str()
-    return text if _is_text(text) else _object("str", text.encode(errors="surrogatepass"))
+    return text if is_text(text) else _object("str", text.encode(errors="surrogatepass"))
 
 
 def _dict(value: Mapping[Any, object], depth: int) -> Any:
     values = _wire_each(value.values(), depth)
-    if all(type(key) is str and _is_text(key) for key in value):
+    if all(type(key) is str and is_text(key) for key in value):
         return dict(zip(value, values, strict=True))
     keys = _wire_each(value, depth)
     return _object("dict", *(part for item in zip(keys, values, strict=True) for part in item))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.race import FLOOR, Floats
 from sqlbuffer.schema import buffers, workers
 
@@ -65,9 +66,24 @@ def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int],
         attachment.run_each(connection, statement, statements.INCOMING_PLACES, columns)
 
 
+def as_ids(ids: Any) -> list[int]:
+    """Return numbers of samples as a list.
+
+    Raises:
+        InvalidArgument: Where they are none.
+    """
+    try:
+        given = np.asarray(ids)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError("no list of integers")
+    except ValueError as exc:  # also from numpy, for lists of several lengths
+        raise InvalidArgument(f"ids must be a list of integers, as batch.ids; got {shown(ids)}.") from exc
+    return [int(number) for number in given]
+
+
 def standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
     """Find waiting samples by id, which reads the whole pool, and lock them."""
-    columns = {"sample_id": np.unique(np.asarray(ids, dtype=np.int64)).tolist()}
+    columns = {"sample_id": sorted(set(ids))}
     statement = statements.standing_at(attachment.database.dialect)
     return list(attachment.run_with(connection, statement, statements.INCOMING_IDS, columns))
 

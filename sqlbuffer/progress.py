@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlbuffer import leases, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import as_json, as_mapping, as_name
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
 from sqlbuffer.workers import worker_id
 
@@ -56,14 +57,14 @@ def write_metrics(
     connection: sa.Connection, attachment: Attachment, *, iteration: int, values: Mapping[str, float]
 ) -> None:
     """Store the metrics of an iteration; a later value takes the place of an earlier one."""
-    if values:
+    if as_mapping(values, "metrics"):
         insert = attachment.database.dialect.upsert(metrics)
         insert = insert.values(recorded_at=now()).on_conflict_do_update(
             index_elements=[metrics.c.buffer_id, metrics.c.iteration, metrics.c.name],
             set_={"value": insert.excluded.value, "recorded_at": insert.excluded.recorded_at},
         )
         key = {"buffer_id": attachment.buffer_id, "iteration": iteration}
-        rows = [{**key, "name": name, "value": _finite(value)} for name, value in values.items()]
+        rows = [{**key, "name": as_name(name, "a metric"), "value": _number(values[name], name)} for name in values]
         connection.execute(insert, rows)
 
 
@@ -94,9 +95,11 @@ def write_checkpoints(
         states: By name.
         kept: How many of a name stay, for those of which it is not the newest alone; None for all.
     """
-    for name, data in states.items():
+    for name, data in as_mapping(states, "checkpoint").items():
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidArgument(f"checkpoint {name!r} must be bytes, got {shown(data)}.")
         n = 1 if kept is None else kept.get(name, 1)
-        key = {"buffer_id": attachment.buffer_id, "name": name}
+        key = {"buffer_id": attachment.buffer_id, "name": as_name(name, "a checkpoint")}
         outdated = sa.delete(checkpoints).filter_by(**key)
         if n != 1:  # batches of other workers may have been settled out of their order
             oldest = -1 if n is None else iteration - n
@@ -164,7 +167,9 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
-    finite = {name: _finite(value) for name, value in measures.items()}
+    finite = {name: _finite(value) for name, value in as_mapping(measures, "metrics").items()}
+    in_columns = {name: _number(finite.pop(name, None), name) for name in _MEASURES}
+    as_json(finite, "metrics")  # or refuse what is none
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
@@ -175,7 +180,7 @@ def write_predictor(
             rows_held_out=rows_held_out,
             trained_at=now(),
             worker_id=worker_id(),
-            **{name: finite.pop(name, None) for name in _MEASURES},
+            **in_columns,
             metrics=finite,
         )
     )
@@ -264,6 +269,14 @@ def _drop_states(connection: sa.Connection, attachment: Attachment, *, keep: int
         .where(predictors.c.version.in_(gone))
         .values(state=b"")
     )
+
+
+def _number(value: Any, name: str) -> float | None:
+    """Return the value of a metric as a column has it."""
+    try:
+        return None if value is None else _finite(float(value))
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidArgument(f"metric {name!r} must be a number, got {shown(value)}.") from exc
 
 
 def _finite(value: Any) -> Any:

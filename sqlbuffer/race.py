@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -193,7 +193,7 @@ def weighting_from(spec: str | Weighting) -> Weighting:
         weighting_settings(spec)
         return spec
     if spec not in _WEIGHTINGS:
-        raise InvalidArgument(f"unknown weighting {spec!r}: use one of {', '.join(map(repr, _WEIGHTINGS))}.")
+        raise InvalidArgument(f"unknown weighting {shown(spec)}: use one of {', '.join(map(repr, _WEIGHTINGS))}.")
     weighting: Weighting = _WEIGHTINGS[spec]()
     return weighting
 

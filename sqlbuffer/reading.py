@@ -159,6 +159,7 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
         raise InvalidArgument(f'top goes by "reward" or "score", got {by!r}.')
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
         raise InvalidArgument(f"n must be a number of samples, got {n!r}.")
+    n = min(int(n), 2**31 - 1)
     column = samples.c[by]
     rows = connection.execute(
         sa.select(samples)

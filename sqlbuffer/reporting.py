@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.adding import as_rewards, store_rewards
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
+from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.pool import as_ids
 from sqlbuffer.race import Floats, Ints
 
 
@@ -27,15 +28,13 @@ class Reported:
     @classmethod
     def prepare(cls, batch_ids: Ints, ids: Sequence[int], rewards: Any) -> Reported:
         """Check them; where an id comes twice the later reward counts."""
-        given = np.asarray(ids)
-        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise InvalidArgument(f"ids must be some of batch.ids, got {shown(ids)}.")
+        given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
             raise InvalidReward("a sample is reported with its reward: None is not one; NaN stands for a failure.")
-        if strangers := set(given.tolist()) - set(batch_ids.tolist()):
+        if strangers := set(given) - set(batch_ids.tolist()):
             raise InvalidArgument(f"sample {min(strangers)} is not of this batch: ids must be some of batch.ids.")
-        last = dict(zip(given.tolist(), values, strict=True))
+        last = dict(zip(given, values, strict=True))
         return cls(np.array(list(last), dtype=np.int64), np.array(list(last.values()), dtype=np.float64))
 
 

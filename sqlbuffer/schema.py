@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-from sqlbuffer.dialect import CLUSTERED, BigId, Json, Timestamp, where
+from sqlbuffer.dialect import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
 
 REVISION = "0002"
 """The Alembic revision that this release works with."""
@@ -96,6 +96,7 @@ pool = Table(
     Column("weight", Double, comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn"),
     Column("top", Boolean, nullable=False, comment="True for the heaviest, from which the argmax share is taken"),
     **CLUSTERED,
+    **CHURNED,
 )
 # Partial, both: a draw takes 512 neighbours out of the table, but would take 512 far-flung rows out of an index over
 # all weights, which trebles its cost at a million rows.

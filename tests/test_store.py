@@ -1,5 +1,6 @@
 """The public surface of a store, end to end, on both databases."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import math
@@ -17,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer import adding, attachment, workers
+from sqlbuffer import adding, attachment, claims, workers
 from sqlbuffer.batches import Batch
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, SettingsMismatch
 from sqlbuffer.race import Power, Softmax
@@ -671,6 +672,25 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
         assert sum(map(len, drawn)) == 101
         assert all(((b.info.probability > 0) & (b.info.probability <= 1)).all() for b in drawn if len(b))
         assert store.check() == []
+
+
+def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each passes over the rows that the others have locked; whoever waited would give up after ten seconds."""
+    with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
+        store.add([f"s{i}" for i in range(40)])
+        drawn: list[str] = []
+        for name in ("one", "two", "three", "four"):
+            for room in (attachment, claims):
+                monkeypatch.setattr(room, "worker_id", lambda name=name: name)  # as if it were another process
+            other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._attachment
+            connection = stack.enter_context(other.database._engine("writer").begin())
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+            drawn += claims._draw(connection, attachment=other, n=10, n_heaviest=0).samples  # type: ignore[union-attr]
+            assert len(store) == 40, "nobody has committed"
+        assert sorted(drawn) == sorted(store.waiting().samples)
+        monkeypatch.undo()
+        stack.close()
+        assert (len(store), store.stats().claimed, store.check()) == (0, 40, [])
 
 
 DYING_WORKER = """

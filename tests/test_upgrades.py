@@ -1,89 +1,132 @@
-"""Databases of older releases, frozen as SQL when they were the newest: refused as they are, whole when upgraded."""
+"""Two releases on one database: the schema is brought up to date while the older one is at work."""
 
+import contextlib
 import pathlib
-import re
-import sqlite3
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 
-import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from test_schema import connect, execute
+from alembic import command
+from alembic.config import Config
 
-from sqlbuffer import schema
-from sqlbuffer.database import Database
-from sqlbuffer.dialect import VERSION_TABLE
-from sqlbuffer.errors import SchemaTooOld
+from sqlbuffer.database import Database, migrations_folder
+from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
+from sqlbuffer.schema import REVISION
 from sqlbuffer.store import open_store
 
-FROZEN = pathlib.Path(__file__).parent / "frozen"
+ROOT = pathlib.Path(__file__).parent.parent
+OLD = "0001"
+
+OLDER_RELEASE = f"""
+import sys
+from sqlbuffer import database
+database.REVISION = {OLD!r}
+from sqlbuffer.store import open_store
+"""
+
+AT_WORK = """
+with open_store(sys.argv[1], weighting="uniform") as store:
+    for i in range(10**9):
+        samples = [f"{sys.argv[2]} {i} {j}" for j in range(20)]
+        assert store.add(samples).added == 20
+        with store.sample(10) as batch:
+            batch.settle([1.0] * len(batch))
+        print(i, flush=True)
+"""
+
+KILLED = """
+import os, signal
+def migrate(self, connection, migrate=database.Database._upgrade):
+    migrate(self, connection)
+    os.kill(os.getpid(), signal.SIGKILL)
+database.REVISION = sys.argv[2]
+database.Database._upgrade = migrate
+database.Database(sys.argv[1], any_revision=True).upgrade()
+"""
 
 
-@pytest.fixture(params=["0001"])
-def old_url(request: pytest.FixtureRequest, store_url: str) -> str:
-    """A database of an older release: 24 samples, 5 rewards, a predictor, a settled and an open batch."""
-    kind = sa.make_url(store_url).get_backend_name()
-    script = (FROZEN / f"{request.param}.{kind}.sql").read_text()
-    if kind == "sqlite":
-        connection = sqlite3.connect(sa.make_url(store_url).database or "")
-        connection.executescript(script)
-        connection.close()
-    else:
-        with psycopg.connect(store_url) as server:
-            server.execute(script.encode())
+@pytest.fixture
+def old_url(store_url: str) -> str:
+    """A database as the first release has left it, with twenty samples."""
+    with open_store(store_url, weighting="uniform") as store:
+        store.add([f"old {i}" for i in range(20)])
+    database = Database(store_url)
+    database._run("owner", lambda engine: downgrade(engine))
+    database.close()
     return store_url
 
 
-def upgrade(url: str) -> None:
-    database = Database(url, any_revision=True)
-    database.upgrade()
-    database.close()
+def downgrade(engine: sa.Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, OLD)
 
 
-def test_it_is_refused_with_the_way_out(old_url: str) -> None:
-    with pytest.raises(SchemaTooOld, match=re.escape("`sqlbuffer db upgrade --url")):
-        open_store(old_url, name="old", seed=7)
-    assert execute(old_url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
+def revision(url: str) -> str | None:
+    with contextlib.closing(Database(url, any_revision=True)) as database:
+        return database.revision()
 
 
-def test_all_is_there_when_upgraded(old_url: str) -> None:
-    upgrade(old_url)
-    with open_store(old_url, name="old", seed=7) as store:
+@contextlib.contextmanager
+def older_release(url: str, n: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes of the release before, at work."""
+    program = [sys.executable, "-c", OLDER_RELEASE + AT_WORK, url]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*program, str(i)], cwd=ROOT, **pipe) for i in range(n)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_for_work(processes: list[subprocess.Popen[str]]) -> list[int]:
+    """Wait until each has done one more round, and say which."""
+    return [int(process.stdout.readline()) for process in processes if process.stdout]
+
+
+def test_an_upgrade_under_writers_completes_and_they_go_on(old_url: str) -> None:
+    with older_release(old_url, 3) as processes:
+        wait_for_work(processes)
+        with pytest.raises(SchemaTooOld):
+            open_store(old_url)
+        with contextlib.closing(Database(old_url, any_revision=True)) as database:
+            database.upgrade()
+        assert revision(old_url) == REVISION
+        before = wait_for_work(processes)
+        for _ in range(3):
+            after = wait_for_work(processes)
+        assert all(b > a for a, b in zip(before, after, strict=True)), "who has it open goes on"
+        assert [process.poll() for process in processes] == [None] * 3
+    with open_store(old_url, weighting="uniform") as store:
+        assert {f"old {i}" for i in range(20)} <= {*store.waiting().samples, *store.labelled()[0]}
         assert store.check() == []
-        stats = store.stats()
-        assert (stats.stored, stats.measured, stats.failed, stats.iteration) == (24, 5, 1, 1)
-        # Its worker was on another host, and has been silent since: what it had claimed waits again.
-        assert (stats.waiting, stats.claimed) == (18, 0)
-        assert store.top(1)[0]["sample"] == "s100"
-        assert [row["value"] for row in store.history()] == [0.5]
-        assert store.checkpoint("loop") == (1, b'{"size": 18}')
-        again = store.sample(4)
-        assert [str(sample) for sample in again.samples] == ["s4", "[0. 1. 2.]", "(1, 2)", "s10"]
-        again.settle([0.0] * 4)
-        labels = [(sample, reward) for sample, reward in zip(*store.labelled(), strict=True) if reward == 5.0]
-        assert [(sample.tolist(), reward) for sample, reward in labels] == [([1.5], 5.0)]
-        predictor = store.newest_predictor()
-        assert predictor is not None
-        assert (predictor.version, predictor.rows_trained, predictor.train_loss) == (1, 4, 0.25)
 
 
-def test_it_draws_as_the_older_release_would_have_drawn(old_url: str) -> None:
-    keys = execute(old_url, "SELECT sample_id FROM pool ORDER BY race_key")
-    upgrade(old_url)
-    with open_store(old_url, name="old", seed=7) as store:
-        store.sample(4).settle([0.0] * 4)  # those that had been claimed come first
-        assert store.sample(14).ids.tolist() == [row[0] for row in keys]
+def test_the_older_release_refuses_the_newer_schema(old_url: str) -> None:
+    with contextlib.closing(Database(old_url, any_revision=True)) as database:
+        database.upgrade()
+    program = OLDER_RELEASE + "open_store(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", program, old_url], cwd=ROOT, capture_output=True, text=True)
+    assert SchemaTooNew.__name__ in done.stderr
+    assert "pip install -U sqlbuffer" in done.stderr
+    assert revision(old_url) == REVISION
 
 
-def test_the_schema_is_that_of_a_new_database(old_url: str) -> None:
-    upgrade(old_url)
-    with connect(old_url) as connection:
-        assert MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision() == (
-            schema.REVISION
-        )
-        for name, table in schema.metadata.tables.items():
-            columns = {column["name"]: column for column in sa.inspect(connection).get_columns(name)}
-            assert list(columns) == [column.name for column in table.columns]
-            assert {name: column["nullable"] for name, column in columns.items()} == {
-                column.name: bool(column.nullable) for column in table.columns
-            }
+def test_an_upgrade_that_is_killed_changes_nothing(old_url: str) -> None:
+    with older_release(old_url, 2) as processes:
+        wait_for_work(processes)
+        done = subprocess.run([sys.executable, "-c", OLDER_RELEASE + KILLED, old_url, REVISION], cwd=ROOT)
+        assert done.returncode == -signal.SIGKILL
+        assert revision(old_url) == OLD
+        wait_for_work(processes)
+    with contextlib.closing(Database(old_url, any_revision=True)) as database:
+        database.upgrade()
+    with open_store(old_url, weighting="uniform") as store:
+        assert store.check() == []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
-from sqlbuffer.dialect.columns import CLUSTERED, BigId, Json, Timestamp, ago, hence, now, where
+from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.urls import WAY_OUT, read_url
 
 __all__ = [
+    "CHURNED",
     "CLUSTERED",
     "SCHEMA",
     "VERSION_TABLE",

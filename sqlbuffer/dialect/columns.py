@@ -15,6 +15,9 @@ Json = sa.JSON().with_variant(JSONB(), "postgresql")
 CLUSTERED: Any = {"sqlite_with_rowid": False}
 """Table keywords: rows are stored in the order of the primary key where the database can."""
 
+CHURNED: Any = {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01"}}
+"""Table keywords: rows come and go, and dead ones are taken away at a hundredth of the table instead of a fifth."""
+
 
 def where(condition: sa.ColumnElement[bool]) -> Any:
     """Return the index keywords that make an index partial."""

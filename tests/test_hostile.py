@@ -1,0 +1,227 @@
+"""What strangers give, and write into the tables: nothing but our own errors, and nothing else is touched."""
+
+import datetime as dt
+import functools
+import math
+import os
+import pathlib
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqlbuffer.errors import InvalidPayload, SqlBufferError
+from sqlbuffer.schema import buffers, predictors, samples
+from sqlbuffer.store import SampleStore, open_store
+
+TEN = [f"s{i}" for i in range(10)]
+
+
+class Bomb:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, file: pathlib.Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+TEXTS = [
+    *(
+        "",
+        " ",
+        "\t\r\n",
+        "\0",
+        "a\0b",
+        "\ud800",
+        "\udfff\ud800",
+        "\ufeff",
+        "\u202etxt.exe",
+        "\x1b[2J",
+        "\x7f",
+        "\uffff",
+    ),
+    *("é", "e\u0301", "ß", "İ", "👩‍🔬", "𝔘", "\U0010ffff", "NULL", "null", "None", "nan", "Infinity", "-0", "1e999"),
+    *("'", '"', "`", "\\", "\\'", "';--", "'; DROP TABLE samples; --", '"; DELETE FROM pool; --', "') OR 1=1 --"),
+    *("%s", "%(x)s", "%%", ":buffer", "$1", "?", "{}", "{0.__class__}", "${HOME}", "$(reboot)", "`reboot`", "{{7*7}}"),
+    *("../../etc/passwd", "/dev/null", "file:///etc/passwd", "C:\\CON", "sqlite://", "http://[", "ledger", "default"),
+    *("__import__('os').system('reboot')", "os.system", "!!python/object/apply:os.system", "cbor", "pickle", "[red]x"),
+    *("x" * 1_000_000, "\n" * 10_000, "[" * 5_000, "(" * 5_000 + ")" * 5_000, "\u0301" * 10_000, "0" * 5_000),
+]
+
+CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
+    "sample": lambda store, text: store.add([text]),
+    "bytes": lambda store, text: store.add([text.encode("utf-8", "surrogatepass")]),
+    "source": lambda store, text: store.add(["new"], source=text),
+    "meta": lambda store, text: store.add(["newer"], meta={text: text}),
+    "buffer": lambda store, text: open_store(store._attachment.database._url, name=text).close(),
+    "metric": lambda store, text: store.log_metrics(0, {text: 1.0}),
+    "checkpoint": lambda store, text: store.sample(0).settle([], checkpoint={text: b"x"}),
+    "setting": lambda store, text: open_store(store._attachment.database._url, name="other", weighting=text),
+    "reward": lambda store, text: store.record(["newest"], [text]),
+}
+
+
+def only_our_errors(call: Callable[[], object]) -> None:
+    """Do it, or be told what is wrong, in few words."""
+    try:
+        call()
+    except SqlBufferError as exc:
+        said = str(exc)
+    else:
+        return
+    assert len(said) < 2_000
+
+
+def account(store: SampleStore) -> Any:
+    """What a buffer holds."""
+    return store.waiting().samples, store.waiting().scores.tolist(), store.stats()
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_texts_are_stored_as_they_are_or_refused(store_url: str, channel: str) -> None:
+    """Over six hundred, on each database."""
+    with open_store(store_url, name="beside") as beside, open_store(store_url, name="besieged") as store:
+        beside.add(TEN)
+        beside.score(scores_of)
+        before = account(beside)
+        store.add(TEN)
+        for text in TEXTS:
+            only_our_errors(functools.partial(CHANNELS[channel], store, text))
+        if channel == "sample":
+            assert set(TEXTS) <= set(store.waiting().samples)
+        assert set(TEN) <= set(store.waiting().samples)
+        assert account(beside) == before
+        assert (store.check(), beside.check()) == ([], [])
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.complex_numbers()
+    | st.datetimes()
+    | st.builds(object)
+    | st.just(math.inf),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=ANYTHING)
+def test_any_value_in_any_place(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    file = tmp_path_factory.getbasetemp() / "anything.db"
+    with open_store(f"sqlite:///{file}") as store:
+        for call in (
+            lambda: store.add([value]),
+            lambda: store.add(value),
+            lambda: store.add(["x"], source=value),
+            lambda: store.add(["x"], meta=value),
+            lambda: store.record(["x"], value),
+            lambda: store.record(["x"], [value]),
+            lambda: store.sample(value).release(),
+            lambda: store.sample(1, pct_argmax=value).release(),
+            lambda: store.sample(1).settle(value),
+            lambda: store.sample(1).report(value, value),
+            lambda: store.score(lambda samples: value),
+            lambda: store.remove(value),
+            lambda: store.top(value),
+            lambda: store.top(by=value),
+            lambda: store.rewards_of([value]),
+            lambda: store.replace(value, value),
+            lambda: store.log_metrics(0, value),
+            lambda: store.sample(1).settle(checkpoint=value),
+            lambda: store.save_predictor(b"", rows_trained=0, metrics=value),
+        ):
+            only_our_errors(call)
+        assert store.check() == []
+
+
+HUGE = "9" * 5_000
+WEIGHTINGS: list[Any] = [
+    *(None, 1, "x", [], {}, {"weighting": None}, {"weighting": "os.system"}, {"weighting": {}}),
+    *({"weighting": {"name": name}} for name in (None, 1, "", "os.system", "__init__", ["shift"], {"a": 1})),
+    *({"weighting": {"name": "softmax", "temperature": value}} for value in (0, -1, "1", None, [1], {}, 1e308)),
+    {"weighting": {"name": "softmax", "temperature": 1, "shell": True}},
+    {"weighting": {"name": "power", "__class__": 1}},
+]
+TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
+    *((buffers, {"settings": value}) for value in WEIGHTINGS),
+    *((buffers, {"seed": seed}) for seed in ("", "x", "1.5", "nan", "__import__('os').system('reboot')", HUGE)),
+    (buffers, {"score_version": 2**31 - 1}),
+    (buffers, {"top_weight": -1e308}),
+    *((samples, {"codec": codec}) for codec in ("", "pickle", "yaml", "os.system", "../x", "CBOR")),
+    *((samples, {"codec": "cbor", "payload": payload}) for payload in (b"", b"\0", b"\xff" * 9, b"\x81" * 9_000)),
+    *((samples, {"codec": "cbor", "payload": head + b"\x7f" * 8}) for head in (b"\x9b", b"\xbb", b"\x5b", b"\x7b")),
+    *((samples, {"codec": codec, "payload": b"cos\nsystem\n(S'reboot'\ntR."}) for codec in ("pickle", "cbor", "text")),
+    *((samples, {"source": text}) for text in ("'; DROP TABLE pool", "\x1b[2J", "x" * 100_000)),
+    *((samples, {"text": text}) for text in ("", "'; DROP TABLE pool", "x" * 100_000)),
+    (samples, {"reward": 1e308}),
+    (predictors, {"state": pickle.dumps(dt.date(2020, 1, 1)), "metrics": {"a": [1]}}),
+]
+
+CALLS: list[Callable[[SampleStore], object]] = [
+    lambda store: store.stats(),
+    lambda store: store.waiting(),
+    lambda store: store.labelled(),
+    lambda store: store.top(3),
+    lambda store: store.newest_predictor(),
+    lambda store: store.check(),
+    lambda store: store.sample(2, pct_argmax=0.5).release(),
+    lambda store: store.add(["later"]),
+    lambda store: store.score(lambda samples: np.zeros(len(samples)), only="all"),
+]
+
+
+def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
+    """What a stranger with the right to write does."""
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._attachment.buffer_id
+    store._attachment.database.write(lambda connection: connection.execute(sa.update(table).where(mine).values(values)))
+
+
+def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
+    with open_store(store_url, name="beside") as beside:
+        beside.add(TEN)
+        beside.score(scores_of)
+        before = account(beside)
+        for i, (table, values) in enumerate(TAMPERED):
+            with open_store(store_url, name=f"tampered {i}") as store:
+                store.add([*TEN, (1, 2)], meta={"a": 1})
+                store.score(lambda samples: np.arange(len(samples), dtype=float))
+                store.sample(3).settle([1.0] * 3)
+                store.save_predictor(b"state", rows_trained=3)
+                tamper(store, table, values)
+                for call in CALLS:
+                    only_our_errors(functools.partial(call, store))
+            only_our_errors(lambda i=i: open_store(store_url, name=f"tampered {i}").close())
+        assert account(beside) == before
+        assert beside.check() == []
+
+
+def test_a_setting_that_makes_no_sense_is_said(store_url: str) -> None:
+    with open_store(store_url) as store:
+        tamper(store, buffers, {"settings": {}})
+    with pytest.raises(InvalidPayload, match=r"'default'.*settings that make no sense.*restore a copy"):
+        open_store(store_url)
+
+
+def test_nothing_is_unpickled_unasked(store_url: str, tmp_path: pathlib.Path) -> None:
+    bomb = pickle.dumps(Bomb(tmp_path / "boom"))
+    with open_store(store_url) as store:
+        store.add([(1, 2)])
+        for codec in ("pickle", "cbor", "text"):
+            tamper(store, samples, {"codec": codec, "payload": bomb})
+            for call in CALLS:
+                only_our_errors(functools.partial(call, store))
+    assert not (tmp_path / "boom").exists()
