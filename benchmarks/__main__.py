@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks import plots, report, targets
-from benchmarks.cases import CASES, RUNNERS, importing
+from benchmarks.cases import BY_WALL, CASES, RUNNERS, importing
 from benchmarks.contenders import BY_NAME, Contender
 from benchmarks.databases import Databases, SqliteFiles, postgres_server
+from benchmarks.measure import CLOCKS
 from benchmarks.report import Results
 from benchmarks.stage import Stage
 from benchmarks.workshop import Workshop
@@ -45,6 +46,7 @@ def run(
     out: Folder = DEFAULT_OUT,
     folder: Annotated[pathlib.Path | None, typer.Option(help="Where databases go; by default a temporary one.")] = None,
     repeats: Annotated[int, typer.Option(help="Calls of each contender, where they are short.", min=1)] = 30,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Processor time, on a busy machine; without servers.")] = False,
 ) -> None:
     """Measure sqlbuffer beside hand-written SQL and what one would use instead."""
     if context.invoked_subcommand is not None:
@@ -53,11 +55,15 @@ def run(
     numbers = [int(size) for size in _chosen(wanted, None)]
     names, who = _chosen(cases, CASES), _chosen(contenders, BY_NAME)
     missing = {name: reason for name in who if (reason := BY_NAME[name].missing()) is not None}
+    if cpu:
+        names = [name for name in names if name not in BY_WALL]
+        missing |= {name: "a server does its work" for name in who if BY_NAME[name].family == "postgresql"}
     kinds = [BY_NAME[name] for name in who if name not in missing]
     out.mkdir(parents=True, exist_ok=True)
     with _databases(kinds, url, folder) as databases:
         facts = {family: source.facts() for family, source in databases.items()}
-        options = {"sizes": numbers, "cases": names, "contenders": who, "repeats": repeats}
+        clock = "cpu" if cpu else "wall"
+        options = {"sizes": numbers, "cases": names, "contenders": who, "repeats": repeats, "clock": clock}
         results = Results(report.about(options, facts), missing)
         _measure(results, Workshop(databases), kinds, out / "results.json")
     _write(results, out)
@@ -110,7 +116,8 @@ def _measure(results: Results, workshop: Workshop, kinds: list[type[Contender]],
             progress.update(task, calls=progress.tasks[0].fields["calls"] + 1)
 
         def stage_of(n: int) -> Stage:
-            return Stage(workshop, n, kinds, cases=options["cases"], repeats=options["repeats"], tick=tick)
+            chosen = {"cases": options["cases"], "repeats": options["repeats"], "clock": CLOCKS[options["clock"]]}
+            return Stage(workshop, n, kinds, tick=tick, **chosen)
 
         def run_one(name: str, stage: Stage, runner: Callable[[Stage], None]) -> None:
             progress.update(task, description=f"{stage.n:,}: {name}" if stage.n else name)

@@ -41,6 +41,10 @@ CASES = {
         "Add n samples of which half are there already",
         "In one call, in random order, to a buffer that holds the one half; each fills up to n.",
     ),
+    "add-more": Case(
+        "Add n distinct samples to a buffer that holds half as many",
+        "In one call, in random order: what half duplicates are to be compared with, since the index is as large.",
+    ),
     "score": Case("Score n new samples", "All that `add` has left without a score."),
     "draw": Case(
         "Draw 512",
@@ -90,7 +94,7 @@ def add_and_score(stage: Stage) -> None:
             contender, items = kind(), stage.workshop.items(stage.n)
             contender.start(stage.workshop, stage.n)
             for case, call in (("add", _calling(contender.add, items)), ("score", contender.score)):
-                found.setdefault((case, kind.name), []).append(timed(call))
+                found.setdefault((case, kind.name), []).append(timed(call, stage.clock))
             _let_go(stage, contender, is_last=i == stage.whole_repeats - 1)
             stage.tick()
     for (case, name), values in found.items():
@@ -106,24 +110,25 @@ def _let_go(stage: Stage, contender: Contender, *, is_last: bool) -> None:
         contender.discard(stage.workshop)
 
 
-def add_duplicates(stage: Stage) -> None:
-    """Add n samples to buffers that know half of them."""
-    kinds = stage.able("add-duplicates")
+def add_to_half(stage: Stage, case: str) -> None:
+    """Add n samples to buffers that hold n / 2: those among them, or others."""
+    kinds = stage.able(case)
     if not kinds:
         return
     items = stage.workshop.items(stage.n)
-    half, mixed = items.part(0, stage.n // 2), items.shuffled()
-    _alternate(stage, "add-duplicates", [_doubling(stage, kind, half, mixed) for kind in kinds], is_whole=True)
+    more = (items if case == "add-duplicates" else Items.make(stage.n, stage.n)).shuffled()
+    tasks = [_adding_to(stage, kind, items.part(0, stage.n // 2), more) for kind in kinds]
+    _alternate(stage, case, tasks, is_whole=True)
 
 
-def _doubling(stage: Stage, kind: type[Contender], half: Items, mixed: Items) -> Task:
+def _adding_to(stage: Stage, kind: type[Contender], half: Items, more: Items) -> Task:
     contender = kind()
 
     def begin() -> None:
         contender.start(stage.workshop, stage.n)
         contender.add(half)
 
-    return Task(kind.name, _calling(contender.add, mixed), begin, lambda: contender.discard(stage.workshop))
+    return Task(kind.name, _calling(contender.add, more), begin, lambda: contender.discard(stage.workshop))
 
 
 def draw(stage: Stage, case: str, pct_argmax: float) -> None:
@@ -247,9 +252,13 @@ def importing(stage: Stage) -> None:
         stage.record("import", kind.name, [run["seconds"] for run in runs], torch=any(run["torch"] for run in runs))
 
 
+BY_WALL = frozenset(("import", *(f"processes-{number}" for number in PROCESSES)))
+"""Cases that are timed by other processes, by the wall clock alone."""
+
 RUNNERS: dict[str, Callable[[Stage], None]] = {
     "add, score": add_and_score,
-    "add-duplicates": add_duplicates,
+    "add-duplicates": lambda stage: add_to_half(stage, "add-duplicates"),
+    "add-more": lambda stage: add_to_half(stage, "add-more"),
     "disk": disk,
     "draw": lambda stage: draw(stage, "draw", 0.0),
     "draw-argmax": lambda stage: draw(stage, "draw-argmax", 0.1),
@@ -269,7 +278,8 @@ RUNNERS: dict[str, Callable[[Stage], None]] = {
 
 def _alternate(stage: Stage, case: str, tasks: list[Task], *, is_whole: bool = False, **facts: Any) -> None:
     repeats, warm_ups = (stage.whole_repeats, 0) if is_whole else (stage.repeats, WARM_UPS)
-    for name, seconds in alternate(tasks, repeats=repeats, warm_ups=warm_ups, tick=stage.tick).items():
+    found = alternate(tasks, repeats=repeats, warm_ups=warm_ups, clock=stage.clock, tick=stage.tick)
+    for name, seconds in found.items():
         stage.record(case, name, seconds, **facts)
 
 

@@ -11,6 +11,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 WARM_UPS = 3
 SLOW_S = 0.5
@@ -18,6 +19,12 @@ SLOW_S = 0.5
 BUDGET_S = 15.0
 """Seconds for the calls of one contender in one case; there are at least three all the same."""
 LEAST_CALLS = 3
+
+Clock: TypeAlias = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What a call is timed by. Processor time is the one to read on a machine that others keep busy: there the wall clock
+shows who was let run, not what was done. It leaves out what a server does, and waits for the disk.
+"""
 
 
 def _nothing() -> None: ...
@@ -40,21 +47,26 @@ class Task:
     after: Callable[[], object] = _nothing
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes.
+def timed(call: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """Return the seconds that a call takes by a clock.
 
     The garbage collector stays on, as in real life, but does not walk what was alive before: the millions of strings in
     the lists of the benchmark, and of the buffers in memory, cost 15 ms a walk, which whoever allocates would pay.
     """
     gc.collect()
     gc.freeze()
-    start = time.perf_counter()
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def alternate(
-    tasks: Sequence[Task], *, repeats: int, warm_ups: int = WARM_UPS, tick: Callable[[], object] = _nothing
+    tasks: Sequence[Task],
+    *,
+    repeats: int,
+    warm_ups: int = WARM_UPS,
+    clock: Clock = time.perf_counter,
+    tick: Callable[[], object] = _nothing,
 ) -> dict[str, list[float]]:
     """Time contenders call by call: A, B, C, then B, A, C, and so on.
 
@@ -62,6 +74,7 @@ def alternate(
         tasks: One for each contender.
         repeats: Calls of each; those whose calls are long get fewer, evenly spread over the rounds.
         warm_ups: Rounds before the first that counts.
+        clock: What calls are timed by.
         tick: Called after each call.
 
     Returns:
@@ -72,7 +85,7 @@ def alternate(
     for _ in range(warm_ups):
         for task in shuffle(tasks, len(tasks)):
             if last[task.contender] < SLOW_S:
-                last[task.contender] = _run(task)
+                last[task.contender] = _run(task, clock)
                 tick()
     calls = {name: _affordable(seconds, repeats) for name, seconds in last.items()}
     rounds = max(calls.values(), default=0)
@@ -81,7 +94,7 @@ def alternate(
         for task in shuffle(tasks, len(tasks)):
             wanted = calls[task.contender]
             if (i + 1) * wanted // rounds > i * wanted // rounds:
-                found[task.contender].append(_run(task))
+                found[task.contender].append(_run(task, clock))
                 tick()
     return found
 
@@ -90,8 +103,8 @@ def _affordable(seconds: float, repeats: int) -> int:
     return min(repeats, max(LEAST_CALLS, int(BUDGET_S / seconds))) if seconds else repeats
 
 
-def _run(task: Task) -> float:
+def _run(task: Task, clock: Clock) -> float:
     task.before()
-    seconds = timed(task.call)
+    seconds = timed(task.call, clock)
     task.after()
     return seconds

@@ -23,6 +23,11 @@ _LIBRARIES = (
     "mrl-pypi",
 )
 
+_TIMED_BY = {
+    "wall": "Medians",
+    "cpu": "Medians of the processor time that a call took, on a machine that was busy otherwise",
+}
+
 
 @dataclasses.dataclass
 class Results:
@@ -114,6 +119,7 @@ def tables(results: Results) -> str:
 
 def _heading(results: Results) -> str:
     machine, versions = results.about["machine"], results.about["versions"]
+    timed = _TIMED_BY[results.about["options"].get("clock", "wall")]
     return (
         f"# Benchmarks\n\n{results.about['date']}, {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gib']} GiB, {machine['system']}; "
@@ -123,7 +129,7 @@ def _heading(results: Results) -> str:
             f"{name}: {', '.join(f'{key} {value}' for key, value in facts.items())}."
             for name, facts in results.about["databases"].items()
         )
-        + "\n\nMedians; in brackets the ratio to hand-written SQL in the same run, through `sqlite3` (also for what "
+        + f"\n\n{timed}; in brackets the ratio to hand-written SQL in the same run, through `sqlite3` (also for what "
         "lives in memory) or `psycopg`. Contenders took turns, call by call."
     )
 

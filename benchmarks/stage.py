@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.contenders import Contender
 from benchmarks.data import Items
+from benchmarks.measure import Clock
 from benchmarks.workshop import Workshop
 
 BATCH = 512
@@ -42,6 +43,7 @@ class Stage:
         contenders: Who takes part.
         cases: Names of the cases whose measurements are kept.
         repeats: Calls of each contender in a case of short calls.
+        clock: What calls are timed by.
         tick: Called after each call.
     """
 
@@ -53,12 +55,14 @@ class Stage:
         *,
         cases: Sequence[str],
         repeats: int,
+        clock: Clock,
         tick: Callable[[], object],
     ) -> None:
         self.workshop = workshop
         self.n = n
         self.batch = min(BATCH, n * 6 // 10)
         self.repeats = repeats
+        self.clock = clock
         self.tick = tick
         self.records: list[Record] = []
         self.left_out = {kind.name: why for kind in contenders if (why := kind.refusal(n)) is not None}

@@ -115,7 +115,7 @@ TARGETS = [
     ),
     *(Target(f"add, {ours}: the rate of raw SQL", _ratio("add", raw, ours), 0.7, False) for ours, raw in _PAIRS),
     *(
-        Target(f"add half duplicates, {ours}: the time of new ones", _between(ours, "add-duplicates", "add"), 1)
+        Target(f"add half duplicates, {ours}: the time of new ones", _between(ours, "add-duplicates", "add-more"), 1)
         for ours, _ in _PAIRS
     ),
     *(

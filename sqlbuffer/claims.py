@@ -52,20 +52,12 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
         pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
-    if n == EVERYTHING:
-        arrivals = _head(connection, attachment, statements.whole_pool(dialect), _NO_LIMIT)
-    else:
-        arrivals = _head(connection, attachment, statements.first_in_race(dialect), n - len(heaviest))
-    arrivals.sort(key=_BY_KEY)
-    if arrivals and not dialect.claim_deletes:
-        last_id, last_key = arrivals[-1][:2]
-        attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=last_id)
+    arrivals, threshold = _arrivals(connection, attachment, n if n == EVERYTHING else n - len(heaviest))
     drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
     weights = pool.as_floats(drawn.weight)
     keys = pool.as_floats([key for key in drawn.race_key[len(heaviest) :] if key < math.inf])
     start = _start(connection, attachment, state.clock, keys)
     clock = max(state.clock, keys[-1]) if len(keys) else state.clock
-    threshold = attachment.run(connection, statements.next_key()).scalar()
     argmax = np.arange(len(weights)) < len(heaviest)
     probability = race.inclusion_probability(weights, start, math.inf if threshold is None else threshold)
     info = SampleInfo(np.where(argmax, 1.0, probability), argmax, pool.as_floats(drawn.reward))
@@ -90,6 +82,21 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
 # Neither a join nor SKIP LOCKED promises an order: what comes is sorted.
 _BY_KEY = operator.itemgetter(Drawn._fields.index("race_key"), Drawn._fields.index("sample_id"))
 _BY_WEIGHT = operator.itemgetter(Drawn._fields.index("weight"), Drawn._fields.index("sample_id"))
+
+
+def _arrivals(connection: sa.Connection, attachment: Attachment, n: int) -> tuple[list[Any], float | None]:
+    """Claim the next n arrivals of the race; return them in their order, and the key of the one after them."""
+    dialect = attachment.database.dialect
+    build, limit = (statements.whole_pool, _NO_LIMIT) if n == EVERYTHING else (statements.first_in_race, n)
+    if dialect.claim_deletes:
+        arrivals = sorted(_head(connection, attachment, build(dialect), limit), key=_BY_KEY)
+        return arrivals, attachment.run(connection, statements.next_key()).scalar()
+    found = sorted(_head(connection, attachment, build(dialect), limit + 1), key=_BY_KEY)
+    arrivals, after = found[:limit], found[limit:]
+    if arrivals:
+        last_id, last_key = arrivals[-1][:2]
+        attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=last_id)
+    return arrivals, after[0].race_key if after else None
 
 
 def _head(connection: sa.Connection, attachment: Attachment, statement: sa.Select[Any], limit: int) -> list[Any]:

@@ -46,6 +46,8 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
             after = found.sample_id[-1]
             total += len(rows)
             advance(len(rows))
+            if len(rows) < chunk:
+                break
     return total
 
 

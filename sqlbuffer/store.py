@@ -116,7 +116,7 @@ class SampleStore:
         self.close()
 
     def __len__(self) -> int:
-        return self._read(reading.size)
+        return self._look(reading.size)
 
     def close(self) -> None:
         """Close the connections. Open batches stay claimed until this process ends or releases them."""
@@ -147,7 +147,7 @@ class SampleStore:
 
     def stats(self) -> Stats:
         """Return the buffer in numbers, at a cost that does not grow with it."""
-        return self._read(reading.stats)
+        return self._look(reading.stats)
 
     def check(self) -> list[str]:
         """Audit the integrity of the buffer: one sentence for each problem, none when it is sound. Reads every row."""
@@ -518,6 +518,9 @@ class SampleStore:
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         return self._attachment.database.read(lambda connection: work(connection, self._attachment, *args, **kwargs))
+
+    def _look(self, work: Callable[[sa.Connection, Attachment], T]) -> T:
+        return self._attachment.database.look(lambda connection: work(connection, self._attachment))
 
     def _write(
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs

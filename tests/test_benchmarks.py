@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.contenders.list_buffer import ListBuffer
 from benchmarks.contenders.raw_sqlite import PRAGMAS
 from benchmarks.data import LENGTH, Items, scores
 from benchmarks.databases import BUFFER, Databases, PostgresServer, SqliteFiles
-from benchmarks.measure import Task, alternate
+from benchmarks.measure import CLOCKS, Task, alternate, timed
 from benchmarks.report import Results, significant
 from benchmarks.stage import Record
 from benchmarks.workshop import Workshop
@@ -84,6 +85,26 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
     assert "| raw-sqlite |" in tables
     for case in CASES:
         assert (tmp_path / f"{case}.png").exists() == (case != "import")
+
+
+def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path) -> None:
+    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,raw-sqlite,raw-postgresql".split()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    results = Results.load(tmp_path / "results.json")
+    assert {(record.case, record.contender) for record in results.records} == {("draw", "list"), ("draw", "raw-sqlite")}
+    assert results.missing == {"raw-postgresql": "a server does its work"}
+    assert "processor time" in (tmp_path / "tables.md").read_text()
+
+
+def test_a_call_is_timed_by_the_clock_that_is_given() -> None:
+    assert timed(lambda: time.sleep(0.2)) >= 0.2
+    assert timed(lambda: time.sleep(0.2), CLOCKS["cpu"]) < 0.2
 
 
 def test_raw_floor_takes_exactly_what_it_draws(workshop: Workshop) -> None:

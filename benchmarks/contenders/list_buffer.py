@@ -26,7 +26,7 @@ class ListBuffer(Contender):
     name: ClassVar[str] = "list"
     family: ClassVar[str] = "memory"
     abilities = frozenset(
-        ("add", "add-duplicates", "score", "draw", "draw-argmax", "iteration", "refresh", "len", "memory")
+        ("add", "add-duplicates", "add-more", "score", "draw", "draw-argmax", "iteration", "refresh", "len", "memory")
     )
     remark: ClassVar[str] = "parallel lists in memory: lost when the process ends, one process only"
     bytes_each: ClassVar[int] = 600

@@ -19,7 +19,9 @@ class Mrl(Contender):
 
     name: ClassVar[str] = "mrl"
     family: ClassVar[str] = "memory"
-    abilities = frozenset(("add", "add-duplicates", "score", "draw", "draw-argmax", "iteration", "len", "memory"))
+    abilities = frozenset(
+        ("add", "add-duplicates", "add-more", "score", "draw", "draw-argmax", "iteration", "len", "memory")
+    )
     remark: ClassVar[str] = "MRL's WeightedBuffer, in memory: lost when the process ends, one process only"
     bytes_each: ClassVar[int] = 600
 

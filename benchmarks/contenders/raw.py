@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ABILITIES = frozenset(
-    "add add-duplicates score draw draw-argmax replay iteration refresh len stats open memory "
+    "add add-duplicates add-more score draw draw-argmax replay iteration refresh len stats open memory "
     "processes-1 processes-2 processes-4".split()
 )
 

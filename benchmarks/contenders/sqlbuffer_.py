@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.workshop import Workshop
 
 _ABILITIES = frozenset(
-    "add add-duplicates score draw draw-argmax replay iteration refresh len stats open memory disk "
+    "add add-duplicates add-more score draw draw-argmax replay iteration refresh len stats open memory disk "
     "processes-1 processes-2 processes-4".split()
 )
 

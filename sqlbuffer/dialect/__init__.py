@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
 from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
@@ -14,6 +14,7 @@ from sqlbuffer.urls import WAY_OUT, read_url
 __all__ = [
     "CHURNED",
     "CLUSTERED",
+    "ONE_STATEMENT",
     "SCHEMA",
     "VERSION_TABLE",
     "BigId",

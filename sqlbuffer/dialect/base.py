@@ -18,6 +18,9 @@ VERSION_TABLE = "sqlbuffer_version"
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
+ONE_STATEMENT = {"is_one_statement": True}
+"""Execution options of a reader that executes one statement: it sees one state without BEGIN and COMMIT around it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
@@ -29,6 +32,11 @@ class Rows:
     def parameter(self, column: str) -> str:
         """Return the name of the bound parameter that carries a column."""
         return f"{self.name}_{column}"
+
+
+def needs_begin(connection: sa.Connection) -> bool:
+    """Tell whether a transaction is more than the one statement that it consists of."""
+    return not connection.get_execution_options().get("is_one_statement", False)
 
 
 class Receipt(NamedTuple):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import re
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 
@@ -84,18 +86,17 @@ class PostgreSQL(Dialect):
             record.info["connection"] = secrets.token_hex(8)
             parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
 
-        from psycopg.types.array import ListBinaryDumper  # an extra: known to be there by now
-
         @sa.event.listens_for(engine, "connect")
         def _send_in_binary(connection: Any, _: Any) -> None:
-            # As text, which is the default, every element of an array would be searched for quotes.
-            connection.adapters.register_dumper(list, ListBinaryDumper)
+            for kind, dumper in _dumpers().items():
+                connection.adapters.register_dumper(kind, dumper)
 
         if begins:
 
             @sa.event.listens_for(engine, "begin")
             def _begin(connection: sa.Connection) -> None:
-                connection.exec_driver_sql(begins)
+                if needs_begin(connection):
+                    connection.exec_driver_sql(begins)
 
         return engine
 
@@ -103,7 +104,7 @@ class PostgreSQL(Dialect):
         return _unnest(rows)
 
     def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
-        return {rows.parameter(name): list(columns[name]) for name, _ in rows.columns}
+        return {rows.parameter(name): _array(columns[name], kind) for name, kind in rows.columns}
 
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
@@ -234,6 +235,41 @@ class PostgreSQL(Dialect):
         return sorted({f"{call[1]}()" for call in calls} | set(disguised))
 
 
+class _Packed(bytes):
+    """An array of numbers as the protocol has it."""
+
+
+_NUMBERS = {sa.Integer: (23, ">i4"), sa.BigInteger: (20, ">i8"), sa.Double: (701, ">f8"), sa.Boolean: (16, "?")}
+"""Types that are packed at once instead of element by element: their OID, and how one of them is sent."""
+
+
+def _array(values: Sequence[Any], kind: Any) -> list[Any] | _Packed:
+    """Return a column as the driver is to send it."""
+    oid, sent = _NUMBERS.get(type(kind), (0, ""))
+    if not sent or not len(values) or (oid == 701 and None in values):
+        return list(values)
+    size = np.dtype(sent).itemsize
+    packed = np.empty(len(values), dtype=[("size", ">i4"), ("value", sent)])
+    packed["size"], packed["value"] = size, values
+    return _Packed(struct.pack("!5i", 1, 0, oid, len(values), 1) + packed.tobytes())
+
+
+@functools.cache
+def _dumpers() -> dict[type[Any], type[Any]]:
+    """Return how arrays are sent: as text, which is the default, every element would be searched for quotes."""
+    from psycopg.adapt import Dumper  # an extra: known to be there by now
+    from psycopg.pq import Format
+    from psycopg.types.array import ListBinaryDumper
+
+    class PackedDumper(Dumper):
+        format = Format.BINARY
+
+        def dump(self, obj: bytes) -> bytes:
+            return obj
+
+    return {list: ListBinaryDumper, _Packed: PackedDumper}
+
+
 def _quoted(name: str) -> str:
     """Return an identifier as SQL has it, whatever is in it."""
     return '"{}"'.format(name.replace('"', '""'))
@@ -272,7 +308,8 @@ def _returning(statement: Any, column: str) -> Any:
 @functools.cache
 def _unnest(rows: Rows) -> sa.FromClause:
     arrays = (
-        sa.cast(sa.bindparam(rows.parameter(name), type_=ARRAY(kind)), ARRAY(kind)) for name, kind in rows.columns
+        sa.cast(sa.bindparam(rows.parameter(name), type_=sa.types.NullType()), ARRAY(kind))
+        for name, kind in rows.columns
     )
     columns = (sa.column(name, kind) for name, kind in rows.columns)
     return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived(name=rows.name)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.files import network_file_system
@@ -28,11 +28,12 @@ _PRAGMAS = (
     "foreign_keys = ON",
     "temp_store = MEMORY",
     "cache_size = -65536",
-    "mmap_size = 1073741824",
+    "mmap_size = 2147418112",
     "wal_autocheckpoint = 8000",
     "journal_size_limit = 67108864",
 )
-"""64 MB of cache; up to 32 MB of log before it is written back, so that a page often changed is written once."""
+"""64 MB of cache; all of the file in memory that SQLite maps, 2 GB at most; up to 32 MB of log before it is written
+back, so that a page often changed is written once."""
 
 _SMALLEST_FILE = 512
 """Bytes of the smallest page that SQLite has."""
@@ -75,7 +76,8 @@ class SQLite(Dialect):
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN DEFERRED")
+            if needs_begin(connection):
+                connection.exec_driver_sql("BEGIN DEFERRED")
 
         return engine
 
