@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,9 @@ def incoming(
 
 
 def as_list(samples: Sequence[Any], what: str = "samples") -> list[Any]:
-    """Return samples as a list; a string is one sample, not a list of letters."""
+    """Return samples as a list; a string is one sample, not a list of letters, and so are a dict and a set."""
     try:
-        if isinstance(samples, (str, bytes)):
+        if isinstance(samples, (str, bytes, Mapping, Set)):
             raise TypeError("one sample")
         return list(samples)
     except TypeError as exc:
@@ -267,7 +267,7 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
     if hasattr(rewards, "detach"):
         rewards = rewards.detach().cpu()
     try:
-        if isinstance(rewards, (str, bytes)) or getattr(rewards, "ndim", 1) != 1:
+        if isinstance(rewards, (str, bytes, Mapping, Set)) or getattr(rewards, "ndim", 1) != 1:
             raise TypeError("not a list of numbers")
         values = [None if reward is None else float(reward) for reward in rewards]
     except (TypeError, ValueError, OverflowError) as exc:
@@ -283,7 +283,9 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
 
 
 def _names(sources: str | Sequence[str], n: int) -> list[str]:
-    names = [sources] * n if isinstance(sources, str) else as_list([] if sources is None else sources, "sources")
+    if not isinstance(sources, (str, Iterable)):
+        raise InvalidArgument(f"a source is a name, or there is one for each sample; got {shown(sources)}.")
+    names = [sources] * n if isinstance(sources, str) else as_list(sources, "sources")
     if len(names) != n:
         raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
     return [as_name(name, "a source") for name in names]

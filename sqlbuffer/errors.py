@@ -3,7 +3,8 @@
 
 def shown(value: object) -> str:
     """Return what a message shows of a value: one line, 80 characters at the most."""
-    return " ".join(f"{value!r:.200}".split())[:80]
+    line = " ".join(f"{value!r:.200}".split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 class SqlBufferError(Exception):

@@ -29,7 +29,7 @@ from sqlbuffer import (
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Staleness, Stats
 from sqlbuffer.workers import GRACE_S
@@ -85,6 +85,8 @@ def open_store(
         raise InvalidArgument(f"max_size must be a positive number of samples, or None; got {max_size!r}.")
     if not isinstance(grace_s, numbers.Real) or not 0.0 < grace_s < math.inf:
         raise InvalidArgument(f"grace_s must be a positive number of seconds, got {grace_s!r}.")
+    if key is not None and not callable(key):
+        raise InvalidArgument(f"key must be a function of a sample, or None; got {key!r}.")
     options = {"key": key, "max_size": max_size, "allow_pickle": allow_pickle, "grace_s": float(grace_s)}
     database = Database(url, durability=durability)
     try:
@@ -216,17 +218,23 @@ class SampleStore:
 
         Returns:
             The number of samples scored.
+
+        Raises:
+            InvalidArgument: Where the scores are a tensor, no numbers, or not one for each sample. Nothing of that
+                chunk is stored.
         """
+        if not callable(score_fn):
+            raise InvalidArgument(f"score_fn must be a function of a list of samples, got {shown(score_fn)}.")
         if only not in ("missing", "stale", "all"):
             raise InvalidArgument(f'only must be "missing", "stale" or "all", got {only!r}.')
-        if chunk < 1:
+        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
             raise InvalidArgument(f"chunk must be a positive number of samples, got {chunk!r}.")
         if budget is None and checkpoint is not None:
             raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
-            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 0:
+            if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 0:
                 raise InvalidArgument(f"budget must be a number of samples, or None for all; got {budget!r}.")
             return refreshing.refresh_some(
                 self._attachment,
@@ -257,7 +265,11 @@ class SampleStore:
 
         Args:
             n: Samples wanted; -1: everything that waits, also what cannot be drawn by weight.
-            pct_argmax: Share of the batch, rounded to whole samples, that is taken from the top of the weights.
+            pct_argmax: Share of the batch in [0, 1], rounded to whole samples, that is taken from the top of the
+                weights.
+
+        Returns:
+            The batch, to be settled or released. It is empty where nothing can be drawn.
         """
         return claims.claim(self._attachment, n, pct_argmax=pct_argmax)
 

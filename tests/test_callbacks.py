@@ -222,6 +222,7 @@ def test_a_key_makes_samples_one_and_refuses_others(opened: Callable[..., Any]) 
         (lambda url: Buffer(1.5, url=url), "p_total"),
         (lambda url: Buffer(-0.5, url=url), "p_total"),
         (lambda url: Buffer(math.nan, url=url), "p_total"),
+        (lambda url: Buffer("half", url=url), "p_total.*'half'"),
         (lambda url: ScoredBuffer(1.0, 2, 1.1, url=url), "pct_argmax"),
         (lambda url: ScoredBuffer(1.0, 2, -0.1, url=url), "pct_argmax"),
         (lambda url: ScoredBuffer(1.0, -2, url=url), "refresh_predictions"),

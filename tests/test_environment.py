@@ -308,6 +308,14 @@ def test_a_reward_function_must_return_one_number_a_sample(
         env.fit(10, iters=1)
 
 
+@pytest.mark.parametrize("wrong", [["good"] * 10, [[1.0], 2.0] * 5, {"a": 1.0}])
+def test_a_reward_function_must_return_numbers(environment: Callable[..., Environment], wrong: Any) -> None:
+    env = environment(rewards=[RewardCallback(lambda samples: wrong, "oracle")])
+    with pytest.raises(InvalidReward, match=r"'oracle' returned .* for 10 samples: .* one number for each"):
+        env.fit(10, iters=1)
+    assert env.buffer.store.stats().claimed == 0
+
+
 def test_what_is_stored_is_not_measured_again(environment: Callable[..., Environment]) -> None:
     measured: list[str] = []
 
@@ -458,10 +466,20 @@ def test_cleaning_up_does_not_hide_what_went_wrong(
     assert env.buffer.store.stats().claimed == 0
 
 
-@pytest.mark.parametrize("bs", [0, -2])
-def test_a_batch_size_must_make_sense(environment: Callable[..., Environment], bs: int) -> None:
-    with pytest.raises(InvalidArgument, match="bs must be 1 or more, or -1"):
+@pytest.mark.parametrize("bs", [0, -2, 2.5, "10", None, True])
+def test_a_batch_size_must_make_sense(environment: Callable[..., Environment], bs: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"bs must be 1 or more, or -1.*got"):
         environment().fit(bs, iters=1)
+
+
+@pytest.mark.parametrize("name", ["iters", "report", "buffer_frequency"])
+@pytest.mark.parametrize("wrong", [-1, 2.5, "10", True])
+def test_a_number_of_iterations_must_make_sense(environment: Callable[..., Environment], name: str, wrong: Any) -> None:
+    env = environment()
+    with pytest.raises(InvalidArgument, match=f"{name} must be a number of iterations.*got {wrong!r}"):
+        env.fit(10, **{"iters": 1, name: wrong})
+    env.fit(np.int64(10), iters=np.int64(1), report=None)
+    assert env.log.iterations == 1
 
 
 def test_an_empty_buffer_gives_empty_batches(environment: Callable[..., Environment]) -> None:

@@ -102,10 +102,18 @@ def test_scores_that_are_not_finite_are_counted_and_never_drawn(store: SampleSto
     assert store.sample(4, pct_argmax=0.5).samples == ["s4"]
 
 
-@pytest.mark.parametrize(("more", "words"), [({"only": "new"}, "missing.*'new'"), ({"chunk": 0}, "chunk.*0")])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"only": "new"}, "missing.*'new'"),
+        ({"chunk": 0}, "chunk.*0"),
+        ({"chunk": "all"}, "chunk.*'all'"),
+        ({"score_fn": np.ones(3)}, "score_fn.*function.*array"),
+    ],
+)
 def test_score_arguments(three: SampleStore, more: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
-        three.score(scores_of, **more)
+        three.score(**{"score_fn": scores_of, **more})
 
 
 # -- rewards ----------------------------------------------------------------------------------------------------------
@@ -130,6 +138,8 @@ def test_score_arguments(three: SampleStore, more: dict[str, Any], words: str) -
         ([1.0, [2.0], 3.0], "3 numbers"),
         ([1.0, 2.0, 10**400], "3 numbers"),
         ([1.0, 2.0, 1j], "3 numbers"),
+        ({0: 1.0, 1: 2.0, 2: 3.0}, "3 numbers"),
+        ({1.0, 2.0, 3.0}, "3 numbers"),
     ],
 )
 def test_rewards_of_the_wrong_kind(three: SampleStore, rewards: Any, words: str) -> None:
@@ -173,7 +183,7 @@ def test_a_type_that_is_not_registered(store: SampleStore, sample: Any) -> None:
     assert store.stats().stored == 0
 
 
-@pytest.mark.parametrize("samples", ["CCO", b"CCO", 5, None, 1.5])
+@pytest.mark.parametrize("samples", ["CCO", b"CCO", 5, None, 1.5, {"x": 1}, {"CCO", "CCN"}])
 def test_one_sample_where_a_list_is_expected(store: SampleStore, samples: Any) -> None:
     batch = store.sample(0)
     attempts: list[Callable[[], Any]] = [
@@ -193,6 +203,8 @@ def test_one_sample_where_a_list_is_expected(store: SampleStore, samples: Any) -
     [
         ({"source": ["a"]}, "2 samples.*1 sources.*one for each"),
         ({"source": ["a", 3]}, "source.*3"),
+        ({"source": 3}, "source.*one for each.*got 3"),
+        ({"source": None}, "source.*one for each.*got None"),
         ({"meta": [{}]}, "2 samples.*1 metas.*one for each"),
         ({"meta": {"x": object()}}, "meta.*JSON"),
         ({"meta": {"x": math.nan}}, "meta.*JSON"),
@@ -236,6 +248,7 @@ def test_pct_argmax_out_of_range(three: SampleStore, pct_argmax: Any) -> None:
         ({"max_size": True}, "max_size.*True"),
         ({"mode": "replays"}, '"consume".*"replay".*replays'),
         ({"mode": None}, '"consume".*"replay".*None'),
+        ({"key": "canonical"}, "key.*function.*'canonical'"),
         ({"seed": "1"}, "seed.*integer.*'1'"),
         ({"seed": 1.0}, "seed.*integer.*1.0"),
         ({"seed": True}, "seed.*integer.*True"),
@@ -305,6 +318,7 @@ def test_settings_that_differ_show_both_values(new_store: Callable[..., SampleSt
         "postgresql://user:hunter2-secret@host:port/db",
         "postgresql://user:hunter2-secret@@host/db",
         "sqlite://",
+        "sqlite://x.db",
         "sqlite:///:memory:",
         "sqlite:///file::memory:?cache=shared&uri=true",
         pathlib.Path("x.db"),

@@ -52,6 +52,10 @@ def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
         raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
     if backend == "postgresql":
         return parsed, _POSTGRESQL
+    if parsed.host:
+        raise InvalidArgument(
+            "the URL of an SQLite file has three slashes, four before an absolute path: sqlite:///FILE."
+        )
     if not parsed.database or ":memory:" in parsed.database:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
     return parsed, _SQLITE

@@ -74,7 +74,7 @@ class Buffer(Callback):
         fresh: bool = False,
     ) -> None:
         super().__init__(name="buffer", order=0)
-        if p_total != -1 and not 0.0 <= p_total <= 1.0:
+        if not isinstance(p_total, (int, float, np.number)) or (p_total != -1 and not 0.0 <= p_total <= 1.0):
             raise InvalidArgument(f"p_total is a share between 0 and 1, or -1 for everything, got {p_total!r}.")
         self.p_total = p_total
         self.pct_argmax = 0.0

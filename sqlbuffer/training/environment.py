@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sqlbuffer.errors import InvalidArgument
@@ -119,8 +120,13 @@ class Environment:
             buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
                 than a batch.
         """
-        if bs != -1 and bs < 1:
+        if not _is_whole(bs) or (bs != -1 and bs < 1):
             raise InvalidArgument(f"bs must be 1 or more, or -1 for everything that waits, got {bs!r}.")
+        if not _is_whole(iters) or iters < 0:
+            raise InvalidArgument(f"iters must be a number of iterations, got {iters!r}.")
+        for name, every in (("report", report), ("buffer_frequency", buffer_frequency)):
+            if every is not None and (not _is_whole(every) or every < 0):
+                raise InvalidArgument(f"{name} must be a number of iterations, or 0 or None for never, got {every!r}.")
         self.bs, self.sl, self.buffer_frequency = bs, sl, buffer_frequency
         self.log.report = report
         extra = self.register_cbs(cbs or [])
@@ -202,6 +208,10 @@ class Environment:
                 cb("abort_batch")
             except Exception:
                 logger.exception("callback %r could not clean up", cb.name)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_shares(direct: float, p_total: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.training.callback import Callback, as_floats, mean_of
 
 
@@ -71,7 +71,14 @@ class RewardCallback(Callback):
     def _measured(self, samples: list[Any]) -> NDArray[np.float64]:
         if not samples:
             return np.zeros(0)
-        values = as_floats(self.function(samples))
+        returned = self.function(samples)
+        try:
+            values = as_floats(returned)
+        except (TypeError, ValueError) as exc:
+            raise InvalidReward(
+                f"reward function {self.name!r} returned {shown(returned)} for {len(samples)} samples: it must return "
+                f"one number for each, NaN where the measurement failed."
+            ) from exc
         if values.shape != (len(samples),):
             raise InvalidReward(
                 f"reward function {self.name!r} returned shape {values.shape} for {len(samples)} samples: "
