@@ -226,7 +226,7 @@ class SampleStore:
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
-            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 0:
+            if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 0:
                 raise InvalidArgument(f"budget must be a number of samples, or None for all; got {budget!r}.")
             return refreshing.refresh_some(
                 self._attachment,
