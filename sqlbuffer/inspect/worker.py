@@ -146,8 +146,10 @@ def _no_agent(message: str) -> typer.BadParameter:
 @contextlib.contextmanager
 def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
     """Open a buffer that is there, with the settings it is stored with."""
-    with SampleStore(with_heartbeat(attach_existing(open_existing(url), name, **options))) as store:
-        yield store
+    with contextlib.closing(open_existing(url)) as database:  # also where there is no such buffer
+        attachment = with_heartbeat(attach_existing(database, name, **options))
+        with contextlib.closing(SampleStore(attachment)) as store:
+            yield store
 
 
 @contextlib.contextmanager
