@@ -17,10 +17,12 @@ from sqlbuffer.store import open_store
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "molecule_search.py"
 CALLS = 400
+KILLS = 10
+CALLS_WITH_KILLS = 600
 
 # Runs the example; what its oracle measures is written down first, so that a second measurement would be seen.
 WITNESS = """
-import datetime, json, os, runpy, sys
+import datetime, json, os, runpy, sys, time
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
 import molecules
 
@@ -28,6 +30,7 @@ log = open(sys.argv.pop(2), "a", buffering=1)
 
 def witnessed(oracle):
     def measure(smiles):
+        time.sleep(0.005)  # a batch takes long enough for ten kills to come before the end
         log.write(json.dumps([smiles, datetime.datetime.now(datetime.timezone.utc).isoformat()]) + "\\n")
         return oracle(smiles)
     return measure
@@ -59,12 +62,12 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
     log, kills, output = tmp_path / "log", 0, ""
     log.touch()
     for _ in range(60):
-        process = start(store_url, log)
+        process = start(store_url, log, "--calls", str(CALLS_WITH_KILLS))
         known = log.stat().st_size
-        if kills < 10:
+        if kills < KILLS:
             while log.stat().st_size == known and process.poll() is None:
                 time.sleep(0.02)  # the interesting moments begin with the first measurement
-            time.sleep(rng.uniform(0.0, 1.2))
+            time.sleep(rng.uniform(0.0, 0.4))
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1
@@ -72,14 +75,14 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, output
-    assert kills >= 5
-    assert f"oracle calls              {CALLS}" in output
+    assert kills == KILLS
+    assert f"oracle calls              {CALLS_WITH_KILLS}" in output
 
     with open_store(store_url, name="celecoxib-predictive-0") as store:
         assert store.check() == []
         stats = store.stats()
-        assert (stats.measured, stats.claimed) == (CALLS, 0)
-        rows = {row["sample"]: row for row in store.top(CALLS)}
+        assert (stats.measured, stats.claimed) == (CALLS_WITH_KILLS, 0)
+        rows = {row["sample"]: row for row in store.top(CALLS_WITH_KILLS)}
         iterations = {row["iteration"] for row in store.history()}
         assert iterations == set(range(stats.iteration))
     measured = [json.loads(line) for line in log.read_text().splitlines()]
