@@ -37,4 +37,4 @@ def test_killing_any_of_them_costs_nothing_but_time(store_url: str, tmp_path: pa
         stats = store.stats()
         assert stats.measured >= CALLS
         assert stats.claimed == 0
-        assert store.top(1)[0]["reward"] > -1.0
+        assert store.top(1)[0]["reward"] > -5.0  # -22 is the mean over the plane
