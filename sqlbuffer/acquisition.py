@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.measures import as_floats
 from sqlbuffer.race import Floats
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class ThompsonSampling:
     def rule(self, agent: Any, store: SampleStore) -> Rule:
         """Return the function drawn for the store's score version."""
         version = store.stats().score_version
-        return lambda samples: _floats(agent.predict_samples(samples, 1, step=version))[0]
+        return lambda samples: as_floats(agent.predict_samples(samples, 1, step=version))[0]
 
 
 _BY_NAME: dict[str, type[Any]] = {
@@ -176,13 +177,7 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
 
 def _distribution(agent: Any, samples: list[Any]) -> tuple[Floats, Floats]:
     mean, std = agent.predict_distribution(samples)
-    return _floats(mean), _floats(std)
-
-
-def _floats(values: Any) -> Floats:
-    if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+    return as_floats(mean), as_floats(std)
 
 
 def _check_finite(name: str, value: Any) -> None:

@@ -115,7 +115,7 @@ class Attachment:
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
         parameters |= {"new_clock": clock, "worker": worker_id()}
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
-            register(connection, self.buffer_id, worker=worker_id())
+            register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             self.run(connection, statements.count(), **parameters)
 
     def variates(self, hashes: Iterable[bytes], requeues: Sequence[int], *, turn: int) -> Floats:
@@ -222,5 +222,5 @@ def _create(
     )
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is not None:
-        register(connection, created, worker=LEDGER)
+        register(connection, database.dialect, created, worker=LEDGER)
     return None if only_new and created is None else _find(connection, name=name)

@@ -151,7 +151,7 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
         raise InvalidArgument(
             f"there is a buffer {new!r} in {attachment.database.url} already: give the copy another name."
         )
-    register(connection, created, worker=LEDGER)
+    register(connection, attachment.database.dialect, created, worker=LEDGER)
     return int(created)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sqlbuffer.datasets import PredictiveDataset
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent, PredictiveDataset, in_mode, one_number_each
+from sqlbuffer.predictor import PredictiveAgent, in_mode, one_number_each
 
 
 class Ensemble(nn.Module):

@@ -33,7 +33,7 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
 def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]:
     if audit.has_ledger(connection, attachment):
         return []
-    register(connection, attachment.buffer_id, worker=LEDGER)
+    register(connection, attachment.database.dialect, attachment.buffer_id, worker=LEDGER)
     return ["the row of the counters of the dead was written anew."]
 
 

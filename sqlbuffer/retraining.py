@@ -13,13 +13,12 @@ import sqlalchemy as sa
 
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.labels import READ_AT_ONCE, LabelledRows
-from sqlbuffer.measures import measures
+from sqlbuffer.measures import as_floats, measures
 from sqlbuffer.state import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:
     from sqlbuffer.leases import Lease
     from sqlbuffer.progress import PredictorVersion
-    from sqlbuffer.race import Floats
     from sqlbuffer.store import SampleStore
 
 logger = logging.getLogger(__name__)
@@ -116,13 +115,7 @@ def measure(agent: Any, rows: LabelledRows) -> dict[str, Any]:
     if not len(rows) or not hasattr(agent, "predict_data"):
         return {}
     parts = (rows[start : start + READ_AT_ONCE] for start in range(0, len(rows), READ_AT_ONCE))
-    return measures(np.concatenate([_as_floats(agent.predict_data(part)) for part in parts]), rows.rewards)
-
-
-def _as_floats(values: Any) -> Floats:
-    if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64).reshape(-1)
+    return measures(np.concatenate([as_floats(agent.predict_data(part)).reshape(-1) for part in parts]), rows.rewards)
 
 
 @contextlib.contextmanager

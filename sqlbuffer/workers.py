@@ -51,11 +51,12 @@ def worker_id() -> str:
     return _worker_id(os.getpid())
 
 
-def register(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
-    """Write the row of a worker; of the ledger, if that is its name."""
+def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, worker: str) -> None:
+    """Write the row of a worker, unless another thread of it was quicker; of the ledger, if that is its name."""
     process = psutil.Process()
     connection.execute(
-        sa.insert(workers).values(
+        dialect.upsert(workers)
+        .values(
             buffer_id=buffer_id,
             id=worker,
             host="" if worker == LEDGER else host(),
@@ -66,6 +67,7 @@ def register(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
             clock=0.0,
             **dict.fromkeys(COUNTERS, 0),
         )
+        .on_conflict_do_nothing(index_elements=[workers.c.buffer_id, workers.c.id])
     )
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from sqlbuffer.errors import InvalidArgument, InvalidReward, UnsupportedType
 from sqlbuffer.predictor import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.callbacks import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.callbacks import AGENT_METHODS, Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
@@ -59,6 +60,11 @@ def make_agent(*layers: nn.Module, seed: int = 0, **options: Any) -> PredictiveA
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), *layers, nn.Linear(8, 1))
     return PredictiveAgent(model, nn.functional.mse_loss, featurize, **options)
+
+
+def mrl_like_agent() -> Any:
+    """What a predictive buffer asks of an agent, and no more."""
+    return types.SimpleNamespace(**dict.fromkeys(AGENT_METHODS, print))
 
 
 def predictive(agent: Any = None, **options: Any) -> PredictiveBuffer:
@@ -231,7 +237,14 @@ def test_a_key_makes_samples_one_and_refuses_others(opened: Callable[..., Any]) 
         (lambda url: ScoredBuffer(1.0, 2, refresh_budget=2.5, url=url), "refresh_budget"),
         (lambda url: predictive(supervised_frequency=-1, url=url), "supervised_frequency"),
         (lambda url: predictive(pred_bs=0, url=url), "pred_bs"),
-        (lambda url: predictive(object(), online=True, url=url), "predict_online"),
+        (lambda url: predictive(pred_bs="8", url=url), "pred_bs.*'8'"),
+        (lambda url: predictive(supervised_epochs=-1, url=url), "supervised_epochs.*-1"),
+        (lambda url: predictive(supervised_bs=0, url=url), "supervised_bs.*0"),
+        (lambda url: predictive(supervised_lr=-1.0, url=url), "supervised_lr.*-1.0"),
+        (lambda url: predictive(pct_argmax=None, url=url), "pct_argmax.*None"),
+        (lambda url: predictive(object(), url=url), "has no update_dataset_from_inputs.*PredictiveAgent"),
+        (lambda url: predictive(mrl_like_agent(), online=True, url=url), "predict_online"),
+        (lambda url: predictive(supervised_kwargs={"epoch": 3}, url=url), "epoch; retrain knows .*patience"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make: Callable[[str], Buffer], message: str, sqlite_url: str) -> None:
@@ -864,7 +877,7 @@ def test_the_callbacks_run_in_the_loop_of_mrl(opened: Callable[..., Any], make: 
     assert store.iteration == env.log.iterations == 14
     assert store.stats().claimed == 0
     assert len(buffer) == 0
-    assert env.log.metrics["buffer size"][:4] == [61, 51, 41, 31]
+    assert env.log.metrics["buffer size"][:4] == [51, 41, 31, 21]
     assert not any("broken" in sample for sample in oracle.measured)
     drawn = [sample for sample in oracle.measured if number(sample) < 900000]
     assert len(drawn) == len(set(drawn))

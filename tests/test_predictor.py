@@ -102,7 +102,7 @@ def test_rewards_of_the_wrong_shape_are_refused() -> None:
 
 
 def test_features_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlbuffer.predictor.CHUNK", 4)
+    monkeypatch.setattr("sqlbuffer.datasets.CHUNK", 4)
     sizes: list[int] = []
     dataset = PredictiveDataset(lambda samples: (sizes.append(len(samples)), featurize(samples))[1], *rows(10))
     assert torch.equal(dataset.tensors()[0], featurize(rows(10)[0]))
@@ -229,10 +229,10 @@ class Stored(list):
 def test_what_does_not_fit_is_read_in_parts_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch, cache_bytes: int
 ) -> None:
-    monkeypatch.setattr("sqlbuffer.predictor.CHUNK", 32)
+    monkeypatch.setattr("sqlbuffer.datasets.CHUNK", 32)
     trained = []
     for limit in (cache_bytes, 2**28):
-        monkeypatch.setattr("sqlbuffer.predictor.CACHE_BYTES", limit)
+        monkeypatch.setattr("sqlbuffer.datasets.CACHE_BYTES", limit)
         stored, a = Stored(200), agent(nn.Dropout(0.1))
         a.update_dataset_from_inputs(stored, rows(200)[1])
         a.train_supervised(16, 3, 1e-2, 0.1)

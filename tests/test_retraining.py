@@ -10,7 +10,7 @@ import torch
 from test_predictor import agent, featurize, network, rows, same, weights
 from torch import nn
 
-from sqlbuffer import predictor
+from sqlbuffer import datasets
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.predictor import PredictiveAgent
 from sqlbuffer.retraining import retrain
@@ -176,8 +176,8 @@ def test_rows_that_do_not_fit_into_memory_give_the_same_predictor(
 ) -> None:
     store.record(*rows(100))
     trained = []
-    for cache_bytes in (0, predictor.CACHE_BYTES):
-        monkeypatch.setattr("sqlbuffer.predictor.CACHE_BYTES", cache_bytes)
+    for cache_bytes in (0, datasets.CACHE_BYTES):
+        monkeypatch.setattr("sqlbuffer.datasets.CACHE_BYTES", cache_bytes)
         trained.append(agent(nn.Dropout(0.1)))
         retrain(store, trained[-1], **FIT)
     assert same(weights(trained[0]), weights(trained[1]))

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.hashing import digests
+from sqlbuffer.measures import as_floats
 from sqlbuffer.race import Weighting
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import open_store
-from sqlbuffer.training.callback import Callback, as_floats
+from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.waiting_list import WaitingList
 from sqlbuffer.workers import GRACE_S
 

@@ -7,7 +7,9 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from sqlbuffer.measures import as_floats
 
 BUILD = ("build_buffer", "filter_buffer", "after_build_buffer")
 SAMPLE = ("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")
@@ -99,13 +101,6 @@ class BatchState(dict[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
-
-
-def as_floats(values: Any) -> NDArray[np.float64]:
-    """Return numbers, an array or a tensor on any device as float64."""
-    if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
 
 
 def mean_of(values: Any) -> float:

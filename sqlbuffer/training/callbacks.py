@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
+import numbers
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import InvalidArgument, TrainingDiverged
+from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.jobs import load_newer, retrain_alone, score_function
 from sqlbuffer.predictor import predict
 from sqlbuffer.race import Weighting
@@ -26,6 +29,9 @@ from sqlbuffer.training.callback import Callback, mean_of
 logger = logging.getLogger(__name__)
 
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
+
+AGENT_METHODS = ("update_dataset_from_inputs", "train_supervised", "predict_data", "zero_grad", "before_step", "step")
+"""What an agent must have."""
 
 REFRESH_SOME = "refresh_some"
 """The job of a refresh budget, and the checkpoint that says of which iteration it is done."""
@@ -55,8 +61,7 @@ class WeightedBuffer(Buffer):
         refresh_budget: int | None = None,
         **options: Any,
     ) -> None:
-        if not 0.0 <= pct_argmax <= 1.0:
-            raise InvalidArgument(f"pct_argmax is a share between 0 and 1, got {pct_argmax!r}.")
+        _check(numbers.Real, 0.0, 1.0, "a share between 0 and 1", pct_argmax=pct_argmax)
         if refresh_budget is not None and (type(refresh_budget) is not int or refresh_budget < 1):
             raise InvalidArgument(f"refresh_budget must be 1 sample or more, or None, got {refresh_budget!r}.")
         self.refresh_budget = refresh_budget
@@ -184,8 +189,14 @@ class PredictiveBuffer(WeightedBuffer):
         acquisition: str | Acquisition = "greedy",
         **options: Any,
     ) -> None:
-        if pred_bs < 1:
-            raise InvalidArgument(f"pred_bs must be 1 or more, got {pred_bs!r}.")
+        sizes = {"pred_bs": pred_bs, "supervised_epochs": supervised_epochs, "supervised_bs": supervised_bs}
+        _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", **sizes)
+        _check(numbers.Real, 0.0, sys.float_info.max, "a learning rate, 0 or more", supervised_lr=supervised_lr)
+        if missing := [name for name in AGENT_METHODS if not callable(getattr(predictive_agent, name, None))]:
+            raise InvalidArgument(
+                f"predictive_agent, {shown(predictive_agent)}, has no {', '.join(missing)}: give a PredictiveAgent, or "
+                "what has its methods."
+            )
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
         self.acquisition = acquisition_from(acquisition, predictive_agent)
@@ -322,7 +333,7 @@ class PredictiveBuffer(WeightedBuffer):
 
 
 class BufferSizeCallback(Callback):
-    """Writes the metric `buffer size`: how many samples wait when a batch is drawn."""
+    """Writes the metric `buffer size`: how many samples wait when a batch has been drawn."""
 
     def __init__(self) -> None:
         super().__init__(name="buffer size", order=0)
@@ -331,9 +342,16 @@ class BufferSizeCallback(Callback):
         """Announce the metric."""
         self.environment.log.add_metric(self.name)
 
-    def before_batch(self) -> None:
+    def after_sample(self) -> None:
         """Write the size of the pool."""
         self.environment.log.update_metric(self.name, len(self.environment.buffer))
+
+
+def _check(kind: Any, least: float, most: float, rule: str, **given: Any) -> None:
+    """Refuse what is not of a kind of number, or out of range."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+            raise InvalidArgument(f"{name} must be {rule}; got {value!r}.")
 
 
 def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:

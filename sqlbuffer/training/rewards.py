@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.training.callback import Callback, as_floats, mean_of
+from sqlbuffer.measures import as_floats
+from sqlbuffer.training.callback import Callback, mean_of
 
 
 class RewardCallback(Callback):
