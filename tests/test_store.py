@@ -578,7 +578,8 @@ def test_a_refresh_that_is_interrupted_goes_on(store: SampleStore, monkeypatch: 
     assert not store.is_refreshed()
     assert len(store.sample(2)) == 2, "draws go on with the old weights"
     assert store.check() == []
-    assert store.score(scores_of, only="stale") in (2, 3, 4)
+    left = 10 - sum(calls[:2])  # some of them may just have been drawn
+    assert left - 2 <= store.score(scores_of, only="stale") <= left
     assert store.is_refreshed()
     assert store.check() == []
 
