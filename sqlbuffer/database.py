@@ -19,6 +19,7 @@ from sqlbuffer.dialect import (
     Columns,
     Receipt,
     Rows,
+    first_line,
     is_unavailable,
     parse_url,
     unavailable,
@@ -179,6 +180,10 @@ class Database:
         except sa.exc.DBAPIError as exc:
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
+            if isinstance(exc, sa.exc.DataError):
+                raise InvalidArgument(
+                    f"a value does not fit its column in {self.url}: {first_line(str(exc.orig))}."
+                ) from exc
             raise
         self._was_reached = True
         return found
