@@ -53,7 +53,7 @@ def three(store: SampleStore) -> SampleStore:
 def test_every_error_is_ours_and_one_of_the_standard_library() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert all(issubclass(kind, SqlBufferError) for kind in kinds)
-    standard = (ValueError, TypeError, LookupError, RuntimeError, ConnectionError, ImportError)
+    standard = (ValueError, TypeError, LookupError, RuntimeError, ConnectionError, ImportError, ArithmeticError)
     assert all(issubclass(kind, standard) for kind in kinds if kind is not SqlBufferError)
 
 

@@ -33,7 +33,8 @@ METHODS = ("update_dataset_from_inputs", "train_supervised", "predict_data")
 
 WORKER_EXAMPLES = examples(
     "sqlbuffer worker --name qed --agent lab.models:make_agent --every 10m",
-    "sqlbuffer worker --agent lab.models:make_agent --when-new 1000 --cron '0 3 * * *' --epochs 50",
+    "sqlbuffer worker --agent lab.models:make_agent --cron '0 3 * * *'",
+    "sqlbuffer worker --agent lab.models:make_agent --when-new 1000",
     "sqlbuffer worker --agent lab.models:make_agent --every 1h --once",
 )
 
