@@ -578,7 +578,8 @@ def test_a_refresh_that_is_interrupted_goes_on(store: SampleStore, monkeypatch: 
     assert not store.is_refreshed()
     assert len(store.sample(2)) == 2, "draws go on with the old weights"
     assert store.check() == []
-    assert store.score(scores_of, only="stale") in (2, 3, 4)
+    n_left = store.score(scores_of, only="stale")
+    assert 2 <= n_left <= 6, "of ten, without two chunks of three or one, and without two that were drawn"
     assert store.is_refreshed()
     assert store.check() == []
 
