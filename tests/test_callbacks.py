@@ -537,6 +537,8 @@ def test_7_scoring_is_done_in_evaluation_mode(opened: Callable[..., Any]) -> Non
         """An agent that predicts in the mode in which it finds its model."""
 
         def __init__(self) -> None:
+            vars(self).update(vars(mrl_like_agent()))
+            del self.predict_data
             self.model = make_agent(nn.Dropout(0.9)).model
             self.modes: list[bool] = []
 

@@ -822,6 +822,17 @@ def test_all_commands_are_known() -> None:
     }
 
 
+LAB = """
+import torch
+from sqlbuffer import PredictiveAgent
+
+
+def make_agent():
+    lengths = lambda samples: torch.tensor([[float(len(str(sample)))] for sample in samples])
+    return PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, lengths)
+"""
+
+
 @pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
 def test_every_command_has_help_and_examples_that_run(
     words: tuple[str, ...], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -829,7 +840,7 @@ def test_every_command_has_help_and_examples_that_run(
     fill(f"sqlite:///{tmp_path}/run.db")
     fill(f"sqlite:///{tmp_path}/sqlbuffer.db")
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "models.py").write_text("from test_callbacks import make_agent\n")
+    (tmp_path / "lab" / "models.py").write_text(LAB)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shown = run(*words, "--help")
