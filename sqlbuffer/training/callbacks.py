@@ -192,6 +192,7 @@ class PredictiveBuffer(WeightedBuffer):
         sizes = {"pred_bs": pred_bs, "supervised_epochs": supervised_epochs, "supervised_bs": supervised_bs}
         _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", **sizes)
         _check(numbers.Real, 0.0, sys.float_info.max, "a learning rate, 0 or more", supervised_lr=supervised_lr)
+        self.acquisition = acquisition_from(acquisition, predictive_agent)
         if missing := [name for name in AGENT_METHODS if not callable(getattr(predictive_agent, name, None))]:
             raise InvalidArgument(
                 f"predictive_agent, {shown(predictive_agent)}, has no {', '.join(missing)}: give a PredictiveAgent, or "
@@ -199,7 +200,6 @@ class PredictiveBuffer(WeightedBuffer):
             )
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
-        self.acquisition = acquisition_from(acquisition, predictive_agent)
         self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"
