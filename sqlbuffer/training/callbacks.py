@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
+from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.jobs import load_newer, retrain_alone, score_function
 from sqlbuffer.predictor import predict
 from sqlbuffer.race import Weighting
@@ -29,9 +29,6 @@ from sqlbuffer.training.callback import Callback, mean_of
 logger = logging.getLogger(__name__)
 
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
-
-AGENT_METHODS = ("update_dataset_from_inputs", "train_supervised", "predict_data", "zero_grad", "before_step", "step")
-"""What an agent must have."""
 
 REFRESH_SOME = "refresh_some"
 """The job of a refresh budget, and the checkpoint that says of which iteration it is done."""
@@ -189,15 +186,12 @@ class PredictiveBuffer(WeightedBuffer):
         acquisition: str | Acquisition = "greedy",
         **options: Any,
     ) -> None:
-        sizes = {"pred_bs": pred_bs, "supervised_epochs": supervised_epochs, "supervised_bs": supervised_bs}
-        _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", **sizes)
-        _check(numbers.Real, 0.0, sys.float_info.max, "a learning rate, 0 or more", supervised_lr=supervised_lr)
+        _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", pred_bs=pred_bs)
+        if supervised_frequency:  # else nobody trains here
+            sizes = {"supervised_epochs": supervised_epochs, "supervised_bs": supervised_bs}
+            _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", **sizes)
+            _check(numbers.Real, 0.0, sys.float_info.max, "a learning rate, 0 or more", supervised_lr=supervised_lr)
         self.acquisition = acquisition_from(acquisition, predictive_agent)
-        if missing := [name for name in AGENT_METHODS if not callable(getattr(predictive_agent, name, None))]:
-            raise InvalidArgument(
-                f"predictive_agent, {shown(predictive_agent)}, has no {', '.join(missing)}: give a PredictiveAgent, or "
-                "what has its methods."
-            )
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
         self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
