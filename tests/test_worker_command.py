@@ -43,9 +43,13 @@ def featurize(samples):
 class Waiting(PredictiveAgent):
     def train_supervised(self, *args, **options):
         with (HERE / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            for _ in range(100):  # of who was killed, threads that hold the lock may be dying still
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.01)
+            else:
                 say("beside")
             say("begin")
             while not (HERE / "go").exists():
