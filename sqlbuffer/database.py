@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -45,6 +46,18 @@ log = logging.getLogger(__name__)
 
 def boundary(moment: str) -> None:
     """Do nothing, "before" and "after" every COMMIT of a writer: where a test may stop the process."""
+
+
+def _interruption(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
+    """Return the Ctrl-C, or what else a signal raised, that an error came of, other than one that is `handled` already.
+
+    A signal may come amid the steps of a driver or a pool, which then fail in their own words.
+    """
+    while error is not None and error is not handled:
+        if not isinstance(error, Exception):
+            return error
+        error = error.__context__
+    return None
 
 
 def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -175,9 +188,16 @@ class Database:
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, and again while what ended it is said to pass."""
+        handled = sys.exc_info()[1]
         try:
-            found = retrying(self._is_passing)(attempt, self._engine(kind))
-        except sa.exc.DBAPIError as exc:
+            found = retrying(lambda exc: not _interruption(exc, handled) and self._is_passing(exc))(
+                attempt, self._engine(kind)
+            )
+        except Exception as exc:
+            if interruption := _interruption(exc, handled):
+                raise interruption from None
+            if not isinstance(exc, sa.exc.DBAPIError):
+                raise
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
             if isinstance(exc, sa.exc.DataError):

@@ -175,6 +175,50 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
         assert len(runs) == 1
 
 
+class Told(BaseException):
+    """What a handler of signals raises."""
+
+
+@pytest.mark.parametrize("kind", ["read", "look", "write"])
+def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind: str) -> None:
+    def interrupt(*_: object) -> None:
+        raise Told
+
+    with open_store(store_url) as store:
+        transaction = getattr(store._attachment.database, kind)
+        transaction(lambda connection: connection.scalar(sa.text("SELECT 1")))
+        sa.event.listen(sa.Engine, "do_execute", interrupt)
+        try:
+            with pytest.raises(Told):
+                transaction(lambda connection: connection.scalar(sa.text("SELECT 1")))
+        finally:
+            sa.event.remove(sa.Engine, "do_execute", interrupt)
+        assert store.add(["s1", "s2"]) == AddResult(added=2)
+
+
+def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(store_url: str) -> None:
+    def interrupted(connection: sa.Connection) -> None:
+        try:
+            raise Told
+        finally:
+            connection.exec_driver_sql("SELECT nonsense")
+
+    with open_store(store_url) as store, pytest.raises(Told):
+        store._attachment.database.write(interrupted)
+
+
+def test_an_error_while_a_signal_is_handled_is_its_own(store_url: str) -> None:
+    def fail(_: sa.Connection) -> None:
+        raise KeyError("mine")
+
+    with open_store(store_url) as store:
+        try:
+            raise Told
+        except Told:
+            with pytest.raises(KeyError, match="mine"):
+                store._attachment.database.write(fail)
+
+
 def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moments: list[str] = []
     with open_store(store_url) as store:

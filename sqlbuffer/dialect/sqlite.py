@@ -108,7 +108,8 @@ class SQLite(Dialect):
 
         @sa.event.listens_for(engine, "rollback")
         def _forget(connection: sa.Connection) -> None:
-            connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
+            if not connection.invalidated:  # as it is where Ctrl-C ended a statement
+                connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
 
         return engine
 
