@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import forkserver
 from rich.console import Console
 from torch import nn
 
@@ -994,8 +995,7 @@ def story(url: str) -> dict[str, Any]:
 
 def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) -> None:
     """Start a run again and again, each time in a process that dies at the next moment; the last one lives."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch._dynamo", "sqlbuffer.training.environment"])
+    processes = forkserver()
     for moment in [*moments, None]:
         process = processes.Process(target=search, args=(url, moment), kwargs=options)
         process.start()

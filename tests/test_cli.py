@@ -27,6 +27,8 @@ from sqlbuffer.schema import REVISION
 from sqlbuffer.store import open_store
 from sqlbuffer.urls import read_url
 
+pytestmark = pytest.mark.empty_database
+
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000
 COMMANDS = ("db version", "db check", "stats", "stats --name default", "top", "top --json", "stats --json")

@@ -35,6 +35,8 @@ from sqlbuffer.errors import (
 from sqlbuffer.race import Power, Shift, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.empty_database
+
 PASSWORD = "hunter2-secret"
 
 

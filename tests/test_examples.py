@@ -1,56 +1,32 @@
 """The main job, killed with SIGKILL at random moments and started again, loses nothing and measures nothing twice."""
 
 import json
-import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
 import pytest
+from forked import Forked
+from searches import search
 
 from sqlbuffer.store import open_store
 
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "molecule_search.py"
 CALLS = 400
 KILLS = 10
 CALLS_WITH_KILLS = 600
 
-# Runs the example; what its oracle measures is written down first, so that a second measurement would be seen.
-WITNESS = """
-import datetime, json, os, runpy, sys, time
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import molecules
 
-log = open(sys.argv.pop(2), "a", buffering=1)
-
-def witnessed(oracle):
-    def measure(smiles):
-        time.sleep(0.005)  # a batch takes long enough for ten kills to come before the end
-        log.write(json.dumps([smiles, datetime.datetime.now(datetime.timezone.utc).isoformat()]) + "\\n")
-        return oracle(smiles)
-    return measure
-
-molecules.ORACLES = {name: witnessed(oracle) for name, oracle in molecules.ORACLES.items()}
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def start(url: str, log: pathlib.Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WITNESS, str(EXAMPLE), str(log), "--calls", str(CALLS), "--url", url, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=log.parent)
+def start(url: str, log: pathlib.Path, *options: str) -> Forked:
+    return Forked(search, [str(log), "--calls", str(CALLS), "--url", url, *options], log.parent)
 
 
 @pytest.mark.parametrize("options", ["--buffer predictive", "--buffer uniform", "--acquisition thompson --argmax 0.2"])
 def test_the_search_finds_better_molecules_than_it_started_with(tmp_path: pathlib.Path, options: str) -> None:
     process = start(f"sqlite:///{tmp_path}/m.db", tmp_path / "log", "--oracle", "plogp", *options.split())
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     found = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in output.splitlines()[-5:]}
     assert float(found["best of all"]) > float(found["best of the first batch"])
     assert int(found["oracle calls"]) == CALLS
@@ -65,13 +41,13 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
         process = start(store_url, log, "--calls", str(CALLS_WITH_KILLS))
         known = log.stat().st_size
         if kills < KILLS:
-            while log.stat().st_size == known and process.poll() is None:
+            while log.stat().st_size == known and process.is_alive():
                 time.sleep(0.02)  # the interesting moments begin with the first measurement
             time.sleep(rng.uniform(0.0, 0.4))
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
+            if process.is_alive():
+                process.kill()
                 kills += 1
-        output, _ = process.communicate(timeout=300)
+        output = "".join(process.communicate(timeout=300))
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, output
@@ -97,7 +73,7 @@ def test_more_calls_go_on_from_where_a_finished_search_stood(tmp_path: pathlib.P
     url, log = f"sqlite:///{tmp_path}/m.db", tmp_path / "log"
     for calls in ("60", "110"):
         process = start(url, log, "--calls", calls)
-        output, _ = process.communicate(timeout=300)
+        output = "".join(process.communicate(timeout=300))
         assert process.returncode == 0, output
         assert f"oracle calls              {calls}" in output
     assert "going on at iteration 2" in output
@@ -105,7 +81,7 @@ def test_more_calls_go_on_from_where_a_finished_search_stood(tmp_path: pathlib.P
 
 def test_a_wrong_url_is_one_clear_line(tmp_path: pathlib.Path) -> None:
     process = start("mysql://nowhere/x", tmp_path / "log")
-    output, _ = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
     assert output.strip().count("\n") == 0
     assert "sqlite:///FILE" in output

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 import torch
+from forked import forkserver
 from rich.console import Console
 from torch import nn
 
@@ -173,8 +173,7 @@ def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_
         fatal: It kills itself at the first moment of a kind, "" for any, from such a number on.
         hand_s: It is killed from outside instead, so many seconds after that number of moments.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch._dynamo", "sqlbuffer.training.environment"])
+    processes = forkserver()
     read, write = processes.Pipe(duplex=False)
     process = processes.Process(target=live, args=(url, name, write, fatal if hand_s is None else None))
     process.start()

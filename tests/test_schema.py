@@ -27,6 +27,8 @@ from sqlbuffer.dialect import SCHEMA, VERSION_TABLE
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
 
+pytestmark = pytest.mark.empty_database
+
 ROOT = pathlib.Path(__file__).parent.parent
 VIEWS = {"buffer_overview", "sample_overview", "batch_overview", "draw_overview"}
 

@@ -17,6 +17,8 @@ from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
 from sqlbuffer.schema import REVISION
 from sqlbuffer.store import open_store
 
+pytestmark = pytest.mark.empty_database
+
 ROOT = pathlib.Path(__file__).parent.parent
 OLD = "0001"
 

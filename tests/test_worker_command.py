@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from conftest import scores_of
+from forked import Forked
 from test_jobs import job_of
 from test_workers import until
 
+from sqlbuffer.inspect.cli import main
 from sqlbuffer.store import SampleStore, open_store
 
-ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 10
 PATIENCE_S = 600.0
 
@@ -75,47 +76,24 @@ number = 7
 """
 
 
-# Starts workers out of a process that has imported everything: an import takes longer than a round.
-FOREMAN = """
-import os, signal, sys
-import sqlbuffer.jobs
-from sqlbuffer.inspect import cli
-
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in sys.stdin:
-    if not (pid := os.fork()):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sys.argv[1:] = line.split()
-        cli.main()
-    print(pid, flush=True)
-"""
-
-
 class Lab:
     """A folder with the agent, and the workers that were started in it."""
 
     def __init__(self, folder: pathlib.Path, url: str) -> None:
         self.folder, self.url = folder, url
-        self.workers: list[subprocess.Popen[str]] = []
+        self.workers: list[Forked] = []
         (folder / "lab.py").write_text(LAB)
         self.go = folder / "go"
 
-    def command(self, *options: str, agent: str = "lab:make_agent") -> list[str]:
-        command = [sys.executable, "-W", "error", "-m", "sqlbuffer", "worker", "--url", self.url]
-        return [*command, "--agent", agent, "--epochs", "1", *options]
+    def hire(self, *options: str, agent: str = "lab:make_agent") -> Forked:
+        command = ["worker", "--url", self.url, "--agent", agent, "--epochs", "1", *options]
+        self.workers.append(Forked(main, command, self.folder))
+        return self.workers[-1]
 
-    def hire(self, *options: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(self.command(*options), stderr=subprocess.PIPE, text=True, **self.at_home())
-        self.workers.append(process)
-        return process
-
-    def run(self, *options: str, **how: Any) -> subprocess.CompletedProcess[str]:
-        command = self.command(*options, **how)
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, **self.at_home())
-
-    def at_home(self) -> dict[str, Any]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-        return {"cwd": self.folder, "env": environment}
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        process = self.hire(*options)
+        said = process.communicate(PATIENCE_S)
+        return subprocess.CompletedProcess(options, process.returncode or 0, *said)
 
     def said(self, word: str) -> list[int]:
         """The processes that have said a word."""
@@ -148,28 +126,9 @@ def buffer(store_url: str) -> Iterator[SampleStore]:
         yield store
 
 
-@pytest.fixture
-def hire(lab: Lab) -> Iterator[Callable[[], int]]:
-    """Starts a worker that is due with every sample measured; returns its pid."""
-    pids: list[int] = []
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", FOREMAN], **pipes, **lab.at_home()) as foreman:
-
-        def start() -> int:
-            print(*lab.command("--when-new", "1", "--bs", "8")[5:], file=foreman.stdin, flush=True)
-            pids.append(int(foreman.stdout.readline()))  # type: ignore[union-attr]
-            return pids[-1]
-
-        yield start
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def test_ten_rounds_with_a_kill_in_each(
-    lab: Lab, buffer: SampleStore, hire: Callable[[], int], agents: Callable[[], Any]
-) -> None:
-    hired = {hire(), hire()}
+def test_ten_rounds_with_a_kill_in_each(lab: Lab, buffer: SampleStore, agents: Callable[[], Any]) -> None:
+    due = ("--when-new", "1", "--bs", "8")
+    hired = {lab.hire(*due).pid, lab.hire(*due).pid}
     for i in range(ROUNDS):
         if i:
             buffer.record([f"s{10 + i}"], [1.0])
@@ -187,7 +146,7 @@ def test_ten_rounds_with_a_kill_in_each(
         assert newest is not None
         assert buffer.load_predictor(agents()) == newest.version
         assert newest.version == i + 1, "one version for each round"
-        hired.add(hire())
+        hired.add(lab.hire(*due).pid)
     assert lab.said("beside") == []
     assert len(lab.said("begin")) == 2 * ROUNDS
     assert buffer.check() == []
@@ -243,10 +202,7 @@ def test_once_does_what_is_due_and_nothing_else(lab: Lab, buffer: SampleStore) -
     assert (job_of(buffer).runs, buffer.newest_version()) == (1, 1)
     assert not buffer.stats().unscored
     shown = subprocess.run(
-        [sys.executable, "-m", "sqlbuffer", "jobs", "--json", "--url", lab.url],
-        capture_output=True,
-        text=True,
-        **lab.at_home(),
+        [sys.executable, "-m", "sqlbuffer", "jobs", "--json", "--url", lab.url], capture_output=True, text=True
     )
     (row,) = json.loads(shown.stdout)
     assert (row["job"], row["state"], row["runs"], row["new"]) == ("retrain", "idle", 1, 0)

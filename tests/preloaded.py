@@ -1,0 +1,11 @@
+"""Imported once by the server that processes are forked from: what takes seconds to import, or to load."""
+
+# ruff: noqa: F401
+import molecules
+import torch._dynamo
+
+import sqlbuffer.inspect.cli
+import sqlbuffer.jobs
+import sqlbuffer.training.environment
+
+molecules.load_molecules()
