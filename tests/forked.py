@@ -36,8 +36,10 @@ class Forked:
     """
 
     def __init__(self, program: Callable[[], Any], words: list[str], folder: pathlib.Path) -> None:
-        self._said = [pathlib.Path(tempfile.mkstemp(prefix=name, dir=folder)[1]) for name in ("stdout", "stderr")]
-        self._process = forkserver().Process(target=_live, args=(program, words, folder, self._said))
+        self._said = [tempfile.NamedTemporaryFile("r") for _ in ("stdout", "stderr")]  # noqa: SIM115
+        self._process = forkserver().Process(
+            target=_live, args=(program, words, folder, [said.name for said in self._said])
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -54,11 +56,15 @@ class Forked:
         """Wait for its end; return what it wrote to stdout and stderr."""
         self._process.join(timeout)
         assert self.returncode is not None, f"no end after {timeout} s"
-        out, err = (file.read_text() for file in self._said)
+        if self._said:
+            self._texts = [said.read() for said in self._said]
+            while self._said:
+                self._said.pop().close()
+        out, err = self._texts
         return out, err
 
 
-def _live(program: Callable[[], Any], words: list[str], folder: pathlib.Path, said: list[pathlib.Path]) -> None:
+def _live(program: Callable[[], Any], words: list[str], folder: pathlib.Path, said: list[str]) -> None:
     import torch
 
     os.chdir(folder)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import typer
@@ -26,8 +27,6 @@ from sqlbuffer.inspect.cli import app
 from sqlbuffer.schema import REVISION
 from sqlbuffer.store import open_store
 from sqlbuffer.urls import read_url
-
-pytestmark = pytest.mark.empty_database
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000
@@ -113,7 +112,7 @@ def execute(store_url: str) -> Execute:
     return somebody_else(store_url)
 
 
-def dump(url: str, execute: Execute) -> list[Any]:
+def dump(url: str) -> list[Any]:
     """Return all that a statement could change: every row, every object, settings, roles, locks and files."""
     if url.startswith("sqlite"):
         file = pathlib.Path(sa.make_url(url).database or "")
@@ -123,32 +122,37 @@ def dump(url: str, execute: Execute) -> list[Any]:
             settings = [connection.execute(f"PRAGMA {name}").fetchall() for name in pragmas]
         connection.close()
         return [everything, settings, sorted(p.name for p in file.parent.iterdir() if p.suffix == ".db")]
-    kept = "nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
-    relations = execute(
-        "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        f"WHERE {kept} ORDER BY 1, 2"
-    )
-    rows = [
-        execute(f'SELECT t::text FROM "{schema}"."{name}" AS t ORDER BY 1')
-        for schema, name, kind in relations
-        if kind == "r"
-    ]
-    sequences = [execute(f'SELECT * FROM "{schema}"."{name}"') for schema, name, kind in relations if kind == "S"]
-    catalogues = [
-        execute(statement)
-        for statement in (
-            f"SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {kept} ORDER BY 1",
-            "SELECT rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 1",
-            "SELECT setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2",
-            "SELECT oid FROM pg_largeobject_metadata ORDER BY 1",
-            "SELECT loid, pageno, data FROM pg_largeobject ORDER BY 1, 2",
-            "SELECT slot_name FROM pg_replication_slots ORDER BY 1",
-            "SELECT gid FROM pg_prepared_xacts ORDER BY 1",
-            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1",
-            "SELECT extname FROM pg_extension ORDER BY 1",
-            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
+    with psycopg.connect(url, autocommit=True) as session:
+
+        def execute(sql: str) -> list[Any]:
+            return session.execute(sql).fetchall()
+
+        kept = "nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
+        relations = execute(
+            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE {kept} ORDER BY 1, 2"
         )
-    ]
+        rows = [
+            execute(f'SELECT t::text FROM "{schema}"."{name}" AS t ORDER BY 1')
+            for schema, name, kind in relations
+            if kind == "r"
+        ]
+        sequences = [execute(f'SELECT * FROM "{schema}"."{name}"') for schema, name, kind in relations if kind == "S"]
+        catalogues = [
+            execute(statement)
+            for statement in (
+                f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {kept} ORDER BY 1",
+                "SELECT rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 1",
+                "SELECT setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2",
+                "SELECT oid FROM pg_largeobject_metadata ORDER BY 1",
+                "SELECT loid, pageno, data FROM pg_largeobject ORDER BY 1, 2",
+                "SELECT slot_name FROM pg_replication_slots ORDER BY 1",
+                "SELECT gid FROM pg_prepared_xacts ORDER BY 1",
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1",
+                "SELECT extname FROM pg_extension ORDER BY 1",
+                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
+            )
+        ]
     return [relations, rows, sequences, catalogues]
 
 
@@ -165,7 +169,7 @@ def test_version_of_a_database_that_fits(url: str) -> None:
 def test_version_of_a_database_that_does_not_fit(url: str, execute: Execute, revision: str, way_out: str) -> None:
     table = "sqlbuffer_version" if url.startswith("sqlite") else "sqlbuffer.sqlbuffer_version"
     execute(f"UPDATE {table} SET version_num = '{revision}'")
-    before = dump(url, execute)
+    before = dump(url)
     result = run("db", "version", url=url)
     assert result.out.split() == ["database", "release", revision, REVISION]
     assert way_out in refused(result)
@@ -175,9 +179,10 @@ def test_version_of_a_database_that_does_not_fit(url: str, execute: Execute, rev
         assert way_out in refused(run("db", "upgrade", url=url))
     else:
         assert "0000" in refused(run("db", "upgrade", url=url))  # no release has ever had it
-    assert dump(url, execute) == before
+    assert dump(url) == before
 
 
+@pytest.mark.empty_database
 def test_upgrade_creates_the_schema_once(store_url: str) -> None:
     first = run("db", "upgrade", url=store_url)
     assert (first.code, first.out.endswith(f": from nothing to {REVISION}\n")) == (0, True)
@@ -187,6 +192,7 @@ def test_upgrade_creates_the_schema_once(store_url: str) -> None:
     assert run("db", "check", url=store_url).out == "no buffers yet\n"
 
 
+@pytest.mark.empty_database
 def test_an_empty_server_is_not_filled_by_looking(postgresql_url: str) -> None:
     for command in ("stats", "top", "db check", "db version", "sql 'SELECT 1'"):
         assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=postgresql_url))
@@ -241,10 +247,10 @@ def test_check_mends_and_says_what_it_did(url: str, execute: Execute) -> None:
 
 
 def test_looking_changes_nothing(url: str, execute: Execute) -> None:
-    before = dump(url, execute)
+    before = dump(url)
     for command in (*COMMANDS, "db upgrade", "top --by score", "sql 'SELECT * FROM sample_overview' --csv"):
         assert run(*shlex.split(command), url=url).code == 0
-    assert dump(url, execute) == before
+    assert dump(url) == before
 
 
 # -- workers, claims, roles --------------------------------------------------------------------------------------------
@@ -648,10 +654,10 @@ ON_POSTGRESQL = [
 
 def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     fill(sqlite_url)
-    before = dump(sqlite_url, lambda sql: [])
+    before = dump(sqlite_url)
     for sql in ON_SQLITE:
         refused(run("sql", sql.replace("{folder}", str(tmp_path)), url=sqlite_url))
-        assert dump(sqlite_url, lambda sql: []) == before, sql
+        assert dump(sqlite_url) == before, sql
     assert len(ON_SQLITE) >= 25
 
 
@@ -670,11 +676,11 @@ def besieged(postgresql_url: str) -> tuple[str, Execute]:
 
 
 def test_no_sql_can_write_on_postgresql(besieged: tuple[str, Execute]) -> None:
-    url, execute = besieged
-    before = dump(url, execute)
+    url, _ = besieged
+    before = dump(url)
     for sql in ON_POSTGRESQL:
         refused(run("sql", sql, url=url))
-        assert dump(url, execute) == before, sql
+        assert dump(url) == before, sql
     assert not os.path.exists(FILE)
     assert len(ON_POSTGRESQL) >= 25
 
@@ -688,7 +694,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
         "CREATE FUNCTION public.sly() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN "
         "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
     )
-    before = dump(url, execute)
+    before = dump(url)
     address = read_url(url)
     monkeypatch.setattr("sqlbuffer.dialect.PostgreSQL.side_effects", lambda *_: [])
     for sql in (
@@ -700,7 +706,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     ):
         with pytest.raises(ValueError, match="nothing can be written"), query.ask(address, sql) as answer:
             list(answer.rows)
-        assert dump(url, execute) == before, sql
+        assert dump(url) == before, sql
 
 
 def test_harmless_functions_and_words_may_be_used(url: str) -> None:

@@ -35,8 +35,6 @@ from sqlbuffer.errors import (
 from sqlbuffer.race import Power, Shift, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
-pytestmark = pytest.mark.empty_database
-
 PASSWORD = "hunter2-secret"
 
 
@@ -367,6 +365,7 @@ def test_a_database_that_is_not_there(postgresql_url: str) -> None:
     refused(url, '"no_such_database" does not exist.*create it first')
 
 
+@pytest.mark.empty_database
 def test_a_server_that_only_reads(postgresql_url: str) -> None:
     url = sa.make_url(postgresql_url).update_query_dict({"options": "-cdefault_transaction_read_only=on"})
     refused(url, "read-only.*primary")

@@ -16,8 +16,6 @@ from sqlbuffer.batches import Batch
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.workers import worker_id
 
-pytestmark = pytest.mark.empty_database
-
 TEN = [f"s{i}" for i in range(10)]
 
 

@@ -16,8 +16,6 @@ from sqlbuffer.errors import DatabaseUnavailable, SqlBufferError
 from sqlbuffer.inspect.cli import app
 from sqlbuffer.store import SampleStore
 
-pytestmark = pytest.mark.empty_database
-
 TEN = [f"s{i}" for i in range(10)]
 MANUAL = pathlib.Path(__file__).parent.parent / "docs" / "roles.md"
 

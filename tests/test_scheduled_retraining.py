@@ -1,33 +1,36 @@
 """The example of a loop that never trains, and a worker that does."""
 
-import os
 import pathlib
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 
 import numpy as np
+from forked import Forked
 
+from sqlbuffer.inspect.cli import main
 from sqlbuffer.store import open_store
 
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "scheduled_retraining"
+EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "scheduled_retraining"
 
 
-def run(*command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def loop() -> None:
+    sys.path.insert(0, str(EXAMPLE))
+    runpy.run_path(str(EXAMPLE / "loop.py"), run_name="__main__")
+
+
+def run(program: Callable[[], object], *words: str) -> str:
+    process = Forked(program, [*words], EXAMPLE)
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return said
 
 
 def test_the_loop_draws_by_what_the_worker_has_learnt(store_url: str) -> None:
-    loop = ("loop.py", "--url", store_url, "--iters")
-    worker = ("-m", "sqlbuffer", "worker", "--url", store_url, "--name", "points", "--agent", "models:make_agent")
-    assert "no predictor yet" in run(*loop, "20")
-    run(*worker, "--when-new", "100", "--epochs", "200", "--lr", "0.01", "--bs", "32", "--once")
-    assert "predictor 1, of" in run(*loop, "40")
+    worker = ("worker", "--url", store_url, "--name", "points", "--agent", "models:make_agent", "--when-new", "100")
+    assert "no predictor yet" in run(loop, "--url", store_url, "--iters", "20")
+    run(main, *worker, "--epochs", "200", "--lr", "0.01", "--bs", "32", "--once")
+    assert "predictor 1, of" in run(loop, "--url", store_url, "--iters", "40")
     with open_store(store_url, name="points") as store:
         assert store.check() == []
         assert (store.iteration, store.stats().measured) == (40, 400)

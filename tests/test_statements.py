@@ -142,6 +142,7 @@ GOLDEN = {
         ORDER BY pool.buffer_id, pool.sample_id
         LIMIT ?) AS page
         JOIN samples ON samples.id = page.sample_id
+        WHERE samples.id > ?
         ORDER BY page.sample_id
     """,
     ("store_rewards", "sqlite"): """

@@ -19,10 +19,11 @@ _IS_STALE = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < 
 @functools.cache
 def unscored() -> sa.Select[Any]:
     """The next `limit` waiting samples without a score, from an id on: a range of an index over just these."""
+    after = bindparam("after", type_=BigId)
     page = (
         STANDING.where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_(None))
-        .where(pool.c.sample_id > bindparam("after", type_=BigId))
+        .where(pool.c.sample_id > after)
         .order_by(pool.c.buffer_id, pool.c.sample_id)
         .limit(bindparam("limit", type_=sa.Integer))
         .subquery("page")
@@ -30,6 +31,7 @@ def unscored() -> sa.Select[Any]:
     return (
         select(page.c.sample_id, samples.c.hash, samples.c.requeues, *CONTENT)
         .join_from(page, samples, samples.c.id == page.c.sample_id)
+        .where(samples.c.id > after)  # PostgreSQL may merge the two, and would begin with the first sample of all
         .order_by(page.c.sample_id)
     )
 
