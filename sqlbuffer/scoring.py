@@ -8,15 +8,17 @@ a score of an older version, or a weight that is not the one of its score, is st
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
@@ -26,7 +28,9 @@ from sqlbuffer.workers import worker_id
 SWAP_CHUNK = 20_000
 """Rows whose weights are swapped in one transaction."""
 
-_IDS_AT_ONCE = 100_000
+_ROWS_AT_ONCE = 100_000
+
+log = logging.getLogger(__name__)
 
 
 def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool = True) -> int:
@@ -62,41 +66,48 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
         silent: Show no progress bar.
     """
     version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
-    ids = attachment.database.read(functools.partial(_waiting_ids, attachment=attachment))
-    total, lowest = 0, math.inf
+    ids, keys = attachment.database.read(functools.partial(_waiting, attachment=attachment))
+    scores = np.full(len(ids), math.nan)
+    total = 0
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
-        for part in _in_an_order_of_its_own(ids, chunk):
-            scores, n_scored = _rescore(attachment, score_fn, part, version=version)
+        for part in _in_an_order_of_its_own(len(ids), chunk):
+            scores[part], n_scored = _rescore(attachment, score_fn, ids[part], version=version)
             total += n_scored
-            lowest = np.fmin(lowest, np.fmin.reduce(scores))
-            advance(len(part))
-    attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=float(lowest)))
-    while not _swap_all(attachment):
-        attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
-    attachment.database.write(functools.partial(_finish, attachment=attachment, version=version))
+            advance(len(ids[part]))
+    lowest = float(np.fmin.reduce(scores, initial=math.inf))
+    attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest))
+    known = _Known.of(version, ids, keys, scores)
+    while not _swap_all(attachment, known):
+        log.debug("every key has moved: the weights are gone through once more")
     return total
 
 
-def _in_an_order_of_its_own(ids: Ints, chunk: int) -> Iterator[Ints]:
-    """Walk through ids chunk by chunk: each process in another order, so that two are seldom at the same one.
+def _in_an_order_of_its_own(n: int, chunk: int) -> Iterator[slice]:
+    """Walk through n samples chunk by chunk: each process in another order, so that two are seldom at the same one.
 
     From one end both would score everything: the second never finds what the first is at to be done.
     """
-    order = np.random.default_rng(list(worker_id().encode())).permutation(math.ceil(len(ids) / chunk))
-    return (ids[i * chunk : (i + 1) * chunk] for i in order)
+    order = np.random.default_rng(list(worker_id().encode())).permutation(math.ceil(n / chunk))
+    return (slice(i * chunk, (i + 1) * chunk) for i in order)
 
 
 def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
-    """Score what is stale of these samples; return the scores of all, and how many are new."""
-    found = attachment.database.read(functools.partial(_scored, attachment=attachment, ids=ids))
+    """Score what is stale of these samples; return the scores that all have then, and how many were given one."""
+    read_scored = functools.partial(
+        attachment.database.read, functools.partial(_scored, attachment=attachment, ids=ids)
+    )
+    found = read_scored()
     scores = pool.as_floats(found.score)
     stale = [i for i, made in enumerate(found.score_version) if made is None or made < version]
-    if stale:
-        old = _Scored._make([column[i] for i in stale] for column in found)
-        scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
-        store = functools.partial(keep, attachment=attachment, version=version)
-        attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
-    return scores, len(stale)
+    if not stale:
+        return scores, 0
+    old = _Scored._make([column[i] for i in stale] for column in found)
+    scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
+    store = functools.partial(keep, attachment=attachment, version=version, only_older=True)
+    n_stored = attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
+    if n_stored < len(stale):  # another process was at the same ones, and quicker
+        scores = pool.as_floats(read_scored().score)
+    return scores, n_stored
 
 
 def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
@@ -136,10 +147,36 @@ def _decoded(attachment: Attachment, found: _Unscored | _Scored) -> list[Any]:
     return decode_all(found.text, found.payload, found.codec, allow_pickle=attachment.allow_pickle)
 
 
-def _waiting_ids(connection: sa.Connection, *, attachment: Attachment) -> Ints:
-    """Return the ids of all that waits, sorted: samples are read and written in the order in which they are stored."""
-    parts = attachment.run(connection, statements.waiting_ids()).scalars().partitions(_IDS_AT_ONCE)
-    return np.sort(np.concatenate([np.zeros(0, np.int64), *(np.array(part, np.int64) for part in parts)]))
+class _Known(NamedTuple):
+    """What waited when a refresh began, in the order of the ids, with the scores of its version."""
+
+    version: int
+    ids: Ints
+    keys: Floats
+    scores: Floats
+    has_swapped: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> _Known:
+        """Add one with an id that is none, so that a search always ends at one of them."""
+        none = (np.append(ids, np.iinfo(np.int64).max), np.append(keys, math.nan), np.append(scores, math.nan))
+        return cls(version, *none, np.zeros(len(ids) + 1, dtype=np.bool_))
+
+    def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return where samples are among these, (n,), and which of them, (n,) bool, are."""
+        at = np.searchsorted(self.ids, ids)
+        return at, self.ids[at] == ids
+
+
+def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints, Floats]:
+    """Return ids and keys of all that waits, by id: samples are read and written in the order they are stored in."""
+    ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for part in attachment.run(connection, statements.waiting_places()).partitions(_ROWS_AT_ONCE):
+        some_ids, some_keys = zip(*part, strict=True)
+        ids.append(np.array(some_ids, np.int64))
+        keys.append(np.array(some_keys, np.float64))
+    order = np.argsort(np.concatenate(ids))
+    return np.concatenate(ids)[order], np.concatenate(keys)[order]
 
 
 def _scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> _Scored:
@@ -194,29 +231,86 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
         connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=lowest))
 
 
-def _swap_all(attachment: Attachment) -> bool:
-    """Bring every weight to what the score says; return False where the clock must be turned back first."""
-    return all(
-        attachment.database.write(functools.partial(_swap, attachment=attachment, rows=rows))
-        for rows in _pages(attachment, SWAP_CHUNK)
+class _Blurred(Exception):
+    """The clock is too late for these weights: it must be turned back first."""
+
+
+def _swap_all(attachment: Attachment, known: _Known) -> bool:
+    """Bring every weight to what the score says, and say that the refresh is over.
+
+    Return False where every key has moved meanwhile: some then stand behind the place that the walk had come to.
+    """
+    begun = attachment.database.read(functools.partial(_race_state, attachment=attachment))
+    for rows in _pages(attachment, SWAP_CHUNK):
+        ids, keys, weights = zip(*rows, strict=True)
+        at, is_known = known.find(np.array(ids))
+        due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
+        if not len(due):
+            continue
+        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due])
+        swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
+        try:
+            swapped = attachment.database.write(swap)
+        except _Blurred:
+            attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
+            return False
+        if swapped is None:
+            return False
+        known.has_swapped[swapped] = True
+    return attachment.database.write(
+        functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
     )
 
 
-def _swap(connection: sa.Connection, *, attachment: Attachment, rows: Sequence[Any]) -> bool:
+def _race_state(connection: sa.Connection, *, attachment: Attachment) -> Any:
+    return attachment.run(connection, statements.race_state()).one()
+
+
+def _has_moved(state: RaceState, begun: Any) -> bool:
+    """Tell whether something has moved every key since: a new lowest score, or a clock turned back."""
+    return bool(state.base != begun.base_score or state.clock < begun.clock)
+
+
+def _swap(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    known: _Known,
+    begun: Any,
+    places: tuple[Ints, Floats, Floats],
+) -> Ints | None:
+    """Bring weights to what the scores say, where samples stand with `places`: ids, keys and weights, by the key.
+
+    Return which of the known ones have moved; None where something else has moved all.
+    """
     state = attachment.race(connection)
-    ids, race_keys, weights, scores, versions = zip(*rows, strict=True)
-    old = pool.as_floats(weights)
-    new = attachment.weights(pool.as_floats(scores), state.base)
-    is_scored = np.array([version is not None for version in versions])
+    if _has_moved(state, begun):
+        return None
+    ids, keys, old = places
+    at, is_known = known.find(ids)
+    # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
+    is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
+    scores = np.where(is_scored, known.scores[at], math.nan)
+    unsure = np.flatnonzero(~is_scored)
+    if len(unsure):
+        unsure = unsure[np.argsort(ids[unsure])]
+        found = _scored(connection, attachment=attachment, ids=ids[unsure])
+        scores[unsure] = pool.as_floats(found.score)
+        is_scored[unsure] = [version is not None for version in found.score_version]
+    new = attachment.weights(scores, state.base)
     changed = np.flatnonzero((new != old) & is_scored)
     if race.is_blurred(state.clock, new[changed]):
+        raise _Blurred
+    if not len(changed):
+        return changed
+    moved = change_weights(connection, attachment, state, ids[changed], keys[changed], old[changed], new[changed])
+    return at[changed[moved & is_known[changed]]]
+
+
+def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: Any) -> bool:
+    """Say that the refresh is over, unless every key has moved since."""
+    if _has_moved(attachment.race(connection), begun):
         return False
-    if len(changed):
-        places = (np.array(ids)[changed], pool.as_floats(race_keys)[changed])
-        change_weights(connection, attachment, state, *places, old[changed], new[changed])
-    return True
-
-
-def _finish(connection: sa.Connection, *, attachment: Attachment, version: int) -> None:
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    return True

@@ -49,13 +49,21 @@ def as_scores(scores: Any, n: int) -> Floats:
 
 
 def keep(
-    connection: sa.Connection, *, attachment: Attachment, ids: Sequence[int], scores: Floats, version: int
-) -> None:
-    """Write scores into the samples, whose ids are sorted."""
-    if len(ids):
-        columns = {"sample_id": ids, "score": pool.as_weights(scores)}
-        statement = statements.store_scores(attachment.database.dialect)
-        attachment.run_each(connection, statement, statements.INCOMING_SCORES, columns, version=version)
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    ids: Sequence[int],
+    scores: Floats,
+    version: int,
+    only_older: bool = False,
+) -> int:
+    """Write scores into the samples, whose ids are sorted, or only where theirs are older; return into how many."""
+    if not len(ids):
+        return 0
+    columns = {"sample_id": ids, "score": pool.as_weights(scores)}
+    statement = statements.store_newer_scores if only_older else statements.store_scores
+    dialect = attachment.database.dialect
+    return attachment.run_each(connection, statement(dialect), statements.INCOMING_SCORES, columns, version=version)
 
 
 def take_in(

@@ -1,6 +1,7 @@
 """Imported once by the server that processes are forked from: what takes seconds to import, or to load."""
 
 # ruff: noqa: F401
+import conftest
 import molecules
 import torch._dynamo
 

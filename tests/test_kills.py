@@ -1,17 +1,22 @@
 """A process is killed at every boundary of a transaction, just before and just after each COMMIT: nothing is lost."""
 
+import contextlib
+import functools
 import os
 import signal
-import sys
-import traceback
-import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import pytest
+import torch
 from conftest import scores_of
+from forked import forkserver
 
 from sqlbuffer import database
+from sqlbuffer.jobs import retrain_alone
+from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.progress import PredictorVersion
 from sqlbuffer.store import SampleStore, open_store
 
 TWENTY = [f"s{i}" for i in range(20)]
@@ -41,9 +46,15 @@ def settle(store: SampleStore) -> None:
         batch.settle(rewards, metrics={"loss": 1.0}, checkpoint={"loop": b"state"})
 
 
-def retrain(store: SampleStore) -> None:
-    store.save_predictor(b"weights", rows_trained=4)
-    store.score(scores_of, only="stale", chunk=7)
+def features(samples: list[str]) -> torch.Tensor:
+    return torch.tensor([[float(sample[1:])] for sample in samples])
+
+
+def retrain(store: SampleStore) -> PredictorVersion | None:
+    """The job of a worker: under a lease, with the refresh that belongs to it."""
+    agent = PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, features)
+    refresh = functools.partial(store.score, scores_of, only="stale", chunk=7)
+    return retrain_alone(store, agent, bs=4, epochs=1, lr=0.01, then=refresh)
 
 
 def refresh_some(store: SampleStore) -> None:
@@ -88,38 +99,35 @@ def start(url: str, name: str) -> None:
 
 def run_until(url: str, name: str, action: str, *, fatal: int | None) -> int:
     """Do something in a process of its own, which is killed at a boundary; return at how many it has come by."""
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child uses nothing of theirs
-        pid = os.fork()
-    if pid == 0:
-        live(url, name, action, fatal=fatal, passed=write)
-    os.close(write)
-    with os.fdopen(read, "rb") as said:
-        n_passed = len(said.read())
-    status = os.waitpid(pid, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == (0 if fatal is None else -signal.SIGKILL)
+    processes = forkserver()
+    read, write = processes.Pipe(duplex=False)
+    process = processes.Process(target=live, args=(url, name, action, fatal, write))
+    process.start()
+    write.close()
+    n_passed = 0
+    with read, contextlib.suppress(EOFError):
+        while read.recv():
+            n_passed += 1
+    process.join()
+    assert process.exitcode == (0 if fatal is None else -signal.SIGKILL)
     return n_passed
 
 
-def live(url: str, name: str, action: str, *, fatal: int | None, passed: int) -> None:
-    """The life of the child, which does not return."""
+def live(url: str, name: str, action: str, fatal: int | None, passed: Connection) -> None:
+    """The life of the child."""
     n_passed = 0
 
-    def come_by(_: str) -> None:
+    def come_by(moment: str) -> None:
         nonlocal n_passed
         if n_passed == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         n_passed += 1
-        os.write(passed, b".")
+        passed.send(moment)
 
-    try:
-        database.boundary = come_by
-        ACTIONS[action](open_store(url, name=name))
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-        os._exit(1)
+    torch.set_num_threads(1)
+    database.boundary = come_by
+    with open_store(url, name=name) as store:
+        ACTIONS[action](store)
 
 
 def account(store: SampleStore) -> Account:
@@ -140,6 +148,19 @@ def drain(store: SampleStore) -> list[str]:
     return seen
 
 
+def take_up_the_job(store: SampleStore) -> None:
+    """Whoever comes next does what the dead one left undone, at once and under the next number."""
+    before = store.predictors()
+    assert len(before) <= 1
+    version = retrain(store)
+    assert version is not None
+    assert version.version == len(before) + 1
+    (job,) = store.jobs()
+    assert (job.is_held, job.is_broken_off, job.last_error) == (False, False, None)
+    assert store.is_refreshed()
+    assert store.check() == []
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_every_boundary(store_url: str, action: str) -> None:
     start(store_url, "undisturbed")
@@ -158,6 +179,8 @@ def test_killed_at_every_boundary(store_url: str, action: str) -> None:
             assert left.measured == {sample: reward_of(sample) for sample in left.measured}
             if action != "record":  # which may store a reward for a sample that goes on waiting
                 assert not left.waiting & set(left.measured)
+            if action == "retrain":
+                take_up_the_job(store)
             again = drain(store)
             assert sorted(again) == sorted(left.waiting)
             assert account(store).measured == {sample: reward_of(sample) for sample in stored}

@@ -217,6 +217,7 @@ HOT = {
         "unscored": {"ix_pool_unscored"},
         "move_keys": {"pool"},
         "store_scores": {"samples"},
+        "store_newer_scores": {"samples"},
         "first_in_race": {"pool", "samples"},
         "first_by_weight": {"ix_pool_top", "samples"},
         "store_first_rewards": {"samples"},
@@ -227,14 +228,14 @@ HOT = {
         "draws_of_batch": {"draws", "samples"},
         "scored": {"samples"},
         "still_stale": {"samples", "pool"},
-        "pool_page": {"pool", "samples"},
+        "pool_page": {"pool"},
         "report_draws": {"draws"},
         "unreported": {"draws"},
     },
 }
 """The statements that every batch pays for, with the tables or indexes by which they find their rows."""
 
-SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "pool_page", "unscored", "scored"}
+SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "unscored", "scored"}
 """They look rows up, all of which they return: as many as a batch or a chunk has."""
 
 INDEX_NAMES = {  # as each database calls them

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer import race
+from sqlbuffer import race, scoring
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.schema import buffers, pool
 from sqlbuffer.store import SampleStore, open_store
@@ -246,6 +246,93 @@ def take_part(url: str, barrier: Any, results: Any) -> None:
     with open_store(url) as store:
         barrier.wait()
         results.put(store.score(slow, only="stale", chunk=CHUNK))
+
+
+# -- what others do between the scores and the weights of a full refresh -----------------------------------------------
+
+
+def come_back_with_another_score(store: SampleStore) -> None:
+    """Ten leave, and wait again under another score."""
+    batch = store.sample(10, pct_argmax=0.5)
+    batch.settle()
+    store.add(batch.samples)
+    store.score(lambda samples: scores_of(samples) + 100)
+
+
+def refresh_anew(store: SampleStore) -> None:
+    store.score(lambda samples: scores_of(samples)[::-1] * 3 + 1, only="all")
+
+
+def refresh_to_what_was(store: SampleStore) -> None:
+    """No key moves: all weights are what they have been."""
+    store.score(scores_of, only="all")
+
+
+def refresh_some_anew(store: SampleStore) -> None:
+    store.score(lambda samples: scores_of(samples) * 5, only="all", budget=7)
+
+
+def bring_lower_ones(store: SampleStore) -> None:
+    store.add(["s-3", "s-5"])
+    store.score(scores_of)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [come_back_with_another_score, refresh_anew, refresh_to_what_was, refresh_some_anew, bring_lower_ones],
+)
+@pytest.mark.parametrize("n_swapped", [0, 2])
+def test_what_others_score_amid_a_refresh_has_its_own_weight(
+    new_store: Callable[..., SampleStore],
+    monkeypatch: pytest.MonkeyPatch,
+    others: Callable[[SampleStore], None],
+    n_swapped: int,
+) -> None:
+    """Before the first weight is swapped, or after two chunks of them."""
+    store, other = new_store(), new_store()
+    store.add(THIRTY)
+    store.score(scores_of)
+    pages = scoring._pages
+
+    def pages_beside_others(*args: Any) -> Iterator[Any]:
+        for i, page in enumerate(pages(*args)):
+            if i == n_swapped:
+                monkeypatch.setattr(scoring, "_pages", pages)
+                others(other)
+            yield page
+
+    monkeypatch.setattr(scoring, "SWAP_CHUNK", 4)
+    monkeypatch.setattr(scoring, "_pages", pages_beside_others)
+    assert store.score(lambda samples: scores_of(samples) * 7, only="all") == 30
+    assert scoring._pages is pages, "the others have been there"
+    assert_weights_are_those_of_the_scores(store)
+    store.score(Scorer(), only="stale")
+    assert store.check() == []
+
+
+def assert_weights_are_those_of_the_scores(store: SampleStore) -> None:
+    waiting, standing = store.waiting(), places(store)
+    with store._attachment.database._engine("reader").connect() as connection:
+        base = connection.scalar(sa.select(buffers.c.base_score).where(buffers.c.id == store._attachment.buffer_id))
+    weights = [standing[i][1] for i in waiting.ids.tolist()]
+    assert weights == store._attachment.weights(waiting.scores, base).tolist()
+
+
+def test_who_scored_first_is_right_when_two_refresh_the_same(new_store: Callable[..., SampleStore]) -> None:
+    """What another process has scored, while we were at the same samples, keeps its score."""
+    store, other = new_store(), new_store()
+    store.add(THIRTY)
+    store.score(scores_of)
+
+    def overtaken(samples: list[str]) -> np.ndarray:
+        if not other.is_refreshed():
+            other.score(lambda them: scores_of(them) * 2, only="stale", chunk=10)
+        return scores_of(samples) * 3
+
+    assert store.score(overtaken, only="all", chunk=10) == 0
+    waiting = store.waiting()
+    assert waiting.scores.tolist() == (scores_of(waiting.samples) * 2).tolist()
+    assert store.check() == []
 
 
 def test_two_processes_share_a_refresh(store_url: str) -> None:

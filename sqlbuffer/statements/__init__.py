@@ -87,6 +87,7 @@ from sqlbuffer.statements.samples import (
     samples_after,
     samples_by_hash,
     store_first_rewards,
+    store_newer_scores,
     store_rewards,
     store_scores,
     unmark,
@@ -105,7 +106,7 @@ from sqlbuffer.statements.scoring import (
     standing_at,
     still_stale,
     unscored,
-    waiting_ids,
+    waiting_places,
     weight_at,
 )
 
@@ -185,6 +186,7 @@ __all__ = [
     "stats",
     "still_stale",
     "store_first_rewards",
+    "store_newer_scores",
     "store_rewards",
     "store_scores",
     "take_job",
@@ -195,7 +197,7 @@ __all__ = [
     "unreported",
     "unscored",
     "version_then",
-    "waiting_ids",
+    "waiting_places",
     "weight_at",
     "whole_pool",
 ]

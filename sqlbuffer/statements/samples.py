@@ -152,6 +152,9 @@ def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
     )
 
 
+_VERSION: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
+
+
 @functools.cache
 def store_scores(dialect: Dialect) -> sa.Update:
     """Write scores into the samples."""
@@ -159,8 +162,15 @@ def store_scores(dialect: Dialect) -> sa.Update:
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.sample_id)
-        .values(score=incoming.score, score_version=bindparam("version", type_=sa.Integer), scored_at=now())
+        .values(score=incoming.score, score_version=_VERSION, scored_at=now())
     )
+
+
+@functools.cache
+def store_newer_scores(dialect: Dialect) -> sa.Update:
+    """Write scores into samples that have none of this version or a newer one."""
+    is_older = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < _VERSION)
+    return store_scores(dialect).where(is_older)
 
 
 @functools.cache

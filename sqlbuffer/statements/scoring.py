@@ -53,24 +53,18 @@ def pool_page() -> sa.Select[Any]:
     """The next `limit` rows of the pool in its own order, after a key and an id."""
     standing = sa.tuple_(pool.c.race_key, pool.c.sample_id)
     after = sa.tuple_(bindparam("after_key", type_=sa.Double), bindparam("after_id", type_=BigId))
-    page = (
+    return (
         STANDING.where(pool.c.buffer_id == BUFFER)
         .where(standing > after)
         .order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
         .limit(bindparam("limit", type_=sa.Integer))
-        .subquery("page")
-    )
-    return (
-        select(page.c.sample_id, page.c.race_key, page.c.weight, samples.c.score, samples.c.score_version)
-        .join_from(page, samples, samples.c.id == page.c.sample_id)
-        .order_by(page.c.race_key, page.c.sample_id)
     )
 
 
 @functools.cache
-def waiting_ids() -> sa.Select[Any]:
-    """The ids of all that waits."""
-    return select(pool.c.sample_id).where(pool.c.buffer_id == BUFFER)
+def waiting_places() -> sa.Select[Any]:
+    """Where all that waits stands."""
+    return select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER)
 
 
 @functools.cache
