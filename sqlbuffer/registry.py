@@ -70,7 +70,7 @@ def register(
     """
     name = cls.__qualname__ if name is None else name
     if (encode is None) != (decode is None):
-        raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither")
+        raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither.")
     if encode is not None and decode is not None:
         entry = Entry(cls, name, identity=encode, encode=encode, decode=decode)
     else:
@@ -79,10 +79,10 @@ def register(
     if _path(holder.cls) != _path(cls):  # a class of the same path is the same one defined again, as in a notebook
         raise InvalidArgument(
             f"the name {name!r} belongs to {holder.cls.__module__}.{holder.cls.__qualname__}: "
-            f"give {cls.__module__}.{cls.__qualname__} another one with name="
+            f"pass name= to give {cls.__module__}.{cls.__qualname__} another one."
         )
     if _by_class.get(cls, entry).name != name:
-        raise InvalidArgument(f"{cls.__qualname__} is registered as {_by_class[cls].name!r}, not as {name!r}: keep one")
+        raise InvalidArgument(f"{cls.__qualname__} is registered as {_by_class[cls].name!r}, not as {name!r}: keep one.")
     _by_class[cls] = _by_name[name] = entry
     return cls
 
@@ -101,7 +101,7 @@ def named(name: object) -> Entry:
     entry = _by_name.get(name) if isinstance(name, str) else None
     if entry is None:
         raise InvalidPayload(
-            f"no class is registered as {name!r}: import it and call sqlbuffer.register({name}) before reading"
+            f"no class is registered as {name!r}: import it and call sqlbuffer.register({name}) before reading."
         )
     return entry
 
@@ -125,17 +125,17 @@ def unsupported(cls: type[Any]) -> UnsupportedType:
     """Make the error for a class without a handler; it says how to register the class."""
     if needs_entry(cls):
         return UnsupportedType(
-            f"{cls.__module__}.{cls.__qualname__} is not registered: call sqlbuffer.register({cls.__qualname__})"
+            f"{cls.__module__}.{cls.__qualname__} is not registered: call sqlbuffer.register({cls.__qualname__})."
         )
     return UnsupportedType(
         f"{cls.__module__}.{cls.__qualname__} is no supported type: add what it is made of, "
-        f"or call sqlbuffer.register({cls.__qualname__}, encode=..., decode=...)"
+        f"or call sqlbuffer.register({cls.__qualname__}, encode=..., decode=...)."
     )
 
 
 def too_deep() -> InvalidArgument:
     """Make the error for a sample that nests deeper than `MAX_DEPTH`."""
-    return InvalidArgument(f"a sample nests deeper than {MAX_DEPTH} levels, or contains itself: flatten it")
+    return InvalidArgument(f"a sample nests deeper than {MAX_DEPTH} levels, or contains itself: flatten it.")
 
 
 def _path(cls: type[Any]) -> tuple[str, str]:
