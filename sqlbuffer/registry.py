@@ -82,7 +82,8 @@ def register(
             f"pass name= to give {cls.__module__}.{cls.__qualname__} another one."
         )
     if _by_class.get(cls, entry).name != name:
-        raise InvalidArgument(f"{cls.__qualname__} is registered as {_by_class[cls].name!r}, not as {name!r}: keep one.")
+        before = _by_class[cls].name
+        raise InvalidArgument(f"{cls.__qualname__} is registered as {before!r}, not as {name!r}: keep one.")
     _by_class[cls] = _by_name[name] = entry
     return cls
 
