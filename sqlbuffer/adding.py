@@ -54,11 +54,10 @@ class Incoming:
 def incoming(
     attachment: Attachment,
     samples: Sequence[Any],
-    sources: str | Sequence[str] = "",
+    names: Sequence[str],
     metas: Sequence[str | None] | None = None,
 ) -> Incoming:
     """Hash samples; of those that are equal the first stays, and those without a key are refused."""
-    names = _names(sources, len(samples))
     hashes = hashes_of(attachment, samples)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
@@ -206,7 +205,7 @@ class Recorded:
         values = as_rewards(rewards, len(samples))
         if any(value is None for value in values):
             raise InvalidReward("a sample is recorded with its reward: None is not one; NaN stands for a failure.")
-        chunk = incoming(attachment, samples, sources)
+        chunk = incoming(attachment, samples, _names(sources, len(samples)))
         return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
 
 
@@ -285,7 +284,9 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
 def _names(sources: str | Sequence[str], n: int) -> list[str]:
     if not isinstance(sources, (str, Iterable)):
         raise InvalidArgument(f"a source is a name, or there is one for each sample; got {shown(sources)}.")
-    names = [sources] * n if isinstance(sources, str) else as_list(sources, "sources")
+    if isinstance(sources, str):
+        return [as_name(sources, "a source")] * n
+    names = as_list(sources, "sources")
     if len(names) != n:
         raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
     return [as_name(name, "a source") for name in names]

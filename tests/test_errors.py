@@ -537,6 +537,18 @@ def test_advice_does_not_follow_from_what_samples_say(postgresql_url: str) -> No
         assert "check user and password" not in str(caught.value)
 
 
+def test_what_the_driver_says_amid_many_rows_is_told_as_of_one(sqlite_url: str) -> None:
+    """Keys are moved row by row through the driver itself."""
+    with open_store(sqlite_url) as store:
+        store.add(["a", "bb"])
+        store.score(lambda samples: np.array([1.0, 2.0]))
+        with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as other:
+            other.execute("CREATE TRIGGER full BEFORE UPDATE ON pool BEGIN SELECT RAISE(ABORT, 'no'); END")
+        other.close()
+        with pytest.raises(sa.exc.IntegrityError, match="no"):
+            store.score(lambda samples: np.array([3.0, 2.0]), only="all")
+
+
 def test_a_buffer_that_is_not_there(store_url: str) -> None:
     open_store(store_url, name="there").close()
     database = Database(store_url)

@@ -150,7 +150,10 @@ class SQLite(Dialect):
     ) -> list[bool]:
         sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
         cursor: Any = connection.connection.cursor()
-        return [cursor.execute(sql, row).rowcount > 0 for row in values]
+        try:
+            return [cursor.execute(sql, row).rowcount > 0 for row in values]
+        except sqlite3.Error as exc:
+            raise sa.exc.DBAPIError.instance(sql, None, exc, sqlite3.Error) from exc
 
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         """Every writing transaction has the file to itself."""
