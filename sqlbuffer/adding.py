@@ -187,7 +187,9 @@ def evict(connection: sa.Connection, attachment: Attachment) -> None:
     lightest = statements.lightest(attachment.database.dialect)
     going = attachment.run(connection, lightest, limit=excess).all()
     if len(going) < excess:
-        going += attachment.run(connection, statements.oldest_unscored(), limit=excess - len(going)).all()
+        going += attachment.run(
+            connection, statements.oldest_unscored(attachment.database.dialect), limit=excess - len(going)
+        ).all()
     pool.remove(connection, attachment, going)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +16,15 @@ from sqlbuffer.adding import Recorded, as_rewards, store_rewards
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
-from sqlbuffer.errors import ClaimLost
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
 from sqlbuffer.progress import write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Reported, report
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import dead, fold, forget_receipts, lock_dead
+
+log = logging.getLogger(__name__)
 
 
 class Drawn(NamedTuple):
@@ -86,9 +89,15 @@ class Batch:
     def __enter__(self) -> Batch:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        if self._is_open:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._is_open:
+            return
+        try:
             self.release()
+        except DatabaseUnavailable as exc:
+            if kind is None or issubclass(kind, Exception):
+                raise
+            log.warning("a batch goes back only when this process has ended: %s", exc)  # Ctrl-C, or so, goes on
 
     def settle(
         self,
@@ -263,7 +272,8 @@ def _stand_again(connection: sa.Connection, attachment: Attachment, state: RaceS
     keys = pool.as_floats([row.race_key for row in standing])
     old = pool.as_floats([old_keys[i] for i in ids])
     back = np.where(old < math.inf, old, keys)
-    pool.move(connection, attachment, state, ids, keys, back, pool.as_floats([row.weight for row in standing]))
+    weights = pool.as_floats([row.weight for row in standing])
+    pool.move(connection, attachment, state, ids, (keys, weights), back, weights)
 
 
 def release_dead(attachment: Attachment) -> int:

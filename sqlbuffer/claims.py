@@ -32,22 +32,34 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     n = min(int(n), _NO_LIMIT)
     n_heaviest = round(max(n, 0) * pct_argmax)
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
-    while (batch := attachment.database.write(draw)) is None:
-        attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
+    batch = None
+    while batch is None:
+        try:
+            batch = attachment.database.write(draw)
+        except _TooFewMarked:
+            attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch
 
 
-def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int) -> Batch | None:
-    """Draw, or return None where fewer are marked as top than are wanted of them."""
+class _TooFewMarked(Exception):
+    """Fewer are marked as top than are wanted of them; raised, so that what was claimed of them goes back."""
+
+
+def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int) -> Batch:
+    """Draw.
+
+    Raises:
+        _TooFewMarked: Where the top must be widened first.
+    """
     state = attachment.race(connection)
     dialect = attachment.database.dialect
     if n_heaviest and state.top_weight is None:  # after a refresh: marks are those of old weights
-        return None
+        raise _TooFewMarked
     heaviest = _head(connection, attachment, statements.first_by_weight(dialect), n_heaviest)
     if len(heaviest) < n_heaviest and state.top_weight != 0.0:
-        return None
+        raise _TooFewMarked
     heaviest.sort(key=_BY_WEIGHT, reverse=True)
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))

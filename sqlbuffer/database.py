@@ -216,6 +216,7 @@ class Database:
 
     def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction of its own, and commit it, also where the answer to the COMMIT is lost."""
+        handled = sys.exc_info()[1]
         receipt, done = None, []
         try:
             with engine.begin() as connection:
@@ -224,7 +225,9 @@ class Database:
                 boundary("before")
             boundary("after")
         except sa.exc.DBAPIError as exc:
-            if receipt is None or not self.dialect.is_lost(exc) or not self._was_committed(receipt):
+            if receipt is None or _interruption(exc, handled) or not self.dialect.is_lost(exc):
+                raise
+            if not self._was_committed(receipt):
                 raise
         return done[0]
 

@@ -183,8 +183,12 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         raise
     except BaseException as exc:
         is_over = isinstance(exc, Exception)
-        with contextlib.suppress(LeaseLost):
-            message = f"{type(exc).__name__}: {exc}" if is_over else f"interrupted: {type(exc).__name__} {exc}".rstrip()
+        message = f"{type(exc).__name__}: {exc}" if is_over else f"interrupted: {type(exc).__name__} {exc}".rstrip()
+        try:
             write(functools.partial(ending, error=message, is_over=is_over))
+        except LeaseLost:
+            log.debug("the job %r has somebody else already", job)
+        except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
+            log.warning("the job %r was not let go: %s", job, other)
         raise
     write(ending)

@@ -93,17 +93,18 @@ def move(
     attachment: Attachment,
     state: RaceState,
     ids: Sequence[int],
-    old: Floats,
-    new: Floats,
+    old: tuple[Floats, Floats],
+    keys: Floats,
     weights: Floats,
 ) -> NDArray[np.bool_]:
-    """Give waiting samples new keys and weights; tell which of them, (n,) bool, still stood at their old key."""
+    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight."""
     if not len(ids):
         return np.zeros(0, dtype=np.bool_)
     columns = {
         "sample_id": ids,
-        "old_key": old.tolist(),
-        "race_key": new.tolist(),
+        "old_key": old[0].tolist(),
+        "old_weight": as_weights(old[1]),
+        "race_key": keys.tolist(),
         "weight": as_weights(weights),
         "top": _is_top(state, weights),
     }

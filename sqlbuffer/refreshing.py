@@ -195,7 +195,12 @@ def _rescore(
     states: Mapping[str, bytes],
     exclusive: bool = False,
 ) -> int | None:
-    """Write scores, weights and keys of what still waits; None where that needs the race exclusively."""
+    """Write scores, weights and keys of what still waits; None where that moves every key.
+
+    Nothing is written where another refresh has begun meanwhile.
+    """
+    if attachment.race(connection, exclusive=True).version != version:  # exclusive: a claim would pass over these rows
+        return 0
     taken_in = take_in(connection, attachment, scores, exclusive=exclusive)
     if taken_in is None:
         return None

@@ -25,8 +25,8 @@ from sqlbuffer.schema import buffers
 from sqlbuffer.weighing import ScoreFunction, as_scores, change_weights, keep, progress_bar, take_in
 from sqlbuffer.workers import worker_id
 
-SWAP_CHUNK = 20_000
-"""Rows whose weights are swapped in one transaction."""
+SWAP_CHUNK = 5_000
+"""Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""
 
 _ROWS_AT_ONCE = 100_000
 
@@ -75,10 +75,10 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
             total += n_scored
             advance(len(ids[part]))
     lowest = float(np.fmin.reduce(scores, initial=math.inf))
-    attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest))
+    attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest, version=version))
     known = _Known.of(version, ids, keys, scores)
     while not _swap_all(attachment, known):
-        log.debug("every key has moved: the weights are gone through once more")
+        log.debug("keys have moved: the weights are gone through once more")
     return total
 
 
@@ -130,6 +130,7 @@ class _Unscored(NamedTuple):
     text: Sequence[str]
     payload: Sequence[bytes | None]
     codec: Sequence[str]
+    version: Sequence[int]
 
 
 class _Scored(NamedTuple):
@@ -205,9 +206,11 @@ def _join(
     state, weights = taken_in
     keys = pool.join_race(attachment, state, found.hash, found.requeues, weights)
     never = np.full(len(scores), math.inf)
-    moved = pool.move(connection, attachment, state, found.sample_id, never, keys, weights)
+    unscored = np.full(len(scores), math.nan)
+    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights)
     ids = np.array(found.sample_id)[moved].tolist()
-    keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=state.version)
+    # The version there was before the prediction: where a refresh has begun since, these scores are stale.
+    keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=found.version[0])
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
     return True
 
@@ -223,12 +226,18 @@ def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> 
     return begun
 
 
-def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float) -> None:
-    """Let weights count from the new lowest score, and the top begin anew; the swap brings every row there."""
-    attachment.race(connection, exclusive=True)
+def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float, version: int) -> None:
+    """Let weights count from the new lowest score, and the top begin anew; the swap brings every row there.
+
+    Until then the refresh is not over, even if nothing was stale. A newer one does all of this by itself.
+    """
+    if attachment.race(connection, exclusive=True).version != version:
+        return
     pool.set_top_weight(connection, attachment, None)
-    if attachment.settings.weighting.needs_base and math.isfinite(lowest):
-        connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=lowest))
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
+    if attachment.settings.weighting.needs_base:
+        connection.execute(this.values(base_score=lowest if math.isfinite(lowest) else None))
 
 
 class _Blurred(Exception):
@@ -238,9 +247,10 @@ class _Blurred(Exception):
 def _swap_all(attachment: Attachment, known: _Known) -> bool:
     """Bring every weight to what the score says, and say that the refresh is over.
 
-    Return False where every key has moved meanwhile: some then stand behind the place that the walk had come to.
+    Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
     """
     begun = attachment.database.read(functools.partial(_race_state, attachment=attachment))
+    n_swapped = 0
     for rows in _pages(attachment, SWAP_CHUNK):
         ids, keys, weights = zip(*rows, strict=True)
         at, is_known = known.find(np.array(ids))
@@ -255,11 +265,16 @@ def _swap_all(attachment: Attachment, known: _Known) -> bool:
             attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
             return False
         if swapped is None:
+            known.has_swapped[:] = False
             return False
         known.has_swapped[swapped] = True
-    return attachment.database.write(
-        functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
-    )
+        n_swapped += len(swapped)
+    if n_swapped and not attachment.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
+        return False
+    finish = functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
+    if not (is_over := attachment.database.write(finish)):
+        known.has_swapped[:] = False
+    return is_over
 
 
 def _race_state(connection: sa.Connection, *, attachment: Attachment) -> Any:
@@ -283,7 +298,7 @@ def _swap(
 
     Return which of the known ones have moved; None where something else has moved all.
     """
-    state = attachment.race(connection)
+    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
     if _has_moved(state, begun):
         return None
     ids, keys, old = places
@@ -297,6 +312,10 @@ def _swap(
         found = _scored(connection, attachment=attachment, ids=ids[unsure])
         scores[unsure] = pool.as_floats(found.score)
         is_scored[unsure] = [version is not None for version in found.score_version]
+    lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
+    if attachment.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
+        pool.set_base(connection, attachment, state, lowest)  # it joined while others were scored
+        return None
     new = attachment.weights(scores, state.base)
     changed = np.flatnonzero((new != old) & is_scored)
     if race.is_blurred(state.clock, new[changed]):

@@ -116,7 +116,7 @@ def change_weights(
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
     joining = np.flatnonzero(~(old > 0) & (new > 0))
     moving[joining] = _joining(connection, attachment, state, ids[joining], new[joining])
-    moved = pool.move(connection, attachment, state, ids.tolist(), keys, moving, new)
+    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new)
     attachment.count(
         connection,
         unscored=-int(np.isnan(old[moved]).sum()),

@@ -207,6 +207,40 @@ def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(sto
         store._attachment.database.write(interrupted)
 
 
+def test_a_signal_amid_a_commit_is_what_the_caller_sees(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the driver then takes the connection for lost, and the commit came through."""
+
+    def interrupt(moment: str) -> None:
+        if moment == "before":
+            try:
+                raise Told
+            finally:
+                raise sa.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))
+
+    with open_store(postgresql_url) as store:
+        monkeypatch.setattr(store._attachment.database.dialect, "is_lost", lambda _: True)
+        monkeypatch.setattr(store._attachment.database, "_was_committed", lambda _: True)
+        monkeypatch.setattr(database, "boundary", interrupt)
+        with pytest.raises(Told):
+            store.add(["s1"])
+
+
+def test_a_signal_while_the_database_is_away_is_what_the_caller_sees(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    with open_store(store_url) as store:
+        store.add(["s1", "s2"])
+        store.score(scores_of)
+        with monkeypatch.context() as patch, pytest.raises(Told), store.sample(1), store.leased("job"):
+            patch.setattr(store._attachment.database, "write", unavailable)
+            raise Told
+        with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable), store.sample(1):
+            patch.setattr(store._attachment.database, "write", unavailable)
+
+
 def test_an_error_while_a_signal_is_handled_is_its_own(store_url: str) -> None:
     def fail(_: sa.Connection) -> None:
         raise KeyError("mine")

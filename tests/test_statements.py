@@ -120,7 +120,7 @@ GOLDEN = {
     ("move_keys", "sqlite"): """
         UPDATE pool
         SET race_key=?, weight=?, top=?
-        WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ?
+        WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ? AND pool.weight IS ?
     """,
     ("close_batch", "sqlite"): """
         UPDATE batches
@@ -135,7 +135,8 @@ GOLDEN = {
         RETURNING batches.size
     """,
     ("unscored", "sqlite"): """
-        SELECT page.sample_id, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
+        SELECT page.sample_id, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec,
+           (SELECT buffers.score_version FROM buffers WHERE buffers.id = ?) AS version
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
         FROM pool
         WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?

@@ -271,7 +271,7 @@ def _row_by_row(
     return str(compiled), list(zip(*(values[name] for name in compiled.positiontup), strict=False))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=128)
 def _compiled(statement: Any, dialect: sa.Dialect) -> Any:
     return statement.compile(dialect=dialect)
 

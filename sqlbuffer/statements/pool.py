@@ -23,13 +23,14 @@ def enter_pool(dialect: Dialect) -> Any:
 
 @functools.cache
 def move_keys(dialect: Dialect) -> Any:
-    """Give waiting samples new keys and weights, where they still stand at their old key."""
+    """Give waiting samples new keys and weights, where they still stand at their old key with their old weight."""
     incoming = dialect.each(INCOMING_KEYS)
     return (
         sa.update(pool)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
+        .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
         .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
     )
 

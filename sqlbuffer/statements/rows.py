@@ -35,6 +35,7 @@ INCOMING_KEYS = Rows(
     (
         ("sample_id", BigId),
         ("old_key", sa.Double()),
+        ("old_weight", sa.Double()),
         ("race_key", sa.Double()),
         ("weight", sa.Double()),
         ("top", sa.Boolean()),

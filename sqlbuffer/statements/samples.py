@@ -157,20 +157,20 @@ _VERSION: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
 
 @functools.cache
 def store_scores(dialect: Dialect) -> sa.Update:
-    """Write scores into the samples."""
+    """Write scores into the samples that have none of a newer version."""
     incoming = dialect.each(INCOMING_SCORES)
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.sample_id)
+        .where(sa.or_(samples.c.score_version.is_(None), samples.c.score_version <= _VERSION))
         .values(score=incoming.score, score_version=_VERSION, scored_at=now())
     )
 
 
 @functools.cache
 def store_newer_scores(dialect: Dialect) -> sa.Update:
-    """Write scores into samples that have none of this version or a newer one."""
-    is_older = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < _VERSION)
-    return store_scores(dialect).where(is_older)
+    """Write scores into the samples that have none of this version either."""
+    return store_scores(dialect).where(sa.or_(samples.c.score_version.is_(None), samples.c.score_version != _VERSION))
 
 
 @functools.cache

@@ -28,8 +28,9 @@ def unscored() -> sa.Select[Any]:
         .limit(bindparam("limit", type_=sa.Integer))
         .subquery("page")
     )
+    version = select(buffers.c.score_version).where(buffers.c.id == BUFFER).scalar_subquery()
     return (
-        select(page.c.sample_id, samples.c.hash, samples.c.requeues, *CONTENT)
+        select(page.c.sample_id, samples.c.hash, samples.c.requeues, *CONTENT, version.label("version"))
         .join_from(page, samples, samples.c.id == page.c.sample_id)
         .where(samples.c.id > after)  # PostgreSQL may merge the two, and would begin with the first sample of all
         .order_by(page.c.sample_id)
@@ -37,15 +38,15 @@ def unscored() -> sa.Select[Any]:
 
 
 @functools.cache
-def oldest_unscored() -> sa.Select[Any]:
-    """Where the `limit` oldest samples without a score stand."""
-    return (
-        select(pool.c.sample_id, pool.c.race_key, pool.c.weight)
-        .where(pool.c.buffer_id == BUFFER)
+def oldest_unscored(dialect: Dialect) -> sa.Select[Any]:
+    """Where the `limit` oldest samples without a score stand, and lock them: somebody may be scoring them."""
+    statement = (
+        STANDING.where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_(None))
         .order_by(pool.c.sample_id)
         .limit(bindparam("limit", type_=sa.Integer))
     )
+    return dialect.skip_locked(statement, pool)
 
 
 @functools.cache
