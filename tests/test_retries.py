@@ -234,11 +234,16 @@ def test_a_signal_while_the_database_is_away_is_what_the_caller_sees(
     with open_store(store_url) as store:
         store.add(["s1", "s2"])
         store.score(scores_of)
-        with monkeypatch.context() as patch, pytest.raises(Told), store.sample(1), store.leased("job"):
-            patch.setattr(store._attachment.database, "write", unavailable)
-            raise Told
-        with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable), store.sample(1):
-            patch.setattr(store._attachment.database, "write", unavailable)
+
+        def lose_the_database_and(error: type[BaseException]) -> None:
+            with monkeypatch.context() as patch, store.sample(1), store.leased("job"):
+                patch.setattr(store._attachment.database, "write", unavailable)
+                raise error
+
+        with pytest.raises(Told):
+            lose_the_database_and(Told)
+        with pytest.raises(DatabaseUnavailable):
+            lose_the_database_and(KeyError)
 
 
 def test_an_error_while_a_signal_is_handled_is_its_own(store_url: str) -> None:
