@@ -443,7 +443,8 @@ def test_a_file_that_was_cut_off(tmp_path: pathlib.Path, keep: float) -> None:
     """Wherever it is noticed, it is one of our errors, or the audit says so."""
     file = tmp_path / "x.db"
     whole = valid_file(file)
-    file.write_bytes(whole[: int(len(whole) * keep)])
+    left = whole[: int(len(whole) * keep)]
+    file.write_bytes(left)
     with pytest.raises(DatabaseUnavailable, match=r"corrupt|truncated|not a database") as caught:  # noqa: PT012
         with open_store(f"sqlite:///{file}") as store:
             assert "damaged" in " ".join(store.check()) or store.waiting()
@@ -451,6 +452,7 @@ def test_a_file_that_was_cut_off(tmp_path: pathlib.Path, keep: float) -> None:
             store.score(scores_of, only="all")
         raise AssertionError("nothing was noticed")
     assert is_one_sentence(str(caught.value))
+    assert file.read_bytes() == left, "what is left may still be of use to whoever repairs it"
 
 
 def test_damage_in_the_middle(tmp_path: pathlib.Path) -> None:
@@ -497,8 +499,9 @@ def public_folder() -> Iterator[pathlib.Path]:
 @pytest.mark.parametrize("what", ["file", "folder", "both", "unreadable", "new"])
 def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -> None:
     file = public_folder / "x.db"
+    content = None
     if what != "new":
-        valid_file(file)
+        content = valid_file(file)
         file.chmod({"unreadable": 0, "folder": 0o666}.get(what, 0o444))
     if what in ("folder", "both", "new"):
         public_folder.chmod(0o555)
@@ -509,6 +512,12 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
     assert "writable" in done.stdout
     assert str(file) in done.stdout
     assert is_one_sentence(done.stdout.strip())
+    public_folder.chmod(0o777)
+    if content is None:
+        assert list(public_folder.iterdir()) == []
+    else:
+        file.chmod(0o666)
+        assert file.read_bytes() == content
 
 
 def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,14 +525,18 @@ def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
     with open_store(sqlite_url) as store:
+        store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        assert len(store) == 0, "reading waits for nobody"
+        assert len(store) == 1, "reading waits for nobody"
         with pytest.raises(DatabaseUnavailable, match=r"locked.*another program"):
             store.add(["a database is locked", "the disk is full"])
         holder.execute("ROLLBACK")
         holder.close()
+        assert list(store.waiting().samples) == ["before"]
         assert store.add(["a"]).added == 1
+        assert store.stats().stored == 2
+        assert store.check() == []
 
 
 def test_advice_does_not_follow_from_what_samples_say(postgresql_url: str) -> None:
