@@ -1,6 +1,7 @@
 """Bad input is refused with one of our errors, whose message has the value, the rule and the way out."""
 
 import dataclasses
+import logging
 import math
 import pathlib
 import random
@@ -19,8 +20,11 @@ import pytest
 import sqlalchemy as sa
 import torch
 from conftest import scores_of
+from proxies import proxy_before
+from test_retries import in_transaction
+from test_workers import until
 
-from sqlbuffer import errors
+from sqlbuffer import errors, retries
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.errors import (
@@ -33,6 +37,7 @@ from sqlbuffer.errors import (
     UnsupportedType,
 )
 from sqlbuffer.race import Power, Shift, Softmax
+from sqlbuffer.schema import REVISION
 from sqlbuffer.store import SampleStore, open_store
 
 PASSWORD = "hunter2-secret"
@@ -595,3 +600,28 @@ def test_passwords_are_in_no_message_and_no_repr(postgresql_url: str, monkeypatc
                 wrong()
             shown += traceback.format_exception(caught.value)
     assert not [text for text in shown if PASSWORD in text]
+
+
+@pytest.mark.empty_database
+def test_passwords_are_in_no_log(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    with proxy_before(postgresql_url) as proxy:
+        url = sa.make_url(proxy.url).set(password=PASSWORD)
+        secret, masked = url.render_as_string(hide_password=False), url.render_as_string(hide_password=True)
+        with open_store(secret, weighting="uniform", grace_s=0.2) as store:
+            store._attachment.database.upgrade()
+            assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
+            proxy.cut = ["answer", "request"]
+            store.add(["a"])
+            assert proxy.n_cut == 2
+            proxy.close()
+            until(lambda: "a heartbeat failed" in caplog.text)
+            assert [line for line in caplog.messages if line.startswith("a heartbeat failed") and masked in line]
+    until(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
+    assert PASSWORD in secret
+    assert PASSWORD not in caplog.text
+    assert not [record for record in caplog.records if PASSWORD in str(vars(record))]
