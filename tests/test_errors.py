@@ -1,6 +1,7 @@
 """Bad input is refused with one of our errors, whose message has the value, the rule and the way out."""
 
 import dataclasses
+import logging
 import math
 import pathlib
 import random
@@ -19,8 +20,11 @@ import pytest
 import sqlalchemy as sa
 import torch
 from conftest import scores_of
+from proxies import proxy_before
+from test_retries import in_transaction
+from test_workers import until
 
-from sqlbuffer import errors
+from sqlbuffer import errors, retries
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.errors import (
@@ -33,6 +37,7 @@ from sqlbuffer.errors import (
     UnsupportedType,
 )
 from sqlbuffer.race import Power, Shift, Softmax
+from sqlbuffer.schema import REVISION
 from sqlbuffer.store import SampleStore, open_store
 
 PASSWORD = "hunter2-secret"
@@ -443,7 +448,8 @@ def test_a_file_that_was_cut_off(tmp_path: pathlib.Path, keep: float) -> None:
     """Wherever it is noticed, it is one of our errors, or the audit says so."""
     file = tmp_path / "x.db"
     whole = valid_file(file)
-    file.write_bytes(whole[: int(len(whole) * keep)])
+    left = whole[: int(len(whole) * keep)]
+    file.write_bytes(left)
     with pytest.raises(DatabaseUnavailable, match=r"corrupt|truncated|not a database") as caught:  # noqa: PT012
         with open_store(f"sqlite:///{file}") as store:
             assert "damaged" in " ".join(store.check()) or store.waiting()
@@ -451,6 +457,7 @@ def test_a_file_that_was_cut_off(tmp_path: pathlib.Path, keep: float) -> None:
             store.score(scores_of, only="all")
         raise AssertionError("nothing was noticed")
     assert is_one_sentence(str(caught.value))
+    assert file.read_bytes() == left, "what is left may still be of use to whoever repairs it"
 
 
 def test_damage_in_the_middle(tmp_path: pathlib.Path) -> None:
@@ -497,8 +504,9 @@ def public_folder() -> Iterator[pathlib.Path]:
 @pytest.mark.parametrize("what", ["file", "folder", "both", "unreadable", "new"])
 def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -> None:
     file = public_folder / "x.db"
+    content = None
     if what != "new":
-        valid_file(file)
+        content = valid_file(file)
         file.chmod({"unreadable": 0, "folder": 0o666}.get(what, 0o444))
     if what in ("folder", "both", "new"):
         public_folder.chmod(0o555)
@@ -509,6 +517,12 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
     assert "writable" in done.stdout
     assert str(file) in done.stdout
     assert is_one_sentence(done.stdout.strip())
+    public_folder.chmod(0o777)
+    if content is None:
+        assert list(public_folder.iterdir()) == []
+    else:
+        file.chmod(0o666)
+        assert file.read_bytes() == content
 
 
 def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,14 +530,18 @@ def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
     with open_store(sqlite_url) as store:
+        store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        assert len(store) == 0, "reading waits for nobody"
+        assert len(store) == 1, "reading waits for nobody"
         with pytest.raises(DatabaseUnavailable, match=r"locked.*another program"):
             store.add(["a database is locked", "the disk is full"])
         holder.execute("ROLLBACK")
         holder.close()
+        assert list(store.waiting().samples) == ["before"]
         assert store.add(["a"]).added == 1
+        assert store.stats().stored == 2
+        assert store.check() == []
 
 
 def test_advice_does_not_follow_from_what_samples_say(postgresql_url: str) -> None:
@@ -582,3 +600,28 @@ def test_passwords_are_in_no_message_and_no_repr(postgresql_url: str, monkeypatc
                 wrong()
             shown += traceback.format_exception(caught.value)
     assert not [text for text in shown if PASSWORD in text]
+
+
+@pytest.mark.empty_database
+def test_passwords_are_in_no_log(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    with proxy_before(postgresql_url) as proxy:
+        url = sa.make_url(proxy.url).set(password=PASSWORD)
+        secret, masked = url.render_as_string(hide_password=False), url.render_as_string(hide_password=True)
+        with open_store(secret, weighting="uniform", grace_s=0.2) as store:
+            store._attachment.database.upgrade()
+            assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
+            proxy.cut = ["answer", "request"]
+            store.add(["a"])
+            assert proxy.n_cut == 2
+            proxy.close()
+            until(lambda: "a heartbeat failed" in caplog.text)
+            assert [line for line in caplog.messages if line.startswith("a heartbeat failed") and masked in line]
+    until(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
+    assert PASSWORD in secret
+    assert PASSWORD not in caplog.text
+    assert not [record for record in caplog.records if PASSWORD in str(vars(record))]

@@ -1,25 +1,34 @@
 """Retraining: what is trained on, what is measured, what is stored, and what happens when it goes wrong."""
 
+import datetime as dt
 import logging
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 from test_predictor import agent, featurize, network, rows, same, weights
 from torch import nn
 
 from sqlbuffer import datasets
+from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.predictor import PredictiveAgent
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schema import samples as samples_table
 from sqlbuffer.store import SampleStore
+from sqlbuffer.workers import worker_id
 
 pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
 FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
+
+
+def database_time(store: SampleStore) -> dt.datetime:
+    found: dt.datetime = store._attachment.database.read(lambda connection: connection.scalar(sa.select(now())))
+    return found
 
 
 def test_retraining_stores_a_version_with_its_measures(store: SampleStore) -> None:
@@ -27,8 +36,11 @@ def test_retraining_stores_a_version_with_its_measures(store: SampleStore) -> No
     rewards[7] = math.nan
     store.record(samples, rewards)
     a = agent()
+    before = database_time(store)
     version = retrain(store, a, **FIT | {"epochs": 40}, percent_valid=0.1, percent_test=0.2)
     assert version is not None
+    assert version.worker_id == worker_id()
+    assert before <= version.trained_at <= database_time(store)
     assert version == store.newest_predictor()
     assert [version] == store.predictors()
     assert version.rows_trained + version.rows_held_out == 199

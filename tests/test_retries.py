@@ -175,6 +175,27 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
         assert len(runs) == 1
 
 
+@pytest.mark.parametrize(
+    ("state", "words"), [("53100", r"free space on the disk.*\.$"), ("55P03", r"holds a lock.*lock_timeout.*\.$")]
+)
+def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_url: str, state: str, words: str) -> None:
+    """Whatever the message says: it comes in the server's language."""
+    with open_store(postgresql_url) as store:
+        runs: list[int] = []
+
+        def fail(connection: sa.Connection) -> None:
+            runs.append(1)
+            connection.exec_driver_sql(
+                f"DO $$ BEGIN RAISE EXCEPTION 'tabla \"x\": permission denied' USING ERRCODE = '{state}'; END $$"
+            )
+
+        with pytest.raises(DatabaseUnavailable, match=words) as caught:
+            store._attachment.database.write(fail)
+        assert "check that the server runs" not in str(caught.value)
+        assert len(runs) == 1
+        assert store.add(TEN).added == 10
+
+
 class Told(BaseException):
     """What a handler of signals raises."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import start_server
+from conftest import server_execute, start_server
 from soak import soak
 
 from sqlbuffer.store import open_store
@@ -68,6 +68,14 @@ def test_each_sample_is_drawn_exactly_once(store_url: str) -> None:
         assert (len(store), store.stats().measured, store.check()) == (0, N_DRAWN, [])
 
 
+def deadlocks(url: str) -> int:
+    """Return how many transactions the server has given up; they are run again, so that nothing else shows them."""
+    if not url.startswith("postgresql"):
+        return 0
+    (row,) = server_execute(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    return int(row[0])
+
+
 def test_each_distinct_sample_is_added_once(store_url: str) -> None:
     step = N_ADDED // 2
     n_new = run_all(add_overlapping, [(store_url, i * step) for i in range(N_PROCESSES)])
@@ -75,6 +83,7 @@ def test_each_distinct_sample_is_added_once(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         assert sum(n_new) == len(store) == n_distinct
         assert store.check() == []
+    assert deadlocks(store_url) == 0
 
 
 # -- killed at random -------------------------------------------------------------------------------------------------

@@ -26,6 +26,12 @@ _ADVISORY_CLASS = 0x5B0F
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
 
+_WAYS_OUT = {
+    "53100": "free space on the disk of the server and run again, what was committed is safe",
+    "55P03": "another session holds a lock for longer than lock_timeout: end it, or raise the timeout, and run again",
+}
+"""What to do about an error whose SQLSTATE says it all: a full disk, a lock that was waited for in vain."""
+
 _HARMLESS = (
     *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
     *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
@@ -201,7 +207,11 @@ class PostgreSQL(Dialect):
         return bool(connection.scalar(newest, {"connection": receipt.connection}) == receipt.number)
 
     def advice(self, error: BaseException) -> str:
-        message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
+        of_driver = getattr(error, "orig", error)  # without the SQL and its values
+        state = getattr(of_driver, "sqlstate", None)
+        if state in _WAYS_OUT:
+            return _WAYS_OUT[state]
+        message = str(of_driver).lower()
         for sign, way_out in {
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",

@@ -1,0 +1,92 @@
+"""What a store asks of its connections: how durable a COMMIT is, and how many of them it opens."""
+
+import concurrent.futures
+import copy
+import pathlib
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from conftest import server_execute
+
+from sqlbuffer.store import open_store
+
+TRANSACTIONS = ("write", "write_from_one_state")
+
+
+def shown(statement: str) -> Callable[[sa.Connection], Any]:
+    return lambda connection: connection.exec_driver_sql(statement).scalar_one()
+
+
+# -- durability -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"durability": "normal"}, 1), ({"durability": "full"}, 2)])
+def test_sqlite_syncs_its_log_at_every_commit_only_when_told(
+    sqlite_url: str, options: dict[str, str], expected: int
+) -> None:
+    with open_store(sqlite_url, **options) as store:  # type: ignore[arg-type]
+        database = store._attachment.database
+        for same in (database, database.sibling(), copy.copy(database), pickle.loads(pickle.dumps(database))):
+            for kind in TRANSACTIONS:
+                assert getattr(same, kind)(shown("PRAGMA synchronous")) == expected
+            same.close()
+
+
+@pytest.mark.parametrize("of_server", ["on", "off", "local"])
+def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(postgresql_url: str, of_server: str) -> None:
+    name = sa.make_url(postgresql_url).database
+    server_execute(postgresql_url, f"ALTER DATABASE {name} SET synchronous_commit = {of_server}")
+    for durability, expected in (("normal", of_server), ("full", "on")):
+        with open_store(postgresql_url, durability=durability) as store:
+            for kind in TRANSACTIONS:
+                transaction = getattr(store._attachment.database, kind)
+                assert transaction(shown("SHOW synchronous_commit")) == expected
+            connection = store._attachment.database._engine("writer").raw_connection()
+            cursor = connection.cursor()
+            cursor.execute("SHOW synchronous_commit")
+            assert cursor.fetchone() == (of_server,), "it is set for one transaction"
+            connection.close()
+
+
+# -- how many ---------------------------------------------------------------------------------------------------------
+
+
+def n_connections(url: str) -> int:
+    """Count, from outside, the connections that are open."""
+    if url.startswith("sqlite"):
+        file = str(pathlib.Path(url.removeprefix("sqlite:///")))
+        return sum(opened.path == file for opened in psutil.Process().open_files())
+    ours = "datname = current_database() AND application_name LIKE 'sqlbuffer %'"
+    return int(server_execute(url, f"SELECT count(*) FROM pg_stat_activity WHERE {ours}")[0][0])
+
+
+@pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 2)])
+def test_threads_that_use_one_store_share_a_few_connections(
+    store_url: str, kind: str, sqlite: int, postgresql: int
+) -> None:
+    """Twelve threads want one at once; who finds none free waits for it."""
+    most = sqlite if store_url.startswith("sqlite") else postgresql
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def work(connection: sa.Connection) -> int:
+        inside.release()
+        assert go_on.wait(60)
+        return int(connection.scalar(sa.text("SELECT 1")) or 0)
+
+    with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(12) as threads:
+        database = store._attachment.database
+        database.close()  # what opening has opened
+        done = [threads.submit(getattr(database, kind), work) for _ in range(12)]
+        try:
+            assert all(inside.acquire(timeout=60) for _ in range(most))
+            assert not inside.acquire(timeout=0.3), "there is one more than there should be"
+            assert n_connections(store_url) == most
+        finally:
+            go_on.set()
+        assert [future.result(60) for future in done] == [1] * 12
+        assert n_connections(store_url) == most
