@@ -193,11 +193,16 @@ def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_
 # -- what it leaves ---------------------------------------------------------------------------------------------------
 
 DRAWS = """
-    SELECT batches.iteration, draws.position, samples.text, samples.source, samples.reward, draws.weight
-    FROM draws JOIN batches ON batches.id = draws.batch_id JOIN samples ON samples.id = draws.sample_id
+    SELECT batches.iteration, draws.position, ranked.place, ranked.text, ranked.source, ranked.reward, draws.weight
+    FROM draws JOIN batches ON batches.id = draws.batch_id JOIN (
+        SELECT id, text, source, reward, rank() OVER (ORDER BY id) AS place FROM samples
+        WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name)
+    ) AS ranked ON ranked.id = draws.sample_id
     WHERE batches.settled_at IS NOT NULL AND batches.buffer_id = (SELECT id FROM buffers WHERE name = :name)
     ORDER BY batches.iteration, draws.position
 """
+# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or before its transaction
+# is killed, so what is added anew leaves gaps in the numbers.
 VERSIONS = """
     SELECT iteration, version, state, rows_trained, train_loss, valid_loss FROM predictors
     WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name) ORDER BY version
