@@ -283,7 +283,7 @@ def test_killed_at_twenty_random_moments(store_url: str) -> None:
     assert {part for part in told if told[part] != found[part]} == set()
 
 
-RARE = {"every": 3, "iters": 20}
+RARE = {"every": 3, "iters": 15}
 """A checkpoint after iterations 2, 5, 8 and so on."""
 
 RESUMED = {7: (1, "step of 7"), 11: (1, "before_step of 11"), 13: (1, "before refresh")}
@@ -294,7 +294,7 @@ def test_killed_between_two_checkpoints(store_url: str) -> None:
     """Where the checkpoint is written every three iterations, only the agent goes back."""
     earlier: dict[str, list[Any]] = {"draws": [], "versions": [], "history": []}
     known: set[str] = set()
-    for settled, fatal in {**RESUMED, 20: None}.items():
+    for settled, fatal in {**RESUMED, 15: None}.items():
         moments = run_once(store_url, "rare", fatal, **RARE)
         measured = [sample for moment in moments if moment.startswith("measured") for sample in moment.split()[1:]]
         assert len(measured) == len(set(measured)), "no result is measured twice"
@@ -316,7 +316,7 @@ def test_killed_between_two_checkpoints(store_url: str) -> None:
     policies = log.metrics["before the step"]
     for i in RESUMED:
         assert policies[i] == policies[i - i % 3]
-    assert len(set(policies)) == len(policies) - len(RESUMED) == 20 - 3
+    assert len(set(policies)) == len(policies) - len(RESUMED) == 15 - 3
     predictors = log.metrics["predictor"]
-    assert [i for i in range(1, 20) if predictors[i] != predictors[i - 1]] == [5, 9, 13, 17]
-    assert [len(log.metrics[metric]) for metric in ("rewards", "policy_loss", "predictive_buffer_loss")] == [20] * 3
+    assert [i for i in range(1, 15) if predictors[i] != predictors[i - 1]] == [5, 9, 13]
+    assert [len(log.metrics[metric]) for metric in ("rewards", "policy_loss", "predictive_buffer_loss")] == [15] * 3
