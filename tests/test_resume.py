@@ -274,7 +274,7 @@ def test_killed_at_twenty_random_moments(store_url: str) -> None:
     deaths = []
     for kill in range(KILLS):
         kind = KINDS[kill % len(KINDS)]
-        n_moments = rng.randrange(1, round(1.4 * len(whole) / KILLS))
+        n_moments = rng.randrange(1, round(1.1 * len(whole) / KILLS))
         hand_s = rng.uniform(0.0, 0.02) if not kind and kill % 2 else None
         deaths.append(run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s)[-1])
     run_once(store_url, "killed")
