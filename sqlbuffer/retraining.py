@@ -45,7 +45,8 @@ def retrain(
     """Train the agent on the stored labelled rows, and store the new predictor version with its measures.
 
     A share of the rows is held out of every training, by hash: a row never changes sides, and the measures on these
-    rows are of samples that no version has seen. No transaction is open meanwhile.
+    rows are of samples that no version has seen, unless the agent learns elsewhere too (`online=True`). No transaction
+    is open meanwhile.
 
     Args:
         store: The buffer.

@@ -399,6 +399,30 @@ def test_an_iteration_that_was_interrupted_is_done_anew(
         assert told(first, second) == told(whole), again
 
 
+class Thief(Callback):
+    """Releases the batch of an iteration behind the loop's back, when the policy has stepped: once."""
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(name="thief", order=3)
+        self.iteration: int | None = iteration
+
+    def step(self) -> None:
+        if self.environment.log.iterations == self.iteration:
+            self.iteration = None
+            self.environment.buffer._batch.release()
+
+
+@pytest.mark.parametrize("iteration", [0, 2, 3])
+def test_an_iteration_whose_batch_was_lost_is_done_anew(loop: Callable[..., Environment], iteration: int) -> None:
+    whole = loop(name="whole", seed=0)
+    whole.fit(10, iters=6)
+    robbed = loop(name="robbed", seed=0, cbs=[Thief(iteration)])
+    robbed.fit(10, iters=6)
+    assert told(robbed) == told(whole)
+    assert robbed.log.metrics == whole.log.metrics
+    assert robbed.buffer.store.checkpoint("checkpoint") == whole.buffer.store.checkpoint("checkpoint")
+
+
 def test_a_checkpoint_changes_nothing_in_a_run(loop: Callable[..., Environment]) -> None:
     runs = [loop(checkpoint, name=name, seed=0) for checkpoint, name in ((None, "without"), (True, "with"))]
     for run in runs:

@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.inspect.crew import release_batches
+from sqlbuffer.store import open_store
 from sqlbuffer.training.callback import EVENTS, BatchState, Callback, as_floats, mean_of
 from sqlbuffer.training.callbacks import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
 from sqlbuffer.training.environment import Environment
@@ -450,6 +452,58 @@ def test_an_exception_gives_the_claim_back(
     assert env.buffer.store.iteration == env.log.iterations == 3 + is_settled
     assert [len(values) for values in env.log.metrics.values()] == [3 + is_settled] * 4
     assert env.buffer.store.check() == []
+
+
+class Thief(Callback):
+    """Another process that releases a batch of the loop, which has measured it: once."""
+
+    def __init__(self, url: str, iteration: int) -> None:
+        super().__init__(name="thief", order=50)
+        self.url, self.iteration, self.stolen = url, iteration, []
+
+    def step(self) -> None:
+        env = self.environment
+        if env.log.iterations == self.iteration and not self.stolen:
+            self.stolen = list(env.batch_state.samples)
+            with open_store(self.url, weighting="uniform") as other:
+                assert release_batches([other._attachment], [env.buffer._batch.id]) == 1
+
+    def after_batch(self) -> None:
+        self.environment.log.update_metric("late", self.environment.log.iterations)
+        self.environment.log.update_metric("word", f"w{self.environment.log.iterations}")
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 3])
+def test_an_iteration_whose_batch_was_lost_is_done_anew(
+    store_url: str, environment: Callable[..., Environment], caplog: pytest.LogCaptureFixture, iteration: int
+) -> None:
+    measured: list[str] = []
+    thief = Thief(store_url, iteration)
+
+    def oracle(samples: list[str]) -> np.ndarray:
+        measured.extend(samples)
+        return number(samples)
+
+    env = environment(rewards=[RewardCallback(oracle)], cbs=[thief])
+    env.fit(10, iters=4, report=1)
+    log, store = env.log, env.buffer.store
+    assert [line for line in caplog.messages if "was released meanwhile: its rewards are stored" in line] != []
+    assert log.iterations == store.iteration == 4
+    assert (store.stats().measured, store.stats().claimed, store.check()) == (40, 0, [])
+    assert store.rewards_of(thief.stolen) == number(thief.stolen).tolist()
+    assert len(measured) == len(set(measured)) == 40, "what was measured for the lost batch is not measured again"
+    assert log.df["samples"].tolist()[10 * iteration :][:10] == thief.stolen, "its samples were first in line"
+
+    history: dict[str, list[float]] = {}
+    for row in store.history():
+        history.setdefault(row["name"], []).append(row["value"])
+    assert {name: len(values) for name, values in log.metrics.items()} == dict.fromkeys([*history, "word"], 4)
+    assert history == {name: values for name, values in log.metrics.items() if name != "word"}
+    assert log.metrics["late"] == [0, 1, 2, 3]
+    assert len(log.console.file.getvalue().splitlines()) == 1 + 4
+    resumed = environment().log
+    assert (resumed.iterations, resumed.metrics) == (4, log.metrics)
+    assert resumed.df.equals(log.df)
 
 
 def test_cleaning_up_does_not_hide_what_went_wrong(

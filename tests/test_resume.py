@@ -1,4 +1,7 @@
-"""A run killed with SIGKILL at random moments, again and again, equals to the last bit one that was never killed."""
+"""A run killed with SIGKILL at random moments, again and again, equals to the last bit one that was never killed.
+
+With a checkpoint every few iterations its agent goes back to the last one, and nothing else does.
+"""
 
 import contextlib
 import hashlib
@@ -20,7 +23,7 @@ from torch import nn
 
 from sqlbuffer import database
 from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.store import open_store
+from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.callbacks import BufferSizeCallback, PredictiveBuffer
 from sqlbuffer.training.checkpoint import Checkpoint
@@ -98,7 +101,7 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
 
     class Moments(Callback):
         def __call__(self, event: str) -> None:
-            come_by(event)
+            come_by(f"{event} of {self.environment.log.iterations}")
 
     class Predicting(PredictiveBuffer):
         def _do(self, job: str) -> None:
@@ -117,6 +120,10 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
         come_by("generating")
         return [f"s{i}" for i in numbers]
 
+    def oracle(samples: list[str]) -> list[float]:
+        come_by(" ".join(["measured", *samples]))
+        return [np.sin(number(sample) / 300) for sample in samples]
+
     generator = np.random.default_rng(5)
     model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
     agent = PredictiveAgent(model, loss_function, features)
@@ -130,7 +137,7 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
             FunctionSampler(lambda n, rng: named(random.randrange(5000) for _ in range(n)), "python", 0, 0.1),
             FunctionSampler(lambda n, rng: named(generator.integers(0, 5000, n)), "generator", 0, 0.1),
         ],
-        rewards=[RewardCallback(lambda samples: [np.sin(number(sample) / 300) for sample in samples])],
+        rewards=[RewardCallback(oracle)],
         cbs=[
             *(BufferSizeCallback, Witness(), Moments("first", -2000), Moments("last", 99)),
             Checkpoint(policy, every, generators=[generator]),
@@ -140,7 +147,7 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
     )
 
 
-def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None) -> None:
+def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None, every: int, iters: int) -> None:
     """The life of a process. It dies at the first moment of a kind after so many, if not before by another hand."""
     n_passed = 0
 
@@ -159,12 +166,20 @@ def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None)
     np.random.seed(seed)
     random.seed(seed)
     database.boundary = lambda moment: come_by(f"{moment} COMMIT")
-    env = make_run(url, name, come_by)
-    env.fit(10, iters=ITERATIONS, report=0)
+    env = make_run(url, name, come_by, every)
+    env.fit(10, iters=iters, report=0)
     env.buffer.close()
 
 
-def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_s: float | None = None) -> list[str]:
+def run_once(
+    url: str,
+    name: str,
+    fatal: tuple[int, str] | None = None,
+    *,
+    hand_s: float | None = None,
+    every: int = 1,
+    iters: int = ITERATIONS,
+) -> list[str]:
     """Run in a process of its own; return the moments that it came by.
 
     Args:
@@ -172,10 +187,13 @@ def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_
         name: The buffer.
         fatal: It kills itself at the first moment of a kind, "" for any, from such a number on.
         hand_s: It is killed from outside instead, so many seconds after that number of moments.
+        every: How often it writes its checkpoint.
+        iters: Iterations of the whole run.
     """
     processes = forkserver()
     read, write = processes.Pipe(duplex=False)
-    process = processes.Process(target=live, args=(url, name, write, fatal if hand_s is None else None))
+    its_own = fatal if hand_s is None else None
+    process = processes.Process(target=live, args=(url, name, write, its_own, every, iters))
     process.start()
     write.close()
     moments: list[str] = []
@@ -193,28 +211,36 @@ def run_once(url: str, name: str, fatal: tuple[int, str] | None = None, *, hand_
 # -- what it leaves ---------------------------------------------------------------------------------------------------
 
 DRAWS = """
-    SELECT batches.iteration, draws.position, samples.text, samples.source, samples.reward, draws.weight
-    FROM draws JOIN batches ON batches.id = draws.batch_id JOIN samples ON samples.id = draws.sample_id
+    SELECT batches.iteration, draws.position, ranked.place, ranked.text, ranked.source, ranked.reward, draws.weight
+    FROM draws JOIN batches ON batches.id = draws.batch_id JOIN (
+        SELECT id, text, source, reward, rank() OVER (ORDER BY id) AS place FROM samples
+        WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name)
+    ) AS ranked ON ranked.id = draws.sample_id
     WHERE batches.settled_at IS NOT NULL AND batches.buffer_id = (SELECT id FROM buffers WHERE name = :name)
     ORDER BY batches.iteration, draws.position
 """
+# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or before its transaction
+# is killed, so what is added anew leaves gaps in the numbers.
 VERSIONS = """
     SELECT iteration, version, state, rows_trained, train_loss, valid_loss FROM predictors
     WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name) ORDER BY version
 """
 
 
-def story(url: str, name: str) -> dict[str, Any]:
-    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees it."""
+def rows(store: SampleStore, query: str) -> list[tuple[Any, ...]]:
+    """What SQL sees of a buffer."""
 
-    def rows(connection: sa.Connection, query: str) -> list[tuple[Any, ...]]:
+    def read(connection: sa.Connection, _: Any) -> list[tuple[Any, ...]]:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL search_path TO sqlbuffer")
-        return [tuple(row) for row in connection.execute(sa.text(query), {"name": name})]
-
-    def files(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        found = connection.execute(sa.text(query), {"name": store.name})
         return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
 
+    return store._read(read)
+
+
+def story(url: str, name: str) -> dict[str, Any]:
+    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees it."""
     resumed = make_run(url, name)
     resumed.fit(10, iters=ITERATIONS)
     log, store = resumed.log, resumed.buffer.store
@@ -222,8 +248,8 @@ def story(url: str, name: str) -> dict[str, Any]:
     told = {
         "metrics": {key: repr(values) for key, values in log.metrics.items() if key not in ("policy", "noise")},
         "rows": log.df.to_csv(),
-        "draws": store._read(lambda connection, _: rows(connection, DRAWS)),
-        "versions": files(store._read(lambda connection, _: rows(connection, VERSIONS))),
+        "draws": rows(store, DRAWS),
+        "versions": rows(store, VERSIONS),
         "waiting": sorted(zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)),
         "checkpoint": store.checkpoint("checkpoint"),
         "policy": digest(resumed.policy.model),
@@ -248,10 +274,49 @@ def test_killed_at_twenty_random_moments(store_url: str) -> None:
     deaths = []
     for kill in range(KILLS):
         kind = KINDS[kill % len(KINDS)]
-        n_moments = rng.randrange(1, round(1.4 * len(whole) / KILLS))
+        n_moments = rng.randrange(1, round(1.1 * len(whole) / KILLS))
         hand_s = rng.uniform(0.0, 0.02) if not kind and kill % 2 else None
         deaths.append(run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s)[-1])
     run_once(store_url, "killed")
     assert {kind for kind in KINDS if kind} <= set(deaths)
     found = story(store_url, "killed")
     assert {part for part in told if told[part] != found[part]} == set()
+
+
+RARE = {"every": 3, "iters": 15}
+"""A checkpoint after iterations 2, 5, 8 and so on."""
+
+RESUMED = {7: (1, "step of 7"), 11: (1, "before_step of 11"), 13: (1, "before refresh")}
+"""The iteration that a run goes on with, and where it was killed: amid it, or when the one before was settled."""
+
+
+def test_killed_between_two_checkpoints(store_url: str) -> None:
+    """Where the checkpoint is written every three iterations, only the agent goes back."""
+    earlier: dict[str, list[Any]] = {"draws": [], "versions": [], "history": []}
+    known: set[str] = set()
+    for settled, fatal in {**RESUMED, 15: None}.items():
+        moments = run_once(store_url, "rare", fatal, **RARE)
+        measured = [sample for moment in moments if moment.startswith("measured") for sample in moment.split()[1:]]
+        assert len(measured) == len(set(measured)), "no result is measured twice"
+        assert known.isdisjoint(measured), "nor is one that was stored"
+        with open_store(store_url, name="rare") as store:
+            history = [(row["iteration"], row["name"], repr(row["value"])) for row in store.history()]
+            found = {"draws": rows(store, DRAWS), "versions": rows(store, VERSIONS), "history": history}
+            known = set(store.labelled()[0])
+            assert (store.iteration, store.check()) == (settled, [])
+        # What was settled before the last kill is there once, as it was.
+        assert {part for part in found if found[part][: len(earlier[part])] != earlier[part]} == set()
+        assert [row[:2] for row in found["draws"]] == [(i, place) for i in range(settled) for place in range(6)]
+        earlier = found
+
+    env = make_run(store_url, "rare", every=3)
+    env.buffer.close()
+    log = env.log
+    # The agent is that of the last checkpoint, which is behind by one update, two, and one; all else went on.
+    policies = log.metrics["before the step"]
+    for i in RESUMED:
+        assert policies[i] == policies[i - i % 3]
+    assert len(set(policies)) == len(policies) - len(RESUMED) == 15 - 3
+    predictors = log.metrics["predictor"]
+    assert [i for i in range(1, 15) if predictors[i] != predictors[i - 1]] == [5, 9, 13]
+    assert [len(log.metrics[metric]) for metric in ("rewards", "policy_loss", "predictive_buffer_loss")] == [15] * 3

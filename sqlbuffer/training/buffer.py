@@ -56,6 +56,7 @@ class Buffer(Callback):
         store: The buffer without a loop.
         resumed_size: Size of the pool when the last batch was settled, for an iteration that is done anew: it may have
             been built already.
+        is_lost: Whether others have released the last batch before it was settled: its iteration is to be done anew.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Buffer(Callback):
         self.p_total = p_total
         self.pct_argmax = 0.0
         self.resumed_size: int | None = None
+        self.is_lost = False
         self.store = open_store(
             url,
             name=name,
@@ -157,8 +159,7 @@ class Buffer(Callback):
     def before_train(self) -> None:
         """Go on where the last run stopped: restore the callbacks, and do what it was killed before or amid."""
         self.abort_batch()
-        found = self.store.checkpoint(LOOP)
-        loop = json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
+        loop = self._stored_loop()
         if not self._has_restored:
             self._restore()
         if loop is not None and (self._is_amid or not self._has_restored):
@@ -167,7 +168,7 @@ class Buffer(Callback):
         if loop is not None:
             for job in self._jobs_left(loop["jobs"], loop["score_version"]):
                 self._do(job)
-        if found is None:  # killed amid the first iteration, a run begins again as it has begun
+        if self.store.checkpoint(LOOP) is None:  # killed amid the first iteration, a run begins again as it has begun
             self.store.save_checkpoints(self._checkpoints([]), iteration=self.next_iteration, kept=self._kept())
 
     def build_buffer(self) -> None:
@@ -181,7 +182,7 @@ class Buffer(Callback):
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch."""
         self.abort_batch()
-        self._is_amid = True
+        self._is_amid, self.is_lost = True, False
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
         batch = self._claim(-1 if everything else round(env.bs * self.p_total))
@@ -204,10 +205,10 @@ class Buffer(Callback):
         self._measured = rewards.copy() if rewards.ndim else None
 
     def after_batch(self) -> None:
-        """Settle the batch, then do what is due."""
+        """Settle the batch, then do what is due; after a batch that was lost, nothing is."""
         jobs = self._jobs_due()
         self._settle(jobs)
-        for job in jobs:
+        for job in [] if self.is_lost else jobs:
             self._do(job)
 
     def abort_batch(self) -> None:
@@ -237,6 +238,8 @@ class Buffer(Callback):
             self._is_amid = False
         except ClaimLost:
             logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
+            self.is_lost = True
+            self.resumed_size = (self._stored_loop() or {}).get("size")
         self._batch = None
 
     def _aligned(self, batch: Batch) -> tuple[list[float | None] | None, tuple[Any, ...] | None]:
@@ -291,6 +294,11 @@ class Buffer(Callback):
         loop = {"size": len(self.store), "jobs": jobs, "score_version": version}
         states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
         return {LOOP: json.dumps(loop).encode(), **states}
+
+    def _stored_loop(self) -> dict[str, Any] | None:
+        """Return what the last settled batch has left for the loop, None where it was not this loop's."""
+        found = self.store.checkpoint(LOOP)
+        return json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}

@@ -40,8 +40,8 @@ class Checkpoint(Callback):
 
     With `every=n` only each n-th iteration writes it. A killed run still repeats no iteration, for the rewards are
     stored; but its agents are those of the last checkpoint, without their last n - 1 updates at the most, and its
-    random numbers are new ones. In an exception's wake, Ctrl-C among them, agents go back to the last settled batch
-    where that has a checkpoint.
+    random numbers are new ones. In the wake of an exception, Ctrl-C among them, or of a batch that was lost, agents go
+    back to the last settled batch where that has a checkpoint.
 
     Args:
         agents: An agent, a list of agents, or a dict of agents by name. Agents in a list are named by their attribute
@@ -96,7 +96,9 @@ class Checkpoint(Callback):
         store = self.environment.buffer.store
         stored = store.checkpoint(self.name)
         if stored is not None and stored[0] == store.iteration:
-            self._load(unpack(stored[1])["agents"])
+            settled = unpack(stored[1])
+            self._load(settled["agents"])
+            self._states = settled["random"]
 
     # -- state --------------------------------------------------------------------------------------------------------
 

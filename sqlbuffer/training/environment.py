@@ -109,7 +109,7 @@ class Environment:
         A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
         ends where it would have ended; with a `Checkpoint` it comes to the same, to the last bit. A buffer opened with
         `fresh=True` begins a new run instead. An exception, Ctrl-C among them, gives the claimed batch back to the
-        buffer.
+        buffer. An iteration whose batch others have released before it was settled does not count, and is done anew.
 
         Args:
             bs: Batch size; -1 takes everything the buffer has.
@@ -175,6 +175,8 @@ class Environment:
             self("before_step")
             self("step")
         self._phase("after_batch", ("after_batch",))
+        if getattr(self.buffer, "is_lost", False):  # the log has not counted it, so it comes again
+            self("abort_batch")
 
     def _is_build_due(self) -> bool:
         # A run that was killed may have built this iteration's samples already; it asks what the size was before that,

@@ -146,7 +146,10 @@ class Log(Callback):
         return self._stored[1]
 
     def after_batch(self) -> None:
-        """Store, keep and print what this iteration was, and count it."""
+        """Store, keep and print what this iteration was, and count it; one whose batch was lost comes again."""
+        if self._is_lost:
+            self.abort_batch()
+            return
         if self._store is not None:
             self._store_rest(self._store)
         self._batches.append(self._batch())
@@ -156,7 +159,7 @@ class Log(Callback):
 
     def abort_batch(self) -> None:
         """Forget what an iteration has written that did not come to be settled, and will come again."""
-        if self._store is not None and self._store.iteration > self.iterations:
+        if self._store is not None and self._store.iteration > self.iterations and not self._is_lost:
             self._next_iteration()
             return
         for name in self._written:
@@ -171,6 +174,10 @@ class Log(Callback):
     @property
     def _store(self) -> Any:
         return getattr(self.environment.buffer, "store", None)
+
+    @property
+    def _is_lost(self) -> bool:
+        return bool(getattr(self.environment.buffer, "is_lost", False))
 
     def _store_rest(self, store: SampleStore) -> None:
         """Store what callbacks have written since the batch was settled."""
