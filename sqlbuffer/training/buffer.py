@@ -6,13 +6,13 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
 from sqlbuffer.hashing import digests
 from sqlbuffer.measures import as_floats
 from sqlbuffer.race import Weighting
@@ -57,6 +57,9 @@ class Buffer(Callback):
         resumed_size: Size of the pool when the last batch was settled, for an iteration that is done anew: it may have
             been built already.
     """
+
+    JOBS: ClassVar[frozenset[str]] = frozenset()
+    """What may be left to do after a batch."""
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class Buffer(Callback):
         """Go on where the last run stopped: restore the callbacks, and do what it was killed before or amid."""
         self.abort_batch()
         found = self.store.checkpoint(LOOP)
-        loop = json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
+        loop = self._loop(found[1]) if found is not None and found[0] == self.store.iteration else None
         if not self._has_restored:
             self._restore()
         if loop is not None and (self._is_amid or not self._has_restored):
@@ -291,6 +294,21 @@ class Buffer(Callback):
         loop = {"size": len(self.store), "jobs": jobs, "score_version": version}
         states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
         return {LOOP: json.dumps(loop).encode(), **states}
+
+    def _loop(self, stored: bytes) -> dict[str, Any]:
+        """Read what `_checkpoints` stored of the loop."""
+        try:
+            loop: dict[str, Any] = json.loads(stored)
+            size, jobs, version = loop["size"], loop["jobs"], loop["score_version"]
+            is_ours = isinstance(size, int) and isinstance(version, (int, type(None))) and self.JOBS.issuperset(jobs)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            is_ours = False
+        if not is_ours:
+            raise InvalidPayload(
+                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from which a "
+                f"{type(self).__name__} cannot go on: resume with the class that stored it, or restore a copy."
+            )
+        return loop
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}
