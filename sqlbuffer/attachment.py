@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import Columns, Rows, now
-from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch, shown
+from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch, shown, tampered
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.names import as_name
 from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
@@ -104,10 +104,23 @@ class Attachment:
     def race(self, connection: sa.Connection, *, exclusive: bool = False) -> RaceState:
         """Lock the race until the transaction ends and return where it stands."""
         self.database.dialect.lock(connection, self.buffer_id, exclusive=exclusive)
+        return self.race_state(connection)
+
+    def race_state(self, connection: sa.Connection) -> RaceState:
+        """Return where the race stands, which others may move meanwhile."""
         row = self.run(connection, statements.race_state()).one()
-        return RaceState(
-            row.clock, int(row.turn), row.base_score, row.top_weight, row.score_version, int(row.iteration)
-        )
+        base, top = row.base_score, row.top_weight
+        try:
+            return RaceState(
+                float(row.clock),
+                int(row.turn),
+                None if base is None else float(base),
+                None if top is None else float(top),
+                int(row.score_version),
+                int(row.iteration),
+            )
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise tampered(f"the race of buffer {self.name!r} is stored with what is no number ({shown(exc)})") from exc
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
         """Add to this process's counters, and move its clock forward to `clock`."""
@@ -121,7 +134,11 @@ class Attachment:
     def variates(self, hashes: Iterable[bytes], requeues: Sequence[int], *, turn: int) -> Floats:
         """Return the exponential variates with which samples join the race now."""
         flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
-        return exponentials(self.settings.seed, flat, turn=turn, requeues=np.asarray(requeues, dtype=np.int64))
+        try:
+            again = np.asarray(requeues, dtype=np.int64)
+        except (TypeError, ValueError) as exc:
+            raise tampered(f"requeues are stored as what is no number ({shown(exc)})") from exc
+        return exponentials(self.settings.seed, flat, turn=turn, requeues=again)
 
     def weights(self, scores: Floats, base: float | None) -> Floats:
         """Return (n,) weights of scores in which NaN stands for a score that is not finite: weight 0, never drawn."""

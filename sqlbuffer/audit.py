@@ -152,9 +152,10 @@ def off_weights(connection: sa.Connection, attachment: Attachment, rows: Sequenc
     if state.refresh_version != state.refreshed_version:
         return np.zeros(len(rows), dtype=np.bool_)  # a refresh is under way: weights follow when it ends
     scores, weights = pool.as_floats([row.score for row in rows]), pool.as_floats([row.weight for row in rows])
-    expected = attachment.weights(scores, state.base_score)
+    base = attachment.race_state(connection).base
+    expected = attachment.weights(scores, base)
     # Shifted weights carry the rounding of scores of their size.
-    size = float(np.nanmax(np.abs(scores), initial=0.0)) + abs(state.base_score or 0.0)
+    size = float(np.nanmax(np.abs(scores), initial=0.0)) + abs(base or 0.0)
     off: NDArray[np.bool_] = np.abs(weights - expected) > 1e-9 * np.abs(expected) + 1e-12 * size + FLOOR * 1e-3
     return off
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.batches import Batch, Drawn
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, tampered
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import worker_id
@@ -60,14 +60,15 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     heaviest = _head(connection, attachment, statements.first_by_weight(dialect), n_heaviest)
     if len(heaviest) < n_heaviest and state.top_weight != 0.0:
         raise _TooFewMarked
-    heaviest.sort(key=_BY_WEIGHT, reverse=True)
+    heaviest = _sorted(heaviest, _BY_WEIGHT)[::-1]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
         pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
     arrivals, threshold = _arrivals(connection, attachment, n if n == EVERYTHING else n - len(heaviest))
     drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
     weights = pool.as_floats(drawn.weight)
-    keys = pool.as_floats([key for key in drawn.race_key[len(heaviest) :] if key < math.inf])
+    keys = pool.as_floats(drawn.race_key[len(heaviest) :])
+    keys = keys[keys < math.inf]
     start = _start(connection, attachment, state.clock, keys)
     clock = max(state.clock, keys[-1]) if len(keys) else state.clock
     argmax = np.arange(len(weights)) < len(heaviest)
@@ -96,17 +97,25 @@ _BY_KEY = operator.itemgetter(Drawn._fields.index("race_key"), Drawn._fields.ind
 _BY_WEIGHT = operator.itemgetter(Drawn._fields.index("weight"), Drawn._fields.index("sample_id"))
 
 
+def _sorted(rows: list[Any], place: operator.itemgetter[Any]) -> list[Any]:
+    try:
+        return sorted(rows, key=place)
+    except TypeError as exc:
+        pool.as_floats([place(row)[0] for row in rows])  # says which one is no number
+        raise tampered("a weight or key is missing in the pool") from exc
+
+
 def _arrivals(connection: sa.Connection, attachment: Attachment, n: int) -> tuple[list[Any], float | None]:
     """Claim the next n arrivals of the race; return them in their order, and the key of the one after them."""
     dialect = attachment.database.dialect
     build, limit = (statements.whole_pool, _NO_LIMIT) if n == EVERYTHING else (statements.first_in_race, n)
     if dialect.claim_deletes:
-        arrivals = sorted(_head(connection, attachment, build(dialect), limit), key=_BY_KEY)
+        arrivals = _sorted(_head(connection, attachment, build(dialect), limit), _BY_KEY)
         return arrivals, attachment.run(connection, statements.next_key()).scalar()
-    found = sorted(_head(connection, attachment, build(dialect), limit + 1), key=_BY_KEY)
+    found = _sorted(_head(connection, attachment, build(dialect), limit + 1), _BY_KEY)
     arrivals, after = found[:limit], found[limit:]
     if arrivals:
-        last_id, last_key = arrivals[-1][:2]
+        last_id, last_key = arrivals[-1][0], float(pool.as_floats([arrivals[-1][1]])[0])
         attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=last_id)
     return arrivals, after[0].race_key if after else None
 
@@ -124,13 +133,13 @@ def _start(connection: sa.Connection, attachment: Attachment, clock: float, keys
     if not len(keys) or keys[0] > clock:
         return clock
     released = connection.execute(
-        sa.select(batches.c.clock_before, batches.c.clock)
+        sa.select(batches.c.clock, batches.c.clock_before)
         .where(batches.c.buffer_id == attachment.buffer_id)
         .where(batches.c.released_at.is_not(None))
         .order_by(batches.c.id.desc())
         .limit(1)
     ).one_or_none()
-    span = 0.0 if released is None else released.clock - released.clock_before
+    span = 0.0 if released is None else float(np.subtract(*pool.as_floats(released)))
     return min(clock - span, float(keys[0]))
 
 

@@ -27,6 +27,11 @@ class InvalidPayload(SqlBufferError, ValueError):
     """A stored payload that is truncated, malformed, too deep, or of an unknown codec."""
 
 
+def tampered(what: str) -> InvalidPayload:
+    """Return the error for a stored value that sqlbuffer cannot have written: what it is, and what it is not."""
+    return InvalidPayload(f"{what}: somebody else has changed the database; set it right, or restore a copy.")
+
+
 class BufferNotFound(SqlBufferError, LookupError):
     """No buffer of that name in the database."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike
 
-from sqlbuffer import statements
+from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, shown
@@ -117,7 +117,7 @@ def _index(
     for part in attachment.run(connection, statement).partitions():
         part_ids, hashes, values = zip(*part, strict=True)
         ids.append(np.array(part_ids, dtype=np.int64))
-        rewards.append(np.array(values, dtype=np.float64))
+        rewards.append(pool.as_floats(values))
         places.append(places_of(hashes))
     return LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
 

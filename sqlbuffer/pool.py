@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.race import FLOOR, Floats
 from sqlbuffer.schema import buffers, workers
 
@@ -20,8 +20,16 @@ _LEAST_TOP = 10_000
 
 
 def as_floats(values: Sequence[float | None]) -> Floats:
-    """Return (n,) float64, NaN for None."""
-    return np.array(values, dtype=np.float64)
+    """Return (n,) float64, NaN for None.
+
+    Raises:
+        InvalidPayload: Where one is no number: SQLite stores any value in any column.
+    """
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        wrong = next((value for value in values if not isinstance(value, (int, float, type(None)))), None)
+        raise tampered(f"a weight, key, score, version or reward is stored as {shown(wrong)}, no number") from exc
 
 
 def as_weights(weights: Floats) -> list[float | None]:
@@ -167,7 +175,7 @@ def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> N
     attachment.race(connection, exclusive=True)
     waiting = size(attachment, attachment.run(connection, statements.totals()).one())
     rank = min(max(_LEAST_TOP, 20 * n, waiting // 50) - 1, waiting)
-    least = attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0
+    least = float(as_floats([attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0])[0])
     attachment.run(connection, statements.mark_top(), least=least)
     set_top_weight(connection, attachment, least)
 

@@ -20,7 +20,7 @@ from sqlbuffer.datasets import PredictiveDataset
 from sqlbuffer.dropout import one_function
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.measures import rank_correlation
-from sqlbuffer.state import OPTIMISER
+from sqlbuffer.state import OPTIMISER, require_fit
 
 T = TypeVar("T")
 
@@ -138,13 +138,30 @@ class PredictiveAgent:
         return {**self.model.state_dict(), **moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Take back what `state_dict` returned.
+
+        Raises:
+            InvalidArgument: The moments are not those of Adam for these parameters. Nothing is taken.
+        """
+        moments = {key: value for key, value in state.items() if key.startswith(OPTIMISER)}
         slots: dict[int, dict[str, Tensor]] = {}
-        for key in (key for key in state if key.startswith(OPTIMISER)):
-            number, name = key.removeprefix(OPTIMISER).split(".", 1)
-            slots.setdefault(int(number), {})[name] = state[key]
+        expected: dict[str, Tensor] = {}
+        for number, slot in enumerate(self._empty_slots()):
+            keys = {name: f"{OPTIMISER}{number}.{name}" for name in slot}
+            if any(key in moments for key in keys.values()):  # a parameter without a gradient has none
+                expected |= {keys[name]: value for name, value in slot.items()}
+                slots[number] = {name: moments[key] for name, key in keys.items() if key in moments}
+        require_fit(moments, expected)
         self.model.load_state_dict({key: value for key, value in state.items() if not key.startswith(OPTIMISER)})
         self.opt.load_state_dict({**self.opt.state_dict(), "state": slots})
+
+    def _empty_slots(self) -> Iterator[dict[str, Tensor]]:
+        """Yield what Adam keeps of each parameter, without the values."""
+        number = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+        for group in self.opt.param_groups:
+            names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * group["amsgrad"]
+            for parameter in group["params"]:
+                yield {"step": torch.empty((), dtype=number), **dict.fromkeys(names, parameter)}
 
     def zero_grad(self) -> None:
         """Clear the gradients."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,7 +120,9 @@ def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequenc
     known = sorted({digest for digest in hashes if digest is not None})
     statement = statements.samples_by_hash(attachment.database.dialect)
     rows = attachment.run_with(connection, statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
-    reward = {row.hash: math.nan if row.reward is None else row.reward for row in rows if row.rewarded_at is not None}
+    measured = [row for row in rows if row.rewarded_at is not None]
+    rewards = pool.as_floats([row.reward for row in measured]).tolist()
+    reward = dict(zip([row.hash for row in measured], rewards, strict=True))
     return [None if digest is None else reward.get(digest) for digest in hashes]
 
 
@@ -142,7 +143,7 @@ def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None
         .limit(1)
         .scalar_subquery()
     )
-    found: float | None = connection.scalar(
+    found = connection.scalar(
         sa.select(samples.c.reward)
         .where(samples.c.buffer_id == attachment.buffer_id)
         .where(samples.c.reward.is_not(None))
@@ -150,7 +151,7 @@ def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None
         .order_by(samples.c.reward.desc())
         .limit(1)
     )
-    return found
+    return None if found is None else float(pool.as_floats([found])[0])
 
 
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
 def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) -> tuple[Ints, Floats]:
     """Return the ids and keys of what is stale, in the order of its turn."""
     parts = [
-        [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+        [pool.as_floats(column) for column in zip(*rows, strict=True)]
         for rows in attachment.run(connection, statements.stale(), version=version).partitions(_ROWS_AT_ONCE)
     ]
     if not parts:

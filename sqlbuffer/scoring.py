@@ -98,7 +98,7 @@ def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, vers
     )
     found = read_scored()
     scores = pool.as_floats(found.score)
-    stale = [i for i, made in enumerate(found.score_version) if made is None or made < version]
+    stale = np.flatnonzero(~(pool.as_floats(found.score_version) >= version)).tolist()  # NaN is of no version
     if not stale:
         return scores, 0
     old = _Scored._make([column[i] for i in stale] for column in found)
@@ -175,7 +175,7 @@ def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints
     for part in attachment.run(connection, statements.waiting_places()).partitions(_ROWS_AT_ONCE):
         some_ids, some_keys = zip(*part, strict=True)
         ids.append(np.array(some_ids, np.int64))
-        keys.append(np.array(some_keys, np.float64))
+        keys.append(pool.as_floats(some_keys))
     order = np.argsort(np.concatenate(ids))
     return np.concatenate(ids)[order], np.concatenate(keys)[order]
 
@@ -249,7 +249,7 @@ def _swap_all(attachment: Attachment, known: _Known) -> bool:
 
     Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
     """
-    begun = attachment.database.read(functools.partial(_race_state, attachment=attachment))
+    begun = attachment.database.read(attachment.race_state)
     n_swapped = 0
     for rows in _pages(attachment, SWAP_CHUNK):
         ids, keys, weights = zip(*rows, strict=True)
@@ -277,13 +277,9 @@ def _swap_all(attachment: Attachment, known: _Known) -> bool:
     return is_over
 
 
-def _race_state(connection: sa.Connection, *, attachment: Attachment) -> Any:
-    return attachment.run(connection, statements.race_state()).one()
-
-
-def _has_moved(state: RaceState, begun: Any) -> bool:
+def _has_moved(state: RaceState, begun: RaceState) -> bool:
     """Tell whether something has moved every key since: a new lowest score, or a clock turned back."""
-    return bool(state.base != begun.base_score or state.clock < begun.clock)
+    return bool(state.base != begun.base or state.clock < begun.clock)
 
 
 def _swap(
@@ -291,7 +287,7 @@ def _swap(
     *,
     attachment: Attachment,
     known: _Known,
-    begun: Any,
+    begun: RaceState,
     places: tuple[Ints, Floats, Floats],
 ) -> Ints | None:
     """Bring weights to what the scores say, where samples stand with `places`: ids, keys and weights, by the key.
@@ -326,7 +322,7 @@ def _swap(
     return at[changed[moved & is_known[changed]]]
 
 
-def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: Any) -> bool:
+def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
     """Say that the refresh is over, unless every key has moved since."""
     if _has_moved(attachment.race(connection), begun):
         return False

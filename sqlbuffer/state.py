@@ -8,7 +8,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sqlbuffer.errors import InvalidArgument, InvalidPayload
 
@@ -28,7 +28,7 @@ def load_state(agent: Any, state: bytes) -> None:
     """Give the agent the weights that `dump_state` returned.
 
     Raises:
-        InvalidArgument: They are another model's: other names or other shapes.
+        InvalidArgument: They are another model's: other names, shapes or types.
         InvalidPayload: The bytes are not safetensors.
     """
     holder = _state_holder(agent)
@@ -38,22 +38,38 @@ def load_state(agent: Any, state: bytes) -> None:
         stored = safetensors.torch.load(state)
     except safetensors.SafetensorError as exc:
         raise InvalidPayload(f"the stored predictor is not safetensors: {exc}.") from exc
-    ours, theirs = _shapes(_tensors(holder.state_dict())), _shapes(stored)
-    if ours != theirs:
-        odd = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        shown = "; ".join(f"{key}: stored {theirs.get(key)}, model {ours.get(key)}" for key in odd[:5])
-        raise InvalidArgument(
-            f"the stored predictor does not fit the model ({shown}): "
-            f"give the model it was trained with, or another buffer."
-        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as exc:  # of a type that torch does not have
+        raise InvalidPayload(f"the stored predictor has a tensor that torch cannot read: {exc}.") from exc
+    # The optimiser has moments or has none, and looks at them itself.
+    has_moments = not isinstance(holder, nn.Module)
+    ours, theirs = (
+        {key: value for key, value in tensors.items() if not (has_moments and key.startswith(OPTIMISER))}
+        for tensors in (_tensors(holder.state_dict()), stored)
+    )
+    require_fit(theirs, ours)
     # What is not a tensor is not stored and stays; moments that are not stored are forgotten.
     others = {key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)}
     holder.load_state_dict({**others, **stored})
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight; the optimiser has moments or has none."""
-    return {key: tuple(value.shape) for key, value in tensors.items() if not key.startswith(OPTIMISER)}
+def require_fit(stored: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of other names, shapes or types than the model's.
+
+    Raises:
+        InvalidArgument: With both of the first five that differ.
+    """
+    theirs, own = ({key: _kind(value) for key, value in tensors.items()} for tensors in (stored, ours))
+    odd = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
+    if odd:
+        named = "; ".join(f"{key:.80}: stored {theirs.get(key)}, model {own.get(key)}" for key in odd[:5])
+        raise InvalidArgument(
+            f"the stored predictor does not fit the model ({named}): "
+            f"give the model it was trained with, or another buffer."
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _state_holder(agent: Any) -> Any:

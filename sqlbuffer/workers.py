@@ -108,20 +108,21 @@ def _attached(buffer_id: int, *, grace_s: float) -> sa.Select[Any]:
 
 
 def _dead(rows: Iterable[Any]) -> list[str]:
-    return [
-        row.id
-        for row in rows
-        if (not _is_running(row.pid, row.process_started_at) if row.host == host() else row.silent)
-    ]
+    return [row.id for row in rows if _is_dead(row)]
 
 
-def _is_running(pid: int, started_at: float) -> bool:
+def _is_dead(row: Any) -> bool:
+    if row.host != host():
+        return bool(row.silent)
     try:
-        process = psutil.Process(pid)
+        process = psutil.Process(row.pid)
         # A pid may have been given again to another process; a zombie runs no more.
-        return bool(abs(process.create_time() - started_at) < 1.0) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        is_another = abs(process.create_time() - row.process_started_at) >= 1.0
+        return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, TypeError, ValueError):  # the latter: neither pid nor time that a process can have
+        return True
+    except psutil.AccessDenied:  # hidden from this user
+        return bool(row.silent)
 
 
 def forget_receipts(connection: sa.Connection) -> None:

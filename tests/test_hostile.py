@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import sqlalchemy as sa
+import torch
 from conftest import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlbuffer.errors import InvalidPayload, SqlBufferError
-from sqlbuffer.schema import buffers, predictors, samples
+from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training import PredictiveBuffer
 
 TEN = [f"s{i}" for i in range(10)]
 
@@ -156,7 +160,48 @@ WEIGHTINGS: list[Any] = [
     {"weighting": {"name": "softmax", "temperature": 1, "shell": True}},
     {"weighting": {"name": "power", "__class__": 1}},
 ]
+LOOPS = ["x", "", "{}", "[1]", "[" * 100_000, '{"size": "x", "jobs": [], "score_version": 0}'] + [
+    f'{{"size": 1, "jobs": {jobs}, "score_version": {version}}}'
+    for jobs, version in (('["os.system"]', 0), ("[[1]]", 0), ("1", 0), ('["retrain"]', '"x"'))
+]
+
+
+def agent() -> PredictiveAgent:
+    """An agent of two parameters; the first sample is 2 characters long, as others are."""
+    return PredictiveAgent(
+        torch.nn.Linear(1, 1),
+        torch.nn.functional.mse_loss,
+        lambda samples: torch.tensor([[float(len(sample))] for sample in samples]),
+    )
+
+
+def with_header(dtype: str) -> bytes:
+    """Safetensors of a type that torch may not have."""
+    header = f'{{"weight":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{1 if dtype == "F4" else 2}]}}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * (1 if dtype == "F4" else 2)
+
+
+def with_tensors(**more: torch.Tensor) -> bytes:
+    """The state of `agent`, with other tensors as well."""
+    weights = {"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}
+    return safetensors.torch.save(
+        {**weights, **{name.replace("__", "."): value.clone() for name, value in more.items()}}
+    )
+
+
+ONE = torch.zeros(1, 1)
+MOMENTS = {"optimiser__0__step": torch.zeros(()), "optimiser__0__exp_avg": ONE, "optimiser__0__exp_avg_sq": ONE}
+STATE = with_tensors()
+STATES = [
+    *(with_header("F4"), with_header("F8_E8M0"), with_header("F8_E4M3")),
+    *(with_tensors(optimiser__x=ONE), with_tensors(optimiser__x__y=ONE), with_tensors(optimiser__0__x__y=ONE)),
+    *(with_tensors(**{**MOMENTS, name: value}) for name in MOMENTS for value in (torch.zeros(3), ONE.long())),
+    with_tensors(optimiser__0__exp_avg=ONE),
+    with_tensors(**MOMENTS, **{f"optimiser__{HUGE}__exp_avg": ONE}),
+    with_tensors(bias=torch.zeros(1, dtype=torch.float64)),
+]
 TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
+    *((workers, {"pid": pid}) for pid in (-5, 2**31 - 1)),
     *((buffers, {"settings": value}) for value in WEIGHTINGS),
     *((buffers, {"seed": seed}) for seed in ("", "x", "1.5", "nan", "__import__('os').system('reboot')", HUGE)),
     (buffers, {"score_version": 2**31 - 1}),
@@ -171,17 +216,54 @@ TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
     (predictors, {"state": pickle.dumps(dt.date(2020, 1, 1)), "metrics": {"a": [1]}}),
 ]
 
+TEXT_IN_SQLITE: list[tuple[sa.Table, str, str]] = [
+    *((samples, column, "x") for column in ("reward", "score", "score_version", "requeues")),
+    *((pool, column, "x") for column in ("weight", "race_key")),
+    *((workers, column, "x") for column in ("clock", "pid", "process_started_at", "batches")),
+    *((batches, column, "x") for column in ("clock", "clock_before")),
+    *((buffers, column, "x") for column in ("base_score", "top_weight")),
+    *((table, column, "never") for table, column in ((predictors, "trained_at"), (jobs, "last_started_at"))),
+    *((table, column, "never") for table, column in ((samples, "created_at"), (buffers, "created_at"))),
+    *((samples, "meta", text) for text in ("{", "[" * 100_000)),
+    *((table, column, "nonsense") for table, column in ((buffers, "settings"), (predictors, "metrics"))),
+]
+"""What no other database lets into the column."""
+
 CALLS: list[Callable[[SampleStore], object]] = [
     lambda store: store.stats(),
     lambda store: store.waiting(),
     lambda store: store.labelled(),
     lambda store: store.top(3),
+    lambda store: store.top(3, by="score"),
+    lambda store: store.rewards_of(TEN),
+    lambda store: store.incumbent(),
+    lambda store: store.labelled_rows(),
     lambda store: store.newest_predictor(),
+    lambda store: store.predictors(),
+    lambda store: store.load_predictor(agent()),
+    lambda store: store.history(),
+    lambda store: store.jobs(),
     lambda store: store.check(),
     lambda store: store.sample(2, pct_argmax=0.5).release(),
+    lambda store: store.sample(2).release(),
+    lambda store: store.sample(-1).release(),
+    lambda store: resume(store),
     lambda store: store.add(["later"]),
     lambda store: store.score(lambda samples: np.zeros(len(samples)), only="all"),
 ]
+
+
+def resume(store: SampleStore) -> None:
+    """Begin a loop where the last one stopped."""
+    buffer = looping(store._attachment.database.url)
+    buffer.store = store
+    buffer.before_train()
+
+
+@functools.cache
+def looping(url: str) -> PredictiveBuffer:
+    """A loop's buffer, to be given another store: opening one takes a tenth of a second."""
+    return PredictiveBuffer(0.5, 0, agent(), 8, 0, 1, 8, 1e-3, url=url, name="looping")
 
 
 def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
@@ -195,18 +277,40 @@ def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
         beside.add(TEN)
         beside.score(scores_of)
         before = account(beside)
-        for i, (table, values) in enumerate(TAMPERED):
+        texts = TEXT_IN_SQLITE if store_url.startswith("sqlite") else []
+        as_texts = [(table, {column: sa.literal_column(f"'{text}'")}) for table, column, text in texts]
+        for i, (table, values) in enumerate([*TAMPERED, *as_texts]):
             with open_store(store_url, name=f"tampered {i}") as store:
                 store.add([*TEN, (1, 2)], meta={"a": 1})
                 store.score(lambda samples: np.arange(len(samples), dtype=float))
                 store.sample(3).settle([1.0] * 3)
-                store.save_predictor(b"state", rows_trained=3)
+                store.sample(1).release()
+                store.save_predictor(STATE, rows_trained=3)
+                store.announce_job("retrain", "now and then")
+                store.save_checkpoints({"loop": b'{"size": 10, "jobs": [], "score_version": 0}'}, iteration=1)
                 tamper(store, table, values)
                 for call in CALLS:
                     only_our_errors(functools.partial(call, store))
             only_our_errors(lambda i=i: open_store(store_url, name=f"tampered {i}").close())
         assert account(beside) == before
         assert beside.check() == []
+
+
+def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
+    """Each is: there is nothing that could be made of one."""
+    with open_store(store_url) as store:
+        store.save_predictor(STATE, rows_trained=3)
+        store.load_predictor(agent())
+        store.save_checkpoints({"loop": b'{"size": 1, "jobs": ["retrain"], "score_version": 0}'}, iteration=0)
+        resume(store)
+        for loop in LOOPS:
+            tamper(store, checkpoints, {"data": loop.encode()})
+            with pytest.raises(InvalidPayload, match="the checkpoint 'loop' of buffer 'default'"):
+                resume(store)
+        for state in STATES:
+            tamper(store, predictors, {"state": state})
+            with pytest.raises(SqlBufferError, match=r"stored predictor (has a tensor|does not fit .*stored .*model)"):
+                store.load_predictor(agent())
 
 
 def test_a_setting_that_makes_no_sense_is_said(store_url: str) -> None:

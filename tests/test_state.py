@@ -56,9 +56,9 @@ def test_state_of_another_model_is_refused_with_both_shapes() -> None:
     with torch.random.fork_rng():
         model = nn.Sequential(nn.Linear(2, 99), nn.ReLU(), nn.Linear(99, 1))
     wide = PredictiveAgent(model, nn.functional.mse_loss, featurize)
-    with pytest.raises(InvalidArgument, match=r"0\.weight: stored \(99, 2\), model \(16, 2\)"):
+    with pytest.raises(InvalidArgument, match=r"0\.weight: stored \(99, 2\) float32, model \(16, 2\) float32"):
         load_state(agent(), dump_state(wide))
-    with pytest.raises(InvalidArgument, match=r"3\.weight: stored None, model \(1, 16\)"):
+    with pytest.raises(InvalidArgument, match=r"3\.weight: stored None, model \(1, 16\) float32"):
         load_state(agent(nn.Identity()), dump_state(agent()))
 
 

@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlbuffer.errors import shown, tampered
+
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Json = sa.JSON().with_variant(JSONB(), "postgresql")
 CLUSTERED: Any = {"sqlite_with_rowid": False}
@@ -41,8 +43,11 @@ class Timestamp(TypeDecorator[dt.datetime]):
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
         if value is None:
             return None
-        time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
-        return time.astimezone(dt.timezone.utc)
+        try:
+            time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+            return time.astimezone(dt.timezone.utc)
+        except (ValueError, OverflowError, AttributeError) as exc:  # the last: neither text nor a time
+            raise tampered(f"a time is stored as {shown(value)}, which is none") from exc
 
 
 class now(sa.sql.functions.FunctionElement[dt.datetime]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import os
 import pathlib
 import sqlite3
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 
 from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
 
@@ -104,7 +105,14 @@ class SQLite(Dialect):
 
         # One connection, handed from thread to thread: a second writer could only wait for the first.
         size = 1 if mode == "rwc" else 4
-        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, pool_size=size, max_overflow=0)
+        engine = sa.create_engine(
+            "sqlite://",
+            creator=connect,
+            poolclass=sa.QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            json_deserializer=_from_json,
+        )
 
         @sa.event.listens_for(engine, "rollback")
         def _forget(connection: sa.Connection) -> None:
@@ -245,6 +253,14 @@ def _authorize_reading(action: int, _: str | None, function: str | None, *__: st
     reads = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
     is_harmless = function not in ("load_extension", "fts3_tokenizer") or action != sqlite3.SQLITE_FUNCTION
     return sqlite3.SQLITE_OK if reads and is_harmless else sqlite3.SQLITE_DENY
+
+
+def _from_json(text: str | bytes) -> Any:
+    """Read JSON, which is text as any other: nothing keeps a writer from storing what is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise tampered(f"settings, meta or metrics are stored as {shown(text)}, which is no JSON") from exc
 
 
 def _keep_going() -> int:

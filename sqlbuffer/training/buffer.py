@@ -6,13 +6,13 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
 from sqlbuffer.hashing import digests
 from sqlbuffer.measures import as_floats
 from sqlbuffer.race import Weighting
@@ -58,6 +58,9 @@ class Buffer(Callback):
             been built already.
         is_lost: Whether others have released the last batch before it was settled: its iteration is to be done anew.
     """
+
+    JOBS: ClassVar[frozenset[str]] = frozenset()
+    """What may be left to do after a batch."""
 
     def __init__(
         self,
@@ -298,7 +301,22 @@ class Buffer(Callback):
     def _stored_loop(self) -> dict[str, Any] | None:
         """Return what the last settled batch has left for the loop, None where it was not this loop's."""
         found = self.store.checkpoint(LOOP)
-        return json.loads(found[1]) if found is not None and found[0] == self.store.iteration else None
+        return self._loop(found[1]) if found is not None and found[0] == self.store.iteration else None
+
+    def _loop(self, stored: bytes) -> dict[str, Any]:
+        """Read what `_checkpoints` stored of the loop."""
+        try:
+            loop: dict[str, Any] = json.loads(stored)
+            size, jobs, version = loop["size"], loop["jobs"], loop["score_version"]
+            is_ours = isinstance(size, int) and isinstance(version, (int, type(None))) and self.JOBS.issuperset(jobs)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            is_ours = False
+        if not is_ours:
+            raise InvalidPayload(
+                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from which a "
+                f"{type(self).__name__} cannot go on: resume with the class that stored it, or restore a copy."
+            )
+        return loop
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}

@@ -48,6 +48,8 @@ class WeightedBuffer(Buffer):
         **options: Keywords of `Buffer`.
     """
 
+    JOBS = frozenset({"retrain", "refresh", REFRESH_SOME})
+
     def __init__(
         self,
         p_total: float,
