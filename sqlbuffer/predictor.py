@@ -25,6 +25,10 @@ from sqlbuffer.state import OPTIMISER, require_fit
 T = TypeVar("T")
 
 
+_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of a parameter: a number, and two tensors of its shape."""
+
+
 class PredictiveAgent:
     """A model that predicts the reward of a sample.
 
@@ -141,27 +145,23 @@ class PredictiveAgent:
         """Take back what `state_dict` returned.
 
         Raises:
-            InvalidArgument: The moments are not those of Adam for these parameters. Nothing is taken.
+            InvalidArgument: The moments are not those of these parameters. Nothing is taken.
         """
         moments = {key: value for key, value in state.items() if key.startswith(OPTIMISER)}
         slots: dict[int, dict[str, Tensor]] = {}
         expected: dict[str, Tensor] = {}
-        for number, slot in enumerate(self._empty_slots()):
-            keys = {name: f"{OPTIMISER}{number}.{name}" for name in slot}
-            if any(key in moments for key in keys.values()):  # a parameter without a gradient has none
-                expected |= {keys[name]: value for name, value in slot.items()}
-                slots[number] = {name: moments[key] for name, key in keys.items() if key in moments}
+        parameters = (parameter for group in self.opt.param_groups for parameter in group["params"])
+        for number, parameter in enumerate(parameters):
+            start = f"{OPTIMISER}{number}."
+            slot = {key.removeprefix(start): value for key, value in moments.items() if key.startswith(start)}
+            if slot:  # a parameter without a gradient has none
+                slots[number] = slot
+                for name in {*slot, *(_OF_ADAM if isinstance(self.opt, torch.optim.Adam) else ())}:
+                    is_number = name in slot and not slot[name].dim() and name not in _OF_ADAM[1:]
+                    expected[start + name] = slot[name] if is_number else parameter
         require_fit(moments, expected)
         self.model.load_state_dict({key: value for key, value in state.items() if not key.startswith(OPTIMISER)})
         self.opt.load_state_dict({**self.opt.state_dict(), "state": slots})
-
-    def _empty_slots(self) -> Iterator[dict[str, Tensor]]:
-        """Yield what Adam keeps of each parameter, without the values."""
-        number = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-        for group in self.opt.param_groups:
-            names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * group["amsgrad"]
-            for parameter in group["params"]:
-                yield {"step": torch.empty((), dtype=number), **dict.fromkeys(names, parameter)}
 
     def zero_grad(self) -> None:
         """Clear the gradients."""

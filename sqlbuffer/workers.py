@@ -112,13 +112,17 @@ def _dead(rows: Iterable[Any]) -> list[str]:
 
 
 def _is_dead(row: Any) -> bool:
+    if row.id == worker_id():
+        return False
     if row.host != host():
         return bool(row.silent)
     try:
         process = psutil.Process(row.pid)
-        # A pid may have been given again to another process; a zombie runs no more.
+        # A pid may have been given again to another process. If it is not ours, only silence proves it: when the clock
+        # of the host is set, all processes seem to have started at another time.
         is_another = abs(process.create_time() - row.process_started_at) >= 1.0
-        return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
+        is_sure = row.silent or row.pid == os.getpid()
+        return bool((is_another and is_sure) or process.status() == psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, TypeError, ValueError):  # the latter: neither pid nor time that a process can have
         return True
     except psutil.AccessDenied:  # hidden from this user

@@ -39,6 +39,20 @@ def test_state_has_the_optimiser_once_it_has_stepped() -> None:
     assert not other.opt.state_dict()["state"], "moments that are not stored are forgotten"
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW, torch.optim.ASGD])
+def test_state_of_another_optimiser_comes_back(kind: type[torch.optim.Optimizer]) -> None:
+    one, other = agent(), agent()
+    for each in (one, other):
+        each.opt = kind(each.model.parameters(), **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
+    one.zero_grad()
+    one.predict_online(["s5", "s7"], step=0).sum().backward()
+    one.step()
+    load_state(other, dump_state(one))
+    slots, others = one.opt.state_dict()["state"], other.opt.state_dict()["state"]
+    assert slots.keys() == others.keys() != set()
+    assert all(same(slots[number], others[number]) for number in slots)
+
+
 def test_state_of_tied_and_transposed_weights_comes_back() -> None:
     def tied() -> nn.Module:
         model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
