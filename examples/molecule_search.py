@@ -208,7 +208,7 @@ def search(
             help="What the predictive buffer draws by: the prediction, or what its uncertainty (dropout) makes of it: "
             "upper confidence bound, expected improvement, a Thompson sample."
         ),
-    ] = Acquisition.greedy,
+    ] = Acquisition.ucb,
     argmax: Annotated[
         float, typer.Option(help="Share of its batch that takes the top; the rest is drawn by weight.", min=0, max=1)
     ] = 0.5,
@@ -221,7 +221,7 @@ def search(
     """Search for molecules; kill it, run it again, and it goes on."""
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small: threads would only wait for each other
-    way = acquisition.value if buffer is Kind.predictive and acquisition is not Acquisition.greedy else buffer.value
+    way = acquisition.value if buffer is Kind.predictive else buffer.value
     name = f"{oracle.value}-{way}-{seed}"
     stored_buffer = make_buffer(buffer, url, name, seed=seed, acquisition=acquisition, argmax=argmax)
     store = stored_buffer.store

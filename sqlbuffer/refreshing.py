@@ -137,7 +137,7 @@ def refresh_some(
     )
     n_rescored = attachment.database.write(rescore)
     if n_rescored is None:
-        n_rescored = attachment.database.write(functools.partial(rescore, exclusive=True))
+        n_rescored = attachment.database.write(functools.partial(rescore, may_move_all=True))
         queue.forget()
     queue.drop(len(rows))
     return n_rescored or 0
@@ -193,20 +193,21 @@ def _rescore(
     scores: Floats,
     version: int,
     states: Mapping[str, bytes],
-    exclusive: bool = False,
+    may_move_all: bool = False,
 ) -> int | None:
-    """Write scores, weights and keys of what still waits; None where that moves every key.
+    """Write scores, weights and keys of what still waits; None where that would move every key.
 
     Nothing is written where another refresh has begun meanwhile.
     """
-    if attachment.race(connection, exclusive=True).version != version:  # exclusive: a claim would pass over these rows
+    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
+    if state.version != version:
         return 0
-    taken_in = take_in(connection, attachment, scores, exclusive=exclusive)
+    taken_in = take_in(connection, attachment, state, scores, may_move_all=may_move_all)
     if taken_in is None:
         return None
     state, weights = taken_in
     ids, keys, old = np.array(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
-    if exclusive:  # the keys have moved
+    if may_move_all:  # and they may have
         standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
         waits = np.array([i in standing for i in due.sample_id])
         ids, scores, weights = ids[waits], scores[waits], weights[waits]

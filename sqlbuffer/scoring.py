@@ -200,7 +200,8 @@ def _join(
     connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool = False
 ) -> bool:
     """Let scored samples join the race; return False where that moves every key, which needs the race exclusively."""
-    taken_in = take_in(connection, attachment, scores, exclusive=exclusive)
+    state = attachment.race(connection, exclusive=exclusive)
+    taken_in = take_in(connection, attachment, state, scores, may_move_all=exclusive)
     if taken_in is None:
         return False
     state, weights = taken_in

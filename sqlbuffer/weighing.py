@@ -67,20 +67,19 @@ def keep(
 
 
 def take_in(
-    connection: sa.Connection, attachment: Attachment, scores: Floats, *, exclusive: bool
+    connection: sa.Connection, attachment: Attachment, state: RaceState, scores: Floats, *, may_move_all: bool
 ) -> tuple[RaceState, Floats] | None:
-    """Return the race, and the weights of scores that come into it.
+    """Return where the race stands then, and the weights of scores that come into it.
 
-    None where that moves every key, for a new lowest score or a clock that blurs these weights, which needs the race
-    exclusively.
+    None where that would move every key, for a new lowest score or a clock that blurs these weights: it may where the
+    caller has the race exclusively.
     """
-    state = attachment.race(connection, exclusive=exclusive)
     lowest = np.fmin.reduce(scores)
     is_lower = attachment.settings.weighting.needs_base and (state.base is None or lowest < state.base)
     base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
     weights = attachment.weights(scores, base)
     is_blurred = race.is_blurred(state.clock, weights)
-    if not exclusive and (base != state.base or is_blurred):
+    if not may_move_all and (base != state.base or is_blurred):
         return None
     if is_blurred:
         pool.turn_back(connection, attachment=attachment)

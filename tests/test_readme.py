@@ -49,7 +49,7 @@ def test_console_commands_exist(tmp_path: pathlib.Path) -> None:
         words = [sys.executable, "-m", *shlex.split(command)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert "Usage" not in done.stderr, done.stderr
-        assert done.returncode == 0 or "no buffer 'celecoxib-predictive-0'" in done.stderr, done.stderr
+        assert done.returncode == 0 or "no buffer 'celecoxib-ucb-0'" in done.stderr, done.stderr
 
 
 def test_ci_runs_the_test_command() -> None:
