@@ -51,17 +51,22 @@ def worker_id() -> str:
     return _worker_id(os.getpid())
 
 
+@functools.cache
+def _started_at(pid: int) -> float:
+    """Return when this process started, by the clock that its host had when it first asked."""
+    return float(psutil.Process(pid).create_time())
+
+
 def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, worker: str) -> None:
     """Write the row of a worker, unless another thread of it was quicker; of the ledger, if that is its name."""
-    process = psutil.Process()
     connection.execute(
         dialect.upsert(workers)
         .values(
             buffer_id=buffer_id,
             id=worker,
             host="" if worker == LEDGER else host(),
-            pid=0 if worker == LEDGER else process.pid,
-            process_started_at=0.0 if worker == LEDGER else process.create_time(),
+            pid=0 if worker == LEDGER else os.getpid(),
+            process_started_at=0.0 if worker == LEDGER else _started_at(os.getpid()),
             created_at=now(),
             heartbeat_at=now(),
             clock=0.0,
@@ -112,17 +117,15 @@ def _dead(rows: Iterable[Any]) -> list[str]:
 
 
 def _is_dead(row: Any) -> bool:
-    if row.id == worker_id():
-        return False
     if row.host != host():
         return bool(row.silent)
     try:
-        process = psutil.Process(row.pid)
+        process, is_mine = psutil.Process(row.pid), row.pid == os.getpid()
         # A pid may have been given again to another process. If it is not ours, only silence proves it: when the clock
         # of the host is set, all processes seem to have started at another time.
-        is_another = abs(process.create_time() - row.process_started_at) >= 1.0
-        is_sure = row.silent or row.pid == os.getpid()
-        return bool((is_another and is_sure) or process.status() == psutil.STATUS_ZOMBIE)
+        started_at = _started_at(row.pid) if is_mine else process.create_time()
+        is_another = abs(started_at - row.process_started_at) >= 1.0 and (is_mine or row.silent)
+        return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, TypeError, ValueError):  # the latter: neither pid nor time that a process can have
         return True
     except psutil.AccessDenied:  # hidden from this user

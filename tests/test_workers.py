@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from conftest import scores_of
@@ -259,6 +260,30 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) 
         burier.join()
         assert rows(store).keys() == {workers.worker_id()}
         assert (store.stats().claimed, store.check()) == (3, [])
+
+
+def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes seem to have started at another time then; who is silent as well is dead."""
+    store.add(["s1", "s2"])
+    store.score(scores_of)
+    row = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        for pid in (os.getpid(), living.pid):
+            monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1e9)
+            started_at = 2e9 if pid == living.pid else workers._started_at(pid)
+            values = {"pid": pid, "process_started_at": started_at}
+            store._attachment.database.write(lambda c, values=values: c.execute(row.values(values)))
+            assert dead_of(store) == []
+        silent = row.values(heartbeat_at=ago(100))
+        store._attachment.database.write(lambda c: c.execute(silent))
+        assert dead_of(store) == [workers.worker_id()]
+        living.communicate(b"\n")
+
+
+def dead_of(store: SampleStore) -> list[str]:
+    return store._attachment.database.read(
+        lambda connection: workers.dead(connection, store._attachment.buffer_id, grace_s=60.0)
+    )
 
 
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str) -> None:
