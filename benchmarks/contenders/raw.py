@@ -15,7 +15,7 @@ ABILITIES = frozenset(
     "processes-1 processes-2 processes-4".split()
 )
 
-ADD_CHUNK, SCORE_CHUNK, SWAP_CHUNK = 20_000, 10_000, 20_000
+ADD_CHUNK, SCORE_CHUNK, SWAP_CHUNK = 20_000, 10_000, 5_000
 """Samples in one transaction, as in the library."""
 
 FLOOR = 1e-8
