@@ -401,7 +401,7 @@ def same_floats(found: Any, expected: Any) -> None:
     assert np.array_equal(found == 0, expected == 0)
 
 
-@pytest.mark.parametrize(("kind", "max_examples"), [("sqlite", 35), ("postgresql", 12)])
+@pytest.mark.parametrize(("kind", "max_examples"), [("sqlite", 25), ("postgresql", 10)])
 def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
