@@ -50,7 +50,9 @@ def test_state_of_another_optimiser_comes_back(kind: type[torch.optim.Optimizer]
     load_state(other, dump_state(one))
     slots, others = one.opt.state_dict()["state"], other.opt.state_dict()["state"]
     assert slots.keys() == others.keys() != set()
-    assert all(same([*slots[number].values()], [*others[number].values()]) for number in slots)
+    for number, slot in slots.items():
+        assert slot.keys() == others[number].keys()
+        assert all(torch.equal(torch.as_tensor(slot[name]), torch.as_tensor(others[number][name])) for name in slot)
 
 
 def test_state_of_tied_and_transposed_weights_comes_back() -> None:
