@@ -124,7 +124,7 @@ def measure(file: pathlib.Path, *, size: int, rounds: int, hidden: int) -> dict[
             predictor.renew(i + 1)
             scores = np.roll(known, 1000 * (i + 1))
             found["model alone"].append(timed(lambda: predict(predictor, samples)))
-            found["SQL alone"].append(timed(lambda scores=scores: rewrite(file, scores, version=1)))
+            found["SQL alone"].append(timed(lambda scores=scores: rewrite(file, scores, version=0)))
             found["refresh"].append(timed(lambda: store.score(predictor, only="all", chunk=CHUNK)))
         if problems := store.check():
             raise SystemExit("\n".join(problems))
