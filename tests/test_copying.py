@@ -221,6 +221,18 @@ def test_what_was_overwritten_since_is_missing(new_store: Callable[..., SampleSt
         assert (len(then), then.stats().unscored, then.stats().score_version, then.check()) == (7, 4, 0, [])
 
 
+def test_iterations_within_the_same_millisecond_are_told_apart(new_store: Callable[..., SampleStore]) -> None:
+    store = new_store()
+    store.add([f"s{i}" for i in range(40)])
+    store.score(scores_of)
+    for i in range(40):
+        store.sample(1).settle([float(i)])
+    for i in range(0, 41, 5):
+        with store.copy(f"at {i}", at_iteration=i) as then:
+            assert sorted(then.labelled()[1].tolist()) == [float(reward) for reward in range(i)]
+            assert (len(then), then.check()) == (40 - i, [])
+
+
 def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
     with (
         lived.copy("second", at_iteration=2) as second,

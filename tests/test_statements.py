@@ -124,7 +124,7 @@ GOLDEN = {
     """,
     ("close_batch", "sqlite"): """
         UPDATE batches
-        SET settled_at=strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')
+        SET settled_at=utc_now()
         WHERE batches.id = ? AND batches.settled_at IS NULL AND batches.released_at IS NULL
         RETURNING size
     """,
@@ -148,8 +148,7 @@ GOLDEN = {
     """,
     ("store_rewards", "sqlite"): """
         UPDATE samples
-        SET queued=(samples.queued = 1 AND ? = 1), reward=?, rewarded_at=strftime('%Y-%m-%dT%H:%M:%f+00:00',
-           'now')
+        SET queued=(samples.queued = 1 AND ? = 1), reward=?, rewarded_at=utc_now()
         WHERE samples.id = ?
     """,
     ("add_unscored", "postgresql"): """
@@ -181,7 +180,7 @@ GOLDEN = {
     ("put_samples", "sqlite"): """
         INSERT INTO samples (buffer_id, hash, text, payload, codec, source, meta, queued, requeues, created_at,
            created_iteration)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'), ?)
+        VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, utc_now(), ?)
         ON CONFLICT (buffer_id, hash) DO UPDATE
         SET queued = ?, requeues = (samples.requeues + ?), score = ?, score_version = ?, scored_at = ?
         WHERE samples.queued = 0

@@ -38,7 +38,7 @@ class Timestamp(TypeDecorator[dt.datetime]):
     def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value
-        return value.astimezone(dt.timezone.utc).isoformat(timespec="milliseconds")
+        return value.astimezone(dt.timezone.utc).isoformat(timespec="microseconds")
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
         if value is None:
@@ -90,7 +90,7 @@ def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
 
 @compiles(now, "sqlite")
 def _sqlite_now(*_: Any, **__: Any) -> str:
-    return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+    return "utc_now()"  # which each connection knows
 
 
 @compiles(now, "postgresql")
