@@ -2,15 +2,17 @@
 
     python -m benchmarks.background
 
-One loop adds, scores, draws and settles; meanwhile nothing else runs, or its own background process trains, or
-`sqlbuffer worker` does, on another core. The three take turns, so that a busy machine is busy for all of them; steps
-count only where a training was under way from their beginning to their end.
+One loop adds, scores, draws and settles; meanwhile nothing else runs, or the same model is trained on another core: by
+a process that knows of no database, which is what sharing the machine costs, by the loop's own background process, or
+by `sqlbuffer worker`. They take turns, so that a busy machine is busy for all of them; steps count only where a
+training was under way from their beginning to their end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -29,7 +31,8 @@ from sqlbuffer import Environment, FunctionSampler, Log, PredictiveAgent, Predic
 LABELLED = 20_000
 WAITING = 50_000
 WIDTH = 32
-NAMES = ("alone", "in_background", "sqlbuffer worker")
+EPOCHS, BATCH, RATE = 20, 128, 1e-3
+NAMES = ("alone", "without a database", "in_background", "sqlbuffer worker")
 
 
 def featurize(samples: list[tuple[int, ...]]) -> torch.Tensor:
@@ -57,10 +60,29 @@ def rewards_of(samples: list[tuple[int, ...]]) -> list[float]:
 
 
 @contextlib.contextmanager
+def bystander() -> Iterator[None]:
+    """Let a process train the same model all the time, on what it has in memory."""
+    process = multiprocessing.get_context("spawn").Process(target=_train_for_ever, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _train_for_ever() -> None:
+    agent, samples = make_agent(), new_samples(LABELLED, np.random.default_rng(0))
+    agent.update_dataset_from_inputs(samples, rewards_of(samples))
+    while True:
+        agent.train_supervised(BATCH, EPOCHS, RATE, silent=True)
+
+
+@contextlib.contextmanager
 def worker(url: str) -> Iterator[None]:
     """Let `sqlbuffer worker` retrain all the time."""
     command = [sys.executable, "-m", "sqlbuffer", "worker", "--url", url, "--agent", "benchmarks.background:make_agent"]
-    options = ["--every", "1s", "--epochs", "20", "--bs", "128", "--no-refresh"]
+    options = ["--every", "1s", "--epochs", str(EPOCHS), "--bs", str(BATCH), "--no-refresh"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     try:
         yield
@@ -77,16 +99,16 @@ def is_training(buffer: PredictiveBuffer) -> bool:
 def steps(name: str, n: int, folder: str) -> list[float]:
     """Return the seconds of each of n steps of a loop."""
     url = f"sqlite:///{folder}/{name.replace(' ', '_')}.db"
-    is_alone, beside = name == "alone", name == "in_background"
+    beside = name == "in_background"
     buffer = PredictiveBuffer(
         1.0,
         refresh_predictions=0,
         predictive_agent=make_agent(),
         pred_bs=512,
         supervised_frequency=1 if beside else 0,
-        supervised_epochs=20,
-        supervised_bs=128,
-        supervised_lr=1e-3,
+        supervised_epochs=EPOCHS,
+        supervised_bs=BATCH,
+        supervised_lr=RATE,
         in_background=beside,
         url=url,
     )
@@ -102,8 +124,12 @@ def steps(name: str, n: int, folder: str) -> list[float]:
         stack.callback(buffer.close)
         if name == "sqlbuffer worker":
             stack.enter_context(worker(url))
+        elif name == "without a database":
+            stack.enter_context(bystander())
+            time.sleep(5)  # until it trains
         env.fit(128, iters=5)  # the first ones open connections, and start the process
-        counts: Callable[[], bool] = (lambda: True) if is_alone else (lambda: is_training(buffer))
+        has_job = name in ("in_background", "sqlbuffer worker")
+        counts: Callable[[], bool] = (lambda: is_training(buffer)) if has_job else (lambda: True)
         while len(taken) < n:
             before = counts()
             start = time.perf_counter()

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ class Attachment:
         row = self.run(connection, statements.race_state()).one()
         base, top = row.base_score, row.top_weight
         try:
-            return RaceState(
+            state = RaceState(
                 float(row.clock),
                 int(row.turn),
                 None if base is None else float(base),
@@ -119,6 +120,9 @@ class Attachment:
                 int(row.score_version),
                 int(row.iteration),
             )
+            if base is not None and not math.isfinite(base):
+                raise ValueError(f"a lowest score of {base}")
+            return state
         except (TypeError, ValueError, OverflowError) as exc:
             raise tampered(f"the race of buffer {self.name!r} is stored with what is no number ({shown(exc)})") from exc
 

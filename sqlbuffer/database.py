@@ -193,6 +193,11 @@ class Database:
             found = retrying(lambda exc: not _interruption(exc, handled) and self._is_passing(exc))(
                 attempt, self._engine(kind)
             )
+        except sa.exc.TimeoutError as exc:
+            raise DatabaseUnavailable(
+                f"the connections of this process to {self.url} are all in use by other threads, one of which has held "
+                "its own for too long: see what it does, or give it a store of its own."
+            ) from exc
         except Exception as exc:
             if interruption := _interruption(exc, handled):
                 raise interruption from None

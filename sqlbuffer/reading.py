@@ -13,7 +13,7 @@ from sqlbuffer import pool, statements
 from sqlbuffer.adding import hashes_of
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
@@ -47,6 +47,10 @@ def size(connection: sa.Connection, attachment: Attachment) -> int:
 def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
     """Return the buffer in numbers."""
     row = attachment.run(connection, statements.stats()).one()
+    try:
+        score_version, refreshed_version = int(row.score_version), int(row.refreshed_version)
+    except ValueError as exc:
+        raise tampered(f"the score versions of buffer {row.name!r} are stored as no numbers ({shown(exc)})") from exc
     return Stats(
         name=row.name,
         kind=row.kind,
@@ -64,8 +68,8 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
         failed=int(row.failed),
         refused=int(row.refused),
         best_reward=row.best_reward,
-        score_version=row.score_version,
-        refreshed_version=row.refreshed_version,
+        score_version=score_version,
+        refreshed_version=refreshed_version,
         created_at=row.created_at,
     )
 

@@ -15,18 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
-from sqlbuffer import pool, race, statements
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer import pool, statements
+from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-from sqlbuffer.weighing import ScoreFunction, as_scores, change_weights, keep, progress_bar, take_in
+from sqlbuffer.swapping import Known, Scored, read_scored, swap_all
+from sqlbuffer.weighing import ScoreFunction, as_scores, keep, progress_bar, take_in
 from sqlbuffer.workers import worker_id
-
-SWAP_CHUNK = 5_000
-"""Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""
 
 _ROWS_AT_ONCE = 100_000
 
@@ -40,7 +37,7 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
-            functools.partial(_page, attachment=attachment, statement=statements.unscored(), after=after, limit=chunk)
+            functools.partial(_page, attachment=attachment, after=after, limit=chunk)
         ):
             found = _Unscored(*zip(*rows, strict=True))
             scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
@@ -76,8 +73,8 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
             advance(len(ids[part]))
     lowest = float(np.fmin.reduce(scores, initial=math.inf))
     attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest, version=version))
-    known = _Known.of(version, ids, keys, scores)
-    while not _swap_all(attachment, known):
+    known = Known.of(version, ids, keys, scores)
+    while not swap_all(attachment, known):
         log.debug("keys have moved: the weights are gone through once more")
     return total
 
@@ -93,20 +90,18 @@ def _in_an_order_of_its_own(n: int, chunk: int) -> Iterator[slice]:
 
 def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
     """Score what is stale of these samples; return the scores that all have then, and how many were given one."""
-    read_scored = functools.partial(
-        attachment.database.read, functools.partial(_scored, attachment=attachment, ids=ids)
-    )
-    found = read_scored()
+    look = functools.partial(attachment.database.read, functools.partial(read_scored, attachment=attachment, ids=ids))
+    found = look()
     scores = pool.as_floats(found.score)
     stale = np.flatnonzero(~(pool.as_floats(found.score_version) >= version)).tolist()  # NaN is of no version
     if not stale:
         return scores, 0
-    old = _Scored._make([column[i] for i in stale] for column in found)
+    old = Scored._make([column[i] for i in stale] for column in found)
     scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
     store = functools.partial(keep, attachment=attachment, version=version, only_older=True)
     n_stored = attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
     if n_stored < len(stale):  # another process was at the same ones, and quicker
-        scores = pool.as_floats(read_scored().score)
+        scores = pool.as_floats(look().score)
     return scores, n_stored
 
 
@@ -116,8 +111,8 @@ def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
     return bool(connection.scalar(this.where(buffers.c.id == attachment.buffer_id)))
 
 
-def _page(connection: sa.Connection, *, attachment: Attachment, statement: Any, **parameters: Any) -> Sequence[Any]:
-    rows: Sequence[Any] = attachment.run(connection, statement, **parameters).all()
+def _page(connection: sa.Connection, *, attachment: Attachment, **parameters: Any) -> Sequence[Any]:
+    rows: Sequence[Any] = attachment.run(connection, statements.unscored(), **parameters).all()
     return rows
 
 
@@ -133,40 +128,8 @@ class _Unscored(NamedTuple):
     version: Sequence[int]
 
 
-class _Scored(NamedTuple):
-    """Columns of `statements.scored`."""
-
-    sample_id: Sequence[int] = ()
-    score: Sequence[float | None] = ()
-    score_version: Sequence[int | None] = ()
-    text: Sequence[str] = ()
-    payload: Sequence[bytes | None] = ()
-    codec: Sequence[str] = ()
-
-
-def _decoded(attachment: Attachment, found: _Unscored | _Scored) -> list[Any]:
+def _decoded(attachment: Attachment, found: _Unscored | Scored) -> list[Any]:
     return decode_all(found.text, found.payload, found.codec, allow_pickle=attachment.allow_pickle)
-
-
-class _Known(NamedTuple):
-    """What waited when a refresh began, in the order of the ids, with the scores of its version."""
-
-    version: int
-    ids: Ints
-    keys: Floats
-    scores: Floats
-    has_swapped: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> _Known:
-        """Add one with an id that is none, so that a search always ends at one of them."""
-        none = (np.append(ids, np.iinfo(np.int64).max), np.append(keys, math.nan), np.append(scores, math.nan))
-        return cls(version, *none, np.zeros(len(ids) + 1, dtype=np.bool_))
-
-    def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return where samples are among these, (n,), and which of them, (n,) bool, are."""
-        at = np.searchsorted(self.ids, ids)
-        return at, self.ids[at] == ids
 
 
 def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints, Floats]:
@@ -178,22 +141,6 @@ def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints
         keys.append(pool.as_floats(some_keys))
     order = np.argsort(np.concatenate(ids))
     return np.concatenate(ids)[order], np.concatenate(keys)[order]
-
-
-def _scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> _Scored:
-    statement = statements.scored(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
-    return _Scored(*zip(*rows, strict=True))
-
-
-def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
-    """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
-    after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
-    while rows := attachment.database.read(
-        functools.partial(_page, attachment=attachment, statement=statements.pool_page(), limit=limit, **after)
-    ):
-        yield rows
-        after = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
 
 
 def _join(
@@ -239,94 +186,3 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
     connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
     if attachment.settings.weighting.needs_base:
         connection.execute(this.values(base_score=lowest if math.isfinite(lowest) else None))
-
-
-class _Blurred(Exception):
-    """The clock is too late for these weights: it must be turned back first."""
-
-
-def _swap_all(attachment: Attachment, known: _Known) -> bool:
-    """Bring every weight to what the score says, and say that the refresh is over.
-
-    Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
-    """
-    begun = attachment.database.read(attachment.race_state)
-    n_swapped = 0
-    for rows in _pages(attachment, SWAP_CHUNK):
-        ids, keys, weights = zip(*rows, strict=True)
-        at, is_known = known.find(np.array(ids))
-        due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
-        if not len(due):
-            continue
-        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due])
-        swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
-        try:
-            swapped = attachment.database.write(swap)
-        except _Blurred:
-            attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
-            return False
-        if swapped is None:
-            known.has_swapped[:] = False
-            return False
-        known.has_swapped[swapped] = True
-        n_swapped += len(swapped)
-    if n_swapped and not attachment.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
-        return False
-    finish = functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
-    if not (is_over := attachment.database.write(finish)):
-        known.has_swapped[:] = False
-    return is_over
-
-
-def _has_moved(state: RaceState, begun: RaceState) -> bool:
-    """Tell whether something has moved every key since: a new lowest score, or a clock turned back."""
-    return bool(state.base != begun.base or state.clock < begun.clock)
-
-
-def _swap(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    known: _Known,
-    begun: RaceState,
-    places: tuple[Ints, Floats, Floats],
-) -> Ints | None:
-    """Bring weights to what the scores say, where samples stand with `places`: ids, keys and weights, by the key.
-
-    Return which of the known ones have moved; None where something else has moved all.
-    """
-    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
-    if _has_moved(state, begun):
-        return None
-    ids, keys, old = places
-    at, is_known = known.find(ids)
-    # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
-    is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
-    scores = np.where(is_scored, known.scores[at], math.nan)
-    unsure = np.flatnonzero(~is_scored)
-    if len(unsure):
-        unsure = unsure[np.argsort(ids[unsure])]
-        found = _scored(connection, attachment=attachment, ids=ids[unsure])
-        scores[unsure] = pool.as_floats(found.score)
-        is_scored[unsure] = [version is not None for version in found.score_version]
-    lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
-    if attachment.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
-        pool.set_base(connection, attachment, state, lowest)  # it joined while others were scored
-        return None
-    new = attachment.weights(scores, state.base)
-    changed = np.flatnonzero((new != old) & is_scored)
-    if race.is_blurred(state.clock, new[changed]):
-        raise _Blurred
-    if not len(changed):
-        return changed
-    moved = change_weights(connection, attachment, state, ids[changed], keys[changed], old[changed], new[changed])
-    return at[changed[moved & is_known[changed]]]
-
-
-def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
-    """Say that the refresh is over, unless every key has moved since."""
-    if _has_moved(attachment.race(connection), begun):
-        return False
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-    connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
-    return True

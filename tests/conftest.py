@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer import heartbeat
+from sqlbuffer import heartbeat, swapping
 from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
@@ -124,6 +124,26 @@ def new_store(store_url: str) -> Iterator[Callable[..., SampleStore]]:
 def store(new_store: Callable[..., SampleStore]) -> SampleStore:
     """An empty store of each kind."""
     return new_store()
+
+
+@pytest.fixture
+def amid_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Lets others act, once, when so many chunks of the weights of a refresh have been swapped."""
+    pages = swapping._pages
+
+    def let(act: Callable[[], object], *, n_swapped: int, chunk: int) -> None:
+        def pages_beside(*args: Any) -> Iterator[Any]:
+            for i, page in enumerate(pages(*args)):
+                if i == n_swapped:
+                    monkeypatch.setattr(swapping, "_pages", pages)
+                    act()
+                yield page
+
+        monkeypatch.setattr(swapping, "SWAP_CHUNK", chunk)
+        monkeypatch.setattr(swapping, "_pages", pages_beside)
+
+    yield let
+    assert swapping._pages is pages, "the others have been there"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a store asks of its connections: how durable a COMMIT is, and how many of them it opens."""
 
 import concurrent.futures
+import contextlib
 import copy
 import pathlib
 import pickle
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import server_execute
 
+from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.store import open_store
 
 TRANSACTIONS = ("write", "write_from_one_state")
@@ -90,3 +92,14 @@ def test_threads_that_use_one_store_share_a_few_connections(
             go_on.set()
         assert [future.result(60) for future in done] == [1] * 12
         assert n_connections(store_url) == most
+
+
+def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> None:
+    with open_store(store_url) as store, contextlib.ExitStack() as held:
+        database = store._attachment.database
+        writer: Any = database._engine("writer")
+        writer.pool._timeout = 0.1
+        for _ in range(writer.pool.size()):
+            held.enter_context(writer.connect())
+        with pytest.raises(DatabaseUnavailable, match=r"all in use by other threads.*give it a store of its own"):
+            store.add(["CCO"])

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,25 +157,19 @@ def test_weights_of_an_emptied_pool_count_from_what_comes_next(store: SampleStor
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-@pytest.mark.parametrize(("chunk", "n_pages"), [(20, 0), (4, 2)])
+@pytest.mark.parametrize(("chunk", "n_swapped"), [(20, 0), (4, 2)])
 def test_what_is_drawn_amid_a_swap_has_its_new_weight(
-    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, mode: str, chunk: int, n_pages: int
+    new_store: NewStore, amid_a_swap: Callable[..., None], mode: str, chunk: int, n_swapped: int
 ) -> None:
     store, other = new_store(mode=mode), new_store(mode=mode)
     store.add(THIRTY)
     store.score(scores_of)
-    pages = scoring._pages
 
-    def pages_beside_draws(*args: Any) -> Iterator[Any]:
-        for i, page in enumerate(pages(*args)):
-            if i == n_pages:
-                monkeypatch.setattr(scoring, "_pages", pages)
-                other.sample(15, pct_argmax=0.2).settle()
-                other.sample(9, pct_argmax=0.5).release()
-            yield page
+    def draw() -> None:
+        other.sample(15, pct_argmax=0.2).settle()
+        other.sample(9, pct_argmax=0.5).release()
 
-    monkeypatch.setattr(scoring, "SWAP_CHUNK", chunk)
-    monkeypatch.setattr(scoring, "_pages", pages_beside_draws)
+    amid_a_swap(draw, n_swapped=n_swapped, chunk=chunk)
     store.score(lambda samples: scores_of(samples)[::-1] * 2 + 1, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert store.check() == []
@@ -189,7 +183,7 @@ def test_a_refresh_that_found_nothing_stale_and_was_interrupted_goes_on(
     store.score(scores_of, only="all")
     store.remove(store.waiting().ids[:10].tolist())  # the lowest
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_swap_all", lambda *_: 1 / 0)
+        patch.setattr(scoring, "swap_all", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.score(scores_of, only="stale")
     assert not store.is_refreshed()
@@ -209,7 +203,7 @@ def test_scores_of_an_older_predictor_do_not_replace_newer_ones(
 
     def overtaken(samples: list[str]) -> np.ndarray:
         with monkeypatch.context() as patch:
-            patch.setattr(scoring, "_swap_all", lambda *_: 1 / 0)  # scores are stored, no key has moved yet
+            patch.setattr(scoring, "swap_all", lambda *_: 1 / 0)  # scores are stored, no key has moved yet
             with pytest.raises(ZeroDivisionError):
                 other.score(lambda them: scores_of(them) * 2, only="all")
         return scores_of(samples) + 100

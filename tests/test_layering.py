@@ -40,7 +40,7 @@ FLOORS = [
     {"progress", "schedule"},
     {"pool"},
     {"adding", "weighing"},
-    {"reporting"},
+    {"reporting", "swapping"},
     {"batches"},
     {"attending", "claims", "refreshing", "scoring"},
     {"keeping", "labels", "reading"},

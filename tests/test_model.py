@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sqlbuffer import adding, scoring
+from sqlbuffer import adding, swapping
 from sqlbuffer.batches import Batch
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.schema import workers
@@ -406,7 +406,7 @@ def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adding, "CHUNK", 5)
-    monkeypatch.setattr(scoring, "SWAP_CHUNK", 3)
+    monkeypatch.setattr(swapping, "SWAP_CHUNK", 3)
     url = sa.make_url(request.getfixturevalue(f"{kind}_url"))
     if kind == "postgresql":  # thousands of commits that need not outlive a power cut
         url = url.update_query_dict({"options": "-csynchronous_commit=off"})

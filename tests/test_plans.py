@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import CacheStats
 
-from sqlbuffer import scoring, statements
+from sqlbuffer import statements, swapping
 from sqlbuffer.batches import Batch
 from sqlbuffer.dialect.sqlite import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
@@ -253,7 +253,7 @@ def test_hot_statements_go_by_their_index(
     store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
-    monkeypatch.setattr(scoring, "SWAP_CHUNK", 1000)  # as small beside this pool as the real one beside a million
+    monkeypatch.setattr(swapping, "SWAP_CHUNK", 1000)  # as small beside this pool as the real one beside a million
     with open_store(store_url) as store:
         fill(store, BIG)
         store.record([f"measured {i}" for i in range(5000)], np.arange(5000.0) % 50)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer import race, scoring
+from sqlbuffer import race
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.schema import buffers, pool
 from sqlbuffer.store import SampleStore, open_store
@@ -284,7 +284,7 @@ def bring_lower_ones(store: SampleStore) -> None:
 @pytest.mark.parametrize("n_swapped", [0, 2])
 def test_what_others_score_amid_a_refresh_has_its_own_weight(
     new_store: Callable[..., SampleStore],
-    monkeypatch: pytest.MonkeyPatch,
+    amid_a_swap: Callable[..., None],
     others: Callable[[SampleStore], None],
     n_swapped: int,
 ) -> None:
@@ -292,19 +292,8 @@ def test_what_others_score_amid_a_refresh_has_its_own_weight(
     store, other = new_store(), new_store()
     store.add(THIRTY)
     store.score(scores_of)
-    pages = scoring._pages
-
-    def pages_beside_others(*args: Any) -> Iterator[Any]:
-        for i, page in enumerate(pages(*args)):
-            if i == n_swapped:
-                monkeypatch.setattr(scoring, "_pages", pages)
-                others(other)
-            yield page
-
-    monkeypatch.setattr(scoring, "SWAP_CHUNK", 4)
-    monkeypatch.setattr(scoring, "_pages", pages_beside_others)
+    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
     assert store.score(lambda samples: scores_of(samples) * 7, only="all") == 30
-    assert scoring._pages is pages, "the others have been there"
     assert_weights_are_those_of_the_scores(store)
     store.score(Scorer(), only="stale")
     assert store.check() == []

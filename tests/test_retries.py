@@ -176,7 +176,13 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("53100", r"free space on the disk.*\.$"), ("55P03", r"holds a lock.*lock_timeout.*\.$")]
+    ("state", "words"),
+    [
+        ("53100", r"free space on the disk.*\.$"),
+        ("53300", r"raise max_connections.*\.$"),
+        ("55P03", r"holds a lock.*lock_timeout.*\.$"),
+        ("57014", r"statement_timeout.*\.$"),
+    ],
 )
 def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_url: str, state: str, words: str) -> None:
     """Whatever the message says: it comes in the server's language."""

@@ -28,9 +28,11 @@ _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
 
 _WAYS_OUT = {
     "53100": "free space on the disk of the server and run again, what was committed is safe",
+    "53300": "end sessions that are idle, or raise max_connections of the server, and run again",
     "55P03": "another session holds a lock for longer than lock_timeout: end it, or raise the timeout, and run again",
+    "57014": "somebody, or statement_timeout, ended the statement: raise the timeout of this role, and run again",
 }
-"""What to do about an error whose SQLSTATE says it all: a full disk, a lock that was waited for in vain."""
+"""What to do about an error whose SQLSTATE says it all."""
 
 _HARMLESS = (
     *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
@@ -216,6 +218,7 @@ class PostgreSQL(Dialect):
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
             "permission denied": "grant the rights that are missing, or use another role",
+            **dict.fromkeys(("too many clients", "too many connections", "connection slots"), _WAYS_OUT["53300"]),
             "read-only": "this server or connection is read-only: use the primary",
         }.items():
             if sign in message:

@@ -112,6 +112,7 @@ class SQLite(Dialect):
             poolclass=sa.QueuePool,
             pool_size=size,
             max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
             json_deserializer=_from_json,
         )
 

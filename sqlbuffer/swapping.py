@@ -1,0 +1,168 @@
+"""The second walk of a refresh: weights are brought to what the new scores say, chunk by chunk.
+
+It can be stopped anywhere and gone on with: a weight that is not the one of its score is still to do. A walk begins
+anew where something has moved every key meanwhile, for then some stand behind the place that it had come to.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from sqlbuffer import pool, race, statements
+from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.race import Floats, Ints
+from sqlbuffer.schema import buffers
+from sqlbuffer.weighing import change_weights
+
+SWAP_CHUNK = 5_000
+"""Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""
+
+
+class Scored(NamedTuple):
+    """Columns of `statements.scored`."""
+
+    sample_id: Sequence[int] = ()
+    score: Sequence[float | None] = ()
+    score_version: Sequence[int | None] = ()
+    text: Sequence[str] = ()
+    payload: Sequence[bytes | None] = ()
+    codec: Sequence[str] = ()
+
+
+class Known(NamedTuple):
+    """What waited when a refresh began, in the order of the ids, with the scores of its version."""
+
+    version: int
+    ids: Ints
+    keys: Floats
+    scores: Floats
+    has_swapped: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> Known:
+        """Add one with an id that is none, so that a search always ends at one of them."""
+        none = (np.append(ids, np.iinfo(np.int64).max), np.append(keys, math.nan), np.append(scores, math.nan))
+        return cls(version, *none, np.zeros(len(ids) + 1, dtype=np.bool_))
+
+    def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return where samples are among these, (n,), and which of them, (n,) bool, are."""
+        at = np.searchsorted(self.ids, ids)
+        return at, self.ids[at] == ids
+
+
+def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:
+    """Return samples and scores, in the order of the ids."""
+    statement = statements.scored(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    return Scored(*zip(*rows, strict=True))
+
+
+class _Blurred(Exception):
+    """The clock is too late for these weights: it must be turned back first."""
+
+
+def swap_all(attachment: Attachment, known: Known) -> bool:
+    """Bring every weight to what the score says, and say that the refresh is over.
+
+    Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
+    """
+    begun = attachment.database.read(attachment.race_state)
+    n_swapped = 0
+    for rows in _pages(attachment, SWAP_CHUNK):
+        ids, keys, weights = zip(*rows, strict=True)
+        at, is_known = known.find(np.array(ids))
+        due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
+        if not len(due):
+            continue
+        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due])
+        swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
+        try:
+            swapped = attachment.database.write(swap)
+        except _Blurred:
+            attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
+            return False
+        if swapped is None:
+            known.has_swapped[:] = False
+            return False
+        known.has_swapped[swapped] = True
+        n_swapped += len(swapped)
+    if n_swapped and not attachment.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
+        return False
+    finish = functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
+    if not (is_over := attachment.database.write(finish)):
+        known.has_swapped[:] = False
+    return is_over
+
+
+def _has_moved(state: RaceState, begun: RaceState) -> bool:
+    """Tell whether something has moved every key since: a new lowest score, or a clock turned back."""
+    return bool(state.base != begun.base or state.clock < begun.clock)
+
+
+def _swap(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    known: Known,
+    begun: RaceState,
+    places: tuple[Ints, Floats, Floats],
+) -> Ints | None:
+    """Bring weights to what the scores say, where samples stand with `places`: ids, keys and weights, by the key.
+
+    Return which of the known ones have moved; None where something else has moved all.
+    """
+    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
+    if _has_moved(state, begun):
+        return None
+    ids, keys, old = places
+    at, is_known = known.find(ids)
+    # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
+    is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
+    scores = np.where(is_scored, known.scores[at], math.nan)
+    unsure = np.flatnonzero(~is_scored)
+    if len(unsure):
+        unsure = unsure[np.argsort(ids[unsure])]
+        found = read_scored(connection, attachment=attachment, ids=ids[unsure])
+        scores[unsure] = pool.as_floats(found.score)
+        is_scored[unsure] = [version is not None for version in found.score_version]
+    lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
+    if attachment.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
+        pool.set_base(connection, attachment, state, lowest)  # it joined while others were scored
+        return None
+    new = attachment.weights(scores, state.base)
+    changed = np.flatnonzero((new != old) & is_scored)
+    if race.is_blurred(state.clock, new[changed]):
+        raise _Blurred
+    if not len(changed):
+        return changed
+    moved = change_weights(connection, attachment, state, ids[changed], keys[changed], old[changed], new[changed])
+    return at[changed[moved & is_known[changed]]]
+
+
+def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
+    """Say that the refresh is over, unless every key has moved since."""
+    if _has_moved(attachment.race(connection), begun):
+        return False
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    return True
+
+
+def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
+    """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
+    after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
+    while rows := attachment.database.read(functools.partial(_page, attachment=attachment, limit=limit, **after)):
+        yield rows
+        after = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
+
+
+def _page(connection: sa.Connection, *, attachment: Attachment, **parameters: Any) -> Sequence[Any]:
+    rows: Sequence[Any] = attachment.run(connection, statements.pool_page(), **parameters).all()
+    return rows
