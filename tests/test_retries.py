@@ -134,7 +134,8 @@ def test_a_transaction_that_goes_on_without_us_is_ended(proxy: Proxy, store: Sam
 
 
 def in_transaction(url: str) -> int:
-    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    plain = sa.make_url(url).difference_update_query(["prepare_threshold"])
+    engine = sa.create_engine(plain.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
     with engine.connect() as connection:
         sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
         return int(connection.exec_driver_sql(sql).scalar_one())
@@ -297,9 +298,13 @@ def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.Mon
 # -- behind a proxy that pools transactions ---------------------------------------------------------------------------
 
 
+def with_threshold(url: str, threshold: str) -> sa.URL:
+    return sa.make_url(url).update_query_dict({"prepare_threshold": threshold})
+
+
 def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
     """What a transaction sets, it sets for itself; the next one on the connection may be another client's."""
-    with open_store(f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}prepare_threshold=none") as store:
+    with open_store(with_threshold(postgresql_url, "none")) as store:
         for _ in range(8):
             store.add(TEN)
         for kind in ("reader", "writer"):
@@ -313,4 +318,4 @@ def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
 
 def test_a_wrong_threshold_is_refused(postgresql_url: str) -> None:
     with pytest.raises(InvalidArgument, match="prepare_threshold"):
-        open_store(f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}prepare_threshold=many")
+        open_store(with_threshold(postgresql_url, "many"))
