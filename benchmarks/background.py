@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Event
 
 import numpy as np
 import torch
@@ -62,18 +63,22 @@ def rewards_of(samples: list[tuple[int, ...]]) -> list[float]:
 @contextlib.contextmanager
 def bystander() -> Iterator[None]:
     """Let a process train the same model all the time, on what it has in memory."""
-    process = multiprocessing.get_context("spawn").Process(target=_train_for_ever, daemon=True)
+    context = multiprocessing.get_context("spawn")
+    trains = context.Event()
+    process = context.Process(target=_train_for_ever, args=(trains,), daemon=True)
     process.start()
     try:
+        trains.wait()
         yield
     finally:
         process.kill()
         process.join()
 
 
-def _train_for_ever() -> None:
+def _train_for_ever(trains: Event) -> None:
     agent, samples = make_agent(), new_samples(LABELLED, np.random.default_rng(0))
     agent.update_dataset_from_inputs(samples, rewards_of(samples))
+    trains.set()
     while True:
         agent.train_supervised(BATCH, EPOCHS, RATE, silent=True)
 
@@ -126,7 +131,6 @@ def steps(name: str, n: int, folder: str) -> list[float]:
             stack.enter_context(worker(url))
         elif name == "without a database":
             stack.enter_context(bystander())
-            time.sleep(5)  # until it trains
         env.fit(128, iters=5)  # the first ones open connections, and start the process
         has_job = name in ("in_background", "sqlbuffer worker")
         counts: Callable[[], bool] = (lambda: is_training(buffer)) if has_job else (lambda: True)

@@ -17,7 +17,15 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import Columns, Rows, now
-from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch, shown, tampered
+from sqlbuffer.errors import (
+    BufferNotFound,
+    InvalidArgument,
+    InvalidPayload,
+    SettingsMismatch,
+    numbers_of,
+    shown,
+    tampered,
+)
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.names import as_name
 from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
@@ -85,6 +93,11 @@ class Attachment:
         """Execute a statement on this buffer."""
         return connection.execute(statement, {"buffer": self.buffer_id, **parameters})
 
+    def rows(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Sequence[Any]:
+        """Execute a statement on this buffer; return its rows."""
+        found: Sequence[Any] = self.run(connection, statement, **parameters).all()
+        return found
+
     def run_with(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
         """Execute a statement on this buffer with rows that travel with it."""
         return self.database.execute(connection, statement, rows, columns, buffer=self.buffer_id, **more)
@@ -110,21 +123,10 @@ class Attachment:
     def race_state(self, connection: sa.Connection) -> RaceState:
         """Return where the race stands, which others may move meanwhile."""
         row = self.run(connection, statements.race_state()).one()
-        base, top = row.base_score, row.top_weight
-        try:
-            state = RaceState(
-                float(row.clock),
-                int(row.turn),
-                None if base is None else float(base),
-                None if top is None else float(top),
-                int(row.score_version),
-                int(row.iteration),
-            )
-            if base is not None and not math.isfinite(base):
-                raise ValueError(f"a lowest score of {base}")
-            return state
-        except (TypeError, ValueError, OverflowError) as exc:
-            raise tampered(f"the race of buffer {self.name!r} is stored with what is no number ({shown(exc)})") from exc
+        with numbers_of(f"the race of buffer {self.name!r}"):
+            base = None if row.base_score is None else _finite(row.base_score)
+            top = None if row.top_weight is None else float(row.top_weight)
+            return RaceState(_finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration))
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
         """Add to this process's counters, and move its clock forward to `clock`."""
@@ -150,6 +152,12 @@ class Attachment:
         weights = np.zeros(len(scores)) if self.settings.weighting.needs_score else np.ones(len(scores))
         weights[known] = self.settings.weighting(scores[known], 0.0 if base is None else base)
         return weights
+
+
+def _finite(number: Any) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{value} is not finite")
+    return value
 
 
 def attach(database: Database, name: str, settings: Settings, *, fresh: bool = False, **options: Any) -> Attachment:

@@ -14,7 +14,7 @@ from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment, Settings, require_name
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import now
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, numbers_of
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.race import Weighting, weighting_from, weighting_settings
 from sqlbuffer.repair import recount
@@ -130,19 +130,23 @@ def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int
 
 def _create(connection: sa.Connection, attachment: Attachment, new: str, settings: Settings, moment: Moment) -> int:
     """Write the row of the copy, and its ledger."""
-    old = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
-    version = old.score_version if moment.version is None else min(moment.version, old.score_version)
+    state = attachment.race_state(connection)
+    version = state.version if moment.version is None else min(moment.version, state.version)
+    versions = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version)
+    found = connection.execute(versions.where(buffers.c.id == attachment.buffer_id)).one()
+    with numbers_of(f"buffer {attachment.name!r}"):
+        refresh_version, refreshed_version = (min(int(number), version) for number in found)
     values = {
         "name": new,
         "kind": settings.weighting.name,
         "mode": settings.mode,
         "seed": str(settings.seed),
-        "base_score": old.base_score,
-        "top_weight": old.top_weight,
+        "base_score": state.base,
+        "top_weight": state.top_weight,
         "score_version": version,
-        "refresh_version": min(old.refresh_version, version),
-        "refreshed_version": min(old.refreshed_version, version),
-        "settings": {**old.settings, "weighting": weighting_settings(settings.weighting)},
+        "refresh_version": refresh_version,
+        "refreshed_version": refreshed_version,
+        "settings": {"weighting": weighting_settings(settings.weighting)},
         "created_at": now(),
     }
     insert = attachment.database.dialect.upsert(buffers).values(**values)
@@ -185,7 +189,10 @@ def _ranges(connection: sa.Connection, attachment: Attachment) -> Iterator[dict[
 
 def _take_counters(connection: sa.Connection, attachment: Attachment, made: Attachment) -> None:
     totals = attachment.run(connection, statements.totals()).one()
-    _set_counters(connection, made, clock=totals.clock, **{name: int(getattr(totals, name)) for name in COUNTERS})
+    with numbers_of(f"the counters of buffer {attachment.name!r}"):
+        counters = {name: int(getattr(totals, name)) for name in COUNTERS}
+        clock = float(totals.clock)
+    _set_counters(connection, made, clock=clock, **counters)
 
 
 def _set_counters(connection: sa.Connection, made: Attachment, **values: Any) -> None:

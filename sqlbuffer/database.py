@@ -193,14 +193,15 @@ class Database:
             found = retrying(lambda exc: not _interruption(exc, handled) and self._is_passing(exc))(
                 attempt, self._engine(kind)
             )
-        except sa.exc.TimeoutError as exc:
-            raise DatabaseUnavailable(
-                f"the connections of this process to {self.url} are all in use by other threads, one of which has held "
-                "its own for too long: see what it does, or give it a store of its own."
-            ) from exc
-        except Exception as exc:
+        except BaseException as exc:
             if interruption := _interruption(exc, handled):
+                self._engine(kind).dispose()  # a connection that was just being handed out is lost to its pool
                 raise interruption from None
+            if isinstance(exc, sa.exc.TimeoutError):
+                raise DatabaseUnavailable(
+                    f"no connection of this process to {self.url} came free in time: other threads hold all of them. "
+                    "Use fewer at a time, or open a store for each."
+                ) from exc
             if not isinstance(exc, sa.exc.DBAPIError):
                 raise
             if is_unavailable(exc):

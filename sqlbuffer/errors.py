@@ -1,5 +1,10 @@
 """Every error this package raises on purpose, each also a kind the standard library knows."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 def shown(value: object) -> str:
     """Return what a message shows of a value: one line, 80 characters at the most."""
@@ -30,6 +35,15 @@ class InvalidPayload(SqlBufferError, ValueError):
 def tampered(what: str) -> InvalidPayload:
     """Return the error for a stored value that sqlbuffer cannot have written: what it is, and what it is not."""
     return InvalidPayload(f"{what}: somebody else has changed the database; set it right, or restore a copy.")
+
+
+@contextlib.contextmanager
+def numbers_of(what: str) -> Iterator[None]:
+    """Turn the failure of reading stored numbers, where there is text or none that is finite, into `tampered`."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise tampered(f"{what} is stored with what is no number ({shown(exc)})") from exc
 
 
 class BufferNotFound(SqlBufferError, LookupError):

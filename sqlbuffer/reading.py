@@ -13,7 +13,7 @@ from sqlbuffer import pool, statements
 from sqlbuffer.adding import hashes_of
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import InvalidArgument, shown, tampered
+from sqlbuffer.errors import InvalidArgument, numbers_of
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
@@ -47,31 +47,28 @@ def size(connection: sa.Connection, attachment: Attachment) -> int:
 def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
     """Return the buffer in numbers."""
     row = attachment.run(connection, statements.stats()).one()
-    try:
-        score_version, refreshed_version = int(row.score_version), int(row.refreshed_version)
-    except ValueError as exc:
-        raise tampered(f"the score versions of buffer {row.name!r} are stored as no numbers ({shown(exc)})") from exc
-    return Stats(
-        name=row.name,
-        kind=row.kind,
-        mode=row.mode,
-        iteration=int(row.iterations),
-        waiting=pool.size(attachment, row),
-        unscored=int(row.unscored),
-        unscorable=int(row.unscorable),
-        stored=int(row.added + row.recorded),
-        claimed=int(row.drawn - row.released - row.settled),
-        drawn=int(row.drawn - row.released),
-        requeued=int(row.requeued),
-        removed=int(row.removed),
-        measured=int(row.measured),
-        failed=int(row.failed),
-        refused=int(row.refused),
-        best_reward=row.best_reward,
-        score_version=score_version,
-        refreshed_version=refreshed_version,
-        created_at=row.created_at,
-    )
+    with numbers_of(f"buffer {row.name!r}"):
+        return Stats(
+            name=row.name,
+            kind=row.kind,
+            mode=row.mode,
+            iteration=int(row.iterations),
+            waiting=pool.size(attachment, row),
+            unscored=int(row.unscored),
+            unscorable=int(row.unscorable),
+            stored=int(row.added + row.recorded),
+            claimed=int(row.drawn - row.released - row.settled),
+            drawn=int(row.drawn - row.released),
+            requeued=int(row.requeued),
+            removed=int(row.removed),
+            measured=int(row.measured),
+            failed=int(row.failed),
+            refused=int(row.refused),
+            best_reward=row.best_reward,
+            score_version=int(row.score_version),
+            refreshed_version=int(row.refreshed_version),
+            created_at=row.created_at,
+        )
 
 
 def staleness(connection: sa.Connection, attachment: Attachment) -> list[Staleness]:

@@ -1,8 +1,8 @@
 """Scores: what is new joins the race, and a refresh rescores the whole pool.
 
 The score function runs outside of every transaction. A refresh first predicts, chunk by chunk, while draws go on with
-the old weights; then it swaps the weights, again chunk by chunk. Both walks can be stopped anywhere and gone on with:
-a score of an older version, or a weight that is not the one of its score, is still to do.
+the old weights; then it swaps the weights. It can be stopped anywhere and gone on with: a score of an older version is
+still to do.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-from sqlbuffer.swapping import Known, Scored, read_scored, swap_all
-from sqlbuffer.weighing import ScoreFunction, as_scores, keep, progress_bar, take_in
+from sqlbuffer.swapping import Known, swap_all
+from sqlbuffer.weighing import Scored, ScoreFunction, as_scores, keep, progress_bar, read_scored, take_in
 from sqlbuffer.workers import worker_id
 
 _ROWS_AT_ONCE = 100_000
@@ -37,7 +37,7 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
-            functools.partial(_page, attachment=attachment, after=after, limit=chunk)
+            functools.partial(attachment.rows, statement=statements.unscored(), after=after, limit=chunk)
         ):
             found = _Unscored(*zip(*rows, strict=True))
             scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
@@ -90,8 +90,8 @@ def _in_an_order_of_its_own(n: int, chunk: int) -> Iterator[slice]:
 
 def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
     """Score what is stale of these samples; return the scores that all have then, and how many were given one."""
-    look = functools.partial(attachment.database.read, functools.partial(read_scored, attachment=attachment, ids=ids))
-    found = look()
+    read = functools.partial(attachment.database.read, functools.partial(read_scored, attachment=attachment, ids=ids))
+    found = read()
     scores = pool.as_floats(found.score)
     stale = np.flatnonzero(~(pool.as_floats(found.score_version) >= version)).tolist()  # NaN is of no version
     if not stale:
@@ -101,7 +101,7 @@ def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, vers
     store = functools.partial(keep, attachment=attachment, version=version, only_older=True)
     n_stored = attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
     if n_stored < len(stale):  # another process was at the same ones, and quicker
-        scores = pool.as_floats(look().score)
+        scores = pool.as_floats(read().score)
     return scores, n_stored
 
 
@@ -109,11 +109,6 @@ def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
     """Tell whether the newest refresh that was begun has also come to its end."""
     this = sa.select(buffers.c.refreshed_version == buffers.c.refresh_version)
     return bool(connection.scalar(this.where(buffers.c.id == attachment.buffer_id)))
-
-
-def _page(connection: sa.Connection, *, attachment: Attachment, **parameters: Any) -> Sequence[Any]:
-    rows: Sequence[Any] = attachment.run(connection, statements.unscored(), **parameters).all()
-    return rows
 
 
 class _Unscored(NamedTuple):

@@ -19,21 +19,10 @@ from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-from sqlbuffer.weighing import change_weights
+from sqlbuffer.weighing import change_weights, read_scored
 
 SWAP_CHUNK = 5_000
 """Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""
-
-
-class Scored(NamedTuple):
-    """Columns of `statements.scored`."""
-
-    sample_id: Sequence[int] = ()
-    score: Sequence[float | None] = ()
-    score_version: Sequence[int | None] = ()
-    text: Sequence[str] = ()
-    payload: Sequence[bytes | None] = ()
-    codec: Sequence[str] = ()
 
 
 class Known(NamedTuple):
@@ -55,13 +44,6 @@ class Known(NamedTuple):
         """Return where samples are among these, (n,), and which of them, (n,) bool, are."""
         at = np.searchsorted(self.ids, ids)
         return at, self.ids[at] == ids
-
-
-def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:
-    """Return samples and scores, in the order of the ids."""
-    statement = statements.scored(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
-    return Scored(*zip(*rows, strict=True))
 
 
 class _Blurred(Exception):
@@ -158,11 +140,7 @@ def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, 
 def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
     """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
-    while rows := attachment.database.read(functools.partial(_page, attachment=attachment, limit=limit, **after)):
+    page = functools.partial(attachment.rows, statement=statements.pool_page(), limit=limit)
+    while rows := attachment.database.read(functools.partial(page, **after)):
         yield rows
         after = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
-
-
-def _page(connection: sa.Connection, *, attachment: Attachment, **parameters: Any) -> Sequence[Any]:
-    rows: Sequence[Any] = attachment.run(connection, statements.pool_page(), **parameters).all()
-    return rows

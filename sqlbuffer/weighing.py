@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,6 +18,17 @@ from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.race import Floats, Ints
 
 ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
+
+
+class Scored(NamedTuple):
+    """Columns of `statements.scored`."""
+
+    sample_id: Sequence[int] = ()
+    score: Sequence[float | None] = ()
+    score_version: Sequence[int | None] = ()
+    text: Sequence[str] = ()
+    payload: Sequence[bytes | None] = ()
+    codec: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -46,6 +57,13 @@ def as_scores(scores: Any, n: int) -> Floats:
     if values.shape != (n,):
         raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:
+    """Return samples and scores, in the order of the ids."""
+    statement = statements.scored(attachment.database.dialect)
+    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    return Scored(*zip(*rows, strict=True))
 
 
 def keep(

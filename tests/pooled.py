@@ -1,6 +1,6 @@
-"""A plugin that puts PgBouncer between the tests and PostgreSQL, if it is installed, in transaction mode.
+"""A plugin that puts PgBouncer, which must be installed, between the tests and PostgreSQL, in transaction mode.
 
-PYTHONPATH=tests python -m pytest -p pooled -n 0 -k postgresql tests/test_retries.py tests/test_kills.py
+PYTHONPATH=tests python -m pytest -p pooled -n 0 tests/test_retries.py
 """
 
 import os
@@ -28,6 +28,8 @@ unix_socket_dir =
 auth_type = any
 pool_mode = transaction
 default_pool_size = {size}
+log_connections = 0
+log_disconnections = 0
 max_client_conn = 1000
 """
 
@@ -49,9 +51,6 @@ def _pooler(server_url: str) -> Iterator[None]:
     if os.geteuid() == 0:  # whom it refuses: it runs as who runs the server, and can reach its socket
         folder.chmod(0o755)
         command += ["-u", pathlib.Path(host).owner() if host.startswith("/") else "nobody"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
-    wait_for(own_port)
     new_database = conftest.new_database
 
     def new_pooled(server_url: str, template: str = "template1") -> str:
@@ -61,11 +60,13 @@ def _pooler(server_url: str) -> Iterator[None]:
         pooled = url.set(host="127.0.0.1", port=own_port, query={"prepare_threshold": "none"})
         return pooled.render_as_string(hide_password=False)
 
-    conftest.new_database = new_pooled
-    yield
-    conftest.new_database = new_database
-    process.terminate()
-    process.wait()
+    with subprocess.Popen(command) as process, pytest.MonkeyPatch.context() as patch:
+        try:
+            wait_for(own_port)
+            patch.setattr(conftest, "new_database", new_pooled)
+            yield
+        finally:
+            process.terminate()
     shutil.rmtree(folder)
 
 

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import server_execute
 
+from sqlbuffer.dialect import now
 from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.store import open_store
 
@@ -53,6 +54,20 @@ def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(postgresql_
             cursor.execute("SHOW synchronous_commit")
             assert cursor.fetchone() == (of_server,), "it is set for one transaction"
             connection.close()
+
+
+# -- what time it is --------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_on_sqlite_has_one_time_and_the_next_a_later_one(sqlite_url: str) -> None:
+    def times(connection: sa.Connection) -> list[Any]:
+        return [connection.scalar(sa.select(now())) for _ in range(3)]
+
+    with open_store(sqlite_url) as store:
+        found = [store._attachment.database.write(times) for _ in range(100)]
+    assert all(len(set(of_one)) == 1 for of_one in found)
+    assert len({of_one[0] for of_one in found}) == 100
+    assert found == sorted(found)
 
 
 # -- how many ---------------------------------------------------------------------------------------------------------
@@ -101,5 +116,5 @@ def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> N
         writer.pool._timeout = 0.1
         for _ in range(writer.pool.size()):
             held.enter_context(writer.connect())
-        with pytest.raises(DatabaseUnavailable, match=r"all in use by other threads.*give it a store of its own"):
+        with pytest.raises(DatabaseUnavailable, match=r"other threads hold all of them.*open a store for each"):
             store.add(["CCO"])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from sqlbuffer import copying, database
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.errors import BufferNotFound, InvalidArgument
 from sqlbuffer.race import FLOOR, Softmax
-from sqlbuffer.schema import batches, buffers, draws
+from sqlbuffer.schema import batches, buffers, draws, samples
 from sqlbuffer.store import SampleStore, open_store
 
 
@@ -227,10 +228,34 @@ def test_iterations_within_the_same_millisecond_are_told_apart(new_store: Callab
     store.score(scores_of)
     for i in range(40):
         store.sample(1).settle([float(i)])
-    for i in range(0, 41, 5):
+    for i in range(41):
         with store.copy(f"at {i}", at_iteration=i) as then:
             assert sorted(then.labelled()[1].tolist()) == [float(reward) for reward in range(i)]
             assert (len(then), then.check()) == (40 - i, [])
+
+
+def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
+    """They were told to the millisecond, in text."""
+
+    def cut(connection: sa.Connection) -> None:
+        for table in (samples, batches):
+            for column in (column for column in table.columns if column.name.endswith("_at")):
+                short = sa.func.substr(sa.type_coerce(column, sa.Text), 1, 23) + "+00:00"
+                connection.execute(sa.update(table).where(column.is_not(None)).values({column: short}))
+
+    with open_store(sqlite_url) as store:
+        store.add([f"s{i}" for i in range(6)])
+        store.score(scores_of)
+        for i in range(2):
+            time.sleep(0.003)
+            batch = store.sample(2)
+            for sample in batch.ids.tolist():
+                time.sleep(0.003)
+                batch.report([sample], [float(i)])
+        store._attachment.database.write(cut)
+        for i in range(3):
+            with store.copy(f"at {i}", at_iteration=i) as then:
+                assert (len(then), sorted(then.labelled()[1].tolist())) == (6 - 2 * i, [0.0, 0.0, 1.0, 1.0][: 2 * i])
 
 
 def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:

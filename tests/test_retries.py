@@ -1,6 +1,7 @@
 """What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from conftest import scores_of
 from proxies import Proxy, proxy_before
 
 from sqlbuffer import database, retries
+from sqlbuffer.dialect import parse_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
@@ -180,7 +182,7 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
     ("state", "words"),
     [
         ("53100", r"free space on the disk.*\.$"),
-        ("53300", r"raise max_connections.*\.$"),
+        ("53300", r"raise the limit on connections.*\.$"),
         ("55P03", r"holds a lock.*lock_timeout.*\.$"),
         ("57014", r"statement_timeout.*\.$"),
     ],
@@ -203,6 +205,20 @@ def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_ur
         assert store.add(TEN).added == 10
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "FATAL: sorry, too many clients already",
+        'FATAL: too many connections for role "lab"',
+        "FATAL: remaining connection slots are reserved for roles with the SUPERUSER attribute",
+    ],
+)
+def test_a_server_that_is_full_has_an_advice_of_its_own(message: str) -> None:
+    """It has no code where the connection is refused."""
+    advice = parse_url("postgresql://host/db")[1].advice(sa.exc.OperationalError("", None, Exception(message)))
+    assert "raise the limit on connections" in advice
+
+
 class Told(BaseException):
     """What a handler of signals raises."""
 
@@ -222,6 +238,31 @@ def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind:
         finally:
             sa.event.remove(sa.Engine, "do_execute", interrupt)
         assert store.add(["s1", "s2"]) == AddResult(added=2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python ignores one in a destructor
+def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
+    """Also amid thousands of rows; and whoever keeps the error keeps no lock with it."""
+
+    def tell(*_: object) -> None:
+        raise Told
+
+    told: list[BaseException] = []
+    moments = random.Random(0)
+    before = signal.signal(signal.SIGALRM, tell)
+    with open_store(store_url) as store:
+        for i in range(20):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.002, 0.02))
+                while True:
+                    store.add([f"{i} {time.perf_counter()} {j}" for j in range(2_000)])
+                    store.score(scores_of)
+            except Told as error:
+                told.append(error)
+            assert store.record([f"after {i}"], [1.0]).added == 1
+        assert store.check() == []
+    signal.signal(signal.SIGALRM, before)
+    assert len(told) == 20
 
 
 def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(store_url: str) -> None:

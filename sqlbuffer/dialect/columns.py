@@ -38,7 +38,9 @@ class Timestamp(TypeDecorator[dt.datetime]):
     def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value
-        return value.astimezone(dt.timezone.utc).isoformat(timespec="microseconds")
+        # Whole milliseconds as older files have them: shorter, and still in the order of time.
+        timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
+        return value.astimezone(dt.timezone.utc).isoformat(timespec=timespec)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
         if value is None:
@@ -51,7 +53,7 @@ class Timestamp(TypeDecorator[dt.datetime]):
 
 
 class now(sa.sql.functions.FunctionElement[dt.datetime]):
-    """The database's own time: no host's clock is ever compared with another's."""
+    """The time by the clock of the database's host: no host's clock is ever compared with another's."""
 
     type = Timestamp()
     inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
@@ -90,7 +92,7 @@ def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
 
 @compiles(now, "sqlite")
 def _sqlite_now(*_: Any, **__: Any) -> str:
-    return "utc_now()"  # which each connection knows
+    return "utc_now()"  # one time for a transaction, which our connections know
 
 
 @compiles(now, "postgresql")

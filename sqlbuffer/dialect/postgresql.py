@@ -26,11 +26,12 @@ _ADVISORY_CLASS = 0x5B0F
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
 
+_TOO_MANY = "end sessions that are idle, or raise the limit on connections that the message is about, and run again"
 _WAYS_OUT = {
     "53100": "free space on the disk of the server and run again, what was committed is safe",
-    "53300": "end sessions that are idle, or raise max_connections of the server, and run again",
+    "53300": _TOO_MANY,
     "55P03": "another session holds a lock for longer than lock_timeout: end it, or raise the timeout, and run again",
-    "57014": "somebody, or statement_timeout, ended the statement: raise the timeout of this role, and run again",
+    "57014": "the statement was ended from outside: where it was by statement_timeout, raise that, and run again",
 }
 """What to do about an error whose SQLSTATE says it all."""
 
@@ -218,7 +219,8 @@ class PostgreSQL(Dialect):
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
             "permission denied": "grant the rights that are missing, or use another role",
-            **dict.fromkeys(("too many clients", "too many connections", "connection slots"), _WAYS_OUT["53300"]),
+            "too many": _TOO_MANY,  # refused connections come without a code
+            "connection slots": _TOO_MANY,
             "read-only": "this server or connection is read-only: use the primary",
         }.items():
             if sign in message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import itertools
@@ -62,29 +63,18 @@ class SQLite(Dialect):
 
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
-        engine = self._engine(url, "rwc", ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"])
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-        return engine
+        pragmas = ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"]
+        return self._engine(url, "rwc", pragmas, begins="BEGIN IMMEDIATE")
 
     def owner(self, url: sa.URL) -> sa.Engine:
         return self.writer(url, durability="full")
 
     def reader(self, url: sa.URL) -> sa.Engine:
-        engine = self._engine(url, "rw", [])  # not query_only, which forbids temporary tables too
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            if needs_begin(connection):
-                connection.exec_driver_sql("BEGIN DEFERRED")
-
-        return engine
+        # Not query_only, which forbids temporary tables too.
+        return self._engine(url, "rw", [], begins="BEGIN DEFERRED")
 
     @staticmethod
-    def _engine(url: sa.URL, mode: str, pragmas: Iterable[str]) -> sa.Engine:
+    def _engine(url: sa.URL, mode: str, pragmas: Iterable[str], *, begins: str = "") -> sa.Engine:
         file = pathlib.Path(url.database or "").absolute()
 
         def connect() -> sqlite3.Connection:
@@ -112,17 +102,26 @@ class SQLite(Dialect):
             poolclass=sa.QueuePool,
             pool_size=size,
             max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_S,
+            pool_timeout=BUSY_TIMEOUT_S,  # as for a writer of another process
             json_deserializer=_from_json,
         )
 
         @sa.event.listens_for(engine, "connect")
-        def _tell_the_time(connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
-            connection.create_function("utc_now", 0, functools.partial(_time, record.info))
+        def _know_the_time(connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
+            # Nothing of ours that is interpreted: SQLite would swallow the Ctrl-C that Python raises in it.
+            connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
 
         @sa.event.listens_for(engine, "begin")
-        def _let_time_pass(connection: sa.Connection) -> None:
-            connection.info.pop("time", None)
+        def _begin(connection: sa.Connection) -> None:
+            if begins and needs_begin(connection):
+                connection.exec_driver_sql(begins)
+            # Behind the lock: whatever another writer has committed is older, unless the clock is set back.
+            connection.info["time"] = dt.datetime.now(dt.timezone.utc).isoformat(timespec="microseconds")
+
+        @sa.event.listens_for(engine, "invalidate")
+        def _let_go(connection: sqlite3.Connection, *_: Any) -> None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()  # else its lock stays for as long as a traceback remembers the cursor
 
         @sa.event.listens_for(engine, "rollback")
         def _forget(connection: sa.Connection) -> None:
@@ -252,16 +251,6 @@ class SQLite(Dialect):
 
     def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
         return []  # the authorizer sees every call
-
-
-def _time(info: dict[Any, Any]) -> str:
-    """Return the time at which a transaction first asked for it, finer than the milliseconds that SQLite counts.
-
-    Writers take turns, so whatever was committed before another's time is older than it.
-    """
-    if "time" not in info:
-        info["time"] = dt.datetime.now(dt.timezone.utc).isoformat(timespec="microseconds")
-    return str(info["time"])
 
 
 def _is_locked(error: BaseException) -> bool:

@@ -159,7 +159,8 @@ class PredictiveBuffer(WeightedBuffer):
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
         online: Train the model in the loop too, on each batch, rows that retraining holds out included: the measures of
-            a predictor version are then not of unseen rows. A batch that is lost and done anew has taught it twice.
+            a predictor version are then not of unseen rows. A batch that others have released, and that is
+            done anew, has taught it twice.
         in_background: Retrain in a process beside the loop, which goes on with the predictor that it has until the new
             one is stored. The agent and the key must be picklable, and a script needs its `if __name__ == "__main__":`.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
