@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -98,6 +99,11 @@ class Batch:
             if kind is None or issubclass(kind, Exception):
                 raise
             log.warning("a batch goes back only when this process has ended: %s", exc)  # Ctrl-C, or so, goes on
+        except BaseException as exc:
+            if not isinstance(exc, Exception):  # a signal amid it: nobody else has the batch
+                with contextlib.suppress(ClaimLost):
+                    self.release()
+            raise
 
     def settle(
         self,

@@ -53,11 +53,19 @@ def _interruption(error: BaseException | None, handled: BaseException | None) ->
 
     A signal may come amid the steps of a driver or a pool, which then fail in their own words.
     """
+    if isinstance(error, Exception) and not _is_of_database(error):
+        return None
     while error is not None and error is not handled:
-        if not isinstance(error, Exception):
+        if not _is_of_database(error):
             return error
         error = error.__context__
     return None
+
+
+def _is_of_database(error: BaseException) -> bool:
+    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "psycopg")
+    is_of_network = isinstance(error, OSError) and type(error) is not TimeoutError  # which a handler likes to raise
+    return is_theirs or is_of_network or isinstance(error, AssertionError)
 
 
 def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -166,16 +174,15 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
-        for (pid, _), engine in self._engines.items():
-            engine.dispose(close=pid == os.getpid())
-        self._engines.clear()
+        self._renew_engines()
 
     def _engine(self, kind: str) -> sa.Engine:
         # By process: a connection must never be used on both sides of a fork.
         key = (os.getpid(), kind)
-        if key not in self._engines:
-            self._engines[key] = self._new_engine(kind)
-        return self._engines[key]
+        engines = self._engines  # which another thread may replace
+        if key not in engines:
+            engines[key] = self._new_engine(kind)
+        return engines[key]
 
     def _new_engine(self, kind: str) -> sa.Engine:
         if kind == "looker":
@@ -188,22 +195,15 @@ class Database:
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, and again while what ended it is said to pass."""
-        handled = sys.exc_info()[1]
+        once = functools.partial(self._once, kind, attempt, handled=sys.exc_info()[1])
         try:
-            found = retrying(lambda exc: not _interruption(exc, handled) and self._is_passing(exc))(
-                attempt, self._engine(kind)
-            )
-        except BaseException as exc:
-            if interruption := _interruption(exc, handled):
-                self._engine(kind).dispose()  # a connection that was just being handed out is lost to its pool
-                raise interruption from None
-            if isinstance(exc, sa.exc.TimeoutError):
-                raise DatabaseUnavailable(
-                    f"no connection of this process to {self.url} came free in time: other threads hold all of them. "
-                    "Use fewer at a time, or open a store for each."
-                ) from exc
-            if not isinstance(exc, sa.exc.DBAPIError):
-                raise
+            found = retrying(self._is_passing)(once)
+        except sa.exc.TimeoutError as exc:
+            raise DatabaseUnavailable(
+                f"no connection of this process to {self.url} came free in time: other threads hold all of them. "
+                "Use fewer at a time, or open a store for each."
+            ) from exc
+        except sa.exc.DBAPIError as exc:
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
             if isinstance(exc, sa.exc.DataError):
@@ -214,8 +214,29 @@ class Database:
         self._was_reached = True
         return found
 
+    def _once(self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None) -> T:
+        """Run a transaction once; what a signal raised amid it comes out as such."""
+        try:
+            return attempt(self._engine(kind))
+        except BaseException as exc:
+            interruption = _interruption(exc, handled)
+            if interruption is None:
+                raise
+            self._renew_engines()  # a connection that was just being handed out is lost to its pool
+            if interruption is exc:
+                raise
+            raise interruption from interruption.__cause__
+
+    def _renew_engines(self) -> None:
+        """Let the next use open new connections; those in use are closed when they come back."""
+        engines, self._engines = self._engines, {}
+        for (pid, _), engine in engines.items():
+            engine.dispose(close=pid == os.getpid())
+
     def _is_passing(self, error: BaseException) -> bool:
         """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
+        if isinstance(error, sa.exc.TimeoutError):  # who waits for a connection may wait at a pool that was replaced
+            return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
         return self.dialect.is_conflict(error) or (self._was_reached and self.dialect.is_lost(error))

@@ -141,8 +141,8 @@ def renewed(attachment: Attachment, lease: Lease) -> Iterator[None]:
     """Hold the lease for as long as the block takes, from a thread with a connection of its own."""
     interval_s = min(INTERVAL_S, attachment.grace_s / 4)
     renewal = Heartbeat(functools.partial(_renewals, attachment, lease), interval_s)
-    renewal.start()
     try:
+        renewal.start()
         yield
     finally:
         renewal.stop()

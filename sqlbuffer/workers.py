@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import Dialect, ago, now
+from sqlbuffer.dialect import Dialect, ago, now, right_now
 from sqlbuffer.schema import receipts, workers
 from sqlbuffer.statements import COUNTERS
 
@@ -68,7 +68,7 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
             pid=0 if worker == LEDGER else os.getpid(),
             process_started_at=0.0 if worker == LEDGER else _started_at(os.getpid()),
             created_at=now(),
-            heartbeat_at=now(),
+            heartbeat_at=right_now(),
             clock=0.0,
             **dict.fromkeys(COUNTERS, 0),
         )
@@ -79,7 +79,7 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
 def beat(connection: sa.Connection, buffer_id: int) -> None:
     """Say that this process is alive."""
     mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
-    connection.execute(mine.values(heartbeat_at=now()))
+    connection.execute(mine.values(heartbeat_at=right_now()))
 
 
 def dead(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:

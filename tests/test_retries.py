@@ -1,5 +1,6 @@
 """What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
 
+import concurrent.futures
 import random
 import signal
 import threading
@@ -272,8 +273,62 @@ def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(sto
         finally:
             connection.exec_driver_sql("SELECT nonsense")
 
-    with open_store(store_url) as store, pytest.raises(Told):
-        store._attachment.database.write(interrupted)
+    with open_store(store_url) as store:
+        with pytest.raises(Told):
+            store._attachment.database.write(interrupted)
+        try:
+            raise KeyError
+        except KeyError:  # in whose wake the store is used, as it is to release a batch
+            with pytest.raises(Told):
+                store._attachment.database.write(interrupted)
+
+
+def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> None:
+    """Also where it is an `Exception`: the driver then finds its connection busy, and says no more than that."""
+    runs: list[int] = []
+
+    def interrupted(_: sa.Connection) -> None:
+        runs.append(1)
+        try:
+            raise TimeoutError("the alarm")
+        finally:
+            raise sa.exc.OperationalError("ROLLBACK", None, Exception("another command is already in progress"))
+
+    with open_store(postgresql_url) as store:
+        with pytest.raises(TimeoutError, match="the alarm"):
+            store._attachment.database.write(interrupted)
+        assert runs == [1]
+
+
+def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_another(store_url: str) -> None:
+    with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(4) as threads:
+        database = store._attachment.database
+        waiting: list[concurrent.futures.Future[AddResult]] = []
+
+        def interrupted(_: sa.Connection) -> None:
+            waiting.extend(threads.submit(store.add, [f"s{i}"]) for i in range(4))
+            time.sleep(0.2)
+            raise Told
+
+        with pytest.raises(Told):
+            database.write(interrupted)
+        assert [future.result(30).added for future in waiting] == [1] * 4
+
+
+def test_a_release_amid_which_a_signal_comes_is_made_up_for(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments: list[str] = []
+
+    def interrupt(moment: str) -> None:
+        moments.append(moment)
+        if moments == ["before"]:
+            raise Told
+
+    with open_store(store_url) as store:
+        store.add(["s1", "s2"])
+        store.score(scores_of)
+        with pytest.raises(Told), store.sample(2):
+            monkeypatch.setattr(database, "boundary", interrupt)
+        assert (moments, store.stats().claimed) == (["before", "before", "after"], 0)
 
 
 def test_a_signal_amid_a_commit_is_what_the_caller_sees(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

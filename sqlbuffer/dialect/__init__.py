@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
-from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, where
+from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, right_now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
@@ -32,6 +32,7 @@ __all__ = [
     "is_unavailable",
     "now",
     "parse_url",
+    "right_now",
     "unavailable",
     "where",
 ]

@@ -18,6 +18,9 @@ VERSION_TABLE = "sqlbuffer_version"
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
+POOL_TIMEOUT_S = 1.0
+"""How long a thread waits for a connection before it looks at the pool again, which may be another one by then."""
+
 ONE_STATEMENT = {"is_one_statement": True}
 """Execution options of a reader that executes one statement: it sees one state without BEGIN and COMMIT around it."""
 

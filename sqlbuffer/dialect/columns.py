@@ -38,9 +38,7 @@ class Timestamp(TypeDecorator[dt.datetime]):
     def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value
-        # Whole milliseconds as older files have them: shorter, and still in the order of time.
-        timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
-        return value.astimezone(dt.timezone.utc).isoformat(timespec=timespec)
+        return as_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> dt.datetime | None:
         if value is None:
@@ -52,11 +50,24 @@ class Timestamp(TypeDecorator[dt.datetime]):
             raise tampered(f"a time is stored as {shown(value)}, which is none") from exc
 
 
+def as_text(time: dt.datetime) -> str:
+    """Return a time as SQLite stores it; whole milliseconds without more digits, as in older files."""
+    timespec = "microseconds" if time.microsecond % 1000 else "milliseconds"
+    return time.astimezone(dt.timezone.utc).isoformat(timespec=timespec)
+
+
 class now(sa.sql.functions.FunctionElement[dt.datetime]):
     """The time by the clock of the database's host: no host's clock is ever compared with another's."""
 
     type = Timestamp()
     inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
+
+
+class right_now(sa.sql.functions.FunctionElement[dt.datetime]):
+    """The time of the statement, for what is compared with `ago`: on SQLite `now` is when the transaction began."""
+
+    type = Timestamp()
+    inherit_cache = True
 
 
 class ago(sa.sql.expression.ColumnElement[dt.datetime]):
@@ -95,7 +106,13 @@ def _sqlite_now(*_: Any, **__: Any) -> str:
     return "utc_now()"  # one time for a transaction, which our connections know
 
 
+@compiles(right_now, "sqlite")
+def _sqlite_right_now(*_: Any, **__: Any) -> str:
+    return "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+
+
 @compiles(now, "postgresql")
+@compiles(right_now, "postgresql")
 def _postgresql_now(*_: Any, **__: Any) -> str:
     return "clock_timestamp()"
 

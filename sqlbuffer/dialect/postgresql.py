@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from sqlbuffer.dialect.base import SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows, needs_begin
+from sqlbuffer.dialect.base import POOL_TIMEOUT_S, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 
@@ -84,6 +84,7 @@ class PostgreSQL(Dialect):
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 max_overflow=0,
+                pool_timeout=POOL_TIMEOUT_S,
                 execution_options={"schema_translate_map": {None: SCHEMA}},
                 connect_args={"connect_timeout": 10, "autocommit": True, **options},  # BEGIN is sent below
             )

@@ -18,8 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.dialect.base import Columns, Dialect, Receipt, Rows, needs_begin
-from sqlbuffer.dialect.columns import Json
+from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
+from sqlbuffer.dialect.columns import Json, as_text
 from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
@@ -102,7 +102,7 @@ class SQLite(Dialect):
             poolclass=sa.QueuePool,
             pool_size=size,
             max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_S,  # as for a writer of another process
+            pool_timeout=POOL_TIMEOUT_S,
             json_deserializer=_from_json,
         )
 
@@ -116,7 +116,7 @@ class SQLite(Dialect):
             if begins and needs_begin(connection):
                 connection.exec_driver_sql(begins)
             # Behind the lock: whatever another writer has committed is older, unless the clock is set back.
-            connection.info["time"] = dt.datetime.now(dt.timezone.utc).isoformat(timespec="microseconds")
+            connection.info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
 
         @sa.event.listens_for(engine, "invalidate")
         def _let_go(connection: sqlite3.Connection, *_: Any) -> None:

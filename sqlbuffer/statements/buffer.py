@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.dialect import now
+from sqlbuffer.dialect import right_now
 from sqlbuffer.schema import buffers, samples, workers
 from sqlbuffer.statements.rows import BUFFER
 
@@ -76,6 +76,6 @@ def count() -> sa.Update:
         .values(
             **added,
             clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
-            heartbeat_at=now(),
+            heartbeat_at=right_now(),
         )
     )

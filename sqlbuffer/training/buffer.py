@@ -216,10 +216,10 @@ class Buffer(Callback):
 
     def abort_batch(self) -> None:
         """Give the claimed batch back."""
-        batch, self._batch = self._batch, None
-        if batch is not None:
+        if self._batch is not None:
             with contextlib.suppress(ClaimLost):
-                batch.release()
+                self._batch.release()
+        self._batch = None  # now: a release that is interrupted is made up for by the next one
 
     # -- drawing and settling -----------------------------------------------------------------------------------------
 
