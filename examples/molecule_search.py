@@ -36,6 +36,7 @@ from sqlbuffer import (
 
 BATCH = 50
 PARENTS = 100
+ARGMAX = 0.5
 
 
 class Oracle(str, enum.Enum):
@@ -185,7 +186,8 @@ def measured_in_order(store: SampleStore) -> list[dict]:
 def print_result(store: SampleStore, calls: int, console: Console) -> None:
     """Print the best ten molecules, and how good the search was."""
     measured = measured_in_order(store)
-    table = Table("#", "reward", "source", "iteration", "molecule", title="The ten best molecules")
+    table = Table("#", "reward", "source", "iteration", title="The ten best molecules")
+    table.add_column("molecule", overflow="fold")
     for rank, row in enumerate(store.top(10), start=1):
         table.add_row(str(rank), f"{row['reward']:.4f}", row["source"], str(row["created_iteration"]), row["sample"])
     console.print(table)
@@ -211,7 +213,7 @@ def search(
     ] = Acquisition.ucb,
     argmax: Annotated[
         float, typer.Option(help="Share of its batch that takes the top; the rest is drawn by weight.", min=0, max=1)
-    ] = 0.5,
+    ] = ARGMAX,
     url: Annotated[
         str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
     ] = "sqlite:///molecules.db",
@@ -222,7 +224,8 @@ def search(
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small: threads would only wait for each other
     way = acquisition.value if buffer is Kind.predictive else buffer.value
-    name = f"{oracle.value}-{way}-{seed}"
+    share = "" if argmax == ARGMAX else f"-argmax{argmax:g}"
+    name = f"{oracle.value}-{way}{share}-{seed}"
     stored_buffer = make_buffer(buffer, url, name, seed=seed, acquisition=acquisition, argmax=argmax)
     store = stored_buffer.store
     measure = molecules.ORACLES[oracle.value]
@@ -249,6 +252,8 @@ def main() -> None:
         typer.run(search)
     except SqlBufferError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on")
 
 
 if __name__ == "__main__":

@@ -172,6 +172,8 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
             f"acquisition {found.name!r} needs an agent with {found.asks}, which {type(agent).__name__} has not: use a "
             f'PredictiveAgent whose model has dropout, an EnsembleAgent, or acquisition="greedy".'
         )
+    if isinstance(found, tuple(_BY_NAME.values())) and hasattr(agent, "require_uncertainty"):
+        agent.require_uncertainty()
     return found
 
 

@@ -14,6 +14,21 @@ from sqlbuffer.errors import InvalidArgument
 KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
+def dropouts_of(model: nn.Module) -> list[nn.Module]:
+    """Return the model's modules that drop out.
+
+    Raises:
+        InvalidArgument: It has none.
+    """
+    dropouts: list[nn.Module] = [module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0]
+    if not dropouts:
+        raise InvalidArgument(
+            f"{type(model).__name__} has no dropout, from which its uncertainty would come: add torch.nn.Dropout(0.1) "
+            f'to it, use an EnsembleAgent, or acquisition="greedy".'
+        )
+    return dropouts
+
+
 @contextlib.contextmanager
 def one_function(model: nn.Module) -> Iterator[None]:
     """Let the model's dropout act, by the same mask on every row; all other modules keep their mode.
@@ -32,13 +47,7 @@ def one_function(model: nn.Module) -> Iterator[None]:
     Source:
         Gal and Ghahramani 2016, Dropout as a Bayesian approximation.
     """
-    dropouts = [module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0]
-    if not dropouts:
-        raise InvalidArgument(
-            f"{type(model).__name__} has no dropout, from which its uncertainty would come: add torch.nn.Dropout(0.1) "
-            f'to it, use an EnsembleAgent, or acquisition="greedy".'
-        )
-    hooks = [module.register_forward_hook(_mask_all_rows_alike) for module in dropouts]
+    hooks = [module.register_forward_hook(_mask_all_rows_alike) for module in dropouts_of(model)]
     try:
         yield
     finally:

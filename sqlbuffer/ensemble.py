@@ -73,6 +73,9 @@ class EnsembleAgent(PredictiveAgent):
     ) -> None:
         super().__init__(Ensemble(models), loss_function, dataset, opt_kwargs, clip, name, seed=seed)
 
+    def require_uncertainty(self) -> None:
+        """Refuse nothing: members disagree."""
+
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
         if not len(samples):

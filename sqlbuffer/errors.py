@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
-from collections.abc import Iterator
 
 
 def shown(value: object) -> str:
@@ -38,7 +38,7 @@ def tampered(what: str) -> InvalidPayload:
 
 
 @contextlib.contextmanager
-def numbers_of(what: str) -> Iterator[None]:
+def numbers_of(what: str) -> collections.abc.Iterator[None]:
     """Turn the failure of reading stored numbers, where there is text or none that is finite, into `tampered`."""
     try:
         yield

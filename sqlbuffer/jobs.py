@@ -114,6 +114,7 @@ class Worker:
         self._retraining = retraining
         self._scores = score_function(store, agent, acquisition_from(acquisition, agent), pred_bs)
         self._refresh = refresh
+        store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them
         self._version = load_newer(store, agent, None)
         store.announce_job(RETRAIN, str(schedule))
 

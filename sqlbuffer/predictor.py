@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from sqlbuffer.datasets import PredictiveDataset
-from sqlbuffer.dropout import one_function
+from sqlbuffer.dropout import dropouts_of, one_function
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.measures import rank_correlation
 from sqlbuffer.state import OPTIMISER, require_fit
@@ -98,6 +98,14 @@ class PredictiveAgent:
         """Return predictions (n,) with gradient, in training mode; `step` varies what is random in the model."""
         with in_mode(self.model, training=True), self._randomness(step):
             return self.predict_tensor(self.dataset.new(samples).tensors()[0])
+
+    def require_uncertainty(self) -> None:
+        """Refuse a model that cannot say how unsure it is.
+
+        Raises:
+            InvalidArgument: The model has no dropout.
+        """
+        dropouts_of(self.model)
 
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the prediction (n,) for each sample, and how far it may be off, a standard deviation (n,).

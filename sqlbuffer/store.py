@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from sqlbuffer.workers import GRACE_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def open_store(
@@ -269,7 +272,10 @@ class SampleStore(RunRecords):
         Returns:
             The batch, to be settled or released. It is empty where nothing can be drawn.
         """
-        return claims.claim(self._attachment, n, pct_argmax=pct_argmax)
+        batch = claims.claim(self._attachment, n, pct_argmax=pct_argmax)
+        if n and not len(batch) and (unscored := self.stats().unscored):
+            log.warning("nothing was drawn: %d samples of buffer %r wait for a score, see `score`", unscored, self.name)
+        return batch
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again."""

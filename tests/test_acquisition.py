@@ -148,10 +148,8 @@ def test_an_agent_without_uncertainty_is_refused_with_the_way_out(
 @KINDS
 def test_a_model_without_dropout_is_refused_with_the_way_out(acquisition: str, sqlite_url: str) -> None:
     agent = PredictiveAgent(network(nn.Dropout(0.0)), nn.functional.mse_loss, featurize)
-    buffer = buffer_for(agent, sqlite_url, acquisition)
     with pytest.raises(InvalidArgument, match=r"Sequential has no dropout.*add torch.nn.Dropout\(0.1\).*EnsembleAgent"):
-        buffer.compute_weights(named(1, 2))
-    buffer.close()
+        buffer_for(agent, sqlite_url, acquisition)
 
 
 # -- what they ask of the store ---------------------------------------------------------------------------------------

@@ -807,6 +807,27 @@ def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
     assert (result.code, "no numbers are logged as 'typo': there are" in result.err) == (1, True)
     result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
     assert (result.code, "cannot be written" in result.err) == (1, True)
+    result = run("plot", "--url", url, "--out", f"{tmp_path}/nowhere/m.png")
+    assert (result.code, "cannot be written" in result.err) == (1, True)
+
+
+def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: str, tmp_path: pathlib.Path) -> None:
+    open_store(store_url, name="new").close()
+    (tmp_path / "m.png").write_text("mine")
+    result = run("plot", "--url", store_url, "--name", "new", "--out", f"{tmp_path}/m.png")
+    assert "no metrics of buffer 'new' are logged yet" in refused(result)
+    assert (tmp_path / "m.png").read_text() == "mine"
+
+
+def test_sql_may_begin_with_a_comment(url: str) -> None:
+    result = run("sql", "--url", url, "--csv", "-- how many\nSELECT count(*) AS n FROM buffers")
+    assert (result.code, result.out.splitlines()) == (0, ["n", "2"])
+    assert run("sql", "--url", url, "--cvs", "SELECT 1").code == 2
+
+
+def test_a_table_shows_of_many_bytes_the_first() -> None:
+    assert output.cell(bytes(range(100))) == f"{bytes(range(16)).hex()}... (100 bytes)"
+    assert output.cell(b"\x01\xff") == "01ff"
 
 
 # -- help -------------------------------------------------------------------------------------------------------------

@@ -268,6 +268,13 @@ def test_without_a_buffer_the_samplers_leave_it_the_rest(monkeypatch: pytest.Mon
     env.buffer.close()
 
 
+@pytest.mark.parametrize("given", ["CCO", b"CCO", {"a": 1}, None, 3])
+def test_a_sampler_gives_a_list(environment: Callable[..., Environment], given: Any) -> None:
+    env = environment(samplers=[FunctionSampler(lambda n, rng: given, "gen", 4)])
+    with pytest.raises(InvalidArgument, match="sampler 'gen' must give a list of samples, got"):
+        env.fit(10, iters=1)
+
+
 def test_samples_depend_on_seed_name_and_iteration_alone(environment: Callable[..., Environment]) -> None:
     env = environment()
     env.fit(10, iters=1)

@@ -38,6 +38,14 @@ def scored(store: SampleStore, samples: Sequence[str] = TEN) -> SampleStore:
 # -- samples in -------------------------------------------------------------------------------------------------------
 
 
+def test_a_draw_before_any_score_says_why_it_is_empty(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(store.sample(2)) == 0
+    assert caplog.messages == []
+    store.add(["s1", "s2", "s3"])
+    assert len(store.sample(2)) == 0
+    assert caplog.messages == ["nothing was drawn: 3 samples of buffer 'default' wait for a score, see `score`"]
+
+
 def test_add_counts_what_is_new_and_what_is_not(store: SampleStore) -> None:
     assert store.add(["a", "b", "a"]) == AddResult(added=2, duplicates=1)
     assert store.add(["b", "c"]) == AddResult(added=1, duplicates=1)

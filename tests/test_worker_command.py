@@ -249,6 +249,28 @@ def test_what_cannot_work_is_one_message(
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--where", "sorce = 'x'"], "sorce"),
+        (["--best", "5"], "best"),
+        (["--acquisition", "ucb"], "has no dropout"),
+    ],
+)
+def test_what_every_round_would_fail_of_is_refused_at_the_start(
+    options: list[str], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_cli import refused, run
+
+    url = f"sqlite:///{tmp_path}/x.db"
+    with contextlib.closing(open_store(url)):
+        (tmp_path / "lab.py").write_text(LAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    assert message in refused(run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url))
+
+
 def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -> None:
     refused = lab.run("--every", "1m", "--name", "nobody")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)

@@ -219,7 +219,7 @@ class PostgreSQL(Dialect):
         for sign, way_out in {
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
-            "permission denied": "grant the rights that are missing, or use another role",
+            "permission denied": "grant what is missing (`sqlbuffer db grants` prints it), or use another role",
             "too many": _TOO_MANY,  # refused connections come without a code
             "connection slots": _TOO_MANY,
             "read-only": "this server or connection is read-only: use the primary",

@@ -226,7 +226,7 @@ class SQLite(Dialect):
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
         for sign, way_out in {
             "unable to open": "the folder must exist and the file must be readable and writable by you",
-            "readonly": "the file or its folder is read-only: make both writable (chmod u+w)",
+            "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy it, and its -wal",
             "not a database": "the file is not an SQLite database: give the path of another file",
             "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
             "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
@@ -235,7 +235,7 @@ class SQLite(Dialect):
         }.items():
             if sign in message:
                 return way_out
-        return "see the message of SQLite above"
+        return "that is what SQLite says"
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"])

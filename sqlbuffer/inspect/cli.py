@@ -324,7 +324,8 @@ def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, A
         'sqlbuffer sql "SELECT * FROM buffer_overview"',
         'sqlbuffer sql "SELECT source, max(reward) FROM samples GROUP BY source"',
         'sqlbuffer sql --csv "SELECT * FROM draw_overview WHERE iteration = 812"',
-    )
+    ),
+    context_settings={"ignore_unknown_options": True},  # SQL may begin with a comment, -- as this one
 )
 def sql(
     statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT, passed on as it is.")],

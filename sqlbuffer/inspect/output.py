@@ -92,7 +92,9 @@ def _number(value: decimal.Decimal) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Return a value as a table shows it: a float to eight digits, nothing as `-`."""
+    """Return a value as a table shows it: a float to eight digits, the first 16 bytes of many, nothing as `-`."""
+    if isinstance(value, (bytes, memoryview)) and len(value) > 32:
+        return f"{bytes(value[:16]).hex()}... ({len(value):,} bytes)"
     value = plain(value)
     if value is None:
         return "-"

@@ -19,9 +19,11 @@ def plot_metrics(buffer: Attachment, metrics: Sequence[str] | None, out: pathlib
         iterations, values = series.setdefault(row["name"], ([], []))
         iterations.append(row["iteration"])
         values.append(row["value"])
+    if not series:
+        raise InvalidArgument(f"no metrics of buffer {buffer.name!r} are logged yet: there is nothing to draw.")
     figure = draw_metrics(series, metrics)
     try:
         figure.savefig(out)
-    except ValueError as exc:  # a suffix that is no kind of picture
+    except (ValueError, OSError) as exc:  # a suffix that is no kind of picture, a folder that is not there
         raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
     return len(figure.axes)

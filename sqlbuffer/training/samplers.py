@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.training.callback import Callback
 
 
@@ -56,7 +56,10 @@ class Sampler(Callback):
         return self._draw(round(max(self.environment.bs, 0) * self.p_batch), "sample_batch")
 
     def _draw(self, n: int, event: str) -> list[Any]:
-        return list(self._generate(n, self.rng(event))) if n > 0 else []
+        samples = self._generate(n, self.rng(event)) if n > 0 else []
+        if isinstance(samples, (str, bytes, Mapping)) or not isinstance(samples, Iterable):
+            raise InvalidArgument(f"sampler {self.name!r} must give a list of samples, got {shown(samples)}.")
+        return list(samples)
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         """Return up to n samples."""
