@@ -67,7 +67,7 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
     scores = np.full(len(ids), math.nan)
     total = 0
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
-        for part in _in_an_order_of_its_own(len(ids), chunk):
+        for part in _in_an_order_of_its_own(len(ids), chunk, interleaved=attachment.database.dialect.interleaved):
             scores[part], n_scored = _rescore(attachment, score_fn, ids[part], version=version)
             total += n_scored
             advance(len(ids[part]))
@@ -79,13 +79,19 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
     return total
 
 
-def _in_an_order_of_its_own(n: int, chunk: int) -> Iterator[slice]:
+def _in_an_order_of_its_own(n: int, chunk: int, *, interleaved: int) -> Iterator[slice]:
     """Walk through n samples chunk by chunk: each process in another order, so that two are seldom at the same one.
 
-    From one end both would score everything: the second never finds what the first is at to be done.
+    From one end both would score everything: the second never finds what the first is at to be done. As many chunks
+    as are interleaved share a stretch of the table, and each takes some rows of every page there.
     """
-    order = np.random.default_rng(list(worker_id().encode())).permutation(math.ceil(n / chunk))
-    return (slice(i * chunk, (i + 1) * chunk) for i in order)
+    rng = np.random.default_rng(list(worker_id().encode()))
+    stretch = chunk * interleaved
+    for i in rng.permutation(math.ceil(n / stretch)):
+        start, stop = i * stretch, min((i + 1) * stretch, n)
+        step = math.ceil((stop - start) / chunk)
+        for first in rng.permutation(step):
+            yield slice(start + first, stop, step)
 
 
 def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:

@@ -1,5 +1,6 @@
 """A refresh with a budget, and a refresh that processes share."""
 
+import functools
 import multiprocessing
 import time
 import warnings
@@ -17,6 +18,7 @@ from sqlbuffer.schema import buffers, pool
 from sqlbuffer.store import SampleStore, open_store
 
 THIRTY = [f"s{i}" for i in range(30)]
+SAMPLES_BYTES = "SELECT pg_relation_size('sqlbuffer.samples')"
 
 
 def places(store: SampleStore) -> dict[int, tuple[float, float]]:
@@ -322,6 +324,29 @@ def test_who_scored_first_is_right_when_two_refresh_the_same(new_store: Callable
     waiting = store.waiting()
     assert waiting.scores.tolist() == (scores_of(waiting.samples) * 2).tolist()
     assert store.check() == []
+
+
+def test_a_refresh_on_postgresql_writes_new_versions_where_the_old_ones_are(postgresql_url: str) -> None:
+    """A transaction that changes every row of a page finds no room on it, and the table grows."""
+    with open_store(postgresql_url) as store:
+        store.add([f"s{i}" for i in range(20_000)])
+        store.score(scores_of)
+        read = functools.partial(store._attachment.database.read, lambda c: c.scalar(sa.text(SAMPLES_BYTES)))
+        before = read()
+        assert store.score(scores_of, only="all", chunk=1000) == 20_000
+        assert read() < 1.3 * before
+
+
+def test_a_refresh_on_sqlite_goes_through_neighbours(sqlite_url: str) -> None:
+    """A page that two transactions write is twice in the log."""
+    with open_store(sqlite_url) as store:
+        store.add(THIRTY)
+        store.score(scores_of)
+        scorer = Scorer()
+        store.score(scorer, only="all", chunk=10)
+        in_order = sa.text("SELECT text FROM samples ORDER BY id")
+        stored = store._attachment.database.read(lambda connection: connection.scalars(in_order).all())
+        assert sorted(scorer.seen) == sorted(list(stored[i : i + 10]) for i in (0, 10, 20))
 
 
 def test_two_processes_share_a_refresh(store_url: str) -> None:

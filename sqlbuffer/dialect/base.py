@@ -55,6 +55,8 @@ class Dialect(abc.ABC):
     schema: ClassVar[str | None]
     claim_deletes: ClassVar[bool]
     adds_in_bulk: ClassVar[bool]
+    interleaved: ClassVar[int]
+    """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
 
     @abc.abstractmethod
     def exists(self, url: sa.URL) -> bool:

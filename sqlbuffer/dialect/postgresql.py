@@ -49,6 +49,7 @@ class PostgreSQL(Dialect):
     schema = SCHEMA
     claim_deletes = True
     adds_in_bulk = True
+    interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
 
     def exists(self, url: sa.URL) -> bool:
         return True
@@ -139,7 +140,7 @@ class PostgreSQL(Dialect):
     ) -> list[bool]:
         key, _ = rows.columns[0]
         found = connection.execute(_returning(statement, key), {**self.load(connection, rows, columns), **constants})
-        changed = set(found.scalars())
+        changed = set(found.scalars().all())
         return [value in changed for value in columns[key]]
 
     def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:

@@ -48,6 +48,7 @@ class SQLite(Dialect):
     schema = None
     claim_deletes = False
     adds_in_bulk = False
+    interleaved = 1  # each page is written by one transaction only
 
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
