@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
@@ -34,7 +33,12 @@ class Scored(NamedTuple):
 @contextlib.contextmanager
 def progress_bar(description: str, *, silent: bool, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Give a function that says how many more are done."""
-    with Progress(disable=silent, transient=True) as progress:
+    if silent:
+        yield lambda n: None
+        return
+    from rich.progress import Progress  # only where somebody looks on: most processes never need it
+
+    with Progress(transient=True) as progress:
         task = progress.add_task(description, total=total)
         yield lambda n: progress.update(task, advance=n)
 
