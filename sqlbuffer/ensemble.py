@@ -111,4 +111,4 @@ class EnsembleAgent(PredictiveAgent):
         if not len(samples):
             return torch.zeros(len(self.model.members), 0, device=self.device)
         with in_mode(self.model, training=False), torch.no_grad():
-            return self.model.predict_each(self.dataset.new(samples).tensors()[0].to(self.device))
+            return self.model.predict_each(self.dataset.new(samples).tensors()[0])

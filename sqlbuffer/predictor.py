@@ -60,6 +60,9 @@ class PredictiveAgent:
         seed: int = 0,
         n_draws: int = 10,
     ) -> None:
+        if isinstance(loss_function, type):
+            kind = loss_function.__name__
+            raise InvalidArgument(f"loss_function is the class {kind}: give an object of it, {kind}().")
         if n_draws < 2:
             raise InvalidArgument(f"n_draws must be 2 or more, for a standard deviation needs two; got {n_draws!r}.")
         self.model = model
@@ -80,7 +83,7 @@ class PredictiveAgent:
 
     def predict_tensor(self, x: Tensor) -> Tensor:
         """Return predictions (n,) for features (n, ...), with gradient, in the mode the model is in."""
-        return one_number_each(self.model, x.to(self.device))
+        return one_number_each(self.model, x)
 
     def predict_data(self, samples: Sequence[Any]) -> Tensor:
         """Return predictions (n,) for samples, in evaluation mode and without gradient."""
@@ -307,11 +310,15 @@ class PredictiveAgent:
 
 
 def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
-    """Return what a model makes of features (n, ...), as (n,).
+    """Return what a model makes of features (n, ...), as (n,): on its device, and in its precision.
 
     Raises:
         InvalidArgument: The model returned anything but one number for each sample.
     """
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        both_are_floats = x.is_floating_point() and parameter.is_floating_point()
+        x = x.to(parameter.device, parameter.dtype if both_are_floats else x.dtype)
     output: Tensor = model(x)
     if output.numel() != len(x):
         raise InvalidArgument(

@@ -268,6 +268,12 @@ def test_without_a_buffer_the_samplers_leave_it_the_rest(monkeypatch: pytest.Mon
     env.buffer.close()
 
 
+@pytest.mark.parametrize("options", [{"samplers": [new_samples]}, {"rewards": [number]}, {"cbs": ["log"]}])
+def test_what_is_no_callback_is_refused(environment: Callable[..., Environment], options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="is no callback: a function that makes samples goes into a FunctionSamp"):
+        environment(**options)
+
+
 @pytest.mark.parametrize("given", ["CCO", b"CCO", {"a": 1}, None, 3])
 def test_a_sampler_gives_a_list(environment: Callable[..., Environment], given: Any) -> None:
     env = environment(samplers=[FunctionSampler(lambda n, rng: given, "gen", 4)])

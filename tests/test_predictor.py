@@ -96,6 +96,32 @@ def test_features_of_the_wrong_shape_are_refused(features: Callable[[list[Any]],
         PredictiveDataset(features, ["s1", "s2"]).tensors()
 
 
+def test_features_come_to_the_precision_of_the_model() -> None:
+    one, other = (
+        agent(),
+        PredictiveAgent(network(), nn.functional.mse_loss, lambda samples: featurize(samples).double()),
+    )
+    samples, rewards = rows(20)
+    for each in (one, other):
+        each.update_dataset_from_inputs(samples, rewards)
+        each.train_supervised(8, 2, 1e-2)
+    assert torch.equal(one.predict_data(samples), other.predict_data(samples))
+
+
+def test_indices_stay_what_they_are() -> None:
+    with torch.random.fork_rng():
+        letters = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 1))
+    made = PredictiveAgent(
+        letters, nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 3, dtype=torch.int64)
+    )
+    assert made.predict_data(["a", "b"]).shape == (2,)
+
+
+def test_a_loss_given_as_a_class_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"the class MSELoss: give an object of it, MSELoss\(\)"):
+        PredictiveAgent(network(), nn.MSELoss, featurize)
+
+
 def test_rewards_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="3 samples came with rewards of shape"):
         agent().update_dataset_from_inputs(["s1", "s2", "s3"], [1.0, 2.0])

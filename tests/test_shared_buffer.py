@@ -38,3 +38,12 @@ def test_killing_any_of_them_costs_nothing_but_time(store_url: str, tmp_path: pa
         assert stats.measured >= CALLS
         assert stats.claimed == 0
         assert store.top(1)[0]["reward"] > -5.0  # -22 is the mean over the plane
+
+
+def test_what_cannot_work_is_one_message() -> None:
+    for options, message in (("--url nowhere", "sqlite:///"), ("--calls 0", "--calls")):
+        command = [sys.executable, str(EXAMPLE), *options.split()]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

@@ -218,6 +218,18 @@ def test_once_fails_where_the_training_does(lab: Lab, buffer: SampleStore) -> No
     assert "no_such_method" in (job_of(buffer).last_error or "")
 
 
+@pytest.fixture
+def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with a buffer, in the folder with the agent, which is where this process is too."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    with contextlib.closing(open_store(url)):
+        (tmp_path / "lab.py").write_text(LAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    return url
+
+
 @pytest.mark.parametrize(
     ("agent", "options", "message"),
     [
@@ -232,18 +244,10 @@ def test_once_fails_where_the_training_does(lab: Lab, buffer: SampleStore) -> No
         ("lab:make_agent", ["--cron", "never"], "got 'never'"),
     ],
 )
-def test_what_cannot_work_is_one_message(
-    agent: str, options: list[str], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_work_is_one_message(agent: str, options: list[str], message: str, url_beside_lab: str) -> None:
     from test_cli import run, unstyled
 
-    url = f"sqlite:///{tmp_path}/x.db"
-    with contextlib.closing(open_store(url)):
-        (tmp_path / "lab.py").write_text(LAB)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "lab", raising=False)
-    result = run("worker", "--agent", agent, *options, url=url, COLUMNS="300")
+    result = run("worker", "--agent", agent, *options, url=url_beside_lab, COLUMNS="300")
     assert result.code == 2, result
     assert message in unstyled(result.err)
     assert "Traceback" not in result.err
@@ -258,17 +262,11 @@ def test_what_cannot_work_is_one_message(
     ],
 )
 def test_what_every_round_would_fail_of_is_refused_at_the_start(
-    options: list[str], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], message: str, url_beside_lab: str
 ) -> None:
     from test_cli import refused, run
 
-    url = f"sqlite:///{tmp_path}/x.db"
-    with contextlib.closing(open_store(url)):
-        (tmp_path / "lab.py").write_text(LAB)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "lab", raising=False)
-    assert message in refused(run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url))
+    assert message in refused(run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url_beside_lab))
 
 
 def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated
 import crew
 import typer
 
-from sqlbuffer import SampleStore, open_store
+from sqlbuffer import SampleStore, SqlBufferError, open_store
 
 
 class Role(str, enum.Enum):
@@ -35,7 +35,7 @@ CREW = [Role.generator] * 3 + [Role.reward] * 2 + [Role.trainer]
 
 def main(
     url: Annotated[str, typer.Option(help="The database.")] = "sqlite:///shared.db",
-    calls: Annotated[int, typer.Option(help="Measurements after which all go home.")] = 200,
+    calls: Annotated[int, typer.Option(help="Measurements after which all go home.", min=1)] = 200,
     role: Annotated[Role | None, typer.Option(help="Be one of the crew.")] = None,
 ) -> None:
     """Start the crew, or join it."""
@@ -78,4 +78,7 @@ def hire(role: Role, url: str, calls: int) -> subprocess.Popen[bytes]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except SqlBufferError as exc:
+        sys.exit(f"{exc}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.callbacks import Buffer
 from sqlbuffer.training.log import Log
@@ -78,6 +78,11 @@ class Environment:
         """Take callbacks, or classes of callbacks, into the loop; returns the callbacks."""
         registered: list[Any] = [cb() if isinstance(cb, type) else cb for cb in cbs if cb is not None]
         for cb in registered:
+            if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
+                raise InvalidArgument(
+                    f"{shown(cb)} is no callback: a function that makes samples goes into a FunctionSampler, one that "
+                    "measures them into a RewardCallback, anything else into a Callback of your own."
+                )
             taken = getattr(self, cb.name, None)
             if taken is not None and taken is not cb and not hasattr(taken, "order"):
                 raise InvalidArgument(f"{cb.name!r} cannot name a callback: Environment.{cb.name} is something else.")
