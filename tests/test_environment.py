@@ -274,6 +274,13 @@ def test_what_is_no_callback_is_refused(environment: Callable[..., Environment],
         environment(**options)
 
 
+def test_an_empty_batch_is_said_once(environment: Callable[..., Environment], caplog: pytest.LogCaptureFixture) -> None:
+    environment(samplers=[]).fit(10, iters=3)
+    said = [record.message for record in caplog.records if "empty batch" in record.message]
+    assert len(said) == 1
+    assert said[0].startswith("iteration 0 has an empty batch: the buffer has nothing to draw")
+
+
 @pytest.mark.parametrize("given", ["CCO", b"CCO", {"a": 1}, None, 3])
 def test_a_sampler_gives_a_list(environment: Callable[..., Environment], given: Any) -> None:
     env = environment(samplers=[FunctionSampler(lambda n, rng: given, "gen", 4)])

@@ -1,7 +1,10 @@
 """A job has one owner at a time; who lost it can store nothing; and its schedule is the same for everybody."""
 
+import contextlib
 import datetime as dt
+import functools
 import logging
+import multiprocessing
 import pathlib
 import subprocess
 import sys
@@ -26,6 +29,7 @@ from sqlbuffer.schedule import Schedule
 from sqlbuffer.schema import jobs as table
 from sqlbuffer.state import dump_state
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.background import Background
 
 OpenStore = Callable[..., SampleStore]
 TINY: dict[str, Any] = {"bs": 8, "epochs": 1, "lr": 1e-2}
@@ -517,6 +521,20 @@ def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], ca
     assert "retraining in the background failed: RuntimeError: out of memory" in caplog.text
     assert job_of(buffer.store).last_error == "RuntimeError: out of memory"
     assert env.log.iterations == 2
+
+
+@pytest.mark.usefixtures("_importable")
+def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+    agent = make_agent()
+    store.record(named(*range(40)), scores_of(named(*range(40))))
+    with contextlib.closing(Background(store, agent)) as background:
+        train = functools.partial(background.start, dump_state(agent), {"bs": 10, "epochs": 1, "lr": 1e-3})
+        until(lambda: train() or store.newest_version() == 1, timeout_s=600)
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        until(lambda: train() or store.newest_version() == 2, timeout_s=600)
+    assert "another one takes its place" in caplog.text
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any]) -> None:

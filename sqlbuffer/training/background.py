@@ -8,12 +8,14 @@ the threads that torch has started. So the child is spawned, once, and holds a c
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import multiprocessing
 import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +59,25 @@ class Background:
                 f"in_background=True sends agent and key to another process, but they cannot be pickled ({exc}): "
                 "define their classes and functions at the top of a module, or run `sqlbuffer worker` instead."
             ) from exc
-        self._executor = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=_arrive, initargs=(store, agent)
-        )
+        spawn = multiprocessing.get_context("spawn")
+        self._hire = functools.partial(ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent))
+        self._executor = self._hire()
         self._training: Future[None] | None = None
 
     def start(self, state: bytes, options: Mapping[str, Any]) -> None:
-        """Begin a training from these weights, unless one is under way: that one is not waited for."""
+        """Begin a training from these weights, unless one is under way: that one is not waited for.
+
+        A process that has died, killed for its memory perhaps, stops nothing: another one takes its place.
+        """
         if self._training is not None and not self._training.done():
             logger.info("not retrained: the retraining before is still under way")
             return
-        self._training = self._executor.submit(_train, state, dict(options))
+        try:
+            self._training = self._executor.submit(_train, state, dict(options))
+        except BrokenProcessPool:
+            logger.warning("the process that retrains has died: another one takes its place")
+            self._executor = self._hire()
+            self._training = self._executor.submit(_train, state, dict(options))
         self._training.add_done_callback(_report)
 
     def close(self) -> None:

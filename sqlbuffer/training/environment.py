@@ -64,7 +64,7 @@ class Environment:
         self.batch_state = BatchState()
         self.cbs: list[Any] = []
         self._planned = 0
-        self._stopping = False
+        self._stopping = self._has_drawn_nothing = False
         agents = [agent] if hasattr(agent, "order") else []
         self.register_cbs([*agents, *self.samplers, *self.rewards, *self.losses, *(cbs or []), self.buffer, self.log])
         self("setup")
@@ -136,7 +136,7 @@ class Environment:
         self.log.report = report
         extra = self.register_cbs(cbs or [])
         self._planned += iters
-        self._stopping = False
+        self._stopping = self._has_drawn_nothing = False
         try:
             for cb in extra:
                 cb("setup")
@@ -169,6 +169,13 @@ class Environment:
             self._phase("build_buffer", BUILD)
         self.batch_state = BatchState()
         self._phase("sample_batch", SAMPLE)
+        if not self.batch_state.samples and not self._has_drawn_nothing:
+            self._has_drawn_nothing = True
+            logger.warning(
+                "iteration %d has an empty batch: the buffer has nothing to draw, and no sampler brought anything; "
+                "it counts all the same, and so do those that follow",
+                self.log.iterations,
+            )
         self._phase("compute_reward", REWARD)
         self._phase("get_model_outputs", OUTPUTS)
         with self._timed("compute_loss"):
