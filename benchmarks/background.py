@@ -45,6 +45,8 @@ from sqlbuffer import (
 )
 
 LABELLED = 20_000
+"""What is labelled at first, and trained on at any time."""
+
 WAITING = 50_000
 WIDTH = 32
 EPOCHS, BATCH, RATE = 20, 128, 1e-3
@@ -117,7 +119,8 @@ def worker(store: SampleStore) -> Iterator[Trainer]:
     """Let `sqlbuffer worker` retrain all the time on the rows of a store."""
     command = [sys.executable, "-m", "sqlbuffer", "worker", "--url", store.url]
     options = ["--agent", "benchmarks.background:make_agent", "--every", "1s", "--epochs", str(EPOCHS)]
-    process = subprocess.Popen([*command, *options, "--bs", str(BATCH), "--no-refresh"], stderr=subprocess.DEVNULL)
+    options += ["--bs", str(BATCH), "--newest", str(LABELLED), "--no-refresh"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     try:
         yield Trainer(lambda: [process.pid], functools.partial(is_training, store))
     finally:
@@ -186,9 +189,8 @@ def is_training(store: SampleStore) -> bool:
     return any(job.is_held for job in store.jobs())
 
 
-def pairs(name: str, n: int, folder: str) -> list[tuple[float, float]]:
+def pairs(name: str, n: int, file: pathlib.Path) -> list[tuple[float, float]]:
     """Return the seconds of a step, n times: while the trainer is stopped, and beside it."""
-    file = pathlib.Path(folder, f"{name.replace(' ', '_')}.db")
     buffer = PredictiveBuffer(
         1.0,
         refresh_predictions=0,
@@ -198,6 +200,7 @@ def pairs(name: str, n: int, folder: str) -> list[tuple[float, float]]:
         supervised_epochs=EPOCHS,
         supervised_bs=BATCH,
         supervised_lr=RATE,
+        supervised_kwargs={"newest": LABELLED},
         in_background=name == "in_background",
         url=f"sqlite:///{file}",
     )
@@ -246,10 +249,10 @@ def main(n: int = 40, rounds: int = 3) -> None:
     """Print the median seconds of a step, and how those beside a training compare to those just before or after."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in TRAINERS}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:  # anew: a loop with a history goes on only where that ends
-            for name, values in found.items():
-                values += pairs(name, n, folder)
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(found), len(found)):
+            with tempfile.TemporaryDirectory() as folder:  # anew: a loop with a history goes on only where that ends
+                found[name] += pairs(name, n, pathlib.Path(folder, "loop.db"))
     print("| retraining | step, trainer stopped, ms | trainer at work, ms | ratio | 95 % |\n|---|---|---|---|---|")
     for name, values in found.items():
         seconds = np.array(values)
