@@ -108,6 +108,7 @@ class SampleStore(RunRecords):
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
         self._stale = refreshing.StaleQueue()
+        self._was_told_why = False
 
     def __repr__(self) -> str:
         return f"<SampleStore {self.name!r} in {self.url}>"
@@ -273,7 +274,10 @@ class SampleStore(RunRecords):
             The batch, to be settled or released. It is empty where nothing can be drawn.
         """
         batch = claims.claim(self._attachment, n, pct_argmax=pct_argmax)
-        if n and not len(batch) and (unscored := self.stats().unscored):
+        if len(batch):
+            self._was_told_why = False
+        elif n and not self._was_told_why and (unscored := self.stats().unscored):
+            self._was_told_why = True  # who asks again and again is told once
             log.warning("nothing was drawn: %d samples of buffer %r wait for a score, see `score`", unscored, self.name)
         return batch
 
