@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from sqlbuffer.dialect import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
 
-REVISION = "0002"
+REVISION = "0003"
 """The Alembic revision that this release works with."""
 
 metadata = MetaData(
@@ -60,6 +60,7 @@ buffers = Table(
     Column("refreshed_version", Integer, nullable=False, comment="Score version that the newest finished refresh gave"),
     Column("settings", Json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"),
     Column("created_at", Timestamp, nullable=False, comment="When it was created (UTC)"),
+    Column("key", Text, comment="Module and name of the key function; '' for none, '?' for one without a name"),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
 )
 
@@ -83,6 +84,9 @@ samples = Table(
     Column("rewarded_at", Timestamp, comment="When the reward was stored (UTC)"),
     Column("created_at", Timestamp, nullable=False, comment="When it was first stored (UTC)"),
     Column("created_iteration", Integer, nullable=False, comment="Iteration of the buffer when it was first stored"),
+    Column("created_tick", BigId, comment="Logical time when it was first stored; NULL: by an older release"),
+    Column("scored_tick", BigId, comment="Logical time when it was scored"),
+    Column("rewarded_tick", BigId, comment="Logical time when the reward was stored"),
     UniqueConstraint("buffer_id", "hash"),
 )
 Index("ix_samples_reward", samples.c.buffer_id, samples.c.reward, samples.c.id, **where(samples.c.reward.is_not(None)))
@@ -117,6 +121,8 @@ batches = Table(
     Column("drawn_at", Timestamp, nullable=False, comment="When it was drawn (UTC)"),
     Column("settled_at", Timestamp, comment="When its rewards were stored (UTC)"),
     Column("released_at", Timestamp, comment="When its samples went back to the pool (UTC)"),
+    Column("drawn_tick", BigId, comment="Logical time when it was drawn; NULL: by an older release"),
+    Column("closed_tick", BigId, comment="Logical time when it was settled or released"),
 )
 _OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
 Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))
@@ -167,6 +173,14 @@ workers = Table(
     Column("unscorable", BigId, nullable=False, comment=f"Change in waiting samples of weight 0 {_COUNTED}"),
     Column("measured", BigId, nullable=False, comment=f"Change in samples that have a reward {_COUNTED}"),
     Column("failed", BigId, nullable=False, comment=f"Change in samples whose measurement failed {_COUNTED}"),
+    Column(
+        "tick",
+        BigId,
+        nullable=False,
+        server_default=text("0"),
+        comment="Logical time of its last transaction: more than that of any transaction it could see",
+    ),
+    Column("finished_at", Timestamp, comment="When it closed the buffer (UTC); NULL while it is attached"),
 )
 
 predictors = Table(
@@ -246,4 +260,10 @@ receipts = Table(
     Column("connection", Text, primary_key=True, comment="Random name of a connection to a server; none on SQLite"),
     Column("number", BigId, nullable=False, comment="Number of the last transaction that it committed"),
     Column("written_at", Timestamp, nullable=False, comment="When that was (UTC)"),
+)
+
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("id", Text, primary_key=True, comment="Random name of this database, given when it was created"),
 )
