@@ -129,7 +129,8 @@ def _enter_unscored(
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
-    pool.enter(connection, attachment, state, [row[0] for row in again], never, np.full(len(again), math.nan))
+    ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
+    pool.enter(connection, attachment, state, ids, hashes, never, np.full(len(again), math.nan), [0] * len(again))
     return added, len(again)
 
 
@@ -145,10 +146,9 @@ def _enter_race(
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
         rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
     ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
-    weights = np.ones(len(rows))
-    pool.enter(
-        connection, attachment, state, ids, pool.join_race(attachment, state, hashes, requeues, weights), weights
-    )
+    weights, first = np.ones(len(rows)), [1] * len(rows)
+    keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
+    pool.enter(connection, attachment, state, ids, hashes, keys, weights, first)
     return requeues.count(0), len(requeues) - requeues.count(0)
 
 

@@ -28,7 +28,14 @@ from sqlbuffer.errors import (
 )
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.names import as_name
-from sqlbuffer.race import Floats, Weighting, exponentials, weighting_from_settings, weighting_settings
+from sqlbuffer.race import (
+    Floats,
+    Weighting,
+    exponentials,
+    replayed_exponentials,
+    weighting_from_settings,
+    weighting_settings,
+)
 from sqlbuffer.schema import buffers
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
 
@@ -137,14 +144,18 @@ class Attachment:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             self.run(connection, statements.count(), **parameters)
 
-    def variates(self, hashes: Iterable[bytes], requeues: Sequence[int], *, turn: int) -> Floats:
+    def variates(
+        self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
+    ) -> Floats:
         """Return the exponential variates with which samples join the race now."""
         flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
         try:
-            again = np.asarray(requeues, dtype=np.int64)
-        except (TypeError, ValueError) as exc:
-            raise tampered(f"requeues are stored as what is no number ({shown(exc)})") from exc
-        return exponentials(self.settings.seed, flat, turn=turn, requeues=again)
+            again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise tampered(f"requeues or entries are stored as what is no number ({shown(exc)})") from exc
+        if self.consumes:
+            return exponentials(self.settings.seed, flat, turn=turn, requeues=again)
+        return replayed_exponentials(self.settings.seed, flat, requeues=again, entries=number)
 
     def weights(self, scores: Floats, base: float | None) -> Floats:
         """Return (n,) weights of scores in which NaN stands for a score that is not finite: weight 0, never drawn."""

@@ -130,6 +130,8 @@ def _keys(connection: sa.Connection, attachment: Attachment) -> list[str]:
         problems.append(f"{n} waiting samples have a weight but no place in the race.")
     if n := _count(connection, waits, ~never, weightless):
         problems.append(f"{n} waiting samples stand in the race without a weight.")
+    if n := _count(connection, waits, samples.c.id == pool_table.c.sample_id, pool_table.c.tie != statements.TIE):
+        problems.append(f"{n} waiting samples have a tie that is not the end of their hash.")
     if n := _count(connection, waits, sa.or_(pool_table.c.weight < 0.0)):
         problems.append(f"{n} waiting samples have a negative weight.")
     return problems

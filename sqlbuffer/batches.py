@@ -34,6 +34,7 @@ class Drawn(NamedTuple):
     sample_id: Sequence[int] = ()
     race_key: Sequence[float] = ()
     weight: Sequence[float | None] = ()
+    entries: Sequence[int] = ()
     source: Sequence[str] = ()
     score: Sequence[float | None] = ()
     reward: Sequence[float | None] = ()
@@ -249,7 +250,7 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int) ->
     if attachment.consumes:
         put_back(connection, attachment, state, rows)
     else:
-        _stand_again(connection, attachment, state, rows)
+        _stand_again(connection, attachment, state, rows, batch=batch)
     return True
 
 
@@ -264,22 +265,32 @@ def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState
     if attachment.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
     keys = pool.as_floats([row.race_key for row in rows])
-    fresh = pool.join_race(attachment, state, [row.hash for row in rows], [row.requeues for row in rows], weights)
+    hashes, entries = [row.hash for row in rows], [1] * len(rows)
+    fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], entries, weights)
     keys = np.where((weights > 0) & (keys < math.inf), keys, fresh)
-    pool.enter(connection, attachment, state, [row.sample_id for row in rows], keys, weights)
+    pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, entries)
     attachment.count(connection, unscored=int(np.isnan(weights).sum()), unscorable=int((weights == 0).sum()))
 
 
-def _stand_again(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
-    """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool."""
+def _stand_again(
+    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, batch: int
+) -> None:
+    """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool.
+
+    Their next entries have new variates: later draws depended on those of the entries that are undone, and a variate
+    used twice would make batches depend on each other. Where no later draw is left, an interrupted run draws as one
+    that was never interrupted, so the entry is taken off too.
+    """
     old_keys = {row.sample_id: row.race_key for row in rows}
-    standing = [row for row in pool.standing(connection, attachment, list(old_keys)) if row.weight]
+    standing = pool.standing(connection, attachment, list(old_keys))
+    is_last = attachment.run(connection, statements.later_draw(), batch=batch).first() is None
     ids = [row.sample_id for row in standing]
     keys = pool.as_floats([row.race_key for row in standing])
     old = pool.as_floats([old_keys[i] for i in ids])
-    back = np.where(old < math.inf, old, keys)
     weights = pool.as_floats([row.weight for row in standing])
-    pool.move(connection, attachment, state, ids, (keys, weights), back, weights)
+    back = np.where((old < math.inf) & (weights > 0.0), old, keys)
+    entries = [row.entries - is_last for row in standing]
+    pool.move(connection, attachment, state, ids, (keys, weights), back, weights, entries)
 
 
 def release_dead(attachment: Attachment) -> int:

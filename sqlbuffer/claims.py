@@ -21,6 +21,8 @@ from sqlbuffer.workers import worker_id
 
 EVERYTHING = -1
 _NO_LIMIT = 2**31 - 1
+_NO_ID = 2**63 - 1
+"""More than any number of a sample."""
 
 
 def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
@@ -32,10 +34,12 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     n = min(int(n), _NO_LIMIT)
     n_heaviest = round(max(n, 0) * pct_argmax)
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
-    batch = None
+    batch, by_tie = None, False
     while batch is None:
         try:
-            batch = attachment.database.write(draw)
+            batch = attachment.database.write(functools.partial(draw, by_tie=by_tie))
+        except _TiedAtTheEnd:
+            by_tie = True
         except _TooFewMarked:
             attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
@@ -47,11 +51,16 @@ class _TooFewMarked(Exception):
     """Fewer are marked as top than are wanted of them; raised, so that what was claimed of them goes back."""
 
 
-def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int) -> Batch:
+class _TiedAtTheEnd(Exception):
+    """The last arrival has the same key as the one after it: their hashes must decide which of them is drawn."""
+
+
+def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int, by_tie: bool) -> Batch:
     """Draw.
 
     Raises:
-        _TooFewMarked: Where the top must be widened first.
+        _TooFewMarked: If the top must be widened first.
+        _TiedAtTheEnd: If the draw must go `by_tie`.
     """
     state = attachment.race(connection)
     dialect = attachment.database.dialect
@@ -60,11 +69,12 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     heaviest = _head(connection, attachment, statements.first_by_weight(dialect), n_heaviest)
     if len(heaviest) < n_heaviest and state.top_weight != 0.0:
         raise _TooFewMarked
-    heaviest = _sorted(heaviest, _BY_WEIGHT)[::-1]
+    heaviest = _sorted(heaviest, "weight")[::-1]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
         pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
-    arrivals, threshold = _arrivals(connection, attachment, n if n == EVERYTHING else n - len(heaviest))
+    n_arrivals = n if n == EVERYTHING else n - len(heaviest)
+    arrivals, threshold = _arrivals(connection, attachment, n_arrivals, by_tie=by_tie)
     drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
     weights = pool.as_floats(drawn.weight)
     keys = pool.as_floats(drawn.race_key[len(heaviest) :])
@@ -79,8 +89,9 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     batch_id = _write(connection, attachment, state, drawn, start=start, clock=clock)
     if not attachment.consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)
-        new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, weights)
-        pool.enter(connection, attachment, after, drawn.sample_id, new_keys, weights)
+        entries = [before + 1 for before in drawn.entries]
+        new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
+        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, entries)
     attachment.count(
         connection,
         clock=clock,
@@ -92,32 +103,51 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     return Batch(attachment, drawn, id=batch_id, iteration=state.iteration, clock=clock, info=info)
 
 
-# Neither a join nor SKIP LOCKED promises an order: what comes is sorted.
-_BY_KEY = operator.itemgetter(Drawn._fields.index("race_key"), Drawn._fields.index("sample_id"))
-_BY_WEIGHT = operator.itemgetter(Drawn._fields.index("weight"), Drawn._fields.index("sample_id"))
-
-
-def _sorted(rows: list[Any], place: operator.itemgetter[Any]) -> list[Any]:
+def _sorted(rows: list[Any], column: str) -> list[Any]:
+    """Sort rows by a column, equals by the end of their hash. Neither a join nor SKIP LOCKED promises an order."""
+    place = operator.itemgetter(Drawn._fields.index(column))
     try:
-        return sorted(rows, key=place)
+        ordered = sorted(rows, key=place)
+        if len(set(map(place, rows))) < len(rows):
+            ordered.sort(key=lambda row: (place(row), row.hash[race.TIE], row.sample_id))
     except TypeError as exc:
-        pool.as_floats([place(row)[0] for row in rows])  # says which one is no number
+        pool.as_floats([place(row) for row in rows])  # says which one is no number
         raise tampered("a weight or key is missing in the pool") from exc
+    return ordered
 
 
-def _arrivals(connection: sa.Connection, attachment: Attachment, n: int) -> tuple[list[Any], float | None]:
-    """Claim the next n arrivals of the race; return them in their order, and the key of the one after them."""
+def _arrivals(
+    connection: sa.Connection, attachment: Attachment, n: int, *, by_tie: bool
+) -> tuple[list[Any], float | None]:
+    """Claim the next n arrivals of the race; return them in their order, and the key of the one after them.
+
+    Raises:
+        _TiedAtTheEnd: If the last of them has the same key as the one after, and the draw does not go `by_tie`.
+    """
     dialect = attachment.database.dialect
-    build, limit = (statements.whole_pool, _NO_LIMIT) if n == EVERYTHING else (statements.first_in_race, n)
+    by_key = statements.first_in_race_by_tie if by_tie else statements.first_in_race
+    build, limit = (statements.whole_pool, _NO_LIMIT) if n == EVERYTHING else (by_key, n)
     if dialect.claim_deletes:
-        arrivals = _sorted(_head(connection, attachment, build(dialect), limit), _BY_KEY)
-        return arrivals, attachment.run(connection, statements.next_key()).scalar()
-    found = _sorted(_head(connection, attachment, build(dialect), limit + 1), _BY_KEY)
-    arrivals, after = found[:limit], found[limit:]
-    if arrivals:
-        last_id, last_key = arrivals[-1][0], float(pool.as_floats([arrivals[-1][1]])[0])
-        attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=last_id)
-    return arrivals, after[0].race_key if after else None
+        arrivals = _sorted(_head(connection, attachment, build(dialect), limit), "race_key")
+        threshold = attachment.run(connection, statements.next_key()).scalar()
+    else:
+        found = _sorted(_head(connection, attachment, build(dialect), limit + 1), "race_key")
+        arrivals, after = found[:limit], found[limit:]
+        threshold = after[0].race_key if after else None
+    is_tied = bool(arrivals) and arrivals[-1].race_key == threshold
+    if is_tied and not by_tie:
+        raise _TiedAtTheEnd
+    if arrivals and not dialect.claim_deletes:
+        _leave_up_to(connection, attachment, arrivals, is_tied=is_tied)
+    return arrivals, threshold
+
+
+def _leave_up_to(connection: sa.Connection, attachment: Attachment, arrivals: list[Any], *, is_tied: bool) -> None:
+    """Take the first arrivals out of the pool; if others have the key of the last, those with that key one by one."""
+    last_key = float(pool.as_floats([arrivals[-1].race_key])[0])
+    last = [row.sample_id for row in arrivals if row.race_key == last_key] if is_tied else []
+    attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
+    pool.leave(connection, attachment, last, [last_key] * len(last))
 
 
 def _head(connection: sa.Connection, attachment: Attachment, statement: sa.Select[Any], limit: int) -> list[Any]:

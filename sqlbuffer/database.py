@@ -291,7 +291,10 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(migrations_folder()))
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except RuntimeError as exc:
+            raise SchemaTooOld(f"{self.url} was not upgraded, nothing has changed: {exc}") from exc
         log.info("schema of %s is now at revision %s", self.url, REVISION)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import InvalidArgument, shown, tampered
-from sqlbuffer.race import FLOOR, Floats
+from sqlbuffer.race import FLOOR, TIE, Floats
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
@@ -49,8 +49,10 @@ def enter(
     attachment: Attachment,
     state: RaceState,
     ids: Sequence[int],
+    hashes: Sequence[bytes],
     keys: Floats,
     weights: Floats,
+    entries: Sequence[int],
 ) -> None:
     """Put samples into the pool, in its own order; a NaN weight means not scored."""
     if len(ids):
@@ -61,6 +63,8 @@ def enter(
             "race_key": keys[order].tolist(),
             "weight": as_weights(weights[order]),
             "top": _is_top(state, weights[order]),
+            "tie": [hashes[i][TIE] for i in order.tolist()],
+            "entries": np.asarray(entries)[order].tolist(),
         }
         statement = statements.enter_pool(attachment.database.dialect)
         attachment.run_each(connection, statement, statements.INCOMING_ENTRIES, columns)
@@ -104,6 +108,7 @@ def move(
     old: tuple[Floats, Floats],
     keys: Floats,
     weights: Floats,
+    entries: Sequence[int],
 ) -> NDArray[np.bool_]:
     """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight."""
     if not len(ids):
@@ -115,6 +120,7 @@ def move(
         "race_key": keys.tolist(),
         "weight": as_weights(weights),
         "top": _is_top(state, weights),
+        "entries": entries,
     }
     statement = statements.move_keys(attachment.database.dialect)
     return np.array(attachment.changed_by_each(connection, statement, statements.INCOMING_KEYS, columns))
@@ -141,10 +147,15 @@ def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any
 
 
 def join_race(
-    attachment: Attachment, state: RaceState, hashes: Sequence[bytes], requeues: Sequence[int], weights: Floats
+    attachment: Attachment,
+    state: RaceState,
+    hashes: Sequence[bytes],
+    requeues: Sequence[int],
+    entries: Sequence[int],
+    weights: Floats,
 ) -> Floats:
-    """Return the keys of samples that join the race now."""
-    variates = attachment.variates(hashes, requeues, turn=state.turn)
+    """Return the keys of samples that join the race now, each for the time that `entries` says."""
+    variates = attachment.variates(hashes, requeues, entries, turn=state.turn)
     return race.joined(state.clock, variates, weights)
 
 

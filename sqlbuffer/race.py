@@ -27,6 +27,12 @@ FLOOR = 1e-8
 LEAST, MOST = 1e-150, 1e150
 """Range of the weights above 0: neither a key, variate / weight, nor a ratio of two weights leaves float64 in it."""
 
+TIE = slice(8, 16)
+"""The bytes of a hash that decide between equal keys or weights: others than those that hold a row out."""
+
+_REPLAY = 0x5245504C4159
+"""First of what names an entry in replay mode: no such name is one of consume mode."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -50,11 +56,38 @@ def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: I
     Source:
         The mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
+    return _variates(seed, *_words(hashes), np.uint64(turn % 2**64), requeues.astype(np.uint64))
+
+
+def replayed_exponentials(seed: int, hashes: NDArray[np.uint8], *, requeues: Ints, entries: Ints) -> Floats:
+    """Return one Exp(1) variate a sample for a race in replay mode, where a sample enters again after each draw.
+
+    An entry is named by its number, not by the turn: a turn comes twice where a batch is released, and concurrent
+    draws share one. Two entries with one variate would make two batches depend on each other.
+
+    Args:
+        seed: Seed of the buffer, any integer; taken modulo 2**64.
+        hashes: (n, 16) uint8, the canonical hashes.
+        requeues: (n,) int, how often each sample was added again after it had left the pool.
+        entries: (n,) int, how often each sample has entered the race since then, this time included.
+
+    Returns:
+        (n,) float64, each in (0, 37).
+    """
+    counts = requeues.astype(np.uint64), entries.astype(np.uint64)
+    return _variates(_REPLAY, np.uint64(seed % 2**64), *_words(hashes), *counts)
+
+
+def _words(hashes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     words = np.ascontiguousarray(hashes).view("<u8").astype(np.uint64).reshape(-1, 2)
-    start = np.full(len(words), seed % 2**64, dtype=np.uint64)
+    return words[:, 0], words[:, 1]
+
+
+def _variates(first: int, *words: NDArray[np.uint64] | np.uint64) -> Floats:
+    """Return Exp(1) variates that numbers stand for, mixed in their order."""
     with np.errstate(over="ignore"):
-        bits = _mix(start)
-        for word in (words[:, 0], words[:, 1], np.uint64(turn % 2**64), requeues.astype(np.uint64)):
+        bits = _mix(np.array([first % 2**64], dtype=np.uint64))
+        for word in words:
             bits = _mix(bits ^ word)
     uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return -np.log(uniform)

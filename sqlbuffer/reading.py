@@ -162,14 +162,7 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
         raise InvalidArgument(f"n must be a number of samples, got {n!r}.")
     n = min(int(n), 2**31 - 1)
-    column = samples.c[by]
-    rows = connection.execute(
-        sa.select(samples)
-        .where(samples.c.buffer_id == attachment.buffer_id)
-        .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.id.desc())
-        .limit(n)
-    ).all()
+    rows = attachment.rows(connection, statements.best(by, samples), limit=n)
     columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}

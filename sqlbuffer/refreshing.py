@@ -1,8 +1,8 @@
 """Refreshing with a budget: a few stale samples at a time get a new score, and their weight and key with it.
 
 What is stale is found by one scan of the pool, which is good for many calls. The order is a function of what is stored:
-the oldest score first, among these the highest, among equals the sample stored first. So a queue found anew, after a
-kill or by another process, goes on where the one before it was.
+the oldest score first, among these the highest, among equals the last by the end of the hash. So a queue found again,
+after a kill or by another process, goes on where the one before it was.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class _Due(NamedTuple):
     sample_id: Sequence[int]
     race_key: Sequence[float]
     weight: Sequence[float]
+    entries: Sequence[int]
     text: Sequence[str]
     payload: Sequence[bytes | None]
     codec: Sequence[str]
@@ -154,15 +155,15 @@ def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
 
 def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) -> tuple[Ints, Floats]:
     """Return the ids and keys of what is stale, in the order of its turn."""
-    parts = [
-        [pool.as_floats(column) for column in zip(*rows, strict=True)]
-        for rows in attachment.run(connection, statements.stale(), version=version).partitions(_ROWS_AT_ONCE)
-    ]
+    parts = []
+    for rows in attachment.run(connection, statements.stale(), version=version).partitions(_ROWS_AT_ONCE):
+        *columns, part_ties = zip(*rows, strict=True)
+        parts.append([*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")])
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0)
-    ids, keys, scores, versions = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # By the score, not by the weight, which is rounded anew whenever the lowest score changes.
-    order = np.lexsort((ids, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0)))[:LONGEST]
+    ids, keys, scores, versions, ties = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # By the score, not by the weight, which is rounded again whenever the lowest score changes.
+    order = np.lexsort((~ties, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0)))[:LONGEST]
     return ids[order].astype(np.int64), keys[order]
 
 
@@ -207,13 +208,15 @@ def _rescore(
         return None
     state, weights = taken_in
     ids, keys, old = np.array(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
+    entries = np.array(due.entries)
     if may_move_all:  # and they may have
         standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
         waits = np.array([i in standing for i in due.sample_id])
         ids, scores, weights = ids[waits], scores[waits], weights[waits]
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
-    moved = change_weights(connection, attachment, state, ids, keys, old, weights)
+        entries = np.array([standing[i].entries for i in ids.tolist()], dtype=np.int64)
+    moved = change_weights(connection, attachment, state, ids, keys, old, weights, entries)
     keep(connection, attachment=attachment, ids=ids[moved].tolist(), scores=scores[moved], version=version)
     write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
     return int(moved.sum())

@@ -40,7 +40,14 @@ def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]
 def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Take out of the pool what does not belong there, or not as it stands; `_put_in` puts back what does."""
     rows = connection.execute(
-        sa.select(pool_table.c.sample_id, pool_table.c.race_key, pool_table.c.weight, samples.c.score, samples.c.hash)
+        sa.select(
+            pool_table.c.sample_id,
+            pool_table.c.race_key,
+            pool_table.c.weight,
+            samples.c.score,
+            samples.c.hash,
+            (pool_table.c.tie != statements.TIE).label("is_mistied"),
+        )
         .outerjoin_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
         .where(pool_table.c.buffer_id == attachment.buffer_id)
         .order_by(pool_table.c.race_key, pool_table.c.sample_id)
@@ -49,7 +56,7 @@ def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
     off = audit.off_weights(connection, attachment, rows)
     wrong = []
     for row, is_off in zip(rows, off, strict=True):
-        if row.sample_id in seen or row.hash is None or is_off or _is_misplaced(row):
+        if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or _is_misplaced(row):
             wrong.append(row)
         seen.add(row.sample_id)
     pool.leave(connection, attachment, [row.sample_id for row in wrong], [row.race_key for row in wrong])

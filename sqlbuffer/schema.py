@@ -89,7 +89,9 @@ samples = Table(
     Column("rewarded_tick", BigId, comment="Logical time when the reward was stored"),
     UniqueConstraint("buffer_id", "hash"),
 )
-Index("ix_samples_reward", samples.c.buffer_id, samples.c.reward, samples.c.id, **where(samples.c.reward.is_not(None)))
+Index(
+    "ix_samples_reward", samples.c.buffer_id, samples.c.reward, samples.c.hash, **where(samples.c.reward.is_not(None))
+)
 
 pool = Table(
     "pool",
@@ -99,13 +101,23 @@ pool = Table(
     Column("sample_id", BigId, primary_key=True, autoincrement=False, comment="The waiting sample"),
     Column("weight", Double, comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn"),
     Column("top", Boolean, nullable=False, comment="True for the heaviest, from which the argmax share is taken"),
+    Column(
+        "tie", LargeBinary, nullable=False, comment="Last 8 bytes of the hash: decides between equal keys or weights"
+    ),
+    Column(
+        "entries",
+        BigId,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often it has entered the race; in replay mode it names the variate of its key",
+    ),
     **CLUSTERED,
     **CHURNED,
 )
 # Partial, both: a draw takes 512 neighbours out of the table, but would take 512 far-flung rows out of an index over
 # all weights, which trebles its cost at a million rows.
 # "= true", as statements have it on SQLite: from "top = 1" it does not see that an index WHERE top would do.
-Index("ix_pool_top", pool.c.buffer_id, pool.c.weight, pool.c.sample_id, **where(pool.c.top == true()))
+Index("ix_pool_top", pool.c.buffer_id, pool.c.weight, pool.c.tie, pool.c.sample_id, **where(pool.c.top == true()))
 Index("ix_pool_unscored", pool.c.buffer_id, pool.c.sample_id, **where(pool.c.weight.is_(None)))
 
 batches = Table(

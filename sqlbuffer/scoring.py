@@ -123,6 +123,7 @@ class _Unscored(NamedTuple):
     sample_id: Sequence[int]
     hash: Sequence[bytes]
     requeues: Sequence[int]
+    entries: Sequence[int]
     text: Sequence[str]
     payload: Sequence[bytes | None]
     codec: Sequence[str]
@@ -153,10 +154,11 @@ def _join(
     if taken_in is None:
         return False
     state, weights = taken_in
-    keys = pool.join_race(attachment, state, found.hash, found.requeues, weights)
+    entries = [before + 1 for before in found.entries]
+    keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)
-    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights)
+    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, entries)
     ids = np.array(found.sample_id)[moved].tolist()
     # The version there was before the prediction: where a refresh has begun since, these scores are stale.
     keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=found.version[0])

@@ -58,12 +58,12 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
     begun = attachment.database.read(attachment.race_state)
     n_swapped = 0
     for rows in _pages(attachment, SWAP_CHUNK):
-        ids, keys, weights = zip(*rows, strict=True)
+        ids, keys, weights, entries = zip(*rows, strict=True)
         at, is_known = known.find(np.array(ids))
         due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
         if not len(due):
             continue
-        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due])
+        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due], np.array(entries)[due])
         swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
         try:
             swapped = attachment.database.write(swap)
@@ -94,16 +94,18 @@ def _swap(
     attachment: Attachment,
     known: Known,
     begun: RaceState,
-    places: tuple[Ints, Floats, Floats],
+    places: tuple[Ints, Floats, Floats, Ints],
 ) -> Ints | None:
-    """Bring weights to what the scores say, where samples stand with `places`: ids, keys and weights, by the key.
+    """Bring weights to what the scores say, where samples stand with `places`, by the key.
+
+    `places` are ids, keys, weights, and how often each sample has entered the race.
 
     Return which of the known ones have moved; None where something else has moved all.
     """
     state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
     if _has_moved(state, begun):
         return None
-    ids, keys, old = places
+    ids, keys, old, entries = places
     at, is_known = known.find(ids)
     # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
     is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
@@ -124,7 +126,8 @@ def _swap(
         raise _Blurred
     if not len(changed):
         return changed
-    moved = change_weights(connection, attachment, state, ids[changed], keys[changed], old[changed], new[changed])
+    which = (ids[changed], keys[changed], old[changed], new[changed], entries[changed])
+    moved = change_weights(connection, attachment, state, *which)
     return at[changed[moved & is_known[changed]]]
 
 

@@ -120,6 +120,7 @@ def change_weights(
     keys: Floats,
     old: Floats,
     new: Floats,
+    entries: Ints,
 ) -> NDArray[np.bool_]:
     """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
 
@@ -131,13 +132,15 @@ def change_weights(
         keys: (n,) their keys so far.
         old: (n,) their weights so far; NaN where there is none.
         new: (n,) their weights from now on.
+        entries: (n,) how often they have entered the race so far.
     """
     moving = np.where(new == old, keys, math.inf)
     both = (old > 0) & (new > 0) & (new != old)
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
     joining = np.flatnonzero(~(old > 0) & (new > 0))
-    moving[joining] = _joining(connection, attachment, state, ids[joining], new[joining])
-    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new)
+    entries = entries + np.isin(np.arange(len(ids)), joining)
+    moving[joining] = _joining(connection, attachment, state, ids[joining], entries[joining], new[joining])
+    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new, entries.tolist())
     attachment.count(
         connection,
         unscored=-int(np.isnan(old[moved]).sum()),
@@ -146,7 +149,9 @@ def change_weights(
     return moved
 
 
-def _joining(connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, weights: Floats) -> Floats:
+def _joining(
+    connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, entries: Ints, weights: Floats
+) -> Floats:
     """Return the keys of samples that could not be drawn before."""
     if not len(ids):
         return weights
@@ -154,4 +159,4 @@ def _joining(connection: sa.Connection, attachment: Attachment, state: RaceState
     rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     known = {row.id: (row.hash, row.requeues) for row in rows}
     hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
-    return pool.join_race(attachment, state, hashes, requeues, weights)
+    return pool.join_race(attachment, state, hashes, requeues, entries.tolist(), weights)

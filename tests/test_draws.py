@@ -8,11 +8,16 @@ changed weights, a new lowest score, shares by argmax, replay.
 """
 
 import dataclasses
+import hashlib
+import itertools
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from scipy import stats
 
 from sqlbuffer.race import Power, Softmax
@@ -205,6 +210,138 @@ def test_softmax_weights(new_store: Callable[..., SampleStore], observer: Observ
     store.score(scorer(SCORES))
     observer.watch(store, 50_000)
     observer.assert_exact(np.exp(SCORES / 4.0))
+
+
+def assert_independent(was_in: np.ndarray, is_drawn: np.ndarray) -> None:
+    """Membership in a draw does not depend on membership in the draws before: chi-square of a 2 x 2 table."""
+    counts = [[np.sum(is_drawn & group), np.sum(~is_drawn & group)] for group in (was_in, ~was_in)]
+    assert np.min(counts) >= 5, counts
+    assert stats.chi2_contingency(counts).pvalue > P_VALUE, counts
+
+
+def test_replay_draws_are_independent_after_a_release(new_store: Callable[..., SampleStore]) -> None:
+    """The turn goes down by a release: entries that are named by it would share their variates with later ones."""
+    store = new_store(weighting="uniform", seed=14, mode="replay")
+    samples = [str(i) for i in range(10_000)]
+    store.add(samples)
+
+    def draw(n: int, *, settle: bool = True) -> np.ndarray:
+        batch = store.sample(n)
+        if settle:
+            batch.settle()
+        return np.isin(samples, batch.samples)
+
+    for _ in range(3):
+        first, second = store.sample(1_000), store.sample(1_000)
+        b = np.isin(samples, second.samples)
+        first.release()
+        second.settle()
+        c, d = draw(2_000), draw(1_000)
+        assert_independent(b & c, d)
+        assert_independent(c, d)
+        assert_independent(b, draw(1_000))
+
+
+REPLAYER = """
+import sys
+from sqlbuffer import open_store
+with open_store(sys.argv[1], weighting="uniform", seed=15, mode="replay") as store:
+    for _ in range(int(sys.argv[2])):
+        store.sample(200).settle()
+"""
+
+
+def test_replay_draws_of_four_processes_are_independent(postgresql_url: str) -> None:
+    """Draws that overlap share a turn: entries that are named by it would share their variates.
+
+    A key is the clock at which its sample entered, after the draw before, and a variate, since all weights are 1.
+    """
+    n, rounds = 2_000, 60
+    with open_store(postgresql_url, weighting="uniform", seed=15, mode="replay") as store:
+        store.add([str(i) for i in range(n)])
+        command = [sys.executable, "-c", REPLAYER, postgresql_url, str(rounds)]
+        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        assert [process.communicate(timeout=300)[1] for process in processes] == [""] * 4
+        assert store.check() == []
+    engine = sa.create_engine(sa.make_url(postgresql_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        drawn = connection.exec_driver_sql(
+            "SELECT d.sample_id, t.id, d.race_key, t.clock FROM sqlbuffer.draws d "
+            "JOIN sqlbuffer.batches t ON t.id = d.batch_id ORDER BY d.sample_id, t.id"
+        ).all()
+    engine.dispose()
+    assert len(drawn) == 4 * rounds * 200
+    repeats = 0
+    for _, rows in itertools.groupby(drawn, key=lambda row: row[0]):
+        history = list(rows)
+        own = np.sort([after[2] - before[3] for before, after in itertools.pairwise(history)])
+        repeats += int(np.sum(np.diff(own) < 1e-10))
+    assert repeats == 0, f"{repeats} of {len(drawn)} entries have the variate of an earlier one"
+
+
+@pytest.mark.parametrize("pct_argmax", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_ties_do_not_depend_on_the_order_of_insertion(
+    sqlite_url: str, postgresql_url: str, mode: str, pct_argmax: float
+) -> None:
+    """Equal weights, equal scores, equal rewards: the hash decides on both databases, in draws, `top` and refreshes."""
+    samples = [f"C{'CN'[i % 2] * (i // 3)}{i}" for i in range(300)]
+    histories = []
+    for url in (sqlite_url, postgresql_url):
+        for order in (samples, samples[::-1], sorted(samples, key=hash_of_text)):
+            with open_store(url, name=f"order {len(histories)}", seed=3, mode=mode) as store:
+                for start in range(0, len(order), 70):
+                    store.add(order[start : start + 70])
+                store.score(lambda these: np.array([float(len(one)) for one in these]), chunk=37)
+                history: list[object] = []
+                for i in range(4):
+                    batch = store.sample(20, pct_argmax)
+                    history.append(batch.samples)
+                    if i == 1:
+                        batch.release()
+                    else:
+                        batch.settle([float(len(one) // 2) for one in batch.samples])
+                    rescored: list[str] = []
+
+                    def rescore(these: list[str], rescored: list[str] = rescored) -> np.ndarray:
+                        rescored += these
+                        return np.array([float(-len(one)) for one in these])
+
+                    store.score(rescore, only="all" if i == 0 else "stale", budget=30)
+                    history.append(sorted(rescored))
+                history += [
+                    [row["sample"] for row in store.top(7)],
+                    [row["sample"] for row in store.top(7, by="score")],
+                ]
+                history.append(store.sample(-1).samples)
+                histories.append(history)
+    for history in histories:
+        assert history == histories[0]
+
+
+def hash_of_text(sample: str) -> bytes:
+    return hashlib.blake2b(sample.encode()).digest()
+
+
+def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgresql_url: str) -> None:
+    """Also where the end of a batch falls between them."""
+    samples = [f"s{i}" for i in range(50)]
+    found = []
+    for url in (sqlite_url, postgresql_url):
+        for order in (samples, samples[::-1]):
+            with open_store(url, name=f"{order[0]}", seed=4, weighting="uniform") as store:
+                store.add(order)
+                parsed = sa.make_url(url)
+                is_server = parsed.drivername == "postgresql"
+                engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg") if is_server else parsed)
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(f"UPDATE {'sqlbuffer.' if is_server else ''}pool SET race_key = 2.5")
+                engine.dispose()
+                drawn = [store.sample(n).samples for n in (7, 1, 20, 30)]
+                assert [len(batch) for batch in drawn] == [7, 1, 20, 22]
+                assert store.check() == []
+                found.append(drawn)
+    assert all(drawn == found[0] for drawn in found)
 
 
 def test_probabilities_are_unbiased(new_store: Callable[..., SampleStore]) -> None:

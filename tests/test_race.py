@@ -42,6 +42,32 @@ def test_golden_variates() -> None:
     assert variates.tolist() == pytest.approx(GOLDEN_VARIATES, rel=1e-15)
 
 
+GOLDEN_REPLAYED = [2.4840724138774224, 0.49172239660157885, 0.5749194415433648]
+
+
+def test_golden_variates_of_replay() -> None:
+    hashes = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    counts = {"requeues": np.array([0, 0, 1]), "entries": np.array([1, 2, 1])}
+    variates = race.replayed_exponentials(42, hashes, **counts)
+    assert variates.tolist() == pytest.approx(GOLDEN_REPLAYED, rel=1e-15)
+
+
+@pytest.mark.parametrize("change", ["seed", "requeues", "entries"])
+def test_every_entry_in_replay_mode_is_independent(change: str) -> None:
+    hashes = np.random.default_rng(0).integers(0, 256, (50_000, 16), dtype=np.uint8)
+    arguments = {"seed": 0, "requeues": 0, "entries": 1}
+
+    def variates(seed: int, requeues: int, entries: int) -> race.Floats:
+        counts = {"requeues": np.full(len(hashes), requeues), "entries": np.full(len(hashes), entries)}
+        return race.replayed_exponentials(seed, hashes, **counts)
+
+    first, second = variates(**arguments), variates(**(arguments | {change: 2}))
+    assert stats.kstest(first, "expon").pvalue > 0.001
+    assert abs(stats.spearmanr(first, second).statistic) < 0.02
+    consumed = race.exponentials(0, hashes, turn=0, requeues=np.zeros(len(hashes), dtype=np.int64))
+    assert abs(stats.spearmanr(first, consumed).statistic) < 0.02
+
+
 def test_a_weight_of_zero_never_arrives() -> None:
     keys = race.joined(5.0, np.ones(3), np.array([2.0, 0.0, math.nan]))
     assert keys.tolist() == [5.5, math.inf, math.inf]

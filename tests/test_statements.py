@@ -41,14 +41,15 @@ def lines(text: str) -> str:
 
 
 HEAD = """
-    SELECT head.sample_id, head.race_key, head.weight,
+    SELECT head.sample_id, head.race_key, head.weight, head.entries,
            samples.source, samples.score, samples.reward, samples.hash, samples.requeues,
            samples.text, samples.payload, samples.codec
 """
 
 GOLDEN = {
     ("first_in_race", "sqlite"): f"""{HEAD}
-        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
+              pool.entries AS entries
               FROM pool
               WHERE pool.race_key < ? AND pool.buffer_id = ?
               ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
@@ -57,7 +58,7 @@ GOLDEN = {
     """,
     ("first_in_race", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-           pool.buffer_id AS buffer_id
+           pool.entries AS entries, pool.buffer_id AS buffer_id
         FROM pool
         WHERE pool.race_key < %(param_1)s AND pool.buffer_id = %(buffer)s
         ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
@@ -66,33 +67,34 @@ GOLDEN = {
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight)
-        SELECT claimed.sample_id, claimed.race_key, claimed.weight, samples.source, samples.score,
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries)
+        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source, samples.score,
            samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
     """,
     ("first_by_weight", "sqlite"): f"""{HEAD}
-        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
+              pool.entries AS entries
               FROM pool
               WHERE pool.top = 1 AND pool.buffer_id = ?
-              ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.sample_id DESC
+              ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.tie DESC, pool.sample_id DESC
               LIMIT ?) AS head
         JOIN samples ON samples.id = head.sample_id
     """,
     ("first_by_weight", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-           pool.buffer_id AS buffer_id
+           pool.entries AS entries, pool.buffer_id AS buffer_id
         FROM pool
         WHERE pool.top AND pool.buffer_id = %(buffer)s
-        ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.sample_id DESC
+        ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.tie DESC, pool.sample_id DESC
         LIMIT %(limit)s
         FOR UPDATE OF pool SKIP LOCKED), claimed AS (DELETE
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight)
-        SELECT claimed.sample_id, claimed.race_key, claimed.weight, samples.source, samples.score,
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries)
+        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source, samples.score,
            samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
@@ -119,7 +121,7 @@ GOLDEN = {
     """,
     ("move_keys", "sqlite"): """
         UPDATE pool
-        SET race_key=?, weight=?, top=?
+        SET race_key=?, weight=?, top=?, entries=?
         WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ? AND pool.weight IS ?
     """,
     ("close_batch", "sqlite"): """
@@ -135,9 +137,10 @@ GOLDEN = {
         RETURNING batches.size
     """,
     ("unscored", "sqlite"): """
-        SELECT page.sample_id, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec,
-           (SELECT buffers.score_version FROM buffers WHERE buffers.id = ?) AS version
-        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight
+        SELECT page.sample_id, samples.hash, samples.requeues, page.entries, samples.text, samples.payload,
+           samples.codec, (SELECT buffers.score_version FROM buffers WHERE buffers.id = ?) AS version
+        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
+              pool.entries AS entries
         FROM pool
         WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?
         ORDER BY pool.buffer_id, pool.sample_id
@@ -157,7 +160,7 @@ GOLDEN = {
         SELECT %(buffer)s AS buffer_id, incoming_samples.hash AS hash, incoming_samples.text AS text,
            incoming_samples.payload AS payload, incoming_samples.codec AS codec,
            incoming_samples.source AS source, CAST(incoming_samples.meta AS JSONB) AS meta,
-           %(param_4)s AS queued, 0 AS requeues, clock_timestamp() AS created_at,
+           %(param_5)s AS queued, 0 AS requeues, clock_timestamp() AS created_at,
            %(iteration)s AS created_iteration
         FROM unnest(CAST(%(incoming_samples_hash)s AS BYTEA[]), CAST(%(incoming_samples_text)s AS TEXT[]),
            CAST(%(incoming_samples_payload)s AS BYTEA[]), CAST(%(incoming_samples_codec)s AS TEXT[]),
@@ -166,15 +169,15 @@ GOLDEN = {
            meta)
         ORDER BY incoming_samples.hash
         ON CONFLICT (buffer_id, hash) DO UPDATE
-        SET queued = %(param_5)s, requeues = (samples.requeues + %(requeues_1)s), score = %(param_6)s,
-           score_version = %(param_7)s, scored_at = %(param_8)s
+        SET queued = %(param_6)s, requeues = (samples.requeues + %(requeues_1)s), score = %(param_7)s,
+           score_version = %(param_8)s, scored_at = %(param_9)s
         WHERE NOT samples.queued
         RETURNING samples.id, samples.hash, samples.requeues), entered AS (INSERT INTO pool (buffer_id,
-           race_key, sample_id, weight, top)
+           race_key, sample_id, weight, top, tie, entries)
         SELECT %(buffer)s AS buffer_id, %(param_1)s AS race_key, stored.id AS id, %(param_2)s AS weight,
-           %(param_3)s AS top
+           %(param_3)s AS top, substr(stored.hash, %(substr_1)s) AS tie, %(param_4)s AS entries
         FROM stored)
-        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_9)s) AS requeued
+        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_10)s) AS requeued
         FROM stored
     """,
     ("put_samples", "sqlite"): """

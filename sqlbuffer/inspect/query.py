@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import first_line, parse_url
 from sqlbuffer.errors import InvalidArgument
@@ -35,25 +36,9 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
 
     The stored text, and not the decoded sample: it is there for types that only the user's program knows.
     """
-    column = samples.c[by]
-    rows = connection.execute(
-        sa.select(
-            samples.c.id,
-            samples.c.reward,
-            samples.c.score,
-            samples.c.source,
-            samples.c.created_iteration,
-            samples.c.created_at,
-            samples.c.rewarded_at,
-            samples.c.meta,
-            samples.c.text.label("sample"),
-        )
-        .where(samples.c.buffer_id == attachment.buffer_id)
-        .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.id)
-        .limit(n)
-    )
-    return [dict(row) for row in rows.mappings()]
+    names = "id reward score source created_iteration created_at rewarded_at meta".split()
+    columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
+    return [dict(row) for row in attachment.run(connection, statements.best(by, *columns), limit=n).mappings()]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
         head.c.sample_id,
         head.c.race_key,
         head.c.weight,
+        head.c.entries,
         samples.c.source,
         samples.c.score,
         samples.c.reward,
@@ -43,17 +44,26 @@ def first_in_race(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
+def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
+    """The next `limit` arrivals where the last of them has the same key as the one after: their hashes decide.
+
+    Equal keys are so rare that they are not part of the pool's own order, which every draw would pay for: sorting
+    within each key took 0.35 ms for 512 of SQLite's 5 ms.
+    """
+    order = (pool.c.buffer_id, pool.c.race_key, pool.c.tie, pool.c.sample_id)
+    return _head(dialect, STANDING.where(pool.c.race_key < NEVER).order_by(*order))
+
+
+@functools.cache
 def first_by_weight(dialect: Dialect) -> sa.Select[Any]:
-    """The `limit` heaviest of those marked as top, the newest first among equals: one range of their index.
+    """The `limit` heaviest of those marked as top; equals by their hashes, the last first: one range of their index.
 
     SELECT race_key, sample_id, weight FROM pool
     WHERE buffer_id = :buffer AND top
-    ORDER BY weight DESC, sample_id DESC LIMIT :limit
+    ORDER BY weight DESC, tie DESC, sample_id DESC LIMIT :limit
     """
-    ordered = STANDING.where(pool.c.top).order_by(
-        pool.c.buffer_id.desc(), pool.c.weight.desc(), pool.c.sample_id.desc()
-    )
-    return _head(dialect, ordered)
+    order = (pool.c.buffer_id, pool.c.weight, pool.c.tie, pool.c.sample_id)
+    return _head(dialect, STANDING.where(pool.c.top).order_by(*(column.desc() for column in order)))
 
 
 @functools.cache
@@ -101,6 +111,19 @@ def close_batch(column: str) -> sa.Update:
         .where(batches.c.released_at.is_(None))
         .values({column: now()})
         .returning(batches.c.size)
+    )
+
+
+@functools.cache
+def later_draw() -> sa.Select[Any]:
+    """A batch drawn after this one of which anything is left: it was not released, or some of it was reported."""
+    in_part = select(draws.c.sample_id).where(draws.c.batch_id == batches.c.id, draws.c.reported).exists()
+    return (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.id > bindparam("batch", type_=BigId))
+        .where(sa.or_(batches.c.released_at.is_(None), in_part))
+        .limit(1)
     )
 
 

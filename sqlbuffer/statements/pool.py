@@ -17,7 +17,7 @@ from sqlbuffer.statements.rows import BUFFER, INCOMING_ENTRIES, INCOMING_KEYS, I
 def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
-    columns = ("race_key", "sample_id", "weight", "top")
+    columns = ("race_key", "sample_id", "weight", "top", "tie", "entries")
     return dialect.insert_each(pool, {"buffer_id": BUFFER, **{name: getattr(incoming, name) for name in columns}})
 
 
@@ -31,7 +31,7 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
-        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top, entries=incoming.entries)
     )
 
 

@@ -27,7 +27,14 @@ INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("score", sa.Do
 INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("reward", sa.Double())))
 INCOMING_ENTRIES = Rows(
     "incoming_entries",
-    (("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double()), ("top", sa.Boolean())),
+    (
+        ("sample_id", BigId),
+        ("race_key", sa.Double()),
+        ("weight", sa.Double()),
+        ("top", sa.Boolean()),
+        ("tie", sa.LargeBinary()),
+        ("entries", BigId),
+    ),
 )
 INCOMING_PLACES = Rows("incoming_places", (("sample_id", BigId), ("race_key", sa.Double())))
 INCOMING_KEYS = Rows(
@@ -39,6 +46,7 @@ INCOMING_KEYS = Rows(
         ("race_key", sa.Double()),
         ("weight", sa.Double()),
         ("top", sa.Boolean()),
+        ("entries", BigId),
     ),
 )
 INCOMING_DRAWS = Rows(
@@ -55,5 +63,8 @@ BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
 CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 """What a sample is decoded from."""
 
-STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight)
+TIE: sa.ColumnElement[bytes] = sa.func.substr(samples.c.hash, 9, type_=sa.LargeBinary())
+"""The bytes of a sample's hash that decide between equal keys, weights, rewards or scores (`race.TIE`)."""
+
+STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.entries)
 """Where samples stand in the race."""

@@ -18,11 +18,13 @@ from sqlbuffer.statements.rows import (
     INCOMING_SAMPLES,
     INCOMING_SCORES,
     NEVER,
+    TIE,
 )
 
-_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top"]
+_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top", "tie", "entries"]
 _NO_WEIGHT = sa.literal(None, sa.Double).label("weight")
 _NOT_TOP = sa.literal(False, sa.Boolean).label("top")
+_NOT_ENTERED = sa.literal(0, BigId).label("entries")
 
 _HASH = [samples.c.buffer_id, samples.c.hash]
 _WAIT_AGAIN = {
@@ -71,8 +73,9 @@ def add_samples(dialect: Dialect) -> Any:
 def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
     """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
     stored = add_samples(dialect).cte("stored")
-    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP)
-    entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
+    tie = sa.func.substr(stored.c.hash, 9).label("tie")
+    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP, tie)
+    entered = sa.insert(pool).from_select(_ENTRY, select(*columns, _NOT_ENTERED)).cte("entered")
     again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
     return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
 
@@ -84,7 +87,7 @@ def enter_unscored() -> sa.Insert:
     For the one writer of a transaction, whose samples they are: given the buffer too, SQLite without statistics would
     read all of it.
     """
-    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP)
+    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP, TIE, _NOT_ENTERED)
     new = select(*columns).where(samples.c.id > bindparam("after", type_=BigId))
     return sa.insert(pool).from_select(_ENTRY, new)
 
@@ -216,6 +219,18 @@ def enqueue(dialect: Dialect) -> sa.Update:
     """Mark samples as waiting or claimed."""
     incoming = dialect.each(INCOMING_IDS)
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
+
+
+def best(by: str, *columns: Any) -> sa.Select[Any]:
+    """Columns of the `limit` best samples by "reward" or "score", the best first; equals by their hash."""
+    column = samples.c[by]
+    return (
+        select(*columns)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(column.is_not(None))
+        .order_by(column.desc(), samples.c.hash.desc())
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
 
 
 def labelled(where: str | sa.ColumnElement[bool] | None, newest: int | None) -> sa.Select[int, bytes, float]:

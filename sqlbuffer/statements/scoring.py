@@ -30,7 +30,7 @@ def unscored() -> sa.Select[Any]:
     )
     version = select(buffers.c.score_version).where(buffers.c.id == BUFFER).scalar_subquery()
     return (
-        select(page.c.sample_id, samples.c.hash, samples.c.requeues, *CONTENT, version.label("version"))
+        select(page.c.sample_id, samples.c.hash, samples.c.requeues, page.c.entries, *CONTENT, version.label("version"))
         .join_from(page, samples, samples.c.id == page.c.sample_id)
         .where(samples.c.id > after)  # PostgreSQL may merge the two, and would begin with the first sample of all
         .order_by(page.c.sample_id)
@@ -125,7 +125,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
     """Where the samples with these ids stand in the pool, and lock them."""
     incoming = dialect.relation(INCOMING_IDS)
     statement = (
-        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, samples.c.source, samples.c.hash)
+        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.entries, samples.c.source, samples.c.hash)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .join(incoming, incoming.c.sample_id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
@@ -149,7 +149,7 @@ def refresh_state() -> sa.Select[Any]:
 def stale() -> sa.Select[Any]:
     """Where the samples stand whose score is older than `version`. Reads the whole pool."""
     return (
-        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version)
+        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version, pool.c.tie)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_not(None))
@@ -168,7 +168,7 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
         pool.c.buffer_id == BUFFER, pool.c.race_key == incoming.c.race_key, pool.c.sample_id == incoming.c.sample_id
     )
     return (
-        select(samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, *CONTENT)
+        select(samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, pool.c.entries, *CONTENT)
         .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
         .outerjoin(pool, place)
         .where(samples.c.queued)
