@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.measures import as_floats
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import as_floats, require_real
 from sqlbuffer.race import Floats
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class UpperConfidenceBound:
     asks: ClassVar[str] = "predict_distribution"
 
     def __post_init__(self) -> None:
-        _check_finite("beta", self.beta)
+        object.__setattr__(self, "beta", require_real(self.beta, "beta must be a finite number"))
 
     def rule(self, agent: Any, store: SampleStore) -> Rule:
         """Return the bound as a rule."""
@@ -115,7 +114,7 @@ class ExpectedImprovement:
     asks: ClassVar[str] = "predict_distribution"
 
     def __post_init__(self) -> None:
-        _check_finite("xi", self.xi)
+        object.__setattr__(self, "xi", require_real(self.xi, "xi must be a finite number"))
 
     def rule(self, agent: Any, store: SampleStore) -> Rule:
         """Return the improvement on the store's incumbent as a rule."""
@@ -166,7 +165,7 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
     if found is None or not hasattr(found, "rule") or isinstance(found, type):
         names = ", ".join(map(repr, ("greedy", *_BY_NAME)))
         kinds = ", ".join(f"{kind.__name__}()" for kind in _BY_NAME.values())
-        raise InvalidArgument(f"acquisition must be one of {names}, or an object as {kinds}; got {spec!r}.")
+        raise InvalidArgument(f"acquisition must be one of {names}, or an object as {kinds}; got {shown(spec)}.")
     if not hasattr(agent, found.asks):
         raise InvalidArgument(
             f"acquisition {found.name!r} needs an agent with {found.asks}, which {type(agent).__name__} has not: use a "
@@ -180,8 +179,3 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
 def _distribution(agent: Any, samples: list[Any]) -> tuple[Floats, Floats]:
     mean, std = agent.predict_distribution(samples)
     return as_floats(mean), as_floats(std)
-
-
-def _check_finite(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise InvalidArgument(f"{name} must be a finite number, got {value!r}.")

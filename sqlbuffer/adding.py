@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
 from sqlbuffer.hashing import digests
-from sqlbuffer.names import as_json, as_name
+from sqlbuffer.jsonable import as_json
+from sqlbuffer.names import as_list, as_names, as_rewards
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import AddResult
 
@@ -74,16 +75,6 @@ def incoming(
     )
 
 
-def as_list(samples: Sequence[Any], what: str = "samples") -> list[Any]:
-    """Return samples as a list; a string is one sample, not a list of letters, and so are a dict and a set."""
-    try:
-        if isinstance(samples, (str, bytes, Mapping, Set)):
-            raise TypeError("one sample")
-        return list(samples)
-    except TypeError as exc:
-        raise InvalidArgument(f"{what} must be a list, got one {type(samples).__name__}: put it into a list.") from exc
-
-
 def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
     """Return the hash of each sample, None where it has no key."""
     if attachment.key is None:
@@ -95,7 +86,7 @@ def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | No
 
 def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
     """Put samples into the pool, in chunks of one transaction each."""
-    names, metas = _names(sources, len(samples)), _metas(meta, len(samples))
+    names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
@@ -202,12 +193,16 @@ class Recorded:
 
     @classmethod
     def prepare(cls, attachment: Attachment, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
-        """Check and hash them; of equal samples the first counts."""
+        """Check and hash them; of equal samples the first counts, and one that was measured before one that failed."""
         samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
         if any(value is None for value in values):
             raise InvalidReward("a sample is recorded with its reward: None is not one; NaN stands for a failure.")
-        chunk = incoming(attachment, samples, _names(sources, len(samples)))
+        names = as_names(sources, len(samples), "source")
+        if any(value != value for value in values):  # NaN
+            order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
+            samples, values, names = [samples[i] for i in order], [values[i] for i in order], [names[i] for i in order]
+        chunk = incoming(attachment, samples, names)
         return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
 
 
@@ -233,7 +228,10 @@ def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded
 def store_rewards(
     connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats, *, stay_queued: bool = True
 ) -> Counter[str]:
-    """Write rewards, NaN for a measurement that failed; return what this changes of the counters."""
+    """Write rewards, NaN for a measurement that failed; return what this changes of the counters.
+
+    A reward that is stored is replaced by another one, and never by a failure.
+    """
     if not len(ids):
         return Counter()
     order = np.argsort(ids)
@@ -242,15 +240,16 @@ def store_rewards(
     shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
     first = statements.store_first_rewards(dialect)
     is_first = attachment.changed_by_each(connection, first, shape, columns, stay_queued=stay_queued)
-    deltas = _count_rewards(values)
+    deltas = _count_rewards([value for value, is_new in zip(values, is_first, strict=True) if is_new])
     if not all(is_first):
         again = {
             name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
             for name, column in columns.items()
         }
-        before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).scalars().all()
+        before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).all()
         attachment.run_each(connection, statements.store_rewards(dialect), shape, again, stay_queued=stay_queued)
-        deltas.subtract(_count_rewards(before))
+        deltas.update(_count_rewards([row.kept for row in before]))
+        deltas.subtract(_count_rewards([row.reward for row in before]))
     return deltas
 
 
@@ -259,46 +258,12 @@ def _count_rewards(values: Sequence[float | None]) -> Counter[str]:
     return Counter(measured=len(values) - n_failed, failed=n_failed)
 
 
-def as_rewards(rewards: Any, n: int) -> list[float | None]:
-    """Return rewards as a list of n floats or None.
-
-    Raises:
-        InvalidReward: Where they are not n numbers, or where one is infinite.
-    """
-    if hasattr(rewards, "detach"):
-        rewards = rewards.detach().cpu()
-    try:
-        if isinstance(rewards, (str, bytes, Mapping, Set)) or getattr(rewards, "ndim", 1) != 1:
-            raise TypeError("not a list of numbers")
-        values = [None if reward is None else float(reward) for reward in rewards]
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {shown(rewards)}.") from exc
-    if len(values) != n:
-        raise InvalidReward(f"got {len(values)} rewards for {n} samples: give one for each, in their order.")
-    for position, value in enumerate(values):
-        if value is not None and math.isinf(value):
-            raise InvalidReward(
-                f"reward {position} is {value}: rewards must be finite; NaN stands for a measurement that failed."
-            )
-    return values
-
-
-def _names(sources: str | Sequence[str], n: int) -> list[str]:
-    if not isinstance(sources, (str, Iterable)):
-        raise InvalidArgument(f"a source is a name, or there is one for each sample; got {shown(sources)}.")
-    if isinstance(sources, str):
-        return [as_name(sources, "a source")] * n
-    names = as_list(sources, "sources")
-    if len(names) != n:
-        raise InvalidArgument(f"{n} samples came with {len(names)} sources: give one name, or one for each sample.")
-    return [as_name(name, "a source") for name in names]
-
-
 def _metas(meta: Any, n: int) -> list[str | None]:
     if meta is None or isinstance(meta, Mapping):
         return [None if meta is None else as_json(meta, "meta")] * n
-    if not isinstance(meta, Sequence) or isinstance(meta, str):
-        raise InvalidArgument(f"meta must be a mapping, or a list of one for each sample; got {meta!r:.80}.")
-    if len(meta) != n:
-        raise InvalidArgument(f"{n} samples came with {len(meta)} metas: give one mapping, or one for each sample.")
-    return [None if one is None else as_json(one, "meta") for one in meta]
+    if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
+        raise InvalidArgument(f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}.")
+    metas = as_list(meta, "meta")
+    if len(metas) != n:
+        raise InvalidArgument(f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample.")
+    return [None if one is None else as_json(one, "meta") for one in metas]

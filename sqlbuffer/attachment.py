@@ -27,7 +27,7 @@ from sqlbuffer.errors import (
     tampered,
 )
 from sqlbuffer.heartbeat import Heartbeat
-from sqlbuffer.names import as_name
+from sqlbuffer.names import as_name, require_choice, require_int
 from sqlbuffer.race import (
     Floats,
     Weighting,
@@ -40,6 +40,10 @@ from sqlbuffer.schema import buffers
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
 
 log = logging.getLogger(__name__)
+
+_SEED_DIGITS = 1_000
+_LARGEST_SEED = 10**_SEED_DIGITS - 1
+"""Python neither writes nor reads an integer of more than some thousand digits."""
 
 
 class RaceState(NamedTuple):
@@ -62,10 +66,11 @@ class Settings:
     weighting: Weighting
 
     def __post_init__(self) -> None:
-        if self.mode not in ("consume", "replay"):
-            raise InvalidArgument(f'mode must be "consume" or "replay", got {self.mode!r}.')
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
-            raise InvalidArgument(f"seed must be an integer, got {self.seed!r}.")
+        mode = require_choice(self.mode, 'mode must be "consume" or "replay"', ("consume", "replay"))
+        rule = f"seed must be an integer of at most {_SEED_DIGITS} digits"
+        seed = require_int(self.seed, rule, least=-_LARGEST_SEED, most=_LARGEST_SEED)
+        object.__setattr__(self, "mode", mode)
+        object.__setattr__(self, "seed", seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +182,7 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
-    require_name(name)
+    name = require_name(name)
     create = functools.partial(_create, database=database, settings=settings)
     if fresh:
         row = _create_fresh(database, name, create)
@@ -195,10 +200,11 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
     return Attachment(database, row.id, name, stored, **options)
 
 
-def require_name(name: Any) -> None:
-    """Refuse what is no name of a buffer."""
-    if not as_name(name, "the name of a buffer"):
+def require_name(name: Any) -> str:
+    """Return the name of a buffer, or refuse what is none."""
+    if not (found := as_name(name, "the name of a buffer")):
         raise InvalidArgument("a buffer needs a name, got ''.")
+    return found
 
 
 def attach_existing(database: Database, name: str, **options: Any) -> Attachment:

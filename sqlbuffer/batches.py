@@ -13,12 +13,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import leases, pool, statements
-from sqlbuffer.adding import Recorded, as_rewards, store_rewards
+from sqlbuffer.adding import Recorded, store_rewards
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
-from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
-from sqlbuffer.progress import write_checkpoints, write_metrics
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown
+from sqlbuffer.names import as_rewards, require_flag
+from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Reported, report
@@ -121,8 +122,8 @@ class Batch:
         What was reported before keeps its reward, unless it is given another one.
 
         Args:
-            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be measured again.
-                None, for all or for one: not measured.
+            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be measured again; a
+                reward that is stored stays. None, for all or for one: not measured.
             record: `(samples, rewards, sources)` that were not drawn from the buffer, to be stored as well.
             metrics: Metrics of this iteration, to be stored as well.
             checkpoint: States to resume from, by name, to be stored as well.
@@ -135,15 +136,15 @@ class Batch:
                 measured.
         """
         values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
-        recorded = None if record is None else Recorded.prepare(self._attachment, *record)
+        recorded = None if record is None else _recorded(self._attachment, record)
         settle = functools.partial(
             self._settle,
             rewards=values,
             recorded=recorded,
-            metrics=metrics or {},
-            states=checkpoint or {},
+            metrics={} if metrics is None else metrics,
+            states=states_from(checkpoint),
             kept=kept,
-            n_iterations=int(is_iteration),
+            n_iterations=int(require_flag(is_iteration, "is_iteration")),
         )
         is_settled = self._attachment.database.write(settle)
         self._is_open = False
@@ -157,7 +158,8 @@ class Batch:
 
         Args:
             ids: m of `ids`; a later reward takes the place of an earlier one.
-            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again.
+            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again; a reward that is stored
+                stays.
 
         Returns:
             The number of samples whose rewards are still to come.
@@ -226,6 +228,13 @@ class Batch:
         settled = self.iteration + n_iterations
         write_checkpoints(connection, attachment, iteration=settled, states=states, kept=kept)
         return True
+
+
+def _recorded(attachment: Attachment, record: Any) -> Recorded:
+    """Check what is to be stored with a batch."""
+    if not isinstance(record, (tuple, list)) or len(record) != 3:
+        raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
+    return Recorded.prepare(attachment, *record)
 
 
 def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:

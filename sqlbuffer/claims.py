@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import operator
 from typing import Any
 
@@ -14,24 +13,21 @@ import sqlalchemy as sa
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.batches import Batch, Drawn
-from sqlbuffer.errors import InvalidArgument, tampered
+from sqlbuffer.errors import tampered
+from sqlbuffer.names import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import worker_id
 
 EVERYTHING = -1
-_NO_LIMIT = 2**31 - 1
 _NO_ID = 2**63 - 1
 """More than any number of a sample."""
 
 
 def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then the next arrivals of the race."""
-    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < EVERYTHING:
-        raise InvalidArgument(f"n must be a number of samples, or -1 for all that wait; got {n!r}.")
-    if not isinstance(pct_argmax, numbers.Real) or not 0.0 <= pct_argmax <= 1.0:
-        raise InvalidArgument(f"pct_argmax is a share between 0 and 1, got {pct_argmax!r}.")
-    n = min(int(n), _NO_LIMIT)
+    n = require_count(n, "n must be a number of samples, or -1 for all that wait", least=EVERYTHING)
+    pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
     batch, by_tie = None, False
@@ -126,7 +122,7 @@ def _arrivals(
     """
     dialect = attachment.database.dialect
     by_key = statements.first_in_race_by_tie if by_tie else statements.first_in_race
-    build, limit = (statements.whole_pool, _NO_LIMIT) if n == EVERYTHING else (by_key, n)
+    build, limit = (statements.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
     if dialect.claim_deletes:
         arrivals = _sorted(_head(connection, attachment, build(dialect), limit), "race_key")
         threshold = attachment.run(connection, statements.next_key()).scalar()

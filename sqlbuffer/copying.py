@@ -16,6 +16,7 @@ from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, numbers_of
 from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.names import require_flag, require_int
 from sqlbuffer.race import Weighting, weighting_from, weighting_settings
 from sqlbuffer.repair import recount
 from sqlbuffer.schema import buffers, workers
@@ -58,7 +59,7 @@ def copy(
     silent: bool = True,
 ) -> Attachment:
     """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
-    require_name(new)
+    new, silent = require_name(new), require_flag(silent, "silent")
     old = attachment.settings
     settings = Settings(
         old.mode if mode is None else mode,
@@ -117,11 +118,8 @@ def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int
     if at_iteration is None:
         return Moment()
     reached = int(attachment.run(connection, statements.totals()).one().iterations)
-    if isinstance(at_iteration, bool) or not isinstance(at_iteration, int) or not 0 <= at_iteration <= reached:
-        raise InvalidArgument(
-            f"at_iteration must be from 0 to {reached}, the number of batches that {attachment.name!r} has settled; "
-            f"got {at_iteration!r}."
-        )
+    rule = f"at_iteration must be from 0 to {reached}, the number of batches that {attachment.name!r} has settled"
+    at_iteration = require_int(at_iteration, rule, least=0, most=reached)
     began_at = attachment.run(connection, statements.began_at(), from_iteration=at_iteration).scalar()
     cutoff = _END_OF_TIME if began_at is None else began_at
     then = attachment.run(connection, statements.version_then(), from_iteration=at_iteration, cutoff=cutoff).one()

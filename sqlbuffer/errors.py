@@ -8,7 +8,11 @@ import contextlib
 
 def shown(value: object) -> str:
     """Return what a message shows of a value: one line, 80 characters at the most."""
-    line = " ".join(f"{value!r:.200}".split())
+    try:
+        text = f"{value!r:.200}"
+    except Exception as exc:  # of another's class; an integer of more digits than Python writes
+        text = f"<{type(value).__name__}, whose repr fails: {type(exc).__name__}>"
+    line = " ".join(text.split())
     return line if len(line) <= 80 else f"{line[:77]}..."
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import batches, leases, progress
 from sqlbuffer.attachment import Attachment
+from sqlbuffer.names import as_name, require_count
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class RunRecords:
             state: Its weights, as safetensors or as the agent reads them.
             rows_trained: Labelled samples it was trained on.
             rows_held_out: Labelled samples it never saw.
-            metrics: What JSON can hold; `train_loss`, `valid_loss`, `rank_correlation` and `r2` have columns.
+            metrics: What JSON can hold, NaN and infinities as well; `train_loss`, `valid_loss`, `rank_correlation` and
+                `r2` have columns.
             keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still
                 in use; their metrics stay. None keeps all.
             lease: The lease under which it was trained.
@@ -107,7 +109,7 @@ class RunRecords:
 
     def announce_job(self, name: str, schedule: str) -> None:
         """Say in words when a job is due, for people to read."""
-        self._write(leases.announce, name, schedule)
+        self._write(leases.announce, as_name(name, "the name of a job"), as_name(schedule, "a schedule"))
 
     def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block, so that of any number of processes one does it at a time.
@@ -120,6 +122,8 @@ class RunRecords:
             job: Name of the job.
             seen: Only where it has been taken this often so far.
         """
+        job = as_name(job, "the name of a job")
+        seen = None if seen is None else require_count(seen, "seen must be how often the job was taken, or None")
         batches.release_dead(self._attachment)
         return leases.leased(self._attachment, job, seen)
 

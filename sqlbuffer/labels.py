@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -15,6 +14,7 @@ from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, shown
+from sqlbuffer.names import as_ids, as_mask, require_count, require_real
 from sqlbuffer.race import Floats, Ints
 
 READ_AT_ONCE = 4096
@@ -62,16 +62,22 @@ class LabelledRows(Sequence[Any]):
 
     def take(self, rows: ArrayLike) -> list[Any]:
         """Return the samples of m rows, given as (m,) integers from 0 on, in that order."""
-        wanted = self.ids[np.asarray(rows, dtype=np.int64)]
+        wanted = self.ids[self._places_of(rows)]
         ids, place = np.unique(wanted, return_inverse=True)
         if not len(ids):
             return []
         samples = self._attachment.database.read(functools.partial(_contents, attachment=self._attachment, ids=ids))
         return [samples[i] for i in place.tolist()]
 
+    def _places_of(self, rows: Any) -> Ints:
+        numbers = np.array(as_ids(rows, "rows must be a list of integers"), dtype=np.int64)
+        if len(numbers) and not -len(self) <= numbers.min() <= numbers.max() < len(self):
+            raise InvalidArgument(f"there are {len(self)} rows, counted from 0, but {shown(numbers)} were asked for.")
+        return numbers
+
     def subset(self, mask: ArrayLike) -> LabelledRows:
         """Return the rows where `mask`, (n,) bool, is true."""
-        kept = np.asarray(mask, dtype=bool)
+        kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
         return LabelledRows(self._attachment, self.ids[kept], self.rewards[kept], self.places[kept])
 
 
@@ -90,10 +96,12 @@ def labelled_rows(
         newest: At most so many, those measured last.
         best: Of these, the share in (0, 1] with the highest rewards.
     """
-    if newest is not None and (isinstance(newest, bool) or not isinstance(newest, numbers.Integral) or newest < 1):
-        raise InvalidArgument(f"newest must be a positive number of rows, or None for all; got {newest!r}.")
-    if best is not None and (not isinstance(best, numbers.Real) or not 0.0 < best <= 1.0):
-        raise InvalidArgument(f"best must be a share of the rows in (0, 1], or None for all; got {best!r}.")
+    if newest is not None:
+        newest = require_count(newest, "newest must be a positive number of rows, or None for all", least=1)
+    if best is not None:
+        best = require_real(best, "best must be a share of the rows in (0, 1], or None for all", _is_some)
+    if where is not None and not isinstance(where, (str, sa.ColumnElement)):
+        raise InvalidArgument(f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}.")
     try:
         rows = attachment.database.read(functools.partial(_index, attachment=attachment, where=where, newest=newest))
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
@@ -107,6 +115,10 @@ def labelled_rows(
         return rows
     lowest = np.sort(rows.rewards)[-max(round(best * len(rows)), 1)]
     return rows.subset(rows.rewards >= lowest)
+
+
+def _is_some(share: float) -> bool:
+    return 0.0 < share <= 1.0
 
 
 def _index(

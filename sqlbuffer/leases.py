@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.errors import LeaseLost
+from sqlbuffer.errors import InvalidArgument, LeaseLost, shown
 from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
 from sqlbuffer.workers import dead, worker_id
 
@@ -111,6 +111,8 @@ def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> 
     Raises:
         LeaseLost: Where it was let go or taken over.
     """
+    if not isinstance(lease, Lease):
+        raise InvalidArgument(f"lease must be what `leased` gives, or None; got {shown(lease)}.")
     statement = statements.hold_job(attachment.database.dialect)
     if attachment.run(connection, statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(

@@ -12,13 +12,6 @@ BINS = 10
 """Groups of equal size in which predictions are compared with what was measured."""
 
 
-def as_floats(values: Any) -> NDArray[np.float64]:
-    """Return numbers, an array or a tensor on any device as float64."""
-    if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
-
-
 def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
     """Measure predictions against rewards.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import InvalidArgument, shown, tampered
+from sqlbuffer.errors import shown, tampered
 from sqlbuffer.race import FLOOR, TIE, Floats
 from sqlbuffer.schema import buffers, workers
 
@@ -76,21 +76,6 @@ def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int],
         columns = {"sample_id": ids, "race_key": keys}
         statement = statements.leave_pool(attachment.database.dialect)
         attachment.run_each(connection, statement, statements.INCOMING_PLACES, columns)
-
-
-def as_ids(ids: Any) -> list[int]:
-    """Return numbers of samples as a list.
-
-    Raises:
-        InvalidArgument: Where they are none.
-    """
-    try:
-        given = np.asarray(ids)
-        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise ValueError("no list of integers")
-    except ValueError as exc:  # also from numpy, for lists of several lengths
-        raise InvalidArgument(f"ids must be a list of integers, as batch.ids; got {shown(ids)}.") from exc
-    return [int(number) for number in given]
 
 
 def standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:

@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import leases, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.names import as_json, as_mapping, as_name
+from sqlbuffer.jsonable import as_measures, measures_from
+from sqlbuffer.names import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
 from sqlbuffer.workers import worker_id
 
@@ -33,7 +33,8 @@ class PredictorVersion:
         valid_loss: Loss on the rows by which the best epoch was chosen.
         rank_correlation: Spearman's, of predictions and rewards of the rows held out; None where undefined.
         r2: Share of the variance of the held-out rewards that it explains; None where undefined.
-        metrics: Other measures of its training, `calibration` among them.
+        metrics: Other measures of its training, `calibration` among them. In the database the texts "NaN", "Infinity"
+            and "-Infinity" stand for these numbers, as PostgreSQL reads them.
         trained_at: When it was stored, UTC.
         worker_id: The worker that trained it.
         size_bytes: Size of its stored state; 0 where the state has been dropped (`keep`).
@@ -57,6 +58,7 @@ def write_metrics(
     connection: sa.Connection, attachment: Attachment, *, iteration: int, values: Mapping[str, float]
 ) -> None:
     """Store the metrics of an iteration; a later value takes the place of an earlier one."""
+    iteration = iteration_from(iteration)
     if as_mapping(values, "metrics"):
         insert = attachment.database.dialect.upsert(metrics)
         insert = insert.values(recorded_at=now()).on_conflict_do_update(
@@ -68,8 +70,18 @@ def write_metrics(
         connection.execute(insert, rows)
 
 
+def iteration_from(given: Any) -> int:
+    """Return an iteration, or a number of batches."""
+    return require_int(given, "iteration must be a number of batches, 0 or more", least=0)
+
+
+def states_from(given: Any) -> Mapping[str, bytes]:
+    """Return states to be stored as checkpoints, none for None."""
+    return {} if given is None else as_mapping(given, "checkpoint")
+
+
 def history(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
-    """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run; a missing value is NaN."""
+    """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run; NaN is a value too."""
     found = connection.execute(
         sa.select(metrics.c.iteration, metrics.c.name, metrics.c.value)
         .where(metrics.c.buffer_id == attachment.buffer_id)
@@ -95,11 +107,12 @@ def write_checkpoints(
         states: By name.
         kept: How many of a name stay, for those of which it is not the newest alone; None for all.
     """
+    iteration, kept = iteration_from(iteration), {} if kept is None else as_mapping(kept, "kept")
     for name, data in as_mapping(states, "checkpoint").items():
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise InvalidArgument(f"checkpoint {name!r} must be bytes, got {shown(data)}.")
-        n = 1 if kept is None else kept.get(name, 1)
+        n = kept.get(name, 1)
+        n = None if n is None else require_count(n, f"kept[{shown(name)}] must be a number of states, or None for all")
         key = {"buffer_id": attachment.buffer_id, "name": as_name(name, "a checkpoint")}
+        data = _state_from(data, f"checkpoint {shown(name)}")
         outdated = sa.delete(checkpoints).filter_by(**key)
         if n != 1:  # batches of other workers may have been settled out of their order
             oldest = -1 if n is None else iteration - n
@@ -110,12 +123,18 @@ def write_checkpoints(
         )
 
 
+def _state_from(data: Any, what: str) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InvalidArgument(f"{what} must be bytes, got {shown(data)}.")
+    return bytes(data)
+
+
 def read_checkpoints(connection: sa.Connection, attachment: Attachment, *, name: str) -> list[tuple[int, bytes]]:
     """Return all checkpoints of a name as (batches settled when it was written, state), in that order."""
     rows = connection.execute(
         sa.select(checkpoints.c.iteration, checkpoints.c.data)
         .where(checkpoints.c.buffer_id == attachment.buffer_id)
-        .where(checkpoints.c.name == name)
+        .where(checkpoints.c.name == as_name(name, "a checkpoint"))
         .order_by(checkpoints.c.iteration)
     )
     return [(row.iteration, row.data) for row in rows]
@@ -126,7 +145,7 @@ def read_checkpoint(connection: sa.Connection, attachment: Attachment, *, name: 
     row = connection.execute(
         sa.select(checkpoints.c.iteration, checkpoints.c.data)
         .where(checkpoints.c.buffer_id == attachment.buffer_id)
-        .where(checkpoints.c.name == name)
+        .where(checkpoints.c.name == as_name(name, "a checkpoint"))
         .order_by(checkpoints.c.iteration.desc())
         .limit(1)
     ).one_or_none()
@@ -159,6 +178,14 @@ def write_predictor(
     Raises:
         LeaseLost: Where the lease is not held any more. Nothing is stored.
     """
+    state = _state_from(state, "the state of a predictor")
+    found = as_measures(measures, "metrics")
+    in_columns = {name: _number(measures_from(found.pop(name, None)), name) for name in _MEASURES}
+    rows_trained, rows_held_out = (
+        require_int(n, f"{name} must be a number of samples", least=0)
+        for name, n in {"rows_trained": rows_trained, "rows_held_out": rows_held_out}.items()
+    )
+    keep = None if keep is None else require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
     if lease is not None:
         leases.require(connection, attachment, lease)
     version = connection.execute(
@@ -167,9 +194,6 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
-    finite = {name: _finite(value) for name, value in as_mapping(measures, "metrics").items()}
-    in_columns = {name: _number(finite.pop(name, None), name) for name in _MEASURES}
-    as_json(finite, "metrics")  # or refuse what is none
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
@@ -181,7 +205,7 @@ def write_predictor(
             trained_at=now(),
             worker_id=worker_id(),
             **in_columns,
-            metrics=finite,
+            metrics=found,
         )
     )
     if keep is not None:
@@ -196,7 +220,7 @@ _MEASURES = ("train_loss", "valid_loss", "rank_correlation", "r2")
 def read_predictors(connection: sa.Connection, attachment: Attachment) -> list[PredictorVersion]:
     """Return all predictor versions, the oldest first."""
     found = connection.execute(_versions(attachment).order_by(predictors.c.version))
-    return [PredictorVersion(*row) for row in found]
+    return [_version(row) for row in found]
 
 
 def newest_version(connection: sa.Connection, attachment: Attachment) -> int | None:
@@ -209,7 +233,11 @@ def newest_version(connection: sa.Connection, attachment: Attachment) -> int | N
 def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:
     """Return the newest predictor, None before the first."""
     row = connection.execute(_versions(attachment).order_by(predictors.c.version.desc()).limit(1)).one_or_none()
-    return None if row is None else PredictorVersion(*row)
+    return None if row is None else _version(row)
+
+
+def _version(row: Any) -> PredictorVersion:
+    return PredictorVersion(**{**row._mapping, "metrics": measures_from(row.metrics)})
 
 
 def read_state(connection: sa.Connection, attachment: Attachment, *, version: int | None) -> tuple[int, bytes] | None:
@@ -222,6 +250,7 @@ def read_state(connection: sa.Connection, attachment: Attachment, *, version: in
         predictors.c.buffer_id == attachment.buffer_id
     )
     if version is not None:
+        version = require_int(version, "version must be that of a predictor, or None for the newest", least=0)
         statement = statement.where(predictors.c.version == version)
     row = connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     if row is None and version is None:
@@ -272,14 +301,9 @@ def _drop_states(connection: sa.Connection, attachment: Attachment, *, keep: int
 
 
 def _number(value: Any, name: str) -> float | None:
-    """Return the value of a metric as a column has it."""
+    """Return the value of a metric as a column has it: NULL for NaN, which SQLite does not store."""
     try:
-        return None if value is None else _finite(float(value))
+        number = math.nan if value is None else as_float(value)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidArgument(f"metric {name!r} must be a number, got {shown(value)}.") from exc
-
-
-def _finite(value: Any) -> Any:
-    """Neither database stores NaN in a column or in JSON as both read it back: NULL stands for it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        raise InvalidArgument(f"metric {shown(name)} must be a number, got {shown(value)}.") from exc
+    return None if math.isnan(number) else number

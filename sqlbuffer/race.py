@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import is_positive, require_real
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -174,8 +174,8 @@ class Softmax:
     needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.temperature, numbers.Real) or not 0 < self.temperature < math.inf:
-            raise InvalidArgument(f"temperature must be a positive number, got {self.temperature!r}.")
+        number = require_real(self.temperature, "temperature must be a positive number", is_positive)
+        object.__setattr__(self, "temperature", number)
 
     def __call__(self, scores: Floats, base: float) -> Floats:
         with np.errstate(over="ignore"):
@@ -196,8 +196,8 @@ class Power:
     needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.alpha, numbers.Real) or not 0 < self.alpha < math.inf:
-            raise InvalidArgument(f"alpha must be a positive number, got {self.alpha!r}.")
+        number = require_real(self.alpha, "alpha must be a positive number", is_positive)
+        object.__setattr__(self, "alpha", number)
 
     def __call__(self, scores: Floats, base: float) -> Floats:
         with np.errstate(over="ignore", under="ignore"):
@@ -235,7 +235,7 @@ def weighting_settings(weighting: Weighting) -> dict[str, Any]:
     """Return what is stored of a weight function, so that a buffer is reopened with the same one."""
     if type(weighting) not in _WEIGHTINGS.values():
         names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
-        raise InvalidArgument(f"weighting must be a name or one of {names}, got {weighting!r}.")
+        raise InvalidArgument(f"weighting must be a name or one of {names}, got {shown(weighting)}.")
     parameters = dataclasses.asdict(weighting)  # type: ignore[call-overload]
     return {"name": weighting.name, **{name: float(value) for name, value in parameters.items()}}
 

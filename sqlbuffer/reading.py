@@ -13,7 +13,8 @@ from sqlbuffer import pool, statements
 from sqlbuffer.adding import hashes_of
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import InvalidArgument, numbers_of
+from sqlbuffer.errors import numbers_of
+from sqlbuffer.names import require_choice, require_count
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
@@ -157,11 +158,8 @@ def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None
 
 def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first."""
-    if by not in ("reward", "score"):
-        raise InvalidArgument(f'top goes by "reward" or "score", got {by!r}.')
-    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
-        raise InvalidArgument(f"n must be a number of samples, got {n!r}.")
-    n = min(int(n), 2**31 - 1)
+    by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
+    n = require_count(n, "n must be a number of samples")
     rows = attachment.rows(connection, statements.best(by, samples), limit=n)
     columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
     return [

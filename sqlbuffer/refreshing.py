@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
+from sqlbuffer.names import as_scores
 from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-from sqlbuffer.weighing import ScoreFunction, as_scores, change_weights, keep, progress_bar, take_in
+from sqlbuffer.weighing import ScoreFunction, change_weights, keep, progress_bar, take_in
 
 LONGEST = 1_000_000
 """Samples that a queue holds at the most: 16 MB."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import statements
-from sqlbuffer.adding import as_rewards, store_rewards
+from sqlbuffer.adding import store_rewards
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, InvalidReward
-from sqlbuffer.pool import as_ids
+from sqlbuffer.names import as_ids, as_rewards
 from sqlbuffer.race import Floats, Ints
 
 
@@ -27,15 +28,22 @@ class Reported:
 
     @classmethod
     def prepare(cls, batch_ids: Ints, ids: Sequence[int], rewards: Any) -> Reported:
-        """Check them; where an id comes twice the later reward counts."""
+        """Check them; where an id comes twice the later reward counts, unless it is NaN."""
         given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
             raise InvalidReward("a sample is reported with its reward: None is not one; NaN stands for a failure.")
         if strangers := set(given) - set(batch_ids.tolist()):
             raise InvalidArgument(f"sample {min(strangers)} is not of this batch: ids must be some of batch.ids.")
-        last = dict(zip(given, values, strict=True))
+        last = _last_of_each(given, values)
         return cls(np.array(list(last), dtype=np.int64), np.array(list(last.values()), dtype=np.float64))
+
+
+def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[int, float]:
+    """Return the last reward of each sample; a measurement that failed takes the place of none."""
+    failed = dict.fromkeys(ids, math.nan)
+    pairs = zip(ids, rewards, strict=True)
+    return failed | {i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)}
 
 
 def report(connection: sa.Connection, *, attachment: Attachment, batch: int | None, reported: Reported) -> int | None:

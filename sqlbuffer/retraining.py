@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.labels import READ_AT_ONCE, LabelledRows
-from sqlbuffer.measures import as_floats, measures
+from sqlbuffer.measures import measures
+from sqlbuffer.names import as_floats
 from sqlbuffer.state import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.leases import Job
+from sqlbuffer.names import as_name, require_int
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -41,8 +42,9 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.every is None and self.cron is None and self.when_new is None:
             raise InvalidArgument("nothing says when it is due: give every, cron or when_new, or several of them.")
-        if self.when_new is not None and self.when_new < 1:
-            raise InvalidArgument(f"when_new must be a number of new samples, 1 or more; got {self.when_new!r}.")
+        if self.when_new is not None:
+            n = require_int(self.when_new, "when_new must be a number of new samples, 1 or more", least=1, most=None)
+            object.__setattr__(self, "when_new", n)
         given = [] if self.every is None else [_interval(self.every)]
         given += [] if self.cron is None else [_crontab(self.cron)]
         object.__setattr__(self, "_trigger", OrTrigger(given) if given else None)
@@ -69,16 +71,16 @@ class Schedule:
 
 
 def _interval(text: str) -> IntervalTrigger:
-    found = re.fullmatch(r"(\d+)([smhd])", text)
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
     if found is None or not int(found[1]):
-        raise InvalidArgument(f"every must be a number with s, m, h or d, as 30s, 10m, 2h or 1d; got {text!r}.")
+        raise InvalidArgument(f"every must be a number with s, m, h or d, as 30s, 10m, 2h or 1d; got {shown(text)}.")
     return IntervalTrigger(seconds=int(found[1]) * _UNITS[found[2]], timezone=dt.timezone.utc)
 
 
 def _crontab(text: str) -> CronTrigger:
     try:
-        return CronTrigger.from_crontab(text, timezone=dt.timezone.utc)
+        return CronTrigger.from_crontab(as_name(text, "cron"), timezone=dt.timezone.utc)
     except ValueError as exc:
         raise InvalidArgument(
-            f"cron must be minute, hour, day, month and day of the week, as '0 * * * *'; got {text!r} ({exc})."
+            f"cron must be minute, hour, day, month and day of the week, as '0 * * * *'; got {shown(text)} ({exc})."
         ) from exc

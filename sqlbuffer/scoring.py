@@ -19,10 +19,11 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
+from sqlbuffer.names import as_scores
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.swapping import Known, swap_all
-from sqlbuffer.weighing import Scored, ScoreFunction, as_scores, keep, progress_bar, read_scored, take_in
+from sqlbuffer.weighing import Scored, ScoreFunction, keep, progress_bar, read_scored, take_in
 from sqlbuffer.workers import worker_id
 
 _ROWS_AT_ONCE = 100_000

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,11 +25,21 @@ from sqlbuffer import (
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
-from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
+from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.keeping import RunRecords
+from sqlbuffer.names import (
+    as_ids,
+    as_list,
+    require_choice,
+    require_count,
+    require_flag,
+    require_function,
+    require_real,
+)
+from sqlbuffer.progress import states_from
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Staleness, Stats
-from sqlbuffer.workers import GRACE_S
+from sqlbuffer.workers import GRACE_S, is_grace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,13 +90,13 @@ def open_store(
         SettingsMismatch: Where the buffer is stored with another mode, seed or weighting.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
-    if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1):
-        raise InvalidArgument(f"max_size must be a positive number of samples, or None; got {max_size!r}.")
-    if not isinstance(grace_s, numbers.Real) or not 0.0 < grace_s < math.inf:
-        raise InvalidArgument(f"grace_s must be a positive number of seconds, got {grace_s!r}.")
-    if key is not None and not callable(key):
-        raise InvalidArgument(f"key must be a function of a sample, or None; got {key!r}.")
-    options = {"key": key, "max_size": max_size, "allow_pickle": allow_pickle, "grace_s": float(grace_s)}
+    options = {
+        "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
+        "max_size": _max_size(max_size),
+        "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
+        "grace_s": require_real(grace_s, "grace_s must be a positive number of seconds", is_grace),
+    }
+    fresh = require_flag(fresh, "fresh")
     database = Database(url, durability=durability)
     try:
         attachment = attending.with_heartbeat(attach(database, name, settings, fresh=fresh, **options))
@@ -170,27 +178,43 @@ class SampleStore(RunRecords):
         What waits already, or is claimed, is a duplicate; what has been drawn or removed waits again, its reward kept.
 
         Args:
-            samples: Samples of any supported types; see `register` for your own.
+            samples: Samples of any supported types; see `register` for your own. A list, a pandas Series, an array or
+                tensor of one dimension, or what else gives samples one by one.
             source: Name of the generator, or one name for each sample.
-            meta: What to remember about them: a mapping that JSON can hold, or one for each sample.
+            meta: What to remember about them: a mapping that JSON can hold, or one for each sample. Numbers of numpy
+                are stored as numbers, and NaN, a gap in a table, as null.
 
         Raises:
+            InvalidArgument: The samples are no list but one sample, as a string or an image, or a table.
             UnsupportedType: Where a sample has no canonical hash. Samples before it, by 20,000, are stored.
         """
-        return adding.add(self._attachment, adding.as_list(samples), source, meta)
+        return adding.add(self._attachment, as_list(samples), source, meta)
+
+    def add_one(self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None) -> AddResult:
+        """Put one sample into the pool, whatever it is made of; `add` would take an image for a list of its rows.
+
+        Args:
+            sample: The sample, of any supported type.
+            source: Name of the generator.
+            meta: What to remember about it: a mapping that JSON can hold.
+
+        Raises:
+            UnsupportedType: The sample has no canonical hash.
+        """
+        return adding.add(self._attachment, [sample], source, meta)
 
     def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
         """Store rewards of samples, drawn or not; those not there yet are stored without waiting.
 
         Args:
             samples: n samples.
-            rewards: (n,) floats; NaN: measured and failed.
+            rewards: (n,) floats; NaN: measured and failed, which leaves a reward that is stored as it is.
             sources: Name of the generator, or one name for each sample.
 
         Raises:
             InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
         """
-        recorded = adding.Recorded.prepare(self._attachment, adding.as_list(samples), rewards, sources)
+        recorded = adding.Recorded.prepare(self._attachment, samples, rewards, sources)
         return self._write(adding.record, recorded)
 
     def score(
@@ -225,27 +249,23 @@ class SampleStore(RunRecords):
             InvalidArgument: Where the scores are a tensor, no numbers, or not one for each sample. Nothing of that
                 chunk is stored.
         """
-        if not callable(score_fn):
-            raise InvalidArgument(f"score_fn must be a function of a list of samples, got {shown(score_fn)}.")
-        if only not in ("missing", "stale", "all"):
-            raise InvalidArgument(f'only must be "missing", "stale" or "all", got {only!r}.')
-        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-            raise InvalidArgument(f"chunk must be a positive number of samples, got {chunk!r}.")
+        require_function(score_fn, "score_fn must be a function of a list of samples")
+        only = require_choice(only, 'only must be "missing", "stale" or "all"', ("missing", "stale", "all"))
+        chunk = require_count(chunk, "chunk must be a positive number of samples", least=1)
+        silent = require_flag(silent, "silent")
         if budget is None and checkpoint is not None:
             raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
-            if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 0:
-                raise InvalidArgument(f"budget must be a number of samples, or None for all; got {budget!r}.")
             return refreshing.refresh_some(
                 self._attachment,
                 self._stale,
                 score_fn,
-                budget=int(budget),
+                budget=require_count(budget, "budget must be a number of samples, or None for all"),
                 anew=only == "all",
                 chunk=chunk,
-                states=checkpoint or {},
+                states=states_from(checkpoint),
                 silent=silent,
             )
         if only == "missing":
@@ -283,7 +303,7 @@ class SampleStore(RunRecords):
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again."""
-        return self._write(_remove, pool.as_ids(ids))
+        return self._write(_remove, as_ids(ids))
 
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
         """Put other samples in the place of waiting ones, source kept; return how many did wait.
@@ -291,7 +311,7 @@ class SampleStore(RunRecords):
         What equals a sample that waits already is dropped; what equals the one in whose place it would go changes
         nothing. All in one transaction.
         """
-        numbers, others = pool.as_ids(ids), adding.as_list(samples)
+        numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
         return self._write(_replace, numbers, others)
@@ -325,11 +345,11 @@ class SampleStore(RunRecords):
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
-        return self._read(reading.rewards_of, adding.as_list(samples))
+        return self._read(reading.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
         """Return the samples of these numbers, by number."""
-        return self._read(reading.samples_of, ids)
+        return self._read(reading.samples_of, as_ids(ids))
 
     def incumbent(self) -> float | None:
         """Return the reward to improve on: the best that was stored before the newest predictor, None without any.
@@ -405,6 +425,12 @@ class SampleStore(RunRecords):
             silent=silent,
         )
         return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
+
+
+def _max_size(given: Any) -> int | None:
+    """Return how many samples a pool may hold, None for any number."""
+    rule = "max_size must be a positive number of samples, or None"
+    return None if given is None else require_count(given, rule, least=1)
 
 
 def _remove(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> int:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.race import Floats, Ints
 
 ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
@@ -41,26 +40,6 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
     with Progress(transient=True) as progress:
         task = progress.add_task(description, total=total)
         yield lambda n: progress.update(task, advance=n)
-
-
-def as_scores(scores: Any, n: int) -> Floats:
-    """Return scores as (n,) float64, NaN for what is not finite.
-
-    Raises:
-        InvalidArgument: Where they are a tensor, no numbers, or not one for each sample.
-    """
-    if hasattr(scores, "detach"):
-        raise InvalidArgument("scores came as a tensor: return a numpy array, as `scores.detach().cpu().numpy()`.")
-    try:
-        given = np.asarray(scores)
-        if given.dtype.kind == "c":
-            raise TypeError("complex numbers")
-        values = given.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {shown(scores)}.") from exc
-    if values.shape != (n,):
-        raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:

@@ -27,7 +27,15 @@ LEDGER = "ledger"
 GRACE_S = 60.0
 """How long a worker of another host may be silent before it counts as dead, unless the user says otherwise."""
 
+LONGEST_GRACE_S = 1e9
+"""Some thirty years: databases reckon with times."""
+
 RECEIPTS_KEPT_S = 86_400.0
+
+
+def is_grace(seconds: float) -> bool:
+    """Tell whether a worker may be silent for so long."""
+    return 0.0 < seconds <= LONGEST_GRACE_S
 
 
 @functools.cache

@@ -14,16 +14,17 @@ PACKAGE = ROOT / "sqlbuffer"
 
 FLOORS = [
     {"errors", "records"},
+    {"registry"},
+    {"names"},
     {
         "datasets",
         "dropout",
         "files",
         "heartbeat",
+        "jsonable",
         "measures",
-        "names",
         "plotting",
         "race",
-        "registry",
         "retries",
         "state",
         "urls",

@@ -178,10 +178,13 @@ def store_newer_scores(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def measured_before(dialect: Dialect) -> sa.Select[Any]:
-    """Return the rewards of measured samples that are about to get another one, and lock them."""
+    """Return the `reward` of measured samples that are about to get another one, and that `kept` then; lock them."""
     incoming = dialect.relation(INCOMING_REWARDS)
+    kept = sa.func.coalesce(incoming.c.reward, samples.c.reward).label("kept")
     statement = (
-        select(samples.c.reward).join_from(incoming, samples, samples.c.id == incoming.c.id).order_by(samples.c.id)
+        select(samples.c.reward, kept)
+        .join_from(incoming, samples, samples.c.id == incoming.c.id)
+        .order_by(samples.c.id)
     )
     return dialect.lock_rows(statement, samples)
 
@@ -194,14 +197,18 @@ def store_first_rewards(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def store_rewards(dialect: Dialect) -> sa.Update:
-    """Write rewards into the samples; a NULL is a measurement that failed. Settled samples are no longer queued."""
+    """Write rewards into the samples. Settled samples are no longer queued.
+
+    A NULL is a measurement that failed: it leaves a reward that is stored, and the time when it was, as they are.
+    """
     incoming = dialect.each(INCOMING_REWARDS)
+    stays = sa.and_(incoming.reward.is_(None), samples.c.reward.is_not(None))
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.id)
         .values(
-            reward=incoming.reward,
-            rewarded_at=now(),
+            reward=sa.func.coalesce(incoming.reward, samples.c.reward),
+            rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
             queued=sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean)),
         )
     )

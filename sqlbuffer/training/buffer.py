@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
 from sqlbuffer.hashing import digests
-from sqlbuffer.measures import as_floats
+from sqlbuffer.names import as_floats
 from sqlbuffer.race import Weighting
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import open_store

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqlbuffer.measures import as_floats
+from sqlbuffer.names import as_floats
 
 BUILD = ("build_buffer", "filter_buffer", "after_build_buffer")
 SAMPLE = ("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")

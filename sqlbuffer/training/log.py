@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sqlbuffer.errors import MissingExtra
-from sqlbuffer.measures import as_floats
+from sqlbuffer.names import as_floats
 from sqlbuffer.plotting import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
 from sqlbuffer.training.logbook import Columns, cells, column, pack_batch, read_batches, read_words

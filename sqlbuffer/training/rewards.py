@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.measures import as_floats
+from sqlbuffer.names import as_floats
 from sqlbuffer.training.callback import Callback, mean_of
 
 
