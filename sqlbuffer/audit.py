@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.race import FLOOR
-from sqlbuffer.schema import batches, buffers, draws, samples, workers
+from sqlbuffer.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER
 
@@ -20,11 +20,31 @@ from sqlbuffer.workers import LEDGER
 def check(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Return what is wrong with a buffer, one sentence each; nothing when it is sound. Reads every row."""
     problems = attachment.database.dialect.damage(connection)
+    if wrong := wrong_types(connection, attachment):
+        return [*problems, *wrong]  # what else there may be is reckoned from these
     if not has_ledger(connection, attachment):
         return [*problems, "the row of the counters of the dead is missing: nothing can be counted without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches):
         problems += rule(connection, attachment)
     return problems
+
+
+def of_buffer(attachment: Attachment, table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return which rows of a table are those of a buffer."""
+    if table is buffers:
+        return buffers.c.id == attachment.buffer_id
+    if table is draws:
+        return draws.c.batch_id.in_(sa.select(batches.c.id).where(batches.c.buffer_id == attachment.buffer_id))
+    return table.c.buffer_id == attachment.buffer_id
+
+
+_TABLES = (buffers, samples, pool_table, batches, draws, workers, predictors, jobs, checkpoints, metrics)
+
+
+def wrong_types(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Return what of a buffer is stored as another type than its column has, one sentence for each column."""
+    find = attachment.database.dialect.wrong_types
+    return [words for table in _TABLES for words in find(connection, table, of_buffer(attachment, table))]
 
 
 def _count(connection: sa.Connection, *conditions: Any) -> int:

@@ -33,6 +33,7 @@ from sqlbuffer.errors import (
     SchemaTooNew,
     SchemaTooOld,
 )
+from sqlbuffer.names import require_choice
 from sqlbuffer.retries import retrying, until_true
 from sqlbuffer.schema import REVISION
 
@@ -96,8 +97,7 @@ class Database:
         create: bool = True,
         any_revision: bool = False,
     ) -> None:
-        if durability not in ("normal", "full"):
-            raise InvalidArgument(f'durability must be "normal" or "full", got {durability!r}.')
+        durability = require_choice(durability, 'durability must be "normal" or "full"', ("normal", "full"))
         given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
         self._url, self.dialect = parse_url(given)
         self._durability = durability

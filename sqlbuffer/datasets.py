@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import as_floats, as_list, require_function
 
 CHUNK = 4096
 """Samples read, and turned into features, at a time."""
@@ -37,10 +38,13 @@ class PredictiveDataset:
         samples: Sequence[Any] = (),
         rewards: ArrayLike | None = None,
     ) -> None:
-        self.featurize = featurize
+        self.featurize = require_function(featurize, "featurize must take a list of samples and return a Tensor")
         self.places = getattr(samples, "places", None)
-        self.samples: Any = list(samples) if self.places is None else samples
-        self.rewards = np.zeros(len(self.samples)) if rewards is None else np.array(rewards, dtype=np.float64)
+        self.samples: Any = as_list(samples) if self.places is None else samples
+        try:
+            self.rewards = np.zeros(len(self.samples)) if rewards is None else as_floats(rewards).copy()
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise InvalidArgument(f"rewards must be a number for each sample; got {shown(rewards)}.") from exc
         if self.rewards.shape != (len(self.samples),):
             raise InvalidArgument(
                 f"{len(self.samples)} samples came with rewards of shape {self.rewards.shape}: give one for each."

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sqlbuffer.datasets import PredictiveDataset
-from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent, in_mode, one_number_each
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import as_list
+from sqlbuffer.predictor import PredictiveAgent, draws_from, in_mode, one_number_each
 
 
 class Ensemble(nn.Module):
@@ -23,6 +24,9 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
+        members = as_list(members, "the models of an ensemble")
+        if strangers := [member for member in members if not isinstance(member, nn.Module)]:
+            raise InvalidArgument(f"the models of an ensemble must be torch.nn.Modules, got {shown(strangers[0])}.")
         if len(members) < 2 or len({id(member) for member in members}) < len(members):
             raise InvalidArgument(
                 f"an ensemble needs 2 or more models, each another object, got {len(members)}: make each anew, "
@@ -85,6 +89,7 @@ class EnsembleAgent(PredictiveAgent):
 
     def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
         """Return the predictions (n_draws, n) of members drawn by lot; the same for the same step."""
+        n_draws, step = draws_from(n_draws, step)
         rng = np.random.default_rng([self.seed % 2**64, step])
         drawn = torch.from_numpy(rng.integers(len(self.model.members), size=n_draws))
         return self._predict_each(samples)[drawn]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import DatabaseUnavailable, LeaseLost
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, LeaseLost, shown
 from sqlbuffer.leases import Job
+from sqlbuffer.names import as_mapping, require_count, require_flag
 from sqlbuffer.predictor import evaluate, predict
 from sqlbuffer.progress import PredictorVersion
 from sqlbuffer.race import Floats
@@ -108,10 +109,14 @@ class Worker:
         acquisition: str | Acquisition = "greedy",
         refresh: bool = True,
     ) -> None:
+        if not isinstance(schedule, Schedule):
+            raise InvalidArgument(f"schedule must be a Schedule, got {shown(schedule)}.")
+        refresh = require_flag(refresh, "refresh")
+        pred_bs = require_count(pred_bs, "pred_bs must be a whole number, 1 or more", least=1)
         self._store = store
         self._agent = agent
         self._schedule = schedule
-        self._retraining = retraining
+        self._retraining = as_mapping(retraining, "retraining")
         self._scores = score_function(store, agent, acquisition_from(acquisition, agent), pred_bs)
         self._refresh = refresh
         store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them

@@ -15,13 +15,15 @@ import math
 import numbers
 from collections import UserString
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer import registry
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
+
+T = TypeVar("T")
 
 LARGEST_INT = 2**31 - 1
 """The largest number of the columns that count iterations, versions and rows."""
@@ -101,6 +103,16 @@ def is_share(number: float) -> bool:
     return 0.0 <= number <= 1.0
 
 
+def is_part(number: float) -> bool:
+    """Tell whether a number is in [0, 1): a share that leaves a rest."""
+    return 0.0 <= number < 1.0
+
+
+def is_rate(number: float) -> bool:
+    """Tell whether a number is 0 or more, and finite."""
+    return 0.0 <= number < math.inf
+
+
 def is_positive(number: float) -> bool:
     """Tell whether a number is above 0, and finite."""
     return 0.0 < number < math.inf
@@ -129,7 +141,7 @@ def require_choice(value: Any, rule: str, choices: Iterable[str]) -> str:
     return str.__str__(value)
 
 
-def require_function(value: Any, rule: str) -> Any:
+def require_function(value: T, rule: str) -> T:
     """Return a function.
 
     Raises:

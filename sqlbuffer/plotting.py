@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
+from sqlbuffer.names import as_list, require_count, require_flag
 
 Series = tuple[Sequence[int], Sequence[Any]]
 """Iterations, and the value of each."""
@@ -30,12 +31,13 @@ def draw_metrics(
         InvalidArgument: There is no metric of a name.
         MissingExtra: matplotlib is not installed.
     """
+    cols = require_count(cols, "cols must be 1 or more", least=1)
+    smooth, names = require_flag(smooth, "smooth"), None if names is None else as_list(names, "names")
     numbers = {name: series for name, series in metrics.items() if _is_drawable(series[1])}
     chosen = list(numbers if names is None else names)
-    if unknown := [name for name in chosen if name not in numbers]:
-        raise InvalidArgument(f"no numbers are logged as {unknown[0]!r}: there are {', '.join(numbers) or 'none'}.")
-    if cols < 1:
-        raise InvalidArgument(f"cols must be 1 or more, got {cols!r}.")
+    if unknown := [name for name in chosen if not isinstance(name, str) or name not in numbers]:
+        there = ", ".join(numbers) or "none"
+        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: there are {there}.")
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:

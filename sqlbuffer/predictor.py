@@ -18,8 +18,19 @@ from torch import Tensor, nn
 
 from sqlbuffer.datasets import PredictiveDataset
 from sqlbuffer.dropout import dropouts_of, one_function
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.measures import rank_correlation
+from sqlbuffer.names import (
+    as_mapping,
+    as_name,
+    is_part,
+    is_rate,
+    require_count,
+    require_flag,
+    require_function,
+    require_int,
+    require_real,
+)
 from sqlbuffer.state import OPTIMISER, require_fit
 
 T = TypeVar("T")
@@ -63,16 +74,19 @@ class PredictiveAgent:
         if isinstance(loss_function, type):
             kind = loss_function.__name__
             raise InvalidArgument(f"loss_function is the class {kind}: give an object of it, {kind}().")
-        if n_draws < 2:
-            raise InvalidArgument(f"n_draws must be 2 or more, for a standard deviation needs two; got {n_draws!r}.")
+        rule = "n_draws must be 2 or more, for a standard deviation needs two"
+        n_draws = require_count(n_draws, rule, least=2)
+        if not isinstance(model, nn.Module):
+            raise InvalidArgument(f"model must be a torch.nn.Module, got {shown(model)}.")
         self.model = model
-        self.loss_function = loss_function
+        self.loss_function = require_function(loss_function, "loss_function must take predictions and rewards")
         self.dataset: Any = dataset if hasattr(dataset, "new") else PredictiveDataset(dataset)
-        self.opt_kwargs = {} if opt_kwargs is None else dict(opt_kwargs)
+        self.opt_kwargs = {} if opt_kwargs is None else dict(as_mapping(opt_kwargs, "opt_kwargs"))
         self.opt = torch.optim.Adam(model.parameters(), **self.opt_kwargs)
-        self.clip = clip
-        self.name = name
-        self.seed = seed
+        rule = "clip must be the largest norm of a gradient, or 0 or None for no clipping"
+        self.clip = None if clip is None else require_real(clip, rule, is_norm)
+        self.name = as_name(name, "the name of an agent")
+        self.seed = require_int(seed, "seed must be an integer", most=None)
         self.n_draws = n_draws
 
     @property
@@ -94,11 +108,13 @@ class PredictiveAgent:
 
     def predict_data_batch(self, samples: Sequence[Any], bs: int) -> Tensor:
         """Return predictions (n,) for samples, made `bs` at a time."""
+        bs = require_count(bs, "bs must be 1 or more", least=1)
         chunks = [self.predict_data(samples[i : i + bs]) for i in range(0, len(samples), bs)]
         return torch.cat(chunks) if chunks else self.predict_data([])
 
     def predict_online(self, samples: Sequence[Any], *, step: int) -> Tensor:
         """Return predictions (n,) with gradient, in training mode; `step` varies what is random in the model."""
+        step = require_count(step, "step must be a number of steps")
         with in_mode(self.model, training=True), self._randomness(step):
             return self.predict_tensor(self.dataset.new(samples).tensors()[0])
 
@@ -133,6 +149,7 @@ class PredictiveAgent:
         Raises:
             InvalidArgument: The model has no dropout.
         """
+        n_draws, step = draws_from(n_draws, step)
         if not len(samples):
             return torch.zeros(n_draws, 0, device=self.device)
         with in_mode(self.model, training=False), torch.no_grad():
@@ -214,12 +231,13 @@ class PredictiveAgent:
             `train_loss`, `valid_loss` and `valid_rank_correlation` (Spearman) of the epoch kept, `epochs`, those
             trained, and `seconds`; the measures on held-out rows are NaN where there are too few.
         """
-        if bs < 1 or epochs < 1 or not 0.0 <= percent_valid < 1.0:
-            raise InvalidArgument(
-                f"bs and epochs must be 1 or more and percent_valid in [0, 1), got {bs}, {epochs}, {percent_valid}."
-            )
-        if patience is not None and patience < 1:
-            raise InvalidArgument(f"patience must be 1 or more epochs, or None; got {patience!r}.")
+        bs = require_count(bs, "bs must be 1 or more", least=1)
+        epochs = require_count(epochs, "epochs must be 1 or more", least=1)
+        lr = require_real(lr, "lr must be a learning rate, 0 or more", is_rate)
+        percent_valid = require_real(percent_valid, "percent_valid must be in [0, 1)", is_part)
+        silent = require_flag(silent, "silent")
+        if patience is not None:
+            patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
         if not len(self.dataset):
             raise InvalidArgument("the dataset is empty: call update_dataset_from_inputs(samples, rewards) first.")
         start = time.perf_counter()
@@ -307,6 +325,17 @@ class PredictiveAgent:
                 with torch.cuda.device(gpu):
                     torch.cuda.manual_seed(seed)
             yield
+
+
+def is_norm(number: float) -> bool:
+    """Tell whether a number is 0 or more, infinity included."""
+    return number >= 0.0
+
+
+def draws_from(n_draws: Any, step: Any) -> tuple[int, int]:
+    """Return how many functions are to be drawn, and at which step."""
+    rule = "n_draws must be a number of draws, 1 or more"
+    return require_count(n_draws, rule, least=1), require_count(step, "step must be a number of steps")
 
 
 def one_number_each(model: nn.Module, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
+from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType, shown
 
 MAX_DEPTH = 64
 """How deep a sample may nest. It turns a sample that contains itself into an error, and bounds the decoder."""
@@ -68,7 +68,11 @@ def register(
         InvalidArgument: The name belongs to another class, the class has another name, or it needs `encode` and
             `decode` and got none or one of them.
     """
+    if not isinstance(cls, type):
+        raise InvalidArgument(f"only a class can be registered, got {shown(cls)}: give the class, not an object of it.")
     name = cls.__qualname__ if name is None else name
+    if not isinstance(name, str):
+        raise InvalidArgument(f"the name of a registered class is text, got {shown(name)}.")
     if (encode is None) != (decode is None):
         raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither.")
     if encode is not None and decode is not None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from typing import Any
 
 import numpy as np
 
+from sqlbuffer import registry
 from sqlbuffer.hashing import is_tensor
 
 TEXT_LENGTH = 240
 """The most characters of a rendering."""
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
+"""What the repr of an object ends with where its class has none of its own."""
 
 
 class _Rendering(reprlib.Repr):
@@ -26,7 +32,23 @@ class _Rendering(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         if isinstance(x, np.ndarray) or is_tensor(type(x)):
             return _render_array(x)
+        if type(x).__module__ != "builtins":  # a class that is called "list" is none
+            return self.repr_instance(x, level)
         return super().repr1(x, level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Render an object: by its own repr, unless that has an address in memory, which says nothing to anybody."""
+        try:
+            text = repr(x)
+        except Exception:  # a class may do anything there
+            text = f"<{type(x).__name__} at 0x0>"
+        entry = registry.find(type(x))
+        if entry is None or not _ADDRESS.search(text):
+            text = _ADDRESS.sub(">", text)
+            return text if len(text) <= self.maxother else f"{text[:58]}...{text[len(text) - 59 :]}"
+        if level <= 0:
+            return f"{entry.name}(...)"
+        return f"{entry.name}({self.repr1(entry.encode(x), level - 1)})"
 
     def repr_int(self, x: int, level: int) -> str:
         return str(x) if x.bit_length() < 400 else f"<int of {x.bit_length()} bits>"

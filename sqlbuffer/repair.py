@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlbuffer import audit, pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import put_back, release
-from sqlbuffer.schema import batches, draws, samples, workers
+from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER, register
 
@@ -25,9 +25,17 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
     dialect.lock(connection, attachment.buffer_id, exclusive=True)
     dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
-    for mend in (_open_ledger, _take_out, _release_orphans, _mark, _put_in, recount):
+    for mend in (_mend_integers, _open_ledger, _take_out, _release_orphans, _mark, _put_in, recount):
         done += mend(connection, attachment)
     return done
+
+
+def _mend_integers(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Bring back the integers of numpy that older releases have stored as bytes in SQLite files."""
+    mend = attachment.database.dialect.mend_integers
+    columns = (metrics.c.iteration, checkpoints.c.iteration, predictors.c.rows_trained, predictors.c.rows_held_out)
+    n = sum(mend(connection, column, audit.of_buffer(attachment, column.table)) for column in columns)
+    return _said(n, "integers that were stored as bytes were written as integers")
 
 
 def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]:

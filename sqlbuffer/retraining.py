@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer.errors import InvalidArgument, TrainingDiverged
+from sqlbuffer.errors import TrainingDiverged
 from sqlbuffer.labels import READ_AT_ONCE, LabelledRows
 from sqlbuffer.measures import measures
-from sqlbuffer.names import as_floats
+from sqlbuffer.names import as_floats, is_part, is_rate, require_count, require_flag, require_real
 from sqlbuffer.state import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:
@@ -75,10 +75,19 @@ def retrain(
         TrainingDiverged: The loss or the weights were not finite. The agent has its old weights, no version is stored.
         LeaseLost: The lease is not held any more. The agent has its old weights, no version is stored.
     """
-    if not 0.0 <= percent_test < 1.0:
-        raise InvalidArgument(f"percent_test is a share of the rows in [0, 1), got {percent_test!r}.")
-    if keep is not None and keep < 1:
-        raise InvalidArgument(f"keep must be 1 or more versions, or None for all; got {keep!r}.")
+    percent_test = require_real(percent_test, "percent_test is a share of the rows in [0, 1)", is_part)
+    if keep is not None:
+        keep = require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
+    bs, epochs = (
+        require_count(n, f"{name} must be 1 or more", least=1) for name, n in {"bs": bs, "epochs": epochs}.items()
+    )
+    lr = require_real(lr, "lr must be a learning rate, 0 or more", is_rate)
+    min_rows = require_count(min_rows, "min_rows must be a number of rows")
+    silent = require_flag(silent, "silent")
+    if percent_valid is not None:
+        percent_valid = require_real(percent_valid, "percent_valid is a share of the rows in [0, 1)", is_part)
+    if patience is not None:
+        patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
     rows = store.labelled_rows(where=where, newest=newest, best=best)
     train, test = split(rows, percent_test)
     if len(rows) < min_rows or not len(train):

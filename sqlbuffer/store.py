@@ -94,7 +94,7 @@ def open_store(
         "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
         "max_size": _max_size(max_size),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
-        "grace_s": require_real(grace_s, "grace_s must be a positive number of seconds", is_grace),
+        "grace_s": require_real(grace_s, "grace_s must be a positive number of seconds, 0.001 to 1e9", is_grace),
     }
     fresh = require_flag(fresh, "fresh")
     database = Database(url, durability=durability)

@@ -27,15 +27,15 @@ LEDGER = "ledger"
 GRACE_S = 60.0
 """How long a worker of another host may be silent before it counts as dead, unless the user says otherwise."""
 
-LONGEST_GRACE_S = 1e9
-"""Some thirty years: databases reckon with times."""
+SHORTEST_GRACE_S, LONGEST_GRACE_S = 1e-3, 1e9
+"""A heartbeat comes four times in it, and databases reckon with it: some thirty years at the most."""
 
 RECEIPTS_KEPT_S = 86_400.0
 
 
 def is_grace(seconds: float) -> bool:
     """Tell whether a worker may be silent for so long."""
-    return 0.0 < seconds <= LONGEST_GRACE_S
+    return SHORTEST_GRACE_S <= seconds <= LONGEST_GRACE_S
 
 
 @functools.cache

@@ -317,3 +317,61 @@ def test_mutated_payloads_do_no_harm(payload: bytes, edits: list[tuple[int, int,
     for at, removed, inserted in edits:
         mutated[at : at + removed] = inserted
     survives(bytes(mutated))
+
+
+class Nameless:
+    """A class without a repr of its own."""
+
+    def __init__(self, units: list[str]) -> None:
+        self.units = units
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Nameless) and self.units == other.units
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.units))
+
+
+class Unspeakable(Nameless):
+    """A class whose repr fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Quiet:
+    """A dataclass without a repr."""
+
+    part: Any
+
+
+for _cls in (Nameless, Unspeakable):
+    register(_cls, encode=lambda value: value.units, decode=_cls)
+register(Quiet)
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        (Nameless(["C", "O"]), "Nameless(['C', 'O'])"),
+        (Unspeakable(["C", "O"]), "Unspeakable(['C', 'O'])"),
+        (Quiet(1), "Quiet({'part': 1})"),
+        (Quiet(Nameless(["C"])), "Quiet({'part': Nameless(['C'])})"),
+        ([Nameless(["C"])], "[Nameless(['C'])]"),
+        ({"a": (Nameless(["C"]),)}, "{'a': (Nameless(['C']),)}"),
+        (Ligand(Nameless(["C"]), 1), "Ligand({'name': Nameless(['C']), 'note': None, 'pose': 1})"),
+    ],
+)
+def test_a_class_without_a_repr_is_told_by_what_it_is_made_of(sample: object, text: str) -> None:
+    """Not by its address in the memory of one process."""
+    assert encode_all([sample]).texts == [text]
+
+
+def test_what_is_pickled_has_no_address_in_its_text() -> None:
+    (text,) = encode_all([Polymerase()], allow_pickle=True).texts
+    assert text == f"<{__name__}.Polymerase object>"
+
+
+class Polymerase:
+    """A class that nobody has registered."""

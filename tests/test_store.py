@@ -122,9 +122,9 @@ def test_record_stores_rewards_of_what_was_never_drawn(store: SampleStore) -> No
     assert store.add(["new"]) == AddResult(requeued=1)
     stats = store.stats()
     assert (stats.stored, stats.measured, stats.failed) == (2, 2, 0)
-    store.record(["new"], [math.nan])
+    store.record(["failed"], [math.nan])
     stats = store.stats()
-    assert (stats.measured, stats.failed) == (1, 1)
+    assert (stats.measured, stats.failed) == (2, 1)
 
 
 def test_strings_that_no_database_takes_as_text(new_store: OpenStore) -> None:
@@ -557,7 +557,7 @@ def test_predictor_versions(store: SampleStore) -> None:
     assert newest == store.newest_predictor()
     assert (newest.version, newest.rows_trained, newest.rows_held_out, newest.iteration) == (2, 20, 2, 0)
     assert (newest.train_loss, newest.valid_loss, newest.r2, newest.rank_correlation) == (0.5, None, 0.5, None)
-    assert (newest.metrics, newest.size_bytes) == ({"best": None, "n": 3}, 3)
+    assert (newest.metrics, newest.size_bytes) == ({"best": pytest.approx(math.nan, nan_ok=True), "n": 3}, 3)
     assert (first.version, first.metrics) == (1, {})
     assert abs(newest.trained_at - dt.datetime.now(dt.timezone.utc)) < dt.timedelta(minutes=5)
     assert (store.predictor_state(), store.predictor_state(1)) == (b"two", b"one")
@@ -601,7 +601,7 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
     store.log_metrics(2, {})
     values = [(row["iteration"], row["name"], row["value"]) for row in store.history()]
     expected = [
-        *[(1, "inf", math.nan), (1, "loss", 9.0)],
+        *[(1, "inf", math.inf), (1, "loss", 9.0)],
         *[(3, "best", math.nan), (3, "f", 0.25), (3, "loss", 2.0), (3, "n", 5.0)],
     ]
     assert [(i, name) for i, name, _ in values] == [(i, name) for i, name, _ in expected]

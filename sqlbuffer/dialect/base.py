@@ -157,6 +157,14 @@ class Dialect(abc.ABC):
         """Return what the database itself finds wrong with its storage."""
 
     @abc.abstractmethod
+    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+        """Return what of these rows is not of the type of its column, one sentence for each column."""
+
+    @abc.abstractmethod
+    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+        """Write integers that were stored as bytes as what they are; return how many there were."""
+
+    @abc.abstractmethod
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         """Tell whether a transaction was given up for another one's sake, and would do if run again."""
 

@@ -187,6 +187,12 @@ class PostgreSQL(Dialect):
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
+    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+        return []  # the server takes no value of another type
+
+    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+        return 0
+
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return getattr(error.orig, "sqlstate", None) in ("40P01", "40001")
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
-from sqlbuffer.dialect.columns import Json, as_text
+from sqlbuffer.dialect.columns import Json, Timestamp, as_text
 from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
@@ -208,6 +208,28 @@ class SQLite(Dialect):
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
+    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+        wrong = [sa.func.sum(_is_wrong(column)).label(column.name) for column in table.columns]
+        found = connection.execute(sa.select(*wrong).where(rows)).one()._mapping
+        return [
+            f"{found[column.name]} rows of {table.name} have a {column.name} that is no {_kind(column)[1]}."
+            for column in table.columns
+            if found[column.name]
+        ]
+
+    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+        table = column.table
+        is_packed = sa.and_(sa.func.typeof(column) == "blob", sa.func.length(column).in_((1, 2, 4, 8)))
+        raw = sa.type_coerce(column, sa.LargeBinary)
+        number: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
+        packed = connection.execute(sa.select(number, raw).select_from(table).where(rows, is_packed)).all()
+        for place, value in packed:
+            here = number == place
+            right = {column.name: int.from_bytes(value, "little", signed=True)}
+            connection.execute(sa.update(table).where(here).values(right).prefix_with("OR IGNORE"))
+            connection.execute(sa.delete(table).where(here, is_packed))  # there is another one under that key
+        return len(packed)
+
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return False  # one writer at a time
 
@@ -252,6 +274,30 @@ class SQLite(Dialect):
 
     def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
         return []  # the authorizer sees every call
+
+
+_KINDS: list[tuple[type[Any], str, str]] = [
+    (sa.Boolean, "integer", "bool"),
+    (sa.Integer, "integer", "integer"),
+    (sa.Double, "real", "number"),
+    (sa.LargeBinary, "blob", "sequence of bytes"),
+    (Timestamp, "text", "time"),
+    (sa.JSON, "text", "JSON"),
+    (sa.Text, "text", "text"),
+]
+"""How SQLite stores what columns hold, and what that is in words."""
+
+
+def _kind(column: sa.Column[Any]) -> tuple[str, str]:
+    return next((stored, words) for kind, stored, words in _KINDS if isinstance(column.type, kind))
+
+
+def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Tell whether a value is of another type than its column: SQLite takes any."""
+    is_wrong: sa.ColumnElement[bool] = sa.func.typeof(column).not_in((_kind(column)[0], "null"))
+    if isinstance(column.type, sa.Boolean):
+        is_wrong = sa.or_(is_wrong, sa.type_coerce(column, sa.Integer).not_in((0, 1)))
+    return sa.func.coalesce(is_wrong, False)
 
 
 def _is_locked(error: BaseException) -> bool:

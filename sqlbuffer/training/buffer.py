@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
 from sqlbuffer.hashing import digests
-from sqlbuffer.names import as_floats
+from sqlbuffer.names import as_floats, as_list, is_share, require_real
 from sqlbuffer.race import Weighting
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import open_store
@@ -79,9 +79,7 @@ class Buffer(Callback):
         fresh: bool = False,
     ) -> None:
         super().__init__(name="buffer", order=0)
-        if not isinstance(p_total, (int, float, np.number)) or (p_total != -1 and not 0.0 <= p_total <= 1.0):
-            raise InvalidArgument(f"p_total is a share between 0 and 1, or -1 for everything, got {p_total!r}.")
-        self.p_total = p_total
+        self.p_total = require_real(p_total, "p_total is a share between 0 and 1, or -1 for everything", _is_part)
         self.pct_argmax = 0.0
         self.resumed_size: int | None = None
         self.is_lost = False
@@ -202,7 +200,10 @@ class Buffer(Callback):
     def after_compute_reward(self) -> None:
         """Keep the rewards as measured: what `reward_modification` makes of them holds for this batch alone."""
         state = self.environment.batch_state
-        rewards = as_floats(state.rewards)
+        try:
+            rewards = as_floats(state.rewards)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise InvalidReward(f"the rewards of a batch must be numbers; got {shown(state.rewards)}.") from exc
         if rewards.ndim and rewards.shape != (len(state.samples),):
             raise InvalidReward(f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}.")
         self._measured = rewards.copy() if rewards.ndim else None
@@ -255,7 +256,8 @@ class Buffer(Callback):
         others = []
         for i, digest in enumerate(self._hashes(state.samples)):
             if digest in place:
-                rewards[place[digest]] = float(measured[i])
+                if rewards[place[digest]] is None or not np.isnan(measured[i]):
+                    rewards[place[digest]] = float(measured[i])
             else:
                 others.append(i)
         record = [state.samples[i] for i in others], measured[others], [state.sources[i] for i in others]
@@ -342,8 +344,14 @@ class Buffer(Callback):
         return jobs
 
 
+def _is_part(share: float) -> bool:
+    return share == -1.0 or is_share(share)
+
+
 def _flat(item: Any) -> list[Any]:
-    """Return the items of a list and of the lists in it; anything but an exact list is one item."""
+    """Return the items of a list or Series, and of the lists in it; anything else is one item."""
+    if hasattr(item, "iloc"):  # pandas: a table is refused
+        return as_list(item)
     if type(item) is not list:
         return [item]
     if not any(type(part) is list for part in item):

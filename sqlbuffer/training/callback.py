@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqlbuffer.names import as_floats
+from sqlbuffer.names import LARGEST_INT, as_floats, as_mask, as_name, require_int
 
 BUILD = ("build_buffer", "filter_buffer", "after_build_buffer")
 SAMPLE = ("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")
@@ -43,8 +43,8 @@ class Callback:
     kept: int | None = 1
 
     def __init__(self, name: str = "callback", order: int = 10) -> None:
-        self.name = name
-        self.order = order
+        self.name = as_name(name, "a callback's name")
+        self.order = require_int(order, "order must be an integer", least=-LARGEST_INT)
         self.environment: Any = None
         self.batch_state: Any = None
         self.event_timelog: defaultdict[str, list[float]] = defaultdict(list)
@@ -69,10 +69,11 @@ class Callback:
 
     def _filter_batch(self, valids: ArrayLike) -> None:
         """Keep the samples of the batch where `valids` is true, with their sources and latent rows."""
-        keep = np.asarray(valids, dtype=bool)
+        state = self.environment.batch_state
+        n = len(state.samples)
+        keep = as_mask(valids, n, f"the batch has {n} samples: valids must have a bool for each")
         if keep.all():
             return
-        state = self.environment.batch_state
         sources = np.array(state.sources, dtype=object)
         state.samples = [sample for sample, kept in zip(state.samples, keep, strict=True) if kept]
         state.latent_data = {name: rows[keep[sources == name]] for name, rows in state.latent_data.items()}

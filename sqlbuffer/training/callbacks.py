@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-import numbers
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import InvalidArgument, TrainingDiverged
+from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.jobs import load_newer, retrain_alone, score_function
+from sqlbuffer.names import as_mapping, is_rate, is_share, require_count, require_flag, require_real
 from sqlbuffer.predictor import predict
 from sqlbuffer.race import Weighting
 from sqlbuffer.retraining import retrain
@@ -60,9 +58,10 @@ class WeightedBuffer(Buffer):
         refresh_budget: int | None = None,
         **options: Any,
     ) -> None:
-        _check(numbers.Real, 0.0, 1.0, "a share between 0 and 1", pct_argmax=pct_argmax)
-        if refresh_budget is not None and (type(refresh_budget) is not int or refresh_budget < 1):
-            raise InvalidArgument(f"refresh_budget must be 1 sample or more, or None, got {refresh_budget!r}.")
+        pct_argmax = require_real(pct_argmax, "pct_argmax must be a share between 0 and 1", is_share)
+        if refresh_budget is not None:
+            rule = "refresh_budget must be 1 sample or more, or None"
+            refresh_budget = require_count(refresh_budget, rule, least=1)
         self.refresh_budget = refresh_budget
         self.refresh_predictions = _frequency("refresh_predictions", refresh_predictions)
         super().__init__(p_total, weighting=weighting, **options)
@@ -190,15 +189,19 @@ class PredictiveBuffer(WeightedBuffer):
         acquisition: str | Acquisition = "greedy",
         **options: Any,
     ) -> None:
-        _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", pred_bs=pred_bs)
-        if supervised_frequency:  # else nobody trains here
-            sizes = {"supervised_epochs": supervised_epochs, "supervised_bs": supervised_bs}
-            _check(numbers.Integral, 1, math.inf, "a whole number, 1 or more", **sizes)
-            _check(numbers.Real, 0.0, sys.float_info.max, "a learning rate, 0 or more", supervised_lr=supervised_lr)
+        pred_bs = require_count(pred_bs, "pred_bs must be a whole number, 1 or more", least=1)
+        frequency = _frequency("supervised_frequency", supervised_frequency)
+        if frequency:  # else nobody trains here
+            rule = "supervised_epochs must be a whole number, 1 or more"
+            supervised_epochs = require_count(supervised_epochs, rule, least=1)
+            supervised_bs = require_count(supervised_bs, "supervised_bs must be a whole number, 1 or more", least=1)
+            supervised_lr = require_real(supervised_lr, "supervised_lr must be a learning rate, 0 or more", is_rate)
+        train_silent, track = require_flag(train_silent, "train_silent"), require_flag(track, "track")
+        online, in_background = require_flag(online, "online"), require_flag(in_background, "in_background")
         self.acquisition = acquisition_from(acquisition, predictive_agent)
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
-        self.supervised_frequency = _frequency("supervised_frequency", supervised_frequency)
+        self.supervised_frequency = frequency
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"
         self.predictive_agent = predictive_agent
@@ -345,19 +348,13 @@ class BufferSizeCallback(Callback):
         self.environment.log.update_metric(self.name, len(self.environment.buffer))
 
 
-def _check(kind: Any, least: float, most: float, rule: str, **given: Any) -> None:
-    """Refuse what is not of a kind of number, or out of range."""
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
-            raise InvalidArgument(f"{name} must be {rule}; got {value!r}.")
-
-
 def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return further keywords of a retraining."""
-    kwargs = dict(given or {})
+    kwargs = {} if given is None else dict(as_mapping(given, "supervised_kwargs"))
     known = set(inspect.signature(retrain).parameters) - {"store", "agent"}
-    if unknown := sorted(set(kwargs) - known):
-        raise InvalidArgument(f"supervised_kwargs has {', '.join(unknown)}; retrain knows {', '.join(sorted(known))}.")
+    if unknown := sorted(set(kwargs) - known, key=str):
+        odd = ", ".join(map(shown, unknown))
+        raise InvalidArgument(f"supervised_kwargs has {odd}; retrain knows {', '.join(sorted(known))}.")
     return kwargs
 
 
@@ -365,6 +362,4 @@ def _frequency(name: str, every: int | None) -> int:
     """Return a number of iterations, 0 for never."""
     if every is None:
         return 0
-    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
-        raise InvalidArgument(f"{name} must be a number of iterations, or 0 or None to switch it off, got {every!r}.")
-    return every
+    return require_count(every, f"{name} must be a number of iterations, or 0 or None to switch it off")

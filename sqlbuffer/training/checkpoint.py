@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.names import require_count
 from sqlbuffer.training.buffer import CHECKPOINT
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.packing import pack, unpack
@@ -58,8 +59,7 @@ class Checkpoint(Callback):
         generators: Sequence[np.random.Generator] = (),
     ) -> None:
         super().__init__(name=CHECKPOINT, order=FIRST)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise InvalidArgument(f"every must be a number of iterations, 1 or more, got {every!r}.")
+        every = require_count(every, "every must be a number of iterations, 1 or more", least=1)
         self.agents: dict[str, Any] = _named(agents)
         self.every = every
         self._randomness = Randomness(generators)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import as_list, require_count
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.callbacks import Buffer
 from sqlbuffer.training.log import Log
@@ -49,9 +49,9 @@ class Environment:
         buffer: Any = None,
         log: Any = None,
     ) -> None:
-        self.samplers = list(samplers or [])
-        self.rewards = list(rewards or [])
-        self.losses = list(losses or [])
+        self.samplers = _callbacks(samplers, "samplers")
+        self.rewards = _callbacks(rewards, "rewards")
+        self.losses = _callbacks(losses, "losses")
         direct = sum(getattr(sampler, "p_batch", 0.0) for sampler in self.samplers)
         self.agent = agent
         self.buffer = Buffer(max(1.0 - direct, 0.0)) if buffer is None else buffer
@@ -66,7 +66,8 @@ class Environment:
         self._planned = 0
         self._stopping = self._has_drawn_nothing = False
         agents = [agent] if hasattr(agent, "order") else []
-        self.register_cbs([*agents, *self.samplers, *self.rewards, *self.losses, *(cbs or []), self.buffer, self.log])
+        given = [*agents, *self.samplers, *self.rewards, *self.losses, *_callbacks(cbs, "cbs")]
+        self.register_cbs([*given, self.buffer, self.log])
         self("setup")
 
     def __call__(self, event: str) -> None:
@@ -125,16 +126,14 @@ class Environment:
             buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
                 than a batch.
         """
-        if not _is_whole(bs) or (bs != -1 and bs < 1):
-            raise InvalidArgument(f"bs must be 1 or more, or -1 for everything that waits, got {bs!r}.")
-        if not _is_whole(iters) or iters < 0:
-            raise InvalidArgument(f"iters must be a number of iterations, got {iters!r}.")
-        for name, every in (("report", report), ("buffer_frequency", buffer_frequency)):
-            if every is not None and (not _is_whole(every) or every < 0):
-                raise InvalidArgument(f"{name} must be a number of iterations, or 0 or None for never, got {every!r}.")
-        self.bs, self.sl, self.buffer_frequency = bs, sl, buffer_frequency
-        self.log.report = report
-        extra = self.register_cbs(cbs or [])
+        bs = require_count(bs, rule := "bs must be 1 or more, or -1 for everything that waits", least=-1)
+        if bs == 0:
+            raise InvalidArgument(f"{rule}; got 0.")
+        iters = require_count(iters, "iters must be a number of iterations")
+        sl = None if sl is None else require_count(sl, "sl must be the length of a sample, or None")
+        self.bs, self.sl, self.buffer_frequency = bs, sl, _every(buffer_frequency, "buffer_frequency")
+        self.log.report = _every(report, "report")
+        extra = self.register_cbs(_callbacks(cbs, "cbs"))
         self._planned += iters
         self._stopping = self._has_drawn_nothing = False
         try:
@@ -224,8 +223,13 @@ class Environment:
                 logger.exception("callback %r could not clean up", cb.name)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+def _callbacks(given: Any, name: str) -> list[Any]:
+    return [] if given is None else as_list(given, name)
+
+
+def _every(given: Any, name: str) -> int | None:
+    rule = f"{name} must be a number of iterations, or 0 or None for never"
+    return None if given is None else require_count(given, rule)
 
 
 def _check_shares(direct: float, p_total: float) -> None:

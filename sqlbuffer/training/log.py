@@ -11,8 +11,8 @@ import rich
 from rich.console import Console
 from rich.table import Table
 
-from sqlbuffer.errors import MissingExtra
-from sqlbuffer.names import as_floats
+from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
+from sqlbuffer.names import as_float, as_floats, as_name, plain, require_count
 from sqlbuffer.plotting import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
 from sqlbuffer.training.logbook import Columns, cells, column, pack_batch, read_batches, read_words
@@ -42,6 +42,7 @@ class Log(Callback):
     """
 
     def __init__(self, *, keep: int | None = 1000, console: Console | None = None) -> None:
+        keep = None if keep is None else require_count(keep, "keep must be a number of batches, or None for all")
         super().__init__(name="log", order=100)
         self.console = rich.get_console() if console is None else console
         self.iterations = 0
@@ -68,7 +69,7 @@ class Log(Callback):
 
     def update_metric(self, name: str, value: Any) -> None:
         """Write this iteration's value of a metric: a number, an array or tensor of one element, or a string."""
-        value = value.item() if hasattr(value, "item") else value
+        name, value = as_name(name, "a metric"), _metric(name, value)
         self.add_metric(name)
         self.metrics[name].append(value)
         self._iterations_of[name].append(self.iterations)
@@ -218,6 +219,20 @@ class Log(Callback):
         for line in [names, cells] if header else [cells]:
             aligned = "  ".join(cell.rjust(_width(name)) for name, cell in zip(names, line, strict=True))
             self.console.print(aligned, soft_wrap=True, markup=False, highlight=False)
+
+
+def _metric(name: str, value: Any) -> Value:
+    """Return a value of a metric, a string or a number; an array of one element is its element."""
+    number = plain(value)
+    if isinstance(number, str):
+        return as_name(number, f"metric {shown(name)}")
+    try:
+        number = plain(number.item() if getattr(number, "ndim", 0) else number)
+        as_float(number)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
+        raise InvalidArgument(f"metric {shown(name)} must be a number or text, got {shown(value)}.") from exc
+    found: Value = number
+    return found
 
 
 def _width(name: str) -> int:

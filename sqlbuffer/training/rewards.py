@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.names import as_floats
+from sqlbuffer.names import as_floats, require_flag, require_function, require_real
 from sqlbuffer.training.callback import Callback, mean_of
 
 
@@ -33,9 +33,9 @@ class RewardCallback(Callback):
         self, function: Callable[[list[Any]], Any], name: str = "reward", weight: float = 1.0, *, reuse: bool = True
     ) -> None:
         super().__init__(name=name)
-        self.function = function
-        self.weight = weight
-        self.reuse = reuse
+        self.function = require_function(function, "function must take a list of samples and return their rewards")
+        self.weight = require_real(weight, "weight must be a finite number")
+        self.reuse = require_flag(reuse, "reuse")
 
     def setup(self) -> None:
         """Announce the metric."""
@@ -75,7 +75,7 @@ class RewardCallback(Callback):
         returned = self.function(samples)
         try:
             values = as_floats(returned)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, OverflowError) as exc:
             raise InvalidReward(
                 f"reward function {self.name!r} returned {shown(returned)} for {len(samples)} samples: it must return "
                 f"one number for each, NaN where the measurement failed."

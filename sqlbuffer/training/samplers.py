@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.names import (
+    as_list,
+    is_share,
+    require_count,
+    require_function,
+    require_int,
+    require_list,
+    require_real,
+)
 from sqlbuffer.training.callback import Callback
 
 
@@ -24,13 +33,9 @@ class Sampler(Callback):
 
     def __init__(self, name: str, buffer_size: int = 0, p_batch: float = 0.0, *, seed: int = 0) -> None:
         super().__init__(name=name)
-        if not 0.0 <= p_batch <= 1.0:
-            raise InvalidArgument(f"p_batch of sampler {name!r} must be in [0, 1], got {p_batch!r}.")
-        if buffer_size < 0:
-            raise InvalidArgument(f"buffer_size of sampler {name!r} must be 0 or more, got {buffer_size!r}.")
-        self.buffer_size = buffer_size
-        self.p_batch = p_batch
-        self.seed = seed
+        self.buffer_size = require_count(buffer_size, f"buffer_size of sampler {self.name!r} must be 0 or more")
+        self.p_batch = require_real(p_batch, f"p_batch of sampler {self.name!r} must be in [0, 1]", is_share)
+        self.seed = require_int(seed, f"seed of sampler {self.name!r} must be an integer", most=None)
 
     def rng(self, event: str) -> np.random.Generator:
         """Return a generator that depends on seed, name, event and iteration alone: a resumed run repeats its draws."""
@@ -57,9 +62,11 @@ class Sampler(Callback):
 
     def _draw(self, n: int, event: str) -> list[Any]:
         samples = self._generate(n, self.rng(event)) if n > 0 else []
-        if isinstance(samples, (str, bytes, Mapping)) or not isinstance(samples, Iterable):
-            raise InvalidArgument(f"sampler {self.name!r} must give a list of samples, got {shown(samples)}.")
-        return list(samples)
+        try:
+            return as_list(samples, f"what sampler {self.name!r} gives")
+        except InvalidArgument as exc:
+            words = f"sampler {self.name!r} must give a list of samples, got {shown(samples)}: {exc}"
+            raise InvalidArgument(words) from exc
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         """Return up to n samples."""
@@ -81,7 +88,8 @@ class DatasetSampler(Sampler):
         self, data: Sequence[Any], name: str = "dataset", buffer_size: int = 0, p_batch: float = 0.0, *, seed: int = 0
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
-        self.data = data
+        require_list(data, f"the data of sampler {self.name!r}")
+        self.data = as_list(data) if hasattr(data, "iloc") else data  # a Series is indexed by its labels
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         chosen = rng.choice(len(self.data), size=min(n, len(self.data)), replace=False)
@@ -110,7 +118,7 @@ class FunctionSampler(Sampler):
         seed: int = 0,
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
-        self.function = function
+        self.function = require_function(function, f"the function of sampler {self.name!r} must take (n, rng)")
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         return self.function(n, rng)

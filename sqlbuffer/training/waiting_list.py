@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.names import as_list, as_mask
 
 if TYPE_CHECKING:
     from sqlbuffer.reading import Waiting
@@ -50,21 +50,20 @@ class WaitingList:
     def assign(self, items: Sequence[Any]) -> None:
         """Take the samples in another form; `filter` or `flush` writes it. An empty list empties the pool."""
         waiting = self.read() if self._waiting is None else self._waiting
-        n = len(waiting.ids)
+        n, items = len(waiting.ids), as_list(items, "what is assigned to the buffer")
         if len(items) not in (0, n):
             raise InvalidArgument(
                 f"{n} samples wait, but {len(items)} were assigned: assign one for each, None where it is invalid."
             )
-        self._assigned = list(items) or [None] * n
-        if not len(items):
+        self._assigned = items or [None] * n
+        if not items:
             self.flush()
 
     def filter(self, valids: ArrayLike) -> None:
         """Write what was assigned where `valids` is true; the rest leaves the pool."""
         waiting = self.read() if self._waiting is None else self._waiting
-        keep = np.asarray(valids, dtype=bool)
-        if keep.shape != waiting.ids.shape:
-            raise InvalidArgument(f"{len(waiting.ids)} samples wait, but valids has shape {keep.shape}.")
+        n = len(waiting.ids)
+        keep = as_mask(valids, n, f"{n} samples wait: valids must have a bool for each")
         items = waiting.samples if self._assigned is None else self._assigned
         pairs = zip(waiting.samples, items, strict=True)
         changed = [i for i, (old, new) in enumerate(pairs) if keep[i] and not self._equal(old, new)]
