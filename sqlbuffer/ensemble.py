@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sqlbuffer.datasets import PredictiveDataset
 from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.names import as_list
+from sqlbuffer.names import as_list, require_list
 from sqlbuffer.predictor import PredictiveAgent, draws_from, in_mode, one_number_each
 
 
@@ -82,6 +82,7 @@ class EnsembleAgent(PredictiveAgent):
 
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
+        require_list(samples)
         if not len(samples):
             return self.predict_data([]), self.predict_data([])
         each = self._predict_each(samples)
@@ -89,6 +90,7 @@ class EnsembleAgent(PredictiveAgent):
 
     def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
         """Return the predictions (n_draws, n) of members drawn by lot; the same for the same step."""
+        require_list(samples)
         n_draws, step = draws_from(n_draws, step)
         rng = np.random.default_rng([self.seed % 2**64, step])
         drawn = torch.from_numpy(rng.integers(len(self.model.members), size=n_draws))

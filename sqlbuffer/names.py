@@ -37,6 +37,9 @@ _PYTHON = frozenset({type(None), bool, int, float, str, bytes})
 _NO_NUMBERS = frozenset("mMV")
 """Kinds of numpy's dtypes whose items are no numbers, though some of them turn into integers."""
 
+_NO_INTEGERS = (bool, np.generic)
+"""What counts as an integer of Python, or, as a time of numpy does, of its tower of numbers."""
+
 
 # -- one value --------------------------------------------------------------------------------------------------------
 
@@ -67,7 +70,7 @@ def require_int(value: Any, rule: str, *, least: int | None = None, most: int | 
         InvalidArgument: Where it is none, or out of range.
     """
     number = plain(value)
-    is_integer = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    is_integer = isinstance(number, numbers.Integral) and not isinstance(number, _NO_INTEGERS)
     if not is_integer or (least is not None and number < least) or (most is not None and number > most):
         raise InvalidArgument(f"{rule}; got {shown(value)}.")
     return int(number)
@@ -91,7 +94,7 @@ def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isf
     """
     number = plain(value)
     try:
-        if isinstance(number, numbers.Real) and not isinstance(number, bool) and fits(found := float(number)):
+        if isinstance(number, numbers.Real) and not isinstance(number, _NO_INTEGERS) and fits(found := float(number)):
             return found
     except OverflowError:  # an integer beyond every float
         pass
@@ -161,7 +164,7 @@ def as_float(value: Any) -> float:
         OverflowError: It is beyond every float.
     """
     number = plain(value)
-    if isinstance(number, (str, bytes, bytearray)) or getattr(number, "ndim", 0) != 0:
+    if isinstance(number, (str, bytes, bytearray, np.generic)) or getattr(number, "ndim", 0) != 0:
         raise TypeError("no number")
     return float(number)
 
@@ -212,7 +215,7 @@ def as_list(samples: Any, what: str = "samples") -> list[Any]:
     if type(samples) is list:
         return list(samples)
     require_list(samples, what)
-    return list(samples)
+    return list(samples.to_pylist() if hasattr(samples, "to_pylist") else samples)  # Arrow's scalars are no samples
 
 
 def require_list(samples: Any, what: str = "samples") -> None:

@@ -29,6 +29,7 @@ from sqlbuffer.names import (
     require_flag,
     require_function,
     require_int,
+    require_list,
     require_real,
 )
 from sqlbuffer.state import OPTIMISER, require_fit
@@ -101,6 +102,7 @@ class PredictiveAgent:
 
     def predict_data(self, samples: Sequence[Any]) -> Tensor:
         """Return predictions (n,) for samples, in evaluation mode and without gradient."""
+        require_list(samples)
         if not len(samples):
             return torch.zeros(0, device=self.device)
         with in_mode(self.model, training=False), torch.no_grad():
@@ -108,6 +110,7 @@ class PredictiveAgent:
 
     def predict_data_batch(self, samples: Sequence[Any], bs: int) -> Tensor:
         """Return predictions (n,) for samples, made `bs` at a time."""
+        require_list(samples)
         bs = require_count(bs, "bs must be 1 or more", least=1)
         chunks = [self.predict_data(samples[i : i + bs]) for i in range(0, len(samples), bs)]
         return torch.cat(chunks) if chunks else self.predict_data([])
@@ -134,6 +137,7 @@ class PredictiveAgent:
         Raises:
             InvalidArgument: The model has no dropout.
         """
+        require_list(samples)
         if not len(samples):
             return self.predict_data([]), self.predict_data([])
         x = self.dataset.new(samples).tensors()[0]
@@ -149,6 +153,7 @@ class PredictiveAgent:
         Raises:
             InvalidArgument: The model has no dropout.
         """
+        require_list(samples)
         n_draws, step = draws_from(n_draws, step)
         if not len(samples):
             return torch.zeros(n_draws, 0, device=self.device)

@@ -150,6 +150,7 @@ class Buffer(Callback):
 
     def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
         """Return the stored number of each sample of the batch; None for what was not drawn from this buffer."""
+        samples = as_list(samples)
         if self._drawn is None:
             return [None] * len(samples)
         numbers = dict(zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True))
