@@ -149,7 +149,7 @@ def test_a_list_of_ids(kind: Callable[[list[int]], Any]) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_list_of_ids(ids: Any) -> None:
-    with pytest.raises(InvalidArgument, match="ids must be a list of integers, as batch.ids; got"):
+    with pytest.raises(InvalidArgument, match=r"ids must be a list of integers, as batch.ids; got"):
         as_ids(ids)
 
 
