@@ -9,12 +9,13 @@ from typing import Any, overload
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike
+from sqlalchemy.sql import visitors
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, shown
-from sqlbuffer.names import as_ids, as_mask, require_count, require_real
+from sqlbuffer.names import as_ids, as_mask, plain, require_count, require_real
 from sqlbuffer.race import Floats, Ints
 
 READ_AT_ONCE = 4096
@@ -102,6 +103,8 @@ def labelled_rows(
         best = require_real(best, "best must be a share of the rows in (0, 1], or None for all", _is_some)
     if where is not None and not isinstance(where, (str, sa.ColumnElement)):
         raise InvalidArgument(f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}.")
+    if isinstance(where, sa.ColumnElement):
+        where = _in_python(where)
     try:
         rows = attachment.database.read(functools.partial(_index, attachment=attachment, where=where, newest=newest))
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
@@ -115,6 +118,17 @@ def labelled_rows(
         return rows
     lowest = np.sort(rows.rewards)[-max(round(best * len(rows)), 1)]
     return rows.subset(rows.rewards >= lowest)
+
+
+def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return a condition whose values are Python's: SQLite would look for the bytes of a number of numpy."""
+
+    def convert(parameter: Any) -> None:
+        value = parameter.value
+        parameter.value = [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
+
+    found: sa.ColumnElement[bool] = visitors.cloned_traverse(where, {}, {"bindparam": convert})
+    return found
 
 
 def _is_some(share: float) -> bool:

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import torch
+from conftest import new_database, server_execute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -536,12 +538,39 @@ def tended(scene: Scene) -> Scene:
     return scene
 
 
+@pytest.fixture(scope="module")
+def server_scene(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    url = new_database(server_url, template)
+    with open_store(url, mode="replay") as store:
+        yield Scene(store, tmp_path_factory.mktemp("others"), make_agent())
+    server_execute(server_url, f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)")
+
+
+def called_with(scene: Scene, function: str, parameter: str, value: Any) -> None:
+    _, call, valid = TARGETS[function]
+    if not is_long(parameter, value):
+        tended(scene)
+        told(lambda: call(scene, {**valid(scene), parameter: value}))
+
+
 @pytest.mark.parametrize(("function", "parameter"), parameters())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
 def test_any_value_for_any_argument(scene: Scene, function: str, parameter: str, value: Any) -> None:
-    if is_long(parameter, value):
-        return
-    _, call, valid = TARGETS[function]
-    tended(scene)
-    told(lambda: call(scene, {**valid(scene), parameter: value}))
+    called_with(scene, function, parameter, value)
+
+
+OF_STORES = [each for each in parameters() if each[0].startswith(("SampleStore", "Batch", "LabelledRows"))]
+
+
+@pytest.mark.parametrize(("function", "parameter"), OF_STORES)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(value=VALUES)
+def test_any_value_for_any_argument_on_a_server(server_scene: Scene, function: str, parameter: str, value: Any) -> None:
+    called_with(server_scene, function, parameter, value)
+
+
+def test_what_was_stored_meanwhile_is_sound(scene: Scene, server_scene: Scene) -> None:
+    """Last of this file: nothing that the others have left has a value of another type than its column."""
+    assert scene.store.check() == []
+    assert server_scene.store.check() == []

@@ -96,6 +96,14 @@ def test_the_ids_of_a_batch_are_found_as_they_are(ten: SampleStore) -> None:
             ten.samples_of(ids)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.array, torch.tensor])
+def test_numbers_in_a_condition_are_found(ten: SampleStore, kind: Any) -> None:
+    ten.sample(4).settle([1.0, 2.0, 3.0, 4.0])
+    assert len(ten.labelled_rows(where=samples.c.reward == kind(2))) == 1
+    assert len(ten.labelled_rows(where=samples.c.reward.in_([kind(2), kind(3)]))) == 2
+    assert len(ten.labelled_rows(where=samples.c.reward.between(kind(2), kind(4)))) == 3
+
+
 @pytest.mark.parametrize("iteration", [-1, 2**31, 10**30, 0.0, None, True, "1", math.nan])
 def test_an_iteration_that_is_none(store: SampleStore, iteration: Any) -> None:
     for call in (

@@ -209,7 +209,7 @@ class SQLite(Dialect):
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
     def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
-        wrong = [sa.func.sum(_is_wrong(column)).label(column.name) for column in table.columns]
+        wrong = [sa.func.sum(sa.case((_is_wrong(column), 1), else_=0)).label(column.name) for column in table.columns]
         found = connection.execute(sa.select(*wrong).where(rows)).one()._mapping
         return [
             f"{found[column.name]} rows of {table.name} have a {column.name} that is no {_kind(column)[1]}."
@@ -297,7 +297,7 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     is_wrong: sa.ColumnElement[bool] = sa.func.typeof(column).not_in((_kind(column)[0], "null"))
     if isinstance(column.type, sa.Boolean):
         is_wrong = sa.or_(is_wrong, sa.type_coerce(column, sa.Integer).not_in((0, 1)))
-    return sa.func.coalesce(is_wrong, False)
+    return is_wrong
 
 
 def _is_locked(error: BaseException) -> bool:

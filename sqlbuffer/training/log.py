@@ -64,6 +64,7 @@ class Log(Callback):
 
     def add_metric(self, name: str) -> None:
         """Announce a metric; one that was not announced is created when first written."""
+        name = as_name(name, "a metric")
         self.metrics.setdefault(name, [])
         self._iterations_of.setdefault(name, [])
 
@@ -79,6 +80,7 @@ class Log(Callback):
 
     def add_log(self, name: str) -> None:
         """Keep `batch_state[name]` of each batch, one value for each sample, as a column of `df`."""
+        name = as_name(name, "a log")
         if name not in self._logs:
             self._logs.append(name)
 
@@ -227,7 +229,7 @@ def _metric(name: str, value: Any) -> Value:
     if isinstance(number, str):
         return as_name(number, f"metric {shown(name)}")
     try:
-        number = plain(number.item() if getattr(number, "ndim", 0) else number)
+        number = plain(number.item() if getattr(number, "ndim", 0) and hasattr(number, "item") else number)
         as_float(number)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
         raise InvalidArgument(f"metric {shown(name)} must be a number or text, got {shown(value)}.") from exc
