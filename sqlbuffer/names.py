@@ -14,7 +14,7 @@ import io
 import math
 import numbers
 from collections import UserString
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, TypeVar
 
 import numpy as np
@@ -300,7 +300,8 @@ def as_ids(ids: Any, rule: str = "ids must be a list of integers, as batch.ids")
             raise ValueError("no number of a sample")
     except (TypeError, ValueError, RuntimeError, OverflowError) as exc:  # also from numpy, for lists of several lengths
         raise InvalidArgument(f"{rule}; got {shown(ids)}.") from exc
-    return [int(number) for number in given.tolist()]
+    found: list[int] = given.astype(np.int64, copy=False).tolist()
+    return found
 
 
 def as_mask(flags: Any, n: int, rule: str) -> NDArray[np.bool_]:
@@ -360,30 +361,32 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
         InvalidReward: Where they are not n numbers, or where one is infinite.
     """
     try:
-        values = list(_each_reward(rewards))
+        values = _each_reward(rewards)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
         raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {shown(rewards)}.") from exc
     if len(values) != n:
         raise InvalidReward(f"got {len(values)} rewards for {n} samples: give one for each, in their order.")
-    for position, value in enumerate(values):
-        if value is not None and math.isinf(value):
-            raise InvalidReward(
-                f"reward {position} is {value}: rewards must be finite; NaN stands for a measurement that failed."
-            )
+    if math.inf in values or -math.inf in values:
+        position = next(i for i, value in enumerate(values) if value is not None and math.isinf(value))
+        raise InvalidReward(
+            f"reward {position} is {values[position]}: rewards must be finite; NaN stands for a measurement that "
+            f"failed."
+        )
     return values
 
 
-def _each_reward(rewards: Any) -> Iterator[float | None]:
+def _each_reward(rewards: Any) -> list[float | None]:
     if hasattr(rewards, "ndim") or isinstance(rewards, np.generic):
         if rewards.ndim != 1:
             raise TypeError("not a list of numbers")
         given = np.asarray(_on_cpu(rewards))
         if given.dtype.kind != "O":
-            return iter(as_floats(given).tolist())
+            numbers: list[float | None] = as_floats(given).tolist()
+            return numbers
         rewards = given.tolist()
     if type(rewards) is list and set(map(type, rewards)) <= _MEASURED:  # at a fifth of the cost
-        return (None if reward is None else float(reward) for reward in rewards)
-    return (None if reward is None else as_float(reward) for reward in as_list(rewards, "rewards"))
+        return [None if reward is None else float(reward) for reward in rewards]
+    return [None if reward is None else as_float(reward) for reward in as_list(rewards, "rewards")]
 
 
 def as_scores(scores: Any, n: int) -> NDArray[np.float64]:

@@ -376,6 +376,7 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 def evaluate(agent: Any, function: Callable[[list[Any]], T], samples: Sequence[Any], bs: int) -> list[T]:
     """Return what a function makes of `bs` samples at a time, the agent's model in evaluation mode."""
+    require_list(samples)
     model = getattr(agent, "model", None)
     evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
     with evaluating, torch.no_grad():

@@ -151,7 +151,8 @@ GOLDEN = {
     """,
     ("store_rewards", "sqlite"): """
         UPDATE samples
-        SET queued=(samples.queued = 1 AND ? = 1), reward=?, rewarded_at=utc_now()
+        SET queued=(samples.queued = 1 AND ? = 1), reward=coalesce(?, samples.reward),
+           rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END
         WHERE samples.id = ?
     """,
     ("add_unscored", "postgresql"): """

@@ -94,8 +94,11 @@ class Environment:
 
     def remove_cbs(self, cbs: Sequence[Any]) -> None:
         """Take callbacks out of the loop."""
-        for cb in cbs:
-            self.cbs.remove(cb)
+        for cb in as_list(cbs, "cbs"):
+            place = next((i for i, each in enumerate(self.cbs) if each is cb), None)
+            if place is None:
+                raise InvalidArgument(f"{shown(cb)} is no callback of this loop: remove those that were registered.")
+            del self.cbs[place]
             cb.environment = None
             cb.batch_state = None
             vars(self).pop(cb.name, None)
