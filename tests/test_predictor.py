@@ -192,9 +192,18 @@ def test_training_copes_with_few_and_odd_numbers_of_rows(n: int) -> None:
     assert math.isfinite(a.train_supervised(4, 2, 1e-3)["train_loss"])
 
 
-@pytest.mark.parametrize("arguments", [(0, 1, 1e-3, 0.1), (1, 0, 1e-3, 0.1), (1, 1, 1e-3, 1.0), (1, 1, 1e-3, -0.1)])
-def test_training_refuses_bad_arguments(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(InvalidArgument, match="bs and epochs must be 1 or more"):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0, 1, 1e-3, 0.1), "bs must be 1 or more; got 0"),
+        ((1, 0, 1e-3, 0.1), "epochs must be 1 or more; got 0"),
+        ((1, 1, -1e-3, 0.1), "lr must be a learning rate, 0 or more; got -0.001"),
+        ((1, 1, 1e-3, 1.0), "percent_valid must be in .*; got 1.0"),
+        ((1, 1, 1e-3, -0.1), "percent_valid must be in .*; got -0.1"),
+    ],
+)
+def test_training_refuses_bad_arguments(arguments: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
         taught(5).train_supervised(*arguments)
 
 
