@@ -233,12 +233,14 @@ class Database:
         for (pid, _), engine in engines.items():
             engine.dispose(close=pid == os.getpid())
 
-    def _is_passing(self, error: BaseException) -> bool:
+    def _is_passing(self, error: BaseException, attempt: int) -> bool:
         """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
         if isinstance(error, sa.exc.TimeoutError):  # who waits for a connection may wait at a pool that was replaced
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
+        if self.dialect.is_overdue(error):  # a process that was suspended amid a transaction is in time at the next
+            return attempt == 1
         return self.dialect.is_conflict(error) or (self._was_reached and self.dialect.is_lost(error))
 
     def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:

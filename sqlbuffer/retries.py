@@ -24,10 +24,19 @@ def _backoff(state: tenacity.RetryCallState) -> float:
     return _system.uniform(0.0, min(LONGEST_S, 0.01 * 2.0 ** min(state.attempt_number - 1, 10)))
 
 
-def retrying(is_passing: Callable[[BaseException], bool]) -> tenacity.Retrying:
-    """Return what calls a function again and again while its errors are of those that pass."""
+def retrying(is_passing: Callable[[BaseException, int], bool]) -> tenacity.Retrying:
+    """Return what calls a function again and again while its errors are of those that pass.
+
+    Args:
+        is_passing: Takes an error and the number of the attempt, from 1 on, that has ended with it.
+    """
+
+    def passes(state: tenacity.RetryCallState) -> bool:
+        error = None if state.outcome is None else state.outcome.exception()
+        return error is not None and is_passing(error, state.attempt_number)
+
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_passing),
+        retry=passes,
         wait=_backoff,
         stop=tenacity.stop_after_delay(PATIENCE_S),
         reraise=True,

@@ -169,6 +169,10 @@ class Dialect(abc.ABC):
         """Tell whether a transaction was given up for another one's sake, and would do if run again."""
 
     @abc.abstractmethod
+    def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether a transaction was ended for the time that it took, as where its process was suspended."""
+
+    @abc.abstractmethod
     def is_lost(self, error: sa.exc.DBAPIError) -> bool:
         """Tell whether the connection was lost, or none could be made: another one may do."""
 

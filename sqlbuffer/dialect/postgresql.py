@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import secrets
@@ -16,9 +17,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
+
+CONNECT_TIMEOUT_S = 10
 
 _ADVISORY_CLASS = 0x5B0F
+_LIBPQ_PAGE = "https://www.postgresql.org/docs/current/libpq-connect.html"
 
 # What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts the whole pool
 # for each chunk of a refresh. Both are set for one transaction: behind a proxy that pools transactions the next one
@@ -26,11 +30,41 @@ _ADVISORY_CLASS = 0x5B0F
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
 
+_NO_CURSOR = {"stream_results": False}
+
+_PINNED = {
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "DateStyle": "ISO, MDY",
+    "extra_float_digits": "1",  # shortest text that reads back as the same float
+    "IntervalStyle": "postgres",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+}
+"""Settings on which the meaning of what is sent and read depends; a role, a database or a server may have others."""
+
+_PARTS_OF_A_URL = {"host", "port"}
+"""Options that may be given more than once: one for each server."""
+
+_SET_BY_US = {"application_name", "client_encoding", "fallback_application_name", "replication"}
+
 _TOO_MANY = "end sessions that are idle, or raise the limit on connections that the message is about, and run again"
+_PREPARED = "a pooler gives the session to others in between: put ?prepare_threshold=none into the URL"
+_RAISE = "raise it for this role or database (ALTER ROLE ... SET), and run again"
+_CLOSED = "it was stopped, or a session was ended, by the server or what stands before it: see their logs and run again"
 _WAYS_OUT = {
+    "08P01": "look into the logs of the server, and of the pooler before it if there is one",
+    "25P03": f"a transaction was idle for longer than idle_in_transaction_session_timeout: {_RAISE}",
+    "25P04": f"a transaction took longer than transaction_timeout: {_RAISE}",
+    "26000": _PREPARED,
+    "42P05": _PREPARED,
+    "53200": "the server has too little memory: give it more, or do less at a time",
     "53100": "free space on the disk of the server and run again, what was committed is safe",
     "53300": _TOO_MANY,
     "55P03": "another session holds a lock for longer than lock_timeout: end it, or raise the timeout, and run again",
+    "57P01": _CLOSED,
+    "57P02": _CLOSED,
+    "57P05": f"a connection was idle for longer than idle_session_timeout: {_RAISE}",
     "57014": "the statement was ended from outside: where it was by statement_timeout, raise that, and run again",
 }
 """What to do about an error whose SQLSTATE says it all."""
@@ -58,56 +92,75 @@ class PostgreSQL(Dialect):
         return None
 
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
-        engine = self._engine(url, pool_size=2)
         level = "REPEATABLE READ" if sees_one_state else "READ COMMITTED"
         settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            connection.info["number"] = connection.info.get("number", 0) + 1
-            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}; {settings}; {_leave(connection)}")
-
-        return engine
+        begins = f"BEGIN ISOLATION LEVEL {level}; {settings}"
+        return self._engine(url, pool_size=2, begins=begins, leaves_receipts=True)
 
     def owner(self, url: sa.URL) -> sa.Engine:
-        return self._engine(url, pool_size=1, begins="BEGIN")
+        return self._engine(url, pool_size=1, begins="BEGIN ISOLATION LEVEL READ COMMITTED")
 
     def reader(self, url: sa.URL) -> sa.Engine:
         begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
         return self._engine(url, pool_size=4, begins=begins)
 
     @staticmethod
-    def _engine(url: sa.URL, *, pool_size: int, begins: str = "") -> sa.Engine:
-        """Return an engine whose transactions begin with some SQL, all of it sent at once."""
-        url, options = _driver_options(url)
+    def _engine(
+        url: sa.URL,
+        *,
+        pool_size: int,
+        begins: str,
+        leaves_receipts: bool = False,
+        pinned: Mapping[str, str] = _PINNED,
+    ) -> sa.Engine:
+        """Return an engine whose transactions begin with some SQL, all of it sent at once.
+
+        What is `pinned` is set for a session, which is ours; behind a pooler, where the next transaction may be in
+        another one, for each transaction.
+        """
         try:
+            url, options = _driver_options(url)
             engine = sa.create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT_S,
                 execution_options={"schema_translate_map": {None: SCHEMA}},
-                connect_args={"connect_timeout": 10, "autocommit": True, **options},  # BEGIN is sent below
+                connect_args={"autocommit": True, "client_encoding": "utf8", **options},  # BEGIN is sent below
             )
         except ModuleNotFoundError as exc:
             raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
+        for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
+        for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
 
         @sa.event.listens_for(engine, "do_connect")
-        def _name(_: Any, record: Any, __: Any, parameters: dict[str, Any]) -> None:
+        def _connect(dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
             record.info["connection"] = secrets.token_hex(8)
             parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
+            connection = dialect.connect(*arguments, **parameters)
+            try:
+                _require_unicode(connection)
+                for kind, dumper in _dumpers().items():
+                    connection.adapters.register_dumper(kind, dumper)
+                record.info["is_pooled"] = _is_pooled(connection)
+                if not record.info["is_pooled"]:
+                    connection.execute(for_session, prepare=False)
+                elif "prepare_threshold" not in parameters:
+                    connection.prepare_threshold = None  # what is prepared in one session is unknown in the next
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
-        @sa.event.listens_for(engine, "connect")
-        def _send_in_binary(connection: Any, _: Any) -> None:
-            for kind, dumper in _dumpers().items():
-                connection.adapters.register_dumper(kind, dumper)
-
-        if begins:
-
-            @sa.event.listens_for(engine, "begin")
-            def _begin(connection: sa.Connection) -> None:
-                if needs_begin(connection):
-                    connection.exec_driver_sql(begins)
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            is_pooled = connection.info["is_pooled"]
+            sql = for_transaction if is_pooled else begins
+            if leaves_receipts:
+                connection.info["number"] = connection.info.get("number", 0) + 1
+                sql = f"{sql}; {_leave(connection)}"
+            if is_pooled or needs_begin(connection):
+                connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
 
         return engine
 
@@ -200,7 +253,12 @@ class PostgreSQL(Dialect):
         state = getattr(error.orig, "sqlstate", None)
         if state is None:  # what the server had no chance to say
             return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
-        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03")
+        if self.is_overdue(error):
+            return False
+        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
+
+    def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
+        return getattr(error.orig, "sqlstate", None) in ("25P03", "25P04")
 
     def receipt(self, connection: sa.Connection) -> Receipt | None:
         return Receipt(connection.info["connection"], connection.info["number"])
@@ -229,6 +287,10 @@ class PostgreSQL(Dialect):
             "permission denied": "grant what is missing (`sqlbuffer db grants` prints it), or use another role",
             "too many": _TOO_MANY,  # refused connections come without a code
             "connection slots": _TOO_MANY,
+            "startup parameter": "the pooler does not pass that on: take it out of the URL, and set it for the role",
+            "invalid ": "correct that option of the URL",  # as libpq says it, before it connects
+            "closed": _CLOSED,
+            "the connection is lost": _CLOSED,
             "read-only": "this server or connection is read-only: use the primary",
         }.items():
             if sign in message:
@@ -236,15 +298,12 @@ class PostgreSQL(Dialect):
         return "check that the server runs and that host and port in the URL are right"
 
     def inspector(self, url: sa.URL) -> sa.Engine:
+        # The time zone stays that of the role: what a person compares with times is meant in it.
+        pinned = {name: value for name, value in _PINNED.items() if name != "TimeZone"}
+        begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}"
         # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.
-        engine = self._engine(url, pool_size=1).execution_options(no_parameters=True, stream_results=True)
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            options = {"stream_results": False}
-            connection.exec_driver_sql(f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}", execution_options=options)
-
-        return engine
+        engine = self._engine(url, pool_size=1, begins=begins, pinned=pinned)
+        return engine.execution_options(no_parameters=True, stream_results=True)
 
     def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
         # A SELECT in a read-only transaction may still call functions that lock, signal, write files or set parameters.
@@ -298,6 +357,23 @@ def _quoted(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""'))
 
 
+def _require_unicode(connection: Any) -> None:
+    """Refuse a database that cannot hold every text, or would not know it as text."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = _quoted(connection.info.dbname)
+        raise DatabaseUnavailable(
+            f"the database {name} has the encoding {encoding}, in which not every text can be stored: create another "
+            "one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and use that."
+        )
+
+
+def _is_pooled(connection: Any) -> bool:
+    """Tell whether a pooler stands between: the process that answers is not the one that the connection was made to."""
+    (pid,) = connection.execute("SELECT pg_catalog.pg_backend_pid()", prepare=False).fetchone()
+    return bool(pid != connection.info.backend_pid)
+
+
 def _leave(connection: sa.Connection) -> str:
     """Return the SQL by which a transaction leaves its receipt.
 
@@ -312,15 +388,63 @@ def _leave(connection: sa.Connection) -> str:
 
 
 def _driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
-    """Take out of a URL what the driver wants as a number: `prepare_threshold=none` prepares no statements."""
-    given = url.query.get("prepare_threshold")
-    if given is None:
-        return url, {}
-    if not isinstance(given, str) or not (given == "none" or given.isdecimal()):
-        raise InvalidArgument(f"prepare_threshold must be a number of executions, or none; got {given!r}.")
-    return url.difference_update_query(["prepare_threshold"]), {
-        "prepare_threshold": None if given == "none" else int(given)
-    }
+    """Take out of a URL the options that the driver wants as numbers, and refuse those that nobody would heed.
+
+    `prepare_threshold=none` prepares no statements.
+    """
+    known = _options_of_urls()
+    for name, given in url.query.items():
+        if name in _SET_BY_US:
+            raise InvalidArgument(f"{name} cannot be an option of the database URL, sqlbuffer sets it: leave it out.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are prepare_threshold and libpq's ({_LIBPQ_PAGE})."
+            raise InvalidArgument(f"the option {shown(name)} in the database URL means nothing to PostgreSQL: {hint}")
+        if not isinstance(given, str) and name not in _PARTS_OF_A_URL:
+            raise InvalidArgument(f"the option {name} is given more than once in the database URL: give it once.")
+    options: dict[str, Any] = {}
+    for name, rule, convert in (
+        ("prepare_threshold", "a positive number of executions, or none", _as_threshold),
+        ("connect_timeout", "a positive number of seconds", _as_positive),
+    ):
+        if (text := url.query.get(name)) is not None:
+            options[name] = convert(str(text))
+            if options[name] == 0:
+                raise InvalidArgument(f"{name} in the database URL must be {rule}; got {shown(text)}.")
+    _require_ports(url)
+    return url.difference_update_query(list(options)), {"connect_timeout": CONNECT_TIMEOUT_S, **options}
+
+
+def _as_positive(text: str) -> int:
+    """Return a positive number, 0 for what is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
+
+
+def _as_threshold(text: str) -> int | None:
+    return None if text == "none" else _as_positive(text)
+
+
+def _require_ports(url: sa.URL) -> None:
+    """Refuse ports and hosts that cannot be told apart."""
+    try:
+        _, arguments = postgresql.psycopg.dialect().create_connect_args(url)  # type: ignore[no-untyped-call]
+        for port in str(arguments.get("port", "")).split(","):
+            if port and not 0 < int(port) < 65536:
+                raise ValueError(port)
+    except (ValueError, sa.exc.ArgumentError) as exc:
+        raise InvalidArgument(
+            "hosts and ports in the database URL make no sense: write HOST:PORT, for several servers "
+            "?host=HOST:PORT&host=HOST:PORT, each port a number from 1 to 65535."
+        ) from exc
+
+
+@functools.cache
+def _options_of_urls() -> frozenset[str]:
+    """Return the names of options that a URL may have: those of libpq that are not ours to set, and one of psycopg."""
+    from psycopg.pq import Conninfo  # an extra
+
+    of_libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    return frozenset(of_libpq - _SET_BY_US) | {"prepare_threshold"}
 
 
 @functools.cache

@@ -233,6 +233,9 @@ class SQLite(Dialect):
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return False  # one writer at a time
 
+    def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
+        return False
+
     def is_lost(self, error: sa.exc.DBAPIError) -> bool:
         return False  # a file has no connections to lose
 
@@ -300,7 +303,7 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     return is_wrong
 
 
-def _is_locked(error: BaseException) -> bool:
+def _is_locked(error: BaseException, _: int) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 

@@ -1,0 +1,226 @@
+"""What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a store is opened."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import server_execute
+
+from sqlbuffer import open_store
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.store import SampleStore
+
+SAMPLES: list[Any] = [f"s{i}" for i in range(30)] + ["ünïcödé \u4f60 \\ '\"", (1, 2.5, b"\0\xff"), np.arange(3) / 7]
+
+SETTINGS = [
+    "extra_float_digits = 0",
+    "extra_float_digits = -15",
+    "datestyle = 'German, DMY'",
+    "datestyle = 'SQL, MDY'",
+    "intervalstyle = sql_standard",
+    "timezone = 'Asia/Kathmandu'",
+    "timezone = '<+03:17>-03:17'",
+    "bytea_output = escape",
+    "array_nulls = off",
+    "client_encoding = LATIN1",
+    "client_encoding = SQL_ASCII",
+    "client_encoding = SJIS",
+    "standard_conforming_strings = off",
+    "quote_all_identifiers = on",
+    "search_path = public, pg_catalog",
+    "search_path = ''",
+    "search_path = sqlbuffer",
+    "default_transaction_isolation = serializable",
+    "default_transaction_deferrable = on",
+    "enable_seqscan = off",
+    "enable_indexscan = off",
+    "plan_cache_mode = force_generic_plan",
+    "jit_above_cost = 0",
+    "transform_null_equals = on",
+    "synchronous_commit = off",
+    "row_security = off",
+    "idle_session_timeout = '20ms'",
+    "client_min_messages = debug5",
+    "work_mem = '64kB'",
+]
+
+
+def score(samples: list[Any]) -> list[float]:
+    return [len(repr(sample)) / 7 + hash_of(sample) for sample in samples]
+
+
+def hash_of(sample: Any) -> float:
+    return sum(repr(sample).encode()) / 3
+
+
+def everything(store: SampleStore) -> list[Any]:
+    """Do all that a run does; return what it finds, to the last bit."""
+    seen: list[Any] = [store.add(SAMPLES, source="ü", meta={"a": None, "b": "ö", "c": 0.1})]
+    seen.append(store.score(score))
+    for pct_argmax in (0.0, 0.5, 0.0):
+        with store.sample(4, pct_argmax=pct_argmax) as batch:
+            seen += [list(map(repr, batch.samples)), batch.info.probability.tolist()]
+            batch.settle(
+                [hash_of(sample) / 9 for sample in batch.samples], metrics={"x": 0.1}, checkpoint={"c": b"\0\1"}
+            )
+    waiting = store.waiting()
+    seen.append(store.remove(waiting.ids[:5].tolist()))
+    seen += [store.score(lambda samples: [1 / value for value in score(samples)], only="all", chunk=7), len(store)]
+    seen.append(store.save_predictor(b"\0state", rows_trained=1))
+    seen.append(store.score(score, only="stale", budget=3))
+    with store.copy("copied", at_iteration=2) as copied:
+        seen += [list(map(repr, copied.sample(5).samples)), copied.check()]
+    rows = store.labelled_rows(where="source = 'ü'", newest=6)
+    seen += [rows.rewards.tolist(), list(map(repr, rows)), store.history(), store.checkpoint("c")]
+    stats = store.stats()
+    assert abs(stats.created_at.timestamp() - time.time()) < 60
+    seen += [stats.best_reward, stats.waiting, stats.measured, store.check()]
+    return seen
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What a run finds on SQLite, where nothing is set."""
+    with open_store(f"sqlite:///{tmp_path_factory.mktemp('expected')}/buffer.db") as store:
+        found = everything(store)
+    assert found[-1] == []
+    return found
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_database_may_set_what_it_likes(postgresql_url: str, expected: list[Any], setting: str) -> None:
+    server_execute(postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting}')
+    with open_store(postgresql_url) as store:
+        assert everything(store) == expected
+
+
+@pytest.fixture
+def role(postgresql_url: str) -> Iterator[Callable[..., str]]:
+    """Gives the URL by which a role that owns the database, and has some attributes and settings, reaches it."""
+    url, name = sa.make_url(postgresql_url), f"role_{secrets.token_hex(4)}"
+
+    def create(*settings: str, attributes: str = "") -> str:
+        server_execute(postgresql_url, f"CREATE ROLE {name} LOGIN {attributes}")
+        server_execute(postgresql_url, f"ALTER DATABASE {url.database} OWNER TO {name}")
+        for setting in settings:
+            server_execute(postgresql_url, f"ALTER ROLE {name} SET {setting}")
+        return url.set(username=name).render_as_string(hide_password=False)
+
+    yield create
+    server_execute(postgresql_url, f"ALTER DATABASE {url.database} OWNER TO {url.username}")
+    server_execute(postgresql_url, f"DROP OWNED BY {name} CASCADE")
+    server_execute(postgresql_url, f"DROP ROLE {name}")
+
+
+@pytest.mark.empty_database
+def test_a_role_may_set_what_it_likes(role: Callable[..., str], expected: list[Any]) -> None:
+    """It creates the schema, too."""
+    with open_store(role(*SETTINGS[::2])) as store:
+        assert everything(store) == expected
+
+
+@pytest.mark.empty_database
+def test_the_options_of_a_url_may_set_what_they_like(role: Callable[..., str], expected: list[Any]) -> None:
+    options = {"options": "-cextra_float_digits=0 -cdatestyle=German -carray_nulls=off"}
+    with open_store(sa.make_url(role(*SETTINGS[1::2])).update_query_dict(options)) as store:
+        assert everything(store) == expected
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"])
+def test_a_database_that_cannot_hold_every_text_is_refused(server_url: str, expected: list[Any], encoding: str) -> None:
+    name = f"test_{secrets.token_hex(4)}"
+    server_execute(server_url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = sa.make_url(server_url).set(database=name)
+    try:
+        if encoding == "UTF8":
+            with open_store(url) as store:
+                assert everything(store) == expected
+        else:
+            with pytest.raises(DatabaseUnavailable, match=rf"has the encoding {encoding}.*ENCODING 'UTF8'"):
+                open_store(url)
+            assert server_execute(url.render_as_string(False), "SELECT 1 FROM pg_class WHERE relname = 'pool'") == []
+    finally:
+        server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.empty_database
+def test_a_role_that_only_reads_is_refused_where_a_store_is_created(role: Callable[..., str]) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"read-only transaction.*read-only: use the primary"):
+        open_store(role("default_transaction_read_only = on"))
+
+
+# -- options of URLs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("pool_size=5", r"'pool_size'.*means nothing.*libpq"),
+        ("timeout=5", r"'timeout'.*did you mean connect_timeout"),
+        ("ssl_mode=disable", r"'ssl_mode'.*did you mean sslmode"),
+        ("port=abc", r"each port a number"),
+        ("port=70000", r"each port a number"),
+        ("port=0", r"each port a number"),
+        ("host=a:1&host=b:x", r"each port a number"),
+        ("host=a&host=b&port=1&port=2&port=3", r"each port a number"),
+        ("row_factory=dict_row", r"'row_factory'"),
+        ("autocommit=0", r"'autocommit'"),
+        ("cursor_factory=x", r"'cursor_factory'"),
+        ("context=x", r"'context'"),
+        ("conninfo=host%3Dx", r"'conninfo'"),
+        ("prepare_threshold=0", r"prepare_threshold .*positive number of executions, or none; got '0'"),
+        ("prepare_threshold=-1", r"positive number of executions, or none; got '-1'"),
+        ("connect_timeout=soon", r"connect_timeout .*positive number of seconds; got 'soon'"),
+        ("connect_timeout=0", r"positive number of seconds; got '0'"),
+        ("application_name=mine", r"application_name .*sqlbuffer sets it"),
+        ("client_encoding=latin1", r"client_encoding .*sqlbuffer sets it"),
+        ("replication=database", r"replication .*sqlbuffer sets it"),
+        ("sslmode=require&sslmode=disable", r"sslmode is given more than once"),
+        ("%1b[31m=1", r"means nothing"),
+    ],
+)
+def test_an_option_that_nobody_would_heed_is_refused(postgresql_url: str, query: str, words: str) -> None:
+    given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
+    with pytest.raises(InvalidArgument, match=words) as caught:
+        open_store(given)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "query", ["sslmode=bogus", "target_session_attrs=bogus", "channel_binding=bogus", "gssencmode=bogus"]
+)
+def test_an_option_with_a_value_that_libpq_does_not_know_is_said_to_be_wrong(postgresql_url: str, query: str) -> None:
+    given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
+    with pytest.raises(DatabaseUnavailable, match=rf"{query.partition('=')[0]}.*correct that option of the URL"):
+        open_store(given)
+
+
+@pytest.mark.parametrize(
+    ("query", "setting", "expected"),
+    [
+        ("options=-cwork_mem%3D7MB", "work_mem", "7MB"),
+        ("prepare_threshold=1", "work_mem", "4MB"),
+        ("prepare_threshold=none", "work_mem", "4MB"),
+        ("connect_timeout=3", "work_mem", "4MB"),
+        ("target_session_attrs=read-write", "work_mem", "4MB"),
+    ],
+)
+def test_an_option_that_is_known_is_heeded(postgresql_url: str, query: str, setting: str, expected: str) -> None:
+    given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
+    with open_store(given, weighting="uniform") as store:
+        for i in range(12):
+            store.add([i])
+        shown = store._attachment.database.read(
+            lambda connection: connection.exec_driver_sql(f"SHOW {setting}").scalar()
+        )
+        assert shown == expected
+        driver: Any = store._attachment.database._engine("reader").raw_connection()
+        if query.startswith("connect_timeout"):
+            assert driver.driver_connection.info.get_parameters()["connect_timeout"] == "3"
+        threshold = {"prepare_threshold=1": 1, "prepare_threshold=none": None}.get(query, 5)
+        assert driver.driver_connection.prepare_threshold == threshold
+        driver.close()
