@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -140,11 +141,15 @@ def _index(
 ) -> LabelledRows:
     statement = statements.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
-    for part in attachment.run(connection, statement).partitions():
-        part_ids, hashes, values = zip(*part, strict=True)
-        ids.append(np.array(part_ids, dtype=np.int64))
-        rewards.append(pool.as_floats(values))
-        places.append(places_of(hashes))
+    guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(where, str):
+        guarded = attachment.database.dialect.guarded(connection, where, may_step_down=True)
+    with guarded:
+        for part in attachment.run(connection, statement).partitions():
+            part_ids, hashes, values = zip(*part, strict=True)
+            ids.append(np.array(part_ids, dtype=np.int64))
+            rewards.append(pool.as_floats(values))
+            places.append(places_of(hashes))
     return LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
 
 

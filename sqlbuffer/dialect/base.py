@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -35,6 +36,11 @@ class Rows:
     def parameter(self, column: str) -> str:
         """Return the name of the bound parameter that carries a column."""
         return f"{self.name}_{column}"
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL has it, whatever is in it."""
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def needs_begin(connection: sa.Connection) -> bool:
@@ -199,5 +205,17 @@ class Dialect(abc.ABC):
         """Return an engine for SQL that is not ours: one statement at a time, which can read and nothing else."""
 
     @abc.abstractmethod
-    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
-        """Return the functions called in SQL that is not ours which may do more than read, as far as can be told."""
+    def guarded(
+        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
+        """Make sure that SQL that is not ours, run in the block, can do no more than read.
+
+        Args:
+            connection: A transaction, which does nothing else afterwards.
+            sql: The SQL, or part of it.
+            role: The role to go on as, None for the one that has logged in.
+            may_step_down: Go on as a role that only reads where the one that has logged in may do too much, and can.
+
+        Raises:
+            InvalidArgument: Where it could do more, or there are no roles.
+        """

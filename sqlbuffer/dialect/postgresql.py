@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import functools
-import re
 import secrets
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,23 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from sqlbuffer.dialect.base import POOL_TIMEOUT_S, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows, needs_begin
+from sqlbuffer.dialect import privileges
+from sqlbuffer.dialect.base import (
+    POOL_TIMEOUT_S,
+    SCHEMA,
+    VERSION_TABLE,
+    Columns,
+    Dialect,
+    Receipt,
+    Rows,
+    needs_begin,
+    quoted,
+)
 from sqlbuffer.dialect.columns import Json
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
-
-CONNECT_TIMEOUT_S = 10
+from sqlbuffer.dialect.options import driver_options
+from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 
 _ADVISORY_CLASS = 0x5B0F
-_LIBPQ_PAGE = "https://www.postgresql.org/docs/current/libpq-connect.html"
 
 # What a batch needs is scattered, and in memory. At the default of 4 the planner rather reads and sorts the whole pool
 # for each chunk of a refresh. Both are set for one transaction: behind a proxy that pools transactions the next one
@@ -42,11 +50,6 @@ _PINNED = {
     "TimeZone": "UTC",
 }
 """Settings on which the meaning of what is sent and read depends; a role, a database or a server may have others."""
-
-_PARTS_OF_A_URL = {"host", "port"}
-"""Options that may be given more than once: one for each server."""
-
-_SET_BY_US = {"application_name", "client_encoding", "fallback_application_name", "replication"}
 
 _TOO_MANY = "end sessions that are idle, or raise the limit on connections that the message is about, and run again"
 _PREPARED = "a pooler gives the session to others in between: put ?prepare_threshold=none into the URL"
@@ -68,13 +71,6 @@ _WAYS_OUT = {
     "57014": "the statement was ended from outside: where it was by statement_timeout, raise that, and run again",
 }
 """What to do about an error whose SQLSTATE says it all."""
-
-_HARMLESS = (
-    *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
-    *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
-    *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
-)
-"""Functions that PostgreSQL calls volatile though they only read."""
 
 
 class PostgreSQL(Dialect):
@@ -119,7 +115,7 @@ class PostgreSQL(Dialect):
         another one, for each transaction.
         """
         try:
-            url, options = _driver_options(url)
+            url, options = driver_options(url)
             engine = sa.create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
@@ -226,15 +222,15 @@ class PostgreSQL(Dialect):
         connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
 
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        everybody = f"{_quoted(reader)}, {_quoted(worker)}"
+        everybody = f"{quoted(reader)}, {quoted(worker)}"
         tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
         return [
-            *([f"GRANT CONNECT ON DATABASE {_quoted(url.database)} TO {everybody}"] if url.database else []),
+            *([f"GRANT CONNECT ON DATABASE {quoted(url.database)} TO {everybody}"] if url.database else []),
             f"GRANT USAGE ON SCHEMA {SCHEMA} TO {everybody}",
             f"GRANT SELECT ON {tables} TO {everybody}",
-            f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {_quoted(worker)}",
-            f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {_quoted(worker)}",
-            f"GRANT USAGE ON {sequences} TO {_quoted(worker)}",
+            f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {quoted(worker)}",
+            f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {quoted(worker)}",
+            f"GRANT USAGE ON {sequences} TO {quoted(worker)}",
         ]
 
     def damage(self, connection: sa.Connection) -> list[str]:
@@ -305,16 +301,12 @@ class PostgreSQL(Dialect):
         engine = self._engine(url, pool_size=1, begins=begins, pinned=pinned)
         return engine.execution_options(no_parameters=True, stream_results=True)
 
-    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
-        # A SELECT in a read-only transaction may still call functions that lock, signal, write files or set parameters.
-        # What does more than read is volatile, and is called by its name.
-        volatile = connection.exec_driver_sql(
-            "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE provolatile = 'v' ORDER BY proname"
-        ).scalars()
-        names = "|".join(re.escape(name) for name in volatile if name not in _HARMLESS)
-        calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)
-        disguised = re.findall(r'u&"', sql, re.IGNORECASE)  # a name in Unicode escapes
-        return sorted({f"{call[1]}()" for call in calls} | set(disguised))
+    @contextlib.contextmanager
+    def guarded(
+        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+    ) -> Iterator[None]:
+        privileges.guard(connection, sql, role=role, may_step_down=may_step_down)
+        yield  # what it has set ends with the transaction
 
 
 class _Packed(bytes):
@@ -352,16 +344,11 @@ def _dumpers() -> dict[type[Any], type[Any]]:
     return {list: ListBinaryDumper, _Packed: PackedDumper}
 
 
-def _quoted(name: str) -> str:
-    """Return an identifier as SQL has it, whatever is in it."""
-    return '"{}"'.format(name.replace('"', '""'))
-
-
 def _require_unicode(connection: Any) -> None:
     """Refuse a database that cannot hold every text, or would not know it as text."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        name = _quoted(connection.info.dbname)
+        name = quoted(connection.info.dbname)
         raise DatabaseUnavailable(
             f"the database {name} has the encoding {encoding}, in which not every text can be stored: create another "
             "one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and use that."
@@ -385,66 +372,6 @@ def _leave(connection: sa.Connection) -> str:
         f"INSERT INTO {SCHEMA}.receipts (connection, number, written_at) VALUES ({receipt}) "
         "ON CONFLICT (connection) DO UPDATE SET number = excluded.number, written_at = excluded.written_at"
     )
-
-
-def _driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
-    """Take out of a URL the options that the driver wants as numbers, and refuse those that nobody would heed.
-
-    `prepare_threshold=none` prepares no statements.
-    """
-    known = _options_of_urls()
-    for name, given in url.query.items():
-        if name in _SET_BY_US:
-            raise InvalidArgument(f"{name} cannot be an option of the database URL, sqlbuffer sets it: leave it out.")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are prepare_threshold and libpq's ({_LIBPQ_PAGE})."
-            raise InvalidArgument(f"the option {shown(name)} in the database URL means nothing to PostgreSQL: {hint}")
-        if not isinstance(given, str) and name not in _PARTS_OF_A_URL:
-            raise InvalidArgument(f"the option {name} is given more than once in the database URL: give it once.")
-    options: dict[str, Any] = {}
-    for name, rule, convert in (
-        ("prepare_threshold", "a positive number of executions, or none", _as_threshold),
-        ("connect_timeout", "a positive number of seconds", _as_positive),
-    ):
-        if (text := url.query.get(name)) is not None:
-            options[name] = convert(str(text))
-            if options[name] == 0:
-                raise InvalidArgument(f"{name} in the database URL must be {rule}; got {shown(text)}.")
-    _require_ports(url)
-    return url.difference_update_query(list(options)), {"connect_timeout": CONNECT_TIMEOUT_S, **options}
-
-
-def _as_positive(text: str) -> int:
-    """Return a positive number, 0 for what is none."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
-
-
-def _as_threshold(text: str) -> int | None:
-    return None if text == "none" else _as_positive(text)
-
-
-def _require_ports(url: sa.URL) -> None:
-    """Refuse ports and hosts that cannot be told apart."""
-    try:
-        _, arguments = postgresql.psycopg.dialect().create_connect_args(url)  # type: ignore[no-untyped-call]
-        for port in str(arguments.get("port", "")).split(","):
-            if port and not 0 < int(port) < 65536:
-                raise ValueError(port)
-    except (ValueError, sa.exc.ArgumentError) as exc:
-        raise InvalidArgument(
-            "hosts and ports in the database URL make no sense: write HOST:PORT, for several servers "
-            "?host=HOST:PORT&host=HOST:PORT, each port a number from 1 to 65535."
-        ) from exc
-
-
-@functools.cache
-def _options_of_urls() -> frozenset[str]:
-    """Return the names of options that a URL may have: those of libpq that are not ours to set, and one of psycopg."""
-    from psycopg.pq import Conninfo  # an extra
-
-    of_libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    return frozenset(of_libpq - _SET_BY_US) | {"prepare_threshold"}
 
 
 @functools.cache

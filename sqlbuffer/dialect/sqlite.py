@@ -12,7 +12,7 @@ import pathlib
 import sqlite3
 import types
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -271,12 +271,21 @@ class SQLite(Dialect):
             driver: Any = connection.connection.driver_connection
             driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
             driver.set_progress_handler(_keep_going, 1_000_000)
-            driver.set_authorizer(_authorize_reading)
 
         return engine.execution_options(no_parameters=True, sqlite_raw_colnames=True)
 
-    def side_effects(self, connection: sa.Connection, sql: str) -> list[str]:
-        return []  # the authorizer sees every call
+    @contextlib.contextmanager
+    def guarded(
+        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+    ) -> Iterator[None]:
+        if role is not None:
+            raise InvalidArgument(f"an SQLite file has no roles: leave {shown(role)} out.")
+        driver: Any = connection.connection.driver_connection
+        driver.set_authorizer(_authorize_reading)  # which sees every call
+        try:
+            yield
+        finally:
+            driver.set_authorizer(_authorize_all)  # Python 3.10 knows no None
 
 
 _KINDS: list[tuple[type[Any], str, str]] = [
@@ -305,6 +314,10 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 def _is_locked(error: BaseException, _: int) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+
+def _authorize_all(*_: Any) -> int:
+    return sqlite3.SQLITE_OK
 
 
 def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:

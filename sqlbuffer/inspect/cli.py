@@ -333,17 +333,21 @@ def sql(
     limit: Annotated[
         int | None, typer.Option(min=1, show_default=f"{TABLE_ROWS:,} in a table, else all", help="Rows at the most.")
     ] = None,
+    role: Annotated[
+        str | None, typer.Option(metavar="R", help="Role of PostgreSQL that runs it, as pg_read_all_data.")
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Run a SELECT on the tables and views of the database.
 
-    Nothing can be written, whatever the SQL says. Views made for people: buffer_overview, sample_overview,
-    batch_overview, draw_overview.
+    Nothing can be written, whatever the SQL says. A superuser of PostgreSQL, and others who may reach files and
+    programs of the server, are refused unless --role names a role that may not. Views made for people: buffer_overview,
+    sample_overview, batch_overview, draw_overview.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both.")
-    with contextlib.closing(open_existing(url)), query.ask(url, statement) as answer:
+    with contextlib.closing(open_existing(url)), query.ask(url, statement, role=role) as answer:
         if as_json or as_csv:
             write = output.write_json_rows if as_json else output.write_csv
             write(answer.columns, itertools.islice(answer.rows, limit))

@@ -42,23 +42,29 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
 
 
 @contextlib.contextmanager
-def ask(url: str, sql: str) -> Iterator[Answer]:
+def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Answer]:
     """Run a person's SELECT, passed on as it is, on a connection that can do nothing else.
 
+    Args:
+        url: The database.
+        sql: One SELECT.
+        role: The role of PostgreSQL that runs it, None for the one that logs in.
+
     Raises:
-        InvalidArgument: Where the database refuses it: what is wrong, in one line.
+        InvalidArgument: Where the database refuses it, or the role may do more than read: what is wrong, in one line.
     """
     _require_text(sql)
     location, dialect = parse_url(url)
     engine = dialect.inspector(location)
     try:
-        with engine.connect() as connection:
-            if calls := dialect.side_effects(connection, sql):
-                raise InvalidArgument(f"{', '.join(calls)} may do more than read: {_RULE}.")
-            with connection.exec_driver_sql(sql) as result:
-                if not (columns := _unique(result.keys()) if result.returns_rows else []):
-                    raise InvalidArgument(f"this SQL has nothing to show: {_RULE}.")
-                yield Answer(columns, iter(result))
+        with (
+            engine.connect() as connection,
+            dialect.guarded(connection, sql, role=role),
+            connection.exec_driver_sql(sql) as result,
+        ):
+            if not (columns := _unique(result.keys()) if result.returns_rows else []):
+                raise InvalidArgument(f"this SQL has nothing to show: {_RULE}.")
+            yield Answer(columns, iter(result))
     except sa.exc.DBAPIError as exc:
         raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
     finally:
