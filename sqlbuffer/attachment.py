@@ -22,7 +22,9 @@ from sqlbuffer.errors import (
     InvalidArgument,
     InvalidPayload,
     SettingsMismatch,
+    no_progress,
     numbers_of,
+    require_all,
     shown,
     tampered,
 )
@@ -147,7 +149,8 @@ class Attachment:
         parameters |= {"new_clock": clock, "worker": worker_id()}
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
-            self.run(connection, statements.count(), **parameters)
+            found = self.run(connection, statements.count(), **parameters).rowcount
+            require_all(found, 1, "a worker counted what it did")
 
     def variates(
         self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
@@ -233,11 +236,13 @@ def _settings(row: Any) -> Settings:
 
 def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> Any:
     """Create a buffer under the first of `name`, `name-2`, `name-3` ... that is free."""
-    row, wanted = None, name
+    row, found, wanted = None, None, name
     while row is None:
         taken = set(database.read(_names))
+        if found is not None and found not in taken:
+            raise no_progress("the search for a free name")
         names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
-        name = next(each for each in names if each not in taken)
+        found = name = next(each for each in names if each not in taken)
         row = database.write(functools.partial(create, name=name, only_new=True))
     log.info("a new buffer, %r, in %s", name, database.url)
     return row

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.batches import Batch, Drawn
-from sqlbuffer.errors import tampered
+from sqlbuffer.errors import no_progress, require_all, tampered
 from sqlbuffer.names import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.schema import batches
@@ -22,6 +22,8 @@ from sqlbuffer.workers import worker_id
 EVERYTHING = -1
 _NO_ID = 2**63 - 1
 """More than any number of a sample."""
+_MOST_WIDENINGS = 100
+"""How often others may draw all that has just been marked, each time at least twenty times what was asked for."""
 
 
 def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
@@ -30,14 +32,17 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
-    batch, by_tie = None, False
-    while batch is None:
+    by_tie = False
+    for _ in range(_MOST_WIDENINGS):
         try:
             batch = attachment.database.write(functools.partial(draw, by_tie=by_tie))
+            break
         except _TiedAtTheEnd:
             by_tie = True
         except _TooFewMarked:
             attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
+    else:
+        raise no_progress("the marking of the heaviest samples")
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch
@@ -68,7 +73,8 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     heaviest = _sorted(heaviest, "weight")[::-1]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
-        pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
+        n_left = pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
+        require_all(n_left, len(drawn.sample_id), "a batch was drawn")
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
     arrivals, threshold = _arrivals(connection, attachment, n_arrivals, by_tie=by_tie)
     drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
@@ -193,5 +199,6 @@ def _write(
         "weight": drawn.weight,
     }
     statement = statements.insert_draws(attachment.database.dialect)
-    attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=batch_id)
+    n_written = attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=batch_id)
+    require_all(n_written, len(drawn.sample_id), "a batch was written")
     return batch_id

@@ -90,5 +90,30 @@ class ForeignDatabase(SchemaMismatch):
     """The database holds somebody else's tables; it was left untouched."""
 
 
+class InconsistentDatabase(SqlBufferError, RuntimeError):
+    """The database does not find again what it has told before; what was begun was rolled back."""
+
+
+def require_all(n_found: int, n_expected: int, what: str) -> None:
+    """Refuse to go on where a statement has not changed the rows that it must have changed.
+
+    Raises:
+        InconsistentDatabase: Where it has changed others, fewer or more.
+    """
+    if n_found != n_expected:
+        raise InconsistentDatabase(
+            f"{n_found} rows of {n_expected} were found again when {what}: nothing was stored, run `sqlbuffer db "
+            "check`, and see that no other program changes the tables."
+        )
+
+
+def no_progress(what: str) -> InconsistentDatabase:
+    """Return the error for a loop over the database that comes back to where it was."""
+    return InconsistentDatabase(
+        f"{what} makes no progress, the database gives the same rows again and again: run `sqlbuffer db check`, and "
+        "see that no other program changes the tables."
+    )
+
+
 class MissingExtra(SqlBufferError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import shown, tampered
+from sqlbuffer.errors import require_all, shown, tampered
 from sqlbuffer.race import FLOOR, TIE, Floats
 from sqlbuffer.schema import buffers, workers
 
@@ -67,15 +67,17 @@ def enter(
             "entries": np.asarray(entries)[order].tolist(),
         }
         statement = statements.enter_pool(attachment.database.dialect)
-        attachment.run_each(connection, statement, statements.INCOMING_ENTRIES, columns)
+        n_entered = attachment.run_each(connection, statement, statements.INCOMING_ENTRIES, columns)
+        require_all(n_entered, len(ids), "samples entered the pool")
 
 
-def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], keys: Sequence[float]) -> None:
-    """Take samples out of the pool, found by their keys."""
-    if ids:
-        columns = {"sample_id": ids, "race_key": keys}
-        statement = statements.leave_pool(attachment.database.dialect)
-        attachment.run_each(connection, statement, statements.INCOMING_PLACES, columns)
+def leave(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], keys: Sequence[float]) -> int:
+    """Take samples out of the pool, found by their keys; return how many were there."""
+    if not ids:
+        return 0
+    columns = {"sample_id": ids, "race_key": keys}
+    statement = statements.leave_pool(attachment.database.dialect)
+    return attachment.run_each(connection, statement, statements.INCOMING_PLACES, columns)
 
 
 def standing(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> list[Any]:
@@ -115,13 +117,15 @@ def dequeue(connection: sa.Connection, attachment: Attachment, ids: Sequence[int
     """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
     if len(ids):
         statement = statements.dequeue(attachment.database.dialect)
-        attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+        n_found = attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+        require_all(n_found, len(ids), "samples left the queue")
 
 
 def remove(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> None:
     """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted."""
     ids = [row.sample_id for row in rows]
-    leave(connection, attachment, ids, [row.race_key for row in rows])
+    n_left = leave(connection, attachment, ids, [row.race_key for row in rows])
+    require_all(n_left, len(ids), "samples were taken out of the pool")
     dequeue(connection, attachment, ids)
     attachment.count(
         connection,

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
+from sqlbuffer.errors import no_progress
 from sqlbuffer.names import as_scores
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
@@ -27,6 +28,8 @@ from sqlbuffer.weighing import Scored, ScoreFunction, keep, progress_bar, read_s
 from sqlbuffer.workers import worker_id
 
 _ROWS_AT_ONCE = 100_000
+_MOST_STALLED = 3
+"""Walks in a row that may leave everything as it was though keys are said to have moved."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
             join = functools.partial(_join, attachment=attachment, found=found, scores=scores)
             if not attachment.database.write(join):
                 attachment.database.write(functools.partial(join, exclusive=True))
+            if found.sample_id[-1] <= after:
+                raise no_progress("the scoring of new samples")
             after = found.sample_id[-1]
             total += len(rows)
             advance(len(rows))
@@ -75,8 +80,14 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
     lowest = float(np.fmin.reduce(scores, initial=math.inf))
     attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest, version=version))
     known = Known.of(version, ids, keys, scores)
+    stalled, before = 0, None
     while not swap_all(attachment, known):
         log.debug("keys have moved: the weights are gone through once more")
+        state = attachment.database.read(attachment.race_state)
+        now = (state.base, state.clock, state.turn, state.version, int(known.has_swapped.sum()))
+        stalled, before = (stalled + 1 if now == before else 0), now
+        if stalled == _MOST_STALLED:
+            raise no_progress("a refresh of the weights")
     return total
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.errors import no_progress
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.weighing import change_weights, read_scored
@@ -146,4 +147,7 @@ def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
     page = functools.partial(attachment.rows, statement=statements.pool_page(), limit=limit)
     while rows := attachment.database.read(functools.partial(page, **after)):
         yield rows
-        after = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
+        last = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
+        if (last["after_key"], last["after_id"]) <= (after["after_key"], after["after_id"]):
+            raise no_progress("a walk through the pool")
+        after = last

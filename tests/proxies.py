@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 COMMIT = b"COMMIT\0"
+PROCESS = b"K\0\0\0\x0c"
+"""What comes before the number of the server's process, where it tells that a client may cancel."""
 
 
 class Proxy:
@@ -22,7 +25,8 @@ class Proxy:
         is_up: False refuses new connections.
     """
 
-    def __init__(self, server_url: str) -> None:
+    def __init__(self, server_url: str, *, renames: bool = False) -> None:
+        self._renames = renames
         self._server = sa.make_url(server_url)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
@@ -90,19 +94,20 @@ class Proxy:
                 if cut != "request":
                     server.sendall(said)
 
-    @staticmethod
-    def _pump(server: socket.socket, client: socket.socket) -> None:
+    def _pump(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while said := server.recv(65536):
-                client.sendall(said)
+                client.sendall(
+                    re.sub(PROCESS + b"....", PROCESS + b"\0\0\0\7", said, flags=re.DOTALL) if self._renames else said
+                )
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def proxy_before(server_url: str) -> Iterator[Proxy]:
-    """Run a proxy."""
-    proxy = Proxy(server_url)
+def proxy_before(server_url: str, *, renames: bool = False) -> Iterator[Proxy]:
+    """Run a proxy; one that `renames` names another process than that of the server, as a pooler does."""
+    proxy = Proxy(server_url, renames=renames)
     try:
         yield proxy
     finally:

@@ -1,5 +1,6 @@
 """What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a store is opened."""
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from conftest import server_execute
+from proxies import proxy_before
 
 from sqlbuffer import open_store
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.errors import DatabaseUnavailable, InconsistentDatabase, InvalidArgument
+from sqlbuffer.inspect import query
 from sqlbuffer.store import SampleStore
 
 SAMPLES: list[Any] = [f"s{i}" for i in range(30)] + ["ünïcödé \u4f60 \\ '\"", (1, 2.5, b"\0\xff"), np.arange(3) / 7]
@@ -224,3 +227,157 @@ def test_an_option_that_is_known_is_heeded(postgresql_url: str, query: str, sett
         threshold = {"prepare_threshold=1": 1, "prepare_threshold=none": None}.get(query, 5)
         assert driver.driver_connection.prepare_threshold == threshold
         driver.close()
+
+
+# -- what must match is counted ---------------------------------------------------------------------------------------
+
+
+def keep_rows(store: SampleStore, command: str, table: str) -> None:
+    """Let a database silently leave the rows of a table as they are, as one that does not find them does."""
+    database = store._attachment.database
+    if store.url.startswith("sqlite"):
+        trigger = f"CREATE TRIGGER keep BEFORE {command} ON {table} BEGIN SELECT RAISE(IGNORE); END"
+        database.write(lambda connection: connection.exec_driver_sql(trigger))
+        return
+    for sql in (
+        "CREATE FUNCTION sqlbuffer.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        f"CREATE TRIGGER keep BEFORE {command} ON sqlbuffer.{table} FOR EACH ROW EXECUTE FUNCTION sqlbuffer.keep()",
+    ):
+        database.write(functools.partial(sa.Connection.exec_driver_sql, statement=sql))
+
+
+@pytest.fixture
+def filled(store: SampleStore) -> SampleStore:
+    store.add(SAMPLES[:20])
+    store.score(score)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("command", "table", "act"),
+    [
+        ("DELETE", "pool", lambda store: store.remove(store.waiting().ids[:3].tolist())),
+        ("UPDATE", "samples", lambda store: store.remove(store.waiting().ids[:3].tolist())),
+        ("INSERT", "draws", lambda store: store.sample(3)),
+        ("UPDATE", "workers", lambda store: store.remove(store.waiting().ids[:3].tolist())),
+    ],
+)
+def test_rows_that_are_not_found_again_are_an_error_and_nothing_is_stored(
+    filled: SampleStore, command: str, table: str, act: Callable[[SampleStore], object]
+) -> None:
+    keep_rows(filled, command, table)
+    before = filled.stats()
+    with pytest.raises(InconsistentDatabase, match=r"were found again when .*db check"):
+        act(filled)
+    assert filled.stats() == before
+
+
+@pytest.mark.parametrize(
+    ("table", "act"),
+    [
+        ("buffers", lambda store: store.sample(4, pct_argmax=0.5)),
+        ("buffers", lambda store: store.score(lambda samples: [-x for x in score(samples)], only="all")),
+    ],
+)
+def test_a_loop_over_chunks_that_makes_no_progress_is_an_error(
+    filled: SampleStore, table: str, act: Callable[[SampleStore], object]
+) -> None:
+    keep_rows(filled, "UPDATE", table)
+    with pytest.raises((InconsistentDatabase, sa.exc.NoResultFound), match=r"makes no progress|No row"):
+        act(filled)
+
+
+# -- a pooler, as it is recognised ------------------------------------------------------------------------------------
+
+
+def test_behind_a_pooler_nothing_is_left_in_a_session(postgresql_url: str, expected: list[Any]) -> None:
+    """A pooler names a process of its own; what a transaction needs is set in it, and no statement is prepared."""
+    name = sa.make_url(postgresql_url).database
+    server_execute(postgresql_url, f"ALTER DATABASE {name} SET extra_float_digits = 0")
+    with proxy_before(postgresql_url, renames=True) as proxy, open_store(proxy.url) as store:
+        assert everything(store) == expected
+        for _ in range(8):
+            len(store)
+        for kind in ("reader", "writer"):
+            driver = store._attachment.database._engine(kind).raw_connection()
+            cursor = driver.cursor()
+            assert cursor.execute("SHOW extra_float_digits").fetchone() == ("0",)
+            assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+            driver.close()
+
+
+# -- SQL that is not ours ---------------------------------------------------------------------------------------------
+
+
+def ask(url: str, sql: str, role: str | None = None) -> list[Any]:
+    with query.ask(url, sql, role=role) as answer:
+        return list(answer.rows)
+
+
+POWERS = ["pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend"]
+
+
+def test_a_superuser_runs_no_sql_of_others_but_as_another_role(postgresql_url: str) -> None:
+    open_store(postgresql_url).close()
+    with pytest.raises(InvalidArgument, match=r"'postgres' is a superuser.*GRANT pg_read_all_data TO R.*--role R"):
+        ask(postgresql_url, "SELECT 1")
+    assert ask(postgresql_url, "SELECT current_user", "pg_read_all_data") == [("pg_read_all_data",)]
+    for role, words in (
+        ("postgres", "superuser"),
+        ("pg_signal_backend", "reaches the server"),
+        ('no"body', "does not exist"),
+    ):
+        with pytest.raises(InvalidArgument, match=words):
+            ask(postgresql_url, "SELECT 1", role)
+
+
+@pytest.mark.empty_database
+@pytest.mark.parametrize("power", POWERS)
+def test_a_role_that_reaches_the_server_runs_no_sql_of_others(role: Callable[..., str], power: str) -> None:
+    url = role(attributes=f"NOINHERIT IN ROLE {power}, pg_read_all_data")
+    with open_store(url, weighting="uniform") as store:
+        store.record(["a", "b"], [1.0, 2.0])
+        with pytest.raises(InvalidArgument, match=f"is a member of {power}"):
+            ask(url, "SELECT 1")
+        assert ask(url, "SELECT count(*) FROM samples", "pg_read_all_data") == [(2,)]
+        assert list(store.labelled_rows(where="reward > 1")) == ["b"]
+
+
+def test_text_is_not_executed_by_a_function_that_a_scan_does_not_know(postgresql_url: str, tmp_path: Any) -> None:
+    """As tablefunc's `crosstab` does, in the transaction that only reads."""
+    execute = functools.partial(server_execute, postgresql_url)
+    execute(
+        "CREATE FUNCTION public.run_text(sql text) RETURNS text LANGUAGE plpgsql STABLE AS "
+        "$$ DECLARE found text; BEGIN EXECUTE sql INTO found; RETURN found; END $$"
+    )
+    execute("SELECT lo_from_bytea(4711, 'x')")
+    with open_store(postgresql_url) as store:
+        store.record(["a"], [1.0])
+        written = tmp_path / "written"
+        tmp_path.chmod(0o777)
+        evil = f"public.run_text('SELECT lo_exp' || 'ort(4711, ''{written}'')')"
+        for role in (None, "pg_read_all_data"):
+            with pytest.raises(InvalidArgument):
+                ask(postgresql_url, f"SELECT {evil}", role)
+        with pytest.raises(InvalidArgument, match=r"run_text\(\) may do more than read"):
+            store.labelled_rows(where=f"{evil} IS NULL")
+        for where in ("pg_sleep(0) IS NULL", "source IN (SELECT pg_read_file('/etc/hostname'))"):
+            with pytest.raises(InvalidArgument):
+                store.labelled_rows(where=where)
+        assert not written.exists()
+
+
+def test_a_condition_in_text_can_do_no_more_than_read_on_sqlite(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.record(["a"], [1.0])
+        for where in (
+            "id IN (SELECT busy FROM pragma_wal_checkpoint('TRUNCATE'))",
+            "load_extension('x') IS NULL",
+            "fts3_tokenizer('simple') IS NULL",
+        ):
+            with pytest.raises(InvalidArgument, match=r"not authorized|no such|prohibited"):
+                store.labelled_rows(where=where)
+        assert list(store.labelled_rows(where="reward = 1 AND lower(source) = ''")) == ["a"]
+        assert store.add(["b"]).added == 1
+    with pytest.raises(InvalidArgument, match="no roles"):
+        ask(sqlite_url, "SELECT 1", "reader")

@@ -32,7 +32,7 @@ ORDER BY proname
 """Functions that do more than read are volatile; those that execute text, as `crosstab`, are stable, and not core."""
 
 _POWERFUL = """
-SELECT rolname
+SELECT rolname, rolsuper, rolname = current_user AS is_own
 FROM pg_catalog.pg_roles
 WHERE pg_catalog.pg_has_role(current_user, oid, 'MEMBER')
   AND (rolsuper OR rolname = ANY (:powers))
@@ -55,17 +55,21 @@ def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_dow
     if power is None:
         return
     name = str(connection.scalar(sa.text("SELECT current_user")))
-    what = "a superuser" if power == name else f"a member of {power}"
     raise InvalidArgument(
-        f"role {shown(name)} is {what}, and SQL could run programs or reach files of the server through it: log in as "
-        f"a role that only reads (as superuser, GRANT {READER} TO {quoted(name)}, or what `sqlbuffer db grants` prints "
-        f"for a role of its own), or give --role R, one that may do no more, as --role {READER}."
+        f"role {shown(name)} is {power}, and SQL could run programs or reach files of the server through it: log in as "
+        f"a role that only reads (GRANT {READER} TO R makes one, `sqlbuffer db grants` prints narrower lines), or give "
+        f"--role R, one that may do no more, as --role {READER}."
     )
 
 
 def _power(connection: sa.Connection) -> str | None:
-    found: str | None = connection.scalar(sa.text(_POWERFUL), {"powers": list(_POWERS)})
-    return found
+    """Return why a role may do too much, None where it may not."""
+    found = connection.execute(sa.text(_POWERFUL), {"powers": list(_POWERS)}).one_or_none()
+    if found is None:
+        return None
+    if found.is_own:
+        return "a superuser" if found.rolsuper else "one that reaches the server itself"
+    return f"a member of {found.rolname}"
 
 
 def _can_step_down(connection: sa.Connection) -> bool:
