@@ -57,7 +57,7 @@ def _pooler(server_url: str) -> Iterator[None]:
         url = sa.make_url(new_database(server_url, template))
         if template == "template1":  # nothing may stay connected to what is to be copied
             return url.render_as_string(hide_password=False)
-        pooled = url.set(host="127.0.0.1", port=own_port, query={"prepare_threshold": "none"})
+        pooled = url.set(host="127.0.0.1", port=own_port, query={})  # nothing in the URL tells of it
         return pooled.render_as_string(hide_password=False)
 
     with subprocess.Popen(command) as process, pytest.MonkeyPatch.context() as patch:

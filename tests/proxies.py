@@ -97,9 +97,9 @@ class Proxy:
     def _pump(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while said := server.recv(65536):
-                client.sendall(
-                    re.sub(PROCESS + b"....", PROCESS + b"\0\0\0\7", said, flags=re.DOTALL) if self._renames else said
-                )
+                if self._renames:
+                    said = re.sub(PROCESS + b"....", PROCESS + b"\0\0\0\7", said, flags=re.DOTALL)
+                client.sendall(said)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
