@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
-from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
+from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown
 from sqlbuffer.hashing import digests
 from sqlbuffer.jsonable import as_json
 from sqlbuffer.names import as_list, as_names, as_rewards
@@ -90,9 +90,24 @@ def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
-        chunk = incoming(attachment, samples[start:end], names[start:end], metas[start:end])
-        result += attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
+        result += _add_chunk(attachment, samples[start:end], names[start:end], metas[start:end], start=start)
     return result
+
+
+def _add_chunk(
+    attachment: Attachment, samples: Sequence[Any], names: Sequence[str], metas: Sequence[str | None], *, start: int
+) -> AddResult:
+    """Put samples into the pool in one transaction, or in several where they are too large for one."""
+    chunk = incoming(attachment, samples, names, metas)
+    try:
+        return attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
+    except TooLarge as exc:
+        if len(samples) == 1:
+            raise TooLarge(f"sample {start} is too large: {exc}") from exc
+    half = len(samples) // 2
+    parts = ((slice(half), start), (slice(half, None), start + half))
+    first, second = (_add_chunk(attachment, samples[of], names[of], metas[of], start=at) for of, at in parts)
+    return first + second
 
 
 def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming) -> AddResult:

@@ -102,7 +102,7 @@ class Database:
         self._url, self.dialect = parse_url(given)
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
-        self._was_reached = False
+        self._was_reached = self._has_room = False
         if caution := self.dialect.caution(self._url):
             warnings.warn(caution, stacklevel=3)
         try:
@@ -134,6 +134,7 @@ class Database:
         `work` runs again where a deadlock ended its transaction (adding locks samples in the order of their hashes,
         settling and scoring in that of their ids), and where the connection was lost; never when it was committed.
         """
+        self._require_room()
         return self._run("writer", functools.partial(self._commit, work=work))
 
     def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
@@ -141,6 +142,7 @@ class Database:
 
         It writes new rows only: where it changed a row that somebody else has changed meanwhile, it would begin again.
         """
+        self._require_room()
         return self._run("copier", functools.partial(self._commit, work=work))
 
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
@@ -157,6 +159,7 @@ class Database:
 
     def upgrade(self) -> None:
         """Create the schema, or bring it up to date, in one transaction."""
+        self._require_room()
         self._run("owner", functools.partial(_begin, work=self._upgrade))
 
     def sibling(self) -> Database:
@@ -165,7 +168,8 @@ class Database:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections behind: a process, and a sibling, opens its own."""
-        return {"_url": self._url, "_durability": self._durability, "_was_reached": self._was_reached}
+        kept = ("_url", "_durability", "_was_reached", "_has_room")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -175,6 +179,14 @@ class Database:
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
         self._renew_engines()
+
+    def _require_room(self) -> None:
+        """Refuse, before the first write, what would wait for a connection in vain."""
+        if self._has_room or not self.dialect.exists(self._url):
+            return
+        if shortage := self.read(self.dialect.shortage):
+            raise DatabaseUnavailable(f"{shortage} ({self.url}).")
+        self._has_room = True
 
     def _engine(self, kind: str) -> sa.Engine:
         # By process: a connection must never be used on both sides of a fork.

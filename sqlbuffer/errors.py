@@ -24,6 +24,10 @@ class InvalidArgument(SqlBufferError, ValueError):
     """An argument is out of range or of the wrong shape; the message says what would do."""
 
 
+class TooLarge(InvalidArgument):
+    """More bytes than the database takes in one value, or in one statement."""
+
+
 class InvalidReward(InvalidArgument):
     """Rewards that cannot be stored: infinite, or not one for each sample."""
 

@@ -113,6 +113,7 @@ def write_checkpoints(
         n = None if n is None else require_count(n, f"kept[{shown(name)}] must be a number of states, or None for all")
         key = {"buffer_id": attachment.buffer_id, "name": as_name(name, "a checkpoint")}
         data = _state_from(data, f"checkpoint {shown(name)}")
+        attachment.database.dialect.require_fits(f"checkpoint {shown(name)}", len(data))
         outdated = sa.delete(checkpoints).filter_by(**key)
         if n != 1:  # batches of other workers may have been settled out of their order
             oldest = -1 if n is None else iteration - n
@@ -179,6 +180,7 @@ def write_predictor(
         LeaseLost: Where the lease is not held any more. Nothing is stored.
     """
     state = _state_from(state, "the state of a predictor")
+    attachment.database.dialect.require_fits("the state of this predictor", len(state))
     found = as_measures(measures, "metrics")
     in_columns = {name: _number(measures_from(found.pop(name, None)), name) for name in _MEASURES}
     rows_trained, rows_held_out = (

@@ -156,6 +156,53 @@ def test_a_role_that_only_reads_is_refused_where_a_store_is_created(role: Callab
         open_store(role("default_transaction_read_only = on"))
 
 
+@pytest.mark.empty_database
+@pytest.mark.parametrize("limit", [1, 2, 4, 5])
+def test_too_few_connections_are_refused_at_once(role: Callable[..., str], limit: int, expected: list[Any]) -> None:
+    url, start = role(attributes=f"CONNECTION LIMIT {limit}"), time.monotonic()
+    if limit < 5:
+        with pytest.raises(
+            DatabaseUnavailable, match=rf"may have {limit} connections.*CONNECTION LIMIT.*needs up to 5"
+        ):
+            open_store(url)
+        assert time.monotonic() - start < 5
+        return
+    with open_store(url, grace_s=0.4) as store:  # its heartbeat beats every 0.1 s
+        assert everything(store) == expected
+        time.sleep(0.3)
+        assert store.add(["more"]).added == 1
+
+
+@pytest.mark.parametrize("setting", ["idle_in_transaction_session_timeout", "transaction_timeout"])
+def test_a_transaction_that_takes_too_long_is_tried_once_more(postgresql_url: str, setting: str) -> None:
+    """The process may have been suspended; else the message names the setting."""
+    open_store(postgresql_url).close()
+    server_execute(postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting} = 300')
+    runs: list[int] = []
+
+    def work(connection: sa.Connection, *, n_slow: int) -> int:
+        runs.append(1)
+        if len(runs) <= n_slow:
+            time.sleep(0.5)
+        return int(connection.scalar(sa.text("SELECT 7")) or 0)
+
+    with open_store(postgresql_url) as store:
+        for transaction in (store._attachment.database.read, store._attachment.database.write):
+            runs.clear()
+            assert transaction(functools.partial(work, n_slow=1)) == 7
+            runs.clear()
+            with pytest.raises(DatabaseUnavailable, match=rf"{setting}: raise it"):
+                transaction(functools.partial(work, n_slow=9))
+            assert len(runs) == 2
+
+
+def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> None:
+    dialect = store._attachment.database.dialect
+    dialect.require_fits("this", 400_000_000)
+    with pytest.raises(InvalidArgument, match=r"this takes 1,100 MB .* MB at most: keep it in a file"):
+        dialect.require_fits("this", 1_100_000_000)
+
+
 # -- options of URLs --------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from sqlbuffer.errors import TooLarge
+
 SCHEMA = "sqlbuffer"
 """Name of the PostgreSQL schema that all tables live in."""
 
@@ -61,8 +63,27 @@ class Dialect(abc.ABC):
     schema: ClassVar[str | None]
     claim_deletes: ClassVar[bool]
     adds_in_bulk: ClassVar[bool]
+    largest: ClassVar[int]
+    """Bytes that one value may have, so that it can also be read back."""
+
     interleaved: ClassVar[int]
     """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
+
+    def require_fits(self, what: str, size: int) -> None:
+        """Refuse a value of so many bytes where the database would not take it, or not give it back.
+
+        Raises:
+            TooLarge: Where it is too large.
+        """
+        if size > self.largest:
+            raise TooLarge(
+                f"{what} takes {size / 1e6:,.0f} MB as it is stored, this database {self.largest / 1e6:,.0f} MB at "
+                "most: keep it in a file, and store the path, or make it smaller."
+            )
+
+    @abc.abstractmethod
+    def shortage(self, connection: sa.Connection) -> str | None:
+        """Return what keeps a process from opening the connections that a store needs, if anything does."""
 
     @abc.abstractmethod
     def exists(self, url: sa.URL) -> bool:

@@ -28,7 +28,7 @@ from sqlbuffer.dialect.base import (
 )
 from sqlbuffer.dialect.columns import Json
 from sqlbuffer.dialect.options import driver_options
-from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
+from sqlbuffer.errors import DatabaseUnavailable, MissingExtra, TooLarge
 
 _ADVISORY_CLASS = 0x5B0F
 
@@ -37,6 +37,20 @@ _ADVISORY_CLASS = 0x5B0F
 # may be another session's.
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
+
+_LARGEST = 500_000_000
+"""A message of the protocol has 1 GB at most, and a value is read back in hexadecimal digits."""
+
+_NEEDED = 5
+"""Connections of one thread: for reading, for writing, for copying or creating, and two for the heartbeat."""
+
+_LIMIT = """
+SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
+FROM pg_catalog.pg_roles, pg_catalog.pg_database
+WHERE rolname = session_user
+  AND datname = current_database()
+  AND NOT rolsuper
+"""
 
 _NO_CURSOR = {"stream_results": False}
 
@@ -79,6 +93,7 @@ class PostgreSQL(Dialect):
     schema = SCHEMA
     claim_deletes = True
     adds_in_bulk = True
+    largest = _LARGEST
     interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
 
     def exists(self, url: sa.URL) -> bool:
@@ -253,6 +268,17 @@ class PostgreSQL(Dialect):
             return False
         return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
 
+    def shortage(self, connection: sa.Connection) -> str | None:
+        if connection.info["is_pooled"]:
+            return None
+        limit = connection.scalar(sa.text(_LIMIT))
+        if limit is None or limit >= _NEEDED:
+            return None
+        return (
+            f"this role or database may have {limit} connections at a time (CONNECTION LIMIT), one process needs up to "
+            f"{_NEEDED}: raise it to {_NEEDED} for each process, or put a pooler in front"
+        )
+
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
         return getattr(error.orig, "sqlstate", None) in ("25P03", "25P04")
 
@@ -341,7 +367,17 @@ def _dumpers() -> dict[type[Any], type[Any]]:
         def dump(self, obj: bytes) -> bytes:
             return obj
 
-    return {list: ListBinaryDumper, _Packed: PackedDumper}
+    class BoundedDumper(ListBinaryDumper):
+        def dump(self, obj: list[Any]) -> Any:
+            sent = super().dump(obj)
+            if sent is not None and len(sent) > _LARGEST:  # the server would close the connection, without a word
+                raise TooLarge(
+                    f"what is sent at once takes {len(sent) / 1e6:,.0f} MB, PostgreSQL {_LARGEST / 1e6:,.0f} MB at "
+                    "most: give fewer samples, or smaller ones, at a time."
+                )
+            return sent
+
+    return {list: BoundedDumper, _Packed: PackedDumper}
 
 
 def _require_unicode(connection: Any) -> None:

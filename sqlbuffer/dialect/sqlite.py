@@ -48,6 +48,7 @@ class SQLite(Dialect):
     schema = None
     claim_deletes = False
     adds_in_bulk = False
+    largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     interleaved = 1  # each page is written by one transaction only
 
     def exists(self, url: sa.URL) -> bool:
@@ -232,6 +233,9 @@ class SQLite(Dialect):
 
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
         return False  # one writer at a time
+
+    def shortage(self, connection: sa.Connection) -> str | None:
+        return None
 
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
         return False
