@@ -103,7 +103,11 @@ def _add_chunk(
         return attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
     except TooLarge as exc:
         if len(samples) == 1:
-            raise TooLarge(f"sample {start} is too large: {exc}") from exc
+            largest = attachment.database.dialect.largest / 1e6
+            raise TooLarge(
+                f"sample {start} takes more than the {largest:,.0f} MB that this database takes in a value: keep it in "
+                "a file, and add the path, or make it smaller."
+            ) from exc
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
     first, second = (_add_chunk(attachment, samples[of], names[of], metas[of], start=at) for of, at in parts)

@@ -161,6 +161,8 @@ class Database:
         """Create the schema, or bring it up to date, in one transaction."""
         self._require_room()
         self._run("owner", functools.partial(_begin, work=self._upgrade))
+        if (owner := self._engines.pop((os.getpid(), "owner"), None)) is not None:
+            owner.dispose()  # one connection less: it is needed once
 
     def sibling(self) -> Database:
         """Return the same database with connections of its own."""

@@ -46,7 +46,7 @@ SETTINGS = [
     "transform_null_equals = on",
     "synchronous_commit = off",
     "row_security = off",
-    "idle_session_timeout = '20ms'",
+    "idle_session_timeout = '700ms'",
     "client_min_messages = debug5",
     "work_mem = '64kB'",
 ]
@@ -99,6 +99,9 @@ def test_a_database_may_set_what_it_likes(postgresql_url: str, expected: list[An
     server_execute(postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting}')
     with open_store(postgresql_url) as store:
         assert everything(store) == expected
+        if "idle" in setting:
+            time.sleep(1)
+        assert store.add(["more"]).added == 1
 
 
 @pytest.fixture
