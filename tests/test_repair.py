@@ -9,6 +9,7 @@ from conftest import scores_of
 from sqlbuffer import audit, repair
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.schema import batches, draws, pool, samples, workers
+from sqlbuffer.statements import TIE
 from sqlbuffer.store import SampleStore
 from sqlbuffer.workers import LEDGER
 
@@ -26,15 +27,17 @@ BREAKS = {
     "no weights": sa.update(pool).values(weight=None),
     "no place": sa.update(pool).values(race_key=float("inf")),
     "claimed samples that wait": sa.insert(pool).from_select(
-        ["buffer_id", "race_key", "sample_id", "weight", "top"],
-        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false())
+        ["buffer_id", "race_key", "sample_id", "weight", "top", "tie"],
+        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false(), TIE)
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
+        .join(samples, samples.c.id == draws.c.sample_id)
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None)),
     ),
     "samples that wait twice": sa.insert(pool).from_select(
-        ["buffer_id", "race_key", "sample_id", "weight", "top"],
-        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false()),
+        ["buffer_id", "race_key", "sample_id", "weight", "top", "tie"],
+        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false(), pool.c.tie),
     ),
+    "wrong ties": sa.update(pool).values(tie=b"12345678"),
     "samples that are not there": sa.update(pool).values(sample_id=pool.c.sample_id + 1000),
 }
 
