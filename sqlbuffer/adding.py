@@ -7,15 +7,17 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
-from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown
+from sqlbuffer.dialect import Columns
+from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown, tampered
 from sqlbuffer.hashing import digests
 from sqlbuffer.jsonable import as_json
 from sqlbuffer.names import as_list, as_names, as_rewards
@@ -227,49 +229,119 @@ class Recorded:
 
 def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded) -> AddResult:
     """Store rewards; samples that are not there yet are stored without waiting."""
-    chunk, dialect = recorded.chunk, attachment.database.dialect
+    chunk = recorded.chunk
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
+    deltas = store_by_hash(connection, attachment, chunk.columns(attachment), recorded.rewards.tolist())
+    attachment.count(connection, refused=chunk.refused, **deltas)
+    added = deltas["recorded"]
+    return AddResult(added=added, duplicates=chunk.duplicates + len(chunk.hashes) - added, refused=chunk.refused)
+
+
+class Known(NamedTuple):
+    """Samples as this process knows them, whatever their numbers mean by now: columns of n each."""
+
+    ids: Ints
+    hash: Sequence[bytes]
+    text: Sequence[str]
+    payload: Sequence[bytes | None]
+    codec: Sequence[str]
+    source: Sequence[str]
+
+
+def store_measured(
+    connection: sa.Connection,
+    attachment: Attachment,
+    known: Known,
+    places: Ints,
+    rewards: Floats,
+    *,
+    stay_queued: bool = True,
+) -> Counter[str]:
+    """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
+
+    A number is another sample's where the database has gone back to an earlier state and others have added since: after
+    a failover to a standby that lagged, or a restore. Then the sample is found by its hash, or stored again: it was
+    measured.
+    """
+    hashes = [known.hash[i] for i in places.tolist()]
+    deltas, is_there = store_rewards(
+        connection, attachment, known.ids[places], hashes, rewards, stay_queued=stay_queued
+    )
+    if not is_there.all():
+        lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)  # as all who add lock samples
+        columns = {
+            name: [getattr(known, name)[i] for i in places[lost].tolist()]
+            for name in ("hash", "text", "payload", "codec", "source")
+        }
+        deltas.update(
+            store_by_hash(connection, attachment, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist())
+        )
+    return deltas
+
+
+def store_by_hash(
+    connection: sa.Connection, attachment: Attachment, columns: Columns, rewards: Sequence[float]
+) -> Counter[str]:
+    """Write rewards of samples found by their hash; those that are not there are stored, without waiting.
+
+    Return what this changes of the counters.
+    """
+    dialect = attachment.database.dialect
     iteration = attachment.run(connection, statements.totals()).one().iterations
-    insert, columns = statements.insert_samples(dialect), chunk.columns(attachment)
+    insert = statements.insert_samples(dialect)
     inserted = attachment.run_each(connection, insert, statements.INCOMING_SAMPLES, columns, iteration=iteration)
     found = attachment.run_with(
-        connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": chunk.hashes}
+        connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": columns["hash"]}
     )
-    reward_of = dict(zip(chunk.hashes, recorded.rewards.tolist(), strict=True))
-    rewards = sorted((row.id, reward_of[row.hash]) for row in found)
-    ids = np.array([i for i, _ in rewards], dtype=np.int64)
-    deltas = store_rewards(connection, attachment, ids, np.array([reward for _, reward in rewards]))
-    attachment.count(connection, recorded=inserted, refused=chunk.refused, **deltas)
-    return AddResult(added=inserted, duplicates=chunk.duplicates + len(ids) - inserted, refused=chunk.refused)
+    reward_of = dict(zip(columns["hash"], rewards, strict=True))
+    rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
+    ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
+    deltas, is_there = store_rewards(connection, attachment, np.array(ids, np.int64), hashes, np.array(values))
+    if len(rows) != len(reward_of) or not is_there.all():
+        raise tampered("samples that were just stored are not there: a trigger or rule changes what is written")
+    deltas["recorded"] = inserted
+    return deltas
 
 
 def store_rewards(
-    connection: sa.Connection, attachment: Attachment, ids: Ints, rewards: Floats, *, stay_queued: bool = True
-) -> Counter[str]:
-    """Write rewards, NaN for a measurement that failed; return what this changes of the counters.
+    connection: sa.Connection,
+    attachment: Attachment,
+    ids: Ints,
+    hashes: Sequence[bytes],
+    rewards: Floats,
+    *,
+    stay_queued: bool = True,
+) -> tuple[Counter[str], NDArray[np.bool_]]:
+    """Write rewards, NaN for a measurement that failed, into samples found by number and hash.
 
-    A reward that is stored is replaced by another one, and never by a failure.
+    A reward that is stored is replaced by another one, and never by a failure. Return what this changes of the
+    counters, and which of the samples, (n,) bool, were found.
     """
+    is_there = np.ones(len(ids), dtype=np.bool_)
     if not len(ids):
-        return Counter()
+        return Counter(), is_there
     order = np.argsort(ids)
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
-    columns = {"id": ids[order].tolist(), "reward": values}
+    columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
     shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
     first = statements.store_first_rewards(dialect)
     is_first = attachment.changed_by_each(connection, first, shape, columns, stay_queued=stay_queued)
+    if all(is_first):
+        return _count_rewards(values), is_there
+    again = {
+        name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
+        for name, column in columns.items()
+    }
+    before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).all()
+    attachment.run_each(connection, statements.store_rewards(dialect), shape, again, stay_queued=stay_queued)
+    measured = {row.id for row in before}
+    found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
     deltas = _count_rewards([value for value, is_new in zip(values, is_first, strict=True) if is_new])
-    if not all(is_first):
-        again = {
-            name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
-            for name, column in columns.items()
-        }
-        before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).all()
-        attachment.run_each(connection, statements.store_rewards(dialect), shape, again, stay_queued=stay_queued)
-        deltas.update(_count_rewards([row.kept for row in before]))
-        deltas.subtract(_count_rewards([row.reward for row in before]))
-    return deltas
+    deltas.update(_count_rewards([row.kept for row in before]))
+    deltas.subtract(_count_rewards([row.reward for row in before]))
+    is_there[order] = found
+    return deltas, is_there
 
 
 def _count_rewards(values: Sequence[float | None]) -> Counter[str]:

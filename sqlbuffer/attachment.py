@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import functools
 import itertools
 import logging
@@ -29,6 +30,7 @@ from sqlbuffer.errors import (
     tampered,
 )
 from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.lineage import Lineage
 from sqlbuffer.names import as_name, require_choice, require_int
 from sqlbuffer.race import (
     Floats,
@@ -87,6 +89,8 @@ class Attachment:
     max_size: int | None = None
     allow_pickle: bool = False
     grace_s: float = GRACE_S
+    created_at: dt.datetime | None = None
+    lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
 
     @property
@@ -135,12 +139,33 @@ class Attachment:
         return self.race_state(connection)
 
     def race_state(self, connection: sa.Connection) -> RaceState:
-        """Return where the race stands, which others may move meanwhile."""
-        row = self.run(connection, statements.race_state()).one()
+        """Return where the race stands, which others may move meanwhile.
+
+        Raises:
+            BufferNotFound: Where the buffer is not there any more, though another one may have its number.
+        """
+        row = self.run(connection, statements.race_state()).one_or_none()
+        if row is None or self.created_at not in (None, row.created_at):
+            raise BufferNotFound(
+                f"buffer {self.name!r} as this store opened it is not in {self.database.url} any more, which has gone "
+                "back to an earlier state or was replaced (failover, restore): open the store again."
+            )
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
             top = None if row.top_weight is None else float(row.top_weight)
             return RaceState(_finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration))
+
+    def note_ids(self, connection: sa.Connection) -> None:
+        """Remember what proves the numbers of samples that are read in this transaction."""
+        self.lineage.note(connection, self.database.dialect)
+
+    def require_ids(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        """Prove that numbers given by the user mean the samples that they meant.
+
+        Raises:
+            StaleIds: Where they may not: the database has gone back to an earlier state, or was replaced.
+        """
+        self.lineage.require(connection, self.database.dialect, ids)
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
         """Add to this process's counters, and move its clock forward to `clock`."""
@@ -200,7 +225,9 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
                 f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with {field.name}={ours!r}: "
                 f"open it with the stored value, or give another name."
             )
-    return Attachment(database, row.id, name, stored, **options)
+    attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, **options)
+    database.read(attachment.note_ids)
+    return attachment
 
 
 def require_name(name: Any) -> str:
@@ -220,7 +247,7 @@ def attach_existing(database: Database, name: str, **options: Any) -> Attachment
     if row is None:
         names = database.read(_names)
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
-    return Attachment(database, row.id, name, _settings(row), **options)
+    return Attachment(database, row.id, name, _settings(row), created_at=row.created_at, **options)
 
 
 def _settings(row: Any) -> Settings:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import leases, pool, statements
-from sqlbuffer.adding import Recorded, store_rewards
+from sqlbuffer.adding import Known, Recorded, store_measured
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
@@ -22,7 +23,7 @@ from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.reporting import Reported, report
+from sqlbuffer.reporting import Claim, Reported, report
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import dead, fold, forget_receipts, lock_dead
 
@@ -68,12 +69,12 @@ class Batch:
         attachment: Attachment,
         drawn: Drawn,
         *,
-        id: int | None,
+        claim: Claim | None,
         iteration: int,
         clock: float,
         info: SampleInfo,
     ) -> None:
-        self.id = id
+        self.id = None if claim is None else claim.batch
         self.iteration = iteration
         self.clock = clock
         self.samples = decode_all(drawn.text, drawn.payload, drawn.codec, allow_pickle=attachment.allow_pickle)
@@ -83,6 +84,8 @@ class Batch:
         self.weights: Floats = pool.as_floats(drawn.weight)
         self.info = info
         self._attachment = attachment
+        self._claim = claim
+        self._known = Known(self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source)
         self._is_open = True
         self._reported: set[int] = set()
 
@@ -132,8 +135,8 @@ class Batch:
 
         Raises:
             InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
-            ClaimLost: Where the batch is settled or released already. The rewards are stored all the same: they were
-                measured.
+            ClaimLost: Where the batch is settled or released already, or where the database has gone back to a state
+                before its draw. The rewards are stored all the same, with the samples: they were measured.
         """
         values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
         recorded = None if record is None else _recorded(self._attachment, record)
@@ -149,7 +152,7 @@ class Batch:
         is_settled = self._attachment.database.write(settle)
         self._is_open = False
         if not is_settled:
-            raise ClaimLost(f"batch {self.id} was settled or released before: its rewards are stored, nothing else.")
+            raise self._lost("its rewards are stored, nothing else")
 
     def report(self, ids: Sequence[int], rewards: Any) -> int:
         """Store the rewards of some of the samples, as they come; the last of them settles the batch.
@@ -167,15 +170,14 @@ class Batch:
         Raises:
             InvalidArgument: Where an id is not of this batch. Nothing is stored.
             InvalidReward: Where the rewards are infinite, or not one for each id. Nothing is stored.
-            ClaimLost: Where the batch is settled or released already. The rewards are stored all the same: they were
-                measured.
+            ClaimLost: As `settle` does.
         """
-        reported = Reported.prepare(self.ids, ids, rewards)
-        store = functools.partial(report, attachment=self._attachment, batch=self.id, reported=reported)
+        reported = Reported.prepare(self._known, ids, rewards)
+        store = functools.partial(report, attachment=self._attachment, claim=self._claim, reported=reported)
         left = self._attachment.database.write(store)
         if left is None:
             self._is_open = False
-            raise ClaimLost(f"batch {self.id} was settled or released before: its rewards are stored, nothing else.")
+            raise self._lost("its rewards are stored, nothing else")
         self._reported.update(reported.ids.tolist())
         self._is_open = left > 0 or not len(self)
         return left
@@ -184,15 +186,31 @@ class Batch:
         """Give the samples back to the pool, where they are first in line again, but for those already reported.
 
         Raises:
-            ClaimLost: Where the batch is settled or released already.
+            ClaimLost: Where the batch is settled or released already, or the database has gone back to a state before
+                its draw.
         """
         is_released = self._is_open
-        if self.id is not None:
-            give_back = functools.partial(release, attachment=self._attachment, batch=self.id)
+        if self._claim is not None:
+            give_back = functools.partial(release, attachment=self._attachment, batch=self._claim)
             is_released = self._attachment.database.write(give_back)
         self._is_open = False
         if not is_released:
-            raise ClaimLost(f"batch {self.id} was settled or released before.")
+            raise self._lost("there is nothing to give back")
+
+    def witness(self) -> None:
+        """Let this batch, which is committed, prove the numbers that were read before it."""
+        if self._claim is not None:
+            found_by = {"buffer": self._attachment.buffer_id, **self._claim.parameters()}
+            self._attachment.lineage.last_draw = found_by
+
+    def _lost(self, what: str) -> ClaimLost:
+        """Return the error for a batch that is not open any more, which says what has become of it."""
+        if self._claim is None or self._attachment.database.read(functools.partial(self._claim.find, self._attachment)):
+            return ClaimLost(f"batch {self.id} was settled or released before: {what}.")
+        return ClaimLost(
+            f"batch {self.id} is not in the database any more, which has gone back to an earlier state (by a failover "
+            f"to a standby that lagged, or a restore): {what}; draw again."
+        )
 
     def _settle(
         self,
@@ -206,22 +224,25 @@ class Batch:
         n_iterations: int,
     ) -> bool:
         attachment = self._attachment
-        is_ours = self._is_open if self.id is None else _close(connection, self.id, "settled_at") is not None
+        is_ours = self._is_open if self._claim is None else self._claim.close(connection, attachment, "settled_at")
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
-        values = pool.as_floats(rewards)[measured]
+        values = pool.as_floats(rewards)
         leaves = is_ours and attachment.consumes
         early = np.isin(self.ids, list(self._reported))  # they may have been added again since
-        deltas = store_rewards(
-            connection, attachment, self.ids[measured & ~early], values[~early[measured]], stay_queued=not leaves
-        )
-        deltas.update(store_rewards(connection, attachment, self.ids[measured & early], values[early[measured]]))
+        deltas: Counter[str] = Counter()
+        for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
+            places = np.flatnonzero(part)
+            store = functools.partial(store_measured, connection, attachment, self._known, places, values[part])
+            deltas.update(store(stay_queued=stay_queued))
         if recorded is not None:
             write_recorded(connection, attachment, recorded)
         if not is_ours:
+            attachment.race_state(connection)  # or say that the buffer is another one by now
             attachment.count(connection, **deltas)
             return False
         if leaves:
-            pool.dequeue(connection, attachment, self.ids[~measured & ~early].tolist())
+            places = np.flatnonzero(~measured & ~early)
+            pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])
         deltas.update(settled=len(self) - len(self._reported), iterations=n_iterations)
         attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
@@ -244,22 +265,31 @@ def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:
     return decode_all(texts, payloads, codecs, allow_pickle=attachment.allow_pickle)
 
 
-def release(connection: sa.Connection, *, attachment: Attachment, batch: int) -> bool:
+def release(connection: sa.Connection, *, attachment: Attachment, batch: int | Claim) -> bool:
     """Put a batch's samples back where they stood in the race; return False where the batch was closed before.
 
     With their old keys, which the clock has passed, they are first in line, in the same order.
+
+    Args:
+        connection: The transaction.
+        attachment: The buffer.
+        batch: What a draw gave, or the number of a batch that was looked up in this transaction.
     """
     state = attachment.race(connection, exclusive=True)
-    closed = _close(connection, batch, "released_at")
-    if closed is None:
+    if isinstance(batch, Claim):
+        number, size = batch.batch, batch.close(connection, attachment, "released_at")
+    else:
+        closed = statements.close_batch("released_at")
+        number, size = batch, connection.execute(closed, {"batch": batch}).scalar_one_or_none()
+    if size is None:
         return False
-    rows = attachment.run(connection, statements.draws_of_batch(), batch=batch).all()
+    rows = attachment.run(connection, statements.draws_of_batch(), batch=number).all()
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
-    attachment.count(connection, batches=-int(len(rows) == closed.size), released=len(rows))
+    attachment.count(connection, batches=-int(len(rows) == size), released=len(rows))
     if attachment.consumes:
         put_back(connection, attachment, state, rows)
     else:
-        _stand_again(connection, attachment, state, rows, batch=batch)
+        _stand_again(connection, attachment, state, rows, batch=number)
     return True
 
 
@@ -327,7 +357,3 @@ def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[s
     for worker in gone:
         fold(connection, attachment.buffer_id, worker=worker)
     return sum(released)
-
-
-def _close(connection: sa.Connection, batch: int, column: str) -> Any:
-    return connection.execute(statements.close_batch(column), {"batch": batch}).one_or_none()

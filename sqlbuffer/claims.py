@@ -16,6 +16,7 @@ from sqlbuffer.batches import Batch, Drawn
 from sqlbuffer.errors import no_progress, require_all, tampered
 from sqlbuffer.names import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.records import SampleInfo
+from sqlbuffer.reporting import Claim
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import worker_id
 
@@ -43,6 +44,7 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
             attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
     else:
         raise no_progress("the marking of the heaviest samples")
+    batch.witness()
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch
@@ -87,8 +89,8 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     probability = race.inclusion_probability(weights, start, math.inf if threshold is None else threshold)
     info = SampleInfo(np.where(argmax, 1.0, probability), argmax, pool.as_floats(drawn.reward))
     if not len(weights):
-        return Batch(attachment, drawn, id=None, iteration=state.iteration, clock=clock, info=info)
-    batch_id = _write(connection, attachment, state, drawn, start=start, clock=clock)
+        return Batch(attachment, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
+    made = _write(connection, attachment, state, drawn, start=start, clock=clock)
     if not attachment.consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)
         entries = [before + 1 for before in drawn.entries]
@@ -102,7 +104,7 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
         unscored=-int(np.isnan(weights).sum()) if attachment.consumes else 0,
         unscorable=-int((weights == 0).sum()) if attachment.consumes else 0,
     )
-    return Batch(attachment, drawn, id=batch_id, iteration=state.iteration, clock=clock, info=info)
+    return Batch(attachment, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 
 def _sorted(rows: list[Any], column: str) -> list[Any]:
@@ -183,15 +185,16 @@ def _write(
     *,
     start: float,
     clock: float,
-) -> int:
+) -> Claim:
+    drawn_by = worker_id()
     batch = {
-        "worker_id": worker_id(),
+        "worker_id": drawn_by,
         "iteration": state.iteration,
         "size": len(drawn.sample_id),
         "clock_before": start,
         "clock": clock,
     }
-    batch_id = int(attachment.run(connection, statements.insert_batch(), **batch).scalar_one())
+    opened = attachment.run(connection, statements.insert_batch(), **batch).one()
     columns = {
         "position": range(len(drawn.sample_id)),
         "sample_id": drawn.sample_id,
@@ -199,6 +202,6 @@ def _write(
         "weight": drawn.weight,
     }
     statement = statements.insert_draws(attachment.database.dialect)
-    n_written = attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=batch_id)
+    n_written = attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=opened.id)
     require_all(n_written, len(drawn.sample_id), "a batch was written")
-    return batch_id
+    return Claim(int(opened.id), drawn_by, opened.drawn_at)

@@ -71,7 +71,16 @@ def copy(
             _copy, attachment=attachment, new=new, settings=settings, at_iteration=at_iteration, advance=advance
         )
         buffer_id = attachment.database.write_from_one_state(make)
-    return dataclasses.replace(attachment, buffer_id=buffer_id, name=new, settings=settings, heartbeat=Heartbeat())
+    find = sa.select(buffers.c.created_at).where(buffers.c.id == buffer_id)
+    created_at = attachment.database.read(lambda connection: connection.scalar(find))
+    return dataclasses.replace(
+        attachment,
+        buffer_id=buffer_id,
+        name=new,
+        settings=settings,
+        created_at=created_at,
+        heartbeat=Heartbeat(),
+    )
 
 
 def _copy(
@@ -85,7 +94,9 @@ def _copy(
 ) -> int:
     moment = _moment(connection, attachment, at_iteration)
     buffer_id = _create(connection, attachment, new, settings, moment)
-    made = dataclasses.replace(attachment, buffer_id=buffer_id, name=new, settings=settings, heartbeat=Heartbeat())
+    made = dataclasses.replace(
+        attachment, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
+    )
     same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(attachment.settings)
     take = functools.partial(_take, connection, attachment, made, moment, is_whole=same_race)
     for part in _ranges(connection, attachment):

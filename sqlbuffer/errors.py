@@ -66,6 +66,10 @@ class ClaimLost(SqlBufferError, RuntimeError):
     """A batch was settled or released before, by this process or on behalf of it."""
 
 
+class StaleIds(SqlBufferError, LookupError):
+    """Numbers that may be those of other samples: the database has gone back to an earlier state, or was replaced."""
+
+
 class TrainingDiverged(SqlBufferError, ArithmeticError):
     """A training whose loss or weights were not finite; the predictor keeps its old weights."""
 

@@ -14,7 +14,7 @@ from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, LeaseLost, sh
 from sqlbuffer.leases import Job
 from sqlbuffer.names import as_mapping, require_count, require_flag
 from sqlbuffer.predictor import evaluate, predict
-from sqlbuffer.progress import PredictorVersion
+from sqlbuffer.progress import Mark, PredictorVersion
 from sqlbuffer.race import Floats
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
@@ -63,13 +63,14 @@ def retrain_alone(
         return version
 
 
-def load_newer(store: SampleStore, agent: Any, version: int | None) -> int | None:
-    """Load the newest stored predictor into an agent that holds another version; return the version it then holds."""
-    if store.newest_version() in (None, version):
-        return version
+def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> Mark | None:
+    """Load the newest stored predictor into an agent that holds another one; return the mark of what it then holds."""
+    newest = store._newest_mark()
+    if newest in (None, held):
+        return held
     loaded = store.load_predictor(agent)
     logger.info("predictor %d loaded", loaded)
-    return loaded
+    return newest
 
 
 def score_function(
@@ -120,7 +121,7 @@ class Worker:
         self._scores = score_function(store, agent, acquisition_from(acquisition, agent), pred_bs)
         self._refresh = refresh
         store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them
-        self._version = load_newer(store, agent, None)
+        self._held = load_newer(store, agent, None)
         store.announce_job(RETRAIN, str(schedule))
 
     def serve(self, is_told_to_stop: Callable[[], bool]) -> None:
@@ -148,7 +149,7 @@ class Worker:
     def do(self, job: Job) -> bool:
         """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
         try:
-            self._version = load_newer(self._store, self._agent, self._version)
+            self._held = load_newer(self._store, self._agent, self._held)
             trained = retrain_alone(self._store, self._agent, seen=job.runs, then=self._rescore, **self._retraining)
         except DatabaseUnavailable:
             raise
@@ -158,7 +159,7 @@ class Worker:
         except Exception:
             logger.exception("the job %r failed; it goes on when it is next due", job.name)
             return False
-        self._version = self._version if trained is None else trained.version
+        self._held = self._held if trained is None else trained.mark
         return True
 
     def _job(self) -> Job:

@@ -101,6 +101,10 @@ class RunRecords:
         """Return the version of the newest stored predictor, None before the first."""
         return self._read(progress.newest_version)
 
+    def _newest_mark(self) -> progress.Mark | None:
+        """Return what tells the newest predictor from every other; for those who hold one."""
+        return self._read(progress.newest_mark)
+
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[leases.Job]:
@@ -170,4 +174,8 @@ class RunRecords:
     def _write(
         self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return self._attachment.database.write(lambda connection: work(connection, self._attachment, *args, **kwargs))
+        def write(connection: sa.Connection) -> T:
+            self._attachment.race_state(connection)  # or say that the buffer is another one by now
+            return work(connection, self._attachment, *args, **kwargs)
+
+        return self._attachment.database.write(write)

@@ -15,7 +15,7 @@ from sqlalchemy.sql import visitors
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, shown
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown
 from sqlbuffer.names import as_ids, as_mask, plain, require_count, require_real
 from sqlbuffer.race import Floats, Ints
 
@@ -63,12 +63,25 @@ class LabelledRows(Sequence[Any]):
             yield from self[start : start + READ_AT_ONCE]
 
     def take(self, rows: ArrayLike) -> list[Any]:
-        """Return the samples of m rows, given as (m,) integers from 0 on, in that order."""
-        wanted = self.ids[self._places_of(rows)]
-        ids, place = np.unique(wanted, return_inverse=True)
+        """Return the samples of m rows, given as (m,) integers from 0 on, in that order.
+
+        Raises:
+            StaleIds: Where they are not there any more, or others have their numbers: the database has gone back to an
+                earlier state, by a failover or a restore, or was replaced.
+        """
+        at = self._places_of(rows)
+        wanted = self.ids[at]
+        ids, first, place = np.unique(wanted, return_index=True, return_inverse=True)
         if not len(ids):
             return []
-        samples = self._attachment.database.read(functools.partial(_contents, attachment=self._attachment, ids=ids))
+        found = self._attachment.database.read(functools.partial(_rows, attachment=self._attachment, ids=ids))
+        known = self.places[at][first]
+        if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
+            raise StaleIds(
+                f"the samples of {len(ids)} labelled rows are not those that they were when the rows were read: the "
+                "database has gone back to an earlier state (failover, restore); call labelled_rows again."
+            )
+        samples = content(found, self._attachment)
         return [samples[i] for i in place.tolist()]
 
     def _places_of(self, rows: Any) -> Ints:
@@ -139,6 +152,7 @@ def _is_some(share: float) -> bool:
 def _index(
     connection: sa.Connection, *, attachment: Attachment, where: str | sa.ColumnElement[bool] | None, newest: int | None
 ) -> LabelledRows:
+    attachment.note_ids(connection)
     statement = statements.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
     guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -159,8 +173,10 @@ def places_of(hashes: Sequence[bytes]) -> Floats:
     return np.asarray((heads >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
-def _contents(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> list[Any]:
-    """Return the samples of these ids, which are sorted and distinct."""
+def _rows(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Sequence[Any]:
+    """Return the rows of these ids, which are sorted and distinct."""
     statement = statements.scored(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
-    return content(rows, attachment)
+    rows: Sequence[Any] = attachment.run_with(
+        connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}
+    ).all()
+    return rows

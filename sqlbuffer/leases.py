@@ -32,11 +32,13 @@ class Lease:
         job: Name of the job.
         owner: The worker that has it.
         run: How often the job has been taken, this time included.
+        began_at: When it was taken, by the database's clock, UTC.
     """
 
     job: str
     owner: str
     run: int
+    began_at: dt.datetime | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,12 +99,13 @@ def announce(connection: sa.Connection, attachment: Attachment, job: str, schedu
 
 def take(connection: sa.Connection, attachment: Attachment, job: str, seen: int | None = None) -> Lease | None:
     """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
+    attachment.race_state(connection)  # or say that the buffer is another one by now
     attachment.count(connection)  # an owner has a row among the workers, which is how its death is noticed
     announce(connection, attachment, job)
     owner, lease_s = worker_id(), attachment.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen}
-    run = attachment.run(connection, statements.take_job(), **taken).scalar_one_or_none()
-    return None if run is None else Lease(job, owner, int(run))
+    run = attachment.run(connection, statements.take_job(), **taken).one_or_none()
+    return None if run is None else Lease(job, owner, int(run.runs), run.last_started_at)
 
 
 def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> None:
@@ -163,7 +166,7 @@ def _renew(connection: sa.Connection, *, attachment: Attachment, lease: Lease) -
 
 
 def _key(lease: Lease) -> dict[str, object]:
-    return {"job": lease.job, "owner_id": lease.owner, "run": lease.run}
+    return {"job": lease.job, "owner_id": lease.owner, "run": lease.run, "began_at": lease.began_at}
 
 
 @contextlib.contextmanager

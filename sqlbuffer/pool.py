@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import require_all, shown, tampered
-from sqlbuffer.race import FLOOR, TIE, Floats
+from sqlbuffer.race import FLOOR, TIE, Floats, Ints
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
@@ -118,6 +118,16 @@ def dequeue(connection: sa.Connection, attachment: Attachment, ids: Sequence[int
     if len(ids):
         statement = statements.dequeue(attachment.database.dialect)
         n_found = attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+        require_all(n_found, len(ids), "samples left the queue")
+
+
+def dequeue_known(connection: sa.Connection, attachment: Attachment, ids: Ints, hashes: Sequence[bytes]) -> None:
+    """`dequeue` of samples found by number and hash."""
+    if len(ids):
+        order = np.argsort(ids).tolist()
+        columns = {"sample_id": ids[order].tolist(), "hash": [hashes[i] for i in order]}
+        statement = statements.dequeue_known(attachment.database.dialect)
+        n_found = attachment.run_each(connection, statement, statements.INCOMING_KNOWN, columns)
         require_all(n_found, len(ids), "samples left the queue")
 
 

@@ -27,6 +27,7 @@ class Waiting:
 
     Attributes:
         ids: (n,) int64, numbers of the samples.
+        hashes: Their hashes.
         samples: The n samples.
         sources: Names of the generators that added them.
         scores: (n,) float64, NaN where there is none.
@@ -34,6 +35,7 @@ class Waiting:
     """
 
     ids: Ints
+    hashes: list[bytes]
     samples: list[Any]
     sources: list[str]
     scores: Floats
@@ -82,9 +84,11 @@ def staleness(connection: sa.Connection, attachment: Attachment) -> list[Stalene
 
 def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
     """Return the whole pool, decoded."""
+    attachment.note_ids(connection)
     rows = connection.execute(
         sa.select(
             samples.c.id,
+            samples.c.hash,
             samples.c.source,
             samples.c.score,
             samples.c.text,
@@ -98,6 +102,7 @@ def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
     ).all()
     return Waiting(
         ids=np.array([row.id for row in rows], dtype=np.int64),
+        hashes=[row.hash for row in rows],
         samples=content(rows, attachment),
         sources=[row.source for row in rows],
         scores=pool.as_floats([row.score for row in rows]),
@@ -160,6 +165,7 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
     """Return the n best samples as dicts, the best first."""
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
+    attachment.note_ids(connection)
     rows = attachment.rows(connection, statements.best(by, samples), limit=n)
     columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
     return [
@@ -170,6 +176,7 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
 
 def table(connection: sa.Connection, attachment: Attachment) -> dict[str, list[Any]]:
     """Return all samples as columns: what `to_pandas` and `to_arrow` show."""
+    attachment.note_ids(connection)
     names = "id text source queued requeues score score_version reward created_iteration".split()
     times = "created_at scored_at rewarded_at".split()
     columns = [samples.c[name] for name in names + times]

@@ -22,7 +22,15 @@ from sqlbuffer.names import as_scores
 from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
-from sqlbuffer.weighing import ScoreFunction, change_weights, keep, progress_bar, take_in
+from sqlbuffer.weighing import (
+    GoneBack,
+    ScoreFunction,
+    beginning_again,
+    change_weights,
+    keep,
+    progress_bar,
+    take_in,
+)
 
 LONGEST = 1_000_000
 """Samples that a queue holds at the most: 16 MB."""
@@ -37,6 +45,7 @@ class _Due(NamedTuple):
     race_key: Sequence[float]
     weight: Sequence[float]
     entries: Sequence[int]
+    hash: Sequence[bytes]
     text: Sequence[str]
     payload: Sequence[bytes | None]
     codec: Sequence[str]
@@ -122,6 +131,21 @@ def refresh_some(
         states: Checkpoints, by name, that are stored with the scores.
         silent: Show no progress bar.
     """
+    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, anew=anew)
+    return beginning_again(functools.partial(once, chunk=chunk, states=states, silent=silent), "the refresh")
+
+
+def _refresh_some(
+    attachment: Attachment,
+    queue: StaleQueue,
+    score_fn: ScoreFunction,
+    *,
+    budget: int,
+    anew: bool,
+    chunk: int,
+    states: Mapping[str, bytes],
+    silent: bool,
+) -> int:
     if anew:
         attachment.database.write(functools.partial(_begin, attachment=attachment))
     state = attachment.database.read(functools.partial(_state, attachment=attachment))
@@ -137,10 +161,14 @@ def refresh_some(
     rescore = functools.partial(
         _rescore, attachment=attachment, due=due, scores=scores, version=state.score_version, states=states
     )
-    n_rescored = attachment.database.write(rescore)
-    if n_rescored is None:
-        n_rescored = attachment.database.write(functools.partial(rescore, may_move_all=True))
+    try:
+        n_rescored = attachment.database.write(rescore)
+        if n_rescored is None:
+            n_rescored = attachment.database.write(functools.partial(rescore, may_move_all=True))
+            queue.forget()
+    except GoneBack:
         queue.forget()
+        raise
     queue.drop(len(rows))
     return n_rescored or 0
 
@@ -210,15 +238,19 @@ def _rescore(
     state, weights = taken_in
     ids, keys, old = np.array(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
     entries = np.array(due.entries)
+    hashes = due.hash
     if may_move_all:  # and they may have
         standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
-        waits = np.array([i in standing for i in due.sample_id])
+        same = zip(due.sample_id, due.hash, strict=True)
+        waits = np.array([i in standing and standing[i].hash == known for i, known in same], dtype=np.bool_)
         ids, scores, weights = ids[waits], scores[waits], weights[waits]
+        hashes = [due.hash[i] for i in np.flatnonzero(waits).tolist()]
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
         entries = np.array([standing[i].entries for i in ids.tolist()], dtype=np.int64)
     moved = change_weights(connection, attachment, state, ids, keys, old, weights, entries)
-    keep(connection, attachment=attachment, ids=ids[moved].tolist(), scores=scores[moved], version=version)
+    kept = {"ids": ids[moved].tolist(), "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()]}
+    keep(connection, attachment=attachment, **kept, scores=scores[moved], version=version)
     write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
     return int(moved.sum())
 

@@ -3,40 +3,76 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import statements
-from sqlbuffer.adding import store_rewards
+from sqlbuffer.adding import Known, store_measured
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.names import as_ids, as_rewards
 from sqlbuffer.race import Floats, Ints
 
 
+class Claim(NamedTuple):
+    """A batch as one draw made it.
+
+    Its number alone would not do: where the database has gone back to an earlier state, another draw may have it.
+    """
+
+    batch: int
+    drawn_by: str
+    drawn_at: dt.datetime
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what finds it in statements."""
+        return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
+
+    def close(self, connection: sa.Connection, attachment: Attachment, column: str) -> int | None:
+        """Settle or release it, and return its size; None where it is closed already, or not there any more."""
+        closed = attachment.run(connection, statements.close_claim(column), **self.parameters())
+        size: int | None = closed.scalar_one_or_none()
+        return size
+
+    def find(self, attachment: Attachment, connection: sa.Connection) -> bool:
+        """Tell whether it is in the database, open or closed."""
+        return attachment.run(connection, statements.find_claim(), **self.parameters()).one_or_none() is not None
+
+
 @dataclasses.dataclass(frozen=True)
 class Reported:
     """Rewards of some samples of a batch, each sample once."""
 
-    ids: Ints
+    known: Known
+    places: Ints
+    """Where in the batch they are."""
     rewards: Floats
 
+    @property
+    def ids(self) -> Ints:
+        """Their numbers."""
+        return self.known.ids[self.places]
+
     @classmethod
-    def prepare(cls, batch_ids: Ints, ids: Sequence[int], rewards: Any) -> Reported:
+    def prepare(cls, known: Known, ids: Sequence[int], rewards: Any) -> Reported:
         """Check them; where an id comes twice the later reward counts, unless it is NaN."""
         given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
             raise InvalidReward("a sample is reported with its reward: None is not one; NaN stands for a failure.")
-        if strangers := set(given) - set(batch_ids.tolist()):
+        place = {number: i for i, number in enumerate(known.ids.tolist())}
+        if strangers := set(given) - set(place):
             raise InvalidArgument(f"sample {min(strangers)} is not of this batch: ids must be some of batch.ids.")
         last = _last_of_each(given, values)
-        return cls(np.array(list(last), dtype=np.int64), np.array(list(last.values()), dtype=np.float64))
+        places = np.array([place[number] for number in last], dtype=np.int64)
+        return cls(known, places, np.array(list(last.values()), dtype=np.float64))
 
 
 def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[int, float]:
@@ -46,18 +82,22 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
     return failed | {i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)}
 
 
-def report(connection: sa.Connection, *, attachment: Attachment, batch: int | None, reported: Reported) -> int | None:
+def report(connection: sa.Connection, *, attachment: Attachment, claim: Claim | None, reported: Reported) -> int | None:
     """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
 
     What has been reported is no longer queued, so that adding it again requeues it: its further rewards leave that be.
     """
-    is_ours = batch is None or attachment.run(connection, _open(attachment), batch=batch).one_or_none() is not None
-    new = _mark(connection, attachment, batch, reported.ids) if is_ours and len(reported.ids) else []
+    batch = None if claim is None else claim.batch
+    is_ours = claim is None or _is_open(connection, attachment, claim)
+    if not is_ours:
+        attachment.race_state(connection)  # or say that the buffer is another one by now
+    new = _mark(connection, attachment, batch, reported.ids) if is_ours and len(reported.places) else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
     for part, stay_queued in ((is_new, not attachment.consumes), (~is_new, True)):
-        ids, rewards = reported.ids[part], reported.rewards[part]
-        deltas.update(store_rewards(connection, attachment, ids, rewards, stay_queued=stay_queued))
+        places, rewards = reported.places[part], reported.rewards[part]
+        store = functools.partial(store_measured, connection, attachment, reported.known, places, rewards)
+        deltas.update(store(stay_queued=stay_queued))
     left = int(attachment.run(connection, statements.unreported(), batch=batch).scalar_one()) if is_ours else None
     if new and not left:
         attachment.run(connection, statements.close_batch("settled_at"), batch=batch)
@@ -66,8 +106,9 @@ def report(connection: sa.Connection, *, attachment: Attachment, batch: int | No
     return left
 
 
-def _open(attachment: Attachment) -> sa.Select[Any]:
-    return statements.open_batch(attachment.database.dialect)
+def _is_open(connection: sa.Connection, attachment: Attachment, claim: Claim) -> bool:
+    statement = statements.open_batch(attachment.database.dialect)
+    return attachment.run(connection, statement, **claim.parameters()).one_or_none() is not None
 
 
 def _mark(connection: sa.Connection, attachment: Attachment, batch: int | None, ids: Ints) -> list[int]:

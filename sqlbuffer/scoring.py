@@ -24,7 +24,16 @@ from sqlbuffer.names import as_scores
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.swapping import Known, swap_all
-from sqlbuffer.weighing import Scored, ScoreFunction, keep, progress_bar, read_scored, take_in
+from sqlbuffer.weighing import (
+    GoneBack,
+    Scored,
+    ScoreFunction,
+    beginning_again,
+    keep,
+    progress_bar,
+    read_scored,
+    take_in,
+)
 from sqlbuffer.workers import worker_id
 
 _ROWS_AT_ONCE = 100_000
@@ -38,6 +47,12 @@ def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int
     """Score what waits without a score; it joins the race. Return the number of samples scored."""
     if not attachment.settings.weighting.needs_score:
         return 0
+    return beginning_again(
+        functools.partial(_score_missing, attachment, score_fn, chunk=chunk, silent=silent), "scoring"
+    )
+
+
+def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool) -> int:
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
@@ -68,6 +83,12 @@ def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chun
         chunk: Samples scored at once.
         silent: Show no progress bar.
     """
+    return beginning_again(
+        functools.partial(_refresh, attachment, score_fn, anew=anew, chunk=chunk, silent=silent), "the refresh"
+    )
+
+
+def _refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chunk: int, silent: bool) -> int:
     version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
     ids, keys = attachment.database.read(functools.partial(_waiting, attachment=attachment))
     scores = np.full(len(ids), math.nan)
@@ -116,11 +137,28 @@ def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, vers
         return scores, 0
     old = Scored._make([column[i] for i in stale] for column in found)
     scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
-    store = functools.partial(keep, attachment=attachment, version=version, only_older=True)
-    n_stored = attachment.database.write(functools.partial(store, ids=old.sample_id, scores=scores[stale]))
+    store = functools.partial(_keep, attachment=attachment, found=old, scores=scores[stale], version=version)
+    n_stored = attachment.database.write(store)
     if n_stored < len(stale):  # another process was at the same ones, and quicker
-        scores = pool.as_floats(read().score)
+        now = read()
+        if now.hash != found.hash:
+            raise GoneBack
+        scores = pool.as_floats(now.score)
     return scores, n_stored
+
+
+def _keep(connection: sa.Connection, *, attachment: Attachment, found: Scored, scores: Floats, version: int) -> int:
+    """Store the scores of a refresh, where another process has not.
+
+    Raises:
+        GoneBack: Where the database has lost the beginning of this refresh, or the samples.
+    """
+    if attachment.race_state(connection).version < version:
+        raise GoneBack
+    ids, hashes = found.sample_id, found.hash
+    return keep(
+        connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores, version=version, only_older=True
+    )
 
 
 def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
@@ -172,8 +210,10 @@ def _join(
     unscored = np.full(len(scores), math.nan)
     moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, entries)
     ids = np.array(found.sample_id)[moved].tolist()
+    hashes = [found.hash[i] for i in np.flatnonzero(moved).tolist()]
     # The version there was before the prediction: where a refresh has begun since, these scores are stale.
-    keep(connection, attachment=attachment, ids=ids, scores=scores[moved], version=found.version[0])
+    version = min(found.version[0], state.version)  # the lower one where the database has gone back
+    keep(connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores[moved], version=version)
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
     return True
 

@@ -302,7 +302,12 @@ class SampleStore(RunRecords):
         return batch
 
     def remove(self, ids: Sequence[int]) -> int:
-        """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again."""
+        """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again.
+
+        Raises:
+            StaleIds: Where the numbers may be those of other samples: the database has gone back to an earlier state
+                since, by a failover or a restore, or was replaced. Nothing is taken out.
+        """
         return self._write(_remove, as_ids(ids))
 
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
@@ -310,11 +315,23 @@ class SampleStore(RunRecords):
 
         What equals a sample that waits already is dropped; what equals the one in whose place it would go changes
         nothing. All in one transaction.
+
+        Raises:
+            StaleIds: As `remove` does.
         """
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
         return self._write(_replace, numbers, others)
+
+    def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
+        """`remove` what was read as waiting and still does; for the loop."""
+        self._write(_remove, waiting.ids[places].tolist(), [waiting.hashes[i] for i in places])
+
+    def _replace_known(self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
+        """`replace` what was read as waiting and still does; for the loop."""
+        numbers, hashes = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
+        self._write(_replace, numbers, samples, hashes)
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
@@ -348,8 +365,12 @@ class SampleStore(RunRecords):
         return self._read(reading.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
-        """Return the samples of these numbers, by number."""
-        return self._read(reading.samples_of, as_ids(ids))
+        """Return the samples of these numbers, by number.
+
+        Raises:
+            StaleIds: As `remove` does.
+        """
+        return self._read(_samples_of, as_ids(ids))
 
     def incumbent(self) -> float | None:
         """Return the reward to improve on: the best that was stored before the newest predictor, None without any.
@@ -433,15 +454,39 @@ def _max_size(given: Any) -> int | None:
     return None if given is None else require_count(given, rule, least=1)
 
 
-def _remove(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> int:
-    rows = pool.standing(connection, attachment, ids)
+def _samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> dict[int, Any]:
+    attachment.require_ids(connection, ids)
+    return reading.samples_of(connection, attachment, ids)
+
+
+def _standing(
+    connection: sa.Connection, attachment: Attachment, ids: Sequence[int], hashes: Sequence[bytes] | None
+) -> list[Any]:
+    """Find waiting samples: by number and hash, or by numbers that a user has kept."""
+    if hashes is None:
+        attachment.require_ids(connection, ids)
+        return pool.standing(connection, attachment, ids)
+    known = dict(zip(ids, hashes, strict=True))
+    return [row for row in pool.standing(connection, attachment, ids) if row.hash == known[row.sample_id]]
+
+
+def _remove(
+    connection: sa.Connection, attachment: Attachment, ids: Sequence[int], hashes: Sequence[bytes] | None = None
+) -> int:
+    rows = _standing(connection, attachment, ids, hashes)
     pool.remove(connection, attachment, rows)
     return len(rows)
 
 
-def _replace(connection: sa.Connection, attachment: Attachment, ids: Sequence[int], samples: Sequence[Any]) -> int:
+def _replace(
+    connection: sa.Connection,
+    attachment: Attachment,
+    ids: Sequence[int],
+    samples: Sequence[Any],
+    old: Sequence[bytes] | None = None,
+) -> int:
     attachment.race(connection)  # before any row: who moves every key locks in that order too
-    rows = {row.sample_id: row for row in pool.standing(connection, attachment, ids)}
+    rows = {row.sample_id: row for row in _standing(connection, attachment, ids, old)}
     hashes = adding.hashes_of(attachment, samples)
     changed = [
         (rows[i], sample)

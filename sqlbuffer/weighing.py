@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,15 +14,40 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.errors import tampered
 from sqlbuffer.race import Floats, Ints
 
+log = logging.getLogger(__name__)
+
 ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
+
+
+class GoneBack(Exception):
+    """A number is that of another sample, or of none: the database has gone back to an earlier state since it was read.
+
+    The transaction that finds it stores nothing; the work begins again from what the database has now.
+    """
+
+
+_TIMES = 3
+"""How often work begins again: a database that goes back more often while it lasts is a broken one."""
+
+
+def beginning_again(work: Callable[[], int], what: str) -> int:
+    """Do work, and again where the database has gone back to an earlier state meanwhile; return what it returns."""
+    for _ in range(_TIMES):
+        try:
+            return work()
+        except GoneBack:
+            log.warning("the database has gone back to an earlier state (failover, restore): %s begins again", what)
+    raise tampered("samples wait that are not stored, or their numbers change again and again")
 
 
 class Scored(NamedTuple):
     """Columns of `statements.scored`."""
 
     sample_id: Sequence[int] = ()
+    hash: Sequence[bytes] = ()
     score: Sequence[float | None] = ()
     score_version: Sequence[int | None] = ()
     text: Sequence[str] = ()
@@ -43,9 +69,15 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
 
 
 def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:
-    """Return samples and scores, in the order of the ids."""
+    """Return samples and scores, in the order of the ids.
+
+    Raises:
+        GoneBack: Where one is not there any more.
+    """
     statement = statements.scored(attachment.database.dialect)
     rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    if len(rows) != len(ids):
+        raise GoneBack
     return Scored(*zip(*rows, strict=True))
 
 
@@ -54,17 +86,32 @@ def keep(
     *,
     attachment: Attachment,
     ids: Sequence[int],
+    hashes: Sequence[bytes],
     scores: Floats,
     version: int,
     only_older: bool = False,
 ) -> int:
-    """Write scores into the samples, whose ids are sorted, or only where theirs are older; return into how many."""
+    """Write scores into the samples, whose ids are sorted, or only where theirs are older; return into how many.
+
+    Raises:
+        GoneBack: Where a number is not that of the sample of this hash.
+    """
     if not len(ids):
         return 0
-    columns = {"sample_id": ids, "score": pool.as_weights(scores)}
-    statement = statements.store_newer_scores if only_older else statements.store_scores
+    columns = {"sample_id": ids, "hash": hashes, "score": pool.as_weights(scores)}
+    statement, shape = (
+        statements.store_newer_scores if only_older else statements.store_scores,
+        statements.INCOMING_SCORES,
+    )
     dialect = attachment.database.dialect
-    return attachment.run_each(connection, statement(dialect), statements.INCOMING_SCORES, columns, version=version)
+    n_kept = attachment.run_each(connection, statement(dialect), shape, columns, version=version)
+    if n_kept < len(ids):  # theirs are newer, unless they are others
+        found = attachment.run_with(
+            connection, statements.samples_by_id(dialect), statements.INCOMING_IDS, {"sample_id": ids}
+        )
+        if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
+            raise GoneBack
+    return n_kept
 
 
 def take_in(
@@ -137,5 +184,7 @@ def _joining(
     statement = statements.samples_by_id(attachment.database.dialect)
     rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     known = {row.id: (row.hash, row.requeues) for row in rows}
+    if len(known) != len(ids):
+        raise GoneBack
     hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
     return pool.join_race(attachment, state, hashes, requeues, entries.tolist(), weights)

@@ -426,7 +426,8 @@ def test_a_loop_loads_what_another_process_has_trained(opened: Callable[..., Any
     assert dump_state(mine) == dump_state(other)
     scores = dict(zip(buffer.buffer, buffer.weights, strict=True))
     assert len(scores) > 30
-    assert buffer._version == buffer.store.newest_version() == 1
+    assert buffer._held is not None
+    assert buffer._held.version == buffer.store.newest_version() == 1
 
 
 def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) -> None:

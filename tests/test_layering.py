@@ -35,7 +35,7 @@ FLOORS = [
     {"schema"},
     {"statements"},
     {"database"},
-    {"workers"},
+    {"lineage", "workers"},
     {"attachment"},
     {"leases"},
     {"progress", "schedule"},

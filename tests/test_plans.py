@@ -224,7 +224,7 @@ HOT = {
         "measured_before": {"samples"},
         "store_rewards": {"samples"},
         "samples_by_hash": {"uq_samples_buffer_id_hash"},
-        "dequeue": {"samples"},
+        "dequeue_known": {"samples"},
         "draws_of_batch": {"draws", "samples"},
         "scored": {"samples"},
         "still_stale": {"samples", "pool"},
@@ -359,14 +359,14 @@ EXPECTED = {
     "sample with argmax": (
         "race_state first_by_weight leave_pool first_in_race leave_up_to insert_batch insert_draws count"
     ),
-    "settle": "close_batch store_first_rewards count",
-    "settle without rewards": "close_batch dequeue count",
+    "settle": "close_claim store_first_rewards count",
+    "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_batch store_first_rewards totals insert_samples samples_by_hash "
+        "close_claim store_first_rewards totals insert_samples samples_by_hash "
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
-    "release": "race_state close_batch draws_of_batch count enter_pool count",
+    "release": "race_state close_claim draws_of_batch count enter_pool count",
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",

@@ -153,7 +153,7 @@ GOLDEN = {
         UPDATE samples
         SET queued=(samples.queued = 1 AND ? = 1), reward=coalesce(?, samples.reward),
            rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END
-        WHERE samples.id = ?
+        WHERE samples.id = ? AND samples.hash = ?
     """,
     ("add_unscored", "postgresql"): """
         WITH stored AS (INSERT INTO samples (buffer_id, hash, text, payload, codec, source, meta, queued, requeues,

@@ -180,6 +180,10 @@ class Dialect(abc.ABC):
         """Return the SQL that lets one role read a database's buffers, and another one work on them."""
 
     @abc.abstractmethod
+    def lineage(self, connection: sa.Connection) -> str:
+        """Return what changes where this is another database, or one that others may have written into since."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return what the database itself finds wrong with its storage."""
 

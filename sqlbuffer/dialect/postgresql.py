@@ -248,6 +248,20 @@ class PostgreSQL(Dialect):
             f"GRANT USAGE ON {sequences} TO {quoted(worker)}",
         ]
 
+    def lineage(self, connection: sa.Connection) -> str:
+        # The timeline is another one after each promotion, and after a recovery to a point in time; the numbers of
+        # database and table are others after pg_restore. pg_control_checkpoint() tells a timeline only at the next
+        # checkpoint. A role may have been denied the system's identifier, a server that follows has no log of its own.
+        may_ask = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+        system = ""
+        if connection.exec_driver_sql(may_ask).scalar_one():
+            system = connection.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()
+        row = connection.exec_driver_sql(
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END, "
+            f"(SELECT oid FROM pg_database WHERE datname = current_database()), '{SCHEMA}.samples'::regclass::oid"
+        ).one()
+        return "/".join(map(str, (system, *row)))
+
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 

@@ -205,6 +205,15 @@ class SQLite(Dialect):
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
         raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
 
+    def lineage(self, connection: sa.Connection) -> str:
+        file = next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main")
+        name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()  # an inode may be given again
+        try:
+            found = os.stat(file)
+        except OSError:  # the file is gone, and what is written goes nowhere
+            return f"{name}/gone"
+        return f"{name}/{found.st_dev}/{found.st_ino}"
+
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]

@@ -57,6 +57,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.base_score,
             buffers.c.top_weight,
             buffers.c.score_version,
+            buffers.c.created_at,
         )
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
         .where(buffers.c.id == BUFFER)

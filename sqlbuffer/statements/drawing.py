@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.dialect import BigId, Dialect, now
+from sqlbuffer.dialect import BigId, Dialect, Timestamp, now
 from sqlbuffer.schema import batches, draws, pool, samples
 from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, NEVER, STANDING
 
@@ -86,10 +86,14 @@ def next_key() -> sa.Select[Any]:
 
 @functools.cache
 def insert_batch() -> sa.Insert:
-    """Open a batch; returns its id."""
+    """Open a batch; returns its id, and when it was drawn, by which it differs from any other of that id."""
     given = ("worker_id", "iteration", "size", "clock_before", "clock")
     values = {name: bindparam(name, type_=batches.c[name].type) for name in given}
-    return sa.insert(batches).values(buffer_id=BUFFER, drawn_at=now(), **values).returning(batches.c.id)
+    return (
+        sa.insert(batches)
+        .values(buffer_id=BUFFER, drawn_at=now(), **values)
+        .returning(batches.c.id, batches.c.drawn_at)
+    )
 
 
 @functools.cache
@@ -112,6 +116,27 @@ def close_batch(column: str) -> sa.Update:
         .values({column: now()})
         .returning(batches.c.size)
     )
+
+
+_CLAIM = (
+    batches.c.id == bindparam("batch", type_=BigId),
+    batches.c.buffer_id == BUFFER,
+    batches.c.worker_id == bindparam("drawn_by", type_=sa.Text),
+    batches.c.drawn_at == bindparam("drawn_at_time", type_=Timestamp),
+)
+"""The batch that one draw made: a database that has lost it may have given its id to another one."""
+
+
+@functools.cache
+def close_claim(column: str) -> sa.Update:
+    """`close_batch` of the batch that one draw made."""
+    return close_batch(column).where(*_CLAIM[1:])
+
+
+@functools.cache
+def find_claim() -> sa.Select[Any]:
+    """The id of the batch that one draw made, whatever has become of it; no row where the database has lost it."""
+    return select(batches.c.id).where(*_CLAIM)
 
 
 @functools.cache
@@ -163,13 +188,9 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
-    """Return the id of a batch if it is still open, and keep it so until the transaction ends."""
+    """Return the id of the batch that one draw made if it is still open, and keep it so until the transaction ends."""
     still_open = (
-        select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER)
-        .where(batches.c.id == bindparam("batch", type_=BigId))
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
+        select(batches.c.id).where(*_CLAIM).where(batches.c.settled_at.is_(None)).where(batches.c.released_at.is_(None))
     )
     return dialect.lock_rows(still_open, batches)
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.dialect import Dialect, hence, now
+from sqlbuffer.dialect import Dialect, Timestamp, hence, now
 from sqlbuffer.schema import jobs, workers
 from sqlbuffer.statements.rows import BUFFER
 
@@ -16,8 +16,14 @@ _NAME: sa.BindParameter[str] = bindparam("job", type_=sa.Text)
 _OWNER: sa.BindParameter[str] = bindparam("owner_id", type_=sa.Text)
 _UNTIL = hence(bindparam("lease_s", type_=sa.Double))
 _THIS = sa.and_(jobs.c.buffer_id == BUFFER, jobs.c.name == _NAME)
-_HELD = sa.and_(_THIS, jobs.c.owner == _OWNER, jobs.c.runs == bindparam("run", type_=sa.BigInteger))
-"""The fence: taken by this owner, and by nobody since."""
+_HELD = sa.and_(
+    _THIS,
+    jobs.c.owner == _OWNER,
+    jobs.c.runs == bindparam("run", type_=sa.BigInteger),
+    jobs.c.last_started_at == bindparam("began_at", type_=Timestamp),
+)
+"""The fence: taken by this owner, and by nobody since. The time tells two runs of one number apart: a database that has
+gone back to an earlier state counts on from there."""
 
 
 @functools.cache
@@ -32,7 +38,7 @@ def add_job(dialect: Dialect) -> Any:
 
 @functools.cache
 def take_job() -> Any:
-    """Take a job that nobody has, and that has been taken `seen` times if that is given; the number of this run."""
+    """Take a job that nobody has, and that has been taken `seen` times if that is given; the run, and when it began."""
     owner_is_gone = jobs.c.owner.not_in(select(workers.c.id).where(workers.c.buffer_id == BUFFER))
     is_free = sa.or_(jobs.c.owner.is_(None), jobs.c.lease_until < now(), owner_is_gone)
     seen = sa.func.coalesce(bindparam("seen", type_=sa.BigInteger), jobs.c.runs)
@@ -46,7 +52,7 @@ def take_job() -> Any:
             runs=jobs.c.runs + 1,
             measured=_measured(),
         )
-        .returning(jobs.c.runs)
+        .returning(jobs.c.runs, jobs.c.last_started_at)
     )
 
 

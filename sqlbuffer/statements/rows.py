@@ -23,8 +23,9 @@ INCOMING_SAMPLES = Rows(
 )
 INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
 INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
-INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("score", sa.Double())))
-INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("reward", sa.Double())))
+INCOMING_KNOWN = Rows("incoming_known", (("sample_id", BigId), ("hash", sa.LargeBinary())))
+INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double())))
+INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("hash", sa.LargeBinary()), ("reward", sa.Double())))
 INCOMING_ENTRIES = Rows(
     "incoming_entries",
     (

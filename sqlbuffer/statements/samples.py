@@ -14,6 +14,7 @@ from sqlbuffer.statements.rows import (
     BUFFER,
     INCOMING_HASHES,
     INCOMING_IDS,
+    INCOMING_KNOWN,
     INCOMING_REWARDS,
     INCOMING_SAMPLES,
     INCOMING_SCORES,
@@ -105,6 +106,21 @@ def newest_sample() -> sa.Select[Any]:
     return select(sa.func.coalesce(sa.func.max(samples.c.id), 0).label("id"))
 
 
+_ROW = (samples.c.id, samples.c.hash, samples.c.created_at)
+
+
+@functools.cache
+def newest_row() -> sa.Select[Any]:
+    """What no other row has but the one with the largest number: `id, hash, created_at`."""
+    return select(*_ROW).order_by(samples.c.id.desc()).limit(1)
+
+
+@functools.cache
+def row_of() -> sa.Select[Any]:
+    """`newest_row` of the row that has a number now."""
+    return select(*_ROW).where(samples.c.id == bindparam("number", type_=BigId))
+
+
 @functools.cache
 def samples_after() -> sa.Select[Any]:
     """Return `id, hash, requeues` of the samples stored after an id, as `enter_unscored` does."""
@@ -160,11 +176,12 @@ _VERSION: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
 
 @functools.cache
 def store_scores(dialect: Dialect) -> sa.Update:
-    """Write scores into the samples that have none of a newer version."""
+    """Write scores into the samples, found by number and hash, that have none of a newer version."""
     incoming = dialect.each(INCOMING_SCORES)
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.sample_id)
+        .where(samples.c.hash == incoming.hash)
         .where(sa.or_(samples.c.score_version.is_(None), samples.c.score_version <= _VERSION))
         .values(score=incoming.score, score_version=_VERSION, scored_at=now())
     )
@@ -178,14 +195,11 @@ def store_newer_scores(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def measured_before(dialect: Dialect) -> sa.Select[Any]:
-    """Return the `reward` of measured samples that are about to get another one, and that `kept` then; lock them."""
+    """Return `id, reward` of measured samples that are about to get another one, and what is `kept` then; lock them."""
     incoming = dialect.relation(INCOMING_REWARDS)
+    same = sa.and_(samples.c.id == incoming.c.id, samples.c.hash == incoming.c.hash)
     kept = sa.func.coalesce(incoming.c.reward, samples.c.reward).label("kept")
-    statement = (
-        select(samples.c.reward, kept)
-        .join_from(incoming, samples, samples.c.id == incoming.c.id)
-        .order_by(samples.c.id)
-    )
+    statement = select(samples.c.id, samples.c.reward, kept).join_from(incoming, samples, same).order_by(samples.c.id)
     return dialect.lock_rows(statement, samples)
 
 
@@ -197,15 +211,17 @@ def store_first_rewards(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def store_rewards(dialect: Dialect) -> sa.Update:
-    """Write rewards into the samples. Settled samples are no longer queued.
+    """Write rewards into the samples, found by number and hash: a number alone may be another sample's by now.
 
-    A NULL is a measurement that failed: it leaves a reward that is stored, and the time when it was, as they are.
+    Settled samples are no longer queued. A NULL is a measurement that failed: it leaves a reward that is stored, and
+    the time when it was, as they are.
     """
     incoming = dialect.each(INCOMING_REWARDS)
     stays = sa.and_(incoming.reward.is_(None), samples.c.reward.is_not(None))
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.id)
+        .where(samples.c.hash == incoming.hash)
         .values(
             reward=sa.func.coalesce(incoming.reward, samples.c.reward),
             rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
@@ -219,6 +235,14 @@ def dequeue(dialect: Dialect) -> sa.Update:
     """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
     incoming = dialect.each(INCOMING_IDS)
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
+
+
+@functools.cache
+def dequeue_known(dialect: Dialect) -> sa.Update:
+    """`dequeue` of samples found by number and hash."""
+    incoming = dialect.each(INCOMING_KNOWN)
+    same = sa.and_(samples.c.id == incoming.sample_id, samples.c.hash == incoming.hash)
+    return sa.update(samples).where(same).values(queued=False)
 
 
 @functools.cache

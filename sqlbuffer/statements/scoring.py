@@ -73,7 +73,7 @@ def scored(dialect: Dialect) -> sa.Select[Any]:
     """Return the samples with these ids and their scores, in the order of the ids."""
     incoming = dialect.relation(INCOMING_IDS)
     return (
-        select(samples.c.id, samples.c.score, samples.c.score_version, *CONTENT)
+        select(samples.c.id, samples.c.hash, samples.c.score, samples.c.score_version, *CONTENT)
         .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
         .order_by(samples.c.id)
     )
@@ -168,7 +168,9 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
         pool.c.buffer_id == BUFFER, pool.c.race_key == incoming.c.race_key, pool.c.sample_id == incoming.c.sample_id
     )
     return (
-        select(samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, pool.c.entries, *CONTENT)
+        select(
+            samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, pool.c.entries, samples.c.hash, *CONTENT
+        )
         .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
         .outerjoin(pool, place)
         .where(samples.c.queued)

@@ -17,6 +17,7 @@ from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.jobs import load_newer, retrain_alone, score_function
 from sqlbuffer.names import as_mapping, is_rate, is_share, require_count, require_flag, require_real
 from sqlbuffer.predictor import predict
+from sqlbuffer.progress import Mark
 from sqlbuffer.race import Weighting
 from sqlbuffer.retraining import retrain
 from sqlbuffer.state import dump_state, load_state
@@ -214,7 +215,7 @@ class PredictiveBuffer(WeightedBuffer):
         self._background = self._beside_the_loop() if in_background else None
         self.track = track
         self.online = online
-        self._version: int | None = None
+        self._held: Mark | None = None
         self._is_agent_stored = False
 
     def _beside_the_loop(self) -> Background:
@@ -304,8 +305,8 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _load_newer(self) -> None:
         """Load the newest stored predictor, unless the model has it already."""
-        self._version = load_newer(self.store, self.predictive_agent, self._version)
-        self._is_agent_stored = self._is_agent_stored or self._version is not None
+        self._held = load_newer(self.store, self.predictive_agent, self._held)
+        self._is_agent_stored = self._is_agent_stored or self._held is not None
 
     def _update_metric(self, suffix: str, values: Any) -> None:
         if self.track:
@@ -330,7 +331,7 @@ class PredictiveBuffer(WeightedBuffer):
         except TrainingDiverged as exc:
             logger.warning("%s", exc)  # the loop goes on with the predictor it has
             return
-        self._version = self._version if trained is None else trained.version
+        self._held = self._held if trained is None else trained.mark
 
 
 class BufferSizeCallback(Callback):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer.codec import decode_all, encode_all
 from sqlbuffer.errors import UnsupportedType
+from sqlbuffer.reading import samples_of
 
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore
@@ -96,10 +97,11 @@ def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
     contents = [_content(packed) for _, packed in store.checkpoints(LOG)]
     earlier = [content["columns"] for content in contents if before is None or content["iteration"] < before]
     found = [columns for columns in earlier if "iteration" in columns]
-    known = store.samples_of([number for columns in found for number in columns["ids"] if number is not None])
+    # Numbers that are stored go back with the database: they need no proof.
+    known = store._read(samples_of, [number for columns in found for number in columns["ids"] if number is not None])
     for columns in found:
         ids, others = columns.pop("ids"), iter(columns.pop("others", []))
-        columns["samples"] = [next(others, math.nan) if i is None else known[i] for i in ids]
+        columns["samples"] = [next(others, math.nan) if i is None else known.get(i, math.nan) for i in ids]
     return found
 
 

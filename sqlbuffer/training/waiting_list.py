@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sqlbuffer.errors import InvalidArgument
@@ -69,9 +70,9 @@ class WaitingList:
         changed = [i for i, (old, new) in enumerate(pairs) if keep[i] and not self._equal(old, new)]
         self._assigned = None
         if not keep.all():
-            self._store.remove(waiting.ids[~keep].tolist())
+            self._store._remove_known(waiting, np.flatnonzero(~keep).tolist())
         if changed:
-            self._store.replace(waiting.ids[changed].tolist(), [items[i] for i in changed])
+            self._store._replace_known(waiting, changed, [items[i] for i in changed])
         if changed or not keep.all():
             self._waiting = None
 
