@@ -140,20 +140,37 @@ class Figures:
     predictors: int = 0
 
 
-def soak(url: str, folder: pathlib.Path, *, seconds: float, restart: Callable[[], None] | None = None) -> Figures:
-    """Let a crew work, kill a member every few seconds, and compare the books; return the figures."""
+def soak(
+    url: str,
+    folder: pathlib.Path,
+    *,
+    seconds: float,
+    restart: Callable[[], None] | None = None,
+    every_s: tuple[float, float] = (20, 40),
+    most: int | None = None,
+) -> Figures:
+    """Let a crew work, kill a member every few seconds, and compare the books; return the figures.
+
+    Args:
+        url: The database.
+        folder: Where the books are kept.
+        seconds: How long they work.
+        restart: Restarts the server.
+        every_s: How long after the last time, at least and at most.
+        most: End when it was restarted so often.
+    """
     figures = Figures(seconds=seconds)
     places = [(role, str(folder / f"{i} {role}")) for i, role in enumerate(CREW)]
     with contextlib.ExitStack() as stack:
         crew = [hire(stack, url, *place) for place in places]
         start = time.monotonic()
-        next_restart = start + random.uniform(20, 40)
-        while time.monotonic() < start + seconds:
+        next_restart = start + random.uniform(*every_s)
+        while time.monotonic() < start + seconds and figures.restarts != most:
             time.sleep(random.uniform(0.5, 3.0))
             if restart is not None and time.monotonic() > next_restart:
                 restart()
                 figures.restarts += 1
-                next_restart = time.monotonic() + random.uniform(20, 40)
+                next_restart = time.monotonic() + random.uniform(*every_s)
             assert all(member.is_alive() for member in crew), "only a kill ends a member"
             i = random.randrange(len(crew))
             kill(crew[i])
