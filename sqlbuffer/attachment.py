@@ -23,8 +23,10 @@ from sqlbuffer.errors import (
     InvalidArgument,
     InvalidPayload,
     SettingsMismatch,
+    listed,
     no_progress,
     numbers_of,
+    printable,
     require_all,
     shown,
     tampered,
@@ -243,10 +245,10 @@ def attach_existing(database: Database, name: str, **options: Any) -> Attachment
     Raises:
         BufferNotFound: Where there is none of that name.
     """
-    row = database.read(functools.partial(_find, name=name))
+    row = database.read(functools.partial(_find, name=as_name(name, "the name of a buffer")))
     if row is None:
-        names = database.read(_names)
-        raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {', '.join(map(repr, names)) or 'none'}.")
+        names = listed(map(repr, database.read(_names)))
+        raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
     return Attachment(database, row.id, name, _settings(row), created_at=row.created_at, **options)
 
 
@@ -271,7 +273,7 @@ def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> 
         names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
         found = name = next(each for each in names if each not in taken)
         row = database.write(functools.partial(create, name=name, only_new=True))
-    log.info("a new buffer, %r, in %s", name, database.url)
+    log.info("a new buffer, %r, in %s", name, printable(database.url))
     return row
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
+from sqlbuffer.errors import printable
 from sqlbuffer.race import FLOOR
 from sqlbuffer.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
@@ -26,7 +27,7 @@ def check(connection: sa.Connection, attachment: Attachment) -> list[str]:
         return [*problems, "the row of the counters of the dead is missing: nothing can be counted without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches):
         problems += rule(connection, attachment)
-    return problems
+    return list(map(printable, problems))  # SQLite names what a stranger has called a table
 
 
 def of_buffer(attachment: Attachment, table: sa.Table) -> sa.ColumnElement[bool]:

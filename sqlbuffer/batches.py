@@ -18,7 +18,7 @@ from sqlbuffer.adding import Known, Recorded, store_measured
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import decode_all
-from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
@@ -103,7 +103,8 @@ class Batch:
         except DatabaseUnavailable as exc:
             if kind is None or issubclass(kind, Exception):
                 raise
-            log.warning("a batch goes back only when this process has ended: %s", exc)  # Ctrl-C, or so, goes on
+            # Ctrl-C, or what else came, goes on.
+            log.warning("a batch goes back only when this process has ended: %s", summary(exc))
         except BaseException as exc:
             if not isinstance(exc, Exception):  # a signal amid it: nobody else has the batch
                 with contextlib.suppress(ClaimLost):

@@ -32,6 +32,7 @@ from sqlbuffer.errors import (
     SchemaMismatch,
     SchemaTooNew,
     SchemaTooOld,
+    printable,
 )
 from sqlbuffer.names import require_choice
 from sqlbuffer.retries import retrying, until_true
@@ -104,7 +105,7 @@ class Database:
         self._engines: dict[tuple[int, str], sa.Engine] = {}
         self._was_reached = self._has_room = False
         if caution := self.dialect.caution(self._url):
-            warnings.warn(caution, stacklevel=3)
+            warnings.warn(printable(caution), stacklevel=3)
         try:
             found = self.revision()
             if found is None and create:
@@ -311,7 +312,7 @@ class Database:
             command.upgrade(config, "head")
         except RuntimeError as exc:
             raise SchemaTooOld(f"{self.url} was not upgraded, nothing has changed: {exc}") from exc
-        log.info("schema of %s is now at revision %s", self.url, REVISION)
+        log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
 
 
 _version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.Text))

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import itertools
+
+EXITS = (SystemExit, GeneratorExit)
+"""What user code may raise that no `except Exception` sees, and that is neither Ctrl-C nor a signal."""
+
+
+def printable(text: str) -> str:
+    """Return a text in which characters that move cursors, change colours or break lines are written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def shown(value: object) -> str:
@@ -12,12 +23,37 @@ def shown(value: object) -> str:
         text = f"{value!r:.200}"
     except Exception as exc:  # of another's class; an integer of more digits than Python writes
         text = f"<{type(value).__name__}, whose repr fails: {type(exc).__name__}>"
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= 80 else f"{line[:77]}..."
+
+
+def listed(names: collections.abc.Iterable[str]) -> str:
+    """Return the first ten of some names as a message has them, each 80 characters at the most, and "none" for none."""
+    first = list(itertools.islice(names, 11))
+    cut = [name if len(name) <= 80 else f"{name[:77]}..." for name in first[:10]]
+    return ", ".join(cut + ["..."] * (len(first) > 10)) or "none"
+
+
+def summary(error: BaseException) -> str:
+    """Return what a log line, or a row, says of any error: its class, and the first line of its message.
+
+    It has no NUL, no lone surrogate and no escape, which messages of user code and of drivers may quote from what is
+    stored, and 1,000 characters at the most.
+    """
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a __str__ of user code
+        lines = ["its message cannot be read"]
+    line = printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    return line if len(line) <= 1000 else f"{line[:997]}..."
 
 
 class SqlBufferError(Exception):
     """Base of all errors raised by sqlbuffer."""
+
+    def __str__(self) -> str:
+        # A message may quote what is stored, or what a driver says of it: a log or a terminal must not obey it.
+        return printable(super().__str__())
 
 
 class InvalidArgument(SqlBufferError, ValueError):

@@ -131,7 +131,7 @@ def digests(values: Iterable[object]) -> list[bytes]:
                 blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
                 for utf8 in map(str.encode, values)  # type: ignore[arg-type]
             ]
-    return list(map(digest, values))
+    return [digest(value) for value in values]  # map would end where a registered class raises StopIteration
 
 
 class Elements(NamedTuple):

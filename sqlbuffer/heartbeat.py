@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from sqlbuffer.errors import summary
+
 INTERVAL_S = 10.0
 """Time between two beats, unless workers count as dead so soon that it must be less."""
 
@@ -68,7 +70,7 @@ class Heartbeat:
                 try:
                     beat()
                 except Exception as exc:  # a lock, a lost connection, a full disk: the next beat may do
-                    log.warning("a heartbeat failed: %s", exc)
+                    log.warning("a heartbeat failed: %s", summary(exc))
 
 
 _beating: weakref.WeakSet[Heartbeat] = weakref.WeakSet()

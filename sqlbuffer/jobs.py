@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, LeaseLost, shown
+from sqlbuffer.errors import EXITS, DatabaseUnavailable, InvalidArgument, LeaseLost, printable, shown, summary
 from sqlbuffer.leases import Job
 from sqlbuffer.names import as_mapping, require_count, require_flag
 from sqlbuffer.predictor import evaluate, predict
@@ -35,6 +36,7 @@ def retrain_alone(
     *,
     seen: int | None = None,
     then: Callable[[], object] | None = None,
+    during: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     **options: Any,
 ) -> PredictorVersion | None:
     """Retrain the agent and store the new version, unless another process is at it: that one is not waited for.
@@ -44,6 +46,7 @@ def retrain_alone(
         agent: The agent, which holds the newest stored predictor.
         seen: Only where the job has been taken this often so far.
         then: What belongs to the job once there is a new version.
+        during: Makes the context of the work, inside of the lease.
         **options: Keywords of `retraining.retrain`.
 
     Returns:
@@ -57,10 +60,20 @@ def retrain_alone(
         if lease is None:
             logger.info("not retrained: another worker has the job")
             return None
-        version = retrain(store, agent, **options, lease=lease)
-        if version is not None and then is not None:
-            then()
+        with during():
+            version = retrain(store, agent, **options, lease=lease)
+            if version is not None and then is not None:
+                then()
         return version
+
+
+@contextlib.contextmanager
+def _exits_as_errors() -> Iterator[None]:
+    """Turn an agent's `sys.exit()` into an error: that is no signal, after which the round would be due at once."""
+    try:
+        yield
+    except EXITS as exc:
+        raise RuntimeError(f"the agent's code raised {summary(exc)}: raise an error instead") from exc
 
 
 def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> Mark | None:
@@ -129,10 +142,12 @@ class Worker:
         while not is_told_to_stop():
             try:
                 job = self._job()
-                if self._schedule.is_due(job):
-                    self.do(job)
+                if not self._schedule.is_due(job):
+                    wait_s = self._wait_s(job)
+                elif self.do(job):
                     continue
-                wait_s = self._wait_s(job)
+                else:  # before it took the job, perhaps: then it is due still
+                    wait_s = POLL_S
             except DatabaseUnavailable as exc:
                 logger.error("%s", exc)
                 wait_s = POLL_S
@@ -143,14 +158,22 @@ class Worker:
         job = self._job()
         if self._schedule.is_due(job):
             return self.do(job)
-        logger.info("not due" if not job.is_held else "not due: %s is at it", job.owner)
+        logger.info("not due%s", f": {printable(job.owner or '')} is at it" if job.is_held else "")
         return True
 
     def do(self, job: Job) -> bool:
         """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
         try:
-            self._held = load_newer(self._store, self._agent, self._held)
-            trained = retrain_alone(self._store, self._agent, seen=job.runs, then=self._rescore, **self._retraining)
+            with _exits_as_errors():
+                self._held = load_newer(self._store, self._agent, self._held)
+            trained = retrain_alone(
+                self._store,
+                self._agent,
+                seen=job.runs,
+                then=self._rescore,
+                during=_exits_as_errors,
+                **self._retraining,
+            )
         except DatabaseUnavailable:
             raise
         except LeaseLost as exc:

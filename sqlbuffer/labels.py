@@ -15,8 +15,8 @@ from sqlalchemy.sql import visitors
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown
-from sqlbuffer.names import as_ids, as_mask, plain, require_count, require_real
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
+from sqlbuffer.names import as_ids, as_mask, as_name, plain, require_count, require_real
 from sqlbuffer.race import Floats, Ints
 
 READ_AT_ONCE = 4096
@@ -119,6 +119,8 @@ def labelled_rows(
         raise InvalidArgument(f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}.")
     if isinstance(where, sa.ColumnElement):
         where = _in_python(where)
+    if isinstance(where, str):
+        as_name(where, "where")
     try:
         rows = attachment.database.read(functools.partial(_index, attachment=attachment, where=where, newest=newest))
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
@@ -126,7 +128,8 @@ def labelled_rows(
             raise
         attachment.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
         raise InvalidArgument(
-            f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: {exc}"
+            f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: "
+            f"{summary(exc)}"
         ) from exc
     if best is None or not len(rows):
         return rows

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.errors import InvalidArgument, LeaseLost, shown
+from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
 from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
 from sqlbuffer.workers import dead, worker_id
 
@@ -188,12 +188,12 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         raise
     except BaseException as exc:
         is_over = isinstance(exc, Exception)
-        message = f"{type(exc).__name__}: {exc}" if is_over else f"interrupted: {type(exc).__name__} {exc}".rstrip()
+        message = summary(exc) if is_over else f"interrupted: {summary(exc).replace(': ', ' ', 1)}"
         try:
             write(functools.partial(ending, error=message, is_over=is_over))
         except LeaseLost:
             log.debug("the job %r has somebody else already", job)
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
-            log.warning("the job %r was not let go: %s", job, other)
+            log.warning("the job %r was not let go: %s", job, summary(other))
         raise
     write(ending)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
+from sqlbuffer.errors import InvalidArgument, MissingExtra, listed, printable, shown
 from sqlbuffer.names import as_list, require_count, require_flag
 
 Series = tuple[Sequence[int], Sequence[Any]]
@@ -36,8 +36,7 @@ def draw_metrics(
     numbers = {name: series for name, series in metrics.items() if _is_drawable(series[1])}
     chosen = list(numbers if names is None else names)
     if unknown := [name for name in chosen if not isinstance(name, str) or name not in numbers]:
-        there = ", ".join(numbers) or "none"
-        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: there are {there}.")
+        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: there are {listed(numbers)}.")
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
@@ -48,7 +47,8 @@ def draw_metrics(
     for place, name in enumerate(chosen, start=1):
         iterations, values = numbers[name]
         floats = np.asarray(values, dtype=np.float64)
-        axes = figure.add_subplot(n_rows, n_cols, place, title=name, xlabel="iteration")
+        axes = figure.add_subplot(n_rows, n_cols, place, xlabel="iteration")
+        axes.set_title(printable(name), parse_math=False)  # a $ is only a $
         axes.plot(iterations, floats, marker="." if len(floats) == 1 else "", alpha=0.4 if smooth else 1.0)
         if smooth:
             axes.plot(iterations, running_mean(floats), color="C0")

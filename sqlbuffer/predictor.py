@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from rich import get_console
+from rich.markup import escape
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -256,7 +257,7 @@ class PredictiveAgent:
         best_loss, best_state, best_epoch = math.inf, copy.deepcopy(self.model.state_dict()), -1
         console = get_console()
         hidden = silent or not console.is_terminal
-        passes = track(range(epochs), f"training {self.name}", console=console, disable=hidden, transient=True)
+        passes = track(range(epochs), escape(f"training {self.name}"), console=console, disable=hidden, transient=True)
         with in_mode(self.model, training=True), self._randomness(0):
             for epoch in passes:
                 # Steps of nearly equal size: batch norm cannot train on a lone row left over.

@@ -71,8 +71,10 @@ def register(
     if not isinstance(cls, type):
         raise InvalidArgument(f"only a class can be registered, got {shown(cls)}: give the class, not an object of it.")
     name = cls.__qualname__ if name is None else name
-    if not isinstance(name, str):
-        raise InvalidArgument(f"the name of a registered class is text, got {shown(name)}.")
+    if not isinstance(name, str) or "\0" in name or name != name.encode(errors="replace").decode():
+        raise InvalidArgument(
+            f"the name of a registered class is text without NUL and lone surrogates, got {shown(name)}."
+        )
     if (encode is None) != (decode is None):
         raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither.")
     if encode is not None and decode is not None:

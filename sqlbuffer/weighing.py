@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import tampered
+from sqlbuffer.errors import printable, tampered
 from sqlbuffer.race import Floats, Ints
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,11 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
     if silent:
         yield lambda n: None
         return
+    from rich.markup import escape
     from rich.progress import Progress  # only where somebody looks on: most processes never need it
 
     with Progress(transient=True) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(escape(printable(description)), total=total)
         yield lambda n: progress.update(task, advance=n)
 
 

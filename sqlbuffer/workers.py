@@ -19,6 +19,7 @@ import psutil
 import sqlalchemy as sa
 
 from sqlbuffer.dialect import Dialect, ago, now, right_now
+from sqlbuffer.errors import printable
 from sqlbuffer.schema import receipts, workers
 from sqlbuffer.statements import COUNTERS
 
@@ -46,12 +47,12 @@ def host() -> str:
         boot += os.readlink("/proc/self/ns/pid")
     except OSError:  # not Linux: the boot time does
         boot = str(psutil.boot_time())
-    return f"{socket.gethostname()}/{hashlib.blake2b(boot.encode(), digest_size=4).hexdigest()}"
+    return f"{printable(socket.gethostname())}/{hashlib.blake2b(boot.encode(), digest_size=4).hexdigest()}"
 
 
 @functools.cache
 def _worker_id(pid: int) -> str:
-    return f"{socket.gethostname()}-{pid}-{secrets.token_hex(4)}"
+    return f"{printable(socket.gethostname())}-{pid}-{secrets.token_hex(4)}"
 
 
 def worker_id() -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+import pickle
 import random
 import shutil
 import socket
@@ -35,6 +36,8 @@ from sqlbuffer.errors import (
     SettingsMismatch,
     SqlBufferError,
     UnsupportedType,
+    listed,
+    summary,
 )
 from sqlbuffer.race import Power, Shift, Softmax
 from sqlbuffer.schema import REVISION
@@ -625,3 +628,30 @@ def test_passwords_are_in_no_log(
     assert PASSWORD in secret
     assert PASSWORD not in caplog.text
     assert not [record for record in caplog.records if PASSWORD in str(vars(record))]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_a_message_shows_control_characters_as_escapes(kind: type[Exception]) -> None:
+    error = kind("stored as \x1b[2J\x9b31m\x00\n\u202e")
+    said = "".join(traceback.format_exception_only(error)).removesuffix("\n")
+    assert said.isprintable(), said
+    assert str(error) == r"stored as \x1b[2J\x9b31m\x00\n\u202e"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_summary_is_one_line_that_every_log_and_database_takes() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    assert summary(Mute()) == "Mute: its message cannot be read"
+    assert summary(ValueError("a\0b\x1b[2J\ud800\nsecond line")) == r"ValueError: a\x00b\x1b[2J\ud800"
+    assert summary(ValueError()) == "ValueError"
+    assert len(summary(ValueError("x" * 10**6))) == 1000
+
+
+def test_a_list_of_names_is_short() -> None:
+    assert listed([]) == "none"
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(map(str, range(3000))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
+    assert len(listed(["x" * 10**6])) == 80

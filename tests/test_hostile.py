@@ -2,13 +2,19 @@
 
 import datetime as dt
 import functools
+import io
+import logging
 import math
 import os
 import pathlib
 import pickle
+import sys
+import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import numpy as np
 import pytest
 import safetensors.torch
@@ -17,12 +23,18 @@ import torch
 from conftest import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from test_cli import run, unstyled
 
-from sqlbuffer.errors import InvalidPayload, SqlBufferError
+from sqlbuffer import register
+from sqlbuffer.attachment import attach_existing
+from sqlbuffer.errors import InvalidArgument, InvalidPayload, SqlBufferError
 from sqlbuffer.predictor import PredictiveAgent
 from sqlbuffer.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training import PredictiveBuffer
+from sqlbuffer.training.callback import BatchState
+from sqlbuffer.training.log import Log
 
 TEN = [f"s{i}" for i in range(10)]
 
@@ -333,3 +345,190 @@ def test_nothing_is_unpickled_unasked(store_url: str, tmp_path: pathlib.Path) ->
             for call in CALLS:
                 only_our_errors(functools.partial(call, store))
     assert not (tmp_path / "boom").exists()
+
+
+# -- what is stored, in logs, messages and on terminals ---------------------------------------------------------------
+
+LOUD = "\x1b[2J\x9b31m\nforged [red]\u202e\x7f"
+LOOKS = ("stats", "top", "top --by score", "workers", "jobs", "claims list", "db check", "copy {name} {copy}")
+
+
+def columns_of_text() -> list[sa.Column[Any]]:
+    """Every column in which a stranger can write words."""
+    tables = [table for table in buffers.metadata.sorted_tables if "buffer_id" in table.c or table is buffers]
+    return [column for table in tables for column in table.c if isinstance(column.type, (sa.Text, sa.JSON))]
+
+
+def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None:
+    """Write words into a column, by default those that a terminal would obey: into one row, where words are a key."""
+    value = {"weighting": {"name": words}, words: words} if not isinstance(column.type, sa.Text) else words
+    table = column.table
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._attachment.buffer_id
+    chosen = sa.update(table).where(mine)
+    if column.primary_key:
+        one = sa.select(sa.func.max(column)).where(mine, column != "ledger").scalar_subquery()
+        chosen = chosen.where(column == one)
+    store._attachment.database.write(lambda connection: connection.execute(chosen.values({column.name: value})))
+
+
+def is_quiet(text: str) -> bool:
+    """Tell whether a terminal shows a text, and does nothing else."""
+    return all(line.isprintable() for line in text.split("\n")) and not any(
+        line.startswith("forged") for line in text.split("\n")
+    )
+
+
+@pytest.mark.parametrize("column", columns_of_text(), ids=str)
+def test_no_stored_word_is_obeyed_by_a_terminal(
+    store_url: str, column: sa.Column[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In no message of an error, no line of a log and no output of a command, whatever the column."""
+    caplog.set_level(logging.DEBUG, "sqlbuffer")
+    said = []
+    with open_store(store_url, name="shouted at") as store:
+        store.add([*TEN, (1, 2)], meta={"a": 1}, source="gen")
+        store.score(lambda samples: np.arange(len(samples), dtype=float))
+        store.sample(3).settle([1.0] * 3)
+        store.sample(1).report([], [])
+        store.save_predictor(STATE, rows_trained=3, metrics={"of": "mine"})
+        store.announce_job("retrain", "now and then")
+        store.log_metrics(0, {"loss": 1.0})
+        store.save_checkpoints({"loop": b'{"size": 10, "jobs": [], "score_version": 0}'}, iteration=1)
+        try:
+            shout(store, column)
+        except sa.exc.IntegrityError:
+            assert column is buffers.c.mode, "the database itself knows the two modes"
+            return
+        for call in CALLS:
+            try:
+                call(store)
+            except SqlBufferError as exc:
+                said += [str(exc), repr(exc)]
+        for name in ("shouted at", "not there"):
+            try:
+                open_store(store_url, name=name, seed=1 if name == "not there" else 0).close()
+            except SqlBufferError as exc:
+                said.append(str(exc))
+        name = LOUD if column is buffers.c.name else "shouted at"
+        for i, command in enumerate(LOOKS):
+            words = [word.format(name=name, copy=f"copied {i}") for word in command.split(" ")]
+            named = [] if "{name}" in command else ["--name", name]
+            shown = run("--debug", *words, *named, url=store_url)
+            said += [shown.out, unstyled(shown.err)]
+        shown = run("top", "--name", "nobody", url=store_url)
+        said += [shown.out, unstyled(shown.err)]
+    said += [record.getMessage() for record in caplog.records]
+    assert [text for text in said if not is_quiet(text)] == []
+
+
+def test_a_log_prints_what_it_has_read_as_text() -> None:
+    """Names and words of a resumed run come from the database."""
+    for is_terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=300, color_system=None)
+        log = Log(console=console)
+        log.environment = types.SimpleNamespace(batch_state=BatchState(), buffer=types.SimpleNamespace(store=None))
+        log.update_metric(LOUD, 1.0)
+        log.update_metric("[bold]word[/bold]", LOUD)
+        log.after_batch()
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert is_quiet(unstyled(shown)), shown
+        assert "\\x1b[2J" in shown
+        assert "[bold]word[/bold]" in shown
+
+
+def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path) -> None:
+    names = [LOUD, "$\\frac{", "\\undefined $x$", "a_b^c"]
+    store.log_metrics(0, dict.fromkeys(names, 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("plot", "--out", str(tmp_path / "x.svg"), url=store._attachment.database.url).code == 0
+
+
+def settle(store: SampleStore, **more: Any) -> None:
+    with store.sample(1) as batch:
+        batch.settle([1.0], **more)
+
+
+NAMES: dict[str, Callable[[SampleStore, str], object]] = {
+    "buffer": lambda store, name: open_store(store._attachment.database._url, name=name).close(),
+    "buffer that is there": lambda store, name: attach_existing(store._attachment.database, name),
+    "copy": lambda store, name: store.copy(name).close(),
+    "source": lambda store, name: store.add(["x"], source=name),
+    "sources": lambda store, name: store.add(["x"], source=[name]),
+    "source of a record": lambda store, name: store.record(["x"], [1.0], name),
+    "metric": lambda store, name: store.log_metrics(0, {name: 1.0}),
+    "metric of a batch": lambda store, name: settle(store, metrics={name: 1.0}),
+    "metric of a predictor": lambda store, name: store.save_predictor(b"", rows_trained=0, metrics={name: 1.0}),
+    "checkpoint": lambda store, name: store.save_checkpoints({name: b""}, iteration=0),
+    "checkpoint of a batch": lambda store, name: settle(store, checkpoint={name: b""}),
+    "checkpoint of a refresh": lambda store, name: store.score(scores_of, "stale", budget=1, checkpoint={name: b""}),
+    "checkpoint to read": lambda store, name: store.checkpoint(name),
+    "checkpoints to read": lambda store, name: store.checkpoints(name),
+    "job": lambda store, name: store.leased(name).__enter__(),
+    "job that is announced": lambda store, name: store.announce_job(name, "daily"),
+    "schedule": lambda store, name: store.announce_job("tidy", name),
+    "condition": lambda store, name: store.labelled_rows(where=f"source = '{name}'"),
+    "class": lambda store, name: register(type("Some", (), {}), name=name, encode=str, decode=str),
+    "meta": lambda store, name: store.add(["x"], meta={name: name}),
+}
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800", "\udc80\udc80"], ids=ascii)
+@pytest.mark.parametrize("place", NAMES)
+def test_a_name_that_no_database_takes_is_refused_before_it_gets_there(
+    store: SampleStore, place: str, name: str
+) -> None:
+    store.add(TEN)
+    store.score(scores_of)
+    store.save_predictor(b"", rows_trained=0)
+    before = account(store)
+    with pytest.raises(InvalidArgument, match=r"NUL|where must be a condition"):
+        NAMES[place](store, name)
+    store._attachment.database.write(lambda connection: None)
+    assert (account(store)[:2], store.check()) == (before[:2], [])
+
+
+def test_an_error_that_no_database_takes_is_stored_with_its_job(store: SampleStore) -> None:
+    with pytest.raises(ValueError, match="half"), store.leased("tidy"):
+        raise ValueError("half\0\ud800\x1b[2J" + "x" * 10**6)
+    (job,) = store.jobs()
+    assert (job.owner, job.is_held) == (None, False)
+    assert job.last_error is not None
+    assert job.last_error.startswith(r"ValueError: half\x00\ud800\x1b[2Jxxx")
+    assert len(job.last_error) == 1000
+
+
+def test_nothing_that_is_stored_is_imported_or_evaluated(
+    store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each column of words holds Python that leaves a folder behind, or the name of a module that does."""
+    boom = tmp_path / "boom"
+    (tmp_path / "leaves_a_folder.py").write_text(f"import os\nos.mkdir({str(boom)!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = f"__import__('os').mkdir({str(boom)!r})"
+    payload = cbor2.dumps(cbor2.CBORTag(27, ["object", "leaves_a_folder.Bomb", {}]))
+    with open_store(store_url) as store:
+        for words in (code, "leaves_a_folder", "leaves_a_folder:make", "leaves_a_folder.Bomb"):
+            alone = (buffers.c.settings, buffers.c.seed, samples.c.codec)  # after these not much else is read
+            others = [each for each in columns_of_text() if each not in (buffers.c.name, buffers.c.mode, *alone)]
+            for i, group in enumerate([others, *([each] for each in alone)]):
+                again = functools.partial(open_store, store_url, name=f"{words} {i}")
+                with again() as tampered:
+                    tampered.add([*TEN, (1, 2)], meta={"a": 1})
+                    tampered.score(lambda samples: np.arange(len(samples), dtype=float))
+                    tampered.sample(3).settle([1.0] * 3)
+                    tampered.save_predictor(STATE, rows_trained=3)
+                    tampered.announce_job("retrain", "now and then")
+                    tampered.log_metrics(0, {"loss": 1.0})
+                    tampered.save_checkpoints({"loop": words.encode()}, iteration=1)
+                    for column in group:
+                        shout(tampered, column, words)
+                    for call in CALLS:
+                        only_our_errors(functools.partial(call, tampered))
+                only_our_errors(lambda again=again: again().close())
+        store.add([(1, 2)])
+        tamper(store, samples, {"codec": "cbor", "payload": payload})
+        for call in CALLS:
+            only_our_errors(functools.partial(call, store))
+    assert not boom.exists()
+    assert "leaves_a_folder" not in sys.modules

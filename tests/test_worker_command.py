@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from conftest import scores_of
 from forked import Forked
 from test_jobs import job_of
 from test_workers import until
 
+from sqlbuffer.dialect import hence, now
 from sqlbuffer.inspect.cli import main
+from sqlbuffer.schema import jobs, workers
+from sqlbuffer.statements import COUNTERS
 from sqlbuffer.store import SampleStore, open_store
 
 ROUNDS = 10
@@ -68,6 +72,40 @@ def broken():
     raise RuntimeError("no GPU here")
 
 
+def leaving():
+    raise SystemExit(0)
+
+
+def generator():
+    raise GeneratorExit
+
+
+def loud():
+    raise RuntimeError("\\x1b[2J\\x00\\x9b31m first line\\nsecond line")
+
+
+class Exiting(PredictiveAgent):
+    def train_supervised(self, *args, **options):
+        raise SystemExit(0)
+
+
+def exiting():
+    return Exiting(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, featurize)
+
+
+class Loaded(PredictiveAgent):
+    @property
+    def streams(self):
+        return False
+
+    def update_dataset_from_inputs(self, *args):
+        raise ValueError("\\x1b[2J\\x00\\x9b31m\\nERROR forged")
+
+
+def hostile():
+    return Loaded(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, featurize)
+
+
 def nothing():
     return None
 
@@ -90,8 +128,8 @@ class Lab:
         self.workers.append(Forked(main, command, self.folder))
         return self.workers[-1]
 
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        process = self.hire(*options)
+    def run(self, *options: str, **agent: str) -> subprocess.CompletedProcess[str]:
+        process = self.hire(*options, **agent)
         said = process.communicate(PATIENCE_S)
         return subprocess.CompletedProcess(options, process.returncode or 0, *said)
 
@@ -224,6 +262,7 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
     url = f"sqlite:///{tmp_path}/x.db"
     with contextlib.closing(open_store(url)):
         (tmp_path / "lab.py").write_text(LAB)
+        (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "lab", raising=False)
@@ -237,6 +276,10 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
         ("lab:missing", ["--every", "1m"], "lab has no function 'missing'"),
         ("lab:number", ["--every", "1m"], "lab has no function 'number'"),
         ("lab:broken", ["--every", "1m"], "lab:broken() raised RuntimeError: no GPU here"),
+        ("lab:leaving", ["--every", "1m"], "lab:leaving() raised SystemExit: 0"),
+        ("lab:generator", ["--every", "1m"], "lab:generator() raised GeneratorExit"),
+        ("lab:loud", ["--every", "1m"], r"raised RuntimeError: \x1b[2J\x00\x9b31m first line"),
+        ("leaves:make_agent", ["--every", "1m"], "leaves cannot be imported: SystemExit: 3"),
         ("lab:nothing", ["--every", "1m"], "made a NoneType without update_dataset_from_inputs"),
         ("lab", ["--every", "1m"], "give MODULE:FUNCTION"),
         ("lab:make_agent", [], "nothing says when it is due"),
@@ -273,3 +316,52 @@ def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -
     refused = lab.run("--every", "1m", "--name", "nobody")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "no buffer 'nobody'" in refused.stderr
+
+
+def test_once_says_in_one_line_that_nothing_is_due(lab: Lab, buffer: SampleStore) -> None:
+    for owner, said in (("", "not due\n"), ("\x1b[2J\x9b31m\nx", "not due: \\x1b[2J\\x9b31m\\nx is at it\n")):
+        hold(buffer, owner)
+        done = lab.run("--when-new", "1000", "--once")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.endswith(f" INFO {said}"), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def hold(buffer: SampleStore, owner: str) -> None:
+    """Have a job that another host's worker is at."""
+    with buffer.leased("retrain"):
+        pass
+    if not owner:
+        return
+    row = {"host": "elsewhere", "pid": 1, "process_started_at": 0.0, "clock": 0.0}
+    row |= {"buffer_id": buffer._attachment.buffer_id, "id": owner, **dict.fromkeys(COUNTERS, 0)}
+    times = {"created_at": now(), "heartbeat_at": now()}
+    held = sa.update(jobs).values(owner=owner, lease_until=hence(3600.0))
+
+    def write(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(workers).values(**row, **times))
+        connection.execute(held)
+
+    buffer._attachment.database.write(write)
+
+
+def test_an_agent_that_exits_fails_its_round_and_is_said(lab: Lab, buffer: SampleStore) -> None:
+    failed = lab.run("--every", "1h", "--once", agent="lab:exiting")
+    assert failed.returncode == 1, failed.stderr
+    assert "the agent's code raised SystemExit: 0" in failed.stderr
+    left = job_of(buffer)
+    assert (left.owner, left.is_broken_off, left.runs) == (None, False, 1), "it is not due at once again"
+    assert left.last_error == "RuntimeError: the agent's code raised SystemExit: 0: raise an error instead"
+    process = lab.hire("--every", "1s", agent="lab:exiting")
+    until(lambda: job_of(buffer).runs >= 3, timeout_s=PATIENCE_S)
+    assert process.is_alive()
+
+
+def test_what_an_agent_raises_forges_no_line_of_the_log(lab: Lab, buffer: SampleStore) -> None:
+    failed = lab.run("--every", "1h", "--once", agent="lab:hostile")
+    assert failed.returncode == 1
+    lines = failed.stderr.splitlines()
+    assert all(line.isprintable() for line in lines), failed.stderr
+    assert not any(line.startswith("ERROR forged") for line in lines)
+    assert r"ValueError: \x1b[2J\x00\x9b31m" in failed.stderr
+    assert job_of(buffer).last_error == r"ValueError: \x1b[2J\x00\x9b31m"

@@ -20,6 +20,7 @@ from sqlbuffer import audit, reading
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.database import DEFAULT_URL, Database
 from sqlbuffer.dialect import parse_url
+from sqlbuffer.errors import EXITS
 from sqlbuffer.inspect import crew, output, plots, query
 from sqlbuffer.inspect.copying import copy
 from sqlbuffer.inspect.opening import attachments, open_existing
@@ -43,6 +44,9 @@ class _Group(TyperGroup):
         except Exception as exc:
             if hasattr(exc, "exit_code"):  # a wrong option, which Typer explains
                 raise
+            output.error(exc, debug=ctx.params["debug"])
+            raise typer.Exit(1) from exc
+        except EXITS as exc:  # an agent's code has called sys.exit: that is no success
             output.error(exc, debug=ctx.params["debug"])
             raise typer.Exit(1) from exc
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sqlbuffer.dialect import first_line
-from sqlbuffer.errors import SqlBufferError
+from sqlbuffer.errors import SqlBufferError, printable
 
 Row = Sequence[Any]
 
@@ -101,13 +101,6 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.8g}"
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def printable(text: str) -> str:
-    """Return a text in which characters that move cursors, change colours or break lines are written as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.attending import with_heartbeat
 from sqlbuffer.database import DEFAULT_URL
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import EXITS, InvalidArgument, printable, summary
 from sqlbuffer.inspect import output
 from sqlbuffer.inspect.opening import open_existing
 from sqlbuffer.inspect.options import OneBuffer, Url, examples
@@ -124,14 +124,14 @@ def make_agent(path: str) -> Any:
     sys.path.insert(0, os.getcwd())  # as `python -m` does: a module beside the user is found
     try:
         factory = getattr(importlib.import_module(module), function, None)
-    except Exception as exc:
-        raise _no_agent(f"{module} cannot be imported: {type(exc).__name__}: {exc}.") from exc
+    except (Exception, *EXITS) as exc:
+        raise _no_agent(f"{module} cannot be imported: {summary(exc)}.") from exc
     if not callable(factory):
         raise _no_agent(f"{module} has no function {function!r}.")
     try:
         agent = factory()
-    except Exception as exc:
-        raise _no_agent(f"{path}() raised {type(exc).__name__}: {exc}") from exc
+    except (Exception, *EXITS) as exc:
+        raise _no_agent(f"{path}() raised {summary(exc)}") from exc
     if missing := [method for method in METHODS if not callable(getattr(agent, method, None))]:
         raise _no_agent(
             f"{path}() made a {type(agent).__name__} without {', '.join(missing)}: return a PredictiveAgent, or what "
@@ -141,7 +141,7 @@ def make_agent(path: str) -> Any:
 
 
 def _no_agent(message: str) -> typer.BadParameter:
-    return typer.BadParameter(output.printable(message), param_hint="--agent")
+    return typer.BadParameter(printable(message), param_hint="--agent")
 
 
 @contextlib.contextmanager
@@ -158,9 +158,10 @@ def logged() -> Iterator[None]:
     """Log to stderr: in colours on a terminal, else one line for each event with its time."""
     console = output.console(stderr=True)
     handler: logging.Handler = RichHandler(console=console, show_path=False)
+    handler.setFormatter(Lines("%(message)s"))
     if not console.is_terminal:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger("sqlbuffer")
     before = package.level
     package.addHandler(handler)
@@ -170,6 +171,23 @@ def logged() -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.setLevel(before)
+
+
+class Lines(logging.Formatter):
+    """A message in one line, the traceback below it indented, both without characters that a terminal obeys.
+
+    What an agent raises may quote samples and whatever else strangers have stored: it can neither move the cursor nor
+    forge another event.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of an event."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the lines of a traceback."""
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class Stop(BaseException):

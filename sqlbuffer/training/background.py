@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, summary
 from sqlbuffer.jobs import retrain_alone
 from sqlbuffer.state import load_state
 
@@ -56,8 +56,9 @@ class Background:
             ForkingPickler.dumps((store, agent))
         except Exception as exc:
             raise InvalidArgument(
-                f"in_background=True sends agent and key to another process, but they cannot be pickled ({exc}): "
-                "define their classes and functions at the top of a module, or run `sqlbuffer worker` instead."
+                "in_background=True sends agent and key to another process, but they cannot be pickled "
+                f"({summary(exc)}): define their classes and functions at the top of a module, or run "
+                "`sqlbuffer worker` instead."
             ) from exc
         spawn = multiprocessing.get_context("spawn")
         self._hire = functools.partial(ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent))
@@ -87,7 +88,7 @@ class Background:
 
 def _report(training: Future[None]) -> None:
     if not training.cancelled() and (error := training.exception()) is not None:
-        logger.error("retraining in the background failed: %s: %s", type(error).__name__, error)
+        logger.error("retraining in the background failed: %s", summary(error))
 
 
 # -- in the child -----------------------------------------------------------------------------------------------------

@@ -220,10 +220,17 @@ class Environment:
     def _abort(self) -> None:
         """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
         for cb in self.cbs:
-            try:
-                cb("abort_batch")
-            except Exception:
-                logger.exception("callback %r could not clean up", cb.name)
+            if not self._has_cleaned_up(cb):
+                self._has_cleaned_up(cb)  # another Ctrl-C came amid it: nobody else has the batch
+
+    def _has_cleaned_up(self, cb: Any) -> bool:
+        """Let a callback give back what it holds; return False where it was interrupted."""
+        try:
+            cb("abort_batch")
+        except BaseException as exc:
+            logger.exception("callback %r could not clean up", cb.name)
+            return isinstance(exc, Exception)
+        return True
 
 
 def _callbacks(given: Any, name: str) -> list[Any]:

@@ -10,8 +10,9 @@ import numpy as np
 import rich
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from sqlbuffer.errors import InvalidArgument, MissingExtra, shown
+from sqlbuffer.errors import InvalidArgument, MissingExtra, printable, shown
 from sqlbuffer.names import as_float, as_floats, as_name, plain, require_count
 from sqlbuffer.plotting import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
@@ -207,15 +208,16 @@ class Log(Callback):
 
     def _print_report(self) -> None:
         """Print a row of values; the names come first, and again when there are new ones."""
-        names = ["iteration", *(name for name, values in self.metrics.items() if values)]
-        cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in names[1:])]
+        metrics = [name for name, values in self.metrics.items() if values]
+        names = ["iteration", *map(printable, metrics)]  # those of a resumed run come from the database
+        cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in metrics)]
         header = names != self._columns
         self._columns = names
         if self.console.is_terminal:
             table = Table(box=None, show_header=header, header_style="bold", pad_edge=False)
             for name in names:
-                table.add_column(name, justify="right", min_width=_width(name), no_wrap=True)
-            table.add_row(*cells)
+                table.add_column(Text(name), justify="right", min_width=_width(name), no_wrap=True)
+            table.add_row(*map(Text, cells))
             self.console.print(table, crop=False)
             return
         for line in [names, cells] if header else [cells]:
@@ -242,4 +244,4 @@ def _width(name: str) -> int:
 
 
 def _cell(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

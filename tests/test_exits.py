@@ -1,0 +1,198 @@
+"""What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing behind."""
+
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from sqlbuffer import register
+from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.retraining import retrain
+from sqlbuffer.state import dump_state
+from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.background import Background
+from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.callbacks import Buffer, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.environment import Environment
+from sqlbuffer.training.log import Log
+from sqlbuffer.training.rewards import RewardCallback
+from sqlbuffer.training.samplers import FunctionSampler
+
+SAMPLES = [f"s{i}" for i in range(20)]
+EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]
+
+
+def raising(error: type[BaseException]) -> Callable[..., Any]:
+    """User code that leaves."""
+
+    def leave(*_: Any, **__: Any) -> Any:
+        raise error("leaving")
+
+    return leave
+
+
+class Scored(WeightedBuffer):
+    """Scores by length."""
+
+    def compute_weights(self, samples: list[Any]) -> np.ndarray:
+        return np.array([float(len(sample)) for sample in samples])
+
+
+class Leaving(Callback):
+    """Leaves at one event."""
+
+    def __init__(self, event: str, leave: Callable[..., Any]) -> None:
+        super().__init__(name="leaving", order=50)
+        self.event, self.leave = event, leave
+
+    def __call__(self, event: str) -> None:
+        if event == self.event:
+            self.leave()
+
+
+def loop(buffer: Buffer, *, sampler: Any = None, reward: Any = None, cbs: Any = ()) -> None:
+    """Two iterations."""
+    sampler = sampler or (lambda n, rng: SAMPLES[:n])
+    reward = reward or (lambda samples: [1.0] * len(samples))
+    environment = Environment(
+        samplers=[FunctionSampler(sampler, "gen", 20)],
+        rewards=[RewardCallback(reward)],
+        cbs=list(cbs),
+        buffer=buffer,
+        log=Log(console=Console(file=io.StringIO())),
+    )
+    environment.fit(bs=4, iters=2)
+
+
+def with_agent(leave: Callable[..., Any]) -> PredictiveAgent:
+    return PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, leave)
+
+
+def sampling(url: str, leave: Callable[..., Any]) -> None:
+    with open_store(url) as store:
+        store.add(SAMPLES)
+        store.score(lambda samples: np.ones(len(samples)))
+        with store.sample(4):
+            leave()
+
+
+def under_a_lease(url: str, leave: Callable[..., Any]) -> None:
+    with open_store(url) as store, store.leased("tidy"):
+        leave()
+
+
+def retraining(url: str, leave: Callable[..., Any]) -> None:
+    with open_store(url) as store:
+        store.record(SAMPLES, [1.0] * len(SAMPLES))
+        retrain(store, with_agent(leave), bs=4, epochs=1, lr=1e-3)
+
+
+class Odd:
+    """A registered class."""
+
+
+def of_a_class(url: str, leave: Callable[..., Any]) -> None:
+    register(Odd, encode=leave, decode=leave)
+    with open_store(url) as store:
+        store.add([1, 2, Odd()])
+
+
+def with_key(url: str, leave: Callable[..., Any]) -> None:
+    with open_store(url, key=leave) as store:
+        store.add(SAMPLES)
+
+
+def scoring(url: str, leave: Callable[..., Any], **options: Any) -> None:
+    with open_store(url) as store:
+        store.add(SAMPLES)
+        store.score(lambda samples: np.ones(len(samples)))
+        store.add(["one more"])
+        store.score(leave, **options)
+
+
+PLACES: dict[str, Callable[[str, Callable[..., Any]], None]] = {
+    "key": with_key,
+    "class": of_a_class,
+    "score": scoring,
+    "refresh": lambda url, leave: scoring(url, leave, only="all"),
+    "budget": lambda url, leave: scoring(url, leave, only="all", budget=5),
+    "with sample": sampling,
+    "lease": under_a_lease,
+    "featurize": retraining,
+    "sampler": lambda url, leave: loop(Scored(1.0, 0, url=url), sampler=leave),
+    "reward": lambda url, leave: loop(Scored(1.0, 0, url=url), reward=leave),
+    "loop's key": lambda url, leave: loop(Scored(1.0, 0, url=url, key=leave)),
+    "before_batch": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("before_batch", leave)]),
+    "after_sample": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("after_sample", leave)]),
+    "after_batch": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("after_batch", leave)]),
+    "loop's agent": lambda url, leave: loop(PredictiveBuffer(1.0, 0, with_agent(leave), 8, 0, 1, 8, 1e-3, url=url)),
+}
+
+
+@pytest.mark.parametrize("error", EXITS, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
+    store_url: str, place: str, error: type[BaseException]
+) -> None:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  which one is the question
+        PLACES[place](store_url, raising(error))
+    chain = [caught.value, caught.value.__cause__]
+    # Python itself has no StopIteration come out of a generator.
+    assert any(type(each) is error for each in (chain if error is StopIteration else chain[:1])), chain
+    with open_store(store_url) as store:
+        assert store.stats().claimed == 0
+        assert store.check() == []
+        assert not any(job.is_held for job in store.jobs())
+        store.add(["later"])
+        store.score(lambda samples: np.ones(len(samples)))
+        store.sample(-1).settle()
+        assert store.check() == []
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(store_url: str, error: type[BaseException]) -> None:
+    """The others clean up all the same, and the first exception is the one that comes out."""
+    first, last = Leaving("abort_batch", raising(error)), Leaving("compute_loss", raising(ZeroDivisionError))
+    first.order, last.name = -50, "last"  # before the buffer
+    buffer = Scored(1.0, 0, url=store_url)
+    with pytest.raises(ZeroDivisionError):
+        loop(buffer, cbs=[first, last])
+    assert buffer.store.stats().claimed == 0
+    buffer.close()
+
+
+class Exiting(PredictiveAgent):
+    """Leaves when it is trained."""
+
+    def train_supervised(self, *_: Any, **__: Any) -> Any:
+        raise SystemExit(0)
+
+
+def featurize(samples: list[str]) -> torch.Tensor:
+    return torch.ones(len(samples), 1)
+
+
+def test_an_exit_in_the_background_is_said_and_the_next_training_begins(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.record(SAMPLES, [1.0] * len(SAMPLES))
+    agent = Exiting(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, featurize)
+    background = Background(store, agent)
+    try:
+        for n in (1, 2):
+            with caplog.at_level(logging.ERROR, "sqlbuffer"):
+                background.start(dump_state(agent), {"bs": 4, "epochs": 1, "lr": 1e-3})
+                assert background._training is not None
+                background._training.exception(timeout=120)
+                background._executor.submit(len, "").result(timeout=120)  # what is done after a training is done
+            said = [record.getMessage() for record in caplog.records]
+            assert said == ["retraining in the background failed: SystemExit: 0"] * n
+        (job,) = store.jobs()
+        assert (job.runs, job.last_error) == (2, "interrupted: SystemExit 0")
+    finally:
+        background.close()
