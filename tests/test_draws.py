@@ -168,6 +168,22 @@ def test_a_share_by_argmax_leaves_the_rest_exact(
     observer.assert_exact(SCORES)
 
 
+def test_late_arrivals_after_a_share_by_argmax(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+    """The clock is that of the race alone: what left by its weight may have been far behind."""
+    store = new_store(weighting=Power(1.0), seed=10)
+    store.add(everybody(range(4)))
+    store.score(scorer(SCORES))
+    observer.present = [set(range(4)) for _ in range(CLUSTERS)]
+    observer.watch(store, 15_000, 0.5)
+    store.add(everybody(range(4, 5)))
+    for present in observer.present:
+        present.add(4)
+    store.score(scorer(SCORES))
+    observer.events.clear()
+    observer.watch(store, 40_000)
+    observer.assert_exact(SCORES)
+
+
 def test_all_by_argmax_is_the_top(filled: Callable[..., SampleStore]) -> None:
     store = filled(seed=7)
     batch = store.sample(30_000, pct_argmax=1.0)

@@ -361,6 +361,31 @@ def test_another_seed_or_weighting_gives_other_batches(new_store: OpenStore, cha
     assert scored(new_store(name="three", **change), samples).sample(20).samples != first
 
 
+@pytest.mark.usefixtures("global_random_state_stays")
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_no_global_random_state_is_touched(new_store: OpenStore, mode: str) -> None:
+    before = random.getstate()
+    store = new_store(mode=mode)
+    store.add([f"s{i}" for i in range(50)])
+    store.score(scores_of)
+    store.sample(10, pct_argmax=0.5).settle([1.0] * 10)
+    store.sample(5).release()
+    batch = store.sample(5)
+    batch.report(batch.ids[:2], [1.0, 2.0])
+    batch.release()
+    store.add(["s1", "s99"])
+    store.score(lambda samples: -scores_of(samples), only="all")
+    store.save_predictor(b"", rows_trained=1)
+    store.score(scores_of, only="stale", budget=7)
+    store.record(["s100"], [1.0])
+    store.remove(store.waiting().ids[:2])
+    with store.leased("tidy"):
+        pass
+    store.copy("other", seed=1).close()
+    assert store.check() == []
+    assert random.getstate() == before
+
+
 def test_replay_draws_again_and_again(new_store: OpenStore) -> None:
     store = scored(new_store(mode="replay"))
     drawn = []
