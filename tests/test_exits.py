@@ -1,5 +1,6 @@
 """What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing behind."""
 
+import contextlib
 import io
 import logging
 from collections.abc import Callable
@@ -59,35 +60,39 @@ def loop(buffer: Buffer, *, sampler: Any = None, reward: Any = None, cbs: Any = 
     """Two iterations."""
     sampler = sampler or (lambda n, rng: SAMPLES[:n])
     reward = reward or (lambda samples: [1.0] * len(samples))
-    environment = Environment(
-        samplers=[FunctionSampler(sampler, "gen", 20)],
-        rewards=[RewardCallback(reward)],
-        cbs=list(cbs),
-        buffer=buffer,
-        log=Log(console=Console(file=io.StringIO())),
-    )
-    environment.fit(bs=4, iters=2)
+    with contextlib.closing(buffer):
+        environment = Environment(
+            samplers=[FunctionSampler(sampler, "gen", 20)],
+            rewards=[RewardCallback(reward)],
+            cbs=list(cbs),
+            buffer=buffer,
+            log=Log(console=Console(file=io.StringIO())),
+        )
+        environment.fit(bs=4, iters=2)
 
 
 def with_agent(leave: Callable[..., Any]) -> PredictiveAgent:
     return PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, leave)
 
 
-def sampling(url: str, leave: Callable[..., Any]) -> None:
-    with open_store(url) as store:
+Where = dict[str, Any]
+
+
+def sampling(where: Where, leave: Callable[..., Any]) -> None:
+    with open_store(**where) as store:
         store.add(SAMPLES)
         store.score(lambda samples: np.ones(len(samples)))
         with store.sample(4):
             leave()
 
 
-def under_a_lease(url: str, leave: Callable[..., Any]) -> None:
-    with open_store(url) as store, store.leased("tidy"):
+def under_a_lease(where: Where, leave: Callable[..., Any]) -> None:
+    with open_store(**where) as store, store.leased("tidy"):
         leave()
 
 
-def retraining(url: str, leave: Callable[..., Any]) -> None:
-    with open_store(url) as store:
+def retraining(where: Where, leave: Callable[..., Any]) -> None:
+    with open_store(**where) as store:
         store.record(SAMPLES, [1.0] * len(SAMPLES))
         retrain(store, with_agent(leave), bs=4, epochs=1, lr=1e-3)
 
@@ -96,62 +101,61 @@ class Odd:
     """A registered class."""
 
 
-def of_a_class(url: str, leave: Callable[..., Any]) -> None:
+def of_a_class(where: Where, leave: Callable[..., Any]) -> None:
     register(Odd, encode=leave, decode=leave)
-    with open_store(url) as store:
+    with open_store(**where) as store:
         store.add([1, 2, Odd()])
 
 
-def with_key(url: str, leave: Callable[..., Any]) -> None:
-    with open_store(url, key=leave) as store:
+def with_key(where: Where, leave: Callable[..., Any]) -> None:
+    with open_store(**where, key=leave) as store:
         store.add(SAMPLES)
 
 
-def scoring(url: str, leave: Callable[..., Any], **options: Any) -> None:
-    with open_store(url) as store:
+def scoring(where: Where, leave: Callable[..., Any], **options: Any) -> None:
+    with open_store(**where) as store:
         store.add(SAMPLES)
         store.score(lambda samples: np.ones(len(samples)))
         store.add(["one more"])
         store.score(leave, **options)
 
 
-PLACES: dict[str, Callable[[str, Callable[..., Any]], None]] = {
+PLACES: dict[str, Callable[[Where, Callable[..., Any]], None]] = {
     "key": with_key,
     "class": of_a_class,
     "score": scoring,
-    "refresh": lambda url, leave: scoring(url, leave, only="all"),
-    "budget": lambda url, leave: scoring(url, leave, only="all", budget=5),
+    "refresh": lambda where, leave: scoring(where, leave, only="all"),
+    "budget": lambda where, leave: scoring(where, leave, only="all", budget=5),
     "with sample": sampling,
     "lease": under_a_lease,
     "featurize": retraining,
-    "sampler": lambda url, leave: loop(Scored(1.0, 0, url=url), sampler=leave),
-    "reward": lambda url, leave: loop(Scored(1.0, 0, url=url), reward=leave),
-    "loop's key": lambda url, leave: loop(Scored(1.0, 0, url=url, key=leave)),
-    "before_batch": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("before_batch", leave)]),
-    "after_sample": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("after_sample", leave)]),
-    "after_batch": lambda url, leave: loop(Scored(1.0, 0, url=url), cbs=[Leaving("after_batch", leave)]),
-    "loop's agent": lambda url, leave: loop(PredictiveBuffer(1.0, 0, with_agent(leave), 8, 0, 1, 8, 1e-3, url=url)),
+    "sampler": lambda where, leave: loop(Scored(1.0, 0, **where), sampler=leave),
+    "reward": lambda where, leave: loop(Scored(1.0, 0, **where), reward=leave),
+    "loop's key": lambda where, leave: loop(Scored(1.0, 0, **where, key=leave)),
+    "before_batch": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("before_batch", leave)]),
+    "after_sample": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("after_sample", leave)]),
+    "after_batch": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("after_batch", leave)]),
+    "loop's agent": lambda where, leave: loop(PredictiveBuffer(1.0, 0, with_agent(leave), 8, 0, 1, 8, 1e-3, **where)),
 }
 
 
-@pytest.mark.parametrize("error", EXITS, ids=lambda error: error.__name__)
 @pytest.mark.parametrize("place", PLACES)
-def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
-    store_url: str, place: str, error: type[BaseException]
-) -> None:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011  which one is the question
-        PLACES[place](store_url, raising(error))
-    chain = [caught.value, caught.value.__cause__]
-    # Python itself has no StopIteration come out of a generator.
-    assert any(type(each) is error for each in (chain if error is StopIteration else chain[:1])), chain
-    with open_store(store_url) as store:
-        assert store.stats().claimed == 0
-        assert store.check() == []
-        assert not any(job.is_held for job in store.jobs())
-        store.add(["later"])
-        store.score(lambda samples: np.ones(len(samples)))
-        store.sample(-1).settle()
-        assert store.check() == []
+def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(store_url: str, place: str) -> None:
+    for error in EXITS:
+        where = {"url": store_url, "name": error.__name__}
+        with pytest.raises(BaseException) as caught:  # noqa: PT011  which one is the question
+            PLACES[place](where, raising(error))
+        chain = [caught.value, caught.value.__cause__]
+        # Python itself has no StopIteration come out of a generator.
+        assert any(type(each) is error for each in (chain if error is StopIteration else chain[:1])), chain
+        with open_store(**where) as store:
+            assert store.stats().claimed == 0
+            assert store.check() == []
+            assert not any(job.is_held for job in store.jobs())
+            store.add(["later"])
+            store.score(lambda samples: np.ones(len(samples)))
+            store.sample(-1).settle()
+            assert store.check() == []
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -159,11 +163,10 @@ def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(store_url: str, 
     """The others clean up all the same, and the first exception is the one that comes out."""
     first, last = Leaving("abort_batch", raising(error)), Leaving("compute_loss", raising(ZeroDivisionError))
     first.order, last.name = -50, "last"  # before the buffer
-    buffer = Scored(1.0, 0, url=store_url)
     with pytest.raises(ZeroDivisionError):
-        loop(buffer, cbs=[first, last])
-    assert buffer.store.stats().claimed == 0
-    buffer.close()
+        loop(Scored(1.0, 0, url=store_url), cbs=[first, last])
+    with open_store(store_url) as store:
+        assert store.stats().claimed == 0
 
 
 class Exiting(PredictiveAgent):

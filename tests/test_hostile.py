@@ -473,18 +473,15 @@ NAMES: dict[str, Callable[[SampleStore, str], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800", "\udc80\udc80"], ids=ascii)
 @pytest.mark.parametrize("place", NAMES)
-def test_a_name_that_no_database_takes_is_refused_before_it_gets_there(
-    store: SampleStore, place: str, name: str
-) -> None:
+def test_a_name_that_no_database_takes_is_refused_before_it_gets_there(store: SampleStore, place: str) -> None:
     store.add(TEN)
     store.score(scores_of)
     store.save_predictor(b"", rows_trained=0)
     before = account(store)
-    with pytest.raises(InvalidArgument, match=r"NUL|where must be a condition"):
-        NAMES[place](store, name)
-    store._attachment.database.write(lambda connection: None)
+    for name in ("\0", "a\0b", "\ud800", "\udc80\udc80"):
+        with pytest.raises(InvalidArgument, match=r"NUL|where must be a condition"):
+            NAMES[place](store, name)
     assert (account(store)[:2], store.check()) == (before[:2], [])
 
 
