@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import registry
 from sqlbuffer.errors import InvalidPayload, UnsupportedType
-from sqlbuffer.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, flatten, is_tensor
+from sqlbuffer.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, Elements, flatten, is_plain_tensor
 from sqlbuffer.names import is_storable, is_text
 from sqlbuffer.rendering import render
 
@@ -170,7 +170,7 @@ def _writer_of(cls: type[Any]) -> Writer:
     entry = registry.find(cls)
     if entry is not None:
         return functools.partial(_registered, entry)
-    if is_tensor(cls):
+    if is_plain_tensor(cls):
         return lambda value, _: _array("tensor", value)
     writer = None if registry.needs_entry(cls) else registry.nearest(cls, _WRITERS)
     if writer is None:
@@ -204,6 +204,10 @@ def _array(kind: str, value: Any) -> CBORTag:
     return _object(kind, elements.dtype, list(elements.shape), elements.data.tobytes())
 
 
+def _scalar(elements: Elements) -> CBORTag:
+    return _object("scalar", elements.dtype, elements.data.tobytes())
+
+
 Writer = Callable[[Any, int], Any]
 
 _WRITERS: dict[type[Any], Writer] = {
@@ -231,7 +235,7 @@ _WRITERS: dict[type[Any], Writer] = {
     set: lambda value, depth: CBORTag(258, _wire_each(value, depth)),
     frozenset: lambda value, depth: _object("frozenset", *_wire_each(value, depth)),
     np.ndarray: lambda value, _: _array("array", value),
-    **dict.fromkeys(NUMPY_SCALARS, lambda value, _: _object("scalar", value.dtype.name, flatten(value).data.tobytes())),
+    **dict.fromkeys(NUMPY_SCALARS, lambda value, _: _scalar(flatten(value))),
 }
 
 

@@ -11,13 +11,17 @@ The bytes are a scheme version and deterministic CBOR (RFC 8949, section 4.2) of
   are one sample when dtype, shape and elements agree; a number and an array of no dimensions are two.
 - Aware datetimes are equal by instant (also across the hour that a zone repeats, where Python's own answer depends on
   the zone objects), naive ones by their clock.
-- A subclass of a built-in type counts as that type, and an OrderedDict as a dict. One with an `__eq__` of its own must
-  be registered.
+- A subclass of a built-in type counts as the value that its base holds, which is what Python compares. One with an
+  `__eq__` of its own must be registered, and so must one that gives another value away than it holds (`__float__` of
+  a float, `keys` of a dict).
+- An OrderedDict is refused. It equals a dict in any order, yet not an OrderedDict in another one.
+
+Where equality is not transitive no hash can follow it, and the exact value decides: to numpy, float32(0.1) equals the
+number 0.1, which equals float64(0.1), which does not equal float32(0.1); and int64(2**53 + 1) equals 2.0**53.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import datetime as dt
 import functools
@@ -169,6 +173,26 @@ def is_tensor(cls: type[Any]) -> bool:
     return tensor is not None and issubclass(cls, tensor)
 
 
+def is_plain_tensor(cls: type[Any]) -> bool:
+    """Tell whether the class is torch's Tensor, or derived from it without operators of its own, `==` among them."""
+    if not is_tensor(cls):
+        return False
+    torch = sys.modules["torch"]
+    operators = {_function(kind, "__torch_function__") for kind in (torch.Tensor, torch.nn.Parameter)}
+    return (
+        cls.__eq__ is torch.Tensor.__eq__
+        and _function(cls, "__torch_function__") in operators
+        and _function(cls, "__torch_dispatch__") is _function(torch.Tensor, "__torch_dispatch__")
+        and cls not in (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
+    )
+
+
+def _function(cls: Any, name: str) -> Any:
+    """Return a function of a class, of a class method what it binds."""
+    found = getattr(cls, name)
+    return getattr(found, "__func__", found)
+
+
 def _flatten_tensor(tensor: Any) -> Elements:
     torch = sys.modules["torch"]
     name = str(tensor.dtype).removeprefix("torch.")
@@ -198,7 +222,7 @@ def _encode_each(values: Iterable[Any], depth: int) -> list[bytes]:
 def _encoder_of(cls: type[Any]) -> Encoder:
     entry = registry.find(cls)
     if entry is None or entry.like_its_base:
-        encoder = _array_or_tensor if is_tensor(cls) else registry.nearest(cls, _ENCODERS)
+        encoder = _array_or_tensor if is_plain_tensor(cls) else registry.nearest(cls, _ENCODERS)
         if encoder is not None:
             return encoder
     if entry is None:
@@ -373,13 +397,12 @@ _ENCODERS: dict[type[Any], Encoder] = {
     tuple: _tuple,
     list: _list,
     dict: _dict,
-    collections.OrderedDict: _dict,
     set: _set,
     frozenset: _set,
     np.ndarray: _array_or_tensor,
     np.str_: _str,
     np.bytes_: _bytes,
-    **dict.fromkeys(NUMPY_SCALARS, lambda value, depth: _encode(value.item(), depth)),
+    **dict.fromkeys(NUMPY_SCALARS, lambda value, depth: _encode(np.generic.item(value), depth)),
 }
 
 _STR_HEADS = tuple(SCHEME + _head(3, size) for size in range(4096))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import datetime as dt
 import enum
+import functools
+import itertools
 import operator
+import uuid
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, TypeVar
+
+import numpy as np
 
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType, shown
 
@@ -14,7 +23,42 @@ MAX_DEPTH = 64
 """How deep a sample may nest. It turns a sample that contains itself into an error, and bounds the decoder."""
 
 T = TypeVar("T")
-Handler = TypeVar("Handler")
+Result = TypeVar("Result")
+
+_READ_BY: Mapping[type[Any], frozenset[str]] = {
+    **dict.fromkeys(
+        (str, bytearray, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta, collections.OrderedDict),
+        frozenset[str](),
+    ),
+    bytes: frozenset({"__bytes__"}),
+    int: frozenset({"__int__"}),
+    float: frozenset({"__float__", "__int__"}),
+    complex: frozenset({"__complex__", "real", "imag"}),
+    Fraction: frozenset({"numerator", "denominator"}),
+    uuid.UUID: frozenset({"int", "bytes"}),
+    **dict.fromkeys((tuple, list, set, frozenset), frozenset({"__iter__"})),
+    dict: frozenset({"keys", "values", "__iter__", "__len__"}),
+    np.ndarray: frozenset({"__array_ufunc__"}),
+}
+"""The built-in types whose subclasses count as them, and by which of its members one gives its value away.
+
+A subclass with such a member of its own says another value there than the one that Python compares.
+"""
+
+_PLAIN: Mapping[type[Any], Callable[[Any], Any]] = {
+    **dict.fromkeys((str, np.str_), str.__str__),
+    **dict.fromkeys((bytes, np.bytes_), lambda value: bytes.__getitem__(value, slice(None))),
+    bytearray: lambda value: bytearray.__getitem__(value, slice(None)),
+    int: int.__int__,
+    float: float.__float__,
+    complex: complex.__pos__,
+    Decimal: Decimal,
+    dt.date: lambda value: dt.date.fromordinal(dt.date.toordinal(value)),
+    dt.datetime: lambda value: dt.datetime.combine(dt.datetime.date(value), dt.datetime.timetz(value)),
+    dt.time: lambda value: dt.datetime.combine(dt.date.min, value).timetz(),
+    dt.timedelta: dt.timedelta.__pos__,
+}
+"""How the value of a subclass is read by the methods of its base, as Python compares it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,18 +99,25 @@ def register(
     call of `__init__`. An enum is stored by the name of its member (a flag by its value), a named tuple by its
     fields. Of all of them the name and the fields are part of the hash or of the stored form: keep them stable.
 
+    Equal samples are one, others are not. So a dataclass, named tuple or enum with an `__eq__` of its own is refused,
+    and a dataclass with `eq=False`: only `encode` can say what they are equal by. A `__hash__` of its own must agree
+    with `__eq__`, as Python asks of it.
+
     Args:
         cls: A dataclass, a named tuple, an enum, or with `encode` and `decode` any class. Subclasses are not included.
         name: What the database calls it; its qualified name, without the module, unless given.
         encode: Takes an instance to a supported value, such that equal instances give equal values and others do not.
-        decode: Takes that value back to an instance. It sees what the database holds, so it should check it.
+            For a class that compares by identity these values decide what is one sample.
+        decode: Takes that value back to an instance. It sees what the database holds, so it should check it. Of a
+            class that was registered without functions before, the database holds a dict of the fields, for an enum
+            the name, for a flag the value.
 
     Returns:
         The class itself.
 
     Raises:
-        InvalidArgument: The name belongs to another class, the class has another name, or it needs `encode` and
-            `decode` and got none or one of them.
+        InvalidArgument: The name belongs to another class, the class has another name, it needs `encode` and
+            `decode` and got none or one of them, or equal instances would not be one sample.
     """
     if not isinstance(cls, type):
         raise InvalidArgument(f"only a class can be registered, got {shown(cls)}: give the class, not an object of it.")
@@ -78,6 +129,7 @@ def register(
     if (encode is None) != (decode is None):
         raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither.")
     if encode is not None and decode is not None:
+        _require_own_equality(cls)
         entry = Entry(cls, name, identity=encode, encode=encode, decode=decode)
     else:
         entry = _entry_by_kind(cls, name)
@@ -113,14 +165,29 @@ def named(name: object) -> Entry:
     return entry
 
 
-def nearest(cls: type[Any], handlers: Mapping[type[Any], Handler]) -> Handler | None:
-    """Find the handler of the class or of its first base that has one, None when it has an equality of its own."""
-    for base in cls.__mro__:
-        if base in handlers:
-            return handlers[base]
-        if "__eq__" in base.__dict__:
-            break
-    return None
+def nearest(
+    cls: type[Any], handlers: Mapping[type[Any], Callable[[Any, int], Result]]
+) -> Callable[[Any, int], Result] | None:
+    """Find the handler of the class, or of its first base that has one; it reads instances as that base.
+
+    None when the class has an equality of its own, or says by a method of its own that it is another value.
+    """
+    base = next((base for base in cls.__mro__ if base in handlers), None)
+    if base is None or own_members(cls, base):
+        return None
+    handler, plain = handlers[base], _PLAIN.get(base)
+    if plain is None and issubclass(base, np.generic):
+        scalar: Any = base
+        plain = lambda value: scalar(np.generic.item(value))  # noqa: E731
+    return handler if plain is None else lambda value, depth: handler(plain(value), depth)
+
+
+def own_members(cls: type[Any], base: type[Any]) -> list[str]:
+    """Return by which members of its own a subclass differs from the base that it would count as."""
+    own: set[str] = set()
+    for each in cls.__mro__[: cls.__mro__.index(base)]:
+        own |= each.__dict__.keys()
+    return sorted(own & (_READ_BY.get(base, frozenset()) | {"__eq__"}))
 
 
 def needs_entry(cls: type[Any]) -> bool:
@@ -133,6 +200,18 @@ def unsupported(cls: type[Any]) -> UnsupportedType:
     if needs_entry(cls):
         return UnsupportedType(
             f"{cls.__module__}.{cls.__qualname__} is not registered: call sqlbuffer.register({cls.__qualname__})."
+        )
+    if cls is collections.OrderedDict:
+        return UnsupportedType(
+            "an OrderedDict equals a dict in any order, but an OrderedDict only in its own, which no hash can follow: "
+            "add dict(sample), or list(sample.items()) if the order counts."
+        )
+    base = next((base for base in cls.__mro__[1:] if base in _READ_BY), None)
+    if base is not None and (own := own_members(cls, base)):
+        return UnsupportedType(
+            f"{cls.__module__}.{cls.__qualname__} has {', '.join(own)} of its own and does not count as a "
+            f"{base.__name__}: add a plain {base.__name__}, or call "
+            f"sqlbuffer.register({cls.__qualname__}, encode=..., decode=...) if it has an __eq__ of its own."
         )
     return UnsupportedType(
         f"{cls.__module__}.{cls.__qualname__} is no supported type: add what it is made of, "
@@ -154,29 +233,106 @@ def _is_namedtuple(cls: type[Any]) -> bool:
 
 
 def _entry_by_kind(cls: type[Any], name: str) -> Entry:
-    if issubclass(cls, enum.Flag):
-        value_of = operator.attrgetter("value")
-        return Entry(cls, name, value_of, value_of, decode=cls, like_its_base=True)
     if issubclass(cls, enum.Enum):
-        name_of = operator.attrgetter("name")
-        return Entry(cls, name, name_of, name_of, decode=cls.__members__.__getitem__, like_its_base=True)
+        return _enum_entry(cls, name)
     if _is_namedtuple(cls):
-        return _fields_entry(cls, name, cls._fields, cls._fields, cls._make)
+        if own := own_members(cls, tuple):
+            raise _own_equality(cls, f"has {', '.join(own)} of its own", "a dict of the fields")
+        return _fields_entry(cls, name, cls._fields, cls._fields, functools.partial(tuple.__new__, cls))
     if dataclasses.is_dataclass(cls):
         fields = dataclasses.fields(cls)
         compared = tuple(field.name for field in fields if field.compare)
-        return _fields_entry(cls, name, tuple(field.name for field in fields), compared, _dataclass_maker(cls))
+        make = _dataclass_maker(cls)
+        if not _compares_fields(cls, compared):
+            is_identity = cls.__eq__ is object.__eq__
+            how = "is equal to nothing but itself (eq=False)" if is_identity else "has an __eq__ of its own"
+            raise _own_equality(cls, how, "a dict of the fields")
+        return _fields_entry(cls, name, tuple(field.name for field in fields), compared, make)
     raise InvalidArgument(f"{cls.__qualname__} is no dataclass, named tuple or enum: give encode= and decode=")
+
+
+def _enum_entry(cls: type[enum.Enum], name: str) -> Entry:
+    """Return the entry of an enum: its members are equal as what they derive from, else by identity."""
+    is_flag = issubclass(cls, enum.Flag)
+    identity = operator.attrgetter("value" if is_flag else "name")
+    decode: Callable[[Any], Any] = cls if is_flag else cls.__members__.__getitem__
+    holder = _equality_holder(cls)
+    if holder in _READ_BY:
+        own = own_members(cls, holder)
+    else:
+        own = [] if holder is object or _compares_members(cls) else ["__eq__"]
+    if own:
+        stored = "the value" if is_flag else "the name"
+        raise _own_equality(cls, f"has {', '.join(own)} of its own", f"{stored} of the member")
+    for member in cls:
+        try:
+            is_restored = decode(identity(member)) is member
+        except (LookupError, TypeError, ValueError):
+            is_restored = False
+        if not is_restored:
+            raise InvalidArgument(
+                f"{member!r} cannot be found by its {'value' if is_flag else 'name'}, {identity(member)!r}, under "
+                "which it is stored: call the property that hides it something else."
+            )
+    return Entry(cls, name, identity, identity, decode, like_its_base=True)
+
+
+def _equality_holder(cls: type[Any]) -> type[Any]:
+    """Return the class that a class has its `__eq__` from."""
+    return next(base for base in cls.__mro__ if "__eq__" in base.__dict__)
+
+
+def _compares_members(cls: type[enum.Enum]) -> bool:
+    """Tell whether members that are dataclasses, too, differ from each other by what a dataclass compares."""
+    if not dataclasses.is_dataclass(cls):
+        return False
+    compared = tuple(field.name for field in dataclasses.fields(cls) if field.compare)
+    return _compares_fields(cls, compared) and not any(a == b for a, b in itertools.combinations(cls, 2))
+
+
+def _compares_fields(cls: type[Any], compared: tuple[str, ...]) -> bool:
+    """Tell whether the `__eq__` of a class is, to the last instruction, what `dataclass` makes for these fields."""
+    fields: list[Any] = [(field, object) for field in compared]
+    made = dataclasses.make_dataclass("Made", fields, init=False, repr=False).__eq__
+    ours, theirs = (getattr(function, "__code__", None) for function in (cls.__eq__, made))
+    if ours is None or theirs is None:
+        return False
+    return all(getattr(ours, part) == getattr(theirs, part) for part in ("co_code", "co_names", "co_consts"))
+
+
+def _own_equality(cls: type[Any], how: str, stored: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{cls.__qualname__} {how}, so {stored} cannot stand for it: give encode=, which makes equal values of equal "
+        f"instances, and decode=, which gets {stored} for samples stored before."
+    )
+
+
+def _require_own_equality(cls: type[Any]) -> None:
+    """Refuse functions for a class that is equal to the built-in type it derives from: that has another hash."""
+    holder = _equality_holder(cls)
+    if holder in _READ_BY and holder is not np.ndarray:
+        raise InvalidArgument(
+            f"{cls.__qualname__} is equal to a {holder.__name__} of the same value, which has another hash: add it as "
+            f"it is, unregistered or without encode= and decode=, or give it an __eq__ and a __hash__ of its own."
+        )
 
 
 def _fields_entry(
     cls: type[Any], name: str, fields: tuple[str, ...], compared: tuple[str, ...], make: Callable[[list[Any]], object]
 ) -> Entry:
+    def taken(value: Any, names: tuple[str, ...]) -> dict[str, object]:
+        if isinstance(value, tuple):
+            return dict(zip(fields, tuple.__iter__(value), strict=True))
+        try:
+            return {field: getattr(value, field) for field in names}
+        except AttributeError as exc:
+            raise UnsupportedType(f"a {cls.__qualname__} lacks a field ({exc}): set every field first.") from exc
+
     def encode(value: object) -> dict[str, object]:
-        return {field: getattr(value, field) for field in fields}
+        return taken(value, fields)
 
     def identity(value: object) -> dict[str, object]:
-        return {field: getattr(value, field) for field in compared}
+        return taken(value, compared)
 
     def decode(content: object) -> object:
         if not isinstance(content, dict) or content.keys() != set(fields):
@@ -192,8 +348,11 @@ def _dataclass_maker(cls: type[Any]) -> Callable[[list[Any]], object]:
     fields = [field.name for field in dataclasses.fields(cls)]
     try:
         object.__new__(cls)
-    except TypeError as exc:
-        raise InvalidArgument(f"{cls.__qualname__} derives from a built-in type: give encode= and decode=") from exc
+        is_plain = not any(base in _READ_BY for base in cls.__mro__)
+    except TypeError:
+        is_plain = False
+    if not is_plain:
+        raise InvalidArgument(f"{cls.__qualname__} derives from a built-in type: give encode= and decode=")
 
     def make(values: list[Any]) -> object:
         instance = object.__new__(cls)

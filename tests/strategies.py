@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import math
-from collections import OrderedDict
+from collections import defaultdict
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -229,7 +229,7 @@ def variant(draw: st.DrawFn, value: Any) -> Any:
         return list(map(again, value))
     if isinstance(value, dict):
         items = [(_hashable_variant(draw, key), again(item)) for key, item in reversed(value.items())]
-        return draw(st.sampled_from([dict, OrderedDict]))(items)
+        return draw(st.sampled_from([dict, lambda pairs: defaultdict(list, pairs)]))(items)
     if isinstance(value, (set, frozenset)):
         return draw(st.sampled_from([set, frozenset]))(
             _hashable_variant(draw, item) for item in sorted(value, key=repr)

@@ -173,7 +173,7 @@ def test_close_relatives_agree_with_python_in_every_pair() -> None:
         ),
         *("", "a", Smiles("a"), Grade.A, "1", b"", b"a", bytearray(b"a"), None, Colour.RED, Access.READ),
         *((), [], {}, set(), frozenset(), (1, 2), [1, 2], [1, [2]], Point(1, 2), {1, 2}, frozenset({2, 1.0}), {1: 2}),
-        *([()], ((),), [[]], {"a": 1, 1: "a"}, OrderedDict([(1.0, "a"), ("a", True)]), defaultdict(int, {"a": 1})),
+        *([()], ((),), [[]], {"a": 1, 1: "a"}, defaultdict(int, [(1.0, "a"), ("a", True)]), defaultdict(int, {"a": 1})),
         *(
             dt.date(2020, 1, 1),
             dt.datetime(2020, 1, 1),
@@ -317,6 +317,8 @@ class Unregistered:
         (object(), r"sqlbuffer\.register\(object, encode=\.\.\., decode=\.\.\.\)"),
         ({"a": [deque()]}, "deque"),
         (Counter("ab"), "Counter"),
+        (OrderedDict(a=1), r"dict\(sample\), or list\(sample\.items\(\)\)"),
+        ([OrderedDict()], "in its own"),
         (range(3), "range"),
         (memoryview(b"a"), "memoryview"),
         (np.datetime64("2020-01-01"), "datetime64"),
