@@ -8,9 +8,9 @@ What comes back is equal to what went in and of its type, with these exceptions:
 back as that type unless it is registered, a datetime with a named zone has the offset the zone had then, an array is
 in native byte order and C order, a tensor is dense, on the CPU and without gradient.
 
-A payload is data from anywhere. Reading one imports, executes and unpickles nothing, takes no more memory than the
-payload's size warrants, and ends in a value or in `InvalidPayload`. Pickle is for those who trust their database and
-say so.
+A payload is data from anywhere. Reading one imports, executes and unpickles nothing, takes no more memory and
+time than the payload's size warrants, and ends in a value or in `InvalidPayload`. Pickle is for those who trust their
+database and say so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import io
 import math
 import pickle
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -33,7 +34,7 @@ from cbor2 import CBORTag
 from numpy.typing import NDArray
 
 from sqlbuffer import registry
-from sqlbuffer.errors import InvalidPayload, UnsupportedType
+from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
 from sqlbuffer.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, Elements, flatten, is_plain_tensor
 from sqlbuffer.names import is_storable, is_text
 from sqlbuffer.rendering import render
@@ -42,10 +43,16 @@ __all__ = ["Encoded", "decode_all", "encode_all"]
 
 _WIRE_DEPTH = 2 * registry.MAX_DEPTH + 8  # a tuple is a tag and an array
 _MAX_DIMENSIONS, _MAX_BYTES = 1024, 1 << 62  # of an array, one without elements included
+_MAX_ALIKE = 1_000
+"""The most elements of a set, or keys of a dict, that have one hash in Python, which compares each with all others."""
+
+_MAX_RATIO_BITS = 1 << 16
+"""The most bits of a numerator or denominator: a ratio is reduced in quadratic time."""
+
 _MISREAD = frozenset({type(cbor2.undefined), cbor2.CBORSimpleValue})
 
 T = TypeVar("T")
-Collection = TypeVar("Collection", bound=Sized)
+Made = TypeVar("Made", bound=Sized)
 
 
 class Encoded(NamedTuple):
@@ -195,8 +202,32 @@ def _dict(value: Mapping[Any, object], depth: int) -> Any:
     values = _wire_each(value.values(), depth)
     if all(type(key) is str and is_text(key) for key in value):
         return dict(zip(value, values, strict=True))
-    keys = _wire_each(value, depth)
+    keys = _set(value.keys(), depth)
     return _object("dict", *(part for item in zip(keys, values, strict=True) for part in item))
+
+
+def _set(value: Collection[Any], depth: int) -> list[Any]:
+    if _are_too_alike(value):
+        raise InvalidArgument(
+            f"a set or dict has more than {_MAX_ALIKE} elements with the same hash() and takes too long to read: "
+            "add a sorted list of them."
+        )
+    return _wire_each(value, depth)
+
+
+def _are_too_alike(elements: Collection[Any]) -> bool:
+    """Tell whether so many elements have one hash that a set or dict of them takes quadratic time to build."""
+    return len(elements) > _MAX_ALIKE and max(Counter(map(hash, elements)).values()) > _MAX_ALIKE
+
+
+def _fraction(value: Fraction, _depth: int) -> CBORTag:
+    parts = [value.numerator, value.denominator]
+    if any(part.bit_length() > _MAX_RATIO_BITS for part in parts):
+        raise InvalidArgument(
+            f"a Fraction with a part of more than {_MAX_RATIO_BITS} bits takes too long to read: add its parts as a "
+            "tuple, or fewer digits."
+        )
+    return CBORTag(30, parts)
 
 
 def _array(kind: str, value: Any) -> CBORTag:
@@ -222,7 +253,7 @@ _WRITERS: dict[type[Any], Writer] = {
     np.bytes_: lambda value, _: bytes(value),
     bytearray: lambda value, _: _object("bytearray", bytes(value)),
     Decimal: lambda value, _: _object("decimal", str(value)),
-    Fraction: lambda value, _: CBORTag(30, [value.numerator, value.denominator]),
+    Fraction: _fraction,
     uuid.UUID: lambda value, _: CBORTag(37, value.bytes),
     dt.date: lambda value, _: CBORTag(1004, value.isoformat()),
     dt.datetime: lambda value, _: _object("datetime", value.isoformat(), value.fold),
@@ -232,8 +263,8 @@ _WRITERS: dict[type[Any], Writer] = {
     list: _wire_each,
     dict: _dict,
     collections.OrderedDict: _dict,
-    set: lambda value, depth: CBORTag(258, _wire_each(value, depth)),
-    frozenset: lambda value, depth: _object("frozenset", *_wire_each(value, depth)),
+    set: lambda value, depth: CBORTag(258, _set(value, depth)),
+    frozenset: lambda value, depth: _object("frozenset", *_set(value, depth)),
     np.ndarray: lambda value, _: _array("array", value),
     **dict.fromkeys(NUMPY_SCALARS, lambda value, _: _scalar(flatten(value))),
 }
@@ -261,6 +292,7 @@ def _from_cbor(payload: bytes) -> object:
         max_depth=_WIRE_DEPTH,
         allow_indefinite=False,
         allow_duplicate_keys=False,
+        strict_hashable_types=True,  # before it builds the map
     ).decode()
     if stream.tell() != len(payload):
         raise InvalidPayload(f"a payload of {len(payload)} bytes ends at byte {stream.tell()}")
@@ -299,15 +331,25 @@ def _expect(kind: type[T], value: object) -> T:
     return value
 
 
-def _distinct(collection: Collection, parts: Sequence[Any]) -> Collection:
-    if len(collection) != len(parts):
+def _distinct(make: Callable[[Sequence[Any]], Made], parts: Sequence[Any]) -> Made:
+    """Make a set or dict of elements or keys that are not too alike, and of which none comes twice."""
+    if _are_too_alike(parts):
+        raise InvalidPayload(f"more than {_MAX_ALIKE} elements or keys with one hash")
+    made = make(parts)
+    if len(made) != len(parts):
         raise InvalidPayload("an element or key that comes twice")
-    return collection
+    return made
 
 
 def _read_dict(*parts: Any) -> dict[Any, Any]:
-    keys = parts[::2]
-    return _distinct(dict(zip(keys, parts[1::2], strict=True)), keys)
+    return _distinct(lambda keys: dict(zip(keys, parts[1::2], strict=True)), parts[::2])
+
+
+def _read_fraction(content: Iterable[object], _immutable: bool) -> Fraction:
+    parts = [_expect(int, part) for part in content]
+    if any(part.bit_length() > _MAX_RATIO_BITS for part in parts):
+        raise InvalidPayload(f"a ratio with a part of more than {_MAX_RATIO_BITS} bits")
+    return Fraction(*parts)
 
 
 def _read_elements(dtype: str, shape: Any, content: object) -> NDArray[Any]:
@@ -344,9 +386,9 @@ _TAGS: dict[int, Reader] = {
     2: lambda content, _: int.from_bytes(_expect(bytes, content), "big"),
     3: lambda content, _: -1 - int.from_bytes(_expect(bytes, content), "big"),
     27: _read_object,
-    30: lambda content, _: Fraction(*(_expect(int, part) for part in content)),
+    30: _read_fraction,
     37: lambda content, _: uuid.UUID(bytes=_expect(bytes, content)),
-    258: lambda content, _: _distinct(set(content), _checked(_expect(list, content))),
+    258: lambda content, _: _distinct(set, _checked(_expect(list, content))),
     1004: lambda content, _: dt.date.fromisoformat(content),
     43000: lambda content, _: complex(*(_expect(float, part) for part in content)),
 }
@@ -361,7 +403,7 @@ _KINDS: dict[str, Callable[..., object]] = {
     "time": lambda text, fold: dt.time.fromisoformat(text).replace(fold=fold),
     "timedelta": lambda *parts: dt.timedelta(*(_expect(int, part) for part in parts)),
     "tuple": lambda *parts: parts,
-    "frozenset": lambda *parts: _distinct(frozenset(parts), parts),
+    "frozenset": lambda *parts: _distinct(frozenset, parts),
     "dict": _read_dict,
     "array": _read_array,
     "scalar": lambda dtype, content: _read_array(dtype, [], content)[()],

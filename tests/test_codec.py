@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import itertools
 import os
 import pickle
 import resource
 import subprocess
 import sys
+import time
+import uuid
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -267,6 +272,75 @@ def test_malformed_payloads_are_refused(payload: bytes) -> None:
     with pytest.raises(InvalidPayload):
         read(payload)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
+
+
+COLLIDING: dict[str, Callable[[int], Any]] = {
+    "integers": lambda i: i * (2**61 - 1),
+    "ratios": lambda i: Fraction(i * (2**61 - 1), 7),
+    "decimals": lambda i: Decimal(i * (2**61 - 1)),
+    "complex numbers": lambda i: complex(2.0**40 - 1_000_003 * i, i),
+    "UUIDs": lambda i: uuid.UUID(int=i * (2**61 - 1)),
+    "tuples": lambda i: ("a", (i * (2**61 - 1),)),
+    "frozensets": lambda i: frozenset({i * (2**61 - 1)}),
+    "named tuples": lambda i: Point(i * (2**61 - 1), "a"),
+}
+
+
+@pytest.mark.parametrize("make", COLLIDING.values(), ids=COLLIDING.keys())
+def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any]) -> None:
+    elements = [make(i) for i in range(1, 20_001)]
+    assert len({hash(element) for element in elements}) == 1
+    parts = [part for part in encode_all(elements).payloads if part is not None]
+    many = b"".join(parts)
+    pairs = b"".join(part + b"\x01" for part in parts)
+    payloads = {
+        "set": b"\xd9\x01\x02\x99" + len(parts).to_bytes(2, "big") + many,
+        "frozenset": b"\xd8\x1b\x99" + (len(parts) + 1).to_bytes(2, "big") + cbor2.dumps("frozenset") + many,
+        "dict": b"\xd8\x1b\x99" + (2 * len(parts) + 1).to_bytes(2, "big") + cbor2.dumps("dict") + pairs,
+        "map": b"\xb9" + len(parts).to_bytes(2, "big") + pairs,
+    }
+    for payload in payloads.values():
+        start = time.process_time()
+        with pytest.raises(InvalidPayload):
+            read(payload)
+        assert time.process_time() - start < 2.0
+
+
+def test_what_cannot_be_read_in_time_is_not_written() -> None:
+    class Colliding(int):
+        """So that the test itself need not wait: the set is built by other hashes."""
+
+        def __hash__(self) -> int:
+            return int.__hash__(self) if is_colliding else int.__hash__(int(self) // (2**61 - 1))
+
+    is_colliding = False
+    elements = [Colliding(i * (2**61 - 1)) for i in range(1, 20_001)]
+    collections: list[Any] = [set(elements), frozenset(elements), dict.fromkeys(elements, 1)]
+    start = time.process_time()
+    assert len({digest(collection) for collection in collections}) == 2
+    is_colliding = True
+    for collection in collections:
+        with pytest.raises(InvalidArgument, match="sorted list"):
+            encode_all([(collection,)])
+    with pytest.raises(InvalidArgument, match="tuple"):
+        encode_all([Fraction(3**100_000, 2)])
+    assert time.process_time() - start < 4.0
+
+
+def test_large_sets_and_dicts_are_read_as_ever() -> None:
+    elements = range(-20_000, 20_000)  # -1 and -2 have one hash
+    lattice = set(itertools.product(range(-3, 4), repeat=5))
+    few = {i * (2**61 - 1) for i in range(1_000)}
+    for value in (set(elements), dict.fromkeys(elements, "a"), lattice, frozenset(few), Fraction(3**40_000, 2**60_000)):
+        assert round_trip(value) == value
+
+
+def test_a_huge_ratio_is_refused_at_once() -> None:
+    huge = [3**400_000, 5**300_000]
+    start = time.process_time()
+    with pytest.raises(InvalidPayload, match="bits"):
+        read(cbor2.dumps(CBORTag(30, huge)))
+    assert time.process_time() - start < 0.2
 
 
 def test_a_billion_laughs_are_refused() -> None:
