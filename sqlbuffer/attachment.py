@@ -9,6 +9,7 @@ import functools
 import itertools
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from sqlbuffer.errors import (
 )
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.lineage import Lineage
-from sqlbuffer.names import as_name, require_choice, require_int
+from sqlbuffer.names import as_name, is_storable, require_choice, require_int
 from sqlbuffer.race import (
     Floats,
     Weighting,
@@ -94,6 +95,8 @@ class Attachment:
     created_at: dt.datetime | None = None
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
+    key_name: str | None = None
+    """What the first worker stores of its key function, see `key_name`; None for who was not asked for one."""
 
     @property
     def consumes(self) -> bool:
@@ -178,6 +181,13 @@ class Attachment:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             found = self.run(connection, statements.count(), **parameters).rowcount
             require_all(found, 1, "a worker counted what it did")
+            self._tell_key(connection)
+
+    def _tell_key(self, connection: sa.Connection) -> None:
+        """Store the name of the key function in a buffer of an older release, which has none: the first to write."""
+        if self.key_name is not None:
+            untold = sa.update(buffers).where(buffers.c.id == self.buffer_id, buffers.c.key.is_(None))
+            connection.execute(untold.values(key=self.key_name))
 
     def variates(
         self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
@@ -213,7 +223,8 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
         SettingsMismatch: Where it is stored with other settings.
     """
     name = require_name(name)
-    create = functools.partial(_create, database=database, settings=settings)
+    key = key_name(options.get("key"))
+    create = functools.partial(_create, database=database, settings=settings, key=key)
     if fresh:
         row = _create_fresh(database, name, create)
     else:
@@ -227,9 +238,45 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
                 f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with {field.name}={ours!r}: "
                 f"open it with the stored value, or give another name."
             )
-    attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, **options)
+    if row.key is not None and _are_other_keys(key, row.key):
+        warnings.warn(
+            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with {_key_shown(key)}: samples "
+            "that are one by the first may be two by the second, so give the same key= to every process.",
+            stacklevel=3,
+        )
+    attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
     database.read(attachment.note_ids)
     return attachment
+
+
+def key_name(key: Callable[[Any], Any] | None) -> str:
+    """Return what is stored of a key function: its module and name, "" for none, "?" for one without a name."""
+    if key is None:
+        return ""
+    name = getattr(key, "__qualname__", None)
+    module = getattr(key, "__module__", None) or getattr(getattr(key, "__objclass__", None), "__module__", None)
+    if not isinstance(name, str) or name.endswith("<lambda>") or not is_storable(name):
+        return "?"
+    module = "__main__" if module == "__mp_main__" else module  # a spawned process calls the script so
+    return f"{module}.{name}" if isinstance(module, str) and is_storable(module) else name
+
+
+def _are_other_keys(ours: str, theirs: str) -> bool:
+    """Tell whether two names are those of different key functions: known only where both have names."""
+    if ours == theirs:
+        return False
+    if "?" in (ours, theirs):
+        return "" in (ours, theirs)
+    # A function of a script belongs to the module __main__ there, and to that of the file elsewhere.
+    for script, other in ((ours, theirs), (theirs, ours)):
+        name = script.removeprefix("__main__.")
+        if name != script and other.endswith(f".{name}"):
+            return False
+    return True
+
+
+def _key_shown(name: str) -> str:
+    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={name}")
 
 
 def require_name(name: Any) -> str:
@@ -286,7 +333,7 @@ def _find(connection: sa.Connection, *, name: str) -> Any:
 
 
 def _create(
-    connection: sa.Connection, *, database: Database, name: str, settings: Settings, only_new: bool = False
+    connection: sa.Connection, *, database: Database, name: str, settings: Settings, key: str, only_new: bool = False
 ) -> Any:
     """Create a buffer, unless there is one by now, and return it; None where it is not new and had to be."""
     insert = database.dialect.upsert(buffers).values(
@@ -299,6 +346,7 @@ def _create(
         refreshed_version=0,
         settings={"weighting": weighting_settings(settings.weighting)},
         created_at=now(),
+        key=key,
     )
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is not None:

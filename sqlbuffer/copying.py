@@ -141,10 +141,10 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
     """Write the row of the copy, and its ledger."""
     state = attachment.race_state(connection)
     version = state.version if moment.version is None else min(moment.version, state.version)
-    versions = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version)
-    found = connection.execute(versions.where(buffers.c.id == attachment.buffer_id)).one()
+    columns = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version, buffers.c.key)
+    *versions, key = connection.execute(columns.where(buffers.c.id == attachment.buffer_id)).one()
     with numbers_of(f"buffer {attachment.name!r}"):
-        refresh_version, refreshed_version = (min(int(number), version) for number in found)
+        refresh_version, refreshed_version = (min(int(number), version) for number in versions)
     values = {
         "name": new,
         "kind": settings.weighting.name,
@@ -157,6 +157,7 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
         "refreshed_version": refreshed_version,
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "created_at": now(),
+        "key": key,
     }
     insert = attachment.database.dialect.upsert(buffers).values(**values)
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))

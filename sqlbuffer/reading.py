@@ -71,6 +71,7 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
             score_version=int(row.score_version),
             refreshed_version=int(row.refreshed_version),
             created_at=row.created_at,
+            key=row.key,
         )
 
 

@@ -70,6 +70,8 @@ class Stats:
         refreshed_version: The version that the newest finished refresh gave to all that waited; where it is not
             `score_version`, older scores may wait.
         created_at: When the buffer was created, UTC.
+        key: Module and name of the key function that the buffer was created with; "" for none, "?" for one without a
+            name, None where a buffer of an older release has not been told.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Stats:
     score_version: int
     refreshed_version: int
     created_at: dt.datetime
+    key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def open_store(
         url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
         name: Name of the buffer; one database holds any number.
         key: The canonical form of a sample: samples with equal keys are one, those whose key is None are refused.
+            Its module and name are stored: opening the buffer with another one, or without one, is a warning.
         mode: "consume": a drawn sample leaves the pool; "replay": it stays, and batches are independent draws.
         seed: Seed of the race, any integer.
         weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an instance of

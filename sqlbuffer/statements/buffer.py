@@ -37,7 +37,8 @@ def stats() -> sa.Select[Any]:
         .order_by(samples.c.reward.desc())
         .limit(1)
     )
-    own = (buffers.c[name] for name in ("name", "kind", "mode", "score_version", "refreshed_version", "created_at"))
+    names = ("name", "kind", "mode", "score_version", "refreshed_version", "created_at", "key")
+    own = (buffers.c[name] for name in names)
     return (
         select(*own, *sums, best.scalar_subquery().label("best_reward"))
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
