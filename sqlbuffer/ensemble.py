@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sqlbuffer.datasets import PredictiveDataset
 from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.names import as_list, require_list
-from sqlbuffer.predictor import PredictiveAgent, draws_from, in_mode, one_number_each
+from sqlbuffer.predictor import PredictiveAgent, draws_from, in_mode, one_number_each, require_trainable
 
 
 class Ensemble(nn.Module):
@@ -75,6 +75,8 @@ class EnsembleAgent(PredictiveAgent):
         *,
         seed: int = 0,
     ) -> None:
+        for model in models:
+            require_trainable(model)
         super().__init__(Ensemble(models), loss_function, dataset, opt_kwargs, clip, name, seed=seed)
 
     def require_uncertainty(self) -> None:

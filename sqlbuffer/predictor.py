@@ -33,7 +33,7 @@ from sqlbuffer.names import (
     require_list,
     require_real,
 )
-from sqlbuffer.state import OPTIMISER, require_fit
+from sqlbuffer.state import OPTIMISER, require_fit, require_storable
 
 T = TypeVar("T")
 
@@ -46,7 +46,8 @@ class PredictiveAgent:
     """A model that predicts the reward of a sample.
 
     Args:
-        model: Maps features (n, ...) to (n,) or (n, 1).
+        model: Maps features (n, ...) to (n,) or (n, 1) real numbers. It has parameters to train, dense and initialised,
+            and all that its predictions depend on is in its `state_dict`, as tensors.
         loss_function: `loss_function(predictions (n,), rewards (n,))` returns the loss, a scalar or (n,).
         dataset: A `PredictiveDataset`, or the plain function that one is made from.
         opt_kwargs: Keywords of `torch.optim.Adam`.
@@ -57,6 +58,9 @@ class PredictiveAgent:
 
     Attributes:
         streams: It takes rows that are read from the database as they are needed.
+
+    Raises:
+        InvalidArgument: The model cannot be trained, or would not come back from storage as it is.
     """
 
     streams = True
@@ -80,6 +84,8 @@ class PredictiveAgent:
         n_draws = require_count(n_draws, rule, least=2)
         if not isinstance(model, nn.Module):
             raise InvalidArgument(f"model must be a torch.nn.Module, got {shown(model)}.")
+        require_trainable(model)
+        require_storable(model.state_dict())
         self.model = model
         self.loss_function = require_function(loss_function, "loss_function must take predictions and rewards")
         self.dataset: Any = dataset if hasattr(dataset, "new") else PredictiveDataset(dataset)
@@ -120,7 +126,7 @@ class PredictiveAgent:
         """Return predictions (n,) with gradient, in training mode; `step` varies what is random in the model."""
         step = require_count(step, "step must be a number of steps")
         with in_mode(self.model, training=True), self._randomness(step):
-            return self.predict_tensor(self.dataset.new(samples).tensors()[0])
+            return _with_gradient(self.predict_tensor(self.dataset.new(samples).tensors()[0]), self.model)
 
     def require_uncertainty(self) -> None:
         """Refuse a model that cannot say how unsure it is.
@@ -172,6 +178,7 @@ class PredictiveAgent:
             f"{OPTIMISER}{number}.{name}": torch.as_tensor(value)
             for number, slot in slots.items()
             for name, value in slot.items()
+            if value is not None  # as the momentum of an SGD without one
         }
         return {**self.model.state_dict(), **moments}
 
@@ -246,6 +253,7 @@ class PredictiveAgent:
             patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
         if not len(self.dataset):
             raise InvalidArgument("the dataset is empty: call update_dataset_from_inputs(samples, rewards) first.")
+        require_trainable(self.model)
         start = time.perf_counter()
         shuffle = torch.Generator().manual_seed(self.seed)
         train, valid = self._split(percent_valid, shuffle)
@@ -291,7 +299,8 @@ class PredictiveAgent:
         """Return the mean loss of one pass over parts of the rows."""
         losses = []
         for x, y in self.dataset.batches(parts):
-            loss = self.loss_function(self.predict_tensor(x), y.to(self.device)).mean()
+            predictions = _with_gradient(self.predict_tensor(x), self.model)
+            loss = self.loss_function(predictions, y.to(self.device)).mean()
             opt.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.before_step()
@@ -344,11 +353,51 @@ def draws_from(n_draws: Any, step: Any) -> tuple[int, int]:
     return require_count(n_draws, rule, least=1), require_count(step, "step must be a number of steps")
 
 
+def require_trainable(model: nn.Module) -> None:
+    """Refuse a model that Adam cannot train.
+
+    Raises:
+        InvalidArgument: It has no parameters, all are frozen, or some have sparse gradients, less than 16 bits, or a
+            name of the stored optimiser's.
+    """
+    name, parameters = type(model).__name__, list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        how = "frozen parameters only" if parameters else "no parameters"
+        raise InvalidArgument(
+            f"{name} has {how}, and nothing to train: give a model with parameters that require a gradient, or score "
+            "with a function, as store.score(function) does."
+        )
+    for path, module in model.named_modules():
+        if getattr(module, "sparse", False) is True and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            raise InvalidArgument(f"{path or name} has sparse gradients, which Adam cannot use: give it sparse=False.")
+    for path, parameter in model.named_parameters():
+        if parameter.is_floating_point() and torch.finfo(parameter.dtype).bits < 16:
+            raise InvalidArgument(f"{path} is of {parameter.dtype}, which cannot be trained: use bfloat16 or wider.")
+    if odd := [path for path in model.state_dict() if path.startswith(OPTIMISER)]:
+        raise InvalidArgument(f"{odd[0]} has the name of a part of the optimiser, {OPTIMISER}: rename that module.")
+
+
+def _with_gradient(predictions: Tensor, model: nn.Module) -> Tensor:
+    """Return predictions from which the model can learn.
+
+    Raises:
+        InvalidArgument: They have no gradient.
+    """
+    if torch.is_grad_enabled() and not predictions.requires_grad:
+        raise InvalidArgument(
+            f"the predictions of {type(model).__name__} have no gradient to learn from: leave out what cuts it in "
+            "forward(), such as detach(), no_grad(), rounding or integers."
+        )
+    return predictions
+
+
 def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
     """Return what a model makes of features (n, ...), as (n,): on its device, and in its precision.
 
+    Numbers that numpy has no type for come as float32, integers as float64.
+
     Raises:
-        InvalidArgument: The model returned anything but one number for each sample.
+        InvalidArgument: The model returned anything but one real number for each sample.
     """
     parameter = next(model.parameters(), None)
     if parameter is not None:
@@ -360,6 +409,14 @@ def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
             f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
             f"each sample, ({len(x)},) or ({len(x)}, 1)."
         )
+    if output.is_complex():
+        raise InvalidArgument(
+            f"the model made complex numbers ({output.dtype}): return real ones, as output.real or output.abs()."
+        )
+    if not output.is_floating_point():
+        output = output.double()
+    elif output.dtype not in (torch.float16, torch.float32, torch.float64):
+        output = output.float()
     return output.reshape(len(x))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,16 +11,22 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload
+from sqlbuffer.errors import InvalidArgument, InvalidPayload, shown
 
 OPTIMISER = "optimiser."
 """What the names of the optimiser's tensors begin with in a stored state."""
 
 
 def dump_state(agent: Any) -> bytes:
-    """Return the agent's weights as safetensors, empty for an agent that has no state."""
+    """Return the agent's weights as safetensors, empty for an agent that has no state.
+
+    Raises:
+        InvalidArgument: Its state holds what cannot be stored, see `require_storable`.
+    """
     holder = _state_holder(agent)
-    tensors = {} if holder is None else _tensors(holder.state_dict())
+    state = {} if holder is None else holder.state_dict()
+    require_storable(state)
+    tensors = _tensors(state)
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     return safetensors.torch.save({key: value.cpu().contiguous().clone() for key, value in tensors.items()})
 
@@ -50,6 +57,44 @@ def load_state(agent: Any, state: bytes) -> None:
     # What is not a tensor is not stored and stays; moments that are not stored are forgotten.
     others = {key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)}
     holder.load_state_dict({**others, **stored})
+
+
+def require_storable(state: Mapping[str, Any]) -> None:
+    """Refuse a state that would not come back as it is.
+
+    Raises:
+        InvalidArgument: An entry is no tensor, not dense, has no data, or is of a type that safetensors has not.
+    """
+    for key, value in state.items():
+        if (objection := _objection(value)) is not None:
+            what, advice = objection
+            raise InvalidArgument(f"{key:.80} of the model cannot be stored, for it is {what}: {advice}.")
+
+
+def _objection(value: Any) -> tuple[str, str] | None:
+    """Return what a value of a state is, and what to do, where it cannot be stored."""
+    if not isinstance(value, Tensor):
+        return f"{shown(value)}, not a tensor", "give the module a buffer, or a get_extra_state that returns a tensor"
+    if nn.parameter.is_lazy(value):
+        return "not initialised yet", "call the model once on the features of a sample before the agent is made"
+    if value.is_meta:
+        return "on the meta device, without data", "move the model with to_empty() and initialise it"
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantised" if value.is_quantized else "sparse"
+        return f"a {kind} tensor", "register a dense one, and make the other of it in forward"
+    if not _is_storable(value.dtype):
+        return f"of type {str(value.dtype).removeprefix('torch.')}", "convert the model, as model.float() does"
+    return None
+
+
+@functools.cache
+def _is_storable(dtype: torch.dtype) -> bool:
+    """Tell whether safetensors brings tensors of a type back."""
+    try:
+        stored = safetensors.torch.load(safetensors.torch.save({"x": torch.empty(0, dtype=dtype)}))
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError):
+        return False
+    return stored["x"].dtype == dtype
 
 
 def require_fit(stored: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
