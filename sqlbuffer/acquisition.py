@@ -38,7 +38,8 @@ def upper_confidence_bound(mean: ArrayLike, std: ArrayLike, beta: float = 1.0) -
         Srinivas, Krause, Kakade and Seeger 2010, Gaussian process optimization in the bandit setting; `beta` is the
         square root of theirs.
     """
-    return np.asarray(mean, dtype=np.float64) + beta * np.asarray(std, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(mean, dtype=np.float64) + beta * np.asarray(std, dtype=np.float64)
 
 
 def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float = 0.0) -> Floats:
@@ -53,9 +54,9 @@ def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float
     Source:
         Jones, Schonlau and Welch 1998, Efficient global optimization of expensive black-box functions.
     """
-    gain = np.asarray(mean, dtype=np.float64) - best - xi
     spread = np.asarray(std, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        gain = np.asarray(mean, dtype=np.float64) - best - xi
         z = gain / spread
         improvement = gain * _normal_cdf(z) + spread * np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
     # What is sure improves by its gain or not at all; far below the best the difference of two small terms may round

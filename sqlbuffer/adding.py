@@ -40,10 +40,13 @@ class Incoming:
     """Where each sample stands in what the user gave."""
     refused: int
     duplicates: int
+    start: int | None = 0
+    """What makes a position the number of a sample in what the user gave; None where nothing does."""
 
     def columns(self, attachment: Attachment) -> dict[str, list[Any]]:
         """Return the columns that travel to the database."""
-        encoded = encode_all(self.samples, allow_pickle=attachment.allow_pickle)
+        numbers = None if self.start is None else [self.start + position for position in self.positions]
+        encoded = encode_all(self.samples, allow_pickle=attachment.allow_pickle, numbers=numbers)
         return {
             "hash": self.hashes,
             "text": encoded.texts,
@@ -59,9 +62,11 @@ def incoming(
     samples: Sequence[Any],
     names: Sequence[str],
     metas: Sequence[str | None] | None = None,
+    *,
+    start: int | None = 0,
 ) -> Incoming:
     """Hash samples; of those that are equal the first stays, and those without a key are refused."""
-    hashes = hashes_of(attachment, samples)
+    hashes = hashes_of(attachment, samples, start=start)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
     ordered = sorted(digest for digest in first if digest is not None)
@@ -74,15 +79,17 @@ def incoming(
         positions=positions,
         refused=refused,
         duplicates=len(samples) - refused - len(positions),
+        start=start,
     )
 
 
-def hashes_of(attachment: Attachment, samples: Sequence[Any]) -> list[bytes | None]:
-    """Return the hash of each sample, None where it has no key."""
+def hashes_of(attachment: Attachment, samples: Sequence[Any], *, start: int | None = 0) -> list[bytes | None]:
+    """Return the hash of each sample, None where it has no key; an error names the sample by its number."""
     if attachment.key is None:
-        return list(digests(samples))
+        return list(digests(samples, None if start is None else range(start, start + len(samples))))
     keys = [attachment.key(sample) for sample in samples]
-    found = iter(digests(key for key in keys if key is not None))
+    numbers = None if start is None else [start + i for i, key in enumerate(keys) if key is not None]
+    found = iter(digests((key for key in keys if key is not None), numbers))
     return [None if key is None else next(found) for key in keys]
 
 
@@ -100,7 +107,7 @@ def _add_chunk(
     attachment: Attachment, samples: Sequence[Any], names: Sequence[str], metas: Sequence[str | None], *, start: int
 ) -> AddResult:
     """Put samples into the pool in one transaction, or in several where they are too large for one."""
-    chunk = incoming(attachment, samples, names, metas)
+    chunk = incoming(attachment, samples, names, metas, start=start)
     try:
         return attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
     except TooLarge as exc:

@@ -303,7 +303,7 @@ def _settings(row: Any) -> Settings:
     """Read what is stored with a buffer."""
     try:
         return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
-    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as exc:
         raise InvalidPayload(
             f"buffer {row.name!r} is stored with settings that make no sense ({shown(exc)}): somebody else has changed "
             "its row in `buffers`; set it right, or restore a copy."

@@ -34,7 +34,7 @@ from cbor2 import CBORTag
 from numpy.typing import NDArray
 
 from sqlbuffer import registry
-from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
+from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType, naming
 from sqlbuffer.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, Elements, flatten, is_plain_tensor
 from sqlbuffer.names import is_storable, is_text
 from sqlbuffer.rendering import render
@@ -69,12 +69,15 @@ class Encoded(NamedTuple):
     codecs: list[str]
 
 
-def encode_all(values: Iterable[object], *, allow_pickle: bool = False) -> Encoded:
+def encode_all(
+    values: Iterable[object], *, allow_pickle: bool = False, numbers: Sequence[int] | None = None
+) -> Encoded:
     """Encode samples for storage.
 
     Args:
         values: (n,) samples.
         allow_pickle: Pickle a sample of a type that nothing else supports, instead of refusing it.
+        numbers: (n,) by which an error names the samples.
 
     Returns:
         Three columns of length n, in order.
@@ -86,12 +89,14 @@ def encode_all(values: Iterable[object], *, allow_pickle: bool = False) -> Encod
     texts = list(values)
     if set(map(type, texts)) == {str} and is_storable("".join(texts)):  # type: ignore[arg-type]
         return Encoded(texts, [None] * len(texts), ["text"] * len(texts))  # type: ignore[arg-type]
-    rows: list[tuple[str, bytes | None, str]] = [
-        (value, None, "text")
-        if type(value) is str and is_storable(value)
-        else _encode(value, allow_pickle=allow_pickle)
-        for value in texts
-    ]
+    rows: list[tuple[str, bytes | None, str]] = []
+    try:
+        for value in texts:
+            is_plain = type(value) is str and is_storable(value)
+            rows.append((value, None, "text") if is_plain else _encode(value, allow_pickle=allow_pickle))  # type: ignore[arg-type]
+    except (UnsupportedType, InvalidArgument):
+        with naming(None if numbers is None else numbers[len(rows)], texts[len(rows)]):
+            raise
     return Encoded([text for text, _, _ in rows], [payload for _, payload, _ in rows], [codec for _, _, codec in rows])
 
 

@@ -75,9 +75,10 @@ class EnsembleAgent(PredictiveAgent):
         *,
         seed: int = 0,
     ) -> None:
-        for model in models:
-            require_trainable(model)
-        super().__init__(Ensemble(models), loss_function, dataset, opt_kwargs, clip, name, seed=seed)
+        ensemble = Ensemble(models)
+        for member in ensemble.members:
+            require_trainable(member)
+        super().__init__(ensemble, loss_function, dataset, opt_kwargs, clip, name, seed=seed)
 
     def require_uncertainty(self) -> None:
         """Refuse nothing: members disagree."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+<<<<<<< HEAD
 import itertools
 
 EXITS = (SystemExit, GeneratorExit)
@@ -15,6 +16,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+=======
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+>>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
 
 
 def shown(value: object) -> str:
@@ -70,6 +77,17 @@ class InvalidReward(InvalidArgument):
 
 class UnsupportedType(SqlBufferError, TypeError):
     """A sample of a type without a canonical hash or a codec; the message says how to register it."""
+
+
+@contextlib.contextmanager
+def naming(number: int | None, sample: object) -> collections.abc.Iterator[None]:
+    """Say which sample an error is about: its number in what the user gave, and what it looks like."""
+    try:
+        yield
+    except (UnsupportedType, InvalidArgument) as exc:
+        if number is None:
+            raise
+        raise type(exc)(f"sample {number}, {_SHORT.repr(sample)}: {exc}") from exc
 
 
 class InvalidPayload(SqlBufferError, ValueError):

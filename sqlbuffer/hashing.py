@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer import registry
-from sqlbuffer.errors import InvalidArgument, UnsupportedType
+from sqlbuffer.errors import InvalidArgument, UnsupportedType, naming
 from sqlbuffer.registry import Entry, register
 
 __all__ = ["SCHEME", "canonical_bytes", "digest", "digests", "register"]
@@ -115,11 +115,12 @@ def digest(value: object) -> bytes:
     return blake2b(SCHEME + _encode(value, 0), digest_size=DIGEST_BYTES).digest()
 
 
-def digests(values: Iterable[object]) -> list[bytes]:
+def digests(values: Iterable[object], numbers: Sequence[int] | None = None) -> list[bytes]:
     """Hash many samples; strings take a short cut.
 
     Args:
         values: (n,) supported samples.
+        numbers: (n,) by which an error names them.
 
     Returns:
         (n,) digests of 16 bytes, in order.
@@ -135,7 +136,18 @@ def digests(values: Iterable[object]) -> list[bytes]:
                 blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
                 for utf8 in map(str.encode, values)  # type: ignore[arg-type]
             ]
+<<<<<<< HEAD
     return [digest(value) for value in values]  # map would end where a registered class raises StopIteration
+=======
+    found: list[bytes] = []
+    try:
+        for value in values:
+            found.append(digest(value))
+    except (UnsupportedType, InvalidArgument):
+        with naming(None if numbers is None else numbers[len(found)], values[len(found)]):
+            raise
+    return found
+>>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
 
 
 class Elements(NamedTuple):

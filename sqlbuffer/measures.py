@@ -44,6 +44,8 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
 def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
     """Return the coefficient of determination, 1 - residual / total sum of squares; NaN where rewards are all equal."""
     predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    scale = _scale(predicted, measured)
+    predicted, measured = predicted / scale, measured / scale
     total = float(((measured - measured.mean()) ** 2).sum()) if len(measured) else 0.0
     return 1.0 - float(((measured - predicted) ** 2).sum()) / total if total else math.nan
 
@@ -58,10 +60,20 @@ def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, fl
     predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
     groups = np.array_split(np.argsort(predicted, kind="stable"), BINS)
     return [
-        {"predicted": float(predicted[rows].mean()), "measured": float(measured[rows].mean()), "rows": len(rows)}
+        {"predicted": _mean(predicted[rows]), "measured": _mean(measured[rows]), "rows": len(rows)}
         for rows in groups
         if len(rows)
     ]
+
+
+def _scale(*values: NDArray[np.float64]) -> float:
+    """Return by what to divide numbers so that sums of their squares stay finite: 1 for all but huge ones."""
+    return 2.0**600 if max((float(np.abs(each).max(initial=0.0)) for each in values), default=0.0) > 1e120 else 1.0
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    scale = _scale(values)
+    return float((values / scale).mean()) * scale
 
 
 def _ranks(values: ArrayLike) -> NDArray[np.float64]:

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import require_all, shown, tampered
+<<<<<<< HEAD
 from sqlbuffer.race import FLOOR, TIE, Floats, Ints
+=======
+from sqlbuffer.race import FLOOR, TIE, Floats, shift_base
+>>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
@@ -164,7 +168,7 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
     The caller holds the race exclusively.
     """
     if state.base is not None:
-        delta = state.base - base
+        delta = shift_base(state.base) - shift_base(base)
         attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
         if state.top_weight:
             least = state.top_weight + delta

@@ -148,16 +148,21 @@ class Weighting(Protocol):
         ...
 
 
+def shift_base(base: float) -> float:
+    """Return the lowest score as `Shift` counts from it: within bounds whose differences are weights."""
+    return min(max(base, -MOST / 2), MOST / 2)
+
+
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """`score - lowest score of the pool + 1e-8`, the original's law."""
+    """`score - lowest score of the pool + 1e-8`, the original's law; scores beyond 5e149 count as that much."""
 
     name: ClassVar[str] = "shift"
     needs_score: ClassVar[bool] = True
     needs_base: ClassVar[bool] = True
 
     def __call__(self, scores: Floats, base: float) -> Floats:
-        return np.maximum(scores - base, 0.0) + FLOOR
+        return np.maximum(np.clip(scores, -MOST / 2, MOST / 2) - shift_base(base), 0.0) + FLOOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +247,9 @@ def weighting_settings(weighting: Weighting) -> dict[str, Any]:
 
 def weighting_from_settings(settings: dict[str, Any]) -> Weighting:
     """Return the weight function that `weighting_settings` described."""
-    parameters = {key: value for key, value in settings.items() if key != "name"}
+    # PostgreSQL's JSON gives 1e300 back as an integer, which is not equal to it.
+    parameters = {
+        key: float(value) if isinstance(value, int) else value for key, value in settings.items() if key != "name"
+    }
     weighting: Weighting = _WEIGHTINGS[settings["name"]](**parameters)
     return weighting

@@ -495,7 +495,8 @@ def _replace(
         if i in rows and rows[i].hash != digest
     ]
     pool.remove(connection, attachment, [row for row, _ in changed])
-    chunk = adding.incoming(attachment, [sample for _, sample in changed], [row.source for row, _ in changed])
+    sources = [row.source for row, _ in changed]
+    chunk = adding.incoming(attachment, [sample for _, sample in changed], sources, start=None)
     adding.insert(connection, attachment=attachment, chunk=chunk)
     return len(rows)
 

@@ -292,3 +292,9 @@ def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(store: 
         store.score(lambda samples: np.zeros(len(samples)), only="all")
     expected = scipy.stats.norm.cdf(0.5 / math.sqrt(5.0))
     assert scipy.stats.binomtest(int(wins), n, expected).pvalue > 0.001
+
+
+def test_huge_predictions_give_no_warning() -> None:
+    mean, std = np.array([1.7e308, -1.7e308, 0.0]), np.array([1.7e308, 0.0, 1e308])
+    assert upper_confidence_bound(mean, std, 2.0)[1] == -1.7e308
+    assert expected_improvement(mean, std, -1.7e308)[1] == 0.0

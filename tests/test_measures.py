@@ -55,3 +55,16 @@ def test_predictions_that_are_not_finite_have_no_measures() -> None:
     assert math.isnan(found["rank_correlation"])
     assert math.isnan(found["r2"])
     assert found["calibration"] == []
+
+
+@pytest.mark.parametrize("size", [1e-310, 1.0, 1e200, 1e308])
+def test_measures_of_numbers_of_any_size_are_the_same_without_a_warning(size: float) -> None:
+    rng = np.random.default_rng(0)
+    rewards = rng.uniform(-1.0, 1.0, 40)
+    predictions = np.clip(rewards + rng.normal(0.0, 0.1, 40), -1.0, 1.0)
+    found, expected = measures(predictions * size, rewards * size), measures(predictions, rewards)
+    assert found["rank_correlation"] == pytest.approx(expected["rank_correlation"], abs=1e-3)
+    if size >= 1.0:
+        assert found["r2"] == pytest.approx(expected["r2"])
+        for group, other in zip(found["calibration"], expected["calibration"], strict=True):
+            assert group["predicted"] / size == pytest.approx(other["predicted"])

@@ -1,6 +1,7 @@
 """The arithmetic of the race; `test_draws.py` shows that draws through the database follow it."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +119,45 @@ def test_parameters_out_of_range_are_refused(wrong: float) -> None:
         race.Softmax(wrong)
     with pytest.raises(InvalidArgument, match="alpha"):
         race.Power(wrong)
+
+
+HUGE = {
+    "huge": [1e308, -1e308, 1.7e308, 0.0],
+    "tiny": [5e-324, -5e-324, 1e-310, 0.0],
+    "both": [1e308, 5e-324, -1e308, 1.0],
+    "not finite": [math.inf, 1.0, 2.0, math.nan],
+    "longdouble": np.array(["1e4000", "1", "-1e308", "2"], dtype=np.longdouble),
+}
+WEIGHTINGS = (
+    *(race.Shift(), race.Uniform(), race.Softmax(), race.Softmax(1e-300), race.Softmax(1e300)),
+    *(race.Power(0.5), race.Power(1e-3), race.Power(1e3)),
+)
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("scores", HUGE.values(), ids=HUGE.keys())
+def test_scores_of_any_size_give_draws_without_a_warning(new_store: Any, scores: Any, mode: str) -> None:
+    for number, weighting in enumerate(WEIGHTINGS):
+        store = new_store(name=str(number), weighting=weighting, mode=mode)
+        store.add(list("abcd"))
+        store.score(lambda samples: np.asarray(scores))
+        with store.sample(2, pct_argmax=0.5) as batch:
+            batch.settle([1.0] * len(batch))
+        store.add(["e", "f"])
+        store.score(lambda samples: np.array([-1.7e308, 1e308])[: len(samples)])
+        assert store.check() == []
+        store.score(lambda samples: np.array([(-1) ** i * 1e308 for i in range(len(samples))]), only="all")
+        store.score(lambda samples: np.array([(-1) ** i * -1e308 for i in range(len(samples))]), only="all", budget=3)
+        probabilities = store.sample(2).info.probability
+        assert ((probabilities > 0.0) & (probabilities <= 1.0)).all()
+        assert store.check() == []
+
+
+def test_shifted_weights_stay_in_bounds_and_in_order() -> None:
+    scores = np.array([-1.7e308, -1e200, -1.0, 0.0, 1.0, 1e100, 1e200, 1.7e308])
+    for base in scores:
+        weights = race.Shift()(scores, base)
+        assert (np.diff(weights) >= 0).all()
+        assert np.isfinite(weights).all()
+        assert (weights <= 2 * race.MOST).all()
+    assert race.Shift()(np.array([3.5]), -1.0)[0] == 4.5 + race.FLOOR

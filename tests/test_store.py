@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime as dt
+import enum
 import math
 import os
 import random
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from conftest import scores_of
 
 from sqlbuffer import adding, attachment, claims, workers
 from sqlbuffer.batches import Batch
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, SettingsMismatch
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, SettingsMismatch, UnsupportedType
 from sqlbuffer.race import Power, Softmax
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
@@ -951,3 +954,38 @@ def test_samples_are_found_by_number(store: SampleStore) -> None:
     ids = store.waiting().ids.tolist()
     assert store.samples_of([ids[1], ids[0], ids[1]]) == {ids[0]: "a", ids[1]: ("b", 1)}
     assert store.samples_of([]) == {}
+
+
+@dataclasses.dataclass
+class Unregistered:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown"),
+    [
+        (object(), r"<object object at .*>: builtins\.object is no supported type"),
+        (Unregistered(7), r"Unregistered\(x=7\): .*is not registered"),
+        ([1, {"a": Unregistered(7)}], r"\[1, \{'a': Unregistered\(x=7\)\}\]: .*is not registered"),
+        ((1, Decimal("1E+99999")), r"\(1, Decimal\('1E\+99999'\)\): a Decimal about"),
+        (OrderedDict(a=1), r"OrderedDict.*: an OrderedDict equals a dict"),
+        (enum.IntEnum("Rank", "LOW").LOW, r"<Rank.LOW: 1>: .*Rank is not registered"),  # it has a hash, but no codec
+    ],
+)
+def test_an_error_says_which_sample_it_is_about(
+    new_store: OpenStore, odd: Any, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "CHUNK", 3)
+    samples = ["b", "a", "c", "d", "a", odd, "e"]
+    plain, keyed = new_store(), new_store(name="keyed", key=lambda sample: None if sample == "d" else sample)
+    for store in (plain, keyed):
+        with pytest.raises((UnsupportedType, InvalidArgument), match=f"^sample 5, {shown}") as caught:
+            store.add(samples)
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(store) == 3
+        with pytest.raises((UnsupportedType, InvalidArgument), match=f"^sample 1, {shown}"):
+            store.record(["a", odd], [1.0, 2.0])
+        assert store.stats().measured == 0
+    with pytest.raises((UnsupportedType, InvalidArgument)):
+        plain.replace(plain.waiting().ids[:2].tolist(), ["z", odd])
+    assert sorted(plain.waiting().samples) == ["a", "b", "c"]
