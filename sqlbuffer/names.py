@@ -340,8 +340,7 @@ def as_floats(values: Any) -> NDArray[np.float64]:
     if given.dtype.kind not in "fiub":
         raise TypeError("no numbers")
     with np.errstate(over="ignore"):
-        with np.errstate(over="ignore"):  # a longdouble beyond float64 is infinite here
-            return given.astype(np.float64)
+        return given.astype(np.float64)
 
 
 def _on_cpu(values: Any) -> Any:

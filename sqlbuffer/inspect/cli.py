@@ -203,7 +203,9 @@ def stats(
     if name is None:
         output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
     else:
-        output.table(["what", "value"], [[what, output.cell(value)] for what, value in found[0].items()])
+        output.table(
+            ["what", "value"], [[what, output.cell(None if value == "" else value)] for what, value in found[0].items()]
+        )
     if stale:
         output.line("")
         output.table(_STALENESS, [[row[column] for column in _STALENESS] for row in waiting])
