@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-<<<<<<< HEAD
 import itertools
+import reprlib
 
 EXITS = (SystemExit, GeneratorExit)
 """What user code may raise that no `except Exception` sees, and that is neither Ctrl-C nor a signal."""
@@ -16,12 +16,10 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-=======
-import reprlib
+
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
->>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
 
 
 def shown(value: object) -> str:

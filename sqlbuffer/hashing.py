@@ -136,9 +136,6 @@ def digests(values: Iterable[object], numbers: Sequence[int] | None = None) -> l
                 blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
                 for utf8 in map(str.encode, values)  # type: ignore[arg-type]
             ]
-<<<<<<< HEAD
-    return [digest(value) for value in values]  # map would end where a registered class raises StopIteration
-=======
     found: list[bytes] = []
     try:
         for value in values:
@@ -147,7 +144,6 @@ def digests(values: Iterable[object], numbers: Sequence[int] | None = None) -> l
         with naming(None if numbers is None else numbers[len(found)], values[len(found)]):
             raise
     return found
->>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
 
 
 class Elements(NamedTuple):

@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import require_all, shown, tampered
-<<<<<<< HEAD
-from sqlbuffer.race import FLOOR, TIE, Floats, Ints
-=======
-from sqlbuffer.race import FLOOR, TIE, Floats, shift_base
->>>>>>> 52f9735 (Say which sample an error is about; take scores of any size)
+from sqlbuffer.race import FLOOR, TIE, Floats, Ints, shift_base
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
