@@ -102,6 +102,7 @@ class Database:
         self._url, self.dialect = parse_url(given)
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
+        self._identity: object = None
         self._was_reached = False
         if caution := self.dialect.caution(self._url):
             warnings.warn(caution, stacklevel=3)
@@ -114,6 +115,7 @@ class Database:
         except BaseException:
             self.close()
             raise
+        self._identity = self.dialect.identity(self._url)
 
     @property
     def url(self) -> str:
@@ -165,7 +167,8 @@ class Database:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections behind: a process, and a sibling, opens its own."""
-        return {"_url": self._url, "_durability": self._durability, "_was_reached": self._was_reached}
+        names = ("_url", "_durability", "_identity", "_was_reached")
+        return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -185,6 +188,12 @@ class Database:
         return engines[key]
 
     def _new_engine(self, kind: str) -> sa.Engine:
+        found = self.dialect.identity(self._url)
+        if None not in (found, self._identity) and found != self._identity:
+            raise DatabaseUnavailable(
+                f"{self.url} was replaced after it had been opened, this store stores nothing more in it: close the "
+                "store and open it again."
+            )
         if kind == "looker":
             return self._engine("reader").execution_options(**ONE_STATEMENT)
         if kind == "writer":

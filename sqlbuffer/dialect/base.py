@@ -63,6 +63,10 @@ class Dialect(abc.ABC):
         """Tell whether there is a database to read from."""
 
     @abc.abstractmethod
+    def identity(self, url: sa.URL) -> object:
+        """Return what tells a database, without a connection, from another one of the same URL; None: nothing does."""
+
+    @abc.abstractmethod
     def caution(self, url: sa.URL) -> str | None:
         """Return what speaks against this database where it is, if anything does."""
 

@@ -54,6 +54,9 @@ class PostgreSQL(Dialect):
     def exists(self, url: sa.URL) -> bool:
         return True
 
+    def identity(self, url: sa.URL) -> object:
+        return None
+
     def caution(self, url: sa.URL) -> str | None:
         return None
 
