@@ -64,7 +64,7 @@ def _interruption(error: BaseException | None, handled: BaseException | None) ->
 
 
 def _is_of_database(error: BaseException) -> bool:
-    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "psycopg")
+    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "pysqlite3", "psycopg")
     is_of_network = isinstance(error, OSError) and type(error) is not TimeoutError  # which a handler likes to raise
     return is_theirs or is_of_network or isinstance(error, AssertionError)
 
@@ -145,6 +145,10 @@ class Database:
         """
         return self._run("copier", functools.partial(self._commit, work=work))
 
+    def connect(self) -> sa.Connection:
+        """Return a connection that can read and nothing else."""
+        return self._run("viewer", sa.Engine.connect)
+
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
         """Execute a statement with rows that travel with it."""
         return connection.execute(statement, {**self.dialect.load(connection, rows, columns), **more})
@@ -200,6 +204,8 @@ class Database:
             return self.dialect.writer(self._url, durability=self._durability)
         if kind == "copier":
             return self.dialect.writer(self._url, durability=self._durability, sees_one_state=True)
+        if kind == "viewer":
+            return self.dialect.viewer(self._url)
         return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 import typer
 from typer.testing import CliRunner
 
+from sqlbuffer.dialect import wal
 from sqlbuffer.inspect import output, query
 from sqlbuffer.inspect.cli import app
 from sqlbuffer.schema import REVISION
@@ -778,6 +779,17 @@ def test_errors_do_not_show_passwords(url: str) -> None:
 def test_an_at_sign_in_a_path_or_a_parameter_is_no_password() -> None:
     for url in ("sqlite:////tmp/me@home/a@b.db", "sqlite:///a@b@c.db", "postgresql://h/d?application_name=a@b@c"):
         assert read_url(url).render_as_string() == sa.make_url(url).render_as_string()
+
+
+def test_version_and_check_say_which_database_it_is(url: str) -> None:
+    for command in ("db version", "db check"):
+        said = run(*command.split(), url=url).out
+        if url.startswith("sqlite"):
+            assert f"SQLite {sqlite3.sqlite_version} (sqlite3), " in said
+            is_affected = wal.is_affected(sqlite3.sqlite_version_info)
+            assert ("guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())) == is_affected
+        else:
+            assert re.search(r"^PostgreSQL 1\d", said, re.MULTILINE)
 
 
 def test_tampered_rows_give_one_line(url: str, execute: Execute) -> None:

@@ -157,6 +157,10 @@ class Dialect(abc.ABC):
         """Return the SQL that lets one role read a database's buffers, and another one work on them."""
 
     @abc.abstractmethod
+    def about(self, connection: sa.Connection) -> str:
+        """Return which database it is, in which version, and what is known to be wrong with that."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return what the database itself finds wrong with its storage."""
 
@@ -191,6 +195,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
         """Return what to do about an error of the database."""
+
+    @abc.abstractmethod
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        """Return an engine for SQL of the user's own program, which can read and nothing else."""
 
     # -- SQL that a person types --------------------------------------------------------------------------------------
 

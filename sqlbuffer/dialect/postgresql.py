@@ -187,6 +187,9 @@ class PostgreSQL(Dialect):
             f"GRANT USAGE ON {sequences} TO {_quoted(worker)}",
         ]
 
+    def about(self, connection: sa.Connection) -> str:
+        return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
+
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
@@ -237,6 +240,9 @@ class PostgreSQL(Dialect):
             if sign in message:
                 return way_out
         return "check that the server runs and that host and port in the URL are right"
+
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        return self.reader(url)
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # A server-side cursor is for one SELECT: whatever follows a semicolon, COMMIT, SET, COPY and DO are errors.

@@ -21,6 +21,8 @@ from sqlalchemy.dialects import sqlite
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json, Timestamp, as_text
 from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, require_plain, require_same
+from sqlbuffer.dialect.libraries import STANDARD, require_one_library, watch
+from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, is_affected, require_plain, require_same
 from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
@@ -116,6 +118,9 @@ class SQLite(Dialect):
 
     def __init__(self, driver: Any = sqlite3) -> None:
         self._driver = driver
+        self._library = driver.__name__.partition(".")[0]
+        if self._library != STANDARD:
+            watch()
         self._connection: Any = type("Connection", (_Connection, driver.Connection), {})
 
     def exists(self, url: sa.URL) -> bool:
@@ -146,7 +151,8 @@ class SQLite(Dialect):
             "PRAGMA journal_mode = WAL",
             f"PRAGMA synchronous = {synchronous}",
         ]
-        # One connection, handed from thread to thread: a second writer could only wait for the first.
+        # One connection, handed from thread to thread: a second writer could only wait for the first. It has opened its
+        # log by now, which a reader does with its first statement.
         engine = self._engine(url, mode, pragmas, size=1)
 
         @sa.event.listens_for(engine, "begin")
@@ -184,6 +190,7 @@ class SQLite(Dialect):
         def connect() -> _Connection:
             require_plain(file, may_be_new=mode == "rwc")
             require_same(file)
+            require_one_library(file, self._library)
             if os.path.isfile(file) and 0 < os.path.getsize(file) < _SMALLEST_FILE:  # SQLite would take it for empty
                 raise self._driver.DatabaseError("file is not a database")
             connection: _Connection = self._driver.connect(
@@ -200,7 +207,7 @@ class SQLite(Dialect):
             for statement in pragmas:
                 retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
             connection.lock = WriterLock(file)
-            connection.same = SameFile(file, has_log=size == 1)  # a reader opens it with its first statement
+            connection.same = SameFile(file, has_log=size == 1, library=self._library)
             return connection
 
         engine = sa.create_engine(
@@ -304,6 +311,12 @@ class SQLite(Dialect):
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
         raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
 
+    def about(self, connection: sa.Connection) -> str:
+        version = f"SQLite {self._driver.sqlite_version} ({self._library})"
+        if not is_affected(self._driver.sqlite_version_info):
+            return f"{version}, not affected by the WAL-reset race"
+        return f"{version}, affected by the WAL-reset race; guarded: each writer of sqlbuffer holds FILE-lock"
+
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
@@ -353,8 +366,11 @@ class SQLite(Dialect):
                 return way_out
         return "that is what SQLite says"
 
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+
     def inspector(self, url: sa.URL) -> sa.Engine:
-        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+        engine = self.viewer(url)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:

@@ -206,10 +206,12 @@ class SameFile:
     Args:
         file: Path of the database, which has just been opened.
         has_log: The log has been opened, too.
+        library: The module whose SQLite library has opened it.
     """
 
-    def __init__(self, file: str, *, has_log: bool) -> None:
+    def __init__(self, file: str, *, has_log: bool, library: str) -> None:
         self.file = file
+        self.library = library
         self._log = f"{file}-wal"
         self.file_id = file_id(file)
         self._has_log = has_log
@@ -262,17 +264,21 @@ def require_same(file: str) -> None:
     Raises:
         DatabaseUnavailable: If the log is not what the other one has opened.
     """
-    current = file_id(file)
-    for same in list(_opened):
-        if (same.file, same.file_id) == (file, current):
+    for same in opened(file_id(file)):
+        if same.file == file:
             same.require()
+
+
+def opened(identity: tuple[int, int] | None) -> list[SameFile]:
+    """Return what the connections of this process have open of one file, under whatever name."""
+    return [same for same in list(_opened) if same.file_id == identity is not None]
 
 
 def file_id(path: str) -> tuple[int, int] | None:
     """Return what tells a file from another one of that name, None if there is none."""
     try:
         return _id(os.stat(path))
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return None
 
 
