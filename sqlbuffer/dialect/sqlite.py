@@ -20,7 +20,6 @@ from sqlalchemy.dialects import sqlite
 
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json, Timestamp, as_text
-from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, require_plain, require_same
 from sqlbuffer.dialect.libraries import STANDARD, require_one_library, watch
 from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, is_affected, require_plain, require_same
 from sqlbuffer.errors import InvalidArgument, shown, tampered
