@@ -188,7 +188,7 @@ class Database:
         key = (os.getpid(), kind)
         engines = self._engines  # which another thread may replace
         if key not in engines:
-            engines[key] = self._new_engine(kind)
+            engines.setdefault(key, self._new_engine(kind))  # another thread may have been quicker
         return engines[key]
 
     def _new_engine(self, kind: str) -> sa.Engine:
