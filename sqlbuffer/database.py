@@ -65,7 +65,7 @@ def _interruption(error: BaseException | None, handled: BaseException | None) ->
 
 
 def _is_of_database(error: BaseException) -> bool:
-    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "psycopg")
+    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "pysqlite3", "psycopg")
     is_of_network = isinstance(error, OSError) and type(error) is not TimeoutError  # which a handler likes to raise
     return is_theirs or is_of_network or isinstance(error, AssertionError)
 
@@ -103,6 +103,7 @@ class Database:
         self._url, self.dialect = parse_url(given)
         self._durability = durability
         self._engines: dict[tuple[int, str], sa.Engine] = {}
+        self._identity: object = None
         self._was_reached = self._has_room = False
         if caution := self.dialect.caution(self._url):
             warnings.warn(printable(caution), stacklevel=3)
@@ -115,6 +116,7 @@ class Database:
         except BaseException:
             self.close()
             raise
+        self._identity = self.dialect.identity(self._url)
 
     @property
     def url(self) -> str:
@@ -146,6 +148,10 @@ class Database:
         self._require_room()
         return self._run("copier", functools.partial(self._commit, work=work))
 
+    def connect(self) -> sa.Connection:
+        """Return a connection that can read and nothing else."""
+        return self._run("viewer", sa.Engine.connect)
+
     def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
         """Execute a statement with rows that travel with it."""
         return connection.execute(statement, {**self.dialect.load(connection, rows, columns), **more})
@@ -171,8 +177,8 @@ class Database:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections behind: a process, and a sibling, opens its own."""
-        kept = ("_url", "_durability", "_was_reached", "_has_room")
-        return {name: getattr(self, name) for name in kept}
+        kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -196,16 +202,24 @@ class Database:
         key = (os.getpid(), kind)
         engines = self._engines  # which another thread may replace
         if key not in engines:
-            engines[key] = self._new_engine(kind)
+            engines.setdefault(key, self._new_engine(kind))  # another thread may have been quicker
         return engines[key]
 
     def _new_engine(self, kind: str) -> sa.Engine:
+        found = self.dialect.identity(self._url)
+        if None not in (found, self._identity) and found != self._identity:
+            raise DatabaseUnavailable(
+                f"{self.url} was replaced after it had been opened, this store stores nothing more in it: close the "
+                "store and open it again."
+            )
         if kind == "looker":
             return self._engine("reader").execution_options(**ONE_STATEMENT)
         if kind == "writer":
             return self.dialect.writer(self._url, durability=self._durability)
         if kind == "copier":
             return self.dialect.writer(self._url, durability=self._durability, sees_one_state=True)
+        if kind == "viewer":
+            return self.dialect.viewer(self._url)
         return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:

@@ -136,6 +136,14 @@ class SampleStore(RunRecords):
         self._attachment.heartbeat.stop()
         self._attachment.database.close()
 
+    def connect(self) -> sa.Connection:
+        """Open a connection to the database that can read and nothing else: for SQL, or `pandas.read_sql`.
+
+        On SQLite it is of the library that the store itself works by; another one in the same process would void its
+        locks. Each statement sees the last commit. Close it after use; the store's own connections do not end with it.
+        """
+        return self._attachment.database.connect()
+
     # -- what it is ---------------------------------------------------------------------------------------------------
 
     @property

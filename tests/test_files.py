@@ -1,17 +1,25 @@
-"""SQLite files on a disk that is full, or on another machine."""
+"""SQLite files: by what name they are opened, and what becomes of them while they are open."""
 
 import contextlib
+import os
 import pathlib
+import pickle
+import socket
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
+import sqlalchemy as sa
+from conftest import scores_of
 
 from sqlbuffer import files
-from sqlbuffer.store import open_store
+from sqlbuffer.database import Database
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.store import SampleStore, open_store
 
 TEN = [f"s{i}" for i in range(10)]
 
@@ -106,3 +114,279 @@ def test_a_limit_on_the_size_of_files_takes_nothing(tmp_path: pathlib.Path) -> N
         assert set(TEN) <= set(store.waiting().samples)
         assert store.check() == []
         store.add(["goes on"])
+
+
+# -- by what name -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """Another folder to go to; the test begins in the one that the database is opened in, and leaves no file here."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+AFTER_A_MOVE: dict[str, Callable[[SampleStore], object]] = {
+    "add": lambda store: store.add(["new"]),
+    "score": lambda store: store.score(scores_of),
+    "sample": lambda store: store.sample(2).settle([1.0, 2.0]),
+    "look": len,
+    "check": lambda store: store.check(),
+    "closed and used again": lambda store: (store.close(), store.add(["new"])),
+    "copy": lambda store: store.copy("other"),
+    "lease": lambda store: store.leased("job").__enter__().__class__,
+    "pickled": lambda store: pickle.loads(pickle.dumps(store._attachment.database)).write(rows),
+    "pickled and opened": lambda store: pickle.loads(pickle.dumps(store)).add(["new"]),
+    "its url": lambda store: open_store(store.url, weighting="uniform").add(["new"]),
+}
+
+
+def rows(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT count(*) FROM samples").scalar_one())
+
+
+@pytest.mark.parametrize("action", AFTER_A_MOVE)
+def test_a_relative_path_means_one_file_wherever_the_process_goes(
+    elsewhere: pathlib.Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store("sqlite:///x.db", weighting="uniform") as store:
+        store.add(TEN)
+        monkeypatch.chdir(elsewhere)
+        AFTER_A_MOVE[action](store)
+        assert store.check() == []
+        assert len(store) >= 8
+
+
+def test_heartbeats_go_on_after_a_change_of_folder(elsewhere: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store("sqlite:///x.db", grace_s=0.4) as store:
+        store.add(TEN)
+        monkeypatch.chdir(elsewhere)
+        query = sa.text("SELECT max(heartbeat_at) FROM workers WHERE id <> 'ledger'")
+        database = store._attachment.database
+        before = database.read(lambda connection: connection.scalar(query))
+        end = time.monotonic() + 20
+        while database.read(lambda connection: connection.scalar(query)) == before:
+            assert time.monotonic() < end, "no heartbeat came"
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("given", ["x.db", "./x.db", "{folder}/x.db", "x", pathlib.Path("x.db"), pathlib.Path("x")])
+def test_a_plain_file_name_is_an_sqlite_url(
+    tmp_path: pathlib.Path, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = given.format(folder=tmp_path) if isinstance(given, str) else given
+    if given == "x":
+        with pytest.raises(InvalidArgument, match="sqlite:///FILE"):
+            open_store(given)
+        return
+    with open_store(given) as store:
+        store.add(TEN)
+    with open_store(f"sqlite:///{tmp_path}/{os.fspath(given).rpartition('/')[2]}") as store:
+        assert len(store) == 10
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///x.db?mode=ro", "no options, got 'mode'"),
+        ("sqlite:///x.db?timeout=5&uri=true", "no options, got 'timeout, uri'"),
+        ("sqlite:///file:x.db", "no file: URI"),
+        ("sqlite:///file:x.db?mode=ro&uri=true", "no file: URI"),
+        ("sqlite://me:hunter2@/x.db", "three slashes"),
+        ("sqlite+aiosqlite:///x.db", "aiosqlite"),
+        ("sqlite+pysqlcipher:///x.db", "pysqlcipher"),
+        ("sqlite:///a\0b.db", "null"),
+    ],
+)
+def test_what_a_url_of_a_file_cannot_have_is_refused(
+    tmp_path: pathlib.Path, url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match=words) as caught:
+        open_store(url)
+    assert "hunter2" not in str(caught.value)
+    assert "sqlite:///FILE" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_path_in_a_folder_that_is_gone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(DatabaseUnavailable, match="absolute path"):
+        open_store("sqlite:///x.db")
+
+
+# -- what is no file that can be shared -------------------------------------------------------------------------------
+
+
+def hard_linked(path: pathlib.Path) -> None:
+    open_store(f"sqlite:///{path}-1").close()
+    os.link(f"{path}-1", path)
+
+
+def bound(path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(path))
+
+
+ODD: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
+    "FIFO": (os.mkfifo, "is a FIFO.*path of a file"),
+    "device": (lambda path: path.symlink_to("/dev/null"), "/dev/null is a device.*path of a file"),
+    "socket": (bound, "is a socket.*path of a file"),
+    "hard link": (hard_linked, r"2 names \(hard links\).*remove the other names"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_has_words_of_its_own(tmp_path: pathlib.Path, kind: str) -> None:
+    make, words = ODD[kind]
+    make(tmp_path / "x.db")
+    before = sorted(tmp_path.iterdir())
+    for create in (True, False):
+        with pytest.raises(DatabaseUnavailable, match=words):
+            Database(f"sqlite:///{tmp_path}/x.db", create=create)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# -- removed, moved, replaced -----------------------------------------------------------------------------------------
+
+
+def replace(file: pathlib.Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        pathlib.Path(f"{file}{end}").rename(f"{file}-old{end}")
+    open_store(f"sqlite:///{file}-new").close()
+    pathlib.Path(f"{file}-new").rename(file)
+
+
+def delete_log(file: pathlib.Path) -> None:
+    pathlib.Path(f"{file}-wal").unlink()
+
+
+def replace_log(file: pathlib.Path) -> None:
+    delete_log(file)
+    pathlib.Path(f"{file}-wal").touch()
+
+
+def delete_all(file: pathlib.Path) -> None:
+    for each in file.parent.glob(f"{file.name}*"):
+        each.unlink()
+
+
+ACCIDENTS: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
+    "removed": (pathlib.Path.unlink, "was removed or moved.*put it back"),
+    "all removed": (delete_all, "was removed or moved.*put it back"),
+    "moved": (lambda file: file.rename(f"{file}-moved"), "was removed or moved.*put it back"),
+    "replaced": (replace, "was replaced .*open it again"),
+    "log deleted": (delete_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
+    "log replaced": (replace_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
+    "hard link": (lambda file: os.link(file, f"{file}-2"), r"2 names \(hard links\)"),
+}
+
+WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
+    "add": lambda store, batch: store.add(["new"]),
+    "record": lambda store, batch: store.record(["new"], [1.0]),
+    "score": lambda store, batch: store.score(scores_of, only="all"),
+    "sample": lambda store, batch: store.sample(1),
+    "settle": lambda store, batch: batch.settle([1.0, 2.0]),
+    "report": lambda store, batch: batch.report(batch.ids[:1], [1.0]),
+    "release": lambda store, batch: batch.release(),
+    "remove": lambda store, batch: store.remove(store.waiting().ids[:1]),
+    "metrics": lambda store, batch: store.log_metrics(0, {"loss": 1.0}),
+    "copy": lambda store, batch: store.copy("other"),
+    "lease": lambda store, batch: store.leased("job").__enter__(),
+}
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_file_that_has_gone_takes_no_more(sqlite_url: str, accident: str, write: str) -> None:
+    """At every write, whatever it is; nothing is acknowledged, and no stray file is made."""
+    act, words = ACCIDENTS[accident]
+    file = pathlib.Path(sqlite_url.removeprefix("sqlite:///"))
+    with open_store(sqlite_url, weighting="uniform") as store:
+        store.add(TEN)
+        batch = store.sample(2)
+        act(file)
+        names = sorted(file.parent.iterdir())
+        with pytest.raises(DatabaseUnavailable, match=words):
+            WRITES[write](store, batch)
+        assert sorted(set(file.parent.iterdir()) - set(names)) in ([], [pathlib.Path(f"{file}-lock")])
+    for left in file.parent.glob(f"{file.name}*"):
+        left.unlink()
+
+
+def test_a_file_that_comes_back_is_the_file(sqlite_url: str) -> None:
+    file = pathlib.Path(sqlite_url.removeprefix("sqlite:///"))
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        file.rename(f"{file}-moved")
+        with pytest.raises(DatabaseUnavailable, match="put it back"):
+            store.add(["lost"])
+        pathlib.Path(f"{file}-moved").rename(file)
+        store.add(["stored"])
+    with open_store(sqlite_url) as store:
+        assert store.stats().stored == 11
+        assert store.check() == []
+
+
+def test_a_file_that_was_replaced_is_another_one_after_closing(sqlite_url: str) -> None:
+    file = pathlib.Path(sqlite_url.removeprefix("sqlite:///"))
+    store = open_store(sqlite_url)
+    store.add(TEN)
+    replace(file)
+    with pytest.raises(DatabaseUnavailable, match="open it again"):
+        store.add(["lost"])
+    store.close()
+    with pytest.raises(DatabaseUnavailable, match="open it again"):
+        store.add(["lost"])
+    with open_store(sqlite_url) as store:
+        assert len(store) == 0
+        assert store.check() == []
+
+
+def test_a_file_may_be_made_again_while_a_store_of_the_old_one_is_left(sqlite_url: str) -> None:
+    """As by a cell of a notebook that is run twice."""
+    old = open_store(sqlite_url)
+    old.add(TEN)
+    delete_all(pathlib.Path(sqlite_url.removeprefix("sqlite:///")))
+    with open_store(sqlite_url) as new:
+        new.add(TEN[:3])
+        with pytest.raises(DatabaseUnavailable, match="was replaced"):
+            old.add(["lost"])
+        old.close()
+        assert new.stats().stored == len(new) == 3
+        assert new.check() == []
+
+
+def test_only_opening_a_store_creates_a_file(sqlite_url: str) -> None:
+    """Not the next use of one that was closed, and not a copy of it."""
+    file = pathlib.Path(sqlite_url.removeprefix("sqlite:///"))
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        copy = pickle.dumps(store)
+        store.close()
+        delete_all(file)
+        for again in (store, pickle.loads(copy)):
+            for use in (lambda used: used.add(["new"]), len, lambda used: used.check()):
+                with pytest.raises(DatabaseUnavailable, match=f"there is no {file}"):
+                    use(again)
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_log_that_was_deleted_is_not_a_failing_disk(sqlite_url: str) -> None:
+    """Another process then finds an index of a log that is not there."""
+    look = "import sys; from sqlbuffer.store import open_store; print(len(open_store(sys.argv[1])))"
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        delete_log(pathlib.Path(sqlite_url.removeprefix("sqlite:///")))
+        done = subprocess.run([sys.executable, "-c", look, sqlite_url], capture_output=True, text=True, timeout=60)
+        assert "disk fails" not in done.stderr
+        assert done.returncode == 0 or "DatabaseUnavailable" in done.stderr
+        with pytest.raises(DatabaseUnavailable, match="-wal was deleted"):
+            store.add(["lost"])

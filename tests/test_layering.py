@@ -57,7 +57,12 @@ FLOORS = [
 """From the ground up. A room imports from floors below its own; on its own floor it knows only itself."""
 
 FLOORS_WITHIN = {
-    "dialect": [{"base", "columns"}, {"options", "privileges"}, {"postgresql", "sqlite"}, {"__init__"}],
+    "dialect": [
+        {"base", "columns", "wal"},
+        {"libraries", "options", "privileges"},
+        {"postgresql", "sqlite"},
+        {"__init__"},
+    ],
     "statements": [{"rows"}, {"buffer", "copying", "drawing", "jobs", "pool", "samples", "scoring"}, {"__init__"}],
 }
 """The same for the modules of a room that is a package. From other rooms it is entered by its `__init__` alone."""

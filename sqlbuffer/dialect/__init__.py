@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import os
+
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
 from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, right_now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
 from sqlbuffer.urls import WAY_OUT, read_url
 
 __all__ = [
@@ -37,29 +41,79 @@ __all__ = [
     "where",
 ]
 
-_SQLITE = SQLite()
 _POSTGRESQL = PostgreSQL()
 
 
-def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
-    """Return a database URL and its dialect.
+def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
+    """Return a database URL and its dialect. That of an SQLite file, which may be a path alone, has an absolute path.
 
     Raises:
-        InvalidArgument: Where it is no URL, or of a database that sqlbuffer does not work with.
+        InvalidArgument: If it is no URL, or of a database that sqlbuffer does not work with.
+        MissingExtra: If the driver that it names is not installed.
     """
-    parsed = read_url(url)
-    backend = {"postgres": "postgresql"}.get(parsed.drivername, parsed.drivername).partition("+")[0]
-    if backend not in ("sqlite", "postgresql"):
-        raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
-    if backend == "postgresql":
+    parsed = read_url(_as_url(url))
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend in ("postgresql", "postgres"):
         return parsed, _POSTGRESQL
-    if parsed.host:
+    if backend != "sqlite":
+        raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
+    _require_file(parsed)
+    return parsed.set(database=_absolute(parsed.database or "")), _sqlite(driver)
+
+
+def _as_url(given: str | os.PathLike[str] | sa.URL) -> str | sa.URL:
+    """Return a path alone as a URL, and all else as it is."""
+    if isinstance(given, os.PathLike):
+        return sa.URL.create("sqlite", database=os.fspath(given))
+    return sa.URL.create("sqlite", database=given) if isinstance(given, str) and _is_path(given) else given
+
+
+def _is_path(text: str) -> bool:
+    """Tell a path from a URL and from a slip of the pen: it has a dot or a slash, and no user, password or scheme."""
+    begins = os.path.splitdrive(text)[1].partition("/")[0]
+    return ("." in text or "/" in text or os.sep in text) and ":" not in begins and text.strip() == text
+
+
+def _require_file(url: sa.URL) -> None:
+    """Refuse what the URL of a file cannot have, rather than leave it out."""
+    if url.host or url.username or url.password or url.port:
         raise InvalidArgument(
             "the URL of an SQLite file has three slashes, four before an absolute path: sqlite:///FILE."
         )
-    if not parsed.database or ":memory:" in parsed.database:
+    if not url.database or ":memory:" in url.database:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
-    return parsed, _SQLITE
+    if url.database.startswith("file:"):
+        raise InvalidArgument("the URL of an SQLite file is no file: URI: use sqlite:///FILE.")
+    if url.query:
+        raise InvalidArgument(
+            f"the URL of an SQLite file has no options, got {shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; "
+            "`store.connect()` and the command line read without writing."
+        )
+
+
+def _absolute(path: str) -> str:
+    """Return the path of a file, wherever the process goes later, and behind all links: its log lies beside that."""
+    try:
+        return os.path.realpath(path)
+    except ValueError as exc:  # a null character
+        raise InvalidArgument(f"{shown(path)} is no path of a file ({exc}): use sqlite:///FILE.") from exc
+    except OSError as exc:  # a relative path in a folder that is gone
+        raise DatabaseUnavailable(f"{shown(path)} cannot be found ({exc.strerror}): give an absolute path.") from exc
+
+
+@functools.cache
+def _sqlite(driver: str) -> SQLite:
+    """Return the dialect that works by a driver: the one of Python, or one with an SQLite library of its own."""
+    if driver in ("", "pysqlite"):
+        return SQLite()
+    if driver != "pysqlite3":
+        raise InvalidArgument(
+            f"no support for the driver {shown(driver)}: use sqlite:///FILE or sqlite+pysqlite3:///FILE."
+        )
+    try:
+        return SQLite(importlib.import_module("pysqlite3.dbapi2"))
+    except ImportError as exc:
+        raise MissingExtra("sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`.") from exc
 
 
 def first_line(message: str) -> str:

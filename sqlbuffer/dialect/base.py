@@ -90,6 +90,10 @@ class Dialect(abc.ABC):
         """Tell whether there is a database to read from."""
 
     @abc.abstractmethod
+    def identity(self, url: sa.URL) -> object:
+        """Return what tells a database, without a connection, from another one of the same URL; None: nothing does."""
+
+    @abc.abstractmethod
     def caution(self, url: sa.URL) -> str | None:
         """Return what speaks against this database where it is, if anything does."""
 
@@ -184,6 +188,10 @@ class Dialect(abc.ABC):
         """Return what changes where this is another database, or one that others may have written into since."""
 
     @abc.abstractmethod
+    def about(self, connection: sa.Connection) -> str:
+        """Return which database it is, in which version, and what is known to be wrong with that."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return what the database itself finds wrong with its storage."""
 
@@ -222,6 +230,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
         """Return what to do about an error of the database."""
+
+    @abc.abstractmethod
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        """Return an engine for SQL of the user's own program, which can read and nothing else."""
 
     # -- SQL that a person types --------------------------------------------------------------------------------------
 

@@ -99,6 +99,9 @@ class PostgreSQL(Dialect):
     def exists(self, url: sa.URL) -> bool:
         return True
 
+    def identity(self, url: sa.URL) -> object:
+        return None
+
     def caution(self, url: sa.URL) -> str | None:
         return None
 
@@ -262,6 +265,9 @@ class PostgreSQL(Dialect):
         ).one()
         return "/".join(map(str, (system, *row)))
 
+    def about(self, connection: sa.Connection) -> str:
+        return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
+
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
@@ -332,6 +338,9 @@ class PostgreSQL(Dialect):
             if sign in message:
                 return way_out
         return "check that the server runs and that host and port in the URL are right"
+
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        return self.reader(url)
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # The time zone stays that of the role: what a person compares with times is meant in it.

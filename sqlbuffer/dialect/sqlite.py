@@ -13,13 +13,15 @@ import sqlite3
 import types
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json, Timestamp, as_text
+from sqlbuffer.dialect.libraries import STANDARD, require_one_library, watch
+from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, is_affected, require_plain, require_same
 from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
@@ -32,18 +34,81 @@ _PRAGMAS = (
     "temp_store = MEMORY",
     "cache_size = -65536",
     "mmap_size = 2147418112",
-    "wal_autocheckpoint = 8000",
     "journal_size_limit = 67108864",
 )
-"""64 MB of cache; all of the file in memory that SQLite maps, 2 GB at most; up to 32 MB of log before it is written
-back, so that a page often changed is written once."""
+"""64 MB of cache; all of the file in memory that SQLite maps, 2 GB at most."""
+
+CHECKPOINT_PAGES = 8000
+"""Pages in the log, 32 MB, from which on a COMMIT writes them back: a page often changed is written once."""
+
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
 
 _SMALLEST_FILE = 512
 """Bytes of the smallest page that SQLite has."""
 
 
+_SIGNS = {
+    "SQLITE_IOERR_SHORT_READ": "the file or its -wal is shorter than SQLite left it: it was truncated, or the -wal "
+    "deleted, while in use; end all processes that use it, and restore a copy if `sqlbuffer db check` finds damage",
+    "SQLITE_IOERR_LOCK": "the file system refuses a lock: put the file on a local disk",
+    "SQLITE_IOERR_RDLOCK": "the file system refuses a lock: put the file on a local disk",
+    "SQLITE_IOERR_SHMLOCK": "the file system refuses a lock: put the file on a local disk",
+    "SQLITE_READONLY_DBMOVED": "the file was removed or moved while in use: put it back, or open the store again",
+    "unable to open": "the folder must exist and the file must be readable and writable by you",
+    "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy it, and its -wal",
+    "not a database": "the file is not an SQLite database: give the path of another file",
+    "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
+    "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
+    "is full": "the disk is full: make room; nothing stored was lost",
+    "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
+}
+"""What to do about an error, by its name or by what its message has in it; the first that fits."""
+
+if TYPE_CHECKING:
+    _Driver = sqlite3.Connection
+else:
+    _Driver = object
+
+
+class _Connection(_Driver):
+    """What is added to a driver's connections: a writer's lets go of the lock when its transaction has ended."""
+
+    lock: WriterLock
+    same: SameFile
+
+    def commit(self) -> None:
+        """Commit; one that fails keeps the lock until the rollback."""
+        super().commit()
+        self.let_go()
+
+    def rollback(self) -> None:
+        """Roll back."""
+        try:
+            super().rollback()
+        finally:
+            self.let_go()
+
+    def close(self) -> None:
+        """Close; from now on another file may have the name."""
+        try:
+            super().close()
+        finally:
+            self.let_go()
+            if hasattr(self, "same"):
+                self.same.forget()
+
+    def let_go(self) -> None:
+        """Let the next writer go on."""
+        if hasattr(self, "lock"):
+            self.lock.release()
+
+
 class SQLite(Dialect):
-    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL)."""
+    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL).
+
+    Args:
+        driver: The module: `sqlite3`, or one with the same functions and another SQLite library.
+    """
 
     schema = None
     claim_deletes = False
@@ -51,8 +116,18 @@ class SQLite(Dialect):
     largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     interleaved = 1  # each page is written by one transaction only
 
+    def __init__(self, driver: Any = sqlite3) -> None:
+        self._driver = driver
+        self._library = driver.__name__.partition(".")[0]
+        if self._library != STANDARD:
+            watch()
+        self._connection: Any = type("Connection", (_Connection, driver.Connection), {})
+
     def exists(self, url: sa.URL) -> bool:
         return os.path.exists(url.database or "")
+
+    def identity(self, url: sa.URL) -> object:
+        return file_id(url.database or "")
 
     def caution(self, url: sa.URL) -> str | None:
         kind = network_file_system(pathlib.Path(url.database or ""))
@@ -64,42 +139,80 @@ class SQLite(Dialect):
         )
 
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
-        synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
-        pragmas = ["PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}"]
-        return self._engine(url, "rwc", pragmas, begins="BEGIN IMMEDIATE")
+        return self._writer(url, "rw", durability)
 
     def owner(self, url: sa.URL) -> sa.Engine:
-        return self.writer(url, durability="full")
+        return self._writer(url, "rwc", "full")
+
+    def _writer(self, url: sa.URL, mode: str, durability: str) -> sa.Engine:
+        synchronous = {"normal": "NORMAL", "full": "FULL"}[durability]
+        pragmas = [
+            f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            "PRAGMA journal_mode = WAL",
+            f"PRAGMA synchronous = {synchronous}",
+        ]
+        # One connection, handed from thread to thread: a second writer could only wait for the first. It has opened its
+        # log by now, which a reader does with its first statement.
+        engine = self._engine(url, mode, pragmas, size=1)
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            self._begin_writing(connection)
+            _set_time(connection)
+
+        return engine
 
     def reader(self, url: sa.URL) -> sa.Engine:
         # Not query_only, which forbids temporary tables too.
-        return self._engine(url, "rw", [], begins="BEGIN DEFERRED")
+        engine = self._engine(url, "rw", [], size=4)
 
-    @staticmethod
-    def _engine(url: sa.URL, mode: str, pragmas: Iterable[str], *, begins: str = "") -> sa.Engine:
-        file = pathlib.Path(url.database or "").absolute()
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            if needs_begin(connection):
+                connection.exec_driver_sql("BEGIN DEFERRED")
+            _set_time(connection)
 
-        def connect() -> sqlite3.Connection:
-            if file.is_file() and 0 < file.stat().st_size < _SMALLEST_FILE:  # SQLite would take it for an empty one
-                raise sqlite3.DatabaseError("file is not a database")
-            connection = sqlite3.connect(
-                f"file:{urllib.parse.quote(os.fspath(file))}?mode={mode}",
+        return engine
+
+    def _begin_writing(self, connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        try:
+            if not driver.lock.acquire(BUSY_TIMEOUT_S):
+                locked = self._driver.OperationalError("database is locked")
+                raise sa.exc.DBAPIError.instance(_BEGIN_WRITING, None, locked, self._driver.Error)
+            connection.exec_driver_sql(_BEGIN_WRITING)
+        finally:
+            driver.same.require()  # what it says is the cause, where BEGIN has failed too
+
+    def _engine(self, url: sa.URL, mode: str, pragmas: Iterable[str], *, size: int) -> sa.Engine:
+        file = url.database or ""
+
+        def connect() -> _Connection:
+            require_plain(file, may_be_new=mode == "rwc")
+            require_same(file)
+            require_one_library(file, self._library)
+            if os.path.isfile(file) and 0 < os.path.getsize(file) < _SMALLEST_FILE:  # SQLite would take it for empty
+                raise self._driver.DatabaseError("file is not a database")
+            connection: _Connection = self._driver.connect(
+                f"file:{urllib.parse.quote(file)}?mode={mode}",
                 uri=True,
                 timeout=BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
+                factory=self._connection,
             )
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             for statement in pragmas:
                 retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
+            connection.lock = WriterLock(file)
+            connection.same = SameFile(file, has_log=size == 1, library=self._library)
             return connection
 
-        # One connection, handed from thread to thread: a second writer could only wait for the first.
-        size = 1 if mode == "rwc" else 4
         engine = sa.create_engine(
             "sqlite://",
+            module=self._driver,
             creator=connect,
             poolclass=sa.QueuePool,
             pool_size=size,
@@ -109,20 +222,13 @@ class SQLite(Dialect):
         )
 
         @sa.event.listens_for(engine, "connect")
-        def _know_the_time(connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
+        def _know_the_time(connection: _Connection, record: sa.pool.ConnectionPoolEntry) -> None:
             # Nothing of ours that is interpreted: SQLite would swallow the Ctrl-C that Python raises in it.
             connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
 
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            if begins and needs_begin(connection):
-                connection.exec_driver_sql(begins)
-            # Behind the lock: whatever another writer has committed is older, unless the clock is set back.
-            connection.info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
-
         @sa.event.listens_for(engine, "invalidate")
-        def _let_go(connection: sqlite3.Connection, *_: Any) -> None:
-            with contextlib.suppress(sqlite3.Error):
+        def _let_go(connection: _Connection, *_: Any) -> None:
+            with contextlib.suppress(self._driver.Error):
                 connection.rollback()  # else its lock stays for as long as a traceback remembers the cursor
 
         @sa.event.listens_for(engine, "rollback")
@@ -171,8 +277,8 @@ class SQLite(Dialect):
         cursor: Any = connection.connection.cursor()
         try:
             return [cursor.execute(sql, row).rowcount > 0 for row in values]
-        except sqlite3.Error as exc:
-            raise sa.exc.DBAPIError.instance(sql, None, exc, sqlite3.Error) from exc
+        except self._driver.Error as exc:
+            raise sa.exc.DBAPIError.instance(sql, None, exc, self._driver.Error) from exc
 
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         """Every writing transaction has the file to itself."""
@@ -213,6 +319,12 @@ class SQLite(Dialect):
         except OSError:  # the file is gone, and what is written goes nowhere
             return f"{name}/gone"
         return f"{name}/{found.st_dev}/{found.st_ino}"
+
+    def about(self, connection: sa.Connection) -> str:
+        version = f"SQLite {self._driver.sqlite_version} ({self._library})"
+        if not is_affected(self._driver.sqlite_version_info):
+            return f"{version}, not affected by the WAL-reset race"
+        return f"{version}, affected by the WAL-reset race; guarded: each writer of sqlbuffer holds FILE-lock"
 
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
@@ -263,21 +375,17 @@ class SQLite(Dialect):
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
-        for sign, way_out in {
-            "unable to open": "the folder must exist and the file must be readable and writable by you",
-            "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy it, and its -wal",
-            "not a database": "the file is not an SQLite database: give the path of another file",
-            "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
-            "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
-            "is full": "the disk is full: make room; nothing stored was lost",
-            "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
-        }.items():
-            if sign in message:
+        name = getattr(getattr(error, "orig", error), "sqlite_errorname", "")  # which Python 3.10 does not tell
+        for sign, way_out in _SIGNS.items():
+            if sign == name or sign in message:
                 return way_out
         return "that is what SQLite says"
 
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        return self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+
     def inspector(self, url: sa.URL) -> sa.Engine:
-        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"])
+        engine = self.viewer(url)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -325,8 +433,13 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     return is_wrong
 
 
+def _set_time(connection: sa.Connection) -> None:
+    """Set the time of a transaction, behind the lock: what another writer has committed is older."""
+    connection.info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
+
+
 def _is_locked(error: BaseException, _: int) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _authorize_all(*_: Any) -> int:

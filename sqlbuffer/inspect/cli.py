@@ -101,12 +101,14 @@ def options(
 
 @db.command("version", epilog=examples("sqlbuffer db version --url sqlite:///run.db"))
 def version_command(url: Url = DEFAULT_URL) -> None:
-    """Show the revision in the database and the one that this release needs.
+    """Show the revision in the database, the one that this release needs, and the version of the database itself.
 
-    Exit code 0 when they fit, else 1.
+    Of SQLite also whether this version has the WAL-reset race, and how it is guarded. Exit code 0 when the revisions
+    fit, else 1.
     """
     with contextlib.closing(open_existing(url, any_revision=True)) as database:
         output.table(["database", "release"], [[database.revision(), REVISION]])
+        output.line(database.read(database.dialect.about))
     open_existing(url).close()  # says what to do where they do not fit
 
 
@@ -136,6 +138,7 @@ def check(
     Every row is read. Exit code 0 when nothing is wrong, or nothing is left after --repair, else 1.
     """
     with contextlib.closing(open_existing(url)) as database:
+        output.line(database.read(database.dialect.about))
         buffers = attachments(database, name)
         found = 0
         for i, buffer in enumerate(buffers, 1):

@@ -1,0 +1,300 @@
+"""What many processes on one SQLite file need beyond SQLite's own locks: a lock of its writers, and the same file.
+
+SQLite 3.7.0 to 3.51.2 has the WAL-reset race: a checkpoint that overlaps another connection's restart of the log can
+skip committed pages (https://sqlite.org/wal.html#walresetbug). A log is restarted in a writing transaction, and
+checkpointed in the COMMIT of one, so neither overlaps the other if each writing transaction holds one lock exclusively.
+(The checkpoint of the last connection to be closed is safe: it holds the whole file.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import time
+import weakref
+
+from sqlbuffer.errors import DatabaseUnavailable
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.01
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def is_affected(version: tuple[int, ...]) -> bool:
+    """Tell whether an SQLite of this version has the WAL-reset race; a distribution may have mended its own."""
+    if version >= (3, 51):
+        return version < (3, 51, 3)
+    if version >= (3, 50):
+        return version < (3, 50, 7)
+    if version >= (3, 44):
+        return version >= (3, 45) or version < (3, 44, 6)
+    return version >= (3, 7)
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(fd: int) -> bool:
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(fd: int) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+else:
+    import fcntl
+
+    def _try(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(fd: int) -> None:
+        # Closing would not do: a child that was forked meanwhile has the same open file.
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+class WriterLock:
+    """The lock that every writing transaction holds on `FILE-lock`, from before its BEGIN to after its COMMIT.
+
+    SQLite has one writer at a time anyway, so an exclusive lock keeps nobody from anything. A shared lock, held
+    exclusively by checkpoints only, would: they would wait until by chance no writer waits for SQLite.
+
+    The file is opened for each transaction and never removed: who finds another file under its name tries again.
+
+    Args:
+        file: Path of the database.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._path = f"{file}-lock"
+        self._fd: int | None = None
+        _locks.add(self)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.release()
+
+    def acquire(self, timeout_s: float) -> bool:
+        """Wait for the lock, unless it is held already; tell whether it came in time.
+
+        Raises:
+            DatabaseUnavailable: If the lock file cannot be opened or locked.
+        """
+        if self._fd is not None:
+            return True
+        give_up_at = time.monotonic() + timeout_s
+        pause_s = _FIRST_PAUSE_S
+        try:
+            while not self._acquire_now():
+                if time.monotonic() > give_up_at:
+                    return False
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            return True
+        except OSError as exc:
+            raise DatabaseUnavailable(
+                f"{self._path} cannot be locked ({exc.strerror}): every writer of {self._file} must be able to create "
+                "it and to write to it; make the file and its folder writable (chmod u+w)."
+            ) from exc
+
+    def _acquire_now(self) -> bool:
+        is_ours = False
+        try:
+            self._fd = self._open()  # set before it is locked: a signal leaves no lock behind
+            is_ours = _try(self._fd) and self._is_current(self._fd)
+            return is_ours
+        finally:
+            if not is_ours:
+                self.release()
+
+    def release(self) -> None:
+        """Let the next writer go on; also where the lock is not held."""
+        fd = self._fd
+        if fd is None:
+            return
+        try:
+            _unlock(fd)
+        finally:  # also where a signal comes now
+            self._fd = None
+            os.close(fd)
+
+    def leave(self) -> None:
+        """Close the file in a forked child, which must not hold the lock when its parent has been killed."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        try:
+            return os.open(self._path, flags)
+        except FileNotFoundError:
+            about = os.stat(self._file)
+        fd = os.open(self._path, flags | os.O_CREAT, 0o600)
+        if sys.platform != "win32":  # whoever may write to the database may lock it, whatever our umask is
+            with contextlib.suppress(PermissionError):  # another user has created it at this moment
+                os.fchmod(fd, stat.S_IMODE(about.st_mode) & 0o666)
+                if os.geteuid() == 0:
+                    os.fchown(fd, about.st_uid, about.st_gid)
+        return fd
+
+    def _is_current(self, fd: int) -> bool:
+        """Tell whether what is locked is still the file of that name."""
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+
+_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+# -- the same file ----------------------------------------------------------------------------------------------------
+
+
+def require_plain(file: str, *, may_be_new: bool) -> None:
+    """Refuse what is no file that SQLite could share between processes.
+
+    Raises:
+        DatabaseUnavailable: If it is a FIFO, a device, a socket, has a second name, or is not there.
+    """
+    try:
+        about = os.stat(file)
+    except FileNotFoundError:
+        if may_be_new:
+            return
+        raise DatabaseUnavailable(
+            f"there is no {file}: it was removed or moved, or never created; put it back, or open a store to create it."
+        ) from None
+    except OSError:
+        return  # SQLite says why
+    if kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
+        raise DatabaseUnavailable(f"{file} is {kind}, where SQLite needs a file: give the path of a file.")
+    _require_one_name(file, about)
+
+
+def _require_one_name(file: str, about: os.stat_result) -> None:
+    if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:
+        raise DatabaseUnavailable(
+            f"{file} has {about.st_nlink} names (hard links), and SQLite keeps a log for each of them, which corrupts "
+            "the file: remove the other names, or make them copies."
+        )
+
+
+class SameFile:
+    """The file and the log that a connection has opened, to be found under their names at each writing transaction.
+
+    A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: nobody will ever read what
+    it acknowledges. Two calls of stat tell.
+
+    Args:
+        file: Path of the database, which has just been opened.
+        has_log: The log has been opened, too.
+        library: The module whose SQLite library has opened it.
+    """
+
+    def __init__(self, file: str, *, has_log: bool, library: str) -> None:
+        self.file = file
+        self.library = library
+        self._log = f"{file}-wal"
+        self.file_id = file_id(file)
+        self._has_log = has_log
+        self._log_id = file_id(self._log) if has_log else None
+        _opened.add(self)
+
+    def forget(self) -> None:
+        """Let another file have the name: the connection is closed."""
+        _opened.discard(self)
+
+    def require(self) -> None:
+        """Refuse to go on with a file that has gone.
+
+        Raises:
+            DatabaseUnavailable: If the file or its log is not what was opened.
+        """
+        try:
+            about = os.stat(self.file)
+        except FileNotFoundError:
+            raise DatabaseUnavailable(
+                f"{self.file} was removed or moved while this process had it open, nothing more is stored in it: put "
+                "it back, or close the store and open it again."
+            ) from None
+        if _id(about) != self.file_id:
+            raise DatabaseUnavailable(
+                f"{self.file} was replaced by another file while this process had it open, nothing more is stored in "
+                "the old one: close the store and open it again."
+            )
+        if about.st_nlink != 1:
+            _require_one_name(self.file, about)
+        if not self._has_log:
+            return
+        if self._log_id is None:  # a file that has only now become one with a log
+            self._log_id = file_id(self._log)
+        elif file_id(self._log) != self._log_id:
+            raise DatabaseUnavailable(
+                f"{self._log} was deleted or replaced while this process had it open, and the last commits may be lost "
+                "with it: end all processes that use the file, then run `sqlbuffer db check`; docs/sqlite.md says what "
+                "deletes a log."
+            )
+
+
+_opened: weakref.WeakSet[SameFile] = weakref.WeakSet()
+"""What the connections of this process have open."""
+
+
+def require_same(file: str) -> None:
+    """Refuse to open a file whose log was taken from another connection of this process.
+
+    Raises:
+        DatabaseUnavailable: If the log is not what the other one has opened.
+    """
+    for same in opened(file_id(file)):
+        if same.file == file:
+            same.require()
+
+
+def opened(identity: tuple[int, int] | None) -> list[SameFile]:
+    """Return what the connections of this process have open of one file, under whatever name."""
+    return [same for same in list(_opened) if same.file_id == identity is not None]
+
+
+def file_id(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one of that name, None if there is none."""
+    try:
+        return _id(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _id(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+# -- a forked child ---------------------------------------------------------------------------------------------------
+
+
+def _after_fork() -> None:
+    """Forget the connections of the parent, which may close them and leave other files under their names."""
+    _opened.clear()
+    for lock in list(_locks):
+        lock.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
