@@ -23,7 +23,7 @@ from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.reporting import Claim, Reported, report
+from sqlbuffer.reporting import Claim, Reported, close, report
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import dead, fold, forget_receipts, lock_dead
 
@@ -280,8 +280,7 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     if isinstance(batch, Claim):
         number, size = batch.batch, batch.close(connection, attachment, "released_at")
     else:
-        closed = statements.close_batch("released_at")
-        number, size = batch, connection.execute(closed, {"batch": batch}).scalar_one_or_none()
+        number, size = batch, close(connection, attachment, statements.close_batch("released_at"), batch=batch)
     if size is None:
         return False
     rows = attachment.run(connection, statements.draws_of_batch(), batch=number).all()

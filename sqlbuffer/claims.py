@@ -195,6 +195,7 @@ def _write(
         "clock": clock,
     }
     opened = attachment.run(connection, statements.insert_batch(), **batch).one()
+    attachment.reach(connection, opened.drawn_tick)
     columns = {
         "position": range(len(drawn.sample_id)),
         "sample_id": drawn.sample_id,

@@ -152,14 +152,17 @@ def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
         sa.delete(workers)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id == worker)
-        .returning(workers.c.clock, *(workers.c[name] for name in COUNTERS))
+        .returning(workers.c.clock, workers.c.tick, *(workers.c[name] for name in COUNTERS))
     ).one_or_none()
     if gone is None:  # somebody else was quicker
         return
-    clock = sa.case((workers.c.clock < gone.clock, gone.clock), else_=workers.c.clock)
+    largest = {
+        name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])
+        for name in ("clock", "tick")
+    }
     connection.execute(
         sa.update(workers)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id == LEDGER)
-        .values(clock=clock, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
+        .values(**largest, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
     )

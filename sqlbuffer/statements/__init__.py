@@ -12,7 +12,7 @@ from sqlbuffer.statements.buffer import (
     totals,
 )
 from sqlbuffer.statements.copying import (
-    began_at,
+    began,
     copy_batches,
     copy_checkpoints,
     copy_draws,
@@ -77,6 +77,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_SCORES,
     NEVER,
     TIE,
+    next_tick,
 )
 from sqlbuffer.statements.samples import (
     add_samples,
@@ -137,7 +138,7 @@ __all__ = [
     "add_job",
     "add_samples",
     "add_unscored",
-    "began_at",
+    "began",
     "best",
     "close_batch",
     "close_claim",
@@ -183,6 +184,7 @@ __all__ = [
     "newest_row",
     "newest_sample",
     "next_key",
+    "next_tick",
     "oldest_unscored",
     "open_batch",
     "open_batches",
