@@ -44,6 +44,7 @@ from sqlbuffer.race import (
     weighting_settings,
 )
 from sqlbuffer.schema import buffers
+from sqlbuffer.watch import Watch
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Attachment:
     created_at: dt.datetime | None = None
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
+    watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
     key_name: str | None = None
     """What the first worker stores of its key function, see `key_name`; None for who was not asked for one."""
 

@@ -45,6 +45,7 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
+    attachment.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch

@@ -114,6 +114,7 @@ class RunRecords:
     def announce_job(self, name: str, schedule: str) -> None:
         """Say in words when a job is due, for people to read."""
         self._write(leases.announce, as_name(name, "the name of a job"), as_name(schedule, "a schedule"))
+        self._attachment.heartbeat.start()  # it watches those that have the job
 
     def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block, so that of any number of processes one does it at a time.
