@@ -21,7 +21,6 @@ from test_callbacks import environment, make_agent, named, predictive
 from test_workers import move_away, until
 
 from sqlbuffer import PredictiveAgent, workers
-from sqlbuffer.dialect import ago
 from sqlbuffer.errors import InvalidArgument, LeaseLost
 from sqlbuffer.jobs import RETRAIN, Worker, load_newer, retrain_alone
 from sqlbuffer.leases import Job, Lease

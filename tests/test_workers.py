@@ -1,13 +1,15 @@
 """Workers say that they are alive; the batches of the dead go back to the pool, once."""
 
+import contextlib
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -283,6 +285,112 @@ def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytes
 def dead_of(store: SampleStore) -> list[str]:
     found = store._attachment.database.read(functools.partial(leases.dead_workers, attachment=store._attachment))
     return list(found)
+
+
+# -- processes that cannot be seen ------------------------------------------------------------------------------------
+
+AT_WORK_AS_NOBODY = """
+import os, sys
+from sqlbuffer import open_store
+store = open_store(sys.argv[1])
+print(len(store.sample(4)), flush=True)
+os.setgroups([])
+os.setuid(65534)
+print(os.getuid(), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+LOOKS_ON = """
+import sys
+from sqlbuffer import open_store
+with open_store(sys.argv[1], grace_s=float(sys.argv[2])) as store:
+    store.add(["its own"])
+    print(store.stats().claimed, flush=True)
+    sys.stdin.read()
+    print(store.stats().claimed, flush=True)
+"""
+
+HIDDEN = "mount -t proc -o hidepid=2 proc /proc && exec setpriv --bounding-set=-all,+dac_override --inh-caps=-all"
+NO_PROC = "mount -t tmpfs none /proc && exec env"
+
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts another /proc"
+)
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
+    """A worker of another user with a claim; starts who looks on from where /proc is another one."""
+    scored(store)
+    url = store._attachment.database._url.render_as_string(hide_password=False)
+    with contextlib.ExitStack() as processes:
+        worker = processes.enter_context(running(sys.executable, "-c", AT_WORK_AS_NOBODY, url))
+        assert worker.stdout is not None
+        assert [worker.stdout.readline() for _ in range(2)] == ["4\n", "65534\n"]
+
+        def look(mount: str, grace_s: float) -> Any:
+            onlooker = [sys.executable, "-c", LOOKS_ON, url, str(grace_s)]
+            command = ["unshare", "-m", "sh", "-c", f'{mount} "$@"', "sh", *onlooker]
+            return worker, processes.enter_context(running(*command))
+
+        yield look
+
+
+@needs_root
+def test_a_worker_of_another_user_that_hides_keeps_its_claim(
+    store: SampleStore, hidden_worker: Callable[[str, float], Any]
+) -> None:
+    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there. It sends no heartbeat."""
+    worker, onlooker = hidden_worker(HIDDEN, 0.4)
+    assert onlooker.stdout.readline() == "4\n"
+    time.sleep(1.5)
+    assert onlooker.communicate("", timeout=60)[0] == "4\n"
+    worker.kill()
+    worker.wait()
+    assert batches.release_dead(store._attachment) == 1
+    assert store.check() == []
+
+
+@needs_root
+def test_without_proc_silence_decides(store: SampleStore, hidden_worker: Callable[[str, float], Any]) -> None:
+    _, onlooker = hidden_worker(NO_PROC, 0.8)
+    assert onlooker.stdout.readline() == "4\n", "at the first look nothing is known"
+    until(lambda: store.stats().claimed == 0)
+    onlooker.communicate("", timeout=60)
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    "error", [psutil.NoSuchProcess(1), psutil.AccessDenied(1)], ids=lambda error: type(error).__name__
+)
+def test_what_cannot_be_seen_is_not_gone(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn, error: Exception
+) -> None:
+    store.add(TEN)
+    change(store, id="another", pid=1 << 22)
+
+    def refuses(_: int, __: int) -> None:
+        raise PermissionError
+
+    def hides(_: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "kill", refuses)
+    monkeypatch.setattr(psutil, "Process", hides)
+    look_on(store, for_s=120)
+    assert "another" in rows(store)
+    monkeypatch.setattr(workers, "sees_processes", lambda: False)
+    assert dead_of(store) == ["another"], "where pids mean nothing silence decides"
+    monkeypatch.undo()
+    assert dead_of(store) == ["another"], "there is no such process"
 
 
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
