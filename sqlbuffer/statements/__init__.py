@@ -7,6 +7,7 @@ Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with 
 from sqlbuffer.statements.buffer import (
     COUNTERS,
     count,
+    next_tick,
     race_state,
     stats,
     totals,
@@ -77,7 +78,6 @@ from sqlbuffer.statements.rows import (
     INCOMING_SCORES,
     NEVER,
     TIE,
-    next_tick,
 )
 from sqlbuffer.statements.samples import (
     add_samples,

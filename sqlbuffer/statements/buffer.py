@@ -10,13 +10,19 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import right_now
 from sqlbuffer.schema import buffers, samples, workers
-from sqlbuffer.statements.rows import BUFFER, NEXT_TICK
+from sqlbuffer.statements.rows import BUFFER, LATER_THAN_ALL, NEXT_TICK
 
 COUNTERS = (
     *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
     *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
 )
 """The columns of `workers` that are summed up."""
+
+
+@functools.cache
+def next_tick() -> sa.Select[Any]:
+    """The logical time of a transaction: later than that of every one that it can see."""
+    return LATER_THAN_ALL
 
 
 @functools.cache

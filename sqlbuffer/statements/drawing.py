@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect, Timestamp, now
 from sqlbuffer.schema import batches, draws, pool, samples
-from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, NEVER, STANDING, next_tick
+from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, LATER_THAN_ALL, NEVER, STANDING
 
 
 def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -92,7 +92,7 @@ def insert_batch() -> sa.Insert:
     """
     given = ("worker_id", "iteration", "size", "clock_before", "clock")
     values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
-    values |= {"buffer_id": BUFFER, "drawn_at": now(), "drawn_tick": next_tick().scalar_subquery()}
+    values |= {"buffer_id": BUFFER, "drawn_at": now(), "drawn_tick": LATER_THAN_ALL.scalar_subquery()}
     return sa.insert(batches).values(values).returning(batches.c.id, batches.c.drawn_at, batches.c.drawn_tick)
 
 
@@ -113,7 +113,7 @@ def close_batch(column: str) -> sa.Update:
         .where(batches.c.id == bindparam("batch", type_=BigId))
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
-        .values({column: now(), "closed_tick": next_tick().scalar_subquery()})
+        .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
         .returning(batches.c.size, batches.c.closed_tick)
     )
 

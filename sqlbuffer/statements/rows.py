@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
@@ -70,11 +68,8 @@ NEXT_TICK = sa.func.coalesce(sa.func.max(workers.c.tick), 0) + 1
 """Of the workers of a buffer: later than all that the statement can see."""
 
 
-@functools.cache
-def next_tick() -> sa.Select[Any]:
-    """The logical time of a transaction: later than that of every one that it can see."""
-    return select(NEXT_TICK.label("tick")).where(workers.c.buffer_id == BUFFER)
-
+LATER_THAN_ALL = select(NEXT_TICK.label("tick")).where(workers.c.buffer_id == BUFFER)
+"""The same by itself."""
 
 CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 """What a sample is decoded from."""
