@@ -81,8 +81,9 @@ def open_store(
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
             who can write to the database: reading a pickle executes it.
         grace_s: How long, in seconds, this process must see a worker of another host be silent before it takes back
-            its batches; the same for all. No clock of a host is asked. A worker of this host counts as dead when its process is gone. From its first write on a
-            process says every ten seconds, in a thread in the background, that it is alive.
+            its batches; the same for all. No clock of a host is asked. A worker of this host counts as dead when its
+            process is gone. From its first write on a process says every ten seconds, in a thread in the background,
+            that it is alive.
         fresh: Create a new buffer: where there is one of that name, under the next free name, "default-2" after
             "default". `store.name` says which.
 
