@@ -249,7 +249,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, 
         drawing, go_on = threading.Event(), threading.Event()
 
         def slow_draw(connection: sa.Connection) -> Any:
-            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0)
+            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0, by_tie=False)
             drawing.set()
             go_on.wait(10)
             return batch
