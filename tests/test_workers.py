@@ -311,7 +311,12 @@ with open_store(sys.argv[1], grace_s=float(sys.argv[2])) as store:
     print(store.stats().claimed, flush=True)
 """
 
-HIDDEN = "mount -t proc -o hidepid=2 proc /proc && exec setpriv --bounding-set=-all,+dac_override --inh-caps=-all"
+HIDDEN = (
+    "mount -t proc -o hidepid=2 proc /proc && "
+    "exec setpriv --regid=65534 --clear-groups --bounding-set=-all,+dac_override --inh-caps=-all"
+)
+"""Without the group of root and its capabilities, which see through it."""
+
 NO_PROC = "mount -t tmpfs none /proc && exec env"
 
 needs_root = pytest.mark.skipif(
