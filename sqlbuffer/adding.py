@@ -144,7 +144,7 @@ def _enter_unscored(
     if dialect.adds_in_bulk:
         found = _in_bulk(connection, attachment, statements.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued
-    newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
+    newest, stored = _put(connection, attachment, chunk, state)
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
@@ -161,7 +161,7 @@ def _enter_race(
     if dialect.adds_in_bulk:
         rows = _in_bulk(connection, attachment, statements.add_samples(dialect), chunk, state).all()
     else:
-        newest, stored = _put(connection, attachment, chunk, iteration=state.iteration)
+        newest, stored = _put(connection, attachment, chunk, state)
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
         rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
     ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
@@ -175,14 +175,15 @@ def _in_bulk(
     connection: sa.Connection, attachment: Attachment, statement: Any, chunk: Incoming, state: RaceState
 ) -> Any:
     columns, shape = chunk.columns(attachment), statements.INCOMING_SAMPLES
-    return attachment.run_with(connection, statement, shape, columns, iteration=state.iteration)
+    return attachment.run_with(connection, statement, shape, columns, iteration=state.iteration, tick=state.tick)
 
 
-def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, *, iteration: int) -> tuple[int, int]:
+def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState) -> tuple[int, int]:
     """Store and requeue samples; return the newest id before, and how many are new or wait again."""
     newest = connection.execute(statements.newest_sample()).scalar_one()
     statement, columns = statements.put_samples(attachment.database.dialect), chunk.columns(attachment)
-    return newest, attachment.run_each(connection, statement, statements.INCOMING_SAMPLES, columns, iteration=iteration)
+    moment = {"iteration": state.iteration, "tick": state.tick}
+    return newest, attachment.run_each(connection, statement, statements.INCOMING_SAMPLES, columns, **moment)
 
 
 def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
@@ -295,14 +296,18 @@ def store_by_hash(
     Return what this changes of the counters.
     """
     dialect = attachment.database.dialect
-    iteration = attachment.run(connection, statements.totals()).one().iterations
+    totals = attachment.run(connection, statements.totals()).one()
+    attachment.reach(connection, totals.tick)
+    moment = {"iteration": totals.iterations, "tick": attachment.tick(connection)}
     insert = statements.insert_samples(dialect)
-    inserted = attachment.run_each(connection, insert, statements.INCOMING_SAMPLES, columns, iteration=iteration)
+    inserted = attachment.run_each(connection, insert, statements.INCOMING_SAMPLES, columns, **moment)
     found = attachment.run_with(
         connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": columns["hash"]}
     )
     reward_of = dict(zip(columns["hash"], rewards, strict=True))
     rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
+    if inserted < len(rows):
+        attachment.tick(connection, again=True)  # others may have stored some of them a moment ago
     ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
     deltas, is_there = store_rewards(connection, attachment, np.array(ids, np.int64), hashes, np.array(values))
     if len(rows) != len(reward_of) or not is_there.all():
@@ -333,7 +338,8 @@ def store_rewards(
     columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
     shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
     first = statements.store_first_rewards(dialect)
-    is_first = attachment.changed_by_each(connection, first, shape, columns, stay_queued=stay_queued)
+    more: dict[str, Any] = {"stay_queued": stay_queued, "tick": attachment.tick(connection)}
+    is_first = attachment.changed_by_each(connection, first, shape, columns, **more)
     if all(is_first):
         return _count_rewards(values), is_there
     again = {
@@ -341,7 +347,7 @@ def store_rewards(
         for name, column in columns.items()
     }
     before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).all()
-    attachment.run_each(connection, statements.store_rewards(dialect), shape, again, stay_queued=stay_queued)
+    attachment.run_each(connection, statements.store_rewards(dialect), shape, again, **more)
     measured = {row.id for row in before}
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
     deltas = _count_rewards([value for value, is_new in zip(values, is_first, strict=True) if is_new])

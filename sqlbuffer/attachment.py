@@ -44,6 +44,7 @@ from sqlbuffer.race import (
     weighting_settings,
 )
 from sqlbuffer.schema import buffers
+from sqlbuffer.watch import Watch
 from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class RaceState(NamedTuple):
     top_weight: float | None
     version: int
     iteration: int
+    tick: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Attachment:
     created_at: dt.datetime | None = None
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
+    watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
     key_name: str | None = None
     """What the first worker stores of its key function, see `key_name`; None for who was not asked for one."""
 
@@ -158,7 +161,26 @@ class Attachment:
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
             top = None if row.top_weight is None else float(row.top_weight)
-            return RaceState(_finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration))
+            state = RaceState(
+                _finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration), int(row.tick)
+            )
+        self.reach(connection, state.tick)
+        return state
+
+    def tick(self, connection: sa.Connection, *, again: bool = False) -> int:
+        """Return the logical time of the transaction, read `again` where it may have seen newer changes since.
+
+        It is later than that of every transaction whose changes this one could see (Lamport 1978), whatever the clocks
+        of the hosts say. Who writes it into a row must also `count`, which stores it for those who come later.
+        """
+        if again or self.buffer_id not in _ticks(connection):
+            self.reach(connection, self.run(connection, statements.next_tick()).scalar_one())
+        return _ticks(connection)[self.buffer_id]
+
+    def reach(self, connection: sa.Connection, tick: int) -> None:
+        """Let the logical time of the transaction be at least `tick`, which one of its statements has found."""
+        ticks = _ticks(connection)
+        ticks[self.buffer_id] = max(ticks.get(self.buffer_id, 0), tick)
 
     def note_ids(self, connection: sa.Connection) -> None:
         """Remember what proves the numbers of samples that are read in this transaction."""
@@ -173,10 +195,11 @@ class Attachment:
         self.lineage.require(connection, self.database.dialect, ids)
 
     def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
-        """Add to this process's counters, and move its clock forward to `clock`."""
+        """Add to this process's counters, and move its clock forward to `clock`, its tick to the transaction's."""
         self.heartbeat.start()
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
-        parameters |= {"new_clock": clock, "worker": worker_id()}
+        new_tick = _ticks(connection).get(self.buffer_id, 0)
+        parameters |= {"new_clock": clock, "new_tick": new_tick, "worker": worker_id()}
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             found = self.run(connection, statements.count(), **parameters).rowcount
@@ -208,6 +231,12 @@ class Attachment:
         weights = np.zeros(len(scores)) if self.settings.weighting.needs_score else np.ones(len(scores))
         weights[known] = self.settings.weighting(scores[known], 0.0 if base is None else base)
         return weights
+
+
+def _ticks(connection: sa.Connection) -> dict[int, int]:
+    """Return the logical time of the transaction under way, by buffer; each transaction begins without."""
+    ticks: dict[int, int] = connection.info.setdefault("ticks", {})
+    return ticks
 
 
 def _finite(number: Any) -> float:

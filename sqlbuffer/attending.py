@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import release_dead
 from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
+from sqlbuffer.leases import look
 from sqlbuffer.workers import beat
 
 
@@ -27,5 +28,6 @@ def _beats(attachment: Attachment) -> Iterator[Beat]:
         def attend() -> None:
             beside.database.write(functools.partial(beat, buffer_id=beside.buffer_id))
             release_dead(beside)
+            beside.database.read(functools.partial(look, attachment=beside))
 
         yield attend

@@ -25,7 +25,7 @@ def check(connection: sa.Connection, attachment: Attachment) -> list[str]:
         return [*problems, *wrong]  # what else there may be is reckoned from these
     if not has_ledger(connection, attachment):
         return [*problems, "the row of the counters of the dead is missing: nothing can be counted without it."]
-    for rule in (_counters, _membership, _keys, _weights, _batches):
+    for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
         problems += rule(connection, attachment)
     return list(map(printable, problems))  # SQLite names what a stranger has called a table
 
@@ -194,6 +194,37 @@ def _batches(connection: sa.Connection, attachment: Attachment) -> list[str]:
     problems = [f"batch {batch} does not have the draws that its size says." for batch in connection.scalars(counted)]
     if strangers := connection.scalars(orphans(attachment)).all():
         problems.append(f"{len(strangers)} open batches belong to workers that are not there.")
+    return problems
+
+
+def newest_tick(connection: sa.Connection, attachment: Attachment) -> int:
+    """Return the largest tick that stands in a row of the buffer, 0 where none does."""
+    largest = [
+        sa.select(sa.func.max(column)).where(column.table.c.buffer_id == attachment.buffer_id).scalar_subquery()
+        for column in (
+            *(samples.c.created_tick, samples.c.scored_tick, samples.c.rewarded_tick),
+            *(batches.c.drawn_tick, batches.c.closed_tick, predictors.c.trained_tick),
+        )
+    ]
+    return max((tick or 0 for tick in connection.execute(sa.select(*largest)).one()), default=0)
+
+
+def counted_tick(connection: sa.Connection, attachment: Attachment) -> int:
+    """Return the largest tick of the workers of the buffer."""
+    return int(attachment.run(connection, statements.next_tick()).scalar_one()) - 1
+
+
+def _ticks(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Find what was stored in the future, and what has an order that cannot be."""
+    problems = []
+    if (newest := newest_tick(connection, attachment)) > (now := counted_tick(connection, attachment)):
+        problems.append(f"something has the logical time {newest}, but the workers have only come to {now}.")
+    ours = batches.c.buffer_id == attachment.buffer_id
+    if n := _count(connection, ours, batches.c.closed_tick <= batches.c.drawn_tick):
+        problems.append(f"{n} batches were closed before they were drawn.")
+    early = sa.or_(samples.c.scored_tick < samples.c.created_tick, samples.c.rewarded_tick < samples.c.created_tick)
+    if n := _count(connection, samples.c.buffer_id == attachment.buffer_id, early):
+        problems.append(f"{n} samples were scored or measured before they were stored.")
     return problems
 
 

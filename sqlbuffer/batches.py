@@ -23,9 +23,9 @@ from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.reporting import Claim, Reported, report
+from sqlbuffer.reporting import Claim, Reported, close, report
 from sqlbuffer.schema import batches
-from sqlbuffer.workers import dead, fold, forget_receipts, lock_dead
+from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead
 
 log = logging.getLogger(__name__)
 
@@ -280,8 +280,7 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     if isinstance(batch, Claim):
         number, size = batch.batch, batch.close(connection, attachment, "released_at")
     else:
-        closed = statements.close_batch("released_at")
-        number, size = batch, connection.execute(closed, {"batch": batch}).scalar_one_or_none()
+        number, size = batch, close(connection, attachment, statements.close_batch("released_at"), batch=batch)
     if size is None:
         return False
     rows = attachment.run(connection, statements.draws_of_batch(), batch=number).all()
@@ -335,26 +334,24 @@ def _stand_again(
 
 def release_dead(attachment: Attachment) -> int:
     """Release the open batches and jobs of dead workers and drop their rows; return how many batches went back."""
-    find = functools.partial(dead, buffer_id=attachment.buffer_id, grace_s=attachment.grace_s)
-    gone = attachment.database.read(find)
+    gone = attachment.database.read(functools.partial(leases.dead_workers, attachment=attachment))
     return attachment.database.write(functools.partial(_bury, attachment=attachment, gone=gone)) if gone else 0
 
 
-def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Sequence[str]) -> int:
+def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Mapping[str, Mark]) -> int:
     attachment.race(connection, exclusive=True)  # before any row, as everybody does
-    dialect, grace_s = attachment.database.dialect, attachment.grace_s
-    gone = lock_dead(connection, dialect, attachment.buffer_id, gone, grace_s=grace_s)
+    dead = lock_dead(connection, attachment.database.dialect, attachment.buffer_id, gone)
     forget_receipts(connection)
     still_open = connection.scalars(
         sa.select(batches.c.id)
         .where(batches.c.buffer_id == attachment.buffer_id)
-        .where(batches.c.worker_id.in_(gone))
+        .where(batches.c.worker_id.in_(dead))
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
         .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
     ).all()
     released = [release(connection, attachment=attachment, batch=batch) for batch in still_open]
-    leases.let_go(connection, attachment, gone)
-    for worker in gone:
+    leases.let_go(connection, attachment, dead)
+    for worker in dead:
         fold(connection, attachment.buffer_id, worker=worker)
     return sum(released)

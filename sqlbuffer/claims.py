@@ -45,6 +45,7 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
+    attachment.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
     if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
         attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch
@@ -195,6 +196,7 @@ def _write(
         "clock": clock,
     }
     opened = attachment.run(connection, statements.insert_batch(), **batch).one()
+    attachment.reach(connection, opened.drawn_tick)
     columns = {
         "position": range(len(drawn.sample_id)),
         "sample_id": drawn.sample_id,

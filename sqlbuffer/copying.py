@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,10 +25,13 @@ from sqlbuffer.statements import COUNTERS
 from sqlbuffer.weighing import progress_bar
 from sqlbuffer.workers import LEDGER, fold, register, worker_id
 
+log = logging.getLogger(__name__)
+
 IDS_AT_ONCE = 50_000
 """Length of the range of sample numbers that one statement copies."""
 
 _END_OF_TIME = dt.datetime(9999, 12, 31, tzinfo=dt.timezone.utc)
+_END_OF_TICKS = 2**63 - 1
 _END_OF_THE_RUN = 2**31 - 1
 
 
@@ -37,8 +41,10 @@ class Moment:
 
     iteration: int = _END_OF_THE_RUN
     """Iteration that begins."""
+    tick: int = _END_OF_TICKS
+    """What has an earlier one is copied."""
     cutoff: dt.datetime = _END_OF_TIME
-    """What happened before it is copied."""
+    """What has no tick, since an older release has stored it, is copied if it has an earlier time."""
     version: int | None = None
     """The newest version of the scores then."""
 
@@ -46,6 +52,11 @@ class Moment:
     def is_now(self) -> bool:
         """True where everything is copied."""
         return self.iteration == _END_OF_THE_RUN
+
+    @property
+    def is_told_by_times(self) -> bool:
+        """True where only the clock of a host tells what was before."""
+        return self.cutoff != _END_OF_TIME
 
 
 def copy(
@@ -70,7 +81,15 @@ def copy(
         make = functools.partial(
             _copy, attachment=attachment, new=new, settings=settings, at_iteration=at_iteration, advance=advance
         )
-        buffer_id = attachment.database.write_from_one_state(make)
+        buffer_id, moment = attachment.database.write_from_one_state(make)
+    if moment.is_told_by_times:
+        log.warning(
+            "iteration %s of buffer %r was begun by an older release, which stored times and no order: where the clock "
+            "of its host was set back or forward since, the copy %r lacks samples or rewards, or has too many",
+            at_iteration,
+            attachment.name,
+            new,
+        )
     find = sa.select(buffers.c.created_at).where(buffers.c.id == buffer_id)
     created_at = attachment.database.read(lambda connection: connection.scalar(find))
     return dataclasses.replace(
@@ -91,7 +110,7 @@ def _copy(
     settings: Settings,
     at_iteration: int | None,
     advance: Callable[[int], None],
-) -> int:
+) -> tuple[int, Moment]:
     moment = _moment(connection, attachment, at_iteration)
     buffer_id = _create(connection, attachment, new, settings, moment)
     made = dataclasses.replace(
@@ -118,7 +137,7 @@ def _copy(
     for statement in (statements.copy_predictors(), statements.copy_metrics(), statements.copy_checkpoints()):
         take(statement)
     fold(connection, buffer_id, worker=worker_id())
-    return buffer_id
+    return buffer_id, moment
 
 
 def _race_of(settings: Settings) -> tuple[int, Weighting]:
@@ -131,10 +150,15 @@ def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int
     reached = int(attachment.run(connection, statements.totals()).one().iterations)
     rule = f"at_iteration must be from 0 to {reached}, the number of batches that {attachment.name!r} has settled"
     at_iteration = require_int(at_iteration, rule, least=0, most=reached)
-    began_at = attachment.run(connection, statements.began_at(), from_iteration=at_iteration).scalar()
-    cutoff = _END_OF_TIME if began_at is None else began_at
-    then = attachment.run(connection, statements.version_then(), from_iteration=at_iteration, cutoff=cutoff).one()
-    return Moment(at_iteration, cutoff, max(then.trained or 0, then.scored or 0))
+    first = attachment.run(connection, statements.began(), from_iteration=at_iteration).one_or_none()
+    moment = Moment(at_iteration)
+    if first is not None and first.drawn_tick is not None:
+        moment = Moment(at_iteration, tick=first.drawn_tick)
+    elif first is not None:  # then all that has a tick came later
+        moment = Moment(at_iteration, tick=0, cutoff=first.drawn_at)
+    parameters = {"from_iteration": at_iteration, "cutoff": moment.cutoff, "cutoff_tick": moment.tick}
+    then = attachment.run(connection, statements.version_then(), **parameters).one()
+    return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
 
 
 def _create(connection: sa.Connection, attachment: Attachment, new: str, settings: Settings, moment: Moment) -> int:
@@ -166,6 +190,8 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
             f"there is a buffer {new!r} in {attachment.database.url} already: give the copy another name."
         )
     register(connection, attachment.database.dialect, created, worker=LEDGER)
+    made = dataclasses.replace(attachment, buffer_id=int(created))
+    _set_counters(connection, made, tick=state.tick - 1)  # later than all that is copied
     return int(created)
 
 
@@ -181,6 +207,7 @@ def _take(
     parameters = {
         "source": attachment.buffer_id,
         "cutoff": moment.cutoff,
+        "cutoff_tick": moment.tick,
         "from_iteration": moment.iteration,
         "newest": moment.version,
         "consumes": attachment.consumes,

@@ -279,6 +279,7 @@ class Database:
         try:
             with engine.begin() as connection:
                 receipt = self.dialect.receipt(connection)
+                connection.info["ticks"] = {}
                 done.append(work(connection))
                 boundary("before")
             boundary("after")

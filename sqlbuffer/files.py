@@ -14,9 +14,15 @@ NETWORK = frozenset(
 
 
 def network_file_system(file: pathlib.Path) -> str | None:
-    """Return the kind of network file system that a file is on, or would be created on; None where it is on none."""
+    """Return the kind of network file system that a file is on, or would be created on; None where it is on none.
+
+    None, too, where the system does not tell what is mounted, as Linux without /proc.
+    """
     folders = {str(folder) for folder in (file.resolve(), *file.resolve().parents)}
-    above = [disk for disk in psutil.disk_partitions(all=True) if disk.mountpoint in folders]
+    try:
+        above = [disk for disk in psutil.disk_partitions(all=True) if disk.mountpoint in folders]
+    except OSError:
+        return None
     # The innermost, and of those mounted on one another the last.
     kind = max(enumerate(above), key=lambda each: (len(each[1].mountpoint), each[0]))[1].fstype if above else ""
     return kind if kind.lower() in NETWORK else None

@@ -189,9 +189,8 @@ class Worker:
         return next(job for job in self._store.jobs() if job.name == RETRAIN)
 
     def _wait_s(self, job: Job) -> float:
-        due_at = self._schedule.due_at(job)
-        until_due = POLL_S if due_at is None else (due_at - job.now).total_seconds()
-        return min(max(until_due, 0.01), POLL_S)
+        due_in_s = self._schedule.due_in_s(job)
+        return POLL_S if due_in_s is None else min(max(due_in_s, 0.01), POLL_S)
 
     def _rescore(self) -> None:
         if self._refresh:

@@ -114,12 +114,14 @@ class RunRecords:
     def announce_job(self, name: str, schedule: str) -> None:
         """Say in words when a job is due, for people to read."""
         self._write(leases.announce, as_name(name, "the name of a job"), as_name(schedule, "a schedule"))
+        self._attachment.heartbeat.start()  # it watches those that have the job
 
     def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block, so that of any number of processes one does it at a time.
 
-        The block is given the lease, or None where another process has it. The lease is renewed in the background; it
-        runs out `grace_s` after the process was last alive, and at once where the process has died on this host. An
+        The block is given the lease, or None where another process has it. The lease is renewed in the background;
+        others may take it when they have seen for `grace_s` that it is not, and at once where the process has died on
+        their host. An
         error is stored with the job before it is raised; what is interrupted counts as not done.
 
         Args:

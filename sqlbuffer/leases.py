@@ -12,6 +12,7 @@ import datetime as dt
 import functools
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,7 +20,7 @@ from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
 from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
-from sqlbuffer.workers import dead, worker_id
+from sqlbuffer.workers import Mark, dead, worker_id
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Job:
     Attributes:
         name: Name of the job.
         owner: The worker that runs it, None when nobody does.
-        is_held: True while its owner lives and its lease has not run out.
+        is_held: True unless its owner is known to be dead, or has been seen not to renew its lease for `grace_s`.
         lease_until: Until when the owner has it, UTC.
         last_started_at: When it last started, UTC.
         last_finished_at: When it last came to an end, with or without an error, UTC.
@@ -58,6 +59,9 @@ class Job:
         schedule: When it is due, in words.
         measured_now: Labelled samples there are now.
         now: The time it is, by the database's clock, UTC.
+        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that nobody
+            sets; before its first look it has the database's clock. Infinity where that says it is still to start.
+        ended_run: The run that came to an end last; None before the first, and where an older release did.
     """
 
     name: str
@@ -72,24 +76,59 @@ class Job:
     schedule: str | None
     measured_now: int
     now: dt.datetime
+    started_ago_s: float | None = None
+    ended_run: int | None = None
 
     @property
     def is_broken_off(self) -> bool:
         """True where the last run never came to an end: its owner died, was told to stop, or lost its lease."""
         if self.last_started_at is None or self.is_held:
             return False
+        if self.ended_run is not None:
+            return self.ended_run < self.runs
         return self.last_finished_at is None or self.last_finished_at < self.last_started_at
 
 
 def find(connection: sa.Connection, attachment: Attachment) -> list[Job]:
     """Return the jobs of a buffer."""
+    began = attachment.watch.begin()
     rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
-    gone = dead(connection, attachment.buffer_id, grace_s=attachment.grace_s)
-    found = []
-    for row in map(dict, rows):
-        is_expired = row.pop("expired")
-        found.append(Job(**row, is_held=row["owner"] is not None and not is_expired and row["owner"] not in gone))
-    return found
+    lost = _seen_to_be_lost(attachment, rows, began=began)
+    gone = dead_workers(connection, attachment)
+    return [
+        Job(
+            **row,
+            is_held=row["owner"] is not None and row["name"] not in lost and row["owner"] not in gone,
+            started_ago_s=_started_ago_s(attachment, row, began=began),
+        )
+        for row in rows
+    ]
+
+
+def dead_workers(connection: sa.Connection, attachment: Attachment) -> dict[str, Mark]:
+    """Return the workers of a buffer that are dead, each with its last mark."""
+    return dead(connection, attachment.buffer_id, watch=attachment.watch, grace_s=attachment.grace_s)
+
+
+def look(connection: sa.Connection, attachment: Attachment) -> None:
+    """See how the jobs stand, so that leases that are not renewed are known for it when somebody asks."""
+    find(connection, attachment)
+
+
+def _seen_to_be_lost(attachment: Attachment, rows: Sequence[Any], *, began: float) -> set[str]:
+    """Return the names of the jobs whose leases this process has seen not to be renewed for as long as they last."""
+    held = {row["name"]: (row["owner"], row["runs"], row["lease_until"]) for row in rows if row["owner"] is not None}
+    gap_s = attachment.grace_s / 2
+    same_s = attachment.watch.same_for_s(("leases", attachment.buffer_id), held, began=began, gap_s=gap_s)
+    return {name for name, seconds in same_s.items() if seconds >= attachment.grace_s}
+
+
+def _started_ago_s(attachment: Attachment, row: Any, *, began: float) -> float | None:
+    if row["last_started_at"] is None:
+        return None
+    told_s = (row["now"] - row["last_started_at"]).total_seconds()
+    group = ("starts", attachment.buffer_id)
+    return attachment.watch.age_s(group, row["name"], row["runs"], told_s=told_s, began=began)
 
 
 def announce(connection: sa.Connection, attachment: Attachment, job: str, schedule: str | None = None) -> None:
@@ -100,11 +139,16 @@ def announce(connection: sa.Connection, attachment: Attachment, job: str, schedu
 def take(connection: sa.Connection, attachment: Attachment, job: str, seen: int | None = None) -> Lease | None:
     """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
     attachment.race_state(connection)  # or say that the buffer is another one by now
-    attachment.count(connection)  # an owner has a row among the workers, which is how its death is noticed
     announce(connection, attachment, job)
+    began = attachment.watch.begin()
+    rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
+    lost = _seen_to_be_lost(attachment, rows, began=began)
+    # Nobody's but this one's: where it has been renewed since, it is not free.
+    until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
     owner, lease_s = worker_id(), attachment.grace_s
-    taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen}
+    taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
     run = attachment.run(connection, statements.take_job(), **taken).one_or_none()
+    attachment.count(connection)  # an owner has a row among the workers, which is how its death is noticed
     return None if run is None else Lease(job, owner, int(run.runs), run.last_started_at)
 
 

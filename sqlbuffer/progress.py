@@ -218,6 +218,7 @@ def write_predictor(
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
             trained_at=now(),
+            trained_tick=attachment.tick(connection),
             worker_id=worker_id(),
             **in_columns,
             metrics=found,
@@ -225,6 +226,7 @@ def write_predictor(
     )
     if keep is not None:
         _drop_states(connection, attachment, keep=keep)
+    attachment.count(connection)
     return int(version)
 
 

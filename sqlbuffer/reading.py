@@ -144,21 +144,26 @@ def samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[
 
 def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None:
     """Return the best reward stored before the newest predictor was; before the first predictor, the best of all."""
-    trained_at = (
-        sa.select(predictors.c.trained_at)
+    newest = connection.execute(
+        sa.select(predictors.c.trained_at, predictors.c.trained_tick)
         .where(predictors.c.buffer_id == attachment.buffer_id)
         .order_by(predictors.c.version.desc())
         .limit(1)
-        .scalar_subquery()
-    )
-    found = connection.scalar(
+    ).one_or_none()
+    best = (
         sa.select(samples.c.reward)
         .where(samples.c.buffer_id == attachment.buffer_id)
         .where(samples.c.reward.is_not(None))
-        .where(sa.or_(trained_at.is_(None), samples.c.rewarded_at <= trained_at))
         .order_by(samples.c.reward.desc())
         .limit(1)
     )
+    if newest is not None:
+        has_no_tick = samples.c.rewarded_tick.is_(None)  # stored by an older release: before all that have one
+        is_older = sa.or_(has_no_tick, samples.c.rewarded_tick < newest.trained_tick)
+        if newest.trained_tick is None:
+            is_older = sa.and_(has_no_tick, samples.c.rewarded_at <= newest.trained_at)
+        best = best.where(is_older)
+    found = connection.scalar(best)
     return None if found is None else float(pool.as_floats([found])[0])
 
 

@@ -25,7 +25,7 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
     dialect.lock(connection, attachment.buffer_id, exclusive=True)
     dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
-    for mend in (_mend_integers, _open_ledger, _take_out, _release_orphans, _mark, _put_in, recount):
+    for mend in (_mend_integers, _open_ledger, _catch_up, _take_out, _release_orphans, _mark, _put_in, recount):
         done += mend(connection, attachment)
     return done
 
@@ -43,6 +43,16 @@ def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]
         return []
     register(connection, attachment.database.dialect, attachment.buffer_id, worker=LEDGER)
     return ["the row of the counters of the dead was written anew."]
+
+
+def _catch_up(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Let what comes next be later than all that is stored, or the order of events would not be that of the ticks."""
+    newest, counted = audit.newest_tick(connection, attachment), audit.counted_tick(connection, attachment)
+    if newest <= counted:
+        return []
+    ledger = sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id, workers.c.id == LEDGER)
+    connection.execute(ledger.values(tick=newest))
+    return [f"the logical time was set from {counted} to {newest}."]
 
 
 def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:

@@ -37,13 +37,20 @@ class Claim(NamedTuple):
 
     def close(self, connection: sa.Connection, attachment: Attachment, column: str) -> int | None:
         """Settle or release it, and return its size; None where it is closed already, or not there any more."""
-        closed = attachment.run(connection, statements.close_claim(column), **self.parameters())
-        size: int | None = closed.scalar_one_or_none()
-        return size
+        return close(connection, attachment, statements.close_claim(column), **self.parameters())
 
     def find(self, attachment: Attachment, connection: sa.Connection) -> bool:
         """Tell whether it is in the database, open or closed."""
         return attachment.run(connection, statements.find_claim(), **self.parameters()).one_or_none() is not None
+
+
+def close(connection: sa.Connection, attachment: Attachment, statement: Any, **batch: Any) -> int | None:
+    """Settle or release a batch, if nobody has; return its size, or None."""
+    closed = attachment.run(connection, statement, **batch).one_or_none()
+    if closed is None:
+        return None
+    attachment.reach(connection, closed.closed_tick)
+    return int(closed.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +107,7 @@ def report(connection: sa.Connection, *, attachment: Attachment, claim: Claim | 
         deltas.update(store(stay_queued=stay_queued))
     left = int(attachment.run(connection, statements.unreported(), batch=batch).scalar_one()) if is_ours else None
     if new and not left:
-        attachment.run(connection, statements.close_batch("settled_at"), batch=batch)
+        close(connection, attachment, statements.close_batch("settled_at"), batch=batch)
         deltas["iterations"] = 1
     attachment.count(connection, **deltas)
     return left

@@ -1,15 +1,14 @@
-"""When a job is due: told from what is stored with it, and by the database's clock, so that all workers agree."""
+"""When a job is due: told from what is stored with it, and from how long ago this process saw it start."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 import re
 from typing import Any
 
-from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.leases import Job
@@ -37,7 +36,8 @@ class Schedule:
     every: str | None = None
     cron: str | None = None
     when_new: int | None = None
-    _trigger: Any = dataclasses.field(init=False, repr=False, compare=False)
+    _every_s: float | None = dataclasses.field(init=False, repr=False, compare=False)
+    _cron: Any = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.every is None and self.cron is None and self.when_new is None:
@@ -45,9 +45,8 @@ class Schedule:
         if self.when_new is not None:
             n = require_int(self.when_new, "when_new must be a number of new samples, 1 or more", least=1, most=None)
             object.__setattr__(self, "when_new", n)
-        given = [] if self.every is None else [_interval(self.every)]
-        given += [] if self.cron is None else [_crontab(self.cron)]
-        object.__setattr__(self, "_trigger", OrTrigger(given) if given else None)
+        object.__setattr__(self, "_every_s", None if self.every is None else _seconds(self.every))
+        object.__setattr__(self, "_cron", None if self.cron is None else _crontab(self.cron))
 
     def __str__(self) -> str:
         words = {"every {}": self.every, "at {} UTC": self.cron, "when {:,} are new": self.when_new}
@@ -59,22 +58,31 @@ class Schedule:
             return False
         if job.is_broken_off or (self.when_new is not None and job.measured_now - job.measured >= self.when_new):
             return True
-        due_at = self.due_at(job)
-        return due_at is not None and due_at <= job.now
+        due_in_s = self.due_in_s(job)
+        return due_in_s is not None and due_in_s <= 0.0
 
-    def due_at(self, job: Job) -> dt.datetime | None:
-        """Return when a job is next due by time; None where no time makes it due."""
-        if self._trigger is None or job.last_started_at is None:
-            return None if self._trigger is None else job.now
-        due_at: dt.datetime = self._trigger.get_next_fire_time(job.last_started_at, job.now)
-        return due_at
+    def due_in_s(self, job: Job) -> float | None:
+        """Return in how many seconds a job is next due by time, 0 or less if it is; None where no time makes it due.
+
+        How long ago it started is what this process has seen itself, or a clock that was set would postpone it for
+        hours. The times of a crontab are those of the clock.
+        """
+        if self._every_s is None and self._cron is None:
+            return None
+        if job.started_ago_s is None or math.isinf(job.started_ago_s):
+            return 0.0
+        waits_s = [] if self._every_s is None else [self._every_s - job.started_ago_s]
+        if self._cron is not None:
+            due_at = self._cron.get_next_fire_time(job.now - dt.timedelta(seconds=job.started_ago_s), job.now)
+            waits_s += [] if due_at is None else [(due_at - job.now).total_seconds()]
+        return min(waits_s, default=None)
 
 
-def _interval(text: str) -> IntervalTrigger:
+def _seconds(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
     if found is None or not int(found[1]):
         raise InvalidArgument(f"every must be a number with s, m, h or d, as 30s, 10m, 2h or 1d; got {shown(text)}.")
-    return IntervalTrigger(seconds=int(found[1]) * _UNITS[found[2]], timezone=dt.timezone.utc)
+    return float(int(found[1]) * _UNITS[found[2]])
 
 
 def _crontab(text: str) -> CronTrigger:

@@ -217,6 +217,7 @@ predictors = Table(
     ),
     Column("rank_correlation", Double, comment="Spearman's, of predictions and rewards of the rows held out"),
     Column("r2", Double, comment="Share of the variance of the held-out rewards that it explains"),
+    Column("trained_tick", BigId, comment="Logical time when it was stored; NULL: by an older release"),
 )
 
 jobs = Table(
@@ -244,6 +245,7 @@ jobs = Table(
         comment="Labelled samples there were when it last started",
     ),
     Column("schedule", Text, comment="When it is due, in words"),
+    Column("ended_run", BigId, comment="Run that came to an end last; NULL: none, or one of an older release"),
 )
 
 checkpoints = Table(

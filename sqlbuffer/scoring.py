@@ -156,9 +156,11 @@ def _keep(connection: sa.Connection, *, attachment: Attachment, found: Scored, s
     if attachment.race_state(connection).version < version:
         raise GoneBack
     ids, hashes = found.sample_id, found.hash
-    return keep(
+    n_stored = keep(
         connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores, version=version, only_older=True
     )
+    attachment.count(connection)
+    return n_stored
 
 
 def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:

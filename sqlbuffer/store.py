@@ -63,7 +63,8 @@ def open_store(
 ) -> SampleStore:
     """Open a buffer; create it, and the database, where they are not there yet.
 
-    Batches left open by processes that have died go back to the pool.
+    Batches left open by processes of this host that have died go back to the pool; those of other hosts once they
+    have been silent for `grace_s` since.
 
     Args:
         url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
@@ -79,9 +80,10 @@ def open_store(
             nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
             who can write to the database: reading a pickle executes it.
-        grace_s: How long, in seconds, a worker of another host may be silent before its batches are taken back; the
-            same for all. A worker of this host counts as dead when its process is gone. From its first write on a
-            process says every ten seconds, in a thread in the background, that it is alive.
+        grace_s: How long, in seconds, this process must see a worker of another host be silent before it takes back
+            its batches; the same for all. No clock of a host is asked. A worker of this host counts as dead when its
+            process is gone. From its first write on a process says every ten seconds, in a thread in the background,
+            that it is alive.
         fresh: Create a new buffer: where there is one of that name, under the next free name, "default-2" after
             "default". `store.name` says which.
 

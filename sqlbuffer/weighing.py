@@ -94,6 +94,8 @@ def keep(
 ) -> int:
     """Write scores into the samples, whose ids are sorted, or only where theirs are older; return into how many.
 
+    The transaction must also `count`.
+
     Raises:
         GoneBack: Where a number is not that of the sample of this hash.
     """
@@ -104,8 +106,8 @@ def keep(
         statements.store_newer_scores if only_older else statements.store_scores,
         statements.INCOMING_SCORES,
     )
-    dialect = attachment.database.dialect
-    n_kept = attachment.run_each(connection, statement(dialect), shape, columns, version=version)
+    dialect, more = attachment.database.dialect, {"version": version, "tick": attachment.tick(connection)}
+    n_kept = attachment.run_each(connection, statement(dialect), shape, columns, **more)
     if n_kept < len(ids):  # theirs are newer, unless they are others
         found = attachment.run_with(
             connection, statements.samples_by_id(dialect), statements.INCOMING_IDS, {"sample_id": ids}

@@ -12,8 +12,9 @@ import os
 import pathlib
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import psutil
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from sqlbuffer.dialect import Dialect, ago, now, right_now
 from sqlbuffer.errors import printable
 from sqlbuffer.schema import receipts, workers
 from sqlbuffer.statements import COUNTERS
+from sqlbuffer.watch import Watch
 
 LEDGER = "ledger"
 
@@ -46,8 +48,19 @@ def host() -> str:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
         boot += os.readlink("/proc/self/ns/pid")
     except OSError:  # not Linux: the boot time does
-        boot = str(psutil.boot_time())
+        boot = str(psutil.boot_time()) if sees_processes() else "unknown"
     return f"{printable(socket.gethostname())}/{hashlib.blake2b(boot.encode(), digest_size=4).hexdigest()}"
+
+
+@functools.cache
+def sees_processes() -> bool:
+    """Tell whether pids mean anything here: not without /proc on Linux, or with that of another pid namespace."""
+    if not sys.platform.startswith("linux"):
+        return True
+    try:
+        return os.readlink("/proc/self") == str(os.getpid()) and os.path.exists("/proc/self/ns/pid")
+    except OSError:
+        return False
 
 
 @functools.cache
@@ -62,8 +75,8 @@ def worker_id() -> str:
 
 @functools.cache
 def _started_at(pid: int) -> float:
-    """Return when this process started, by the clock that its host had when it first asked."""
-    return float(psutil.Process(pid).create_time())
+    """Return when this process started, by the clock that its host had when it first asked; 0 if that is not known."""
+    return float(psutil.Process(pid).create_time()) if sees_processes() else 0.0
 
 
 def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, worker: str) -> None:
@@ -91,54 +104,102 @@ def beat(connection: sa.Connection, buffer_id: int) -> None:
     connection.execute(mine.values(heartbeat_at=right_now()))
 
 
-def dead(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
-    """Return the ids of the workers that are dead.
+Mark: TypeAlias = tuple[Any, int]
+"""What a worker that lives changes again and again: the time of its heartbeat, and its tick."""
 
-    Of this host those whose processes are gone, of others those that have been silent for too long.
+
+def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: float) -> dict[str, Mark]:
+    """Return the workers that are dead, by their ids, each with its last mark.
+
+    Of this host those whose processes are gone. Of others, and where nothing can be known of a process, those whose
+    marks this process has itself seen unchanged for `grace_s`: never at the first look.
     """
-    return _dead(connection.execute(_attached(buffer_id, grace_s=grace_s)))
+    began = watch.begin()
+    rows = connection.execute(_attached(buffer_id)).all()
+    marks = {row.id: _mark(row) for row in rows}
+    silent_s = watch.same_for_s(("workers", buffer_id), marks, began=began, gap_s=grace_s / 2)
+    return {row.id: marks[row.id] for row in rows if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)}
 
 
-def lock_dead(
-    connection: sa.Connection, dialect: Dialect, buffer_id: int, gone: Sequence[str], *, grace_s: float
-) -> list[str]:
+def lock_dead(connection: sa.Connection, dialect: Dialect, buffer_id: int, gone: Mapping[str, Mark]) -> list[str]:
     """Lock the rows of these workers; return the ids of those that are still there, and still dead.
 
     What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
-    and finds that it must register anew.
+    and finds that it must register again.
     """
-    locked = dialect.lock_rows(_attached(buffer_id, grace_s=grace_s).where(workers.c.id.in_(gone)), workers)
-    return _dead(connection.execute(locked))
+    locked = dialect.lock_rows(_attached(buffer_id).where(workers.c.id.in_(list(gone))), workers)
+    rows = connection.execute(locked).all()
+    return [row.id for row in rows if _is_dead(row, is_silent=_mark(row) == gone[row.id])]
 
 
-def _attached(buffer_id: int, *, grace_s: float) -> sa.Select[Any]:
-    is_silent = workers.c.heartbeat_at < ago(grace_s)
+def unknown(connection: sa.Connection, buffer_id: int) -> dict[str, Mark]:
+    """Return the workers that only silence tells to be dead, each with its last mark."""
+    return {row.id: _mark(row) for row in connection.execute(_attached(buffer_id)) if _is_known_by_silence(row)}
+
+
+def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
+    """Return those of them that have been silent for `grace_s` by the database's clock.
+
+    For people to read: the clock may have been set.
+    """
+    rows = connection.execute(_attached(buffer_id).where(workers.c.heartbeat_at < ago(grace_s)))
+    return [row.id for row in rows if _is_known_by_silence(row)]
+
+
+def _is_known_by_silence(row: Any) -> bool:
+    return _is_dead(row, is_silent=True) and not _is_dead(row, is_silent=False)
+
+
+def _attached(buffer_id: int) -> sa.Select[Any]:
+    columns = ("id", "host", "pid", "process_started_at", "heartbeat_at", "tick")
     return (
-        sa.select(workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started_at, is_silent.label("silent"))
+        sa.select(*(workers.c[name] for name in columns))
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id != LEDGER)
         .order_by(workers.c.id)
     )
 
 
-def _dead(rows: Iterable[Any]) -> list[str]:
-    return [row.id for row in rows if _is_dead(row)]
+def _mark(row: Any) -> Mark:
+    return row.heartbeat_at, row.tick
 
 
-def _is_dead(row: Any) -> bool:
+def _is_dead(row: Any, *, is_silent: bool) -> bool:
     if row.host != host():
-        return bool(row.silent)
+        return is_silent
+    if row.id == worker_id():
+        return False
+    if not sees_processes():
+        return is_silent
     try:
-        process, is_mine = psutil.Process(row.pid), row.pid == os.getpid()
-        # A pid may have been given again to another process. If it is not ours, only silence proves it: when the clock
-        # of the host is set, all processes seem to have started at another time.
-        started_at = _started_at(row.pid) if is_mine else process.create_time()
-        is_another = abs(started_at - row.process_started_at) >= 1.0 and (is_mine or row.silent)
+        if row.pid == os.getpid() or not _exists(row.pid):  # the first: its number was given to this process
+            return True
+        process = psutil.Process(row.pid)
+        # A pid may have been given to another process. Only silence proves it: when the clock of the host is set, all
+        # processes seem to have started at another time.
+        is_another = abs(process.create_time() - row.process_started_at) >= 1.0 and is_silent
         return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
-    except (psutil.NoSuchProcess, TypeError, ValueError):  # the latter: neither pid nor time that a process can have
+    except (TypeError, ValueError, OverflowError):  # neither pid nor time that a process can have
         return True
-    except psutil.AccessDenied:  # hidden from this user
-        return bool(row.silent)
+    except psutil.ZombieProcess:
+        return True
+    except psutil.Error:  # hidden from this user, as hidepid=2 does: it was there a moment ago
+        return False
+
+
+def _exists(pid: int) -> bool:
+    """Tell whether there is a process of this number, also where this user may see nothing of it."""
+    if os.name != "posix":  # elsewhere a signal 0 is no question
+        return bool(psutil.pid_exists(pid))
+    if pid < 1:  # a group of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, hence there
+        return True
+    return True
 
 
 def forget_receipts(connection: sa.Connection) -> None:
@@ -152,14 +213,17 @@ def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
         sa.delete(workers)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id == worker)
-        .returning(workers.c.clock, *(workers.c[name] for name in COUNTERS))
+        .returning(workers.c.clock, workers.c.tick, *(workers.c[name] for name in COUNTERS))
     ).one_or_none()
     if gone is None:  # somebody else was quicker
         return
-    clock = sa.case((workers.c.clock < gone.clock, gone.clock), else_=workers.c.clock)
+    largest = {
+        name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])
+        for name in ("clock", "tick")
+    }
     connection.execute(
         sa.update(workers)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id == LEDGER)
-        .values(clock=clock, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
+        .values(**largest, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
     )

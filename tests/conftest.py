@@ -1,10 +1,12 @@
 """Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts itself."""
 
+import math
 import os
 import pathlib
 import shutil
 import sqlite3
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +16,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer import heartbeat, swapping
+from sqlbuffer import batches, heartbeat, swapping, watch
 from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
@@ -124,6 +126,26 @@ def new_store(store_url: str) -> Iterator[Callable[..., SampleStore]]:
 def store(new_store: Callable[..., SampleStore]) -> SampleStore:
     """An empty store of each kind."""
     return new_store()
+
+
+@pytest.fixture
+def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Lets time pass by the clock that nobody sets, while a store looks on; returns how many batches it released."""
+    passed_s = [0.0]
+    monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
+
+    def look(store: SampleStore, *, for_s: float) -> int:
+        n_steps = math.ceil(for_s / (store._attachment.grace_s / 2))
+        step_s = for_s / n_steps
+        n_released = batches.release_dead(store._attachment)
+        for _ in range(n_steps):
+            store.jobs()
+            passed_s[0] += step_s
+            n_released += batches.release_dead(store._attachment)
+        store.jobs()
+        return n_released
+
+    return look
 
 
 @pytest.fixture

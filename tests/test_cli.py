@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -273,6 +274,10 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
         assert (row["state"], row["claims"], row["pid"], row["added"]) == ("alive", 1, os.getpid(), 40)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "alive"
+        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
+        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
+        assert json.loads(run("claims", "list", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
+        execute(f"UPDATE {prefix}workers SET pid = 4194305 WHERE id <> 'ledger'")
         assert "dead" in run("workers", "--name", "default", "--grace", "0", url=url).out
         batch.settle()
     assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {"default", "qed"}
@@ -316,8 +321,13 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
     with open_store(url) as store:
         store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
-        assert _released(url, "--dead") == "0 released\n"
-        assert _released(url, "--dead", "--grace", "0") == "1 released\n"
+        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
+        store._attachment.heartbeat.stop()
+        began = time.monotonic()
+        done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
+        assert done.stdout == "1 released\n"
+        assert "1 workers of other hosts have batches: waiting for a sign of life, 2 s at the most" in done.stderr
+        assert time.monotonic() - began > 2
     with open_store(url) as store:
         assert store.check() == []
 

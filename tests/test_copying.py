@@ -1,5 +1,6 @@
 """A copy of a buffer: it goes on as the original would have, or from an earlier iteration in another way."""
 
+import datetime as dt
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from sqlbuffer import copying, database
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.errors import BufferNotFound, InvalidArgument
 from sqlbuffer.race import FLOOR, Softmax
-from sqlbuffer.schema import batches, buffers, draws, samples
+from sqlbuffer.schema import batches, buffers, draws, predictors, samples
 from sqlbuffer.store import SampleStore, open_store
 
 
@@ -331,3 +332,79 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monke
             assert (len(copied), copied.iteration, copied.stats().measured) == (40, 0, 0)
             assert busy.iteration > 5
             assert store.check() == copied.check() == []
+
+
+# -- the order of events ----------------------------------------------------------------------------------------------
+
+TIMES = [
+    *(samples.c.created_at, samples.c.scored_at, samples.c.rewarded_at),
+    *(batches.c.drawn_at, batches.c.settled_at, batches.c.released_at, predictors.c.trained_at),
+]
+
+
+def scramble_times(store: SampleStore) -> None:
+    """Let every event have happened at another time, within a year of the true one."""
+    rng = np.random.default_rng(3)
+
+    def write(connection: sa.Connection) -> None:
+        for column in TIMES:
+            key = column.table.primary_key.columns.values()[-1]
+            rows = sa.select(key).where(column.table.c.buffer_id == store._attachment.buffer_id, column.is_not(None))
+            for value in connection.scalars(rows).all():
+                time = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(
+                    hours=float(rng.uniform(-4e3, 4e3))
+                )
+                changed = sa.update(column.table).where(column.table.c.buffer_id == store._attachment.buffer_id)
+                connection.execute(changed.where(key == value).values({column.name: time}))
+
+    store._attachment.database.write(write)
+
+
+def test_no_time_decides_what_came_first(lived: SampleStore) -> None:
+    def what_came_first(round: str) -> list[Any]:
+        found: list[Any] = [list(lived.labelled_rows(newest=n).ids) for n in (1, 5, 12)] + [lived.incumbent()]
+        for i in range(lived.iteration + 1):
+            with lived.copy(f"{round} {i}", at_iteration=i) as copied:
+                assert copied.check() == []
+                found.append(repr(told(copied)))
+                found.append((list(copied.labelled_rows(newest=3)), copied.incumbent()))
+        return found
+
+    first = what_came_first("true")
+    scramble_times(lived)
+    assert what_came_first("scrambled") == first
+
+
+def forget_ticks(store: SampleStore) -> None:
+    """Let all so far have been stored by a release that knew times only."""
+
+    def write(connection: sa.Connection) -> None:
+        for column in TIMES:
+            tick = column.name.replace("settled_at", "closed_at").replace("released_at", "closed_at")[:-2] + "tick"
+            connection.execute(sa.update(column.table).values({tick: None}))
+
+    store._attachment.database.write(write)
+
+
+def test_what_an_older_release_has_stored_is_older_than_all_else(
+    lived: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    forget_ticks(lived)
+    iteration, before = lived.iteration, lived.labelled_rows(newest=3)
+    with lived.copy("old", at_iteration=iteration - 1) as copied:
+        assert copied.iteration == iteration - 1
+        assert copied.check() == []
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"iteration {iteration - 1} of buffer 'lived' was begun by an older release" in said
+    caplog.clear()
+    scramble_times(lived)
+    then = lived.labelled()
+    again = {sample for drawn in go_on(lived, 2, first=2000) for sample in drawn}
+    for at in (iteration + 1, iteration + 2):
+        with lived.copy(f"at {at}", at_iteration=at) as copied:
+            assert set(then[0]) - set(copied.labelled()[0]) <= again, "what was not measured again has come first"
+            assert copied.check() == []
+    assert caplog.records == []
+    assert set(lived.labelled_rows(newest=3)) <= again
+    assert len(before) == 3
+    assert lived.check() == []

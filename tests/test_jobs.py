@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import functools
 import logging
+import math
 import multiprocessing
 import pathlib
 import subprocess
@@ -20,7 +21,6 @@ from test_callbacks import environment, make_agent, named, predictive
 from test_workers import move_away, until
 
 from sqlbuffer import PredictiveAgent, workers
-from sqlbuffer.dialect import ago
 from sqlbuffer.errors import InvalidArgument, LeaseLost
 from sqlbuffer.jobs import RETRAIN, Worker, load_newer, retrain_alone
 from sqlbuffer.leases import Job, Lease
@@ -142,17 +142,20 @@ def test_no_thread_is_left(store: SampleStore) -> None:
 
 
 @pytest.fixture(params=["ran out", "gone", "buried"])
-def lose(request: pytest.FixtureRequest, act_as: Callable[[str], None]) -> Callable[[SampleStore], None]:
+def lose(
+    request: pytest.FixtureRequest, act_as: Callable[[str], None], look_on: Callable[..., int]
+) -> Callable[[SampleStore], None]:
     """Lets another worker be the one that could take the job now."""
 
     def lose_it(store: SampleStore) -> None:
         if request.param == "ran out":
-            change(store, lease_until=ago(1.0))
+            look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
             store._attachment.database.write(lambda connection: connection.execute(remove))
         else:
             move_away(store, silent_for_s=100)
+            look_on(store, for_s=60)
         act_as("another")
 
     return lose_it
@@ -219,11 +222,12 @@ NOON = dt.datetime(2030, 5, 1, 12, 0, 10, tzinfo=dt.timezone.utc)
 
 
 def state(**changes: Any) -> Job:
-    """A job that was done half an hour ago in a minute."""
+    """A job that was done half an hour ago in a minute, by all clocks."""
     usual: dict[str, Any] = {
         **{"name": RETRAIN, "owner": None, "is_held": False, "lease_until": None, "last_error": None, "runs": 1},
         **{"last_started_at": NOON - dt.timedelta(minutes=30), "last_finished_at": NOON - dt.timedelta(minutes=29)},
         **{"measured": 100, "measured_now": 150, "schedule": None, "now": NOON},
+        **{"started_ago_s": 1800.0, "ended_run": 1},
     }
     return Job(**{**usual, **changes})
 
@@ -250,12 +254,34 @@ def state(**changes: Any) -> Job:
 def test_when_it_is_due(schedule: Schedule, is_due: bool) -> None:
     assert schedule.is_due(state()) == is_due
     assert not schedule.is_due(state(owner="somebody", is_held=True)), "somebody is at it"
-    assert schedule.is_due(state(last_finished_at=None)), "it was broken off"
-    assert schedule.is_due(state(last_finished_at=NOON - dt.timedelta(hours=1)))
+    assert schedule.is_due(state(ended_run=0)), "it was broken off"
+    assert schedule.is_due(state(ended_run=None, last_finished_at=None)), "it was, under an older release"
+    assert schedule.is_due(state(ended_run=None, last_finished_at=NOON - dt.timedelta(hours=1)))
+    assert schedule.is_due(state(ended_run=None)) == is_due
+
+
+@pytest.mark.parametrize("hours", [-5, -1 / 60, 2 / 60, 5])
+def test_a_clock_that_is_set_between_start_and_end_breaks_nothing_off(hours: float) -> None:
+    ended_at = NOON + dt.timedelta(hours=hours)
+    assert not state(last_finished_at=ended_at).is_broken_off
+    assert state(last_finished_at=ended_at, ended_run=0).is_broken_off
+
+
+@pytest.mark.parametrize("hours", [-5, -1 / 60, 2 / 60, 5])
+@pytest.mark.parametrize("schedule", [Schedule("31m"), Schedule(cron="15 * * * *")], ids=str)
+def test_a_clock_that_is_set_after_the_start_postpones_nothing(schedule: Schedule, hours: float) -> None:
+    """What counts is how long ago this process saw it start."""
+    started_at = NOON - dt.timedelta(minutes=30) + dt.timedelta(hours=hours)
+    assert not schedule.is_due(state(last_started_at=started_at))
+    assert schedule.is_due(state(last_started_at=started_at, started_ago_s=46 * 60.0))
+    assert schedule.is_due(state(last_started_at=started_at, started_ago_s=math.inf)), "that cannot be"
 
 
 def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
-    never = state(last_started_at=None, last_finished_at=None, runs=0, measured=0, measured_now=5)
+    never = state(
+        **{"last_started_at": None, "last_finished_at": None, "started_ago_s": None, "ended_run": None},
+        **{"runs": 0, "measured": 0, "measured_now": 5},
+    )
     assert Schedule("1d").is_due(never)
     assert Schedule(cron="0 0 1 1 *").is_due(never)
     assert not Schedule(when_new=6).is_due(never)
@@ -382,13 +408,15 @@ def test_too_few_rows_are_no_error(store: SampleStore) -> None:
 
 
 @pytest.mark.parametrize("schedule", [Schedule("1m"), Schedule(cron="* * * * *"), Schedule(when_new=3)], ids=str)
-def test_what_has_been_missed_is_made_up_for_once(store: SampleStore, schedule: Schedule) -> None:
+def test_what_has_been_missed_is_made_up_for_once(
+    store: SampleStore, schedule: Schedule, look_on: Callable[..., int]
+) -> None:
     measured(store)
     working = worker(store, make_agent(), schedule=schedule)
     assert working.once()
     assert working.once()
     assert job_of(store).runs == 1
-    change(store, last_started_at=ago(600), last_finished_at=ago(590))
+    look_on(store, for_s=600)
     store.record(["s27", "s28", "s29"], [1.0, 1.0, 1.0])
     for _ in range(3):
         assert working.once()

@@ -28,6 +28,7 @@ FLOORS = [
         "retries",
         "state",
         "urls",
+        "watch",
     },
     {"hashing"},
     {"rendering"},

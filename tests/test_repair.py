@@ -1,6 +1,8 @@
 """Repair: whatever is broken by hand is sound afterwards, and no measured reward has changed."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -85,3 +87,40 @@ def test_what_is_sound_stays_as_it_is(attachment: Attachment) -> None:
     before = attachment.database.read(lambda connection: connection.execute(rows).all())
     assert mend(attachment) == []
     assert attachment.database.read(lambda connection: connection.execute(rows).all()) == before
+
+
+# -- the logical time -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleStore) -> None:
+    store.add(["a", "b", "c"])
+    store.score(lambda samples: [1.0] * len(samples))
+    batch = store.sample(2)
+    batch.settle([1.0, 2.0])
+    database = store._attachment.database
+    database.write(lambda connection: connection.execute(sa.update(workers).values(tick=0)))
+    (problem,) = store.check()
+    assert problem.endswith("but the workers have only come to 0.")
+    mend = functools.partial(repair.repair, attachment=store._attachment)
+    assert [done[:24] for done in database.write(mend)] == ["the logical time was set"]
+    assert store.check() == []
+    store.record(["a"], [5.0])
+    assert list(store.labelled_rows(newest=1)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda: sa.update(batches).values(closed_tick=batches.c.drawn_tick), "1 batches were closed before"),
+        (lambda: sa.update(samples).values(rewarded_tick=0), "3 samples were scored or measured before"),
+        (lambda: sa.update(samples).values(scored_tick=0), "3 samples were scored or measured before"),
+    ],
+)
+def test_an_order_that_cannot_be_is_found(store: SampleStore, change: Callable[[], Any], problem: str) -> None:
+    store.add(["a", "b", "c"])
+    store.score(lambda samples: [1.0] * len(samples))
+    store.sample(3).settle([1.0, 2.0, 3.0])
+    assert store.check() == []
+    store._attachment.database.write(lambda connection: connection.execute(change()))
+    (found,) = store.check()
+    assert found.startswith(problem)

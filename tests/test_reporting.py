@@ -127,7 +127,7 @@ def test_wrong_reports_store_nothing(store: SampleStore, ids: Any, rewards: Any,
     assert account(store) == (7, 3, 3, 0, 0)
 
 
-def test_the_dead_leave_what_they_have_not_reported(store_url: str) -> None:
+def test_the_dead_leave_what_they_have_not_reported(store_url: str, look_on: Callable[..., int]) -> None:
     """And who was only taken for dead stores what it measures, but settles nothing."""
     with open_store(store_url) as store:
         batch = scored(store).sample(4)
@@ -136,6 +136,7 @@ def test_the_dead_leave_what_they_have_not_reported(store_url: str) -> None:
         away = mine.values(host="elsewhere", heartbeat_at=ago(100))
         store._attachment.database.write(lambda connection: connection.execute(away))
         with open_store(store_url) as other:
+            assert look_on(other, for_s=60) == 1
             assert account(other) == (9, 0, 1, 1, 0)
             assert other.check() == []
             with pytest.raises(ClaimLost, match="rewards are stored"):

@@ -126,15 +126,19 @@ GOLDEN = {
     """,
     ("close_batch", "sqlite"): """
         UPDATE batches
-        SET settled_at=utc_now()
+        SET settled_at=utc_now(),
+           closed_tick=(SELECT coalesce(max(workers.tick), ?) + ? AS tick FROM workers WHERE workers.buffer_id = ?)
         WHERE batches.id = ? AND batches.settled_at IS NULL AND batches.released_at IS NULL
-        RETURNING size
+        RETURNING size, closed_tick
     """,
     ("close_batch", "postgresql"): """
         UPDATE batches
-        SET settled_at=clock_timestamp()
+        SET settled_at=clock_timestamp(),
+           closed_tick=(SELECT coalesce(max(workers.tick), %(coalesce_1)s) + %(coalesce_2)s AS tick
+        FROM workers
+        WHERE workers.buffer_id = %(buffer)s)
         WHERE batches.id = %(batch)s AND batches.settled_at IS NULL AND batches.released_at IS NULL
-        RETURNING batches.size
+        RETURNING batches.size, batches.closed_tick
     """,
     ("unscored", "sqlite"): """
         SELECT page.sample_id, samples.hash, samples.requeues, page.entries, samples.text, samples.payload,
@@ -152,17 +156,18 @@ GOLDEN = {
     ("store_rewards", "sqlite"): """
         UPDATE samples
         SET queued=(samples.queued = 1 AND ? = 1), reward=coalesce(?, samples.reward),
-           rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END
+           rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END,
+           rewarded_tick=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_tick ELSE ? END
         WHERE samples.id = ? AND samples.hash = ?
     """,
     ("add_unscored", "postgresql"): """
         WITH stored AS (INSERT INTO samples (buffer_id, hash, text, payload, codec, source, meta, queued, requeues,
-           created_at, created_iteration)
+           created_at, created_tick, created_iteration)
         SELECT %(buffer)s AS buffer_id, incoming_samples.hash AS hash, incoming_samples.text AS text,
            incoming_samples.payload AS payload, incoming_samples.codec AS codec,
            incoming_samples.source AS source, CAST(incoming_samples.meta AS JSONB) AS meta,
            %(param_5)s AS queued, 0 AS requeues, clock_timestamp() AS created_at,
-           %(iteration)s AS created_iteration
+           %(tick)s AS created_tick, %(iteration)s AS created_iteration
         FROM unnest(CAST(%(incoming_samples_hash)s AS BYTEA[]), CAST(%(incoming_samples_text)s AS TEXT[]),
            CAST(%(incoming_samples_payload)s AS BYTEA[]), CAST(%(incoming_samples_codec)s AS TEXT[]),
            CAST(%(incoming_samples_source)s AS TEXT[]),
@@ -171,22 +176,23 @@ GOLDEN = {
         ORDER BY incoming_samples.hash
         ON CONFLICT (buffer_id, hash) DO UPDATE
         SET queued = %(param_6)s, requeues = (samples.requeues + %(requeues_1)s), score = %(param_7)s,
-           score_version = %(param_8)s, scored_at = %(param_9)s
+           score_version = %(param_8)s, scored_at = %(param_9)s, scored_tick = %(param_10)s
         WHERE NOT samples.queued
         RETURNING samples.id, samples.hash, samples.requeues), entered AS (INSERT INTO pool (buffer_id,
            race_key, sample_id, weight, top, tie, entries)
         SELECT %(buffer)s AS buffer_id, %(param_1)s AS race_key, stored.id AS id, %(param_2)s AS weight,
            %(param_3)s AS top, substr(stored.hash, %(substr_1)s) AS tie, %(param_4)s AS entries
         FROM stored)
-        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_10)s) AS requeued
+        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_11)s) AS requeued
         FROM stored
     """,
     ("put_samples", "sqlite"): """
         INSERT INTO samples (buffer_id, hash, text, payload, codec, source, meta, queued, requeues, created_at,
-           created_iteration)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, utc_now(), ?)
+           created_iteration, created_tick)
+        VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, utc_now(), ?, ?)
         ON CONFLICT (buffer_id, hash) DO UPDATE
-        SET queued = ?, requeues = (samples.requeues + ?), score = ?, score_version = ?, scored_at = ?
+        SET queued = ?, requeues = (samples.requeues + ?), score = ?, score_version = ?, scored_at = ?,
+           scored_tick = ?
         WHERE samples.queued = 0
     """,
     ("leave_up_to", "sqlite"): """

@@ -1,13 +1,15 @@
 """Workers say that they are alive; the batches of the dead go back to the pool, once."""
 
+import contextlib
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -15,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer import PredictiveBuffer, attending, batches, claims, workers
+from sqlbuffer import PredictiveBuffer, attending, batches, claims, leases, workers
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import ago
@@ -24,6 +26,7 @@ from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.store import SampleStore, open_store
 
 OpenStore = Callable[..., SampleStore]
+LookOn = Callable[..., int]
 TEN = [f"s{i}" for i in range(10)]
 
 
@@ -145,14 +148,15 @@ def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> 
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_worker_of_another_host_is_dead_after_the_grace_period(store_url: str, mode: str) -> None:
+def test_a_worker_of_another_host_is_dead_after_the_grace_period(store_url: str, mode: str, look_on: LookOn) -> None:
     options = {"mode": mode, "seed": 3}
     with open_store(store_url, **options) as store:
         batch = scored(store).sample(4)
-        move_away(store, silent_for_s=50)
-        with open_store(store_url, **options) as other:
-            assert other.stats().claimed == 4, "it may still come back"
+        move_away(store, silent_for_s=10_000)
         with open_store(store_url, grace_s=40, **options) as other:
+            assert look_on(other, for_s=30) == 0
+            assert other.stats().claimed == 4, "what the database's clock says tells nothing"
+            assert look_on(other, for_s=20) == 1
             assert other.stats().claimed == 0
             assert rows(other).keys() <= {workers.worker_id()}
             assert other.check() == []
@@ -167,12 +171,13 @@ def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
             assert other.stats().claimed == 4
 
 
-def test_who_was_taken_for_dead_comes_back(store_url: str) -> None:
+def test_who_was_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> None:
     """It stores what it measured, learns that its claim is gone, and goes on."""
     with open_store(store_url) as store:
         batch, kept = scored(store).sample(3), store.sample(2)
         move_away(store, silent_for_s=100)
-        open_store(store_url).close()
+        with open_store(store_url) as other:
+            assert look_on(other, for_s=60) == 2
         assert rows(store) == {}
         for _ in range(2):
             with pytest.raises(ClaimLost, match="rewards are stored"):
@@ -204,12 +209,15 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert store.check() == []
 
 
-def test_the_dead_are_buried_once(store_url: str) -> None:
+def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
     with open_store(store_url) as store:
         scored(store).sample(4)
         store.sample(3)
         move_away(store, silent_for_s=100)
         others = [open_and_forget(store_url) for _ in range(4)]
+        for _ in range(2):
+            for other in others:
+                assert look_on(other, for_s=8) == 0
         released: list[int] = []
         start = threading.Barrier(len(others))
 
@@ -233,7 +241,7 @@ def open_and_forget(url: str) -> SampleStore:
     return SampleStore(attach_existing(Database(url), "default"))
 
 
-def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) -> None:
+def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, look_on: LookOn) -> None:
     """It is found silent while its draw is under way: the burial waits for the draw, and sees that it lives."""
     with open_store(postgresql_url) as store, open_store(postgresql_url) as other:
         scored(store)
@@ -241,7 +249,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) 
         drawing, go_on = threading.Event(), threading.Event()
 
         def slow_draw(connection: sa.Connection) -> Any:
-            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0)
+            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0, by_tie=False)
             drawing.set()
             go_on.wait(10)
             return batch
@@ -249,12 +257,11 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) 
         drawer = threading.Thread(target=store._attachment.database.write, args=(slow_draw,))
         drawer.start()
         drawing.wait(10)
-        find = functools.partial(workers.dead, buffer_id=store._attachment.buffer_id, grace_s=60.0)
-        assert other._attachment.database.read(find) == [workers.worker_id()]
-        burier = threading.Thread(target=batches.release_dead, args=(other._attachment,))
+        burier = threading.Thread(target=look_on, args=(other,), kwargs={"for_s": 60})
         burier.start()
-        time.sleep(0.2)
+        time.sleep(0.3)
         assert burier.is_alive()
+        assert dead_of(other) == [workers.worker_id()]
         go_on.set()
         drawer.join()
         burier.join()
@@ -262,38 +269,144 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str) 
         assert (store.stats().claimed, store.check()) == (3, [])
 
 
-def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn) -> None:
     """All processes seem to have started at another time then; who is silent as well is dead."""
     store.add(["s1", "s2"])
-    store.score(scores_of)
-    row = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1e9)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
-        for pid in (os.getpid(), living.pid):
-            monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1e9)
-            started_at = 2e9 if pid == living.pid else workers._started_at(pid)
-            values = {"pid": pid, "process_started_at": started_at}
-            store._attachment.database.write(lambda c, values=values: c.execute(row.values(values)))
-            assert dead_of(store) == []
-        silent = row.values(heartbeat_at=ago(100))
-        store._attachment.database.write(lambda c: c.execute(silent))
-        assert dead_of(store) == [workers.worker_id()]
+        change(store, id="another", pid=living.pid, process_started_at=2e9)
+        assert look_on(store, for_s=30) == 0
+        assert rows(store).keys() == {"another"}
+        look_on(store, for_s=30)
+        assert rows(store) == {}
         living.communicate(b"\n")
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    return store._attachment.database.read(
-        lambda connection: workers.dead(connection, store._attachment.buffer_id, grace_s=60.0)
-    )
+    found = store._attachment.database.read(functools.partial(leases.dead_workers, attachment=store._attachment))
+    return list(found)
 
 
-def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str) -> None:
+# -- processes that cannot be seen ------------------------------------------------------------------------------------
+
+AT_WORK_AS_NOBODY = """
+import os, sys
+from sqlbuffer import open_store
+store = open_store(sys.argv[1])
+print(len(store.sample(4)), flush=True)
+os.setgroups([])
+os.setuid(65534)
+print(os.getuid(), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+LOOKS_ON = """
+import sys
+from sqlbuffer import open_store
+with open_store(sys.argv[1], grace_s=float(sys.argv[2])) as store:
+    store.add(["its own"])
+    print(store.stats().claimed, flush=True)
+    sys.stdin.read()
+    print(store.stats().claimed, flush=True)
+"""
+
+HIDDEN = (
+    "mount -t proc -o hidepid=2 proc /proc && "
+    "exec setpriv --regid=65534 --clear-groups --bounding-set=-all,+dac_override --inh-caps=-all"
+)
+"""Without the group of root and its capabilities, which see through it."""
+
+NO_PROC = "mount -t tmpfs none /proc && exec env"
+
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts another /proc"
+)
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
+    """A worker of another user with a claim; starts who looks on from where /proc is another one."""
+    scored(store)
+    url = store._attachment.database._url.render_as_string(hide_password=False)
+    with contextlib.ExitStack() as processes:
+        worker = processes.enter_context(running(sys.executable, "-c", AT_WORK_AS_NOBODY, url))
+        assert worker.stdout is not None
+        assert [worker.stdout.readline() for _ in range(2)] == ["4\n", "65534\n"]
+
+        def look(mount: str, grace_s: float) -> Any:
+            onlooker = [sys.executable, "-c", LOOKS_ON, url, str(grace_s)]
+            command = ["unshare", "-m", "sh", "-c", f'{mount} "$@"', "sh", *onlooker]
+            return worker, processes.enter_context(running(*command))
+
+        yield look
+
+
+@needs_root
+def test_a_worker_of_another_user_that_hides_keeps_its_claim(
+    store: SampleStore, hidden_worker: Callable[[str, float], Any]
+) -> None:
+    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there. It sends no heartbeat."""
+    worker, onlooker = hidden_worker(HIDDEN, 0.4)
+    assert onlooker.stdout.readline() == "4\n"
+    time.sleep(1.5)
+    assert onlooker.communicate("", timeout=60)[0] == "4\n"
+    worker.kill()
+    worker.wait()
+    assert batches.release_dead(store._attachment) == 1
+    assert store.check() == []
+
+
+@needs_root
+def test_without_proc_silence_decides(store: SampleStore, hidden_worker: Callable[[str, float], Any]) -> None:
+    _, onlooker = hidden_worker(NO_PROC, 0.8)
+    assert onlooker.stdout.readline() == "4\n", "at the first look nothing is known"
+    until(lambda: store.stats().claimed == 0)
+    onlooker.communicate("", timeout=60)
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    "error", [psutil.NoSuchProcess(1), psutil.AccessDenied(1)], ids=lambda error: type(error).__name__
+)
+def test_what_cannot_be_seen_is_not_gone(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn, error: Exception
+) -> None:
+    store.add(TEN)
+    change(store, id="another", pid=1 << 22)
+
+    def refuses(_: int, __: int) -> None:
+        raise PermissionError
+
+    def hides(_: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "kill", refuses)
+    monkeypatch.setattr(psutil, "Process", hides)
+    look_on(store, for_s=120)
+    assert "another" in rows(store)
+    monkeypatch.setattr(workers, "sees_processes", lambda: False)
+    assert dead_of(store) == ["another"], "where pids mean nothing silence decides"
+    monkeypatch.undo()
+    assert dead_of(store) == ["another"], "there is no such process"
+
+
+def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
     with open_store(postgresql_url) as store:
         scored(store).sample(1)
         database = store._attachment.database
         old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
         database.write(lambda connection: connection.execute(old))
         move_away(store, silent_for_s=100)
-        open_store(postgresql_url).close()
+        with open_store(postgresql_url) as other:
+            assert look_on(other, for_s=60) == 1
         kept = database.read(lambda connection: connection.scalar(sa.text("SELECT count(*) FROM sqlbuffer.receipts")))
         assert kept <= 2
         assert store.add(["s77"]).added == 1

@@ -35,6 +35,14 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
             sa.Column("drawn_tick", big_id, comment="Logical time when it was drawn; NULL: by an older release"),
             sa.Column("closed_tick", big_id, comment="Logical time when it was settled or released"),
         ],
+        "predictors": [
+            sa.Column("trained_tick", big_id, comment="Logical time when it was stored; NULL: by an older release"),
+        ],
+        "jobs": [
+            sa.Column(
+                "ended_run", big_id, comment="Run that came to an end last; NULL: none, or one of an older release"
+            ),
+        ],
         "workers": [
             sa.Column(
                 "tick",

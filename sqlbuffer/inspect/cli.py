@@ -234,7 +234,11 @@ _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added
 
 @app.command(epilog=examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
 def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
-    """Show the processes that work on buffers: who lives, who has died, what they have done."""
+    """Show the processes that work on buffers: who lives, who has died, what they have done.
+
+    "silent" are workers of other hosts that were not heard of for --grace seconds by the database's clock. They may
+    have died, or a clock was set: `claims release --dead` watches them.
+    """
     _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
 
 
@@ -293,13 +297,15 @@ def release_claims(
 ) -> None:
     """Give batches back to the pool, first in line.
 
-    What has been reported keeps its reward. A worker that still lives finds that it has lost its claim.
+    What has been reported keeps its reward. A worker that still lives finds that it has lost its claim. Whether
+    workers of other hosts have died is seen by watching them: --dead waits for a sign of life, --grace seconds at most.
     """
     if dead == bool(batches):
         raise typer.BadParameter("give the numbers of batches, or --dead.")
     with contextlib.closing(open_existing(url)) as database:
         buffers = attachments(database, name, grace_s=grace)
-        n_released = sum(map(crew.release_all_dead, buffers)) if dead else crew.release_batches(buffers, batches or [])
+        say = functools.partial(output.line, stderr=True)
+        n_released = crew.release_all_dead(buffers, say) if dead else crew.release_batches(buffers, batches or [])
         output.line(f"{n_released} released")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,13 +16,17 @@ from sqlbuffer.errors import ClaimLost
 from sqlbuffer.repair import repair
 from sqlbuffer.schema import batches, draws
 from sqlbuffer.schema import workers as workers_table
-from sqlbuffer.workers import LEDGER, dead, fold, worker_id
+from sqlbuffer.workers import LEDGER, Mark, fold, quiet, unknown, worker_id
 
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 
 
 def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
-    """Return the workers of a buffer, each with what it has done; those who have died are called dead."""
+    """Return the workers of a buffer, each with what it has done.
+
+    "dead" are those whose processes are gone, "silent" those of other hosts of which, by the database's clock, nothing
+    was heard for the time of grace: one look cannot tell whether they have died, or a clock was set.
+    """
     theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
     rows = connection.execute(
         sa.select(
@@ -47,7 +52,7 @@ def jobs(connection: sa.Connection, attachment: Attachment) -> list[dict[str, An
         {
             "buffer": attachment.name,
             "job": job.name,
-            "state": "running" if job.is_held else "broken off" if job.is_broken_off else "idle",
+            "state": _state(job),
             "owner": job.owner,
             "lease_until": job.lease_until,
             "last_started_at": job.last_started_at,
@@ -59,6 +64,12 @@ def jobs(connection: sa.Connection, attachment: Attachment) -> list[dict[str, An
         }
         for job in leases.find(connection, attachment)
     ]
+
+
+def _state(job: leases.Job) -> str:
+    if job.is_held:  # by the clock its lease may have run out, but only who looks on for so long may take it
+        return "silent" if job.lease_until is not None and job.lease_until < job.now else "running"
+    return "broken off" if job.is_broken_off else "idle"
 
 
 def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
@@ -81,8 +92,9 @@ def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, 
 
 def _with_state(connection: sa.Connection, attachment: Attachment, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
-    gone = set(dead(connection, attachment.buffer_id, grace_s=attachment.grace_s))
-    return [{"buffer": attachment.name, **row, "state": "dead" if row["worker"] in gone else "alive"} for row in found]
+    state = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
+    state |= dict.fromkeys(leases.dead_workers(connection, attachment), "dead")
+    return [{"buffer": attachment.name, **row, "state": state.get(row["worker"], "alive")} for row in found]
 
 
 def release_batches(attachments: Sequence[Attachment], numbers: Sequence[int]) -> int:
@@ -108,11 +120,38 @@ def _release(connection: sa.Connection, *, attachment: Attachment, batch: int) -
     return is_released
 
 
-def release_all_dead(attachment: Attachment) -> int:
-    """Release the batches of the dead of a buffer; return how many."""
-    n_released = release_dead(attachment)
-    attachment.database.write(functools.partial(_sign_off, attachment=attachment))
+def release_all_dead(attachments: Sequence[Attachment], say: Callable[[str], object]) -> int:
+    """Release the batches of the dead of these buffers; return how many.
+
+    Workers of other hosts that have batches are watched until each has given a sign of life, or none for the time of
+    grace.
+
+    Args:
+        attachments: The buffers.
+        say: Is told when that is waited for.
+    """
+    n_released = sum(map(release_dead, attachments))
+    found = {each.buffer_id: each.database.read(functools.partial(_unknown, attachment=each)) for each in attachments}
+    if n_watched := sum(map(len, found.values())):
+        grace_s = attachments[0].grace_s
+        say(f"{n_watched} workers of other hosts have batches: waiting for a sign of life, {grace_s:g} s at the most")
+    while any(found.values()):
+        time.sleep(min(1.0, attachments[0].grace_s / 8))
+        for each in attachments:
+            n_released += release_dead(each)
+            marks = each.database.read(functools.partial(_unknown, attachment=each))
+            found[each.buffer_id] = dict(found[each.buffer_id].items() & marks.items())
+    for each in attachments:
+        each.database.write(functools.partial(_sign_off, attachment=each))
     return n_released
+
+
+def _unknown(connection: sa.Connection, *, attachment: Attachment) -> dict[str, Mark]:
+    """Return the workers that have batches, and that only silence tells to be dead, each with its last mark."""
+    owners = sa.select(batches.c.worker_id).where(batches.c.buffer_id == attachment.buffer_id, IS_OPEN)
+    at_work = set(connection.scalars(owners))
+    marks = unknown(connection, attachment.buffer_id)
+    return {worker: mark for worker, mark in marks.items() if worker in at_work}
 
 
 def mend(connection: sa.Connection, *, attachment: Attachment) -> list[str]:

@@ -7,12 +7,13 @@ Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with 
 from sqlbuffer.statements.buffer import (
     COUNTERS,
     count,
+    next_tick,
     race_state,
     stats,
     totals,
 )
 from sqlbuffer.statements.copying import (
-    began_at,
+    began,
     copy_batches,
     copy_checkpoints,
     copy_draws,
@@ -137,7 +138,7 @@ __all__ = [
     "add_job",
     "add_samples",
     "add_unscored",
-    "began_at",
+    "began",
     "best",
     "close_batch",
     "close_claim",
@@ -183,6 +184,7 @@ __all__ = [
     "newest_row",
     "newest_sample",
     "next_key",
+    "next_tick",
     "oldest_unscored",
     "open_batch",
     "open_batches",

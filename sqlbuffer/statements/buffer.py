@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import right_now
 from sqlbuffer.schema import buffers, samples, workers
-from sqlbuffer.statements.rows import BUFFER
+from sqlbuffer.statements.rows import BUFFER, LATER_THAN_ALL, NEXT_TICK
 
 COUNTERS = (
     *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
@@ -20,10 +20,17 @@ COUNTERS = (
 
 
 @functools.cache
+def next_tick() -> sa.Select[Any]:
+    """The logical time of a transaction: later than that of every one that it can see."""
+    return LATER_THAN_ALL
+
+
+@functools.cache
 def totals() -> sa.Select[Any]:
-    """The clock of the race, and every counter summed over the workers."""
+    """The clock of the race, the next tick, and every counter summed over the workers."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
-    return select(sa.func.max(workers.c.clock).label("clock"), *sums).where(workers.c.buffer_id == BUFFER)
+    largest = (sa.func.max(workers.c.clock).label("clock"), NEXT_TICK.label("tick"))
+    return select(*largest, *sums).where(workers.c.buffer_id == BUFFER)
 
 
 @functools.cache
@@ -59,6 +66,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.top_weight,
             buffers.c.score_version,
             buffers.c.created_at,
+            NEXT_TICK.label("tick"),
         )
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
         .where(buffers.c.id == BUFFER)
@@ -68,9 +76,10 @@ def race_state() -> sa.Select[Any]:
 
 @functools.cache
 def count() -> sa.Update:
-    """Add to the counters of a worker, say that it is alive, and move its clock forward."""
+    """Add to the counters of a worker, say that it is alive, and move its clock and its tick forward."""
     added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
     clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+    tick: sa.BindParameter[int] = bindparam("new_tick", type_=sa.BigInteger)
     return (
         sa.update(workers)
         .where(workers.c.buffer_id == BUFFER)
@@ -78,6 +87,7 @@ def count() -> sa.Update:
         .values(
             **added,
             clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
+            tick=sa.case((tick > workers.c.tick, tick), else_=workers.c.tick),
             heartbeat_at=right_now(),
         )
     )

@@ -20,7 +20,15 @@ _CUTOFF: Any = bindparam("cutoff", type_=Timestamp)
 _ITERATION: sa.BindParameter[int] = bindparam("from_iteration", type_=sa.Integer)
 _IS_WHOLE: sa.BindParameter[bool] = bindparam("is_whole", type_=sa.Boolean)
 
-_SETTLED_THEN = batches.c.settled_at < _CUTOFF
+_TICK: sa.BindParameter[int] = bindparam("cutoff_tick", type_=BigId)
+
+
+def _then(tick: Any, time: Any) -> Any:
+    """Was before the cutoff: by its tick; what an older release has stored has none, and is told by its time."""
+    return sa.or_(sa.and_(tick.is_not(None), tick < _TICK), sa.and_(tick.is_(None), time < _CUTOFF))
+
+
+_SETTLED_THEN = sa.and_(batches.c.settled_at.is_not(None), _then(batches.c.closed_tick, batches.c.settled_at))
 _KEPT_BATCH = sa.or_(_IS_WHOLE, _SETTLED_THEN)
 
 
@@ -62,10 +70,12 @@ def copy_samples_then() -> Any:
     """
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
     drawn = drawn.where(batches.c.buffer_id == _SOURCE)
-    ended_later = sa.func.coalesce(batches.c.settled_at, batches.c.released_at, _CUTOFF) >= _CUTOFF
-    claimed = drawn.where(batches.c.drawn_at < _CUTOFF).where(ended_later, ~draws.c.reported)
-    drawn_later = drawn.where(batches.c.drawn_at >= _CUTOFF)
-    had_reward = samples.c.rewarded_at < _CUTOFF
+    ended_at = sa.func.coalesce(batches.c.settled_at, batches.c.released_at)
+    ended_then = sa.and_(ended_at.is_not(None), _then(batches.c.closed_tick, ended_at))
+    drawn_then = _then(batches.c.drawn_tick, batches.c.drawn_at)
+    claimed = drawn.where(drawn_then, ~ended_then, ~draws.c.reported)
+    drawn_later = drawn.where(~drawn_then)
+    had_reward = sa.and_(samples.c.rewarded_at.is_not(None), _then(samples.c.rewarded_tick, samples.c.rewarded_at))
     was_settled = sa.or_(
         samples.c.id.in_(drawn.where(_SETTLED_THEN)),
         sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
@@ -77,12 +87,16 @@ def copy_samples_then() -> Any:
     had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
     changed = {
         "queued": waited,
-        **{name: sa.case((had_score, samples.c[name])) for name in ("score", "score_version", "scored_at")},
-        **{name: sa.case((had_reward, samples.c[name])) for name in ("reward", "rewarded_at")},
+        **{
+            name: sa.case((had_score, samples.c[name]))
+            for name in ("score", "score_version", "scored_at", "scored_tick")
+        },
+        **{name: sa.case((had_reward, samples.c[name])) for name in ("reward", "rewarded_at", "rewarded_tick")},
     }
 
     def then(rows: sa.Select[Any]) -> sa.Select[Any]:
-        return rows.where(_in_a_range_of_ids(samples, _SOURCE), samples.c.created_at < _CUTOFF).order_by(samples.c.id)
+        was_there = _then(samples.c.created_tick, samples.c.created_at)
+        return rows.where(_in_a_range_of_ids(samples, _SOURCE), was_there).order_by(samples.c.id)
 
     return _insert(samples, then, **changed)
 
@@ -153,12 +167,15 @@ def copy_checkpoints() -> Any:
 
 
 @functools.cache
-def began_at() -> sa.Select[Any]:
-    """When the first batch of an iteration, or of a later one, was drawn."""
+def began() -> sa.Select[Any]:
+    """When the first batch of an iteration, or of a later one, was drawn: its tick, or time where it has none."""
+    has_no_tick = batches.c.drawn_tick.is_(None)
     return (
-        select(sa.func.min(batches.c.drawn_at).label("began_at"))
+        select(batches.c.drawn_tick, batches.c.drawn_at)
         .where(batches.c.buffer_id == BUFFER)
         .where(batches.c.iteration >= _ITERATION)
+        .order_by(has_no_tick.desc(), batches.c.drawn_tick, batches.c.id)
+        .limit(1)
     )
 
 
@@ -169,7 +186,7 @@ def version_then() -> sa.Select[Any]:
         predictors.c.buffer_id == BUFFER, predictors.c.iteration <= _ITERATION
     )
     scored = select(sa.func.max(samples.c.score_version)).where(
-        samples.c.buffer_id == BUFFER, samples.c.scored_at < _CUTOFF
+        samples.c.buffer_id == BUFFER, _then(samples.c.scored_tick, samples.c.scored_at)
     )
     return select(trained.scalar_subquery().label("trained"), scored.scalar_subquery().label("scored"))
 

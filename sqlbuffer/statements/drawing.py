@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect, Timestamp, now
 from sqlbuffer.schema import batches, draws, pool, samples
-from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, NEVER, STANDING
+from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, LATER_THAN_ALL, NEVER, STANDING
 
 
 def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -86,14 +86,14 @@ def next_key() -> sa.Select[Any]:
 
 @functools.cache
 def insert_batch() -> sa.Insert:
-    """Open a batch; returns its id, and when it was drawn, by which it differs from any other of that id."""
+    """Open a batch, later than all that the claim has seen.
+
+    Returns its id, when it was drawn, by which it differs from any other of that id, and its tick.
+    """
     given = ("worker_id", "iteration", "size", "clock_before", "clock")
-    values = {name: bindparam(name, type_=batches.c[name].type) for name in given}
-    return (
-        sa.insert(batches)
-        .values(buffer_id=BUFFER, drawn_at=now(), **values)
-        .returning(batches.c.id, batches.c.drawn_at)
-    )
+    values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
+    values |= {"buffer_id": BUFFER, "drawn_at": now(), "drawn_tick": LATER_THAN_ALL.scalar_subquery()}
+    return sa.insert(batches).values(values).returning(batches.c.id, batches.c.drawn_at, batches.c.drawn_tick)
 
 
 @functools.cache
@@ -107,14 +107,14 @@ def insert_draws(dialect: Dialect) -> Any:
 
 @functools.cache
 def close_batch(column: str) -> sa.Update:
-    """Settle or release a batch, if nobody has; returns what a release needs to know."""
+    """Settle or release a batch, if nobody has; returns what a release needs to know, and the tick."""
     return (
         sa.update(batches)
         .where(batches.c.id == bindparam("batch", type_=BigId))
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
-        .values({column: now()})
-        .returning(batches.c.size)
+        .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
+        .returning(batches.c.size, batches.c.closed_tick)
     )
 
 

@@ -38,9 +38,13 @@ def add_job(dialect: Dialect) -> Any:
 
 @functools.cache
 def take_job() -> Any:
-    """Take a job that nobody has, and that has been taken `seen` times if that is given; the run, and when it began."""
+    """Take a job that nobody has, or whose lease is the one that was seen not to be renewed.
+
+    Only where it has been taken `seen` times, if that is given. Returns the run, and when it began.
+    """
     owner_is_gone = jobs.c.owner.not_in(select(workers.c.id).where(workers.c.buffer_id == BUFFER))
-    is_free = sa.or_(jobs.c.owner.is_(None), jobs.c.lease_until < now(), owner_is_gone)
+    is_lost = jobs.c.lease_until == bindparam("lost_until", type_=Timestamp)
+    is_free = sa.or_(jobs.c.owner.is_(None), is_lost, owner_is_gone)
     seen = sa.func.coalesce(bindparam("seen", type_=sa.BigInteger), jobs.c.runs)
     return (
         sa.update(jobs)
@@ -51,6 +55,7 @@ def take_job() -> Any:
             last_started_at=now(),
             runs=jobs.c.runs + 1,
             measured=_measured(),
+            ended_run=sa.func.coalesce(jobs.c.ended_run, 0),
         )
         .returning(jobs.c.runs, jobs.c.last_started_at)
     )
@@ -71,13 +76,13 @@ def hold_job(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def end_job() -> sa.Update:
     """End a run, with what went wrong if something did. A run that is not `over` is to be done again."""
-    finished_at = sa.case((bindparam("over", type_=sa.Boolean), now()), else_=jobs.c.last_finished_at)
+    is_over: sa.BindParameter[bool] = bindparam("over", type_=sa.Boolean)
+    ended = {
+        "last_finished_at": sa.case((is_over, now()), else_=jobs.c.last_finished_at),
+        "ended_run": sa.case((is_over, jobs.c.runs), else_=jobs.c.ended_run),
+    }
     error: sa.BindParameter[str] = bindparam("error", type_=sa.Text)
-    return (
-        sa.update(jobs)
-        .where(_HELD)
-        .values(owner=None, lease_until=None, last_finished_at=finished_at, last_error=error)
-    )
+    return sa.update(jobs).where(_HELD).values(owner=None, lease_until=None, last_error=error, **ended)
 
 
 @functools.cache
@@ -98,7 +103,6 @@ def jobs_of_buffer() -> sa.Select[Any]:
     return (
         select(
             *(column for column in jobs.c if column is not jobs.c.buffer_id),
-            (jobs.c.lease_until < now()).label("expired"),
             _measured().label("measured_now"),
             now().label("now"),
         )

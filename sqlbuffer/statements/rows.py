@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Rows
-from sqlbuffer.schema import pool, samples
+from sqlbuffer.schema import pool, samples, workers
 
 INCOMING_SAMPLES = Rows(
     "incoming_samples",
@@ -60,6 +60,16 @@ NEVER = sa.literal(math.inf, sa.Double)
 
 BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
 """The buffer's id."""
+
+TICK: sa.BindParameter[int] = bindparam("tick", type_=BigId)
+"""The logical time of the transaction."""
+
+NEXT_TICK = sa.func.coalesce(sa.func.max(workers.c.tick), 0) + 1
+"""Of the workers of a buffer: later than all that the statement can see."""
+
+
+LATER_THAN_ALL = select(NEXT_TICK.label("tick")).where(workers.c.buffer_id == BUFFER)
+"""The same by itself."""
 
 CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 """What a sample is decoded from."""

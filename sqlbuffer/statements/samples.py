@@ -19,6 +19,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_SAMPLES,
     INCOMING_SCORES,
     NEVER,
+    TICK,
     TIE,
 )
 
@@ -34,6 +35,7 @@ _WAIT_AGAIN = {
     "score": None,
     "score_version": None,
     "scored_at": None,
+    "scored_tick": None,
 }
 _MARK = sa.literal(-1, sa.Integer)
 """A score version that no score has; seen by no other transaction."""
@@ -51,6 +53,7 @@ def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, A
         "queued": queued,
         "requeues": sa.literal_column("0", sa.Integer),
         "created_at": now(),
+        "created_tick": TICK,
         "created_iteration": bindparam("iteration", type_=sa.Integer),
     }
 
@@ -183,7 +186,7 @@ def store_scores(dialect: Dialect) -> sa.Update:
         .where(samples.c.id == incoming.sample_id)
         .where(samples.c.hash == incoming.hash)
         .where(sa.or_(samples.c.score_version.is_(None), samples.c.score_version <= _VERSION))
-        .values(score=incoming.score, score_version=_VERSION, scored_at=now())
+        .values(score=incoming.score, score_version=_VERSION, scored_at=now(), scored_tick=TICK)
     )
 
 
@@ -225,6 +228,7 @@ def store_rewards(dialect: Dialect) -> sa.Update:
         .values(
             reward=sa.func.coalesce(incoming.reward, samples.c.reward),
             rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
+            rewarded_tick=sa.case((stays, samples.c.rewarded_tick), else_=TICK),
             queued=sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean)),
         )
     )
@@ -278,5 +282,8 @@ def labelled(where: str | sa.ColumnElement[bool] | None, newest: int | None) -> 
         statement = statement.where(sa.text(f"(\n{where}\n)") if isinstance(where, str) else where)
     if newest is None:
         return statement.order_by(samples.c.id)
-    last = statement.order_by(samples.c.rewarded_at.desc(), samples.c.id.desc()).limit(newest).subquery("newest")
+    # By ticks, since clocks are set; rows of older releases have none, are older than all that have, and have times.
+    tick, untold = sa.func.coalesce(samples.c.rewarded_tick, 0), samples.c.rewarded_tick.is_(None)
+    time = sa.case((untold, samples.c.rewarded_at))
+    last = statement.order_by(tick.desc(), time.desc(), samples.c.id.desc()).limit(newest).subquery("newest")
     return select(last.c.id, last.c.hash, last.c.reward).order_by(last.c.id)
