@@ -85,7 +85,7 @@ def naming(number: int | None, sample: object) -> collections.abc.Iterator[None]
     except (UnsupportedType, InvalidArgument) as exc:
         if number is None:
             raise
-        raise type(exc)(f"sample {number}, {_SHORT.repr(sample)}: {exc}") from exc
+        raise type(exc)(f"sample {number}, {printable(_SHORT.repr(sample))}: {exc}") from exc
 
 
 class InvalidPayload(SqlBufferError, ValueError):
