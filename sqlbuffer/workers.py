@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import Dialect, ago, now, right_now
+from sqlbuffer.dialect import Dialect, ago, identity_of, now, right_now
 from sqlbuffer.errors import printable
-from sqlbuffer.schema import receipts, workers
+from sqlbuffer.schema import batches, jobs, receipts, workers
 from sqlbuffer.statements import COUNTERS
 
 LEDGER = "ledger"
@@ -73,7 +73,7 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
         .values(
             buffer_id=buffer_id,
             id=worker,
-            host="" if worker == LEDGER else host(),
+            host="" if worker == LEDGER else f"{host()}#{identity_of(connection)}",
             pid=0 if worker == LEDGER else os.getpid(),
             process_started_at=0.0 if worker == LEDGER else _started_at(os.getpid()),
             created_at=now(),
@@ -88,15 +88,22 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
 def beat(connection: sa.Connection, buffer_id: int) -> None:
     """Say that this process is alive."""
     mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
-    connection.execute(mine.values(heartbeat_at=right_now()))
+    connection.execute(mine.values(heartbeat_at=right_now(), finished_at=None))
+
+
+def finish(connection: sa.Connection, buffer_id: int) -> None:
+    """Say that this process has closed the buffer; its next write says otherwise."""
+    mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
+    connection.execute(mine.values(finished_at=right_now()))
 
 
 def dead(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
     """Return the ids of the workers that are dead.
 
-    Of this host those whose processes are gone, of others those that have been silent for too long.
+    Of this host those whose processes are gone, of others those that have been silent for too long; of all those that
+    have finished, or that work on the database of which this one is a copy.
     """
-    return _dead(connection.execute(_attached(buffer_id, grace_s=grace_s)))
+    return _dead(connection.execute(_attached(buffer_id, identity_of(connection), grace_s=grace_s)))
 
 
 def lock_dead(
@@ -107,18 +114,38 @@ def lock_dead(
     What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
     and finds that it must register anew.
     """
-    locked = dialect.lock_rows(_attached(buffer_id, grace_s=grace_s).where(workers.c.id.in_(gone)), workers)
+    locked = dialect.lock_rows(
+        _attached(buffer_id, identity_of(connection), grace_s=grace_s).where(workers.c.id.in_(gone)), workers
+    )
     return _dead(connection.execute(locked))
 
 
-def _attached(buffer_id: int, *, grace_s: float) -> sa.Select[Any]:
+def _attached(buffer_id: int, database: str, *, grace_s: float) -> sa.Select[Any]:
     is_silent = workers.c.heartbeat_at < ago(grace_s)
+    facts = (is_silent.label("silent"), _has_finished().label("finished"), sa.literal(database).label("database"))
     return (
-        sa.select(workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started_at, is_silent.label("silent"))
+        sa.select(workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started_at, *facts)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id != LEDGER)
         .order_by(workers.c.id)
     )
+
+
+def _has_finished() -> sa.ColumnElement[bool]:
+    """True where a worker has closed the buffer, and left nothing behind that it may still come back to."""
+    its_batches = sa.exists().where(
+        batches.c.buffer_id == workers.c.buffer_id,
+        batches.c.worker_id == workers.c.id,
+        batches.c.settled_at.is_(None),
+        batches.c.released_at.is_(None),
+    )
+    its_jobs = sa.exists().where(jobs.c.buffer_id == workers.c.buffer_id, jobs.c.owner == workers.c.id)
+    return sa.and_(workers.c.finished_at.is_not(None), ~its_batches, ~its_jobs)
+
+
+def _is_of_another(database: str, here: str) -> bool:
+    """Tell whether a worker's database is another one than this. What is not known of either is no difference."""
+    return any(a and b and a != b for a, b in zip(database.split("."), here.split("."), strict=False))
 
 
 def _dead(rows: Iterable[Any]) -> list[str]:
@@ -126,7 +153,10 @@ def _dead(rows: Iterable[Any]) -> list[str]:
 
 
 def _is_dead(row: Any) -> bool:
-    if row.host != host():
+    its_host, _, its_database = row.host.partition("#")
+    if _is_of_another(its_database, row.database) or (row.finished and row.id != worker_id()):
+        return True
+    if its_host != host():
         return bool(row.silent)
     try:
         process, is_mine = psutil.Process(row.pid), row.pid == os.getpid()

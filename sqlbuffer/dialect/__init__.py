@@ -29,6 +29,7 @@ __all__ = [
     "ago",
     "first_line",
     "hence",
+    "identity_of",
     "is_unavailable",
     "now",
     "parse_url",
@@ -60,6 +61,15 @@ def parse_url(url: str | sa.URL) -> tuple[sa.URL, Dialect]:
     if not parsed.database or ":memory:" in parsed.database:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
     return parsed, _SQLITE
+
+
+def identity_of(connection: sa.Connection) -> str:
+    """Return what tells the database of a connection from its copies. It is asked once for each connection."""
+    found = connection.info.get("identity")
+    if found is None:
+        dialect = _SQLITE if connection.dialect.name == "sqlite" else _POSTGRESQL
+        found = connection.info["identity"] = dialect.identity(connection)
+    return str(found)
 
 
 def first_line(message: str) -> str:

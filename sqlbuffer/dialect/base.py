@@ -66,6 +66,8 @@ class Dialect(abc.ABC):
     largest: ClassVar[int]
     """Bytes that one value may have, so that it can also be read back."""
 
+    survives_fork: ClassVar[bool]
+    """Whether a child may be forked while its parent has connections, which the child then leaves alone."""
     interleaved: ClassVar[int]
     """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
 
@@ -182,6 +184,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def lineage(self, connection: sa.Connection) -> str:
         """Return what changes where this is another database, or one that others may have written into since."""
+
+    @abc.abstractmethod
+    def identity(self, connection: sa.Connection) -> str:
+        """Return what tells a database from its copies: parts joined by dots, empty where they cannot be known."""
 
     @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:

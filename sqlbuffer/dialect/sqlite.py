@@ -49,6 +49,7 @@ class SQLite(Dialect):
     claim_deletes = False
     adds_in_bulk = False
     largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
+    survives_fork = False  # the child would take its parent's locks for its own, and find the log deleted under it
     interleaved = 1  # each page is written by one transaction only
 
     def exists(self, url: sa.URL) -> bool:
@@ -206,13 +207,23 @@ class SQLite(Dialect):
         raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
 
     def lineage(self, connection: sa.Connection) -> str:
-        file = next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main")
         name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()  # an inode may be given again
         try:
-            found = os.stat(file)
+            found = os.stat(_file_of(connection))
         except OSError:  # the file is gone, and what is written goes nowhere
             return f"{name}/gone"
         return f"{name}/{found.st_dev}/{found.st_ino}"
+
+    def identity(self, connection: sa.Connection) -> str:
+        # Not the number of the device: it may change when the host starts again. On a network file system neither is
+        # the same for all hosts.
+        file = _file_of(connection)
+        if network_file_system(pathlib.Path(file)) is not None:
+            return ""
+        try:
+            return str(os.stat(file).st_ino)
+        except OSError:
+            return ""
 
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
@@ -323,6 +334,11 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     if isinstance(column.type, sa.Boolean):
         is_wrong = sa.or_(is_wrong, sa.type_coerce(column, sa.Integer).not_in((0, 1)))
     return is_wrong
+
+
+def _file_of(connection: sa.Connection) -> str:
+    """Return the path of the file that a connection has opened."""
+    return str(next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
 
 
 def _is_locked(error: BaseException, _: int) -> bool:

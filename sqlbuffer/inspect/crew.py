@@ -11,18 +11,26 @@ import sqlalchemy as sa
 from sqlbuffer import leases
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import release, release_dead
+from sqlbuffer.dialect import ago
 from sqlbuffer.errors import ClaimLost
+from sqlbuffer.heartbeat import INTERVAL_S
 from sqlbuffer.repair import repair
 from sqlbuffer.schema import batches, draws
 from sqlbuffer.schema import workers as workers_table
 from sqlbuffer.workers import LEDGER, dead, fold, worker_id
 
+SILENT_S = 3 * INTERVAL_S
+"""After so long without a heartbeat a worker is called silent."""
+
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 
 
 def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
-    """Return the workers of a buffer, each with what it has done; those who have died are called dead."""
-    theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
+    """Return the workers of a buffer, each with what it has done.
+
+    A worker is "running"; "silent" when nothing was heard of it for three heartbeats; "finished" when it has closed the
+    buffer; "died" when it has not, and is gone.
+    """
     rows = connection.execute(
         sa.select(
             workers_table.c.id.label("worker"),
@@ -30,7 +38,8 @@ def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str,
             workers_table.c.pid,
             workers_table.c.created_at,
             workers_table.c.heartbeat_at,
-            sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery().label("claims"),
+            workers_table.c.finished_at,
+            _n_claims().label("claims"),
             workers_table.c.added,
             workers_table.c.drawn,
             workers_table.c.settled,
@@ -81,8 +90,18 @@ def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, 
 
 def _with_state(connection: sa.Connection, attachment: Attachment, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
-    gone = set(dead(connection, attachment.buffer_id, grace_s=attachment.grace_s))
-    return [{"buffer": attachment.name, **row, "state": "dead" if row["worker"] in gone else "alive"} for row in found]
+    this = workers_table.c.buffer_id == attachment.buffer_id
+    is_done = sa.and_(workers_table.c.finished_at.is_not(None), _n_claims() == 0)
+    ids = sa.select(workers_table.c.id).where(this)
+    states = dict.fromkeys(connection.scalars(ids.where(workers_table.c.heartbeat_at < ago(SILENT_S))), "silent")
+    states |= dict.fromkeys(dead(connection, attachment.buffer_id, grace_s=attachment.grace_s), "died")
+    states |= dict.fromkeys(connection.scalars(ids.where(is_done)), "finished")
+    return [{"buffer": attachment.name, **row, "state": states.get(row["worker"], "running")} for row in found]
+
+
+def _n_claims() -> sa.ScalarSelect[int]:
+    theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
+    return sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery()
 
 
 def release_batches(attachments: Sequence[Attachment], numbers: Sequence[int]) -> int:

@@ -79,5 +79,6 @@ def count() -> sa.Update:
             **added,
             clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
             heartbeat_at=right_now(),
+            finished_at=None,
         )
     )
