@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -10,7 +9,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,14 +105,20 @@ class Attachment:
         """True where a drawn sample leaves the pool."""
         return self.settings.mode == "consume"
 
-    @contextlib.contextmanager
-    def beside(self) -> Iterator[Attachment]:
-        """Give the same buffer on connections of its own and without a heartbeat, for a thread in the background."""
-        database = self.database.sibling()
-        try:
-            yield dataclasses.replace(self, database=database, heartbeat=Heartbeat())
-        finally:
-            database.close()
+    def apart(self, *, is_patient: bool = True) -> Attachment:
+        """Return the same buffer on connections of its own and without a heartbeat, for a thread in the background.
+
+        It leads to nothing of the user's: a thread that has it keeps no store, and no owner of a key, from being
+        garbage.
+        """
+        return dataclasses.replace(
+            self, database=self.database.sibling(is_patient=is_patient), key=None, heartbeat=Heartbeat()
+        )
+
+    @functools.cached_property
+    def in_disposal(self) -> Attachment:
+        """The same buffer for the thread that puts away what garbage leaves behind."""
+        return self.apart(is_patient=False)  # one thread sees to the garbage of all databases
 
     def run(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Any:
         """Execute a statement on this buffer."""

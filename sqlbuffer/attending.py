@@ -5,29 +5,62 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 
+import sqlalchemy as sa
+
+from sqlbuffer import leases
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.batches import release_dead
-from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
-from sqlbuffer.leases import look
-from sqlbuffer.workers import beat
+from sqlbuffer.batches import release_dead, release_open
+from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
+from sqlbuffer.workers import beat, finish, worker_id
 
 
 def with_heartbeat(attachment: Attachment) -> Attachment:
     """Return the attachment with a heartbeat, which its first write starts."""
     interval_s = min(INTERVAL_S, attachment.grace_s / 4)
-    return dataclasses.replace(attachment, heartbeat=Heartbeat(functools.partial(_beats, attachment), interval_s))
+    beats = functools.partial(_beats, attachment.apart())
+    return dataclasses.replace(attachment, heartbeat=Heartbeat(beats, interval_s))
 
 
 @contextlib.contextmanager
-def _beats(attachment: Attachment) -> Iterator[Beat]:
+def _beats(apart: Attachment) -> Iterator[Beat]:
     """Give what a beat does, on a connection of its own: a lock or a loss of the others does not concern it."""
-    with attachment.beside() as beside:
+    store = object()
+    buffer = apart.database.url, apart.buffer_id
 
-        def attend() -> None:
-            beside.database.write(functools.partial(beat, buffer_id=beside.buffer_id))
-            release_dead(beside)
-            beside.database.read(functools.partial(look, attachment=beside))
+    def attend(occasion: Occasion) -> None:
+        if occasion is Occasion.ALIVE:
+            apart.database.write(functools.partial(beat, buffer_id=apart.buffer_id))
+            release_dead(apart)
+            apart.database.read(functools.partial(leases.look, attachment=apart))
+            return
+        _stores.pop(store, None)
+        if occasion is Occasion.EXIT or buffer not in list(_stores.values()):
+            apart.database.write(functools.partial(_leave, attachment=apart, occasion=occasion))
 
-        yield attend
+    _stores[store] = buffer
+    try:
+        with contextlib.closing(apart.database):
+            yield attend
+    finally:
+        _stores.pop(store, None)
+
+
+def _leave(connection: sa.Connection, *, attachment: Attachment, occasion: Occasion) -> None:
+    """Say that this process is done with the buffer; at its end it has no use for a claim or a job any more."""
+    if occasion is Occasion.EXIT:
+        release_open(connection, attachment, [worker_id()])
+        leases.let_go(connection, attachment, [worker_id()])
+    finish(connection, attachment.buffer_id)
+
+
+_stores: dict[object, tuple[str, int]] = {}
+"""The database and buffer of each store of this process that beats: the last one to end says that the process is done.
+
+A store that writes later says otherwise, so no harm is done where two spell the same database in two ways.
+"""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stores.clear)

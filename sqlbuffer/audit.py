@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
+from sqlbuffer.database import Database
 from sqlbuffer.errors import printable
 from sqlbuffer.race import FLOOR
 from sqlbuffer.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
@@ -19,12 +20,25 @@ from sqlbuffer.workers import LEDGER
 
 
 def check(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    """Return what is wrong with a buffer, one sentence each; nothing when it is sound. Reads every row."""
-    problems = attachment.database.dialect.damage(connection)
+    """Return what is wrong with a buffer, one sentence each; nothing when it is sound. Reads every row.
+
+    What is wrong with the storage is said too, for which the whole database is read.
+    """
+    return [*damage(connection, attachment.database), *check_buffer(connection, attachment)]
+
+
+def damage(connection: sa.Connection, database: Database) -> list[str]:
+    """Return what is wrong with the storage that all buffers share, one sentence each."""
+    return list(map(printable, database.dialect.damage(connection)))
+
+
+def check_buffer(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Return what is wrong with the rows of a buffer, whatever the storage that all buffers share is like."""
+    problems: list[str] = []
     if wrong := wrong_types(connection, attachment):
-        return [*problems, *wrong]  # what else there may be is reckoned from these
+        return wrong  # what else there may be is reckoned from these
     if not has_ledger(connection, attachment):
-        return [*problems, "the row of the counters of the dead is missing: nothing can be counted without it."]
+        return ["the row of the counters of the dead is missing: nothing can be counted without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
         problems += rule(connection, attachment)
     return list(map(printable, problems))  # SQLite names what a stranger has called a table

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import math
+import os
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import leases, pool, statements
+from sqlbuffer import disposal, leases, pool, statements
 from sqlbuffer.adding import Known, Recorded, store_measured
 from sqlbuffer.adding import record as write_recorded
 from sqlbuffer.attachment import Attachment, RaceState
@@ -25,7 +28,7 @@ from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Reported, close, report
 from sqlbuffer.schema import batches
-from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead
+from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead, worker_id
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,9 @@ class Drawn(NamedTuple):
 class Batch:
     """Samples claimed by this process until they are settled or released.
 
-    As a context manager it releases what the block has not settled.
+    As a context manager it releases what the block has not settled; dropped without either it is released too, soon,
+    with a warning. The claim is that of the process which made it: a forked child can store rewards, but neither ends
+    the claim nor gives it back. A pickled batch may be settled, reported or released by the process that it is sent to.
 
     Attributes:
         id: Number of the batch, None where it is empty.
@@ -87,7 +92,16 @@ class Batch:
         self._claim = claim
         self._known = Known(self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source)
         self._is_open = True
-        self._reported: set[int] = set()
+        self._has_reports = False
+        self._pid: int | None = os.getpid()
+        self._dropped: weakref.finalize[..., Any] | None = None
+        if claim is not None:
+            self._dropped = weakref.finalize(self, _drop, self._pid, attachment.in_disposal, claim)
+            self._dropped.atexit = False  # the last beat of the heartbeat releases all there are
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._has_reports = True  # for all that either of them knows
+        return {**vars(self), "_dropped": None, "_pid": None}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -96,7 +110,7 @@ class Batch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._is_open:
+        if not self._is_open or self._is_of_another_process:
             return
         try:
             self.release()
@@ -104,7 +118,7 @@ class Batch:
             if kind is None or issubclass(kind, Exception):
                 raise
             # Ctrl-C, or what else came, goes on.
-            log.warning("a batch goes back only when this process has ended: %s", summary(exc))
+            log.warning("could not release the batch: it stays claimed until this process exits: %s", summary(exc))
         except BaseException as exc:
             if not isinstance(exc, Exception):  # a signal amid it: nobody else has the batch
                 with contextlib.suppress(ClaimLost):
@@ -151,7 +165,7 @@ class Batch:
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
         )
         is_settled = self._attachment.database.write(settle)
-        self._is_open = False
+        self._end()
         if not is_settled:
             raise self._lost("its rewards are stored, nothing else")
 
@@ -174,13 +188,19 @@ class Batch:
             ClaimLost: As `settle` does.
         """
         reported = Reported.prepare(self._known, ids, rewards)
-        store = functools.partial(report, attachment=self._attachment, claim=self._claim, reported=reported)
+        store = functools.partial(
+            report,
+            attachment=self._attachment,
+            claim=self._claim,
+            reported=reported,
+            may_close=not self._is_of_another_process,
+        )
+        self._has_reports = True  # before it is committed: whoever settles has to look
         left = self._attachment.database.write(store)
+        if left is None or (left == 0 and len(self)):
+            self._end()
         if left is None:
-            self._is_open = False
             raise self._lost("its rewards are stored, nothing else")
-        self._reported.update(reported.ids.tolist())
-        self._is_open = left > 0 or not len(self)
         return left
 
     def release(self) -> None:
@@ -190,11 +210,11 @@ class Batch:
             ClaimLost: Where the batch is settled or released already, or the database has gone back to a state before
                 its draw.
         """
-        is_released = self._is_open
-        if self._claim is not None:
+        is_released = self._is_open and not self._is_of_another_process
+        if self._claim is not None and not self._is_of_another_process:
             give_back = functools.partial(release, attachment=self._attachment, batch=self._claim)
             is_released = self._attachment.database.write(give_back)
-        self._is_open = False
+        self._end()
         if not is_released:
             raise self._lost("there is nothing to give back")
 
@@ -204,14 +224,37 @@ class Batch:
             found_by = {"buffer": self._attachment.buffer_id, **self._claim.parameters()}
             self._attachment.lineage.last_draw = found_by
 
+    @property
+    def _is_of_another_process(self) -> bool:
+        """True in a forked child."""
+        return self._pid not in (None, os.getpid())
+
+    def _end(self) -> None:
+        """Note that the claim has ended; never that it has not, which another thread may have just found out."""
+        self._is_open = False
+        if self._dropped is not None:
+            self._dropped.detach()
+
     def _lost(self, what: str) -> ClaimLost:
-        """Return the error for a batch that is not open any more, which says what has become of it."""
+        """Return the error for a batch that this process cannot end, which says what has become of it."""
+        if self._is_of_another_process:
+            return ClaimLost(
+                f"batch {self.id} belongs to process {self._pid}, which drew it, and this is its child {os.getpid()}: "
+                f"{what}; settle it there, or send it pickled to the process that is to settle it."
+            )
         if self._claim is None or self._attachment.database.read(functools.partial(self._claim.find, self._attachment)):
             return ClaimLost(f"batch {self.id} was settled or released before: {what}.")
         return ClaimLost(
             f"batch {self.id} is not in the database any more, which has gone back to an earlier state (by a failover "
             f"to a standby that lagged, or a restore): {what}; draw again."
         )
+
+    def _reported(self, connection: sa.Connection) -> list[int]:
+        """Return the samples that have been reported, perhaps by another thread, or by another process."""
+        if self.id is None or not self._has_reports:
+            return []
+        found = self._attachment.run(connection, statements.reported_samples(), batch=self.id)
+        return list(found.scalars())
 
     def _settle(
         self,
@@ -225,11 +268,13 @@ class Batch:
         n_iterations: int,
     ) -> bool:
         attachment = self._attachment
-        is_ours = self._is_open if self._claim is None else self._claim.close(connection, attachment, "settled_at")
+        is_ours: int | None = self._is_open and not self._is_of_another_process
+        if self._claim is not None and not self._is_of_another_process:
+            is_ours = self._claim.close(connection, attachment, "settled_at")
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)
         leaves = is_ours and attachment.consumes
-        early = np.isin(self.ids, list(self._reported))  # they may have been added again since
+        early = np.isin(self.ids, self._reported(connection) if is_ours else [])  # they may have been added again since
         deltas: Counter[str] = Counter()
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
@@ -244,7 +289,7 @@ class Batch:
         if leaves:
             places = np.flatnonzero(~measured & ~early)
             pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])
-        deltas.update(settled=len(self) - len(self._reported), iterations=n_iterations)
+        deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
         attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
         settled = self.iteration + n_iterations
@@ -257,6 +302,47 @@ def _recorded(attachment: Attachment, record: Any) -> Recorded:
     if not isinstance(record, (tuple, list)) or len(record) != 3:
         raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
     return Recorded.prepare(attachment, *record)
+
+
+def _drop(pid: int, attachment: Attachment, claim: Claim) -> None:
+    """Have the claim of a batch given back that is garbage, unless it is one that a forked child has inherited."""
+    if pid == os.getpid():
+        disposal.later(functools.partial(_give_back, attachment, claim))
+
+
+def _give_back(attachment: Attachment, claim: Claim) -> None:
+    # One that was rolled back is not found, though another may have its number by now.
+    give_back = functools.partial(release, attachment=attachment, batch=claim)
+    try:
+        with contextlib.closing(attachment.database):
+            is_released = attachment.database.write(give_back)
+    except Exception as exc:
+        log.warning(
+            "could not release batch %d, which was dropped: it stays claimed until this process exits: %s",
+            claim.batch,
+            summary(exc),
+        )
+        return
+    if is_released:
+        log.warning(
+            "batch %d of buffer %s was dropped without having been settled or released: its samples wait again; settle "
+            "it, without rewards where there are none, or use it in a `with` block",
+            claim.batch,
+            shown(attachment.name),
+        )
+
+
+def release_dropped(attachment: Attachment) -> None:
+    """Wait until the open batches of this process that are garbage are released: what a loop left that was given up."""
+    if attachment.database.look(functools.partial(_has_open, attachment=attachment)):
+        gc.collect()  # a loop and its callbacks lead to each other
+        disposal.wait()
+
+
+def _has_open(connection: sa.Connection, *, attachment: Attachment) -> bool:
+    ours = sa.and_(batches.c.buffer_id == attachment.buffer_id, batches.c.worker_id == worker_id())
+    still_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    return bool(connection.scalar(sa.select(sa.exists().where(ours, still_open))))
 
 
 def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:
@@ -342,16 +428,22 @@ def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Mapping[st
     attachment.race(connection, exclusive=True)  # before any row, as everybody does
     dead = lock_dead(connection, attachment.database.dialect, attachment.buffer_id, gone)
     forget_receipts(connection)
-    still_open = connection.scalars(
-        sa.select(batches.c.id)
-        .where(batches.c.buffer_id == attachment.buffer_id)
-        .where(batches.c.worker_id.in_(dead))
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
-        .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
-    ).all()
-    released = [release(connection, attachment=attachment, batch=batch) for batch in still_open]
+    n_released = release_open(connection, attachment, dead)
     leases.let_go(connection, attachment, dead)
     for worker in dead:
         fold(connection, attachment.buffer_id, worker=worker)
-    return sum(released)
+    return n_released
+
+
+def release_open(connection: sa.Connection, attachment: Attachment, owners: Sequence[str]) -> int:
+    """Release the open batches of some workers; return how many."""
+    find = (
+        sa.select(batches.c.id)
+        .where(batches.c.buffer_id == attachment.buffer_id)
+        .where(batches.c.worker_id.in_(owners))
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+        .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
+    )
+    still_open = connection.scalars(find).all()
+    return sum(release(connection, attachment=attachment, batch=batch) for batch in still_open)

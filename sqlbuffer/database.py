@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import logging
 import os
 import pathlib
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from sqlbuffer import disposal
 from sqlbuffer.dialect import (
     ONE_STATEMENT,
     VERSION_TABLE,
@@ -102,15 +105,16 @@ class Database:
         given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
         self._url, self.dialect = parse_url(given)
         self._durability = durability
-        self._engines: dict[tuple[int, str], sa.Engine] = {}
         self._identity: object = None
         self._was_reached = self._has_room = False
+        self._is_patient = True
+        self._begin_without_connections()
         if caution := self.dialect.caution(self._url):
             warnings.warn(printable(caution), stacklevel=3)
         try:
             found = self.revision()
             if found is None and create:
-                self.upgrade()
+                self._run("owner", functools.partial(_begin, work=self._create))
             elif not any_revision:
                 _require_current(found, self.url)
         except BaseException:
@@ -171,19 +175,27 @@ class Database:
         if (owner := self._engines.pop((os.getpid(), "owner"), None)) is not None:
             owner.dispose()  # one connection less: it is needed once
 
-    def sibling(self) -> Database:
-        """Return the same database with connections of its own."""
-        return copy.copy(self)
+    def sibling(self, *, is_patient: bool = True) -> Database:
+        """Return the same database with connections of its own; an impatient one waits for no server that is gone."""
+        made = copy.copy(self)
+        made._is_patient = is_patient
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections behind: a process, and a sibling, opens its own."""
-        kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room")
-        return {name: self.__dict__[name] for name in kept}
+        kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room", "_is_patient")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.dialect = parse_url(self._url)[1]
-        self._engines = {}
+        self._begin_without_connections()
+
+    def _begin_without_connections(self) -> None:
+        self._engines: dict[tuple[int, str], sa.Engine] = {}
+        # Connections that are garbage warn, and where they are closed SQLite may write: not in a finalizer.
+        weakref.finalize(self, _put_away, self._engines).atexit = False
+        _databases.add(self)
 
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
@@ -200,10 +212,8 @@ class Database:
     def _engine(self, kind: str) -> sa.Engine:
         # By process: a connection must never be used on both sides of a fork.
         key = (os.getpid(), kind)
-        engines = self._engines  # which another thread may replace
-        if key not in engines:
-            engines.setdefault(key, self._new_engine(kind))  # another thread may have been quicker
-        return engines[key]
+        engine = self._engines.get(key)
+        return engine if engine is not None else self._engines.setdefault(key, self._new_engine(kind))
 
     def _new_engine(self, kind: str) -> sa.Engine:
         found = self.dialect.identity(self._url)
@@ -224,6 +234,8 @@ class Database:
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, and again while what ended it is said to pass."""
+        if kind in _WRITING:
+            self._refuse_reentry()
         once = functools.partial(self._once, kind, attempt, handled=sys.exc_info()[1])
         try:
             found = retrying(self._is_passing)(once)
@@ -243,6 +255,25 @@ class Database:
         self._was_reached = True
         return found
 
+    def _refuse_reentry(self) -> None:
+        """Refuse to write where this thread is writing already, which would wait for itself.
+
+        Found on the stack of calls, which is 2 us: a mark that is set and taken back could stay for good where a signal
+        comes between.
+        """
+        code = Database._run.__code__
+        frame = inspect.currentframe()
+        frame = frame and frame.f_back and frame.f_back.f_back  # those that call this one
+        while frame is not None:
+            given = frame.f_locals if frame.f_code is code else {}
+            if given and given["kind"] in _WRITING and given["self"]._url == self._url:
+                raise DatabaseUnavailable(
+                    f"this thread is in the middle of writing to {self.url}, and would wait for itself: a signal "
+                    "handler, a destructor or a function that is called meanwhile cannot write too; let it set a flag, "
+                    "and write when the call that it interrupts has returned."
+                )
+            frame = frame.f_back
+
     def _once(self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None) -> T:
         """Run a transaction once; what a signal raised amid it comes out as such."""
         try:
@@ -258,9 +289,7 @@ class Database:
 
     def _renew_engines(self) -> None:
         """Let the next use open new connections; those in use are closed when they come back."""
-        engines, self._engines = self._engines, {}
-        for (pid, _), engine in engines.items():
-            engine.dispose(close=pid == os.getpid())
+        _dispose(self._engines)
 
     def _is_passing(self, error: BaseException, attempt: int) -> bool:
         """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
@@ -270,7 +299,8 @@ class Database:
             return False
         if self.dialect.is_overdue(error):  # a process that was suspended amid a transaction is in time at the next
             return attempt == 1
-        return self.dialect.is_conflict(error) or (self._was_reached and self.dialect.is_lost(error))
+        may_be_back = self._was_reached and self._is_patient
+        return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))
 
     def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction of its own, and commit it, also where the answer to the COMMIT is lost."""
@@ -312,14 +342,26 @@ class Database:
             )
         return str(found)
 
-    def _upgrade(self, connection: sa.Connection) -> None:
-        from alembic import command  # 0.2 s to import, needed once in a database's life
-        from alembic.config import Config
+    def _create(self, connection: sa.Connection) -> None:
+        """Create the schema, unless another process has created one since this one looked: that has to fit."""
+        self.dialect.lock_schema(connection)
+        found = self._revision(connection)
+        if found is None:
+            self._migrate(connection)
+        else:
+            _require_current(found, self.url)
 
+    def _upgrade(self, connection: sa.Connection) -> None:
         self.dialect.lock_schema(connection)
         found = self._revision(connection)
         if found is not None and found > REVISION:
             _require_current(found, self.url)
+        self._migrate(connection)
+
+    def _migrate(self, connection: sa.Connection) -> None:
+        from alembic import command  # 0.2 s to import, needed once in a database's life
+        from alembic.config import Config
+
         config = Config()
         config.set_main_option("script_location", str(migrations_folder()))
         config.attributes["connection"] = connection
@@ -329,6 +371,35 @@ class Database:
             raise SchemaTooOld(f"{self.url} was not upgraded, nothing has changed: {exc}") from exc
         log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
 
+
+def _put_away(engines: dict[tuple[int, str], sa.Engine]) -> None:
+    """Have the connections closed of a database that is garbage."""
+    if engines:
+        disposal.later(functools.partial(_dispose, engines))
+
+
+def _dispose(engines: dict[tuple[int, str], sa.Engine]) -> None:
+    """Close all connections, but for those that a forked child finds: they are its parent's."""
+    while engines:
+        (pid, _), engine = engines.popitem()
+        engine.dispose(close=pid == os.getpid())
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """Close what a child must not find; the next use opens it again."""
+    for database in list(_databases):
+        if not database.dialect.survives_fork:
+            database.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
+
+_WRITING = ("writer", "copier", "owner")
+"""The kinds of engines whose transactions write."""
 
 _version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.Text))
 

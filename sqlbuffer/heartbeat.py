@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import enum
 import logging
 import os
+import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlbuffer.errors import summary
 
@@ -18,25 +22,54 @@ INTERVAL_S = 10.0
 PATIENCE_S = 5.0
 """How long `stop` and `fork` wait for a beat that is under way."""
 
-Beat = Callable[[], None]
+EXIT_PATIENCE_S = 2.0
+"""How long the end of the process waits for the last beats."""
 
 log = logging.getLogger(__name__)
 
 
+class Occasion(enum.Enum):
+    """Why a heartbeat beats."""
+
+    ALIVE = enum.auto()
+    """It is time."""
+    CLOSED = enum.auto()
+    """For the last time: it was stopped, or dropped."""
+    EXIT = enum.auto()
+    """For the last time: the process ends."""
+
+
+Beat = Callable[[Occasion], None]
+Beats = Callable[[], contextlib.AbstractContextManager[Beat]]
+_Mailbox: TypeAlias = "queue.SimpleQueue[Occasion | None]"
+"""What tells a thread to end: with a last beat, or, for a fork, without. Its `put` may be called by a finalizer."""
+
+
+class _Thread(NamedTuple):
+    """The thread of a heartbeat in one process."""
+
+    thread: threading.Thread
+    mailbox: _Mailbox
+    dropped: weakref.finalize[[Any], Any]
+
+    def end(self, occasion: Occasion | None) -> None:
+        self.dropped.detach()
+        self.mailbox.put(occasion)
+
+
 class Heartbeat:
-    """Beats while the process lives, from `start` to `stop`.
+    """Beats while the process lives, from `start` to `stop`, or until it is garbage.
 
     Args:
-        beats: Opens what a beat needs, in the thread, and returns a context that gives the function to call.
+        beats: Opens what a beat needs, in the thread, and returns a context that gives the function to call. It must
+            not lead to the heartbeat itself, or to what has it, for these would then never be garbage.
         interval_s: Seconds between two beats.
     """
 
-    def __init__(
-        self, beats: Callable[[], contextlib.AbstractContextManager[Beat]] | None = None, interval_s: float = INTERVAL_S
-    ) -> None:
+    def __init__(self, beats: Beats | None = None, interval_s: float = INTERVAL_S) -> None:
         self._beats = beats
         self._interval_s = interval_s
-        self._threads: dict[int, tuple[threading.Thread, threading.Event]] = {}
+        self._threads: dict[int, _Thread] = {}
 
     def __reduce__(self) -> Any:
         return Heartbeat, (self._beats, self._interval_s)  # a thread stays in its process
@@ -46,40 +79,73 @@ class Heartbeat:
         if self._beats is None or os.getpid() in self._threads:
             return
         _beating.add(self)
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(self._beats, stop), name="sqlbuffer heartbeat", daemon=True)
-        if self._threads.setdefault(os.getpid(), (thread, stop))[0] is thread:  # no other thread was quicker
+        mailbox: _Mailbox = queue.SimpleQueue()
+        arguments = (self._beats, mailbox, self._interval_s)  # not the heartbeat, which is to end it when it is garbage
+        thread = threading.Thread(target=_run, args=arguments, name="sqlbuffer heartbeat", daemon=True)
+        dropped = weakref.finalize(self, mailbox.put, Occasion.CLOSED)
+        dropped.atexit = False  # `_before_exit` does more
+        ours = _Thread(thread, mailbox, dropped)
+        if self._threads.setdefault(os.getpid(), ours) is ours:  # no other thread was quicker
+            _running[thread] = mailbox
             thread.start()
+        else:
+            dropped.detach()
 
-    def stop(self) -> None:
-        """End the beating in this process."""
+    def stop(self, *, patience_s: float = PATIENCE_S) -> None:
+        """End the beating in this process, with a last beat, which is waited for so long."""
         _beating.discard(self)
-        self.pause()
+        self._end(Occasion.CLOSED, patience_s)
 
     def pause(self) -> None:
         """Be without a thread until the next `start`."""
-        thread, stop = self._threads.pop(os.getpid(), (None, None))
-        if thread is not None and stop is not None:
-            stop.set()
-            if thread.is_alive():
-                thread.join(PATIENCE_S)
+        self._end(None, PATIENCE_S)
 
-    def _run(self, beats: Callable[[], contextlib.AbstractContextManager[Beat]], stop: threading.Event) -> None:
+    def _end(self, occasion: Occasion | None, patience_s: float) -> None:
+        found = self._threads.pop(os.getpid(), None)
+        if found is not None:
+            found.end(occasion)
+            if found.thread.is_alive():
+                found.thread.join(patience_s)
+
+
+def _run(beats: Beats, mailbox: _Mailbox, interval_s: float) -> None:
+    try:
         with beats() as beat:
-            while not stop.wait(self._interval_s):
-                try:
-                    beat()
-                except Exception as exc:  # a lock, a lost connection, a full disk: the next beat may do
-                    log.warning("a heartbeat failed: %s", summary(exc))
+            occasion: Occasion | None = Occasion.ALIVE
+            while occasion is Occasion.ALIVE:
+                with contextlib.suppress(queue.Empty):
+                    occasion = mailbox.get(timeout=interval_s)
+                if occasion is not None:
+                    _beat(beat, occasion)
+    finally:
+        _running.pop(threading.current_thread(), None)
+
+
+def _beat(beat: Beat, occasion: Occasion) -> None:
+    try:
+        beat(occasion)
+    except Exception as exc:  # a lock, a lost connection, a full disk: the next beat may do
+        log.warning("a heartbeat failed: %s", summary(exc))
 
 
 _beating: weakref.WeakSet[Heartbeat] = weakref.WeakSet()
 """The heartbeats of this process that have a thread, or had one before a fork."""
 
+_running: dict[threading.Thread, _Mailbox] = {}
+"""The threads of this process, those of dropped heartbeats included."""
+
+
+def _join_all(patience_s: float) -> None:
+    end = time.monotonic() + patience_s
+    for thread in list(_running):
+        if thread.is_alive():
+            thread.join(max(end - time.monotonic(), 0.0))
+
 
 def _before_fork() -> None:
     for heartbeat in list(_beating):
         heartbeat.pause()
+    _join_all(PATIENCE_S)  # those that are ending
 
 
 def _after_fork() -> None:
@@ -87,6 +153,18 @@ def _after_fork() -> None:
         heartbeat.start()
 
 
+def _in_child() -> None:
+    _beating.clear()
+    _running.clear()
+
+
 # A child that is forked while another thread holds a lock finds it locked for good: there is no other thread then.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_beating.clear)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+
+
+@atexit.register
+def _before_exit() -> None:
+    for mailbox in list(_running.values()):
+        mailbox.put(Occasion.EXIT)
+    _join_all(EXIT_PATIENCE_S)

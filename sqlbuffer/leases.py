@@ -11,15 +11,16 @@ import dataclasses
 import datetime as dt
 import functools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer import statements
+from sqlbuffer import disposal, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
-from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat
+from sqlbuffer.heartbeat import INTERVAL_S, PATIENCE_S, Beat, Heartbeat, Occasion
 from sqlbuffer.workers import Mark, dead, worker_id
 
 log = logging.getLogger(__name__)
@@ -156,10 +157,15 @@ def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> 
     """Keep everybody from taking the job before this transaction ends.
 
     Raises:
-        LeaseLost: Where it was let go or taken over.
+        LeaseLost: Where it was let go or taken over, or is that of the process from which this one was forked.
     """
     if not isinstance(lease, Lease):
         raise InvalidArgument(f"lease must be what `leased` gives, or None; got {shown(lease)}.")
+    if lease.owner != worker_id():
+        raise LeaseLost(
+            f"run {lease.run} of the job {lease.job!r} is that of {lease.owner}, and this process is {worker_id()}: "
+            "nothing of it is stored; store it in the process that took the job."
+        )
     statement = statements.hold_job(attachment.database.dialect)
     if attachment.run(connection, statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
@@ -189,18 +195,28 @@ def let_go(connection: sa.Connection, attachment: Attachment, owners: Sequence[s
 def renewed(attachment: Attachment, lease: Lease) -> Iterator[None]:
     """Hold the lease for as long as the block takes, from a thread with a connection of its own."""
     interval_s = min(INTERVAL_S, attachment.grace_s / 4)
-    renewal = Heartbeat(functools.partial(_renewals, attachment, lease), interval_s)
+    renewal = Heartbeat(functools.partial(_renewals, attachment.apart(), lease), interval_s)
+    patience_s = PATIENCE_S
     try:
         renewal.start()
         yield
+    except GeneratorExit:  # in a finalizer
+        patience_s = 0.0
+        raise
     finally:
-        renewal.stop()
+        renewal.stop(patience_s=patience_s)
 
 
 @contextlib.contextmanager
-def _renewals(attachment: Attachment, lease: Lease) -> Iterator[Beat]:
-    with attachment.beside() as beside:
-        yield lambda: beside.database.write(functools.partial(_renew, attachment=beside, lease=lease))
+def _renewals(apart: Attachment, lease: Lease) -> Iterator[Beat]:
+    renew = functools.partial(_renew, attachment=apart, lease=lease)
+
+    def beat(occasion: Occasion) -> None:
+        if occasion is Occasion.ALIVE:
+            apart.database.write(renew)
+
+    with contextlib.closing(apart.database):
+        yield beat
 
 
 def _renew(connection: sa.Connection, *, attachment: Attachment, lease: Lease) -> None:
@@ -225,12 +241,18 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         yield None
         return
     ending = functools.partial(end, attachment=attachment, lease=lease)
+    pid = os.getpid()
     try:
         with renewed(attachment, lease):
             yield lease
     except LeaseLost:
         raise
     except BaseException as exc:
+        if pid != os.getpid():  # a forked child leaves the block: the job is its parent's
+            raise
+        if isinstance(exc, GeneratorExit):  # the block was never left, and is garbage: a finalizer is no place to write
+            disposal.later(functools.partial(_end_dropped, attachment.in_disposal, lease))
+            raise
         is_over = isinstance(exc, Exception)
         message = summary(exc) if is_over else f"interrupted: {summary(exc).replace(': ', ' ', 1)}"
         try:
@@ -240,4 +262,12 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
             log.warning("the job %r was not let go: %s", job, summary(other))
         raise
-    write(ending)
+    if pid == os.getpid():
+        write(ending)
+
+
+def _end_dropped(attachment: Attachment, lease: Lease) -> None:
+    ending = functools.partial(end, attachment=attachment, lease=lease, error="dropped", is_over=False)
+    with contextlib.closing(attachment.database), contextlib.suppress(LeaseLost):
+        attachment.database.write(ending)
+    log.warning("run %d of the job %r was dropped: it is to be done again", lease.run, lease.job)

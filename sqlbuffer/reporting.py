@@ -89,13 +89,22 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
     return failed | {i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)}
 
 
-def report(connection: sa.Connection, *, attachment: Attachment, claim: Claim | None, reported: Reported) -> int | None:
+def report(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    claim: Claim | None,
+    reported: Reported,
+    may_close: bool = True,
+) -> int | None:
     """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
+
+    A process that `may_close` nothing, for the claim is another one's, stores the rewards alone.
 
     What has been reported is no longer queued, so that adding it again requeues it: its further rewards leave that be.
     """
     batch = None if claim is None else claim.batch
-    is_ours = claim is None or _is_open(connection, attachment, claim)
+    is_ours = may_close and (claim is None or _is_open(connection, attachment, claim))
     if not is_ours:
         attachment.race_state(connection)  # or say that the buffer is another one by now
     new = _mark(connection, attachment, batch, reported.ids) if is_ours and len(reported.places) else []

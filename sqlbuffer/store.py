@@ -103,6 +103,7 @@ def open_store(
     database = Database(url, durability=durability)
     try:
         attachment = attending.with_heartbeat(attach(database, name, settings, fresh=fresh, **options))
+        batches.release_dropped(attachment)
         batches.release_dead(attachment)
     except BaseException:
         database.close()
@@ -134,7 +135,10 @@ class SampleStore(RunRecords):
         return self._look(reading.size)
 
     def close(self) -> None:
-        """Close the connections. Open batches stay claimed until this process ends or releases them."""
+        """Close the connections, and say that this process is done with the buffer, until it uses it again.
+
+        Open batches stay claimed until this process releases them, drops them, or ends.
+        """
         self._attachment.heartbeat.stop()
         self._attachment.database.close()
 
@@ -145,6 +149,10 @@ class SampleStore(RunRecords):
         locks. Each statement sees the last commit. Close it after use; the store's own connections do not end with it.
         """
         return self._attachment.database.connect()
+
+    def _release_dropped(self) -> None:
+        """Wait until the batches are released that this process has drawn and dropped. For the loop."""
+        batches.release_dropped(self._attachment)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import psutil
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import Dialect, ago, now, right_now
+from sqlbuffer.dialect import Dialect, ago, fingerprint_of, now, right_now
 from sqlbuffer.errors import printable
-from sqlbuffer.schema import receipts, workers
+from sqlbuffer.schema import batches, jobs, receipts, workers
 from sqlbuffer.statements import COUNTERS
 from sqlbuffer.watch import Watch
 
@@ -86,7 +86,7 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
         .values(
             buffer_id=buffer_id,
             id=worker,
-            host="" if worker == LEDGER else host(),
+            host="" if worker == LEDGER else f"{host()}#{fingerprint_of(connection)}",
             pid=0 if worker == LEDGER else os.getpid(),
             process_started_at=0.0 if worker == LEDGER else _started_at(os.getpid()),
             created_at=now(),
@@ -101,7 +101,13 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
 def beat(connection: sa.Connection, buffer_id: int) -> None:
     """Say that this process is alive."""
     mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
-    connection.execute(mine.values(heartbeat_at=right_now()))
+    connection.execute(mine.values(heartbeat_at=right_now(), finished_at=None))
+
+
+def finish(connection: sa.Connection, buffer_id: int) -> None:
+    """Say that this process has closed the buffer; its next write says otherwise."""
+    mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
+    connection.execute(mine.values(finished_at=right_now()))
 
 
 Mark: TypeAlias = tuple[Any, int]
@@ -111,11 +117,12 @@ Mark: TypeAlias = tuple[Any, int]
 def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: float) -> dict[str, Mark]:
     """Return the workers that are dead, by their ids, each with its last mark.
 
-    Of this host those whose processes are gone. Of others, and where nothing can be known of a process, those whose
+    Of all those that have finished, or that work on the database of which this one is a copy. Of this host those whose
+    processes are gone. Of others, and where nothing can be known of a process, those whose
     marks this process has itself seen unchanged for `grace_s`: never at the first look.
     """
     began = watch.begin()
-    rows = connection.execute(_attached(buffer_id)).all()
+    rows = connection.execute(_attached(buffer_id, fingerprint_of(connection))).all()
     marks = {row.id: _mark(row) for row in rows}
     silent_s = watch.same_for_s(("workers", buffer_id), marks, began=began, gap_s=grace_s / 2)
     return {row.id: marks[row.id] for row in rows if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)}
@@ -127,14 +134,20 @@ def lock_dead(connection: sa.Connection, dialect: Dialect, buffer_id: int, gone:
     What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
     and finds that it must register again.
     """
-    locked = dialect.lock_rows(_attached(buffer_id).where(workers.c.id.in_(list(gone))), workers)
+    locked = dialect.lock_rows(
+        _attached(buffer_id, fingerprint_of(connection)).where(workers.c.id.in_(list(gone))), workers
+    )
     rows = connection.execute(locked).all()
     return [row.id for row in rows if _is_dead(row, is_silent=_mark(row) == gone[row.id])]
 
 
 def unknown(connection: sa.Connection, buffer_id: int) -> dict[str, Mark]:
     """Return the workers that only silence tells to be dead, each with its last mark."""
-    return {row.id: _mark(row) for row in connection.execute(_attached(buffer_id)) if _is_known_by_silence(row)}
+    return {
+        row.id: _mark(row)
+        for row in connection.execute(_attached(buffer_id, fingerprint_of(connection)))
+        if _is_known_by_silence(row)
+    }
 
 
 def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
@@ -142,7 +155,9 @@ def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[
 
     For people to read: the clock may have been set.
     """
-    rows = connection.execute(_attached(buffer_id).where(workers.c.heartbeat_at < ago(grace_s)))
+    rows = connection.execute(
+        _attached(buffer_id, fingerprint_of(connection)).where(workers.c.heartbeat_at < ago(grace_s))
+    )
     return [row.id for row in rows if _is_known_by_silence(row)]
 
 
@@ -150,10 +165,11 @@ def _is_known_by_silence(row: Any) -> bool:
     return _is_dead(row, is_silent=True) and not _is_dead(row, is_silent=False)
 
 
-def _attached(buffer_id: int) -> sa.Select[Any]:
+def _attached(buffer_id: int, database: str) -> sa.Select[Any]:
     columns = ("id", "host", "pid", "process_started_at", "heartbeat_at", "tick")
+    facts = (_has_finished().label("finished"), sa.literal(database).label("database"))
     return (
-        sa.select(*(workers.c[name] for name in columns))
+        sa.select(*(workers.c[name] for name in columns), *facts)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id != LEDGER)
         .order_by(workers.c.id)
@@ -164,12 +180,32 @@ def _mark(row: Any) -> Mark:
     return row.heartbeat_at, row.tick
 
 
+def _has_finished() -> sa.ColumnElement[bool]:
+    """True where a worker has closed the buffer, and left nothing behind that it may still come back to."""
+    its_batches = sa.exists().where(
+        batches.c.buffer_id == workers.c.buffer_id,
+        batches.c.worker_id == workers.c.id,
+        batches.c.settled_at.is_(None),
+        batches.c.released_at.is_(None),
+    )
+    its_jobs = sa.exists().where(jobs.c.buffer_id == workers.c.buffer_id, jobs.c.owner == workers.c.id)
+    return sa.and_(workers.c.finished_at.is_not(None), ~its_batches, ~its_jobs)
+
+
+def _is_of_another(database: str, here: str) -> bool:
+    """Tell whether a worker's database is another one than this. What is not known of either is no difference."""
+    return any(a and b and a != b for a, b in zip(database.split("."), here.split("."), strict=False))
+
+
 def _is_dead(row: Any, *, is_silent: bool) -> bool:
-    if row.host != host():
-        return is_silent
+    its_host, _, its_database = row.host.partition("#")
+    if _is_of_another(its_database, row.database):
+        return True
     if row.id == worker_id():
         return False
-    if not sees_processes():
+    if row.finished:
+        return True
+    if its_host != host() or not sees_processes():
         return is_silent
     try:
         if row.pid == os.getpid() or not _exists(row.pid):  # the first: its number was given to this process

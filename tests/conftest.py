@@ -16,7 +16,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer import batches, heartbeat, swapping, watch
+from sqlbuffer import batches, disposal, heartbeat, swapping, watch
+from sqlbuffer.batches import Batch
 from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
@@ -52,6 +53,30 @@ def _no_heartbeats_left() -> Iterator[None]:
         beating.stop()
 
 
+_held: list[Batch] = []
+
+
+def hold(batch: Batch) -> Batch:
+    """Keep a batch until the test ends: one that is dropped would be released."""
+    _held.append(batch)
+    return batch
+
+
+def wait_for_what_was_dropped() -> None:
+    """Wait until what a test has dropped is put away: threads and connections of stores, claims of batches."""
+    _held.clear()
+    end = time.monotonic() + 20
+    while not disposal.wait(20) or is_ending():
+        assert time.monotonic() < end, "something that was dropped is not put away"
+        time.sleep(0.01)
+
+
+def is_ending() -> bool:
+    """Tell whether a heartbeat is giving its last beat."""
+    mine = [beating._threads.get(os.getpid()) for beating in list(heartbeat._beating)]
+    return not set(heartbeat._running) <= {each.thread for each in mine if each is not None}
+
+
 def new_database(server_url: str, template: str = "template1") -> str:
     """Create a PostgreSQL database as a copy of another one, and return its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
@@ -83,6 +108,7 @@ def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[
     url = new_database(server_url) if is_empty else new_database(server_url, request.getfixturevalue("template"))
     yield url
     name = sa.make_url(url).database
+    wait_for_what_was_dropped()
     left_open = server_execute(
         server_url, f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'"
     )
@@ -95,6 +121,7 @@ def sqlite_url(tmp_path: pathlib.Path) -> Iterator[str]:
     """A path for a fresh SQLite file; no lock may be left on it."""
     file = tmp_path / "buffer.db"
     yield f"sqlite:///{file}"
+    wait_for_what_was_dropped()
     if file.exists():
         with sqlite3.connect(file, timeout=0) as connection:
             connection.execute("BEGIN IMMEDIATE")

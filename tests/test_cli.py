@@ -24,7 +24,7 @@ import sqlalchemy as sa
 import typer
 from typer.testing import CliRunner
 
-from sqlbuffer.dialect import wal
+from sqlbuffer.dialect import PostgreSQL, SQLite, wal
 from sqlbuffer.inspect import output, query
 from sqlbuffer.inspect.cli import app
 from sqlbuffer.schema import REVISION
@@ -271,14 +271,14 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
     with open_store(url) as store:
         batch = store.sample(2)
         (row,) = json.loads(run("workers", "--name", "default", "--json", url=url).out)
-        assert (row["state"], row["claims"], row["pid"], row["added"]) == ("alive", 1, os.getpid(), 40)
+        assert (row["state"], row["claims"], row["pid"], row["added"]) == ("running", 1, os.getpid(), 40)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
-        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "alive"
+        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "running"
         execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
         assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
         assert json.loads(run("claims", "list", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
         execute(f"UPDATE {prefix}workers SET pid = 4194305 WHERE id <> 'ledger'")
-        assert "dead" in run("workers", "--name", "default", "--grace", "0", url=url).out
+        assert "died" in run("workers", "--name", "default", "--grace", "0", url=url).out
         batch.settle()
     assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {"default", "qed"}
 
@@ -294,7 +294,7 @@ def test_claims_are_listed_and_released(url: str, execute: Execute) -> None:
         batches[0].report(batches[0].ids[:1], [1.0])
         rows = json.loads(run("claims", "list", "--json", url=url).out)
         assert [(row["batch"], row["size"], row["reported"], row["state"]) for row in rows] == [
-            (batch.id, 3, int(i == 0), "alive") for i, batch in enumerate(batches)
+            (batch.id, 3, int(i == 0), "running") for i, batch in enumerate(batches)
         ]
         waiting = len(store)
         assert _released(url, "--dead") == "0 released\n"
@@ -319,7 +319,7 @@ def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
 def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     with open_store(url) as store:
-        store.sample(3)
+        _held = store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
         store._attachment.heartbeat.stop()
@@ -330,6 +330,21 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
         assert time.monotonic() - began > 2
     with open_store(url) as store:
         assert store.check() == []
+
+
+def test_the_storage_is_checked_once_for_all_buffers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reads the whole file for it."""
+    for i in range(5):
+        open_store(url, name=f"more {i}").close()
+    asked: list[int] = []
+    for dialect in (SQLite, PostgreSQL):
+        damage = dialect.damage
+        monkeypatch.setattr(dialect, "damage", lambda *given, damage=damage: asked.append(1) or damage(*given))
+    assert run("db", "check", url=url).out.count("sound") == 7
+    assert asked == [1]
+    with open_store(url) as store:
+        assert store.check() == []
+    assert asked == [1, 1]
 
 
 def test_release_wants_batches_or_the_dead(url: str) -> None:
@@ -377,7 +392,7 @@ def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
 
 def test_copy(url: str) -> None:
     with open_store(url) as store:
-        store.sample(2)
+        _held = store.sample(2)
     assert run("copy", "default", "again", url=url).out == "default was copied to again\n"
     words = "copy default other --at-iteration 0 --seed 3 --weighting softmax --mode replay".split()
     assert run(*words, url=url).code == 0

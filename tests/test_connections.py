@@ -5,7 +5,9 @@ import contextlib
 import copy
 import pathlib
 import pickle
+import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,8 @@ from conftest import server_execute
 
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import DatabaseUnavailable
-from sqlbuffer.store import open_store
+from sqlbuffer.schema import buffers
+from sqlbuffer.store import SampleStore, open_store
 
 TRANSACTIONS = ("write", "write_from_one_state")
 
@@ -118,3 +121,74 @@ def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> N
             held.enter_context(writer.connect())
         with pytest.raises(DatabaseUnavailable, match=r"other threads hold all of them.*open a store for each"):
             store.add(["CCO"])
+
+
+# -- a thread that would wait for itself ------------------------------------------------------------------------------
+
+
+WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
+    "add": lambda store, batch: store.add(["another"]),
+    "settle": lambda store, batch: batch.settle([1.0] * len(batch)),
+    "report": lambda store, batch: batch.report(batch.ids, [1.0] * len(batch)),
+    "release": lambda store, batch: batch.release(),
+    "draw": lambda store, batch: store.sample(2),
+    "metrics": lambda store, batch: store.log_metrics(0, {"loss": 1.0}),
+    "copy": lambda store, batch: store.copy("copied"),
+    "another store": lambda store, batch: open_store(_url_of(store), weighting="uniform").add(["another"]),
+}
+
+
+def _url_of(store: SampleStore) -> str:
+    return store._attachment.database._url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_signal_handler_that_writes_while_its_thread_is_writing_is_refused_at_once(
+    store_url: str, write: str
+) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.add([f"s{i}" for i in range(10)])
+        batch = store.sample(3)
+        caught: list[BaseException] = []
+        took_s: list[float] = []
+
+        def handle(*_: object) -> None:
+            began = time.monotonic()
+            try:
+                WRITES[write](store, batch)
+            except DatabaseUnavailable as exc:
+                caught.append(exc)
+            took_s.append(time.monotonic() - began)
+            assert len(store) == 7, "reading goes on"
+
+        def interrupted(connection: sa.Connection) -> None:
+            connection.execute(sa.update(buffers).values(kind=buffers.c.kind))
+            signal.raise_signal(signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            store._attachment.database.write(interrupted)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        (error,) = caught
+        assert "this thread is in the middle of writing" in str(error)
+        assert "set a flag" in str(error)
+        assert took_s[0] < 5
+        batch.settle([1.0] * 3)
+        assert (store.iteration, store.check()) == (1, [])
+
+
+def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
+    """Its frames live on in the traceback, but not on the stack."""
+    with open_store(store_url, weighting="uniform") as store:
+
+        def fail(connection: sa.Connection) -> None:
+            raise ValueError("amid it")
+
+        with pytest.raises(ValueError, match="amid it"):
+            store._attachment.database.write(fail)
+        try:
+            store._attachment.database.write(fail)
+        except ValueError:
+            store.add(["s1"])
+        assert len(store) == 1

@@ -1,5 +1,6 @@
 """A copy of a buffer: it goes on as the original would have, or from an earlier iteration in another way."""
 
+import concurrent.futures
 import datetime as dt
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
 
 from sqlbuffer import copying, database
 from sqlbuffer.attachment import attach_existing
@@ -122,14 +123,14 @@ def test_samples_of_open_batches_wait_again_in_the_copy(lived: SampleStore) -> N
         first.release()
         lived.score(scores_of)
         copied.score(scores_of)
-        drawn = lived.sample(12).samples
-        assert copied.sample(12).samples == drawn
+        drawn = hold(lived.sample(12)).samples
+        assert hold(copied.sample(12)).samples == drawn
         assert drawn[:5] == first.samples
         assert lived.check() == copied.check() == []
 
 
 def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
-    lived.sample(3)
+    _held = lived.sample(3)
     before = repr(told(lived)), history(lived)
     with lived.copy("copied") as copied, lived.copy("then", at_iteration=1) as then:
         go_on(copied)
@@ -139,7 +140,7 @@ def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
 
 @pytest.mark.parametrize("options", [{"seed": 8}, {"weighting": Softmax(9.0)}, {"weighting": "uniform"}], ids=str)
 def test_another_seed_or_weighting_makes_a_new_race(lived: SampleStore, options: dict[str, Any]) -> None:
-    lived.sample(3)
+    _held = lived.sample(3)
     with lived.copy("copied", **options) as copied:
         ours, theirs = told(lived), told(copied)
         names = ("iteration", "stored", "measured", "failed", "score_version")
@@ -164,7 +165,7 @@ def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
     lived.sample(3).release()
     with lived.copy("copied", mode=mode) as copied:
         assert (copied.stats().mode, len(copied), copied.check()) == (mode, len(lived), [])
-        assert copied.sample(9).samples == lived.sample(9).samples
+        assert hold(copied.sample(9)).samples == hold(lived.sample(9)).samples
         assert len(copied) - len(lived) == {"replay": 9, "consume": -9}[mode]
         go_on(copied)
         assert copied.check() == []
@@ -299,8 +300,8 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
         warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child uses nothing of theirs
         pid = os.fork()
     if pid == 0:
-        database.boundary = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == moment else None
         with open_store(store_url) as store:
+            database.boundary = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == moment else None
             store.copy("copied")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -322,10 +323,14 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monke
         take = copying._take
 
         def slow_take(*args: Any, **more: Any) -> int:
+            with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
+                another.submit(be_busy).result()
+            return take(*args, **more)
+
+        def be_busy() -> None:
             with busy.sample(2) as batch:
                 batch.settle([1.0, 2.0])
             busy.add([f"s{1000 + busy.iteration}"])
-            return take(*args, **more)
 
         monkeypatch.setattr(copying, "_take", slow_take)
         with store.copy("copied") as copied:

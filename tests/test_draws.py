@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from conftest import hold
 from scipy import stats
 
 from sqlbuffer.race import Power, Softmax
@@ -329,7 +330,7 @@ def test_ties_do_not_depend_on_the_order_of_insertion(
                     [row["sample"] for row in store.top(7)],
                     [row["sample"] for row in store.top(7, by="score")],
                 ]
-                history.append(store.sample(-1).samples)
+                history.append(hold(store.sample(-1)).samples)
                 histories.append(history)
     for history in histories:
         assert history == histories[0]
@@ -353,7 +354,7 @@ def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgres
                 with engine.begin() as connection:
                     connection.exec_driver_sql(f"UPDATE {'sqlbuffer.' if is_server else ''}pool SET race_key = 2.5")
                 engine.dispose()
-                drawn = [store.sample(n).samples for n in (7, 1, 20, 30)]
+                drawn = [hold(store.sample(n)).samples for n in (7, 1, 20, 30)]
                 assert [len(batch) for batch in drawn] == [7, 1, 20, 22]
                 assert store.check() == []
                 found.append(drawn)

@@ -18,6 +18,7 @@ FLOORS = [
     {"names"},
     {
         "datasets",
+        "disposal",
         "dropout",
         "files",
         "heartbeat",

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from conftest import hold
 from sqlalchemy.engine.interfaces import CacheStats
 
 from sqlbuffer import statements, swapping
@@ -186,7 +187,7 @@ def work(store: SampleStore, first: int) -> None:
     batch = store.sample(64)
     batch.report(batch.ids[:10], np.arange(10.0))
     batch.release()
-    store.add(store.sample(8, pct_argmax=0.5).samples)
+    store.add(hold(store.sample(8, pct_argmax=0.5)).samples)
     with store.sample(8) as batch:
         batch.settle()
     store.add(batch.samples)

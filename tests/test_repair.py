@@ -54,7 +54,7 @@ def attachment(new_store: OpenStore, request: pytest.FixtureRequest) -> Attachme
     batch = store.sample(4)
     batch.report(batch.ids[:1], [3.0])
     batch.release()
-    store.sample(3)
+    _held = store.sample(3)
     return store._attachment
 
 

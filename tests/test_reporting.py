@@ -1,6 +1,7 @@
 """Rewards that come one by one: what is reported is measured, the rest goes back when its worker gives up or dies."""
 
 import math
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
 
 from sqlbuffer import workers
 from sqlbuffer.dialect import ago
@@ -145,7 +146,7 @@ def test_the_dead_leave_what_they_have_not_reported(store_url: str, look_on: Cal
                 batch.report(batch.ids[3:], [4.0])
             assert other.rewards_of(batch.samples) == [1.0, 2.0, 3.0, 4.0]
             assert account(other) == (9, 0, 1, 4, 0)
-            assert other.sample(3).samples == batch.samples[1:]
+            assert hold(other.sample(3)).samples == batch.samples[1:]
             assert other.check() == []
 
 
@@ -164,6 +165,57 @@ def test_threads_report_one_batch(new_store: OpenStore) -> None:
     assert sorted(left) == list(range(8))
     assert account(store) == (2, 0, 8, 8, 1)
     assert store.check() == []
+
+
+def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
+    new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before is committed before the last, and comes back after it: the batch stays closed."""
+    store = scored(new_store())
+    batch = store.sample(4)
+    first_is_committed, go_on = threading.Event(), threading.Event()
+
+    def slow(moment: str) -> None:
+        if moment == "after" and threading.current_thread().name == "slow":
+            first_is_committed.set()
+            assert go_on.wait(20)
+
+    monkeypatch.setattr("sqlbuffer.database.boundary", slow)
+    thread = threading.Thread(target=batch.report, args=(batch.ids[:3], np.ones(3)), name="slow")
+    thread.start()
+    assert first_is_committed.wait(20)
+    other = threading.Thread(target=batch.report, args=(batch.ids[3:], np.ones(1)))
+    other.start()
+    other.join(5)  # on SQLite it has to wait for the connection
+    go_on.set()
+    for each in (thread, other):
+        each.join(20)
+    with batch:
+        pass  # nothing to release
+    assert not batch._is_open
+    assert (account(store)[1], store.iteration, store.check()) == (0, 1, [])
+
+
+@pytest.mark.parametrize("is_pickled", [False, True])
+def test_settling_counts_what_others_have_reported(new_store: OpenStore, is_pickled: bool) -> None:
+    """By a pickled copy, or by a report whose answer was lost to a signal."""
+    store = scored(new_store())
+    batch = store.sample(6)
+    if is_pickled:
+        pickle.loads(pickle.dumps(batch)).report(batch.ids[:2], [1.0, 2.0])
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sqlbuffer.database.boundary", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                batch.report(batch.ids[:2], [1.0, 2.0])
+    batch.settle([None] * 6)
+    assert store.rewards_of(batch.samples[:2]) == [1.0, 2.0]
+    assert (store.stats().claimed, store.check()) == (0, [])
+
+
+def interrupt(moment: str) -> None:
+    if moment == "after":
+        raise KeyboardInterrupt
 
 
 def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStore) -> None:

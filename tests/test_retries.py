@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
 from proxies import Proxy, proxy_before
 
 from sqlbuffer import database, retries
@@ -49,7 +49,7 @@ def settled(store: SampleStore) -> Any:
 ACTIONS: dict[str, tuple[Callable[[SampleStore], Any], Any]] = {
     "add": (lambda store: store.add(["s1", "s20", "s21"]), AddResult(added=2, duplicates=1)),
     "score": (lambda store: (store.add(["s30"]), store.score(scores_of))[1], 1),
-    "sample": (lambda store: len(set(store.sample(4).samples)), 4),
+    "sample": (lambda store: len(set(hold(store.sample(4)).samples)), 4),
     "settle": (settled, [1.0, 2.0, 3.0]),
     "release": (lambda store: store.sample(2).release(), None),
     "record": (lambda store: store.record(["s40"], [4.0]), AddResult(added=1)),

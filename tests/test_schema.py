@@ -139,7 +139,7 @@ def test_views_answer(store_url: str) -> None:
         store.save_predictor(b"", rows_trained=1)
         store.sample(2).settle([1.0, 3.0])
         store.sample(1).release()
-        store.sample(1)
+        _held = store.sample(1)
     with connect(store_url) as connection:
         assert set(sa.inspect(connection).get_view_names()) >= VIEWS
 

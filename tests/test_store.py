@@ -1,5 +1,6 @@
 """The public surface of a store, end to end, on both databases."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
 
 from sqlbuffer import adding, attachment, claims, workers
 from sqlbuffer.batches import Batch
@@ -134,7 +135,7 @@ def test_strings_that_no_database_takes_as_text(new_store: OpenStore) -> None:
     store = new_store(weighting="uniform")
     odd = ["a\0b", "\ud800", "", " ", "\n", "ä" * 1000, "'; DROP TABLE samples; --", "%s", ":x"]
     store.add(odd)
-    assert sorted(store.sample(-1).samples) == sorted(odd)
+    assert sorted(hold(store.sample(-1)).samples) == sorted(odd)
 
 
 # -- batches out ------------------------------------------------------------------------------------------------------
@@ -155,14 +156,14 @@ def test_an_empty_pool_gives_an_empty_batch(store: SampleStore) -> None:
 
 @pytest.mark.parametrize("n", [11, 2**31 - 1, 2**31, 2**63, 2**70])
 def test_asking_for_more_gives_what_there_is(store: SampleStore, n: int) -> None:
-    assert sorted(scored(store).sample(n, pct_argmax=0.5).samples) == TEN
+    assert sorted(hold(scored(store).sample(n, pct_argmax=0.5)).samples) == TEN
 
 
 def test_everything_includes_what_cannot_be_drawn(store: SampleStore) -> None:
     store.add(["s1", "s2"])
     store.score(lambda samples: np.array([math.nan if sample == "s2" else 1.0 for sample in samples]))
     store.add(["s3"])
-    assert store.sample(3).samples == ["s1"], "neither NaN nor unscored samples are drawn"
+    assert hold(store.sample(3)).samples == ["s1"], "neither NaN nor unscored samples are drawn"
     stats = store.stats()
     assert (stats.waiting, stats.unscored, stats.unscorable) == (2, 1, 1)
     batch = store.sample(-1)
@@ -226,7 +227,7 @@ def test_two_released_batches_come_again_one_after_the_other(store: SampleStore,
     both = [store.sample(5), store.sample(5)]
     for i in order:
         both[i].release()
-    assert [store.sample(5).samples, store.sample(5).samples] == [batch.samples for batch in both]
+    assert [hold(store.sample(5)).samples, hold(store.sample(5)).samples] == [batch.samples for batch in both]
 
 
 def test_a_batch_releases_what_its_block_does_not_settle(store: SampleStore) -> None:
@@ -359,9 +360,9 @@ def test_the_same_seed_samples_and_scores_give_the_same_batches(
 @pytest.mark.parametrize("change", [{"seed": 1}, {"weighting": "uniform"}])
 def test_another_seed_or_weighting_gives_other_batches(new_store: OpenStore, change: dict[str, Any]) -> None:
     samples = [f"s{i}" for i in range(200)]
-    first = scored(new_store(name="one"), samples).sample(20).samples
-    assert scored(new_store(name="two"), samples).sample(20).samples == first
-    assert scored(new_store(name="three", **change), samples).sample(20).samples != first
+    first = hold(scored(new_store(name="one"), samples).sample(20)).samples
+    assert hold(scored(new_store(name="two"), samples).sample(20)).samples == first
+    assert hold(scored(new_store(name="three", **change), samples).sample(20)).samples != first
 
 
 @pytest.mark.usefixtures("global_random_state_stays")
@@ -405,10 +406,10 @@ def test_a_released_batch_is_drawn_again_in_replay_mode(new_store: OpenStore) ->
     """A run that dies with a batch open draws the same batches as one that does not."""
     alive = scored(new_store(mode="replay", name="alive"))
     dies = scored(new_store(mode="replay", name="dies"))
-    expected = [alive.sample(3).samples for _ in range(4)]
-    found = [dies.sample(3).samples]
+    expected = [hold(alive.sample(3)).samples for _ in range(4)]
+    found = [hold(dies.sample(3)).samples]
     dies.sample(3).release()
-    found += [dies.sample(3).samples for _ in range(3)]
+    found += [hold(dies.sample(3)).samples for _ in range(3)]
     assert found == expected
 
 
@@ -462,7 +463,7 @@ def test_the_race_goes_on_after_weights_of_every_size(new_store: OpenStore) -> N
         store.sample(7).settle()
         store.add([f"n{i}" for i in range(40)])
         store.score(score)
-        orders.append(store.sample(40).samples)
+        orders.append(hold(store.sample(40)).samples)
         assert store.check() == []
     assert orders[0] != orders[1] != orders[2], "the order is that of the ids, not of the race"
 
@@ -597,7 +598,7 @@ def test_scores_grow_stale_with_a_new_predictor(store: SampleStore) -> None:
     store.save_predictor(b"", rows_trained=1)
     assert store.score(scores_of) == 0
     assert store.score(lambda samples: -scores_of(samples), only="stale", chunk=3) == 10
-    assert store.sample(1, pct_argmax=1.0).samples == ["s0"]
+    assert hold(store.sample(1, pct_argmax=1.0)).samples == ["s0"]
     assert store.score(scores_of, only="stale") == 0
 
 
@@ -685,7 +686,7 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
     one.remove(two.waiting().ids.tolist())
     assert (len(one), len(two)) == (10, 1)
     one.score(lambda samples: np.full(len(samples), -5.0), only="all")
-    assert one.sample(-1).ids.tolist() != []
+    assert hold(one.sample(-1)).ids.tolist() != []
     assert one.check() == two.check() == []
 
 
@@ -702,7 +703,8 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
             state = race(self, connection, **more)
             if self is store._attachment:
                 monkeypatch.setattr(attachment.Attachment, "race", race)
-                other.sample(9).settle()
+                with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
+                    another.submit(lambda: other.sample(9).settle()).result()
             return state
 
         monkeypatch.setattr(attachment.Attachment, "race", slow)
@@ -724,7 +726,8 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
             other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._attachment
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
-            drawn += claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False).samples  # type: ignore[union-attr]
+            batch = claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False)
+            drawn += hold(batch).samples  # type: ignore[arg-type]
             assert len(store) == 40, "nobody has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)
         monkeypatch.undo()
@@ -769,11 +772,11 @@ def test_a_batch_of_a_living_process_is_not_taken(store_url: str) -> None:
         claimed = worker.stdout.readline().split()
         with open_store(store_url, name="run") as store:
             assert store.stats().claimed == 7
-            assert not set(store.sample(-1).samples) & set(claimed)
+            assert not set(hold(store.sample(-1)).samples) & set(claimed)
             worker.kill()
             worker.wait()
         with open_store(store_url, name="run") as store:
-            assert sorted(store.sample(-1).samples) == sorted(claimed)
+            assert sorted(hold(store.sample(-1)).samples) == sorted(claimed)
             assert store.check() == []
 
 
@@ -785,7 +788,7 @@ def test_a_fork_has_connections_and_claims_of_its_own(store_url: str) -> None:
         if child == 0:
             try:
                 store.sample(3).settle([1.0] * 3)
-                store.sample(2)
+                _held = store.sample(2)
                 os._exit(0)
             except BaseException:
                 os._exit(1)
@@ -899,7 +902,7 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
     ):
         store = scored(new_store(name=str(i)))
         store.sample(3).settle([1.0, 2.0, 3.0])
-        store.sample(2)
+        _held = store.sample(2)
         assert store.check() == []
         schema = f"{schema}." if (schema := store._attachment.database.dialect.schema) else ""
         sql = harm.format(schema, store._attachment.buffer_id)

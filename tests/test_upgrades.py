@@ -40,6 +40,9 @@ database.Database(sys.argv[1], any_revision=True).upgrade()
 """
 
 
+OLDER = ("0001", "0002")
+
+
 @pytest.fixture
 def old_url(store_url: str) -> str:
     """A database as the first release has left it, with twenty samples."""
@@ -113,3 +116,41 @@ def test_an_upgrade_that_is_killed_changes_nothing(old_url: str) -> None:
         database.upgrade()
     with open_store(old_url, weighting="uniform") as store:
         assert store.check() == []
+
+
+class Late(Database):
+    """Finds an empty database, in which another process then creates a schema, before this one has its lock."""
+
+    def __init__(self, url: str, creates: str) -> None:
+        self._creates = creates
+        super().__init__(url)
+
+    def revision(self) -> str | None:
+        found = super().revision()
+        if found is None:
+            with contextlib.closing(Database(sa.engine.make_url(self._url), create=False, any_revision=True)) as other:
+                other._run("owner", lambda engine: migrate_to(engine, self._creates))
+        return found
+
+
+def migrate_to(engine: sa.Engine, wanted: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS sqlbuffer")
+        config.attributes["connection"] = connection
+        command.upgrade(config, wanted)
+
+
+@pytest.mark.parametrize("older", OLDER)
+def test_creating_a_schema_upgrades_none(store_url: str, older: str) -> None:
+    """An older release was quicker: its processes are at work, and an upgrade is for people to begin."""
+    with pytest.raises(SchemaTooOld, match="sqlbuffer db upgrade"):
+        Late(store_url, older)
+    assert revision(store_url) == older
+
+
+def test_a_schema_that_another_process_has_created_meanwhile_will_do(store_url: str) -> None:
+    Late(store_url, REVISION).close()
+    assert revision(store_url) == REVISION

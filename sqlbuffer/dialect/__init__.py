@@ -31,6 +31,7 @@ __all__ = [
     "SQLite",
     "Timestamp",
     "ago",
+    "fingerprint_of",
     "first_line",
     "hence",
     "is_unavailable",
@@ -114,6 +115,15 @@ def _sqlite(driver: str) -> SQLite:
         return SQLite(importlib.import_module("pysqlite3.dbapi2"))
     except ImportError as exc:
         raise MissingExtra("sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`.") from exc
+
+
+def fingerprint_of(connection: sa.Connection) -> str:
+    """Return what tells the database of a connection from its copies. It is asked once for each connection."""
+    found = connection.info.get("fingerprint")
+    if found is None:
+        dialect = _sqlite("") if connection.dialect.name == "sqlite" else _POSTGRESQL
+        found = connection.info["fingerprint"] = dialect.fingerprint(connection)
+    return str(found)
 
 
 def first_line(message: str) -> str:

@@ -66,6 +66,8 @@ class Dialect(abc.ABC):
     largest: ClassVar[int]
     """Bytes that one value may have, so that it can also be read back."""
 
+    survives_fork: ClassVar[bool]
+    """Whether a child may be forked while its parent has connections, which the child then leaves alone."""
     interleaved: ClassVar[int]
     """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
 
@@ -190,6 +192,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def about(self, connection: sa.Connection) -> str:
         """Return which database it is, in which version, and what is known to be wrong with that."""
+
+    @abc.abstractmethod
+    def fingerprint(self, connection: sa.Connection) -> str:
+        """Return what tells a database from its copies: parts joined by dots, empty where they cannot be known."""
 
     @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:

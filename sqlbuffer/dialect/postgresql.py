@@ -94,6 +94,7 @@ class PostgreSQL(Dialect):
     claim_deletes = True
     adds_in_bulk = True
     largest = _LARGEST
+    survives_fork = True
     interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
 
     def exists(self, url: sa.URL) -> bool:
@@ -254,16 +255,19 @@ class PostgreSQL(Dialect):
     def lineage(self, connection: sa.Connection) -> str:
         # The timeline is another one after each promotion, and after a recovery to a point in time; the numbers of
         # database and table are others after pg_restore. pg_control_checkpoint() tells a timeline only at the next
-        # checkpoint. A role may have been denied the system's identifier, a server that follows has no log of its own.
-        may_ask = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-        system = ""
-        if connection.exec_driver_sql(may_ask).scalar_one():
-            system = connection.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()
+        # checkpoint. A server that follows has no log of its own.
         row = connection.exec_driver_sql(
             "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END, "
             f"(SELECT oid FROM pg_database WHERE datname = current_database()), '{SCHEMA}.samples'::regclass::oid"
         ).one()
-        return "/".join(map(str, (system, *row)))
+        return "/".join(map(str, (_system(connection), *row)))
+
+    def fingerprint(self, connection: sa.Connection) -> str:
+        # What pg_restore or CREATE DATABASE ... TEMPLATE makes has a number of its own on its server, and a server that
+        # was not made from this one's files, as a standby is, has another identifier. Not the timeline: workers go on
+        # after a promotion.
+        number = connection.exec_driver_sql("SELECT oid FROM pg_database WHERE datname = current_database()")
+        return f"{number.scalar_one()}.{_system(connection)}"
 
     def about(self, connection: sa.Connection) -> str:
         return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
@@ -418,6 +422,14 @@ def _is_pooled(connection: Any) -> bool:
     """Tell whether a pooler stands between: the process that answers is not the one that the connection was made to."""
     (pid,) = connection.execute("SELECT pg_catalog.pg_backend_pid()", prepare=False).fetchone()
     return bool(pid != connection.info.backend_pid)
+
+
+def _system(connection: sa.Connection) -> str:
+    """Return the identifier of the server, which a standby shares; nothing where the role has been denied it."""
+    may_ask = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+    if not connection.exec_driver_sql(may_ask).scalar_one():
+        return ""
+    return str(connection.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one())
 
 
 def _leave(connection: sa.Connection) -> str:

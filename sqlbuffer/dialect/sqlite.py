@@ -114,6 +114,7 @@ class SQLite(Dialect):
     claim_deletes = False
     adds_in_bulk = False
     largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
+    survives_fork = False  # the child would take its parent's locks for its own, and find the log deleted under it
     interleaved = 1  # each page is written by one transaction only
 
     def __init__(self, driver: Any = sqlite3) -> None:
@@ -312,10 +313,9 @@ class SQLite(Dialect):
         raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
 
     def lineage(self, connection: sa.Connection) -> str:
-        file = next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main")
         name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()  # an inode may be given again
         try:
-            found = os.stat(file)
+            found = os.stat(_file_of(connection))
         except OSError:  # the file is gone, and what is written goes nowhere
             return f"{name}/gone"
         return f"{name}/{found.st_dev}/{found.st_ino}"
@@ -325,6 +325,17 @@ class SQLite(Dialect):
         if not is_affected(self._driver.sqlite_version_info):
             return f"{version}, not affected by the WAL-reset race"
         return f"{version}, affected by the WAL-reset race; guarded: each writer of sqlbuffer holds FILE-lock"
+
+    def fingerprint(self, connection: sa.Connection) -> str:
+        # Not the number of the device: it may change when the host starts again. On a network file system neither is
+        # the same for all hosts.
+        file = _file_of(connection)
+        if network_file_system(pathlib.Path(file)) is not None:
+            return ""
+        try:
+            return str(os.stat(file).st_ino)
+        except OSError:
+            return ""
 
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
@@ -436,6 +447,11 @@ def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
 def _set_time(connection: sa.Connection) -> None:
     """Set the time of a transaction, behind the lock: what another writer has committed is older."""
     connection.info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
+
+
+def _file_of(connection: sa.Connection) -> str:
+    """Return the path of the file that a connection has opened."""
+    return str(next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
 
 
 def _is_locked(error: BaseException, _: int) -> bool:

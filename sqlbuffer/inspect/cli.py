@@ -140,11 +140,15 @@ def check(
     with contextlib.closing(open_existing(url)) as database:
         output.line(database.read(database.dialect.about))
         buffers = attachments(database, name)
-        found = 0
+        with output.status("checking the storage"):
+            damage = database.read(functools.partial(audit.damage, database=database))  # once: it reads the whole file
+        for problem in damage:
+            output.line(f"{database.url}: {problem}", style="red")
+        found = len(damage)
         for i, buffer in enumerate(buffers, 1):
             with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
                 done = database.write(functools.partial(crew.mend, attachment=buffer)) if mend else []
-                problems = database.read(functools.partial(audit.check, attachment=buffer))
+                problems = database.read(functools.partial(audit.check_buffer, attachment=buffer))
             for each in done:
                 output.line(f"{buffer.name}: {each}")
             for problem in problems:
@@ -234,10 +238,11 @@ _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added
 
 @app.command(epilog=examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
 def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
-    """Show the processes that work on buffers: who lives, who has died, what they have done.
+    """Show the processes that work on buffers: which run, have finished or have died, and what they have done.
 
-    "silent" are workers of other hosts that were not heard of for --grace seconds by the database's clock. They may
-    have died, or a clock was set: `claims release --dead` watches them.
+    The state is running; silent, when nothing was heard of it for --grace seconds by the database's clock; finished,
+    when it has closed the buffer or come to its end; or died. Both of these leave the list when another process opens
+    the buffer. A silent one on another host may have died, or a clock was set: `claims release --dead` watches it.
     """
     _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
 
@@ -265,7 +270,7 @@ _CLAIMS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported"
 def list_claims(
     url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
 ) -> None:
-    """Show the batches that are out, and whether their workers live."""
+    """Show the batches that are out, and the state of their workers, as `sqlbuffer workers` does."""
     _show(_CLAIMS, crew.claims, url, name, grace, as_json=as_json)
 
 

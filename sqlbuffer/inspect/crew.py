@@ -24,10 +24,9 @@ IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None
 def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
     """Return the workers of a buffer, each with what it has done.
 
-    "dead" are those whose processes are gone, "silent" those of other hosts of which, by the database's clock, nothing
-    was heard for the time of grace: one look cannot tell whether they have died, or a clock was set.
+    A worker is "running"; "silent" when nothing was heard of it for the time of grace by the clock of the database,
+    which may have been set; "finished" when it has closed the buffer; "died" when it has not, and is gone.
     """
-    theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
     rows = connection.execute(
         sa.select(
             workers_table.c.id.label("worker"),
@@ -35,7 +34,8 @@ def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str,
             workers_table.c.pid,
             workers_table.c.created_at,
             workers_table.c.heartbeat_at,
-            sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery().label("claims"),
+            workers_table.c.finished_at,
+            _n_claims().label("claims"),
             workers_table.c.added,
             workers_table.c.drawn,
             workers_table.c.settled,
@@ -92,9 +92,17 @@ def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, 
 
 def _with_state(connection: sa.Connection, attachment: Attachment, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
-    state = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
-    state |= dict.fromkeys(leases.dead_workers(connection, attachment), "dead")
-    return [{"buffer": attachment.name, **row, "state": state.get(row["worker"], "alive")} for row in found]
+    this = workers_table.c.buffer_id == attachment.buffer_id
+    is_done = sa.and_(workers_table.c.finished_at.is_not(None), _n_claims() == 0)
+    states = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
+    states |= dict.fromkeys(leases.dead_workers(connection, attachment), "died")
+    states |= dict.fromkeys(connection.scalars(sa.select(workers_table.c.id).where(this, is_done)), "finished")
+    return [{"buffer": attachment.name, **row, "state": states.get(row["worker"], "running")} for row in found]
+
+
+def _n_claims() -> sa.ScalarSelect[int]:
+    theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
+    return sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery()
 
 
 def release_batches(attachments: Sequence[Attachment], numbers: Sequence[int]) -> int:

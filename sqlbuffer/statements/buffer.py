@@ -89,5 +89,6 @@ def count() -> sa.Update:
             clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
             tick=sa.case((tick > workers.c.tick, tick), else_=workers.c.tick),
             heartbeat_at=right_now(),
+            finished_at=None,
         )
     )

@@ -210,6 +210,12 @@ def report_draws(dialect: Dialect) -> Any:
 
 
 @functools.cache
+def reported_samples() -> sa.Select[Any]:
+    """The samples of a batch whose rewards have been reported."""
+    return select(draws.c.sample_id).where(draws.c.batch_id == bindparam("batch", type_=BigId)).where(draws.c.reported)
+
+
+@functools.cache
 def unreported() -> sa.Select[Any]:
     """The number of draws of a batch whose rewards are still to come."""
     return (

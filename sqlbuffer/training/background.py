@@ -63,6 +63,7 @@ class Background:
         spawn = multiprocessing.get_context("spawn")
         self._hire = functools.partial(ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent))
         self._executor = self._hire()
+        self._pid = os.getpid()
         self._training: Future[None] | None = None
 
     def start(self, state: bytes, options: Mapping[str, Any]) -> None:
@@ -70,6 +71,8 @@ class Background:
 
         A process that has died, killed for its memory perhaps, stops nothing: another one takes its place.
         """
+        if self._pid != os.getpid():  # a forked child has no hold on the process of its parent
+            self._executor, self._pid, self._training = self._hire(), os.getpid(), None
         if self._training is not None and not self._training.done():
             logger.info("not retrained: the retraining before is still under way")
             return
@@ -82,8 +85,9 @@ class Background:
         self._training.add_done_callback(_report)
 
     def close(self) -> None:
-        """Wait for the training that is under way, and end the process."""
-        self._executor.shutdown()
+        """Wait for the training that is under way, and end the process; not for those of a parent."""
+        if self._pid == os.getpid():
+            self._executor.shutdown()
 
 
 def _report(training: Future[None]) -> None:

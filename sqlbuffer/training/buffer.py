@@ -161,6 +161,7 @@ class Buffer(Callback):
     def before_train(self) -> None:
         """Go on where the last run stopped: restore the callbacks, and do what it was killed before or amid."""
         self.abort_batch()
+        self.store._release_dropped()  # of a loop before this one, whose objects this process has not put away yet
         loop = self._stored_loop()
         if not self._has_restored:
             self._restore()

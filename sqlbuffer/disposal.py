@@ -1,0 +1,111 @@
+"""Puts away what garbage leaves behind: connections, and claims that nobody can settle any more.
+
+A finalizer may run at any moment, in any thread, in the middle of a transaction of the same store. So it neither takes
+a lock nor writes: it hands the work to a thread, which is there for as long as there is work.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+Work = Callable[[], object]
+
+PATIENCE_S = 2.0
+"""How long the end of the process, and a fork, wait for work that is under way."""
+
+log = logging.getLogger(__name__)
+
+_work: queue.SimpleQueue[Work] = queue.SimpleQueue()  # whose `put` may interrupt a `put` of the same thread
+_busy = threading.Lock()
+"""Held while there is a thread."""
+_forking = threading.local()
+
+
+def later(work: Work) -> None:
+    """Have some work done soon, by a thread. Safe in a finalizer and in a signal handler."""
+    _work.put(work)
+    _see_to_it()
+
+
+def wait(timeout_s: float = PATIENCE_S) -> bool:
+    """Wait until all work is done; return False where it takes longer."""
+    end = time.monotonic() + timeout_s
+    while _busy.acquire(timeout=max(end - time.monotonic(), 0.0)):
+        _busy.release()
+        if _work.empty():
+            return True
+        if not _see_to_it():
+            return False
+    return False
+
+
+def _see_to_it() -> bool:
+    """Make sure that there is a thread that does the work; return False where none can be started."""
+    if _busy.acquire(blocking=False):
+        try:
+            # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
+            _thread.start_new_thread(_begin, ())
+        except RuntimeError:  # no more threads, or the process is ending: the next work, or the end, sees to it
+            _busy.release()
+            return False
+    return True
+
+
+def _begin() -> None:
+    try:
+        threading.Thread(target=_do, name="sqlbuffer disposal", daemon=True).start()
+    except RuntimeError:
+        _busy.release()
+
+
+def _do() -> None:
+    while True:
+        try:
+            _do_all()
+        finally:
+            _busy.release()
+        if _work.empty() or not _busy.acquire(blocking=False):  # another thread has what came since
+            return
+
+
+def _do_all() -> None:
+    while True:
+        try:
+            work = _work.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            work()
+        except Exception as exc:
+            log.warning("something dropped was not put away: %s", exc)
+        del work  # what it holds is not to wait for the next
+
+
+def _before_fork() -> None:
+    # The child is to find no lock taken, of SQLAlchemy's or a driver's, for good.
+    _forking.holds = _busy.acquire(timeout=PATIENCE_S)
+
+
+def _after_fork() -> None:
+    if _forking.holds:
+        _busy.release()
+        if not _work.empty():
+            _see_to_it()
+
+
+def _forget() -> None:
+    """Begin anew in a forked child, in which there is neither a thread nor work of its own."""
+    global _work, _busy
+    _work, _busy = queue.SimpleQueue(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forget)
+atexit.register(wait)
