@@ -118,8 +118,8 @@ def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: fl
     """Return the workers that are dead, by their ids, each with its last mark.
 
     Of all those that have finished, or that work on the database of which this one is a copy. Of this host those whose
-    processes are gone. Of others, and where nothing can be known of a process, those whose
-    marks this process has itself seen unchanged for `grace_s`: never at the first look.
+    processes are gone. Of others, and where nothing can be known of a process, those whose marks this process has itself
+    seen unchanged for `grace_s`: never at the first look.
     """
     began = watch.begin()
     rows = connection.execute(_attached(buffer_id, fingerprint_of(connection))).all()
@@ -199,13 +199,13 @@ def _is_of_another(database: str, here: str) -> bool:
 
 def _is_dead(row: Any, *, is_silent: bool) -> bool:
     its_host, _, its_database = row.host.partition("#")
-    if _is_of_another(its_database, row.database):
+    if _is_of_another(its_database, row.database) or (row.finished and row.id != worker_id()):
         return True
+    if its_host != host():
+        return is_silent
     if row.id == worker_id():
         return False
-    if row.finished:
-        return True
-    if its_host != host() or not sees_processes():
+    if not sees_processes():
         return is_silent
     try:
         if row.pid == os.getpid() or not _exists(row.pid):  # the first: its number was given to this process
