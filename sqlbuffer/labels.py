@@ -37,10 +37,13 @@ class LabelledRows(Sequence[Any]):
             the other side, whatever else is stored, here or in another buffer.
     """
 
-    def __init__(self, attachment: Attachment, ids: Ints, rewards: Floats, places: Floats) -> None:
+    def __init__(
+        self, attachment: Attachment, ids: Ints, rewards: Floats, places: Floats, proof: Floats | None = None
+    ) -> None:
         self.ids = ids
         self.rewards = rewards
         self.places = places
+        self._proof = places if proof is None else proof  # of the hashes; a training spreads its places again
         self._attachment = attachment
 
     def __len__(self) -> int:
@@ -75,7 +78,7 @@ class LabelledRows(Sequence[Any]):
         if not len(ids):
             return []
         found = self._attachment.database.read(functools.partial(_rows, attachment=self._attachment, ids=ids))
-        known = self.places[at][first]
+        known = self._proof[at][first]
         if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
             raise StaleIds(
                 f"the samples of {len(ids)} labelled rows are not those that they were when the rows were read: the "
@@ -93,7 +96,9 @@ class LabelledRows(Sequence[Any]):
     def subset(self, mask: ArrayLike) -> LabelledRows:
         """Return the rows where `mask`, (n,) bool, is true."""
         kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
-        return LabelledRows(self._attachment, self.ids[kept], self.rewards[kept], self.places[kept])
+        places = self.places[kept]
+        proof = places if self._proof is self.places else self._proof[kept]
+        return LabelledRows(self._attachment, self.ids[kept], self.rewards[kept], places, proof)
 
 
 def labelled_rows(

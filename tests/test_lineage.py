@@ -20,6 +20,7 @@ from restored import save
 
 from sqlbuffer.errors import BufferNotFound, ClaimLost, LeaseLost, StaleIds
 from sqlbuffer.jobs import load_newer
+from sqlbuffer.retraining import split
 from sqlbuffer.state import dump_state
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.waiting_list import WaitingList
@@ -314,6 +315,12 @@ def test_labelled_rows_prove_themselves(stale: tuple[SampleStore, list[int]], st
     store.record(names(200, 205), np.arange(5.0))
     rows = store.labelled_rows()
     assert sorted(rows) == sorted([*names(0, 5), *names(200, 205)])
+    train, _ = split(rows, 0.0)
+    train.places = train.places / 2
+    assert list(train) == list(rows), "whatever is made of the places"
+    assert list(train.subset(train.rewards < 3)) == [
+        sample for sample, y in zip(rows, rows.rewards, strict=True) if y < 3
+    ]
     go_back()
     with pytest.raises(StaleIds, match="labelled_rows again"):
         list(rows)
