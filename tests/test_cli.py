@@ -867,7 +867,7 @@ def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: s
 
 
 def test_sql_may_begin_with_a_comment(url: str) -> None:
-    result = run("sql", "--url", url, "--csv", "-- how many\nSELECT count(*) AS n FROM buffers")
+    result = run("sql", "--csv", "-- how many\nSELECT count(*) AS n FROM buffers", url=url)
     assert (result.code, result.out.splitlines()) == (0, ["n", "2"])
     assert run("sql", "--url", url, "--cvs", "SELECT 1").code == 2
 
