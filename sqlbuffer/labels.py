@@ -17,7 +17,7 @@ from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
 from sqlbuffer.names import as_ids, as_mask, as_name, plain, require_count, require_real
-from sqlbuffer.race import Floats, Ints
+from sqlbuffer.race import TIE, Floats, Ints
 
 READ_AT_ONCE = 4096
 """Samples read and decoded in one transaction when all are walked through."""
@@ -114,7 +114,7 @@ def labelled_rows(
         attachment: The buffer.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
         newest: At most so many, those measured last.
-        best: Of these, the share in (0, 1] with the highest rewards.
+        best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal ones.
     """
     if newest is not None:
         newest = require_count(newest, "newest must be a positive number of rows, or None for all", least=1)
@@ -127,7 +127,8 @@ def labelled_rows(
     if isinstance(where, str):
         as_name(where, "where")
     try:
-        rows = attachment.database.read(functools.partial(_index, attachment=attachment, where=where, newest=newest))
+        index = functools.partial(_index, attachment=attachment, where=where, newest=newest, best=best)
+        return attachment.database.read(index)
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
         if where is None:
             raise
@@ -136,10 +137,6 @@ def labelled_rows(
             f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: "
             f"{summary(exc)}"
         ) from exc
-    if best is None or not len(rows):
-        return rows
-    lowest = np.sort(rows.rewards)[-max(round(best * len(rows)), 1)]
-    return rows.subset(rows.rewards >= lowest)
 
 
 def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -158,11 +155,17 @@ def _is_some(share: float) -> bool:
 
 
 def _index(
-    connection: sa.Connection, *, attachment: Attachment, where: str | sa.ColumnElement[bool] | None, newest: int | None
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    where: str | sa.ColumnElement[bool] | None,
+    newest: int | None,
+    best: float | None,
 ) -> LabelledRows:
     attachment.note_ids(connection)
     statement = statements.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+    ties = [np.zeros(0, np.uint64)]
     guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if isinstance(where, str):
         guarded = attachment.database.dialect.guarded(connection, where, may_step_down=True)
@@ -172,7 +175,16 @@ def _index(
             ids.append(np.array(part_ids, dtype=np.int64))
             rewards.append(pool.as_floats(values))
             places.append(places_of(hashes))
-    return LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+            if best is not None:
+                ties.append(np.frombuffer(b"".join(digest[TIE] for digest in hashes), dtype=">u8"))
+    rows = LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+    if best is None or not len(rows):
+        return rows
+    # By other bytes of the hash than those of a row's place: ties would all be held out, or none.
+    order = np.lexsort((np.concatenate(ties), rows.rewards))
+    is_best = np.zeros(len(rows), dtype=np.bool_)
+    is_best[order[-max(round(best * len(rows)), 1) :]] = True
+    return rows.subset(is_best)
 
 
 def places_of(hashes: Sequence[bytes]) -> Floats:

@@ -35,19 +35,29 @@ def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
     """Return Spearman's rank correlation of two (n,) arrays, ties sharing their mean rank; NaN where undefined."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
-    spread = float(ranks_a.std() * ranks_b.std()) if len(ranks_a) else 0.0
-    if not spread:
+    if _are_equal(ranks_a) or _are_equal(ranks_b):
         return math.nan
+    spread = float(ranks_a.std() * ranks_b.std())
     return float(((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean())).mean() / spread)
 
 
 def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
     """Return the coefficient of determination, 1 - residual / total sum of squares; NaN where rewards are all equal."""
     predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    if _are_equal(measured):
+        return math.nan
     scale = _scale(predicted, measured)
     predicted, measured = predicted / scale, measured / scale
-    total = float(((measured - measured.mean()) ** 2).sum()) if len(measured) else 0.0
-    return 1.0 - float(((measured - predicted) ** 2).sum()) / total if total else math.nan
+    spread = float(np.abs(measured - measured.mean()).max())  # else the squares of the smallest numbers would be 0
+    with np.errstate(over="ignore"):
+        residual = float((((measured - predicted) / spread) ** 2).sum())
+        total = float((((measured - measured.mean()) / spread) ** 2).sum())
+    return 1.0 - residual / total
+
+
+def _are_equal(values: NDArray[np.float64]) -> bool:
+    """Tell whether all values are one: their spread about the mean may be above 0 by the rounding of the mean."""
+    return len(values) == 0 or bool((values == values[0]).all())
 
 
 def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, float]]:

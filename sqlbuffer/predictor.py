@@ -233,9 +233,10 @@ class PredictiveAgent:
         they were, and returns NaN for it.
 
         Args:
-            bs: Rows a step.
+            bs: Rows a step; with 2 or more no step has a single row, on which batch norm cannot train.
             epochs: Passes over the rows.
-            lr: Highest learning rate of the one-cycle schedule.
+            lr: Highest learning rate of the one-cycle schedule; the learning rate of a training of less than four
+                steps, which has no room for a cycle.
             percent_valid: Share of rows held out to choose the best epoch, in [0, 1); 0 keeps the last epoch.
             silent: Without a progress bar, which needs a terminal anyhow.
             patience: Stop after so many epochs without a better one; None for never.
@@ -258,9 +259,14 @@ class PredictiveAgent:
         shuffle = torch.Generator().manual_seed(self.seed)
         train, valid = self._split(percent_valid, shuffle)
 
-        steps = math.ceil(len(train) / bs)
+        steps = _steps(len(train), bs)
+        if len(train) // steps == 1 and any(map(_is_batch_norm, self.model.modules())):
+            raise InvalidArgument(
+                f"batch norm cannot train on single rows: there are {len(train)} rows and bs={bs}, "
+                "and both must be 2 or more."
+            )
         opt = torch.optim.Adam(self.model.parameters(), **{**self.opt_kwargs, "lr": lr})
-        schedule = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=lr, total_steps=steps * epochs)
+        schedule = self._schedule(opt, lr, steps * epochs)
         best = {"train_loss": math.nan, "valid_loss": math.nan, "valid_rank_correlation": math.nan}
         best_loss, best_state, best_epoch = math.inf, copy.deepcopy(self.model.state_dict()), -1
         console = get_console()
@@ -268,7 +274,6 @@ class PredictiveAgent:
         passes = track(range(epochs), escape(f"training {self.name}"), console=console, disable=hidden, transient=True)
         with in_mode(self.model, training=True), self._randomness(0):
             for epoch in passes:
-                # Steps of nearly equal size: batch norm cannot train on a lone row left over.
                 shuffled = train[torch.randperm(len(train), generator=shuffle)]
                 train_loss = self._train_epoch(shuffled.tensor_split(steps), opt, schedule)
                 measured = {"train_loss": train_loss, **self._validate(valid, bs)}
@@ -281,6 +286,16 @@ class PredictiveAgent:
                     break
         self.model.load_state_dict(best_state)
         return {**best, "epochs": epoch + 1, "seconds": time.perf_counter() - start}
+
+    def _schedule(
+        self, opt: torch.optim.Optimizer, lr: float, total_steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the one-cycle schedule, which leaves betas that the user has given as they are."""
+        if total_steps < 4:  # its first phase, 0.3 of the steps, would be over before the first step
+            return torch.optim.lr_scheduler.ConstantLR(opt, factor=1.0, total_iters=0)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            opt, max_lr=lr, total_steps=total_steps, cycle_momentum="betas" not in self.opt_kwargs
+        )
 
     def _split(self, percent_valid: float, shuffle: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the rows to train on, and those held out: by their places where they have some, else by lot."""
@@ -389,6 +404,15 @@ def _with_gradient(predictions: Tensor, model: nn.Module) -> Tensor:
             "forward(), such as detach(), no_grad(), rounding or integers."
         )
     return predictions
+
+
+def _steps(n: int, bs: int) -> int:
+    """Return how many steps of nearly equal size a pass over n rows takes, so that no row is left over alone."""
+    return math.ceil(n / bs) if bs == 1 else max(min(math.ceil(n / bs), n // 2), 1)
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def one_number_each(model: nn.Module, x: Tensor) -> Tensor:

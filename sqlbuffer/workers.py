@@ -118,8 +118,8 @@ def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: fl
     """Return the workers that are dead, by their ids, each with its last mark.
 
     Of all those that have finished, or that work on the database of which this one is a copy. Of this host those whose
-    processes are gone. Of others, and where nothing can be known of a process, those whose marks this process has itself
-    seen unchanged for `grace_s`: never at the first look.
+    processes are gone. Of others, and where nothing can be known of a process, those whose marks this process itself
+    has seen unchanged for `grace_s`: never at the first look.
     """
     began = watch.begin()
     rows = connection.execute(_attached(buffer_id, fingerprint_of(connection))).all()

@@ -68,3 +68,20 @@ def test_measures_of_numbers_of_any_size_are_the_same_without_a_warning(size: fl
         assert found["r2"] == pytest.approx(expected["r2"])
         for group, other in zip(found["calibration"], expected["calibration"], strict=True):
             assert group["predicted"] / size == pytest.approx(other["predicted"])
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e300, -7e-300])
+def test_equal_rewards_have_no_measures(value: float) -> None:
+    """The mean of equal numbers is rounded: their spread about it may be above 0."""
+    rewards = [value] * 49
+    predictions = np.random.default_rng(0).normal(size=49)
+    assert math.isnan(r2(predictions, rewards))
+    assert math.isnan(rank_correlation(predictions, rewards))
+    assert math.isnan(rank_correlation(rewards, predictions))
+
+
+def test_r2_of_large_and_small_numbers_stays_in_range() -> None:
+    rewards = np.array([1.0, 2.0, 4.0])
+    for scale in (1e-200, 1e200):
+        assert r2(rewards * scale, rewards * scale) == 1.0
+        assert r2(rewards[::-1] * scale, rewards * scale) == pytest.approx(r2(rewards[::-1], rewards))

@@ -48,6 +48,16 @@ def test_a_state_comes_back_as_it_was() -> None:
     assert same(unpack(pack(state)), state)
 
 
+def test_views_that_conjugate_or_negate_are_tensors_of_their_own() -> None:
+    """They share memory, shape and strides with what they are views of."""
+    z = torch.tensor([1 + 2j, 3 - 4j])
+    state = {"z": z, "conj": z.conj(), "imag of conj": z.conj().imag, "imag": z.imag}
+    assert state["imag of conj"].is_neg()
+    found = unpack(pack(state))
+    for name, tensor in state.items():
+        assert torch.equal(found[name], tensor.resolve_conj().resolve_neg()), name
+
+
 @pytest.mark.parametrize("state", [None, 1.5, torch.arange(3), [], "word"])
 def test_a_state_may_be_anything(state: Any) -> None:
     assert same(unpack(pack(state)), state)

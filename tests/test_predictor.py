@@ -207,6 +207,50 @@ def test_training_refuses_bad_arguments(arguments: tuple[Any, ...], words: str) 
         taught(5).train_supervised(*arguments)
 
 
+@pytest.mark.parametrize("n_steps", range(1, 12))
+def test_the_learning_rate_is_reached_in_however_few_steps(n_steps: int) -> None:
+    """A step of Adam is as long as the learning rate: a schedule that begins past its peak would hardly move."""
+    made = agent()
+    made.update_dataset_from_inputs(rows(4 * n_steps)[0], [5.0] * (4 * n_steps))
+    before = [parameter.detach().clone() for parameter in made.model.parameters()]
+    made.train_supervised(4, 1, 0.01, percent_valid=0.0)
+    moved = max(float((a.detach() - b).abs().max()) for a, b in zip(made.model.parameters(), before, strict=True))
+    assert moved > 0.008
+
+
+def test_betas_given_to_the_optimiser_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self, *args: (seen.append(self.param_groups[0]["betas"]), step(self, *args))[1],
+    )
+    for opt_kwargs in ({"betas": (0.5, 0.9)}, {}):
+        made = agent(opt_kwargs=opt_kwargs)
+        made.update_dataset_from_inputs(*rows(40))
+        made.train_supervised(4, 2, 0.01)
+    half = len(seen) // 2
+    assert set(seen[:half]) == {(0.5, 0.9)}
+    assert len(set(seen[half:])) > 1, "by default the schedule moves them"
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+@pytest.mark.parametrize("bs", [2, 3, 5])
+def test_batch_norm_trains_on_any_number_of_rows(n: int, bs: int) -> None:
+    made = agent(nn.BatchNorm1d(16))
+    made.update_dataset_from_inputs(*rows(n))
+    assert math.isfinite(made.train_supervised(bs, 2, 0.01, percent_valid=0.0)["train_loss"])
+
+
+@pytest.mark.parametrize(("n", "bs"), [(1, 4), (3, 1)])
+def test_batch_norm_on_single_rows_is_refused(n: int, bs: int) -> None:
+    made = agent(nn.BatchNorm1d(16))
+    made.update_dataset_from_inputs(*rows(n))
+    with pytest.raises(InvalidArgument, match=f"batch norm .*there are {n} rows and bs={bs}"):
+        made.train_supervised(bs, 2, 0.01, percent_valid=0.0)
+
+
 def test_training_on_nothing_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="the dataset is empty"):
         agent().train_supervised(1, 1, 1e-3)

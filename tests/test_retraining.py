@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+from scipy import stats
 from test_predictor import agent, featurize, network, rows, same, weights
 from torch import nn
 
@@ -97,6 +98,18 @@ def test_retraining_takes_the_rows_that_are_asked_for(store: SampleStore) -> Non
     version = retrain(store, agent(), **FIT, where="source = 'old'", percent_test=0.0)
     assert version is not None
     assert (version.rows_trained, version.rows_held_out) == (20, 0)
+
+
+def test_the_best_rows_are_as_many_as_were_asked_for_where_rewards_tie(store: SampleStore) -> None:
+    """The hash decides, by other bits than those that hold rows out."""
+    names = [f"s{i}" for i in range(400)]
+    store.record(names, [1.0] * 400)
+    best = store.labelled_rows(best=0.25)
+    assert len(best) == 100
+    assert stats.kstest(best.places, "uniform").pvalue > 0.001
+    again = store.copy("another order")
+    assert list(again.labelled_rows(best=0.25)) == list(best)
+    again.close()
 
 
 def sorted_like_store(store: SampleStore, names: list[str]) -> list[str]:
