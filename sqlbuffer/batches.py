@@ -24,7 +24,7 @@ from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
-from sqlbuffer.race import Floats, Ints
+from sqlbuffer.race import Floats, Ints, rescaled
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Reported, close, report
 from sqlbuffer.schema import batches
@@ -389,12 +389,23 @@ def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState
     weights = attachment.weights(scores, state.base)
     if attachment.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
-    keys = pool.as_floats([row.race_key for row in rows])
+    keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
     hashes, entries = [row.hash for row in rows], [1] * len(rows)
     fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], entries, weights)
-    keys = np.where((weights > 0) & (keys < math.inf), keys, fresh)
+    keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
     pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, entries)
     attachment.count(connection, unscored=int(np.isnan(weights).sum()), unscorable=int((weights == 0).sum()))
+
+
+def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) -> Floats:
+    """Return the keys of drawn samples at the weights that they have by now.
+
+    A key that the clock has not reached is that of an argmax draw. It stretches as those of waiting samples did.
+    """
+    changed = (before > 0.0) & (weights > 0.0) & (before != weights)
+    stretched = keys.copy()
+    stretched[changed] = rescaled(keys[changed], state.clock, before[changed], weights[changed])
+    return stretched
 
 
 def _stand_again(
@@ -406,14 +417,14 @@ def _stand_again(
     used twice would make batches depend on each other. Where no later draw is left, an interrupted run draws as one
     that was never interrupted, so the entry is taken off too.
     """
-    old_keys = {row.sample_id: row.race_key for row in rows}
-    standing = pool.standing(connection, attachment, list(old_keys))
+    drawn = {row.sample_id: row for row in rows}
+    standing = pool.standing(connection, attachment, list(drawn))
     is_last = attachment.run(connection, statements.later_draw(), batch=batch).first() is None
     ids = [row.sample_id for row in standing]
     keys = pool.as_floats([row.race_key for row in standing])
-    old = pool.as_floats([old_keys[i] for i in ids])
+    old, before = (pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight"))
     weights = pool.as_floats([row.weight for row in standing])
-    back = np.where((old < math.inf) & (weights > 0.0), old, keys)
+    back = np.where((old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys)
     entries = [row.entries - is_last for row in standing]
     pool.move(connection, attachment, state, ids, (keys, weights), back, weights, entries)
 

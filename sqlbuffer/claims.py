@@ -33,21 +33,21 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
-    by_tie = False
+    by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
         try:
-            batch = attachment.database.write(functools.partial(draw, by_tie=by_tie))
+            batch = attachment.database.write(functools.partial(draw, by_tie=by_tie, exclusive=exclusive))
             break
         except _TiedAtTheEnd:
             by_tie = True
+        except _Blurred:
+            exclusive = True
         except _TooFewMarked:
             attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
     attachment.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
-    if not attachment.consumes and race.is_blurred(batch.clock, batch.weights):
-        attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
     return batch
 
 
@@ -59,14 +59,21 @@ class _TiedAtTheEnd(Exception):
     """The last arrival has the same key as the one after it: their hashes must decide which of them is drawn."""
 
 
-def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int, by_tie: bool) -> Batch:
+class _Blurred(Exception):
+    """The clock after the draw is too late for the samples to enter the race again: the draw must turn it back."""
+
+
+def _draw(
+    connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int, by_tie: bool, exclusive: bool
+) -> Batch:
     """Draw.
 
     Raises:
         _TooFewMarked: If the top must be widened first.
         _TiedAtTheEnd: If the draw must go `by_tie`.
+        _Blurred: If the draw must have the race `exclusive`.
     """
-    state = attachment.race(connection)
+    state = attachment.race(connection, exclusive=exclusive)
     dialect = attachment.database.dialect
     if n_heaviest and state.top_weight is None:  # after a refresh: marks are those of old weights
         raise _TooFewMarked
@@ -91,12 +98,10 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
     info = SampleInfo(np.where(argmax, 1.0, probability), argmax, pool.as_floats(drawn.reward))
     if not len(weights):
         return Batch(attachment, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
+    is_blurred = not attachment.consumes and race.is_blurred(clock, weights)
+    if is_blurred and not exclusive:
+        raise _Blurred
     made = _write(connection, attachment, state, drawn, start=start, clock=clock)
-    if not attachment.consumes:
-        after = state._replace(clock=clock, turn=state.turn + 1)
-        entries = [before + 1 for before in drawn.entries]
-        new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
-        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, entries)
     attachment.count(
         connection,
         clock=clock,
@@ -105,6 +110,14 @@ def _draw(connection: sa.Connection, *, attachment: Attachment, n: int, n_heavie
         unscored=-int(np.isnan(weights).sum()) if attachment.consumes else 0,
         unscorable=-int((weights == 0).sum()) if attachment.consumes else 0,
     )
+    if is_blurred:  # before new keys are made: at a late clock they would all be one
+        pool.turn_back(connection, attachment=attachment)
+        clock = 0.0
+    if not attachment.consumes:
+        after = state._replace(clock=clock, turn=state.turn + 1)
+        entries = [before + 1 for before in drawn.entries]
+        new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
+        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, entries)
     return Batch(attachment, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 

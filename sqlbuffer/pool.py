@@ -165,6 +165,10 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
     """
     if state.base is not None:
         delta = shift_base(state.base) - shift_base(base)
+        waiting = size(attachment, attachment.run(connection, statements.totals()).one())
+        if race.is_blurred(state.clock, np.array([max(delta, 0.0) * waiting])):  # so late, the shorter keys would tie
+            turn_back(connection, attachment=attachment)
+            state = state._replace(clock=0.0)
         attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
         if state.top_weight:
             least = state.top_weight + delta

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold
+from conftest import hold, scores_of
 from scipy import stats
 
 from sqlbuffer.race import Power, Softmax
@@ -359,6 +359,66 @@ def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgres
                 assert store.check() == []
                 found.append(drawn)
     assert all(drawn == found[0] for drawn in found)
+
+
+def test_replay_over_many_decades_of_weight_goes_on_exactly(new_store: Callable[..., SampleStore]) -> None:
+    """A draw of everything ends at the lightest, at a clock that resolves none of the others' keys."""
+    store = new_store(weighting="softmax", mode="replay", seed=16)
+    scores = {"a": -3.0, "b": -3.0, "c": -3.0, "d": 0.0, "e": 0.0, "f": -60.0}
+    store.add(list(scores))
+    store.score(lambda samples: np.array([scores[sample] for sample in samples]))
+    first: Counter[str] = Counter()
+    for _ in range(300):
+        with store.sample(-1) as batch:
+            batch.settle()
+        with store.sample(1) as batch:
+            first[batch.samples[0]] += 1
+            batch.settle()
+    expected = np.exp(list(scores.values())) / np.exp(list(scores.values())).sum() * 300
+    likely = expected > 5
+    observed = np.array([first[name] for name in scores])
+    assert (
+        stats.chisquare(observed[likely], expected[likely] * observed[likely].sum() / expected[likely].sum()).pvalue
+        > P_VALUE
+    )
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("lowest", [0.0, -1.0, -100.0, -10_000.0])
+def test_a_released_argmax_share_has_the_weights_of_today(
+    new_store: Callable[..., SampleStore], mode: str, lowest: float
+) -> None:
+    store = new_store(seed=17, mode=mode)
+    samples = [f"s{i}" for i in range(4_000)]
+    store.add(samples)
+    store.score(lambda these: np.ones(len(these)))
+    batch = store.sample(2_000, pct_argmax=1.0)
+    heaviest = set(batch.samples)
+    store.add(["lowest"])
+    store.score(lambda these: np.full(len(these), lowest))
+    batch.release()
+    with store.sample(1_000) as batch:
+        released = sum(sample in heaviest for sample in batch.samples)
+        batch.settle()
+    assert stats.binomtest(released, 1_000, 0.5).pvalue > P_VALUE, released
+
+
+@pytest.mark.parametrize("lowest", [-1e12, -1e17, -1e100])
+def test_one_very_low_score_leaves_all_keys_distinct(new_store: Callable[..., SampleStore], lowest: float) -> None:
+    store = new_store(seed=18)
+    store.add([f"s{i}" for i in range(500)])
+    store.score(scores_of)
+    store.sample(100).settle()
+    store.add(["lowest"])
+    store.score(lambda samples: np.full(len(samples), lowest))
+    with store.sample(100) as batch:
+        assert (batch.info.probability > 0).all()
+        assert len(set(batch.samples)) == 100
+        in_order = stats.spearmanr(batch.ids, np.arange(100)).pvalue
+        assert in_order > P_VALUE, "not the oldest first"
+        batch.settle()
+    assert store.check() == []
 
 
 def test_probabilities_are_unbiased(new_store: Callable[..., SampleStore]) -> None:

@@ -726,7 +726,7 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
             other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._attachment
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
-            batch = claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False)
+            batch = claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False, exclusive=False)
             drawn += hold(batch).samples  # type: ignore[arg-type]
             assert len(store) == 40, "nobody has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)

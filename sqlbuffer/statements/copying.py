@@ -216,6 +216,7 @@ def queued_samples() -> sa.Select[Any]:
         select(
             samples.c.id.label("sample_id"),
             NEVER.label("race_key"),
+            sa.null().label("weight"),
             samples.c.score,
             samples.c.scored_at.is_not(None).label("scored"),
             samples.c.hash,

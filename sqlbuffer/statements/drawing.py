@@ -179,6 +179,7 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
     return select(
         samples.c.id.label("sample_id"),
         NEVER.label("race_key"),
+        sa.null().label("weight"),
         samples.c.score,
         samples.c.scored_at.is_not(None).label("scored"),
         samples.c.hash,
