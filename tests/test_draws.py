@@ -408,7 +408,7 @@ def test_a_released_argmax_share_has_the_weights_of_today(
 def test_one_very_low_score_leaves_all_keys_distinct(new_store: Callable[..., SampleStore], lowest: float) -> None:
     store = new_store(seed=18)
     store.add([f"s{i}" for i in range(500)])
-    store.score(scores_of)
+    store.score(lambda these: scores_of(these) / 1e6)
     store.sample(100).settle()
     store.add(["lowest"])
     store.score(lambda samples: np.full(len(samples), lowest))
