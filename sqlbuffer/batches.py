@@ -379,8 +379,13 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     return True
 
 
-def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any]) -> None:
-    """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one."""
+def put_back(
+    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, entries: int = 1
+) -> None:
+    """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one.
+
+    `entries` is how often they have entered the race then, which in replay mode names their variates.
+    """
     scores = pool.as_floats([row.score for row in rows])
     lowest = np.fmin.reduce(scores, initial=math.inf)
     if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:
@@ -390,10 +395,10 @@ def put_back(connection: sa.Connection, attachment: Attachment, state: RaceState
     if attachment.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
     keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
-    hashes, entries = [row.hash for row in rows], [1] * len(rows)
-    fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], entries, weights)
+    hashes, counts = [row.hash for row in rows], [entries] * len(rows)
+    fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], counts, weights)
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
-    pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, entries)
+    pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, counts)
     attachment.count(connection, unscored=int(np.isnan(weights).sum()), unscorable=int((weights == 0).sum()))
 
 

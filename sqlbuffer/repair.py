@@ -105,7 +105,10 @@ def _put_in(connection: sa.Connection, attachment: Attachment) -> list[str]:
     if lost:
         find = statements.samples_to_put_back(attachment.database.dialect)
         rows = attachment.run_with(connection, find, statements.INCOMING_IDS, {"sample_id": lost}).all()
-        put_back(connection, attachment, attachment.race(connection, exclusive=True), rows)
+        state = attachment.race(connection, exclusive=True)
+        # How often they had entered the race is lost with their rows: a transaction lets a sample enter once at the
+        # most, so its logical time is a number that no entry has had.
+        put_back(connection, attachment, state, rows, entries=state.tick)
     return _said(len(lost), "samples were put into the pool")
 
 
