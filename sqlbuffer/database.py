@@ -184,7 +184,7 @@ class Database:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections behind: a process, and a sibling, opens its own."""
         kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room", "_is_patient")
-        return {name: getattr(self, name) for name in kept}
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import psutil
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import Dialect, ago, fingerprint_of, now, right_now
+from sqlbuffer.dialect import Dialect, ago, now, origin_of, right_now
 from sqlbuffer.errors import printable
 from sqlbuffer.schema import batches, jobs, receipts, workers
 from sqlbuffer.statements import COUNTERS
@@ -86,7 +86,7 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
         .values(
             buffer_id=buffer_id,
             id=worker,
-            host="" if worker == LEDGER else f"{host()}#{fingerprint_of(connection)}",
+            host="" if worker == LEDGER else f"{host()}#{origin_of(connection)}",
             pid=0 if worker == LEDGER else os.getpid(),
             process_started_at=0.0 if worker == LEDGER else _started_at(os.getpid()),
             created_at=now(),
@@ -117,12 +117,12 @@ Mark: TypeAlias = tuple[Any, int]
 def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: float) -> dict[str, Mark]:
     """Return the workers that are dead, by their ids, each with its last mark.
 
-    Of all those that have finished, or that work on the database of which this one is a copy. Of this host those whose
-    processes are gone. Of others, and where nothing can be known of a process, those whose marks this process itself
-    has seen unchanged for `grace_s`: never at the first look.
+    Of this host those whose processes are gone. Of others, and where nothing can be known of a process, those whose
+    marks this process has itself seen unchanged for `grace_s`: never at the first look. Of all those that have
+    finished, or that work on the database of which this one is a copy.
     """
     began = watch.begin()
-    rows = connection.execute(_attached(buffer_id, fingerprint_of(connection))).all()
+    rows = connection.execute(_attached(buffer_id, origin_of(connection))).all()
     marks = {row.id: _mark(row) for row in rows}
     silent_s = watch.same_for_s(("workers", buffer_id), marks, began=began, gap_s=grace_s / 2)
     return {row.id: marks[row.id] for row in rows if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)}
@@ -134,20 +134,15 @@ def lock_dead(connection: sa.Connection, dialect: Dialect, buffer_id: int, gone:
     What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
     and finds that it must register again.
     """
-    locked = dialect.lock_rows(
-        _attached(buffer_id, fingerprint_of(connection)).where(workers.c.id.in_(list(gone))), workers
-    )
-    rows = connection.execute(locked).all()
+    attached = _attached(buffer_id, origin_of(connection)).where(workers.c.id.in_(list(gone)))
+    rows = connection.execute(dialect.lock_rows(attached, workers)).all()
     return [row.id for row in rows if _is_dead(row, is_silent=_mark(row) == gone[row.id])]
 
 
 def unknown(connection: sa.Connection, buffer_id: int) -> dict[str, Mark]:
     """Return the workers that only silence tells to be dead, each with its last mark."""
-    return {
-        row.id: _mark(row)
-        for row in connection.execute(_attached(buffer_id, fingerprint_of(connection)))
-        if _is_known_by_silence(row)
-    }
+    rows = connection.execute(_attached(buffer_id, origin_of(connection)))
+    return {row.id: _mark(row) for row in rows if _is_known_by_silence(row)}
 
 
 def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
@@ -155,9 +150,8 @@ def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[
 
     For people to read: the clock may have been set.
     """
-    rows = connection.execute(
-        _attached(buffer_id, fingerprint_of(connection)).where(workers.c.heartbeat_at < ago(grace_s))
-    )
+    attached = _attached(buffer_id, origin_of(connection))
+    rows = connection.execute(attached.where(workers.c.heartbeat_at < ago(grace_s)))
     return [row.id for row in rows if _is_known_by_silence(row)]
 
 

@@ -92,7 +92,7 @@ def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> No
     Loop()
     settle_down()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlbuffer")] == []
-    with open_store(store_url) as store:
+    with pytest.warns(UserWarning, match="no key"), open_store(store_url) as store:
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
 

@@ -147,7 +147,8 @@ WAYS = [line.split("(")[0].removeprefix("def ") for line in FORK.splitlines() if
 def test_a_forked_child_takes_nothing_from_its_parent(store_url: str, way: str) -> None:
     command = [sys.executable, "-c", FORK, store_url, way]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr or way == "claim_of_the_child", "whose own batch is dropped as it ends, with a warning"
     with open_store(store_url, weighting="uniform") as store:
         assert (store.stats().claimed, store.check()) == (0, [])
         assert store.stats().measured >= 5

@@ -216,7 +216,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
     with open_store(store_url) as store:
-        _held = [scored(store).sample(4), store.sample(3)]
+        hold(scored(store).sample(4))
+        hold(store.sample(3))
         move_away(store, silent_for_s=100)
         others = [open_and_forget(store_url) for _ in range(4)]
         for _ in range(2):
@@ -510,9 +511,7 @@ if sys.argv[2] == "closed":
             assert list(states()) == [state]
         store.add(["x"])
         assert states()["running"] == os.getpid()
-        change(store, heartbeat_at=ago(70))
-        assert states()["running"] == os.getpid(), "its process is there"
-        change(store, heartbeat_at=ago(70), host="elsewhere")
+        move_away(store, silent_for_s=100)
         assert states()["silent"] == os.getpid()
         store.add(["y"])
     with open_store(store_url, weighting="uniform") as again:

@@ -31,11 +31,11 @@ __all__ = [
     "SQLite",
     "Timestamp",
     "ago",
-    "fingerprint_of",
     "first_line",
     "hence",
     "is_unavailable",
     "now",
+    "origin_of",
     "parse_url",
     "right_now",
     "unavailable",
@@ -117,12 +117,12 @@ def _sqlite(driver: str) -> SQLite:
         raise MissingExtra("sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`.") from exc
 
 
-def fingerprint_of(connection: sa.Connection) -> str:
+def origin_of(connection: sa.Connection) -> str:
     """Return what tells the database of a connection from its copies. It is asked once for each connection."""
-    found = connection.info.get("fingerprint")
+    found = connection.info.get("origin")
     if found is None:
         dialect = _sqlite("") if connection.dialect.name == "sqlite" else _POSTGRESQL
-        found = connection.info["fingerprint"] = dialect.fingerprint(connection)
+        found = connection.info["origin"] = dialect.origin(connection)
     return str(found)
 
 

@@ -194,7 +194,7 @@ class Dialect(abc.ABC):
         """Return which database it is, in which version, and what is known to be wrong with that."""
 
     @abc.abstractmethod
-    def fingerprint(self, connection: sa.Connection) -> str:
+    def origin(self, connection: sa.Connection) -> str:
         """Return what tells a database from its copies: parts joined by dots, empty where they cannot be known."""
 
     @abc.abstractmethod

@@ -262,7 +262,7 @@ class PostgreSQL(Dialect):
         ).one()
         return "/".join(map(str, (_system(connection), *row)))
 
-    def fingerprint(self, connection: sa.Connection) -> str:
+    def origin(self, connection: sa.Connection) -> str:
         # What pg_restore or CREATE DATABASE ... TEMPLATE makes has a number of its own on its server, and a server that
         # was not made from this one's files, as a standby is, has another identifier. Not the timeline: workers go on
         # after a promotion.

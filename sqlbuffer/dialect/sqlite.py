@@ -326,7 +326,7 @@ class SQLite(Dialect):
             return f"{version}, not affected by the WAL-reset race"
         return f"{version}, affected by the WAL-reset race; guarded: each writer of sqlbuffer holds FILE-lock"
 
-    def fingerprint(self, connection: sa.Connection) -> str:
+    def origin(self, connection: sa.Connection) -> str:
         # Not the number of the device: it may change when the host starts again. On a network file system neither is
         # the same for all hosts.
         file = _file_of(connection)

@@ -240,9 +240,10 @@ _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added
 def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
     """Show the processes that work on buffers: which run, have finished or have died, and what they have done.
 
-    The state is running; silent, when nothing was heard of it for --grace seconds by the database's clock; finished,
-    when it has closed the buffer or come to its end; or died. Both of these leave the list when another process opens
-    the buffer. A silent one on another host may have died, or a clock was set: `claims release --dead` watches it.
+    The state is "running"; "finished", when it has closed the buffer or come to its end; "died", when it has not, and
+    is gone. Both of these leave the list when another process opens the buffer. "silent" are workers of other hosts
+    that were not heard of for --grace seconds by the database's clock. They may have died, or a clock was set:
+    `claims release --dead` watches them.
     """
     _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
 

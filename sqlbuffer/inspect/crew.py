@@ -24,8 +24,9 @@ IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None
 def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
     """Return the workers of a buffer, each with what it has done.
 
-    A worker is "running"; "silent" when nothing was heard of it for the time of grace by the clock of the database,
-    which may have been set; "finished" when it has closed the buffer; "died" when it has not, and is gone.
+    A worker is "running"; "finished" when it has closed the buffer; "died" when it has not, and its process is gone;
+    "silent" those of other hosts of which, by the database's clock, nothing was heard for the time of grace: one look
+    cannot tell whether they have died, or a clock was set.
     """
     rows = connection.execute(
         sa.select(
@@ -92,12 +93,12 @@ def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, 
 
 def _with_state(connection: sa.Connection, attachment: Attachment, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
-    this = workers_table.c.buffer_id == attachment.buffer_id
     is_done = sa.and_(workers_table.c.finished_at.is_not(None), _n_claims() == 0)
-    states = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
-    states |= dict.fromkeys(leases.dead_workers(connection, attachment), "died")
-    states |= dict.fromkeys(connection.scalars(sa.select(workers_table.c.id).where(this, is_done)), "finished")
-    return [{"buffer": attachment.name, **row, "state": states.get(row["worker"], "running")} for row in found]
+    done = sa.select(workers_table.c.id).where(workers_table.c.buffer_id == attachment.buffer_id, is_done)
+    state = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
+    state |= dict.fromkeys(leases.dead_workers(connection, attachment), "died")
+    state |= dict.fromkeys(connection.scalars(done), "finished")
+    return [{"buffer": attachment.name, **row, "state": state.get(row["worker"], "running")} for row in found]
 
 
 def _n_claims() -> sa.ScalarSelect[int]:
