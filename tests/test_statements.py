@@ -237,7 +237,8 @@ class TestEveryStatement:
         for statement in build(name, kind):
             sql = compiled(statement, kind)
             known = re.search(
-                r"incoming_|batches.id =|batch_id[ ,]|samples.id [=>]|max\(samples.id|ORDER BY samples.id DESC|INTO \w+ \(buffer_id",
+                r"incoming_|batches.id =|batch_id[ ,]|samples.id [=>]|max\(samples.id|ORDER BY samples.id DESC|"
+                r"INTO \w+ \(buffer_id",
                 sql,
             )
             assert known or "buffer_id =" in sql or "buffers.id =" in sql, sql
