@@ -116,6 +116,11 @@ def is_rate(number: float) -> bool:
     return 0.0 <= number < math.inf
 
 
+def is_learning_rate(number: float) -> bool:
+    """Tell whether a number is 0 or more, and a step of so much is still a number of single precision."""
+    return 0.0 <= number <= 1e30
+
+
 def is_positive(number: float) -> bool:
     """Tell whether a number is above 0, and finite."""
     return 0.0 < number < math.inf

@@ -24,8 +24,8 @@ from sqlbuffer.measures import rank_correlation
 from sqlbuffer.names import (
     as_mapping,
     as_name,
+    is_learning_rate,
     is_part,
-    is_rate,
     require_count,
     require_flag,
     require_function,
@@ -247,7 +247,7 @@ class PredictiveAgent:
         """
         bs = require_count(bs, "bs must be 1 or more", least=1)
         epochs = require_count(epochs, "epochs must be 1 or more", least=1)
-        lr = require_real(lr, "lr must be a learning rate, 0 or more", is_rate)
+        lr = require_real(lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate)
         percent_valid = require_real(percent_valid, "percent_valid must be in [0, 1)", is_part)
         silent = require_flag(silent, "silent")
         if patience is not None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlbuffer.errors import TrainingDiverged
 from sqlbuffer.labels import READ_AT_ONCE, LabelledRows
 from sqlbuffer.measures import measures
-from sqlbuffer.names import as_floats, is_part, is_rate, require_count, require_flag, require_real
+from sqlbuffer.names import as_floats, is_learning_rate, is_part, require_count, require_flag, require_real
 from sqlbuffer.state import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def retrain(
     bs, epochs = (
         require_count(n, f"{name} must be 1 or more", least=1) for name, n in {"bs": bs, "epochs": epochs}.items()
     )
-    lr = require_real(lr, "lr must be a learning rate, 0 or more", is_rate)
+    lr = require_real(lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate)
     min_rows = require_count(min_rows, "min_rows must be a number of rows")
     silent = require_flag(silent, "silent")
     if percent_valid is not None:

@@ -197,7 +197,7 @@ def test_training_copes_with_few_and_odd_numbers_of_rows(n: int) -> None:
     [
         ((0, 1, 1e-3, 0.1), "bs must be 1 or more; got 0"),
         ((1, 0, 1e-3, 0.1), "epochs must be 1 or more; got 0"),
-        ((1, 1, -1e-3, 0.1), "lr must be a learning rate, 0 or more; got -0.001"),
+        ((1, 1, -1e-3, 0.1), "lr must be a learning rate, 0 or more and 1e30 at most; got -0.001"),
         ((1, 1, 1e-3, 1.0), "percent_valid must be in .*; got 1.0"),
         ((1, 1, 1e-3, -0.1), "percent_valid must be in .*; got -0.1"),
     ],

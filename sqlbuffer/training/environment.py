@@ -77,7 +77,7 @@ class Environment:
 
     def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
         """Take callbacks, or classes of callbacks, into the loop; returns the callbacks."""
-        registered: list[Any] = [cb() if isinstance(cb, type) else cb for cb in cbs if cb is not None]
+        registered: list[Any] = [cb() if isinstance(cb, type) else cb for cb in as_list(cbs, "cbs") if cb is not None]
         for cb in registered:
             if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
                 raise InvalidArgument(
