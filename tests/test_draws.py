@@ -259,6 +259,27 @@ def test_replay_draws_are_independent_after_a_release(new_store: Callable[..., S
         assert_independent(b, draw(1_000))
 
 
+@pytest.mark.soak
+def test_twenty_thousand_replay_rounds_are_independent(new_store: Callable[..., SampleStore]) -> None:
+    """Draw A and B, release A, settle B; draw C and D: being in D does not depend on being in B and C."""
+    store = new_store(weighting="uniform", seed=19, mode="replay")
+    samples = [str(i) for i in range(40)]
+    store.add(samples)
+    was_in, is_drawn = [], []
+    for _ in range(20_000):
+        first, second = store.sample(4), store.sample(4)
+        first.release()
+        second.settle()
+        with store.sample(8) as third:
+            third.settle()
+        with store.sample(4) as fourth:
+            fourth.settle()
+        was_in.append(np.isin(samples, np.intersect1d(second.samples, third.samples)))
+        is_drawn.append(np.isin(samples, fourth.samples))
+    assert_independent(np.concatenate(was_in), np.concatenate(is_drawn))
+    assert store.check() == []
+
+
 REPLAYER = """
 import sys
 from sqlbuffer import open_store
