@@ -54,7 +54,7 @@ class RunRecords:
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
-            measures=metrics or {},
+            measures={} if metrics is None else metrics,
             keep=keep,
             lease=lease,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
 
 from sqlbuffer import audit, repair
 from sqlbuffer.attachment import Attachment
@@ -54,7 +54,7 @@ def attachment(new_store: OpenStore, request: pytest.FixtureRequest) -> Attachme
     batch = store.sample(4)
     batch.report(batch.ids[:1], [3.0])
     batch.release()
-    _held = store.sample(3)
+    hold(store.sample(3))
     return store._attachment
 
 

@@ -58,6 +58,8 @@ def unpack(data: bytes) -> Any:
     Raises:
         InvalidPayload: The bytes are not what `pack` returns.
     """
+    if not isinstance(data, bytes):
+        raise InvalidPayload(f"a checkpoint is bytes, as they are stored; got {shown(data)}.")
     try:
         tensors = safetensors.torch.load(data)
         payload = tensors.pop(REST).numpy().tobytes()

@@ -37,6 +37,10 @@ def lengths(samples: list[object]) -> np.ndarray:
     return np.array([float(len(str(sample))) for sample in samples])
 
 
+STILL_OPEN: list[object] = []
+"""Batches that are out when the database is frozen: one that is dropped would be released."""
+
+
 def fill(store: SampleStore) -> None:
     """Have one of everything: a batch settled, released, open, in part; samples scored, stale, unscored, failed."""
     store.add([f"s{i}" for i in range(40)], source="generated")
@@ -60,7 +64,7 @@ def fill(store: SampleStore) -> None:
     store.add(["unscored"])
     batch = store.sample(3)
     batch.report(batch.ids[:1].tolist(), [0.5])  # open, in part
-    store.sample(2)  # open
+    STILL_OPEN.extend([batch, store.sample(2)])
 
 
 def of_sqlite() -> str:
