@@ -163,7 +163,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> SampleStore:
     store.add(TEN, meta={"x": 1})
     store.score(scores_of)
     store.sample(3).settle([1.0, 2.0, 3.0], metrics={"m": 1.0}, checkpoint={"c": b"x"})
-    store.sample(2)
+    _held = store.sample(2)
     store.save_predictor(b"x", rows_trained=1)
     with store.leased("job"):
         pass

@@ -254,7 +254,8 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, 
         drawing, go_on = threading.Event(), threading.Event()
 
         def slow_draw(connection: sa.Connection) -> Any:
-            batch = claims._draw(connection, attachment=store._attachment, n=3, n_heaviest=0, by_tie=False)
+            draw = functools.partial(claims._draw, connection, attachment=store._attachment, n=3, n_heaviest=0)
+            batch = hold(draw(by_tie=False, exclusive=False))
             drawing.set()
             go_on.wait(10)
             return batch
@@ -298,7 +299,8 @@ AT_WORK_AS_NOBODY = """
 import os, sys
 from sqlbuffer import open_store
 store = open_store(sys.argv[1])
-print(len(store.sample(4)), flush=True)
+batch = store.sample(4)
+print(len(batch), flush=True)
 os.setgroups([])
 os.setuid(65534)
 print(os.getuid(), flush=True)
