@@ -258,8 +258,8 @@ class Database:
     def _refuse_reentry(self) -> None:
         """Refuse to write where this thread is writing already, which would wait for itself.
 
-        Found on the stack of calls, which is 2 us: a mark that is set and taken back could stay for good where a signal
-        comes between.
+        Found on the stack of calls, which takes 7 us at 60 calls. A mark that is set and taken back could stay for good
+        where a signal comes between.
         """
         code = Database._run.__code__
         frame = inspect.currentframe()
