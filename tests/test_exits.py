@@ -148,11 +148,13 @@ def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(store_ur
         chain = [caught.value, caught.value.__cause__]
         # Python itself has no StopIteration come out of a generator.
         assert any(type(each) is error for each in (chain if error is StopIteration else chain[:1])), chain
-        with open_store(**where) as store:
+        key = {"key": raising(error)} if "key" in place else {}
+        with open_store(**where, **key) as store:
             assert store.stats().claimed == 0
             assert store.check() == []
             assert not any(job.is_held for job in store.jobs())
-            store.add(["later"])
+            if not key:
+                store.add(["later"])
             store.score(lambda samples: np.ones(len(samples)))
             store.sample(-1).settle()
             assert store.check() == []

@@ -571,7 +571,7 @@ def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any])
     with pytest.raises(InvalidArgument, match=r"cannot be pickled.*sqlbuffer worker"):
         opened(agent, in_background=True)
     with pytest.raises(InvalidArgument, match="cannot be pickled"):
-        opened(key=lambda sample: sample, in_background=True)
+        opened(key=lambda sample: sample, name="with a key", in_background=True)
 
 
 def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathlib.Path) -> None:
