@@ -310,7 +310,7 @@ def _are_other_keys(ours: str, theirs: str) -> bool:
 
 
 def _key_shown(name: str) -> str:
-    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={name}")
+    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={printable(name)}")
 
 
 def require_name(name: Any) -> str:

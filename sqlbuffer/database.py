@@ -114,7 +114,7 @@ class Database:
         try:
             found = self.revision()
             if found is None and create:
-                self._run("owner", functools.partial(_begin, work=self._create))
+                self._change_schema(self._create)
             elif not any_revision:
                 _require_current(found, self.url)
         except BaseException:
@@ -170,8 +170,11 @@ class Database:
 
     def upgrade(self) -> None:
         """Create the schema, or bring it up to date, in one transaction."""
+        self._change_schema(self._upgrade)
+
+    def _change_schema(self, work: Callable[[sa.Connection], None]) -> None:
         self._require_room()
-        self._run("owner", functools.partial(_begin, work=self._upgrade))
+        self._run("owner", functools.partial(_begin, work=work))
         if (owner := self._engines.pop((os.getpid(), "owner"), None)) is not None:
             owner.dispose()  # one connection less: it is needed once
 

@@ -378,6 +378,7 @@ def is_quiet(text: str) -> bool:
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*was created with key=:UserWarning")
 @pytest.mark.parametrize("column", columns_of_text(), ids=str)
 def test_no_stored_word_is_obeyed_by_a_terminal(
     store_url: str, column: sa.Column[Any], caplog: pytest.LogCaptureFixture
@@ -495,6 +496,7 @@ def test_an_error_that_no_database_takes_is_stored_with_its_job(store: SampleSto
     assert len(job.last_error) == 1000
 
 
+@pytest.mark.filterwarnings("ignore:.*was created with key=:UserWarning")
 def test_nothing_that_is_stored_is_imported_or_evaluated(
     store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
