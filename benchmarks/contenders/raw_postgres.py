@@ -47,7 +47,7 @@ def _claim(condition: str, order: str) -> str:
 
 
 _HEAD = _claim("race_key < 'Infinity'", "race_key, sample_id")
-_HEAVIEST = _claim("top", "buffer_id DESC, weight DESC, sample_id DESC")
+_HEAVIEST = _claim("top", "buffer_id DESC, weight DESC, tie DESC, sample_id DESC")
 _BATCH = """
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
     VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp())
@@ -59,9 +59,10 @@ _DRAWS = """
     FROM unnest(%b::bigint[], %b::float8[], %b::float8[]) WITH ORDINALITY AS d (sample_id, race_key, weight, position)
 """
 _ENTER = """
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top)
-    SELECT %s, race_key, sample_id, weight, top
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
+    SELECT %s, e.race_key, e.sample_id, e.weight, e.top, substr(s.hash, 9)
     FROM unnest(%b::float8[], %b::bigint[], %b::float8[], %b::bool[]) AS e (race_key, sample_id, weight, top)
+    JOIN samples AS s ON s.id = e.sample_id
     ORDER BY race_key, sample_id
 """
 _ADD = """
@@ -72,10 +73,10 @@ _ADD = """
         SELECT %s, hash, text, 'text', 'benchmark', true, 0, clock_timestamp(), %s
         FROM unnest(%b::bytea[], %s::text[]) AS i (hash, text)
         ON CONFLICT (buffer_id, hash) DO NOTHING
-        RETURNING id, buffer_id
+        RETURNING id, buffer_id, hash
     )
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top)
-    SELECT buffer_id, 'Infinity', id, NULL, false FROM added
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
+    SELECT buffer_id, 'Infinity', id, NULL, false, substr(hash, 9) FROM added
 """
 _UNSCORED = """
     SELECT p.sample_id, s.text

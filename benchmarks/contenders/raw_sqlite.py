@@ -47,11 +47,14 @@ _HEAVIEST = f"""
     SELECT {raw.DRAWN}
     FROM pool AS p CROSS JOIN samples AS s ON s.id = p.sample_id
     WHERE p.buffer_id = ? AND p.top = 1
-    ORDER BY p.buffer_id DESC, p.weight DESC, p.sample_id DESC LIMIT ?
+    ORDER BY p.buffer_id DESC, p.weight DESC, p.tie DESC, p.sample_id DESC LIMIT ?
 """
 _LEAVE_HEAD = "DELETE FROM pool WHERE buffer_id = ? AND (race_key, sample_id) <= (?, ?)"
 _LEAVE = "DELETE FROM pool WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
-_ENTER = "INSERT INTO pool (buffer_id, race_key, sample_id, weight, top) VALUES (?, ?, ?, ?, ?)"
+_ENTER = """
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
+    VALUES (?1, ?2, ?3, ?4, ?5, (SELECT substr(hash, 9) FROM samples WHERE id = ?3))
+"""
 MOVE = "UPDATE pool SET race_key = ?, weight = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
 _BATCH = f"""
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
@@ -66,8 +69,8 @@ _ADD = f"""
     ON CONFLICT (buffer_id, hash) DO NOTHING
 """
 _WAIT = """
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top)
-    SELECT buffer_id, 9e999, id, NULL, 0 FROM samples WHERE id > ?
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
+    SELECT buffer_id, 9e999, id, NULL, 0, substr(hash, 9) FROM samples WHERE id > ?
 """
 _UNSCORED = """
     SELECT p.sample_id, s.text
