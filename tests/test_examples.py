@@ -54,10 +54,9 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
     assert kills == KILLS
     assert f"oracle calls              {CALLS_WITH_KILLS}" in output
 
-    with (
-        pytest.warns(UserWarning, match="created with key=molecules.canonical_smiles, but is opened with no key="),
-        open_store(store_url, name="celecoxib-ucb-0") as store,
-    ):
+    with pytest.warns(UserWarning, match="created with key=molecules.canonical_smiles, but is opened with no key="):
+        opened = open_store(store_url, name="celecoxib-ucb-0")
+    with opened as store:
         assert store.check() == []
         stats = store.stats()
         assert (stats.measured, stats.claimed) == (CALLS_WITH_KILLS, 0)

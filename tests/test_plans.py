@@ -363,7 +363,7 @@ EXPECTED = {
     "settle": "close_claim store_first_rewards count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_claim store_first_rewards totals insert_samples samples_by_hash "
+        "close_claim store_first_rewards totals insert_samples samples_by_hash next_tick "
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
