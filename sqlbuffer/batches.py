@@ -388,8 +388,9 @@ def put_back(
     """
     scores = pool.as_floats([row.score for row in rows])
     lowest = np.fmin.reduce(scores, initial=math.inf)
-    if attachment.settings.weighting.needs_base and state.base is not None and lowest < state.base:
-        pool.set_base(connection, attachment, state, float(lowest))  # a refresh had raised it meanwhile
+    base = math.inf if state.base is None else state.base  # a refresh of what was left has raised or forgotten it
+    if attachment.settings.weighting.needs_base and lowest < base:
+        pool.set_base(connection, attachment, state, float(lowest))
         state = attachment.race(connection, exclusive=True)
     weights = attachment.weights(scores, state.base)
     if attachment.settings.weighting.needs_score:

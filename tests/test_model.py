@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from sqlbuffer import adding, swapping
 from sqlbuffer.batches import Batch
 from sqlbuffer.errors import ClaimLost
-from sqlbuffer.schema import workers
+from sqlbuffer.schema import batches, workers
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.workers import worker_id
 
@@ -57,6 +57,11 @@ class Sample:
     @property
     def is_measured(self) -> bool:
         return self.reward is not None and not math.isnan(self.reward)
+
+    def measure(self, reward: float | None) -> None:
+        """A failure never replaces a reward."""
+        if not (self.is_measured and reward is not None and math.isnan(reward)):
+            self.reward = reward
 
 
 @dataclasses.dataclass
@@ -111,7 +116,7 @@ class Model:
         for i, name in enumerate(given):
             if name not in given[:i]:
                 added += name not in self.samples
-                self.samples.setdefault(name, Sample(source)).reward = values[i]
+                self.samples.setdefault(name, Sample(source)).measure(values[i])
         return added, 0, len(given) - added, 0
 
     def score(self, names: Sequence[str], score_of: Callable[[str], float]) -> None:
@@ -147,6 +152,10 @@ class Model:
         del self.open[batch]
 
 
+NO_PROCESS = 2**22 + 1
+"""A number beyond those that Linux gives to processes."""
+
+
 class StoreMachine(RuleBasedStateMachine):
     """The steps. Every example has a buffer of its own in one database."""
 
@@ -154,6 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.url = url
         self.buffer_name = next(buffer_names)
+        self.deaths = itertools.count()
         self.batches: list[Batch] = []
         self.stores: list[SampleStore] = []
 
@@ -305,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
             batch.settle(None if all_none else of_each, record=recorded)
         for name, value in zip(batch.samples, of_each, strict=True):
             if value is not None and not all_none:
-                self.model.samples[name].reward = value
+                self.model.samples[name].measure(value)
         self.model.record(*recorded)
         if is_open:
             self.model.close(batch.id, released=False)
@@ -352,10 +362,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def die_and_reopen(self) -> None:
-        """The row of this process says that it is another one, which runs no more."""
+        """What this process has claimed is said to be another one's, which runs no more."""
         attachment = self.store._attachment
-        ours = (workers.c.buffer_id == attachment.buffer_id) & (workers.c.id == worker_id())
-        attachment.database.write(lambda c: c.execute(sa.update(workers).where(ours).values(process_started_at=1.0)))
+        gone = f"gone {next(self.deaths)}"
+
+        def rename(connection: sa.Connection) -> None:
+            for table, name, values in ((workers, "id", {"pid": NO_PROCESS}), (batches, "worker_id", {})):
+                ours = (table.c.buffer_id == attachment.buffer_id) & (table.c[name] == worker_id())
+                connection.execute(sa.update(table).where(ours).values({name: gone, **values}))
+
+        attachment.database.write(rename)
         self.store.close()
         self.open()
         for batch in list(self.model.open):

@@ -373,3 +373,18 @@ def test_two_processes_share_a_refresh(store_url: str) -> None:
         assert (store.is_refreshed(), store.check()) == (True, [])
         version = sa.select(buffers.c.refreshed_version)
         assert store._attachment.database.read(lambda connection: connection.scalar(version)) == 1
+
+
+def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(store: SampleStore) -> None:
+    """Such a refresh leaves no lowest score, from which weights would count."""
+    store.add(["s3", "s1", "s2"])
+    store.score(scores_of)
+    first, second = store.sample(1, pct_argmax=1.0), store.sample(-1)
+    store.score(scores_of, only="all")
+    second.release()
+    first.release()
+    waiting = store.waiting()
+    assert dict(zip(waiting.samples, waiting.weights.tolist(), strict=True)) == pytest.approx(
+        {"s1": 1e-8, "s2": 1.0, "s3": 2.0}, rel=1e-6
+    )
+    assert store.check() == []
