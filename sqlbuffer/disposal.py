@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 Work = Callable[[], object]
 
+POLL_S = 0.002
+
 PATIENCE_S = 2.0
 """How long the end of the process, and a fork, wait for work that is under way."""
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _work: queue.SimpleQueue[Work] = queue.SimpleQueue()  # whose `put` may interrupt a `put` of the same thread
 _busy = threading.Lock()
-"""Held while there is a thread."""
+"""Held while there is a thread, by that thread: what a signal handler raises in the main thread finds it with no hold."""
 _forking = threading.local()
 
 
@@ -37,32 +39,30 @@ def later(work: Work) -> None:
 def wait(timeout_s: float = PATIENCE_S) -> bool:
     """Wait until all work is done; return False where it takes longer."""
     end = time.monotonic() + timeout_s
-    while _busy.acquire(timeout=max(end - time.monotonic(), 0.0)):
-        _busy.release()
-        if _work.empty():
-            return True
-        if not _see_to_it():
+    while _busy.locked() or not _work.empty():
+        if not _see_to_it() or time.monotonic() >= end:
             return False
-    return False
+        time.sleep(POLL_S)
+    return True
 
 
 def _see_to_it() -> bool:
-    """Make sure that there is a thread that does the work; return False where none can be started."""
-    if _busy.acquire(blocking=False):
+    """Start a thread that does the work, unless there is one; return False where none can be started."""
+    if not _busy.locked():  # whoever holds it looks for work once more after letting go
         try:
             # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
             _thread.start_new_thread(_begin, ())
         except RuntimeError:  # no more threads, or the process is ending: the next work, or the end, sees to it
-            _busy.release()
             return False
     return True
 
 
 def _begin() -> None:
-    try:
-        threading.Thread(target=_do, name="sqlbuffer disposal", daemon=True).start()
-    except RuntimeError:
-        _busy.release()
+    if _busy.acquire(blocking=False):
+        try:
+            threading.Thread(target=_do, name="sqlbuffer disposal", daemon=True).start()
+        except RuntimeError:
+            _busy.release()
 
 
 def _do() -> None:

@@ -85,11 +85,18 @@ class Heartbeat:
         dropped = weakref.finalize(self, mailbox.put, Occasion.CLOSED)
         dropped.atexit = False  # `_before_exit` does more
         ours = _Thread(thread, mailbox, dropped)
-        if self._threads.setdefault(os.getpid(), ours) is ours:  # no other thread was quicker
-            _running[thread] = mailbox
-            thread.start()
-        else:
-            dropped.detach()
+        try:
+            if self._threads.setdefault(os.getpid(), ours) is ours:  # no other thread was quicker
+                _running[thread] = mailbox
+                thread.start()
+            else:
+                dropped.detach()
+        except BaseException:  # also what a signal handler raises: the next `start` is to begin again
+            _running.pop(thread, None)
+            if self._threads.get(os.getpid()) is ours:
+                del self._threads[os.getpid()]
+            ours.end(None)  # it may have been started
+            raise
 
     def stop(self, *, patience_s: float = PATIENCE_S) -> None:
         """End the beating in this process, with a last beat, which is waited for so long."""

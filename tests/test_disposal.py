@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of, server_execute, wait_for_what_was_dropped
 
-from sqlbuffer import Buffer, Environment
+from sqlbuffer import Buffer, Environment, disposal
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.workers import worker_id
 
@@ -255,3 +255,19 @@ print(time.time(), flush=True)
     assert time.time() - float(done.stdout) < 20
     with open_store(sqlite_url) as store:
         assert (store.stats().claimed, store.check()) == (0, [])
+
+
+def test_a_signal_in_a_finalizer_does_not_end_the_putting_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    done: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(disposal._thread, "start_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            disposal.later(lambda: done.append(1))
+        with pytest.raises(KeyboardInterrupt):
+            disposal.wait(10)
+    disposal.later(lambda: done.append(2))
+    assert disposal.wait(10)
+    assert done == [1, 2]

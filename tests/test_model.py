@@ -113,10 +113,13 @@ class Model:
 
     def record(self, given: Sequence[str], values: Sequence[float], source: str) -> tuple[int, int, int, int]:
         added = 0
-        for i, name in enumerate(given):
-            if name not in given[:i]:
-                added += name not in self.samples
-                self.samples.setdefault(name, Sample(source)).measure(values[i])
+        value_of: dict[str, float] = {}
+        for name, value in zip(given, values, strict=True):  # the first counts, and one that was measured before NaN
+            if math.isnan(value_of.get(name, NAN)):
+                value_of[name] = value
+        for name, value in value_of.items():
+            added += name not in self.samples
+            self.samples.setdefault(name, Sample(source)).measure(value)
         return added, 0, len(given) - added, 0
 
     def score(self, names: Sequence[str], score_of: Callable[[str], float]) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from conftest import hold, new_database, scores_of, server_execute
+from conftest import hold, new_database, scores_of, server_execute, wait_for_what_was_dropped
 
 from sqlbuffer import PredictiveBuffer, attending, batches, claims, leases, workers
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import ago
 from sqlbuffer.errors import ClaimLost, InvalidArgument
-from sqlbuffer.heartbeat import Heartbeat
+from sqlbuffer.heartbeat import Heartbeat, Occasion
 from sqlbuffer.inspect import crew
 from sqlbuffer.store import SampleStore, open_store
 
@@ -100,6 +100,38 @@ def test_no_error_ends_a_heartbeat(store_url: str, monkeypatch: pytest.MonkeyPat
         first = rows(store)[workers.worker_id()].heartbeat_at
         until(lambda: rows(store)[workers.worker_id()].heartbeat_at > first)
         assert len(threads()) == 1
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+def test_a_signal_while_a_heartbeat_starts_does_not_end_it_for_good(
+    monkeypatch: pytest.MonkeyPatch, is_started: bool
+) -> None:
+    """Whether its thread is already there or not."""
+
+    class Told(Exception):
+        pass
+
+    def interrupted(thread: threading.Thread) -> None:
+        if is_started:
+            started(thread)
+        raise Told
+
+    beats: list[Occasion] = []
+    heartbeat = Heartbeat(lambda: contextlib.nullcontext(beats.append), interval_s=0.01)
+    started = threading.Thread.start
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Told):
+            heartbeat.start()
+    wait_for_what_was_dropped()
+    heartbeat.start()
+    end = time.monotonic() + 20
+    while not beats and time.monotonic() < end:
+        time.sleep(0.01)
+    heartbeat.stop()
+    assert beats[0] is Occasion.ALIVE
+    assert beats.count(Occasion.CLOSED) == 1
+    wait_for_what_was_dropped()
 
 
 def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
