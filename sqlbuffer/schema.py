@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from sqlbuffer.dialect import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
 
-REVISION = "0003"
+REVISION = "0004"
 """The Alembic revision that this release works with."""
 
 metadata = MetaData(
@@ -61,6 +61,14 @@ buffers = Table(
     Column("settings", Json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"),
     Column("created_at", Timestamp, nullable=False, comment="When it was created (UTC)"),
     Column("key", Text, comment="Module and name of the key function; '' for none, '?' for one without a name"),
+    Column("max_size", BigId, comment="Samples that may wait; NULL: any number"),
+    Column(
+        "epoch",
+        BigId,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often every key of the race has been moved at once",
+    ),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
 )
 
@@ -111,6 +119,7 @@ pool = Table(
         server_default=text("0"),
         comment="How often it has entered the race; in replay mode it names the variate of its key",
     ),
+    Column("score", Double, comment="Score that its weight comes from; NULL when there is none"),
     **CLUSTERED,
     **CHURNED,
 )
@@ -193,6 +202,13 @@ workers = Table(
         comment="Logical time of its last transaction: more than that of any transaction it could see",
     ),
     Column("finished_at", Timestamp, comment="When it closed the buffer (UTC); NULL while it is attached"),
+    Column(
+        "touched",
+        Double,
+        nullable=False,
+        server_default=text("0"),
+        comment="Latest clock at which it let a sample join the race, or changed a weight",
+    ),
 )
 
 predictors = Table(
