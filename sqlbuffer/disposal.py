@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _work: queue.SimpleQueue[Work] = queue.SimpleQueue()  # whose `put` may interrupt a `put` of the same thread
 _busy = threading.Lock()
-"""Held while there is a thread, by that thread: what a signal handler raises in the main thread finds it with no hold."""
+"""Held while there is a thread, by that thread alone: what a signal handler raises in another one leaves it free."""
 _forking = threading.local()
 
 

@@ -121,7 +121,7 @@ GOLDEN = {
     """,
     ("move_keys", "sqlite"): """
         UPDATE pool
-        SET race_key=?, weight=?, top=?, entries=?
+        SET race_key=?, weight=?, top=?, entries=coalesce(note(?), ?)
         WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ? AND pool.weight IS ?
     """,
     ("close_batch", "sqlite"): """

@@ -140,7 +140,14 @@ class Dialect(abc.ABC):
     def changed_by_each(
         self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
     ) -> list[bool]:
-        """Execute a statement for each row, the first column of which is one of the table too; tell which found it."""
+        """Execute an UPDATE for each row, found by a key, its first column; tell which of them found theirs.
+
+        One of the values that it sets is `noted`.
+        """
+
+    def noted(self, rows: Rows, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return a value such that `changed_by_each` knows the rows in which it is set."""
+        return value
 
     @abc.abstractmethod
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:

@@ -226,6 +226,7 @@ class SQLite(Dialect):
         def _know_the_time(connection: _Connection, record: sa.pool.ConnectionPoolEntry) -> None:
             # Nothing of ours that is interpreted: SQLite would swallow the Ctrl-C that Python raises in it.
             connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
+            connection.create_function("note", 1, record.info.setdefault("noted", []).append)
 
         @sa.event.listens_for(engine, "invalidate")
         def _let_go(connection: _Connection, *_: Any) -> None:
@@ -274,12 +275,19 @@ class SQLite(Dialect):
     def changed_by_each(
         self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
     ) -> list[bool]:
-        sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
-        cursor: Any = connection.connection.cursor()
-        try:
-            return [cursor.execute(sql, row).rowcount > 0 for row in values]
-        except self._driver.Error as exc:
-            raise sa.exc.DBAPIError.instance(sql, None, exc, self._driver.Error) from exc
+        noted: list[Any] = connection.info["noted"]
+        noted.clear()
+        n_changed = self.execute_each(connection, statement, rows, columns, constants)
+        key = columns[rows.columns[0][0]]
+        if n_changed == len(key):
+            return [True] * len(key)
+        changed = set(noted)
+        return [value in changed for value in key]
+
+    def noted(self, rows: Rows, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # `executemany` tells neither which rows it changed nor what they return, and is twice as fast as a call a row.
+        key = getattr(self.each(rows), rows.columns[0][0])
+        return sa.func.coalesce(sa.func.note(key), value, type_=value.type)
 
     def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
         """Every writing transaction has the file to itself."""

@@ -31,7 +31,8 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
-        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top, entries=incoming.entries)
+        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+        .values(entries=dialect.noted(INCOMING_KEYS, incoming.entries))
     )
 
 

@@ -208,8 +208,10 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def store_first_rewards(dialect: Dialect) -> sa.Update:
-    """Write rewards into samples that were not measured before."""
-    return store_rewards(dialect).where(samples.c.rewarded_at.is_(None))
+    """Write rewards into samples that were not measured before, found by number and hash."""
+    reward = dialect.noted(INCOMING_REWARDS, dialect.each(INCOMING_REWARDS).reward)
+    never = _known(dialect).where(samples.c.rewarded_at.is_(None))
+    return never.values(reward=reward, rewarded_at=now(), rewarded_tick=TICK, queued=_STAYS_QUEUED)
 
 
 @functools.cache
@@ -221,17 +223,20 @@ def store_rewards(dialect: Dialect) -> sa.Update:
     """
     incoming = dialect.each(INCOMING_REWARDS)
     stays = sa.and_(incoming.reward.is_(None), samples.c.reward.is_not(None))
-    return (
-        sa.update(samples)
-        .where(samples.c.id == incoming.id)
-        .where(samples.c.hash == incoming.hash)
-        .values(
-            reward=sa.func.coalesce(incoming.reward, samples.c.reward),
-            rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
-            rewarded_tick=sa.case((stays, samples.c.rewarded_tick), else_=TICK),
-            queued=sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean)),
-        )
+    return _known(dialect).values(
+        reward=sa.func.coalesce(incoming.reward, samples.c.reward),
+        rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
+        rewarded_tick=sa.case((stays, samples.c.rewarded_tick), else_=TICK),
+        queued=_STAYS_QUEUED,
     )
+
+
+_STAYS_QUEUED = sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Boolean))
+
+
+def _known(dialect: Dialect) -> sa.Update:
+    incoming = dialect.each(INCOMING_REWARDS)
+    return sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.hash == incoming.hash)
 
 
 @functools.cache
