@@ -23,7 +23,7 @@ TEN = [f"s{i}" for i in range(10)]
 @pytest.fixture
 def other_url(sqlite_url: str) -> str:
     """A file to be opened by another library than Python's."""
-    pytest.importorskip("pysqlite3")
+    pytest.importorskip("pysqlite3", reason="no wheel of pysqlite3 for this platform")
     return sqlite_url.replace("sqlite:", "sqlite+pysqlite3:")
 
 
