@@ -101,6 +101,8 @@ class Batch:
 
     def __getstate__(self) -> dict[str, Any]:
         self._has_reports = True  # for all that either of them knows
+        if self._dropped is not None:  # the copy may outlive this one
+            self._dropped.detach()
         return {**vars(self), "_dropped": None, "_pid": None}
 
     def __len__(self) -> int:

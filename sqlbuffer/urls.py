@@ -17,6 +17,7 @@ def read_url(given: str | sa.URL) -> sa.URL:
         InvalidArgument: Where it cannot be read for certain. The message has no part of it.
     """
     if isinstance(given, str):
+        _require_options(given)
         user, at, rest = given.partition("://")[2].partition("@")
         if at and "@" in rest.partition("?")[0] and "/" not in user.partition(":")[0]:
             # Taken as it stands, part of the password would count as the host, and be shown.
@@ -34,3 +35,14 @@ def read_url(given: str | sa.URL) -> sa.URL:
         url = url.set(password=password if isinstance(password, str) else password[-1])
         url = url.difference_update_query(["password"])
     return url
+
+
+def _require_options(given: str) -> None:
+    """Refuse what SQLAlchemy would leave out. The message has no part of it, which may be one of a password."""
+    for option in given.partition("?")[2].split("&"):
+        name, _, value = option.partition("=")
+        if option and not (name and value):
+            raise InvalidArgument(
+                "the database URL has something after its ? that is no option NAME=VALUE: leave it out; a file whose "
+                "name has a ? is given as a path alone, without sqlite:///FILE."
+            )

@@ -18,6 +18,7 @@ from conftest import scores_of
 
 from sqlbuffer import files
 from sqlbuffer.database import Database
+from sqlbuffer.dialect import wal
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
@@ -194,12 +195,16 @@ def test_a_plain_file_name_is_an_sqlite_url(
     [
         ("sqlite:///x.db?mode=ro", "no options, got 'mode'"),
         ("sqlite:///x.db?timeout=5&uri=true", "no options, got 'timeout, uri'"),
+        ("sqlite:///x?.db", "no option NAME=VALUE.*as a path alone"),
+        ("sqlite:///x.db?mode=", "no option NAME=VALUE"),
+        (os.fsdecode(b"sqlite:///x\xff.db"), "no name of a file in UTF-8"),
+        (os.fsdecode(b"./x\xff.db"), "no name of a file in UTF-8"),
         ("sqlite:///file:x.db", "no file: URI"),
         ("sqlite:///file:x.db?mode=ro&uri=true", "no file: URI"),
         ("sqlite://me:hunter2@/x.db", "three slashes"),
         ("sqlite+aiosqlite:///x.db", "aiosqlite"),
         ("sqlite+pysqlcipher:///x.db", "pysqlcipher"),
-        ("sqlite:///a\0b.db", "null"),
+        ("sqlite:///a\0b.db", "no name of a file"),
     ],
 )
 def test_what_a_url_of_a_file_cannot_have_is_refused(
@@ -211,6 +216,33 @@ def test_what_a_url_of_a_file_cannot_have_is_refused(
     assert "hunter2" not in str(caught.value)
     assert "sqlite:///FILE" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"too long for the files beside it"):
+        open_store(tmp_path / f"{'a' * 250}.db")
+    assert list(tmp_path.iterdir()) == []
+    open_store(tmp_path / f"{'a' * 240}.db").close()
+
+
+def test_a_store_may_be_opened_while_another_is_being_closed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite deletes the log with the last connection: nobody may miss it at that moment."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    forget, moments = wal.SameFile.forget, []
+
+    def while_another_opens(same: wal.SameFile) -> None:
+        moments.append(same)
+        if len(moments) == 1:
+            with open_store(url, weighting="uniform") as other:
+                other.add(TEN)
+        forget(same)
+
+    with open_store(url, weighting="uniform") as store:
+        store.add(TEN)
+        monkeypatch.setattr(wal.SameFile, "forget", while_another_opens)
+    assert len(moments) > 1
 
 
 def test_a_relative_path_in_a_folder_that_is_gone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

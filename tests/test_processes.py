@@ -1,6 +1,7 @@
 """A store in other processes: forked, pickled, in the workers of a DataLoader."""
 
 import contextlib
+import copy
 import multiprocessing
 import pathlib
 import pickle
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import scores_of
+from conftest import scores_of, wait_for_what_was_dropped
 
 from sqlbuffer.batches import Batch
 from sqlbuffer.store import SampleStore, open_store
@@ -95,9 +96,14 @@ def test_a_batch_is_settled_by_another_process(store_url: str) -> None:
         store.add(TEN)
         store.score(scores_of)
         batch: Batch = pickle.loads(pickle.dumps(store.sample(3)))
+        wait_for_what_was_dropped()  # the one that was pickled is garbage, and gives nothing back
         batch.settle([1.0, 2.0, 3.0])
         batch._attachment.database.close()
-        assert (store.iteration, store.check()) == (1, [])
+        assert (store.iteration, store.stats().requeued, store.check()) == (1, 0, [])
+        batch = copy.copy(store.sample(3))
+        wait_for_what_was_dropped()
+        batch.settle([1.0, 2.0, 3.0])
+        assert store.iteration == 2
 
 
 def test_what_is_pickled_has_neither_connections_nor_threads(store_url: str) -> None:

@@ -13,6 +13,7 @@ from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
+from sqlbuffer.names import is_storable
 from sqlbuffer.urls import WAY_OUT, read_url
 
 __all__ = [
@@ -83,6 +84,10 @@ def _require_file(url: sa.URL) -> None:
         )
     if not url.database or ":memory:" in url.database:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
+    if not is_storable(url.database):
+        raise InvalidArgument(
+            f"{shown(url.database)} is no name of a file in UTF-8: rename it, and use sqlite:///FILE."
+        )
     if url.database.startswith("file:"):
         raise InvalidArgument("the URL of an SQLite file is no file: URI: use sqlite:///FILE.")
     if url.query:

@@ -90,12 +90,12 @@ class _Connection(_Driver):
 
     def close(self) -> None:
         """Close; from now on another file may have the name."""
+        if hasattr(self, "same"):
+            self.same.forget()  # first: another thread that looks now would find the log gone, which SQLite deletes
         try:
             super().close()
         finally:
             self.let_go()
-            if hasattr(self, "same"):
-                self.same.forget()
 
     def let_go(self) -> None:
         """Let the next writer go on."""

@@ -9,6 +9,7 @@ checkpointed in the COMMIT of one, so neither overlaps the other if each writing
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -18,6 +19,9 @@ import weakref
 from sqlbuffer.errors import DatabaseUnavailable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.01
+
+_LONGEST_ENDING = "-journal"
+"""Of the files that SQLite puts beside the database."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -178,6 +182,7 @@ def require_plain(file: str, *, may_be_new: bool) -> None:
         about = os.stat(file)
     except FileNotFoundError:
         if may_be_new:
+            _require_short(file)
             return
         raise DatabaseUnavailable(
             f"there is no {file}: it was removed or moved, or never created; put it back, or open a store to create it."
@@ -187,6 +192,17 @@ def require_plain(file: str, *, may_be_new: bool) -> None:
     if kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
         raise DatabaseUnavailable(f"{file} is {kind}, where SQLite needs a file: give the path of a file.")
     _require_one_name(file, about)
+
+
+def _require_short(file: str) -> None:
+    """Refuse a name to which SQLite could add nothing."""
+    try:
+        os.stat(f"{file}{_LONGEST_ENDING}")
+    except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:
+            raise DatabaseUnavailable(
+                f"the name of {file} is too long for the files beside it, as FILE{_LONGEST_ENDING}: use a shorter one."
+            ) from exc
 
 
 def _require_one_name(file: str, about: os.stat_result) -> None:
