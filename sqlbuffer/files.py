@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import psutil
@@ -18,7 +19,8 @@ def network_file_system(file: pathlib.Path) -> str | None:
 
     None, too, where the system does not tell what is mounted, as Linux without /proc.
     """
-    folders = {str(folder) for folder in (file.resolve(), *file.resolve().parents)}
+    there = pathlib.Path(os.path.realpath(file))  # `resolve` fails where links lead in a circle
+    folders = {str(folder) for folder in (there, *there.parents)}
     try:
         above = [disk for disk in psutil.disk_partitions(all=True) if disk.mountpoint in folders]
     except OSError:

@@ -50,6 +50,31 @@ def test_a_connection_of_the_store_reads_and_cannot_write(store: SampleStore) ->
     store.add(["goes on"])
 
 
+def test_a_connection_of_the_store_leads_to_no_other_file(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    with open_store(sqlite_url, weighting="uniform") as store:
+        store.add(TEN)
+        for statement in (
+            f"ATTACH 'file:{tmp_path}/z.db?mode=rwc' AS z",
+            f"ATTACH 'file:{file_of(sqlite_url)}?mode=rw' AS z",
+            f"VACUUM INTO '{tmp_path}/z.db'",
+            "PRAGMA query_only = OFF",
+            "PRAGMA wal_checkpoint",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA journal_mode = DELETE",
+            "PRAGMA writable_schema = ON",
+        ):
+            with (
+                store.connect() as connection,
+                pytest.raises(sa.exc.DBAPIError, match="not authorized|authorization denied"),
+            ):
+                connection.execute(sa.text(statement))
+        with store.connect() as connection:
+            assert "samples" in sa.inspect(connection).get_table_names()
+            assert len(sa.inspect(connection).get_columns("samples")) > 10
+            assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
+    assert not (tmp_path / "z.db").exists()
+
+
 def test_pandas_reads_through_it(store: SampleStore) -> None:
     store.add(TEN)
     table = "samples" if store.url.startswith("sqlite") else "sqlbuffer.samples"

@@ -401,7 +401,13 @@ class SQLite(Dialect):
         return "that is what SQLite says"
 
     def viewer(self, url: sa.URL) -> sa.Engine:
-        return self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+
+        @sa.event.listens_for(engine, "connect")
+        def _only_look(connection: Any, _: object) -> None:
+            connection.set_authorizer(_authorize_looking)
+
+        return engine
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         engine = self.viewer(url)
@@ -425,7 +431,7 @@ class SQLite(Dialect):
         try:
             yield
         finally:
-            driver.set_authorizer(_authorize_all)  # Python 3.10 knows no None
+            driver.set_authorizer(_authorize_looking)
 
 
 _KINDS: list[tuple[type[Any], str, str]] = [
@@ -466,8 +472,19 @@ def _is_locked(error: BaseException, _: int) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
-def _authorize_all(*_: Any) -> int:
-    return sqlite3.SQLITE_OK
+def _authorize_looking(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+    """Deny what would lead a connection that only reads to other files, or let it write."""
+    tells = name in _TELLING_PRAGMAS or (value is None and name not in _ACTING_PRAGMAS)
+    leads_on = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
+    return sqlite3.SQLITE_DENY if leads_on or (action == sqlite3.SQLITE_PRAGMA and not tells) else sqlite3.SQLITE_OK
+
+
+_TELLING_PRAGMAS = frozenset(
+    "foreign_key_check foreign_key_list index_info index_list index_xinfo integrity_check quick_check table_info "
+    "table_list table_xinfo".split()
+)
+"""Those with a value that change nothing."""
+_ACTING_PRAGMAS = frozenset("incremental_vacuum optimize shrink_memory wal_checkpoint".split())
 
 
 def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:
