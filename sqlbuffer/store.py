@@ -146,7 +146,8 @@ class SampleStore(RunRecords):
         """Open a connection to the database that can read and nothing else: for SQL, or `pandas.read_sql`.
 
         On SQLite it is of the library that the store itself works by; another one in the same process would void its
-        locks. On PostgreSQL its transactions only read, unless one is told to write by those who may. Each statement sees the last commit. Close it after use; the store's own connections do not end with it.
+        locks. On PostgreSQL its transactions only read, unless one is told to write by those who may. Each statement
+        sees the last commit. Close it after use; the store's own connections do not end with it.
         """
         return self._attachment.database.connect()
 

@@ -866,6 +866,18 @@ def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: s
     assert (tmp_path / "m.png").read_text() == "mine"
 
 
+@pytest.mark.parametrize("number", [str(2**31), str(2**63), str(10**30)])
+def test_numbers_of_any_size_are_numbers(url: str, number: str) -> None:
+    for command in (
+        ["top", "-n", number],
+        ["sql", "--limit", number, "SELECT 1"],
+        ["top", "--by", "score", "-n", number],
+    ):
+        done = run(*command, url=url)
+        assert done.code == 0, done
+    assert "error" in refused(run("copy", "default", "other", "--at-iteration", number, url=url))
+
+
 def test_sql_may_begin_with_a_comment(url: str) -> None:
     result = run("sql", "--csv", "-- how many\nSELECT count(*) AS n FROM buffers", url=url)
     assert (result.code, result.out.splitlines()) == (0, ["n", "2"])

@@ -65,7 +65,7 @@ def test_a_connection_of_the_store_leads_to_no_other_file(sqlite_url: str, tmp_p
         ):
             with (
                 store.connect() as connection,
-                pytest.raises(sa.exc.DBAPIError, match="not authorized|authorization denied"),
+                pytest.raises(sa.exc.DBAPIError, match=r"not authorized|authorization denied"),
             ):
                 connection.execute(sa.text(statement))
         with store.connect() as connection:

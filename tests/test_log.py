@@ -240,6 +240,19 @@ def test_df_before_the_first_batch_is_empty() -> None:
     assert plain_log().df.shape == (0, 4)
 
 
+def test_df_knows_empty_batches_and_halves_of_characters(store: SampleStore) -> None:
+    """The first batches of a run may be empty, where nothing is scored yet."""
+    log = plain_log()
+    env = environment(log, store)
+    for samples in ([], ["whole", "half \ud800"], []):
+        env.batch_state.samples = []
+        with store.sample(0) as batch:
+            iterate(env, samples, np.zeros(len(samples)))
+            batch.settle()
+        assert log.df["samples"].tolist() in ([], ["whole", "half \ud800"])
+    assert log.df["iteration"].tolist() == [1, 1]
+
+
 def test_df_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     imported = builtins.__import__
 

@@ -26,6 +26,7 @@ from sqlbuffer.inspect.copying import copy
 from sqlbuffer.inspect.opening import attachments, open_existing
 from sqlbuffer.inspect.options import AnyBuffer, AsCsv, AsJson, Grace, OneBuffer, Url, examples
 from sqlbuffer.inspect.worker import WORKER_EXAMPLES, worker
+from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import REVISION
 from sqlbuffer.workers import GRACE_S
 
@@ -368,6 +369,7 @@ def sql(
     """
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both.")
+    limit = limit and min(limit, LARGEST_INT)
     with contextlib.closing(open_existing(url)), query.ask(url, statement, role=role) as answer:
         if as_json or as_csv:
             write = output.write_json_rows if as_json else output.write_csv

@@ -13,6 +13,7 @@ from sqlbuffer import statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import first_line, parse_url
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import samples
 
 _RULE = "give one SELECT; nothing can be written here"
@@ -38,7 +39,10 @@ def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    return [dict(row) for row in attachment.run(connection, statements.best(by, *columns), limit=n).mappings()]
+    return [
+        dict(row)
+        for row in attachment.run(connection, statements.best(by, *columns), limit=min(n, LARGEST_INT)).mappings()
+    ]
 
 
 @contextlib.contextmanager

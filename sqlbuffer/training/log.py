@@ -93,13 +93,20 @@ class Log(Callback):
         except ImportError as exc:
             raise MissingExtra("log.df needs pandas: pip install 'sqlbuffer[export]'.") from exc
         if self._earlier is None:
-            self._earlier = read_batches(
-                self._store, before=self._batches[0]["iteration"][0] if self._batches else None
-            )
+            first = next((batch["iteration"][0] for batch in self._batches if batch["iteration"]), None)
+            self._earlier = read_batches(self._store, before=first)
         batches = [*self._earlier, *self._batches]
         batches = batches if self.keep is None else batches[max(len(batches) - self.keep, 0) :]
         names = ["iteration", *self._logs]
-        return pd.DataFrame({name: [cell for batch in batches for cell in cells(batch, name)] for name in names})
+
+        def column(name: str) -> Any:
+            values = [cell for batch in batches for cell in cells(batch, name)]
+            try:
+                return pd.Series(values)
+            except UnicodeEncodeError:  # half of a surrogate pair, which pyarrow's strings do not take
+                return pd.Series(values, dtype=object)
+
+        return pd.DataFrame({name: column(name) for name in names})
 
     def plot_metrics(self, names: Sequence[str] | None = None, *, cols: int = 4, smooth: bool = True) -> Any:
         """Draw metrics over the iterations; return the matplotlib Figure.
