@@ -116,6 +116,9 @@ class Batch:
             return
         try:
             self.release()
+        except ClaimLost:
+            if kind is None:  # else it was settled a moment ago, and what came then goes on
+                raise
         except DatabaseUnavailable as exc:
             if kind is None or issubclass(kind, Exception):
                 raise

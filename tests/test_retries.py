@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
@@ -221,6 +222,11 @@ def test_a_server_that_is_full_has_an_advice_of_its_own(message: str) -> None:
     assert "raise the limit on connections" in advice
 
 
+def test_a_pooler_that_is_full_has_an_advice_of_its_own() -> None:
+    error = psycopg.errors.ProtocolViolation("query_wait_timeout")
+    assert "default_pool_size" in parse_url("postgresql://host/db")[1].advice(sa.exc.OperationalError("", None, error))
+
+
 class Told(BaseException):
     """What a handler of signals raises."""
 
@@ -330,6 +336,25 @@ def test_a_release_amid_which_a_signal_comes_is_made_up_for(store_url: str, monk
         with pytest.raises(Told), store.sample(2):
             monkeypatch.setattr(database, "boundary", interrupt)
         assert (moments, store.stats().claimed) == (["before", "before", "after"], 0)
+
+
+@pytest.mark.parametrize("error", [Told, KeyError])
+def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """A signal may come between the COMMIT of `settle` and its return: the block does not know that it is settled."""
+
+    def interrupt(moment: str) -> None:
+        if moment == "after":
+            monkeypatch.undo()
+            raise error
+
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(["s1", "s2"])
+        with pytest.raises(error), store.sample(2) as batch:
+            monkeypatch.setattr(database, "boundary", interrupt)
+            batch.settle([1.0, 2.0])
+        assert (store.stats().claimed, store.stats().measured, store.iteration) == (0, 2, 1)
 
 
 def test_a_signal_amid_a_commit_is_what_the_caller_sees(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,10 +323,11 @@ class PostgreSQL(Dialect):
 
     def advice(self, error: BaseException) -> str:
         of_driver = getattr(error, "orig", error)  # without the SQL and its values
-        state = getattr(of_driver, "sqlstate", None)
+        state, message = getattr(of_driver, "sqlstate", None), str(of_driver).lower()
+        if "query_wait_timeout" in message:  # of PgBouncer, whose every message has the same code
+            return "the pooler had no session left for this process, which uses several: raise its default_pool_size"
         if state in _WAYS_OUT:
             return _WAYS_OUT[state]
-        message = str(of_driver).lower()
         for sign, way_out in {
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
