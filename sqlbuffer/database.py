@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import inspect
 import logging
 import os
 import pathlib
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -391,11 +393,27 @@ def _dispose(engines: dict[tuple[int, str], sa.Engine]) -> None:
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
+FORK_PATIENCE_S = 5.0
+"""How long a fork waits for the transactions of other threads."""
+_LONGER_THAN_A_TRANSACTION_S = 0.1
+
+
 def _before_fork() -> None:
     """Close what a child must not find; the next use opens it again."""
-    for database in list(_databases):
-        if not database.dialect.survives_fork:
-            database.close()
+    disposal.before_fork()
+    begun = time.monotonic()
+    is_collected = False
+    while open_ones := [database for database in list(_databases) if not database.dialect.may_fork()]:
+        for database in open_ones:
+            for engine in list(database._engines.values()):
+                engine.dispose()
+        passed_s = time.monotonic() - begun
+        if passed_s > FORK_PATIENCE_S:
+            return
+        if passed_s > _LONGER_THAN_A_TRANSACTION_S and not is_collected:
+            gc.collect()  # who waited at a pool that was replaced has left a connection in it
+            is_collected = True
+        time.sleep(0.001)
 
 
 if hasattr(os, "register_at_fork"):

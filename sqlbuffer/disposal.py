@@ -88,13 +88,13 @@ def _do_all() -> None:
         del work  # what it holds is not to wait for the next
 
 
-def _before_fork() -> None:
-    # The child is to find no lock taken, of SQLAlchemy's or a driver's, for good.
+def before_fork() -> None:
+    """Let the thread come to its end: the child is to find no lock taken, of SQLAlchemy's or a driver's, for good."""
     _forking.holds = _busy.acquire(timeout=PATIENCE_S)
 
 
 def _after_fork() -> None:
-    if _forking.holds:
+    if getattr(_forking, "holds", False):
         _busy.release()
         if not _work.empty():
             _see_to_it()
@@ -107,5 +107,5 @@ def _forget() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forget)
+    os.register_at_fork(after_in_parent=_after_fork, after_in_child=_forget)
 atexit.register(wait)

@@ -309,6 +309,11 @@ def replace_log(file: pathlib.Path) -> None:
     pathlib.Path(f"{file}-wal").touch()
 
 
+def delete_index(file: pathlib.Path) -> None:
+    """What looks like a leftover is not one: two processes that have not the same index overwrite each other."""
+    pathlib.Path(f"{file}-shm").unlink()
+
+
 def delete_all(file: pathlib.Path) -> None:
     for each in file.parent.glob(f"{file.name}*"):
         each.unlink()
@@ -321,6 +326,7 @@ ACCIDENTS: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
     "replaced": (replace, "was replaced .*open it again"),
     "log deleted": (delete_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
     "log replaced": (replace_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
+    "index deleted": (delete_index, "-shm was deleted or replaced.*last commits may be lost.*db check"),
     "hard link": (lambda file: os.link(file, f"{file}-2"), r"2 names \(hard links\)"),
 }
 

@@ -222,3 +222,61 @@ def test_a_child_that_outlives_its_parent_keeps_the_log_of_the_file(sqlite_url: 
         assert parent.stdout.readline() == "3\n"
     with open_store(sqlite_url, weighting="uniform") as other:
         assert (len(other), other.check()) == (3, [])
+
+
+BUSY = """
+import os, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from sqlbuffer import open_store
+from sqlbuffer.errors import DatabaseUnavailable
+
+def work(number):
+    while not done.is_set():
+        store.add([f"{number} {time.monotonic()}" for _ in range(50)])
+        with store.sample(20) as batch:
+            batch.settle([1.0] * len(batch))
+
+def by_busy_threads():
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(5):
+        time.sleep(0.1)
+        if not (child := os.fork()):
+            start = time.monotonic()
+            store.add([f"child {i}"])
+            store.sample(3).settle([2.0] * 3)
+            os._exit(time.monotonic() - start > 30)
+        assert os.waitpid(child, 0)[1] == 0
+    done.set()
+    for thread in threads:
+        thread.join()
+
+def by_an_open_look():
+    with store.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+        if not (child := os.fork()):
+            try:
+                open_store(sys.argv[1])
+            except DatabaseUnavailable as error:
+                assert "was open in the process from which this one was forked" in str(error), error
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if sys.argv[1].startswith("sqlite") else 0)
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    store.add(["child of nobody"])
+
+done = threading.Event()
+store = open_store(sys.argv[1], weighting="uniform")
+store.add([f"s{i}" for i in range(100)])
+globals()[sys.argv[2]]()
+assert store.check() == []
+"""
+
+
+@pytest.mark.parametrize("way", ["by_busy_threads", "by_an_open_look"])
+def test_a_fork_finds_no_transaction_of_another_thread(store_url: str, way: str) -> None:
+    """SQLite has a table of locks in the memory of the process: a child would find it with those of its parent."""
+    command = [sys.executable, "-c", BUSY, store_url, way]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")

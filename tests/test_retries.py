@@ -351,9 +351,14 @@ def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
 
     with open_store(store_url, weighting="uniform") as store:
         store.add(["s1", "s2"])
-        with pytest.raises(error), store.sample(2) as batch:
-            monkeypatch.setattr(database, "boundary", interrupt)
-            batch.settle([1.0, 2.0])
+
+        def settle() -> None:
+            with store.sample(2) as batch:
+                monkeypatch.setattr(database, "boundary", interrupt)
+                batch.settle([1.0, 2.0])
+
+        with pytest.raises(error):
+            settle()
         assert (store.stats().claimed, store.stats().measured, store.iteration) == (0, 2, 1)
 
 

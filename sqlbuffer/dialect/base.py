@@ -66,8 +66,6 @@ class Dialect(abc.ABC):
     largest: ClassVar[int]
     """Bytes that one value may have, so that it can also be read back."""
 
-    survives_fork: ClassVar[bool]
-    """Whether a child may be forked while its parent has connections, which the child then leaves alone."""
     interleaved: ClassVar[int]
     """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
 
@@ -82,6 +80,10 @@ class Dialect(abc.ABC):
                 f"{what} takes {size / 1e6:,.0f} MB as it is stored, this database {self.largest / 1e6:,.0f} MB at "
                 "most: keep it in a file, and store the path, or make it smaller."
             )
+
+    def may_fork(self) -> bool:
+        """Tell whether a child may be forked now; where it may not, no connection is opened until it is forked."""
+        return True  # a child leaves the connections that it finds alone
 
     @abc.abstractmethod
     def shortage(self, connection: sa.Connection) -> str | None:

@@ -94,7 +94,6 @@ class PostgreSQL(Dialect):
     claim_deletes = True
     adds_in_bulk = True
     largest = _LARGEST
-    survives_fork = True
     interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
 
     def exists(self, url: sa.URL) -> bool:

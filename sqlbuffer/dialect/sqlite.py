@@ -21,7 +21,18 @@ from sqlalchemy.dialects import sqlite
 from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json, Timestamp, as_text
 from sqlbuffer.dialect.libraries import STANDARD, require_one_library, watch
-from sqlbuffer.dialect.wal import SameFile, WriterLock, file_id, is_affected, require_plain, require_same
+from sqlbuffer.dialect.wal import (
+    Passage,
+    SameFile,
+    WriterLock,
+    file_id,
+    hold_back,
+    is_affected,
+    is_held_back,
+    require_not_inherited,
+    require_plain,
+    require_same,
+)
 from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.files import network_file_system
 from sqlbuffer.retries import retrying
@@ -90,12 +101,14 @@ class _Connection(_Driver):
 
     def close(self) -> None:
         """Close; from now on another file may have the name."""
+        passage = Passage(waits=False)
         if hasattr(self, "same"):
             self.same.forget()  # first: another thread that looks now would find the log gone, which SQLite deletes
         try:
             super().close()
         finally:
             self.let_go()
+            del passage
 
     def let_go(self) -> None:
         """Let the next writer go on."""
@@ -114,7 +127,6 @@ class SQLite(Dialect):
     claim_deletes = False
     adds_in_bulk = False
     largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
-    survives_fork = False  # the child would take its parent's locks for its own, and find the log deleted under it
     interleaved = 1  # each page is written by one transaction only
 
     def __init__(self, driver: Any = sqlite3) -> None:
@@ -189,7 +201,9 @@ class SQLite(Dialect):
         file = url.database or ""
 
         def connect() -> _Connection:
+            passage = Passage(waits=True)
             require_plain(file, may_be_new=mode == "rwc")
+            require_not_inherited(file)
             require_same(file)
             require_one_library(file, self._library)
             if os.path.isfile(file) and 0 < os.path.getsize(file) < _SMALLEST_FILE:  # SQLite would take it for empty
@@ -208,7 +222,8 @@ class SQLite(Dialect):
             for statement in pragmas:
                 retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
             connection.lock = WriterLock(file)
-            connection.same = SameFile(file, has_log=size == 1, library=self._library)
+            connection.same = SameFile(file, has_log=size == 1, is_ours=mode != "ro", library=self._library)
+            del passage
             return connection
 
         engine = sa.create_engine(
@@ -233,12 +248,21 @@ class SQLite(Dialect):
             with contextlib.suppress(self._driver.Error):
                 connection.rollback()  # else its lock stays for as long as a traceback remembers the cursor
 
+        @sa.event.listens_for(engine, "checkin")
+        def _close_for_a_fork(_: object, record: sa.pool.ConnectionPoolEntry) -> None:
+            if is_held_back():  # a pool that has been replaced would keep it
+                record.invalidate()
+
         @sa.event.listens_for(engine, "rollback")
         def _forget(connection: sa.Connection) -> None:
             if not connection.invalidated:  # as it is where Ctrl-C ended a statement
                 connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
 
         return engine
+
+    def may_fork(self) -> bool:
+        # The child would take its parent's locks for its own, and find the log deleted under it.
+        return not hold_back()
 
     def relation(self, rows: Rows) -> sa.FromClause:
         return _temporary_table(rows)

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import sys
+import threading
 import time
 import weakref
 
@@ -214,24 +215,27 @@ def _require_one_name(file: str, about: os.stat_result) -> None:
 
 
 class SameFile:
-    """The file and the log that a connection has opened, to be found under their names at each writing transaction.
+    """The file, its log and the index of that, to be found under their names at each writing transaction.
 
     A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: nobody will ever read what
-    it acknowledges. Two calls of stat tell.
+    it acknowledges. Where the index of the log is another one, two processes write over each other's commits. Three
+    calls of stat tell.
 
     Args:
         file: Path of the database, which has just been opened.
         has_log: The log has been opened, too.
+        is_ours: The package uses it, and closes it soon; another one is a person's.
         library: The module whose SQLite library has opened it.
     """
 
-    def __init__(self, file: str, *, has_log: bool, library: str) -> None:
+    def __init__(self, file: str, *, has_log: bool, is_ours: bool, library: str) -> None:
         self.file = file
+        self.is_ours = is_ours
         self.library = library
-        self._log = f"{file}-wal"
+        self._beside = (f"{file}-wal", f"{file}-shm")
         self.file_id = file_id(file)
         self._has_log = has_log
-        self._log_id = file_id(self._log) if has_log else None
+        self._ids = self._find() if has_log else (None, None)
         _opened.add(self)
 
     def forget(self) -> None:
@@ -260,14 +264,19 @@ class SameFile:
             _require_one_name(self.file, about)
         if not self._has_log:
             return
-        if self._log_id is None:  # a file that has only now become one with a log
-            self._log_id = file_id(self._log)
-        elif file_id(self._log) != self._log_id:
+        found = self._find()
+        if None in self._ids:  # a file that has only now become one with a log
+            self._ids = found
+        elif found != self._ids:
+            wrong = self._beside[0 if found[0] != self._ids[0] else 1]
             raise DatabaseUnavailable(
-                f"{self._log} was deleted or replaced while this process had it open, and the last commits may be lost "
+                f"{wrong} was deleted or replaced while this process had it open, and the last commits may be lost "
                 "with it: end all processes that use the file, then run `sqlbuffer db check`; docs/sqlite.md says what "
-                "deletes a log."
+                "deletes it."
             )
+
+    def _find(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(map(file_id, self._beside))
 
 
 _opened: weakref.WeakSet[SameFile] = weakref.WeakSet()
@@ -305,12 +314,71 @@ def _id(about: os.stat_result) -> tuple[int, int]:
 # -- a forked child ---------------------------------------------------------------------------------------------------
 
 
+FORK_TAKES_S = 10.0
+"""More than a fork waits for the transactions of other threads."""
+
+_may_open = threading.Event()
+_may_open.set()
+
+
+class Passage:
+    """A connection that is being opened or closed, for as long as this is referred to.
+
+    Args:
+        waits: First wait for a fork that is under way.
+    """
+
+    def __init__(self, *, waits: bool) -> None:
+        _passages.add(self)
+        if waits and is_held_back():
+            _passages.discard(self)
+            _may_open.wait(FORK_TAKES_S)
+            _passages.add(self)
+
+
+_passages: weakref.WeakSet[Passage] = weakref.WeakSet()
+
+
+def hold_back() -> bool:
+    """Let no connection be opened until this process has forked; tell whether some are still open."""
+    _may_open.clear()
+    return len(_passages) > 0 or any(same.is_ours for same in list(_opened))
+
+
+def is_held_back() -> bool:
+    """Tell whether this process is about to fork."""
+    return not _may_open.is_set()
+
+
+_inherited: set[tuple[int, int] | None] = set()
+"""The files that a parent of this process had open when it forked."""
+
+
+def require_not_inherited(file: str) -> None:
+    """Refuse to open what SQLite takes for open already, with locks that are the parent's.
+
+    Raises:
+        DatabaseUnavailable: If the parent had it open.
+    """
+    if _inherited and file_id(file) in _inherited:
+        raise DatabaseUnavailable(
+            f"{file} was open in the process from which this one was forked, amid a transaction of another thread or "
+            "by `store.connect()`, and SQLite can only open it again there: fork when no thread uses the store, or "
+            'start processes by "spawn".'
+        )
+
+
 def _after_fork() -> None:
     """Forget the connections of the parent, which may close them and leave other files under their names."""
+    global _may_open
+    _may_open = threading.Event()  # no lock of a thread that is not there
+    _may_open.set()
+    _passages.clear()
+    _inherited.update(same.file_id for same in list(_opened))
     _opened.clear()
     for lock in list(_locks):
         lock.leave()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_parent=lambda: _may_open.set(), after_in_child=_after_fork)
