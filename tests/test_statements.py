@@ -67,11 +67,11 @@ GOLDEN = {
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries), span AS
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries), span AS MATERIALIZED
         (SELECT min(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS first,
            max(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS last,
            (SELECT max(workers.clock) AS max_1 FROM workers WHERE workers.buffer_id = %(buffer)s) AS clock
-        FROM claimed), around AS
+        FROM claimed), around AS MATERIALIZED
         (SELECT span.clock AS clock,
            (SELECT pool.race_key FROM pool WHERE pool.buffer_id = %(buffer)s AND pool.race_key > span.clock
             AND pool.race_key < span.first ORDER BY pool.race_key DESC LIMIT %(param_2)s) AS key_before,

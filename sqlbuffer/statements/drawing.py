@@ -43,13 +43,16 @@ def _around(claimed: sa.FromClause) -> sa.CTE:
 
     It sees the claimed rows, and those that other draws have claimed and not committed. A statement of its own would
     miss what they have committed since, and take the rows of the one for those of the other.
+
+    Materialised, or PostgreSQL would look around for each claimed row: 15 ms for 64 of them, where 1 is enough.
     """
     arrives = claimed.c.race_key < NEVER
-    span = select(
+    ends = select(
         sa.func.min(claimed.c.race_key).filter(arrives).label("first"),
         sa.func.max(claimed.c.race_key).filter(arrives).label("last"),
         select(sa.func.max(workers.c.clock)).where(workers.c.buffer_id == BUFFER).scalar_subquery().label("clock"),
-    ).cte("span")
+    )
+    span = ends.cte("span").prefix_with("MATERIALIZED")
     key = pool.c.race_key
 
     def found(what: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -60,13 +63,14 @@ def _around(claimed: sa.FromClause) -> sa.CTE:
 
     n_between = found(sa.func.count(), key > span.c.first, key < span.c.last).correlate(span).scalar_subquery()
     n_at_last = found(sa.func.count(), key == span.c.last).correlate(span).scalar_subquery()
-    return select(
+    around = select(
         span.c.clock,
         edge(key.desc(), key > span.c.clock, key < span.c.first).label("key_before"),
         n_between.label("n_between"),
         n_at_last.label("n_at_last"),
         edge(key, key > span.c.last, key < NEVER).label("key_after"),
-    ).cte("around")
+    )
+    return around.cte("around").prefix_with("MATERIALIZED")
 
 
 @functools.cache
