@@ -150,7 +150,7 @@ class Event:
 
     place: int
     written: list[tuple[int, float]]
-    """Samples that it has put into the pool or moved there, with their weights, 0 where they have none."""
+    """Scored samples that it has put into the pool or moved there, with their weights."""
     removed: list[int] = dataclasses.field(default_factory=list)
     draw: tuple[list[int], list[float], list[float], float, bool] | None = None
     """Ids, weights and probabilities, the clock after it, and whether it was by itself."""
@@ -163,13 +163,13 @@ class Journal:
         self.events: list[Event] = []
         self._written = (
             f"SELECT nextval('{SEQUENCE}'), sample_id, weight FROM (SELECT 1) AS one LEFT JOIN sqlbuffer.pool "
-            f"ON buffer_id = {buffer} AND pool.xmin = pg_current_xact_id()::xid"
+            f"ON buffer_id = {buffer} AND pool.weight IS NOT NULL AND pool.xmin = pg_current_xact_id()::xid"
         )
 
     def before_commit(self, connection: sa.Connection) -> None:
         if "number" in connection.info:  # one that writes
             rows = connection.connection.cursor().execute(self._written).fetchall()  # type: ignore[attr-defined]
-            self.events.append(Event(rows[-1][0], [(row[1], row[2] or 0.0) for row in rows if row[1] is not None]))
+            self.events.append(Event(rows[-1][0], [(row[1], row[2]) for row in rows if row[1] is not None]))
 
 
 def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier, n_acts: int, results: Any) -> None:
