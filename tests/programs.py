@@ -19,6 +19,8 @@ from sqlbuffer.store import SampleStore, open_store
 
 WEIGHTINGS: tuple[str | Weighting, ...] = ("shift", "uniform", Softmax(2.0), Power(1.5))
 SHARES = (0.0, 0.0, 0.3)
+FEWEST = 8
+"""Samples that must have come by chance; how many do is known before they are drawn."""
 
 
 @dataclasses.dataclass
@@ -39,6 +41,8 @@ class Totals:
         p = batch.info.probability
         if np.isnan(p).any():
             self.n_unknown += 1
+            return
+        if 0 < (p < 1).sum() < FEWEST:  # after what was certain, so few that 1/p has hardly a variance
             return
         self.n_draws += 1
         drawn = attributes(batch.weights)
