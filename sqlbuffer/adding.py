@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
-from sqlbuffer.dialect import Columns
+from sqlbuffer.dialect import Columns, Lock
 from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown, tampered
 from sqlbuffer.hashing import digests
 from sqlbuffer.jsonable import as_json
@@ -128,35 +128,36 @@ def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming
     state = attachment.race(connection)
     needs_score = attachment.settings.weighting.needs_score
     enter = _enter_unscored if needs_score else _enter_race
-    added, requeued = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0)
+    added, requeued, touched = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0, None)
     unscored = added + requeued if needs_score else 0
-    attachment.count(connection, added=added, requeued=requeued, refused=chunk.refused, unscored=unscored)
-    evict(connection, attachment)
+    evict(connection, attachment, n_new=added + requeued)
+    deltas = {"added": added, "requeued": requeued, "refused": chunk.refused, "unscored": unscored}
+    attachment.count(connection, touched=touched, **deltas)
     duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
     return AddResult(added, requeued, duplicates, chunk.refused)
 
 
 def _enter_unscored(
     connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
-) -> tuple[int, int]:
+) -> tuple[int, int, None]:
     """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
     dialect = attachment.database.dialect
     if dialect.adds_in_bulk:
         found = _in_bulk(connection, attachment, statements.add_unscored(dialect), chunk, state).one()
-        return found.stored - found.requeued, found.requeued
+        return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(connection, attachment, chunk, state)
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
     ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
     pool.enter(connection, attachment, state, ids, hashes, never, np.full(len(again), math.nan), [0] * len(again))
-    return added, len(again)
+    return added, len(again), None
 
 
 def _enter_race(
     connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
-) -> tuple[int, int]:
-    """Let samples join the race at once; return how many are new, and how many wait again."""
+) -> tuple[int, int, float | None]:
+    """Let samples join the race at once; return how many are new, how many wait again, and the clock at which."""
     dialect = attachment.database.dialect
     if dialect.adds_in_bulk:
         rows = _in_bulk(connection, attachment, statements.add_samples(dialect), chunk, state).all()
@@ -164,11 +165,14 @@ def _enter_race(
         newest, stored = _put(connection, attachment, chunk, state)
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
         rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
-    ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
+    if not rows:
+        return 0, 0, None
+    ids, hashes, requeues = zip(*rows, strict=True)
+    state = attachment.race_to_join(connection, state)  # only now: storing them takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
     pool.enter(connection, attachment, state, ids, hashes, keys, weights, first)
-    return requeues.count(0), len(requeues) - requeues.count(0)
+    return requeues.count(0), len(requeues) - requeues.count(0), state.clock
 
 
 def _in_bulk(
@@ -196,21 +200,44 @@ def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming
     return marked
 
 
-def evict(connection: sa.Connection, attachment: Attachment) -> None:
-    """Take out what is beyond `max_size`, and a hundredth more: the lightest, then what has no score yet."""
+def evict(connection: sa.Connection, attachment: Attachment, *, n_new: int) -> None:
+    """Take out what is beyond `max_size`, and a hundredth more: the lightest, then what has no score yet.
+
+    To be called before the `n_new` samples that this transaction has added are counted. No other transaction adds,
+    draws or evicts from then on until this one ends: what one counts the others take into account.
+    """
     if attachment.max_size is None:
         return
-    excess = pool.size(attachment, attachment.run(connection, statements.totals()).one()) - attachment.max_size
+    attachment.database.dialect.lock(connection, attachment.buffer_id, {Lock.DRAWS: True})
+    counted = pool.size(attachment, attachment.run(connection, statements.totals()).one())
+    excess = counted + n_new - attachment.max_size
     if excess <= 0:
         return
     excess += attachment.max_size // 100  # finding the lightest reads the whole pool: make it rare
-    lightest = statements.lightest(attachment.database.dialect)
-    going = attachment.run(connection, lightest, limit=excess).all()
-    if len(going) < excess:
-        going += attachment.run(
-            connection, statements.oldest_unscored(attachment.database.dialect), limit=excess - len(going)
-        ).all()
-    pool.remove(connection, attachment, going)
+    pool.remove(connection, attachment, _lightest(connection, attachment, excess))
+
+
+def _lightest(connection: sa.Connection, attachment: Attachment, n: int) -> list[Any]:
+    """Return the n that are to go, and lock their samples, those passed over that another transaction is writing.
+
+    It may wait, with its samples locked, for the lock that this one holds.
+    """
+    dialect = attachment.database.dialect
+    n_passed = 0
+    while True:
+        going = attachment.run(connection, statements.lightest(dialect), limit=n + n_passed).all()
+        if len(going) < n + n_passed:
+            unscored = statements.oldest_unscored(dialect)
+            going += attachment.run(connection, unscored, limit=n + n_passed - len(going)).all()
+        if not dialect.writers_overlap:
+            return list(going)
+        columns = {"sample_id": sorted(row.sample_id for row in going)}
+        found = attachment.run_with(connection, statements.free_samples(dialect), statements.INCOMING_IDS, columns)
+        is_free = set(found.scalars())
+        free = [row for row in going if row.sample_id in is_free]
+        if len(free) >= n or len(going) < n + n_passed:
+            return free[:n]
+        n_passed = len(going) - len(free)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import statements
 from sqlbuffer.database import Database
-from sqlbuffer.dialect import Columns, Rows, now
+from sqlbuffer.dialect import Columns, Lock, Rows, now
 from sqlbuffer.errors import (
     BufferNotFound,
     InvalidArgument,
@@ -63,6 +63,8 @@ class RaceState(NamedTuple):
     version: int
     iteration: int
     tick: int
+    touched: float
+    """The latest clock at which a sample joined the race, or a weight changed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +149,25 @@ class Attachment:
         )
 
     def race(self, connection: sa.Connection, *, exclusive: bool = False) -> RaceState:
-        """Lock the race until the transaction ends and return where it stands."""
-        self.database.dialect.lock(connection, self.buffer_id, exclusive=exclusive)
+        """Lock the race until the transaction ends and return where it stands; shared, draws still move the clock."""
+        self.database.dialect.lock(connection, self.buffer_id, {Lock.RACE: exclusive})
+        return self.race_state(connection)
+
+    def race_to_draw(self, connection: sa.Connection, *, alone: bool) -> RaceState:
+        """Lock the race for a draw, which may be the only one under way, and return where it stands."""
+        self.database.dialect.lock(connection, self.buffer_id, {Lock.RACE: False, Lock.DRAWS: alone})
+        return self.race_state(connection)
+
+    def race_to_join(self, connection: sa.Connection, state: RaceState) -> RaceState:
+        """Wait until no draw is under way, hold others up until the transaction ends, and return where the race stands.
+
+        What joins the race at a clock that a draw under way goes beyond would stand behind its samples' rivals. The
+        caller has locked the race, has read `state` since, and has already locked the rows of `samples` that it writes:
+        whoever waits here for another one of these transactions must not have what that one waits for.
+        """
+        if not self.database.dialect.writers_overlap:
+            return state
+        self.database.dialect.lock(connection, self.buffer_id, {Lock.DRAWS: True})
         return self.race_state(connection)
 
     def race_state(self, connection: sa.Connection) -> RaceState:
@@ -167,7 +186,14 @@ class Attachment:
             base = None if row.base_score is None else _finite(row.base_score)
             top = None if row.top_weight is None else float(row.top_weight)
             state = RaceState(
-                _finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration), int(row.tick)
+                clock=_finite(row.clock),
+                turn=int(row.turn),
+                base=base,
+                top_weight=top,
+                version=int(row.score_version),
+                iteration=int(row.iteration),
+                tick=int(row.tick),
+                touched=_finite(row.touched),
             )
         self.reach(connection, state.tick)
         return state
@@ -199,12 +225,21 @@ class Attachment:
         """
         self.lineage.require(connection, self.database.dialect, ids)
 
-    def count(self, connection: sa.Connection, *, clock: float = 0.0, **deltas: int) -> None:
-        """Add to this process's counters, and move its clock forward to `clock`, its tick to the transaction's."""
+    def count(
+        self, connection: sa.Connection, *, clock: float = 0.0, touched: float | None = None, **deltas: int
+    ) -> None:
+        """Add to this process's counters, and move its clock forward to `clock`, its tick to the transaction's.
+
+        Args:
+            connection: The transaction, which locks no rows of others after that.
+            clock: Largest key that it has drawn.
+            touched: Clock of the race at which it let a sample join or changed a weight, None where it did neither.
+            deltas: What to add, by counter.
+        """
         self.heartbeat.start()
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
         new_tick = _ticks(connection).get(self.buffer_id, 0)
-        parameters |= {"new_clock": clock, "new_tick": new_tick, "worker": worker_id()}
+        parameters |= {"new_clock": clock, "new_tick": new_tick, "new_touched": touched, "worker": worker_id()}
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             found = self.run(connection, statements.count(), **parameters).rowcount

@@ -26,7 +26,7 @@ from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
 from sqlbuffer.race import Floats, Ints, rescaled
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.reporting import Claim, Reported, close, report
+from sqlbuffer.reporting import Claim, Closed, Reported, close, report
 from sqlbuffer.schema import batches
 from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead, worker_id
 
@@ -273,9 +273,9 @@ class Batch:
         n_iterations: int,
     ) -> bool:
         attachment = self._attachment
-        is_ours: int | None = self._is_open and not self._is_of_another_process
+        is_ours = self._is_open and not self._is_of_another_process
         if self._claim is not None and not self._is_of_another_process:
-            is_ours = self._claim.close(connection, attachment, "settled_at")
+            is_ours = self._claim.close(connection, attachment, "settled_at") is not None
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)
         leaves = is_ours and attachment.consumes
@@ -285,15 +285,15 @@ class Batch:
             places = np.flatnonzero(part)
             store = functools.partial(store_measured, connection, attachment, self._known, places, values[part])
             deltas.update(store(stay_queued=stay_queued))
-        if recorded is not None:
+        if leaves:
+            places = np.flatnonzero(~measured & ~early)
+            pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])
+        if recorded is not None:  # it counts, after which no rows of others are locked
             write_recorded(connection, attachment, recorded)
         if not is_ours:
             attachment.race_state(connection)  # or say that the buffer is another one by now
             attachment.count(connection, **deltas)
             return False
-        if leaves:
-            places = np.flatnonzero(~measured & ~early)
-            pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])
         deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
         attachment.count(connection, **deltas)
         write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
@@ -360,7 +360,8 @@ def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:
 def release(connection: sa.Connection, *, attachment: Attachment, batch: int | Claim) -> bool:
     """Put a batch's samples back where they stood in the race; return False where the batch was closed before.
 
-    With their old keys, which the clock has passed, they are first in line, in the same order.
+    With their old keys they are first in line, in the same order. Where nothing has happened in the race since, the
+    clock goes back too, and the race is as if they had never been drawn.
 
     Args:
         connection: The transaction.
@@ -369,19 +370,34 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     """
     state = attachment.race(connection, exclusive=True)
     if isinstance(batch, Claim):
-        number, size = batch.batch, batch.close(connection, attachment, "released_at")
+        number, closed = batch.batch, batch.close(connection, attachment, "released_at")
     else:
-        number, size = batch, close(connection, attachment, statements.close_batch("released_at"), batch=batch)
-    if size is None:
+        number, closed = batch, close(connection, attachment, statements.close_batch("released_at"), batch=batch)
+    if closed is None:
         return False
     rows = attachment.run(connection, statements.draws_of_batch(), batch=number).all()
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
-    attachment.count(connection, batches=-int(len(rows) == size), released=len(rows))
+    is_whole = len(rows) == closed.size
+    attachment.count(connection, batches=-int(is_whole), released=len(rows))
+    # In replay mode a later draw that has not moved the clock has still let its samples join at it.
+    later = None if attachment.consumes else attachment.run(connection, statements.later_draw(), batch=number).first()
+    if is_whole and later is None and _is_as_before(state, closed):
+        pool.take_back_clock(connection, attachment, closed.clock_before)
+        state = state._replace(clock=closed.clock_before)
     if attachment.consumes:
         put_back(connection, attachment, state, rows)
     else:
-        _stand_again(connection, attachment, state, rows, batch=number)
+        _stand_again(connection, attachment, state, rows, is_last=later is None)
     return True
+
+
+def _is_as_before(state: RaceState, closed: Closed) -> bool:
+    """Tell whether the race, once all of a batch is back in it, is what it was before the draw, but for its clock.
+
+    No other draw has gone beyond the batch's own end, and nothing has joined or got another weight since. Otherwise
+    the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
+    """
+    return state.clock == closed.clock and max(state.touched, 0.0) <= closed.clock_before < closed.clock
 
 
 def put_back(
@@ -403,9 +419,15 @@ def put_back(
     keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
     fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], counts, weights)
+    given = keys
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
     pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, counts)
-    attachment.count(connection, unscored=int(np.isnan(weights).sum()), unscorable=int((weights == 0).sum()))
+    attachment.count(
+        connection,
+        touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,
+        unscored=int(np.isnan(weights).sum()),
+        unscorable=int((weights == 0).sum()),
+    )
 
 
 def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) -> Floats:
@@ -420,7 +442,7 @@ def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) 
 
 
 def _stand_again(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, batch: int
+    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, is_last: bool
 ) -> None:
     """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool.
 
@@ -430,7 +452,6 @@ def _stand_again(
     """
     drawn = {row.sample_id: row for row in rows}
     standing = pool.standing(connection, attachment, list(drawn))
-    is_last = attachment.run(connection, statements.later_draw(), batch=batch).first() is None
     ids = [row.sample_id for row in standing]
     keys = pool.as_floats([row.race_key for row in standing])
     old, before = (pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight"))
@@ -438,6 +459,8 @@ def _stand_again(
     back = np.where((old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys)
     entries = [row.entries - is_last for row in standing]
     pool.move(connection, attachment, state, ids, (keys, weights), back, weights, entries)
+    if np.any((old < math.inf) & (back != old)):
+        attachment.count(connection, touched=state.clock)
 
 
 def release_dead(attachment: Attachment) -> int:

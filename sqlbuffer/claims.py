@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,7 +18,6 @@ from sqlbuffer.errors import no_progress, require_all, tampered
 from sqlbuffer.names import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim
-from sqlbuffer.schema import batches
 from sqlbuffer.workers import worker_id
 
 EVERYTHING = -1
@@ -73,7 +73,11 @@ def _draw(
         _TiedAtTheEnd: If the draw must go `by_tie`.
         _Blurred: If the draw must have the race `exclusive`.
     """
-    state = attachment.race(connection, exclusive=exclusive)
+    # Samples that join the race again, and the heaviest, whose keys stand anywhere, would be in the way of other draws.
+    alone = bool(n_heaviest) or not attachment.consumes
+    state = (
+        attachment.race(connection, exclusive=True) if exclusive else attachment.race_to_draw(connection, alone=alone)
+    )
     dialect = attachment.database.dialect
     if n_heaviest and state.top_weight is None:  # after a refresh: marks are those of old weights
         raise _TooFewMarked
@@ -86,22 +90,20 @@ def _draw(
         n_left = pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
         require_all(n_left, len(drawn.sample_id), "a batch was drawn")
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
-    arrivals, threshold = _arrivals(connection, attachment, n_arrivals, by_tie=by_tie)
-    drawn = Drawn(*zip(*heaviest, *arrivals, strict=True))
+    arrivals, stretch = _arrivals(connection, attachment, state.clock, n_arrivals, by_tie=by_tie)
+    drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905 - more with arrivals
     weights = pool.as_floats(drawn.weight)
-    keys = pool.as_floats(drawn.race_key[len(heaviest) :])
-    keys = keys[keys < math.inf]
-    start = _start(connection, attachment, state.clock, keys)
-    clock = max(state.clock, keys[-1]) if len(keys) else state.clock
+    clock = stretch.end
     argmax = np.arange(len(weights)) < len(heaviest)
-    probability = race.inclusion_probability(weights, start, math.inf if threshold is None else threshold)
-    info = SampleInfo(np.where(argmax, 1.0, probability), argmax, pool.as_floats(drawn.reward))
+    probability = np.ones_like(weights)
+    probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
+    info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
     if not len(weights):
         return Batch(attachment, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
     is_blurred = not attachment.consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
-    made = _write(connection, attachment, state, drawn, start=start, clock=clock)
+    made = _write(connection, attachment, state, drawn, start=stretch.begin, clock=clock)
     attachment.count(
         connection,
         clock=clock,
@@ -134,10 +136,39 @@ def _sorted(rows: list[Any], column: str) -> list[Any]:
     return ordered
 
 
+class _Stretch(NamedTuple):
+    """The stretch of the race that a draw goes through."""
+
+    keys: race.Floats
+    """Those of its arrivals, in their order."""
+    clock: float
+    """Where the race stood before the draw."""
+    threshold: float
+    """Key of the first arrival that it left, infinity where there is none."""
+    is_interleaved: bool = False
+    """True where other draws under way have claimed what stands among its arrivals."""
+
+    @property
+    def end(self) -> float:
+        """Where the race stands after the draw."""
+        return max(self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf)))
+
+    @property
+    def begin(self) -> float:
+        """Where the race stands if the draw is taken back: the end, where others are left that went as far."""
+        return self.end if self.is_interleaved else self.clock
+
+    def probability(self, weights: race.Floats) -> race.Floats:
+        """Return the chance of each arrival to be in this draw."""
+        if self.is_interleaved and self.threshold < math.inf:
+            return np.full_like(weights, math.nan)
+        return race.arrival_probability(weights, self.keys, self.clock, self.threshold)
+
+
 def _arrivals(
-    connection: sa.Connection, attachment: Attachment, n: int, *, by_tie: bool
-) -> tuple[list[Any], float | None]:
-    """Claim the next n arrivals of the race; return them in their order, and the key of the one after them.
+    connection: sa.Connection, attachment: Attachment, clock: float, n: int, *, by_tie: bool
+) -> tuple[list[Any], _Stretch]:
+    """Claim the next n arrivals of the race; return them in their order, and the stretch of the race they are from.
 
     Raises:
         _TiedAtTheEnd: If the last of them has the same key as the one after, and the draw does not go `by_tie`.
@@ -145,19 +176,36 @@ def _arrivals(
     dialect = attachment.database.dialect
     by_key = statements.first_in_race_by_tie if by_tie else statements.first_in_race
     build, limit = (statements.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
+    found = _sorted(_head(connection, attachment, build(dialect), limit + (not dialect.claim_deletes)), "race_key")
+    arrivals, after = found[:limit], found[limit:]
+    keys = pool.as_floats([row.race_key for row in arrivals])
     if dialect.claim_deletes:
-        arrivals = _sorted(_head(connection, attachment, build(dialect), limit), "race_key")
-        threshold = attachment.run(connection, statements.next_key()).scalar()
+        stretch = _seen(arrivals, keys, clock)
     else:
-        found = _sorted(_head(connection, attachment, build(dialect), limit + 1), "race_key")
-        arrivals, after = found[:limit], found[limit:]
-        threshold = after[0].race_key if after else None
-    is_tied = bool(arrivals) and arrivals[-1].race_key == threshold
+        stretch = _Stretch(keys, clock, pool.as_floats([after[0].race_key])[0] if after else math.inf)
+    is_tied = bool(arrivals) and keys[-1] == stretch.threshold < math.inf
     if is_tied and not by_tie:
         raise _TiedAtTheEnd
     if arrivals and not dialect.claim_deletes:
         _leave_up_to(connection, attachment, arrivals, is_tied=is_tied)
-    return arrivals, threshold
+    return arrivals, stretch
+
+
+def _seen(arrivals: list[Any], keys: race.Floats, clock: float) -> _Stretch:
+    """Return the stretch that arrivals are from, by what stood around them, others' claims included."""
+    arriving = keys[keys < math.inf]
+    if not len(arriving):
+        return _Stretch(keys, clock, math.inf)
+    row, last = arrivals[0], arriving[-1]
+    around = pool.as_floats([row.clock, row.key_before, row.key_after])
+    before, n_at_last = (arriving > arriving[0]) & (arriving < last), int((arriving == last).sum())
+    after = last if row.n_at_last > n_at_last else around[2]
+    return _Stretch(
+        keys,
+        clock=float(np.fmax(around[0], around[1])),  # others have drawn that far, committed or not
+        threshold=math.inf if math.isnan(after) else float(after),
+        is_interleaved=row.n_between > int(before.sum()),
+    )
 
 
 def _leave_up_to(connection: sa.Connection, attachment: Attachment, arrivals: list[Any], *, is_tied: bool) -> None:
@@ -171,24 +219,6 @@ def _leave_up_to(connection: sa.Connection, attachment: Attachment, arrivals: li
 def _head(connection: sa.Connection, attachment: Attachment, statement: sa.Select[Any], limit: int) -> list[Any]:
     """Claim the head of the pool: rows of the columns of `Drawn`."""
     return attachment.run(connection, statement, limit=limit).all() if limit > 0 else []
-
-
-def _start(connection: sa.Connection, attachment: Attachment, clock: float, keys: race.Floats) -> float:
-    """Return the clock from which this draw's probabilities count.
-
-    Keys behind the clock belong to a batch that was released: they count from where that batch's draw began.
-    """
-    if not len(keys) or keys[0] > clock:
-        return clock
-    released = connection.execute(
-        sa.select(batches.c.clock, batches.c.clock_before)
-        .where(batches.c.buffer_id == attachment.buffer_id)
-        .where(batches.c.released_at.is_not(None))
-        .order_by(batches.c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    span = 0.0 if released is None else float(np.subtract(*pool.as_floats(released)))
-    return min(clock - span, float(keys[0]))
 
 
 def _write(

@@ -228,8 +228,8 @@ def _take_counters(connection: sa.Connection, attachment: Attachment, made: Atta
     totals = attachment.run(connection, statements.totals()).one()
     with numbers_of(f"the counters of buffer {attachment.name!r}"):
         counters = {name: int(getattr(totals, name)) for name in COUNTERS}
-        clock = float(totals.clock)
-    _set_counters(connection, made, clock=clock, **counters)
+        clocks = {name: float(getattr(totals, name)) for name in ("clock", "touched")}
+    _set_counters(connection, made, **clocks, **counters)
 
 
 def _set_counters(connection: sa.Connection, made: Attachment, **values: Any) -> None:

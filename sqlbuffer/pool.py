@@ -170,6 +170,7 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
             turn_back(connection, attachment=attachment)
             state = state._replace(clock=0.0)
         attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
+        attachment.count(connection, touched=state.clock)
         if state.top_weight:
             least = state.top_weight + delta
             set_top_weight(connection, attachment, least if least > FLOOR else None)
@@ -199,7 +200,17 @@ def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
     state = attachment.race(connection, exclusive=True)
     for statement in (statements.turn_back_keys(), *statements.turn_back_open()):
         attachment.run(connection, statement, clock=state.clock)
-    connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clock=0.0))
+    clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
+    connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clocks))
+
+
+def take_back_clock(connection: sa.Connection, attachment: Attachment, clock: float) -> None:
+    """Let the race go on from an earlier clock, all keys as they are: the draws beyond it are undone.
+
+    The caller holds the race exclusively.
+    """
+    beyond = sa.and_(workers.c.buffer_id == attachment.buffer_id, workers.c.clock > clock)
+    connection.execute(sa.update(workers).where(beyond).values(clock=clock))
 
 
 def size(attachment: Attachment, totals: Any) -> int:

@@ -125,6 +125,25 @@ def inclusion_probability(weights: Floats, start: float, threshold: float) -> Fl
     return -np.expm1(-weights * max(threshold - start, 0.0)) if math.isfinite(threshold) else np.ones_like(weights)
 
 
+def arrival_probability(weights: Floats, keys: Floats, clock: float, threshold: float) -> Floats:
+    """Return the chance of each arrival to be in a draw that began at a clock, given the first key that was not drawn.
+
+    Keys at or before the clock are *overdue*: they were drawn and given back, and come first for certain. A draw that
+    ends among them, or with the last of them, says nothing of what stands behind, which it could not reach: NaN for
+    all. A draw that takes all there is, the threshold being infinite, takes each for certain.
+
+    Args:
+        weights: (n,) weights of the arrivals.
+        keys: (n,) their keys.
+        clock: Where the race stood before the draw.
+        threshold: First key that was not drawn, infinity where nothing was left.
+    """
+    is_overdue = keys <= clock
+    if math.isfinite(threshold) and len(keys) and is_overdue.all():
+        return np.full_like(weights, math.nan)
+    return np.where(is_overdue, 1.0, inclusion_probability(weights, clock, threshold))
+
+
 def is_blurred(clock: float, weights: Floats) -> bool:
     """Tell whether float64 at this clock resolves less than a millionth of the gaps between arrivals of such weights.
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlbuffer import audit, pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import put_back, release
+from sqlbuffer.dialect import Lock
 from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER, register
@@ -22,7 +23,7 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
     it is set right: who waits, at which weight, and the counters. `audit.check` tells what is left.
     """
     dialect = attachment.database.dialect
-    dialect.lock(connection, attachment.buffer_id, exclusive=True)
+    dialect.lock(connection, attachment.buffer_id, {Lock.RACE: True})
     dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
     for mend in (_mend_integers, _open_ledger, _catch_up, _take_out, _release_orphans, _mark, _put_in, recount):

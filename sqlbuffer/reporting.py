@@ -16,9 +16,19 @@ import sqlalchemy as sa
 from sqlbuffer import statements
 from sqlbuffer.adding import Known, store_measured
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.errors import InvalidArgument, InvalidReward, numbers_of
 from sqlbuffer.names import as_ids, as_rewards
 from sqlbuffer.race import Floats, Ints
+
+
+class Closed(NamedTuple):
+    """A batch that was just settled or released."""
+
+    size: int
+    clock_before: float
+    """Clock of the race before its draw."""
+    clock: float
+    """Clock of the race after its draw."""
 
 
 class Claim(NamedTuple):
@@ -35,8 +45,8 @@ class Claim(NamedTuple):
         """Return what finds it in statements."""
         return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
 
-    def close(self, connection: sa.Connection, attachment: Attachment, column: str) -> int | None:
-        """Settle or release it, and return its size; None where it is closed already, or not there any more."""
+    def close(self, connection: sa.Connection, attachment: Attachment, column: str) -> Closed | None:
+        """Settle or release it; None where it is closed already, or not there any more."""
         return close(connection, attachment, statements.close_claim(column), **self.parameters())
 
     def find(self, attachment: Attachment, connection: sa.Connection) -> bool:
@@ -44,13 +54,14 @@ class Claim(NamedTuple):
         return attachment.run(connection, statements.find_claim(), **self.parameters()).one_or_none() is not None
 
 
-def close(connection: sa.Connection, attachment: Attachment, statement: Any, **batch: Any) -> int | None:
-    """Settle or release a batch, if nobody has; return its size, or None."""
+def close(connection: sa.Connection, attachment: Attachment, statement: Any, **batch: Any) -> Closed | None:
+    """Settle or release a batch; None if that was done before."""
     closed = attachment.run(connection, statement, **batch).one_or_none()
     if closed is None:
         return None
     attachment.reach(connection, closed.closed_tick)
-    return int(closed.size)
+    with numbers_of("a batch"):
+        return Closed(int(closed.size), float(closed.clock_before), float(closed.clock))
 
 
 @dataclasses.dataclass(frozen=True)

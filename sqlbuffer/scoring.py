@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
@@ -60,9 +61,7 @@ def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: in
         ):
             found = _Unscored(*zip(*rows, strict=True))
             scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
-            join = functools.partial(_join, attachment=attachment, found=found, scores=scores)
-            if not attachment.database.write(join):
-                attachment.database.write(functools.partial(join, exclusive=True))
+            _let_join(attachment, found, scores)
             if found.sample_id[-1] <= after:
                 raise no_progress("the scoring of new samples")
             after = found.sample_id[-1]
@@ -197,27 +196,66 @@ def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints
     return np.concatenate(ids)[order], np.concatenate(keys)[order]
 
 
+class _MovesAll(Exception):
+    """Letting samples join moves every key, which needs the race exclusively."""
+
+
+class _Left(Exception):
+    """Some of the samples do not wait for a score any more; tells which, (n,) bool, still do."""
+
+    def __init__(self, still_wait: NDArray[np.bool_]) -> None:
+        super().__init__()
+        self.still_wait = still_wait
+
+
+def _let_join(attachment: Attachment, found: _Unscored, scores: Floats) -> None:
+    """Let scored samples join the race, those that still wait for a score."""
+    exclusive = False
+    while len(scores):
+        join = functools.partial(_join, attachment=attachment, found=found, scores=scores, exclusive=exclusive)
+        try:
+            attachment.database.write(join)
+        except _MovesAll:
+            exclusive = True
+        except _Left as left:
+            places = np.flatnonzero(left.still_wait).tolist()
+            found, scores = _Unscored._make([column[i] for i in places] for column in found), scores[left.still_wait]
+        else:
+            return
+
+
 def _join(
-    connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool = False
-) -> bool:
-    """Let scored samples join the race; return False where that moves every key, which needs the race exclusively."""
+    connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool
+) -> None:
+    """Let scored samples join the race.
+
+    Raises:
+        _MovesAll: If it must be done `exclusive`.
+        _Left: If some do not wait for a score any more.
+    """
     state = attachment.race(connection, exclusive=exclusive)
+    # The version there was before the prediction: where a refresh has begun since, these scores are stale.
+    version = min(found.version[0], state.version)  # the lower one where the database has gone back
+    ids = found.sample_id
+    keep(connection, attachment=attachment, ids=ids, hashes=found.hash, scores=scores, version=version)
+    state = attachment.race_to_join(connection, state)
     taken_in = take_in(connection, attachment, state, scores, may_move_all=exclusive)
     if taken_in is None:
-        return False
+        raise _MovesAll
     state, weights = taken_in
     entries = [before + 1 for before in found.entries]
     keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)
-    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, entries)
-    ids = np.array(found.sample_id)[moved].tolist()
-    hashes = [found.hash[i] for i in np.flatnonzero(moved).tolist()]
-    # The version there was before the prediction: where a refresh has begun since, these scores are stale.
-    version = min(found.version[0], state.version)  # the lower one where the database has gone back
-    keep(connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores[moved], version=version)
-    attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
-    return True
+    moved = pool.move(connection, attachment, state, ids, (never, unscored), keys, weights, entries)
+    if not moved.all():
+        raise _Left(moved)
+    attachment.count(
+        connection,
+        touched=state.clock if (weights > 0).any() else None,
+        unscored=-len(ids),
+        unscorable=int((weights == 0).sum()),
+    )
 
 
 def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> int:

@@ -21,6 +21,7 @@ from sqlbuffer import (
     reading,
     refreshing,
     scoring,
+    statements,
 )
 from sqlbuffer.attachment import Attachment, Settings, attach
 from sqlbuffer.audit import check
@@ -493,6 +494,12 @@ def _standing(
 def _remove(
     connection: sa.Connection, attachment: Attachment, ids: Sequence[int], hashes: Sequence[bytes] | None = None
 ) -> int:
+    state = attachment.race(connection)
+    dialect = attachment.database.dialect
+    if dialect.writers_overlap:
+        columns = {"sample_id": sorted(set(ids))}
+        attachment.run_with(connection, statements.lock_samples(dialect), statements.INCOMING_IDS, columns)
+    attachment.race_to_join(connection, state)  # what a draw under way has taken neither waits nor is passed over
     rows = _standing(connection, attachment, ids, hashes)
     pool.remove(connection, attachment, rows)
     return len(rows)
@@ -505,7 +512,7 @@ def _replace(
     samples: Sequence[Any],
     old: Sequence[bytes] | None = None,
 ) -> int:
-    attachment.race(connection)  # before any row: who moves every key locks in that order too
+    attachment.race(connection, exclusive=True)  # the samples to be stored depend on what waits once no draw is left
     rows = {row.sample_id: row for row in _standing(connection, attachment, ids, old)}
     hashes = adding.hashes_of(attachment, samples)
     changed = [

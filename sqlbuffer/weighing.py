@@ -172,6 +172,7 @@ def change_weights(
     moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new, entries.tolist())
     attachment.count(
         connection,
+        touched=state.clock if moved.any() else None,
         unscored=-int(np.isnan(old[moved]).sum()),
         unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
     )

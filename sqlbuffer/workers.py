@@ -243,13 +243,13 @@ def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
         sa.delete(workers)
         .where(workers.c.buffer_id == buffer_id)
         .where(workers.c.id == worker)
-        .returning(workers.c.clock, workers.c.tick, *(workers.c[name] for name in COUNTERS))
+        .returning(*(workers.c[name] for name in ("clock", "touched", "tick")), *(workers.c[name] for name in COUNTERS))
     ).one_or_none()
     if gone is None:  # somebody else was quicker
         return
     largest = {
         name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])
-        for name in ("clock", "tick")
+        for name in ("clock", "touched", "tick")
     }
     connection.execute(
         sa.update(workers)

@@ -15,6 +15,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
+from interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 
 from sqlbuffer import batches, disposal, heartbeat, swapping, watch
 from sqlbuffer.batches import Batch

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -454,6 +455,142 @@ def test_probabilities_are_unbiased(new_store: Callable[..., SampleStore]) -> No
         batch.settle()
     error = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates) - 400) < 4 * error
+
+
+# -- what is given back -----------------------------------------------------------------------------------------------
+
+
+def totals_in_parts(store: SampleStore, n: int, parts: list[int]) -> list[float]:
+    """Draw and settle; return by how many standard errors each sum of 1/p misses what waited."""
+    misses = []
+    for size in parts:
+        with store.sample(size) as batch:
+            p = batch.info.probability
+            misses.append(float(((1 / p).sum() - n) / np.sqrt(((1 - p) / p**2).sum())))
+            batch.settle()
+        n -= size
+    return misses
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_released_batch_that_is_drawn_in_parts(new_store: Callable[..., SampleStore], mode: str) -> None:
+    """The race is as if it had never been drawn: all is known of the chances in the batches after it."""
+    store = new_store(weighting=Power(1.0), seed=21, mode=mode)
+    store.add([str(i) for i in range(3_000)])
+    store.score(lambda samples: np.random.default_rng(1).uniform(0.5, 2.0, len(samples)))
+    before = store.sample(512)
+    drawn, chances = before.samples, before.info.probability
+    before.release()
+    with store.sample(512) as again:
+        assert again.samples == drawn
+        assert np.array_equal(again.info.probability, chances)
+        again.release()
+    if mode == "consume":
+        assert np.abs(totals_in_parts(store, 3_000, [128] * 4)).max() < 4
+    else:
+        assert np.abs([totals_in_parts(store, 3_000, [128]) for _ in range(4)]).max() < 4
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("settles", [True, False], ids=["a later draw is left", "a sample has joined"])
+def test_a_released_batch_that_cannot_be_undone(new_store: Callable[..., SampleStore], settles: bool) -> None:
+    """It is first in line. A batch that takes all of it has the rest by chance; one that ends in it can have none."""
+    store = new_store(weighting=Power(1.0), seed=22)
+    store.add([str(i) for i in range(3_000)])
+    store.score(lambda samples: np.random.default_rng(1).uniform(0.5, 2.0, len(samples)))
+    released = store.sample(200)
+    waiting = 3_000
+    if settles:
+        store.sample(100).settle()
+        waiting -= 100
+    else:
+        store.add(["late"])
+        store.score(lambda samples: np.ones(len(samples)))
+        waiting += 1
+    released.release()
+    drawn = []
+    for n in (50, 100):
+        with store.sample(n) as batch:
+            assert np.isnan(batch.info.probability).all()
+            drawn += batch.samples
+            batch.settle()
+    with store.sample(150) as batch:
+        assert (batch.info.probability[:50] == 1.0).all()
+        p = batch.info.probability
+        assert abs((1 / p).sum() - (waiting - 150)) < 4 * np.sqrt(((1 - p) / p**2).sum())
+        drawn += batch.samples[:50]
+        batch.settle()
+    assert drawn == released.samples
+    store.sample(100).release()
+    with store.sample(3_000) as batch:
+        assert (batch.info.probability == 1.0).all()
+        batch.settle()
+    assert store.check() == []
+
+
+def test_an_end_of_what_is_overdue_is_no_chance_for_the_rest(new_store: Callable[..., SampleStore]) -> None:
+    store = new_store(weighting="uniform", seed=23)
+    store.add([str(i) for i in range(100)])
+    released = store.sample(20)
+    store.add(["late"])
+    released.release()
+    with store.sample(20) as batch:
+        assert batch.samples == released.samples
+        assert np.isnan(batch.info.probability).all()
+        batch.settle()
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"),
+    [("consume", [0, 1, 2]), ("consume", [1, 2, 0]), ("consume", [2, 1, 0]), ("replay", [2, 1, 0])],
+)
+def test_draws_that_are_all_given_back_leave_the_race_exact(
+    new_store: Callable[..., SampleStore], observer: Observer, mode: str, order: list[int]
+) -> None:
+    """In whatever order; what joins afterwards joins at the clock of then."""
+    n_clusters = CLUSTERS // 5
+    store = new_store(weighting=Power(1.0), seed=24, mode=mode)
+    store.add([name(cluster, member) for cluster in range(n_clusters) for member in range(4)])
+    store.score(scorer(SCORES))
+    observer.present = [set(range(4)) for _ in range(n_clusters)]
+    given = [hold(store.sample(600)) for _ in range(3)]
+    for i in order:
+        given[i].release()
+    if order == [2, 1, 0]:
+        for batch in given:
+            with store.sample(600) as again:
+                assert again.samples == batch.samples
+                again.release()
+            observer.watch(store, 600, returns=mode == "replay")
+    else:
+        observer.watch(store, 1_800)
+    store.add([name(cluster, 4) for cluster in range(n_clusters)])
+    for present in observer.present:
+        present.add(4)
+    store.score(scorer(SCORES))
+    observer.events.clear()
+    for _ in range(3):
+        observer.watch(store, 1_200, returns=mode == "replay")
+    observer.assert_exact(SCORES)
+    assert store.check() == []
+
+
+def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
+    """A buffer's batches are many, and no index finds the one that was released last."""
+    store.add([str(i) for i in range(100)])
+    store.score(lambda samples: np.ones(len(samples)))
+    store.sample(10).release()
+    executed: list[str] = []
+
+    def note(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
+        executed.append(sql)
+
+    engine = store._attachment.database._engine("writer")
+    sa.event.listen(engine, "before_cursor_execute", note)
+    store.sample(5).settle()
+    store.sample(5).release()
+    assert any("batches" in sql for sql in executed)
+    assert not [sql for sql in executed if "FROM batches" in sql or "FROM sqlbuffer.batches" in sql]
 
 
 def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_url: str) -> None:

@@ -1,5 +1,6 @@
 """What processes do to each other at the worst moment: each test stops one of them there, and lets another one act."""
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -8,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
+from conftest import hold, scores_of
+from interleaving import Interleaving
+from scipy import stats
 from test_refreshing import assert_weights_are_those_of_the_scores
 
-from sqlbuffer import attachment, claims, pool, scoring, workers
+from sqlbuffer import pool, scoring
+from sqlbuffer.race import Power
 from sqlbuffer.schema import buffers
-from sqlbuffer.store import SampleStore
+from sqlbuffer.store import SampleStore, open_store
 
 THIRTY = [f"s{i}" for i in range(30)]
 
@@ -39,14 +43,8 @@ class Meanwhile:
 
 
 @pytest.fixture(autouse=True)
-def _a_thread_is_another_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else they would wait for each other at the row of their counters."""
-
-    def name() -> str:
-        return workers.worker_id() + ("" if threading.current_thread() is threading.main_thread() else "-other")
-
-    for module in (attachment, claims):
-        monkeypatch.setattr(module, "worker_id", name)
+def _threads_are_workers(threads_are_workers: None) -> None:
+    """In all tests of this file."""
 
 
 def before(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], object]) -> None:
@@ -238,4 +236,156 @@ def test_two_that_score_the_same_count_it_once(new_store: NewStore, value: float
         return np.full(len(samples), value)
 
     store.score(overtaken)
+    assert store.check() == []
+
+
+# -- draws, and what joins, leaves or draws while one of them is not committed ----------------------------------------
+
+
+def names(prefix: str, n: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(n)]
+
+
+def ones(samples: list[str]) -> np.ndarray:
+    return np.ones(len(samples))
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("pct_argmax", [0.0, 0.5])
+@pytest.mark.parametrize("way", ["added", "scored"])
+def test_what_joins_while_a_draw_is_under_way_joins_after_it(
+    new_store: NewStore, interleaving: Interleaving, way: str, pct_argmax: float, mode: str
+) -> None:
+    """At the clock that the draw leaves; at the one before, nearly all of the next batch would be new."""
+    options: dict[str, Any] = {"weighting": "uniform" if way == "added" else Power(1.0), "mode": mode}
+    store, other = new_store(**options), new_store(**options)
+    store.add(names("old", 200))
+    store.score(ones)
+    if way == "scored":
+        store.add(names("new", 200))
+    draw = interleaving.stopped(lambda: hold(store.sample(100, pct_argmax)))
+    joining = interleaving.beside(lambda: other.add(names("new", 200)) if way == "added" else other.score(ones))
+    draw.go_on()
+    draw.result().settle()
+    joining.result()
+    with store.sample(100) as batch:
+        n_new = sum(sample.startswith("new") for sample in batch.samples)
+        batch.settle()
+    waiting = stats.hypergeom(300 if mode == "consume" else 400, 200, 100)
+    assert min(waiting.cdf(n_new), waiting.sf(n_new - 1)) > 1e-4, n_new
+    assert store.check() == []
+
+
+def test_a_full_pool_stays_full_where_four_add_at_once(new_store: NewStore, interleaving: Interleaving) -> None:
+    """Each evicts what is too much once the others are done, and nothing twice."""
+    stores = [new_store(weighting="uniform", max_size=200) for _ in range(4)]
+    first = stores[0]
+    first.add(names("a", 200))
+    batch = first.sample(60)
+    first.add(names("b", 60))
+    batch.release()
+    assert len(first) == 260
+    adding = interleaving.stopped(lambda: first.add(names("c", 5)))
+    others = [
+        interleaving.beside(lambda store=store, i=i: store.add(names(f"d{i} ", 5)))
+        for i, store in enumerate(stores[1:])
+    ]
+    adding.go_on()
+    for each in (adding, *others):
+        each.result()
+    assert 190 <= len(first) <= 200
+    assert first.check() == []
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("way", ["remove", "replace"])
+def test_what_a_draw_holds_is_not_passed_over(
+    new_store: NewStore, interleaving: Interleaving, mode: str, way: str
+) -> None:
+    store, other = new_store(mode=mode), new_store(mode=mode)
+    store.add(THIRTY)
+    store.score(scores_of)
+    ids = store.waiting().ids[5:25].tolist()
+    draw = interleaving.stopped(lambda: hold(store.sample(15)))
+    leaving = interleaving.beside(
+        lambda: other.remove(ids) if way == "remove" else other.replace(ids, [f"n{i}" for i in ids])
+    )
+    draw.go_on()
+    batch = draw.result()
+    n_drawn = int(np.isin(ids, batch.ids).sum()) if mode == "consume" else 0
+    assert leaving.result() == 20 - n_drawn
+    assert not set(store.waiting().ids.tolist()) & set(ids)
+    batch.settle()
+    assert store.check() == []
+
+
+def assert_totals(batch: Any, n: int) -> None:
+    """The sum of 1/p estimates the number of the samples that might have been in the batch."""
+    p = batch.info.probability
+    assert abs((1 / p).sum() - n) < 4 * math.sqrt(((1 - p) / p**2).sum()), ((1 / p).sum(), n)
+
+
+@pytest.mark.parametrize("pct_argmax", [0.0, 0.5])
+@pytest.mark.parametrize("after", ["race_key", None], ids=["claimed", "before COMMIT"])
+def test_draws_beside_each_other_know_their_probabilities(
+    new_store: NewStore, interleaving: Interleaving, after: str | None, pct_argmax: float
+) -> None:
+    """Each saw what the other has claimed: it counts from there, or up to there."""
+    store, other = new_store(weighting="uniform"), new_store(weighting="uniform")
+    store.add(names("s", 4_000))
+    hold(store.sample(2, 0.5)).settle()  # the top is marked
+    draw = interleaving.stopped(lambda: hold(store.sample(400, pct_argmax)), after=after)
+    beside = interleaving.beside(lambda: hold(other.sample(400)))
+    draw.go_on()
+    batches = [draw.result(), beside.result()]
+    assert_totals(batches[0], 3_998)
+    assert_totals(batches[1], 3_598)
+    third = hold(store.sample(400))
+    assert_totals(third, 3_198)
+    for batch in (*batches, third):
+        batch.settle()
+    assert store.check() == []
+
+
+def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
+    postgresql_url: str, interleaving: Interleaving
+) -> None:
+    """One fails, and leaves a gap before the other one: the next draw is from both sides of that."""
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(open_store(postgresql_url, weighting="uniform")) for _ in range(4)]
+        stores[0].add(names("s", 400))
+        failing = interleaving.stopped(lambda: stores[0].sample(10))
+        draw = interleaving.stopped(lambda: hold(stores[1].sample(10)))
+        failing.give_up()
+        around = hold(stores[2].sample(30))
+        draw.go_on()
+        between = draw.result()
+        assert np.isnan(around.info.probability).all()
+        assert_totals(between, 390)
+        assert_totals(hold(stores[3].sample(60)), 360)
+        around.release()  # does not take the clock back to where the other one began
+        assert np.isnan(hold(stores[3].sample(20)).info.probability).all()
+        rest = hold(stores[3].sample(60))
+        assert (rest.info.probability[:10] == 1.0).all()
+        assert_totals(rest, 310)
+        assert stores[0].check() == []
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "shift"])
+def test_whoever_adds_the_same_again_while_it_is_evicted(
+    new_store: NewStore, interleaving: Interleaving, weighting: str
+) -> None:
+    """One holds rows of samples and waits to evict; the other one evicts, and passes over these rows."""
+    store, other = (new_store(weighting=weighting, max_size=40) for _ in range(2))
+    store.add(names("s", 40))
+    store.score(scores_of)
+    again = interleaving.stopped(
+        lambda: store.add([*names("s", 20), "s100"]), after=r"INSERT INTO (sqlbuffer\.)?samples"
+    )
+    new = interleaving.beside(lambda: other.add(["s101", "s102"]))
+    again.go_on()
+    assert again.result().duplicates == 20
+    assert new.result().added == 2
+    store.score(scores_of)
+    assert len(store) <= 40
     assert store.check() == []

@@ -211,7 +211,7 @@ HOT = {
         "leave_up_to": {"pool"},
         "leave_pool": {"pool"},
     },
-    "postgresql": {"add_unscored": set(), "next_key": {"pool"}},
+    "postgresql": {"add_unscored": set()},
     "both": {
         "insert_samples": set(),
         "enter_pool": set(),
@@ -307,7 +307,7 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
             assert len(store.sample(10, pct_argmax=0.5)) == 0
             assert len(store.sample(10)) == 0
         for it in executed:
-            if it.name in ("first_in_race", "next_key"):
+            if it.name == "first_in_race":
                 assert not it.scans
                 assert not it.sorts
 
@@ -354,7 +354,7 @@ ON_THE_SIDE = {"BEGIN", "COMMIT", "ROLLBACK", "CREATE", "DELETE", "INSERT", "PRA
 EXPECTED = {
     "add": "race_state newest_sample put_samples enter_unscored count",
     "add again": "race_state newest_sample put_samples enter_unscored count",
-    "score": "unscored race_state move_keys store_scores count",
+    "score": "unscored race_state store_scores move_keys count",
     "score nothing": "unscored",
     "sample": "race_state first_in_race leave_up_to insert_batch insert_draws count",
     "sample with argmax": (
@@ -367,7 +367,7 @@ EXPECTED = {
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
-    "release": "race_state close_claim draws_of_batch count enter_pool count",
+    "release": "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count",
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
@@ -375,8 +375,9 @@ EXPECTED = {
 EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "add": "race_state add_unscored count",
     "add again": "race_state add_unscored count",
-    "sample": "race_state first_in_race next_key insert_batch insert_draws count",
-    "sample with argmax": "race_state first_by_weight first_in_race next_key insert_batch insert_draws count",
+    "score": "unscored race_state store_scores race_state move_keys count",
+    "sample": "race_state first_in_race insert_batch insert_draws count",
+    "sample with argmax": "race_state first_by_weight first_in_race insert_batch insert_draws count",
 }
 """On PostgreSQL a lock goes before each `race_state`."""
 

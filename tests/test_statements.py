@@ -67,11 +67,27 @@ GOLDEN = {
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries)
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries), span AS MATERIALIZED
+        (SELECT min(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS first,
+           max(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS last,
+           (SELECT max(workers.clock) AS max_1 FROM workers WHERE workers.buffer_id = %(buffer)s) AS clock
+        FROM claimed), around AS MATERIALIZED
+        (SELECT span.clock AS clock,
+           (SELECT pool.race_key FROM pool WHERE pool.buffer_id = %(buffer)s AND pool.race_key > span.clock
+            AND pool.race_key < span.first ORDER BY pool.race_key DESC LIMIT %(param_2)s) AS key_before,
+           (SELECT count(*) AS count_1 FROM pool WHERE pool.buffer_id = %(buffer)s AND pool.race_key > span.first
+            AND pool.race_key < span.last) AS n_between,
+           (SELECT count(*) AS count_2 FROM pool WHERE pool.buffer_id = %(buffer)s
+            AND pool.race_key = span.last) AS n_at_last,
+           (SELECT pool.race_key FROM pool WHERE pool.buffer_id = %(buffer)s AND pool.race_key > span.last
+            AND pool.race_key < %(param_1)s ORDER BY pool.race_key LIMIT %(param_3)s) AS key_after
+        FROM span)
         SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source, samples.score,
-           samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
+           samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec,
+           around.clock, around.key_before, around.n_between, around.n_at_last, around.key_after
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
+        JOIN around ON true
     """,
     ("first_by_weight", "sqlite"): f"""{HEAD}
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
@@ -99,13 +115,6 @@ GOLDEN = {
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
     """,
-    ("next_key", "sqlite"): """
-        SELECT pool.race_key
-        FROM pool
-        WHERE pool.buffer_id = ? AND pool.race_key < ?
-        ORDER BY pool.race_key
-        LIMIT ?
-    """,
     ("leave_pool", "sqlite"): """
         DELETE
         FROM pool
@@ -129,7 +138,7 @@ GOLDEN = {
         SET settled_at=utc_now(),
            closed_tick=(SELECT coalesce(max(workers.tick), ?) + ? AS tick FROM workers WHERE workers.buffer_id = ?)
         WHERE batches.id = ? AND batches.settled_at IS NULL AND batches.released_at IS NULL
-        RETURNING size, closed_tick
+        RETURNING size, clock_before, clock, closed_tick
     """,
     ("close_batch", "postgresql"): """
         UPDATE batches
@@ -138,7 +147,7 @@ GOLDEN = {
         FROM workers
         WHERE workers.buffer_id = %(buffer)s)
         WHERE batches.id = %(batch)s AND batches.settled_at IS NULL AND batches.released_at IS NULL
-        RETURNING batches.size, batches.closed_tick
+        RETURNING batches.size, batches.clock_before, batches.clock, batches.closed_tick
     """,
     ("unscored", "sqlite"): """
         SELECT page.sample_id, samples.hash, samples.requeues, page.entries, samples.text, samples.payload,

@@ -691,7 +691,7 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
 
 
 def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample joins at the clock that its transaction has read, and another process has drawn beyond it since."""
+    """Another process draws beyond the clock that a transaction has read, which then lets its samples join."""
     with (
         open_store(postgresql_url, weighting="uniform") as store,
         open_store(postgresql_url, weighting="uniform") as other,

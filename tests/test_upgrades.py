@@ -44,23 +44,23 @@ OLDER = ("0001", "0002")
 
 
 @pytest.fixture
-def old_url(store_url: str) -> str:
-    """A database as the first release has left it, with twenty samples."""
+def old_url(store_url: str, request: pytest.FixtureRequest) -> str:
+    """A database as the first release, or another one, has left it, with twenty samples."""
     with open_store(store_url, weighting="uniform") as store:
         store.add([f"old {i}" for i in range(20)])
     database = Database(store_url)
-    database._run("owner", lambda engine: downgrade(engine))
+    database._run("owner", lambda engine: downgrade(engine, getattr(request, "param", OLD)))
     database.close()
     set_last_seen(store_url, 3600.0)
     return store_url
 
 
-def downgrade(engine: sa.Engine) -> None:
+def downgrade(engine: sa.Engine, to: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, OLD)
+        command.downgrade(config, to)
 
 
 def revision(url: str) -> str | None:
@@ -78,9 +78,11 @@ def set_last_seen(url: str, ago_s: float) -> None:
         connection.exec_driver_sql(f"UPDATE workers SET heartbeat_at = {time}")
 
 
+@pytest.mark.parametrize("old_url", ["0001", "0003"], indirect=True)
 @pytest.mark.parametrize("ago_s", [0.0, 45.0, -45.0])
 def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None:
-    """The new release draws by other laws: ties and replay."""
+    """Each of these releases draws by other laws than the one before: ties and replay, and the locks of draws."""
+    old = revision(old_url)
     set_last_seen(old_url, ago_s)
     with pytest.raises(SchemaTooOld, match="db upgrade"):
         open_store(old_url)
@@ -89,7 +91,7 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
         pytest.raises(SchemaTooOld, match=r"nothing has changed: .*may be at work: .*last seen at .*Stop it"),
     ):
         database.upgrade()
-    assert revision(old_url) == OLD
+    assert revision(old_url) == old
     set_last_seen(old_url, 61.0)
     with contextlib.closing(Database(old_url, any_revision=True)) as database:
         database.upgrade()

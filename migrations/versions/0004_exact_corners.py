@@ -45,6 +45,7 @@ def upgrade() -> None:
     is_server = op.get_bind().dialect.name == "postgresql"
     schema = "sqlbuffer" if is_server else None
     prefix = "sqlbuffer." if is_server else ""
+    _refuse_under_workers(is_server)
     for table, columns in _columns(is_server).items():
         for column in columns:
             op.add_column(table, column, schema=schema)
@@ -53,6 +54,24 @@ def upgrade() -> None:
         f"WHERE s.id = pool.sample_id AND pool.weight IS NOT NULL"
     )
     op.execute(f"UPDATE {prefix}workers SET touched = clock")  # nobody has noted when samples joined
+
+
+def _refuse_under_workers(is_server: bool) -> None:
+    """Refuse to go on while an older release draws: it takes no lock of the draws, and notes no change of the race."""
+    recent = (
+        "heartbeat_at > now() - interval '1 minute' AND heartbeat_at < now() + interval '1 minute'"
+        if is_server
+        else "abs(julianday('now') - julianday(heartbeat_at)) * 1440 < 1"
+    )
+    prefix = "sqlbuffer." if is_server else ""
+    found = op.get_bind().execute(
+        sa.text(f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id")
+    )
+    if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
+        raise RuntimeError(
+            f"a process of an older release may be at work: {', '.join(workers)}. "
+            "Stop it, and run the upgrade a minute after it was last seen."
+        )
 
 
 def downgrade() -> None:

@@ -8,7 +8,7 @@ import os
 
 import sqlalchemy as sa
 
-from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Receipt, Rows
+from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Lock, Receipt, Rows
 from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, right_now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
@@ -26,6 +26,7 @@ __all__ = [
     "Columns",
     "Dialect",
     "Json",
+    "Lock",
     "PostgreSQL",
     "Receipt",
     "Rows",

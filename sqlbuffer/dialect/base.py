@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -50,6 +51,18 @@ def needs_begin(connection: sa.Connection) -> bool:
     return not connection.get_execution_options().get("is_one_statement", False)
 
 
+class Lock(enum.Enum):
+    """What a transaction may hold of a buffer's race until it ends.
+
+    Everybody locks in one order: the race, rows of `samples`, draws, rows of `pool`, counters of the own worker.
+    """
+
+    RACE = 0
+    """Shared to use keys and clock, exclusive to move every key."""
+    DRAWS = 1
+    """Shared to draw; exclusive, while no draw is under way, to let samples join the race or leave it undrawn."""
+
+
 class Receipt(NamedTuple):
     """What a transaction leaves in the table `receipts`: the number of the transaction of one connection."""
 
@@ -65,6 +78,9 @@ class Dialect(abc.ABC):
     adds_in_bulk: ClassVar[bool]
     largest: ClassVar[int]
     """Bytes that one value may have, so that it can also be read back."""
+
+    writers_overlap: ClassVar[bool]
+    """Whether a transaction that writes may meet what others have written and not committed yet."""
 
     interleaved: ClassVar[int]
     """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
@@ -152,8 +168,8 @@ class Dialect(abc.ABC):
         return value
 
     @abc.abstractmethod
-    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
-        """Lock a buffer's race until the transaction ends: shared to use its clock, exclusive to move every key."""
+    def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
+        """Take locks of a buffer's race, in the order given, each shared, or exclusive where it says True."""
 
     @abc.abstractmethod
     def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:

@@ -21,6 +21,7 @@ from sqlbuffer.dialect.base import (
     VERSION_TABLE,
     Columns,
     Dialect,
+    Lock,
     Receipt,
     Rows,
     needs_begin,
@@ -94,6 +95,7 @@ class PostgreSQL(Dialect):
     claim_deletes = True
     adds_in_bulk = True
     largest = _LARGEST
+    writers_overlap = True
     interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
 
     def exists(self, url: sa.URL) -> bool:
@@ -184,10 +186,15 @@ class PostgreSQL(Dialect):
     def load(self, connection: sa.Connection, rows: Rows, columns: Columns) -> dict[str, Any]:
         return {rows.parameter(name): _array(columns[name], kind) for name, kind in rows.columns}
 
-    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+    def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
         # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
-        lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
-        connection.execute(sa.select(lock(_ADVISORY_CLASS, buffer_id)))
+        taken = (
+            (sa.func.pg_advisory_xact_lock if is_exclusive else sa.func.pg_advisory_xact_lock_shared)(
+                _ADVISORY_CLASS + lock.value, buffer_id
+            )
+            for lock, is_exclusive in locks.items()
+        )
+        connection.execute(sa.select(*taken))
 
     def each(self, rows: Rows) -> Any:
         return self.relation(rows).c

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Receipt, Rows, needs_begin
+from sqlbuffer.dialect.base import POOL_TIMEOUT_S, Columns, Dialect, Lock, Receipt, Rows, needs_begin
 from sqlbuffer.dialect.columns import Json, Timestamp, as_text
 from sqlbuffer.dialect.libraries import STANDARD, require_one_library, watch
 from sqlbuffer.dialect.wal import (
@@ -127,6 +127,7 @@ class SQLite(Dialect):
     claim_deletes = False
     adds_in_bulk = False
     largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
+    writers_overlap = False
     interleaved = 1  # each page is written by one transaction only
 
     def __init__(self, driver: Any = sqlite3) -> None:
@@ -313,7 +314,7 @@ class SQLite(Dialect):
         key = getattr(self.each(rows), rows.columns[0][0])
         return sa.func.coalesce(sa.func.note(key), value, type_=value.type)
 
-    def lock(self, connection: sa.Connection, buffer_id: int, *, exclusive: bool = False) -> None:
+    def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
         """Every writing transaction has the file to itself."""
 
     def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:

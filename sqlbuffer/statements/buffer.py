@@ -29,8 +29,8 @@ def next_tick() -> sa.Select[Any]:
 def totals() -> sa.Select[Any]:
     """The clock of the race, the next tick, and every counter summed over the workers."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
-    largest = (sa.func.max(workers.c.clock).label("clock"), NEXT_TICK.label("tick"))
-    return select(*largest, *sums).where(workers.c.buffer_id == BUFFER)
+    largest = (sa.func.max(workers.c[name]).label(name) for name in ("clock", "touched"))
+    return select(*largest, NEXT_TICK.label("tick"), *sums).where(workers.c.buffer_id == BUFFER)
 
 
 @functools.cache
@@ -60,6 +60,7 @@ def race_state() -> sa.Select[Any]:
     return (
         select(
             sa.func.max(workers.c.clock).label("clock"),
+            sa.func.max(workers.c.touched).label("touched"),
             sa.func.sum(workers.c.batches).label("turn"),
             sa.func.sum(workers.c.iterations).label("iteration"),
             buffers.c.base_score,
@@ -76,9 +77,13 @@ def race_state() -> sa.Select[Any]:
 
 @functools.cache
 def count() -> sa.Update:
-    """Add to the counters of a worker, say that it is alive, and move its clock and its tick forward."""
+    """Add to the counters of a worker, say that it is alive, and move its clocks and its tick forward.
+
+    A clock of NULL moves nothing.
+    """
     added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
     clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+    touched: sa.BindParameter[float] = bindparam("new_touched", type_=sa.Double)
     tick: sa.BindParameter[int] = bindparam("new_tick", type_=sa.BigInteger)
     return (
         sa.update(workers)
@@ -87,6 +92,7 @@ def count() -> sa.Update:
         .values(
             **added,
             clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
+            touched=sa.case((touched > workers.c.touched, touched), else_=workers.c.touched),
             tick=sa.case((tick > workers.c.tick, tick), else_=workers.c.tick),
             heartbeat_at=right_now(),
             finished_at=None,

@@ -9,15 +9,18 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect, Timestamp, now
-from sqlbuffer.schema import batches, draws, pool, samples
+from sqlbuffer.schema import batches, draws, pool, samples, workers
 from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_DRAWS, INCOMING_IDS, LATER_THAN_ALL, NEVER, STANDING
 
 
-def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
-    """Claim the head of the pool, then look up what the samples are."""
+def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -> sa.Select[Any]:
+    """Claim the head of the pool, then look up what the samples are.
+
+    Where claims overlap, the statement that claims `by_key` also tells what stands around the rows that it got.
+    """
     limited = statement.where(pool.c.buffer_id == BUFFER).limit(bindparam("limit", type_=sa.Integer))
     head = dialect.claim(limited, pool)
-    return select(
+    found = select(
         head.c.sample_id,
         head.c.race_key,
         head.c.weight,
@@ -29,6 +32,45 @@ def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
         samples.c.requeues,
         *CONTENT,
     ).join_from(head, samples, samples.c.id == head.c.sample_id)
+    if not (by_key and dialect.claim_deletes):
+        return found
+    around = _around(head)
+    return found.add_columns(*around.c).join(around, sa.true())
+
+
+def _around(claimed: sa.FromClause) -> sa.CTE:
+    """Return what stood around the claimed rows when their statement began: one row.
+
+    It sees the claimed rows, and those that other draws have claimed and not committed. A statement of its own would
+    miss what they have committed since, and take the rows of the one for those of the other.
+
+    Materialised, or PostgreSQL would look around for each claimed row: 15 ms for 64 of them, where 1 is enough.
+    """
+    arrives = claimed.c.race_key < NEVER
+    ends = select(
+        sa.func.min(claimed.c.race_key).filter(arrives).label("first"),
+        sa.func.max(claimed.c.race_key).filter(arrives).label("last"),
+        select(sa.func.max(workers.c.clock)).where(workers.c.buffer_id == BUFFER).scalar_subquery().label("clock"),
+    )
+    span = ends.cte("span").prefix_with("MATERIALIZED")
+    key = pool.c.race_key
+
+    def found(what: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        return select(what).where(pool.c.buffer_id == BUFFER, *conditions)
+
+    def edge(order: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+        return found(key, *conditions).order_by(order).limit(1).correlate(span).scalar_subquery()
+
+    n_between = found(sa.func.count(), key > span.c.first, key < span.c.last).correlate(span).scalar_subquery()
+    n_at_last = found(sa.func.count(), key == span.c.last).correlate(span).scalar_subquery()
+    around = select(
+        span.c.clock,
+        edge(key.desc(), key > span.c.clock, key < span.c.first).label("key_before"),
+        n_between.label("n_between"),
+        n_at_last.label("n_at_last"),
+        edge(key, key > span.c.last, key < NEVER).label("key_after"),
+    )
+    return around.cte("around").prefix_with("MATERIALIZED")
 
 
 @functools.cache
@@ -63,25 +105,14 @@ def first_by_weight(dialect: Dialect) -> sa.Select[Any]:
     ORDER BY weight DESC, tie DESC, sample_id DESC LIMIT :limit
     """
     order = (pool.c.buffer_id, pool.c.weight, pool.c.tie, pool.c.sample_id)
-    return _head(dialect, STANDING.where(pool.c.top).order_by(*(column.desc() for column in order)))
+    ordered = STANDING.where(pool.c.top).order_by(*(column.desc() for column in order))
+    return _head(dialect, ordered, by_key=False)
 
 
 @functools.cache
 def whole_pool(dialect: Dialect) -> sa.Select[Any]:
     """All that waits, also what has no weight."""
     return _head(dialect, STANDING.order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id))
-
-
-@functools.cache
-def next_key() -> sa.Select[Any]:
-    """The key of the next arrival; no row where nothing more will arrive."""
-    return (
-        select(pool.c.race_key)
-        .where(pool.c.buffer_id == BUFFER)
-        .where(pool.c.race_key < NEVER)
-        .order_by(pool.c.race_key)
-        .limit(1)
-    )
 
 
 @functools.cache
@@ -114,7 +145,7 @@ def close_batch(column: str) -> sa.Update:
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
         .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
-        .returning(batches.c.size, batches.c.closed_tick)
+        .returning(batches.c.size, batches.c.clock_before, batches.c.clock, batches.c.closed_tick)
     )
 
 

@@ -164,6 +164,23 @@ def unmark(dialect: Dialect) -> sa.Update:
 
 
 @functools.cache
+def lock_samples(dialect: Dialect) -> sa.Select[Any]:
+    """Lock the samples with these ids, in their order."""
+    incoming = dialect.relation(INCOMING_IDS)
+    found = select(samples.c.id).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+    return dialect.lock_rows(found.order_by(samples.c.id), samples)
+
+
+@functools.cache
+def free_samples(dialect: Dialect) -> sa.Select[Any]:
+    """Lock those of the samples with these ids that nobody else is writing; returns their ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return dialect.skip_locked(
+        select(samples.c.id).join_from(incoming, samples, samples.c.id == incoming.c.sample_id), samples
+    )
+
+
+@functools.cache
 def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
     """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
     incoming = dialect.relation(INCOMING_HASHES)
