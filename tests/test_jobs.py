@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -277,6 +278,61 @@ def test_a_clock_that_is_set_after_the_start_postpones_nothing(schedule: Schedul
     assert schedule.is_due(state(last_started_at=started_at, started_ago_s=math.inf)), "that cannot be"
 
 
+CRONTABS = {
+    "0 3 * * 0": "04 11 18",
+    "0 3 * * 7": "04 11 18",
+    "0 3 * * SUN": "04 11 18",
+    "0 3 * * 1": "05 12 19",
+    "0 3 * * 1-5": "01 02 05",
+    "0 3 * * mon-fri": "01 02 05",
+    "0 3 * * 6,0": "03 04 10",
+    "0 3 * * 5-7": "02 03 04",
+    "0 3 13 * 5": "02 09 13",
+    "0 3 1,15 * 3": "01 07 14",
+    "0 3 13 * *": "13",
+    "0 3 */10 * 0": "11",
+    "0 3 * 2 *": "",
+    "0 3 L * *": "31",
+}
+"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets something run."""
+
+
+@pytest.mark.parametrize("cron", CRONTABS)
+def test_days_of_a_crontab_are_those_of_cron(cron: str) -> None:
+    """0 and 7 are Sunday. Where both days are restricted one is enough; where one begins with a star both must fit."""
+    schedule, day = Schedule(cron=cron), dt.timedelta(days=1)
+    found = []
+    start = dt.datetime(2032, 1, 1, 3, tzinfo=dt.timezone.utc)
+    for morning in (start + i * day for i in range(31)):
+        before = state(last_started_at=morning - day, now=morning, started_ago_s=day.total_seconds())
+        found += [f"{morning:%d}"] if schedule.is_due(before) else []
+    assert " ".join(found[:3]) == CRONTABS[cron]
+
+
+@pytest.mark.parametrize(("cron", "minutes"), [("*/15 * * * *", 15), ("7-59/20 0-2 * * *", 7), ("0 1 * * *", 60)])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
+@pytest.mark.parametrize("day", [(2032, 3, 28), (2032, 10, 31), (2032, 3, 14), (2032, 11, 7)])
+def test_times_are_utc_whatever_the_zone_of_the_database(
+    cron: str, minutes: int, zone: str, day: tuple[int, int, int]
+) -> None:
+    """Also on the days on which summer time begins or ends somewhere."""
+    midnight = dt.datetime(*day, tzinfo=dt.timezone.utc).astimezone(zoneinfo.ZoneInfo(zone))
+    started = state(last_started_at=midnight, now=midnight, started_ago_s=0.0)
+    assert Schedule(cron=cron).due_in_s(started) == minutes * 60.0
+    later = midnight.astimezone(dt.timezone.utc) + dt.timedelta(hours=5)
+    long_ago = state(last_started_at=midnight, now=later.astimezone(midnight.tzinfo), started_ago_s=5 * 3600.0)
+    assert Schedule(cron=cron).due_in_s(long_ago) == minutes * 60.0 - 5 * 3600.0
+
+
+@pytest.mark.parametrize("drift_s", [-20.0, -0.02, 0.02, 20.0])
+def test_a_run_that_has_just_started_is_not_due_again(drift_s: float) -> None:
+    """Clocks drift: what this process has seen would place the start before the time at which it was due."""
+    start = dt.datetime(2032, 1, 1, 3, 0, 0, 10_000, tzinfo=dt.timezone.utc)
+    now = start + dt.timedelta(seconds=25)
+    just_started = state(last_started_at=start, now=now, started_ago_s=25.0 + drift_s)
+    assert Schedule(cron="0 3 * * *").due_in_s(just_started) == pytest.approx(86400 - 25.01)
+
+
 def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
     never = state(
         **{"last_started_at": None, "last_finished_at": None, "started_ago_s": None, "ended_run": None},
@@ -299,8 +355,18 @@ def test_a_schedule_in_words() -> None:
         ({"every": "10"}, "got '10'"),
         ({"every": "0s"}, "got '0s'"),
         ({"every": "-1m"}, "got '-1m'"),
-        ({"cron": "every day"}, "got 'every day'"),
-        ({"cron": "61 * * * *"}, "61"),
+        ({"cron": "every day"}, r"five fields of a crontab.*30 3 \* \* MON-FRI.*; got 'every day' \(2 fields\)"),
+        ({"cron": ""}, r"got '' \(0 fields\)"),
+        ({"cron": "0 0 3 * * *"}, r"got '0 0 3 \* \* \*' \(6 fields\)"),
+        ({"cron": "61 * * * *"}, r"got '61 \* \* \* \*' \(Bad minute\)"),
+        ({"cron": "0 3 * * 8"}, "0 and 7 are Sunday.*Bad day-of-week"),
+        ({"cron": "0 3 * * FR"}, "Bad day-of-week"),
+        ({"cron": "0 3 0 * *"}, "Bad day-of-month"),
+        ({"cron": "0 3 30 2 *"}, "Bad day-of-month"),
+        ({"cron": "0 3 * 13 *"}, "Bad month"),
+        ({"cron": "*/0 * * * *"}, "Bad minute"),
+        ({"cron": f"{'9' * 5000} * * * *"}, "five fields of a crontab"),
+        ({"cron": 5}, "cron is a string"),
         ({"when_new": 0}, "got 0"),
     ],
 )
