@@ -63,6 +63,8 @@ class RaceState(NamedTuple):
     version: int
     iteration: int
     tick: int
+    epoch: int
+    """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,11 @@ class Attachment:
             base = None if row.base_score is None else _finite(row.base_score)
             top = None if row.top_weight is None else float(row.top_weight)
             state = RaceState(
-                _finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration), int(row.tick)
+                _finite(row.clock),
+                int(row.turn),
+                base,
+                top,
+                *map(int, (row.score_version, row.iteration, row.tick, row.epoch)),
             )
         self.reach(connection, state.tick)
         return state

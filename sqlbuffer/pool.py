@@ -173,7 +173,8 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
         if state.top_weight:
             least = state.top_weight + delta
             set_top_weight(connection, attachment, least if least > FLOOR else None)
-    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=base))
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(base_score=base, epoch=buffers.c.epoch + 1))
 
 
 def set_top_weight(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
@@ -200,6 +201,8 @@ def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
     for statement in (statements.turn_back_keys(), *statements.turn_back_open()):
         attachment.run(connection, statement, clock=state.clock)
     connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clock=0.0))
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(epoch=buffers.c.epoch + 1))
 
 
 def size(attachment: Attachment, totals: Any) -> int:

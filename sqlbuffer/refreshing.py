@@ -72,8 +72,8 @@ class StaleQueue:
 
     def first(self, attachment: Attachment, state: Any, n: int) -> list[Any]:
         """Return the next n that are still stale and wait, fewer where there are no more."""
-        # A new version makes others stale, a new base moves every key, and a release lets stale samples wait again.
-        made_at = (state.score_version, state.base_score, state.released)
+        # A new version makes others stale, an epoch moves every key, and a release lets stale samples wait again.
+        made_at = (state.score_version, state.epoch, state.released)
         if made_at == self._made_at:
             rows, is_in_step = self._check(attachment, state, n)
             if is_in_step and len(rows) == n:
@@ -103,9 +103,8 @@ class StaleQueue:
             stays[rest] = np.isin(self._ids[rest], list(found))
             here += [found[i] for i in self._ids[rest].tolist() if i in found]
             self._ids, self._keys = self._ids[stays], self._keys[stays]
-        # Queued, but elsewhere: claimed by somebody, drawn in replay mode, or moved as all are, the clock turned back.
-        is_in_step = not lost or (attachment.consumes and any(row.race_key < math.inf for row in here))
-        return here, is_in_step
+        # Queued, but elsewhere in the same epoch: claimed by a worker, or drawn in replay mode, which leaves it waiting.
+        return here, attachment.consumes or not lost
 
 
 def refresh_some(

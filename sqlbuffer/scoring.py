@@ -105,7 +105,7 @@ def _refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chu
     while not swap_all(attachment, known):
         log.debug("keys have moved: the weights are gone through once more")
         state = attachment.database.read(attachment.race_state)
-        now = (state.base, state.clock, state.turn, state.version, int(known.has_swapped.sum()))
+        now = (state.epoch, state.turn, state.version, int(known.has_swapped.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
         if stalled == _MOST_STALLED:
             raise no_progress("a refresh of the weights")
@@ -242,4 +242,7 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
     if attachment.settings.weighting.needs_base:
-        connection.execute(this.values(base_score=lowest if math.isfinite(lowest) else None))
+        base = lowest if math.isfinite(lowest) else None
+        connection.execute(
+            this.values(base_score=base, epoch=buffers.c.epoch + 1)
+        )  # who swaps by the old one begins anew

@@ -65,6 +65,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.base_score,
             buffers.c.top_weight,
             buffers.c.score_version,
+            buffers.c.epoch,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )

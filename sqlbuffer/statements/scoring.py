@@ -136,7 +136,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def refresh_state() -> sa.Select[Any]:
     """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
-    own = ("score_version", "refresh_version", "refreshed_version", "base_score")
+    own = ("score_version", "refresh_version", "refreshed_version", "epoch")
     return (
         select(*(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released"))
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
