@@ -101,8 +101,8 @@ class RunRecords:
         """Return the version of the newest stored predictor, None before the first."""
         return self._read(progress.newest_version)
 
-    def _newest_mark(self) -> progress.Mark | None:
-        """Return what tells the newest predictor from every other; for those who hold one."""
+    def _newest_mark(self) -> tuple[progress.Mark | None, int]:
+        """Return what tells the newest predictor from every other, and of which version its scores are now."""
         return self._read(progress.newest_mark)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------

@@ -247,15 +247,23 @@ def newest_version(connection: sa.Connection, attachment: Attachment) -> int | N
     return version
 
 
-def newest_mark(connection: sa.Connection, attachment: Attachment) -> Mark | None:
-    """Return the mark of the newest predictor, None before the first. It costs one look into an index."""
+def newest_mark(connection: sa.Connection, attachment: Attachment) -> tuple[Mark | None, int]:
+    """Return the mark of the newest predictor, None before the first, and the version of the scores that it makes now.
+
+    That version is a later one than the predictor's own where a refresh has begun since. It costs one look into an
+    index.
+    """
+    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
+    is_newest = sa.and_(predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery())
     row = connection.execute(
-        sa.select(*(predictors.c[name] for name in Mark._fields))
-        .where(predictors.c.buffer_id == attachment.buffer_id)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
+        sa.select(*(predictors.c[name] for name in Mark._fields), buffers.c.score_version)
+        .join_from(buffers, predictors, is_newest, isouter=True)
+        .where(buffers.c.id == attachment.buffer_id)
     ).one_or_none()
-    return None if row is None else Mark(*row)
+    if row is None:  # or it says that the buffer is not there any more
+        return None, attachment.race_state(connection).version
+    *mark, version = row
+    return None if mark[0] is None else Mark(*mark), int(version)
 
 
 def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:

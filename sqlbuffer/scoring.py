@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import no_progress
 from sqlbuffer.names import as_scores
+from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.swapping import Known, swap_all
@@ -28,10 +29,12 @@ from sqlbuffer.weighing import (
     GoneBack,
     Scored,
     ScoreFunction,
+    begin_version,
     beginning_again,
     keep,
     progress_bar,
     read_scored,
+    reopen,
     take_in,
 )
 from sqlbuffer.workers import worker_id
@@ -43,24 +46,36 @@ _MOST_STALLED = 3
 log = logging.getLogger(__name__)
 
 
-def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool = True) -> int:
-    """Score what waits without a score; it joins the race. Return the number of samples scored."""
+def score_missing(
+    attachment: Attachment, score_fn: ScoreFunction, *, by: int | None = None, chunk: int, silent: bool = True
+) -> int:
+    """Score what waits without a score; it joins the race. Return the number of samples scored.
+
+    Args:
+        attachment: The buffer.
+        score_fn: Takes a list of samples, returns (n,) floats.
+        by: Version that the scores are of; None for the newest when the first samples are read. It is one for all
+            chunks: a predictor that is stored meanwhile did not make these scores.
+        chunk: Samples scored at once.
+        silent: Show no progress bar.
+    """
     if not attachment.settings.weighting.needs_score:
         return 0
     return beginning_again(
-        functools.partial(_score_missing, attachment, score_fn, chunk=chunk, silent=silent), "scoring"
+        functools.partial(_score_missing, attachment, score_fn, by=by, chunk=chunk, silent=silent), "scoring"
     )
 
 
-def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool) -> int:
+def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool) -> int:
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
             functools.partial(attachment.rows, statement=statements.unscored(), after=after, limit=chunk)
         ):
             found = _Unscored(*zip(*rows, strict=True))
+            by = found.version[0] if by is None else by
             scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
-            join = functools.partial(_join, attachment=attachment, found=found, scores=scores)
+            join = functools.partial(_join, attachment=attachment, found=found, scores=scores, by=by)
             if not attachment.database.write(join):
                 attachment.database.write(functools.partial(join, exclusive=True))
             if found.sample_id[-1] <= after:
@@ -73,23 +88,44 @@ def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: in
     return total
 
 
-def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chunk: int, silent: bool = True) -> int:
+def refresh(
+    attachment: Attachment,
+    score_fn: ScoreFunction,
+    *,
+    anew: bool,
+    by: int | None = None,
+    states: Mapping[str, bytes] | None = None,
+    chunk: int,
+    silent: bool = True,
+) -> int:
     """Give every waiting sample a score of the newest version, and then its weight. Return the samples scored.
 
     Args:
         attachment: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         anew: Begin a new version; otherwise only what is older than the newest is scored.
+        by: Version that the score function is known to be of, None where it is not known.
+        states: Checkpoints, by name, that are stored when the refresh begins.
         chunk: Samples scored at once.
         silent: Show no progress bar.
+
+    Raises:
+        Overtaken: There is a newer version than `by`. Nothing was written.
     """
-    return beginning_again(
-        functools.partial(_refresh, attachment, score_fn, anew=anew, chunk=chunk, silent=silent), "the refresh"
-    )
+    begin = functools.partial(_begin, attachment=attachment, anew=anew, by=by, states=states)
+    work = functools.partial(_refresh, attachment, score_fn, begin=begin, chunk=chunk, silent=silent)
+    return beginning_again(work, "the refresh")
 
 
-def _refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chunk: int, silent: bool) -> int:
-    version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
+def _refresh(
+    attachment: Attachment,
+    score_fn: ScoreFunction,
+    *,
+    begin: Callable[[sa.Connection], int],
+    chunk: int,
+    silent: bool,
+) -> int:
+    version = attachment.database.write(begin)
     ids, keys = attachment.database.read(functools.partial(_waiting, attachment=attachment))
     scores = np.full(len(ids), math.nan)
     total = 0
@@ -198,7 +234,13 @@ def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints
 
 
 def _join(
-    connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool = False
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    found: _Unscored,
+    scores: Floats,
+    by: int,
+    exclusive: bool = False,
 ) -> bool:
     """Let scored samples join the race; return False where that moves every key, which needs the race exclusively."""
     state = attachment.race(connection, exclusive=exclusive)
@@ -213,21 +255,26 @@ def _join(
     moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, entries)
     ids = np.array(found.sample_id)[moved].tolist()
     hashes = [found.hash[i] for i in np.flatnonzero(moved).tolist()]
-    # The version there was before the prediction: where a refresh has begun since, these scores are stale.
-    version = min(found.version[0], state.version)  # the lower one where the database has gone back
+    # If a newer version has begun since, these scores are stale.
+    version = min(by, state.version)  # the lower one where the database has gone back
     keep(connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores[moved], version=version)
+    if ids and version < state.version:
+        reopen(connection, attachment, version=version)
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
     return True
 
 
-def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> int:
-    version = buffers.c.score_version + int(anew)
-    begun: int = connection.execute(
-        sa.update(buffers)
-        .where(buffers.c.id == attachment.buffer_id)
-        .values(score_version=version, refresh_version=version)
-        .returning(buffers.c.score_version)
-    ).scalar_one()
+def _begin(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    anew: bool,
+    by: int | None,
+    states: Mapping[str, bytes] | None,
+) -> int:
+    state = attachment.race_state(connection)
+    begun = begin_version(connection, attachment, by=by, anew=anew, is_full=True)
+    write_checkpoints(connection, attachment, iteration=state.iteration, states=states or {})
     return begun
 
 

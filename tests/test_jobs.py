@@ -529,15 +529,15 @@ def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) 
     env = environment(buffer, waiting=60)
     env.fit(10, iters=2)
     other = make_agent(seed=1)
-    scored = buffer.store.score
+    scored = buffer.store._score_by
 
-    def train_elsewhere(*args: Any, **options: Any) -> int:
-        if options["only"] == "missing":
+    def train_elsewhere(version: int, score_fn: Any, only: str, **options: Any) -> int:
+        if only == "missing":
             load_newer(buffer.store, other, None)
             retrain(buffer.store, other, **TINY)
-        return int(scored(*args, **options))
+        return int(scored(version, score_fn, only, **options))
 
-    buffer.store.score = train_elsewhere
+    buffer.store._score_by = train_elsewhere
     env.fit(10, iters=1)
     assert dump_state(buffer.predictive_agent) == dump_state(other)
 

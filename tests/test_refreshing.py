@@ -390,7 +390,7 @@ def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(store
     assert store.check() == []
 
 
-# -- keys that are moved at once, and stand as before by the values ------------------------------------------------------
+# -- keys that are moved at once -------------------------------------------------------------------------------------
 
 
 def draw_and_turn_back(store: SampleStore) -> None:

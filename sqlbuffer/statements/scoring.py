@@ -179,10 +179,23 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
-def lowest_score() -> sa.Select[Any]:
-    """The lowest score of the pool. Reads the whole of it."""
+def reopen_refresh() -> sa.Update:
+    """Let the newest finished refresh be one that gave `version`, unless it was that or an older one already."""
     return (
-        select(sa.func.min(samples.c.score).label("lowest"))
+        sa.update(buffers)
+        .where(buffers.c.id == BUFFER)
+        .where(buffers.c.refresh_version == buffers.c.refreshed_version)
+        .where(buffers.c.refreshed_version > _NEWEST)
+        .values(refresh_version=_NEWEST, refreshed_version=_NEWEST)
+    )
+
+
+@functools.cache
+def lowest_score() -> sa.Select[Any]:
+    """The lowest score of the pool, and the oldest version of a score. Reads the whole of it."""
+    oldest = sa.func.min(sa.func.coalesce(samples.c.score_version, -1))
+    return (
+        select(sa.func.min(samples.c.score).label("lowest"), oldest.label("oldest"))
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_not(None))

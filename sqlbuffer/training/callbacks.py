@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
-from sqlbuffer.jobs import load_newer, retrain_alone, score_function
+from sqlbuffer.jobs import load_newer, retrain_alone, score_by_newest, score_function
 from sqlbuffer.names import as_mapping, is_rate, is_share, require_count, require_flag, require_real
 from sqlbuffer.predictor import predict
 from sqlbuffer.progress import Mark
@@ -89,7 +89,7 @@ class WeightedBuffer(Buffer):
 
     def before_batch(self) -> None:
         """Score what has no score yet."""
-        self.store.score(self.compute_weights, only="missing")
+        self._score("missing")
 
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch; `batch_state.buffer_weights` has its scores."""
@@ -104,6 +104,10 @@ class WeightedBuffer(Buffer):
     def after_sample(self) -> None:
         """Keep the scores in step with a batch that other callbacks have filtered."""
         self._realign_weights()
+
+    def _score(self, only: str, **options: Any) -> int:
+        """Score by `compute_weights`, see `SampleStore._score_by`."""
+        return self.store._score_by(None, self.compute_weights, only, **options)
 
     def _realign_weights(self) -> None:
         """Set the scores of those samples of the batch that were drawn from the buffer, in the order of the batch."""
@@ -123,14 +127,14 @@ class WeightedBuffer(Buffer):
     def _do(self, job: str) -> None:
         if job == REFRESH_SOME:
             mark = {REFRESH_SOME: b""}
-            self.store.score(self.compute_weights, only="stale", budget=self.refresh_budget, checkpoint=mark)
+            self._score("stale", budget=self.refresh_budget, checkpoint=mark)
             return
         if job == "refresh" and self.refresh_budget is not None:
-            self.store.score(self.compute_weights, only="all", budget=0)
+            self._score("all", budget=0)
             return
         # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
         # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
-        self.store.score(self.compute_weights, only="all" if job == "refresh" else "stale")
+        self._score("all" if job == "refresh" else "stale")
 
     def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
         # A stored predictor and a refresh each begin a new version of the scores.
@@ -216,6 +220,7 @@ class PredictiveBuffer(WeightedBuffer):
         self.track = track
         self.online = online
         self._held: Mark | None = None
+        self._scores: Callable[[list[Any]], NDArray[np.float64]] | None = None
         self._is_agent_stored = False
 
     def _beside_the_loop(self) -> Background:
@@ -233,7 +238,19 @@ class PredictiveBuffer(WeightedBuffer):
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
         """Return what the acquisition makes of the model's prediction for each sample, (n,) float64."""
-        return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)(samples)
+        scores = self._scores or self._score_function()
+        return scores(samples)
+
+    def _score_function(self) -> Callable[[list[Any]], NDArray[np.float64]]:
+        return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)
+
+    def _score(self, only: str, **options: Any) -> int:
+        """Score by the newest predictor; all samples by the same function."""
+        self._scores = self._score_function()
+        try:
+            return score_by_newest(self.store, self._load_newer, self.compute_weights, only, **options)
+        finally:
+            self._scores = None
 
     def setup(self) -> None:
         """Announce the metrics, and load the newest predictor there is."""
@@ -246,7 +263,6 @@ class PredictiveBuffer(WeightedBuffer):
 
     def before_batch(self) -> None:
         """Load what another process has trained meanwhile, and score what has no score yet."""
-        self._load_newer()
         super().before_batch()
 
     def get_model_outputs(self) -> None:
@@ -303,10 +319,11 @@ class PredictiveBuffer(WeightedBuffer):
         """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
         return predict(self.predictive_agent, samples, self.pred_bs)
 
-    def _load_newer(self) -> None:
-        """Load the newest stored predictor, unless the model has it already."""
-        self._held = load_newer(self.store, self.predictive_agent, self._held)
+    def _load_newer(self) -> int:
+        """Load the newest stored predictor, unless the model has it already; return of which version its scores are."""
+        self._held, version = load_newer(self.store, self.predictive_agent, self._held)
         self._is_agent_stored = self._is_agent_stored or self._held is not None
+        return version
 
     def _update_metric(self, suffix: str, values: Any) -> None:
         if self.track:
@@ -318,7 +335,6 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _do(self, job: str) -> None:
         if job != "retrain":
-            self._load_newer()
             super()._do(job)
             return
         options: dict[str, Any] = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
