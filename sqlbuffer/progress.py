@@ -176,6 +176,7 @@ def write_predictor(
     measures: Mapping[str, Any],
     keep: int | None = None,
     lease: leases.Lease | None = None,
+    states: Mapping[str, bytes] | None = None,
 ) -> int:
     """Store a predictor and return its version; scores made from now on carry it.
 
@@ -188,6 +189,7 @@ def write_predictor(
         measures: Numbers that tell how good it is; those that have a column go there.
         keep: Drop the states of all but so many of the newest; never of one whose scores are still in use.
         lease: The lease under which it was trained.
+        states: Checkpoints, by name, that are stored with it.
 
     Raises:
         LeaseLost: Where the lease is not held any more. Nothing is stored.
@@ -209,11 +211,13 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
+    iteration = attachment.run(connection, statements.totals()).one().iterations
+    write_checkpoints(connection, attachment, iteration=iteration, states=states or {})
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
             version=version,
-            iteration=attachment.run(connection, statements.totals()).one().iterations,
+            iteration=iteration,
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,

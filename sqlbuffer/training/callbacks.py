@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
 
 REFRESH_SOME = "refresh_some"
-"""The job of a refresh budget, and the checkpoint that says of which iteration it is done."""
+"""The job of a refresh budget."""
 
 
 class WeightedBuffer(Buffer):
@@ -125,26 +125,23 @@ class WeightedBuffer(Buffer):
         return due if self.refresh_budget is None else [*due, REFRESH_SOME]
 
     def _do(self, job: str) -> None:
+        mark = self._mark(job)
         if job == REFRESH_SOME:
-            mark = {REFRESH_SOME: b""}
             self._score("stale", budget=self.refresh_budget, checkpoint=mark)
             return
         if job == "refresh" and self.refresh_budget is not None:
-            self._score("all", budget=0)
+            self._score("all", budget=0, checkpoint=mark)
             return
         # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
         # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
-        self._score("all" if job == "refresh" else "stale")
+        if job == "refresh":
+            self._score("all", checkpoint=mark)
+        else:
+            self._score("stale")
 
-    def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
-        # A stored predictor and a refresh each begin a new version of the scores.
-        stats, newest = self.store.stats(), self.store.newest_predictor()
-        is_trained = newest is not None and newest.iteration >= stats.iteration
-        is_begun = score_version is not None and stats.score_version > score_version + is_trained
-        marked = self.store.checkpoint(REFRESH_SOME)
-        is_some_done = marked is not None and marked[0] == stats.iteration
-        done = {"retrain": is_trained or is_begun, "refresh": is_begun or is_some_done, REFRESH_SOME: is_some_done}
-        return [job for job in jobs if not done[job]] + ([] if self.store.is_refreshed() else ["end_refresh"])
+    def _jobs_left(self, jobs: list[str]) -> list[str]:
+        left = super()._jobs_left(jobs)
+        return left if self.store.is_refreshed() else [*left, "end_refresh"]
 
 
 class PredictiveBuffer(WeightedBuffer):
@@ -305,8 +302,11 @@ class PredictiveBuffer(WeightedBuffer):
         """Return the model's state where no stored predictor has it: before the first, and with online training."""
         if self._is_agent_stored and not self.online:
             return None
-        self._is_agent_stored = True
         return dump_state(self.predictive_agent)
+
+    def _note_stored(self, states: Mapping[str, bytes]) -> None:
+        super()._note_stored(states)
+        self._is_agent_stored = self._is_agent_stored or self.name in states
 
     def restore(self, state: bytes) -> None:
         """Take the state back, if no predictor has been stored since."""
@@ -338,7 +338,7 @@ class PredictiveBuffer(WeightedBuffer):
             super()._do(job)
             return
         options: dict[str, Any] = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
-        options |= {"silent": self.train_silent, **self.supervised_kwargs}
+        options |= {"silent": self.train_silent, **self.supervised_kwargs, "checkpoint": self._mark(job)}
         if self._background is not None:
             self._background.start(dump_state(self.predictive_agent), options)
             return
@@ -368,7 +368,7 @@ class BufferSizeCallback(Callback):
 def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return further keywords of a retraining."""
     kwargs = {} if given is None else dict(as_mapping(given, "supervised_kwargs"))
-    known = set(inspect.signature(retrain).parameters) - {"store", "agent"}
+    known = set(inspect.signature(retrain).parameters) - {"store", "agent", "checkpoint"}
     if unknown := sorted(set(kwargs) - known, key=str):
         odd = ", ".join(map(shown, unknown))
         raise InvalidArgument(f"supervised_kwargs has {odd}; retrain knows {', '.join(sorted(known))}.")
