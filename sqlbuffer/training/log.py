@@ -161,24 +161,29 @@ class Log(Callback):
         if self._is_lost:
             self.abort_batch()
             return
-        if self._store is not None:
-            self._store_rest(self._store)
-        self._batches.append(self._batch())
-        if self.report and self.iterations % self.report == 0:
-            self._print_report()
-        self._next_iteration()
+        self._end_iteration()
+
+    def before_train(self) -> None:
+        """Make up for what could not be done when the fit before was broken off."""
+        if self._written:
+            self.abort_batch()
 
     def abort_batch(self) -> None:
         """Forget what an iteration has written that did not come to be settled, and will come again."""
         if self._store is not None and self._store.iteration > self.iterations and not self._is_lost:
-            self._next_iteration()
+            self._end_iteration()
             return
         for name in self._written:
             self.metrics[name].pop()
             self._iterations_of[name].pop()
         self._written, self.pending, self._stored = [], {}, None
 
-    def _next_iteration(self) -> None:
+    def _end_iteration(self) -> None:
+        if self._store is not None:
+            self._store_rest(self._store)
+        if self.report and self.iterations % self.report == 0:
+            self._print_report()
+        self._batches.append(self._batch())
         self._written, self.pending, self._stored = [], {}, None
         self.iterations += 1
 

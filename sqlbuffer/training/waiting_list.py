@@ -68,11 +68,11 @@ class WaitingList:
         items = waiting.samples if self._assigned is None else self._assigned
         pairs = zip(waiting.samples, items, strict=True)
         changed = [i for i, (old, new) in enumerate(pairs) if keep[i] and not self._equal(old, new)]
-        self._assigned = None
         if not keep.all():
             self._store._remove_known(waiting, np.flatnonzero(~keep).tolist())
         if changed:
             self._store._replace_known(waiting, changed, [items[i] for i in changed])
+        self._assigned = None  # now that it is stored: what failed is written by the next call, and once
         if changed or not keep.all():
             self._waiting = None
 
