@@ -28,6 +28,7 @@ from sqlbuffer.progress import Mark, PredictorVersion
 from sqlbuffer.race import Floats
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
+from sqlbuffer.state import load_state
 from sqlbuffer.store import SampleStore
 from sqlbuffer.weighing import Overtaken
 
@@ -95,12 +96,12 @@ def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark 
     Returns:
         The mark of what it then holds, and the version of the scores that it makes.
     """
-    newest, version = store._newest_mark()
-    if newest in (None, held):
-        return held, version
-    loaded = store.load_predictor(agent)
-    logger.info("predictor %d loaded", loaded)
-    return newest, version
+    newest = store._newer(held)
+    if newest.mark is None or newest.state is None:
+        return held, newest.version
+    load_state(agent, newest.state)
+    logger.info("predictor %d loaded", newest.mark.version)
+    return newest.mark, newest.version
 
 
 def score_by_newest(

@@ -104,9 +104,9 @@ class RunRecords:
         """Return the version of the newest stored predictor, None before the first."""
         return self._read(progress.newest_version)
 
-    def _newest_mark(self) -> tuple[progress.Mark | None, int]:
-        """Return what tells the newest predictor from every other, and of which version its scores are now."""
-        return self._read(progress.newest_mark)
+    def _newer(self, held: progress.Mark | None) -> progress.Newer:
+        """Return the newest predictor, and its state for who holds another one."""
+        return self._read(progress.newer, held=held)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 

@@ -251,12 +251,28 @@ def newest_version(connection: sa.Connection, attachment: Attachment) -> int | N
     return version
 
 
-def newest_mark(connection: sa.Connection, attachment: Attachment) -> tuple[Mark | None, int]:
-    """Return the mark of the newest predictor, None before the first, and the version of the scores that it makes now.
+class Newer(NamedTuple):
+    """The newest predictor, as one transaction has seen it.
 
-    That version is a later one than the predictor's own where a refresh has begun since. It costs one look into an
-    index.
+    Attributes:
+        mark: What tells it from every other; None before the first.
+        version: Version of the scores that it makes now: later than its own, if a refresh has begun since.
+        state: Its weights; None for who holds it already.
     """
+
+    mark: Mark | None
+    version: int
+    state: bytes | None
+
+
+def newer(connection: sa.Connection, attachment: Attachment, *, held: Mark | None) -> Newer:
+    """Return the newest predictor. It costs one look into an index, unless another one than this is held."""
+    mark, version = _newest_mark(connection, attachment)
+    found = None if mark in (None, held) else read_state(connection, attachment, version=None)
+    return Newer(mark, version, None if found is None else found[1])
+
+
+def _newest_mark(connection: sa.Connection, attachment: Attachment) -> tuple[Mark | None, int]:
     newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
     is_newest = sa.and_(predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery())
     row = connection.execute(

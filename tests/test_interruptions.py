@@ -14,6 +14,7 @@ import torch
 from test_kills import ACTIONS, TWENTY, account, drain, reward_of, start, take_up_the_job
 from test_resume import DRAWS, VERSIONS, digest, make_run, rows
 
+from sqlbuffer.state import dump_state
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.environment import Environment
 
@@ -54,7 +55,12 @@ class Commits:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_store_goes_on(
-    store_url: str, new_store: NewStore, monkeypatch: pytest.MonkeyPatch, action: str, kind: str
+    store_url: str,
+    new_store: NewStore,
+    monkeypatch: pytest.MonkeyPatch,
+    look_on: Callable[..., int],
+    action: str,
+    kind: str,
 ) -> None:
     n, has_failed = 0, True
     while has_failed:
@@ -74,6 +80,8 @@ def test_a_store_goes_on(
         left = account(store)
         assert left.waiting | set(left.measured) >= set(TWENTY) or action == "remove"
         if action == "retrain" and has_failed:
+            if kind == "fails" and any(job.is_held for job in store.jobs()):
+                look_on(store, for_s=store._attachment.grace_s)  # a lease that could not be ended runs out
             take_up_the_job(store)
         ACTIONS[action](store)
         store._release_dropped()
@@ -83,6 +91,24 @@ def test_a_store_goes_on(
         assert measured == {sample: reward_of(sample) for sample in measured}
         store.close()
     assert n > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_state_of_a_predictor_is_stored_at_last(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is what a run that is killed before the first retraining begins with again."""
+    env = seeded(store_url, "first state")
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlbuffer.database.boundary", Commits(iter([(1, kind)])))
+        with pytest.raises(KINDS[kind][1]):
+            env.fit(10, iters=1, report=0)
+    assert env.buffer.store.iteration == 0
+    env.fit(10, iters=2, report=0)
+    stored = env.buffer.store.checkpoint("predictive_buffer")
+    assert stored is not None
+    assert stored[1] == dump_state(env.buffer.predictive_agent)
+    env.buffer.close()
 
 
 # -- a loop -----------------------------------------------------------------------------------------------------------
@@ -113,6 +139,7 @@ def told(env: Environment) -> dict[str, Any]:
         "versions": rows(store, VERSIONS),
         "waiting": sorted(zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)),
         "checkpoint": store.checkpoint("checkpoint"),
+        "first state": (store.checkpoint("predictive_buffer") or (0, b""))[1],
         "policy": digest(env.policy.model),
         "predictor": digest(env.buffer.predictive_agent.model),
     }

@@ -14,11 +14,13 @@ import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
 from conftest import scores_of
 from test_callbacks import environment, make_agent, named, predictive
+from test_interleavings import Gap
 from test_workers import move_away, until
 
 from sqlbuffer import PredictiveAgent, workers
@@ -28,6 +30,7 @@ from sqlbuffer.leases import Job, Lease
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
 from sqlbuffer.schema import jobs as table
+from sqlbuffer.schema import samples
 from sqlbuffer.state import dump_state
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.background import Background
@@ -542,11 +545,95 @@ def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) 
     assert dump_state(buffer.predictive_agent) == dump_state(other)
 
 
+def assert_scores_are_of_their_versions(store: SampleStore) -> None:
+    """Each score is what the newest predictor predicts that is not newer than the version of the score."""
+    made: dict[int, Any] = {}
+    for version in [each.version for each in store.predictors()]:
+        made[version] = make_agent()
+        store.load_predictor(made[version], version)
+    waiting = store.waiting()
+    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._attachment.buffer_id)
+    versions = store._read(lambda connection, _: connection.scalars(query.where(samples.c.queued).order_by("id")).all())
+    assert len(versions) == len(waiting.samples) > 0
+    for sample, score, version in zip(waiting.samples, waiting.scores.tolist(), versions, strict=True):
+        maker = max(each for each in made if each <= version)
+        assert made[maker].predict_data([sample]).item() == pytest.approx(score, abs=1e-6)
+
+
+LOOP_WORK: dict[str, Callable[[Any], object]] = {
+    "score": lambda buffer: buffer.before_batch(),
+    "refresh": lambda buffer: buffer._do("refresh"),
+    "end a refresh": lambda buffer: buffer._do("end_refresh"),
+}
+
+
+@pytest.mark.parametrize("work", LOOP_WORK)
+def test_scores_of_a_loop_have_the_version_of_its_agent(
+    opened: Callable[..., Any], store_url: str, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    """Whenever another process stores a predictor, before the loop has loaded the one before or since."""
+    n, was_there = 0, True
+    while was_there:
+        n += 1
+        name = f"gap {n}"
+        buffer = opened(name=name, supervised_frequency=0, refresh_predictions=0)
+        environment(buffer, waiting=20)
+        with open_store(store_url, name=name) as worker:
+            for seed in (1, 2):
+                worker.save_predictor(dump_state(make_agent(seed=seed)), rows_trained=1)
+            buffer.before_batch()
+            worker.save_predictor(dump_state(make_agent(seed=3)), rows_trained=1)
+            worker.add(named(*range(20, 30)))
+            with monkeypatch.context() as patch:
+                save = functools.partial(worker.save_predictor, dump_state(make_agent(seed=4)), rows_trained=1)
+                gap = Gap(buffer.store, n, save, patch)
+                LOOP_WORK[work](buffer)
+                was_there = gap.was_there
+            buffer.before_batch()
+            assert_scores_are_of_their_versions(worker)
+            assert worker.check() == []
+        buffer.close()
+    assert n > 2
+
+
+def test_scores_of_a_worker_have_the_version_of_its_agent(
+    new_store: Callable[..., SampleStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
+    for other in ("store", "refresh"):
+        store, beside = (new_store(name=other) for _ in range(2))
+        store.add(named(*range(20)))
+        store.record(named(*range(30, 40)), [1.0] * 10)
+        store.score(lambda samples: np.zeros(len(samples)))
+        agent = make_agent()
+        worker = Worker(store, agent, schedule=Schedule("1m"), retraining={**TINY})
+        score_by = functools.partial(SampleStore._score_by, store)
+
+        def overtaken(
+            version: int, *args: Any, other: str = other, beside: SampleStore = beside, score_by: Any = score_by
+        ) -> int:
+            if beside.stats().score_version == 1:
+                if other == "store":
+                    beside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
+                else:
+                    beside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
+            return int(score_by(version, *args))
+
+        monkeypatch.setattr(store, "_score_by", overtaken)
+        assert worker.once()
+        assert [(row.score_version, row.waiting) for row in store.staleness()] == [(2, 20)]
+        assert_scores_are_of_their_versions(store)
+        newest = store.newest_predictor()
+        assert newest is not None
+        assert newest.version == (2 if other == "store" else 1)
+        assert (store.is_refreshed(), store.check()) == (True, [])
+
+
 def test_nothing_is_loaded_twice(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = opened(supervised_frequency=2)
     env = environment(buffer, waiting=100)
     loads: list[int] = []
-    monkeypatch.setattr("sqlbuffer.state.load_state", lambda *_: loads.append(1))
+    monkeypatch.setattr("sqlbuffer.jobs.load_state", lambda *_: loads.append(1))
     env.fit(10, iters=7)
     assert (loads, buffer.store.newest_version() is not None) == ([], True)
 
