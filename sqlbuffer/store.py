@@ -360,6 +360,10 @@ class SampleStore(RunRecords):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
         return self._write(_replace, numbers, others)
 
+    def _changes(self) -> tuple[Any, ...]:
+        """Return what is the same as before only where nothing of what waits has changed; for the loop."""
+        return self._look(reading.changes)
+
     def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
         """`remove` what was read as waiting and still does; for the loop."""
         self._write(_remove, waiting.ids[places].tolist(), [waiting.hashes[i] for i in places])

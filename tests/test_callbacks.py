@@ -1047,6 +1047,18 @@ def test_a_killed_run_goes_on_with_an_acquisition(sqlite_url: str, tmp_path: Any
     assert story(sqlite_url) == story(whole)
 
 
+def test_weights_are_those_of_now(opened: Callable[..., Any]) -> None:
+    """A refresh changes scores, and none of the counters of what waits."""
+    buffer = opened(ScoredBuffer, 1.0, 0)
+    buffer.add(named(*range(10)))
+    buffer.store.score(buffer.compute_weights)
+    buffer.store.save_predictor(b"", rows_trained=0)
+    assert sorted(buffer.weights) == list(range(10))
+    for _ in range(2):
+        buffer.store.score(lambda samples: [number(sample) + 100 for sample in samples], only="stale", budget=5)
+    assert sorted(buffer.weights) == list(range(100, 110))
+
+
 class Storing(Callback):
     """Another process's worker: it stores a predictor while the loop makes its checkpoints."""
 

@@ -6,6 +6,7 @@ Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with 
 
 from sqlbuffer.statements.buffer import (
     COUNTERS,
+    changes,
     count,
     next_tick,
     race_state,
@@ -143,6 +144,7 @@ __all__ = [
     "add_unscored",
     "began",
     "best",
+    "changes",
     "close_batch",
     "close_claim",
     "copy_batches",
