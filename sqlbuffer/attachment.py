@@ -65,6 +65,8 @@ class RaceState(NamedTuple):
     tick: int
     touched: float
     """The latest clock at which a sample joined the race, or a weight changed."""
+    epoch: int
+    """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +196,7 @@ class Attachment:
                 iteration=int(row.iteration),
                 tick=int(row.tick),
                 touched=_finite(row.touched),
+                epoch=int(row.epoch),
             )
         self.reach(connection, state.tick)
         return state

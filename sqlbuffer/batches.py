@@ -28,6 +28,7 @@ from sqlbuffer.race import Floats, Ints, rescaled
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Closed, Reported, close, report
 from sqlbuffer.schema import batches
+from sqlbuffer.weighing import reopen
 from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead, worker_id
 
 log = logging.getLogger(__name__)
@@ -386,6 +387,9 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
         state = state._replace(clock=closed.clock_before)
     if attachment.consumes:
         put_back(connection, attachment, state, rows)
+        oldest = attachment.run(connection, statements.oldest_version_of_batch(), batch=number).scalar()
+        if oldest is not None and oldest < state.version:  # a refresh came to its end without them
+            reopen(connection, attachment, version=oldest)
     else:
         _stand_again(connection, attachment, state, rows, is_last=later is None)
     return True

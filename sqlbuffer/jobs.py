@@ -10,8 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from sqlbuffer.acquisition import Acquisition, acquisition_from
-from sqlbuffer.errors import EXITS, DatabaseUnavailable, InvalidArgument, LeaseLost, printable, shown, summary
+from sqlbuffer.acquisition import Acquisition, Rule, acquisition_from
+from sqlbuffer.errors import (
+    EXITS,
+    DatabaseUnavailable,
+    InvalidArgument,
+    LeaseLost,
+    no_progress,
+    printable,
+    shown,
+    summary,
+)
 from sqlbuffer.leases import Job
 from sqlbuffer.names import as_mapping, require_count, require_flag
 from sqlbuffer.predictor import evaluate, predict
@@ -19,10 +28,15 @@ from sqlbuffer.progress import Mark, PredictorVersion
 from sqlbuffer.race import Floats
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
+from sqlbuffer.state import load_state
 from sqlbuffer.store import SampleStore
+from sqlbuffer.weighing import Overtaken
 
 RETRAIN = "retrain"
 """Name of the job."""
+
+_MOST_OVERTAKEN = 100
+"""How often others may store a predictor between the moment that one is loaded and the beginning of a refresh."""
 
 POLL_S = 2.0
 """How long a worker sleeps at the most before it looks again: others may have died, and samples been measured."""
@@ -76,25 +90,57 @@ def _exits_as_errors() -> Iterator[None]:
         raise RuntimeError(f"the agent's code raised {summary(exc)}: raise an error instead") from exc
 
 
-def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> Mark | None:
-    """Load the newest stored predictor into an agent that holds another one; return the mark of what it then holds."""
-    newest = store._newest_mark()
-    if newest in (None, held):
-        return held
-    loaded = store.load_predictor(agent)
-    logger.info("predictor %d loaded", loaded)
-    return newest
+def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark | None, int]:
+    """Load the newest stored predictor into an agent that holds another one.
+
+    Returns:
+        The mark of what it then holds, and the version of the scores that it makes.
+    """
+    newest = store._newer(held)
+    if newest.mark is None or newest.state is None:
+        return held, newest.version
+    load_state(agent, newest.state)
+    logger.info("predictor %d loaded", newest.mark.version)
+    return newest.mark, newest.version
+
+
+def score_by_newest(
+    store: SampleStore, load: Callable[[], int], score_fn: Callable[[list[Any]], Any], only: str, **options: Any
+) -> int:
+    """Score by the newest predictor, see `SampleStore.score`, and label the scores with its version.
+
+    A refresh that would begin under a newer version than that of the agent, for another process has stored a predictor
+    since it was loaded, loads that one first.
+
+    Args:
+        store: The buffer.
+        load: Loads the newest predictor, and returns the version of the scores that it makes.
+        score_fn: Scores by what was loaded.
+        only: "missing", "stale" or "all".
+        **options: Keywords of `SampleStore._score_by`.
+    """
+    for _ in range(_MOST_OVERTAKEN):
+        with contextlib.suppress(Overtaken):
+            return store._score_by(load(), score_fn, only, **options)
+    raise no_progress("a refresh that looks for the newest predictor")
 
 
 def score_function(
     store: SampleStore, agent: Any, acquisition: Acquisition | None, bs: int
 ) -> Callable[[list[Any]], Floats]:
-    """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time."""
+    """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time.
+
+    The function is for one walk through the pool: its first call decides by which rule of the acquisition all samples
+    are scored, whatever predictors are stored meanwhile.
+    """
+    rules: list[Rule] = []
 
     def scores(samples: list[Any]) -> Floats:
         if acquisition is None:
             return np.asarray(predict(agent, samples, bs).detach().double().cpu().numpy())
-        return np.concatenate([np.zeros(0), *evaluate(agent, acquisition.rule(agent, store), samples, bs)])
+        if not rules:
+            rules.append(acquisition.rule(agent, store))
+        return np.concatenate([np.zeros(0), *evaluate(agent, rules[0], samples, bs)])
 
     return scores
 
@@ -131,10 +177,12 @@ class Worker:
         self._agent = agent
         self._schedule = schedule
         self._retraining = as_mapping(retraining, "retraining")
-        self._scores = score_function(store, agent, acquisition_from(acquisition, agent), pred_bs)
+        self._acquisition = acquisition_from(acquisition, agent)
+        self._pred_bs = pred_bs
         self._refresh = refresh
         store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them
-        self._held = load_newer(store, agent, None)
+        self._held: Mark | None = None
+        self._load_newer()
         store.announce_job(RETRAIN, str(schedule))
 
     def serve(self, is_told_to_stop: Callable[[], bool]) -> None:
@@ -165,7 +213,7 @@ class Worker:
         """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
         try:
             with _exits_as_errors():
-                self._held = load_newer(self._store, self._agent, self._held)
+                self._load_newer()
             trained = retrain_alone(
                 self._store,
                 self._agent,
@@ -185,6 +233,10 @@ class Worker:
         self._held = self._held if trained is None else trained.mark
         return True
 
+    def _load_newer(self) -> int:
+        self._held, version = load_newer(self._store, self._agent, self._held)
+        return version
+
     def _job(self) -> Job:
         return next(job for job in self._store.jobs() if job.name == RETRAIN)
 
@@ -194,5 +246,6 @@ class Worker:
 
     def _rescore(self) -> None:
         if self._refresh:
-            n = self._store.score(self._scores, only="stale")
+            scores = score_function(self._store, self._agent, self._acquisition, self._pred_bs)
+            n = score_by_newest(self._store, self._load_newer, scores, "stale")
             logger.info("%d waiting samples rescored", n)

@@ -33,6 +33,7 @@ class RunRecords:
         metrics: Mapping[str, Any] | None = None,
         keep: int | None = None,
         lease: leases.Lease | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
     ) -> int:
         """Store a trained predictor; return its version, which the scores made from now on carry.
 
@@ -45,6 +46,7 @@ class RunRecords:
             keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still
                 in use; their metrics stay. None keeps all.
             lease: The lease under which it was trained.
+            checkpoint: States to resume from, by name, to be stored in the same transaction.
 
         Raises:
             LeaseLost: Where the lease is not held any more. Nothing is stored.
@@ -57,6 +59,7 @@ class RunRecords:
             measures={} if metrics is None else metrics,
             keep=keep,
             lease=lease,
+            states=progress.states_from(checkpoint),
         )
 
     def predictors(self) -> list[progress.PredictorVersion]:
@@ -101,9 +104,9 @@ class RunRecords:
         """Return the version of the newest stored predictor, None before the first."""
         return self._read(progress.newest_version)
 
-    def _newest_mark(self) -> progress.Mark | None:
-        """Return what tells the newest predictor from every other; for those who hold one."""
-        return self._read(progress.newest_mark)
+    def _newer(self, held: progress.Mark | None) -> progress.Newer:
+        """Return the newest predictor, and its state for who holds another one."""
+        return self._read(progress.newer, held=held)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import datetime as dt
 import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -235,8 +235,7 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
 
     An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
     """
-    write = attachment.database.write
-    lease = write(lambda connection: take(connection, attachment, job, seen))
+    lease = _taken(attachment, job, seen)
     if lease is None:
         yield None
         return
@@ -256,14 +255,55 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         is_over = isinstance(exc, Exception)
         message = summary(exc) if is_over else f"interrupted: {summary(exc).replace(': ', ' ', 1)}"
         try:
-            write(functools.partial(ending, error=message, is_over=is_over))
+            _end_surely(attachment, functools.partial(ending, error=message, is_over=is_over))
         except LeaseLost:
             log.debug("the job %r has somebody else already", job)
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
             log.warning("the job %r was not let go: %s", job, summary(other))
         raise
     if pid == os.getpid():
-        write(ending)
+        _end_surely(attachment, ending)
+
+
+def _end_surely(attachment: Attachment, ending: Callable[[sa.Connection], None]) -> None:
+    """End a run; once more if a signal comes amid it, for nobody else knows of the lease."""
+    try:
+        attachment.database.write(ending)
+    except Exception:
+        raise
+    except BaseException:
+        with contextlib.suppress(LeaseLost):
+            attachment.database.write(ending)
+        raise
+
+
+def _taken(attachment: Attachment, job: str, seen: int | None) -> Lease | None:
+    """Take a job; one that is taken when a signal comes, before anybody has the lease, is let go."""
+    taken: list[Lease | None] = []
+
+    def work(connection: sa.Connection) -> Lease | None:
+        taken.append(take(connection, attachment, job, seen))
+        return taken[-1]
+
+    try:
+        return attachment.database.write(work)
+    except Exception:
+        raise
+    except BaseException:
+        if taken and (lease := taken[-1]) is not None:
+            _let_go_interrupted(attachment, lease)
+        raise
+
+
+def _let_go_interrupted(attachment: Attachment, lease: Lease) -> None:
+    """Let a job go that may have been taken: whether the transaction was committed before the signal is not known."""
+    ending = functools.partial(end, attachment=attachment, lease=lease, error="interrupted", is_over=False)
+    try:
+        attachment.database.write(ending)
+    except LeaseLost:
+        log.debug("the job %r was not taken", lease.job)
+    except Exception as other:  # the lease runs out
+        log.warning("the job %r was not let go: %s", lease.job, summary(other))
 
 
 def _end_dropped(attachment: Attachment, lease: Lease) -> None:

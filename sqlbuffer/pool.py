@@ -174,7 +174,8 @@ def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState
         if state.top_weight:
             least = state.top_weight + delta
             set_top_weight(connection, attachment, least if least > FLOOR else None)
-    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=base))
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(base_score=base, epoch=buffers.c.epoch + 1))
 
 
 def set_top_weight(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
@@ -202,6 +203,8 @@ def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
         attachment.run(connection, statement, clock=state.clock)
     clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
     connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clocks))
+    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    connection.execute(this.values(epoch=buffers.c.epoch + 1))
 
 
 def take_back_clock(connection: sa.Connection, attachment: Attachment, clock: float) -> None:

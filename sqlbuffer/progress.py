@@ -176,6 +176,7 @@ def write_predictor(
     measures: Mapping[str, Any],
     keep: int | None = None,
     lease: leases.Lease | None = None,
+    states: Mapping[str, bytes] | None = None,
 ) -> int:
     """Store a predictor and return its version; scores made from now on carry it.
 
@@ -188,6 +189,7 @@ def write_predictor(
         measures: Numbers that tell how good it is; those that have a column go there.
         keep: Drop the states of all but so many of the newest; never of one whose scores are still in use.
         lease: The lease under which it was trained.
+        states: Checkpoints, by name, that are stored with it.
 
     Raises:
         LeaseLost: Where the lease is not held any more. Nothing is stored.
@@ -209,11 +211,13 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
+    iteration = attachment.run(connection, statements.totals()).one().iterations
+    write_checkpoints(connection, attachment, iteration=iteration, states=states or {})
     connection.execute(
         sa.insert(predictors).values(
             buffer_id=attachment.buffer_id,
             version=version,
-            iteration=attachment.run(connection, statements.totals()).one().iterations,
+            iteration=iteration,
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
@@ -247,15 +251,39 @@ def newest_version(connection: sa.Connection, attachment: Attachment) -> int | N
     return version
 
 
-def newest_mark(connection: sa.Connection, attachment: Attachment) -> Mark | None:
-    """Return the mark of the newest predictor, None before the first. It costs one look into an index."""
+class Newer(NamedTuple):
+    """The newest predictor, as one transaction has seen it.
+
+    Attributes:
+        mark: What tells it from every other; None before the first.
+        version: Version of the scores that it makes now: later than its own, if a refresh has begun since.
+        state: Its weights; None for who holds it already.
+    """
+
+    mark: Mark | None
+    version: int
+    state: bytes | None
+
+
+def newer(connection: sa.Connection, attachment: Attachment, *, held: Mark | None) -> Newer:
+    """Return the newest predictor. It costs one look into an index, unless another one than this is held."""
+    mark, version = _newest_mark(connection, attachment)
+    found = None if mark in (None, held) else read_state(connection, attachment, version=None)
+    return Newer(mark, version, None if found is None else found[1])
+
+
+def _newest_mark(connection: sa.Connection, attachment: Attachment) -> tuple[Mark | None, int]:
+    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
+    is_newest = sa.and_(predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery())
     row = connection.execute(
-        sa.select(*(predictors.c[name] for name in Mark._fields))
-        .where(predictors.c.buffer_id == attachment.buffer_id)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
+        sa.select(*(predictors.c[name] for name in Mark._fields), buffers.c.score_version)
+        .join_from(buffers, predictors, is_newest, isouter=True)
+        .where(buffers.c.id == attachment.buffer_id)
     ).one_or_none()
-    return None if row is None else Mark(*row)
+    if row is None:  # or it says that the buffer is not there any more
+        return None, attachment.race_state(connection).version
+    *mark, version = row
+    return None if mark[0] is None else Mark(*mark), int(version)
 
 
 def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:

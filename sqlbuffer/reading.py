@@ -75,6 +75,11 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
         )
 
 
+def changes(connection: sa.Connection, attachment: Attachment) -> tuple[Any, ...]:
+    """Return numbers of which one is another after every transaction that has changed what waits."""
+    return tuple(attachment.run(connection, statements.changes()).one())
+
+
 def staleness(connection: sa.Connection, attachment: Attachment) -> list[Staleness]:
     """Return how many samples wait with a score of each version, those without a score first."""
     rows = attachment.run(connection, statements.staleness()).all()

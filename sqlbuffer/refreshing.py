@@ -24,7 +24,9 @@ from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.weighing import (
     GoneBack,
+    Overtaken,
     ScoreFunction,
+    begin_version,
     beginning_again,
     change_weights,
     keep,
@@ -72,8 +74,8 @@ class StaleQueue:
 
     def first(self, attachment: Attachment, state: Any, n: int) -> list[Any]:
         """Return the next n that are still stale and wait, fewer where there are no more."""
-        # A new version makes others stale, a new base moves every key, and a release lets stale samples wait again.
-        made_at = (state.score_version, state.base_score, state.released)
+        # A new version makes others stale, an epoch moves every key, and a release lets stale samples wait again.
+        made_at = (state.score_version, state.epoch, state.released)
         if made_at == self._made_at:
             rows, is_in_step = self._check(attachment, state, n)
             if is_in_step and len(rows) == n:
@@ -103,9 +105,8 @@ class StaleQueue:
             stays[rest] = np.isin(self._ids[rest], list(found))
             here += [found[i] for i in self._ids[rest].tolist() if i in found]
             self._ids, self._keys = self._ids[stays], self._keys[stays]
-        # Queued, but elsewhere: claimed by somebody, drawn in replay mode, or moved as all are, the clock turned back.
-        is_in_step = not lost or (attachment.consumes and any(row.race_key < math.inf for row in here))
-        return here, is_in_step
+        # Lost in the same epoch: claimed by a worker, or drawn in replay mode, in which it goes on waiting elsewhere.
+        return here, attachment.consumes or not lost
 
 
 def refresh_some(
@@ -115,6 +116,7 @@ def refresh_some(
     *,
     budget: int,
     anew: bool,
+    by: int | None = None,
     chunk: int,
     states: Mapping[str, bytes],
     silent: bool = True,
@@ -127,11 +129,15 @@ def refresh_some(
         score_fn: Takes a list of samples, returns (n,) floats.
         budget: Samples rescored at the most.
         anew: Begin a new version first: all scores are stale from now on.
+        by: Version that the score function is known to be of, None where it is not known.
         chunk: Samples scored at once.
-        states: Checkpoints, by name, that are stored with the scores.
+        states: Checkpoints, by name, that are stored with the scores; without a budget, with the new version.
         silent: Show no progress bar.
+
+    Raises:
+        Overtaken: There is a newer version than `by`. Nothing is rescored.
     """
-    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, anew=anew)
+    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, anew=anew, by=by)
     return beginning_again(functools.partial(once, chunk=chunk, states=states, silent=silent), "the refresh")
 
 
@@ -142,19 +148,28 @@ def _refresh_some(
     *,
     budget: int,
     anew: bool,
+    by: int | None,
     chunk: int,
     states: Mapping[str, bytes],
     silent: bool,
 ) -> int:
+    version = by
     if anew:
-        attachment.database.write(functools.partial(_begin, attachment=attachment))
+        begin = functools.partial(_begin, attachment=attachment, by=by, states={} if budget else states)
+        version = attachment.database.write(begin)
     state = attachment.database.read(functools.partial(_state, attachment=attachment))
+    if version is not None and version != state.score_version:
+        if by is not None:
+            raise Overtaken
+        return 0  # the scorer has seen the version begin, and not the one after
     if not budget or state.refreshed_version == state.score_version:
         return 0
     rows = queue.first(attachment, state, budget)
     if not rows:
         if state.refresh_version == state.refreshed_version:  # else a full refresh is under way, and ends itself
-            _finish(attachment, version=state.score_version)
+            end = functools.partial(_end, attachment=attachment, version=state.score_version)
+            if not attachment.database.write(end):
+                queue.forget()
         return 0
     due = _Due(*zip(*sorted(rows), strict=True))
     scores = _predict(attachment, score_fn, due, chunk=chunk, silent=silent)
@@ -173,9 +188,11 @@ def _refresh_some(
     return n_rescored or 0
 
 
-def _begin(connection: sa.Connection, *, attachment: Attachment) -> None:
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-    connection.execute(this.values(score_version=buffers.c.score_version + 1))
+def _begin(connection: sa.Connection, *, attachment: Attachment, by: int | None, states: Mapping[str, bytes]) -> int:
+    state = attachment.race_state(connection)
+    begun = begin_version(connection, attachment, by=by, anew=True, is_full=False)
+    write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
+    return begun
 
 
 def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
@@ -255,16 +272,19 @@ def _rescore(
     return int(moved.sum())
 
 
-def _finish(attachment: Attachment, *, version: int) -> None:
-    """End the refresh, where nothing is stale any more: weights count from the lowest score that waits."""
-    lowest = attachment.database.read(lambda connection: attachment.run(connection, statements.lowest_score()).scalar())
-    attachment.database.write(functools.partial(_end, attachment=attachment, version=version, lowest=lowest))
+def _end(connection: sa.Connection, *, attachment: Attachment, version: int) -> bool:
+    """End the refresh if nothing is stale any more: weights count from the lowest score that waits.
 
-
-def _end(connection: sa.Connection, *, attachment: Attachment, version: int, lowest: float | None) -> None:
+    The lowest score is read under the lock that keeps others from joining, or one that joins in between would be below
+    it. Return False where something is stale after all: it has joined, or was released, since the pool was scanned.
+    """
     state = attachment.race(connection, exclusive=True)
+    found = attachment.run(connection, statements.lowest_score()).one()
+    if found.oldest is not None and found.oldest < version:
+        return False
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     is_alone = sa.and_(buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version)
     ended = connection.execute(this.where(is_alone).values(refresh_version=version, refreshed_version=version))
-    if ended.rowcount and lowest is not None and state.base is not None and lowest > state.base:
-        pool.set_base(connection, attachment, state, lowest)
+    if ended.rowcount and found.lowest is not None and state.base is not None and found.lowest > state.base:
+        pool.set_base(connection, attachment, state, found.lowest)
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,7 @@ def retrain(
     keep: int | None = None,
     silent: bool = True,
     lease: Lease | None = None,
+    checkpoint: Mapping[str, bytes] | None = None,
 ) -> PredictorVersion | None:
     """Train the agent on the stored labelled rows, and store the new predictor version with its measures.
 
@@ -67,6 +68,7 @@ def retrain(
             use; their measures stay. None keeps all.
         silent: Without a progress bar.
         lease: The lease of the job that this is; without one, nobody else is kept from training.
+        checkpoint: States to resume from, by name, to be stored with the version.
 
     Returns:
         The version; None where there were too few rows.
@@ -107,7 +109,13 @@ def retrain(
             )
         found |= measure(agent, test)
         version = store.save_predictor(
-            dump_state(agent), rows_trained=len(train), rows_held_out=len(test), metrics=found, keep=keep, lease=lease
+            dump_state(agent),
+            rows_trained=len(train),
+            rows_held_out=len(test),
+            metrics=found,
+            keep=keep,
+            lease=lease,
+            checkpoint=checkpoint,
         )
     logger.info("predictor %d trained on %d rows: %s", version, len(train), found)
     return store.newest_predictor()

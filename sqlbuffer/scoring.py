@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import no_progress
 from sqlbuffer.names import as_scores
+from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.swapping import Known, swap_all
@@ -29,10 +30,12 @@ from sqlbuffer.weighing import (
     GoneBack,
     Scored,
     ScoreFunction,
+    begin_version,
     beginning_again,
     keep,
     progress_bar,
     read_scored,
+    reopen,
     take_in,
 )
 from sqlbuffer.workers import worker_id
@@ -44,24 +47,36 @@ _MOST_STALLED = 3
 log = logging.getLogger(__name__)
 
 
-def score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool = True) -> int:
-    """Score what waits without a score; it joins the race. Return the number of samples scored."""
+def score_missing(
+    attachment: Attachment, score_fn: ScoreFunction, *, by: int | None = None, chunk: int, silent: bool = True
+) -> int:
+    """Score what waits without a score; it joins the race. Return the number of samples scored.
+
+    Args:
+        attachment: The buffer.
+        score_fn: Takes a list of samples, returns (n,) floats.
+        by: Version that the scores are of; None for the newest when the first samples are read. It is one for all
+            chunks: a predictor that is stored meanwhile did not make these scores.
+        chunk: Samples scored at once.
+        silent: Show no progress bar.
+    """
     if not attachment.settings.weighting.needs_score:
         return 0
     return beginning_again(
-        functools.partial(_score_missing, attachment, score_fn, chunk=chunk, silent=silent), "scoring"
+        functools.partial(_score_missing, attachment, score_fn, by=by, chunk=chunk, silent=silent), "scoring"
     )
 
 
-def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: int, silent: bool) -> int:
+def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool) -> int:
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := attachment.database.read(
             functools.partial(attachment.rows, statement=statements.unscored(), after=after, limit=chunk)
         ):
             found = _Unscored(*zip(*rows, strict=True))
+            by = found.version[0] if by is None else by
             scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
-            _let_join(attachment, found, scores)
+            _let_join(attachment, found, scores, by=by)
             if found.sample_id[-1] <= after:
                 raise no_progress("the scoring of new samples")
             after = found.sample_id[-1]
@@ -72,23 +87,44 @@ def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, chunk: in
     return total
 
 
-def refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chunk: int, silent: bool = True) -> int:
+def refresh(
+    attachment: Attachment,
+    score_fn: ScoreFunction,
+    *,
+    anew: bool,
+    by: int | None = None,
+    states: Mapping[str, bytes] | None = None,
+    chunk: int,
+    silent: bool = True,
+) -> int:
     """Give every waiting sample a score of the newest version, and then its weight. Return the samples scored.
 
     Args:
         attachment: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         anew: Begin a new version; otherwise only what is older than the newest is scored.
+        by: Version that the score function is known to be of, None where it is not known.
+        states: Checkpoints, by name, that are stored when the refresh begins.
         chunk: Samples scored at once.
         silent: Show no progress bar.
+
+    Raises:
+        Overtaken: There is a newer version than `by`. Nothing was written.
     """
-    return beginning_again(
-        functools.partial(_refresh, attachment, score_fn, anew=anew, chunk=chunk, silent=silent), "the refresh"
-    )
+    begin = functools.partial(_begin, attachment=attachment, anew=anew, by=by, states=states)
+    work = functools.partial(_refresh, attachment, score_fn, begin=begin, chunk=chunk, silent=silent)
+    return beginning_again(work, "the refresh")
 
 
-def _refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chunk: int, silent: bool) -> int:
-    version = attachment.database.write(functools.partial(_begin, attachment=attachment, anew=anew))
+def _refresh(
+    attachment: Attachment,
+    score_fn: ScoreFunction,
+    *,
+    begin: Callable[[sa.Connection], int],
+    chunk: int,
+    silent: bool,
+) -> int:
+    version = attachment.database.write(begin)
     ids, keys = attachment.database.read(functools.partial(_waiting, attachment=attachment))
     scores = np.full(len(ids), math.nan)
     total = 0
@@ -104,7 +140,7 @@ def _refresh(attachment: Attachment, score_fn: ScoreFunction, *, anew: bool, chu
     while not swap_all(attachment, known):
         log.debug("keys have moved: the weights are gone through once more")
         state = attachment.database.read(attachment.race_state)
-        now = (state.base, state.clock, state.turn, state.version, int(known.has_swapped.sum()))
+        now = (state.epoch, state.turn, state.version, int(known.has_swapped.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
         if stalled == _MOST_STALLED:
             raise no_progress("a refresh of the weights")
@@ -208,11 +244,11 @@ class _Left(Exception):
         self.still_wait = still_wait
 
 
-def _let_join(attachment: Attachment, found: _Unscored, scores: Floats) -> None:
+def _let_join(attachment: Attachment, found: _Unscored, scores: Floats, *, by: int) -> None:
     """Let scored samples join the race, those that still wait for a score."""
     exclusive = False
     while len(scores):
-        join = functools.partial(_join, attachment=attachment, found=found, scores=scores, exclusive=exclusive)
+        join = functools.partial(_join, attachment=attachment, found=found, scores=scores, by=by, exclusive=exclusive)
         try:
             attachment.database.write(join)
         except _MovesAll:
@@ -225,7 +261,13 @@ def _let_join(attachment: Attachment, found: _Unscored, scores: Floats) -> None:
 
 
 def _join(
-    connection: sa.Connection, *, attachment: Attachment, found: _Unscored, scores: Floats, exclusive: bool
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    found: _Unscored,
+    scores: Floats,
+    by: int,
+    exclusive: bool,
 ) -> None:
     """Let scored samples join the race.
 
@@ -234,8 +276,8 @@ def _join(
         _Left: If some do not wait for a score any more.
     """
     state = attachment.race(connection, exclusive=exclusive)
-    # The version there was before the prediction: where a refresh has begun since, these scores are stale.
-    version = min(found.version[0], state.version)  # the lower one where the database has gone back
+    # If a newer version has begun since, these scores are stale.
+    version = min(by, state.version)  # the lower one where the database has gone back
     ids = found.sample_id
     keep(connection, attachment=attachment, ids=ids, hashes=found.hash, scores=scores, version=version)
     state = attachment.race_to_join(connection, state)
@@ -250,6 +292,8 @@ def _join(
     moved = pool.move(connection, attachment, state, ids, (never, unscored), keys, weights, entries)
     if not moved.all():
         raise _Left(moved)
+    if version < state.version:
+        reopen(connection, attachment, version=version)
     attachment.count(
         connection,
         touched=state.clock if (weights > 0).any() else None,
@@ -258,14 +302,17 @@ def _join(
     )
 
 
-def _begin(connection: sa.Connection, *, attachment: Attachment, anew: bool) -> int:
-    version = buffers.c.score_version + int(anew)
-    begun: int = connection.execute(
-        sa.update(buffers)
-        .where(buffers.c.id == attachment.buffer_id)
-        .values(score_version=version, refresh_version=version)
-        .returning(buffers.c.score_version)
-    ).scalar_one()
+def _begin(
+    connection: sa.Connection,
+    *,
+    attachment: Attachment,
+    anew: bool,
+    by: int | None,
+    states: Mapping[str, bytes] | None,
+) -> int:
+    state = attachment.race_state(connection)
+    begun = begin_version(connection, attachment, by=by, anew=anew, is_full=True)
+    write_checkpoints(connection, attachment, iteration=state.iteration, states=states or {})
     return begun
 
 
@@ -280,4 +327,7 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
     if attachment.settings.weighting.needs_base:
-        connection.execute(this.values(base_score=lowest if math.isfinite(lowest) else None))
+        base = lowest if math.isfinite(lowest) else None
+        connection.execute(
+            this.values(base_score=base, epoch=buffers.c.epoch + 1)
+        )  # who swaps by the old one begins anew

@@ -250,6 +250,9 @@ class SampleStore(RunRecords):
     ) -> int:
         """Predict scores of waiting samples; from them follow their weights in the race.
 
+        All scores of a call are of the version that there was when it began: of what a predictor was stored
+        meanwhile, they are stale.
+
         Args:
             score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
                 It runs outside of any transaction.
@@ -279,19 +282,32 @@ class SampleStore(RunRecords):
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
-            return refreshing.refresh_some(
-                self._attachment,
-                self._stale,
-                score_fn,
-                budget=require_count(budget, "budget must be a number of samples, or None for all"),
-                anew=only == "all",
-                chunk=chunk,
-                states=states_from(checkpoint),
-                silent=silent,
-            )
+            budget = require_count(budget, "budget must be a number of samples, or None for all")
+        return self._score_by(None, score_fn, only, budget=budget, checkpoint=checkpoint, chunk=chunk, silent=silent)
+
+    def _score_by(
+        self,
+        version: int | None,
+        score_fn: Callable[[list[Any]], Any],
+        only: str,
+        *,
+        budget: int | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
+        chunk: int = 10_000,
+        silent: bool = True,
+    ) -> int:
+        """`score`, by what is known to be of a version; a refresh of everything stores its checkpoint when it begins.
+
+        Raises:
+            Overtaken: There is a newer version, which a refresh is to be of. Nothing is scored.
+        """
+        options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
-            return scoring.score_missing(self._attachment, score_fn, chunk=chunk, silent=silent)
-        return scoring.refresh(self._attachment, score_fn, anew=only == "all", chunk=chunk, silent=silent)
+            return scoring.score_missing(self._attachment, score_fn, **options)
+        options |= {"anew": only == "all", "states": states_from(checkpoint)}
+        if budget is None:
+            return scoring.refresh(self._attachment, score_fn, **options)
+        return refreshing.refresh_some(self._attachment, self._stale, score_fn, budget=budget, **options)
 
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
@@ -344,6 +360,10 @@ class SampleStore(RunRecords):
         if len(numbers) != len(others):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
         return self._write(_replace, numbers, others)
+
+    def _changes(self) -> tuple[Any, ...]:
+        """Return what is the same as before only where nothing of what waits has changed; for the loop."""
+        return self._look(reading.changes)
 
     def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
         """`remove` what was read as waiting and still does; for the loop."""

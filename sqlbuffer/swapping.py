@@ -84,11 +84,6 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
     return is_over
 
 
-def _has_moved(state: RaceState, begun: RaceState) -> bool:
-    """Tell whether something has moved every key since: a new lowest score, or a clock turned back."""
-    return bool(state.base != begun.base or state.clock < begun.clock)
-
-
 def _swap(
     connection: sa.Connection,
     *,
@@ -104,7 +99,7 @@ def _swap(
     Return which of the known ones have moved; None where something else has moved all.
     """
     state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
-    if _has_moved(state, begun):
+    if state.epoch != begun.epoch:
         return None
     ids, keys, old, entries = places
     at, is_known = known.find(ids)
@@ -134,7 +129,7 @@ def _swap(
 
 def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
     """Say that the refresh is over, unless every key has moved since."""
-    if _has_moved(attachment.race(connection), begun):
+    if attachment.race(connection).epoch != begun.epoch:
         return False
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))

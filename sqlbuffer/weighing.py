@@ -16,6 +16,7 @@ from sqlbuffer import pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import printable, tampered
 from sqlbuffer.race import Floats, Ints
+from sqlbuffer.schema import buffers
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,13 @@ class GoneBack(Exception):
     """A number is that of another sample, or of none: the database has gone back to an earlier state since it was read.
 
     The transaction that finds it stores nothing; the work begins again from what the database has now.
+    """
+
+
+class Overtaken(Exception):
+    """A predictor was stored, or a refresh has begun, after the version that the scorer is known to be of.
+
+    Nothing was written: the scorer is to look for a newer predictor first.
     """
 
 
@@ -115,6 +123,39 @@ def keep(
         if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
             raise GoneBack
     return n_kept
+
+
+def begin_version(
+    connection: sa.Connection, attachment: Attachment, *, by: int | None, anew: bool, is_full: bool
+) -> int:
+    """Begin a refresh, under a new version if it is to score `anew`; return its version.
+
+    Args:
+        connection: A writing transaction.
+        attachment: The buffer.
+        by: Version that the scorer is known to be of, None where it is not known.
+        anew: Begin a new version.
+        is_full: The refresh scores everything that is stale, and ends itself.
+
+    Raises:
+        Overtaken: There is a newer version than `by`.
+    """
+    version = buffers.c.score_version + int(anew)
+    begin = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    begin = begin if by is None else begin.where(buffers.c.score_version == by)
+    values = {"score_version": version} | ({"refresh_version": version} if is_full else {})
+    begun: int | None = connection.scalar(begin.values(values).returning(buffers.c.score_version))
+    if begun is None:
+        raise Overtaken
+    return begun
+
+
+def reopen(connection: sa.Connection, attachment: Attachment, *, version: int) -> None:
+    """Note that something waits whose score is of an older version than the newest finished refresh gave.
+
+    So the next refresh with a budget looks for it. A refresh of everything that is under way finds it anyway.
+    """
+    attachment.run(connection, statements.reopen_refresh(), version=version)
 
 
 def take_in(

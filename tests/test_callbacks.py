@@ -1045,3 +1045,63 @@ def test_a_killed_run_goes_on_with_an_acquisition(sqlite_url: str, tmp_path: Any
     moments = [(1, "after compute_reward"), (2, "before refresh"), (4, "within refresh"), (5, "within end_refresh")]
     search_with_kills(sqlite_url, moments, acquisition=acquisition)
     assert story(sqlite_url) == story(whole)
+
+
+def test_weights_are_those_of_now(opened: Callable[..., Any]) -> None:
+    """A refresh changes scores, and none of the counters of what waits."""
+    buffer = opened(ScoredBuffer, 1.0, 0)
+    buffer.add(named(*range(10)))
+    buffer.store.score(buffer.compute_weights)
+    buffer.store.save_predictor(b"", rows_trained=0)
+    assert sorted(buffer.weights) == list(range(10))
+    for _ in range(2):
+        buffer.store.score(lambda samples: [number(sample) + 100 for sample in samples], only="stale", budget=5)
+    assert sorted(buffer.weights) == list(range(100, 110))
+
+
+class Storing(Callback):
+    """Another process's worker: it stores a predictor while the loop makes its checkpoints."""
+
+    def __init__(self, store: SampleStore, iteration: int) -> None:
+        super().__init__(name="storing", order=200)
+        self.store, self.iteration = store, iteration
+
+    def checkpoint(self) -> bytes | None:
+        if self.environment.log.iterations == self.iteration:
+            self.store.save_predictor(b"", rows_trained=0)
+        return None
+
+
+@pytest.mark.parametrize("budget", [None, 9])
+@pytest.mark.parametrize("moments", ["before", "before after", "after", "after after"])
+def test_a_resumed_run_refreshes_whatever_others_have_stored(
+    opened: Callable[..., Any], store_url: str, moments: str, budget: int | None
+) -> None:
+    """Predictors of others, stored as the batch was settled or since, are no refresh of this loop."""
+    buffer = opened(ScoredBuffer, 1.0, 2, refresh_budget=budget)
+    worker = open_store(store_url)
+    cbs = [Storing(worker, 2)] if "before" in moments else []
+    env = environment(buffer, waiting=60, cbs=cbs)
+    do = buffer._do
+
+    def interrupted(job: str) -> None:
+        if job == "refresh":
+            raise KeyboardInterrupt
+        do(job)
+
+    buffer._do = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        env.fit(10, iters=4)
+    for _ in range(moments.split().count("after")):
+        worker.save_predictor(b"", rows_trained=0)
+    buffer.close()
+
+    resumed = opened(ScoredBuffer, 1.0, 2, refresh_budget=budget)
+    before = worker.stats().score_version
+    environment(resumed).fit(10, iters=0)
+    assert worker.stats().score_version == before + 1
+    assert sum(map(len, resumed.scored)) == (30 if budget is None else 9)
+    environment(resumed).fit(10, iters=0)
+    assert worker.stats().score_version == before + 1, "and does it once"
+    assert worker.check() == []
+    worker.close()

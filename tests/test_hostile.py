@@ -172,9 +172,8 @@ WEIGHTINGS: list[Any] = [
     {"weighting": {"name": "softmax", "temperature": 1, "shell": True}},
     {"weighting": {"name": "power", "__class__": 1}},
 ]
-LOOPS = ["x", "", "{}", "[1]", "[" * 100_000, '{"size": "x", "jobs": [], "score_version": 0}'] + [
-    f'{{"size": 1, "jobs": {jobs}, "score_version": {version}}}'
-    for jobs, version in (('["os.system"]', 0), ("[[1]]", 0), ("1", 0), ('["retrain"]', '"x"'))
+LOOPS = ["x", "", "{}", "[1]", "[" * 100_000, '{"size": "x", "jobs": []}'] + [
+    f'{{"size": 1, "jobs": {jobs}}}' for jobs in ('["os.system"]', "[[1]]", "1", '"retrain"', '{"retrain": 1}')
 ]
 
 
@@ -303,7 +302,7 @@ def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
                 store.sample(1).release()
                 store.save_predictor(STATE, rows_trained=3)
                 store.announce_job("retrain", "now and then")
-                store.save_checkpoints({"loop": b'{"size": 10, "jobs": [], "score_version": 0}'}, iteration=1)
+                store.save_checkpoints({"loop": b'{"size": 10, "jobs": []}'}, iteration=1)
                 tamper(store, table, values)
                 for call in CALLS:
                     only_our_errors(functools.partial(call, store))
@@ -317,7 +316,7 @@ def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
     with open_store(store_url) as store:
         store.save_predictor(STATE, rows_trained=3)
         store.load_predictor(agent())
-        store.save_checkpoints({"loop": b'{"size": 1, "jobs": ["retrain"], "score_version": 0}'}, iteration=0)
+        store.save_checkpoints({"loop": b'{"size": 1, "jobs": ["retrain"]}'}, iteration=0)
         resume(store)
         for loop in LOOPS:
             tamper(store, checkpoints, {"data": loop.encode()})
@@ -394,7 +393,7 @@ def test_no_stored_word_is_obeyed_by_a_terminal(
         store.save_predictor(STATE, rows_trained=3, metrics={"of": "mine"})
         store.announce_job("retrain", "now and then")
         store.log_metrics(0, {"loss": 1.0})
-        store.save_checkpoints({"loop": b'{"size": 10, "jobs": [], "score_version": 0}'}, iteration=1)
+        store.save_checkpoints({"loop": b'{"size": 10, "jobs": []}'}, iteration=1)
         try:
             shout(store, column)
         except sa.exc.IntegrityError:

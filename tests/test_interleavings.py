@@ -14,7 +14,7 @@ from interleaving import Interleaving
 from scipy import stats
 from test_refreshing import assert_weights_are_those_of_the_scores
 
-from sqlbuffer import pool, scoring
+from sqlbuffer import audit, pool, scoring
 from sqlbuffer.race import Power
 from sqlbuffer.schema import buffers
 from sqlbuffer.store import SampleStore, open_store
@@ -389,3 +389,180 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
     store.score(scores_of)
     assert len(store) <= 40
     assert store.check() == []
+
+
+# -- what others do between two transactions --------------------------------------------------------------------------
+
+
+class Gap:
+    """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
+
+    def __init__(self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.was_there = False
+        self._left = n
+        database = store._attachment.database
+        run = database._run
+
+        def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.was_there = True
+                act()
+            return run(kind, attempt)
+
+        monkeypatch.setattr(database, "_run", run_beside)
+
+
+def store_a_predictor(store: SampleStore) -> None:
+    store.save_predictor(b"", rows_trained=1)
+
+
+def refresh_all(store: SampleStore) -> None:
+    store.score(lambda samples: scores_of(samples) - 40, only="all")
+
+
+def lower_ones_join(store: SampleStore) -> None:
+    """Below all that waits, and above the lowest score that is stored."""
+    store.add(["s1000", "s1001"])
+    store.score(lambda samples: scores_of(samples) / 100)
+
+
+def draw_and_release(store: SampleStore) -> None:
+    store.sample(8, pct_argmax=0.25).release()
+
+
+def draw_all_and_add_again(store: SampleStore) -> None:
+    batch = store.sample(-1)
+    batch.settle([1.0] * len(batch))
+    store.add(batch.samples[::2])
+
+
+def remove_the_lowest(store: SampleStore) -> None:
+    waiting = store.waiting()
+    store.remove(waiting.ids[scores_of(waiting.samples) < 8].tolist())
+
+
+OTHERS = [
+    *(store_a_predictor, refresh_all, lower_ones_join, draw_and_release, draw_all_and_add_again, remove_the_lowest)
+]
+
+
+def end_a_budget(store: SampleStore) -> None:
+    """The last samples of a refresh that raises the lowest score."""
+    for _ in range(3):
+        store.score(lambda samples: scores_of(samples) + 50, only="stale", budget=20)
+
+
+WORK: dict[str, Callable[[SampleStore], object]] = {
+    "score": lambda store: (store.add(["s-3", "s40", "s41"]), store.score(scores_of, chunk=1)),
+    "refresh": lambda store: store.score(lambda samples: scores_of(samples) * 2 + 1, only="all", chunk=15),
+    "refresh some": end_a_budget,
+    "argmax": lambda store: store.sample(5, pct_argmax=1.0).settle(),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("work", WORK)
+def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, work: str, other: Callable[[SampleStore], None]
+) -> None:
+    """Whatever others have done in between, weights are those of the scores, and what is stale is found."""
+    n, was_there = 0, True
+    while was_there:
+        n += 1
+        store, beside = (new_store(name=f"gap {n}") for _ in range(2))
+        store.add(THIRTY)
+        store.score(scores_of)
+        store.save_predictor(b"", rows_trained=1)
+        with monkeypatch.context() as patch:
+            gap = Gap(store, n, lambda beside=beside: other(beside), patch)  # type: ignore[misc]
+            WORK[work](store)
+            was_there = gap.was_there
+        beside.score(scores_of)
+        while store.score(scores_of, only="stale", budget=9):
+            pass
+        versions = {row.score_version for row in store.staleness()}
+        assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
+        waiting, base = store.waiting(), base_of(store)
+        assert waiting.weights.tolist() == pytest.approx(store._attachment.weights(waiting.scores, base).tolist())
+        assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
+        assert store._read(audit.check_buffer) == []
+        store.close()
+        beside.close()
+    assert n > 2
+
+
+def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample that joined while weights came to count from a higher score had weight 1e-8 instead of 1."""
+    for n in range(1, 5):
+        store, other = (new_store(name=f"end {n}") for _ in range(2))
+        store.add(THIRTY)
+        store.score(scores_of)
+        store.save_predictor(b"", rows_trained=1)
+        assert store.score(lambda samples: scores_of(samples) + 50, only="stale", budget=30) == 30
+
+        def join(other: SampleStore = other) -> None:
+            other.add(["s1000", "s1001"])
+            other.score(lambda samples: scores_of(samples) - 990)
+
+        with monkeypatch.context() as patch:
+            Gap(store, n, join, patch)
+            store.score(scores_of, only="stale", budget=30)
+        store.score(scores_of, only="stale", budget=30)
+        weight = dict(zip(store.waiting().samples, store.waiting().weights.tolist(), strict=True))
+        if "s1000" in weight:
+            assert weight["s1001"] - weight["s1000"] == pytest.approx(1.0)
+        assert store.check() == []
+
+
+# -- the version of a score --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+def test_all_scores_of_a_walk_have_the_version_it_began_with(new_store: NewStore, n_before: int) -> None:
+    """A worker stores a predictor amid a chunk: it has made neither these scores nor those of the chunks after it."""
+    store, worker = new_store(), new_store()
+    store.add(THIRTY)
+    store.save_predictor(b"", rows_trained=1)
+    chunks = []
+
+    def overtaken(samples: list[str]) -> np.ndarray:
+        if len(chunks) == n_before:
+            worker.save_predictor(b"", rows_trained=1)
+        chunks.append(samples)
+        return scores_of(samples)
+
+    assert store.score(overtaken, chunk=10) == 30
+    assert [(row.score_version, row.waiting) for row in store.staleness()] == [(1, 30)]
+    assert store.score(lambda samples: scores_of(samples) + 1, only="stale") == 30
+    assert store.check() == []
+
+
+def test_a_budget_finds_what_has_joined_with_an_older_version(new_store: NewStore) -> None:
+    store, worker = new_store(), new_store()
+    store.add(THIRTY)
+
+    def overtaken(samples: list[str]) -> np.ndarray:
+        if worker.stats().score_version == 0:
+            worker.save_predictor(b"", rows_trained=1)
+            worker.score(scores_of, only="stale", budget=9)  # it comes to its end at once
+        return scores_of(samples)
+
+    store.score(overtaken, chunk=10)
+    assert [worker.score(scores_of, only="stale", budget=20) for _ in range(3)] == [20, 10, 0]
+    assert (worker.stats().refreshed_version, worker.is_refreshed(), worker.check()) == (1, True, [])
+
+
+def test_a_budget_finds_what_was_released_after_the_refresh(new_store: NewStore) -> None:
+    store = new_store()
+    store.add(THIRTY)
+    store.score(scores_of)
+    batch = store.sample(10)
+    store.save_predictor(b"", rows_trained=1)
+    assert [store.score(scores_of, only="stale", budget=20) for _ in range(2)] == [20, 0]
+    assert store.stats().refreshed_version == 1
+    batch.release()
+    assert [store.score(scores_of, only="stale", budget=20) for _ in range(2)] == [10, 0]
+    assert (store.stats().refreshed_version, store.check()) == (1, [])

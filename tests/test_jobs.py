@@ -10,14 +10,17 @@ import pathlib
 import subprocess
 import sys
 import threading
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
 from conftest import scores_of
 from test_callbacks import environment, make_agent, named, predictive
+from test_interleavings import Gap
 from test_workers import move_away, until
 
 from sqlbuffer import PredictiveAgent, workers
@@ -27,6 +30,7 @@ from sqlbuffer.leases import Job, Lease
 from sqlbuffer.retraining import retrain
 from sqlbuffer.schedule import Schedule
 from sqlbuffer.schema import jobs as table
+from sqlbuffer.schema import samples
 from sqlbuffer.state import dump_state
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.background import Background
@@ -277,6 +281,61 @@ def test_a_clock_that_is_set_after_the_start_postpones_nothing(schedule: Schedul
     assert schedule.is_due(state(last_started_at=started_at, started_ago_s=math.inf)), "that cannot be"
 
 
+CRONTABS = {
+    "0 3 * * 0": "04 11 18",
+    "0 3 * * 7": "04 11 18",
+    "0 3 * * SUN": "04 11 18",
+    "0 3 * * 1": "05 12 19",
+    "0 3 * * 1-5": "01 02 05",
+    "0 3 * * mon-fri": "01 02 05",
+    "0 3 * * 6,0": "03 04 10",
+    "0 3 * * 5-7": "02 03 04",
+    "0 3 13 * 5": "02 09 13",
+    "0 3 1,15 * 3": "01 07 14",
+    "0 3 13 * *": "13",
+    "0 3 */10 * 0": "11",
+    "0 3 * 2 *": "",
+    "0 3 L * *": "31",
+}
+"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets something run."""
+
+
+@pytest.mark.parametrize("cron", CRONTABS)
+def test_days_of_a_crontab_are_those_of_cron(cron: str) -> None:
+    """0 and 7 are Sunday. Where both days are restricted one is enough; where one begins with a star both must fit."""
+    schedule, day = Schedule(cron=cron), dt.timedelta(days=1)
+    found = []
+    start = dt.datetime(2032, 1, 1, 3, tzinfo=dt.timezone.utc)
+    for morning in (start + i * day for i in range(31)):
+        before = state(last_started_at=morning - day, now=morning, started_ago_s=day.total_seconds())
+        found += [f"{morning:%d}"] if schedule.is_due(before) else []
+    assert " ".join(found[:3]) == CRONTABS[cron]
+
+
+@pytest.mark.parametrize(("cron", "minutes"), [("*/15 * * * *", 15), ("7-59/20 0-2 * * *", 7), ("0 1 * * *", 60)])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
+@pytest.mark.parametrize("day", [(2032, 3, 28), (2032, 10, 31), (2032, 3, 14), (2032, 11, 7)])
+def test_times_are_utc_whatever_the_zone_of_the_database(
+    cron: str, minutes: int, zone: str, day: tuple[int, int, int]
+) -> None:
+    """Also on the days on which summer time begins or ends somewhere."""
+    midnight = dt.datetime(*day, tzinfo=dt.timezone.utc).astimezone(zoneinfo.ZoneInfo(zone))
+    started = state(last_started_at=midnight, now=midnight, started_ago_s=0.0)
+    assert Schedule(cron=cron).due_in_s(started) == minutes * 60.0
+    later = midnight.astimezone(dt.timezone.utc) + dt.timedelta(hours=5)
+    long_ago = state(last_started_at=midnight, now=later.astimezone(midnight.tzinfo), started_ago_s=5 * 3600.0)
+    assert Schedule(cron=cron).due_in_s(long_ago) == minutes * 60.0 - 5 * 3600.0
+
+
+@pytest.mark.parametrize("drift_s", [-20.0, -0.02, 0.02, 20.0])
+def test_a_run_that_has_just_started_is_not_due_again(drift_s: float) -> None:
+    """Clocks drift: what this process has seen would place the start before the time at which it was due."""
+    start = dt.datetime(2032, 1, 1, 3, 0, 0, 10_000, tzinfo=dt.timezone.utc)
+    now = start + dt.timedelta(seconds=25)
+    just_started = state(last_started_at=start, now=now, started_ago_s=25.0 + drift_s)
+    assert Schedule(cron="0 3 * * *").due_in_s(just_started) == pytest.approx(86400 - 25.01)
+
+
 def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
     never = state(
         **{"last_started_at": None, "last_finished_at": None, "started_ago_s": None, "ended_run": None},
@@ -299,8 +358,18 @@ def test_a_schedule_in_words() -> None:
         ({"every": "10"}, "got '10'"),
         ({"every": "0s"}, "got '0s'"),
         ({"every": "-1m"}, "got '-1m'"),
-        ({"cron": "every day"}, "got 'every day'"),
-        ({"cron": "61 * * * *"}, "61"),
+        ({"cron": "every day"}, r"five fields of a crontab.*30 3 \* \* MON-FRI.*; got 'every day' \(2 fields\)"),
+        ({"cron": ""}, r"got '' \(0 fields\)"),
+        ({"cron": "0 0 3 * * *"}, r"got '0 0 3 \* \* \*' \(6 fields\)"),
+        ({"cron": "61 * * * *"}, r"got '61 \* \* \* \*' \(Bad minute\)"),
+        ({"cron": "0 3 * * 8"}, "0 and 7 are Sunday.*Bad day-of-week"),
+        ({"cron": "0 3 * * FR"}, "Bad day-of-week"),
+        ({"cron": "0 3 0 * *"}, "Bad day-of-month"),
+        ({"cron": "0 3 30 2 *"}, "Bad day-of-month"),
+        ({"cron": "0 3 * 13 *"}, "Bad month"),
+        ({"cron": "*/0 * * * *"}, "Bad minute"),
+        ({"cron": f"{'9' * 5000} * * * *"}, "five fields of a crontab"),
+        ({"cron": 5}, "cron is a string"),
         ({"when_new": 0}, "got 0"),
     ],
 )
@@ -463,24 +532,108 @@ def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) 
     env = environment(buffer, waiting=60)
     env.fit(10, iters=2)
     other = make_agent(seed=1)
-    scored = buffer.store.score
+    scored = buffer.store._score_by
 
-    def train_elsewhere(*args: Any, **options: Any) -> int:
-        if options["only"] == "missing":
+    def train_elsewhere(version: int, score_fn: Any, only: str, **options: Any) -> int:
+        if only == "missing":
             load_newer(buffer.store, other, None)
             retrain(buffer.store, other, **TINY)
-        return int(scored(*args, **options))
+        return int(scored(version, score_fn, only, **options))
 
-    buffer.store.score = train_elsewhere
+    buffer.store._score_by = train_elsewhere
     env.fit(10, iters=1)
     assert dump_state(buffer.predictive_agent) == dump_state(other)
+
+
+def assert_scores_are_of_their_versions(store: SampleStore) -> None:
+    """Each score is what the newest predictor predicts that is not newer than the version of the score."""
+    made: dict[int, Any] = {}
+    for version in [each.version for each in store.predictors()]:
+        made[version] = make_agent()
+        store.load_predictor(made[version], version)
+    waiting = store.waiting()
+    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._attachment.buffer_id)
+    versions = store._read(lambda connection, _: connection.scalars(query.where(samples.c.queued).order_by("id")).all())
+    assert len(versions) == len(waiting.samples) > 0
+    for sample, score, version in zip(waiting.samples, waiting.scores.tolist(), versions, strict=True):
+        maker = max(each for each in made if each <= version)
+        assert made[maker].predict_data([sample]).item() == pytest.approx(score, abs=1e-6)
+
+
+LOOP_WORK: dict[str, Callable[[Any], object]] = {
+    "score": lambda buffer: buffer.before_batch(),
+    "refresh": lambda buffer: buffer._do("refresh"),
+    "end a refresh": lambda buffer: buffer._do("end_refresh"),
+}
+
+
+@pytest.mark.parametrize("work", LOOP_WORK)
+def test_scores_of_a_loop_have_the_version_of_its_agent(
+    opened: Callable[..., Any], store_url: str, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    """Whenever another process stores a predictor, before the loop has loaded the one before or since."""
+    n, was_there = 0, True
+    while was_there:
+        n += 1
+        name = f"gap {n}"
+        buffer = opened(name=name, supervised_frequency=0, refresh_predictions=0)
+        environment(buffer, waiting=20)
+        with open_store(store_url, name=name) as worker:
+            for seed in (1, 2):
+                worker.save_predictor(dump_state(make_agent(seed=seed)), rows_trained=1)
+            buffer.before_batch()
+            worker.save_predictor(dump_state(make_agent(seed=3)), rows_trained=1)
+            worker.add(named(*range(20, 30)))
+            with monkeypatch.context() as patch:
+                save = functools.partial(worker.save_predictor, dump_state(make_agent(seed=4)), rows_trained=1)
+                gap = Gap(buffer.store, n, save, patch)
+                LOOP_WORK[work](buffer)
+                was_there = gap.was_there
+            buffer.before_batch()
+            assert_scores_are_of_their_versions(worker)
+            assert worker.check() == []
+        buffer.close()
+    assert n > 2
+
+
+def test_scores_of_a_worker_have_the_version_of_its_agent(
+    new_store: Callable[..., SampleStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
+    for other in ("store", "refresh"):
+        store, beside = (new_store(name=other) for _ in range(2))
+        store.add(named(*range(20)))
+        store.record(named(*range(30, 40)), [1.0] * 10)
+        store.score(lambda samples: np.zeros(len(samples)))
+        agent = make_agent()
+        worker = Worker(store, agent, schedule=Schedule("1m"), retraining={**TINY})
+        score_by = functools.partial(SampleStore._score_by, store)
+
+        def overtaken(
+            version: int, *args: Any, other: str = other, beside: SampleStore = beside, score_by: Any = score_by
+        ) -> int:
+            if beside.stats().score_version == 1:
+                if other == "store":
+                    beside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
+                else:
+                    beside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
+            return int(score_by(version, *args))
+
+        monkeypatch.setattr(store, "_score_by", overtaken)
+        assert worker.once()
+        assert [(row.score_version, row.waiting) for row in store.staleness()] == [(2, 20)]
+        assert_scores_are_of_their_versions(store)
+        newest = store.newest_predictor()
+        assert newest is not None
+        assert newest.version == (2 if other == "store" else 1)
+        assert (store.is_refreshed(), store.check()) == (True, [])
 
 
 def test_nothing_is_loaded_twice(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = opened(supervised_frequency=2)
     env = environment(buffer, waiting=100)
     loads: list[int] = []
-    monkeypatch.setattr("sqlbuffer.state.load_state", lambda *_: loads.append(1))
+    monkeypatch.setattr("sqlbuffer.jobs.load_state", lambda *_: loads.append(1))
     env.fit(10, iters=7)
     assert (loads, buffer.store.newest_version() is not None) == ([], True)
 

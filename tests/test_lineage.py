@@ -383,13 +383,14 @@ def test_a_predictor_of_the_same_number_is_loaded(store: SampleStore, store_url:
     go_back = save(store_url)
     agent = torch.nn.Linear(1, 1)
     store.save_predictor(dump_state(agent), rows_trained=1)
-    held = load_newer(store, agent, None)
-    assert load_newer(store, agent, held) == held
+    held, version = load_newer(store, agent, None)
+    assert held is not None
+    assert load_newer(store, agent, held) == (held, version) == (held, held.version)
     go_back()
-    assert load_newer(store, agent, held) == held, "there is none: it keeps what it has"
+    assert load_newer(store, agent, held) == (held, 0), "there is none: it keeps what it has"
     another = torch.nn.Linear(1, 1)
     assert store.save_predictor(dump_state(another), rows_trained=1) == held.version
-    held_then = load_newer(store, agent, held)
+    held_then, _ = load_newer(store, agent, held)
     assert held_then != held
     assert torch.equal(agent.weight, another.weight)
 

@@ -264,3 +264,41 @@ def test_df_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", without_pandas)
     with pytest.raises(MissingExtra, match="pip install"):
         _ = plain_log().df
+
+
+def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away when the rest of a settled batch is to be stored, and still when the loop cleans up."""
+
+    class Late(Callback):
+        def after_batch(self) -> None:
+            self.environment.log.update_metric("late", 7.0)
+            self.environment.log.update_metric("word", "late")
+
+        def before_train(self) -> None:
+            self.environment.log.update_metric("early", 1.0)
+
+    buffer = Buffer(1.0, url=store_url)
+    buffer.add(["a", "b", "c", "d"])
+    log = Log(console=Console(file=io.StringIO()))
+    env = Environment(
+        rewards=[RewardCallback(lambda samples: [1.0] * len(samples))], buffer=buffer, log=log, cbs=[Late]
+    )
+    with monkeypatch.context() as patch:
+
+        def away(moment: str) -> None:
+            if moment == "before" and buffer.store.iteration:
+                raise OSError("away")
+
+        patch.setattr("sqlbuffer.database.boundary", away)
+        with pytest.raises(OSError, match="away"):
+            env.fit(2, iters=1, report=0)
+    env.fit(2, iters=1, report=0)
+    assert (log.iterations, buffer.store.iteration) == (2, 2)
+    assert (log.metrics["late"], log.metrics["word"], log.metrics["early"]) == ([7.0] * 2, ["late"] * 2, [1.0] * 2)
+    assert log.df.iteration.tolist() == [0, 0, 1, 1]
+    resumed = Log(console=Console(file=io.StringIO()))
+    Environment(buffer=buffer, log=resumed)
+    assert (resumed.metrics["late"], resumed.metrics["word"]) == ([7.0] * 2, ["late"] * 2)
+    buffer.close()

@@ -388,3 +388,40 @@ def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(store
         {"s1": 1e-8, "s2": 1.0, "s3": 2.0}, rel=1e-6
     )
     assert store.check() == []
+
+
+# -- keys that are moved at once -------------------------------------------------------------------------------------
+
+
+def draw_and_turn_back(store: SampleStore) -> None:
+    """The clock comes back to where it was, and all that waits stands nearer."""
+    store.sample(8).settle()
+    store._attachment.database.write(turn_back_of(store))
+
+
+def come_and_go(store: SampleStore) -> None:
+    """A lowest score comes, with which every key moves, and a refresh brings back the one there was."""
+    store.add(["s-1"])
+    store.score(scores_of)
+    store.remove([int(i) for i in store.waiting().ids[-1:]])
+    store.score(lambda samples: scores_of(samples) * 7, only="stale")
+
+
+@pytest.mark.parametrize("others", [draw_and_turn_back, come_and_go])
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("n_swapped", [1, 3, 5])
+def test_a_walk_notices_that_every_key_has_moved(
+    new_store: Callable[..., SampleStore],
+    amid_a_swap: Callable[..., None],
+    others: Callable[[SampleStore], None],
+    mode: str,
+    n_swapped: int,
+) -> None:
+    """Also where clock and lowest score are what they were when it began."""
+    store, other = new_store(mode=mode), new_store(mode=mode)
+    store.add(THIRTY)
+    store.score(scores_of)
+    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
+    store.score(lambda samples: scores_of(samples) * 7, only="all")
+    assert_weights_are_those_of_the_scores(store)
+    assert (store.is_refreshed(), store.check()) == (True, [])

@@ -46,7 +46,13 @@ def worker(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
     every: Annotated[str | None, typer.Option(help="Due so long after the last start: 30s, 10m, 2h, 1d.")] = None,
-    cron: Annotated[str | None, typer.Option(help="Due at these times, as in a crontab, in UTC.")] = None,
+    cron: Annotated[
+        str | None,
+        typer.Option(
+            help="Due at these times, in UTC, as a crontab has them: minute, hour, day of the month, month, day of the "
+            "week, as '30 3 * * MON-FRI'. 0 and 7 are Sunday. If both days are restricted, either is enough."
+        ),
+    ] = None,
     when_new: Annotated[int | None, typer.Option(help="Due when so many samples are newly measured.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the measured samples.")] = 20,
     bs: Annotated[int, typer.Option(min=1, help="Samples a step of training.")] = 256,

@@ -34,6 +34,16 @@ def totals() -> sa.Select[Any]:
 
 
 @functools.cache
+def changes() -> sa.Select[Any]:
+    """Numbers of which one is another after every transaction that has changed what waits.
+
+    The ticks are summed up, not the largest taken: of two transactions at the same time both may have one tick.
+    """
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in ("tick", *COUNTERS))
+    return select(*sums).where(workers.c.buffer_id == BUFFER)
+
+
+@functools.cache
 def stats() -> sa.Select[Any]:
     """Every counter summed over the workers, what the buffer itself says, and its best reward, in one round trip."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
@@ -66,6 +76,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.base_score,
             buffers.c.top_weight,
             buffers.c.score_version,
+            buffers.c.epoch,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )

@@ -204,6 +204,17 @@ def draws_of_batch() -> sa.Select[Any]:
 
 
 @functools.cache
+def oldest_version_of_batch() -> sa.Select[Any]:
+    """The oldest version of the scores in a batch, of samples that have no reward yet."""
+    return (
+        select(sa.func.min(samples.c.score_version).label("version"))
+        .join_from(draws, samples, samples.c.id == draws.c.sample_id)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(~draws.c.reported)
+    )
+
+
+@functools.cache
 def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
     """Samples that stand nowhere in the race, in the columns of `draws_of_batch`."""
     incoming = dialect.relation(INCOMING_IDS)

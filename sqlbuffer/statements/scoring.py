@@ -136,7 +136,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def refresh_state() -> sa.Select[Any]:
     """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
-    own = ("score_version", "refresh_version", "refreshed_version", "base_score")
+    own = ("score_version", "refresh_version", "refreshed_version", "epoch")
     return (
         select(*(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released"))
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
@@ -179,10 +179,23 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
-def lowest_score() -> sa.Select[Any]:
-    """The lowest score of the pool. Reads the whole of it."""
+def reopen_refresh() -> sa.Update:
+    """Let the newest finished refresh be one that gave `version`, unless it was that or an older one already."""
     return (
-        select(sa.func.min(samples.c.score).label("lowest"))
+        sa.update(buffers)
+        .where(buffers.c.id == BUFFER)
+        .where(buffers.c.refresh_version == buffers.c.refreshed_version)
+        .where(buffers.c.refreshed_version > _NEWEST)
+        .values(refresh_version=_NEWEST, refreshed_version=_NEWEST)
+    )
+
+
+@functools.cache
+def lowest_score() -> sa.Select[Any]:
+    """The lowest score of the pool, and the oldest version of a score. Reads the whole of it."""
+    oldest = sa.func.min(sa.func.coalesce(samples.c.score_version, -1))
+    return (
+        select(sa.func.min(samples.c.score).label("lowest"), oldest.label("oldest"))
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_not(None))

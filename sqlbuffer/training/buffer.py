@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -104,6 +104,7 @@ class Buffer(Callback):
         self._waiting = WaitingList(self.store, self._equal)
         self._has_restored = False
         self._is_amid = False
+        self._settled = 0
 
     def __len__(self) -> int:
         return len(self.store)
@@ -169,10 +170,13 @@ class Buffer(Callback):
             self.resumed_size = loop["size"]
         self._has_restored = True
         if loop is not None:
-            for job in self._jobs_left(loop["jobs"], loop["score_version"]):
+            self._settled = loop["iteration"]
+            for job in self._jobs_left(loop["jobs"]):
                 self._do(job)
         if self.store.checkpoint(LOOP) is None:  # killed amid the first iteration, a run begins again as it has begun
-            self.store.save_checkpoints(self._checkpoints([]), iteration=self.next_iteration, kept=self._kept())
+            states = self._checkpoints([])
+            self.store.save_checkpoints(states, iteration=self.next_iteration, kept=self._kept())
+            self._note_stored(states)
 
     def build_buffer(self) -> None:
         """Note that an iteration has begun, which one that is interrupted will have to do anew."""
@@ -240,6 +244,8 @@ class Buffer(Callback):
         try:
             states = self._checkpoints(jobs)
             batch.settle(rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept())
+            self._settled = batch.iteration + 1
+            self._note_stored(states)
             metrics.clear()
             self._is_amid = False
         except ClaimLost:
@@ -297,22 +303,26 @@ class Buffer(Callback):
         raise NotImplementedError(job)
 
     def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
-        version = self.store.stats().score_version if jobs else None
-        loop = {"size": len(self.store), "jobs": jobs, "score_version": version}
+        loop = {"size": len(self.store), "jobs": jobs}
         states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
         return {LOOP: json.dumps(loop).encode(), **states}
+
+    def _note_stored(self, states: Mapping[str, bytes]) -> None:
+        """Note which checkpoints are stored: the transaction that wrote them has committed."""
 
     def _stored_loop(self) -> dict[str, Any] | None:
         """Return what the last settled batch has left for the loop, None where it was not this loop's."""
         found = self.store.checkpoint(LOOP)
-        return self._loop(found[1]) if found is not None and found[0] == self.store.iteration else None
+        if found is None or found[0] != self.store.iteration:
+            return None
+        return {**self._loop(found[1]), "iteration": found[0]}
 
     def _loop(self, stored: bytes) -> dict[str, Any]:
         """Read what `_checkpoints` stored of the loop."""
         try:
             loop: dict[str, Any] = json.loads(stored)
-            size, jobs, version = loop["size"], loop["jobs"], loop["score_version"]
-            is_ours = isinstance(size, int) and isinstance(version, (int, type(None))) and self.JOBS.issuperset(jobs)
+            size, jobs = loop["size"], loop["jobs"]
+            is_ours = isinstance(size, int) and isinstance(jobs, list) and self.JOBS.issuperset(jobs)
         except (ValueError, TypeError, LookupError, RecursionError):
             is_ours = False
         if not is_ours:
@@ -341,9 +351,22 @@ class Buffer(Callback):
             if stored is not None:
                 cb.restore(stored[1])
 
-    def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
-        """Return what of these jobs was not done, given the score version before them."""
-        return jobs
+    def _mark(self, job: str) -> dict[str, bytes]:
+        """Return the checkpoint that says of which iteration a job is done, to be stored with what it makes.
+
+        What is stored besides does not tell: another process may store predictors, and begin refreshes, at any time.
+        """
+        return {f"{job} done": str(self._settled).encode()}
+
+    def _is_done(self, job: str) -> bool:
+        ((name, data),) = self._mark(job).items()
+        found = self.store.checkpoint(name)
+        return found is not None and found[1] == data
+
+    def _jobs_left(self, jobs: list[str]) -> list[str]:
+        """Return those of the jobs of the last settled batch that come after the last one that was done."""
+        done = [i for i, job in enumerate(jobs) if self._is_done(job)]
+        return jobs[max(done, default=-1) + 1 :]
 
 
 def _is_part(share: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sqlbuffer.acquisition import Acquisition, acquisition_from
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
-from sqlbuffer.jobs import load_newer, retrain_alone, score_function
+from sqlbuffer.jobs import load_newer, retrain_alone, score_by_newest, score_function
 from sqlbuffer.names import as_mapping, is_rate, is_share, require_count, require_flag, require_real
 from sqlbuffer.predictor import predict
 from sqlbuffer.progress import Mark
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["Buffer", "BufferSizeCallback", "PredictiveBuffer", "WeightedBuffer"]
 
 REFRESH_SOME = "refresh_some"
-"""The job of a refresh budget, and the checkpoint that says of which iteration it is done."""
+"""The job of a refresh budget."""
 
 
 class WeightedBuffer(Buffer):
@@ -89,7 +89,7 @@ class WeightedBuffer(Buffer):
 
     def before_batch(self) -> None:
         """Score what has no score yet."""
-        self.store.score(self.compute_weights, only="missing")
+        self._score("missing")
 
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch; `batch_state.buffer_weights` has its scores."""
@@ -104,6 +104,10 @@ class WeightedBuffer(Buffer):
     def after_sample(self) -> None:
         """Keep the scores in step with a batch that other callbacks have filtered."""
         self._realign_weights()
+
+    def _score(self, only: str, **options: Any) -> int:
+        """Score by `compute_weights`, see `SampleStore._score_by`."""
+        return self.store._score_by(None, self.compute_weights, only, **options)
 
     def _realign_weights(self) -> None:
         """Set the scores of those samples of the batch that were drawn from the buffer, in the order of the batch."""
@@ -121,26 +125,23 @@ class WeightedBuffer(Buffer):
         return due if self.refresh_budget is None else [*due, REFRESH_SOME]
 
     def _do(self, job: str) -> None:
+        mark = self._mark(job)
         if job == REFRESH_SOME:
-            mark = {REFRESH_SOME: b""}
-            self.store.score(self.compute_weights, only="stale", budget=self.refresh_budget, checkpoint=mark)
+            self._score("stale", budget=self.refresh_budget, checkpoint=mark)
             return
         if job == "refresh" and self.refresh_budget is not None:
-            self.store.score(self.compute_weights, only="all", budget=0)
+            self._score("all", budget=0, checkpoint=mark)
             return
         # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
         # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
-        self.store.score(self.compute_weights, only="all" if job == "refresh" else "stale")
+        if job == "refresh":
+            self._score("all", checkpoint=mark)
+        else:
+            self._score("stale")
 
-    def _jobs_left(self, jobs: list[str], score_version: int | None) -> list[str]:
-        # A stored predictor and a refresh each begin a new version of the scores.
-        stats, newest = self.store.stats(), self.store.newest_predictor()
-        is_trained = newest is not None and newest.iteration >= stats.iteration
-        is_begun = score_version is not None and stats.score_version > score_version + is_trained
-        marked = self.store.checkpoint(REFRESH_SOME)
-        is_some_done = marked is not None and marked[0] == stats.iteration
-        done = {"retrain": is_trained or is_begun, "refresh": is_begun or is_some_done, REFRESH_SOME: is_some_done}
-        return [job for job in jobs if not done[job]] + ([] if self.store.is_refreshed() else ["end_refresh"])
+    def _jobs_left(self, jobs: list[str]) -> list[str]:
+        left = super()._jobs_left(jobs)
+        return left if self.store.is_refreshed() else [*left, "end_refresh"]
 
 
 class PredictiveBuffer(WeightedBuffer):
@@ -216,6 +217,7 @@ class PredictiveBuffer(WeightedBuffer):
         self.track = track
         self.online = online
         self._held: Mark | None = None
+        self._scores: Callable[[list[Any]], NDArray[np.float64]] | None = None
         self._is_agent_stored = False
 
     def _beside_the_loop(self) -> Background:
@@ -233,7 +235,19 @@ class PredictiveBuffer(WeightedBuffer):
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
         """Return what the acquisition makes of the model's prediction for each sample, (n,) float64."""
-        return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)(samples)
+        scores = self._scores or self._score_function()
+        return scores(samples)
+
+    def _score_function(self) -> Callable[[list[Any]], NDArray[np.float64]]:
+        return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)
+
+    def _score(self, only: str, **options: Any) -> int:
+        """Score by the newest predictor; all samples by the same function."""
+        self._scores = self._score_function()
+        try:
+            return score_by_newest(self.store, self._load_newer, self.compute_weights, only, **options)
+        finally:
+            self._scores = None
 
     def setup(self) -> None:
         """Announce the metrics, and load the newest predictor there is."""
@@ -246,7 +260,6 @@ class PredictiveBuffer(WeightedBuffer):
 
     def before_batch(self) -> None:
         """Load what another process has trained meanwhile, and score what has no score yet."""
-        self._load_newer()
         super().before_batch()
 
     def get_model_outputs(self) -> None:
@@ -289,8 +302,11 @@ class PredictiveBuffer(WeightedBuffer):
         """Return the model's state where no stored predictor has it: before the first, and with online training."""
         if self._is_agent_stored and not self.online:
             return None
-        self._is_agent_stored = True
         return dump_state(self.predictive_agent)
+
+    def _note_stored(self, states: Mapping[str, bytes]) -> None:
+        super()._note_stored(states)
+        self._is_agent_stored = self._is_agent_stored or self.name in states
 
     def restore(self, state: bytes) -> None:
         """Take the state back, if no predictor has been stored since."""
@@ -303,10 +319,11 @@ class PredictiveBuffer(WeightedBuffer):
         """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
         return predict(self.predictive_agent, samples, self.pred_bs)
 
-    def _load_newer(self) -> None:
-        """Load the newest stored predictor, unless the model has it already."""
-        self._held = load_newer(self.store, self.predictive_agent, self._held)
+    def _load_newer(self) -> int:
+        """Load the newest stored predictor, unless the model has it already; return of which version its scores are."""
+        self._held, version = load_newer(self.store, self.predictive_agent, self._held)
         self._is_agent_stored = self._is_agent_stored or self._held is not None
+        return version
 
     def _update_metric(self, suffix: str, values: Any) -> None:
         if self.track:
@@ -318,11 +335,10 @@ class PredictiveBuffer(WeightedBuffer):
 
     def _do(self, job: str) -> None:
         if job != "retrain":
-            self._load_newer()
             super()._do(job)
             return
         options: dict[str, Any] = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
-        options |= {"silent": self.train_silent, **self.supervised_kwargs}
+        options |= {"silent": self.train_silent, **self.supervised_kwargs, "checkpoint": self._mark(job)}
         if self._background is not None:
             self._background.start(dump_state(self.predictive_agent), options)
             return
@@ -352,7 +368,7 @@ class BufferSizeCallback(Callback):
 def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return further keywords of a retraining."""
     kwargs = {} if given is None else dict(as_mapping(given, "supervised_kwargs"))
-    known = set(inspect.signature(retrain).parameters) - {"store", "agent"}
+    known = set(inspect.signature(retrain).parameters) - {"store", "agent", "checkpoint"}
     if unknown := sorted(set(kwargs) - known, key=str):
         odd = ", ".join(map(shown, unknown))
         raise InvalidArgument(f"supervised_kwargs has {odd}; retrain knows {', '.join(sorted(known))}.")

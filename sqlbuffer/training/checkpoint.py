@@ -105,7 +105,8 @@ class Checkpoint(Callback):
     def checkpoint(self) -> bytes | None:
         """Return agents and random states, when they are due."""
         iteration = self.environment.buffer.next_iteration
-        self._leave(self._randomness.states())
+        if self._is_begun or self._states is None:  # else the iteration is to begin with the states it had before
+            self._leave(self._randomness.states())
         if iteration % self.every:
             return None
         agents = {name: _state_of(holder) for name, holder in self._holders().items()}

@@ -142,7 +142,9 @@ class Environment:
         try:
             for cb in extra:
                 cb("setup")
+            begun_at = self.log.iterations
             self("before_train")
+            self._planned += self.log.iterations - begun_at  # one that the fit before has settled, and not counted
             self._run()
             self("after_train")
         except BaseException:

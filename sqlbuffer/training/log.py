@@ -59,6 +59,7 @@ class Log(Callback):
         self._earlier: list[Columns] | None = []
         self._stored: tuple[int, bytes] | None = None
         self._columns: list[str] = []
+        self._is_to_abort = False
         self._written: list[str] = []
         for name in ("bs", "rewards", "rewards_max"):
             self.add_metric(name)
@@ -161,24 +162,31 @@ class Log(Callback):
         if self._is_lost:
             self.abort_batch()
             return
-        if self._store is not None:
-            self._store_rest(self._store)
-        self._batches.append(self._batch())
-        if self.report and self.iterations % self.report == 0:
-            self._print_report()
-        self._next_iteration()
+        self._end_iteration()
+
+    def before_train(self) -> None:
+        """Do what could not be done when the fit before was broken off."""
+        if self._is_to_abort:
+            self.abort_batch()
 
     def abort_batch(self) -> None:
         """Forget what an iteration has written that did not come to be settled, and will come again."""
+        self._is_to_abort = True
         if self._store is not None and self._store.iteration > self.iterations and not self._is_lost:
-            self._next_iteration()
-            return
-        for name in self._written:
-            self.metrics[name].pop()
-            self._iterations_of[name].pop()
-        self._written, self.pending, self._stored = [], {}, None
+            self._end_iteration()
+        else:
+            for name in self._written:
+                self.metrics[name].pop()
+                self._iterations_of[name].pop()
+            self._written, self.pending, self._stored = [], {}, None
+        self._is_to_abort = False
 
-    def _next_iteration(self) -> None:
+    def _end_iteration(self) -> None:
+        if self._store is not None:
+            self._store_rest(self._store)
+        if self.report and self.iterations % self.report == 0:
+            self._print_report()
+        self._batches.append(self._batch())
         self._written, self.pending, self._stored = [], {}, None
         self.iterations += 1
 

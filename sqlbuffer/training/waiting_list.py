@@ -13,7 +13,6 @@ from sqlbuffer.names import as_list, as_mask
 
 if TYPE_CHECKING:
     from sqlbuffer.reading import Waiting
-    from sqlbuffer.records import Stats
     from sqlbuffer.store import SampleStore
 
 
@@ -22,7 +21,7 @@ class WaitingList:
 
     A callback reads the list, assigns it in a standard form with None where a sample is invalid, reads it again, and
     filters it. Positions refer to the list as it was last read, whatever other processes have drawn since. The pool is
-    read again only where one of its counters has moved, and written only where an item differs.
+    read again only where something has been written since, scores included, and written only where an item differs.
 
     Args:
         store: The store.
@@ -32,15 +31,15 @@ class WaitingList:
     def __init__(self, store: SampleStore, equal: Callable[[Any, Any], bool]) -> None:
         self._store = store
         self._equal = equal
-        self._seen: Stats | None = None
+        self._seen: tuple[Any, ...] | None = None
         self._waiting: Waiting | None = None
         self._assigned: list[Any] | None = None
 
     def read(self) -> Waiting:
         """Return what waits, as positions refer to it from now on."""
-        stats = self._store.stats()
-        if self._waiting is None or (self._assigned is None and self._seen != stats):
-            self._seen, self._waiting = stats, self._store.waiting()
+        changes = self._store._changes()
+        if self._waiting is None or (self._assigned is None and self._seen != changes):
+            self._seen, self._waiting = changes, self._store.waiting()
         return self._waiting
 
     def items(self) -> list[Any]:
@@ -68,11 +67,11 @@ class WaitingList:
         items = waiting.samples if self._assigned is None else self._assigned
         pairs = zip(waiting.samples, items, strict=True)
         changed = [i for i, (old, new) in enumerate(pairs) if keep[i] and not self._equal(old, new)]
-        self._assigned = None
         if not keep.all():
             self._store._remove_known(waiting, np.flatnonzero(~keep).tolist())
         if changed:
             self._store._replace_known(waiting, changed, [items[i] for i in changed])
+        self._assigned = None  # now that it is stored: what failed is written by the next call, and once
         if changed or not keep.all():
             self._waiting = None
 
