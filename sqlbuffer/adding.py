@@ -149,7 +149,8 @@ def _enter_unscored(
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
     ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
-    pool.enter(connection, attachment, state, ids, hashes, never, np.full(len(again), math.nan), [0] * len(again))
+    none = np.full(len(again), math.nan)
+    pool.enter(connection, attachment, state, ids, hashes, never, none, none, [0] * len(again))
     return added, len(again)
 
 
@@ -167,7 +168,8 @@ def _enter_race(
     ids, hashes, requeues = zip(*rows, strict=True) if rows else ((), (), ())
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, first)
+    scores = np.full(len(rows), math.nan)
+    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, first)
     return requeues.count(0), len(requeues) - requeues.count(0)
 
 

@@ -59,10 +59,13 @@ class RaceState(NamedTuple):
     clock: float
     turn: int
     base: float | None
-    top_weight: float | None
+    top_score: float | None
+    """What can be drawn and has at least this score is marked as top; -infinity: all of it, None: nothing."""
     version: int
     iteration: int
     tick: int
+    max_size: int | None = None
+    """Most samples that may wait once they are scored; None: any number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +168,11 @@ class Attachment:
             )
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
-            top = None if row.top_weight is None else float(row.top_weight)
+            top = None if row.top_score is None else float(row.top_score)
+            most = None if row.max_size is None else int(row.max_size)
             state = RaceState(
-                _finite(row.clock), int(row.turn), base, top, int(row.score_version), int(row.iteration), int(row.tick)
+                *(_finite(row.clock), int(row.turn), base, top),
+                *(int(row.score_version), int(row.iteration), int(row.tick), most),
             )
         self.reach(connection, state.tick)
         return state

@@ -175,7 +175,8 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
         "mode": settings.mode,
         "seed": str(settings.seed),
         "base_score": state.base,
-        "top_weight": state.top_weight,
+        "top_score": state.top_score,
+        "max_size": state.max_size,
         "score_version": version,
         "refresh_version": refresh_version,
         "refreshed_version": refreshed_version,
@@ -261,7 +262,7 @@ def _begin_race(
     base = made.run(connection, statements.lowest_queued()).scalar() if made.settings.weighting.needs_base else None
     this = sa.update(buffers).where(buffers.c.id == made.buffer_id)
     # Weights are those of the scores, also where a refresh of the original has not come to its end.
-    connection.execute(this.values(base_score=base, top_weight=None, refresh_version=buffers.c.refreshed_version))
+    connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
     state = made.race(connection, exclusive=True)
     for part in _ranges(connection, made):
         rows = made.run(connection, statements.queued_samples(), **part).all()

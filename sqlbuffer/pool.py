@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import require_all, shown, tampered
-from sqlbuffer.race import FLOOR, TIE, Floats, Ints, shift_base
+from sqlbuffer.race import FLOOR, MOST, TIE, Floats, Ints, shift_base
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
@@ -38,10 +38,19 @@ def as_weights(weights: Floats) -> list[float | None]:
     return np.where(is_missing, None, weights).tolist() if is_missing.any() else weights.tolist()  # type: ignore[call-overload,no-any-return]
 
 
-def _is_top(state: RaceState, weights: Floats) -> list[bool]:
-    least = math.inf if state.top_weight is None else state.top_weight
-    is_top: list[bool] = ((weights > 0.0) & (weights >= least)).tolist()
+def _is_top(state: RaceState, weights: Floats, scores: Floats) -> list[bool]:
+    if state.top_score is None:
+        return [False] * len(weights)
+    is_enough = (scores >= state.top_score) | (state.top_score == -math.inf)
+    is_top: list[bool] = ((weights > 0.0) & is_enough).tolist()
     return is_top
+
+
+def _ranked(attachment: Attachment, weights: Floats, scores: Floats) -> list[float | None]:
+    """Return scores as the pool has them: none where nothing can be drawn, or where weights come from no score."""
+    if not attachment.settings.weighting.needs_score:
+        return [None] * len(scores)
+    return as_weights(np.where(weights > 0.0, scores, math.nan))
 
 
 def enter(
@@ -52,9 +61,10 @@ def enter(
     hashes: Sequence[bytes],
     keys: Floats,
     weights: Floats,
+    scores: Floats,
     entries: Sequence[int],
 ) -> None:
-    """Put samples into the pool, in its own order; a NaN weight means not scored."""
+    """Put samples into the pool, in its own order, with the scores that weights come from; NaN: not scored."""
     if len(ids):
         numbers = np.asarray(ids)
         order = np.lexsort((numbers, keys))
@@ -62,7 +72,8 @@ def enter(
             "sample_id": numbers[order].tolist(),
             "race_key": keys[order].tolist(),
             "weight": as_weights(weights[order]),
-            "top": _is_top(state, weights[order]),
+            "score": _ranked(attachment, weights[order], scores[order]),
+            "top": _is_top(state, weights[order], scores[order]),
             "tie": [hashes[i][TIE] for i in order.tolist()],
             "entries": np.asarray(entries)[order].tolist(),
         }
@@ -95,9 +106,13 @@ def move(
     old: tuple[Floats, Floats],
     keys: Floats,
     weights: Floats,
+    scores: Floats,
     entries: Sequence[int],
 ) -> NDArray[np.bool_]:
-    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight."""
+    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight.
+
+    `scores` are what the new weights come from.
+    """
     if not len(ids):
         return np.zeros(0, dtype=np.bool_)
     columns = {
@@ -106,7 +121,8 @@ def move(
         "old_weight": as_weights(old[1]),
         "race_key": keys.tolist(),
         "weight": as_weights(weights),
-        "top": _is_top(state, weights),
+        "score": _ranked(attachment, weights, scores),
+        "top": _is_top(state, weights, scores),
         "entries": entries,
     }
     statement = statements.move_keys(attachment.database.dialect)
@@ -158,40 +174,42 @@ def join_race(
     return race.joined(state.clock, variates, weights)
 
 
-def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState, base: float) -> None:
-    """Count weights from another lowest score; every weight in the race shifts by the difference.
+def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState, base: float) -> RaceState:
+    """Count weights from another lowest score: each is computed again from its own score. Return the race then.
 
     The caller holds the race exclusively.
     """
-    if state.base is not None:
-        delta = shift_base(state.base) - shift_base(base)
+    old, new = shift_base(state.base or 0.0), shift_base(base)
+    if new != old:
         waiting = size(attachment, attachment.run(connection, statements.totals()).one())
-        if race.is_blurred(state.clock, np.array([max(delta, 0.0) * waiting])):  # so late, the shorter keys would tie
+        grown = max(old - new, 0.0) * waiting
+        if race.is_blurred(state.clock, np.array([grown])):  # so late, the shorter keys would tie
             turn_back(connection, attachment=attachment)
             state = state._replace(clock=0.0)
-        attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
-        if state.top_weight:
-            least = state.top_weight + delta
-            set_top_weight(connection, attachment, least if least > FLOOR else None)
+        bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
+        attachment.run(connection, statements.shift_weights(), base=new, clock=state.clock, **bounds)
     connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(base_score=base))
+    return state._replace(base=base)
 
 
-def set_top_weight(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
-    """Say from which weight on samples are marked as top."""
-    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(top_weight=least))
+def set_top_score(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
+    """Say from which score on samples are marked as top."""
+    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(top_score=least))
 
 
 def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> None:
     """Mark more samples as top: there are fewer than the n that an argmax share wants.
 
-    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n.
+    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n. All are
+    marked where these are all, and where weights, being equal, come from no score.
     """
     attachment.race(connection, exclusive=True)
     waiting = size(attachment, attachment.run(connection, statements.totals()).one())
     rank = min(max(_LEAST_TOP, 20 * n, waiting // 50) - 1, waiting)
-    least = float(as_floats([attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0])[0])
+    found = attachment.run(connection, statements.score_at(), rank=rank).scalar()
+    least = -math.inf if found is None else float(as_floats([found])[0])
     attachment.run(connection, statements.mark_top(), least=least)
-    set_top_weight(connection, attachment, least)
+    set_top_score(connection, attachment, least)
 
 
 def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:

@@ -210,7 +210,7 @@ def _join(
     keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)
-    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, entries)
+    moved = pool.move(connection, attachment, state, found.sample_id, (never, unscored), keys, weights, scores, entries)
     ids = np.array(found.sample_id)[moved].tolist()
     hashes = [found.hash[i] for i in np.flatnonzero(moved).tolist()]
     # The version there was before the prediction: where a refresh has begun since, these scores are stale.
@@ -238,7 +238,7 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
     """
     if attachment.race(connection, exclusive=True).version != version:
         return
-    pool.set_top_weight(connection, attachment, None)
+    pool.set_top_score(connection, attachment, None)
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
     if attachment.settings.weighting.needs_base:

@@ -34,7 +34,7 @@ from sqlbuffer.statements.drawing import (
     close_claim,
     draws_of_batch,
     find_claim,
-    first_by_weight,
+    first_by_score,
     first_in_race,
     first_in_race_by_tie,
     insert_batch,
@@ -112,6 +112,7 @@ from sqlbuffer.statements.scoring import (
     pool_page,
     refresh_state,
     samples_by_id,
+    score_at,
     scored,
     stale,
     staleness,
@@ -119,7 +120,6 @@ from sqlbuffer.statements.scoring import (
     still_stale,
     unscored,
     waiting_places,
-    weight_at,
 )
 
 __all__ = [
@@ -160,7 +160,7 @@ __all__ = [
     "enter_pool",
     "enter_unscored",
     "find_claim",
-    "first_by_weight",
+    "first_by_score",
     "first_in_race",
     "first_in_race_by_tie",
     "history_counts",
@@ -202,6 +202,7 @@ __all__ = [
     "samples_by_hash",
     "samples_by_id",
     "samples_to_put_back",
+    "score_at",
     "scored",
     "shift_weights",
     "stale",
@@ -222,6 +223,5 @@ __all__ = [
     "unscored",
     "version_then",
     "waiting_places",
-    "weight_at",
     "whole_pool",
 ]

@@ -17,7 +17,7 @@ from sqlbuffer.statements.rows import BUFFER, INCOMING_ENTRIES, INCOMING_KEYS, I
 def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
-    columns = ("race_key", "sample_id", "weight", "top", "tie", "entries")
+    columns = ("race_key", "sample_id", "weight", "score", "top", "tie", "entries")
     return dialect.insert_each(pool, {"buffer_id": BUFFER, **{name: getattr(incoming, name) for name in columns}})
 
 
@@ -31,7 +31,7 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
-        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+        .values({name: getattr(incoming, name) for name in ("race_key", "weight", "score", "top")})
         .values(entries=dialect.noted(INCOMING_KEYS, incoming.entries))
     )
 
@@ -58,14 +58,16 @@ def leave_up_to() -> sa.Delete:
 
 @functools.cache
 def shift_weights() -> sa.Update:
-    """Add `delta` to every weight and stretch what is left of each key accordingly: the lowest score has changed.
+    """Give every sample in the race the weight that `race.Shift` gives its score, and stretch what is left of its key.
 
-    A weight never falls below `floor`.
+    The lowest score, bounded as `race.shift_base` does it, is `base` now. Sums and differences of float64 are the
+    same in SQL and numpy, to the last bit; a weight that is moved by the difference of two bases is another number.
     """
-    delta: sa.BindParameter[float] = bindparam("delta", type_=sa.Double)
-    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    floor: sa.BindParameter[float] = bindparam("floor", type_=sa.Double)
-    weight = sa.case((pool.c.weight + delta > floor, pool.c.weight + delta), else_=floor)
+    base, floor, least, most, clock = (
+        bindparam(name, type_=sa.Double) for name in ("base", "floor", "least", "most", "clock")
+    )
+    bounded = sa.case((pool.c.score > most, most), (pool.c.score < least, least), else_=pool.c.score)
+    weight = sa.case((bounded > base, bounded - base + floor), else_=floor)
     stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
     return (
         sa.update(pool)
