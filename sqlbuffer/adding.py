@@ -27,6 +27,9 @@ from sqlbuffer.records import AddResult
 CHUNK = 20_000
 """Samples sent to the database at once."""
 
+MOST_UNSCORED = 100_000
+"""Samples that may wait for a score at the least, however small `max_size` is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Incoming:
@@ -131,7 +134,7 @@ def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming
     added, requeued = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0)
     unscored = added + requeued if needs_score else 0
     attachment.count(connection, added=added, requeued=requeued, refused=chunk.refused, unscored=unscored)
-    evict(connection, attachment)
+    evict(connection, attachment, state)
     duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
     return AddResult(added, requeued, duplicates, chunk.refused)
 
@@ -198,21 +201,23 @@ def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming
     return marked
 
 
-def evict(connection: sa.Connection, attachment: Attachment) -> None:
-    """Take out what is beyond `max_size`, and a hundredth more: the lightest, then what has no score yet."""
-    if attachment.max_size is None:
+def evict(connection: sa.Connection, attachment: Attachment, state: RaceState) -> None:
+    """Take out what is beyond the `max_size` of the buffer, when weights are known: the lightest, and a hundredth more.
+
+    What has no score yet is not compared with what has one, or the heavy would go for the light. It waits beyond the
+    limit, as many as the limit and at least `MOST_UNSCORED`; then the oldest of these go.
+    """
+    if state.max_size is None:
         return
-    excess = pool.size(attachment, attachment.run(connection, statements.totals()).one()) - attachment.max_size
-    if excess <= 0:
-        return
-    excess += attachment.max_size // 100  # finding the lightest reads the whole pool: make it rare
-    lightest = statements.lightest(attachment.database.dialect)
-    going = attachment.run(connection, lightest, limit=excess).all()
-    if len(going) < excess:
-        going += attachment.run(
-            connection, statements.oldest_unscored(attachment.database.dialect), limit=excess - len(going)
-        ).all()
-    pool.remove(connection, attachment, going)
+    totals, dialect = attachment.run(connection, statements.totals()).one(), attachment.database.dialect
+    scored, going = pool.size(attachment, totals) - int(totals.unscored), []
+    if (excess := scored - state.max_size) > 0:
+        excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
+        going += attachment.run(connection, statements.lightest(dialect), limit=excess).all()
+    if (excess := int(totals.unscored) - max(state.max_size, MOST_UNSCORED)) > 0:
+        going += attachment.run(connection, statements.oldest_unscored(dialect), limit=excess).all()
+    if going:
+        pool.remove(connection, attachment, going)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import pool, statements
+from sqlbuffer.adding import evict
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import no_progress
@@ -217,6 +218,7 @@ def _join(
     version = min(found.version[0], state.version)  # the lower one where the database has gone back
     keep(connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores[moved], version=version)
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
+    evict(connection, attachment, state)
     return True
 
 

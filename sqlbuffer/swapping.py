@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
+from sqlbuffer.adding import evict
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import no_progress
 from sqlbuffer.race import Floats, Ints
@@ -136,10 +137,12 @@ def _swap(
 
 def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
     """Say that the refresh is over, unless every key has moved since."""
-    if _has_moved(attachment.race(connection), begun):
+    state = attachment.race(connection)
+    if _has_moved(state, begun):
         return False
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    evict(connection, attachment, state)  # it has scored what was new, too
     return True
 
 
