@@ -133,8 +133,8 @@ def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming
     enter = _enter_unscored if needs_score else _enter_race
     added, requeued = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0)
     unscored = added + requeued if needs_score else 0
+    evict(connection, attachment, state, scored=added + requeued - unscored, unscored=unscored)
     attachment.count(connection, added=added, requeued=requeued, refused=chunk.refused, unscored=unscored)
-    evict(connection, attachment, state)
     duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
     return AddResult(added, requeued, duplicates, chunk.refused)
 
@@ -201,20 +201,26 @@ def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming
     return marked
 
 
-def evict(connection: sa.Connection, attachment: Attachment, state: RaceState) -> None:
+def evict(
+    connection: sa.Connection, attachment: Attachment, state: RaceState, *, scored: int = 0, unscored: int = 0
+) -> None:
     """Take out what is beyond the `max_size` of the buffer, when weights are known: the lightest, and a hundredth more.
 
     What has no score yet is not compared with what has one, or the heavy would go for the light. It waits beyond the
     limit, as many as the limit and at least `MOST_UNSCORED`; then the oldest of these go.
+
+    To be called before the transaction counts by how many `scored` and `unscored` samples it has changed the pool.
     """
     if state.max_size is None:
         return
     totals, dialect = attachment.run(connection, statements.totals()).one(), attachment.database.dialect
-    scored, going = pool.size(attachment, totals) - int(totals.unscored), []
+    unscored += int(totals.unscored)
+    scored += pool.size(attachment, totals) - int(totals.unscored)
+    going: list[Any] = []
     if (excess := scored - state.max_size) > 0:
         excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
         going += attachment.run(connection, statements.lightest(dialect), limit=excess).all()
-    if (excess := int(totals.unscored) - max(state.max_size, MOST_UNSCORED)) > 0:
+    if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
         going += attachment.run(connection, statements.oldest_unscored(dialect), limit=excess).all()
     if going:
         pool.remove(connection, attachment, going)

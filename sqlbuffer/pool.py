@@ -215,9 +215,34 @@ def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> N
 def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
     """Let the race go on from clock 0, where float64 is finest; all differences between keys stay."""
     state = attachment.race(connection, exclusive=True)
+    overdue = [attachment.run(connection, statement, clock=state.clock).all() for statement in statements.overdue()]
     for statement in (statements.turn_back_keys(), *statements.turn_back_open()):
         attachment.run(connection, statement, clock=state.clock)
+    _keep_apart(connection, attachment, state.clock, *overdue)
     connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clock=0.0))
+
+
+def _keep_apart(
+    connection: sa.Connection, attachment: Attachment, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
+) -> None:
+    """Give keys behind the clock, of released samples and of open batches, places in their old order where they tie."""
+    found = as_floats([row.race_key for row in (*waiting, *drawn)])
+    keys, which = np.unique(found, return_inverse=True)
+    linear, back = (keys - clock)[which], race.turned_back(keys, clock)[which]
+    moved = np.flatnonzero(linear != back)
+    dialect, n = attachment.database.dialect, len(waiting)
+    for rows, part, names, statement, shape in (
+        (waiting, moved[moved < n], ("sample_id",), statements.stand_at(dialect), statements.INCOMING_STANDS),
+        (drawn, moved[moved >= n], ("batch", "position"), statements.drawn_at(dialect), statements.INCOMING_DRAWN),
+    ):
+        if not len(part):
+            continue
+        first = 0 if rows is waiting else n
+        chosen = [rows[i - first] for i in part.tolist()]
+        columns: dict[str, Any] = {name: [getattr(row, name) for row in chosen] for name in names}
+        columns |= {"old_key": linear[part].tolist(), "race_key": back[part].tolist()}
+        n_moved = attachment.run_each(connection, statement, shape, columns)
+        require_all(n_moved, len(part), "keys were kept apart")
 
 
 def size(attachment: Attachment, totals: Any) -> int:

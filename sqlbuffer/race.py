@@ -116,6 +116,22 @@ def rescaled(keys: Floats, clock: float, old: Floats, new: Floats) -> Floats:
         return np.where(keys > clock, clock + (keys - clock) * (old / new), keys)
 
 
+def turned_back(keys: Floats, clock: float) -> Floats:
+    """Return keys that the clock has passed, sorted, as they stand when the clock is 0: only their order counts.
+
+    Far behind the clock float64 does not resolve their differences. Unlike keys stay unlike, by the last bit.
+    """
+    back = keys - clock
+    if np.all((np.diff(back) > 0.0) | (np.diff(keys) == 0.0)):
+        return back
+    for i in range(len(keys) - 2, -1, -1):
+        if keys[i] == keys[i + 1]:
+            back[i] = back[i + 1]
+        elif back[i] >= back[i + 1]:
+            back[i] = np.nextafter(back[i + 1], -np.inf)
+    return back
+
+
 def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:
     """Return the chance of each sample to be among the winners, given the first key that was not: `1 - e^(-w (t - c))`.
 

@@ -217,8 +217,8 @@ def _join(
     # The version there was before the prediction: where a refresh has begun since, these scores are stale.
     version = min(found.version[0], state.version)  # the lower one where the database has gone back
     keep(connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores[moved], version=version)
+    evict(connection, attachment, state, scored=len(ids), unscored=-len(ids))
     attachment.count(connection, unscored=-len(ids), unscorable=int((weights[moved] == 0).sum()))
-    evict(connection, attachment, state)
     return True
 
 

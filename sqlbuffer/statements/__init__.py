@@ -58,15 +58,19 @@ from sqlbuffer.statements.jobs import (
     take_job,
 )
 from sqlbuffer.statements.pool import (
+    drawn_at,
     enter_pool,
     leave_pool,
     leave_up_to,
     move_keys,
+    overdue,
     shift_weights,
+    stand_at,
     turn_back_keys,
     turn_back_open,
 )
 from sqlbuffer.statements.rows import (
+    INCOMING_DRAWN,
     INCOMING_DRAWS,
     INCOMING_ENTRIES,
     INCOMING_HASHES,
@@ -77,6 +81,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_REWARDS,
     INCOMING_SAMPLES,
     INCOMING_SCORES,
+    INCOMING_STANDS,
     NEVER,
     TIE,
 )
@@ -124,6 +129,7 @@ from sqlbuffer.statements.scoring import (
 
 __all__ = [
     "COUNTERS",
+    "INCOMING_DRAWN",
     "INCOMING_DRAWS",
     "INCOMING_ENTRIES",
     "INCOMING_HASHES",
@@ -134,6 +140,7 @@ __all__ = [
     "INCOMING_REWARDS",
     "INCOMING_SAMPLES",
     "INCOMING_SCORES",
+    "INCOMING_STANDS",
     "NEVER",
     "TIE",
     "add_job",
@@ -154,6 +161,7 @@ __all__ = [
     "count",
     "dequeue",
     "dequeue_known",
+    "drawn_at",
     "draws_of_batch",
     "end_job",
     "enqueue",
@@ -189,6 +197,7 @@ __all__ = [
     "oldest_unscored",
     "open_batch",
     "open_batches",
+    "overdue",
     "pool_page",
     "put_samples",
     "queued_samples",
@@ -207,6 +216,7 @@ __all__ = [
     "shift_weights",
     "stale",
     "staleness",
+    "stand_at",
     "standing_at",
     "stats",
     "still_stale",

@@ -10,7 +10,15 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect
 from sqlbuffer.schema import batches, draws, pool
-from sqlbuffer.statements.rows import BUFFER, INCOMING_ENTRIES, INCOMING_KEYS, INCOMING_PLACES, NEVER
+from sqlbuffer.statements.rows import (
+    BUFFER,
+    INCOMING_DRAWN,
+    INCOMING_ENTRIES,
+    INCOMING_KEYS,
+    INCOMING_PLACES,
+    INCOMING_STANDS,
+    NEVER,
+)
 
 
 @functools.cache
@@ -102,4 +110,44 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
         sa.update(batches)
         .where(still_open)
         .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
+    )
+
+
+@functools.cache
+def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The keys that the clock has passed: of what waits, which was released, and of what open batches remember."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    of_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    return (
+        select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER).where(pool.c.race_key <= clock),
+        select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(of_open)
+        .where(draws.c.race_key <= clock),
+    )
+
+
+@functools.cache
+def stand_at(dialect: Dialect) -> sa.Update:
+    """Move waiting samples from one key to another, and nothing else."""
+    incoming = dialect.each(INCOMING_STANDS)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .values(race_key=incoming.race_key)
+    )
+
+
+@functools.cache
+def drawn_at(dialect: Dialect) -> sa.Update:
+    """Give draws another key."""
+    incoming = dialect.each(INCOMING_DRAWN)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == incoming.batch)
+        .where(draws.c.position == incoming.position)
+        .where(draws.c.race_key == incoming.old_key)
+        .values(race_key=incoming.race_key)
     )

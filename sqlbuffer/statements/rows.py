@@ -52,6 +52,11 @@ INCOMING_KEYS = Rows(
         ("entries", BigId),
     ),
 )
+INCOMING_STANDS = Rows("incoming_stands", (("sample_id", BigId), ("old_key", sa.Double()), ("race_key", sa.Double())))
+INCOMING_DRAWN = Rows(
+    "incoming_drawn",
+    (("batch", BigId), ("position", sa.Integer()), ("old_key", sa.Double()), ("race_key", sa.Double())),
+)
 INCOMING_DRAWS = Rows(
     "incoming_draws",
     (("position", sa.Integer()), ("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double())),
