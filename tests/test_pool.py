@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sqlbuffer import race
-from sqlbuffer.schema import buffers
+from sqlbuffer.schema import buffers, draws
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.store import SampleStore, open_store
 
@@ -154,11 +154,8 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
     store.add(["low"])
     store.score(lambda samples: np.full(len(samples), lowest))
     batch = hold(store.sample(100))
-    drawn = store._attachment.database.read(
-        lambda connection: connection.execute(
-            sa.text("SELECT race_key FROM draws WHERE batch_id = :batch").bindparams(batch=batch.id)
-        ).all()
-    )
+    keys = sa.select(draws.c.race_key).where(draws.c.batch_id == batch.id)
+    drawn = store._attachment.database.read(lambda connection: connection.scalars(keys).all())
     if not clock:
         assert len(set(drawn)) == 100
         assert (batch.info.probability > 0.0).all()

@@ -56,7 +56,9 @@ _ENTER = """
     INSERT INTO pool (buffer_id, race_key, sample_id, weight, score, top, tie)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT substr(hash, 9) FROM samples WHERE id = ?3))
 """
-MOVE = "UPDATE pool SET race_key = ?, weight = ?, score = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
+MOVE = """
+    UPDATE pool SET race_key = ?, weight = ?, score = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?
+"""
 _BATCH = f"""
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
     VALUES (?, ?, ?, ?, ?, ?, {_NOW})
