@@ -24,7 +24,7 @@ from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
-from sqlbuffer.race import Floats, Ints, is_blurred, rescaled
+from sqlbuffer.race import Floats, Ints, is_blurred, rescaled, turned_back
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Reported, close, report
 from sqlbuffer.schema import batches
@@ -404,7 +404,8 @@ def put_back(
     if is_blurred(state.clock, weights[joins]):
         pool.turn_back(connection, attachment=attachment)
         state = state._replace(clock=0.0)
-    keys -= clock - state.clock  # they moved with all others, had they waited
+    if state.clock != clock:  # they would have moved with all others, had they waited
+        keys = turned_back(keys, clock)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
     fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], counts, weights)
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)

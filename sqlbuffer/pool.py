@@ -226,9 +226,8 @@ def _keep_apart(
     connection: sa.Connection, attachment: Attachment, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
 ) -> None:
     """Give keys behind the clock, of released samples and of open batches, places in their old order where they tie."""
-    found = as_floats([row.race_key for row in (*waiting, *drawn)])
-    keys, which = np.unique(found, return_inverse=True)
-    linear, back = (keys - clock)[which], race.turned_back(keys, clock)[which]
+    keys = as_floats([row.race_key for row in (*waiting, *drawn)])
+    linear, back = keys - clock, race.turned_back(keys, clock)
     moved = np.flatnonzero(linear != back)
     dialect, n = attachment.database.dialect, len(waiting)
     for rows, part, names, statement, shape in (

@@ -117,19 +117,17 @@ def rescaled(keys: Floats, clock: float, old: Floats, new: Floats) -> Floats:
 
 
 def turned_back(keys: Floats, clock: float) -> Floats:
-    """Return keys that the clock has passed, sorted, as they stand when the clock is 0: only their order counts.
+    """Return keys as they stand when what was `clock` is 0: all differences stay, as far as float64 resolves them.
 
-    Far behind the clock float64 does not resolve their differences. Unlike keys stay unlike, by the last bit.
+    It does not far behind the clock, where only the order of keys counts: unlike ones stay unlike, by the last bit.
     """
-    back = keys - clock
-    if np.all((np.diff(back) > 0.0) | (np.diff(keys) == 0.0)):
-        return back
-    for i in range(len(keys) - 2, -1, -1):
-        if keys[i] == keys[i + 1]:
-            back[i] = back[i + 1]
-        elif back[i] >= back[i + 1]:
-            back[i] = np.nextafter(back[i + 1], -np.inf)
-    return back
+    each, which = np.unique(keys, return_inverse=True)
+    back: Floats = each - clock
+    if not np.all(np.diff(back[each <= clock]) > 0.0):
+        for i in range(int(np.sum(each <= clock)) - 2, -1, -1):
+            if back[i] >= back[i + 1]:
+                back[i] = np.nextafter(back[i + 1], -np.inf)
+    return back[which]
 
 
 def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:

@@ -169,12 +169,12 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
 def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
     new_store: NewStore, while_open: bool
 ) -> None:
-    """Keys of about 0.1 are released behind a clock of 1e8, from where float64 does not tell them apart."""
+    """Keys of about 1e-10 are released behind a clock of 1e8, from where float64 does not tell them apart."""
     store = new_store()
-    store.add([f"s{i}" for i in range(20)])
+    store.add([f"s{i}e9" for i in range(20)])
     store.score(scores_of)
     first, last = store.sample(15), store.sample(5)  # at last the lightest: the clock is about 1e8
-    assert first.clock < 1e3 < last.clock
+    assert first.clock < 1e-3 < 1e6 < last.clock
     if not while_open:
         first.release()
         last.release()
@@ -192,17 +192,18 @@ def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
 def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: NewStore) -> None:
     """Its score is the lowest again, which moves every key; those of the batch are on their way back."""
     store = new_store()
-    store.add(["s0", *[f"s{i}" for i in range(1000, 1020)]])
+    store.add([f"s{-i}e9" for i in range(1, 10)])
     store.score(scores_of)
+    first = store.sample(5)
     store.sample(-1).settle()
-    store.add([f"s{i}" for i in range(10)])
-    store.score(lambda samples: -1e9 * scores_of(samples))
-    first = store.sample(6)
-    store.add([f"s{i}" for i in range(100, 200)])
+    store.add(["s0", "s1", "s2"])
     store.score(scores_of)
-    store.score(scores_of, only="all")
+    store.score(scores_of, only="all")  # counts from 0
+    assert store.sample(3).clock > 1e6
+    store.add([f"s0.{i}" for i in range(1, 6)])
+    store.score(scores_of)  # weights that are not blurred by that clock
     first.release()
-    assert hold(store.sample(6)).samples == first.samples
+    assert hold(store.sample(5)).samples == first.samples
     assert store.check() == []
 
 
