@@ -54,6 +54,7 @@ def upgrade() -> None:
     is_server = op.get_bind().dialect.name == "postgresql"
     schema = "sqlbuffer" if is_server else None
     prefix = "sqlbuffer." if is_server else ""
+    _refuse_under_workers(is_server)
     for table, columns in _columns(is_server).items():
         for column in columns:
             op.add_column(table, column, schema=schema)
@@ -80,6 +81,24 @@ def downgrade() -> None:
     for table, columns in _columns(is_server).items():
         for column in columns:
             op.drop_column(table, column.name, schema=schema)
+
+
+def _refuse_under_workers(is_server: bool) -> None:
+    """Refuse to change how draws are made while an older release makes them."""
+    recent = (
+        "heartbeat_at > now() - interval '1 minute' AND heartbeat_at < now() + interval '1 minute'"
+        if is_server
+        else "abs(julianday('now') - julianday(heartbeat_at)) * 1440 < 1"
+    )
+    prefix = "sqlbuffer." if is_server else ""
+    found = op.get_bind().execute(
+        sa.text(f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id")
+    )
+    if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
+        raise RuntimeError(
+            f"a process of an older release may be at work: {', '.join(workers)}. "
+            "Stop it, and run the upgrade a minute after it was last seen."
+        )
 
 
 def _weigh_again(prefix: str) -> None:
