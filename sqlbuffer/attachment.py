@@ -309,7 +309,7 @@ def _limit(database: Database, row: Any, max_size: int) -> None:
     most = sa.func.coalesce(buffers.c.max_size, max_size)
     given = this.values(max_size=most).returning(buffers.c.max_size)
     stored = database.write(lambda connection: connection.scalar(given))
-    if stored not in (None, max_size):  # None: the buffer has gone meanwhile, which its first use will say
+    if stored not in (None, max_size):  # None: the buffer is gone, which its first use will say
         raise SettingsMismatch(
             f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with max_size={max_size!r}: "
             f"open it without max_size, which takes the stored value, or make a copy with another one "

@@ -77,7 +77,7 @@ def open_store(
         weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an instance of
             `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`, `race.Power(alpha)`.
         max_size: Scored samples that may wait: beyond it the lightest leave when they are scored, the oldest first
-            among equals, and a hundredth more than must. Samples without a score wait beside these, at most as many,
+            among equals, and a hundredth more than must. Samples without a score wait in addition, at most as many,
             or 100,000 if that is more; then the oldest leave. What is released comes on top until the next `add` or
             `score`. It is stored with the buffer: without it the stored one counts, and a buffer without a limit
             takes the first that is given.

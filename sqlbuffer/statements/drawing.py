@@ -23,7 +23,7 @@ def _head(dialect: Dialect, statement: sa.Select[Any]) -> sa.Select[Any]:
         head.c.weight,
         head.c.entries,
         samples.c.source,
-        # That of the weight: amid a refresh the sample may have a newer one. A race of equal weights knows no scores.
+        # The score of the weight: during a refresh the sample may have a newer one. Equal weights come from no score.
         sa.func.coalesce(head.c.score, samples.c.score).label("score"),
         samples.c.reward,
         samples.c.hash,
