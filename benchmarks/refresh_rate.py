@@ -82,11 +82,11 @@ def rewrite(file: pathlib.Path, predicted: NDArray[np.float64], *, version: int)
             run("COMMIT")
         for start in range(0, len(ids), raw.SWAP_CHUNK):
             part = slice(start, start + raw.SWAP_CHUNK)
-            columns = (moved[part].tolist(), new[part].tolist(), keys[part].tolist(), ids[part].tolist())
+            columns = [column[part].tolist() for column in (moved, new, scores, keys, ids)]
             run("BEGIN IMMEDIATE")
-            connection.executemany(MOVE, [(to, w, 0, 1, at, i) for to, w, at, i in zip(*columns, strict=True)])
+            connection.executemany(MOVE, [(to, w, s, 0, 1, at, i) for to, w, s, at, i in zip(*columns, strict=True)])
             run("COMMIT")
-        run("UPDATE buffers SET base_score = ?, top_weight = NULL", (base,))
+        run("UPDATE buffers SET base_score = ?, top_score = NULL", (base,))
 
 
 def fill(store: SampleStore, size: int) -> list[str]:

@@ -27,6 +27,9 @@ from sqlbuffer.records import AddResult
 CHUNK = 20_000
 """Samples sent to the database at once."""
 
+MOST_UNSCORED = 100_000
+"""Samples that may wait for a score at the least, however small `max_size` is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Incoming:
@@ -130,7 +133,7 @@ def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming
     enter = _enter_unscored if needs_score else _enter_race
     added, requeued, touched = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0, None)
     unscored = added + requeued if needs_score else 0
-    evict(connection, attachment, n_new=added + requeued)
+    evict(connection, attachment, state, scored=added + requeued - unscored, unscored=unscored)
     deltas = {"added": added, "requeued": requeued, "refused": chunk.refused, "unscored": unscored}
     attachment.count(connection, touched=touched, **deltas)
     duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
@@ -150,7 +153,8 @@ def _enter_unscored(
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
     ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
-    pool.enter(connection, attachment, state, ids, hashes, never, np.full(len(again), math.nan), [0] * len(again))
+    none = np.full(len(again), math.nan)
+    pool.enter(connection, attachment, state, ids, hashes, never, none, none, [0] * len(again))
     return added, len(again), None
 
 
@@ -171,7 +175,8 @@ def _enter_race(
     state = attachment.race_to_join(connection, state)  # only now: storing them takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, first)
+    scores = np.full(len(rows), math.nan)
+    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, first)
     return requeues.count(0), len(requeues) - requeues.count(0), state.clock
 
 
@@ -200,35 +205,44 @@ def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming
     return marked
 
 
-def evict(connection: sa.Connection, attachment: Attachment, *, n_new: int) -> None:
-    """Take out what is beyond `max_size`, and a hundredth more: the lightest, then what has no score yet.
+def evict(
+    connection: sa.Connection, attachment: Attachment, state: RaceState, *, scored: int = 0, unscored: int = 0
+) -> None:
+    """Take out what is beyond the `max_size` of the buffer, when weights are known: the lightest, and a hundredth more.
 
-    To be called before the `n_new` samples that this transaction has added are counted. No other transaction adds,
-    draws or evicts from then on until this one ends: what one counts the others take into account.
+    What has no score yet is not compared with what has one, or the heavy would go for the light. It waits beyond the
+    limit, as many as the limit and at least `MOST_UNSCORED`; then the oldest of these go.
+
+    To be called before the transaction counts by how many `scored` and `unscored` samples it has changed the pool. No
+    other transaction adds, draws or evicts from then on until this one ends: what one counts the others take into
+    account.
     """
-    if attachment.max_size is None:
+    if state.max_size is None:
         return
-    attachment.database.dialect.lock(connection, attachment.buffer_id, {Lock.DRAWS: True})
-    counted = pool.size(attachment, attachment.run(connection, statements.totals()).one())
-    excess = counted + n_new - attachment.max_size
-    if excess <= 0:
-        return
-    excess += attachment.max_size // 100  # finding the lightest reads the whole pool: make it rare
-    pool.remove(connection, attachment, _lightest(connection, attachment, excess))
+    dialect = attachment.database.dialect
+    dialect.lock(connection, attachment.buffer_id, {Lock.DRAWS: True})
+    totals = attachment.run(connection, statements.totals()).one()
+    unscored += int(totals.unscored)
+    scored += pool.size(attachment, totals) - int(totals.unscored)
+    going: list[Any] = []
+    if (excess := scored - state.max_size) > 0:
+        excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
+        going += _free(connection, attachment, statements.lightest(dialect), excess)
+    if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
+        going += _free(connection, attachment, statements.oldest_unscored(dialect), excess)
+    if going:
+        pool.remove(connection, attachment, going)
 
 
-def _lightest(connection: sa.Connection, attachment: Attachment, n: int) -> list[Any]:
-    """Return the n that are to go, and lock their samples, those passed over that another transaction is writing.
+def _free(connection: sa.Connection, attachment: Attachment, statement: Any, n: int) -> list[Any]:
+    """Return the first n that are to go, and lock their samples, passing over those that others are writing.
 
-    It may wait, with its samples locked, for the lock that this one holds.
+    Another transaction may wait, with its samples locked, for the lock that this one holds.
     """
     dialect = attachment.database.dialect
     n_passed = 0
     while True:
-        going = attachment.run(connection, statements.lightest(dialect), limit=n + n_passed).all()
-        if len(going) < n + n_passed:
-            unscored = statements.oldest_unscored(dialect)
-            going += attachment.run(connection, unscored, limit=n + n_passed - len(going)).all()
+        going = attachment.run(connection, statement, limit=n + n_passed).all()
         if not dialect.writers_overlap:
             return list(going)
         columns = {"sample_id": sorted(row.sample_id for row in going)}

@@ -59,7 +59,8 @@ class RaceState(NamedTuple):
     clock: float
     turn: int
     base: float | None
-    top_weight: float | None
+    top_score: float | None
+    """What can be drawn and has at least this score is marked as top; -infinity: all of it, None: nothing."""
     version: int
     iteration: int
     tick: int
@@ -67,6 +68,8 @@ class RaceState(NamedTuple):
     """The latest clock at which a sample joined the race, or a weight changed."""
     epoch: int
     """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
+    max_size: int | None = None
+    """Most samples that may wait once they are scored; None: any number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,6 @@ class Attachment:
     name: str
     settings: Settings
     key: Callable[[Any], Any] | None = None
-    max_size: int | None = None
     allow_pickle: bool = False
     grace_s: float = GRACE_S
     created_at: dt.datetime | None = None
@@ -186,17 +188,19 @@ class Attachment:
             )
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
-            top = None if row.top_weight is None else float(row.top_weight)
+            top = None if row.top_score is None else float(row.top_score)
+            most = None if row.max_size is None else int(row.max_size)
             state = RaceState(
                 clock=_finite(row.clock),
                 turn=int(row.turn),
                 base=base,
-                top_weight=top,
+                top_score=top,
                 version=int(row.score_version),
                 iteration=int(row.iteration),
                 tick=int(row.tick),
                 touched=_finite(row.touched),
                 epoch=int(row.epoch),
+                max_size=most,
             )
         self.reach(connection, state.tick)
         return state
@@ -288,15 +292,25 @@ def _finite(number: Any) -> float:
     return value
 
 
-def attach(database: Database, name: str, settings: Settings, *, fresh: bool = False, **options: Any) -> Attachment:
+def attach(
+    database: Database,
+    name: str,
+    settings: Settings,
+    *,
+    max_size: int | None = None,
+    fresh: bool = False,
+    **options: Any,
+) -> Attachment:
     """Open a buffer, or create it; a fresh one under the next free name where that name is taken.
+
+    A buffer that has no limit takes `max_size`.
 
     Raises:
         SettingsMismatch: Where it is stored with other settings.
     """
     name = require_name(name)
     key = key_name(options.get("key"))
-    create = functools.partial(_create, database=database, settings=settings, key=key)
+    create = functools.partial(_create, database=database, settings=settings, max_size=max_size, key=key)
     if fresh:
         row = _create_fresh(database, name, create)
     else:
@@ -310,6 +324,8 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
                 f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with {field.name}={ours!r}: "
                 f"open it with the stored value, or give another name."
             )
+    if max_size is not None and row.max_size != max_size:
+        _limit(database, row, max_size)
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
             f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with {_key_shown(key)}: samples "
@@ -319,6 +335,24 @@ def attach(database: Database, name: str, settings: Settings, *, fresh: bool = F
     attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
     database.read(attachment.note_ids)
     return attachment
+
+
+def _limit(database: Database, row: Any, max_size: int) -> None:
+    """Store `max_size` with a buffer that has no limit yet, as those of older releases.
+
+    Raises:
+        SettingsMismatch: If it has another one.
+    """
+    this = sa.update(buffers).where(buffers.c.id == row.id)
+    most = sa.func.coalesce(buffers.c.max_size, max_size)
+    given = this.values(max_size=most).returning(buffers.c.max_size)
+    stored = database.write(lambda connection: connection.scalar(given))
+    if stored not in (None, max_size):  # None: the buffer is gone, which its first use will say
+        raise SettingsMismatch(
+            f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with max_size={max_size!r}: "
+            f"open it without max_size, which takes the stored value, or make a copy with another one "
+            f"(store.copy(name, max_size={max_size!r}))."
+        )
 
 
 def key_name(key: Callable[[Any], Any] | None) -> str:
@@ -405,7 +439,14 @@ def _find(connection: sa.Connection, *, name: str) -> Any:
 
 
 def _create(
-    connection: sa.Connection, *, database: Database, name: str, settings: Settings, key: str, only_new: bool = False
+    connection: sa.Connection,
+    *,
+    database: Database,
+    name: str,
+    settings: Settings,
+    max_size: int | None,
+    key: str,
+    only_new: bool = False,
 ) -> Any:
     """Create a buffer, unless there is one by now, and return it; None where it is not new and had to be."""
     insert = database.dialect.upsert(buffers).values(
@@ -419,6 +460,7 @@ def _create(
         settings={"weighting": weighting_settings(settings.weighting)},
         created_at=now(),
         key=key,
+        max_size=max_size,
     )
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.database import Database
 from sqlbuffer.errors import printable
-from sqlbuffer.race import FLOOR
 from sqlbuffer.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER
@@ -167,34 +167,49 @@ def _keys(connection: sa.Connection, attachment: Attachment) -> list[str]:
         problems.append(f"{n} waiting samples stand in the race without a weight.")
     if n := _count(connection, waits, samples.c.id == pool_table.c.sample_id, pool_table.c.tie != statements.TIE):
         problems.append(f"{n} waiting samples have a tie that is not the end of their hash.")
-    if n := _count(connection, waits, sa.or_(pool_table.c.weight < 0.0)):
+    if n := _count(connection, waits, pool_table.c.weight < 0.0):
         problems.append(f"{n} waiting samples have a negative weight.")
     return problems
 
 
 def _weights(connection: sa.Connection, attachment: Attachment) -> list[str]:
     rows = connection.execute(
-        sa.select(pool_table.c.weight, samples.c.score)
+        sa.select(pool_table.c.weight, samples.c.score, pool_table.c.score.label("ranked"))
         .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
         .where(pool_table.c.buffer_id == attachment.buffer_id)
         .where(pool_table.c.weight.is_not(None))
     ).all()
     off = off_weights(connection, attachment, rows)
-    return [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+    problems = [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+    if n := mismarked(connection, attachment):
+        problems.append(f"{n} waiting samples are marked as top and are not, or the other way round.")
+    return problems
+
+
+def mismarked(connection: sa.Connection, attachment: Attachment) -> int:
+    """Return how many waiting samples have a mark of the top that their score does not say, or lack it."""
+    least = buffers.c.top_score  # NULL: what marks there are mean nothing
+    is_top = sa.and_(pool_table.c.weight > 0.0, sa.or_(least == -math.inf, pool_table.c.score >= least))
+    of_this = (buffers.c.id == attachment.buffer_id, pool_table.c.buffer_id == buffers.c.id)
+    return _count(connection, *of_this, least.is_not(None), pool_table.c.top != is_top)
 
 
 def off_weights(connection: sa.Connection, attachment: Attachment, rows: Sequence[Any]) -> NDArray[np.bool_]:
-    """Tell which of the rows, with `weight` and `score`, have a weight that is not that of the score."""
+    """Tell which rows have a `weight`, or a score in the pool, `ranked`, that is not that of the `score`."""
     state = connection.execute(sa.select(buffers).where(buffers.c.id == attachment.buffer_id)).one()
     if state.refresh_version != state.refreshed_version:
         return np.zeros(len(rows), dtype=np.bool_)  # a refresh is under way: weights follow when it ends
-    scores, weights = pool.as_floats([row.score for row in rows]), pool.as_floats([row.weight for row in rows])
-    base = attachment.race_state(connection).base
-    expected = attachment.weights(scores, base)
-    # Shifted weights carry the rounding of scores of their size.
-    size = float(np.nanmax(np.abs(scores), initial=0.0)) + abs(base or 0.0)
-    off: NDArray[np.bool_] = np.abs(weights - expected) > 1e-9 * np.abs(expected) + 1e-12 * size + FLOOR * 1e-3
-    return off
+    scores, weights, ranked = (
+        pool.as_floats([getattr(row, name) for row in rows]) for name in ("score", "weight", "ranked")
+    )
+    weighting = attachment.settings.weighting
+    expected = attachment.weights(scores, attachment.race_state(connection).base)
+    # Sums are the same everywhere; the last bits of exponentials and powers depend on the processor.
+    allowed = 1e-12 * np.abs(expected) if weighting.needs_score and not weighting.needs_base else 0.0
+    is_scored = ~np.isnan(weights)
+    off: NDArray[np.bool_] = is_scored & ~(np.abs(weights - expected) <= allowed)
+    is_ranked = is_scored & (expected > 0.0) & weighting.needs_score
+    return off | ~np.where(is_ranked, ranked == scores, np.isnan(ranked))
 
 
 def _batches(connection: sa.Connection, attachment: Attachment) -> list[str]:

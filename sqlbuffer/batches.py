@@ -24,7 +24,7 @@ from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.names import as_rewards, require_flag
 from sqlbuffer.progress import states_from, write_checkpoints, write_metrics
-from sqlbuffer.race import Floats, Ints, rescaled
+from sqlbuffer.race import Floats, Ints, is_blurred, rescaled, turned_back
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Closed, Reported, close, report
 from sqlbuffer.schema import batches
@@ -411,21 +411,27 @@ def put_back(
 
     `entries` is how often they have entered the race then, which in replay mode names their variates.
     """
-    scores = pool.as_floats([row.score for row in rows])
+    scores, clock = pool.as_floats([row.score for row in rows]), state.clock
     lowest = np.fmin.reduce(scores, initial=math.inf)
     base = math.inf if state.base is None else state.base  # a refresh of what was left has raised or forgotten it
     if attachment.settings.weighting.needs_base and lowest < base:
-        pool.set_base(connection, attachment, state, float(lowest))
-        state = attachment.race(connection, exclusive=True)
+        state = pool.set_base(connection, attachment, state, float(lowest))
     weights = attachment.weights(scores, state.base)
     if attachment.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
     keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
+    joins = (keys == math.inf) | ((keys > clock) & (before != weights))
+    if is_blurred(state.clock, weights[joins]):
+        pool.turn_back(connection, attachment=attachment)
+        state = state._replace(clock=0.0)
+    if state.clock != clock:  # they would have moved with all others, had they waited
+        keys = turned_back(keys, clock)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
     fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], counts, weights)
     given = keys
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
-    pool.enter(connection, attachment, state, [row.sample_id for row in rows], hashes, keys, weights, counts)
+    ids = [row.sample_id for row in rows]
+    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, counts)
     attachment.count(
         connection,
         touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,
@@ -462,7 +468,8 @@ def _stand_again(
     weights = pool.as_floats([row.weight for row in standing])
     back = np.where((old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys)
     entries = [row.entries - is_last for row in standing]
-    pool.move(connection, attachment, state, ids, (keys, weights), back, weights, entries)
+    scores = pool.as_floats([row.score for row in standing])
+    pool.move(connection, attachment, state, ids, (keys, weights), back, weights, scores, entries)
     if np.any((old < math.inf) & (back != old)):
         attachment.count(connection, touched=state.clock)
 

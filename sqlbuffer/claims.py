@@ -79,12 +79,12 @@ def _draw(
         attachment.race(connection, exclusive=True) if exclusive else attachment.race_to_draw(connection, alone=alone)
     )
     dialect = attachment.database.dialect
-    if n_heaviest and state.top_weight is None:  # after a refresh: marks are those of old weights
+    if n_heaviest and state.top_score is None:  # after a refresh: marks are those of old scores
         raise _TooFewMarked
-    heaviest = _head(connection, attachment, statements.first_by_weight(dialect), n_heaviest)
-    if len(heaviest) < n_heaviest and state.top_weight != 0.0:
+    heaviest = _head(connection, attachment, statements.first_by_score(dialect), n_heaviest)
+    if len(heaviest) < n_heaviest and state.top_score != -math.inf:
         raise _TooFewMarked
-    heaviest = _sorted(heaviest, "weight")[::-1]
+    heaviest = _sorted(heaviest, "score" if attachment.settings.weighting.needs_score else "weight")[::-1]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
         n_left = pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
@@ -119,7 +119,8 @@ def _draw(
         after = state._replace(clock=clock, turn=state.turn + 1)
         entries = [before + 1 for before in drawn.entries]
         new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
-        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, entries)
+        scores = pool.as_floats(drawn.score)
+        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)
     return Batch(attachment, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 

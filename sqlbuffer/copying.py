@@ -17,7 +17,7 @@ from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, numbers_of
 from sqlbuffer.heartbeat import Heartbeat
-from sqlbuffer.names import require_flag, require_int
+from sqlbuffer.names import as_max_size, require_flag, require_int
 from sqlbuffer.race import Weighting, weighting_from, weighting_settings
 from sqlbuffer.repair import recount
 from sqlbuffer.schema import buffers, workers
@@ -67,10 +67,11 @@ def copy(
     seed: int | None = None,
     weighting: str | Weighting | None = None,
     mode: str | None = None,
+    max_size: int | None = None,
     silent: bool = True,
 ) -> Attachment:
     """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
-    new, silent = require_name(new), require_flag(silent, "silent")
+    new, silent, limit = require_name(new), require_flag(silent, "silent"), as_max_size(max_size)
     old = attachment.settings
     settings = Settings(
         old.mode if mode is None else mode,
@@ -79,7 +80,13 @@ def copy(
     )
     with progress_bar(f"copying {attachment.name}", silent=silent) as advance:
         make = functools.partial(
-            _copy, attachment=attachment, new=new, settings=settings, at_iteration=at_iteration, advance=advance
+            _copy,
+            attachment=attachment,
+            new=new,
+            settings=settings,
+            max_size=limit,
+            at_iteration=at_iteration,
+            advance=advance,
         )
         buffer_id, moment = attachment.database.write_from_one_state(make)
     if moment.is_told_by_times:
@@ -108,11 +115,12 @@ def _copy(
     attachment: Attachment,
     new: str,
     settings: Settings,
+    max_size: int | None,
     at_iteration: int | None,
     advance: Callable[[int], None],
 ) -> tuple[int, Moment]:
     moment = _moment(connection, attachment, at_iteration)
-    buffer_id = _create(connection, attachment, new, settings, moment)
+    buffer_id = _create(connection, attachment, new, settings, moment, max_size=max_size)
     made = dataclasses.replace(
         attachment, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
     )
@@ -161,7 +169,15 @@ def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int
     return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
 
 
-def _create(connection: sa.Connection, attachment: Attachment, new: str, settings: Settings, moment: Moment) -> int:
+def _create(
+    connection: sa.Connection,
+    attachment: Attachment,
+    new: str,
+    settings: Settings,
+    moment: Moment,
+    *,
+    max_size: int | None,
+) -> int:
     """Write the row of the copy, and its ledger."""
     state = attachment.race_state(connection)
     version = state.version if moment.version is None else min(moment.version, state.version)
@@ -175,7 +191,8 @@ def _create(connection: sa.Connection, attachment: Attachment, new: str, setting
         "mode": settings.mode,
         "seed": str(settings.seed),
         "base_score": state.base,
-        "top_weight": state.top_weight,
+        "top_score": state.top_score,
+        "max_size": state.max_size if max_size is None else max_size,
         "score_version": version,
         "refresh_version": refresh_version,
         "refreshed_version": refreshed_version,
@@ -261,7 +278,7 @@ def _begin_race(
     base = made.run(connection, statements.lowest_queued()).scalar() if made.settings.weighting.needs_base else None
     this = sa.update(buffers).where(buffers.c.id == made.buffer_id)
     # Weights are those of the scores, also where a refresh of the original has not come to its end.
-    connection.execute(this.values(base_score=base, top_weight=None, refresh_version=buffers.c.refreshed_version))
+    connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
     state = made.race(connection, exclusive=True)
     for part in _ranges(connection, made):
         rows = made.run(connection, statements.queued_samples(), **part).all()

@@ -81,6 +81,15 @@ def require_count(value: Any, rule: str, *, least: int = 0) -> int:
     return min(require_int(value, rule, least=least, most=None), LARGEST_INT)
 
 
+def as_max_size(value: Any) -> int | None:
+    """Return how many scored samples may wait, None for any number."""
+    return (
+        None
+        if value is None
+        else require_count(value, "max_size must be a positive number of samples, or None", least=1)
+    )
+
+
 def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isfinite) -> float:
     """Return a float.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import require_all, shown, tampered
-from sqlbuffer.race import FLOOR, TIE, Floats, Ints, shift_base
+from sqlbuffer.race import FLOOR, MOST, TIE, Floats, Ints, shift_base
 from sqlbuffer.schema import buffers, workers
 
 _LEAST_TOP = 10_000
@@ -38,10 +38,19 @@ def as_weights(weights: Floats) -> list[float | None]:
     return np.where(is_missing, None, weights).tolist() if is_missing.any() else weights.tolist()  # type: ignore[call-overload,no-any-return]
 
 
-def _is_top(state: RaceState, weights: Floats) -> list[bool]:
-    least = math.inf if state.top_weight is None else state.top_weight
-    is_top: list[bool] = ((weights > 0.0) & (weights >= least)).tolist()
+def _is_top(state: RaceState, weights: Floats, scores: Floats) -> list[bool]:
+    if state.top_score is None:
+        return [False] * len(weights)
+    is_enough = (scores >= state.top_score) | (state.top_score == -math.inf)
+    is_top: list[bool] = ((weights > 0.0) & is_enough).tolist()
     return is_top
+
+
+def _ranked(attachment: Attachment, weights: Floats, scores: Floats) -> list[float | None]:
+    """Return scores as the pool has them: none where nothing can be drawn, or where weights come from no score."""
+    if not attachment.settings.weighting.needs_score:
+        return [None] * len(scores)
+    return as_weights(np.where(weights > 0.0, scores, math.nan))
 
 
 def enter(
@@ -52,9 +61,10 @@ def enter(
     hashes: Sequence[bytes],
     keys: Floats,
     weights: Floats,
+    scores: Floats,
     entries: Sequence[int],
 ) -> None:
-    """Put samples into the pool, in its own order; a NaN weight means not scored."""
+    """Put samples into the pool, in its own order, with the scores that weights come from; NaN: not scored."""
     if len(ids):
         numbers = np.asarray(ids)
         order = np.lexsort((numbers, keys))
@@ -62,7 +72,8 @@ def enter(
             "sample_id": numbers[order].tolist(),
             "race_key": keys[order].tolist(),
             "weight": as_weights(weights[order]),
-            "top": _is_top(state, weights[order]),
+            "score": _ranked(attachment, weights[order], scores[order]),
+            "top": _is_top(state, weights[order], scores[order]),
             "tie": [hashes[i][TIE] for i in order.tolist()],
             "entries": np.asarray(entries)[order].tolist(),
         }
@@ -95,9 +106,13 @@ def move(
     old: tuple[Floats, Floats],
     keys: Floats,
     weights: Floats,
+    scores: Floats,
     entries: Sequence[int],
 ) -> NDArray[np.bool_]:
-    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight."""
+    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight.
+
+    `scores` are what the new weights come from.
+    """
     if not len(ids):
         return np.zeros(0, dtype=np.bool_)
     columns = {
@@ -106,7 +121,8 @@ def move(
         "old_weight": as_weights(old[1]),
         "race_key": keys.tolist(),
         "weight": as_weights(weights),
-        "top": _is_top(state, weights),
+        "score": _ranked(attachment, weights, scores),
+        "top": _is_top(state, weights, scores),
         "entries": entries,
     }
     statement = statements.move_keys(attachment.database.dialect)
@@ -158,49 +174,53 @@ def join_race(
     return race.joined(state.clock, variates, weights)
 
 
-def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState, base: float) -> None:
-    """Count weights from another lowest score; every weight in the race shifts by the difference.
+def set_base(connection: sa.Connection, attachment: Attachment, state: RaceState, base: float) -> RaceState:
+    """Count weights from another lowest score: each is computed again from its own score. Return the race then.
 
     The caller holds the race exclusively.
     """
-    if state.base is not None:
-        delta = shift_base(state.base) - shift_base(base)
+    old, new = shift_base(state.base or 0.0), shift_base(base)
+    if new != old:
         waiting = size(attachment, attachment.run(connection, statements.totals()).one())
-        if race.is_blurred(state.clock, np.array([max(delta, 0.0) * waiting])):  # so late, the shorter keys would tie
+        grown = max(old - new, 0.0) * waiting
+        if race.is_blurred(state.clock, np.array([grown])):  # so late, the shorter keys would tie
             turn_back(connection, attachment=attachment)
             state = state._replace(clock=0.0)
-        attachment.run(connection, statements.shift_weights(), delta=delta, clock=state.clock, floor=FLOOR)
+        bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
+        attachment.run(connection, statements.shift_weights(), base=new, clock=state.clock, **bounds)
         attachment.count(connection, touched=state.clock)
-        if state.top_weight:
-            least = state.top_weight + delta
-            set_top_weight(connection, attachment, least if least > FLOOR else None)
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.values(base_score=base, epoch=buffers.c.epoch + 1))
+    return state._replace(base=base, epoch=state.epoch + 1)
 
 
-def set_top_weight(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
-    """Say from which weight on samples are marked as top."""
-    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(top_weight=least))
+def set_top_score(connection: sa.Connection, attachment: Attachment, least: float | None) -> None:
+    """Say from which score on samples are marked as top."""
+    connection.execute(sa.update(buffers).where(buffers.c.id == attachment.buffer_id).values(top_score=least))
 
 
 def widen_top(connection: sa.Connection, *, attachment: Attachment, n: int) -> None:
     """Mark more samples as top: there are fewer than the n that an argmax share wants.
 
-    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n.
+    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n. All are
+    marked where these are all, and where weights, being equal, come from no score.
     """
     attachment.race(connection, exclusive=True)
     waiting = size(attachment, attachment.run(connection, statements.totals()).one())
     rank = min(max(_LEAST_TOP, 20 * n, waiting // 50) - 1, waiting)
-    least = float(as_floats([attachment.run(connection, statements.weight_at(), rank=rank).scalar() or 0.0])[0])
+    found = attachment.run(connection, statements.score_at(), rank=rank).scalar()
+    least = -math.inf if found is None else float(as_floats([found])[0])
     attachment.run(connection, statements.mark_top(), least=least)
-    set_top_weight(connection, attachment, least)
+    set_top_score(connection, attachment, least)
 
 
 def turn_back(connection: sa.Connection, *, attachment: Attachment) -> None:
     """Let the race go on from clock 0, where float64 is finest; all differences between keys stay."""
     state = attachment.race(connection, exclusive=True)
+    overdue = [attachment.run(connection, statement, clock=state.clock).all() for statement in statements.overdue()]
     for statement in (statements.turn_back_keys(), *statements.turn_back_open()):
         attachment.run(connection, statement, clock=state.clock)
+    _keep_apart(connection, attachment, state.clock, *overdue)
     clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
     connection.execute(sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id).values(clocks))
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
@@ -214,6 +234,28 @@ def take_back_clock(connection: sa.Connection, attachment: Attachment, clock: fl
     """
     beyond = sa.and_(workers.c.buffer_id == attachment.buffer_id, workers.c.clock > clock)
     connection.execute(sa.update(workers).where(beyond).values(clock=clock))
+
+
+def _keep_apart(
+    connection: sa.Connection, attachment: Attachment, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
+) -> None:
+    """Give keys behind the clock, of released samples and of open batches, places in their old order where they tie."""
+    keys = as_floats([row.race_key for row in (*waiting, *drawn)])
+    linear, back = keys - clock, race.turned_back(keys, clock)
+    moved = np.flatnonzero(linear != back)
+    dialect, n = attachment.database.dialect, len(waiting)
+    for rows, part, names, statement, shape in (
+        (waiting, moved[moved < n], ("sample_id",), statements.stand_at(dialect), statements.INCOMING_STANDS),
+        (drawn, moved[moved >= n], ("batch", "position"), statements.drawn_at(dialect), statements.INCOMING_DRAWN),
+    ):
+        if not len(part):
+            continue
+        first = 0 if rows is waiting else n
+        chosen = [rows[i - first] for i in part.tolist()]
+        columns: dict[str, Any] = {name: [getattr(row, name) for row in chosen] for name in names}
+        columns |= {"old_key": linear[part].tolist(), "race_key": back[part].tolist()}
+        n_moved = attachment.run_each(connection, statement, shape, columns)
+        require_all(n_moved, len(part), "keys were kept apart")
 
 
 def size(attachment: Attachment, totals: Any) -> int:

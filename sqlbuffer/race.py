@@ -116,6 +116,20 @@ def rescaled(keys: Floats, clock: float, old: Floats, new: Floats) -> Floats:
         return np.where(keys > clock, clock + (keys - clock) * (old / new), keys)
 
 
+def turned_back(keys: Floats, clock: float) -> Floats:
+    """Return keys as they stand when what was `clock` is 0: all differences stay, as far as float64 resolves them.
+
+    It does not far behind the clock, where only the order of keys counts: unlike ones stay unlike, by the last bit.
+    """
+    each, which = np.unique(keys, return_inverse=True)
+    back: Floats = each - clock
+    if not np.all(np.diff(back[each <= clock]) > 0.0):
+        for i in range(int(np.sum(each <= clock)) - 2, -1, -1):
+            if back[i] >= back[i + 1]:
+                back[i] = np.nextafter(back[i + 1], -np.inf)
+    return back[which]
+
+
 def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:
     """Return the chance of each sample to be among the winners, given the first key that was not: `1 - e^(-w (t - c))`.
 

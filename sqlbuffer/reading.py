@@ -72,6 +72,7 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
             refreshed_version=int(row.refreshed_version),
             created_at=row.created_at,
             key=row.key,
+            max_size=None if row.max_size is None else int(row.max_size),
         )
 
 

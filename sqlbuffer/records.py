@@ -74,6 +74,7 @@ class Stats:
         created_at: When the buffer was created, UTC.
         key: Module and name of the key function that the buffer was created with; "" for none, "?" for one without a
             name, None where a buffer of an older release has not been told.
+        max_size: Scored samples that may wait, None for any number.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Stats:
     refreshed_version: int
     created_at: dt.datetime
     key: str | None = None
+    max_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ def _rescore(
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
         entries = np.array([standing[i].entries for i in ids.tolist()], dtype=np.int64)
-    moved = change_weights(connection, attachment, state, ids, keys, old, weights, entries)
+    moved = change_weights(connection, attachment, state, ids, keys, old, weights, scores, entries)
     kept = {"ids": ids[moved].tolist(), "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()]}
     keep(connection, attachment=attachment, **kept, scores=scores[moved], version=version)
     write_checkpoints(connection, attachment, iteration=state.iteration, states=states)

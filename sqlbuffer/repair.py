@@ -26,7 +26,17 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
     dialect.lock(connection, attachment.buffer_id, {Lock.RACE: True})
     dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
-    for mend in (_mend_integers, _open_ledger, _catch_up, _take_out, _release_orphans, _mark, _put_in, recount):
+    for mend in (
+        _mend_integers,
+        _open_ledger,
+        _catch_up,
+        _take_out,
+        _release_orphans,
+        _mark,
+        _put_in,
+        _unmark,
+        recount,
+    ):
         done += mend(connection, attachment)
     return done
 
@@ -64,6 +74,7 @@ def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
             pool_table.c.race_key,
             pool_table.c.weight,
             samples.c.score,
+            pool_table.c.score.label("ranked"),
             samples.c.hash,
             (pool_table.c.tie != statements.TIE).label("is_mistied"),
         )
@@ -111,6 +122,13 @@ def _put_in(connection: sa.Connection, attachment: Attachment) -> list[str]:
         # most, so its logical time is a number that no entry has had.
         put_back(connection, attachment, state, rows, entries=state.tick)
     return _said(len(lost), "samples were put into the pool")
+
+
+def _unmark(connection: sa.Connection, attachment: Attachment) -> list[str]:
+    """Forget what is marked as top where that is wrong: the next argmax share marks again."""
+    if n := audit.mismarked(connection, attachment):
+        pool.set_top_score(connection, attachment, None)
+    return _said(n, "wrong marks of the top were forgotten")
 
 
 def _with_ids(connection: sa.Connection, attachment: Attachment, statement: Any, ids: set[int]) -> None:

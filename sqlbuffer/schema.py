@@ -54,14 +54,16 @@ buffers = Table(
     Column("mode", Text, nullable=False, comment="consume: a drawn sample leaves the pool; replay: it stays"),
     Column("seed", Text, nullable=False, comment="Seed of the race, an integer of any size"),
     Column("base_score", Double, comment="Lowest score of the pool, from which the shift weighting counts"),
-    Column("top_weight", Double, comment="Whatever waits with at least this weight is marked as top; NULL: nothing is"),
+    Column(
+        "top_score", Double, comment="What can be drawn and has at least this score is marked as top; NULL: nothing is"
+    ),
     Column("score_version", Integer, nullable=False, comment="Version that the next scores get"),
     Column("refresh_version", Integer, nullable=False, comment="Score version that the newest refresh asked for"),
     Column("refreshed_version", Integer, nullable=False, comment="Score version that the newest finished refresh gave"),
     Column("settings", Json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"),
     Column("created_at", Timestamp, nullable=False, comment="When it was created (UTC)"),
     Column("key", Text, comment="Module and name of the key function; '' for none, '?' for one without a name"),
-    Column("max_size", BigId, comment="Samples that may wait; NULL: any number"),
+    Column("max_size", BigId, comment="Most samples that may wait once they are scored; NULL: any number"),
     Column(
         "epoch",
         BigId,
@@ -119,14 +121,14 @@ pool = Table(
         server_default=text("0"),
         comment="How often it has entered the race; in replay mode it names the variate of its key",
     ),
-    Column("score", Double, comment="Score that its weight comes from; NULL when there is none"),
+    Column("score", Double, comment="Score that its weight comes from; NULL when it has none or cannot be drawn"),
     **CLUSTERED,
     **CHURNED,
 )
 # Partial, both: a draw takes 512 neighbours out of the table, but would take 512 far-flung rows out of an index over
-# all weights, which trebles its cost at a million rows.
+# all scores, which trebles its cost at a million rows.
 # "= true", as statements have it on SQLite: from "top = 1" it does not see that an index WHERE top would do.
-Index("ix_pool_top", pool.c.buffer_id, pool.c.weight, pool.c.tie, pool.c.sample_id, **where(pool.c.top == true()))
+Index("ix_pool_top", pool.c.buffer_id, pool.c.score, pool.c.tie, pool.c.sample_id, **where(pool.c.top == true()))
 Index("ix_pool_unscored", pool.c.buffer_id, pool.c.sample_id, **where(pool.c.weight.is_(None)))
 
 batches = Table(

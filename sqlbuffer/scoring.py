@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
+from sqlbuffer.adding import evict
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import no_progress
@@ -289,11 +290,12 @@ def _join(
     keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)
-    moved = pool.move(connection, attachment, state, ids, (never, unscored), keys, weights, entries)
+    moved = pool.move(connection, attachment, state, ids, (never, unscored), keys, weights, scores, entries)
     if not moved.all():
         raise _Left(moved)
     if version < state.version:
         reopen(connection, attachment, version=version)
+    evict(connection, attachment, state, scored=len(ids), unscored=-len(ids))
     attachment.count(
         connection,
         touched=state.clock if (weights > 0).any() else None,
@@ -323,7 +325,7 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
     """
     if attachment.race(connection, exclusive=True).version != version:
         return
-    pool.set_top_weight(connection, attachment, None)
+    pool.set_top_score(connection, attachment, None)
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
     if attachment.settings.weighting.needs_base:

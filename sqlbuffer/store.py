@@ -31,6 +31,7 @@ from sqlbuffer.keeping import RunRecords
 from sqlbuffer.names import (
     as_ids,
     as_list,
+    as_max_size,
     require_choice,
     require_count,
     require_flag,
@@ -76,7 +77,11 @@ def open_store(
         seed: Seed of the race, any integer.
         weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an instance of
             `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`, `race.Power(alpha)`.
-        max_size: Samples that the pool may hold; beyond it the lightest leave, the oldest first among equals.
+        max_size: Scored samples that may wait: beyond it the lightest leave when they are scored, the oldest first
+            among equals, and a hundredth more than must. Samples without a score wait in addition, at most as many,
+            or 100,000 if that is more; then the oldest leave. What is released comes on top until the next `add` or
+            `score`. It is stored with the buffer: without it the stored one counts, and a buffer without a limit
+            takes the first that is given.
         durability: "normal": a power cut may take the last commits; "full": it takes none. A killed process loses
             nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
@@ -91,19 +96,18 @@ def open_store(
     Raises:
         DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
         SchemaMismatch: Where its schema is of another release, or the database is somebody else's.
-        SettingsMismatch: Where the buffer is stored with another mode, seed or weighting.
+        SettingsMismatch: Where the buffer is stored with another mode, seed, weighting or max_size.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
     options = {
         "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
-        "max_size": _max_size(max_size),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, "grace_s must be a positive number of seconds, 0.001 to 1e9", is_grace),
     }
-    fresh = require_flag(fresh, "fresh")
+    fresh, limit = require_flag(fresh, "fresh"), as_max_size(max_size)
     database = Database(url, durability=durability)
     try:
-        attachment = attending.with_heartbeat(attach(database, name, settings, fresh=fresh, **options))
+        attachment = attending.with_heartbeat(attach(database, name, settings, max_size=limit, fresh=fresh, **options))
         batches.release_dropped(attachment)
         batches.release_dead(attachment)
     except BaseException:
@@ -451,6 +455,7 @@ class SampleStore(RunRecords):
         seed: int | None = None,
         weighting: str | Weighting | None = None,
         mode: str | None = None,
+        max_size: int | None = None,
         silent: bool = True,
     ) -> SampleStore:
         """Copy the buffer within its database, and open the copy: to try another setting from the same point.
@@ -472,6 +477,7 @@ class SampleStore(RunRecords):
             seed: Another seed of the race.
             weighting: Another weighting, as for `open_store`.
             mode: Another mode.
+            max_size: Another limit of the pool, in force from the next `add` or `score` on.
             silent: Show no progress bar.
 
         Raises:
@@ -484,15 +490,10 @@ class SampleStore(RunRecords):
             seed=seed,
             weighting=weighting,
             mode=mode,
+            max_size=max_size,
             silent=silent,
         )
         return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
-
-
-def _max_size(given: Any) -> int | None:
-    """Return how many samples a pool may hold, None for any number."""
-    rule = "max_size must be a positive number of samples, or None"
-    return None if given is None else require_count(given, rule, least=1)
 
 
 def _samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> dict[int, Any]:

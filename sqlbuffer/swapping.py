@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
+from sqlbuffer.adding import evict
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import no_progress
 from sqlbuffer.race import Floats, Ints
@@ -59,12 +60,13 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
     begun = attachment.database.read(attachment.race_state)
     n_swapped = 0
     for rows in _pages(attachment, SWAP_CHUNK):
-        ids, keys, weights, entries = zip(*rows, strict=True)
+        ids, keys, weights, ranked, entries = zip(*rows, strict=True)
         at, is_known = known.find(np.array(ids))
         due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
         if not len(due):
             continue
-        places = (np.array(ids)[due], pool.as_floats(keys)[due], pool.as_floats(weights)[due], np.array(entries)[due])
+        at_keys, old, from_scores = (pool.as_floats(column)[due] for column in (keys, weights, ranked))
+        places = (np.array(ids)[due], at_keys, old, from_scores, np.array(entries)[due])
         swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
         try:
             swapped = attachment.database.write(swap)
@@ -90,18 +92,18 @@ def _swap(
     attachment: Attachment,
     known: Known,
     begun: RaceState,
-    places: tuple[Ints, Floats, Floats, Ints],
+    places: tuple[Ints, Floats, Floats, Floats, Ints],
 ) -> Ints | None:
     """Bring weights to what the scores say, where samples stand with `places`, by the key.
 
-    `places` are ids, keys, weights, and how often each sample has entered the race.
+    `places` are ids, keys, weights, the scores that these come from, and how often each sample has entered the race.
 
     Return which of the known ones have moved; None where something else has moved all.
     """
     state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
     if state.epoch != begun.epoch:
         return None
-    ids, keys, old, entries = places
+    ids, keys, old, ranked, entries = places
     at, is_known = known.find(ids)
     # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
     is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
@@ -117,22 +119,25 @@ def _swap(
         pool.set_base(connection, attachment, state, lowest)  # it joined while others were scored
         return None
     new = attachment.weights(scores, state.base)
-    changed = np.flatnonzero((new != old) & is_scored)
+    is_other = (new != old) | ((new > 0.0) & (scores != ranked) & attachment.settings.weighting.needs_score)
+    changed = np.flatnonzero(is_other & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         raise _Blurred
     if not len(changed):
         return changed
-    which = (ids[changed], keys[changed], old[changed], new[changed], entries[changed])
+    which = (ids[changed], keys[changed], old[changed], new[changed], scores[changed], entries[changed])
     moved = change_weights(connection, attachment, state, *which)
     return at[changed[moved & is_known[changed]]]
 
 
 def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
     """Say that the refresh is over, unless every key has moved since."""
-    if attachment.race(connection).epoch != begun.epoch:
+    state = attachment.race(connection)
+    if state.epoch != begun.epoch:
         return False
     this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    evict(connection, attachment, state)  # it has scored what was new, too
     return True
 
 

@@ -177,8 +177,7 @@ def take_in(
         pool.turn_back(connection, attachment=attachment)
         state = state._replace(clock=0.0)
     if base is not None and base != state.base:
-        pool.set_base(connection, attachment, state, base)
-        state = attachment.race(connection, exclusive=True)
+        state = pool.set_base(connection, attachment, state, base)
     return state, weights
 
 
@@ -190,6 +189,7 @@ def change_weights(
     keys: Floats,
     old: Floats,
     new: Floats,
+    scores: Floats,
     entries: Ints,
 ) -> NDArray[np.bool_]:
     """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
@@ -202,6 +202,7 @@ def change_weights(
         keys: (n,) their keys so far.
         old: (n,) their weights so far; NaN where there is none.
         new: (n,) their weights from now on.
+        scores: (n,) the scores that these come from.
         entries: (n,) how often they have entered the race so far.
     """
     moving = np.where(new == old, keys, math.inf)
@@ -210,7 +211,7 @@ def change_weights(
     joining = np.flatnonzero(~(old > 0) & (new > 0))
     entries = entries + np.isin(np.arange(len(ids)), joining)
     moving[joining] = _joining(connection, attachment, state, ids[joining], entries[joining], new[joining])
-    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new, entries.tolist())
+    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new, scores, entries.tolist())
     attachment.count(
         connection,
         touched=state.clock if moved.any() else None,

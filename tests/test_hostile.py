@@ -216,7 +216,7 @@ TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
     *((buffers, {"settings": value}) for value in WEIGHTINGS),
     *((buffers, {"seed": seed}) for seed in ("", "x", "1.5", "nan", "__import__('os').system('reboot')", HUGE)),
     (buffers, {"score_version": 2**31 - 1}),
-    (buffers, {"top_weight": -1e308}),
+    (buffers, {"top_score": -1e308}),
     *((buffers, {"base_score": score}) for score in (math.nan, math.inf)),
     *((workers, {"clock": clock}) for clock in (math.inf, -math.inf)),
     *((samples, {"codec": codec}) for codec in ("", "pickle", "yaml", "os.system", "../x", "CBOR")),
@@ -231,11 +231,11 @@ TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
 
 TEXT_IN_SQLITE: list[tuple[sa.Table, str, str]] = [
     *((samples, column, "x") for column in ("reward", "score", "score_version", "requeues")),
-    *((pool, column, "x") for column in ("weight", "race_key")),
+    *((pool, column, "x") for column in ("weight", "race_key", "score")),
     *((workers, column, "x") for column in ("clock", "pid", "process_started_at", "batches")),
     *((table, column, "9e999") for table, column in ((workers, "failed"), (buffers, "refreshed_version"))),
     *((batches, column, "x") for column in ("clock", "clock_before")),
-    *((buffers, column, "x") for column in ("base_score", "top_weight", "score_version", "refreshed_version")),
+    *((buffers, column, "x") for column in ("base_score", "top_score", "score_version", "refreshed_version")),
     *((table, column, "never") for table, column in ((predictors, "trained_at"), (jobs, "last_started_at"))),
     *((table, column, "never") for table, column in ((samples, "created_at"), (buffers, "created_at"))),
     *((samples, "meta", text) for text in ("{", "[" * 100_000)),

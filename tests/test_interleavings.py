@@ -14,7 +14,7 @@ from interleaving import Interleaving
 from scipy import stats
 from test_refreshing import assert_weights_are_those_of_the_scores
 
-from sqlbuffer import audit, pool, scoring
+from sqlbuffer import adding, audit, pool, scoring
 from sqlbuffer.race import Power
 from sqlbuffer.schema import buffers
 from sqlbuffer.store import SampleStore, open_store
@@ -81,6 +81,7 @@ def test_a_top_that_is_used_up_is_widened_and_nothing_of_it_is_lost(
 
 
 def test_what_is_scored_while_it_is_evicted(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adding, "MOST_UNSCORED", 10)
     store, other = new_store(max_size=10), new_store()
     store.add(["s-1"])  # the others, when they are scored, need not wait for anybody
     store.score(scores_of)
@@ -97,9 +98,16 @@ def test_what_is_scored_while_it_is_evicted(new_store: NewStore, monkeypatch: py
 def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store, other = new_store(max_size=10), new_store(max_size=10)
     store.add(THIRTY[:10])
-    meanwhile = Meanwhile(lambda: other.add(["s200", "s201", "s202"]))
+    store.score(scores_of)
+
+    def others() -> None:
+        other.add(["s200", "s201", "s202"])
+        other.score(scores_of)
+
+    meanwhile = Meanwhile(others)
     before(monkeypatch, pool, "remove", meanwhile)
     store.add(["s100", "s101", "s102"])
+    store.score(scores_of)
     meanwhile.result()
     assert store.check() == []
 

@@ -220,7 +220,7 @@ HOT = {
         "store_scores": {"samples"},
         "store_newer_scores": {"samples"},
         "first_in_race": {"pool", "samples"},
-        "first_by_weight": {"ix_pool_top", "samples"},
+        "first_by_score": {"ix_pool_top", "samples"},
         "store_first_rewards": {"samples"},
         "measured_before": {"samples"},
         "store_rewards": {"samples"},
@@ -358,7 +358,7 @@ EXPECTED = {
     "score nothing": "unscored",
     "sample": "race_state first_in_race leave_up_to insert_batch insert_draws count",
     "sample with argmax": (
-        "race_state first_by_weight leave_pool first_in_race leave_up_to insert_batch insert_draws count"
+        "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch insert_draws count"
     ),
     "settle": "close_claim store_first_rewards count",
     "settle without rewards": "close_claim dequeue_known count",
@@ -377,7 +377,7 @@ EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "add again": "race_state add_unscored count",
     "score": "unscored race_state store_scores race_state move_keys count",
     "sample": "race_state first_in_race insert_batch insert_draws count",
-    "sample with argmax": "race_state first_by_weight first_in_race insert_batch insert_draws count",
+    "sample with argmax": "race_state first_by_score first_in_race insert_batch insert_draws count",
 }
 """On PostgreSQL a lock goes before each `race_state`."""
 

@@ -79,6 +79,16 @@ def test_a_changed_weight_stretches_what_is_left() -> None:
     assert keys.tolist() == [10.5, 9.0]
 
 
+@pytest.mark.parametrize("clock", [0.0, 1.0, 1e8, 1e150])
+def test_keys_behind_the_clock_keep_their_order_when_it_is_turned_back(clock: float) -> None:
+    keys = np.array([-3.0, 1e-160, 1e-150, 1e-8, 0.25, 0.25, 0.5, 1.0, 3e7, 1e8, 1e149])
+    keys = keys[keys <= clock]
+    back = race.turned_back(keys, clock)
+    assert (np.sign(np.diff(back)) == np.sign(np.diff(keys))).all()
+    assert (back <= 0.0).all()
+    assert np.allclose(back, keys - clock, rtol=1e-14)
+
+
 def test_probabilities_are_unbiased_importance_weights() -> None:
     rng = np.random.default_rng(3)
     weights, values = rng.uniform(0.1, 3.0, 20), rng.normal(size=20)

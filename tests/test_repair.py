@@ -10,7 +10,7 @@ from conftest import hold, scores_of
 
 from sqlbuffer import audit, repair
 from sqlbuffer.attachment import Attachment
-from sqlbuffer.schema import batches, draws, pool, samples, workers
+from sqlbuffer.schema import batches, buffers, draws, pool, samples, workers
 from sqlbuffer.statements import TIE
 from sqlbuffer.store import SampleStore
 from sqlbuffer.workers import LEDGER
@@ -26,6 +26,9 @@ BREAKS = {
     "no marks": sa.update(samples).values(queued=False),
     "wrong weights": sa.update(pool).values(weight=pool.c.weight * 2 + 1),
     "negative weights": sa.update(pool).values(weight=-1.0),
+    "wrong scores": sa.update(pool).values(score=pool.c.score + 1),
+    "no scores": sa.update(pool).values(score=None),
+    "wrong marks": sa.update(buffers).values(top_score=-1.0),
     "no weights": sa.update(pool).values(weight=None),
     "no place": sa.update(pool).values(race_key=float("inf")),
     "claimed samples that wait": sa.insert(pool).from_select(

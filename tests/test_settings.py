@@ -327,7 +327,7 @@ def test_rows_that_are_not_found_again_are_an_error_and_nothing_is_stored(
 @pytest.mark.parametrize(
     ("column", "act"),
     [
-        ("top_weight", lambda store: store.sample(4, pct_argmax=0.5)),
+        ("top_score", lambda store: store.sample(4, pct_argmax=0.5)),
         ("base_score", lambda store: store.score(lambda samples: [-x for x in score(samples)], only="all")),
     ],
 )

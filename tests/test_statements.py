@@ -42,14 +42,14 @@ def lines(text: str) -> str:
 
 HEAD = """
     SELECT head.sample_id, head.race_key, head.weight, head.entries,
-           samples.source, samples.score, samples.reward, samples.hash, samples.requeues,
+           samples.source, coalesce(head.score, samples.score) AS score, samples.reward, samples.hash, samples.requeues,
            samples.text, samples.payload, samples.codec
 """
 
 GOLDEN = {
     ("first_in_race", "sqlite"): f"""{HEAD}
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-              pool.entries AS entries
+              pool.score AS score, pool.entries AS entries
               FROM pool
               WHERE pool.race_key < ? AND pool.buffer_id = ?
               ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
@@ -58,7 +58,7 @@ GOLDEN = {
     """,
     ("first_in_race", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-           pool.entries AS entries, pool.buffer_id AS buffer_id
+           pool.score AS score, pool.entries AS entries, pool.buffer_id AS buffer_id
         FROM pool
         WHERE pool.race_key < %(param_1)s AND pool.buffer_id = %(buffer)s
         ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
@@ -67,7 +67,7 @@ GOLDEN = {
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries), span AS MATERIALIZED
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.score, pool.entries), span AS MATERIALIZED
         (SELECT min(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS first,
            max(claimed.race_key) FILTER (WHERE claimed.race_key < %(param_1)s) AS last,
            (SELECT max(workers.clock) AS max_1 FROM workers WHERE workers.buffer_id = %(buffer)s) AS clock
@@ -82,36 +82,38 @@ GOLDEN = {
            (SELECT pool.race_key FROM pool WHERE pool.buffer_id = %(buffer)s AND pool.race_key > span.last
             AND pool.race_key < %(param_1)s ORDER BY pool.race_key LIMIT %(param_3)s) AS key_after
         FROM span)
-        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source, samples.score,
+        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source,
+           coalesce(claimed.score, samples.score) AS score,
            samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec,
            around.clock, around.key_before, around.n_between, around.n_at_last, around.key_after
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
         JOIN around ON true
     """,
-    ("first_by_weight", "sqlite"): f"""{HEAD}
+    ("first_by_score", "sqlite"): f"""{HEAD}
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-              pool.entries AS entries
+              pool.score AS score, pool.entries AS entries
               FROM pool
               WHERE pool.top = 1 AND pool.buffer_id = ?
-              ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.tie DESC, pool.sample_id DESC
+              ORDER BY pool.buffer_id DESC, pool.score DESC, pool.tie DESC, pool.sample_id DESC
               LIMIT ?) AS head
         JOIN samples ON samples.id = head.sample_id
     """,
-    ("first_by_weight", "postgresql"): """
+    ("first_by_score", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-           pool.entries AS entries, pool.buffer_id AS buffer_id
+           pool.score AS score, pool.entries AS entries, pool.buffer_id AS buffer_id
         FROM pool
         WHERE pool.top AND pool.buffer_id = %(buffer)s
-        ORDER BY pool.buffer_id DESC, pool.weight DESC, pool.tie DESC, pool.sample_id DESC
+        ORDER BY pool.buffer_id DESC, pool.score DESC, pool.tie DESC, pool.sample_id DESC
         LIMIT %(limit)s
         FOR UPDATE OF pool SKIP LOCKED), claimed AS (DELETE
         FROM pool
         USING head
         WHERE pool.buffer_id = head.buffer_id AND pool.race_key = head.race_key AND pool.sample_id = head.sample_id
-        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.entries)
-        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source, samples.score,
-           samples.reward, samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
+        RETURNING pool.sample_id, pool.race_key, pool.weight, pool.score, pool.entries)
+        SELECT claimed.sample_id, claimed.race_key, claimed.weight, claimed.entries, samples.source,
+           coalesce(claimed.score, samples.score) AS score, samples.reward,
+           samples.hash, samples.requeues, samples.text, samples.payload, samples.codec
         FROM claimed
         JOIN samples ON samples.id = claimed.sample_id
     """,
@@ -130,7 +132,7 @@ GOLDEN = {
     """,
     ("move_keys", "sqlite"): """
         UPDATE pool
-        SET race_key=?, weight=?, top=?, entries=coalesce(note(?), ?)
+        SET race_key=?, weight=?, top=?, entries=coalesce(note(?), ?), score=?
         WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ? AND pool.weight IS ?
     """,
     ("close_batch", "sqlite"): """
@@ -153,7 +155,7 @@ GOLDEN = {
         SELECT page.sample_id, samples.hash, samples.requeues, page.entries, samples.text, samples.payload,
            samples.codec, (SELECT buffers.score_version FROM buffers WHERE buffers.id = ?) AS version
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-              pool.entries AS entries
+              pool.score AS score, pool.entries AS entries
         FROM pool
         WHERE pool.buffer_id = ? AND pool.weight IS NULL AND pool.sample_id > ?
         ORDER BY pool.buffer_id, pool.sample_id

@@ -491,14 +491,15 @@ def test_extreme_scores(new_store: OpenStore) -> None:
 
 def test_max_size_lets_the_lightest_go(new_store: OpenStore) -> None:
     store = scored(new_store(max_size=6), ["s3", "s1", "s1.0", "s7", "s5"])
-    store.add(["s9", "s8", "s7.5"])
-    waiting = store.waiting()
-    assert sorted(waiting.samples) == ["s3", "s5", "s7", "s7.5", "s8", "s9"], "the lightest goes first"
+    store.add(["s9", "s8", "s2"])
+    assert len(store) == 8, "what has no score waits for one"
     store.score(scores_of)
-    store.add([f"s{i}0" for i in range(1, 9)])
-    assert sorted(store.waiting().samples) == [f"s{i}0" for i in range(3, 9)], "then the oldest without a score"
-    assert len(store) == 6
+    assert sorted(store.waiting().samples) == ["s2", "s3", "s5", "s7", "s8", "s9"]
+    store.add([f"s0.{i}" for i in range(1, 9)])
+    store.score(scores_of)
+    assert sorted(store.waiting().samples) == ["s2", "s3", "s5", "s7", "s8", "s9"]
     assert store.stats().removed == 2 + 8
+    assert store.stats().max_size == 6
     assert store.add(["s1"]) == AddResult(requeued=1)
     assert store.check() == []
 

@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from conftest import scores_of
 from test_schema import connect
 
 from sqlbuffer.database import Database, migrations_folder
 from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
-from sqlbuffer.schema import REVISION
+from sqlbuffer.schema import REVISION, pool
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.empty_database
@@ -98,6 +99,45 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
     with open_store(old_url, weighting="uniform") as store:
         assert sorted(store.waiting().samples) == sorted(f"old {i}" for i in range(20))
         assert store.check() == []
+
+
+def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str) -> None:
+    """As the release before has left them; and the top is marked by scores, of which equal weights have none."""
+    samples = [f"s{i}.{i}" for i in range(50)]
+    kinds = ("shift", "uniform", "softmax")
+    for kind in kinds:
+        with open_store(store_url, name=kind, weighting=kind) as store:
+            store.add(samples)
+            store.score(scores_of, only="all")
+            store.sample(5, pct_argmax=0.4).settle()
+            order = store._attachment.database.read(first_in_race)
+    database = Database(store_url)
+    database._run("owner", lambda engine: downgrade(engine, "0003"))
+    database.close()
+    with connect(store_url) as connection:
+        connection.exec_driver_sql("UPDATE pool SET weight = weight * 1.0000000001 WHERE buffer_id = 1")
+    with contextlib.closing(Database(store_url, any_revision=True)) as database:
+        with pytest.raises(SchemaTooOld, match="may be at work"):
+            database.upgrade()
+        set_last_seen(store_url, 61.0)
+        database.upgrade()
+    for kind in kinds:
+        with open_store(store_url, name=kind, weighting=kind) as store:
+            assert store.check() == []
+            waiting = store.waiting()
+            found = store.sample(10, pct_argmax=1.0)
+            ranks = [digest[8:] for digest in waiting.hashes] if kind == "uniform" else waiting.scores
+            rank_of = dict(zip(waiting.samples, ranks, strict=True))
+            assert found.samples == sorted(rank_of, key=rank_of.__getitem__)[:-11:-1]
+            found.release()
+    with open_store(store_url, name=kinds[-1], weighting=kinds[-1]) as store:
+        assert store._attachment.database.read(first_in_race) == order
+
+
+def first_in_race(connection: sa.Connection) -> list[int]:
+    """What the last buffer would draw next, in its order."""
+    query = sa.select(pool.c.sample_id).where(pool.c.buffer_id == 3).order_by(pool.c.race_key)
+    return list(connection.scalars(query))
 
 
 def test_the_older_release_refuses_the_newer_schema(old_url: str) -> None:

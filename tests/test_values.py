@@ -47,7 +47,8 @@ def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
 def test_integers_of_every_kind_are_stored_as_integers(new_store: OpenStore, kind: Any) -> None:
     store = new_store(max_size=kind(9), seed=kind(3), grace_s=kind(60))
     store.add(TEN)
-    assert store.score(scores_of, chunk=kind(4)) == 9
+    assert store.score(scores_of, chunk=kind(4)) == 10
+    assert len(store) == 9
     batch = store.sample(kind(2))
     batch.settle([1.0, 2.0], checkpoint={"a": b"x"}, kept={"a": kind(2)}, metrics={"n": kind(5)})
     store.log_metrics(kind(7), {"loss": kind(1)})

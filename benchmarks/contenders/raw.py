@@ -26,8 +26,8 @@ COUNTERS = (
     *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
 )
 
-DRAWN = "p.sample_id, p.race_key, p.weight, s.source, s.score, s.reward, s.hash, s.requeues, s.text, s.payload, s.codec"
-SAMPLE_ID, RACE_KEY, WEIGHT, REWARD, TEXT = 0, 1, 2, 5, 8
+DRAWN = "p.sample_id, p.race_key, p.weight, s.source, p.score, s.reward, s.hash, s.requeues, s.text, s.payload, s.codec"
+SAMPLE_ID, RACE_KEY, WEIGHT, RANKED, REWARD, TEXT = 0, 1, 2, 4, 5, 8
 """Where some of these columns stand."""
 
 
@@ -37,15 +37,20 @@ class Race(NamedTuple):
     clock: float
     turn: int
     base: float | None
-    top_weight: float | None
+    top_score: float | None
     version: int
     iteration: int
+
+
+def shift_sql(base: str) -> str:
+    """Return the SQL of `shifted`, for one row of the pool."""
+    return f"CASE WHEN score > {base} THEN score - {base} + {FLOOR} ELSE {FLOOR} END"
 
 
 def race_sql(prefix: str, mark: str) -> str:
     """Return the query whose row is a `Race`."""
     return f"""
-        SELECT max(w.clock), sum(w.batches), b.base_score, b.top_weight, b.score_version, sum(w.iterations)
+        SELECT max(w.clock), sum(w.batches), b.base_score, b.top_score, b.score_version, sum(w.iterations)
         FROM {prefix}buffers AS b JOIN {prefix}workers AS w ON w.buffer_id = b.id
         WHERE b.id = {mark}
         GROUP BY b.id
@@ -60,7 +65,7 @@ def worker_row() -> dict[str, Any]:
 
 def shifted(scores: NDArray[np.float64], base: float | None) -> NDArray[np.float64]:
     """Return weights, which count from the lowest score."""
-    weights: NDArray[np.float64] = scores - (0.0 if base is None else base) + FLOOR
+    weights: NDArray[np.float64] = np.maximum(scores - (0.0 if base is None else base), 0.0) + FLOOR
     return weights
 
 
@@ -77,10 +82,10 @@ def rescaled(
     return np.where(keys > clock, clock + (keys - clock) * (old / new), keys)
 
 
-def top_flags(race: Race, weights: NDArray[np.float64]) -> list[bool]:
+def top_flags(race: Race, scores: NDArray[np.float64]) -> list[bool]:
     """Tell which samples belong to those marked as top."""
-    least = np.inf if race.top_weight is None else race.top_weight
-    flags: list[bool] = (weights >= least).tolist()
+    least = np.inf if race.top_score is None else race.top_score
+    flags: list[bool] = (scores >= least).tolist()
     return flags
 
 

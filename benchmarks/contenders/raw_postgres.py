@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders import raw
 from benchmarks.contenders.base import CHECKPOINT, SchemaContender, rewards_of
-from benchmarks.contenders.raw import RACE_KEY, REWARD, SAMPLE_ID, TEXT, WEIGHT, Race
+from benchmarks.contenders.raw import RACE_KEY, RANKED, REWARD, SAMPLE_ID, TEXT, WEIGHT, Race
 from benchmarks.data import Items, scores
 
 _ADVISORY_CLASS = 0x5B0F
@@ -26,13 +26,14 @@ _ADVISORY_CLASS = 0x5B0F
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({_ADVISORY_CLASS}, %s)"
 _LOCK_ALONE = f"SELECT pg_advisory_xact_lock({_ADVISORY_CLASS}, %s)"
 _RACE = raw.race_sql("", "%s")
+_SHIFTED = raw.shift_sql("%(base)s")
 
 
 def _claim(condition: str, order: str) -> str:
     """Take rows out of the pool and look up what the samples are, in one statement."""
     return f"""
         WITH head AS MATERIALIZED (
-            SELECT ctid, sample_id, race_key, weight
+            SELECT ctid, sample_id, race_key, weight, score
             FROM pool
             WHERE buffer_id = %s AND {condition}
             ORDER BY {order}
@@ -47,7 +48,7 @@ def _claim(condition: str, order: str) -> str:
 
 
 _HEAD = _claim("race_key < 'Infinity'", "race_key, sample_id")
-_HEAVIEST = _claim("top", "buffer_id DESC, weight DESC, tie DESC, sample_id DESC")
+_HEAVIEST = _claim("top", "buffer_id DESC, score DESC, tie DESC, sample_id DESC")
 _BATCH = """
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
     VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp())
@@ -59,9 +60,10 @@ _DRAWS = """
     FROM unnest(%b::bigint[], %b::float8[], %b::float8[]) WITH ORDINALITY AS d (sample_id, race_key, weight, position)
 """
 _ENTER = """
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
-    SELECT %s, e.race_key, e.sample_id, e.weight, e.top, substr(s.hash, 9)
-    FROM unnest(%b::float8[], %b::bigint[], %b::float8[], %b::bool[]) AS e (race_key, sample_id, weight, top)
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, score, top, tie)
+    SELECT %s, e.race_key, e.sample_id, e.weight, e.score, e.top, substr(s.hash, 9)
+    FROM unnest(%b::float8[], %b::bigint[], %b::float8[], %b::float8[], %b::bool[])
+        AS e (race_key, sample_id, weight, score, top)
     JOIN samples AS s ON s.id = e.sample_id
     ORDER BY race_key, sample_id
 """
@@ -96,9 +98,9 @@ _PAGE = """
     ORDER BY p.race_key, p.sample_id
 """
 _MOVE = """
-    UPDATE pool SET race_key = m.to_key, weight = m.weight, top = m.top
-    FROM unnest(%b::bigint[], %b::float8[], %b::float8[], %b::float8[], %b::bool[])
-        AS m (sample_id, at_key, to_key, weight, top)
+    UPDATE pool SET race_key = m.to_key, weight = m.weight, score = m.score, top = m.top
+    FROM unnest(%b::bigint[], %b::float8[], %b::float8[], %b::float8[], %b::float8[], %b::bool[])
+        AS m (sample_id, at_key, to_key, weight, score, top)
     WHERE pool.buffer_id = %s AND pool.race_key = m.at_key AND pool.sample_id = m.sample_id
 """
 _SCORE = """
@@ -111,11 +113,11 @@ _REWARD = """
     FROM unnest(%b::bigint[], %b::float8[]) AS c (sample_id, reward)
     WHERE samples.id = c.sample_id
 """
-_SHIFT = """
+_SHIFT = f"""
     UPDATE pool
-    SET weight = weight + %(delta)s,
+    SET weight = {_SHIFTED},
         race_key = CASE WHEN race_key > %(clock)s
-                   THEN %(clock)s + (race_key - %(clock)s) * (weight / (weight + %(delta)s)) ELSE race_key END
+                   THEN %(clock)s + (race_key - %(clock)s) * (weight / ({_SHIFTED})) ELSE race_key END
     WHERE buffer_id = %(buffer)s AND race_key < 'Infinity'
 """
 _TOTALS = f"""
@@ -203,8 +205,8 @@ class RawPostgresql(SchemaContender):
             weights = raw.shifted(predicted, race.base)
             keys = raw.arrivals(race.clock, weights)
             never = [math.inf] * len(ids)
-            flags = raw.top_flags(race, weights)
-            self._run(_MOVE, (ids, never, keys.tolist(), weights.tolist(), flags, self._buffer))
+            columns = [column.tolist() for column in (keys, weights, predicted)]
+            self._run(_MOVE, (ids, never, *columns, raw.top_flags(race, predicted), self._buffer))
             self._run(_SCORE, (race.version, ids, predicted.tolist()))
             self._count(unscored=-len(ids))
             self._connection.commit()
@@ -214,20 +216,17 @@ class RawPostgresql(SchemaContender):
     def _at_base(self, race: Race, lowest: float) -> Race:
         """Count weights from a lowest score that is new."""
         if race.base is not None:
-            delta = race.base - lowest
-            self._run(_SHIFT, {"delta": delta, "clock": race.clock, "buffer": self._buffer})
-            if race.top_weight:
-                race = race._replace(top_weight=race.top_weight + delta)
-        race = race._replace(base=lowest)
-        self._run(
-            "UPDATE buffers SET base_score = %s, top_weight = %s WHERE id = %s",
-            (lowest, race.top_weight, self._buffer),
-        )
-        return race
+            self._run(_SHIFT, {"base": lowest, "clock": race.clock, "buffer": self._buffer})
+        self._run("UPDATE buffers SET base_score = %s WHERE id = %s", (lowest, self._buffer))
+        return race._replace(base=lowest)
 
-    def _enter(self, race: Race, ids: Sequence[int], weights: NDArray[np.float64]) -> None:
+    def _enter(self, race: Race, rows: Sequence[Sequence[Any]]) -> None:
+        """Let drawn samples join the race again."""
+        ids = [row[SAMPLE_ID] for row in rows]
+        weights, ranked = (np.array([row[column] for row in rows]) for column in (WEIGHT, RANKED))
         keys = raw.arrivals(race.clock, weights).tolist()
-        self._run(_ENTER, (self._buffer, keys, list(ids), weights.tolist(), raw.top_flags(race, weights)))
+        flags = raw.top_flags(race, ranked)
+        self._run(_ENTER, (self._buffer, keys, ids, weights.tolist(), ranked.tolist(), flags))
 
     def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
         n_heaviest = round(k * pct_argmax)
@@ -235,7 +234,7 @@ class RawPostgresql(SchemaContender):
         heaviest: list[tuple[Any, ...]] = []
         if n_heaviest:
             heaviest = self._run(_HEAVIEST, (self._buffer, n_heaviest)).fetchall()
-            if len(heaviest) < n_heaviest and race.top_weight != 0.0:
+            if len(heaviest) < n_heaviest and race.top_score != -math.inf:
                 self._connection.rollback()
                 race = self._mark_top(n_heaviest)
                 heaviest = self._run(_HEAVIEST, (self._buffer, n_heaviest)).fetchall()
@@ -248,7 +247,7 @@ class RawPostgresql(SchemaContender):
         ids, keys, weights = map(list, zip(*(row[:3] for row in rows), strict=True))
         self._run(_DRAWS, (self._batch, ids, keys, weights))
         if not self._consumes:
-            self._enter(race._replace(clock=clock), ids, np.array(weights))
+            self._enter(race._replace(clock=clock), rows)
         self._count(clock=clock, batches=1, drawn=len(rows))
         self._connection.commit()
         return [row[TEXT] for row in rows]
@@ -258,25 +257,25 @@ class RawPostgresql(SchemaContender):
         rank = raw.top_rank(self.count(), n)
         race = self._race(_LOCK_ALONE)
         found = self._run(
-            "SELECT weight FROM pool WHERE buffer_id = %s AND weight > 0 ORDER BY weight DESC LIMIT 1 OFFSET %s",
+            "SELECT score FROM pool WHERE buffer_id = %s AND weight > 0 ORDER BY score DESC LIMIT 1 OFFSET %s",
             (self._buffer, rank),
         ).fetchone()
-        least = found[0] if found else 0.0
+        least = found[0] if found else -math.inf
         self._run(
-            "UPDATE pool SET top = NOT top WHERE buffer_id = %s AND weight > 0 AND top != (weight >= %s)",
+            "UPDATE pool SET top = NOT top WHERE buffer_id = %s AND weight > 0 AND top != (score >= %s)",
             (self._buffer, least),
         )
-        self._run("UPDATE buffers SET top_weight = %s WHERE id = %s", (least, self._buffer))
+        self._run("UPDATE buffers SET top_score = %s WHERE id = %s", (least, self._buffer))
         self._connection.commit()
         self._run(_LOCK, (self._buffer,))
-        return race._replace(top_weight=least)
+        return race._replace(top_score=least)
 
     def give_back(self) -> None:
         if not self._consumes:
             return
         race = self._race()
         self._settle_batch()
-        self._enter(race, [row[SAMPLE_ID] for row in self._drawn], np.array([row[WEIGHT] for row in self._drawn]))
+        self._enter(race, self._drawn)
         self._count(settled=len(self._drawn), requeued=len(self._drawn))
         self._connection.commit()
 
@@ -330,12 +329,12 @@ class RawPostgresql(SchemaContender):
         moved = raw.rescaled(keys, race.clock, old, new)
         for start in range(0, len(ids), raw.SWAP_CHUNK):
             part = slice(start, start + raw.SWAP_CHUNK)
-            columns = [column[part].tolist() for column in (ids, keys, moved, new)]
+            columns = [column[part].tolist() for column in (ids, keys, moved, new, predicted)]
             self._run(_LOCK, (self._buffer,))
             self._run(_MOVE, (*columns, [False] * len(columns[0]), self._buffer))
             if start == 0:
                 self._run(
-                    "UPDATE buffers SET base_score = %s, top_weight = NULL, refresh_version = score_version, "
+                    "UPDATE buffers SET base_score = %s, top_score = NULL, refresh_version = score_version, "
                     "refreshed_version = score_version WHERE id = %s",
                     (lowest, self._buffer),
                 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders import raw
 from benchmarks.contenders.base import CHECKPOINT, SchemaContender, rewards_of
-from benchmarks.contenders.raw import RACE_KEY, REWARD, SAMPLE_ID, TEXT, WEIGHT, Race
+from benchmarks.contenders.raw import RACE_KEY, RANKED, REWARD, SAMPLE_ID, TEXT, WEIGHT, Race
 from benchmarks.data import Items, scores
 from benchmarks.databases import SqliteFiles
 
@@ -37,6 +37,7 @@ PRAGMAS = (
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
 _RACE = raw.race_sql("", "?")
+_SHIFTED = raw.shift_sql(":base")
 _HEAD = f"""
     SELECT {raw.DRAWN}
     FROM pool AS p CROSS JOIN samples AS s ON s.id = p.sample_id
@@ -47,15 +48,17 @@ _HEAVIEST = f"""
     SELECT {raw.DRAWN}
     FROM pool AS p CROSS JOIN samples AS s ON s.id = p.sample_id
     WHERE p.buffer_id = ? AND p.top = 1
-    ORDER BY p.buffer_id DESC, p.weight DESC, p.tie DESC, p.sample_id DESC LIMIT ?
+    ORDER BY p.buffer_id DESC, p.score DESC, p.tie DESC, p.sample_id DESC LIMIT ?
 """
 _LEAVE_HEAD = "DELETE FROM pool WHERE buffer_id = ? AND (race_key, sample_id) <= (?, ?)"
 _LEAVE = "DELETE FROM pool WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
 _ENTER = """
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
-    VALUES (?1, ?2, ?3, ?4, ?5, (SELECT substr(hash, 9) FROM samples WHERE id = ?3))
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, score, top, tie)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT substr(hash, 9) FROM samples WHERE id = ?3))
 """
-MOVE = "UPDATE pool SET race_key = ?, weight = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
+MOVE = """
+    UPDATE pool SET race_key = ?, weight = ?, score = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?
+"""
 _BATCH = f"""
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
     VALUES (?, ?, ?, ?, ?, ?, {_NOW})
@@ -86,11 +89,11 @@ _PAGE = """
 """
 SCORE = f"UPDATE samples SET score = ?, score_version = ?, scored_at = {_NOW} WHERE id = ?"
 _REWARD = f"UPDATE samples SET reward = ?, rewarded_at = {_NOW}, queued = 0 WHERE id = ?"
-_SHIFT = """
+_SHIFT = f"""
     UPDATE pool
-    SET weight = weight + :delta,
+    SET weight = {_SHIFTED},
         race_key = CASE WHEN race_key > :clock
-                   THEN :clock + (race_key - :clock) * (weight / (weight + :delta)) ELSE race_key END
+                   THEN :clock + (race_key - :clock) * (weight / ({_SHIFTED})) ELSE race_key END
     WHERE buffer_id = :buffer AND race_key < 9e999
 """
 _TOTALS = f"""
@@ -170,7 +173,7 @@ class RawSqlite(SchemaContender):
             self._connection.execute(
                 "DELETE FROM pool WHERE buffer_id = ? AND race_key = 9e999 AND sample_id <= ?", (self._buffer, ids[-1])
             )
-            self._enter(race, ids, weights)
+            self._enter(race, ids, weights, predicted)
             self._connection.executemany(SCORE, zip(predicted.tolist(), [race.version] * len(ids), ids, strict=True))
             self._count(unscored=-len(ids))
             self._connection.execute("COMMIT")
@@ -180,19 +183,13 @@ class RawSqlite(SchemaContender):
         if race.base is not None and race.base <= lowest:
             return race
         if race.base is not None:
-            delta = race.base - lowest
-            self._connection.execute(_SHIFT, {"delta": delta, "clock": race.clock, "buffer": self._buffer})
-            if race.top_weight:
-                race = race._replace(top_weight=race.top_weight + delta)
-        race = race._replace(base=lowest)
-        self._connection.execute(
-            "UPDATE buffers SET base_score = ?, top_weight = ? WHERE id = ?", (lowest, race.top_weight, self._buffer)
-        )
-        return race
+            self._connection.execute(_SHIFT, {"base": lowest, "clock": race.clock, "buffer": self._buffer})
+        self._connection.execute("UPDATE buffers SET base_score = ? WHERE id = ?", (lowest, self._buffer))
+        return race._replace(base=lowest)
 
-    def _enter(self, race: Race, ids: Sequence[int], weights: NDArray[np.float64]) -> None:
+    def _enter(self, race: Race, ids: Sequence[int], weights: NDArray[np.float64], ranked: NDArray[np.float64]) -> None:
         keys = raw.arrivals(race.clock, weights).tolist()
-        rows = sorted(zip(keys, ids, weights.tolist(), raw.top_flags(race, weights), strict=True))
+        rows = sorted(zip(keys, ids, weights.tolist(), ranked.tolist(), raw.top_flags(race, ranked), strict=True))
         self._connection.executemany(_ENTER, [(self._buffer, *row) for row in rows])
 
     def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
@@ -203,7 +200,7 @@ class RawSqlite(SchemaContender):
         heaviest: list[tuple[Any, ...]] = []
         if n_heaviest:
             heaviest = run(_HEAVIEST, (self._buffer, n_heaviest)).fetchall()
-            if len(heaviest) < n_heaviest and race.top_weight != 0.0:
+            if len(heaviest) < n_heaviest and race.top_score != -math.inf:
                 race = self._mark_top(race, n_heaviest)
                 heaviest = run(_HEAVIEST, (self._buffer, n_heaviest)).fetchall()
             places = [(self._buffer, row[RACE_KEY], row[SAMPLE_ID]) for row in heaviest]
@@ -219,8 +216,8 @@ class RawSqlite(SchemaContender):
         self._batch = batch
         self._connection.executemany(_DRAWS, [(batch, i, *row[:3]) for i, row in enumerate(rows)])
         if not self._consumes:
-            weights = np.array([row[WEIGHT] for row in rows])
-            self._enter(race._replace(clock=clock), [row[SAMPLE_ID] for row in rows], weights)
+            weights, ranked = (np.array([row[column] for row in rows]) for column in (WEIGHT, RANKED))
+            self._enter(race._replace(clock=clock), [row[SAMPLE_ID] for row in rows], weights, ranked)
         self._count(clock=clock, batches=1, drawn=len(rows))
         run("COMMIT")
         return [row[TEXT] for row in rows]
@@ -229,24 +226,24 @@ class RawSqlite(SchemaContender):
         """Mark enough of the heaviest that an argmax share finds them in their index."""
         rank = raw.top_rank(self.count(), n)
         found = self._connection.execute(
-            "SELECT weight FROM pool WHERE buffer_id = ? AND weight > 0 ORDER BY weight DESC LIMIT 1 OFFSET ?",
+            "SELECT score FROM pool WHERE buffer_id = ? AND weight > 0 ORDER BY score DESC LIMIT 1 OFFSET ?",
             (self._buffer, rank),
         ).fetchone()
-        least = found[0] if found else 0.0
+        least = found[0] if found else -math.inf
         self._connection.execute(
-            "UPDATE pool SET top = weight >= ?1 WHERE buffer_id = ?2 AND weight > 0 AND top != (weight >= ?1)",
+            "UPDATE pool SET top = score >= ?1 WHERE buffer_id = ?2 AND weight > 0 AND top != (score >= ?1)",
             (least, self._buffer),
         )
-        self._connection.execute("UPDATE buffers SET top_weight = ? WHERE id = ?", (least, self._buffer))
-        return race._replace(top_weight=least)
+        self._connection.execute("UPDATE buffers SET top_score = ? WHERE id = ?", (least, self._buffer))
+        return race._replace(top_score=least)
 
     def give_back(self) -> None:
         if not self._consumes:
             return
         self._connection.execute("BEGIN IMMEDIATE")
         self._settle_batch()
-        weights = np.array([row[WEIGHT] for row in self._drawn])
-        self._enter(self._race(), [row[SAMPLE_ID] for row in self._drawn], weights)
+        weights, ranked = (np.array([row[column] for row in self._drawn]) for column in (WEIGHT, RANKED))
+        self._enter(self._race(), [row[SAMPLE_ID] for row in self._drawn], weights, ranked)
         self._count(settled=len(self._drawn), requeued=len(self._drawn))
         self._connection.execute("COMMIT")
 
@@ -303,14 +300,13 @@ class RawSqlite(SchemaContender):
         run = self._connection.execute
         for start in range(0, len(ids), raw.SWAP_CHUNK):
             part = slice(start, start + raw.SWAP_CHUNK)
-            columns = (moved[part].tolist(), new[part].tolist(), keys[part].tolist(), ids[part].tolist())
+            columns = [column[part].tolist() for column in (moved, new, predicted, keys, ids)]
             run("BEGIN IMMEDIATE")
-            self._connection.executemany(
-                MOVE, [(to, weight, 0, self._buffer, at, i) for to, weight, at, i in zip(*columns, strict=True)]
-            )
+            rows = [(to, w, score, 0, self._buffer, at, i) for to, w, score, at, i in zip(*columns, strict=True)]
+            self._connection.executemany(MOVE, rows)
             if start == 0:
                 run(
-                    "UPDATE buffers SET base_score = ?, top_weight = NULL, refresh_version = score_version, "
+                    "UPDATE buffers SET base_score = ?, top_score = NULL, refresh_version = score_version, "
                     "refreshed_version = score_version WHERE id = ?",
                     (lowest, self._buffer),
                 )

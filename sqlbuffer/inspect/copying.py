@@ -41,6 +41,7 @@ def copy(
     seed: Annotated[int | None, typer.Option(help="Another seed of the draws.")] = None,
     weighting: Annotated[Weightings | None, typer.Option(help="Another way from scores to weights.")] = None,
     mode: Annotated[Modes | None, typer.Option(help="Another mode.")] = None,
+    max_size: Annotated[int | None, typer.Option(min=1, help="Another limit of scored samples that may wait.")] = None,
 ) -> None:
     """Copy a buffer within its database: to try another setting from the same point.
 
@@ -61,6 +62,7 @@ def copy(
             seed=seed,
             weighting=None if weighting is None else weighting.value,
             mode=None if mode is None else mode.value,
+            max_size=max_size,
             silent=not output.console().is_terminal,
         )
     output.line(f"{buffer.name} was copied to {made.name}")

@@ -54,7 +54,7 @@ def stats() -> sa.Select[Any]:
         .order_by(samples.c.reward.desc())
         .limit(1)
     )
-    names = ("name", "kind", "mode", "score_version", "refreshed_version", "created_at", "key")
+    names = ("name", "kind", "mode", "score_version", "refreshed_version", "created_at", "key", "max_size")
     own = (buffers.c[name] for name in names)
     return (
         select(*own, *sums, best.scalar_subquery().label("best_reward"))
@@ -74,9 +74,10 @@ def race_state() -> sa.Select[Any]:
             sa.func.sum(workers.c.batches).label("turn"),
             sa.func.sum(workers.c.iterations).label("iteration"),
             buffers.c.base_score,
-            buffers.c.top_weight,
+            buffers.c.top_score,
             buffers.c.score_version,
             buffers.c.epoch,
+            buffers.c.max_size,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )

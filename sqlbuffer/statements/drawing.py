@@ -26,7 +26,8 @@ def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -
         head.c.weight,
         head.c.entries,
         samples.c.source,
-        samples.c.score,
+        # The score of the weight: during a refresh the sample may have a newer one. Equal weights come from no score.
+        sa.func.coalesce(head.c.score, samples.c.score).label("score"),
         samples.c.reward,
         samples.c.hash,
         samples.c.requeues,
@@ -97,14 +98,16 @@ def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
-def first_by_weight(dialect: Dialect) -> sa.Select[Any]:
-    """The `limit` heaviest of those marked as top; equals by their hashes, the last first: one range of their index.
+def first_by_score(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` best scores of those marked as top; equals by their hashes, the last first: one range of their index.
+
+    Not the heaviest: weights are rounded and bounded, and many scores may share one.
 
     SELECT race_key, sample_id, weight FROM pool
     WHERE buffer_id = :buffer AND top
-    ORDER BY weight DESC, tie DESC, sample_id DESC LIMIT :limit
+    ORDER BY score DESC, tie DESC, sample_id DESC LIMIT :limit
     """
-    order = (pool.c.buffer_id, pool.c.weight, pool.c.tie, pool.c.sample_id)
+    order = (pool.c.buffer_id, pool.c.score, pool.c.tie, pool.c.sample_id)
     ordered = STANDING.where(pool.c.top).order_by(*(column.desc() for column in order))
     return _head(dialect, ordered, by_key=False)
 

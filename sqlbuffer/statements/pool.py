@@ -10,14 +10,22 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect
 from sqlbuffer.schema import batches, draws, pool
-from sqlbuffer.statements.rows import BUFFER, INCOMING_ENTRIES, INCOMING_KEYS, INCOMING_PLACES, NEVER
+from sqlbuffer.statements.rows import (
+    BUFFER,
+    INCOMING_DRAWN,
+    INCOMING_ENTRIES,
+    INCOMING_KEYS,
+    INCOMING_PLACES,
+    INCOMING_STANDS,
+    NEVER,
+)
 
 
 @functools.cache
 def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
-    columns = ("race_key", "sample_id", "weight", "top", "tie", "entries")
+    columns = ("race_key", "sample_id", "weight", "score", "top", "tie", "entries")
     return dialect.insert_each(pool, {"buffer_id": BUFFER, **{name: getattr(incoming, name) for name in columns}})
 
 
@@ -31,7 +39,7 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.race_key == incoming.old_key)
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
-        .values(race_key=incoming.race_key, weight=incoming.weight, top=incoming.top)
+        .values({name: getattr(incoming, name) for name in ("race_key", "weight", "score", "top")})
         .values(entries=dialect.noted(INCOMING_KEYS, incoming.entries))
     )
 
@@ -58,14 +66,16 @@ def leave_up_to() -> sa.Delete:
 
 @functools.cache
 def shift_weights() -> sa.Update:
-    """Add `delta` to every weight and stretch what is left of each key accordingly: the lowest score has changed.
+    """Give every sample in the race the weight that `race.Shift` gives its score, and stretch what is left of its key.
 
-    A weight never falls below `floor`.
+    The lowest score, bounded as `race.shift_base` does it, is `base` now. Sums and differences of float64 are the
+    same in SQL and numpy, to the last bit; a weight that is moved by the difference of two bases is another number.
     """
-    delta: sa.BindParameter[float] = bindparam("delta", type_=sa.Double)
-    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    floor: sa.BindParameter[float] = bindparam("floor", type_=sa.Double)
-    weight = sa.case((pool.c.weight + delta > floor, pool.c.weight + delta), else_=floor)
+    base, floor, least, most, clock = (
+        bindparam(name, type_=sa.Double) for name in ("base", "floor", "least", "most", "clock")
+    )
+    bounded = sa.case((pool.c.score > most, most), (pool.c.score < least, least), else_=pool.c.score)
+    weight = sa.case((bounded > base, bounded - base + floor), else_=floor)
     stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
     return (
         sa.update(pool)
@@ -100,4 +110,44 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
         sa.update(batches)
         .where(still_open)
         .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
+    )
+
+
+@functools.cache
+def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The keys that the clock has passed: of what waits, which was released, and of what open batches remember."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    of_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    return (
+        select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER).where(pool.c.race_key <= clock),
+        select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(of_open)
+        .where(draws.c.race_key <= clock),
+    )
+
+
+@functools.cache
+def stand_at(dialect: Dialect) -> sa.Update:
+    """Move waiting samples from one key to another, and nothing else."""
+    incoming = dialect.each(INCOMING_STANDS)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .values(race_key=incoming.race_key)
+    )
+
+
+@functools.cache
+def drawn_at(dialect: Dialect) -> sa.Update:
+    """Give draws another key."""
+    incoming = dialect.each(INCOMING_DRAWN)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == incoming.batch)
+        .where(draws.c.position == incoming.position)
+        .where(draws.c.race_key == incoming.old_key)
+        .values(race_key=incoming.race_key)
     )

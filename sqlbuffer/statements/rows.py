@@ -32,6 +32,7 @@ INCOMING_ENTRIES = Rows(
         ("sample_id", BigId),
         ("race_key", sa.Double()),
         ("weight", sa.Double()),
+        ("score", sa.Double()),
         ("top", sa.Boolean()),
         ("tie", sa.LargeBinary()),
         ("entries", BigId),
@@ -46,9 +47,15 @@ INCOMING_KEYS = Rows(
         ("old_weight", sa.Double()),
         ("race_key", sa.Double()),
         ("weight", sa.Double()),
+        ("score", sa.Double()),
         ("top", sa.Boolean()),
         ("entries", BigId),
     ),
+)
+INCOMING_STANDS = Rows("incoming_stands", (("sample_id", BigId), ("old_key", sa.Double()), ("race_key", sa.Double())))
+INCOMING_DRAWN = Rows(
+    "incoming_drawn",
+    (("batch", BigId), ("position", sa.Integer()), ("old_key", sa.Double()), ("race_key", sa.Double())),
 )
 INCOMING_DRAWS = Rows(
     "incoming_draws",
@@ -77,5 +84,5 @@ CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 TIE: sa.ColumnElement[bytes] = sa.func.substr(samples.c.hash, 9, type_=sa.LargeBinary())
 """The bytes of a sample's hash that decide between equal keys, weights, rewards or scores (`race.TIE`)."""
 
-STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.entries)
+STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """Where samples stand in the race."""

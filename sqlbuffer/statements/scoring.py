@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import sqlalchemy as sa
@@ -89,13 +90,13 @@ def samples_by_id(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
-def weight_at() -> sa.Select[Any]:
-    """The weight of the sample with `rank` heavier ones: where the top is to begin. Reads the whole pool."""
+def score_at() -> sa.Select[Any]:
+    """The score of the sample with `rank` better ones: where the top is to begin. Reads the whole pool."""
     return (
-        select(pool.c.weight)
+        select(pool.c.score)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight > 0.0)
-        .order_by(pool.c.weight.desc())
+        .order_by(pool.c.score.desc())
         .offset(bindparam("rank", type_=sa.Integer))
         .limit(1)
     )
@@ -103,18 +104,22 @@ def weight_at() -> sa.Select[Any]:
 
 @functools.cache
 def mark_top() -> sa.Update:
-    """Mark what waits with at least a weight as top, and nothing else."""
-    is_top = sa.and_(pool.c.weight > 0.0, pool.c.weight >= bindparam("least", type_=sa.Double))
+    """Mark what can be drawn and has at least a score as top, all of it from -infinity on; and nothing else."""
+    least: sa.BindParameter[float] = bindparam("least", type_=sa.Double)
+    is_top = sa.and_(pool.c.weight > 0.0, sa.or_(least == -math.inf, pool.c.score >= least))
     return sa.update(pool).where(pool.c.buffer_id == BUFFER).where(pool.c.top != is_top).values(top=is_top)
 
 
 @functools.cache
 def lightest(dialect: Dialect) -> sa.Select[Any]:
-    """The `limit` samples of the lowest weight, the oldest first among equals. Reads the whole pool."""
+    """The `limit` samples of the lowest score, first those of weight 0, the oldest first among equals.
+
+    Reads the whole pool.
+    """
     statement = (
         STANDING.where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight >= 0.0)
-        .order_by(pool.c.weight, pool.c.sample_id)
+        .order_by(pool.c.weight > 0.0, pool.c.score, pool.c.sample_id)
         .limit(bindparam("limit", type_=sa.Integer))
     )
     return dialect.skip_locked(statement, pool)
@@ -125,7 +130,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
     """Where the samples with these ids stand in the pool, and lock them."""
     incoming = dialect.relation(INCOMING_IDS)
     statement = (
-        select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.entries, samples.c.source, samples.c.hash)
+        STANDING.add_columns(samples.c.source, samples.c.hash)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .join(incoming, incoming.c.sample_id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)

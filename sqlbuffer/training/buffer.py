@@ -44,7 +44,7 @@ class Buffer(Callback):
         key: Canonical form of a sample: samples with equal keys are one, a sample whose key is None is refused.
         mode: "consume" or "replay".
         seed: Seed of the draws.
-        max_size: Most samples that may wait.
+        max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
         durability: "normal" or "full".
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
