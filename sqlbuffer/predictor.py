@@ -311,8 +311,13 @@ class PredictiveAgent:
     def _train_epoch(
         self, parts: Sequence[Tensor], opt: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
     ) -> float:
-        """Return the mean loss of one pass over parts of the rows."""
+        """Return the mean loss of one pass over parts of the rows.
+
+        Raises:
+            InvalidArgument: It has changed what is not stored of the model. That is put back.
+        """
         losses = []
+        unstored = _unstored(self.model)
         for x, y in self.dataset.batches(parts):
             predictions = _with_gradient(self.predict_tensor(x), self.model)
             loss = self.loss_function(predictions, y.to(self.device)).mean()
@@ -322,6 +327,15 @@ class PredictiveAgent:
             opt.step()
             schedule.step()
             losses.append(loss.item())
+        now = _unstored(self.model)
+        if changed := [path for path, before in unstored.items() if not _is_same(before, now.get(path))]:
+            for path, before in unstored.items():
+                module, _, name = path.rpartition(".")
+                setattr(self.model.get_submodule(module), name, before)
+            raise InvalidArgument(
+                f"training changes the buffer {changed[0]}, which is not stored with the model, so that one loaded "
+                "later would predict otherwise: register it with persistent=True."
+            )
         return sum(losses) / len(losses)
 
     def _validate(self, rows: Tensor, bs: int) -> dict[str, float]:
@@ -386,10 +400,32 @@ def require_trainable(model: nn.Module) -> None:
         if getattr(module, "sparse", False) is True and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             raise InvalidArgument(f"{path or name} has sparse gradients, which Adam cannot use: give it sparse=False.")
     for path, parameter in model.named_parameters():
+        if any(n > 1 and step == 0 for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
+            raise InvalidArgument(
+                f"the values of {path} share their memory, as those of expand() do, and would be trained as one: make "
+                "it of a clone(), or expand it in forward()."
+            )
         if parameter.is_floating_point() and torch.finfo(parameter.dtype).bits < 16:
             raise InvalidArgument(f"{path} is of {parameter.dtype}, which cannot be trained: use bfloat16 or wider.")
     if odd := [path for path in model.state_dict() if path.startswith(OPTIMISER)]:
         raise InvalidArgument(f"{odd[0]} has the name of a part of the optimiser, {OPTIMISER}: rename that module.")
+
+
+def _unstored(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the buffers that `state_dict` leaves out, by path."""
+    found = (
+        (f"{path}.{name}".lstrip("."), module._buffers.get(name))
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    )
+    return {path: buffer.detach().clone() for path, buffer in found if buffer is not None}
+
+
+def _is_same(before: Tensor, now: Tensor | None) -> bool:
+    """Tell whether a buffer has the values that it had, NaN included. One of another shape is a cache."""
+    if now is None or now.shape != before.shape:
+        return True
+    return bool(torch.isclose(before, now, rtol=0.0, atol=0.0, equal_nan=True).all())
 
 
 def _with_gradient(predictions: Tensor, model: nn.Module) -> Tensor:
@@ -421,13 +457,18 @@ def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
     Numbers that numpy has no type for come as float32, integers as float64.
 
     Raises:
-        InvalidArgument: The model returned anything but one real number for each sample.
+        InvalidArgument: The model returned anything but a tensor of one real number for each sample.
     """
     parameter = next(model.parameters(), None)
     if parameter is not None:
         both_are_floats = x.is_floating_point() and parameter.is_floating_point()
         x = x.to(parameter.device, parameter.dtype if both_are_floats else x.dtype)
-    output: Tensor = model(x)
+    output: Any = model(x)
+    if not isinstance(output, Tensor):
+        raise InvalidArgument(
+            f"the model returned {shown(output)}: it must return a tensor of one number for each sample, "
+            f"({len(x)},) or ({len(x)}, 1)."
+        )
     if output.numel() != len(x):
         raise InvalidArgument(
             f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return one number for "
@@ -441,7 +482,8 @@ def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
         output = output.double()
     elif output.dtype not in (torch.float16, torch.float32, torch.float64):
         output = output.float()
-    return output.reshape(len(x))
+    numbers: Tensor = output.reshape(len(x))
+    return numbers
 
 
 @contextlib.contextmanager

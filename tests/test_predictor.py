@@ -331,3 +331,60 @@ def test_rows_with_places_are_held_out_by_them() -> None:
     stored.places[:] = 0.0
     train, valid = a._split(0.3, torch.Generator())
     assert (len(train), len(valid)) == (50, 0), "where all would be held out, none is"
+
+
+class Unstored(nn.Module):
+    """A buffer that `state_dict` leaves out, and that training changes or does not."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.linear = nn.Linear(2, 1)
+        self.register_buffer("seen", torch.zeros(2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.how == "in place":
+            self.seen += 1
+        elif self.training and self.how == "another":
+            self.seen = self.seen + 1
+        elif self.training and self.how == "grows":
+            self.seen = torch.zeros(len(self.seen) + 1)
+        return self.linear(x) + self.seen[0]
+
+
+@pytest.mark.parametrize("how", ["in place", "another", "grows", "constant"])
+def test_what_is_not_stored_may_not_be_trained(how: str) -> None:
+    """A loaded model would predict otherwise than the one that was stored."""
+    with torch.random.fork_rng():
+        made = PredictiveAgent(nn.Sequential(Unstored(how)), nn.functional.mse_loss, featurize)
+    made.update_dataset_from_inputs(*rows(20))
+    if how in ("grows", "constant"):
+        assert made.train_supervised(8, 2, 1e-3)["epochs"] == 2
+        return
+    with pytest.raises(InvalidArgument, match=r"changes the buffer 0\.seen, .* persistent=True"):
+        made.train_supervised(8, 2, 1e-3)
+    assert made.model[0].seen.tolist() == [0.0, 0.0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "output", [lambda x: (x, x), lambda x: {"y": x}, lambda x: None, lambda x: x.detach().numpy(), lambda x: 1.0]
+)
+def test_what_is_no_tensor_is_no_prediction(output: Callable[[Tensor], Any]) -> None:
+    class Model(nn.Linear):
+        def forward(self, input: Tensor) -> Any:
+            return output(super().forward(input))
+
+    with torch.random.fork_rng():
+        made = PredictiveAgent(Model(2, 1), nn.functional.mse_loss, featurize)
+    made.update_dataset_from_inputs(*rows(20))
+    for use in (lambda: made.predict_data(["s1", "s2"]), lambda: made.train_supervised(8, 1, 1e-3)):
+        with pytest.raises(InvalidArgument, match=r"it must return a tensor of one number for each sample"):
+            use()
+
+
+def test_parameters_that_share_their_memory_are_refused() -> None:
+    with torch.random.fork_rng():
+        model = nn.Linear(2, 1)
+    model.weight = nn.Parameter(torch.zeros(1, 1).expand(1, 2))
+    with pytest.raises(InvalidArgument, match=r"weight share their memory.*clone\(\)"):
+        PredictiveAgent(model, nn.functional.mse_loss, featurize)
