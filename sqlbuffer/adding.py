@@ -67,9 +67,10 @@ def incoming(
     metas: Sequence[str | None] | None = None,
     *,
     start: int | None = 0,
+    hashes: Sequence[bytes | None] | None = None,
 ) -> Incoming:
-    """Hash samples; of those that are equal the first stays, and those without a key are refused."""
-    hashes = hashes_of(attachment, samples, start=start)
+    """Hash samples, unless that is done; of those that are equal the first stays, and those without a key are refused."""
+    hashes = hashes_of(attachment, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
     ordered = sorted(digest for digest in first if digest is not None)

@@ -363,7 +363,7 @@ class SampleStore(RunRecords):
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
-        return self._write(_replace, numbers, others)
+        return self._write(_replace, numbers, others, adding.hashes_of(self._attachment, others))
 
     def _changes(self) -> tuple[Any, ...]:
         """Return what is the same as before only where nothing of what waits has changed; for the loop."""
@@ -376,7 +376,7 @@ class SampleStore(RunRecords):
     def _replace_known(self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
         """`replace` what was read as waiting and still does; for the loop."""
         numbers, hashes = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
-        self._write(_replace, numbers, samples, hashes)
+        self._write(_replace, numbers, samples, adding.hashes_of(self._attachment, samples), hashes)
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
@@ -531,19 +531,20 @@ def _replace(
     attachment: Attachment,
     ids: Sequence[int],
     samples: Sequence[Any],
+    hashes: Sequence[bytes | None],
     old: Sequence[bytes] | None = None,
 ) -> int:
     attachment.race(connection, exclusive=True)  # the samples to be stored depend on what waits once no draw is left
     rows = {row.sample_id: row for row in _standing(connection, attachment, ids, old)}
-    hashes = adding.hashes_of(attachment, samples)
     changed = [
-        (rows[i], sample)
+        (rows[i], sample, digest)
         for i, sample, digest in zip(ids, samples, hashes, strict=True)
         if i in rows and rows[i].hash != digest
     ]
-    pool.remove(connection, attachment, [row for row, _ in changed])
-    sources = [row.source for row, _ in changed]
-    chunk = adding.incoming(attachment, [sample for _, sample in changed], sources, start=None)
+    pool.remove(connection, attachment, [row for row, _, _ in changed])
+    sources = [row.source for row, _, _ in changed]
+    ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
+    chunk = adding.incoming(attachment, ours, sources, start=None, hashes=theirs)
     adding.insert(connection, attachment=attachment, chunk=chunk)
     return len(rows)
 

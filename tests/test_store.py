@@ -993,3 +993,21 @@ def test_an_error_says_which_sample_it_is_about(
     with pytest.raises((UnsupportedType, InvalidArgument)):
         plain.replace(plain.waiting().ids[:2].tolist(), ["z", odd])
     assert sorted(plain.waiting().samples) == ["a", "b", "c"]
+
+
+def test_a_key_is_called_outside_of_transactions(store_url: str) -> None:
+    """It may be slow, and may itself write: to the same file, by another store."""
+    with open_store(store_url, name="seen", weighting="uniform") as seen:
+
+        def key(sample: str) -> str:
+            seen.add([sample])
+            return sample.lower()
+
+        with open_store(store_url, weighting="uniform", key=key) as store:
+            store.add(["A", "B", "C"])
+            ids = store.waiting().ids.tolist()
+            assert store.replace(ids[:1], ["D"]) == 1
+            store.record(["E"], [1.0])
+            with store.sample(1) as batch:
+                batch.settle([1.0], record=(["F"], [2.0], "lab"))
+        assert sorted(seen.waiting().samples) == list("ABCDEF")
