@@ -291,7 +291,7 @@ with open_store(sys.argv[1], weighting="uniform", seed=15, mode="replay") as sto
 
 
 def test_replay_draws_of_four_processes_are_independent(postgresql_url: str) -> None:
-    """Draws that overlap share a turn: entries that are named by it would share their variates.
+    """Draws that overlap shared a turn, and entries that were named by it their variates; membership is independent.
 
     A key is the clock at which its sample entered, after the draw before, and a variate, since all weights are 1.
     """
@@ -316,6 +316,11 @@ def test_replay_draws_of_four_processes_are_independent(postgresql_url: str) -> 
         own = np.sort([after[2] - before[3] for before, after in itertools.pairwise(history)])
         repeats += int(np.sum(np.diff(own) < 1e-10))
     assert repeats == 0, f"{repeats} of {len(drawn)} entries have the variate of an earlier one"
+    batch_of = {number: place for place, number in enumerate(sorted({row[1] for row in drawn}))}
+    members = np.zeros((4 * rounds, n), dtype=bool)
+    members[[batch_of[row[1]] for row in drawn], [row[0] - drawn[0][0] for row in drawn]] = True
+    assert_independent((members[:-2] & members[1:-1]).ravel(), members[2:].ravel())
+    assert_independent(members[:-1].ravel(), members[1:].ravel())
 
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.5, 1.0])
