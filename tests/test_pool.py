@@ -176,6 +176,8 @@ def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
     first, last = store.sample(15), store.sample(5)  # at last the lightest: the clock is about 1e8
     assert first.clock < 1e-3 < 1e6 < last.clock
     if not while_open:
+        store.add(["s50"])  # something has joined: the clock stays
+        store.score(scores_of)
         first.release()
         last.release()
     store.add([f"s{i}" for i in range(100, 500)])
