@@ -69,7 +69,7 @@ def incoming(
     start: int | None = 0,
     hashes: Sequence[bytes | None] | None = None,
 ) -> Incoming:
-    """Hash samples, unless that is done; of those that are equal the first stays, and those without a key are refused."""
+    """Hash samples, unless that is done; of equal ones the first stays, and those without a key are refused."""
     hashes = hashes_of(attachment, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)

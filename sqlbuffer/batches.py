@@ -85,7 +85,7 @@ class Batch:
         self.clock = clock
         self.samples = decode_all(drawn.text, drawn.payload, drawn.codec, allow_pickle=attachment.allow_pickle)
         self.sources = list(drawn.source)
-        self.ids: Ints = np.array(drawn.sample_id, dtype=np.int64)
+        self.ids: Ints = pool.as_ints(drawn.sample_id)
         self.scores: Floats = pool.as_floats(drawn.score)
         self.weights: Floats = pool.as_floats(drawn.weight)
         self.info = info
@@ -388,7 +388,7 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     if attachment.consumes:
         put_back(connection, attachment, state, rows)
         oldest = attachment.run(connection, statements.oldest_version_of_batch(), batch=number).scalar()
-        if oldest is not None and oldest < state.version:  # a refresh came to its end without them
+        if oldest is not None and pool.as_ints([oldest])[0] < state.version:  # a refresh came to its end without them
             reopen(connection, attachment, version=oldest)
     else:
         _stand_again(connection, attachment, state, rows, is_last=later is None)

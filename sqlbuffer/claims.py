@@ -117,7 +117,7 @@ def _draw(
         clock = 0.0
     if not attachment.consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)
-        entries = [before + 1 for before in drawn.entries]
+        entries = (pool.as_ints(drawn.entries) + 1).tolist()
         new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
         pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import Attachment, RaceState
-from sqlbuffer.errors import require_all, shown, tampered
+from sqlbuffer.errors import numbers_of, require_all, shown, tampered
 from sqlbuffer.race import FLOOR, MOST, TIE, Floats, Ints, shift_base
 from sqlbuffer.schema import buffers, workers
 
@@ -30,6 +30,19 @@ def as_floats(values: Sequence[float | None]) -> Floats:
     except (TypeError, ValueError) as exc:
         wrong = next((value for value in values if not isinstance(value, (int, float, type(None)))), None)
         raise tampered(f"a weight, key, score, version or reward is stored as {shown(wrong)}, no number") from exc
+
+
+def as_ints(values: Sequence[int]) -> Ints:
+    """Return (n,) int64.
+
+    Raises:
+        InvalidPayload: Where one is no integer: SQLite stores any value in any column.
+    """
+    try:
+        return np.array(values, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        wrong = next((value for value in values if not isinstance(value, int)), None)
+        raise tampered(f"a number of a sample, or of its entries, is stored as {shown(wrong)}, no integer") from exc
 
 
 def as_weights(weights: Floats) -> list[float | None]:
@@ -260,5 +273,6 @@ def _keep_apart(
 
 def size(attachment: Attachment, totals: Any) -> int:
     """Return the size of the pool, from the totals of the counters."""
-    waiting = totals.added + totals.requeued - totals.removed
-    return int(waiting - (totals.drawn - totals.released) if attachment.consumes else waiting)
+    with numbers_of(f"the counters of buffer {attachment.name!r}"):
+        waiting = totals.added + totals.requeued - totals.removed
+        return int(waiting - (totals.drawn - totals.released) if attachment.consumes else waiting)

@@ -253,8 +253,8 @@ def _rescore(
     if taken_in is None:
         return None
     state, weights = taken_in
-    ids, keys, old = np.array(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
-    entries = np.array(due.entries)
+    ids, keys, old = pool.as_ints(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
+    entries = pool.as_ints(due.entries)
     hashes = due.hash
     if may_move_all:  # and they may have
         standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
@@ -264,7 +264,7 @@ def _rescore(
         hashes = [due.hash[i] for i in np.flatnonzero(waits).tolist()]
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
-        entries = np.array([standing[i].entries for i in ids.tolist()], dtype=np.int64)
+        entries = pool.as_ints([standing[i].entries for i in ids.tolist()])
     moved = change_weights(connection, attachment, state, ids, keys, old, weights, scores, entries)
     kept = {"ids": ids[moved].tolist(), "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()]}
     keep(connection, attachment=attachment, **kept, scores=scores[moved], version=version)

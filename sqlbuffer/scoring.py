@@ -227,7 +227,7 @@ def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints
     ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
     for part in attachment.run(connection, statements.waiting_places()).partitions(_ROWS_AT_ONCE):
         some_ids, some_keys = zip(*part, strict=True)
-        ids.append(np.array(some_ids, np.int64))
+        ids.append(pool.as_ints(some_ids))
         keys.append(pool.as_floats(some_keys))
     order = np.argsort(np.concatenate(ids))
     return np.concatenate(ids)[order], np.concatenate(keys)[order]
@@ -286,7 +286,7 @@ def _join(
     if taken_in is None:
         raise _MovesAll
     state, weights = taken_in
-    entries = [before + 1 for before in found.entries]
+    entries = (pool.as_ints(found.entries) + 1).tolist()
     keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)

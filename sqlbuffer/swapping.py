@@ -61,12 +61,12 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
     n_swapped = 0
     for rows in _pages(attachment, SWAP_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
-        at, is_known = known.find(np.array(ids))
+        at, is_known = known.find(pool.as_ints(ids))
         due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
         if not len(due):
             continue
         at_keys, old, from_scores = (pool.as_floats(column)[due] for column in (keys, weights, ranked))
-        places = (np.array(ids)[due], at_keys, old, from_scores, np.array(entries)[due])
+        places = (pool.as_ints(ids)[due], at_keys, old, from_scores, pool.as_ints(entries)[due])
         swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
         try:
             swapped = attachment.database.write(swap)

@@ -231,9 +231,10 @@ TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
 
 TEXT_IN_SQLITE: list[tuple[sa.Table, str, str]] = [
     *((samples, column, "x") for column in ("reward", "score", "score_version", "requeues")),
-    *((pool, column, "x") for column in ("weight", "race_key", "score")),
+    *((pool, column, "x") for column in ("weight", "race_key", "score", "entries")),
     *((workers, column, "x") for column in ("clock", "pid", "process_started_at", "batches")),
     *((table, column, "9e999") for table, column in ((workers, "failed"), (buffers, "refreshed_version"))),
+    *((workers, column, "9e999") for column in ("removed", "added", "drawn")),
     *((batches, column, "x") for column in ("clock", "clock_before")),
     *((buffers, column, "x") for column in ("base_score", "top_score", "score_version", "refreshed_version")),
     *((table, column, "never") for table, column in ((predictors, "trained_at"), (jobs, "last_started_at"))),
