@@ -130,6 +130,8 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
 
     def noted(execute: Callable[..., Any]) -> Callable[..., Any]:
         def execute_noted(connection: Any, statement: Any, rows: Any, columns: Any, constants: Any) -> Any:
+            if each:  # one of these is made of the other
+                return execute(connection, statement, rows, columns, constants)
             each.append(names[id(statement)])
             if is_sqlite:
                 sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
@@ -339,6 +341,8 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
     found["settle with everything"] = executed_by(store, lambda: batches[2].settle(np.ones(64), **more))
     batches.append(store.sample(64))
     found["release"] = executed_by(store, lambda: batches[3].release())
+    if found["release"][-1] == "reopen_refresh":  # where one of its scores is older than the newest refresh
+        found["release"].pop()
     store.sample(64).settle()
     store.save_predictor(b"", rows_trained=1)
     store.score(score_by_name, only="stale", budget=64)
@@ -367,7 +371,7 @@ EXPECTED = {
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
-    "release": "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count",
+    "release": ("race_state close_claim draws_of_batch count UPDATE:workers enter_pool count oldest_version_of_batch"),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
