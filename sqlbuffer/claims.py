@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import pool, race, statements
+from sqlbuffer import disposal, pool, race, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.batches import Batch, Drawn
 from sqlbuffer.errors import no_progress, require_all, tampered
@@ -32,6 +32,7 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     n = require_count(n, "n must be a number of samples, or -1 for all that wait", least=EVERYTHING)
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
+    disposal.wait()  # what this process has dropped waits again
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):

@@ -35,9 +35,10 @@ class SampleInfo:
 
     Attributes:
         probability: (n,) float64 in (0, 1], the chance the sample had of being in this batch. `1 / probability` is an
-            unbiased importance weight (Horvitz and Thompson 1952). NaN where it cannot be known: in a batch that ends
-            among samples which were drawn before, given back, and must come first; and in one which draws of other
-            processes have claimed samples among, at the same time.
+            unbiased importance weight (Horvitz and Thompson 1952); under the weighting "shift" what has the lowest
+            score is drawn so seldom, at a weight of 1e-8, that a total hardly ever counts it. NaN where it cannot be
+            known: in a batch that ends among samples which were drawn before, given back, and must come first; and in
+            one which draws of other processes have claimed samples among, at the same time.
         argmax: (n,) bool, True where the sample came by the argmax share.
         reward: (n,) float64, the reward stored before this draw, NaN where there is none.
     """

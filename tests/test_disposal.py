@@ -271,3 +271,11 @@ def test_a_signal_in_a_finalizer_does_not_end_the_putting_away(monkeypatch: pyte
     disposal.later(lambda: done.append(2))
     assert disposal.wait(10)
     assert done == [1, 2]
+
+
+def test_the_next_draw_has_what_was_dropped_before(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As in a notebook, where a cell keeps the samples of a batch and not the batch."""
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(TEN)
+        for _ in range(5):
+            assert len(store.sample(8).samples) == 8

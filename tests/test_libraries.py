@@ -77,9 +77,8 @@ def test_a_connection_of_the_store_leads_to_no_other_file(sqlite_url: str, tmp_p
 
 def test_pandas_reads_through_it(store: SampleStore) -> None:
     store.add(TEN)
-    table = "samples" if store.url.startswith("sqlite") else "sqlbuffer.samples"
     with store.connect() as connection:
-        frame = pd.read_sql(f"SELECT text, source FROM {table} ORDER BY id", connection)
+        frame = pd.read_sql("SELECT text, source FROM samples ORDER BY id", connection)
     assert len(frame) == 10
     assert list(frame.columns) == ["text", "source"]
 

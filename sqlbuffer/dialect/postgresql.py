@@ -351,7 +351,7 @@ class PostgreSQL(Dialect):
         return "check that the server runs and that host and port in the URL are right"
 
     def viewer(self, url: sa.URL) -> sa.Engine:
-        return self.reader(url)
+        return self._engine(url, pool_size=4, begins=f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public")
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # The time zone stays that of the role: what a person compares with times is meant in it.
