@@ -21,6 +21,8 @@ from sqlbuffer.reporting import Claim
 from sqlbuffer.workers import worker_id
 
 EVERYTHING = -1
+_KEY = operator.itemgetter(Drawn._fields.index("race_key"))
+"""The key of a row of a claim: by its name it would take three times as long."""
 _NO_ID = 2**63 - 1
 """More than any number of a sample."""
 _MOST_WIDENINGS = 100
@@ -180,7 +182,7 @@ def _arrivals(
     build, limit = (statements.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
     found = _sorted(_head(connection, attachment, build(dialect), limit + (not dialect.claim_deletes)), "race_key")
     arrivals, after = found[:limit], found[limit:]
-    keys = pool.as_floats([row.race_key for row in arrivals])
+    keys = pool.as_floats(list(map(_KEY, arrivals)))
     if dialect.claim_deletes:
         stretch = _seen(arrivals, keys, clock)
     else:
