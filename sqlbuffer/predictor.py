@@ -400,6 +400,8 @@ def require_trainable(model: nn.Module) -> None:
         if getattr(module, "sparse", False) is True and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             raise InvalidArgument(f"{path or name} has sparse gradients, which Adam cannot use: give it sparse=False.")
     for path, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            continue  # which `require_storable` refuses
         if any(n > 1 and step == 0 for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
             raise InvalidArgument(
                 f"the values of {path} share their memory, as those of expand() do, and would be trained as one: make "
