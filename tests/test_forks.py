@@ -257,7 +257,7 @@ def by_an_open_look():
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
         if not (child := os.fork()):
             try:
-                open_store(sys.argv[1])
+                open_store(sys.argv[1], weighting="uniform")
             except DatabaseUnavailable as error:
                 assert "was open in the process from which this one was forked" in str(error), error
                 os._exit(7)
