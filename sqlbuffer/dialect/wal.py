@@ -202,7 +202,7 @@ def _require_short(file: str) -> None:
     except OSError as exc:
         if exc.errno == errno.ENAMETOOLONG:
             raise DatabaseUnavailable(
-                f"the name of {file} is too long for the files beside it, as FILE{_LONGEST_ENDING}: use a shorter one."
+                f"the name of {file} leaves no room for {_LONGEST_ENDING}, which SQLite adds: use a shorter one."
             ) from exc
 
 
@@ -362,7 +362,7 @@ def require_not_inherited(file: str) -> None:
     """
     if _inherited and file_id(file) in _inherited:
         raise DatabaseUnavailable(
-            f"{file} was open in the process from which this one was forked, amid a transaction of another thread or "
+            f"{file} was open in the process from which this one was forked, in a transaction of another thread or "
             "by `store.connect()`, and SQLite can only open it again there: fork when no thread uses the store, or "
             'start processes by "spawn".'
         )
