@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.codec import encode_all
 from sqlbuffer.dialect import Columns, Lock
 from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown, tampered
@@ -23,6 +21,7 @@ from sqlbuffer.jsonable import as_json
 from sqlbuffer.names import as_list, as_names, as_rewards
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import AddResult
+from sqlbuffer.transaction import RaceState, Transaction
 
 CHUNK = 20_000
 """Samples sent to the database at once."""
@@ -46,10 +45,10 @@ class Incoming:
     start: int | None = 0
     """What makes a position the number of a sample in what the user gave; None where nothing does."""
 
-    def columns(self, attachment: Attachment) -> dict[str, list[Any]]:
+    def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
         """Return the columns that travel to the database."""
         numbers = None if self.start is None else [self.start + position for position in self.positions]
-        encoded = encode_all(self.samples, allow_pickle=attachment.allow_pickle, numbers=numbers)
+        encoded = encode_all(self.samples, allow_pickle=buffer.allow_pickle, numbers=numbers)
         return {
             "hash": self.hashes,
             "text": encoded.texts,
@@ -61,7 +60,7 @@ class Incoming:
 
 
 def incoming(
-    attachment: Attachment,
+    buffer: BufferHandle,
     samples: Sequence[Any],
     names: Sequence[str],
     metas: Sequence[str | None] | None = None,
@@ -70,7 +69,7 @@ def incoming(
     hashes: Sequence[bytes | None] | None = None,
 ) -> Incoming:
     """Hash samples, unless that is done; of equal ones the first stays, and those without a key are refused."""
-    hashes = hashes_of(attachment, samples, start=start) if hashes is None else list(hashes)
+    hashes = hashes_of(buffer, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
     ordered = sorted(digest for digest in first if digest is not None)
@@ -87,128 +86,120 @@ def incoming(
     )
 
 
-def hashes_of(attachment: Attachment, samples: Sequence[Any], *, start: int | None = 0) -> list[bytes | None]:
+def hashes_of(buffer: BufferHandle, samples: Sequence[Any], *, start: int | None = 0) -> list[bytes | None]:
     """Return the hash of each sample, None where it has no key; an error names the sample by its number."""
-    if attachment.key is None:
+    if buffer.key is None:
         return list(digests(samples, None if start is None else range(start, start + len(samples))))
-    keys = [attachment.key(sample) for sample in samples]
+    keys = [buffer.key(sample) for sample in samples]
     numbers = None if start is None else [start + i for i, key in enumerate(keys) if key is not None]
     found = iter(digests((key for key in keys if key is not None), numbers))
     return [None if key is None else next(found) for key in keys]
 
 
-def add(attachment: Attachment, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
+def add(buffer: BufferHandle, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
     """Put samples into the pool, in chunks of one transaction each."""
     names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
-        result += _add_chunk(attachment, samples[start:end], names[start:end], metas[start:end], start=start)
+        result += _add_chunk(buffer, samples[start:end], names[start:end], metas[start:end], start=start)
     return result
 
 
 def _add_chunk(
-    attachment: Attachment, samples: Sequence[Any], names: Sequence[str], metas: Sequence[str | None], *, start: int
+    buffer: BufferHandle, samples: Sequence[Any], names: Sequence[str], metas: Sequence[str | None], *, start: int
 ) -> AddResult:
     """Put samples into the pool in one transaction, or in several where they are too large for one."""
-    chunk = incoming(attachment, samples, names, metas, start=start)
+    chunk = incoming(buffer, samples, names, metas, start=start)
     try:
-        return attachment.database.write(functools.partial(insert, attachment=attachment, chunk=chunk))
+        return buffer.write(insert, chunk=chunk)
     except TooLarge as exc:
         if len(samples) == 1:
-            largest = attachment.database.dialect.largest / 1e6
+            largest = buffer.database.dialect.largest / 1e6
             raise TooLarge(
                 f"sample {start} takes more than the {largest:,.0f} MB that this database takes in a value: keep it in "
                 "a file, and add the path, or make it smaller."
             ) from exc
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
-    first, second = (_add_chunk(attachment, samples[of], names[of], metas[of], start=at) for of, at in parts)
+    first, second = (_add_chunk(buffer, samples[of], names[of], metas[of], start=at) for of, at in parts)
     return first + second
 
 
-def insert(connection: sa.Connection, *, attachment: Attachment, chunk: Incoming) -> AddResult:
+def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
     """Store samples that are new and requeue those that had left the pool; both wait from now on."""
-    state = attachment.race(connection)
-    needs_score = attachment.settings.weighting.needs_score
+    state = tx.lock_race()
+    needs_score = tx.buffer.settings.weighting.needs_score
     enter = _enter_unscored if needs_score else _enter_race
-    added, requeued, touched = enter(connection, attachment, chunk, state) if chunk.hashes else (0, 0, None)
+    added, requeued, touched = enter(tx, chunk, state) if chunk.hashes else (0, 0, None)
     unscored = added + requeued if needs_score else 0
-    evict(connection, attachment, state, scored=added + requeued - unscored, unscored=unscored)
+    evict(tx, state, scored=added + requeued - unscored, unscored=unscored)
     deltas = {"added": added, "requeued": requeued, "refused": chunk.refused, "unscored": unscored}
-    attachment.count(connection, touched=touched, **deltas)
+    tx.count(touched=touched, **deltas)
     duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
     return AddResult(added, requeued, duplicates, chunk.refused)
 
 
-def _enter_unscored(
-    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
-) -> tuple[int, int, None]:
+def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, None]:
     """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
-    dialect = attachment.database.dialect
+    dialect = tx.backend
     if dialect.adds_in_bulk:
-        found = _in_bulk(connection, attachment, statements.add_unscored(dialect), chunk, state).one()
+        found = _in_bulk(tx, statements.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued, None
-    newest, stored = _put(connection, attachment, chunk, state)
-    added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
-    again = _requeued(connection, attachment, chunk) if added < stored else []
+    newest, stored = _put(tx, chunk, state)
+    added = tx.execute(statements.enter_unscored(), after=newest).rowcount
+    again = _requeued(tx, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
     ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
     none = np.full(len(again), math.nan)
-    pool.enter(connection, attachment, state, ids, hashes, never, none, none, [0] * len(again))
+    pool.enter(tx, state, ids, hashes, never, none, none, [0] * len(again))
     return added, len(again), None
 
 
-def _enter_race(
-    connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState
-) -> tuple[int, int, float | None]:
+def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, float | None]:
     """Let samples join the race at once; return how many are new, how many wait again, and the clock at which."""
-    dialect = attachment.database.dialect
+    dialect = tx.backend
     if dialect.adds_in_bulk:
-        rows = _in_bulk(connection, attachment, statements.add_samples(dialect), chunk, state).all()
+        rows = _in_bulk(tx, statements.add_samples(dialect), chunk, state).all()
     else:
-        newest, stored = _put(connection, attachment, chunk, state)
-        rows = attachment.run(connection, statements.samples_after(), after=newest).all()
-        rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
+        newest, stored = _put(tx, chunk, state)
+        rows = tx.execute(statements.samples_after(), after=newest).all()
+        rows += _requeued(tx, chunk) if len(rows) < stored else []
     if not rows:
         return 0, 0, None
     ids, hashes, requeues = zip(*rows, strict=True)
-    state = attachment.race_to_join(connection, state)  # only now: storing them takes most of the time
+    state = tx.lock_race_to_join(state)  # only now: storing them takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
-    keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
+    keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, first)
+    pool.enter(tx, state, ids, hashes, keys, weights, scores, first)
     return requeues.count(0), len(requeues) - requeues.count(0), state.clock
 
 
-def _in_bulk(
-    connection: sa.Connection, attachment: Attachment, statement: Any, chunk: Incoming, state: RaceState
-) -> Any:
-    columns, shape = chunk.columns(attachment), statements.INCOMING_SAMPLES
-    return attachment.run_with(connection, statement, shape, columns, iteration=state.iteration, tick=state.tick)
+def _in_bulk(tx: Transaction, statement: Any, chunk: Incoming, state: RaceState) -> Any:
+    columns, shape = chunk.columns(tx.buffer), statements.INCOMING_SAMPLES
+    return tx.execute_with(statement, shape, columns, iteration=state.iteration, tick=state.tick)
 
 
-def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, state: RaceState) -> tuple[int, int]:
+def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
     """Store and requeue samples; return the newest id before, and how many are new or wait again."""
-    newest = connection.execute(statements.newest_sample()).scalar_one()
-    statement, columns = statements.put_samples(attachment.database.dialect), chunk.columns(attachment)
+    newest = tx.connection.execute(statements.newest_sample()).scalar_one()
+    statement, columns = statements.put_samples(tx.backend), chunk.columns(tx.buffer)
     moment = {"iteration": state.iteration, "tick": state.tick}
-    return newest, attachment.run_each(connection, statement, statements.INCOMING_SAMPLES, columns, **moment)
+    return newest, tx.execute_each(statement, statements.INCOMING_SAMPLES, columns, **moment)
 
 
-def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
+def _requeued(tx: Transaction, chunk: Incoming) -> list[Any]:
     """Return `id, hash, requeues` of the samples that wait again."""
-    dialect = attachment.database.dialect
+    dialect = tx.backend
     statement, columns = statements.marked_samples(dialect), {"hash": chunk.hashes}
-    marked = list(attachment.run_with(connection, statement, statements.INCOMING_HASHES, columns).all())
+    marked = list(tx.execute_with(statement, statements.INCOMING_HASHES, columns).all())
     ids = {"sample_id": [row.id for row in marked]}
-    attachment.run_each(connection, statements.unmark(dialect), statements.INCOMING_IDS, ids)
+    tx.execute_each(statements.unmark(dialect), statements.INCOMING_IDS, ids)
     return marked
 
 
-def evict(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, *, scored: int = 0, unscored: int = 0
-) -> None:
+def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int = 0) -> None:
     """Take out what is beyond the `max_size` of the buffer, when weights are known: the lightest, and a hundredth more.
 
     What has no score yet is not compared with what has one, or the heavy would go for the light. It waits beyond the
@@ -220,34 +211,34 @@ def evict(
     """
     if state.max_size is None:
         return
-    dialect = attachment.database.dialect
-    dialect.lock(connection, attachment.buffer_id, {Lock.DRAWS: True})
-    totals = attachment.run(connection, statements.totals()).one()
+    dialect = tx.backend
+    dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.DRAWS: True})
+    totals = tx.execute(statements.totals()).one()
     unscored += int(totals.unscored)
-    scored += pool.size(attachment, totals) - int(totals.unscored)
+    scored += pool.size(tx.buffer, totals) - int(totals.unscored)
     going: list[Any] = []
     if (excess := scored - state.max_size) > 0:
         excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
-        going += _free(connection, attachment, statements.lightest(dialect), excess)
+        going += _free(tx, statements.lightest(dialect), excess)
     if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
-        going += _free(connection, attachment, statements.oldest_unscored(dialect), excess)
+        going += _free(tx, statements.oldest_unscored(dialect), excess)
     if going:
-        pool.remove(connection, attachment, going)
+        pool.remove(tx, going)
 
 
-def _free(connection: sa.Connection, attachment: Attachment, statement: Any, n: int) -> list[Any]:
+def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
     """Return the first n that are to go, and lock their samples, passing over those that others are writing.
 
     Another transaction may wait, with its samples locked, for the lock that this one holds.
     """
-    dialect = attachment.database.dialect
+    dialect = tx.backend
     n_passed = 0
     while True:
-        going = attachment.run(connection, statement, limit=n + n_passed).all()
+        going = tx.execute(statement, limit=n + n_passed).all()
         if not dialect.writers_overlap:
             return list(going)
         columns = {"sample_id": sorted(row.sample_id for row in going)}
-        found = attachment.run_with(connection, statements.free_samples(dialect), statements.INCOMING_IDS, columns)
+        found = tx.execute_with(statements.free_samples(dialect), statements.INCOMING_IDS, columns)
         is_free = set(found.scalars())
         free = [row for row in going if row.sample_id in is_free]
         if len(free) >= n or len(going) < n + n_passed:
@@ -263,7 +254,7 @@ class Recorded:
     rewards: Floats
 
     @classmethod
-    def prepare(cls, attachment: Attachment, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
+    def prepare(cls, buffer: BufferHandle, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
         """Check and hash them; of equal samples the first counts, and one that was measured before one that failed."""
         samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
@@ -273,17 +264,17 @@ class Recorded:
         if any(value != value for value in values):  # NaN
             order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
             samples, values, names = [samples[i] for i in order], [values[i] for i in order], [names[i] for i in order]
-        chunk = incoming(attachment, samples, names)
+        chunk = incoming(buffer, samples, names)
         return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
 
 
-def record(connection: sa.Connection, attachment: Attachment, recorded: Recorded) -> AddResult:
+def record(tx: Transaction, recorded: Recorded) -> AddResult:
     """Store rewards; samples that are not there yet are stored without waiting."""
     chunk = recorded.chunk
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
-    deltas = store_by_hash(connection, attachment, chunk.columns(attachment), recorded.rewards.tolist())
-    attachment.count(connection, refused=chunk.refused, **deltas)
+    deltas = store_by_hash(tx, chunk.columns(tx.buffer), recorded.rewards.tolist())
+    tx.count(refused=chunk.refused, **deltas)
     added = deltas["recorded"]
     return AddResult(added=added, duplicates=chunk.duplicates + len(chunk.hashes) - added, refused=chunk.refused)
 
@@ -300,13 +291,7 @@ class Known(NamedTuple):
 
 
 def store_measured(
-    connection: sa.Connection,
-    attachment: Attachment,
-    known: Known,
-    places: Ints,
-    rewards: Floats,
-    *,
-    stay_queued: bool = True,
+    tx: Transaction, known: Known, places: Ints, rewards: Floats, *, stay_queued: bool = True
 ) -> Counter[str]:
     """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
 
@@ -316,43 +301,35 @@ def store_measured(
     """
     is_whole = len(places) == len(known.hash)
     hashes = known.hash if is_whole and bool((np.diff(places) > 0).all()) else [known.hash[i] for i in places.tolist()]
-    deltas, is_there = store_rewards(
-        connection, attachment, known.ids[places], hashes, rewards, stay_queued=stay_queued
-    )
+    deltas, is_there = store_rewards(tx, known.ids[places], hashes, rewards, stay_queued=stay_queued)
     if not is_there.all():
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)  # as all who add lock samples
         columns = {
             name: [getattr(known, name)[i] for i in places[lost].tolist()]
             for name in ("hash", "text", "payload", "codec", "source")
         }
-        deltas.update(
-            store_by_hash(connection, attachment, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist())
-        )
+        deltas.update(store_by_hash(tx, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist()))
     return deltas
 
 
-def store_by_hash(
-    connection: sa.Connection, attachment: Attachment, columns: Columns, rewards: Sequence[float]
-) -> Counter[str]:
+def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -> Counter[str]:
     """Write rewards of samples found by their hash; those that are not there are stored, without waiting.
 
     Return what this changes of the counters.
     """
-    dialect = attachment.database.dialect
-    totals = attachment.run(connection, statements.totals()).one()
-    attachment.reach(connection, totals.tick)
-    moment = {"iteration": totals.iterations, "tick": attachment.tick(connection)}
+    dialect = tx.backend
+    totals = tx.execute(statements.totals()).one()
+    tx.reach(totals.tick)
+    moment = {"iteration": totals.iterations, "tick": tx.tick()}
     insert = statements.insert_samples(dialect)
-    inserted = attachment.run_each(connection, insert, statements.INCOMING_SAMPLES, columns, **moment)
-    found = attachment.run_with(
-        connection, statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": columns["hash"]}
-    )
+    inserted = tx.execute_each(insert, statements.INCOMING_SAMPLES, columns, **moment)
+    found = tx.execute_with(statements.samples_by_hash(dialect), statements.INCOMING_HASHES, {"hash": columns["hash"]})
     reward_of = dict(zip(columns["hash"], rewards, strict=True))
     rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
     if inserted < len(rows):
-        attachment.tick(connection, again=True)  # others may have stored some of them a moment ago
+        tx.tick(again=True)  # others may have stored some of them a moment ago
     ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
-    deltas, is_there = store_rewards(connection, attachment, np.array(ids, np.int64), hashes, np.array(values))
+    deltas, is_there = store_rewards(tx, np.array(ids, np.int64), hashes, np.array(values))
     if len(rows) != len(reward_of) or not is_there.all():
         raise tampered("samples that were just stored are not there: a trigger or rule changes what is written")
     deltas["recorded"] = inserted
@@ -360,13 +337,7 @@ def store_by_hash(
 
 
 def store_rewards(
-    connection: sa.Connection,
-    attachment: Attachment,
-    ids: Ints,
-    hashes: Sequence[bytes],
-    rewards: Floats,
-    *,
-    stay_queued: bool = True,
+    tx: Transaction, ids: Ints, hashes: Sequence[bytes], rewards: Floats, *, stay_queued: bool = True
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
     """Write rewards, NaN for a measurement that failed, into samples found by number and hash.
 
@@ -379,18 +350,18 @@ def store_rewards(
     order = np.argsort(ids)
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
     columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
-    shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
+    shape, dialect = statements.INCOMING_REWARDS, tx.backend
     first = statements.store_first_rewards(dialect)
-    more: dict[str, Any] = {"stay_queued": stay_queued, "tick": attachment.tick(connection)}
-    is_first = attachment.changed_by_each(connection, first, shape, columns, **more)
+    more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
+    is_first = tx.changed_by_each(first, shape, columns, **more)
     if all(is_first):
         return _count_rewards(values), is_there
     again = {
         name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
         for name, column in columns.items()
     }
-    before = attachment.run_with(connection, statements.measured_before(dialect), shape, again).all()
-    attachment.run_each(connection, statements.store_rewards(dialect), shape, again, **more)
+    before = tx.execute_with(statements.measured_before(dialect), shape, again).all()
+    tx.execute_each(statements.store_rewards(dialect), shape, again, **more)
     measured = {row.id for row in before}
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
     deltas = _count_rewards([value for value, is_new in zip(values, is_first, strict=True) if is_new])

@@ -1,4 +1,4 @@
-"""One process's attachment to one buffer: what the modules that work on it share."""
+"""One process's handle on one buffer: its identity, its settings and its transactions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import datetime as dt
 import functools
 import itertools
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer import statements
 from sqlbuffer.database import Database
-from sqlbuffer.dialect import Columns, Lock, Rows, now
+from sqlbuffer.dialect import now
 from sqlbuffer.errors import (
     BufferNotFound,
     InvalidArgument,
@@ -25,71 +22,30 @@ from sqlbuffer.errors import (
     SettingsMismatch,
     listed,
     no_progress,
-    numbers_of,
     printable,
-    require_all,
     shown,
-    tampered,
 )
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.lineage import Lineage
-from sqlbuffer.names import as_name, is_storable, require_choice, require_int
-from sqlbuffer.race import (
-    Floats,
-    Weighting,
-    exponentials,
-    replayed_exponentials,
-    weighting_from_settings,
-    weighting_settings,
-)
+from sqlbuffer.names import as_name, is_storable
+from sqlbuffer.race import weighting_from_settings, weighting_settings
 from sqlbuffer.schema import buffers
+from sqlbuffer.settings import Settings
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.watch import Watch
-from sqlbuffer.workers import GRACE_S, LEDGER, register, worker_id
+from sqlbuffer.workers import GRACE_S, LEDGER, register
 
 log = logging.getLogger(__name__)
 
-_SEED_DIGITS = 1_000
-_LARGEST_SEED = 10**_SEED_DIGITS - 1
-"""Python neither writes nor reads an integer of more than some thousand digits."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-
-class RaceState(NamedTuple):
-    """Where the race stands."""
-
-    clock: float
-    turn: int
-    base: float | None
-    top_score: float | None
-    """What can be drawn and has at least this score is marked as top; -infinity: all of it, None: nothing."""
-    version: int
-    iteration: int
-    tick: int
-    touched: float
-    """The latest clock at which a sample joined the race, or a weight changed."""
-    epoch: int
-    """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
-    max_size: int | None = None
-    """Most samples that may wait once they are scored; None: any number."""
+Work = Callable[Concatenate[Transaction, P], T]
+"""A function of a transaction, and of what it is called with."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What shapes the draws of a buffer: stored with it, the same for everybody."""
-
-    mode: str
-    seed: int
-    weighting: Weighting
-
-    def __post_init__(self) -> None:
-        mode = require_choice(self.mode, 'mode must be "consume" or "replay"', ("consume", "replay"))
-        rule = f"seed must be an integer of at most {_SEED_DIGITS} digits"
-        seed = require_int(self.seed, rule, least=-_LARGEST_SEED, most=_LARGEST_SEED)
-        object.__setattr__(self, "mode", mode)
-        object.__setattr__(self, "seed", seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Attachment:
+class BufferHandle:
     """A buffer, as one process has opened it."""
 
     database: Database
@@ -104,14 +60,32 @@ class Attachment:
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
     watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
     key_name: str | None = None
-    """What the first worker stores of its key function, see `key_name`; None for who was not asked for one."""
+    """What the first worker stores of its key function, see `key_name`; None for a handle that was given none."""
 
     @property
     def consumes(self) -> bool:
-        """True where a drawn sample leaves the pool."""
-        return self.settings.mode == "consume"
+        """True if a drawn sample leaves the pool."""
+        return self.settings.consumes
 
-    def apart(self, *, is_patient: bool = True) -> Attachment:
+    def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work`, which only reads, in a transaction that sees one state of the database."""
+        return self.database.read(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+
+    def look(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work`, which is one statement that reads: one round trip, where a transaction takes three."""
+        return self.database.look(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+
+    def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a transaction: all that it writes is stored, or nothing; see `Database.write`."""
+        return self.database.write(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+
+    def write_from_one_state(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on."""
+        return self.database.write_from_one_state(
+            lambda connection: work(Transaction(connection, self), *args, **kwargs)
+        )
+
+    def apart(self, *, is_patient: bool = True) -> BufferHandle:
         """Return the same buffer on connections of its own and without a heartbeat, for a thread in the background.
 
         It leads to nothing of the user's: a thread that has it keeps no store, and no owner of a key, from being
@@ -122,174 +96,9 @@ class Attachment:
         )
 
     @functools.cached_property
-    def in_disposal(self) -> Attachment:
+    def in_disposal(self) -> BufferHandle:
         """The same buffer for the thread that puts away what garbage leaves behind."""
         return self.apart(is_patient=False)  # one thread sees to the garbage of all databases
-
-    def run(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Any:
-        """Execute a statement on this buffer."""
-        return connection.execute(statement, {"buffer": self.buffer_id, **parameters})
-
-    def rows(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Sequence[Any]:
-        """Execute a statement on this buffer; return its rows."""
-        found: Sequence[Any] = self.run(connection, statement, **parameters).all()
-        return found
-
-    def run_with(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
-        """Execute a statement on this buffer with rows that travel with it."""
-        return self.database.execute(connection, statement, rows, columns, buffer=self.buffer_id, **more)
-
-    def run_each(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> int:
-        """Execute a statement on this buffer for each of the rows; return how many rows of the database it changed."""
-        constants = {"buffer": self.buffer_id, **more}
-        return self.database.dialect.execute_each(connection, statement, rows, columns, constants)
-
-    def changed_by_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any
-    ) -> list[bool]:
-        """Execute a statement on this buffer for each of the rows; tell which of them it found in the database."""
-        return self.database.dialect.changed_by_each(
-            connection, statement, rows, columns, {"buffer": self.buffer_id, **more}
-        )
-
-    def race(self, connection: sa.Connection, *, exclusive: bool = False) -> RaceState:
-        """Lock the race until the transaction ends and return where it stands; shared, draws still move the clock."""
-        self.database.dialect.lock(connection, self.buffer_id, {Lock.RACE: exclusive})
-        return self.race_state(connection)
-
-    def race_to_draw(self, connection: sa.Connection, *, alone: bool) -> RaceState:
-        """Lock the race for a draw, which may be the only one under way, and return where it stands."""
-        self.database.dialect.lock(connection, self.buffer_id, {Lock.RACE: False, Lock.DRAWS: alone})
-        return self.race_state(connection)
-
-    def race_to_join(self, connection: sa.Connection, state: RaceState) -> RaceState:
-        """Wait until no draw is under way, hold others up until the transaction ends, and return where the race stands.
-
-        What joins the race at a clock that a draw under way goes beyond would stand behind its samples' rivals. The
-        caller has locked the race, has read `state` since, and has already locked the rows of `samples` that it writes:
-        whoever waits here for another one of these transactions must not have what that one waits for.
-        """
-        if not self.database.dialect.writers_overlap:
-            return state
-        self.database.dialect.lock(connection, self.buffer_id, {Lock.DRAWS: True})
-        return self.race_state(connection)
-
-    def race_state(self, connection: sa.Connection) -> RaceState:
-        """Return where the race stands, which others may move meanwhile.
-
-        Raises:
-            BufferNotFound: Where the buffer is not there any more, though another one may have its number.
-        """
-        row = self.run(connection, statements.race_state()).one_or_none()
-        if row is None or self.created_at not in (None, row.created_at):
-            raise BufferNotFound(
-                f"buffer {self.name!r} as this store opened it is not in {self.database.url} any more, which has gone "
-                "back to an earlier state or was replaced (failover, restore): open the store again."
-            )
-        with numbers_of(f"the race of buffer {self.name!r}"):
-            base = None if row.base_score is None else _finite(row.base_score)
-            top = None if row.top_score is None else float(row.top_score)
-            most = None if row.max_size is None else int(row.max_size)
-            state = RaceState(
-                clock=_finite(row.clock),
-                turn=int(row.turn),
-                base=base,
-                top_score=top,
-                version=int(row.score_version),
-                iteration=int(row.iteration),
-                tick=int(row.tick),
-                touched=_finite(row.touched),
-                epoch=int(row.epoch),
-                max_size=most,
-            )
-        self.reach(connection, state.tick)
-        return state
-
-    def tick(self, connection: sa.Connection, *, again: bool = False) -> int:
-        """Return the logical time of the transaction, read `again` where it may have seen newer changes since.
-
-        It is later than that of every transaction whose changes this one could see (Lamport 1978), whatever the clocks
-        of the hosts say. Who writes it into a row must also `count`, which stores it for those who come later.
-        """
-        if again or self.buffer_id not in _ticks(connection):
-            self.reach(connection, self.run(connection, statements.next_tick()).scalar_one())
-        return _ticks(connection)[self.buffer_id]
-
-    def reach(self, connection: sa.Connection, tick: int) -> None:
-        """Let the logical time of the transaction be at least `tick`, which one of its statements has found."""
-        ticks = _ticks(connection)
-        ticks[self.buffer_id] = max(ticks.get(self.buffer_id, 0), tick)
-
-    def note_ids(self, connection: sa.Connection) -> None:
-        """Remember what proves the numbers of samples that are read in this transaction."""
-        self.lineage.note(connection, self.database.dialect)
-
-    def require_ids(self, connection: sa.Connection, ids: Sequence[int]) -> None:
-        """Prove that numbers given by the user mean the samples that they meant.
-
-        Raises:
-            StaleIds: Where they may not: the database has gone back to an earlier state, or was replaced.
-        """
-        self.lineage.require(connection, self.database.dialect, ids)
-
-    def count(
-        self, connection: sa.Connection, *, clock: float = 0.0, touched: float | None = None, **deltas: int
-    ) -> None:
-        """Add to this process's counters, and move its clock forward to `clock`, its tick to the transaction's.
-
-        Args:
-            connection: The transaction, which locks no rows of others after that.
-            clock: Largest key that it has drawn.
-            touched: Clock of the race at which it let a sample join or changed a weight, None where it did neither.
-            deltas: What to add, by counter.
-        """
-        self.heartbeat.start()
-        parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in statements.COUNTERS}
-        new_tick = _ticks(connection).get(self.buffer_id, 0)
-        parameters |= {"new_clock": clock, "new_tick": new_tick, "new_touched": touched, "worker": worker_id()}
-        if self.run(connection, statements.count(), **parameters).rowcount == 0:
-            register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
-            found = self.run(connection, statements.count(), **parameters).rowcount
-            require_all(found, 1, "a worker counted what it did")
-            self._tell_key(connection)
-
-    def _tell_key(self, connection: sa.Connection) -> None:
-        """Store the name of the key function in a buffer of an older release, which has none: the first to write."""
-        if self.key_name is not None:
-            untold = sa.update(buffers).where(buffers.c.id == self.buffer_id, buffers.c.key.is_(None))
-            connection.execute(untold.values(key=self.key_name))
-
-    def variates(
-        self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
-    ) -> Floats:
-        """Return the exponential variates with which samples join the race now."""
-        flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
-        try:
-            again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
-        except (TypeError, ValueError, OverflowError) as exc:
-            raise tampered(f"requeues or entries are stored as what is no number ({shown(exc)})") from exc
-        if self.consumes:
-            return exponentials(self.settings.seed, flat, turn=turn, requeues=again)
-        return replayed_exponentials(self.settings.seed, flat, requeues=again, entries=number)
-
-    def weights(self, scores: Floats, base: float | None) -> Floats:
-        """Return (n,) weights of scores in which NaN stands for a score that is not finite: weight 0, never drawn."""
-        known = ~np.isnan(scores)
-        weights = np.zeros(len(scores)) if self.settings.weighting.needs_score else np.ones(len(scores))
-        weights[known] = self.settings.weighting(scores[known], 0.0 if base is None else base)
-        return weights
-
-
-def _ticks(connection: sa.Connection) -> dict[int, int]:
-    """Return the logical time of the transaction under way, by buffer; each transaction begins without."""
-    ticks: dict[int, int] = connection.info.setdefault("ticks", {})
-    return ticks
-
-
-def _finite(number: Any) -> float:
-    if not math.isfinite(value := float(number)):
-        raise ValueError(f"{value} is not finite")
-    return value
 
 
 def attach(
@@ -300,7 +109,7 @@ def attach(
     max_size: int | None = None,
     fresh: bool = False,
     **options: Any,
-) -> Attachment:
+) -> BufferHandle:
     """Open a buffer, or create it; a fresh one under the next free name where that name is taken.
 
     A buffer that has no limit takes `max_size`.
@@ -332,9 +141,9 @@ def attach(
             "that are one by the first may be two by the second, so give the same key= to every process.",
             stacklevel=3,
         )
-    attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
-    database.read(attachment.note_ids)
-    return attachment
+    buffer = BufferHandle(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
+    buffer.read(Transaction.note_ids)
+    return buffer
 
 
 def _limit(database: Database, row: Any, max_size: int) -> None:
@@ -392,7 +201,7 @@ def require_name(name: Any) -> str:
     return found
 
 
-def attach_existing(database: Database, name: str, **options: Any) -> Attachment:
+def attach_existing(database: Database, name: str, **options: Any) -> BufferHandle:
     """Open a buffer with the settings it is stored with.
 
     Raises:
@@ -402,7 +211,7 @@ def attach_existing(database: Database, name: str, **options: Any) -> Attachment
     if row is None:
         names = listed(map(repr, database.read(_names)))
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
-    return Attachment(database, row.id, name, _settings(row), created_at=row.created_at, **options)
+    return BufferHandle(database, row.id, name, _settings(row), created_at=row.created_at, **options)
 
 
 def _settings(row: Any) -> Settings:

@@ -8,39 +8,38 @@ import functools
 import os
 from collections.abc import Iterator
 
-import sqlalchemy as sa
-
 from sqlbuffer import leases
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.batches import release_dead, release_open
 from sqlbuffer.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import beat, finish, worker_id
 
 
-def with_heartbeat(attachment: Attachment) -> Attachment:
-    """Return the attachment with a heartbeat, which its first write starts."""
-    interval_s = min(INTERVAL_S, attachment.grace_s / 4)
-    beats = functools.partial(_beats, attachment.apart())
-    return dataclasses.replace(attachment, heartbeat=Heartbeat(beats, interval_s))
+def with_heartbeat(buffer: BufferHandle) -> BufferHandle:
+    """Return the handle with a heartbeat, which its first write starts."""
+    interval_s = min(INTERVAL_S, buffer.grace_s / 4)
+    beats = functools.partial(_beats, buffer.apart())
+    return dataclasses.replace(buffer, heartbeat=Heartbeat(beats, interval_s))
 
 
 @contextlib.contextmanager
-def _beats(apart: Attachment) -> Iterator[Beat]:
+def _beats(apart: BufferHandle) -> Iterator[Beat]:
     """Give what a beat does, on a connection of its own: a lock or a loss of the others does not concern it."""
     store = object()
-    buffer = apart.database.url, apart.buffer_id
+    attended = apart.database.url, apart.buffer_id
 
     def attend(occasion: Occasion) -> None:
         if occasion is Occasion.ALIVE:
-            apart.database.write(functools.partial(beat, buffer_id=apart.buffer_id))
+            apart.write(beat)
             release_dead(apart)
-            apart.database.read(functools.partial(leases.look, attachment=apart))
+            apart.read(leases.look)
             return
         _stores.pop(store, None)
-        if occasion is Occasion.EXIT or buffer not in list(_stores.values()):
-            apart.database.write(functools.partial(_leave, attachment=apart, occasion=occasion))
+        if occasion is Occasion.EXIT or attended not in list(_stores.values()):
+            apart.write(_leave, occasion=occasion)
 
-    _stores[store] = buffer
+    _stores[store] = attended
     try:
         with contextlib.closing(apart.database):
             yield attend
@@ -48,12 +47,12 @@ def _beats(apart: Attachment) -> Iterator[Beat]:
         _stores.pop(store, None)
 
 
-def _leave(connection: sa.Connection, *, attachment: Attachment, occasion: Occasion) -> None:
+def _leave(tx: Transaction, *, occasion: Occasion) -> None:
     """Say that this process is done with the buffer; at its end it has no use for a claim or a job any more."""
     if occasion is Occasion.EXIT:
-        release_open(connection, attachment, [worker_id()])
-        leases.let_go(connection, attachment, [worker_id()])
-    finish(connection, attachment.buffer_id)
+        release_open(tx, [worker_id()])
+        leases.let_go(tx, [worker_id()])
+    finish(tx)
 
 
 _stores: dict[object, tuple[str, int]] = {}

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlbuffer import disposal, leases, pool, statements
 from sqlbuffer.adding import Known, Recorded, store_measured
 from sqlbuffer.adding import record as write_recorded
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.names import as_rewards, require_flag
@@ -28,6 +28,7 @@ from sqlbuffer.race import Floats, Ints, is_blurred, rescaled, turned_back
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim, Closed, Reported, close, report
 from sqlbuffer.schema import batches
+from sqlbuffer.transaction import RaceState, Transaction
 from sqlbuffer.weighing import reopen
 from sqlbuffer.workers import Mark, fold, forget_receipts, lock_dead, worker_id
 
@@ -72,7 +73,7 @@ class Batch:
 
     def __init__(
         self,
-        attachment: Attachment,
+        buffer: BufferHandle,
         drawn: Drawn,
         *,
         claim: Claim | None,
@@ -83,13 +84,13 @@ class Batch:
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
         self.clock = clock
-        self.samples = decode_all(drawn.text, drawn.payload, drawn.codec, allow_pickle=attachment.allow_pickle)
+        self.samples = decode_all(drawn.text, drawn.payload, drawn.codec, allow_pickle=buffer.allow_pickle)
         self.sources = list(drawn.source)
         self.ids: Ints = pool.as_ints(drawn.sample_id)
         self.scores: Floats = pool.as_floats(drawn.score)
         self.weights: Floats = pool.as_floats(drawn.weight)
         self.info = info
-        self._attachment = attachment
+        self._buffer = buffer
         self._claim = claim
         self._known = Known(self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source)
         self._is_open = True
@@ -97,7 +98,7 @@ class Batch:
         self._pid: int | None = os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
         if claim is not None:
-            self._dropped = weakref.finalize(self, _drop, self._pid, attachment.in_disposal, claim)
+            self._dropped = weakref.finalize(self, _drop, self._pid, buffer.in_disposal, claim)
             self._dropped.atexit = False  # the last beat of the heartbeat releases all there are
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,8 +161,8 @@ class Batch:
                 before its draw. The rewards are stored all the same, with the samples: they were measured.
         """
         values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
-        recorded = None if record is None else _recorded(self._attachment, record)
-        settle = functools.partial(
+        recorded = None if record is None else _recorded(self._buffer, record)
+        is_settled = self._buffer.write(
             self._settle,
             rewards=values,
             recorded=recorded,
@@ -170,7 +171,6 @@ class Batch:
             kept=kept,
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
         )
-        is_settled = self._attachment.database.write(settle)
         self._end()
         if not is_settled:
             raise self._lost("its rewards are stored, nothing else")
@@ -194,15 +194,9 @@ class Batch:
             ClaimLost: As `settle` does.
         """
         reported = Reported.prepare(self._known, ids, rewards)
-        store = functools.partial(
-            report,
-            attachment=self._attachment,
-            claim=self._claim,
-            reported=reported,
-            may_close=not self._is_of_another_process,
-        )
         self._has_reports = True  # before it is committed: whoever settles has to look
-        left = self._attachment.database.write(store)
+        may_close = not self._is_of_another_process
+        left = self._buffer.write(report, claim=self._claim, reported=reported, may_close=may_close)
         if left is None or (left == 0 and len(self)):
             self._end()
         if left is None:
@@ -218,8 +212,7 @@ class Batch:
         """
         is_released = self._is_open and not self._is_of_another_process
         if self._claim is not None and not self._is_of_another_process:
-            give_back = functools.partial(release, attachment=self._attachment, batch=self._claim)
-            is_released = self._attachment.database.write(give_back)
+            is_released = self._buffer.write(release, batch=self._claim)
         self._end()
         if not is_released:
             raise self._lost("there is nothing to give back")
@@ -227,8 +220,8 @@ class Batch:
     def witness(self) -> None:
         """Let this batch, which is committed, prove the numbers that were read before it."""
         if self._claim is not None:
-            found_by = {"buffer": self._attachment.buffer_id, **self._claim.parameters()}
-            self._attachment.lineage.last_draw = found_by
+            found_by = {"buffer": self._buffer.buffer_id, **self._claim.parameters()}
+            self._buffer.lineage.last_draw = found_by
 
     @property
     def _is_of_another_process(self) -> bool:
@@ -248,23 +241,23 @@ class Batch:
                 f"batch {self.id} belongs to process {self._pid}, which drew it, and this is its child {os.getpid()}: "
                 f"{what}; settle it there, or send it pickled to the process that is to settle it."
             )
-        if self._claim is None or self._attachment.database.read(functools.partial(self._claim.find, self._attachment)):
+        if self._claim is None or self._buffer.read(self._claim.find):
             return ClaimLost(f"batch {self.id} was settled or released before: {what}.")
         return ClaimLost(
             f"batch {self.id} is not in the database any more, which has gone back to an earlier state (by a failover "
             f"to a standby that lagged, or a restore): {what}; draw again."
         )
 
-    def _reported(self, connection: sa.Connection) -> list[int]:
+    def _reported(self, tx: Transaction) -> list[int]:
         """Return the samples that have been reported, perhaps by another thread, or by another process."""
         if self.id is None or not self._has_reports:
             return []
-        found = self._attachment.run(connection, statements.reported_samples(), batch=self.id)
+        found = tx.execute(statements.reported_samples(), batch=self.id)
         return list(found.scalars())
 
     def _settle(
         self,
-        connection: sa.Connection,
+        tx: Transaction,
         *,
         rewards: list[float | None],
         recorded: Recorded | None,
@@ -273,55 +266,53 @@ class Batch:
         kept: Mapping[str, int | None] | None,
         n_iterations: int,
     ) -> bool:
-        attachment = self._attachment
+        buffer = self._buffer
         is_ours = self._is_open and not self._is_of_another_process
         if self._claim is not None and not self._is_of_another_process:
-            is_ours = self._claim.close(connection, attachment, "settled_at") is not None
+            is_ours = self._claim.close(tx, "settled_at") is not None
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)
-        leaves = is_ours and attachment.consumes
-        early = np.isin(self.ids, self._reported(connection) if is_ours else [])  # they may have been added again since
+        leaves = is_ours and buffer.consumes
+        early = np.isin(self.ids, self._reported(tx) if is_ours else [])  # they may have been added again since
         deltas: Counter[str] = Counter()
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
-            store = functools.partial(store_measured, connection, attachment, self._known, places, values[part])
-            deltas.update(store(stay_queued=stay_queued))
+            deltas.update(store_measured(tx, self._known, places, values[part], stay_queued=stay_queued))
         if leaves:
             places = np.flatnonzero(~measured & ~early)
-            pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])
+            pool.dequeue_known(tx, self.ids[places], [self._known.hash[i] for i in places.tolist()])
         if recorded is not None:  # it counts, after which no rows of others are locked
-            write_recorded(connection, attachment, recorded)
+            write_recorded(tx, recorded)
         if not is_ours:
-            attachment.race_state(connection)  # or say that the buffer is another one by now
-            attachment.count(connection, **deltas)
+            tx.race_state()  # or say that the buffer is another one by now
+            tx.count(**deltas)
             return False
         deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
-        attachment.count(connection, **deltas)
-        write_metrics(connection, attachment, iteration=self.iteration, values=metrics)
+        tx.count(**deltas)
+        write_metrics(tx, iteration=self.iteration, values=metrics)
         settled = self.iteration + n_iterations
-        write_checkpoints(connection, attachment, iteration=settled, states=states, kept=kept)
+        write_checkpoints(tx, iteration=settled, states=states, kept=kept)
         return True
 
 
-def _recorded(attachment: Attachment, record: Any) -> Recorded:
+def _recorded(buffer: BufferHandle, record: Any) -> Recorded:
     """Check what is to be stored with a batch."""
     if not isinstance(record, (tuple, list)) or len(record) != 3:
         raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
-    return Recorded.prepare(attachment, *record)
+    return Recorded.prepare(buffer, *record)
 
 
-def _drop(pid: int, attachment: Attachment, claim: Claim) -> None:
+def _drop(pid: int, buffer: BufferHandle, claim: Claim) -> None:
     """Have the claim of a batch given back that is garbage, unless it is one that a forked child has inherited."""
     if pid == os.getpid():
-        disposal.later(functools.partial(_give_back, attachment, claim))
+        disposal.later(functools.partial(_give_back, buffer, claim))
 
 
-def _give_back(attachment: Attachment, claim: Claim) -> None:
+def _give_back(buffer: BufferHandle, claim: Claim) -> None:
     # One that was rolled back is not found, though another may have its number by now.
-    give_back = functools.partial(release, attachment=attachment, batch=claim)
     try:
-        with contextlib.closing(attachment.database):
-            is_released = attachment.database.write(give_back)
+        with contextlib.closing(buffer.database):
+            is_released = buffer.write(release, batch=claim)
     except Exception as exc:
         log.warning(
             "could not release batch %d, which was dropped: it stays claimed until this process exits: %s",
@@ -334,64 +325,63 @@ def _give_back(attachment: Attachment, claim: Claim) -> None:
             "batch %d of buffer %s was dropped without having been settled or released: its samples wait again; settle "
             "it, without rewards where there are none, or use it in a `with` block",
             claim.batch,
-            shown(attachment.name),
+            shown(buffer.name),
         )
 
 
-def release_dropped(attachment: Attachment) -> None:
+def release_dropped(buffer: BufferHandle) -> None:
     """Wait until the open batches of this process that are garbage are released: what a loop left that was given up."""
-    if attachment.database.look(functools.partial(_has_open, attachment=attachment)):
+    if buffer.look(_has_open):
         gc.collect()  # a loop and its callbacks lead to each other
         disposal.wait()
 
 
-def _has_open(connection: sa.Connection, *, attachment: Attachment) -> bool:
-    ours = sa.and_(batches.c.buffer_id == attachment.buffer_id, batches.c.worker_id == worker_id())
+def _has_open(tx: Transaction) -> bool:
+    ours = sa.and_(batches.c.buffer_id == tx.buffer.buffer_id, batches.c.worker_id == worker_id())
     still_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-    return bool(connection.scalar(sa.select(sa.exists().where(ours, still_open))))
+    return bool(tx.connection.scalar(sa.select(sa.exists().where(ours, still_open))))
 
 
-def content(rows: Iterable[Any], attachment: Attachment) -> list[Any]:
+def content(rows: Iterable[Any], buffer: BufferHandle) -> list[Any]:
     """Return the samples of rows with `text`, `payload` and `codec`."""
     columns = [(row.text, row.payload, row.codec) for row in rows]
     texts, payloads, codecs = map(list, zip(*columns, strict=True)) if columns else ([], [], [])
-    return decode_all(texts, payloads, codecs, allow_pickle=attachment.allow_pickle)
+    return decode_all(texts, payloads, codecs, allow_pickle=buffer.allow_pickle)
 
 
-def release(connection: sa.Connection, *, attachment: Attachment, batch: int | Claim) -> bool:
+def release(tx: Transaction, *, batch: int | Claim) -> bool:
     """Put a batch's samples back where they stood in the race; return False where the batch was closed before.
 
     With their old keys they are first in line, in the same order. Where nothing has happened in the race since, the
     clock goes back too, and the race is as if they had never been drawn.
 
     Args:
-        connection: The transaction.
-        attachment: The buffer.
+        tx: The transaction.
         batch: What a draw gave, or the number of a batch that was looked up in this transaction.
     """
-    state = attachment.race(connection, exclusive=True)
+    state = tx.lock_race(exclusive=True)
     if isinstance(batch, Claim):
-        number, closed = batch.batch, batch.close(connection, attachment, "released_at")
+        number, closed = batch.batch, batch.close(tx, "released_at")
     else:
-        number, closed = batch, close(connection, attachment, statements.close_batch("released_at"), batch=batch)
+        number, closed = batch, close(tx, statements.close_batch("released_at"), batch=batch)
     if closed is None:
         return False
-    rows = attachment.run(connection, statements.draws_of_batch(), batch=number).all()
+    rows = tx.execute(statements.draws_of_batch(), batch=number).all()
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
     is_whole = len(rows) == closed.size
-    attachment.count(connection, batches=-int(is_whole), released=len(rows))
+    tx.count(batches=-int(is_whole), released=len(rows))
     # In replay mode a later draw that has not moved the clock has still let its samples join at it.
-    later = None if attachment.consumes else attachment.run(connection, statements.later_draw(), batch=number).first()
+    later = None if tx.buffer.consumes else tx.execute(statements.later_draw(), batch=number).first()
     if is_whole and later is None and _is_as_before(state, closed):
-        pool.take_back_clock(connection, attachment, closed.clock_before)
+        pool.take_back_clock(tx, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
-    if attachment.consumes:
-        put_back(connection, attachment, state, rows)
-        oldest = attachment.run(connection, statements.oldest_version_of_batch(), batch=number).scalar()
+    if tx.buffer.consumes:
+        put_back(tx, state, rows)
+        oldest = tx.execute(statements.oldest_version_of_batch(), batch=number).scalar()
         if oldest is not None and pool.as_ints([oldest])[0] < state.version:  # a refresh came to its end without them
-            reopen(connection, attachment, version=oldest)
+            reopen(tx, version=oldest)
     else:
-        _stand_again(connection, attachment, state, rows, is_last=later is None)
+        _stand_again(tx, state, rows, is_last=later is None)
     return True
 
 
@@ -404,9 +394,7 @@ def _is_as_before(state: RaceState, closed: Closed) -> bool:
     return state.clock == closed.clock and max(state.touched, 0.0) <= closed.clock_before < closed.clock
 
 
-def put_back(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, entries: int = 1
-) -> None:
+def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries: int = 1) -> None:
     """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one.
 
     `entries` is how often they have entered the race then, which in replay mode names their variates.
@@ -414,26 +402,25 @@ def put_back(
     scores, clock = pool.as_floats([row.score for row in rows]), state.clock
     lowest = np.fmin.reduce(scores, initial=math.inf)
     base = math.inf if state.base is None else state.base  # a refresh of what was left has raised or forgotten it
-    if attachment.settings.weighting.needs_base and lowest < base:
-        state = pool.set_base(connection, attachment, state, float(lowest))
-    weights = attachment.weights(scores, state.base)
-    if attachment.settings.weighting.needs_score:
+    if tx.buffer.settings.weighting.needs_base and lowest < base:
+        state = pool.set_base(tx, state, float(lowest))
+    weights = tx.buffer.settings.weights(scores, state.base)
+    if tx.buffer.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
     keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
     joins = (keys == math.inf) | ((keys > clock) & (before != weights))
     if is_blurred(state.clock, weights[joins]):
-        pool.turn_back(connection, attachment=attachment)
+        pool.turn_back(tx)
         state = state._replace(clock=0.0)
     if state.clock != clock:  # they would have moved with all others, had they waited
         keys = turned_back(keys, clock)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
-    fresh = pool.join_race(attachment, state, hashes, [row.requeues for row in rows], counts, weights)
+    fresh = pool.join_race(tx.buffer, state, hashes, [row.requeues for row in rows], counts, weights)
     given = keys
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
     ids = [row.sample_id for row in rows]
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, counts)
-    attachment.count(
-        connection,
+    pool.enter(tx, state, ids, hashes, keys, weights, scores, counts)
+    tx.count(
         touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,
         unscored=int(np.isnan(weights).sum()),
         unscorable=int((weights == 0).sum()),
@@ -451,9 +438,7 @@ def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) 
     return stretched
 
 
-def _stand_again(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, rows: Sequence[Any], *, is_last: bool
-) -> None:
+def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_last: bool) -> None:
     """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool.
 
     Their next entries have new variates: later draws depended on those of the entries that are undone, and a variate
@@ -461,7 +446,7 @@ def _stand_again(
     that was never interrupted, so the entry is taken off too.
     """
     drawn = {row.sample_id: row for row in rows}
-    standing = pool.standing(connection, attachment, list(drawn))
+    standing = pool.standing(tx, list(drawn))
     ids = [row.sample_id for row in standing]
     keys = pool.as_floats([row.race_key for row in standing])
     old, before = (pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight"))
@@ -469,37 +454,37 @@ def _stand_again(
     back = np.where((old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys)
     entries = [row.entries - is_last for row in standing]
     scores = pool.as_floats([row.score for row in standing])
-    pool.move(connection, attachment, state, ids, (keys, weights), back, weights, scores, entries)
+    pool.move(tx, state, ids, (keys, weights), back, weights, scores, entries)
     if np.any((old < math.inf) & (back != old)):
-        attachment.count(connection, touched=state.clock)
+        tx.count(touched=state.clock)
 
 
-def release_dead(attachment: Attachment) -> int:
+def release_dead(buffer: BufferHandle) -> int:
     """Release the open batches and jobs of dead workers and drop their rows; return how many batches went back."""
-    gone = attachment.database.read(functools.partial(leases.dead_workers, attachment=attachment))
-    return attachment.database.write(functools.partial(_bury, attachment=attachment, gone=gone)) if gone else 0
+    gone = buffer.read(leases.dead_workers)
+    return buffer.write(_bury, gone=gone) if gone else 0
 
 
-def _bury(connection: sa.Connection, *, attachment: Attachment, gone: Mapping[str, Mark]) -> int:
-    attachment.race(connection, exclusive=True)  # before any row, as everybody does
-    dead = lock_dead(connection, attachment.database.dialect, attachment.buffer_id, gone)
-    forget_receipts(connection)
-    n_released = release_open(connection, attachment, dead)
-    leases.let_go(connection, attachment, dead)
+def _bury(tx: Transaction, *, gone: Mapping[str, Mark]) -> int:
+    tx.lock_race(exclusive=True)  # before any row, as everybody does
+    dead = lock_dead(tx, gone)
+    forget_receipts(tx)
+    n_released = release_open(tx, dead)
+    leases.let_go(tx, dead)
     for worker in dead:
-        fold(connection, attachment.buffer_id, worker=worker)
+        fold(tx, worker=worker)
     return n_released
 
 
-def release_open(connection: sa.Connection, attachment: Attachment, owners: Sequence[str]) -> int:
+def release_open(tx: Transaction, owners: Sequence[str]) -> int:
     """Release the open batches of some workers; return how many."""
     find = (
         sa.select(batches.c.id)
-        .where(batches.c.buffer_id == attachment.buffer_id)
+        .where(batches.c.buffer_id == tx.buffer.buffer_id)
         .where(batches.c.worker_id.in_(owners))
         .where(batches.c.settled_at.is_(None))
         .where(batches.c.released_at.is_(None))
         .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
     )
-    still_open = connection.scalars(find).all()
-    return sum(release(connection, attachment=attachment, batch=batch) for batch in still_open)
+    still_open = tx.connection.scalars(find).all()
+    return sum(release(tx, batch=batch) for batch in still_open)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -12,12 +11,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import disposal, pool, race, statements
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.batches import Batch, Drawn
 from sqlbuffer.errors import no_progress, require_all, tampered
 from sqlbuffer.names import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.reporting import Claim
+from sqlbuffer.transaction import RaceState, Transaction
 from sqlbuffer.workers import worker_id
 
 EVERYTHING = -1
@@ -29,28 +29,27 @@ _MOST_WIDENINGS = 100
 """How often others may draw all that has just been marked, each time at least twenty times what was asked for."""
 
 
-def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
+def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then the next arrivals of the race."""
     n = require_count(n, "n must be a number of samples, or -1 for all that wait", least=EVERYTHING)
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     disposal.wait()  # what this process has dropped waits again
-    draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
         try:
-            batch = attachment.database.write(functools.partial(draw, by_tie=by_tie, exclusive=exclusive))
+            batch = buffer.write(_draw, n=n, n_heaviest=n_heaviest, by_tie=by_tie, exclusive=exclusive)
             break
         except _TiedAtTheEnd:
             by_tie = True
         except _Blurred:
             exclusive = True
         except _TooFewMarked:
-            attachment.database.write(functools.partial(pool.widen_top, attachment=attachment, n=n_heaviest))
+            buffer.write(pool.widen_top, n=n_heaviest)
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
-    attachment.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
+    buffer.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
     return batch
 
 
@@ -66,9 +65,7 @@ class _Blurred(Exception):
     """The clock after the draw is too late for the samples to enter the race again: the draw must turn it back."""
 
 
-def _draw(
-    connection: sa.Connection, *, attachment: Attachment, n: int, n_heaviest: int, by_tie: bool, exclusive: bool
-) -> Batch:
+def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: bool) -> Batch:
     """Draw.
 
     Raises:
@@ -77,23 +74,21 @@ def _draw(
         _Blurred: If the draw must have the race `exclusive`.
     """
     # Samples that join the race again, and the heaviest, whose keys stand anywhere, would be in the way of other draws.
-    alone = bool(n_heaviest) or not attachment.consumes
-    state = (
-        attachment.race(connection, exclusive=True) if exclusive else attachment.race_to_draw(connection, alone=alone)
-    )
-    dialect = attachment.database.dialect
+    alone = bool(n_heaviest) or not tx.buffer.consumes
+    state = tx.lock_race(exclusive=True) if exclusive else tx.lock_race_to_draw(alone=alone)
+    dialect = tx.backend
     if n_heaviest and state.top_score is None:  # after a refresh: marks are those of old scores
         raise _TooFewMarked
-    heaviest = _head(connection, attachment, statements.first_by_score(dialect), n_heaviest)
+    heaviest = _head(tx, statements.first_by_score(dialect), n_heaviest)
     if len(heaviest) < n_heaviest and state.top_score != -math.inf:
         raise _TooFewMarked
-    heaviest = _sorted(heaviest, "score" if attachment.settings.weighting.needs_score else "weight")[::-1]
+    heaviest = _sorted(heaviest, "score" if tx.buffer.settings.weighting.needs_score else "weight")[::-1]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
-        n_left = pool.leave(connection, attachment, drawn.sample_id, drawn.race_key)
+        n_left = pool.leave(tx, drawn.sample_id, drawn.race_key)
         require_all(n_left, len(drawn.sample_id), "a batch was drawn")
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
-    arrivals, stretch = _arrivals(connection, attachment, state.clock, n_arrivals, by_tie=by_tie)
+    arrivals, stretch = _arrivals(tx, state.clock, n_arrivals, by_tie=by_tie)
     drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905 - more with arrivals
     weights = pool.as_floats(drawn.weight)
     clock = stretch.end
@@ -102,29 +97,28 @@ def _draw(
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
     if not len(weights):
-        return Batch(attachment, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
-    is_blurred = not attachment.consumes and race.is_blurred(clock, weights)
+        return Batch(tx.buffer, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
+    is_blurred = not tx.buffer.consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
-    made = _write(connection, attachment, state, drawn, start=stretch.begin, clock=clock)
-    attachment.count(
-        connection,
+    made = _write(tx, state, drawn, start=stretch.begin, clock=clock)
+    tx.count(
         clock=clock,
         batches=1,
         drawn=len(weights),
-        unscored=-int(np.isnan(weights).sum()) if attachment.consumes else 0,
-        unscorable=-int((weights == 0).sum()) if attachment.consumes else 0,
+        unscored=-int(np.isnan(weights).sum()) if tx.buffer.consumes else 0,
+        unscorable=-int((weights == 0).sum()) if tx.buffer.consumes else 0,
     )
     if is_blurred:  # before new keys are made: at a late clock they would all be one
-        pool.turn_back(connection, attachment=attachment)
+        pool.turn_back(tx)
         clock = 0.0
-    if not attachment.consumes:
+    if not tx.buffer.consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)
         entries = (pool.as_ints(drawn.entries) + 1).tolist()
-        new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
+        new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
-        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)
-    return Batch(attachment, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
+        pool.enter(tx, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)
+    return Batch(tx.buffer, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 
 def _sorted(rows: list[Any], column: str) -> list[Any]:
@@ -169,18 +163,16 @@ class _Stretch(NamedTuple):
         return race.arrival_probability(weights, self.keys, self.clock, self.threshold)
 
 
-def _arrivals(
-    connection: sa.Connection, attachment: Attachment, clock: float, n: int, *, by_tie: bool
-) -> tuple[list[Any], _Stretch]:
+def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[list[Any], _Stretch]:
     """Claim the next n arrivals of the race; return them in their order, and the stretch of the race they are from.
 
     Raises:
         _TiedAtTheEnd: If the last of them has the same key as the one after, and the draw does not go `by_tie`.
     """
-    dialect = attachment.database.dialect
+    dialect = tx.backend
     by_key = statements.first_in_race_by_tie if by_tie else statements.first_in_race
     build, limit = (statements.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
-    found = _sorted(_head(connection, attachment, build(dialect), limit + (not dialect.claim_deletes)), "race_key")
+    found = _sorted(_head(tx, build(dialect), limit + (not dialect.claim_deletes)), "race_key")
     arrivals, after = found[:limit], found[limit:]
     keys = pool.as_floats(list(map(_KEY, arrivals)))
     if dialect.claim_deletes:
@@ -191,7 +183,7 @@ def _arrivals(
     if is_tied and not by_tie:
         raise _TiedAtTheEnd
     if arrivals and not dialect.claim_deletes:
-        _leave_up_to(connection, attachment, arrivals, is_tied=is_tied)
+        _leave_up_to(tx, arrivals, is_tied=is_tied)
     return arrivals, stretch
 
 
@@ -212,28 +204,20 @@ def _seen(arrivals: list[Any], keys: race.Floats, clock: float) -> _Stretch:
     )
 
 
-def _leave_up_to(connection: sa.Connection, attachment: Attachment, arrivals: list[Any], *, is_tied: bool) -> None:
+def _leave_up_to(tx: Transaction, arrivals: list[Any], *, is_tied: bool) -> None:
     """Take the first arrivals out of the pool; if others have the key of the last, those with that key one by one."""
     last_key = float(pool.as_floats([arrivals[-1].race_key])[0])
     last = [row.sample_id for row in arrivals if row.race_key == last_key] if is_tied else []
-    attachment.run(connection, statements.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
-    pool.leave(connection, attachment, last, [last_key] * len(last))
+    tx.execute(statements.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
+    pool.leave(tx, last, [last_key] * len(last))
 
 
-def _head(connection: sa.Connection, attachment: Attachment, statement: sa.Select[Any], limit: int) -> list[Any]:
+def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
     """Claim the head of the pool: rows of the columns of `Drawn`."""
-    return attachment.run(connection, statement, limit=limit).all() if limit > 0 else []
+    return tx.execute(statement, limit=limit).all() if limit > 0 else []
 
 
-def _write(
-    connection: sa.Connection,
-    attachment: Attachment,
-    state: RaceState,
-    drawn: Drawn,
-    *,
-    start: float,
-    clock: float,
-) -> Claim:
+def _write(tx: Transaction, state: RaceState, drawn: Drawn, *, start: float, clock: float) -> Claim:
     drawn_by = worker_id()
     batch = {
         "worker_id": drawn_by,
@@ -242,15 +226,15 @@ def _write(
         "clock_before": start,
         "clock": clock,
     }
-    opened = attachment.run(connection, statements.insert_batch(), **batch).one()
-    attachment.reach(connection, opened.drawn_tick)
+    opened = tx.execute(statements.insert_batch(), **batch).one()
+    tx.reach(opened.drawn_tick)
     columns = {
         "position": range(len(drawn.sample_id)),
         "sample_id": drawn.sample_id,
         "race_key": drawn.race_key,
         "weight": drawn.weight,
     }
-    statement = statements.insert_draws(attachment.database.dialect)
-    n_written = attachment.run_each(connection, statement, statements.INCOMING_DRAWS, columns, batch=opened.id)
+    statement = statements.insert_draws(tx.backend)
+    n_written = tx.execute_each(statement, statements.INCOMING_DRAWS, columns, batch=opened.id)
     require_all(n_written, len(drawn.sample_id), "a batch was written")
     return Claim(int(opened.id), drawn_by, opened.drawn_at)

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer import statements
-from sqlbuffer.attachment import Attachment, Settings, require_name
+from sqlbuffer.attachment import BufferHandle, require_name
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, numbers_of
@@ -21,7 +21,9 @@ from sqlbuffer.names import as_max_size, require_flag, require_int
 from sqlbuffer.race import Weighting, weighting_from, weighting_settings
 from sqlbuffer.repair import recount
 from sqlbuffer.schema import buffers, workers
+from sqlbuffer.settings import Settings
 from sqlbuffer.statements import COUNTERS
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.weighing import progress_bar
 from sqlbuffer.workers import LEDGER, fold, register, worker_id
 
@@ -60,7 +62,7 @@ class Moment:
 
 
 def copy(
-    attachment: Attachment,
+    buffer: BufferHandle,
     new: str,
     *,
     at_iteration: int | None = None,
@@ -69,38 +71,31 @@ def copy(
     mode: str | None = None,
     max_size: int | None = None,
     silent: bool = True,
-) -> Attachment:
+) -> BufferHandle:
     """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
     new, silent, limit = require_name(new), require_flag(silent, "silent"), as_max_size(max_size)
-    old = attachment.settings
+    old = buffer.settings
     settings = Settings(
         old.mode if mode is None else mode,
         old.seed if seed is None else seed,
         old.weighting if weighting is None else weighting_from(weighting),
     )
-    with progress_bar(f"copying {attachment.name}", silent=silent) as advance:
-        make = functools.partial(
-            _copy,
-            attachment=attachment,
-            new=new,
-            settings=settings,
-            max_size=limit,
-            at_iteration=at_iteration,
-            advance=advance,
+    with progress_bar(f"copying {buffer.name}", silent=silent) as advance:
+        buffer_id, moment = buffer.write_from_one_state(
+            _copy, new=new, settings=settings, max_size=limit, at_iteration=at_iteration, advance=advance
         )
-        buffer_id, moment = attachment.database.write_from_one_state(make)
     if moment.is_told_by_times:
         log.warning(
             "iteration %s of buffer %r was begun by an older release, which stored times and no order: where the clock "
             "of its host was set back or forward since, the copy %r lacks samples or rewards, or has too many",
             at_iteration,
-            attachment.name,
+            buffer.name,
             new,
         )
     find = sa.select(buffers.c.created_at).where(buffers.c.id == buffer_id)
-    created_at = attachment.database.read(lambda connection: connection.scalar(find))
+    created_at = buffer.database.read(lambda connection: connection.scalar(find))
     return dataclasses.replace(
-        attachment,
+        buffer,
         buffer_id=buffer_id,
         name=new,
         settings=settings,
@@ -110,41 +105,42 @@ def copy(
 
 
 def _copy(
-    connection: sa.Connection,
+    tx: Transaction,
     *,
-    attachment: Attachment,
     new: str,
     settings: Settings,
     max_size: int | None,
     at_iteration: int | None,
     advance: Callable[[int], None],
 ) -> tuple[int, Moment]:
-    moment = _moment(connection, attachment, at_iteration)
-    buffer_id = _create(connection, attachment, new, settings, moment, max_size=max_size)
-    made = dataclasses.replace(
-        attachment, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
+    moment = _moment(tx, at_iteration)
+    buffer_id = _create(tx, new, settings, moment, max_size=max_size)
+    copied = tx.on(
+        dataclasses.replace(
+            tx.buffer, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
+        )
     )
-    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(attachment.settings)
-    take = functools.partial(_take, connection, attachment, made, moment, is_whole=same_race)
-    for part in _ranges(connection, attachment):
+    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(tx.buffer.settings)
+    take = functools.partial(_take, tx, copied, moment, is_whole=same_race)
+    for part in _ranges(tx):
         statement = statements.copy_samples() if moment.is_now else statements.copy_samples_then()
         advance(take(statement, **part))
     for statement in (statements.copy_batches(), statements.copy_draws()):
         advance(take(statement))
     if same_race:
         advance(take(statements.copy_pool()))
-        _take_counters(connection, attachment, made)
+        _take_counters(tx, copied)
         # By the rules of the original: where it replays, the samples of an open batch wait already.
-        as_before = dataclasses.replace(made, settings=attachment.settings)
-        for batch in attachment.run(connection, statements.open_batches(), buffer=buffer_id).scalars().all():
-            release(connection, attachment=as_before, batch=batch)
+        as_before = tx.on(dataclasses.replace(copied.buffer, settings=tx.buffer.settings))
+        for batch in tx.execute(statements.open_batches(), buffer=buffer_id).scalars().all():
+            release(as_before, batch=batch)
     else:
-        _begin_race(connection, attachment, made, moment, advance=advance)
-    if not same_race or settings.mode != attachment.settings.mode:
-        recount(connection, made)
+        _begin_race(tx, copied, moment, advance=advance)
+    if not same_race or settings.mode != tx.buffer.settings.mode:
+        recount(copied)
     for statement in (statements.copy_predictors(), statements.copy_metrics(), statements.copy_checkpoints()):
         take(statement)
-    fold(connection, buffer_id, worker=worker_id())
+    fold(copied, worker=worker_id())
     return buffer_id, moment
 
 
@@ -152,38 +148,30 @@ def _race_of(settings: Settings) -> tuple[int, Weighting]:
     return settings.seed, settings.weighting
 
 
-def _moment(connection: sa.Connection, attachment: Attachment, at_iteration: int | None) -> Moment:
+def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
     if at_iteration is None:
         return Moment()
-    reached = int(attachment.run(connection, statements.totals()).one().iterations)
-    rule = f"at_iteration must be from 0 to {reached}, the number of batches that {attachment.name!r} has settled"
+    reached = int(tx.execute(statements.totals()).one().iterations)
+    rule = f"at_iteration must be from 0 to {reached}, the number of batches that {tx.buffer.name!r} has settled"
     at_iteration = require_int(at_iteration, rule, least=0, most=reached)
-    first = attachment.run(connection, statements.began(), from_iteration=at_iteration).one_or_none()
+    first = tx.execute(statements.began(), from_iteration=at_iteration).one_or_none()
     moment = Moment(at_iteration)
     if first is not None and first.drawn_tick is not None:
         moment = Moment(at_iteration, tick=first.drawn_tick)
     elif first is not None:  # then all that has a tick came later
         moment = Moment(at_iteration, tick=0, cutoff=first.drawn_at)
     parameters = {"from_iteration": at_iteration, "cutoff": moment.cutoff, "cutoff_tick": moment.tick}
-    then = attachment.run(connection, statements.version_then(), **parameters).one()
+    then = tx.execute(statements.version_then(), **parameters).one()
     return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
 
 
-def _create(
-    connection: sa.Connection,
-    attachment: Attachment,
-    new: str,
-    settings: Settings,
-    moment: Moment,
-    *,
-    max_size: int | None,
-) -> int:
+def _create(tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None) -> int:
     """Write the row of the copy, and its ledger."""
-    state = attachment.race_state(connection)
+    state = tx.race_state()
     version = state.version if moment.version is None else min(moment.version, state.version)
     columns = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version, buffers.c.key)
-    *versions, key = connection.execute(columns.where(buffers.c.id == attachment.buffer_id)).one()
-    with numbers_of(f"buffer {attachment.name!r}"):
+    *versions, key = tx.connection.execute(columns.where(buffers.c.id == tx.buffer.buffer_id)).one()
+    with numbers_of(f"buffer {tx.buffer.name!r}"):
         refresh_version, refreshed_version = (min(int(number), version) for number in versions)
     values = {
         "name": new,
@@ -200,74 +188,59 @@ def _create(
         "created_at": now(),
         "key": key,
     }
-    insert = attachment.database.dialect.upsert(buffers).values(**values)
-    created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    insert = tx.backend.upsert(buffers).values(**values)
+    created = tx.connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is None:
         raise InvalidArgument(
-            f"there is a buffer {new!r} in {attachment.database.url} already: give the copy another name."
+            f"there is a buffer {new!r} in {tx.buffer.database.url} already: give the copy another name."
         )
-    register(connection, attachment.database.dialect, created, worker=LEDGER)
-    made = dataclasses.replace(attachment, buffer_id=int(created))
-    _set_counters(connection, made, tick=state.tick - 1)  # later than all that is copied
+    register(tx.connection, tx.backend, created, worker=LEDGER)
+    _set_counters(tx, int(created), tick=state.tick - 1)  # later than all that is copied
     return int(created)
 
 
-def _take(
-    connection: sa.Connection,
-    attachment: Attachment,
-    made: Attachment,
-    moment: Moment,
-    statement: Any,
-    **more: Any,
-) -> int:
+def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, **more: Any) -> int:
     """Execute one of the statements that copy, with whatever parameters it has; return the number of rows."""
     parameters = {
-        "source": attachment.buffer_id,
+        "source": tx.buffer.buffer_id,
         "cutoff": moment.cutoff,
         "cutoff_tick": moment.tick,
         "from_iteration": moment.iteration,
         "newest": moment.version,
-        "consumes": attachment.consumes,
+        "consumes": tx.buffer.consumes,
         **more,
     }
-    return int(made.run(connection, statement, **parameters).rowcount)
+    return int(copied.execute(statement, **parameters).rowcount)
 
 
-def _ranges(connection: sa.Connection, attachment: Attachment) -> Iterator[dict[str, int]]:
+def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
     """Walk through the numbers of a buffer's samples."""
-    numbers = attachment.run(connection, statements.id_range()).one()
+    numbers = tx.execute(statements.id_range()).one()
     if numbers.lowest is not None:
         for after in range(numbers.lowest - 1, numbers.highest, IDS_AT_ONCE):
             yield {"after": after, "last": min(after + IDS_AT_ONCE, numbers.highest)}
 
 
-def _take_counters(connection: sa.Connection, attachment: Attachment, made: Attachment) -> None:
-    totals = attachment.run(connection, statements.totals()).one()
-    with numbers_of(f"the counters of buffer {attachment.name!r}"):
+def _take_counters(tx: Transaction, copied: Transaction) -> None:
+    totals = tx.execute(statements.totals()).one()
+    with numbers_of(f"the counters of buffer {tx.buffer.name!r}"):
         counters = {name: int(getattr(totals, name)) for name in COUNTERS}
         clocks = {name: float(getattr(totals, name)) for name in ("clock", "touched")}
-    _set_counters(connection, made, **clocks, **counters)
+    _set_counters(tx, copied.buffer.buffer_id, **clocks, **counters)
 
 
-def _set_counters(connection: sa.Connection, made: Attachment, **values: Any) -> None:
-    ledger = sa.update(workers).where(workers.c.buffer_id == made.buffer_id, workers.c.id == LEDGER)
-    connection.execute(ledger.values(**values))
+def _set_counters(tx: Transaction, buffer_id: int, **values: Any) -> None:
+    ledger = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == LEDGER)
+    tx.connection.execute(ledger.values(**values))
 
 
-def _begin_race(
-    connection: sa.Connection,
-    attachment: Attachment,
-    made: Attachment,
-    moment: Moment,
-    *,
-    advance: Callable[[int], None],
-) -> None:
+def _begin_race(tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]) -> None:
     """Let everything that waits join a race that begins, and count what there is; `recount` does the rest."""
-    counts = made.run(connection, statements.history_counts()).one()
-    totals = attachment.run(connection, statements.totals()).one()
+    counts = copied.execute(statements.history_counts()).one()
+    totals = tx.execute(statements.totals()).one()
     _set_counters(
-        connection,
-        made,
+        tx,
+        copied.buffer.buffer_id,
         batches=counts.batches,
         iterations=int(totals.iterations) if moment.is_now else moment.iteration,
         added=counts.stored - counts.recorded,
@@ -275,12 +248,13 @@ def _begin_race(
         drawn=counts.drawn,
         settled=counts.drawn,
     )
-    base = made.run(connection, statements.lowest_queued()).scalar() if made.settings.weighting.needs_base else None
-    this = sa.update(buffers).where(buffers.c.id == made.buffer_id)
+    needs_base = copied.buffer.settings.weighting.needs_base
+    base = copied.execute(statements.lowest_queued()).scalar() if needs_base else None
+    this = sa.update(buffers).where(buffers.c.id == copied.buffer.buffer_id)
     # Weights are those of the scores, also where a refresh of the original has not come to its end.
-    connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
-    state = made.race(connection, exclusive=True)
-    for part in _ranges(connection, made):
-        rows = made.run(connection, statements.queued_samples(), **part).all()
-        put_back(connection, made, state, rows)
+    tx.connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
+    state = copied.lock_race(exclusive=True)
+    for part in _ranges(copied):
+        rows = copied.execute(statements.queued_samples(), **part).all()
+        put_back(copied, state, rows)
         advance(len(rows))

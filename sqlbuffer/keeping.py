@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import sqlalchemy as sa
+from collections.abc import Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from sqlbuffer import batches, leases, progress
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle, Work
 from sqlbuffer.names import as_name, require_count
+from sqlbuffer.transaction import Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,8 +18,8 @@ T = TypeVar("T")
 class RunRecords:
     """A buffer as one process has opened it, and what a run keeps with it."""
 
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
+    def __init__(self, buffer: BufferHandle) -> None:
+        self._buffer = buffer
 
     # -- predictors ---------------------------------------------------------------------------------------------------
 
@@ -64,11 +63,11 @@ class RunRecords:
 
     def predictors(self) -> list[progress.PredictorVersion]:
         """Return all predictor versions with their measures, the oldest first."""
-        return self._read(progress.read_predictors)
+        return self._buffer.read(progress.read_predictors)
 
     def newest_predictor(self) -> progress.PredictorVersion | None:
         """Return the newest predictor version, None before the first."""
-        return self._read(progress.newest_predictor)
+        return self._buffer.read(progress.newest_predictor)
 
     def predictor_state(self, version: int | None = None) -> bytes | None:
         """Return the state of a stored predictor, by default of the newest; None before the first.
@@ -76,7 +75,7 @@ class RunRecords:
         Raises:
             InvalidArgument: There is no such version, or its state was dropped.
         """
-        found = self._read(progress.read_state, version=version)
+        found = self._buffer.read(progress.read_state, version=version)
         return None if found is None else found[1]
 
     def load_predictor(self, agent: Any, version: int | None = None) -> int | None:
@@ -92,7 +91,7 @@ class RunRecords:
         Raises:
             InvalidArgument: There is no such version, or its state was dropped, or it does not fit the model.
         """
-        found = self._read(progress.read_state, version=version)
+        found = self._buffer.read(progress.read_state, version=version)
         if found is None:
             return None
         from sqlbuffer.state import load_state  # imports torch
@@ -102,22 +101,22 @@ class RunRecords:
 
     def newest_version(self) -> int | None:
         """Return the version of the newest stored predictor, None before the first."""
-        return self._read(progress.newest_version)
+        return self._buffer.read(progress.newest_version)
 
     def _newer(self, held: progress.Mark | None) -> progress.Newer:
         """Return the newest predictor, and its state for who holds another one."""
-        return self._read(progress.newer, held=held)
+        return self._buffer.read(progress.newer, held=held)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[leases.Job]:
         """Return where each job stands: who has it, when it last ran, what went wrong."""
-        return self._read(leases.find)
+        return self._buffer.read(leases.find)
 
     def announce_job(self, name: str, schedule: str) -> None:
         """Say in words when a job is due, for people to read."""
         self._write(leases.announce, as_name(name, "the name of a job"), as_name(schedule, "a schedule"))
-        self._attachment.heartbeat.start()  # it watches those that have the job
+        self._buffer.heartbeat.start()  # it watches those that have the job
 
     def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block, so that of any number of processes one does it at a time.
@@ -133,8 +132,8 @@ class RunRecords:
         """
         job = as_name(job, "the name of a job")
         seen = None if seen is None else require_count(seen, "seen must be how often the job was taken, or None")
-        batches.release_dead(self._attachment)
-        return leases.leased(self._attachment, job, seen)
+        batches.release_dead(self._buffer)
+        return leases.leased(self._buffer, job, seen)
 
     # -- metrics and checkpoints --------------------------------------------------------------------------------------
 
@@ -144,15 +143,15 @@ class RunRecords:
 
     def history(self) -> list[dict[str, Any]]:
         """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
-        return self._read(progress.history)
+        return self._buffer.read(progress.history)
 
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name as (batches settled when it was written, state)."""
-        return self._read(progress.read_checkpoint, name=name)
+        return self._buffer.read(progress.read_checkpoint, name=name)
 
     def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
         """Return all checkpoints that are kept of a name, each as `checkpoint` does, the oldest first."""
-        return self._read(progress.read_checkpoints, name=name)
+        return self._buffer.read(progress.read_checkpoints, name=name)
 
     def save_checkpoints(
         self, states: Mapping[str, bytes], *, iteration: int, kept: Mapping[str, int | None] | None = None
@@ -168,19 +167,9 @@ class RunRecords:
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
-    def _read(
-        self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        return self._attachment.database.read(lambda connection: work(connection, self._attachment, *args, **kwargs))
+    def _write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def write(tx: Transaction) -> T:
+            tx.race_state()  # or say that the buffer is another one by now
+            return work(tx, *args, **kwargs)
 
-    def _look(self, work: Callable[[sa.Connection, Attachment], T]) -> T:
-        return self._attachment.database.look(lambda connection: work(connection, self._attachment))
-
-    def _write(
-        self, work: Callable[Concatenate[sa.Connection, Attachment, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        def write(connection: sa.Connection) -> T:
-            self._attachment.race_state(connection)  # or say that the buffer is another one by now
-            return work(connection, self._attachment, *args, **kwargs)
-
-        return self._attachment.database.write(write)
+        return self._buffer.write(write)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -13,11 +12,12 @@ from numpy.typing import ArrayLike
 from sqlalchemy.sql import visitors
 
 from sqlbuffer import pool, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.batches import content
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
 from sqlbuffer.names import as_ids, as_mask, as_name, plain, require_count, require_real
 from sqlbuffer.race import TIE, Floats, Ints
+from sqlbuffer.transaction import Transaction
 
 READ_AT_ONCE = 4096
 """Samples read and decoded in one transaction when all are walked through."""
@@ -38,13 +38,13 @@ class LabelledRows(Sequence[Any]):
     """
 
     def __init__(
-        self, attachment: Attachment, ids: Ints, rewards: Floats, places: Floats, proof: Floats | None = None
+        self, buffer: BufferHandle, ids: Ints, rewards: Floats, places: Floats, proof: Floats | None = None
     ) -> None:
         self.ids = ids
         self.rewards = rewards
         self.places = places
         self._proof = places if proof is None else proof  # of the hashes; a training spreads its places again
-        self._attachment = attachment
+        self._buffer = buffer
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,14 +77,14 @@ class LabelledRows(Sequence[Any]):
         ids, first, place = np.unique(wanted, return_index=True, return_inverse=True)
         if not len(ids):
             return []
-        found = self._attachment.database.read(functools.partial(_rows, attachment=self._attachment, ids=ids))
+        found = self._buffer.read(_rows, ids)
         known = self._proof[at][first]
         if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
             raise StaleIds(
                 f"the samples of {len(ids)} labelled rows are not those that they were when the rows were read: the "
                 "database has gone back to an earlier state (failover, restore); call labelled_rows again."
             )
-        samples = content(found, self._attachment)
+        samples = content(found, self._buffer)
         return [samples[i] for i in place.tolist()]
 
     def _places_of(self, rows: Any) -> Ints:
@@ -98,11 +98,11 @@ class LabelledRows(Sequence[Any]):
         kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
         places = self.places[kept]
         proof = places if self._proof is self.places else self._proof[kept]
-        return LabelledRows(self._attachment, self.ids[kept], self.rewards[kept], places, proof)
+        return LabelledRows(self._buffer, self.ids[kept], self.rewards[kept], places, proof)
 
 
 def labelled_rows(
-    attachment: Attachment,
+    buffer: BufferHandle,
     *,
     where: str | sa.ColumnElement[bool] | None = None,
     newest: int | None = None,
@@ -111,7 +111,7 @@ def labelled_rows(
     """Return the samples that have a reward, or those of them that were asked for.
 
     Args:
-        attachment: The buffer.
+        buffer: The buffer.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
         newest: At most so many, those measured last.
         best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal ones.
@@ -127,12 +127,11 @@ def labelled_rows(
     if isinstance(where, str):
         as_name(where, "where")
     try:
-        index = functools.partial(_index, attachment=attachment, where=where, newest=newest, best=best)
-        return attachment.database.read(index)
+        return buffer.read(_index, where=where, newest=newest, best=best)
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
         if where is None:
             raise
-        attachment.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
+        buffer.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
         raise InvalidArgument(
             f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: "
             f"{summary(exc)}"
@@ -155,29 +154,24 @@ def _is_some(share: float) -> bool:
 
 
 def _index(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    where: str | sa.ColumnElement[bool] | None,
-    newest: int | None,
-    best: float | None,
+    tx: Transaction, *, where: str | sa.ColumnElement[bool] | None, newest: int | None, best: float | None
 ) -> LabelledRows:
-    attachment.note_ids(connection)
+    tx.note_ids()
     statement = statements.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
     ties = [np.zeros(0, np.uint64)]
     guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if isinstance(where, str):
-        guarded = attachment.database.dialect.guarded(connection, where, may_step_down=True)
+        guarded = tx.backend.guarded(tx.connection, where, may_step_down=True)
     with guarded:
-        for part in attachment.run(connection, statement).partitions():
+        for part in tx.execute(statement).partitions():
             part_ids, hashes, values = zip(*part, strict=True)
             ids.append(np.array(part_ids, dtype=np.int64))
             rewards.append(pool.as_floats(values))
             places.append(places_of(hashes))
             if best is not None:
                 ties.append(np.frombuffer(b"".join(digest[TIE] for digest in hashes), dtype=">u8"))
-    rows = LabelledRows(attachment, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+    rows = LabelledRows(tx.buffer, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
     if best is None or not len(rows):
         return rows
     # By other bytes of the hash than those of a row's place: ties would all be held out, or none.
@@ -193,10 +187,8 @@ def places_of(hashes: Sequence[bytes]) -> Floats:
     return np.asarray((heads >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
-def _rows(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Sequence[Any]:
+def _rows(tx: Transaction, ids: Ints) -> Sequence[Any]:
     """Return the rows of these ids, which are sorted and distinct."""
-    statement = statements.scored(attachment.database.dialect)
-    rows: Sequence[Any] = attachment.run_with(
-        connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}
-    ).all()
+    statement = statements.scored(tx.backend)
+    rows: Sequence[Any] = tx.execute_with(statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     return rows

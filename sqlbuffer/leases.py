@@ -12,15 +12,14 @@ import datetime as dt
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from sqlbuffer import disposal, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
 from sqlbuffer.heartbeat import INTERVAL_S, PATIENCE_S, Beat, Heartbeat, Occasion
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import Mark, dead, worker_id
 
 log = logging.getLogger(__name__)
@@ -90,70 +89,70 @@ class Job:
         return self.last_finished_at is None or self.last_finished_at < self.last_started_at
 
 
-def find(connection: sa.Connection, attachment: Attachment) -> list[Job]:
+def find(tx: Transaction) -> list[Job]:
     """Return the jobs of a buffer."""
-    began = attachment.watch.begin()
-    rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
-    lost = _seen_to_be_lost(attachment, rows, began=began)
-    gone = dead_workers(connection, attachment)
+    began = tx.buffer.watch.begin()
+    rows = tx.execute(statements.jobs_of_buffer()).mappings().all()
+    lost = _seen_to_be_lost(tx.buffer, rows, began=began)
+    gone = dead_workers(tx)
     return [
         Job(
             **row,
             is_held=row["owner"] is not None and row["name"] not in lost and row["owner"] not in gone,
-            started_ago_s=_started_ago_s(attachment, row, began=began),
+            started_ago_s=_started_ago_s(tx.buffer, row, began=began),
         )
         for row in rows
     ]
 
 
-def dead_workers(connection: sa.Connection, attachment: Attachment) -> dict[str, Mark]:
+def dead_workers(tx: Transaction) -> dict[str, Mark]:
     """Return the workers of a buffer that are dead, each with its last mark."""
-    return dead(connection, attachment.buffer_id, watch=attachment.watch, grace_s=attachment.grace_s)
+    return dead(tx)
 
 
-def look(connection: sa.Connection, attachment: Attachment) -> None:
+def look(tx: Transaction) -> None:
     """See how the jobs stand, so that leases that are not renewed are known for it when somebody asks."""
-    find(connection, attachment)
+    find(tx)
 
 
-def _seen_to_be_lost(attachment: Attachment, rows: Sequence[Any], *, began: float) -> set[str]:
+def _seen_to_be_lost(buffer: BufferHandle, rows: Sequence[Any], *, began: float) -> set[str]:
     """Return the names of the jobs whose leases this process has seen not to be renewed for as long as they last."""
     held = {row["name"]: (row["owner"], row["runs"], row["lease_until"]) for row in rows if row["owner"] is not None}
-    gap_s = attachment.grace_s / 2
-    same_s = attachment.watch.same_for_s(("leases", attachment.buffer_id), held, began=began, gap_s=gap_s)
-    return {name for name, seconds in same_s.items() if seconds >= attachment.grace_s}
+    gap_s = buffer.grace_s / 2
+    same_s = buffer.watch.same_for_s(("leases", buffer.buffer_id), held, began=began, gap_s=gap_s)
+    return {name for name, seconds in same_s.items() if seconds >= buffer.grace_s}
 
 
-def _started_ago_s(attachment: Attachment, row: Any, *, began: float) -> float | None:
+def _started_ago_s(buffer: BufferHandle, row: Any, *, began: float) -> float | None:
     if row["last_started_at"] is None:
         return None
     told_s = (row["now"] - row["last_started_at"]).total_seconds()
-    group = ("starts", attachment.buffer_id)
-    return attachment.watch.age_s(group, row["name"], row["runs"], told_s=told_s, began=began)
+    group = ("starts", buffer.buffer_id)
+    return buffer.watch.age_s(group, row["name"], row["runs"], told_s=told_s, began=began)
 
 
-def announce(connection: sa.Connection, attachment: Attachment, job: str, schedule: str | None = None) -> None:
+def announce(tx: Transaction, job: str, schedule: str | None = None) -> None:
     """Give a job its row, and say in words when it is due."""
-    attachment.run(connection, statements.add_job(attachment.database.dialect), job=job, schedule=schedule)
+    tx.execute(statements.add_job(tx.backend), job=job, schedule=schedule)
 
 
-def take(connection: sa.Connection, attachment: Attachment, job: str, seen: int | None = None) -> Lease | None:
+def take(tx: Transaction, job: str, seen: int | None = None) -> Lease | None:
     """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
-    attachment.race_state(connection)  # or say that the buffer is another one by now
-    announce(connection, attachment, job)
-    began = attachment.watch.begin()
-    rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
-    lost = _seen_to_be_lost(attachment, rows, began=began)
+    tx.race_state()  # or say that the buffer is another one by now
+    announce(tx, job)
+    began = tx.buffer.watch.begin()
+    rows = tx.execute(statements.jobs_of_buffer()).mappings().all()
+    lost = _seen_to_be_lost(tx.buffer, rows, began=began)
     # Nobody's but this one's: where it has been renewed since, it is not free.
     until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
-    owner, lease_s = worker_id(), attachment.grace_s
+    owner, lease_s = worker_id(), tx.buffer.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
-    run = attachment.run(connection, statements.take_job(), **taken).one_or_none()
-    attachment.count(connection)  # an owner has a row among the workers, which is how its death is noticed
+    run = tx.execute(statements.take_job(), **taken).one_or_none()
+    tx.count()  # an owner has a row among the workers, which is how its death is noticed
     return None if run is None else Lease(job, owner, int(run.runs), run.last_started_at)
 
 
-def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> None:
+def require(tx: Transaction, lease: Lease) -> None:
     """Keep everybody from taking the job before this transaction ends.
 
     Raises:
@@ -166,36 +165,34 @@ def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> 
             f"run {lease.run} of the job {lease.job!r} is that of {lease.owner}, and this process is {worker_id()}: "
             "nothing of it is stored; store it in the process that took the job."
         )
-    statement = statements.hold_job(attachment.database.dialect)
-    if attachment.run(connection, statement, **_key(lease)).one_or_none() is None:
+    statement = statements.hold_job(tx.backend)
+    if tx.execute(statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
             f"run {lease.run} of the job {lease.job!r} is no longer that of {lease.owner}: its lease ran out or it was "
             f"taken for dead, and nothing of it is stored; who has the job now does it again."
         )
 
 
-def end(
-    connection: sa.Connection, attachment: Attachment, lease: Lease, *, error: str | None = None, is_over: bool = True
-) -> None:
+def end(tx: Transaction, lease: Lease, *, error: str | None = None, is_over: bool = True) -> None:
     """End a run and let the job go; one that is not over is to be done again.
 
     Raises:
         LeaseLost: Where it was let go or taken over.
     """
-    require(connection, attachment, lease)
-    attachment.run(connection, statements.end_job(), **_key(lease), error=error, over=is_over)
+    require(tx, lease)
+    tx.execute(statements.end_job(), **_key(lease), error=error, over=is_over)
 
 
-def let_go(connection: sa.Connection, attachment: Attachment, owners: Sequence[str]) -> None:
+def let_go(tx: Transaction, owners: Sequence[str]) -> None:
     """Take the jobs of workers that have died from them."""
-    attachment.run(connection, statements.let_go_jobs(), owner_ids=list(owners))
+    tx.execute(statements.let_go_jobs(), owner_ids=list(owners))
 
 
 @contextlib.contextmanager
-def renewed(attachment: Attachment, lease: Lease) -> Iterator[None]:
+def renewed(buffer: BufferHandle, lease: Lease) -> Iterator[None]:
     """Hold the lease for as long as the block takes, from a thread with a connection of its own."""
-    interval_s = min(INTERVAL_S, attachment.grace_s / 4)
-    renewal = Heartbeat(functools.partial(_renewals, attachment.apart(), lease), interval_s)
+    interval_s = min(INTERVAL_S, buffer.grace_s / 4)
+    renewal = Heartbeat(functools.partial(_renewals, buffer.apart(), lease), interval_s)
     patience_s = PATIENCE_S
     try:
         renewal.start()
@@ -208,20 +205,18 @@ def renewed(attachment: Attachment, lease: Lease) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _renewals(apart: Attachment, lease: Lease) -> Iterator[Beat]:
-    renew = functools.partial(_renew, attachment=apart, lease=lease)
-
+def _renewals(apart: BufferHandle, lease: Lease) -> Iterator[Beat]:
     def beat(occasion: Occasion) -> None:
         if occasion is Occasion.ALIVE:
-            apart.database.write(renew)
+            apart.write(_renew, lease)
 
     with contextlib.closing(apart.database):
         yield beat
 
 
-def _renew(connection: sa.Connection, *, attachment: Attachment, lease: Lease) -> None:
-    renewal = {**_key(lease), "lease_s": attachment.grace_s}
-    if not attachment.run(connection, statements.renew_job(), **renewal).rowcount:
+def _renew(tx: Transaction, lease: Lease) -> None:
+    renewal = {**_key(lease), "lease_s": tx.buffer.grace_s}
+    if not tx.execute(statements.renew_job(), **renewal).rowcount:
         log.warning("run %d of the job %r was lost to another worker: it ends for nothing", lease.run, lease.job)
 
 
@@ -230,19 +225,18 @@ def _key(lease: Lease) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterator[Lease | None]:
+def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[Lease | None]:
     """Take a job for the block, which is given None where somebody else has it.
 
     An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
     """
-    lease = _taken(attachment, job, seen)
+    lease = _taken(buffer, job, seen)
     if lease is None:
         yield None
         return
-    ending = functools.partial(end, attachment=attachment, lease=lease)
     pid = os.getpid()
     try:
-        with renewed(attachment, lease):
+        with renewed(buffer, lease):
             yield lease
     except LeaseLost:
         raise
@@ -250,64 +244,62 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         if pid != os.getpid():  # a forked child leaves the block: the job is its parent's
             raise
         if isinstance(exc, GeneratorExit):  # the block was never left, and is garbage: a finalizer is no place to write
-            disposal.later(functools.partial(_end_dropped, attachment.in_disposal, lease))
+            disposal.later(functools.partial(_end_dropped, buffer.in_disposal, lease))
             raise
         is_over = isinstance(exc, Exception)
         message = summary(exc) if is_over else f"interrupted: {summary(exc).replace(': ', ' ', 1)}"
         try:
-            _end_surely(attachment, functools.partial(ending, error=message, is_over=is_over))
+            _end_surely(buffer, lease, error=message, is_over=is_over)
         except LeaseLost:
             log.debug("the job %r has somebody else already", job)
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
             log.warning("the job %r was not let go: %s", job, summary(other))
         raise
     if pid == os.getpid():
-        _end_surely(attachment, ending)
+        _end_surely(buffer, lease)
 
 
-def _end_surely(attachment: Attachment, ending: Callable[[sa.Connection], None]) -> None:
+def _end_surely(buffer: BufferHandle, lease: Lease, *, error: str | None = None, is_over: bool = True) -> None:
     """End a run; once more if a signal comes amid it, for nobody else knows of the lease."""
     try:
-        attachment.database.write(ending)
+        buffer.write(end, lease, error=error, is_over=is_over)
     except Exception:
         raise
     except BaseException:
         with contextlib.suppress(LeaseLost):
-            attachment.database.write(ending)
+            buffer.write(end, lease, error=error, is_over=is_over)
         raise
 
 
-def _taken(attachment: Attachment, job: str, seen: int | None) -> Lease | None:
+def _taken(buffer: BufferHandle, job: str, seen: int | None) -> Lease | None:
     """Take a job; one that is taken when a signal comes, before anybody has the lease, is let go."""
     taken: list[Lease | None] = []
 
-    def work(connection: sa.Connection) -> Lease | None:
-        taken.append(take(connection, attachment, job, seen))
+    def work(tx: Transaction) -> Lease | None:
+        taken.append(take(tx, job, seen))
         return taken[-1]
 
     try:
-        return attachment.database.write(work)
+        return buffer.write(work)
     except Exception:
         raise
     except BaseException:
         if taken and (lease := taken[-1]) is not None:
-            _let_go_interrupted(attachment, lease)
+            _let_go_interrupted(buffer, lease)
         raise
 
 
-def _let_go_interrupted(attachment: Attachment, lease: Lease) -> None:
+def _let_go_interrupted(buffer: BufferHandle, lease: Lease) -> None:
     """Let a job go that may have been taken: whether the transaction was committed before the signal is not known."""
-    ending = functools.partial(end, attachment=attachment, lease=lease, error="interrupted", is_over=False)
     try:
-        attachment.database.write(ending)
+        buffer.write(end, lease, error="interrupted", is_over=False)
     except LeaseLost:
         log.debug("the job %r was not taken", lease.job)
     except Exception as other:  # the lease runs out
         log.warning("the job %r was not let go: %s", lease.job, summary(other))
 
 
-def _end_dropped(attachment: Attachment, lease: Lease) -> None:
-    ending = functools.partial(end, attachment=attachment, lease=lease, error="dropped", is_over=False)
-    with contextlib.closing(attachment.database), contextlib.suppress(LeaseLost):
-        attachment.database.write(ending)
+def _end_dropped(buffer: BufferHandle, lease: Lease) -> None:
+    with contextlib.closing(buffer.database), contextlib.suppress(LeaseLost):
+        buffer.write(end, lease, error="dropped", is_over=False)
     log.warning("run %d of the job %r was dropped: it is to be done again", lease.run, lease.job)

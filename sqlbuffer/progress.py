@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from sqlbuffer import leases, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.dialect import now
 from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.jsonable import as_measures, measures_from
 from sqlbuffer.names import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import worker_id
 
 
@@ -67,20 +68,18 @@ class Mark(NamedTuple):
     worker_id: str
 
 
-def write_metrics(
-    connection: sa.Connection, attachment: Attachment, *, iteration: int, values: Mapping[str, float]
-) -> None:
+def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float]) -> None:
     """Store the metrics of an iteration; a later value takes the place of an earlier one."""
     iteration = iteration_from(iteration)
     if as_mapping(values, "metrics"):
-        insert = attachment.database.dialect.upsert(metrics)
+        insert = tx.backend.upsert(metrics)
         insert = insert.values(recorded_at=now()).on_conflict_do_update(
             index_elements=[metrics.c.buffer_id, metrics.c.iteration, metrics.c.name],
             set_={"value": insert.excluded.value, "recorded_at": insert.excluded.recorded_at},
         )
-        key = {"buffer_id": attachment.buffer_id, "iteration": iteration}
+        key = {"buffer_id": tx.buffer.buffer_id, "iteration": iteration}
         rows = [{**key, "name": as_name(name, "a metric"), "value": _number(values[name], name)} for name in values]
-        connection.execute(insert, rows)
+        tx.connection.execute(insert, rows)
 
 
 def iteration_from(given: Any) -> int:
@@ -93,29 +92,23 @@ def states_from(given: Any) -> Mapping[str, bytes]:
     return {} if given is None else as_mapping(given, "checkpoint")
 
 
-def history(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
+def history(tx: Transaction) -> list[dict[str, Any]]:
     """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run; NaN is a value too."""
-    found = connection.execute(
+    found = tx.connection.execute(
         sa.select(metrics.c.iteration, metrics.c.name, metrics.c.value)
-        .where(metrics.c.buffer_id == attachment.buffer_id)
+        .where(metrics.c.buffer_id == tx.buffer.buffer_id)
         .order_by(metrics.c.iteration, metrics.c.name)
     )
     return [{"iteration": i, "name": name, "value": math.nan if v is None else v} for i, name, v in found]
 
 
 def write_checkpoints(
-    connection: sa.Connection,
-    attachment: Attachment,
-    *,
-    iteration: int,
-    states: Mapping[str, bytes],
-    kept: Mapping[str, int | None] | None = None,
+    tx: Transaction, *, iteration: int, states: Mapping[str, bytes], kept: Mapping[str, int | None] | None = None
 ) -> None:
     """Store states to resume from; each takes the place of the one of that name before.
 
     Args:
-        connection: A writer's.
-        attachment: The buffer.
+        tx: A writing transaction.
         iteration: Batches settled by then.
         states: By name.
         kept: How many of a name stay, for those of which it is not the newest alone; None for all.
@@ -124,15 +117,15 @@ def write_checkpoints(
     for name, data in as_mapping(states, "checkpoint").items():
         n = kept.get(name, 1)
         n = None if n is None else require_count(n, f"kept[{shown(name)}] must be a number of states, or None for all")
-        key = {"buffer_id": attachment.buffer_id, "name": as_name(name, "a checkpoint")}
+        key = {"buffer_id": tx.buffer.buffer_id, "name": as_name(name, "a checkpoint")}
         data = _state_from(data, f"checkpoint {shown(name)}")
-        attachment.database.dialect.require_fits(f"checkpoint {shown(name)}", len(data))
+        tx.backend.require_fits(f"checkpoint {shown(name)}", len(data))
         outdated = sa.delete(checkpoints).filter_by(**key)
         if n != 1:  # batches of other workers may have been settled out of their order
             oldest = -1 if n is None else iteration - n
             outdated = outdated.where((checkpoints.c.iteration <= oldest) | (checkpoints.c.iteration == iteration))
-        connection.execute(outdated)
-        connection.execute(
+        tx.connection.execute(outdated)
+        tx.connection.execute(
             sa.insert(checkpoints).values(**key, iteration=iteration, data=data, created_at=now()),
         )
 
@@ -143,22 +136,22 @@ def _state_from(data: Any, what: str) -> bytes:
     return bytes(data)
 
 
-def read_checkpoints(connection: sa.Connection, attachment: Attachment, *, name: str) -> list[tuple[int, bytes]]:
+def read_checkpoints(tx: Transaction, *, name: str) -> list[tuple[int, bytes]]:
     """Return all checkpoints of a name as (batches settled when it was written, state), in that order."""
-    rows = connection.execute(
+    rows = tx.connection.execute(
         sa.select(checkpoints.c.iteration, checkpoints.c.data)
-        .where(checkpoints.c.buffer_id == attachment.buffer_id)
+        .where(checkpoints.c.buffer_id == tx.buffer.buffer_id)
         .where(checkpoints.c.name == as_name(name, "a checkpoint"))
         .order_by(checkpoints.c.iteration)
     )
     return [(row.iteration, row.data) for row in rows]
 
 
-def read_checkpoint(connection: sa.Connection, attachment: Attachment, *, name: str) -> tuple[int, bytes] | None:
+def read_checkpoint(tx: Transaction, *, name: str) -> tuple[int, bytes] | None:
     """Return the newest checkpoint of a name as (batches settled when it was written, state)."""
-    row = connection.execute(
+    row = tx.connection.execute(
         sa.select(checkpoints.c.iteration, checkpoints.c.data)
-        .where(checkpoints.c.buffer_id == attachment.buffer_id)
+        .where(checkpoints.c.buffer_id == tx.buffer.buffer_id)
         .where(checkpoints.c.name == as_name(name, "a checkpoint"))
         .order_by(checkpoints.c.iteration.desc())
         .limit(1)
@@ -167,8 +160,7 @@ def read_checkpoint(connection: sa.Connection, attachment: Attachment, *, name: 
 
 
 def write_predictor(
-    connection: sa.Connection,
-    attachment: Attachment,
+    tx: Transaction,
     *,
     state: bytes,
     rows_trained: int,
@@ -181,8 +173,7 @@ def write_predictor(
     """Store a predictor and return its version; scores made from now on carry it.
 
     Args:
-        connection: A writing transaction.
-        attachment: The buffer.
+        tx: A writing transaction.
         state: Its weights.
         rows_trained: Labelled samples it was trained on.
         rows_held_out: Labelled samples it never saw.
@@ -195,7 +186,7 @@ def write_predictor(
         LeaseLost: Where the lease is not held any more. Nothing is stored.
     """
     state = _state_from(state, "the state of a predictor")
-    attachment.database.dialect.require_fits("the state of this predictor", len(state))
+    tx.backend.require_fits("the state of this predictor", len(state))
     found = as_measures(measures, "metrics")
     in_columns = {name: _number(measures_from(found.pop(name, None)), name) for name in _MEASURES}
     rows_trained, rows_held_out = (
@@ -204,33 +195,33 @@ def write_predictor(
     )
     keep = None if keep is None else require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
     if lease is not None:
-        leases.require(connection, attachment, lease)
-    version = connection.execute(
+        leases.require(tx, lease)
+    version = tx.connection.execute(
         sa.update(buffers)
-        .where(buffers.c.id == attachment.buffer_id)
+        .where(buffers.c.id == tx.buffer.buffer_id)
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
-    iteration = attachment.run(connection, statements.totals()).one().iterations
-    write_checkpoints(connection, attachment, iteration=iteration, states=states or {})
-    connection.execute(
+    iteration = tx.execute(statements.totals()).one().iterations
+    write_checkpoints(tx, iteration=iteration, states=states or {})
+    tx.connection.execute(
         sa.insert(predictors).values(
-            buffer_id=attachment.buffer_id,
+            buffer_id=tx.buffer.buffer_id,
             version=version,
             iteration=iteration,
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
             trained_at=now(),
-            trained_tick=attachment.tick(connection),
+            trained_tick=tx.tick(),
             worker_id=worker_id(),
             **in_columns,
             metrics=found,
         )
     )
     if keep is not None:
-        _drop_states(connection, attachment, keep=keep)
-    attachment.count(connection)
+        _drop_states(tx, keep=keep)
+    tx.count()
     return int(version)
 
 
@@ -238,16 +229,16 @@ _MEASURES = ("train_loss", "valid_loss", "rank_correlation", "r2")
 """The measures that have a column."""
 
 
-def read_predictors(connection: sa.Connection, attachment: Attachment) -> list[PredictorVersion]:
+def read_predictors(tx: Transaction) -> list[PredictorVersion]:
     """Return all predictor versions, the oldest first."""
-    found = connection.execute(_versions(attachment).order_by(predictors.c.version))
+    found = tx.connection.execute(_versions(tx.buffer).order_by(predictors.c.version))
     return [_version(row) for row in found]
 
 
-def newest_version(connection: sa.Connection, attachment: Attachment) -> int | None:
+def newest_version(tx: Transaction) -> int | None:
     """Return the version of the newest predictor, None before the first. It costs one look into an index."""
-    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
-    version: int | None = connection.scalar(newest)
+    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
+    version: int | None = tx.connection.scalar(newest)
     return version
 
 
@@ -265,30 +256,30 @@ class Newer(NamedTuple):
     state: bytes | None
 
 
-def newer(connection: sa.Connection, attachment: Attachment, *, held: Mark | None) -> Newer:
+def newer(tx: Transaction, *, held: Mark | None) -> Newer:
     """Return the newest predictor. It costs one look into an index, unless another one than this is held."""
-    mark, version = _newest_mark(connection, attachment)
-    found = None if mark in (None, held) else read_state(connection, attachment, version=None)
+    mark, version = _newest_mark(tx)
+    found = None if mark in (None, held) else read_state(tx, version=None)
     return Newer(mark, version, None if found is None else found[1])
 
 
-def _newest_mark(connection: sa.Connection, attachment: Attachment) -> tuple[Mark | None, int]:
-    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
+def _newest_mark(tx: Transaction) -> tuple[Mark | None, int]:
+    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
     is_newest = sa.and_(predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery())
-    row = connection.execute(
+    row = tx.connection.execute(
         sa.select(*(predictors.c[name] for name in Mark._fields), buffers.c.score_version)
         .join_from(buffers, predictors, is_newest, isouter=True)
-        .where(buffers.c.id == attachment.buffer_id)
+        .where(buffers.c.id == tx.buffer.buffer_id)
     ).one_or_none()
     if row is None:  # or it says that the buffer is not there any more
-        return None, attachment.race_state(connection).version
+        return None, tx.race_state().version
     *mark, version = row
     return None if mark[0] is None else Mark(*mark), int(version)
 
 
-def newest_predictor(connection: sa.Connection, attachment: Attachment) -> PredictorVersion | None:
+def newest_predictor(tx: Transaction) -> PredictorVersion | None:
     """Return the newest predictor, None before the first."""
-    row = connection.execute(_versions(attachment).order_by(predictors.c.version.desc()).limit(1)).one_or_none()
+    row = tx.connection.execute(_versions(tx.buffer).order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     return None if row is None else _version(row)
 
 
@@ -296,42 +287,38 @@ def _version(row: Any) -> PredictorVersion:
     return PredictorVersion(**{**row._mapping, "metrics": measures_from(row.metrics)})
 
 
-def read_state(connection: sa.Connection, attachment: Attachment, *, version: int | None) -> tuple[int, bytes] | None:
+def read_state(tx: Transaction, *, version: int | None) -> tuple[int, bytes] | None:
     """Return version and state of a predictor, by default of the newest; None before the first.
 
     Raises:
         InvalidArgument: There is no such version, or its state has been dropped.
     """
-    statement = sa.select(predictors.c.version, predictors.c.state).where(
-        predictors.c.buffer_id == attachment.buffer_id
-    )
+    statement = sa.select(predictors.c.version, predictors.c.state).where(predictors.c.buffer_id == tx.buffer.buffer_id)
     if version is not None:
         version = require_int(version, "version must be that of a predictor, or None for the newest", least=0)
         statement = statement.where(predictors.c.version == version)
-    row = connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
+    row = tx.connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     if row is None and version is None:
         return None
     if row is None or not row.state:
-        kept = [str(found.version) for found in read_predictors(connection, attachment) if found.size_bytes]
+        kept = [str(found.version) for found in read_predictors(tx) if found.size_bytes]
         raise InvalidArgument(
-            f"buffer {attachment.name!r} has no state of predictor {version!r}: it has {', '.join(kept) or 'none'}."
+            f"buffer {tx.buffer.name!r} has no state of predictor {version!r}: it has {', '.join(kept) or 'none'}."
         )
     return row.version, row.state
 
 
-def _versions(attachment: Attachment) -> sa.Select[Any]:
+def _versions(buffer: BufferHandle) -> sa.Select[Any]:
     *names, _ = (field.name for field in dataclasses.fields(PredictorVersion))
     size = sa.func.length(predictors.c.state).label("size_bytes")
-    return sa.select(*(predictors.c[name] for name in names), size).where(
-        predictors.c.buffer_id == attachment.buffer_id
-    )
+    return sa.select(*(predictors.c[name] for name in names), size).where(predictors.c.buffer_id == buffer.buffer_id)
 
 
-def _drop_states(connection: sa.Connection, attachment: Attachment, *, keep: int) -> None:
+def _drop_states(tx: Transaction, *, keep: int) -> None:
     """Empty the states that are no longer needed; how good they were stays. Reads all samples where there are any."""
-    stored = connection.scalars(
+    stored = tx.connection.scalars(
         sa.select(predictors.c.version)
-        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .where(predictors.c.buffer_id == tx.buffer.buffer_id)
         .where(predictors.c.state != b"")
         .order_by(predictors.c.version.desc())
     ).all()
@@ -339,18 +326,18 @@ def _drop_states(connection: sa.Connection, attachment: Attachment, *, keep: int
     if not candidates:
         return
     # A score belongs to the newest predictor that is not newer than it: refreshes have versions between predictors.
-    scored = connection.scalars(
+    scored = tx.connection.scalars(
         sa.select(samples.c.score_version)
-        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.buffer_id == tx.buffer.buffer_id)
         .where(samples.c.queued == sa.true())
         .where(samples.c.score_version < stored[max(keep, 1) - 1])
         .distinct()
     ).all()
     in_use = {max((version for version in stored if version <= score), default=0) for score in scored}
     gone = [version for version in candidates if version not in in_use]
-    connection.execute(
+    tx.connection.execute(
         sa.update(predictors)
-        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .where(predictors.c.buffer_id == tx.buffer.buffer_id)
         .where(predictors.c.version.in_(gone))
         .values(state=b"")
     )

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from sqlbuffer import pool, statements
 from sqlbuffer.adding import hashes_of
-from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import content
 from sqlbuffer.errors import numbers_of
 from sqlbuffer.names import require_choice, require_count
@@ -19,6 +18,7 @@ from sqlbuffer.race import Floats, Ints
 from sqlbuffer.records import Staleness, Stats
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.schema import predictors, samples
+from sqlbuffer.transaction import Transaction
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -42,21 +42,21 @@ class Waiting:
     weights: Floats
 
 
-def size(connection: sa.Connection, attachment: Attachment) -> int:
+def size(tx: Transaction) -> int:
     """Return the number of samples in the pool."""
-    return pool.size(attachment, attachment.run(connection, statements.totals()).one())
+    return pool.size(tx.buffer, tx.execute(statements.totals()).one())
 
 
-def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
+def stats(tx: Transaction) -> Stats:
     """Return the buffer in numbers."""
-    row = attachment.run(connection, statements.stats()).one()
+    row = tx.execute(statements.stats()).one()
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
             kind=row.kind,
             mode=row.mode,
             iteration=int(row.iterations),
-            waiting=pool.size(attachment, row),
+            waiting=pool.size(tx.buffer, row),
             unscored=int(row.unscored),
             unscorable=int(row.unscorable),
             stored=int(row.added + row.recorded),
@@ -76,23 +76,23 @@ def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
         )
 
 
-def changes(connection: sa.Connection, attachment: Attachment) -> tuple[Any, ...]:
+def changes(tx: Transaction) -> tuple[Any, ...]:
     """Return numbers of which one is another after every transaction that has changed what waits."""
-    return tuple(attachment.run(connection, statements.changes()).one())
+    return tuple(tx.execute(statements.changes()).one())
 
 
-def staleness(connection: sa.Connection, attachment: Attachment) -> list[Staleness]:
+def staleness(tx: Transaction) -> list[Staleness]:
     """Return how many samples wait with a score of each version, those without a score first."""
-    rows = attachment.run(connection, statements.staleness()).all()
+    rows = tx.execute(statements.staleness()).all()
     return sorted(
         (Staleness(*row) for row in rows), key=lambda it: -1 if it.score_version is None else it.score_version
     )
 
 
-def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
+def waiting(tx: Transaction) -> Waiting:
     """Return the whole pool, decoded."""
-    attachment.note_ids(connection)
-    rows = connection.execute(
+    tx.note_ids()
+    rows = tx.connection.execute(
         sa.select(
             samples.c.id,
             samples.c.hash,
@@ -104,61 +104,61 @@ def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:
             pool_table.c.weight,
         )
         .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
-        .where(pool_table.c.buffer_id == attachment.buffer_id)
+        .where(pool_table.c.buffer_id == tx.buffer.buffer_id)
         .order_by(samples.c.id)
     ).all()
     return Waiting(
         ids=np.array([row.id for row in rows], dtype=np.int64),
         hashes=[row.hash for row in rows],
-        samples=content(rows, attachment),
+        samples=content(rows, tx.buffer),
         sources=[row.source for row in rows],
         scores=pool.as_floats([row.score for row in rows]),
         weights=pool.as_floats([row.weight for row in rows]),
     )
 
 
-def labelled(connection: sa.Connection, attachment: Attachment) -> tuple[list[Any], Floats]:
+def labelled(tx: Transaction) -> tuple[list[Any], Floats]:
     """Return all samples with a reward, in the order in which they were stored, and the rewards, (n,) float64."""
-    rows = connection.execute(
+    rows = tx.connection.execute(
         sa.select(samples.c.text, samples.c.payload, samples.c.codec, samples.c.reward)
-        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.buffer_id == tx.buffer.buffer_id)
         .where(samples.c.reward.is_not(None))
         .order_by(samples.c.id)
     ).all()
-    return content(rows, attachment), pool.as_floats([row.reward for row in rows])
+    return content(rows, tx.buffer), pool.as_floats([row.reward for row in rows])
 
 
-def rewards_of(connection: sa.Connection, attachment: Attachment, given: Sequence[Any]) -> list[float | None]:
+def rewards_of(tx: Transaction, given: Sequence[Any]) -> list[float | None]:
     """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
-    hashes = hashes_of(attachment, given)
+    hashes = hashes_of(tx.buffer, given)
     known = sorted({digest for digest in hashes if digest is not None})
-    statement = statements.samples_by_hash(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
+    statement = statements.samples_by_hash(tx.backend)
+    rows = tx.execute_with(statement, statements.INCOMING_HASHES, {"hash": known}) if known else []
     measured = [row for row in rows if row.rewarded_at is not None]
     rewards = pool.as_floats([row.reward for row in measured]).tolist()
     reward = dict(zip([row.hash for row in measured], rewards, strict=True))
     return [None if digest is None else reward.get(digest) for digest in hashes]
 
 
-def samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> dict[int, Any]:
+def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     """Return the samples of these numbers, by number."""
     known = {"sample_id": sorted(set(ids))}
-    statement = statements.scored(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, known).all() if ids else []
-    return dict(zip([row.id for row in rows], content(rows, attachment), strict=True))
+    statement = statements.scored(tx.backend)
+    rows = tx.execute_with(statement, statements.INCOMING_IDS, known).all() if ids else []
+    return dict(zip([row.id for row in rows], content(rows, tx.buffer), strict=True))
 
 
-def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None:
+def incumbent(tx: Transaction) -> float | None:
     """Return the best reward stored before the newest predictor was; before the first predictor, the best of all."""
-    newest = connection.execute(
+    newest = tx.connection.execute(
         sa.select(predictors.c.trained_at, predictors.c.trained_tick)
-        .where(predictors.c.buffer_id == attachment.buffer_id)
+        .where(predictors.c.buffer_id == tx.buffer.buffer_id)
         .order_by(predictors.c.version.desc())
         .limit(1)
     ).one_or_none()
     best = (
         sa.select(samples.c.reward)
-        .where(samples.c.buffer_id == attachment.buffer_id)
+        .where(samples.c.buffer_id == tx.buffer.buffer_id)
         .where(samples.c.reward.is_not(None))
         .order_by(samples.c.reward.desc())
         .limit(1)
@@ -169,30 +169,30 @@ def incumbent(connection: sa.Connection, attachment: Attachment) -> float | None
         if newest.trained_tick is None:
             is_older = sa.and_(has_no_tick, samples.c.rewarded_at <= newest.trained_at)
         best = best.where(is_older)
-    found = connection.scalar(best)
+    found = tx.connection.scalar(best)
     return None if found is None else float(pool.as_floats([found])[0])
 
 
-def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
+def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first."""
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
-    attachment.note_ids(connection)
-    rows = attachment.rows(connection, statements.best(by, samples), limit=n)
+    tx.note_ids()
+    rows = tx.rows(statements.best(by, samples), limit=n)
     columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}
-        for sample, row in zip(content(rows, attachment), rows, strict=True)
+        for sample, row in zip(content(rows, tx.buffer), rows, strict=True)
     ]
 
 
-def table(connection: sa.Connection, attachment: Attachment) -> dict[str, list[Any]]:
+def table(tx: Transaction) -> dict[str, list[Any]]:
     """Return all samples as columns: what `to_pandas` and `to_arrow` show."""
-    attachment.note_ids(connection)
+    tx.note_ids()
     names = "id text source queued requeues score score_version reward created_iteration".split()
     times = "created_at scored_at rewarded_at".split()
     columns = [samples.c[name] for name in names + times]
-    rows = connection.execute(
-        sa.select(*columns).where(samples.c.buffer_id == attachment.buffer_id).order_by(samples.c.id)
+    rows = tx.connection.execute(
+        sa.select(*columns).where(samples.c.buffer_id == tx.buffer.buffer_id).order_by(samples.c.id)
     ).all()
     return {name: [row[i] for row in rows] for i, name in enumerate(names + times)}

@@ -7,7 +7,6 @@ after a kill or by another process, goes on where the one before it was.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +15,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import pool, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.codec import decode_all
 from sqlbuffer.names import as_scores
 from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.weighing import (
     GoneBack,
     Overtaken,
@@ -72,21 +72,19 @@ class StaleQueue:
         """Let the first n go: they have been rescored."""
         self._ids, self._keys = self._ids[n:], self._keys[n:]
 
-    def first(self, attachment: Attachment, state: Any, n: int) -> list[Any]:
+    def first(self, buffer: BufferHandle, state: Any, n: int) -> list[Any]:
         """Return the next n that are still stale and wait, fewer where there are no more."""
         # A new version makes others stale, an epoch moves every key, and a release lets stale samples wait again.
         made_at = (state.score_version, state.epoch, state.released)
         if made_at == self._made_at:
-            rows, is_in_step = self._check(attachment, state, n)
+            rows, is_in_step = self._check(buffer, state, n)
             if is_in_step and len(rows) == n:
                 return rows
-        self._ids, self._keys = attachment.database.read(
-            functools.partial(_scan, attachment=attachment, version=state.score_version)
-        )
+        self._ids, self._keys = buffer.read(_scan, version=state.score_version)
         self._made_at = made_at
-        return self._check(attachment, state, n)[0]
+        return self._check(buffer, state, n)[0]
 
-    def _check(self, attachment: Attachment, state: Any, n: int) -> tuple[list[Any], bool]:
+    def _check(self, buffer: BufferHandle, state: Any, n: int) -> tuple[list[Any], bool]:
         """Return the first n that still stand where they stood, and whether keys are still what they were.
 
         What has been rescored or has left leaves the queue.
@@ -96,9 +94,7 @@ class StaleQueue:
         while len(here) < n and len(self._ids) > len(here):
             rest = slice(len(here), n)
             places = {"sample_id": self._ids[rest].tolist(), "race_key": self._keys[rest].tolist()}
-            rows = attachment.database.read(
-                functools.partial(_still_stale, attachment=attachment, version=state.score_version, places=places)
-            )
+            rows = buffer.read(_still_stale, version=state.score_version, places=places)
             found = {row.sample_id: row for row in rows if row.race_key is not None}
             lost += len(rows) - len(found)
             stays = np.ones(len(self._ids), dtype=np.bool_)
@@ -106,11 +102,11 @@ class StaleQueue:
             here += [found[i] for i in self._ids[rest].tolist() if i in found]
             self._ids, self._keys = self._ids[stays], self._keys[stays]
         # Lost in the same epoch: claimed by a worker, or drawn in replay mode, in which it goes on waiting elsewhere.
-        return here, attachment.consumes or not lost
+        return here, buffer.consumes or not lost
 
 
 def refresh_some(
-    attachment: Attachment,
+    buffer: BufferHandle,
     queue: StaleQueue,
     score_fn: ScoreFunction,
     *,
@@ -124,7 +120,7 @@ def refresh_some(
     """Rescore some of what is stale, in one transaction. Return the number of samples rescored.
 
     Args:
-        attachment: The buffer.
+        buffer: The buffer.
         queue: What this process knows of what is stale.
         score_fn: Takes a list of samples, returns (n,) floats.
         budget: Samples rescored at the most.
@@ -137,12 +133,12 @@ def refresh_some(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing is rescored.
     """
-    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, anew=anew, by=by)
-    return beginning_again(functools.partial(once, chunk=chunk, states=states, silent=silent), "the refresh")
+    options: Any = {"budget": budget, "anew": anew, "by": by, "chunk": chunk, "states": states, "silent": silent}
+    return beginning_again("the refresh", _refresh_some, buffer, queue, score_fn, **options)
 
 
 def _refresh_some(
-    attachment: Attachment,
+    buffer: BufferHandle,
     queue: StaleQueue,
     score_fn: ScoreFunction,
     *,
@@ -155,31 +151,27 @@ def _refresh_some(
 ) -> int:
     version = by
     if anew:
-        begin = functools.partial(_begin, attachment=attachment, by=by, states={} if budget else states)
-        version = attachment.database.write(begin)
-    state = attachment.database.read(functools.partial(_state, attachment=attachment))
+        version = buffer.write(_begin, by=by, states={} if budget else states)
+    state = buffer.read(_state)
     if version is not None and version != state.score_version:
         if by is not None:
             raise Overtaken
         return 0  # the scorer has seen the version begin, and not the one after
     if not budget or state.refreshed_version == state.score_version:
         return 0
-    rows = queue.first(attachment, state, budget)
+    rows = queue.first(buffer, state, budget)
     if not rows:
-        if state.refresh_version == state.refreshed_version:  # else a full refresh is under way, and ends itself
-            end = functools.partial(_end, attachment=attachment, version=state.score_version)
-            if not attachment.database.write(end):
-                queue.forget()
+        is_full = state.refresh_version != state.refreshed_version  # a full refresh under way ends itself
+        if not is_full and not buffer.write(_end, version=state.score_version):
+            queue.forget()
         return 0
     due = _Due(*zip(*sorted(rows), strict=True))
-    scores = _predict(attachment, score_fn, due, chunk=chunk, silent=silent)
-    rescore = functools.partial(
-        _rescore, attachment=attachment, due=due, scores=scores, version=state.score_version, states=states
-    )
+    scores = _predict(buffer, score_fn, due, chunk=chunk, silent=silent)
+    given: Any = {"due": due, "scores": scores, "version": state.score_version, "states": states}
     try:
-        n_rescored = attachment.database.write(rescore)
+        n_rescored = buffer.write(_rescore, **given)
         if n_rescored is None:
-            n_rescored = attachment.database.write(functools.partial(rescore, may_move_all=True))
+            n_rescored = buffer.write(_rescore, **given, may_move_all=True)
             queue.forget()
     except GoneBack:
         queue.forget()
@@ -188,21 +180,21 @@ def _refresh_some(
     return n_rescored or 0
 
 
-def _begin(connection: sa.Connection, *, attachment: Attachment, by: int | None, states: Mapping[str, bytes]) -> int:
-    state = attachment.race_state(connection)
-    begun = begin_version(connection, attachment, by=by, anew=True, is_full=False)
-    write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
+def _begin(tx: Transaction, *, by: int | None, states: Mapping[str, bytes]) -> int:
+    state = tx.race_state()
+    begun = begin_version(tx, by=by, anew=True, is_full=False)
+    write_checkpoints(tx, iteration=state.iteration, states=states)
     return begun
 
 
-def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
-    return attachment.run(connection, statements.refresh_state()).one()
+def _state(tx: Transaction) -> Any:
+    return tx.execute(statements.refresh_state()).one()
 
 
-def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) -> tuple[Ints, Floats]:
+def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
     """Return the ids and keys of what is stale, in the order of its turn."""
     parts = []
-    for rows in attachment.run(connection, statements.stale(), version=version).partitions(_ROWS_AT_ONCE):
+    for rows in tx.execute(statements.stale(), version=version).partitions(_ROWS_AT_ONCE):
         *columns, part_ties = zip(*rows, strict=True)
         parts.append([*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")])
     if not parts:
@@ -213,16 +205,14 @@ def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) ->
     return ids[order].astype(np.int64), keys[order]
 
 
-def _still_stale(
-    connection: sa.Connection, *, attachment: Attachment, version: int, places: Mapping[str, Sequence[Any]]
-) -> list[Any]:
-    statement = statements.still_stale(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_PLACES, places, version=version)
+def _still_stale(tx: Transaction, *, version: int, places: Mapping[str, Sequence[Any]]) -> list[Any]:
+    statement = statements.still_stale(tx.backend)
+    rows = tx.execute_with(statement, statements.INCOMING_PLACES, places, version=version)
     return list(rows)
 
 
-def _predict(attachment: Attachment, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool) -> Floats:
-    samples = decode_all(due.text, due.payload, due.codec, allow_pickle=attachment.allow_pickle)
+def _predict(buffer: BufferHandle, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool) -> Floats:
+    samples = decode_all(due.text, due.payload, due.codec, allow_pickle=buffer.allow_pickle)
     found = []
     with progress_bar("refreshing scores", silent=silent, total=len(samples)) as advance:
         for start in range(0, len(samples), chunk):
@@ -233,23 +223,16 @@ def _predict(attachment: Attachment, score_fn: ScoreFunction, due: _Due, *, chun
 
 
 def _rescore(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    due: _Due,
-    scores: Floats,
-    version: int,
-    states: Mapping[str, bytes],
-    may_move_all: bool = False,
+    tx: Transaction, *, due: _Due, scores: Floats, version: int, states: Mapping[str, bytes], may_move_all: bool = False
 ) -> int | None:
     """Write scores, weights and keys of what still waits; None where that would move every key.
 
     Nothing is written where another refresh has begun meanwhile.
     """
-    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
+    state = tx.lock_race(exclusive=True)  # a claim would pass over the rows that are locked here
     if state.version != version:
         return 0
-    taken_in = take_in(connection, attachment, state, scores, may_move_all=may_move_all)
+    taken_in = take_in(tx, state, scores, may_move_all=may_move_all)
     if taken_in is None:
         return None
     state, weights = taken_in
@@ -257,7 +240,7 @@ def _rescore(
     entries = pool.as_ints(due.entries)
     hashes = due.hash
     if may_move_all:  # and they may have
-        standing = {row.sample_id: row for row in pool.standing(connection, attachment, due.sample_id)}
+        standing = {row.sample_id: row for row in pool.standing(tx, due.sample_id)}
         same = zip(due.sample_id, due.hash, strict=True)
         waits = np.array([i in standing and standing[i].hash == known for i, known in same], dtype=np.bool_)
         ids, scores, weights = ids[waits], scores[waits], weights[waits]
@@ -265,26 +248,26 @@ def _rescore(
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
         entries = pool.as_ints([standing[i].entries for i in ids.tolist()])
-    moved = change_weights(connection, attachment, state, ids, keys, old, weights, scores, entries)
+    moved = change_weights(tx, state, ids, keys, old, weights, scores, entries)
     kept = {"ids": ids[moved].tolist(), "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()]}
-    keep(connection, attachment=attachment, **kept, scores=scores[moved], version=version)
-    write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
+    keep(tx, **kept, scores=scores[moved], version=version)
+    write_checkpoints(tx, iteration=state.iteration, states=states)
     return int(moved.sum())
 
 
-def _end(connection: sa.Connection, *, attachment: Attachment, version: int) -> bool:
+def _end(tx: Transaction, *, version: int) -> bool:
     """End the refresh if nothing is stale any more: weights count from the lowest score that waits.
 
     The lowest score is read under the lock that keeps others from joining, or one that joins in between would be below
     it. Return False where something is stale after all: it has joined, or was released, since the pool was scanned.
     """
-    state = attachment.race(connection, exclusive=True)
-    found = attachment.run(connection, statements.lowest_score()).one()
+    state = tx.lock_race(exclusive=True)
+    found = tx.execute(statements.lowest_score()).one()
     if found.oldest is not None and found.oldest < version:
         return False
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
     is_alone = sa.and_(buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version)
-    ended = connection.execute(this.where(is_alone).values(refresh_version=version, refreshed_version=version))
+    ended = tx.connection.execute(this.where(is_alone).values(refresh_version=version, refreshed_version=version))
     if ended.rowcount and found.lowest is not None and state.base is not None and found.lowest > state.base:
-        pool.set_base(connection, attachment, state, found.lowest)
+        pool.set_base(tx, state, found.lowest)
     return True

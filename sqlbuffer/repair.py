@@ -8,23 +8,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer import audit, pool, statements
-from sqlbuffer.attachment import Attachment
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import Lock
 from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import LEDGER, register
 
 
-def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
+def repair(tx: Transaction) -> list[str]:
     """Mend what can be mended, and return what was done, one sentence each.
 
     What has happened is believed: draws, batches, rewards, and the mark that a sample is queued. What follows from
     it is set right: who waits, at which weight, and the counters. `audit.check` tells what is left.
     """
-    dialect = attachment.database.dialect
-    dialect.lock(connection, attachment.buffer_id, {Lock.RACE: True})
-    dialect.lock_tables(connection, [samples, pool_table, batches, draws, workers])
+    dialect = tx.backend
+    dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.RACE: True})
+    dialect.lock_tables(tx.connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
     for mend in (
         _mend_integers,
@@ -37,38 +37,38 @@ def repair(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
         _unmark,
         recount,
     ):
-        done += mend(connection, attachment)
+        done += mend(tx)
     return done
 
 
-def _mend_integers(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def _mend_integers(tx: Transaction) -> list[str]:
     """Bring back the integers of numpy that older releases have stored as bytes in SQLite files."""
-    mend = attachment.database.dialect.mend_integers
+    mend = tx.backend.mend_integers
     columns = (metrics.c.iteration, checkpoints.c.iteration, predictors.c.rows_trained, predictors.c.rows_held_out)
-    n = sum(mend(connection, column, audit.of_buffer(attachment, column.table)) for column in columns)
+    n = sum(mend(tx.connection, column, audit.of_buffer(tx.buffer, column.table)) for column in columns)
     return _said(n, "integers that were stored as bytes were written as integers")
 
 
-def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    if audit.has_ledger(connection, attachment):
+def _open_ledger(tx: Transaction) -> list[str]:
+    if audit.has_ledger(tx):
         return []
-    register(connection, attachment.database.dialect, attachment.buffer_id, worker=LEDGER)
+    register(tx.connection, tx.backend, tx.buffer.buffer_id, worker=LEDGER)
     return ["the row of the counters of the dead was written anew."]
 
 
-def _catch_up(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def _catch_up(tx: Transaction) -> list[str]:
     """Let what comes next be later than all that is stored, or the order of events would not be that of the ticks."""
-    newest, counted = audit.newest_tick(connection, attachment), audit.counted_tick(connection, attachment)
+    newest, counted = audit.newest_tick(tx), audit.counted_tick(tx)
     if newest <= counted:
         return []
-    ledger = sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id, workers.c.id == LEDGER)
-    connection.execute(ledger.values(tick=newest))
+    ledger = sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
+    tx.connection.execute(ledger.values(tick=newest))
     return [f"the logical time was set from {counted} to {newest}."]
 
 
-def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def _take_out(tx: Transaction) -> list[str]:
     """Take out of the pool what does not belong there, or not as it stands; `_put_in` puts back what does."""
-    rows = connection.execute(
+    rows = tx.connection.execute(
         sa.select(
             pool_table.c.sample_id,
             pool_table.c.race_key,
@@ -79,17 +79,17 @@ def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
             (pool_table.c.tie != statements.TIE).label("is_mistied"),
         )
         .outerjoin_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
-        .where(pool_table.c.buffer_id == attachment.buffer_id)
+        .where(pool_table.c.buffer_id == tx.buffer.buffer_id)
         .order_by(pool_table.c.race_key, pool_table.c.sample_id)
     ).all()
-    seen = set(audit.members(connection, attachment).claimed)
-    off = audit.off_weights(connection, attachment, rows)
+    seen = set(audit.members(tx).claimed)
+    off = audit.off_weights(tx, rows)
     wrong = []
     for row, is_off in zip(rows, off, strict=True):
         if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or _is_misplaced(row):
             wrong.append(row)
         seen.add(row.sample_id)
-    pool.leave(connection, attachment, [row.sample_id for row in wrong], [row.race_key for row in wrong])
+    pool.leave(tx, [row.sample_id for row in wrong], [row.race_key for row in wrong])
     return _said(len(wrong), "places in the pool were taken back")
 
 
@@ -97,48 +97,48 @@ def _is_misplaced(row: Any) -> bool:
     return (row.weight or 0.0) < 0.0 or (row.race_key == math.inf) == bool(row.weight)
 
 
-def _release_orphans(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    orphans = connection.scalars(audit.orphans(attachment)).all()
+def _release_orphans(tx: Transaction) -> list[str]:
+    orphans = tx.connection.scalars(audit.orphans(tx.buffer)).all()
     for batch in orphans:
-        release(connection, attachment=attachment, batch=batch)
+        release(tx, batch=batch)
     return _said(len(orphans), "batches of workers that are not there were released")
 
 
-def _mark(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    waiting, claimed, queued = audit.members(connection, attachment)
+def _mark(tx: Transaction) -> list[str]:
+    waiting, claimed, queued = audit.members(tx)
     unmarked = (set(waiting) | claimed) - queued
-    _with_ids(connection, attachment, statements.enqueue(attachment.database.dialect), unmarked)
+    _with_ids(tx, statements.enqueue(tx.backend), unmarked)
     return _said(len(unmarked), "samples that wait or are claimed were marked as such")
 
 
-def _put_in(connection: sa.Connection, attachment: Attachment) -> list[str]:
-    waiting, claimed, queued = audit.members(connection, attachment)
+def _put_in(tx: Transaction) -> list[str]:
+    waiting, claimed, queued = audit.members(tx)
     lost = sorted(queued - set(waiting) - claimed)
     if lost:
-        find = statements.samples_to_put_back(attachment.database.dialect)
-        rows = attachment.run_with(connection, find, statements.INCOMING_IDS, {"sample_id": lost}).all()
-        state = attachment.race(connection, exclusive=True)
+        find = statements.samples_to_put_back(tx.backend)
+        rows = tx.execute_with(find, statements.INCOMING_IDS, {"sample_id": lost}).all()
+        state = tx.lock_race(exclusive=True)
         # How often they had entered the race is lost with their rows: a transaction lets a sample enter once at the
         # most, so its logical time is a number that no entry has had.
-        put_back(connection, attachment, state, rows, entries=state.tick)
+        put_back(tx, state, rows, entries=state.tick)
     return _said(len(lost), "samples were put into the pool")
 
 
-def _unmark(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def _unmark(tx: Transaction) -> list[str]:
     """Forget what is marked as top where that is wrong: the next argmax share marks again."""
-    if n := audit.mismarked(connection, attachment):
-        pool.set_top_score(connection, attachment, None)
+    if n := audit.mismarked(tx):
+        pool.set_top_score(tx, None)
     return _said(n, "wrong marks of the top were forgotten")
 
 
-def _with_ids(connection: sa.Connection, attachment: Attachment, statement: Any, ids: set[int]) -> None:
+def _with_ids(tx: Transaction, statement: Any, ids: set[int]) -> None:
     if ids:
-        attachment.run_each(connection, statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
+        tx.execute_each(statement, statements.INCOMING_IDS, {"sample_id": sorted(ids)})
 
 
-def recount(connection: sa.Connection, attachment: Attachment) -> list[str]:
+def recount(tx: Transaction) -> list[str]:
     """Set the counters right, in the row of the ledger: by those of which only one sum depends, before `waiting`."""
-    tallies = audit.tallies(connection, attachment)
+    tallies = audit.tallies(tx)
     missing = {name: found - counted for name, (counted, found) in tallies.items()}
     deltas = {
         "requeued": max(missing["waiting"], 0),
@@ -148,10 +148,10 @@ def recount(connection: sa.Connection, attachment: Attachment) -> list[str]:
         "batches": missing["batches drawn"],
         **{name: missing[name] for name in ("unscored", "unscorable", "measured", "failed")},
     }
-    ledger = sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id, workers.c.id == LEDGER)
+    ledger = sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
     corrected = ledger.values({name: workers.c[name] + delta for name, delta in deltas.items()})
     if any(missing.values()):
-        connection.execute(corrected)
+        tx.connection.execute(corrected)
     return [
         f"the counter of samples {name} was set from {counted} to {found}."
         for name, (counted, found) in tallies.items()

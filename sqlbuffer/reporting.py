@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 
 from sqlbuffer import statements
 from sqlbuffer.adding import Known, store_measured
-from sqlbuffer.attachment import Attachment
 from sqlbuffer.errors import InvalidArgument, InvalidReward, numbers_of
 from sqlbuffer.names import as_ids, as_rewards
 from sqlbuffer.race import Floats, Ints
+from sqlbuffer.transaction import Transaction
 
 
 class Closed(NamedTuple):
@@ -45,21 +43,21 @@ class Claim(NamedTuple):
         """Return what finds it in statements."""
         return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
 
-    def close(self, connection: sa.Connection, attachment: Attachment, column: str) -> Closed | None:
+    def close(self, tx: Transaction, column: str) -> Closed | None:
         """Settle or release it; None where it is closed already, or not there any more."""
-        return close(connection, attachment, statements.close_claim(column), **self.parameters())
+        return close(tx, statements.close_claim(column), **self.parameters())
 
-    def find(self, attachment: Attachment, connection: sa.Connection) -> bool:
+    def find(self, tx: Transaction) -> bool:
         """Tell whether it is in the database, open or closed."""
-        return attachment.run(connection, statements.find_claim(), **self.parameters()).one_or_none() is not None
+        return tx.execute(statements.find_claim(), **self.parameters()).one_or_none() is not None
 
 
-def close(connection: sa.Connection, attachment: Attachment, statement: Any, **batch: Any) -> Closed | None:
+def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
     """Settle or release a batch; None if that was done before."""
-    closed = attachment.run(connection, statement, **batch).one_or_none()
+    closed = tx.execute(statement, **batch).one_or_none()
     if closed is None:
         return None
-    attachment.reach(connection, closed.closed_tick)
+    tx.reach(closed.closed_tick)
     with numbers_of("a batch"):
         return Closed(int(closed.size), float(closed.clock_before), float(closed.clock))
 
@@ -100,14 +98,7 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
     return failed | {i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)}
 
 
-def report(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    claim: Claim | None,
-    reported: Reported,
-    may_close: bool = True,
-) -> int | None:
+def report(tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True) -> int | None:
     """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
 
     A process that `may_close` nothing, for the claim is another one's, stores the rewards alone.
@@ -115,30 +106,29 @@ def report(
     What has been reported is no longer queued, so that adding it again requeues it: its further rewards leave that be.
     """
     batch = None if claim is None else claim.batch
-    is_ours = may_close and (claim is None or _is_open(connection, attachment, claim))
+    is_ours = may_close and (claim is None or _is_open(tx, claim))
     if not is_ours:
-        attachment.race_state(connection)  # or say that the buffer is another one by now
-    new = _mark(connection, attachment, batch, reported.ids) if is_ours and len(reported.places) else []
+        tx.race_state()  # or say that the buffer is another one by now
+    new = _mark(tx, batch, reported.ids) if is_ours and len(reported.places) else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
-    for part, stay_queued in ((is_new, not attachment.consumes), (~is_new, True)):
+    for part, stay_queued in ((is_new, not tx.buffer.consumes), (~is_new, True)):
         places, rewards = reported.places[part], reported.rewards[part]
-        store = functools.partial(store_measured, connection, attachment, reported.known, places, rewards)
-        deltas.update(store(stay_queued=stay_queued))
-    left = int(attachment.run(connection, statements.unreported(), batch=batch).scalar_one()) if is_ours else None
+        deltas.update(store_measured(tx, reported.known, places, rewards, stay_queued=stay_queued))
+    left = int(tx.execute(statements.unreported(), batch=batch).scalar_one()) if is_ours else None
     if new and not left:
-        close(connection, attachment, statements.close_batch("settled_at"), batch=batch)
+        close(tx, statements.close_batch("settled_at"), batch=batch)
         deltas["iterations"] = 1
-    attachment.count(connection, **deltas)
+    tx.count(**deltas)
     return left
 
 
-def _is_open(connection: sa.Connection, attachment: Attachment, claim: Claim) -> bool:
-    statement = statements.open_batch(attachment.database.dialect)
-    return attachment.run(connection, statement, **claim.parameters()).one_or_none() is not None
+def _is_open(tx: Transaction, claim: Claim) -> bool:
+    statement = statements.open_batch(tx.backend)
+    return tx.execute(statement, **claim.parameters()).one_or_none() is not None
 
 
-def _mark(connection: sa.Connection, attachment: Attachment, batch: int | None, ids: Ints) -> list[int]:
-    statement = statements.report_draws(attachment.database.dialect)
+def _mark(tx: Transaction, batch: int | None, ids: Ints) -> list[int]:
+    statement = statements.report_draws(tx.backend)
     columns = {"sample_id": ids.tolist()}
-    return list(attachment.run_with(connection, statement, statements.INCOMING_IDS, columns, batch=batch).scalars())
+    return list(tx.execute_with(statement, statements.INCOMING_IDS, columns, batch=batch).scalars())

@@ -7,10 +7,9 @@ still to do.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, statements
 from sqlbuffer.adding import evict
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.codec import decode_all
 from sqlbuffer.errors import no_progress
 from sqlbuffer.names import as_scores
@@ -27,6 +26,7 @@ from sqlbuffer.progress import write_checkpoints
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
 from sqlbuffer.swapping import Known, swap_all
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.weighing import (
     GoneBack,
     Scored,
@@ -49,35 +49,31 @@ log = logging.getLogger(__name__)
 
 
 def score_missing(
-    attachment: Attachment, score_fn: ScoreFunction, *, by: int | None = None, chunk: int, silent: bool = True
+    buffer: BufferHandle, score_fn: ScoreFunction, *, by: int | None = None, chunk: int, silent: bool = True
 ) -> int:
     """Score what waits without a score; it joins the race. Return the number of samples scored.
 
     Args:
-        attachment: The buffer.
+        buffer: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         by: Version that the scores are of; None for the newest when the first samples are read. It is one for all
             chunks: a predictor that is stored meanwhile did not make these scores.
         chunk: Samples scored at once.
         silent: Show no progress bar.
     """
-    if not attachment.settings.weighting.needs_score:
+    if not buffer.settings.weighting.needs_score:
         return 0
-    return beginning_again(
-        functools.partial(_score_missing, attachment, score_fn, by=by, chunk=chunk, silent=silent), "scoring"
-    )
+    return beginning_again("scoring", _score_missing, buffer, score_fn, by=by, chunk=chunk, silent=silent)
 
 
-def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool) -> int:
+def _score_missing(buffer: BufferHandle, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool) -> int:
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
-        while rows := attachment.database.read(
-            functools.partial(attachment.rows, statement=statements.unscored(), after=after, limit=chunk)
-        ):
+        while rows := buffer.read(_unscored, after=after, limit=chunk):
             found = _Unscored(*zip(*rows, strict=True))
             by = found.version[0] if by is None else by
-            scores = as_scores(score_fn(_decoded(attachment, found)), len(rows))
-            _let_join(attachment, found, scores, by=by)
+            scores = as_scores(score_fn(_decoded(buffer, found)), len(rows))
+            _let_join(buffer, found, scores, by=by)
             if found.sample_id[-1] <= after:
                 raise no_progress("the scoring of new samples")
             after = found.sample_id[-1]
@@ -89,7 +85,7 @@ def _score_missing(attachment: Attachment, score_fn: ScoreFunction, *, by: int |
 
 
 def refresh(
-    attachment: Attachment,
+    buffer: BufferHandle,
     score_fn: ScoreFunction,
     *,
     anew: bool,
@@ -101,7 +97,7 @@ def refresh(
     """Give every waiting sample a score of the newest version, and then its weight. Return the samples scored.
 
     Args:
-        attachment: The buffer.
+        buffer: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         anew: Begin a new version; otherwise only what is older than the newest is scored.
         by: Version that the score function is known to be of, None where it is not known.
@@ -112,35 +108,37 @@ def refresh(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing was written.
     """
-    begin = functools.partial(_begin, attachment=attachment, anew=anew, by=by, states=states)
-    work = functools.partial(_refresh, attachment, score_fn, begin=begin, chunk=chunk, silent=silent)
-    return beginning_again(work, "the refresh")
+    return beginning_again(
+        "the refresh", _refresh, buffer, score_fn, anew=anew, by=by, states=states, chunk=chunk, silent=silent
+    )
 
 
 def _refresh(
-    attachment: Attachment,
+    buffer: BufferHandle,
     score_fn: ScoreFunction,
     *,
-    begin: Callable[[sa.Connection], int],
+    anew: bool,
+    by: int | None,
+    states: Mapping[str, bytes] | None,
     chunk: int,
     silent: bool,
 ) -> int:
-    version = attachment.database.write(begin)
-    ids, keys = attachment.database.read(functools.partial(_waiting, attachment=attachment))
+    version = buffer.write(_begin, anew=anew, by=by, states=states)
+    ids, keys = buffer.read(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
-        for part in _in_an_order_of_its_own(len(ids), chunk, interleaved=attachment.database.dialect.interleaved):
-            scores[part], n_scored = _rescore(attachment, score_fn, ids[part], version=version)
+        for part in _in_an_order_of_its_own(len(ids), chunk, interleaved=buffer.database.dialect.interleaved):
+            scores[part], n_scored = _rescore(buffer, score_fn, ids[part], version=version)
             total += n_scored
             advance(len(ids[part]))
     lowest = float(np.fmin.reduce(scores, initial=math.inf))
-    attachment.database.write(functools.partial(_count_from, attachment=attachment, lowest=lowest, version=version))
+    buffer.write(_count_from, lowest=lowest, version=version)
     known = Known.of(version, ids, keys, scores)
     stalled, before = 0, None
-    while not swap_all(attachment, known):
+    while not swap_all(buffer, known):
         log.debug("keys have moved: the weights are gone through once more")
-        state = attachment.database.read(attachment.race_state)
+        state = buffer.read(Transaction.race_state)
         now = (state.epoch, state.turn, state.version, int(known.has_swapped.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
         if stalled == _MOST_STALLED:
@@ -163,46 +161,42 @@ def _in_an_order_of_its_own(n: int, chunk: int, *, interleaved: int) -> Iterator
             yield slice(start + first, stop, step)
 
 
-def _rescore(attachment: Attachment, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
+def _rescore(buffer: BufferHandle, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
     """Score what is stale of these samples; return the scores that all have then, and how many were given one."""
-    read = functools.partial(attachment.database.read, functools.partial(read_scored, attachment=attachment, ids=ids))
-    found = read()
+    found = buffer.read(read_scored, ids=ids)
     scores = pool.as_floats(found.score)
     stale = np.flatnonzero(~(pool.as_floats(found.score_version) >= version)).tolist()  # NaN is of no version
     if not stale:
         return scores, 0
     old = Scored._make([column[i] for i in stale] for column in found)
-    scores[stale] = as_scores(score_fn(_decoded(attachment, old)), len(stale))
-    store = functools.partial(_keep, attachment=attachment, found=old, scores=scores[stale], version=version)
-    n_stored = attachment.database.write(store)
+    scores[stale] = as_scores(score_fn(_decoded(buffer, old)), len(stale))
+    n_stored = buffer.write(_keep, found=old, scores=scores[stale], version=version)
     if n_stored < len(stale):  # another process was at the same ones, and quicker
-        now = read()
+        now = buffer.read(read_scored, ids=ids)
         if now.hash != found.hash:
             raise GoneBack
         scores = pool.as_floats(now.score)
     return scores, n_stored
 
 
-def _keep(connection: sa.Connection, *, attachment: Attachment, found: Scored, scores: Floats, version: int) -> int:
+def _keep(tx: Transaction, *, found: Scored, scores: Floats, version: int) -> int:
     """Store the scores of a refresh, where another process has not.
 
     Raises:
         GoneBack: Where the database has lost the beginning of this refresh, or the samples.
     """
-    if attachment.race_state(connection).version < version:
+    if tx.race_state().version < version:
         raise GoneBack
     ids, hashes = found.sample_id, found.hash
-    n_stored = keep(
-        connection, attachment=attachment, ids=ids, hashes=hashes, scores=scores, version=version, only_older=True
-    )
-    attachment.count(connection)
+    n_stored = keep(tx, ids=ids, hashes=hashes, scores=scores, version=version, only_older=True)
+    tx.count()
     return n_stored
 
 
-def is_refreshed(connection: sa.Connection, attachment: Attachment) -> bool:
+def is_refreshed(tx: Transaction) -> bool:
     """Tell whether the newest refresh that was begun has also come to its end."""
     this = sa.select(buffers.c.refreshed_version == buffers.c.refresh_version)
-    return bool(connection.scalar(this.where(buffers.c.id == attachment.buffer_id)))
+    return bool(tx.connection.scalar(this.where(buffers.c.id == tx.buffer.buffer_id)))
 
 
 class _Unscored(NamedTuple):
@@ -218,14 +212,18 @@ class _Unscored(NamedTuple):
     version: Sequence[int]
 
 
-def _decoded(attachment: Attachment, found: _Unscored | Scored) -> list[Any]:
-    return decode_all(found.text, found.payload, found.codec, allow_pickle=attachment.allow_pickle)
+def _unscored(tx: Transaction, *, after: int, limit: int) -> Sequence[Any]:
+    return tx.rows(statements.unscored(), after=after, limit=limit)
 
 
-def _waiting(connection: sa.Connection, *, attachment: Attachment) -> tuple[Ints, Floats]:
+def _decoded(buffer: BufferHandle, found: _Unscored | Scored) -> list[Any]:
+    return decode_all(found.text, found.payload, found.codec, allow_pickle=buffer.allow_pickle)
+
+
+def _waiting(tx: Transaction) -> tuple[Ints, Floats]:
     """Return ids and keys of all that waits, by id: samples are read and written in the order they are stored in."""
     ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for part in attachment.run(connection, statements.waiting_places()).partitions(_ROWS_AT_ONCE):
+    for part in tx.execute(statements.waiting_places()).partitions(_ROWS_AT_ONCE):
         some_ids, some_keys = zip(*part, strict=True)
         ids.append(pool.as_ints(some_ids))
         keys.append(pool.as_floats(some_keys))
@@ -245,13 +243,12 @@ class _Left(Exception):
         self.still_wait = still_wait
 
 
-def _let_join(attachment: Attachment, found: _Unscored, scores: Floats, *, by: int) -> None:
+def _let_join(buffer: BufferHandle, found: _Unscored, scores: Floats, *, by: int) -> None:
     """Let scored samples join the race, those that still wait for a score."""
     exclusive = False
     while len(scores):
-        join = functools.partial(_join, attachment=attachment, found=found, scores=scores, by=by, exclusive=exclusive)
         try:
-            attachment.database.write(join)
+            buffer.write(_join, found=found, scores=scores, by=by, exclusive=exclusive)
         except _MovesAll:
             exclusive = True
         except _Left as left:
@@ -261,75 +258,57 @@ def _let_join(attachment: Attachment, found: _Unscored, scores: Floats, *, by: i
             return
 
 
-def _join(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    found: _Unscored,
-    scores: Floats,
-    by: int,
-    exclusive: bool,
-) -> None:
+def _join(tx: Transaction, *, found: _Unscored, scores: Floats, by: int, exclusive: bool) -> None:
     """Let scored samples join the race.
 
     Raises:
         _MovesAll: If it must be done `exclusive`.
         _Left: If some do not wait for a score any more.
     """
-    state = attachment.race(connection, exclusive=exclusive)
+    state = tx.lock_race(exclusive=exclusive)
     # If a newer version has begun since, these scores are stale.
     version = min(by, state.version)  # the lower one where the database has gone back
     ids = found.sample_id
-    keep(connection, attachment=attachment, ids=ids, hashes=found.hash, scores=scores, version=version)
-    state = attachment.race_to_join(connection, state)
-    taken_in = take_in(connection, attachment, state, scores, may_move_all=exclusive)
+    keep(tx, ids=ids, hashes=found.hash, scores=scores, version=version)
+    state = tx.lock_race_to_join(state)
+    taken_in = take_in(tx, state, scores, may_move_all=exclusive)
     if taken_in is None:
         raise _MovesAll
     state, weights = taken_in
     entries = (pool.as_ints(found.entries) + 1).tolist()
-    keys = pool.join_race(attachment, state, found.hash, found.requeues, entries, weights)
+    keys = pool.join_race(tx.buffer, state, found.hash, found.requeues, entries, weights)
     never = np.full(len(scores), math.inf)
     unscored = np.full(len(scores), math.nan)
-    moved = pool.move(connection, attachment, state, ids, (never, unscored), keys, weights, scores, entries)
+    moved = pool.move(tx, state, ids, (never, unscored), keys, weights, scores, entries)
     if not moved.all():
         raise _Left(moved)
     if version < state.version:
-        reopen(connection, attachment, version=version)
-    evict(connection, attachment, state, scored=len(ids), unscored=-len(ids))
-    attachment.count(
-        connection,
-        touched=state.clock if (weights > 0).any() else None,
-        unscored=-len(ids),
-        unscorable=int((weights == 0).sum()),
+        reopen(tx, version=version)
+    evict(tx, state, scored=len(ids), unscored=-len(ids))
+    tx.count(
+        touched=state.clock if (weights > 0).any() else None, unscored=-len(ids), unscorable=int((weights == 0).sum())
     )
 
 
-def _begin(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    anew: bool,
-    by: int | None,
-    states: Mapping[str, bytes] | None,
-) -> int:
-    state = attachment.race_state(connection)
-    begun = begin_version(connection, attachment, by=by, anew=anew, is_full=True)
-    write_checkpoints(connection, attachment, iteration=state.iteration, states=states or {})
+def _begin(tx: Transaction, *, anew: bool, by: int | None, states: Mapping[str, bytes] | None) -> int:
+    state = tx.race_state()
+    begun = begin_version(tx, by=by, anew=anew, is_full=True)
+    write_checkpoints(tx, iteration=state.iteration, states=states or {})
     return begun
 
 
-def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float, version: int) -> None:
+def _count_from(tx: Transaction, *, lowest: float, version: int) -> None:
     """Let weights count from the new lowest score, and the top begin anew; the swap brings every row there.
 
     Until then the refresh is not over, even if nothing was stale. A newer one does all of this by itself.
     """
-    if attachment.race(connection, exclusive=True).version != version:
+    if tx.lock_race(exclusive=True).version != version:
         return
-    pool.set_top_score(connection, attachment, None)
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-    connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
-    if attachment.settings.weighting.needs_base:
+    pool.set_top_score(tx, None)
+    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
+    tx.connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
+    if tx.buffer.settings.weighting.needs_base:
         base = lowest if math.isfinite(lowest) else None
-        connection.execute(
+        tx.connection.execute(
             this.values(base_score=base, epoch=buffers.c.epoch + 1)
         )  # who swaps by the old one begins anew

@@ -23,7 +23,7 @@ from sqlbuffer import (
     scoring,
     statements,
 )
-from sqlbuffer.attachment import Attachment, Settings, attach
+from sqlbuffer.attachment import BufferHandle, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
@@ -41,6 +41,8 @@ from sqlbuffer.names import (
 from sqlbuffer.progress import states_from
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Staleness, Stats
+from sqlbuffer.settings import Settings
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import GRACE_S, is_grace
 
 P = ParamSpec("P")
@@ -107,13 +109,13 @@ def open_store(
     fresh, limit = require_flag(fresh, "fresh"), as_max_size(max_size)
     database = Database(url, durability=durability)
     try:
-        attachment = attending.with_heartbeat(attach(database, name, settings, max_size=limit, fresh=fresh, **options))
-        batches.release_dropped(attachment)
-        batches.release_dead(attachment)
+        buffer = attending.with_heartbeat(attach(database, name, settings, max_size=limit, fresh=fresh, **options))
+        batches.release_dropped(buffer)
+        batches.release_dead(buffer)
     except BaseException:
         database.close()
         raise
-    return SampleStore(attachment)
+    return SampleStore(buffer)
 
 
 class SampleStore(RunRecords):
@@ -122,8 +124,8 @@ class SampleStore(RunRecords):
     `len(store)` is the number of samples that wait. As a context manager it closes its connections.
     """
 
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
+    def __init__(self, buffer: BufferHandle) -> None:
+        self._buffer = buffer
         self._stale = refreshing.StaleQueue()
         self._was_told_why = False
 
@@ -137,15 +139,15 @@ class SampleStore(RunRecords):
         self.close()
 
     def __len__(self) -> int:
-        return self._look(reading.size)
+        return self._buffer.look(reading.size)
 
     def close(self) -> None:
         """Close the connections, and say that this process is done with the buffer, until it uses it again.
 
         Open batches stay claimed until this process releases them, drops them, or ends.
         """
-        self._attachment.heartbeat.stop()
-        self._attachment.database.close()
+        self._buffer.heartbeat.stop()
+        self._buffer.database.close()
 
     def connect(self) -> sa.Connection:
         """Open a connection to the database that can read and nothing else: for SQL, or `pandas.read_sql`.
@@ -154,23 +156,23 @@ class SampleStore(RunRecords):
         locks. On PostgreSQL its transactions only read, unless one is told to write by those who may. Each statement
         sees the last commit. Close it after use; the store's own connections do not end with it.
         """
-        return self._attachment.database.connect()
+        return self._buffer.database.connect()
 
     def _release_dropped(self) -> None:
         """Wait until the batches are released that this process has drawn and dropped. For the loop."""
-        batches.release_dropped(self._attachment)
+        batches.release_dropped(self._buffer)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
         """Name of the buffer."""
-        return self._attachment.name
+        return self._buffer.name
 
     @property
     def url(self) -> str:
         """URL of the database, its password masked."""
-        return self._attachment.database.url
+        return self._buffer.database.url
 
     @property
     def iteration(self) -> int:
@@ -180,15 +182,15 @@ class SampleStore(RunRecords):
     @property
     def key(self) -> Callable[[Any], Any] | None:
         """The canonical form of a sample, as given to `open_store`."""
-        return self._attachment.key
+        return self._buffer.key
 
     def stats(self) -> Stats:
         """Return the buffer in numbers, at a cost that does not grow with it."""
-        return self._look(reading.stats)
+        return self._buffer.look(reading.stats)
 
     def check(self) -> list[str]:
         """Audit the integrity of the buffer: one sentence for each problem, none when it is sound. Reads every row."""
-        return self._read(check)
+        return self._buffer.read(check)
 
     # -- samples in, scores on, batches out ---------------------------------------------------------------------------
 
@@ -213,7 +215,7 @@ class SampleStore(RunRecords):
             InvalidArgument: The samples are no list but one sample, as a string or an image, or a table.
             UnsupportedType: Where a sample has no canonical hash. Samples before it, by 20,000, are stored.
         """
-        return adding.add(self._attachment, as_list(samples), source, meta)
+        return adding.add(self._buffer, as_list(samples), source, meta)
 
     def add_one(self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None) -> AddResult:
         """Put one sample into the pool, whatever it is made of; `add` would take an image for a list of its rows.
@@ -226,7 +228,7 @@ class SampleStore(RunRecords):
         Raises:
             UnsupportedType: The sample has no canonical hash.
         """
-        return adding.add(self._attachment, [sample], source, meta)
+        return adding.add(self._buffer, [sample], source, meta)
 
     def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
         """Store rewards of samples, drawn or not; those not there yet are stored without waiting.
@@ -239,7 +241,7 @@ class SampleStore(RunRecords):
         Raises:
             InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
         """
-        recorded = adding.Recorded.prepare(self._attachment, samples, rewards, sources)
+        recorded = adding.Recorded.prepare(self._buffer, samples, rewards, sources)
         return self._write(adding.record, recorded)
 
     def score(
@@ -307,19 +309,19 @@ class SampleStore(RunRecords):
         """
         options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
-            return scoring.score_missing(self._attachment, score_fn, **options)
+            return scoring.score_missing(self._buffer, score_fn, **options)
         options |= {"anew": only == "all", "states": states_from(checkpoint)}
         if budget is None:
-            return scoring.refresh(self._attachment, score_fn, **options)
-        return refreshing.refresh_some(self._attachment, self._stale, score_fn, budget=budget, **options)
+            return scoring.refresh(self._buffer, score_fn, **options)
+        return refreshing.refresh_some(self._buffer, self._stale, score_fn, budget=budget, **options)
 
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
-        return self._read(scoring.is_refreshed)
+        return self._buffer.read(scoring.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
         """Return how many samples wait with a score of each version, the oldest version first. Reads the whole pool."""
-        return self._read(reading.staleness)
+        return self._buffer.read(reading.staleness)
 
     def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
         """Claim a batch: exact weighted draws without replacement, the heaviest first where a share is asked for.
@@ -334,7 +336,7 @@ class SampleStore(RunRecords):
         Returns:
             The batch, to be settled or released. It is empty where nothing can be drawn.
         """
-        batch = claims.claim(self._attachment, n, pct_argmax=pct_argmax)
+        batch = claims.claim(self._buffer, n, pct_argmax=pct_argmax)
         if len(batch):
             self._was_told_why = False
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
@@ -363,11 +365,11 @@ class SampleStore(RunRecords):
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
             raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
-        return self._write(_replace, numbers, others, adding.hashes_of(self._attachment, others))
+        return self._write(_replace, numbers, others, adding.hashes_of(self._buffer, others))
 
     def _changes(self) -> tuple[Any, ...]:
         """Return what is the same as before only where nothing of what waits has changed; for the loop."""
-        return self._look(reading.changes)
+        return self._buffer.look(reading.changes)
 
     def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
         """`remove` what was read as waiting and still does; for the loop."""
@@ -376,17 +378,17 @@ class SampleStore(RunRecords):
     def _replace_known(self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
         """`replace` what was read as waiting and still does; for the loop."""
         numbers, hashes = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
-        self._write(_replace, numbers, samples, adding.hashes_of(self._attachment, samples), hashes)
+        self._write(_replace, numbers, samples, adding.hashes_of(self._buffer, samples), hashes)
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
     def waiting(self) -> reading.Waiting:
         """Return all samples that wait, in the order in which they were stored."""
-        return self._read(reading.waiting)
+        return self._buffer.read(reading.waiting)
 
     def labelled(self) -> tuple[list[Any], Floats]:
         """Return the n samples that have a reward, and their rewards, (n,) float64."""
-        return self._read(reading.labelled)
+        return self._buffer.read(reading.labelled)
 
     def labelled_rows(
         self,
@@ -403,11 +405,11 @@ class SampleStore(RunRecords):
             newest: At most so many, those measured last.
             best: Of these, the share in (0, 1] with the highest rewards.
         """
-        return labels.labelled_rows(self._attachment, where=where, newest=newest, best=best)
+        return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
-        return self._read(reading.rewards_of, as_list(samples))
+        return self._buffer.read(reading.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
         """Return the samples of these numbers, by number.
@@ -415,7 +417,7 @@ class SampleStore(RunRecords):
         Raises:
             StaleIds: As `remove` does.
         """
-        return self._read(_samples_of, as_ids(ids))
+        return self._buffer.read(_samples_of, as_ids(ids))
 
     def incumbent(self) -> float | None:
         """Return the reward to improve on: the best that was stored before the newest predictor, None without any.
@@ -423,11 +425,11 @@ class SampleStore(RunRecords):
         Before the first predictor it is the best of all. It stays until the next one, so that all samples scored by
         one predictor are compared with the same reward.
         """
-        return self._read(reading.incumbent)
+        return self._buffer.read(reading.incumbent)
 
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict."""
-        return self._read(reading.top, n, by=by)
+        return self._buffer.read(reading.top, n, by=by)
 
     def to_pandas(self) -> Any:
         """Return all samples as a pandas DataFrame.
@@ -435,7 +437,7 @@ class SampleStore(RunRecords):
         Raises:
             MissingExtra: Where pandas is not installed.
         """
-        return _optional("pandas").DataFrame(self._read(reading.table))
+        return _optional("pandas").DataFrame(self._buffer.read(reading.table))
 
     def to_arrow(self) -> Any:
         """Return all samples as an Arrow table.
@@ -443,7 +445,7 @@ class SampleStore(RunRecords):
         Raises:
             MissingExtra: Where pyarrow is not installed.
         """
-        return _optional("pyarrow").table(self._read(reading.table))
+        return _optional("pyarrow").table(self._buffer.read(reading.table))
 
     # -- another one like it ------------------------------------------------------------------------------------------
 
@@ -484,7 +486,7 @@ class SampleStore(RunRecords):
             InvalidArgument: Where the name is taken, or the buffer has not come to that iteration.
         """
         made = copying.copy(
-            self._attachment,
+            self._buffer,
             new,
             at_iteration=at_iteration,
             seed=seed,
@@ -496,56 +498,51 @@ class SampleStore(RunRecords):
         return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
 
 
-def _samples_of(connection: sa.Connection, attachment: Attachment, ids: Sequence[int]) -> dict[int, Any]:
-    attachment.require_ids(connection, ids)
-    return reading.samples_of(connection, attachment, ids)
+def _samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
+    tx.require_ids(ids)
+    return reading.samples_of(tx, ids)
 
 
-def _standing(
-    connection: sa.Connection, attachment: Attachment, ids: Sequence[int], hashes: Sequence[bytes] | None
-) -> list[Any]:
+def _standing(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None) -> list[Any]:
     """Find waiting samples: by number and hash, or by numbers that a user has kept."""
     if hashes is None:
-        attachment.require_ids(connection, ids)
-        return pool.standing(connection, attachment, ids)
+        tx.require_ids(ids)
+        return pool.standing(tx, ids)
     known = dict(zip(ids, hashes, strict=True))
-    return [row for row in pool.standing(connection, attachment, ids) if row.hash == known[row.sample_id]]
+    return [row for row in pool.standing(tx, ids) if row.hash == known[row.sample_id]]
 
 
-def _remove(
-    connection: sa.Connection, attachment: Attachment, ids: Sequence[int], hashes: Sequence[bytes] | None = None
-) -> int:
-    state = attachment.race(connection)
-    dialect = attachment.database.dialect
+def _remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None = None) -> int:
+    state = tx.lock_race()
+    dialect = tx.backend
     if dialect.writers_overlap:
         columns = {"sample_id": sorted(set(ids))}
-        attachment.run_with(connection, statements.lock_samples(dialect), statements.INCOMING_IDS, columns)
-    attachment.race_to_join(connection, state)  # what a draw under way has taken neither waits nor is passed over
-    rows = _standing(connection, attachment, ids, hashes)
-    pool.remove(connection, attachment, rows)
+        tx.execute_with(statements.lock_samples(dialect), statements.INCOMING_IDS, columns)
+    tx.lock_race_to_join(state)  # what a draw under way has taken neither waits nor is passed over
+    rows = _standing(tx, ids, hashes)
+    pool.remove(tx, rows)
     return len(rows)
 
 
 def _replace(
-    connection: sa.Connection,
-    attachment: Attachment,
+    tx: Transaction,
     ids: Sequence[int],
     samples: Sequence[Any],
     hashes: Sequence[bytes | None],
     old: Sequence[bytes] | None = None,
 ) -> int:
-    attachment.race(connection, exclusive=True)  # the samples to be stored depend on what waits once no draw is left
-    rows = {row.sample_id: row for row in _standing(connection, attachment, ids, old)}
+    tx.lock_race(exclusive=True)  # the samples to be stored depend on what waits once no draw is left
+    rows = {row.sample_id: row for row in _standing(tx, ids, old)}
     changed = [
         (rows[i], sample, digest)
         for i, sample, digest in zip(ids, samples, hashes, strict=True)
         if i in rows and rows[i].hash != digest
     ]
-    pool.remove(connection, attachment, [row for row, _, _ in changed])
+    pool.remove(tx, [row for row, _, _ in changed])
     sources = [row.source for row, _, _ in changed]
     ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
-    chunk = adding.incoming(attachment, ours, sources, start=None, hashes=theirs)
-    adding.insert(connection, attachment=attachment, chunk=chunk)
+    chunk = adding.incoming(tx.buffer, ours, sources, start=None, hashes=theirs)
+    adding.insert(tx, chunk=chunk)
     return len(rows)
 
 

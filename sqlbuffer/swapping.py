@@ -6,7 +6,6 @@ anew where something has moved every key meanwhile, for then some stand behind t
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
 from sqlbuffer.adding import evict
-from sqlbuffer.attachment import Attachment, RaceState
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.errors import no_progress
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
+from sqlbuffer.transaction import RaceState, Transaction
 from sqlbuffer.weighing import change_weights, read_scored
 
 SWAP_CHUNK = 5_000
@@ -52,14 +52,14 @@ class _Blurred(Exception):
     """The clock is too late for these weights: it must be turned back first."""
 
 
-def swap_all(attachment: Attachment, known: Known) -> bool:
+def swap_all(buffer: BufferHandle, known: Known) -> bool:
     """Bring every weight to what the score says, and say that the refresh is over.
 
     Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
     """
-    begun = attachment.database.read(attachment.race_state)
+    begun = buffer.read(Transaction.race_state)
     n_swapped = 0
-    for rows in _pages(attachment, SWAP_CHUNK):
+    for rows in _pages(buffer, SWAP_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
         at, is_known = known.find(pool.as_ints(ids))
         due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
@@ -67,32 +67,25 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
             continue
         at_keys, old, from_scores = (pool.as_floats(column)[due] for column in (keys, weights, ranked))
         places = (pool.as_ints(ids)[due], at_keys, old, from_scores, pool.as_ints(entries)[due])
-        swap = functools.partial(_swap, attachment=attachment, known=known, begun=begun, places=places)
         try:
-            swapped = attachment.database.write(swap)
+            swapped = buffer.write(_swap, known=known, begun=begun, places=places)
         except _Blurred:
-            attachment.database.write(functools.partial(pool.turn_back, attachment=attachment))
+            buffer.write(pool.turn_back)
             return False
         if swapped is None:
             known.has_swapped[:] = False
             return False
         known.has_swapped[swapped] = True
         n_swapped += len(swapped)
-    if n_swapped and not attachment.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
+    if n_swapped and not buffer.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
         return False
-    finish = functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
-    if not (is_over := attachment.database.write(finish)):
+    if not (is_over := buffer.write(_finish, version=known.version, begun=begun)):
         known.has_swapped[:] = False
     return is_over
 
 
 def _swap(
-    connection: sa.Connection,
-    *,
-    attachment: Attachment,
-    known: Known,
-    begun: RaceState,
-    places: tuple[Ints, Floats, Floats, Floats, Ints],
+    tx: Transaction, *, known: Known, begun: RaceState, places: tuple[Ints, Floats, Floats, Floats, Ints]
 ) -> Ints | None:
     """Bring weights to what the scores say, where samples stand with `places`, by the key.
 
@@ -100,7 +93,7 @@ def _swap(
 
     Return which of the known ones have moved; None where something else has moved all.
     """
-    state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
+    state = tx.lock_race(exclusive=True)  # a claim would pass over the rows that are locked here
     if state.epoch != begun.epoch:
         return None
     ids, keys, old, ranked, entries = places
@@ -111,43 +104,46 @@ def _swap(
     unsure = np.flatnonzero(~is_scored)
     if len(unsure):
         unsure = unsure[np.argsort(ids[unsure])]
-        found = read_scored(connection, attachment=attachment, ids=ids[unsure])
+        found = read_scored(tx, ids=ids[unsure])
         scores[unsure] = pool.as_floats(found.score)
         is_scored[unsure] = [version is not None for version in found.score_version]
     lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
-    if attachment.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
-        pool.set_base(connection, attachment, state, lowest)  # it joined while others were scored
+    if tx.buffer.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
+        pool.set_base(tx, state, lowest)  # it joined while others were scored
         return None
-    new = attachment.weights(scores, state.base)
-    is_other = (new != old) | ((new > 0.0) & (scores != ranked) & attachment.settings.weighting.needs_score)
+    new = tx.buffer.settings.weights(scores, state.base)
+    is_other = (new != old) | ((new > 0.0) & (scores != ranked) & tx.buffer.settings.weighting.needs_score)
     changed = np.flatnonzero(is_other & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         raise _Blurred
     if not len(changed):
         return changed
     which = (ids[changed], keys[changed], old[changed], new[changed], scores[changed], entries[changed])
-    moved = change_weights(connection, attachment, state, *which)
+    moved = change_weights(tx, state, *which)
     return at[changed[moved & is_known[changed]]]
 
 
-def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, begun: RaceState) -> bool:
+def _finish(tx: Transaction, *, version: int, begun: RaceState) -> bool:
     """Say that the refresh is over, unless every key has moved since."""
-    state = attachment.race(connection)
+    state = tx.lock_race()
     if state.epoch != begun.epoch:
         return False
-    this = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
-    connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
-    evict(connection, attachment, state)  # it has scored what was new, too
+    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
+    tx.connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    evict(tx, state)  # it has scored what was new, too
     return True
 
 
-def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
+def _pages(buffer: BufferHandle, limit: int) -> Iterator[Sequence[Any]]:
     """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
-    page = functools.partial(attachment.rows, statement=statements.pool_page(), limit=limit)
-    while rows := attachment.database.read(functools.partial(page, **after)):
+    while rows := buffer.read(_page, limit=limit, **after):
         yield rows
         last = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
         if (last["after_key"], last["after_id"]) <= (after["after_key"], after["after_id"]):
             raise no_progress("a walk through the pool")
         after = last
+
+
+def _page(tx: Transaction, *, after_key: float, after_id: int, limit: int) -> Sequence[Any]:
+    return tx.rows(statements.pool_page(), after_key=after_key, after_id=after_id, limit=limit)

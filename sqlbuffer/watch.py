@@ -30,7 +30,7 @@ class _Since(NamedTuple):
 
 
 class Watch:
-    """What one attachment has seen. Of a process: another one, to which it is sent, has seen nothing yet.
+    """What one handle has seen. Of a process: another one, to which it is sent, has seen nothing yet.
 
     Threads share it without a lock, which a fork could leave locked for good: each look replaces what it has found by
     one assignment, and where a slower thread is the last one, silences are told too short, never too long.

@@ -6,21 +6,23 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer import pool, race, statements
-from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.errors import printable, tampered
 from sqlbuffer.race import Floats, Ints
 from sqlbuffer.schema import buffers
+from sqlbuffer.transaction import RaceState, Transaction
 
 log = logging.getLogger(__name__)
 
 ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
+
+P = ParamSpec("P")
 
 
 class GoneBack(Exception):
@@ -41,11 +43,11 @@ _TIMES = 3
 """How often work begins again: a database that goes back more often while it lasts is a broken one."""
 
 
-def beginning_again(work: Callable[[], int], what: str) -> int:
-    """Do work, and again where the database has gone back to an earlier state meanwhile; return what it returns."""
+def beginning_again(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+    """Call `work`, again if the database has gone back to an earlier state during the call; return its result."""
     for _ in range(_TIMES):
         try:
-            return work()
+            return work(*args, **kwargs)
         except GoneBack:
             log.warning("the database has gone back to an earlier state (failover, restore): %s begins again", what)
     raise tampered("samples wait that are not stored, or their numbers change again and again")
@@ -77,23 +79,22 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
         yield lambda n: progress.update(task, advance=n)
 
 
-def read_scored(connection: sa.Connection, *, attachment: Attachment, ids: Ints) -> Scored:
+def read_scored(tx: Transaction, *, ids: Ints) -> Scored:
     """Return samples and scores, in the order of the ids.
 
     Raises:
         GoneBack: Where one is not there any more.
     """
-    statement = statements.scored(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    statement = statements.scored(tx.backend)
+    rows = tx.execute_with(statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     if len(rows) != len(ids):
         raise GoneBack
     return Scored(*zip(*rows, strict=True))
 
 
 def keep(
-    connection: sa.Connection,
+    tx: Transaction,
     *,
-    attachment: Attachment,
     ids: Sequence[int],
     hashes: Sequence[bytes],
     scores: Floats,
@@ -114,25 +115,20 @@ def keep(
         statements.store_newer_scores if only_older else statements.store_scores,
         statements.INCOMING_SCORES,
     )
-    dialect, more = attachment.database.dialect, {"version": version, "tick": attachment.tick(connection)}
-    n_kept = attachment.run_each(connection, statement(dialect), shape, columns, **more)
+    dialect, more = tx.backend, {"version": version, "tick": tx.tick()}
+    n_kept = tx.execute_each(statement(dialect), shape, columns, **more)
     if n_kept < len(ids):  # theirs are newer, unless they are others
-        found = attachment.run_with(
-            connection, statements.samples_by_id(dialect), statements.INCOMING_IDS, {"sample_id": ids}
-        )
+        found = tx.execute_with(statements.samples_by_id(dialect), statements.INCOMING_IDS, {"sample_id": ids})
         if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
             raise GoneBack
     return n_kept
 
 
-def begin_version(
-    connection: sa.Connection, attachment: Attachment, *, by: int | None, anew: bool, is_full: bool
-) -> int:
+def begin_version(tx: Transaction, *, by: int | None, anew: bool, is_full: bool) -> int:
     """Begin a refresh, under a new version if it is to score `anew`; return its version.
 
     Args:
-        connection: A writing transaction.
-        attachment: The buffer.
+        tx: A writing transaction.
         by: Version that the scorer is known to be of, None where it is not known.
         anew: Begin a new version.
         is_full: The refresh scores everything that is stale, and ends itself.
@@ -141,25 +137,25 @@ def begin_version(
         Overtaken: There is a newer version than `by`.
     """
     version = buffers.c.score_version + int(anew)
-    begin = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
+    begin = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
     begin = begin if by is None else begin.where(buffers.c.score_version == by)
     values = {"score_version": version} | ({"refresh_version": version} if is_full else {})
-    begun: int | None = connection.scalar(begin.values(values).returning(buffers.c.score_version))
+    begun: int | None = tx.connection.scalar(begin.values(values).returning(buffers.c.score_version))
     if begun is None:
         raise Overtaken
     return begun
 
 
-def reopen(connection: sa.Connection, attachment: Attachment, *, version: int) -> None:
+def reopen(tx: Transaction, *, version: int) -> None:
     """Note that something waits whose score is of an older version than the newest finished refresh gave.
 
     So the next refresh with a budget looks for it. A refresh of everything that is under way finds it anyway.
     """
-    attachment.run(connection, statements.reopen_refresh(), version=version)
+    tx.execute(statements.reopen_refresh(), version=version)
 
 
 def take_in(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, scores: Floats, *, may_move_all: bool
+    tx: Transaction, state: RaceState, scores: Floats, *, may_move_all: bool
 ) -> tuple[RaceState, Floats] | None:
     """Return where the race stands then, and the weights of scores that come into it.
 
@@ -167,36 +163,27 @@ def take_in(
     caller has the race exclusively.
     """
     lowest = np.fmin.reduce(scores)
-    is_lower = attachment.settings.weighting.needs_base and (state.base is None or lowest < state.base)
+    is_lower = tx.buffer.settings.weighting.needs_base and (state.base is None or lowest < state.base)
     base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
-    weights = attachment.weights(scores, base)
+    weights = tx.buffer.settings.weights(scores, base)
     is_blurred = race.is_blurred(state.clock, weights)
     if not may_move_all and (base != state.base or is_blurred):
         return None
     if is_blurred:
-        pool.turn_back(connection, attachment=attachment)
+        pool.turn_back(tx)
         state = state._replace(clock=0.0)
     if base is not None and base != state.base:
-        state = pool.set_base(connection, attachment, state, base)
+        state = pool.set_base(tx, state, base)
     return state, weights
 
 
 def change_weights(
-    connection: sa.Connection,
-    attachment: Attachment,
-    state: RaceState,
-    ids: Ints,
-    keys: Floats,
-    old: Floats,
-    new: Floats,
-    scores: Floats,
-    entries: Ints,
+    tx: Transaction, state: RaceState, ids: Ints, keys: Floats, old: Floats, new: Floats, scores: Floats, entries: Ints
 ) -> NDArray[np.bool_]:
     """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
 
     Args:
-        connection: The transaction.
-        attachment: The buffer.
+        tx: The transaction.
         state: The race.
         ids: (n,) numbers of the samples.
         keys: (n,) their keys so far.
@@ -210,10 +197,9 @@ def change_weights(
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
     joining = np.flatnonzero(~(old > 0) & (new > 0))
     entries = entries + np.isin(np.arange(len(ids)), joining)
-    moving[joining] = _joining(connection, attachment, state, ids[joining], entries[joining], new[joining])
-    moved = pool.move(connection, attachment, state, ids.tolist(), (keys, old), moving, new, scores, entries.tolist())
-    attachment.count(
-        connection,
+    moving[joining] = _joining(tx, state, ids[joining], entries[joining], new[joining])
+    moved = pool.move(tx, state, ids.tolist(), (keys, old), moving, new, scores, entries.tolist())
+    tx.count(
         touched=state.clock if moved.any() else None,
         unscored=-int(np.isnan(old[moved]).sum()),
         unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
@@ -221,16 +207,14 @@ def change_weights(
     return moved
 
 
-def _joining(
-    connection: sa.Connection, attachment: Attachment, state: RaceState, ids: Ints, entries: Ints, weights: Floats
-) -> Floats:
+def _joining(tx: Transaction, state: RaceState, ids: Ints, entries: Ints, weights: Floats) -> Floats:
     """Return the keys of samples that could not be drawn before."""
     if not len(ids):
         return weights
-    statement = statements.samples_by_id(attachment.database.dialect)
-    rows = attachment.run_with(connection, statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    statement = statements.samples_by_id(tx.backend)
+    rows = tx.execute_with(statement, statements.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     known = {row.id: (row.hash, row.requeues) for row in rows}
     if len(known) != len(ids):
         raise GoneBack
     hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
-    return pool.join_race(attachment, state, hashes, requeues, entries.tolist(), weights)
+    return pool.join_race(tx.buffer, state, hashes, requeues, entries.tolist(), weights)

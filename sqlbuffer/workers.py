@@ -14,7 +14,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psutil
 import sqlalchemy as sa
@@ -23,7 +23,9 @@ from sqlbuffer.dialect import Dialect, ago, now, origin_of, right_now
 from sqlbuffer.errors import printable
 from sqlbuffer.schema import batches, jobs, receipts, workers
 from sqlbuffer.statements import COUNTERS
-from sqlbuffer.watch import Watch
+
+if TYPE_CHECKING:
+    from sqlbuffer.transaction import Transaction
 
 LEDGER = "ledger"
 
@@ -98,60 +100,62 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
     )
 
 
-def beat(connection: sa.Connection, buffer_id: int) -> None:
+def beat(tx: Transaction) -> None:
     """Say that this process is alive."""
-    mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
-    connection.execute(mine.values(heartbeat_at=right_now(), finished_at=None))
+    tx.connection.execute(_mine(tx).values(heartbeat_at=right_now(), finished_at=None))
 
 
-def finish(connection: sa.Connection, buffer_id: int) -> None:
+def finish(tx: Transaction) -> None:
     """Say that this process has closed the buffer; its next write says otherwise."""
-    mine = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == worker_id())
-    connection.execute(mine.values(finished_at=right_now()))
+    tx.connection.execute(_mine(tx).values(finished_at=right_now()))
+
+
+def _mine(tx: Transaction) -> sa.Update:
+    return sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == worker_id())
 
 
 Mark: TypeAlias = tuple[Any, int]
 """What a worker that lives changes again and again: the time of its heartbeat, and its tick."""
 
 
-def dead(connection: sa.Connection, buffer_id: int, *, watch: Watch, grace_s: float) -> dict[str, Mark]:
+def dead(tx: Transaction) -> dict[str, Mark]:
     """Return the workers that are dead, by their ids, each with its last mark.
 
     Of this host those whose processes are gone. Of others, and where nothing can be known of a process, those whose
     marks this process has itself seen unchanged for `grace_s`: never at the first look. Of all those that have
     finished, or that work on the database of which this one is a copy.
     """
+    watch, grace_s = tx.buffer.watch, tx.buffer.grace_s
     began = watch.begin()
-    rows = connection.execute(_attached(buffer_id, origin_of(connection))).all()
+    rows = tx.connection.execute(_attached(tx)).all()
     marks = {row.id: _mark(row) for row in rows}
-    silent_s = watch.same_for_s(("workers", buffer_id), marks, began=began, gap_s=grace_s / 2)
+    silent_s = watch.same_for_s(("workers", tx.buffer.buffer_id), marks, began=began, gap_s=grace_s / 2)
     return {row.id: marks[row.id] for row in rows if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)}
 
 
-def lock_dead(connection: sa.Connection, dialect: Dialect, buffer_id: int, gone: Mapping[str, Mark]) -> list[str]:
+def lock_dead(tx: Transaction, gone: Mapping[str, Mark]) -> list[str]:
     """Lock the rows of these workers; return the ids of those that are still there, and still dead.
 
     What a dead process had sent off before it died is over once its row is locked, and who was only silent has to wait
     and finds that it must register again.
     """
-    attached = _attached(buffer_id, origin_of(connection)).where(workers.c.id.in_(list(gone)))
-    rows = connection.execute(dialect.lock_rows(attached, workers)).all()
+    attached = _attached(tx).where(workers.c.id.in_(list(gone)))
+    rows = tx.connection.execute(tx.backend.lock_rows(attached, workers)).all()
     return [row.id for row in rows if _is_dead(row, is_silent=_mark(row) == gone[row.id])]
 
 
-def unknown(connection: sa.Connection, buffer_id: int) -> dict[str, Mark]:
+def unknown(tx: Transaction) -> dict[str, Mark]:
     """Return the workers that only silence tells to be dead, each with its last mark."""
-    rows = connection.execute(_attached(buffer_id, origin_of(connection)))
+    rows = tx.connection.execute(_attached(tx))
     return {row.id: _mark(row) for row in rows if _is_known_by_silence(row)}
 
 
-def quiet(connection: sa.Connection, buffer_id: int, *, grace_s: float) -> list[str]:
-    """Return those of them that have been silent for `grace_s` by the database's clock.
+def quiet(tx: Transaction) -> list[str]:
+    """Return those of them that have been silent for the grace period by the database's clock.
 
     For people to read: the clock may have been set.
     """
-    attached = _attached(buffer_id, origin_of(connection))
-    rows = connection.execute(attached.where(workers.c.heartbeat_at < ago(grace_s)))
+    rows = tx.connection.execute(_attached(tx).where(workers.c.heartbeat_at < ago(tx.buffer.grace_s)))
     return [row.id for row in rows if _is_known_by_silence(row)]
 
 
@@ -159,12 +163,12 @@ def _is_known_by_silence(row: Any) -> bool:
     return _is_dead(row, is_silent=True) and not _is_dead(row, is_silent=False)
 
 
-def _attached(buffer_id: int, database: str) -> sa.Select[Any]:
+def _attached(tx: Transaction) -> sa.Select[Any]:
     columns = ("id", "host", "pid", "process_started_at", "heartbeat_at", "tick")
-    facts = (_has_finished().label("finished"), sa.literal(database).label("database"))
+    facts = (_has_finished().label("finished"), sa.literal(origin_of(tx.connection)).label("database"))
     return (
         sa.select(*(workers.c[name] for name in columns), *facts)
-        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.buffer_id == tx.buffer.buffer_id)
         .where(workers.c.id != LEDGER)
         .order_by(workers.c.id)
     )
@@ -232,16 +236,16 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def forget_receipts(connection: sa.Connection) -> None:
+def forget_receipts(tx: Transaction) -> None:
     """Drop what long closed connections have left."""
-    connection.execute(sa.delete(receipts).where(receipts.c.written_at < ago(RECEIPTS_KEPT_S)))
+    tx.connection.execute(sa.delete(receipts).where(receipts.c.written_at < ago(RECEIPTS_KEPT_S)))
 
 
-def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
+def fold(tx: Transaction, *, worker: str) -> None:
     """Add a dead worker's counters to the ledger and drop its row."""
-    gone = connection.execute(
+    gone = tx.connection.execute(
         sa.delete(workers)
-        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.buffer_id == tx.buffer.buffer_id)
         .where(workers.c.id == worker)
         .returning(*(workers.c[name] for name in ("clock", "touched", "tick")), *(workers.c[name] for name in COUNTERS))
     ).one_or_none()
@@ -251,9 +255,9 @@ def fold(connection: sa.Connection, buffer_id: int, *, worker: str) -> None:
         name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])
         for name in ("clock", "touched", "tick")
     }
-    connection.execute(
+    tx.connection.execute(
         sa.update(workers)
-        .where(workers.c.buffer_id == buffer_id)
+        .where(workers.c.buffer_id == tx.buffer.buffer_id)
         .where(workers.c.id == LEDGER)
         .values(**largest, **{name: workers.c[name] + getattr(gone, name) for name in COUNTERS})
     )

@@ -163,13 +163,13 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
 
     def look(store: SampleStore, *, for_s: float) -> int:
-        n_steps = math.ceil(for_s / (store._attachment.grace_s / 2))
+        n_steps = math.ceil(for_s / (store._buffer.grace_s / 2))
         step_s = for_s / n_steps
-        n_released = batches.release_dead(store._attachment)
+        n_released = batches.release_dead(store._buffer)
         for _ in range(n_steps):
             store.jobs()
             passed_s[0] += step_s
-            n_released += batches.release_dead(store._attachment)
+            n_released += batches.release_dead(store._buffer)
         store.jobs()
         return n_released
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer import attachment, claims, database, workers
+from sqlbuffer import database, workers
 
 _PATIENCE_S = 60.0
 _MOMENT_S = 0.5
@@ -144,12 +144,13 @@ class Interleaving:
 def threads_are_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread is a worker of its own, else they would wait for each other at the row of their counters."""
 
-    def name() -> str:
-        thread = threading.current_thread()
-        return workers.worker_id() + ("" if thread is threading.main_thread() else f"-{thread.name}")
+    worker_id = workers._worker_id
 
-    for module in (attachment, claims):
-        monkeypatch.setattr(module, "worker_id", name)
+    def name(pid: int) -> str:
+        thread = threading.current_thread()
+        return worker_id(pid) + ("" if thread is threading.main_thread() else f"-{thread.name}")
+
+    monkeypatch.setattr(workers, "_worker_id", name)
 
 
 @pytest.fixture

@@ -181,8 +181,8 @@ def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier,
     for seed in seeds:
         with open_store(url, name=f"together {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4]) as store:
             player = Player(store, seed, number + 1)
-            journal = Journal(store._attachment.buffer_id)
-            engine = store._attachment.database._engine("writer")
+            journal = Journal(store._buffer.buffer_id)
+            engine = store._buffer.database._engine("writer")
             sa.event.listen(engine, "commit", journal.before_commit)
             barrier.wait(120)
             player.add()

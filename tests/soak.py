@@ -7,7 +7,6 @@ with the tables.
 import collections
 import contextlib
 import dataclasses
-import functools
 import multiprocessing
 import os
 import pathlib
@@ -88,11 +87,11 @@ def report(store: SampleStore, note: Note) -> None:
 def meddle(store: SampleStore, note: Note) -> None:
     """Give back the batches of others, who go on with them in good faith."""
     time.sleep(random.uniform(0.2, 1.0))
-    attachment = store._attachment
-    taken = attachment.database.read(functools.partial(claims, attachment=attachment))
+    buffer = store._buffer
+    taken = buffer.read(claims)
     if taken:
         with contextlib.suppress(ClaimLost):  # it was settled just now
-            note("meddled", release_batches([attachment], [random.choice(taken)["batch"]]))
+            note("meddled", release_batches([buffer], [random.choice(taken)["batch"]]))
 
 
 def train(store: SampleStore, note: Note) -> None:
@@ -212,7 +211,7 @@ def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:
         drain(store)
         assert store.check() == []
         stats = store.stats()
-        with store._attachment.database._engine("reader").begin() as connection:
+        with store._buffer.database._engine("reader").begin() as connection:
             stored = {row.text: row for row in connection.execute(sa.select(samples))}
             ends = {row.id: row for row in connection.execute(sa.select(batches))}
             versions = set(connection.scalars(sa.select(predictors.c.version)))

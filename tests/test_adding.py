@@ -156,7 +156,7 @@ def test_a_limit_that_is_no_number_is_an_error_of_ours(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TWO_HUNDRED)
         wrong = sa.update(buffers).values(max_size=sa.literal_column("'x'"))
-        store._attachment.database.write(lambda connection: connection.execute(wrong))
+        store._buffer.database.write(lambda connection: connection.execute(wrong))
         for call in (lambda: store.add(["s1.5"]), lambda: hold(store.sample(1)), store.stats):
             with pytest.raises(SqlBufferError, match="buffer 'default'"):
                 call()

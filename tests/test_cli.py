@@ -322,7 +322,7 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
         _held = store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
-        store._attachment.heartbeat.stop()
+        store._buffer.heartbeat.stop()
         began = time.monotonic()
         done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
         assert done.stdout == "1 released\n"

@@ -94,7 +94,7 @@ def history(store: SampleStore) -> list[tuple[Any, ...]]:
         .where(buffers.c.name == store.name)
         .order_by(batches.c.id, draws.c.position)
     )
-    return store._attachment.database.read(lambda connection: [tuple(row) for row in connection.execute(rows)])
+    return store._buffer.database.read(lambda connection: [tuple(row) for row in connection.execute(rows)])
 
 
 def test_a_copy_is_what_the_original_is(lived: SampleStore) -> None:
@@ -155,7 +155,7 @@ def test_another_seed_or_weighting_makes_a_new_race(lived: SampleStore, options:
 
 
 def url_of(store: SampleStore) -> str:
-    url: str = store._attachment.database._url.render_as_string(hide_password=False)
+    url: str = store._buffer.database._url.render_as_string(hide_password=False)
     return url
 
 
@@ -254,7 +254,7 @@ def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
             for sample in batch.ids.tolist():
                 time.sleep(0.003)
                 batch.report([sample], [float(i)])
-        store._attachment.database.write(cut)
+        store._buffer.database.write(cut)
         for i in range(3):
             with store.copy(f"at {i}", at_iteration=i) as then:
                 assert (len(then), sorted(then.labelled()[1].tolist())) == (6 - 2 * i, [0.0, 0.0, 1.0, 1.0][: 2 * i])
@@ -287,7 +287,7 @@ def test_what_is_refused(lived: SampleStore) -> None:
     with pytest.raises(InvalidArgument, match="needs a name"):
         lived.copy("")
     with pytest.raises(BufferNotFound):
-        attach_existing(lived._attachment.database, "copied")
+        attach_existing(lived._buffer.database, "copied")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -306,7 +306,7 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     with open_store(store_url) as store:
-        names = store._attachment.database.read(lambda c: c.scalars(sa.select(buffers.c.name)).all())
+        names = store._buffer.database.read(lambda c: c.scalars(sa.select(buffers.c.name)).all())
         assert sorted(names) == (["copied", "default"] if moment == "after" else ["default"])
         assert store.check() == []
         if moment == "before":
@@ -354,15 +354,15 @@ def scramble_times(store: SampleStore) -> None:
     def write(connection: sa.Connection) -> None:
         for column in TIMES:
             key = column.table.primary_key.columns.values()[-1]
-            rows = sa.select(key).where(column.table.c.buffer_id == store._attachment.buffer_id, column.is_not(None))
+            rows = sa.select(key).where(column.table.c.buffer_id == store._buffer.buffer_id, column.is_not(None))
             for value in connection.scalars(rows).all():
                 time = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(
                     hours=float(rng.uniform(-4e3, 4e3))
                 )
-                changed = sa.update(column.table).where(column.table.c.buffer_id == store._attachment.buffer_id)
+                changed = sa.update(column.table).where(column.table.c.buffer_id == store._buffer.buffer_id)
                 connection.execute(changed.where(key == value).values({column.name: time}))
 
-    store._attachment.database.write(write)
+    store._buffer.database.write(write)
 
 
 def test_no_time_decides_what_came_first(lived: SampleStore) -> None:
@@ -388,7 +388,7 @@ def forget_ticks(store: SampleStore) -> None:
             tick = column.name.replace("settled_at", "closed_at").replace("released_at", "closed_at")[:-2] + "tick"
             connection.execute(sa.update(column.table).values({tick: None}))
 
-    store._attachment.database.write(write)
+    store._buffer.database.write(write)
 
 
 def test_what_an_older_release_has_stored_is_older_than_all_else(

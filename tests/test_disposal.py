@@ -187,7 +187,7 @@ def test_batches_dropped_at_any_moment_do_no_harm(store_url: str) -> None:
 
         for _ in range(5):
             held = [store.sample(2)]
-            store._attachment.database.write(drop)
+            store._buffer.database.write(drop)
         settle_down()
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
@@ -231,12 +231,12 @@ def test_a_process_that_ends_leaves_no_claim_and_has_finished(store_url: str, en
         subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
         assert store.stats().claimed == 0, "before anybody has looked for the dead"
         table = sa.text(f"SELECT id FROM {table_of(store_url)} WHERE finished_at IS NOT NULL")
-        finished = store._attachment.database.read(lambda connection: connection.scalars(table).all())
+        finished = store._buffer.database.read(lambda connection: connection.scalars(table).all())
         assert len(finished) == 1
         open_store(store_url).close()
         assert store.check() == []
         left = sa.text(f"SELECT id FROM {table_of(store_url)} WHERE id <> 'ledger'")
-        assert store._attachment.database.read(lambda c: c.scalars(left).all()) == [worker_id()]
+        assert store._buffer.database.read(lambda c: c.scalars(left).all()) == [worker_id()]
 
 
 def table_of(url: str) -> str:

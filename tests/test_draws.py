@@ -590,7 +590,7 @@ def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
     def note(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
         executed.append(sql)
 
-    engine = store._attachment.database._engine("writer")
+    engine = store._buffer.database._engine("writer")
     sa.event.listen(engine, "before_cursor_execute", note)
     store.sample(5).settle()
     store.sample(5).release()

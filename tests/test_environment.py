@@ -486,7 +486,7 @@ class Thief(Callback):
         if env.log.iterations == self.iteration and not self.stolen:
             self.stolen = list(env.batch_state.samples)
             with open_store(self.url, weighting="uniform") as other:
-                assert release_batches([other._attachment], [env.buffer._batch.id]) == 1
+                assert release_batches([other._buffer], [env.buffer._batch.id]) == 1
 
     def after_batch(self) -> None:
         self.environment.log.update_metric("late", self.environment.log.iterations)

@@ -585,14 +585,14 @@ def test_passwords_are_in_no_message_and_no_repr(postgresql_url: str, monkeypatc
     assert PASSWORD in secret
     monkeypatch.setenv("SQLBUFFER_URL", secret)
     with open_store(weighting="uniform") as store:
-        shown = [repr(store), str(store), store.url, repr(store._attachment), repr(store._attachment.database)]
+        shown = [repr(store), str(store), store.url, repr(store._buffer), repr(store._buffer.database)]
         store.add(["a"])
         batch = store.sample(1)
         shown += [repr(batch), repr(store.stats()), repr(batch.info), repr(store.top())]
         shown += [repr(dataclasses.asdict(store.stats()))]
         for wrong in (
             lambda: open_store(seed=1),
-            lambda: attach_existing(store._attachment.database, "none"),
+            lambda: attach_existing(store._buffer.database, "none"),
             lambda: open_store(url.set(database="none")),
             lambda: open_store(secret.replace("postgresql://", "mysql://")),
             lambda: batch.settle([math.inf]),
@@ -614,7 +614,7 @@ def test_passwords_are_in_no_log(
         url = sa.make_url(proxy.url).set(password=PASSWORD)
         secret, masked = url.render_as_string(hide_password=False), url.render_as_string(hide_password=True)
         with open_store(secret, weighting="uniform", grace_s=0.2) as store:
-            store._attachment.database.upgrade()
+            store._buffer.database.upgrade()
             assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
             proxy.cut = ["answer", "request"]
             store.add(["a"])

@@ -139,7 +139,7 @@ AFTER_A_MOVE: dict[str, Callable[[SampleStore], object]] = {
     "closed and used again": lambda store: (store.close(), store.add(["new"])),
     "copy": lambda store: store.copy("other"),
     "lease": lambda store: store.leased("job").__enter__().__class__,
-    "pickled": lambda store: pickle.loads(pickle.dumps(store._attachment.database)).write(rows),
+    "pickled": lambda store: pickle.loads(pickle.dumps(store._buffer.database)).write(rows),
     "pickled and opened": lambda store: pickle.loads(pickle.dumps(store)).add(["new"]),
     "its url": lambda store: open_store(store.url, weighting="uniform").add(["new"]),
 }
@@ -166,7 +166,7 @@ def test_heartbeats_go_on_after_a_change_of_folder(elsewhere: pathlib.Path, monk
         store.add(TEN)
         monkeypatch.chdir(elsewhere)
         query = sa.text("SELECT max(heartbeat_at) FROM workers WHERE id <> 'ledger'")
-        database = store._attachment.database
+        database = store._buffer.database
         before = database.read(lambda connection: connection.scalar(query))
         end = time.monotonic() + 20
         while database.read(lambda connection: connection.scalar(query)) == before:

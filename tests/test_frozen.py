@@ -168,7 +168,7 @@ def test_an_upgraded_run_is_read(url: str) -> None:
     rows = Rows(url)
     for store in opened(url):
         assert store.check() == []
-        stats, ours = store.stats(), f"WHERE buffer_id = {store._attachment.buffer_id}"
+        stats, ours = store.stats(), f"WHERE buffer_id = {store._buffer.buffer_id}"
         assert rows("count(*)", "samples", ours) == [(stats.stored,)]
         assert rows("count(*)", "samples", f"{ours} AND reward IS NOT NULL") == [(stats.measured,)]
         assert len(store.waiting().samples) == len(store)
@@ -198,12 +198,12 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
         assert store.stats().claimed == 0
         assert store.check() == []
         store.score(lambda samples: np.array([float(len(str(sample))) for sample in samples]))
-        ours = f"WHERE buffer_id = {store._attachment.buffer_id}"
+        ours = f"WHERE buffer_id = {store._buffer.buffer_id}"
         first = [
             number for (number,) in Rows(url)("sample_id", "pool", f"{ours} AND weight > 0 ORDER BY race_key LIMIT 6")
         ]
         before = store.iteration
-        for expected in (first[:3], first[3:] if store._attachment.consumes else None):
+        for expected in (first[:3], first[3:] if store._buffer.consumes else None):
             with store.sample(3) as batch:
                 assert expected is None or batch.ids.tolist() == expected
                 batch.settle([1.0, 2.0, 3.0])
@@ -221,7 +221,7 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
 
 def open_batches(url: str, store: SampleStore) -> list[int]:
     """The batches of a buffer that are out: those of another host's dead workers may still be."""
-    ours = f"WHERE buffer_id = {store._attachment.buffer_id} AND settled_at IS NULL AND released_at IS NULL"
+    ours = f"WHERE buffer_id = {store._buffer.buffer_id} AND settled_at IS NULL AND released_at IS NULL"
     return [number for (number,) in Rows(url)("id", "batches", ours)]
 
 

@@ -77,10 +77,10 @@ CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
     "bytes": lambda store, text: store.add([text.encode("utf-8", "surrogatepass")]),
     "source": lambda store, text: store.add(["new"], source=text),
     "meta": lambda store, text: store.add(["newer"], meta={text: text}),
-    "buffer": lambda store, text: open_store(store._attachment.database._url, name=text).close(),
+    "buffer": lambda store, text: open_store(store._buffer.database._url, name=text).close(),
     "metric": lambda store, text: store.log_metrics(0, {text: 1.0}),
     "checkpoint": lambda store, text: store.sample(0).settle([], checkpoint={text: b"x"}),
-    "setting": lambda store, text: open_store(store._attachment.database._url, name="other", weighting=text),
+    "setting": lambda store, text: open_store(store._buffer.database._url, name="other", weighting=text),
     "reward": lambda store, text: store.record(["newest"], [text]),
 }
 
@@ -271,7 +271,7 @@ CALLS: list[Callable[[SampleStore], object]] = [
 
 def resume(store: SampleStore) -> None:
     """Begin a loop where the last one stopped."""
-    buffer = looping(store._attachment.database.url)
+    buffer = looping(store._buffer.database.url)
     buffer.store = store
     buffer.before_train()
 
@@ -284,8 +284,8 @@ def looping(url: str) -> PredictiveBuffer:
 
 def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
     """What a stranger with the right to write does."""
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._attachment.buffer_id
-    store._attachment.database.write(lambda connection: connection.execute(sa.update(table).where(mine).values(values)))
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
+    store._buffer.database.write(lambda connection: connection.execute(sa.update(table).where(mine).values(values)))
 
 
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
@@ -363,12 +363,12 @@ def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None
     """Write words into a column, by default those that a terminal would obey: into one row, where words are a key."""
     value = {"weighting": {"name": words}, words: words} if not isinstance(column.type, sa.Text) else words
     table = column.table
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._attachment.buffer_id
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
     chosen = sa.update(table).where(mine)
     if column.primary_key:
         one = sa.select(sa.func.max(column)).where(mine, column != "ledger").scalar_subquery()
         chosen = chosen.where(column == one)
-    store._attachment.database.write(lambda connection: connection.execute(chosen.values({column.name: value})))
+    store._buffer.database.write(lambda connection: connection.execute(chosen.values({column.name: value})))
 
 
 def is_quiet(text: str) -> bool:
@@ -442,7 +442,7 @@ def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path
     store.log_metrics(0, dict.fromkeys(names, 1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run("plot", "--out", str(tmp_path / "x.svg"), url=store._attachment.database.url).code == 0
+        assert run("plot", "--out", str(tmp_path / "x.svg"), url=store._buffer.database.url).code == 0
 
 
 def settle(store: SampleStore, **more: Any) -> None:
@@ -451,8 +451,8 @@ def settle(store: SampleStore, **more: Any) -> None:
 
 
 NAMES: dict[str, Callable[[SampleStore, str], object]] = {
-    "buffer": lambda store, name: open_store(store._attachment.database._url, name=name).close(),
-    "buffer that is there": lambda store, name: attach_existing(store._attachment.database, name),
+    "buffer": lambda store, name: open_store(store._buffer.database._url, name=name).close(),
+    "buffer that is there": lambda store, name: attach_existing(store._buffer.database, name),
     "copy": lambda store, name: store.copy(name).close(),
     "source": lambda store, name: store.add(["x"], source=name),
     "sources": lambda store, name: store.add(["x"], source=[name]),

@@ -59,8 +59,8 @@ def before(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callabl
 
 
 def base_of(store: SampleStore) -> float | None:
-    this = sa.select(buffers.c.base_score).where(buffers.c.id == store._attachment.buffer_id)
-    found: float | None = store._attachment.database.read(lambda connection: connection.scalar(this))
+    this = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
+    found: float | None = store._buffer.database.read(lambda connection: connection.scalar(this))
     return found
 
 
@@ -408,7 +408,7 @@ class Gap:
     def __init__(self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
         self.was_there = False
         self._left = n
-        database = store._attachment.database
+        database = store._buffer.database
         run = database._run
 
         def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
@@ -492,7 +492,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         versions = {row.score_version for row in store.staleness()}
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
-        assert waiting.weights.tolist() == pytest.approx(store._attachment.weights(waiting.scores, base).tolist())
+        assert waiting.weights.tolist() == pytest.approx(store._buffer.weights(waiting.scores, base).tolist())
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert store._read(audit.check_buffer) == []
         store.close()

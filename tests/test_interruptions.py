@@ -81,7 +81,7 @@ def test_a_store_goes_on(
         assert left.waiting | set(left.measured) >= set(TWENTY) or action == "remove"
         if action == "retrain" and has_failed:
             if kind == "fails" and any(job.is_held for job in store.jobs()):
-                look_on(store, for_s=store._attachment.grace_s)  # a lease that could not be ended runs out
+                look_on(store, for_s=store._buffer.grace_s)  # a lease that could not be ended runs out
             take_up_the_job(store)
         ACTIONS[action](store)
         store._release_dropped()

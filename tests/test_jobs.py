@@ -46,7 +46,7 @@ def job_of(store: SampleStore, name: str = RETRAIN) -> Job:
 
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of the job."""
-    store._attachment.database.write(lambda connection: connection.execute(sa.update(table).values(**values)))
+    store._buffer.database.write(lambda connection: connection.execute(sa.update(table).values(**values)))
 
 
 def measured(store: SampleStore, n: int = 10) -> SampleStore:
@@ -62,8 +62,7 @@ def act_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets this process be another worker."""
 
     def act(name: str) -> None:
-        for room in ("leases", "attachment", "attending"):
-            monkeypatch.setattr(f"sqlbuffer.{room}.worker_id", lambda: name, raising=False)
+        monkeypatch.setattr(workers, "_worker_id", lambda pid: name)
 
     return act
 
@@ -156,7 +155,7 @@ def lose(
             look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
-            store._attachment.database.write(lambda connection: connection.execute(remove))
+            store._buffer.database.write(lambda connection: connection.execute(remove))
         else:
             move_away(store, silent_for_s=100)
             look_on(store, for_s=60)
@@ -190,7 +189,7 @@ with store.leased("retrain") as lease:
     print(lease.owner, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    url = store._attachment.database._url.render_as_string(hide_password=False)
+    url = store._buffer.database._url.render_as_string(hide_password=False)
     killed = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600)
     owner = killed.stdout.strip()
     left = job_of(store)
@@ -514,7 +513,7 @@ def test_a_loop_loads_what_another_process_has_trained(opened: Callable[..., Any
     env = environment(buffer, waiting=60)
     env.fit(10, iters=2)
     mine = buffer.predictive_agent
-    with open_store(buffer.store._attachment.database._url) as store:
+    with open_store(buffer.store._buffer.database._url) as store:
         other = make_agent(seed=1)
         assert worker(store, other, refresh=False).once()
     assert dump_state(mine) != dump_state(other)
@@ -552,7 +551,7 @@ def assert_scores_are_of_their_versions(store: SampleStore) -> None:
         made[version] = make_agent()
         store.load_predictor(made[version], version)
     waiting = store.waiting()
-    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._attachment.buffer_id)
+    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._buffer.buffer_id)
     versions = store._read(lambda connection, _: connection.scalars(query.where(samples.c.queued).order_by("id")).all())
     assert len(versions) == len(waiting.samples) > 0
     for sample, score, version in zip(waiting.samples, waiting.scores.tolist(), versions, strict=True):

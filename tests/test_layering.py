@@ -38,6 +38,7 @@ FLOORS = [
     {"statements"},
     {"database"},
     {"lineage", "workers"},
+    {"settings", "transaction"},
     {"attachment"},
     {"leases"},
     {"progress", "schedule"},

@@ -120,7 +120,7 @@ def test_a_store_works_by_another_library(other_url: str) -> None:
         batch.release()
         store.copy("other")
         assert store.check() == []
-        about = store._attachment.database.read(store._attachment.database.dialect.about)
+        about = store._buffer.database.read(store._buffer.database.dialect.about)
         assert "(pysqlite3)" in about
         pathlib.Path(f"{file_of(other_url)}-2").write_bytes(b"no database" * 100)
         with pytest.raises(DatabaseUnavailable, match="not an SQLite database"):

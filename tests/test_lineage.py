@@ -265,7 +265,7 @@ def test_numbers_of_other_ways_need_the_database_that_was_opened(store: SampleSt
     with open_store(store_url) as other:
         fill(other, names(10, 20))
         theirs = other.waiting().ids.tolist()
-    store._attachment.lineage._opened = "the timeline before a promotion"  # test_failover.py promotes a server
+    store._buffer.lineage._opened = "the timeline before a promotion"  # test_failover.py promotes a server
     with pytest.raises(StaleIds):
         store.remove(theirs)
     assert len(store.samples_of(numbers)) == 10
@@ -274,12 +274,12 @@ def test_numbers_of_other_ways_need_the_database_that_was_opened(store: SampleSt
 
 def test_lineages_of_two_databases_differ(new_store: OpenStore, store_url: str, tmp_path: pathlib.Path) -> None:
     store = new_store()
-    database = store._attachment.database
+    database = store._buffer.database
     lineage = [database.read(database.dialect.lineage) for _ in range(2)]
     assert lineage[0] == lineage[1]
     if store_url.startswith("sqlite"):
         with open_store(f"sqlite:///{tmp_path / 'other.db'}") as other:
-            assert other._attachment.database.read(database.dialect.lineage) != lineage[0]
+            assert other._buffer.database.read(database.dialect.lineage) != lineage[0]
         return
     system, timeline, *numbers = lineage[0].split("/")
     assert int(system)
@@ -291,7 +291,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
     """A server may deny its identifier."""
     denied = "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
     with open_store(postgresql_url) as store:
-        dialect = store._attachment.database.dialect
+        dialect = store._buffer.database.dialect
         role = f"asker_{os.getpid()}"
         for statement in (
             denied,
@@ -300,7 +300,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
         ):
             server_execute(postgresql_url, statement)
         with open_store(sa.make_url(postgresql_url).set(username=role)) as restricted:
-            lineage = restricted._attachment.database.read(dialect.lineage)
+            lineage = restricted._buffer.database.read(dialect.lineage)
             assert lineage.startswith("/00000001/")
             fill(restricted, names(0, 5))
             assert restricted.remove(restricted.waiting().ids.tolist()) == 5
@@ -359,7 +359,7 @@ def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> 
         batch = store.sample(5)
         go_back()
         with open_store(store_url, name="another") as another:
-            assert another._attachment.buffer_id == store._attachment.buffer_id
+            assert another._buffer.buffer_id == store._buffer.buffer_id
             for use in (
                 lambda: store.add(["s1"]),
                 lambda: store.record(["s1"], [1.0]),

@@ -367,15 +367,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def die_and_reopen(self) -> None:
         """What this process has claimed is said to be another one's, which runs no more."""
-        attachment = self.store._attachment
+        buffer = self.store._buffer
         gone = f"gone {next(self.deaths)}"
 
         def rename(connection: sa.Connection) -> None:
             for table, name, values in ((workers, "id", {"pid": NO_PROCESS}), (batches, "worker_id", {})):
-                ours = (table.c.buffer_id == attachment.buffer_id) & (table.c[name] == worker_id())
+                ours = (table.c.buffer_id == buffer.buffer_id) & (table.c[name] == worker_id())
                 connection.execute(sa.update(table).where(ours).values({name: gone, **values}))
 
-        attachment.database.write(rename)
+        buffer.database.write(rename)
         self.store.close()
         self.open()
         for batch in list(self.model.open):

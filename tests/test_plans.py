@@ -52,7 +52,7 @@ def first_words(sql: str) -> str:
 
 def built(store: SampleStore) -> dict[int, str]:
     """The name of its builder for every statement, by the statement's identity: each is built once."""
-    arguments = {**ARGUMENTS, ("dialect",): [(store._attachment.database.dialect,)]}
+    arguments = {**ARGUMENTS, ("dialect",): [(store._buffer.database.dialect,)]}
     return {
         id(builder(*given)): name
         for name, builder in vars(statements).items()
@@ -111,7 +111,7 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
     """Collect what the store executes, by name; what is not built by SQLAlchemy by its first word."""
     executed: list[Executed] = []
     names = built(store)
-    database = store._attachment.database
+    database = store._buffer.database
     is_sqlite = database.dialect.schema is None
     explain = explain_on_sqlite if is_sqlite else explain_on_postgresql
 
@@ -420,7 +420,7 @@ def test_no_statement_is_compiled_twice(store_url: str) -> None:
             if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
                 compiled.append(sql)
 
-        database = store._attachment.database
+        database = store._buffer.database
         for kind in ("reader", "writer"):
             sa.event.listen(database._engine(kind), "before_cursor_execute", before)
         statements_of_a_run(store, 6000)

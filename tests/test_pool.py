@@ -35,18 +35,18 @@ NEEDS_SCORE = {
 def rows_of(store: SampleStore) -> list[Any]:
     """What waits, in the order of the race: `sample_id, race_key, weight, score, top`."""
     columns = [pool_table.c[name] for name in ("sample_id", "race_key", "weight", "score", "top")]
-    query = sa.select(*columns).where(pool_table.c.buffer_id == store._attachment.buffer_id).order_by("race_key")
-    return store._attachment.database.read(lambda connection: list(connection.execute(query)))
+    query = sa.select(*columns).where(pool_table.c.buffer_id == store._buffer.buffer_id).order_by("race_key")
+    return store._buffer.database.read(lambda connection: list(connection.execute(query)))
 
 
 def base_of(store: SampleStore) -> float | None:
-    query = sa.select(buffers.c.base_score).where(buffers.c.id == store._attachment.buffer_id)
-    return store._attachment.database.read(lambda connection: connection.scalar(query))
+    query = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
+    return store._buffer.database.read(lambda connection: connection.scalar(query))
 
 
 def assert_weights_are_exact(store: SampleStore) -> None:
     waiting = store.waiting()
-    expected = store._attachment.weights(waiting.scores, base_of(store))
+    expected = store._buffer.settings.weights(waiting.scores, base_of(store))
     found = {row.sample_id: row.weight for row in rows_of(store)}
     assert [found[i] for i in waiting.ids.tolist()] == expected.tolist()
 
@@ -155,7 +155,7 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
     store.score(lambda samples: np.full(len(samples), lowest))
     batch = hold(store.sample(100))
     keys = sa.select(draws.c.race_key).where(draws.c.batch_id == batch.id)
-    drawn = store._attachment.database.read(lambda connection: connection.scalars(keys).all())
+    drawn = store._buffer.database.read(lambda connection: connection.scalars(keys).all())
     if not clock:
         assert len(set(drawn)) == 100
         assert (batch.info.probability > 0.0).all()
@@ -258,7 +258,7 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
 def run_through(store: SampleStore, chunks: list[list[float]]) -> None:
     """Add, score, draw, release, refresh with a budget and without one; look at all that waits after each."""
     numbers, scores = itertools.count(), dict[str, float]()
-    by_score = store._attachment.settings.weighting.needs_score
+    by_score = store._buffer.settings.weighting.needs_score
 
     def score(samples: list[str]) -> np.ndarray:
         return np.array([scores[sample] for sample in samples])

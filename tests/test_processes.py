@@ -98,7 +98,7 @@ def test_a_batch_is_settled_by_another_process(store_url: str) -> None:
         batch: Batch = pickle.loads(pickle.dumps(store.sample(3)))
         wait_for_what_was_dropped()  # the one that was pickled is garbage, and gives nothing back
         batch.settle([1.0, 2.0, 3.0])
-        batch._attachment.database.close()
+        batch._buffer.database.close()
         assert (store.iteration, store.stats().requeued, store.check()) == (1, 0, [])
         batch = copy.copy(store.sample(3))
         wait_for_what_was_dropped()
@@ -110,8 +110,8 @@ def test_what_is_pickled_has_neither_connections_nor_threads(store_url: str) -> 
     with open_store(store_url) as store:
         store.add(TEN)
         copied = pickle.loads(pickle.dumps(store))
-        assert copied._attachment.database._engines == {}
-        assert copied._attachment.database.dialect is store._attachment.database.dialect
-        assert copied._attachment.heartbeat._threads == {}
+        assert copied._buffer.database._engines == {}
+        assert copied._buffer.database.dialect is store._buffer.database.dialect
+        assert copied._buffer.heartbeat._threads == {}
         copied.close()
         assert len(store) == 10

@@ -1,6 +1,5 @@
 """Repair: whatever is broken by hand is sound afterwards, and no measured reward has changed."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 
 from sqlbuffer import audit, repair
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.schema import batches, buffers, draws, pool, samples, workers
 from sqlbuffer.statements import TIE
 from sqlbuffer.store import SampleStore
@@ -48,7 +47,7 @@ BREAKS = {
 
 
 @pytest.fixture(params=["consume", "replay"])
-def attachment(new_store: OpenStore, request: pytest.FixtureRequest) -> Attachment:
+def buffer(new_store: OpenStore, request: pytest.FixtureRequest) -> BufferHandle:
     """A buffer with a settled batch, one of which a part was reported, and an open one."""
     store = new_store(mode=request.param)
     store.add(TWENTY)
@@ -58,38 +57,38 @@ def attachment(new_store: OpenStore, request: pytest.FixtureRequest) -> Attachme
     batch.report(batch.ids[:1], [3.0])
     batch.release()
     hold(store.sample(3))
-    return store._attachment
+    return store._buffer
 
 
-def problems(attachment: Attachment) -> list[str]:
-    return attachment.database.read(lambda connection: audit.check(connection, attachment))
+def problems(buffer: BufferHandle) -> list[str]:
+    return buffer.read(audit.check)
 
 
-def mend(attachment: Attachment) -> list[str]:
-    return attachment.database.write(lambda connection: repair.repair(connection, attachment=attachment))
+def mend(buffer: BufferHandle) -> list[str]:
+    return buffer.write(repair.repair)
 
 
-def rewards(attachment: Attachment) -> list[tuple[int, float]]:
+def rewards(buffer: BufferHandle) -> list[tuple[int, float]]:
     query = sa.select(samples.c.id, samples.c.reward).order_by(samples.c.id)
-    return attachment.database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+    return buffer.database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_what_is_broken_is_mended(attachment: Attachment, what: str) -> None:
-    measured = rewards(attachment)
-    attachment.database.write(lambda connection: connection.execute(BREAKS[what]) and None)
-    assert problems(attachment)
-    assert mend(attachment)
-    assert problems(attachment) == []
-    assert rewards(attachment) == measured
-    assert mend(attachment) == []
+def test_what_is_broken_is_mended(buffer: BufferHandle, what: str) -> None:
+    measured = rewards(buffer)
+    buffer.database.write(lambda connection: connection.execute(BREAKS[what]) and None)
+    assert problems(buffer)
+    assert mend(buffer)
+    assert problems(buffer) == []
+    assert rewards(buffer) == measured
+    assert mend(buffer) == []
 
 
-def test_what_is_sound_stays_as_it_is(attachment: Attachment) -> None:
+def test_what_is_sound_stays_as_it_is(buffer: BufferHandle) -> None:
     rows = sa.select(pool).order_by(pool.c.race_key)
-    before = attachment.database.read(lambda connection: connection.execute(rows).all())
-    assert mend(attachment) == []
-    assert attachment.database.read(lambda connection: connection.execute(rows).all()) == before
+    before = buffer.database.read(lambda connection: connection.execute(rows).all())
+    assert mend(buffer) == []
+    assert buffer.database.read(lambda connection: connection.execute(rows).all()) == before
 
 
 # -- the logical time -------------------------------------------------------------------------------------------------
@@ -100,12 +99,11 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
     store.score(lambda samples: [1.0] * len(samples))
     batch = store.sample(2)
     batch.settle([1.0, 2.0])
-    database = store._attachment.database
+    database = store._buffer.database
     database.write(lambda connection: connection.execute(sa.update(workers).values(tick=0)))
     (problem,) = store.check()
     assert problem.endswith("but the workers have only come to 0.")
-    mend = functools.partial(repair.repair, attachment=store._attachment)
-    assert [done[:24] for done in database.write(mend)] == ["the logical time was set"]
+    assert [done[:24] for done in mend(store._buffer)] == ["the logical time was set"]
     assert store.check() == []
     store.record(["a"], [5.0])
     assert list(store.labelled_rows(newest=1)) == ["a"]
@@ -124,6 +122,6 @@ def test_an_order_that_cannot_be_is_found(store: SampleStore, change: Callable[[
     store.score(lambda samples: [1.0] * len(samples))
     store.sample(3).settle([1.0, 2.0, 3.0])
     assert store.check() == []
-    store._attachment.database.write(lambda connection: connection.execute(change()))
+    store._buffer.database.write(lambda connection: connection.execute(change()))
     (found,) = store.check()
     assert found.startswith(problem)

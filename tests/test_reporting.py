@@ -135,7 +135,7 @@ def test_the_dead_leave_what_they_have_not_reported(store_url: str, look_on: Cal
         batch.report(batch.ids[:1], [1.0])
         mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
         away = mine.values(host="elsewhere", heartbeat_at=ago(100))
-        store._attachment.database.write(lambda connection: connection.execute(away))
+        store._buffer.database.write(lambda connection: connection.execute(away))
         with open_store(store_url) as other:
             assert look_on(other, for_s=60) == 1
             assert account(other) == (9, 0, 1, 1, 0)
@@ -226,6 +226,6 @@ def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStor
     batch.release()
     whole = store.sample(3)
     whole.release()
-    totals = store._attachment.database.read(lambda connection: store._attachment.race(connection))
+    totals = store._buffer.database.read(lambda connection: store._buffer.race(connection))
     assert totals.turn == 1
     assert store.check() == []

@@ -28,7 +28,7 @@ FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
 
 
 def database_time(store: SampleStore) -> dt.datetime:
-    found: dt.datetime = store._attachment.database.read(lambda connection: connection.scalar(sa.select(now())))
+    found: dt.datetime = store._buffer.database.read(lambda connection: connection.scalar(sa.select(now())))
     return found
 
 

@@ -148,7 +148,7 @@ def in_transaction(url: str) -> int:
 
 def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(type(store._attachment.database.dialect), "end", lambda *_, **__: False)
+    monkeypatch.setattr(type(store._buffer.database.dialect), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
     with pytest.raises(DatabaseUnavailable, match="not known whether"):
         store.add(["s20"])
@@ -165,7 +165,7 @@ def test_conflicts_are_run_again(postgresql_url: str, state: str) -> None:
                 connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$")
             return len(runs)
 
-        assert store._attachment.database.write(conflict) == 4
+        assert store._buffer.database.write(conflict) == 4
 
 
 def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
@@ -177,7 +177,7 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
             connection.exec_driver_sql("SELECT nonsense")
 
         with pytest.raises((sa.exc.DBAPIError, DatabaseUnavailable)):
-            store._attachment.database.write(fail)
+            store._buffer.database.write(fail)
         assert len(runs) == 1
 
 
@@ -202,7 +202,7 @@ def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_ur
             )
 
         with pytest.raises(DatabaseUnavailable, match=words) as caught:
-            store._attachment.database.write(fail)
+            store._buffer.database.write(fail)
         assert "check that the server runs" not in str(caught.value)
         assert len(runs) == 1
         assert store.add(TEN).added == 10
@@ -237,7 +237,7 @@ def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind:
         raise Told
 
     with open_store(store_url) as store:
-        transaction = getattr(store._attachment.database, kind)
+        transaction = getattr(store._buffer.database, kind)
         transaction(lambda connection: connection.scalar(sa.text("SELECT 1")))
         sa.event.listen(sa.Engine, "do_execute", interrupt)
         try:
@@ -282,12 +282,12 @@ def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(sto
 
     with open_store(store_url) as store:
         with pytest.raises(Told):
-            store._attachment.database.write(interrupted)
+            store._buffer.database.write(interrupted)
         try:
             raise KeyError
         except KeyError:  # in whose wake the store is used, as it is to release a batch
             with pytest.raises(Told):
-                store._attachment.database.write(interrupted)
+                store._buffer.database.write(interrupted)
 
 
 def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> None:
@@ -303,13 +303,13 @@ def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> Non
 
     with open_store(postgresql_url) as store:
         with pytest.raises(TimeoutError, match="the alarm"):
-            store._attachment.database.write(interrupted)
+            store._buffer.database.write(interrupted)
         assert runs == [1]
 
 
 def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_another(store_url: str) -> None:
     with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(4) as threads:
-        database = store._attachment.database
+        database = store._buffer.database
         waiting: list[concurrent.futures.Future[AddResult]] = []
 
         def interrupted(_: sa.Connection) -> None:
@@ -373,8 +373,8 @@ def test_a_signal_amid_a_commit_is_what_the_caller_sees(postgresql_url: str, mon
                 raise sa.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))
 
     with open_store(postgresql_url) as store:
-        monkeypatch.setattr(store._attachment.database.dialect, "is_lost", lambda _: True)
-        monkeypatch.setattr(store._attachment.database, "_was_committed", lambda _: True)
+        monkeypatch.setattr(store._buffer.database.dialect, "is_lost", lambda _: True)
+        monkeypatch.setattr(store._buffer.database, "_was_committed", lambda _: True)
         monkeypatch.setattr(database, "boundary", interrupt)
         with pytest.raises(Told):
             store.add(["s1"])
@@ -392,7 +392,7 @@ def test_a_signal_while_the_database_is_away_is_what_the_caller_sees(
 
         def lose_the_database_and(error: type[BaseException]) -> None:
             with monkeypatch.context() as patch, store.sample(1), store.leased("job"):
-                patch.setattr(store._attachment.database, "write", unavailable)
+                patch.setattr(store._buffer.database, "write", unavailable)
                 raise error
 
         with pytest.raises(Told):
@@ -410,7 +410,7 @@ def test_an_error_while_a_signal_is_handled_is_its_own(store_url: str) -> None:
             raise Told
         except Told:
             with pytest.raises(KeyError, match="mine"):
-                store._attachment.database.write(fail)
+                store._buffer.database.write(fail)
 
 
 def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +435,7 @@ def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
         for _ in range(8):
             store.add(TEN)
         for kind in ("reader", "writer"):
-            driver = store._attachment.database._engine(kind).raw_connection()
+            driver = store._buffer.database._engine(kind).raw_connection()
             cursor = driver.cursor()
             assert cursor.execute("SHOW random_page_cost").fetchone() == ("4",)
             assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)

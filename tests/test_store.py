@@ -28,6 +28,7 @@ from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, Settings
 from sqlbuffer.race import Power, Softmax
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]
@@ -658,7 +659,7 @@ def test_reopening_keeps_everything(store_url: str) -> None:
         open_batch.settle([5.0, 6.0])
         assert store.rewards_of(expected) == [5.0, 6.0]
         assert store.check() == []
-    open_batch._attachment.database.close()
+    open_batch._buffer.database.close()
 
 
 def everything(store: SampleStore) -> str:
@@ -698,17 +699,17 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
         open_store(postgresql_url, weighting="uniform") as other,
     ):
         store.add(TEN)
-        race = attachment.Attachment.race
+        lock_race = Transaction.lock_race
 
-        def slow(self: Any, connection: Any, **more: Any) -> Any:
-            state = race(self, connection, **more)
-            if self is store._attachment:
-                monkeypatch.setattr(attachment.Attachment, "race", race)
+        def slow(self: Transaction, **more: Any) -> Any:
+            state = lock_race(self, **more)
+            if self.buffer is store._buffer:
+                monkeypatch.setattr(Transaction, "lock_race", lock_race)
                 with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
                     another.submit(lambda: other.sample(9).settle()).result()
             return state
 
-        monkeypatch.setattr(attachment.Attachment, "race", slow)
+        monkeypatch.setattr(Transaction, "lock_race", slow)
         store.add([f"late {i}" for i in range(100)])
         drawn = [store.sample(20) for _ in range(6)]
         assert sum(map(len, drawn)) == 101
@@ -722,12 +723,12 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
         for name in ("one", "two", "three", "four"):
-            for room in (attachment, claims):
-                monkeypatch.setattr(room, "worker_id", lambda name=name: name)  # as if it were another process
-            other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._attachment
+            monkeypatch.setattr(workers, "_worker_id", lambda pid, name=name: name)  # as if it were another process
+            other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._buffer
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
-            batch = claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False, exclusive=False)
+            tx = Transaction(connection, other)
+            batch = claims._draw(tx, n=10, n_heaviest=0, by_tie=False, exclusive=False)
             drawn += hold(batch).samples  # type: ignore[arg-type]
             assert len(store) == 40, "nobody has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)
@@ -741,6 +742,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from conftest import scores_of
 from sqlbuffer import open_store
+from sqlbuffer.transaction import Transaction
 store = open_store(sys.argv[1], name="run", mode=sys.argv[3])
 store.add(["s%d" % i for i in range(100)])
 store.score(scores_of)
@@ -878,10 +880,10 @@ def test_the_ledger_keeps_what_the_dead_have_counted(store_url: str, monkeypatch
             store.add([f"{i} {sample}" for sample in TEN])
             store.sample(3).settle([1.0] * 3)
             died = sa.update(workers.workers).where(workers.workers.c.id == f"dead {i}").values(process_started_at=1.0)
-            store._attachment.database.write(lambda c, died=died: c.execute(died))
+            store._buffer.database.write(lambda c, died=died: c.execute(died))
     monkeypatch.setattr(workers, "_worker_id", lambda pid: "alive")
     with open_store(store_url, weighting="uniform") as store:
-        rows = store._attachment.database.read(lambda c: c.scalars(sa.select(workers.workers.c.id)).all())
+        rows = store._buffer.database.read(lambda c: c.scalars(sa.select(workers.workers.c.id)).all())
         assert rows == [workers.LEDGER]
         stats = store.stats()
         assert (stats.waiting, stats.measured, stats.drawn, stats.iteration) == (21, 9, 9, 3)
@@ -905,9 +907,9 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
         store.sample(3).settle([1.0, 2.0, 3.0])
         _held = store.sample(2)
         assert store.check() == []
-        schema = f"{schema}." if (schema := store._attachment.database.dialect.schema) else ""
-        sql = harm.format(schema, store._attachment.buffer_id)
-        store._attachment.database.write(lambda c, sql=sql: c.exec_driver_sql(sql))
+        schema = f"{schema}." if (schema := store._buffer.database.dialect.schema) else ""
+        sql = harm.format(schema, store._buffer.buffer_id)
+        store._buffer.database.write(lambda c, sql=sql: c.exec_driver_sql(sql))
         assert store.check() != [], harm
 
 

@@ -1,6 +1,5 @@
 """What numpy, torch and pandas compute is stored as what it is, and what was measured is never lost to a failure."""
 
-import functools
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.repair import repair
 from sqlbuffer.schema import checkpoints, metrics, predictors, samples
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]
@@ -37,7 +37,7 @@ def ten(store: SampleStore) -> SampleStore:
 
 
 def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
-    return store._attachment.database.read(lambda connection: connection.execute(statement).all())
+    return store._buffer.database.read(lambda connection: connection.execute(statement).all())
 
 
 # -- integers ---------------------------------------------------------------------------------------------------------
@@ -183,11 +183,11 @@ def found_after(store: SampleStore, sql: str, value: Any) -> list[str]:
     def harm(connection: sa.Connection) -> None:
         connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
         connection.exec_driver_sql(sql, (value,))
-        found.extend(audit.check(connection, store._attachment))
+        found.extend(audit.check(Transaction(connection, store._buffer)))
         raise _Undone
 
     with pytest.raises(_Undone):
-        store._attachment.database.write(harm)
+        store._buffer.database.write(harm)
     return found
 
 
@@ -217,7 +217,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         store.log_metrics(0, {"x": 1.0, "y": 1.0})
         store.save_checkpoints({"c": b"state"}, iteration=3)
         store.save_predictor(b"", rows_trained=7)
-        database = store._attachment.database
+        database = store._buffer.database
         packed: dict[Any, int] = {metrics.c.iteration: 0, checkpoints.c.iteration: 3, predictors.c.rows_trained: 7}
         for column, number in packed.items():
             raw = sa.literal_column(f"x'{np.int64(number).tobytes().hex()}'")
@@ -226,7 +226,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
             )
         store.log_metrics(0, {"y": 2.0})
         assert len(store.check()) == 3
-        done = database.write(functools.partial(repair, attachment=store._attachment))
+        done = store._buffer.write(repair)
         assert done == ["4 integers that were stored as bytes were written as integers."]
         assert store.check() == []
         assert [(row["name"], row["value"]) for row in store.history()] == [("x", 1.0), ("y", 2.0)]

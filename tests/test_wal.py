@@ -116,7 +116,7 @@ def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str)
         assert len(store) == 10
         assert len(store.waiting().samples) == 10
         lock.release()
-        database = store._attachment.database
+        database = store._buffer.database
         read = database.read if kind == "reader" else database.look
         assert not read(lambda connection: connection.scalar(sa.select(1)) and is_held(sqlite_url))
 
@@ -134,7 +134,7 @@ def test_a_transaction_that_fails_lets_go(sqlite_url: str, times: int) -> None:
     with open_store(sqlite_url) as store:
         for _ in range(times):
             with pytest.raises(Boom):
-                store._attachment.database.write(fail)
+                store._buffer.database.write(fail)
             assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -147,7 +147,7 @@ def test_a_commit_that_fails_lets_go(sqlite_url: str) -> None:
 
     with open_store(sqlite_url) as store:
         with pytest.raises(sa.exc.IntegrityError):
-            store._attachment.database.write(violate)
+            store._buffer.database.write(violate)
         assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -227,7 +227,7 @@ def fork(connection):
     time.sleep(60)
 
 with open_store(sys.argv[1]) as store:
-    store._attachment.database.write(fork)
+    store._buffer.database.write(fork)
 """
     open_store(sqlite_url).close()
     parent = subprocess.Popen([sys.executable, "-c", program, sqlite_url], stdout=subprocess.PIPE, text=True)

@@ -334,7 +334,7 @@ def hold(buffer: SampleStore, owner: str) -> None:
     if not owner:
         return
     row = {"host": "elsewhere", "pid": 1, "process_started_at": 0.0, "clock": 0.0}
-    row |= {"buffer_id": buffer._attachment.buffer_id, "id": owner, **dict.fromkeys(COUNTERS, 0)}
+    row |= {"buffer_id": buffer._buffer.buffer_id, "id": owner, **dict.fromkeys(COUNTERS, 0)}
     times = {"created_at": now(), "heartbeat_at": now()}
     held = sa.update(jobs).values(owner=owner, lease_until=hence(3600.0))
 
@@ -342,7 +342,7 @@ def hold(buffer: SampleStore, owner: str) -> None:
         connection.execute(sa.insert(workers).values(**row, **times))
         connection.execute(held)
 
-    buffer._attachment.database.write(write)
+    buffer._buffer.database.write(write)
 
 
 def test_an_agent_that_exits_fails_its_round_and_is_said(lab: Lab, buffer: SampleStore) -> None:

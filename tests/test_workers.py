@@ -1,7 +1,6 @@
 """Workers say that they are alive; the batches of the dead go back to the pool, once."""
 
 import contextlib
-import functools
 import importlib.util
 import logging
 import os
@@ -28,6 +27,7 @@ from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.heartbeat import Heartbeat, Occasion
 from sqlbuffer.inspect import crew
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 LookOn = Callable[..., int]
@@ -43,7 +43,7 @@ def scored(store: SampleStore) -> SampleStore:
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of this process."""
     mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id()).values(**values)
-    store._attachment.database.write(lambda connection: connection.execute(mine))
+    store._buffer.database.write(lambda connection: connection.execute(mine))
 
 
 def move_away(store: SampleStore, *, silent_for_s: float) -> None:
@@ -53,7 +53,7 @@ def move_away(store: SampleStore, *, silent_for_s: float) -> None:
 
 def rows(store: SampleStore) -> dict[str, Any]:
     table = workers.workers
-    found = store._attachment.database.read(lambda connection: connection.execute(sa.select(table)).all())
+    found = store._buffer.database.read(lambda connection: connection.execute(sa.select(table)).all())
     return {row.id: row for row in found if row.id != workers.LEDGER}
 
 
@@ -142,7 +142,7 @@ def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
             " AND datname = current_database()"
         )
         for _ in range(3):
-            store._attachment.database.read(lambda connection: connection.execute(kill))
+            store._buffer.database.read(lambda connection: connection.execute(kill))
             first = rows(store)[workers.worker_id()].heartbeat_at
             until(lambda first=first: rows(store)[workers.worker_id()].heartbeat_at > first)
 
@@ -260,7 +260,7 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
 
         def bury(other: SampleStore) -> None:
             start.wait()
-            released.append(batches.release_dead(other._attachment))
+            released.append(batches.release_dead(other._buffer))
 
         buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
         for burier in buriers:
@@ -285,14 +285,13 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, 
         move_away(store, silent_for_s=100)
         drawing, go_on = threading.Event(), threading.Event()
 
-        def slow_draw(connection: sa.Connection) -> Any:
-            draw = functools.partial(claims._draw, connection, attachment=store._attachment, n=3, n_heaviest=0)
-            batch = hold(draw(by_tie=False, exclusive=False))
+        def slow_draw(tx: Transaction) -> Any:
+            batch = hold(claims._draw(tx, n=3, n_heaviest=0, by_tie=False, exclusive=False))
             drawing.set()
             go_on.wait(10)
             return batch
 
-        drawer = threading.Thread(target=store._attachment.database.write, args=(slow_draw,))
+        drawer = threading.Thread(target=store._buffer.write, args=(slow_draw,))
         drawer.start()
         drawing.wait(10)
         burier = threading.Thread(target=look_on, args=(other,), kwargs={"for_s": 60})
@@ -321,7 +320,7 @@ def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytes
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    found = store._attachment.database.read(functools.partial(leases.dead_workers, attachment=store._attachment))
+    found = store._buffer.read(leases.dead_workers)
     return list(found)
 
 
@@ -374,7 +373,7 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
     """A worker of another user with a claim; starts who looks on from where /proc is another one."""
     scored(store)
-    url = store._attachment.database._url.render_as_string(hide_password=False)
+    url = store._buffer.database._url.render_as_string(hide_password=False)
     with contextlib.ExitStack() as processes:
         worker = processes.enter_context(running(sys.executable, "-c", AT_WORK_AS_NOBODY, url))
         assert worker.stdout is not None
@@ -399,7 +398,7 @@ def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     assert onlooker.communicate("", timeout=60)[0] == "4\n"
     worker.kill()
     worker.wait()
-    assert batches.release_dead(store._attachment) == 1
+    assert batches.release_dead(store._buffer) == 1
     assert store.check() == []
 
 
@@ -440,7 +439,7 @@ def test_what_cannot_be_seen_is_not_gone(
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
     with open_store(postgresql_url) as store:
         _held = scored(store).sample(1)
-        database = store._attachment.database
+        database = store._buffer.database
         old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
         database.write(lambda connection: connection.execute(old))
         move_away(store, silent_for_s=100)
@@ -535,7 +534,7 @@ if sys.argv[2] == "closed":
 
     def states() -> dict[str, int]:
         with contextlib.closing(Database(store_url, create=False)) as database:
-            found = database.read(functools.partial(crew.workers, attachment=attach_existing(database, "default")))
+            found = attach_existing(database, "default").read(crew.workers)
         return {row["state"]: row["pid"] for row in found}
 
     open_store(store_url, weighting="uniform").close()

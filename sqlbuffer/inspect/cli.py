@@ -17,13 +17,13 @@ import typer
 from typer.core import TyperGroup
 
 from sqlbuffer import audit, reading
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.database import DEFAULT_URL, Database
 from sqlbuffer.dialect import parse_url
 from sqlbuffer.errors import EXITS
 from sqlbuffer.inspect import crew, output, plots, query
 from sqlbuffer.inspect.copying import copy
-from sqlbuffer.inspect.opening import attachments, open_existing
+from sqlbuffer.inspect.opening import handles, open_existing
 from sqlbuffer.inspect.options import AnyBuffer, AsCsv, AsJson, Grace, OneBuffer, Url, examples
 from sqlbuffer.inspect.worker import WORKER_EXAMPLES, worker
 from sqlbuffer.names import LARGEST_INT
@@ -140,7 +140,7 @@ def check(
     """
     with contextlib.closing(open_existing(url)) as database:
         output.line(database.read(database.dialect.about))
-        buffers = attachments(database, name)
+        buffers = handles(database, name)
         with output.status("checking the storage"):
             damage = database.read(functools.partial(audit.damage, database=database))  # once: it reads the whole file
         for problem in damage:
@@ -148,8 +148,8 @@ def check(
         found = len(damage)
         for i, buffer in enumerate(buffers, 1):
             with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
-                done = database.write(functools.partial(crew.mend, attachment=buffer)) if mend else []
-                problems = database.read(functools.partial(audit.check_buffer, attachment=buffer))
+                done = buffer.write(crew.mend) if mend else []
+                problems = buffer.read(audit.check_buffer)
             for each in done:
                 output.line(f"{buffer.name}: {each}")
             for problem in problems:
@@ -203,7 +203,7 @@ def stats(
     --stale. While refreshed_version is behind score_version, scores wait that an older predictor has made.
     """
     with contextlib.closing(open_existing(url)) as database:
-        found = [_numbers(database, buffer, stale=stale) for buffer in attachments(database, name)]
+        found = [_numbers(database, buffer, stale=stale) for buffer in handles(database, name)]
     if as_json:
         output.write_json(found if name is None else found[0])
         return
@@ -219,10 +219,10 @@ def stats(
         output.table(_STALENESS, [[row[column] for column in _STALENESS] for row in waiting])
 
 
-def _numbers(database: Database, buffer: Attachment, *, stale: bool) -> dict[str, Any]:
-    numbers = dataclasses.asdict(database.read(functools.partial(reading.stats, attachment=buffer)))
+def _numbers(database: Database, buffer: BufferHandle, *, stale: bool) -> dict[str, Any]:
+    numbers = dataclasses.asdict(buffer.read(reading.stats))
     if stale:
-        rows = database.read(functools.partial(reading.staleness, attachment=buffer))
+        rows = buffer.read(reading.staleness)
         numbers["staleness"] = [dataclasses.asdict(row) for row in rows]
     return numbers
 
@@ -286,8 +286,8 @@ def _show(
     as_json: bool,
 ) -> None:
     with contextlib.closing(open_existing(url)) as database:
-        buffers = attachments(database, name, grace_s=grace)
-        rows = [row for each in buffers for row in database.read(functools.partial(find, attachment=each))]
+        buffers = handles(database, name, grace_s=grace)
+        rows = [row for each in buffers for row in each.read(find)]
     if as_json:
         output.write_json(rows)
     else:
@@ -310,7 +310,7 @@ def release_claims(
     if dead == bool(batches):
         raise typer.BadParameter("give the numbers of batches, or --dead.")
     with contextlib.closing(open_existing(url)) as database:
-        buffers = attachments(database, name, grace_s=grace)
+        buffers = handles(database, name, grace_s=grace)
         say = functools.partial(output.line, stderr=True)
         n_released = crew.release_all_dead(buffers, say) if dead else crew.release_batches(buffers, batches or [])
         output.line(f"{n_released} released")
@@ -337,8 +337,8 @@ def top(
 
 
 def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, Any]]:
-    (buffer,) = attachments(database, name)
-    return database.read(lambda connection: query.top(connection, buffer, n, by=by))
+    (buffer,) = handles(database, name)
+    return buffer.read(query.top, n, by=by)
 
 
 @app.command(
@@ -389,7 +389,7 @@ def plot(
 ) -> None:
     """Draw the metrics of a run over its iterations, into a file."""
     with contextlib.closing(open_existing(url)) as database:
-        (buffer,) = attachments(database, name)
+        (buffer,) = handles(database, name)
         output.line(f"{plots.plot_metrics(buffer, metrics or None, out)} metrics in {out}")
 
 

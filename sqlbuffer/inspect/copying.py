@@ -11,7 +11,7 @@ import typer
 from sqlbuffer import copying
 from sqlbuffer.database import DEFAULT_URL
 from sqlbuffer.inspect import output
-from sqlbuffer.inspect.opening import attachments, open_existing
+from sqlbuffer.inspect.opening import handles, open_existing
 from sqlbuffer.inspect.options import Url
 
 
@@ -54,7 +54,7 @@ def copy(
     It is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait for it.
     """
     with contextlib.closing(open_existing(url)) as database:
-        (buffer,) = attachments(database, name)
+        (buffer,) = handles(database, name)
         made = copying.copy(
             buffer,
             new,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,25 +9,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer import leases
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.batches import release, release_dead
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.repair import repair
 from sqlbuffer.schema import batches, draws
 from sqlbuffer.schema import workers as workers_table
+from sqlbuffer.transaction import Transaction
 from sqlbuffer.workers import LEDGER, Mark, fold, quiet, unknown, worker_id
 
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 
 
-def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
+def workers(tx: Transaction) -> list[dict[str, Any]]:
     """Return the workers of a buffer, each with what it has done.
 
     A worker is "running"; "finished" when it has closed the buffer; "died" when it has not, and its process is gone;
     "silent" those of other hosts of which, by the database's clock, nothing was heard for the time of grace: one look
     cannot tell whether they have died, or a clock was set.
     """
-    rows = connection.execute(
+    rows = tx.connection.execute(
         sa.select(
             workers_table.c.id.label("worker"),
             workers_table.c.host,
@@ -41,17 +41,17 @@ def workers(connection: sa.Connection, attachment: Attachment) -> list[dict[str,
             workers_table.c.drawn,
             workers_table.c.settled,
         )
-        .where(workers_table.c.buffer_id == attachment.buffer_id, workers_table.c.id != LEDGER)
+        .where(workers_table.c.buffer_id == tx.buffer.buffer_id, workers_table.c.id != LEDGER)
         .order_by(workers_table.c.created_at, workers_table.c.id)
     )
-    return _with_state(connection, attachment, rows)
+    return _with_state(tx, rows)
 
 
-def jobs(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
+def jobs(tx: Transaction) -> list[dict[str, Any]]:
     """Return the jobs of a buffer."""
     return [
         {
-            "buffer": attachment.name,
+            "buffer": tx.buffer.name,
             "job": job.name,
             "state": _state(job),
             "owner": job.owner,
@@ -63,7 +63,7 @@ def jobs(connection: sa.Connection, attachment: Attachment) -> list[dict[str, An
             "schedule": job.schedule,
             "last_error": job.last_error,
         }
-        for job in leases.find(connection, attachment)
+        for job in leases.find(tx)
     ]
 
 
@@ -73,10 +73,10 @@ def _state(job: leases.Job) -> str:
     return "broken off" if job.is_broken_off else "idle"
 
 
-def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, Any]]:
+def claims(tx: Transaction) -> list[dict[str, Any]]:
     """Return the open batches of a buffer, the oldest first."""
     reported = sa.select(sa.func.count()).where(draws.c.batch_id == batches.c.id, draws.c.reported)
-    rows = connection.execute(
+    rows = tx.connection.execute(
         sa.select(
             batches.c.id.label("batch"),
             batches.c.worker_id.label("worker"),
@@ -85,20 +85,20 @@ def claims(connection: sa.Connection, attachment: Attachment) -> list[dict[str, 
             reported.scalar_subquery().label("reported"),
             batches.c.drawn_at,
         )
-        .where(batches.c.buffer_id == attachment.buffer_id, IS_OPEN)
+        .where(batches.c.buffer_id == tx.buffer.buffer_id, IS_OPEN)
         .order_by(batches.c.id)
     )
-    return _with_state(connection, attachment, rows)
+    return _with_state(tx, rows)
 
 
-def _with_state(connection: sa.Connection, attachment: Attachment, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
+def _with_state(tx: Transaction, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
     is_done = sa.and_(workers_table.c.finished_at.is_not(None), _n_claims() == 0)
-    done = sa.select(workers_table.c.id).where(workers_table.c.buffer_id == attachment.buffer_id, is_done)
-    state = dict.fromkeys(quiet(connection, attachment.buffer_id, grace_s=attachment.grace_s), "silent")
-    state |= dict.fromkeys(leases.dead_workers(connection, attachment), "died")
-    state |= dict.fromkeys(connection.scalars(done), "finished")
-    return [{"buffer": attachment.name, **row, "state": state.get(row["worker"], "running")} for row in found]
+    done = sa.select(workers_table.c.id).where(workers_table.c.buffer_id == tx.buffer.buffer_id, is_done)
+    state = dict.fromkeys(quiet(tx), "silent")
+    state |= dict.fromkeys(leases.dead_workers(tx), "died")
+    state |= dict.fromkeys(tx.connection.scalars(done), "finished")
+    return [{"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")} for row in found]
 
 
 def _n_claims() -> sa.ScalarSelect[int]:
@@ -106,70 +106,70 @@ def _n_claims() -> sa.ScalarSelect[int]:
     return sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery()
 
 
-def release_batches(attachments: Sequence[Attachment], numbers: Sequence[int]) -> int:
+def release_batches(buffers: Sequence[BufferHandle], numbers: Sequence[int]) -> int:
     """Release open batches of these buffers; return how many.
 
     Raises:
         ClaimLost: Where one of them is not open, or not of these buffers. Nothing is released then.
     """
-    found = {number: each for each in attachments for number in _open_batches(each)}
+    found = {number: each for each in buffers for number in _open_batches(each)}
     if strangers := set(numbers) - set(found):
         raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows those that are.")
     last_first = sorted(set(numbers), reverse=True)
-    return sum(found[i].database.write(functools.partial(_release, attachment=found[i], batch=i)) for i in last_first)
+    return sum(found[i].write(_release, batch=i) for i in last_first)
 
 
-def _open_batches(attachment: Attachment) -> list[int]:
-    return [row["batch"] for row in attachment.database.read(functools.partial(claims, attachment=attachment))]
+def _open_batches(buffer: BufferHandle) -> list[int]:
+    return [row["batch"] for row in buffer.read(claims)]
 
 
-def _release(connection: sa.Connection, *, attachment: Attachment, batch: int) -> bool:
-    is_released = release(connection, attachment=attachment, batch=batch)
-    _sign_off(connection, attachment=attachment)
+def _release(tx: Transaction, *, batch: int) -> bool:
+    is_released = release(tx, batch=batch)
+    _sign_off(tx)
     return is_released
 
 
-def release_all_dead(attachments: Sequence[Attachment], say: Callable[[str], object]) -> int:
+def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], object]) -> int:
     """Release the batches of the dead of these buffers; return how many.
 
     Workers of other hosts that have batches are watched until each has given a sign of life, or none for the time of
     grace.
 
     Args:
-        attachments: The buffers.
+        buffers: The buffers.
         say: Is told when that is waited for.
     """
-    n_released = sum(map(release_dead, attachments))
-    found = {each.buffer_id: each.database.read(functools.partial(_unknown, attachment=each)) for each in attachments}
+    n_released = sum(map(release_dead, buffers))
+    found = {each.buffer_id: each.read(_unknown) for each in buffers}
     if n_watched := sum(map(len, found.values())):
-        grace_s = attachments[0].grace_s
+        grace_s = buffers[0].grace_s
         say(f"{n_watched} workers of other hosts have batches: waiting for a sign of life, {grace_s:g} s at the most")
     while any(found.values()):
-        time.sleep(min(1.0, attachments[0].grace_s / 8))
-        for each in attachments:
+        time.sleep(min(1.0, buffers[0].grace_s / 8))
+        for each in buffers:
             n_released += release_dead(each)
-            marks = each.database.read(functools.partial(_unknown, attachment=each))
+            marks = each.read(_unknown)
             found[each.buffer_id] = dict(found[each.buffer_id].items() & marks.items())
-    for each in attachments:
-        each.database.write(functools.partial(_sign_off, attachment=each))
+    for each in buffers:
+        each.write(_sign_off)
     return n_released
 
 
-def _unknown(connection: sa.Connection, *, attachment: Attachment) -> dict[str, Mark]:
+def _unknown(tx: Transaction) -> dict[str, Mark]:
     """Return the workers that have batches, and that only silence tells to be dead, each with its last mark."""
-    owners = sa.select(batches.c.worker_id).where(batches.c.buffer_id == attachment.buffer_id, IS_OPEN)
-    at_work = set(connection.scalars(owners))
-    marks = unknown(connection, attachment.buffer_id)
+    owners = sa.select(batches.c.worker_id).where(batches.c.buffer_id == tx.buffer.buffer_id, IS_OPEN)
+    at_work = set(tx.connection.scalars(owners))
+    marks = unknown(tx)
     return {worker: mark for worker, mark in marks.items() if worker in at_work}
 
 
-def mend(connection: sa.Connection, *, attachment: Attachment) -> list[str]:
+def mend(tx: Transaction) -> list[str]:
     """Repair a buffer; return what was done."""
-    done = repair(connection, attachment=attachment)
-    _sign_off(connection, attachment=attachment)
+    done = repair(tx)
+    _sign_off(tx)
     return done
 
 
-def _sign_off(connection: sa.Connection, *, attachment: Attachment) -> None:
+def _sign_off(tx: Transaction) -> None:
     """Leave no row of a worker behind: a command that has ended is none."""
-    fold(connection, attachment.buffer_id, worker=worker_id())
+    fold(tx, worker=worker_id())

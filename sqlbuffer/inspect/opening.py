@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer.attachment import Attachment, attach_existing
+from sqlbuffer.attachment import BufferHandle, attach_existing
 from sqlbuffer.database import Database
 from sqlbuffer.dialect import parse_url
 from sqlbuffer.errors import DatabaseUnavailable
@@ -33,7 +33,7 @@ def open_existing(url: str, *, any_revision: bool = False) -> Database:
     return Database(location, create=False, any_revision=any_revision)
 
 
-def attachments(database: Database, name: str | None, **options: Any) -> list[Attachment]:
+def handles(database: Database, name: str | None, **options: Any) -> list[BufferHandle]:
     """Return the buffer of a name, or all when there is no name, without becoming one of its workers."""
     if name is not None:
         return [attach_existing(database, name, **options)]

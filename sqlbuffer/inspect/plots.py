@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Sequence
 
 from sqlbuffer import progress
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.plotting import draw_metrics
 
 
-def plot_metrics(buffer: Attachment, metrics: Sequence[str] | None, out: pathlib.Path) -> int:
+def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathlib.Path) -> int:
     """Write a plot of a buffer's metrics over its iterations to a file; return how many metrics it shows."""
     series: dict[str, tuple[list[int], list[float]]] = {}
-    for row in buffer.database.read(functools.partial(progress.history, attachment=buffer)):
+    for row in buffer.read(progress.history):
         iterations, values = series.setdefault(row["name"], ([], []))
         iterations.append(row["iteration"])
         values.append(row["value"])

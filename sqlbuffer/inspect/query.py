@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer import statements
-from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import first_line, parse_url
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import samples
+from sqlbuffer.transaction import Transaction
 
 _RULE = "give one SELECT; nothing can be written here"
 
@@ -32,17 +32,14 @@ class Answer:
     rows: Iterator[Sequence[Any]]
 
 
-def top(connection: sa.Connection, attachment: Attachment, n: int, *, by: str) -> list[dict[str, Any]]:
+def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """Return the n best samples by "reward" or "score", the best first, each as it can be read.
 
     The stored text, and not the decoded sample: it is there for types that only the user's program knows.
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    return [
-        dict(row)
-        for row in attachment.run(connection, statements.best(by, *columns), limit=min(n, LARGEST_INT)).mappings()
-    ]
+    return [dict(row) for row in tx.execute(statements.best(by, *columns), limit=min(n, LARGEST_INT)).mappings()]
 
 
 @contextlib.contextmanager

@@ -154,8 +154,8 @@ def _no_agent(message: str) -> typer.BadParameter:
 def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
     """Open a buffer that is there, with the settings it is stored with."""
     with contextlib.closing(open_existing(url)) as database:  # also where there is no such buffer
-        attachment = with_heartbeat(attach_existing(database, name, **options))
-        with contextlib.closing(SampleStore(attachment)) as store:
+        buffer = with_heartbeat(attach_existing(database, name, **options))
+        with contextlib.closing(SampleStore(buffer)) as store:
             yield store
 
 

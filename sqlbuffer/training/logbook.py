@@ -98,7 +98,9 @@ def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
     earlier = [content["columns"] for content in contents if before is None or content["iteration"] < before]
     found = [columns for columns in earlier if "iteration" in columns]
     # Numbers that are stored go back with the database: they need no proof.
-    known = store._read(samples_of, [number for columns in found for number in columns["ids"] if number is not None])
+    known = store._buffer.read(
+        samples_of, [number for columns in found for number in columns["ids"] if number is not None]
+    )
     for columns in found:
         ids, others = columns.pop("ids"), iter(columns.pop("others", []))
         columns["samples"] = [next(others, math.nan) if i is None else known.get(i, math.nan) for i in ids]
