@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import logging
@@ -17,28 +18,28 @@ from sqlbuffer import (
     claims,
     copying,
     labels,
-    pool,
+    leases,
+    progress,
     reading,
     refreshing,
+    removing,
     scoring,
-    statements,
 )
-from sqlbuffer.attachment import BufferHandle, attach
+from sqlbuffer.attachment import BufferHandle, Work, attach
 from sqlbuffer.audit import check
 from sqlbuffer.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.keeping import RunRecords
 from sqlbuffer.names import (
     as_ids,
     as_list,
     as_max_size,
+    as_name,
     require_choice,
     require_count,
     require_flag,
     require_function,
     require_real,
 )
-from sqlbuffer.progress import states_from
 from sqlbuffer.race import Floats, Weighting, weighting_from
 from sqlbuffer.records import AddResult, Staleness, Stats
 from sqlbuffer.settings import Settings
@@ -65,51 +66,60 @@ def open_store(
     grace_s: float = GRACE_S,
     fresh: bool = False,
 ) -> SampleStore:
-    """Open a buffer; create it, and the database, where they are not there yet.
+    """Open a buffer; create the buffer and the database if they do not exist.
 
-    Batches left open by processes of this host that have died go back to the pool; those of other hosts once they
-    have been silent for `grace_s` since.
+    Batches that dead processes of this host have left open go back to the pool. Those of other
+    hosts go back after `grace_s` of silence.
 
     Args:
-        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
+        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else
+            `sqlite:///sqlbuffer.db`.
         name: Name of the buffer; one database holds any number.
-        key: The canonical form of a sample: samples with equal keys are one, those whose key is None are refused.
-            Its module and name are stored: opening the buffer with another one, or without one, is a warning.
-        mode: "consume": a drawn sample leaves the pool; "replay": it stays, and batches are independent draws.
+        key: The canonical form of a sample: samples with equal keys are one sample, a sample whose
+            key is None is refused. The module and name of the function are stored: opening the
+            buffer with another function, or without one, is a warning.
+        mode: "consume": a drawn sample leaves the pool; "replay": it stays, and batches are
+            independent draws.
         seed: Seed of the race, any integer.
-        weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an instance of
-            `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`, `race.Power(alpha)`.
-        max_size: Scored samples that may wait: beyond it the lightest leave when they are scored, the oldest first
-            among equals, and a hundredth more than must. Samples without a score wait in addition, at most as many,
-            or 100,000 if that is more; then the oldest leave. What is released comes on top until the next `add` or
-            `score`. It is stored with the buffer: without it the stored one counts, and a buffer without a limit
-            takes the first that is given.
-        durability: "normal": a power cut may take the last commits; "full": it takes none. A killed process loses
-            nothing either way.
-        allow_pickle: Store samples of unknown types as pickles, which need a `key`. Only where you trust everybody
-            who can write to the database: reading a pickle executes it.
-        grace_s: How long, in seconds, this process must see a worker of another host be silent before it takes back
-            its batches; the same for all. No clock of a host is asked. A worker of this host counts as dead when its
-            process is gone. From its first write on a process says every ten seconds, in a thread in the background,
-            that it is alive.
-        fresh: Create a new buffer: where there is one of that name, under the next free name, "default-2" after
-            "default". `store.name` says which.
+        weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an
+            instance of `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`,
+            `race.Power(alpha)`.
+        max_size: Most scored samples that wait. Scoring beyond it removes the lightest, the oldest
+            first among equals, and a hundredth more than necessary. Samples without a score wait
+            in addition, at most as many, or 100,000 if that is more; then the oldest leave.
+            Released samples come on top until the next `add` or `score`. The limit is stored with
+            the buffer: without `max_size` the stored one counts, and a buffer without a limit
+            takes the first one given.
+        durability: "normal": a power cut may lose the last commits; "full": it loses none. A
+            killed process loses nothing either way.
+        allow_pickle: Store samples of unknown types as pickles, which need a `key`. Give it only
+            if you trust everybody who can write to the database: reading a pickle executes it.
+        grace_s: Seconds for which this process must see a worker of another host silent before it
+            takes back the worker's batches; the same for all processes. No clock of a host is
+            asked. A worker of this host is dead when its process is gone. From its first write on,
+            a process sends a heartbeat every ten seconds from a thread in the background.
+        fresh: Create a new buffer, under the next free name if the name is taken: "default-2"
+            after "default". `store.name` tells the name.
 
     Raises:
-        DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
-        SchemaMismatch: Where its schema is of another release, or the database is somebody else's.
-        SettingsMismatch: Where the buffer is stored with another mode, seed, weighting or max_size.
+        DatabaseUnavailable: If the database cannot be opened, reached, read or written.
+        SchemaMismatch: If its schema is of another release, or the database has other tables.
+        SettingsMismatch: If the buffer is stored with another mode, seed, weighting or max_size.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
+    rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
     options = {
-        "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
+        "key": None
+        if key is None
+        else require_function(key, "key must be a function of a sample, or None"),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
-        "grace_s": require_real(grace_s, "grace_s must be a positive number of seconds, 0.001 to 1e9", is_grace),
+        "grace_s": require_real(grace_s, rule, is_grace),
     }
     fresh, limit = require_flag(fresh, "fresh"), as_max_size(max_size)
     database = Database(url, durability=durability)
     try:
-        buffer = attending.with_heartbeat(attach(database, name, settings, max_size=limit, fresh=fresh, **options))
+        opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
+        buffer = attending.with_heartbeat(opened)
         batches.release_dropped(buffer)
         batches.release_dead(buffer)
     except BaseException:
@@ -118,7 +128,7 @@ def open_store(
     return SampleStore(buffer)
 
 
-class SampleStore(RunRecords):
+class SampleStore:
     """A buffer of distinct samples in a SQL database. Use `open_store` to open one.
 
     `len(store)` is the number of samples that wait. As a context manager it closes its connections.
@@ -142,7 +152,7 @@ class SampleStore(RunRecords):
         return self._buffer.look(reading.size)
 
     def close(self) -> None:
-        """Close the connections, and say that this process is done with the buffer, until it uses it again.
+        """Close the connections, and mark this process as finished with the buffer; a use reopens.
 
         Open batches stay claimed until this process releases them, drops them, or ends.
         """
@@ -150,19 +160,16 @@ class SampleStore(RunRecords):
         self._buffer.database.close()
 
     def connect(self) -> sa.Connection:
-        """Open a connection to the database that can read and nothing else: for SQL, or `pandas.read_sql`.
+        """Open a read-only connection to the database: for SQL, or `pandas.read_sql`.
 
-        On SQLite it is of the library that the store itself works by; another one in the same process would void its
-        locks. On PostgreSQL its transactions only read, unless one is told to write by those who may. Each statement
-        sees the last commit. Close it after use; the store's own connections do not end with it.
+        On SQLite it uses the library that the store itself uses; a second library in the same
+        process would void the locks of the first. On PostgreSQL its transactions are read-only,
+        unless a role with the right to write says otherwise. Each statement sees the last commit.
+        Close it after use; closing the store does not close it.
         """
         return self._buffer.database.connect()
 
-    def _release_dropped(self) -> None:
-        """Wait until the batches are released that this process has drawn and dropped. For the loop."""
-        batches.release_dropped(self._buffer)
-
-    # -- what it is ---------------------------------------------------------------------------------------------------
+    # -- the buffer in numbers --------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -189,10 +196,10 @@ class SampleStore(RunRecords):
         return self._buffer.look(reading.stats)
 
     def check(self) -> list[str]:
-        """Audit the integrity of the buffer: one sentence for each problem, none when it is sound. Reads every row."""
+        """Audit the buffer: return a sentence for each problem. Reads every row."""
         return self._buffer.read(check)
 
-    # -- samples in, scores on, batches out ---------------------------------------------------------------------------
+    # -- samples in -------------------------------------------------------------------------------
 
     def add(
         self,
@@ -202,47 +209,84 @@ class SampleStore(RunRecords):
     ) -> AddResult:
         """Put samples into the pool, each distinct one once.
 
-        What waits already, or is claimed, is a duplicate; what has been drawn or removed waits again, its reward kept.
+        A sample that waits or is claimed is a duplicate. A sample that was drawn or removed waits
+        again, and its reward is kept.
 
         Args:
-            samples: Samples of any supported types; see `register` for your own. A list, a pandas Series, an array or
-                tensor of one dimension, or what else gives samples one by one.
+            samples: Samples of any supported types; see `register` for your own. A list, a pandas
+                Series, an array or tensor of one dimension, or another iterable of samples.
             source: Name of the generator, or one name for each sample.
-            meta: What to remember about them: a mapping that JSON can hold, or one for each sample. Numbers of numpy
-                are stored as numbers, and NaN, a gap in a table, as null.
+            meta: What to store with them: a mapping that JSON can hold, or one for each sample.
+                Numbers of numpy are stored as numbers; NaN, a gap in a table, as null.
 
         Raises:
-            InvalidArgument: The samples are no list but one sample, as a string or an image, or a table.
-            UnsupportedType: Where a sample has no canonical hash. Samples before it, by 20,000, are stored.
+            InvalidArgument: If the samples are no list but one sample, such as a string or an
+                image, or a table.
+            UnsupportedType: If a sample has no canonical hash. Samples before it, by 20,000, are
+                stored.
         """
         return adding.add(self._buffer, as_list(samples), source, meta)
 
-    def add_one(self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None) -> AddResult:
-        """Put one sample into the pool, whatever it is made of; `add` would take an image for a list of its rows.
+    def add_one(
+        self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None
+    ) -> AddResult:
+        """Put one sample into the pool; `add` would take an image for a list of its rows.
 
         Args:
             sample: The sample, of any supported type.
             source: Name of the generator.
-            meta: What to remember about it: a mapping that JSON can hold.
+            meta: What to store with it: a mapping that JSON can hold.
 
         Raises:
-            UnsupportedType: The sample has no canonical hash.
+            UnsupportedType: If the sample has no canonical hash.
         """
         return adding.add(self._buffer, [sample], source, meta)
 
-    def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
-        """Store rewards of samples, drawn or not; those not there yet are stored without waiting.
+    def record(
+        self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = ""
+    ) -> AddResult:
+        """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
         Args:
             samples: n samples.
-            rewards: (n,) floats; NaN: measured and failed, which leaves a reward that is stored as it is.
+            rewards: (n,) floats; NaN: measured and failed, which keeps a stored reward.
             sources: Name of the generator, or one name for each sample.
 
         Raises:
-            InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
+            InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
+                stored.
         """
         recorded = adding.Recorded.prepare(self._buffer, samples, rewards, sources)
         return self._write(adding.record, recorded)
+
+    def remove(self, ids: Sequence[int]) -> int:
+        """Take waiting samples out of the pool; return how many waited. `add` puts one back.
+
+        Raises:
+            StaleIds: If the numbers may be those of other samples: the database has gone back to
+                an earlier state since, by a failover or a restore, or was replaced. Nothing is
+                removed.
+        """
+        return self._write(removing.remove, as_ids(ids))
+
+    def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
+        """Put other samples in the place of waiting ones; return how many of these waited.
+
+        The source is kept. A new sample that equals a waiting one is dropped; one that equals the
+        sample it would replace changes nothing. All in one transaction.
+
+        Raises:
+            StaleIds: See `remove`.
+        """
+        numbers, others = as_ids(ids), as_list(samples)
+        if len(numbers) != len(others):
+            raise InvalidArgument(
+                f"{len(numbers)} ids came with {len(others)} samples: give one for each."
+            )
+        hashes = adding.hashes_of(self._buffer, others)
+        return self._write(removing.replace, numbers, others, hashes)
+
+    # -- scores -----------------------------------------------------------------------------------
 
     def score(
         self,
@@ -254,21 +298,18 @@ class SampleStore(RunRecords):
         chunk: int = 10_000,
         silent: bool = True,
     ) -> int:
-        """Predict scores of waiting samples; from them follow their weights in the race.
+        """Predict the scores of waiting samples that have none; weights follow from scores.
 
-        All scores of a call are of the version that there was when it began: of what a predictor was stored
-        meanwhile, they are stale.
+        All scores of a call have the version that was the newest when the call began. They are
+        stale if a predictor is stored during the call.
 
         Args:
-            score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
-                It runs outside of any transaction.
-            only: "missing": what has no score yet; "stale": what was scored before the newest predictor or refresh;
-                "all": everything, as a new version. The last two can be interrupted: "stale" goes on. Processes that
-                do it at the same time share the work.
-            budget: Score so many stale samples at the most, and give them their new weights, in one transaction: the
-                oldest score first, and of these the highest. With "all" everything is stale from now on; 0 does no
-                more than say so. None: all that is stale.
-            checkpoint: States to resume from, by name, to be stored with the scores of a budget.
+            score_fn: Takes a list of n samples, returns (n,) floats. A sample whose score is not
+                finite is never drawn, and counted. The function runs outside of any transaction.
+            only: "missing": samples without a score. An alias: "stale" is `refresh`; "all" is
+                `mark_stale`, then `refresh`.
+            budget: For "stale" and "all", see `refresh`; 0 does no more than `mark_stale`.
+            checkpoint: For a budget, see `refresh`.
             chunk: Samples scored at once.
             silent: Show no progress bar.
 
@@ -276,111 +317,101 @@ class SampleStore(RunRecords):
             The number of samples scored.
 
         Raises:
-            InvalidArgument: Where the scores are a tensor, no numbers, or not one for each sample. Nothing of that
-                chunk is stored.
+            InvalidArgument: If the scores are a tensor, no numbers, or not one for each sample.
+                Nothing of that chunk is stored.
         """
         require_function(score_fn, "score_fn must be a function of a list of samples")
-        only = require_choice(only, 'only must be "missing", "stale" or "all"', ("missing", "stale", "all"))
+        rule = 'only must be "missing", "stale" or "all"'
+        only = require_choice(only, rule, ("missing", "stale", "all"))
         chunk = require_count(chunk, "chunk must be a positive number of samples", least=1)
         silent = require_flag(silent, "silent")
         if budget is None and checkpoint is not None:
-            raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
+            raise InvalidArgument(
+                "a checkpoint is stored with the scores of a budget: give budget=, too."
+            )
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
-            budget = require_count(budget, "budget must be a number of samples, or None for all")
-        return self._score_by(None, score_fn, only, budget=budget, checkpoint=checkpoint, chunk=chunk, silent=silent)
+            rule = "budget must be a number of samples, or None for all"
+            budget = require_count(budget, rule)
+        options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
+        return self._score_by(None, score_fn, only, **options, chunk=chunk, silent=silent)
 
-    def _score_by(
+    def refresh(
         self,
-        version: int | None,
         score_fn: Callable[[list[Any]], Any],
-        only: str,
         *,
         budget: int | None = None,
         checkpoint: Mapping[str, bytes] | None = None,
         chunk: int = 10_000,
         silent: bool = True,
     ) -> int:
-        """`score`, by what is known to be of a version; a refresh of everything stores its checkpoint when it begins.
+        """Score the stale samples: those scored before the newest predictor or `mark_stale`.
+
+        An interrupted refresh goes on with the next call. Processes that refresh at the same time
+        share the work.
+
+        Args:
+            score_fn: See `score`.
+            budget: Most samples to score, in one transaction that also stores their new weights:
+                the oldest score first, and of equally old ones the highest. None: all.
+            checkpoint: States to resume from, by name, stored with the scores of a budget.
+            chunk: Samples scored at once.
+            silent: Show no progress bar.
+
+        Returns:
+            The number of samples scored.
 
         Raises:
-            Overtaken: There is a newer version, which a refresh is to be of. Nothing is scored.
+            InvalidArgument: See `score`.
         """
-        options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
-        if only == "missing":
-            return scoring.score_missing(self._buffer, score_fn, **options)
-        options |= {"anew": only == "all", "states": states_from(checkpoint)}
-        if budget is None:
-            return scoring.refresh(self._buffer, score_fn, **options)
-        return refreshing.refresh_some(self._buffer, self._stale, score_fn, budget=budget, **options)
+        options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
+        return self.score(score_fn, "stale", **options, chunk=chunk, silent=silent)
+
+    def mark_stale(self) -> None:
+        """Mark all scores as stale, for `refresh` to score the samples again."""
+        self._score_by(None, list, "all", budget=0)
 
     def is_refreshed(self) -> bool:
-        """Tell whether the newest refresh has come to its end; `score(..., only="stale")` ends one that has not."""
+        """Tell whether the newest refresh has finished; `refresh` finishes one that has not."""
         return self._buffer.read(scoring.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
-        """Return how many samples wait with a score of each version, the oldest version first. Reads the whole pool."""
+        """Return how many samples wait with a score of each version, the oldest version first.
+
+        Reads the whole pool.
+        """
         return self._buffer.read(reading.staleness)
 
-    def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
-        """Claim a batch: exact weighted draws without replacement, the heaviest first where a share is asked for.
+    # -- batches out ------------------------------------------------------------------------------
 
-        Fewer come where fewer can be drawn; unscored samples and those of weight 0 never do.
+    def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
+        """Claim a batch: exact weighted draws without replacement, after a share of the heaviest.
+
+        The batch has fewer samples if fewer can be drawn; samples without a score and those of
+        weight 0 never can.
 
         Args:
-            n: Samples wanted; -1: everything that waits, also what cannot be drawn by weight.
-            pct_argmax: Share of the batch in [0, 1], rounded to whole samples, that is taken from the top of the
-                weights.
+            n: Samples wanted; -1: every waiting sample, drawable or not.
+            pct_argmax: Share of the batch in [0, 1], rounded to whole samples, that is taken from
+                the top of the weights.
 
         Returns:
-            The batch, to be settled or released. It is empty where nothing can be drawn.
+            The batch, to be settled or released. It is empty if nothing can be drawn.
         """
         batch = claims.claim(self._buffer, n, pct_argmax=pct_argmax)
         if len(batch):
             self._was_told_why = False
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
-            self._was_told_why = True  # who asks again and again is told once
-            log.warning("nothing was drawn: %d samples of buffer %r wait for a score, see `score`", unscored, self.name)
+            self._was_told_why = True  # a loop that asks again and again is told once
+            log.warning(
+                "nothing was drawn: %d samples of buffer %r wait for a score, see `score`",
+                unscored,
+                self.name,
+            )
         return batch
 
-    def remove(self, ids: Sequence[int]) -> int:
-        """Take waiting samples out of the pool; return how many did wait. Adding one again lets it wait again.
-
-        Raises:
-            StaleIds: Where the numbers may be those of other samples: the database has gone back to an earlier state
-                since, by a failover or a restore, or was replaced. Nothing is taken out.
-        """
-        return self._write(_remove, as_ids(ids))
-
-    def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
-        """Put other samples in the place of waiting ones, source kept; return how many did wait.
-
-        What equals a sample that waits already is dropped; what equals the one in whose place it would go changes
-        nothing. All in one transaction.
-
-        Raises:
-            StaleIds: As `remove` does.
-        """
-        numbers, others = as_ids(ids), as_list(samples)
-        if len(numbers) != len(others):
-            raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
-        return self._write(_replace, numbers, others, adding.hashes_of(self._buffer, others))
-
-    def _changes(self) -> tuple[Any, ...]:
-        """Return what is the same as before only where nothing of what waits has changed; for the loop."""
-        return self._buffer.look(reading.changes)
-
-    def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
-        """`remove` what was read as waiting and still does; for the loop."""
-        self._write(_remove, waiting.ids[places].tolist(), [waiting.hashes[i] for i in places])
-
-    def _replace_known(self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
-        """`replace` what was read as waiting and still does; for the loop."""
-        numbers, hashes = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
-        self._write(_replace, numbers, samples, adding.hashes_of(self._buffer, samples), hashes)
-
-    # -- what it holds ------------------------------------------------------------------------------------------------
+    # -- stored samples ---------------------------------------------------------------------------
 
     def waiting(self) -> reading.Waiting:
         """Return all samples that wait, in the order in which they were stored."""
@@ -397,33 +428,33 @@ class SampleStore(RunRecords):
         newest: int | None = None,
         best: float | None = None,
     ) -> labels.LabelledRows:
-        """Return the samples that have a reward as a sequence that is read as it is looked at: for any number of them.
+        """Return the samples that have a reward as a sequence that reads a sample when asked for.
 
         Args:
-            where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy; never one from
-                somebody you do not trust.
-            newest: At most so many, those measured last.
+            where: A condition on the columns of `samples`, as SQL or as an expression of
+                SQLAlchemy; never one from a person you do not trust.
+            newest: Most rows, those measured last.
             best: Of these, the share in (0, 1] with the highest rewards.
         """
         return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
-        """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
+        """Return the stored reward of each sample: NaN if measuring failed, None without one."""
         return self._buffer.read(reading.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
         """Return the samples of these numbers, by number.
 
         Raises:
-            StaleIds: As `remove` does.
+            StaleIds: See `remove`.
         """
         return self._buffer.read(_samples_of, as_ids(ids))
 
     def incumbent(self) -> float | None:
-        """Return the reward to improve on: the best that was stored before the newest predictor, None without any.
+        """Return the reward to improve on: the best before the newest predictor, None without any.
 
-        Before the first predictor it is the best of all. It stays until the next one, so that all samples scored by
-        one predictor are compared with the same reward.
+        Before the first predictor it is the best of all. It stays until the next predictor, so
+        that all samples scored by one predictor are compared with the same reward.
         """
         return self._buffer.read(reading.incumbent)
 
@@ -435,7 +466,7 @@ class SampleStore(RunRecords):
         """Return all samples as a pandas DataFrame.
 
         Raises:
-            MissingExtra: Where pandas is not installed.
+            MissingExtra: If pandas is not installed.
         """
         return _optional("pandas").DataFrame(self._buffer.read(reading.table))
 
@@ -443,11 +474,162 @@ class SampleStore(RunRecords):
         """Return all samples as an Arrow table.
 
         Raises:
-            MissingExtra: Where pyarrow is not installed.
+            MissingExtra: If pyarrow is not installed.
         """
         return _optional("pyarrow").table(self._buffer.read(reading.table))
 
-    # -- another one like it ------------------------------------------------------------------------------------------
+    # -- predictors -------------------------------------------------------------------------------
+
+    def save_predictor(
+        self,
+        state: bytes,
+        *,
+        rows_trained: int,
+        rows_held_out: int = 0,
+        metrics: Mapping[str, Any] | None = None,
+        keep: int | None = None,
+        lease: leases.Lease | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
+    ) -> int:
+        """Store a trained predictor; return its version, which all later scores carry.
+
+        Args:
+            state: Its weights, as safetensors or as the agent reads them.
+            rows_trained: Labelled samples it was trained on.
+            rows_held_out: Labelled samples it never saw.
+            metrics: Values that JSON can hold, NaN and infinities as well; `train_loss`,
+                `valid_loss`, `rank_correlation` and `r2` have columns.
+            keep: Keep the states of this many of the newest versions, and of each version whose
+                scores are still in use; metrics are always kept. None keeps all.
+            lease: The lease under which it was trained.
+            checkpoint: States to resume from, by name, stored in the same transaction.
+
+        Raises:
+            LeaseLost: If the lease is not held any more. Nothing is stored.
+        """
+        return self._write(
+            progress.write_predictor,
+            state=state,
+            rows_trained=rows_trained,
+            rows_held_out=rows_held_out,
+            measures={} if metrics is None else metrics,
+            keep=keep,
+            lease=lease,
+            states=progress.states_from(checkpoint),
+        )
+
+    def predictors(self) -> list[progress.PredictorVersion]:
+        """Return all predictor versions with their measures, the oldest first."""
+        return self._buffer.read(progress.read_predictors)
+
+    def newest_predictor(self) -> progress.PredictorVersion | None:
+        """Return the newest predictor version, None before the first."""
+        return self._buffer.read(progress.newest_predictor)
+
+    def newest_version(self) -> int | None:
+        """Return the version of the newest stored predictor, None before the first."""
+        return self._buffer.read(progress.newest_version)
+
+    def predictor_state(self, version: int | None = None) -> bytes | None:
+        """Return the state of a stored predictor, by default the newest; None before the first.
+
+        Raises:
+            InvalidArgument: If the version does not exist, or its state was dropped.
+        """
+        found = self._buffer.read(progress.read_state, version=version)
+        return None if found is None else found[1]
+
+    def load_predictor(self, agent: Any, version: int | None = None) -> int | None:
+        """Load the weights of a stored predictor, by default the newest, into an agent.
+
+        Args:
+            agent: A `PredictiveAgent`, or an object that has a `state_dict`, itself or as its
+                `model`.
+            version: One of `predictors()`.
+
+        Returns:
+            The version; None if no predictor is stored yet.
+
+        Raises:
+            InvalidArgument: If the version does not exist, its state was dropped, or it does not
+                fit the model.
+        """
+        found = self._buffer.read(progress.read_state, version=version)
+        if found is None:
+            return None
+        from sqlbuffer.state import load_state  # imports torch
+
+        load_state(agent, found[1])
+        return found[0]
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[leases.Job]:
+        """Return the state of each job: its owner, its last run, its last error."""
+        return self._buffer.read(leases.find)
+
+    def announce_job(self, name: str, schedule: str) -> None:
+        """Store the schedule of a job in words, for people to read."""
+        job = as_name(name, "the name of a job")
+        self._write(leases.announce, job, as_name(schedule, "a schedule"))
+        self._buffer.heartbeat.start()  # it watches the owners of the job
+
+    def leased(
+        self, job: str, seen: int | None = None
+    ) -> contextlib.AbstractContextManager[leases.Lease | None]:
+        """Take a job for the block: one process does it at a time.
+
+        The block gets the lease, or None if another process has it. A thread in the background
+        renews the lease. Another process may take it after it has seen for `grace_s` that the
+        lease is not renewed, and at once if the owner has died on the same host. An error is
+        stored with the job before it is raised; an interrupted job counts as not done.
+
+        Args:
+            job: Name of the job.
+            seen: Take the job only if it was taken this often so far.
+        """
+        job = as_name(job, "the name of a job")
+        rule = "seen must be how often the job was taken, or None"
+        seen = None if seen is None else require_count(seen, rule)
+        batches.release_dead(self._buffer)
+        return leases.leased(self._buffer, job, seen)
+
+    # -- metrics and checkpoints ------------------------------------------------------------------
+
+    def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Store metrics of an iteration; a later value replaces an earlier one."""
+        self._write(progress.write_metrics, iteration=iteration, values=metrics)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
+        return self._buffer.read(progress.history)
+
+    def checkpoint(self, name: str) -> tuple[int, bytes] | None:
+        """Return the newest checkpoint of a name: (batches settled when it was written, state)."""
+        return self._buffer.read(progress.read_checkpoint, name=name)
+
+    def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
+        """Return all stored checkpoints of a name, see `checkpoint`, the oldest first."""
+        return self._buffer.read(progress.read_checkpoints, name=name)
+
+    def save_checkpoints(
+        self,
+        states: Mapping[str, bytes],
+        *,
+        iteration: int,
+        kept: Mapping[str, int | None] | None = None,
+    ) -> None:
+        """Store states to resume from, apart from a batch; `Batch.settle` stores them with one.
+
+        Args:
+            states: By name.
+            iteration: Batches settled by then.
+            kept: How many states of a name stay stored, None for all; a name that is missing keeps
+                the newest.
+        """
+        self._write(progress.write_checkpoints, iteration=iteration, states=states, kept=kept)
+
+    # -- a second buffer --------------------------------------------------------------------------
 
     def copy(
         self,
@@ -460,30 +642,31 @@ class SampleStore(RunRecords):
         max_size: int | None = None,
         silent: bool = True,
     ) -> SampleStore:
-        """Copy the buffer within its database, and open the copy: to try another setting from the same point.
+        """Copy the buffer within its database, and open the copy: to try another setting.
 
-        It is one transaction: a copy is there as a whole, or not at all. On SQLite other writers wait for it.
+        One transaction copies all or nothing. On SQLite other writers wait for it.
 
-        Without `at_iteration` all is copied, and the copy goes on as the original would have if its workers had died
-        now: samples of open batches wait again. With another seed or weighting everything that waits joins a race
-        that begins.
+        Without `at_iteration` the copy goes on as the original would if its workers died now:
+        samples of open batches wait again. With another seed or weighting all waiting samples join
+        a new race.
 
-        With `at_iteration` it is what there was when the first batch of that iteration was drawn, in a race that
-        begins: samples, rewards, scores, predictors, metrics of the iterations before. What has been overwritten since
-        cannot be known: a score of a later version is missing, and so is a reward that was measured again; what was
-        removed since does not wait, and what was added again after it had been settled does not either.
+        With `at_iteration` the copy holds the state before the first batch of that iteration was
+        drawn, in a new race: samples, rewards, scores, predictors, and metrics of the iterations
+        before. Overwritten values cannot be known: a score of a later version is missing, and so is
+        a reward that was measured again. A sample removed since does not wait; a sample added again
+        after it was settled does not wait either.
 
         Args:
             new: Name of the copy.
             at_iteration: From 0 to `iteration`; None for the present.
             seed: Another seed of the race.
-            weighting: Another weighting, as for `open_store`.
+            weighting: Another weighting, see `open_store`.
             mode: Another mode.
             max_size: Another limit of the pool, in force from the next `add` or `score` on.
             silent: Show no progress bar.
 
         Raises:
-            InvalidArgument: Where the name is taken, or the buffer has not come to that iteration.
+            InvalidArgument: If the name is taken, or the buffer has not come to that iteration.
         """
         made = copying.copy(
             self._buffer,
@@ -495,55 +678,76 @@ class SampleStore(RunRecords):
             max_size=max_size,
             silent=silent,
         )
-        return SampleStore(attending.with_heartbeat(dataclasses.replace(made, database=made.database.sibling())))
+        apart = dataclasses.replace(made, database=made.database.sibling())
+        return SampleStore(attending.with_heartbeat(apart))
+
+    # -- internal: for sqlbuffer.training and sqlbuffer.retraining --------------------------------
+
+    def _write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a writing transaction, if the database still has the buffer."""
+
+        def write(tx: Transaction) -> T:
+            tx.race_state()  # raises BufferNotFound
+            return work(tx, *args, **kwargs)
+
+        return self._buffer.write(write)
+
+    def _score_by(
+        self,
+        version: int | None,
+        score_fn: Callable[[list[Any]], Any],
+        only: str,
+        *,
+        budget: int | None = None,
+        checkpoint: Mapping[str, bytes] | None = None,
+        chunk: int = 10_000,
+        silent: bool = True,
+    ) -> int:
+        """`score` with scores of a known version; a refresh of all stores its checkpoint at once.
+
+        Raises:
+            Overtaken: If there is a newer version, and `only` asks for a refresh. Nothing is
+                scored.
+        """
+        options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
+        if only == "missing":
+            return scoring.score_missing(self._buffer, score_fn, **options)
+        options |= {"anew": only == "all", "states": progress.states_from(checkpoint)}
+        if budget is None:
+            return scoring.refresh(self._buffer, score_fn, **options)
+        return refreshing.refresh_some(
+            self._buffer, self._stale, score_fn, budget=budget, **options
+        )
+
+    def _newer(self, held: progress.Mark | None) -> progress.Newer:
+        """Return the newest predictor, with its state unless its mark is `held`."""
+        return self._buffer.read(progress.newer, held=held)
+
+    def _release_dropped(self) -> None:
+        """Wait until the batches that this process has drawn and dropped are released."""
+        batches.release_dropped(self._buffer)
+
+    def _changes(self) -> tuple[Any, ...]:
+        """Return a value that stays the same only if no waiting sample has changed."""
+        return self._buffer.look(reading.changes)
+
+    def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
+        """`remove` samples that were read as waiting, and still wait."""
+        known = [waiting.hashes[i] for i in places]
+        self._write(removing.remove, waiting.ids[places].tolist(), known)
+
+    def _replace_known(
+        self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]
+    ) -> None:
+        """`replace` samples that were read as waiting, and still wait."""
+        numbers, known = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
+        hashes = adding.hashes_of(self._buffer, samples)
+        self._write(removing.replace, numbers, samples, hashes, known)
 
 
 def _samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     tx.require_ids(ids)
     return reading.samples_of(tx, ids)
-
-
-def _standing(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None) -> list[Any]:
-    """Find waiting samples: by number and hash, or by numbers that a user has kept."""
-    if hashes is None:
-        tx.require_ids(ids)
-        return pool.standing(tx, ids)
-    known = dict(zip(ids, hashes, strict=True))
-    return [row for row in pool.standing(tx, ids) if row.hash == known[row.sample_id]]
-
-
-def _remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None = None) -> int:
-    state = tx.lock_race()
-    dialect = tx.backend
-    if dialect.writers_overlap:
-        columns = {"sample_id": sorted(set(ids))}
-        tx.execute_with(statements.lock_samples(dialect), statements.INCOMING_IDS, columns)
-    tx.lock_race_to_join(state)  # what a draw under way has taken neither waits nor is passed over
-    rows = _standing(tx, ids, hashes)
-    pool.remove(tx, rows)
-    return len(rows)
-
-
-def _replace(
-    tx: Transaction,
-    ids: Sequence[int],
-    samples: Sequence[Any],
-    hashes: Sequence[bytes | None],
-    old: Sequence[bytes] | None = None,
-) -> int:
-    tx.lock_race(exclusive=True)  # the samples to be stored depend on what waits once no draw is left
-    rows = {row.sample_id: row for row in _standing(tx, ids, old)}
-    changed = [
-        (rows[i], sample, digest)
-        for i, sample, digest in zip(ids, samples, hashes, strict=True)
-        if i in rows and rows[i].hash != digest
-    ]
-    pool.remove(tx, [row for row, _, _ in changed])
-    sources = [row.source for row, _, _ in changed]
-    ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
-    chunk = adding.incoming(tx.buffer, ours, sources, start=None, hashes=theirs)
-    adding.insert(tx, chunk=chunk)
-    return len(rows)
 
 
 def _optional(package: str) -> Any:

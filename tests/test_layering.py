@@ -47,7 +47,7 @@ FLOORS = [
     {"reporting", "swapping"},
     {"batches"},
     {"attending", "claims", "refreshing", "scoring"},
-    {"keeping", "labels", "reading"},
+    {"labels", "reading", "removing"},
     {"audit"},
     {"repair"},
     {"copying"},
