@@ -494,7 +494,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(store._buffer.weights(waiting.scores, base).tolist())
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
-        assert store._read(audit.check_buffer) == []
+        assert store._buffer.read(audit.check_buffer) == []
         store.close()
         beside.close()
     assert n > 2

@@ -552,7 +552,7 @@ def assert_scores_are_of_their_versions(store: SampleStore) -> None:
         store.load_predictor(made[version], version)
     waiting = store.waiting()
     query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._buffer.buffer_id)
-    versions = store._read(lambda connection, _: connection.scalars(query.where(samples.c.queued).order_by("id")).all())
+    versions = store._buffer.database.read(lambda c: c.scalars(query.where(samples.c.queued).order_by("id")).all())
     assert len(versions) == len(waiting.samples) > 0
     for sample, score, version in zip(waiting.samples, waiting.scores.tolist(), versions, strict=True):
         maker = max(each for each in made if each <= version)

@@ -230,13 +230,13 @@ VERSIONS = """
 def rows(store: SampleStore, query: str) -> list[tuple[Any, ...]]:
     """What SQL sees of a buffer."""
 
-    def read(connection: sa.Connection, _: Any) -> list[tuple[Any, ...]]:
+    def read(connection: sa.Connection) -> list[tuple[Any, ...]]:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL search_path TO sqlbuffer")
         found = connection.execute(sa.text(query), {"name": store.name})
         return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
 
-    return store._read(read)
+    return store._buffer.database.read(read)
 
 
 def story(url: str, name: str) -> dict[str, Any]:
