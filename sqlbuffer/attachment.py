@@ -183,8 +183,9 @@ class Attachment:
         row = self.run(connection, statements.race_state()).one_or_none()
         if row is None or self.created_at not in (None, row.created_at):
             raise BufferNotFound(
-                f"buffer {self.name!r} as this store opened it is not in {self.database.url} any more, which has gone "
-                "back to an earlier state or was replaced (failover, restore): open the store again."
+                f"buffer {self.name!r} is no longer the buffer that this store opened, because "
+                f"{self.database.url} has returned to an earlier state or was replaced "
+                "(failover, restore): open the store again."
             )
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
@@ -250,7 +251,7 @@ class Attachment:
         if self.run(connection, statements.count(), **parameters).rowcount == 0:
             register(connection, self.database.dialect, self.buffer_id, worker=worker_id())
             found = self.run(connection, statements.count(), **parameters).rowcount
-            require_all(found, 1, "a worker counted what it did")
+            require_all(found, 1, "the counters of a worker were updated")
             self._tell_key(connection)
 
     def _tell_key(self, connection: sa.Connection) -> None:
@@ -267,7 +268,7 @@ class Attachment:
         try:
             again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as exc:
-            raise tampered(f"requeues or entries are stored as what is no number ({shown(exc)})") from exc
+            raise tampered(f"requeues or entries are stored as a value that is not a number ({shown(exc)})") from exc
         if self.consumes:
             return exponentials(self.settings.seed, flat, turn=turn, requeues=again)
         return replayed_exponentials(self.settings.seed, flat, requeues=again, entries=number)
@@ -328,8 +329,9 @@ def attach(
         _limit(database, row, max_size)
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
-            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with {_key_shown(key)}: samples "
-            "that are one by the first may be two by the second, so give the same key= to every process.",
+            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with "
+            f"{_key_shown(key)}: the two keys may disagree on which samples are equal, so give "
+            "the same key= to every process.",
             stacklevel=3,
         )
     attachment = Attachment(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
@@ -411,8 +413,8 @@ def _settings(row: Any) -> Settings:
         return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as exc:
         raise InvalidPayload(
-            f"buffer {row.name!r} is stored with settings that make no sense ({shown(exc)}): somebody else has changed "
-            "its row in `buffers`; set it right, or restore a copy."
+            f"buffer {row.name!r} is stored with invalid settings ({shown(exc)}): its row in "
+            "`buffers` is corrupt or was edited; fix the row, or restore a backup."
         ) from exc
 
 

@@ -38,7 +38,7 @@ def check_buffer(connection: sa.Connection, attachment: Attachment) -> list[str]
     if wrong := wrong_types(connection, attachment):
         return wrong  # what else there may be is reckoned from these
     if not has_ledger(connection, attachment):
-        return ["the row of the counters of the dead is missing: nothing can be counted without it."]
+        return ["the ledger of the counters of dead workers is missing: no counter can be computed without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
         problems += rule(connection, attachment)
     return list(map(printable, problems))  # SQLite names what a stranger has called a table
@@ -110,7 +110,7 @@ def tallies(connection: sa.Connection, attachment: Attachment) -> dict[str, tupl
 
 def _counters(connection: sa.Connection, attachment: Attachment) -> list[str]:
     return [
-        f"the counters say {counted} samples {name}, the tables {found}."
+        f"the counters have {counted} samples {name}, the tables have {found}."
         for name, (counted, found) in tallies(connection, attachment).items()
         if counted != found
     ]
@@ -148,11 +148,13 @@ def _membership(connection: sa.Connection, attachment: Attachment) -> list[str]:
     if len(waiting) != len(in_pool):
         problems.append(f"{len(in_pool) - len(waiting)} samples wait more than once.")
     if twice := waiting & claimed:
-        problems.append(f"{len(twice)} samples wait and are claimed at once, as sample {min(twice)}.")
+        problems.append(f"{len(twice)} samples wait and are claimed at once, such as sample {min(twice)}.")
     if lost := marked - waiting - claimed:
-        problems.append(f"{len(lost)} samples are marked as queued but neither wait nor are claimed, as {min(lost)}.")
+        problems.append(
+            f"{len(lost)} samples are marked as queued but neither wait nor are claimed, such as {min(lost)}."
+        )
     if extra := (waiting | claimed) - marked:
-        problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, as {min(extra)}.")
+        problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, such as {min(extra)}.")
     return problems
 
 
@@ -180,9 +182,9 @@ def _weights(connection: sa.Connection, attachment: Attachment) -> list[str]:
         .where(pool_table.c.weight.is_not(None))
     ).all()
     off = off_weights(connection, attachment, rows)
-    problems = [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+    problems = [f"{int(off.sum())} weights do not match their scores."] if off.any() else []
     if n := mismarked(connection, attachment):
-        problems.append(f"{n} waiting samples are marked as top and are not, or the other way round.")
+        problems.append(f"{n} waiting samples have a wrong mark of the top.")
     return problems
 
 
@@ -220,9 +222,9 @@ def _batches(connection: sa.Connection, attachment: Attachment) -> list[str]:
         .group_by(batches.c.id, batches.c.size)
         .having(sa.func.count(draws.c.sample_id) != batches.c.size)
     )
-    problems = [f"batch {batch} does not have the draws that its size says." for batch in connection.scalars(counted)]
+    problems = [f"the number of draws of batch {batch} differs from its size." for batch in connection.scalars(counted)]
     if strangers := connection.scalars(orphans(attachment)).all():
-        problems.append(f"{len(strangers)} open batches belong to workers that are not there.")
+        problems.append(f"{len(strangers)} open batches belong to workers that do not exist.")
     return problems
 
 
@@ -247,7 +249,7 @@ def _ticks(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Find what was stored in the future, and what has an order that cannot be."""
     problems = []
     if (newest := newest_tick(connection, attachment)) > (now := counted_tick(connection, attachment)):
-        problems.append(f"something has the logical time {newest}, but the workers have only come to {now}.")
+        problems.append(f"a row has the logical time {newest}, but the workers have only reached {now}.")
     ours = batches.c.buffer_id == attachment.buffer_id
     if n := _count(connection, ours, batches.c.closed_tick <= batches.c.drawn_tick):
         problems.append(f"{n} batches were closed before they were drawn.")

@@ -173,7 +173,7 @@ class Batch:
         is_settled = self._attachment.database.write(settle)
         self._end()
         if not is_settled:
-            raise self._lost("its rewards are stored, nothing else")
+            raise self._lost("its rewards are stored, and nothing else")
 
     def report(self, ids: Sequence[int], rewards: Any) -> int:
         """Store the rewards of some of the samples, as they come; the last of them settles the batch.
@@ -206,7 +206,7 @@ class Batch:
         if left is None or (left == 0 and len(self)):
             self._end()
         if left is None:
-            raise self._lost("its rewards are stored, nothing else")
+            raise self._lost("its rewards are stored, and nothing else")
         return left
 
     def release(self) -> None:
@@ -222,7 +222,7 @@ class Batch:
             is_released = self._attachment.database.write(give_back)
         self._end()
         if not is_released:
-            raise self._lost("there is nothing to give back")
+            raise self._lost("no sample can be released")
 
     def witness(self) -> None:
         """Let this batch, which is committed, prove the numbers that were read before it."""
@@ -245,14 +245,15 @@ class Batch:
         """Return the error for a batch that this process cannot end, which says what has become of it."""
         if self._is_of_another_process:
             return ClaimLost(
-                f"batch {self.id} belongs to process {self._pid}, which drew it, and this is its child {os.getpid()}: "
-                f"{what}; settle it there, or send it pickled to the process that is to settle it."
+                f"batch {self.id} belongs to process {self._pid}, and this process is its forked "
+                f"child {os.getpid()}: {what}; settle the batch in process {self._pid}, or send "
+                "it pickled to another process."
             )
         if self._claim is None or self._attachment.database.read(functools.partial(self._claim.find, self._attachment)):
-            return ClaimLost(f"batch {self.id} was settled or released before: {what}.")
+            return ClaimLost(f"batch {self.id} was already settled or released: {what}.")
         return ClaimLost(
-            f"batch {self.id} is not in the database any more, which has gone back to an earlier state (by a failover "
-            f"to a standby that lagged, or a restore): {what}; draw again."
+            f"batch {self.id} is no longer in the database, which has returned to an earlier "
+            f"state (failover to a lagging standby, restore): {what}; draw again."
         )
 
     def _reported(self, connection: sa.Connection) -> list[int]:
@@ -324,15 +325,16 @@ def _give_back(attachment: Attachment, claim: Claim) -> None:
             is_released = attachment.database.write(give_back)
     except Exception as exc:
         log.warning(
-            "could not release batch %d, which was dropped: it stays claimed until this process exits: %s",
+            "could not release the dropped batch %d: it stays claimed until this process exits: %s",
             claim.batch,
             summary(exc),
         )
         return
     if is_released:
         log.warning(
-            "batch %d of buffer %s was dropped without having been settled or released: its samples wait again; settle "
-            "it, without rewards where there are none, or use it in a `with` block",
+            "batch %d of buffer %s was dropped without having been settled or released: its "
+            "samples wait again; settle the batch, with or without rewards, or use it in a "
+            "`with` block",
             claim.batch,
             shown(attachment.name),
         )

@@ -91,8 +91,9 @@ def copy(
         buffer_id, moment = attachment.database.write_from_one_state(make)
     if moment.is_told_by_times:
         log.warning(
-            "iteration %s of buffer %r was begun by an older release, which stored times and no order: where the clock "
-            "of its host was set back or forward since, the copy %r lacks samples or rewards, or has too many",
+            "iteration %s of buffer %r was begun by an older release, which stored times "
+            "instead of an order: if the clock of its host was set back or forward since, the "
+            "copy %r may have too few or too many samples or rewards",
             at_iteration,
             attachment.name,
             new,
@@ -204,7 +205,7 @@ def _create(
     created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is None:
         raise InvalidArgument(
-            f"there is a buffer {new!r} in {attachment.database.url} already: give the copy another name."
+            f"buffer {new!r} already exists in {attachment.database.url}: give the copy another name."
         )
     register(connection, attachment.database.dialect, created, worker=LEDGER)
     made = dataclasses.replace(attachment, buffer_id=int(created))

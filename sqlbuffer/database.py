@@ -224,8 +224,8 @@ class Database:
         found = self.dialect.identity(self._url)
         if None not in (found, self._identity) and found != self._identity:
             raise DatabaseUnavailable(
-                f"{self.url} was replaced after it had been opened, this store stores nothing more in it: close the "
-                "store and open it again."
+                f"{self.url} was replaced after this store had opened it, and this store writes "
+                "nothing more to it: close the store and open it again."
             )
         if kind == "looker":
             return self._engine("reader").execution_options(**ONE_STATEMENT)
@@ -246,8 +246,9 @@ class Database:
             found = retrying(self._is_passing)(once)
         except sa.exc.TimeoutError as exc:
             raise DatabaseUnavailable(
-                f"no connection of this process to {self.url} came free in time: other threads hold all of them. "
-                "Use fewer at a time, or open a store for each."
+                f"no connection of this process to {self.url} became free in time, because other "
+                "threads hold all of them: use fewer threads at a time, or open a store for "
+                "each."
             ) from exc
         except sa.exc.DBAPIError as exc:
             if is_unavailable(exc):
@@ -273,9 +274,9 @@ class Database:
             given = frame.f_locals if frame.f_code is code else {}
             if given and given["kind"] in _WRITING and given["self"]._url == self._url:
                 raise DatabaseUnavailable(
-                    f"this thread is in the middle of writing to {self.url}, and would wait for itself: a signal "
-                    "handler, a destructor or a function that is called meanwhile cannot write too; let it set a flag, "
-                    "and write when the call that it interrupts has returned."
+                    f"this thread is in the middle of writing to {self.url}, and a second write "
+                    "would wait for the first: set a flag in the signal handler, destructor or "
+                    "callback, and write after the interrupted call has returned."
                 )
             frame = frame.f_back
 
@@ -329,8 +330,8 @@ class Database:
         """Tell what became of a transaction whose connection was lost."""
         if not until_true(self.read, functools.partial(self.dialect.end, receipt=receipt)):
             raise DatabaseUnavailable(
-                f"the connection to {self.url} was lost, and the server goes on with its last transaction: it is not "
-                "known whether that was committed; check the network, and run again."
+                f"the connection to {self.url} was lost, and the server still runs its last "
+                "transaction, whose outcome is not known: check the network, and run again."
             )
         return self.read(functools.partial(self.dialect.was_committed, receipt=receipt))
 
@@ -373,7 +374,7 @@ class Database:
         try:
             command.upgrade(config, "head")
         except RuntimeError as exc:
-            raise SchemaTooOld(f"{self.url} was not upgraded, nothing has changed: {exc}") from exc
+            raise SchemaTooOld(f"{self.url} was not upgraded, and nothing has changed: {exc}") from exc
         log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
 
 

@@ -84,7 +84,7 @@ def _do_all() -> None:
         try:
             work()
         except Exception as exc:
-            log.warning("something dropped was not put away: %s", exc)
+            log.warning("a dropped object could not be released: %s", exc)
         del work  # what it holds is not to wait for the next
 
 

@@ -206,7 +206,7 @@ class Worker:
         job = self._job()
         if self._schedule.is_due(job):
             return self.do(job)
-        logger.info("not due%s", f": {printable(job.owner or '')} is at it" if job.is_held else "")
+        logger.info("not due%s", f": {printable(job.owner or '')} runs it" if job.is_held else "")
         return True
 
     def do(self, job: Job) -> bool:
@@ -228,7 +228,7 @@ class Worker:
             logger.warning("%s", exc)
             return False
         except Exception:
-            logger.exception("the job %r failed; it goes on when it is next due", job.name)
+            logger.exception("the job %r failed, and runs again when it is next due", job.name)
             return False
         self._held = self._held if trained is None else trained.mark
         return True

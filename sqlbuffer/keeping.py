@@ -132,7 +132,7 @@ class RunRecords:
             seen: Only where it has been taken this often so far.
         """
         job = as_name(job, "the name of a job")
-        seen = None if seen is None else require_count(seen, "seen must be how often the job was taken, or None")
+        seen = None if seen is None else require_count(seen, "seen must be the job's number of runs, or None")
         batches.release_dead(self._attachment)
         return leases.leased(self._attachment, job, seen)
 

@@ -160,17 +160,19 @@ def require(connection: sa.Connection, attachment: Attachment, lease: Lease) -> 
         LeaseLost: Where it was let go or taken over, or is that of the process from which this one was forked.
     """
     if not isinstance(lease, Lease):
-        raise InvalidArgument(f"lease must be what `leased` gives, or None; got {shown(lease)}.")
+        raise InvalidArgument(f"lease must be the result of `leased`, or None; got {shown(lease)}.")
     if lease.owner != worker_id():
         raise LeaseLost(
-            f"run {lease.run} of the job {lease.job!r} is that of {lease.owner}, and this process is {worker_id()}: "
-            "nothing of it is stored; store it in the process that took the job."
+            f"run {lease.run} of the job {lease.job!r} belongs to {lease.owner}, and this "
+            f"process is {worker_id()}: nothing was stored; store the result in the process that "
+            "took the job."
         )
     statement = statements.hold_job(attachment.database.dialect)
     if attachment.run(connection, statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
-            f"run {lease.run} of the job {lease.job!r} is no longer that of {lease.owner}: its lease ran out or it was "
-            f"taken for dead, and nothing of it is stored; who has the job now does it again."
+            f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
+            "lease expired or the worker was considered dead, and nothing was stored; the "
+            "worker that now has the job repeats it."
         )
 
 
@@ -222,7 +224,9 @@ def _renewals(apart: Attachment, lease: Lease) -> Iterator[Beat]:
 def _renew(connection: sa.Connection, *, attachment: Attachment, lease: Lease) -> None:
     renewal = {**_key(lease), "lease_s": attachment.grace_s}
     if not attachment.run(connection, statements.renew_job(), **renewal).rowcount:
-        log.warning("run %d of the job %r was lost to another worker: it ends for nothing", lease.run, lease.job)
+        log.warning(
+            "run %d of the job %r was lost to another worker: its result will be discarded", lease.run, lease.job
+        )
 
 
 def _key(lease: Lease) -> dict[str, object]:
@@ -257,9 +261,9 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
         try:
             _end_surely(attachment, functools.partial(ending, error=message, is_over=is_over))
         except LeaseLost:
-            log.debug("the job %r has somebody else already", job)
+            log.debug("another worker already has the job %r", job)
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
-            log.warning("the job %r was not let go: %s", job, summary(other))
+            log.warning("could not release the job %r: %s", job, summary(other))
         raise
     if pid == os.getpid():
         _end_surely(attachment, ending)
@@ -303,11 +307,11 @@ def _let_go_interrupted(attachment: Attachment, lease: Lease) -> None:
     except LeaseLost:
         log.debug("the job %r was not taken", lease.job)
     except Exception as other:  # the lease runs out
-        log.warning("the job %r was not let go: %s", lease.job, summary(other))
+        log.warning("could not release the job %r: %s", lease.job, summary(other))
 
 
 def _end_dropped(attachment: Attachment, lease: Lease) -> None:
     ending = functools.partial(end, attachment=attachment, lease=lease, error="dropped", is_over=False)
     with contextlib.closing(attachment.database), contextlib.suppress(LeaseLost):
         attachment.database.write(ending)
-    log.warning("run %d of the job %r was dropped: it is to be done again", lease.run, lease.job)
+    log.warning("run %d of the job %r was dropped, and will be repeated", lease.run, lease.job)

@@ -306,7 +306,7 @@ def read_state(connection: sa.Connection, attachment: Attachment, *, version: in
         predictors.c.buffer_id == attachment.buffer_id
     )
     if version is not None:
-        version = require_int(version, "version must be that of a predictor, or None for the newest", least=0)
+        version = require_int(version, "version must be the version of a predictor, or None for the newest", least=0)
         statement = statement.where(predictors.c.version == version)
     row = connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     if row is None and version is None:

@@ -53,7 +53,7 @@ def _open_ledger(connection: sa.Connection, attachment: Attachment) -> list[str]
     if audit.has_ledger(connection, attachment):
         return []
     register(connection, attachment.database.dialect, attachment.buffer_id, worker=LEDGER)
-    return ["the row of the counters of the dead was written anew."]
+    return ["the ledger of the counters of dead workers was written again."]
 
 
 def _catch_up(connection: sa.Connection, attachment: Attachment) -> list[str]:
@@ -90,7 +90,7 @@ def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
             wrong.append(row)
         seen.add(row.sample_id)
     pool.leave(connection, attachment, [row.sample_id for row in wrong], [row.race_key for row in wrong])
-    return _said(len(wrong), "places in the pool were taken back")
+    return _said(len(wrong), "rows of the pool were removed")
 
 
 def _is_misplaced(row: Any) -> bool:
@@ -101,7 +101,7 @@ def _release_orphans(connection: sa.Connection, attachment: Attachment) -> list[
     orphans = connection.scalars(audit.orphans(attachment)).all()
     for batch in orphans:
         release(connection, attachment=attachment, batch=batch)
-    return _said(len(orphans), "batches of workers that are not there were released")
+    return _said(len(orphans), "batches of workers that do not exist were released")
 
 
 def _mark(connection: sa.Connection, attachment: Attachment) -> list[str]:
@@ -128,7 +128,7 @@ def _unmark(connection: sa.Connection, attachment: Attachment) -> list[str]:
     """Forget what is marked as top where that is wrong: the next argmax share marks again."""
     if n := audit.mismarked(connection, attachment):
         pool.set_top_score(connection, attachment, None)
-    return _said(n, "wrong marks of the top were forgotten")
+    return _said(n, "wrong marks of the top were removed")
 
 
 def _with_ids(connection: sa.Connection, attachment: Attachment, statement: Any, ids: set[int]) -> None:

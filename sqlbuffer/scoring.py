@@ -139,7 +139,7 @@ def _refresh(
     known = Known.of(version, ids, keys, scores)
     stalled, before = 0, None
     while not swap_all(attachment, known):
-        log.debug("keys have moved: the weights are gone through once more")
+        log.debug("keys have moved: the walk through the weights starts again")
         state = attachment.database.read(attachment.race_state)
         now = (state.epoch, state.turn, state.version, int(known.has_swapped.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now

@@ -339,7 +339,9 @@ class SampleStore(RunRecords):
             self._was_told_why = False
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
             self._was_told_why = True  # who asks again and again is told once
-            log.warning("nothing was drawn: %d samples of buffer %r wait for a score, see `score`", unscored, self.name)
+            log.warning(
+                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`", unscored, self.name
+            )
         return batch
 
     def remove(self, ids: Sequence[int]) -> int:

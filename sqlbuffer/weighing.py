@@ -47,8 +47,8 @@ def beginning_again(work: Callable[[], int], what: str) -> int:
         try:
             return work()
         except GoneBack:
-            log.warning("the database has gone back to an earlier state (failover, restore): %s begins again", what)
-    raise tampered("samples wait that are not stored, or their numbers change again and again")
+            log.warning("the database has returned to an earlier state (failover, restore): %s starts again", what)
+    raise tampered("waiting samples are not stored, or their numbers change repeatedly")
 
 
 class Scored(NamedTuple):

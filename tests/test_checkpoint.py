@@ -299,7 +299,7 @@ def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(loop: Calla
             self.schedule.step()
 
     with pytest.raises(
-        InvalidArgument, match="agent 'policy' of order 2 answers after_batch when the batch is settled"
+        InvalidArgument, match="agent 'policy' of order 2 runs after_batch when the batch is already settled"
     ):
         loop(policy=Late())
     loop(policy=Late(order=-1)).fit(10, iters=1)

@@ -211,8 +211,8 @@ def test_one_sample_where_a_list_is_expected(store: SampleStore, samples: Any) -
     [
         ({"source": ["a"]}, "2 samples.*1 sources.*one for each"),
         ({"source": ["a", 3]}, "source.*3"),
-        ({"source": 3}, "source.*one for each.*got 3"),
-        ({"source": None}, "source.*one for each.*got None"),
+        ({"source": 3}, "source.*one name for each.*got 3"),
+        ({"source": None}, "source.*one name for each.*got None"),
         ({"meta": [{}]}, "2 samples.*1 metas.*one for each"),
         ({"meta": {"x": object()}}, "meta.*JSON"),
         ({"meta": {"x": math.inf}}, "meta.*'x'.*JSON"),
@@ -642,7 +642,7 @@ def test_a_summary_is_one_line_that_every_log_and_database_takes() -> None:
         def __str__(self) -> str:
             raise ZeroDivisionError
 
-    assert summary(Mute()) == "Mute: its message cannot be read"
+    assert summary(Mute()) == "Mute: the message cannot be read"
     assert summary(ValueError("a\0b\x1b[2J\ud800\nsecond line")) == r"ValueError: a\x00b\x1b[2J\ud800"
     assert summary(ValueError()) == "ValueError"
     assert len(summary(ValueError("x" * 10**6))) == 1000

@@ -332,7 +332,7 @@ def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
 def test_a_setting_that_makes_no_sense_is_said(store_url: str) -> None:
     with open_store(store_url) as store:
         tamper(store, buffers, {"settings": {}})
-    with pytest.raises(InvalidPayload, match=r"'default'.*settings that make no sense.*restore a copy"):
+    with pytest.raises(InvalidPayload, match=r"'default'.*invalid settings.*restore a backup"):
         open_store(store_url)
 
 

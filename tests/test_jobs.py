@@ -145,14 +145,14 @@ def test_no_thread_is_left(store: SampleStore) -> None:
     assert threading.active_count() == before
 
 
-@pytest.fixture(params=["ran out", "gone", "buried"])
+@pytest.fixture(params=["expired", "gone", "buried"])
 def lose(
     request: pytest.FixtureRequest, act_as: Callable[[str], None], look_on: Callable[..., int]
 ) -> Callable[[SampleStore], None]:
     """Lets another worker be the one that could take the job now."""
 
     def lose_it(store: SampleStore) -> None:
-        if request.param == "ran out":
+        if request.param == "expired":
             look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
@@ -354,7 +354,7 @@ def test_a_schedule_in_words() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "give every, cron or when_new"),
+        ({}, "needs every, cron or when_new"),
         ({"every": "10"}, "got '10'"),
         ({"every": "0s"}, "got '0s'"),
         ({"every": "-1m"}, "got '-1m'"),
@@ -716,7 +716,7 @@ def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest
             child.kill()
             child.join()
         until(lambda: train() or store.newest_version() == 2, timeout_s=600)
-    assert "another one takes its place" in caplog.text
+    assert "a new process replaces it" in caplog.text
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any]) -> None:

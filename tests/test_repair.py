@@ -103,7 +103,7 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
     database = store._attachment.database
     database.write(lambda connection: connection.execute(sa.update(workers).values(tick=0)))
     (problem,) = store.check()
-    assert problem.endswith("but the workers have only come to 0.")
+    assert problem.endswith("but the workers have only reached 0.")
     mend = functools.partial(repair.repair, attachment=store._attachment)
     assert [done[:24] for done in database.write(mend)] == ["the logical time was set"]
     assert store.check() == []

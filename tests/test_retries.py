@@ -150,7 +150,7 @@ def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkey
     monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
     monkeypatch.setattr(type(store._attachment.database.dialect), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
-    with pytest.raises(DatabaseUnavailable, match="not known whether"):
+    with pytest.raises(DatabaseUnavailable, match="outcome is not known"):
         store.add(["s20"])
 
 

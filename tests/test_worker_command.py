@@ -209,7 +209,7 @@ def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: Sample
     process.send_signal(sign)
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
-    assert f"{sign.name}: the job is let go" in log
+    assert f"{sign.name}: releasing the job" in log
     left = job_of(buffer)
     assert (left.owner, left.is_broken_off, left.last_error) == (None, True, f"interrupted: Stop {sign.name}")
     assert buffer.newest_predictor() is None
@@ -282,7 +282,7 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
         ("leaves:make_agent", ["--every", "1m"], "leaves cannot be imported: SystemExit: 3"),
         ("lab:nothing", ["--every", "1m"], "made a NoneType without update_dataset_from_inputs"),
         ("lab", ["--every", "1m"], "give MODULE:FUNCTION"),
-        ("lab:make_agent", [], "nothing says when it is due"),
+        ("lab:make_agent", [], "a schedule needs every"),
         ("lab:make_agent", ["--every", "soon"], "got 'soon'"),
         ("lab:make_agent", ["--cron", "never"], "got 'never'"),
     ],

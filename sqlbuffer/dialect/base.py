@@ -93,8 +93,9 @@ class Dialect(abc.ABC):
         """
         if size > self.largest:
             raise TooLarge(
-                f"{what} takes {size / 1e6:,.0f} MB as it is stored, this database {self.largest / 1e6:,.0f} MB at "
-                "most: keep it in a file, and store the path, or make it smaller."
+                f"{what} takes {size / 1e6:,.0f} MB in storage, and this database takes "
+                f"{self.largest / 1e6:,.0f} MB at most: keep the value in a file and store the "
+                "path, or make the value smaller."
             )
 
     def may_fork(self) -> bool:

@@ -47,7 +47,7 @@ class Timestamp(TypeDecorator[dt.datetime]):
             time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
             return time.astimezone(dt.timezone.utc)
         except (ValueError, OverflowError, AttributeError) as exc:  # the last: neither text nor a time
-            raise tampered(f"a time is stored as {shown(value)}, which is none") from exc
+            raise tampered(f"a time is stored as {shown(value)}, which is not a time") from exc
 
 
 def as_text(time: dt.datetime) -> str:

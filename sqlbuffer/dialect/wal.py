@@ -186,12 +186,13 @@ def require_plain(file: str, *, may_be_new: bool) -> None:
             _require_short(file)
             return
         raise DatabaseUnavailable(
-            f"there is no {file}: it was removed or moved, or never created; put it back, or open a store to create it."
+            f"there is no {file}: it was removed or moved, or never created; restore the file, "
+            "or open a store to create it."
         ) from None
     except OSError:
         return  # SQLite says why
     if kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
-        raise DatabaseUnavailable(f"{file} is {kind}, where SQLite needs a file: give the path of a file.")
+        raise DatabaseUnavailable(f"{file} is {kind}, but SQLite needs a regular file: give the path of a file.")
     _require_one_name(file, about)
 
 
@@ -252,13 +253,13 @@ class SameFile:
             about = os.stat(self.file)
         except FileNotFoundError:
             raise DatabaseUnavailable(
-                f"{self.file} was removed or moved while this process had it open, nothing more is stored in it: put "
-                "it back, or close the store and open it again."
+                f"{self.file} was removed or moved while this process had it open, and nothing "
+                "more is stored in it: restore the file, or close the store and open it again."
             ) from None
         if _id(about) != self.file_id:
             raise DatabaseUnavailable(
-                f"{self.file} was replaced by another file while this process had it open, nothing more is stored in "
-                "the old one: close the store and open it again."
+                f"{self.file} was replaced by another file while this process had it open, and "
+                "nothing more is stored in the old file: close the store and open it again."
             )
         if about.st_nlink != 1:
             _require_one_name(self.file, about)
@@ -270,9 +271,9 @@ class SameFile:
         elif found != self._ids:
             wrong = self._beside[0 if found[0] != self._ids[0] else 1]
             raise DatabaseUnavailable(
-                f"{wrong} was deleted or replaced while this process had it open, and the last commits may be lost "
-                "with it: end all processes that use the file, then run `sqlbuffer db check`; docs/sqlite.md says what "
-                "deletes it."
+                f"{wrong} was deleted or replaced while this process had it open, and the last "
+                "commits may be lost with it: end all processes that use the file, then run "
+                "`sqlbuffer db check`; docs/sqlite.md lists the causes."
             )
 
     def _find(self) -> tuple[tuple[int, int] | None, ...]:

@@ -114,7 +114,7 @@ def release_batches(attachments: Sequence[Attachment], numbers: Sequence[int]) -
     """
     found = {number: each for each in attachments for number in _open_batches(each)}
     if strangers := set(numbers) - set(found):
-        raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows those that are.")
+        raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows the open batches.")
     last_first = sorted(set(numbers), reverse=True)
     return sum(found[i].database.write(functools.partial(_release, attachment=found[i], batch=i)) for i in last_first)
 
@@ -143,7 +143,7 @@ def release_all_dead(attachments: Sequence[Attachment], say: Callable[[str], obj
     found = {each.buffer_id: each.database.read(functools.partial(_unknown, attachment=each)) for each in attachments}
     if n_watched := sum(map(len, found.values())):
         grace_s = attachments[0].grace_s
-        say(f"{n_watched} workers of other hosts have batches: waiting for a sign of life, {grace_s:g} s at the most")
+        say(f"{n_watched} workers of other hosts have batches: waiting for their heartbeats, at most {grace_s:g} s")
     while any(found.values()):
         time.sleep(min(1.0, attachments[0].grace_s / 8))
         for each in attachments:

@@ -249,7 +249,10 @@ class Buffer(Callback):
             metrics.clear()
             self._is_amid = False
         except ClaimLost:
-            logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
+            logger.warning(
+                "batch %s was released before it was settled: its rewards are stored, and its samples wait again",
+                batch.id,
+            )
             self.is_lost = True
             self.resumed_size = (self._stored_loop() or {}).get("size")
         self._batch = None
@@ -327,8 +330,9 @@ class Buffer(Callback):
             is_ours = False
         if not is_ours:
             raise InvalidPayload(
-                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from which a "
-                f"{type(self).__name__} cannot go on: resume with the class that stored it, or restore a copy."
+                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from "
+                f"which a {type(self).__name__} cannot resume: resume with the class that stored "
+                "it, or restore a backup."
             )
         return loop
 
@@ -343,8 +347,9 @@ class Buffer(Callback):
         callbacks = self._callbacks()
         if CHECKPOINT not in [cb.name for cb in callbacks] and self.store.checkpoint(CHECKPOINT) is not None:
             raise InvalidArgument(
-                f"buffer {self.store.name!r} holds the agents and random states of a run with a Checkpoint, but this "
-                f"one has none and would go on with others: add Checkpoint(...) to cbs, or begin anew with fresh=True."
+                f"buffer {self.store.name!r} holds the agents and random states of a run with a "
+                "Checkpoint, but this run has no Checkpoint: add Checkpoint(...) to cbs, or "
+                "begin a new run with fresh=True."
             )
         for cb in callbacks:
             stored = self.store.checkpoint(cb.name)

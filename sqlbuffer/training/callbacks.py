@@ -202,7 +202,9 @@ class PredictiveBuffer(WeightedBuffer):
         online, in_background = require_flag(online, "online"), require_flag(in_background, "in_background")
         self.acquisition = acquisition_from(acquisition, predictive_agent)
         if online and not hasattr(predictive_agent, "predict_online"):
-            raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
+            raise InvalidArgument(
+                "online=True needs an agent with predict_online(samples, step=), such as PredictiveAgent."
+            )
         self.supervised_frequency = frequency
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"

@@ -120,7 +120,7 @@ def _is_storable(name: str, cells: Any) -> bool:
         encode_all([cells])
     except UnsupportedType as exc:
         if name not in _warned:
-            logger.warning("log %r is not stored, a resumed run has NaN in its place: %s", name, exc)
+            logger.warning("log %r is not stored, and a resumed run has NaN in its place: %s", name, exc)
             _warned.add(name)
         return False
     return True

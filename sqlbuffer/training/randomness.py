@@ -68,7 +68,7 @@ class Randomness:
     def _check(self, states: States) -> None:
         if len(states["generators"]) != len(self._generators):
             raise InvalidArgument(
-                f"the checkpoint has the states of {len(states['generators'])} generators, but was given "
-                f"{len(self._generators)}: give Checkpoint the generators= that it had, or start a new buffer, "
-                f"fresh=True."
+                f"the checkpoint has the states of {len(states['generators'])} generators, but "
+                f"was given {len(self._generators)}: give Checkpoint the same generators=, or "
+                "begin a new run with fresh=True."
             )
