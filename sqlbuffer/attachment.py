@@ -167,7 +167,7 @@ class Attachment:
 
         What joins the race at a clock that a draw under way goes beyond would stand behind its samples' rivals. The
         caller has locked the race, has read `state` since, and has already locked the rows of `samples` that it writes:
-        whoever waits here for another one of these transactions must not have what that one waits for.
+        any process that waits here for another one of these transactions must not have what that one waits for.
         """
         if not self.database.dialect.writers_overlap:
             return state
@@ -175,7 +175,7 @@ class Attachment:
         return self.race_state(connection)
 
     def race_state(self, connection: sa.Connection) -> RaceState:
-        """Return where the race stands, which others may move meanwhile.
+        """Return where the race stands, which others may move in between.
 
         Raises:
             BufferNotFound: Where the buffer is not there any more, though another one may have its number.

@@ -1,4 +1,4 @@
-"""The integrity audit: what foreign keys and counts would have enforced, checked when somebody asks."""
+"""The integrity audit: what foreign keys and counts would have enforced, checked when a process asks."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Batch:
             # Ctrl-C, or what else came, goes on.
             log.warning("could not release the batch: it stays claimed until this process exits: %s", summary(exc))
         except BaseException as exc:
-            if not isinstance(exc, Exception):  # a signal amid it: nobody else has the batch
+            if not isinstance(exc, Exception):  # a signal during it: no other process has the batch
                 with contextlib.suppress(ClaimLost):
                     self.release()
             raise
@@ -201,7 +201,7 @@ class Batch:
             reported=reported,
             may_close=not self._is_of_another_process,
         )
-        self._has_reports = True  # before it is committed: whoever settles has to look
+        self._has_reports = True  # before it is committed: any process that settles has to look
         left = self._attachment.database.write(store)
         if left is None or (left == 0 and len(self)):
             self._end()

@@ -109,7 +109,7 @@ def decode_all(
         texts: (n,) strings.
         payloads: (n,) bytes, None where the text is the whole sample.
         codecs: (n,) "text", "cbor" or "pickle".
-        allow_pickle: Unpickle what was pickled. Whoever can write to the database can then run code here.
+        allow_pickle: Unpickle what was pickled. Any process that can write to the database can then run code here.
 
     Returns:
         (n,) samples, in order.

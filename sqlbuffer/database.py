@@ -58,7 +58,7 @@ def boundary(moment: str) -> None:
 def _interruption(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
     """Return the Ctrl-C, or what else a signal raised, that an error came of, other than one that is `handled` already.
 
-    A signal may come amid the steps of a driver or a pool, which then fail in their own words.
+    A signal may come during the steps of a driver or a pool, which then fail in their own words.
     """
     if isinstance(error, Exception) and not _is_of_database(error):
         return None
@@ -92,7 +92,7 @@ class Database:
 
     Raises:
         DatabaseUnavailable: Where it cannot be opened, reached, read or written.
-        SchemaMismatch: Where it holds an older or newer schema, or somebody else's tables. It is left untouched.
+        SchemaMismatch: Where it holds an older or newer schema, or another process's tables. It is left untouched.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Database:
     def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on.
 
-        It writes new rows only: where it changed a row that somebody else has changed meanwhile, it would begin again.
+        It writes new rows only: where it changed a row that another process has changed since, it would begin again.
         """
         self._require_room()
         return self._run("copier", functools.partial(self._commit, work=work))
@@ -166,7 +166,7 @@ class Database:
         """Return the revision of the schema, None for an empty database.
 
         Raises:
-            ForeignDatabase: Where the tables are somebody else's.
+            ForeignDatabase: Where the tables are another process's.
         """
         return self.read(self._revision) if self.dialect.exists(self._url) else None
 
@@ -281,7 +281,7 @@ class Database:
             frame = frame.f_back
 
     def _once(self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None) -> T:
-        """Run a transaction once; what a signal raised amid it comes out as such."""
+        """Run a transaction once; what a signal raised during it comes out as such."""
         try:
             return attempt(self._engine(kind))
         except BaseException as exc:
@@ -303,7 +303,7 @@ class Database:
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
-        if self.dialect.is_overdue(error):  # a process that was suspended amid a transaction is in time at the next
+        if self.dialect.is_overdue(error):  # a process that was suspended during a transaction is in time at the next
             return attempt == 1
         may_be_back = self._was_reached and self._is_patient
         return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))

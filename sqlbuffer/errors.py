@@ -147,7 +147,7 @@ class SchemaTooNew(SchemaMismatch):
 
 
 class ForeignDatabase(SchemaMismatch):
-    """The database holds somebody else's tables; it was left untouched."""
+    """The database holds another process's tables; it was left untouched."""
 
 
 class InconsistentDatabase(SqlBufferError, RuntimeError):

@@ -131,7 +131,7 @@ def score_function(
     """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time.
 
     The function is for one walk through the pool: its first call decides by which rule of the acquisition all samples
-    are scored, whatever predictors are stored meanwhile.
+    are scored, whatever predictors are stored in between.
     """
     rules: list[Rule] = []
 
@@ -210,7 +210,7 @@ class Worker:
         return True
 
     def do(self, job: Job) -> bool:
-        """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
+        """Do the job, unless a process has done it since `job` was read; return False where it went wrong."""
         try:
             with _exits_as_errors():
                 self._load_newer()

@@ -1,4 +1,4 @@
-"""What a run keeps beside its samples: predictors, jobs, metrics and checkpoints, as methods of a store."""
+"""What a run keeps next to its samples: predictors, jobs, metrics and checkpoints, as methods of a store."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class RunRecords:
     def save_checkpoints(
         self, states: Mapping[str, bytes], *, iteration: int, kept: Mapping[str, int | None] | None = None
     ) -> None:
-        """Store states to resume from beside a batch; `Batch.settle` stores them with it.
+        """Store states to resume from next to a batch; `Batch.settle` stores them with it.
 
         Args:
             states: By name.

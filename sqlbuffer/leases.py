@@ -1,7 +1,7 @@
 """A job has one owner at a time: it holds a lease, renewed while the work goes on, and taken over when it is not.
 
-Each time that a job is taken its row counts one more run. That number is the fence: whoever still works on an earlier
-run, because it was paused for longer than its lease, can neither store what it made nor end the run of another one.
+Each time that a job is taken its row counts one more run. That number is the fence: a process that still works on an
+earlier run, because it was paused for longer than its lease, can neither store a result nor end the run of another.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Job:
 
     Attributes:
         name: Name of the job.
-        owner: The worker that runs it, None when nobody does.
+        owner: The worker that runs it, None when no process does.
         is_held: True unless its owner is known to be dead, or has been seen not to renew its lease for `grace_s`.
         lease_until: Until when the owner has it, UTC.
         last_started_at: When it last started, UTC.
@@ -60,7 +60,7 @@ class Job:
         schedule: When it is due, in words.
         measured_now: Labelled samples there are now.
         now: The time it is, by the database's clock, UTC.
-        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that nobody
+        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that no process
             sets; before its first look it has the database's clock. Infinity where that says it is still to start.
         ended_run: The run that came to an end last; None before the first, and where an older release did.
     """
@@ -112,7 +112,7 @@ def dead_workers(connection: sa.Connection, attachment: Attachment) -> dict[str,
 
 
 def look(connection: sa.Connection, attachment: Attachment) -> None:
-    """See how the jobs stand, so that leases that are not renewed are known for it when somebody asks."""
+    """See how the jobs stand, so that leases that are not renewed are known for it when a process asks."""
     find(connection, attachment)
 
 
@@ -138,13 +138,13 @@ def announce(connection: sa.Connection, attachment: Attachment, job: str, schedu
 
 
 def take(connection: sa.Connection, attachment: Attachment, job: str, seen: int | None = None) -> Lease | None:
-    """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
+    """Take a job; return None where a process has it, or where it has been taken since `seen` runs were counted."""
     attachment.race_state(connection)  # or say that the buffer is another one by now
     announce(connection, attachment, job)
     began = attachment.watch.begin()
     rows = attachment.run(connection, statements.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(attachment, rows, began=began)
-    # Nobody's but this one's: where it has been renewed since, it is not free.
+    # No process's but this one's: where it has been renewed since, it is not free.
     until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
     owner, lease_s = worker_id(), attachment.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
@@ -235,7 +235,7 @@ def _key(lease: Lease) -> dict[str, object]:
 
 @contextlib.contextmanager
 def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterator[Lease | None]:
-    """Take a job for the block, which is given None where somebody else has it.
+    """Take a job for the block, which is given None where another process has it.
 
     An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
     """
@@ -270,7 +270,7 @@ def leased(attachment: Attachment, job: str, seen: int | None = None) -> Iterato
 
 
 def _end_surely(attachment: Attachment, ending: Callable[[sa.Connection], None]) -> None:
-    """End a run; once more if a signal comes amid it, for nobody else knows of the lease."""
+    """End a run; once more if a signal comes during it, for no other process knows of the lease."""
     try:
         attachment.database.write(ending)
     except Exception:

@@ -1,4 +1,4 @@
-"""What a run writes beside its samples: metrics, checkpoints, predictor versions."""
+"""What a run writes next to its samples: metrics, checkpoints, predictor versions."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class StaleQueue:
         self.forget()
 
     def forget(self) -> None:
-        """Let the next call scan the pool anew."""
+        """Let the next call scan the pool again."""
         self._made_at: tuple[Any, ...] | None = None
         self._ids: Ints = np.zeros(0, np.int64)
         self._keys: Floats = np.zeros(0)
@@ -115,7 +115,7 @@ def refresh_some(
     score_fn: ScoreFunction,
     *,
     budget: int,
-    anew: bool,
+    again: bool,
     by: int | None = None,
     chunk: int,
     states: Mapping[str, bytes],
@@ -128,7 +128,7 @@ def refresh_some(
         queue: What this process knows of what is stale.
         score_fn: Takes a list of samples, returns (n,) floats.
         budget: Samples rescored at the most.
-        anew: Begin a new version first: all scores are stale from now on.
+        again: Begin a new version first: all scores are stale from now on.
         by: Version that the score function is known to be of, None where it is not known.
         chunk: Samples scored at once.
         states: Checkpoints, by name, that are stored with the scores; without a budget, with the new version.
@@ -137,7 +137,7 @@ def refresh_some(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing is rescored.
     """
-    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, anew=anew, by=by)
+    once = functools.partial(_refresh_some, attachment, queue, score_fn, budget=budget, again=again, by=by)
     return beginning_again(functools.partial(once, chunk=chunk, states=states, silent=silent), "the refresh")
 
 
@@ -147,14 +147,14 @@ def _refresh_some(
     score_fn: ScoreFunction,
     *,
     budget: int,
-    anew: bool,
+    again: bool,
     by: int | None,
     chunk: int,
     states: Mapping[str, bytes],
     silent: bool,
 ) -> int:
     version = by
-    if anew:
+    if again:
         begin = functools.partial(_begin, attachment=attachment, by=by, states={} if budget else states)
         version = attachment.database.write(begin)
     state = attachment.database.read(functools.partial(_state, attachment=attachment))
@@ -190,7 +190,7 @@ def _refresh_some(
 
 def _begin(connection: sa.Connection, *, attachment: Attachment, by: int | None, states: Mapping[str, bytes]) -> int:
     state = attachment.race_state(connection)
-    begun = begin_version(connection, attachment, by=by, anew=True, is_full=False)
+    begun = begin_version(connection, attachment, by=by, again=True, is_full=False)
     write_checkpoints(connection, attachment, iteration=state.iteration, states=states)
     return begun
 
@@ -244,7 +244,7 @@ def _rescore(
 ) -> int | None:
     """Write scores, weights and keys of what still waits; None where that would move every key.
 
-    Nothing is written where another refresh has begun meanwhile.
+    Nothing is written where another refresh has begun in between.
     """
     state = attachment.race(connection, exclusive=True)  # a claim would pass over the rows that are locked here
     if state.version != version:

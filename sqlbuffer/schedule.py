@@ -26,7 +26,7 @@ class Schedule:
     """When a job is due: whenever one of these says so.
 
     A job that never ran is due by `every` and `cron` at once, as is one whose last run was broken off. Times that have
-    passed while nobody was there are made up for once.
+    passed while no process was there are made up for once.
 
     Args:
         every: A time, "30s", "10m", "2h" or "1d", after the last start.
@@ -58,7 +58,7 @@ class Schedule:
         return ", or ".join(form.format(value) for form, value in words.items() if value is not None)
 
     def is_due(self, job: Job) -> bool:
-        """Tell whether a job is to be done now, and nobody is at it."""
+        """Tell whether a job is to be done now, and no process is at it."""
         if job.is_held:
             return False
         if job.is_broken_off or (self.when_new is not None and job.measured_now - job.measured >= self.when_new):

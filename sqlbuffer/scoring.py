@@ -57,7 +57,7 @@ def score_missing(
         attachment: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         by: Version that the scores are of; None for the newest when the first samples are read. It is one for all
-            chunks: a predictor that is stored meanwhile did not make these scores.
+            chunks: a predictor that is stored in between did not make these scores.
         chunk: Samples scored at once.
         silent: Show no progress bar.
     """
@@ -92,7 +92,7 @@ def refresh(
     attachment: Attachment,
     score_fn: ScoreFunction,
     *,
-    anew: bool,
+    again: bool,
     by: int | None = None,
     states: Mapping[str, bytes] | None = None,
     chunk: int,
@@ -103,7 +103,7 @@ def refresh(
     Args:
         attachment: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
-        anew: Begin a new version; otherwise only what is older than the newest is scored.
+        again: Begin a new version; otherwise only what is older than the newest is scored.
         by: Version that the score function is known to be of, None where it is not known.
         states: Checkpoints, by name, that are stored when the refresh begins.
         chunk: Samples scored at once.
@@ -112,7 +112,7 @@ def refresh(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing was written.
     """
-    begin = functools.partial(_begin, attachment=attachment, anew=anew, by=by, states=states)
+    begin = functools.partial(_begin, attachment=attachment, again=again, by=by, states=states)
     work = functools.partial(_refresh, attachment, score_fn, begin=begin, chunk=chunk, silent=silent)
     return beginning_again(work, "the refresh")
 
@@ -308,18 +308,18 @@ def _begin(
     connection: sa.Connection,
     *,
     attachment: Attachment,
-    anew: bool,
+    again: bool,
     by: int | None,
     states: Mapping[str, bytes] | None,
 ) -> int:
     state = attachment.race_state(connection)
-    begun = begin_version(connection, attachment, by=by, anew=anew, is_full=True)
+    begun = begin_version(connection, attachment, by=by, again=again, is_full=True)
     write_checkpoints(connection, attachment, iteration=state.iteration, states=states or {})
     return begun
 
 
 def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: float, version: int) -> None:
-    """Let weights count from the new lowest score, and the top begin anew; the swap brings every row there.
+    """Let weights count from the new lowest score, and the top begin again; the swap brings every row there.
 
     Until then the refresh is not over, even if nothing was stale. A newer one does all of this by itself.
     """
@@ -332,4 +332,4 @@ def _count_from(connection: sa.Connection, *, attachment: Attachment, lowest: fl
         base = lowest if math.isfinite(lowest) else None
         connection.execute(
             this.values(base_score=base, epoch=buffers.c.epoch + 1)
-        )  # who swaps by the old one begins anew
+        )  # who swaps by the old one begins again

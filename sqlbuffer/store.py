@@ -95,7 +95,7 @@ def open_store(
 
     Raises:
         DatabaseUnavailable: Where the database cannot be opened, reached, read or written.
-        SchemaMismatch: Where its schema is of another release, or the database is somebody else's.
+        SchemaMismatch: Where its schema is of another release, or the database is another process's.
         SettingsMismatch: Where the buffer is stored with another mode, seed, weighting or max_size.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
@@ -255,7 +255,7 @@ class SampleStore(RunRecords):
         """Predict scores of waiting samples; from them follow their weights in the race.
 
         All scores of a call are of the version that there was when it began: of what a predictor was stored
-        meanwhile, they are stale.
+        in between, they are stale.
 
         Args:
             score_fn: Takes a list of n samples, returns (n,) floats. What is not finite is never drawn, and counted.
@@ -308,7 +308,7 @@ class SampleStore(RunRecords):
         options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
             return scoring.score_missing(self._attachment, score_fn, **options)
-        options |= {"anew": only == "all", "states": states_from(checkpoint)}
+        options |= {"again": only == "all", "states": states_from(checkpoint)}
         if budget is None:
             return scoring.refresh(self._attachment, score_fn, **options)
         return refreshing.refresh_some(self._attachment, self._stale, score_fn, budget=budget, **options)
@@ -401,7 +401,7 @@ class SampleStore(RunRecords):
 
         Args:
             where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy; never one from
-                somebody you do not trust.
+                a process you do not trust.
             newest: At most so many, those measured last.
             best: Of these, the share in (0, 1] with the highest rewards.
         """

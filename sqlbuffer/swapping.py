@@ -1,7 +1,7 @@
 """The second walk of a refresh: weights are brought to what the new scores say, chunk by chunk.
 
 It can be stopped anywhere and gone on with: a weight that is not the one of its score is still to do. A walk begins
-anew where something has moved every key meanwhile, for then some stand behind the place that it had come to.
+again where something has moved every key in between, for then some stand behind the place that it had come to.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Blurred(Exception):
 def swap_all(attachment: Attachment, known: Known) -> bool:
     """Bring every weight to what the score says, and say that the refresh is over.
 
-    Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
+    Return False where keys have moved in between: some then stand behind the place that the walk had come to.
     """
     begun = attachment.database.read(attachment.race_state)
     n_swapped = 0
@@ -78,7 +78,7 @@ def swap_all(attachment: Attachment, known: Known) -> bool:
             return False
         known.has_swapped[swapped] = True
         n_swapped += len(swapped)
-    if n_swapped and not attachment.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
+    if n_swapped and not attachment.consumes:  # what was drawn in between waits elsewhere, with the weight it had
         return False
     finish = functools.partial(_finish, attachment=attachment, version=known.version, begun=begun)
     if not (is_over := attachment.database.write(finish)):
@@ -142,7 +142,7 @@ def _finish(connection: sa.Connection, *, attachment: Attachment, version: int, 
 
 
 def _pages(attachment: Attachment, limit: int) -> Iterator[Sequence[Any]]:
-    """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
+    """Walk the pool in the order of the race. What moves ahead then is met again: all work on it is idempotent."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
     page = functools.partial(attachment.rows, statement=statements.pool_page(), limit=limit)
     while rows := attachment.database.read(functools.partial(page, **after)):

@@ -42,7 +42,7 @@ _TIMES = 3
 
 
 def beginning_again(work: Callable[[], int], what: str) -> int:
-    """Do work, and again where the database has gone back to an earlier state meanwhile; return what it returns."""
+    """Do work, and again where the database has gone back to an earlier state in between; return what it returns."""
     for _ in range(_TIMES):
         try:
             return work()
@@ -70,7 +70,7 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
         yield lambda n: None
         return
     from rich.markup import escape
-    from rich.progress import Progress  # only where somebody looks on: most processes never need it
+    from rich.progress import Progress  # only where a process looks on: most processes never need it
 
     with Progress(transient=True) as progress:
         task = progress.add_task(escape(printable(description)), total=total)
@@ -126,21 +126,21 @@ def keep(
 
 
 def begin_version(
-    connection: sa.Connection, attachment: Attachment, *, by: int | None, anew: bool, is_full: bool
+    connection: sa.Connection, attachment: Attachment, *, by: int | None, again: bool, is_full: bool
 ) -> int:
-    """Begin a refresh, under a new version if it is to score `anew`; return its version.
+    """Begin a refresh, under a new version if it is to score `again`; return its version.
 
     Args:
         connection: A writing transaction.
         attachment: The buffer.
         by: Version that the scorer is known to be of, None where it is not known.
-        anew: Begin a new version.
+        again: Begin a new version.
         is_full: The refresh scores everything that is stale, and ends itself.
 
     Raises:
         Overtaken: There is a newer version than `by`.
     """
-    version = buffers.c.score_version + int(anew)
+    version = buffers.c.score_version + int(again)
     begin = sa.update(buffers).where(buffers.c.id == attachment.buffer_id)
     begin = begin if by is None else begin.where(buffers.c.score_version == by)
     values = {"score_version": version} | ({"refresh_version": version} if is_full else {})

@@ -76,7 +76,7 @@ def refused(result: Result) -> str:
 
 
 def fill(url: str) -> None:
-    """Make two buffers: one with rewards, an open and a settled batch, and one with texts that nobody should trust."""
+    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
     with open_store(url) as store:
         store.add([f"s{i}" for i in range(40)], source="first", meta={"round": 1})
         store.score(lambda samples: [float(sample[1:]) / 3 for sample in samples])
@@ -113,7 +113,7 @@ def somebody_else(url: str) -> Execute:
 
 @pytest.fixture
 def execute(store_url: str) -> Execute:
-    """Runs any SQL: the hand of somebody else."""
+    """Runs any SQL: the hand of another process."""
     return somebody_else(store_url)
 
 
@@ -697,7 +697,7 @@ def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 
 @pytest.fixture
 def besieged(postgresql_url: str) -> tuple[str, Execute]:
-    """A PostgreSQL database in which somebody has put functions that write, opened by its superuser."""
+    """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
     url, execute = postgresql_url, somebody_else(postgresql_url)
     fill(url)
     for name in ("wipe", '"Wipe It"'):

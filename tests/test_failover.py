@@ -24,7 +24,7 @@ N = 500
 
 @pytest.fixture
 def servers() -> Iterator[Pair]:
-    """A primary that as yet nobody follows."""
+    """A primary that as yet no process follows."""
     with pair() as both:
         yield both
 

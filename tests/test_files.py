@@ -228,7 +228,7 @@ def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.P
 def test_a_store_may_be_opened_while_another_is_being_closed(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite deletes the log with the last connection: nobody may miss it at that moment."""
+    """SQLite deletes the log with the last connection: no process may miss it at that moment."""
     url = f"sqlite:///{tmp_path}/x.db"
     forget = wal.SameFile.forget
     outcomes: list[Any] = []

@@ -145,7 +145,7 @@ def test_no_thread_is_left(store: SampleStore) -> None:
     assert threading.active_count() == before
 
 
-@pytest.fixture(params=["expired", "gone", "buried"])
+@pytest.fixture(params=["expired", "gone", "released"])
 def lose(
     request: pytest.FixtureRequest, act_as: Callable[[str], None], look_on: Callable[..., int]
 ) -> Callable[[SampleStore], None]:
@@ -257,7 +257,7 @@ def state(**changes: Any) -> Job:
 )
 def test_when_it_is_due(schedule: Schedule, is_due: bool) -> None:
     assert schedule.is_due(state()) == is_due
-    assert not schedule.is_due(state(owner="somebody", is_held=True)), "somebody is at it"
+    assert not schedule.is_due(state(owner="another", is_held=True)), "another worker runs it"
     assert schedule.is_due(state(ended_run=0)), "it was broken off"
     assert schedule.is_due(state(ended_run=None, last_finished_at=None)), "it was, under an older release"
     assert schedule.is_due(state(ended_run=None, last_finished_at=NOON - dt.timedelta(hours=1)))
@@ -601,7 +601,7 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
 ) -> None:
     """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
     for other in ("store", "refresh"):
-        store, beside = (new_store(name=other) for _ in range(2))
+        store, alongside = (new_store(name=other) for _ in range(2))
         store.add(named(*range(20)))
         store.record(named(*range(30, 40)), [1.0] * 10)
         store.score(lambda samples: np.zeros(len(samples)))
@@ -610,13 +610,13 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
         score_by = functools.partial(SampleStore._score_by, store)
 
         def overtaken(
-            version: int, *args: Any, other: str = other, beside: SampleStore = beside, score_by: Any = score_by
+            version: int, *args: Any, other: str = other, alongside: SampleStore = alongside, score_by: Any = score_by
         ) -> int:
-            if beside.stats().score_version == 1:
+            if alongside.stats().score_version == 1:
                 if other == "store":
-                    beside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
+                    alongside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
                 else:
-                    beside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
+                    alongside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
             return int(score_by(version, *args))
 
         monkeypatch.setattr(store, "_score_by", overtaken)

@@ -149,7 +149,7 @@ def test_a_batch_of_the_same_number_drawn_by_the_same_process_is_another_one(
 
 
 def once(act: Callable[[], object]) -> Callable[[list[str]], np.ndarray]:
-    """A score function amid whose first call something happens."""
+    """A score function during whose first call something happens."""
     left = [act]
 
     def score(samples: list[str]) -> np.ndarray:

@@ -717,7 +717,7 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
 
 
 def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each passes over the rows that the others have locked; whoever waited would give up after ten seconds."""
+    """Each passes over the rows that the others have locked; one that waited would give up after ten seconds."""
     with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
@@ -729,7 +729,7 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
             batch = claims._draw(connection, attachment=other, n=10, n_heaviest=0, by_tie=False, exclusive=False)
             drawn += hold(batch).samples  # type: ignore[arg-type]
-            assert len(store) == 40, "nobody has committed"
+            assert len(store) == 40, "no process has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)
         monkeypatch.undo()
         stack.close()

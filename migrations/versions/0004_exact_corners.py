@@ -67,7 +67,7 @@ def upgrade() -> None:
     op.drop_column("buffers", "top_weight", schema=schema)  # the next argmax share marks by score
     op.drop_index("ix_pool_top", "pool", schema=schema)
     _index_top(schema, "score")
-    op.execute(f"UPDATE {prefix}workers SET touched = clock")  # nobody has noted when samples joined
+    op.execute(f"UPDATE {prefix}workers SET touched = clock")  # no process has noted when samples joined
 
 
 def downgrade() -> None:

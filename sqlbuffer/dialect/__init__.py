@@ -9,7 +9,7 @@ import os
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Lock, Receipt, Rows
-from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, right_now, where
+from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, from_now, now, right_now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
@@ -34,7 +34,7 @@ __all__ = [
     "Timestamp",
     "ago",
     "first_line",
-    "hence",
+    "from_now",
     "is_unavailable",
     "now",
     "origin_of",
@@ -99,7 +99,7 @@ def _require_file(url: sa.URL) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Return the path of a file, wherever the process goes later, and behind all links: its log lies beside that."""
+    """Return the path of a file, wherever the process goes later, and behind all links: its log lies next to that."""
     try:
         return os.path.realpath(path)
     except ValueError as exc:  # a null character

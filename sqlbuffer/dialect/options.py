@@ -21,7 +21,7 @@ _LIBPQ_PAGE = "https://www.postgresql.org/docs/current/libpq-connect.html"
 
 
 def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
-    """Take out of a URL the options that the driver wants as numbers, and refuse those that nobody would heed.
+    """Take out of a URL the options that the driver wants as numbers, and refuse those that no process would heed.
 
     `prepare_threshold=none` prepares no statements.
     """

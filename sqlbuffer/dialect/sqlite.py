@@ -117,7 +117,7 @@ class _Connection(_Driver):
 
 
 class SQLite(Dialect):
-    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL).
+    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for no process (WAL).
 
     Args:
         driver: The module: `sqlite3`, or one with the same functions and another SQLite library.
@@ -221,7 +221,7 @@ class SQLite(Dialect):
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             for statement in pragmas:
-                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
+                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for no process by itself
             connection.lock = WriterLock(file)
             connection.same = SameFile(file, has_log=size == 1, is_ours=mode != "ro", library=self._library)
             del passage

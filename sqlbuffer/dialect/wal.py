@@ -22,7 +22,7 @@ from sqlbuffer.errors import DatabaseUnavailable
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.01
 
 _LONGEST_ENDING = "-journal"
-"""Of the files that SQLite puts beside the database."""
+"""Of the files that SQLite puts next to the database."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -69,14 +69,14 @@ else:
         return True
 
     def _unlock(fd: int) -> None:
-        # Closing would not do: a child that was forked meanwhile has the same open file.
+        # Closing would not do: a child that was forked in between has the same open file.
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class WriterLock:
     """The lock that every writing transaction holds on `FILE-lock`, from before its BEGIN to after its COMMIT.
 
-    SQLite has one writer at a time anyway, so an exclusive lock keeps nobody from anything. A shared lock, held
+    SQLite has one writer at a time anyway, so an exclusive lock keeps no process from anything. A shared lock, held
     exclusively by checkpoints only, would: they would wait until by chance no writer waits for SQLite.
 
     The file is opened for each transaction and never removed: who finds another file under its name tries again.
@@ -152,7 +152,7 @@ class WriterLock:
         except FileNotFoundError:
             about = os.stat(self._file)
         fd = os.open(self._path, flags | os.O_CREAT, 0o600)
-        if sys.platform != "win32":  # whoever may write to the database may lock it, whatever our umask is
+        if sys.platform != "win32":  # any process that may write to the database may lock it, whatever our umask is
             with contextlib.suppress(PermissionError):  # another user has created it at this moment
                 os.fchmod(fd, stat.S_IMODE(about.st_mode) & 0o666)
                 if os.geteuid() == 0:
@@ -218,7 +218,7 @@ def _require_one_name(file: str, about: os.stat_result) -> None:
 class SameFile:
     """The file, its log and the index of that, to be found under their names at each writing transaction.
 
-    A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: nobody will ever read what
+    A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: no process ever reads what
     it acknowledges. Where the index of the log is another one, two processes write over each other's commits. Three
     calls of stat tell.
 

@@ -137,7 +137,7 @@ def make_agent(path: str) -> Any:
     module, _, function = path.partition(":")
     if not module or not function:
         raise _no_agent(f"give MODULE:FUNCTION, such as lab.models:make_agent; got {path!r}.")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module beside the user is found
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module next to the user is found
     try:
         factory = getattr(importlib.import_module(module), function, None)
     except (Exception, *EXITS) as exc:

@@ -1,4 +1,4 @@
-"""Retraining beside the loop, in a process of its own.
+"""Retraining next to the loop, in a process of its own.
 
 A thread would not do: what is random in a model (dropout) draws from torch's one global generator, which a training
 seeds and puts back, so that two threads would spoil each other's numbers; and a forked child may neither use a GPU nor

@@ -119,7 +119,7 @@ class Checkpoint(Callback):
         iteration, states = self.environment.buffer.store.iteration, stored["random"]
         if iteration > stored["iteration"]:
             logger.info("the agents are at iteration %d, the buffer is at %d", stored["iteration"], iteration)
-            states = self._randomness.beside(states, f"iteration {iteration}")  # its own numbers have been drawn
+            states = self._randomness.alongside(states, f"iteration {iteration}")  # its own numbers have been drawn
         self._leave(states)
 
     def _begin(self) -> None:
@@ -130,7 +130,7 @@ class Checkpoint(Callback):
     def _leave(self, states: States) -> None:
         """Keep states for the next iteration; until then others are in force."""
         self._states, self._is_begun = states, False
-        self._randomness.put(self._randomness.beside(states, "between"))
+        self._randomness.put(self._randomness.alongside(states, "between"))
 
     def _holders(self) -> dict[str, Any]:
         """Return what holds state, by agent and attribute; the predictor of the buffer is stored by the buffer."""

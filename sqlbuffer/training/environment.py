@@ -123,7 +123,7 @@ class Environment:
         A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
         ends where it would have ended; with a `Checkpoint` it comes to the same, to the last bit. A buffer opened with
         `fresh=True` begins a new run instead. An exception, Ctrl-C among them, gives the claimed batch back to the
-        buffer. An iteration whose batch others have released before it was settled does not count, and is done anew.
+        buffer. An iteration whose batch others have released before it was settled does not count, and is done again.
 
         Args:
             bs: Batch size; -1 takes everything the buffer has.
@@ -228,7 +228,7 @@ class Environment:
         """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
         for cb in self.cbs:
             if not self._has_cleaned_up(cb):
-                self._has_cleaned_up(cb)  # another Ctrl-C came amid it: nobody else has the batch
+                self._has_cleaned_up(cb)  # another Ctrl-C came during it: no other process has the batch
 
     def _has_cleaned_up(self, cb: Any) -> bool:
         """Let a callback give back what it holds; return False where it was interrupted."""

@@ -81,6 +81,6 @@ class WaitingList:
             self.filter([item is not None for item in self._assigned])
 
     def renew(self) -> None:
-        """Write what was assigned, and let the list be read anew: the pool is about to change."""
+        """Write what was assigned, and let the list be read again: the pool is about to change."""
         self.flush()
         self._waiting = None
