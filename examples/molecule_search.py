@@ -2,9 +2,9 @@
 
     python examples/molecule_search.py --oracle celecoxib --calls 2000
 
-Real molecules, their mutants and their crossovers wait in the buffer; a small network predicts their reward; the buffer
-draws the promising ones; an oracle measures them; the network is retrained on all that was measured. Kill it at any
-moment and run the same command again: it goes on, and measures nothing twice.
+Real molecules, their mutants and their crossovers wait in the buffer. A small network predicts their rewards, the
+buffer draws promising molecules, an oracle measures them, and the network is retrained on all measured molecules. You
+may kill the search at any moment: the same command resumes it, and measures no molecule twice.
 """
 
 import enum
@@ -40,7 +40,7 @@ ARGMAX = 0.5
 
 
 class Oracle(str, enum.Enum):
-    """What to search for."""
+    """The property to search for."""
 
     qed = "qed"
     plogp = "plogp"
@@ -48,14 +48,14 @@ class Oracle(str, enum.Enum):
 
 
 class Kind(str, enum.Enum):
-    """How the buffer draws."""
+    """How the buffer draws molecules."""
 
     predictive = "predictive"
     uniform = "uniform"
 
 
 class Acquisition(str, enum.Enum):
-    """What a molecule is worth, once it is predicted."""
+    """The score of a molecule, given its prediction."""
 
     greedy = "greedy"
     ucb = "ucb"
@@ -64,7 +64,7 @@ class Acquisition(str, enum.Enum):
 
 
 class Scaled(torch.nn.Module):
-    """A network that works in units of the labels' spread: it learns small differences between large rewards."""
+    """A network that works in units of the labels' spread, so it learns small differences between large rewards."""
 
     def __init__(self, hidden: int = 128) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Scaled(torch.nn.Module):
             torch.nn.Dropout(0.1),
             torch.nn.Linear(hidden, 1),
         )
-        torch.nn.init.zeros_(self.layers[-1].weight)  # before the first training all molecules are alike
+        torch.nn.init.zeros_(self.layers[-1].weight)  # equal predictions for all molecules before the first training
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
@@ -148,7 +148,7 @@ def make_samplers(store: SampleStore, seed: int) -> list[FunctionSampler]:
 
 
 class Budget(Callback):
-    """Ends the search after so many oracle calls, cutting the last batch to what is left; logs the best so far."""
+    """Ends the search after a number of oracle calls, cuts the last batch to fit, and logs the best so far."""
 
     def __init__(self, store: SampleStore, calls: int) -> None:
         super().__init__(name="budget", order=90)
@@ -156,12 +156,12 @@ class Budget(Callback):
         self.calls = calls
 
     def left(self) -> int:
-        """Return how many calls are left."""
+        """Return the number of calls that are left."""
         stats = self.store.stats()
         return self.calls - stats.measured - stats.failed
 
     def before_train(self) -> None:
-        """Do nothing where all calls have been made."""
+        """Stop if all calls have been made."""
         self._cut()
 
     def after_batch(self) -> None:
@@ -184,7 +184,7 @@ def measured_in_order(store: SampleStore) -> list[dict]:
 
 
 def print_result(store: SampleStore, calls: int, console: Console) -> None:
-    """Print the best ten molecules, and how good the search was."""
+    """Print the best ten molecules, and the quality of the search."""
     measured = measured_in_order(store)
     table = Table("#", "reward", "source", "iteration", title="The ten best molecules")
     table.add_column("molecule", overflow="fold")
@@ -201,28 +201,30 @@ def print_result(store: SampleStore, calls: int, console: Console) -> None:
 
 
 def search(
-    oracle: Annotated[Oracle, typer.Option(help="What to search for.")] = Oracle.celecoxib,
-    calls: Annotated[int, typer.Option(help="Oracle calls in all, those of earlier runs included.", min=1)] = 2000,
+    oracle: Annotated[Oracle, typer.Option(help="Property to search for.")] = Oracle.celecoxib,
+    calls: Annotated[int, typer.Option(help="Total oracle calls, including those of earlier runs.", min=1)] = 2000,
     buffer: Annotated[Kind, typer.Option(help="Draw by predicted reward, or uniformly.")] = Kind.predictive,
     acquisition: Annotated[
         Acquisition,
         typer.Option(
-            help="What the predictive buffer draws by: the prediction, or what its uncertainty (dropout) makes of it: "
-            "upper confidence bound, expected improvement, a Thompson sample."
+            help="Score of the predictive buffer: the prediction, or a score with its "
+            "uncertainty (dropout): upper confidence bound, expected improvement, a "
+            "Thompson sample."
         ),
     ] = Acquisition.ucb,
     argmax: Annotated[
-        float, typer.Option(help="Share of its batch that takes the top; the rest is drawn by weight.", min=0, max=1)
+        float,
+        typer.Option(help="Share of the batch that is the top of the pool; the rest is drawn by weight.", min=0, max=1),
     ] = ARGMAX,
     url: Annotated[
         str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
     ] = "sqlite:///molecules.db",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    report: Annotated[int, typer.Option(help="Print every so many iterations, 0 for never.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    report: Annotated[int, typer.Option(help="Iterations between two printed lines, 0 for none.")] = 5,
 ) -> None:
-    """Search for molecules; kill it, run it again, and it goes on."""
+    """Search for molecules; a killed search resumes when it is started again."""
     console = Console(highlight=False)
-    torch.set_num_threads(1)  # the network is small: threads would only wait for each other
+    torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other
     way = acquisition.value if buffer is Kind.predictive else buffer.value
     share = "" if argmax == ARGMAX else f"-argmax{argmax:g}"
     name = f"{oracle.value}-{way}{share}-{seed}"
@@ -238,7 +240,7 @@ def search(
         log=Log(console=console),
     )
     if store.iteration:
-        console.print(f"going on at iteration {store.iteration}, {budget.left()} calls left")
+        console.print(f"resuming at iteration {store.iteration}, {budget.left()} calls left")
     environment.fit(bs=BATCH, iters=math.ceil(calls / BATCH), report=report, buffer_frequency=1)
     while budget.left() > 0:
         environment.fit(bs=BATCH, iters=1, report=report, buffer_frequency=1)
@@ -253,7 +255,7 @@ def main() -> None:
     except SqlBufferError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on")
+        sys.exit("stopped: the same command resumes the search")
 
 
 if __name__ == "__main__":

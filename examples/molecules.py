@@ -1,6 +1,6 @@
 """The chemistry of the molecule search: molecules, oracles, offspring, fingerprints, and the benchmark's metric.
 
-Plain functions on SMILES that know of no buffer. Whatever is random comes from the numpy Generator handed in.
+These functions work on SMILES and do not use the buffer. All random numbers come from the numpy Generator argument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_ATOMS, MAX_ATOMS = 6, 38  # heavy atoms; 38 is the most in ZINC250k, on whic
 N_BITS = 2048
 
 _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2)
-_FINGERPRINTS = (  # the surroundings of each atom, and the distances between all: the near and the far
+_FINGERPRINTS = (  # the neighbourhood of each atom, and the distances between all atoms
     rdFingerprintGenerator.GetMorganGenerator(radius=1, fpSize=N_BITS // 2),
     rdFingerprintGenerator.GetAtomPairGenerator(fpSize=N_BITS // 2),
 )
@@ -37,7 +37,7 @@ def load_molecules() -> list[str]:
     """Read the real molecules that come with RDKit: the first 5,000 of NCI, and the WEHI screening library.
 
     Returns:
-        Some 14,400 distinct canonical SMILES in the order of the files; what `canonical_smiles` refuses is left out.
+        Some 14,400 distinct canonical SMILES in the order of the files, without those that `canonical_smiles` refuses.
     """
     data = Path(RDConfig.RDDataDir)
     smiles = [line.split()[0] for line in (data / "NCI" / "first_5K.smi").read_text().splitlines() if line.strip()]

@@ -166,11 +166,12 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
     if found is None or not hasattr(found, "rule") or isinstance(found, type):
         names = ", ".join(map(repr, ("greedy", *_BY_NAME)))
         kinds = ", ".join(f"{kind.__name__}()" for kind in _BY_NAME.values())
-        raise InvalidArgument(f"acquisition must be one of {names}, or an object as {kinds}; got {shown(spec)}.")
+        raise InvalidArgument(f"acquisition must be one of {names}, or an object such as {kinds}; got {shown(spec)}.")
     if not hasattr(agent, found.asks):
         raise InvalidArgument(
-            f"acquisition {found.name!r} needs an agent with {found.asks}, which {type(agent).__name__} has not: use a "
-            f'PredictiveAgent whose model has dropout, an EnsembleAgent, or acquisition="greedy".'
+            f"acquisition {found.name!r} needs an agent with {found.asks}, which "
+            f"{type(agent).__name__} lacks: use a PredictiveAgent whose model has dropout, an "
+            'EnsembleAgent, or acquisition="greedy".'
         )
     if isinstance(found, tuple(_BY_NAME.values())) and hasattr(agent, "require_uncertainty"):
         agent.require_uncertainty()

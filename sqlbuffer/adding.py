@@ -117,8 +117,9 @@ def _add_chunk(
         if len(samples) == 1:
             largest = buffer.database.dialect.largest / 1e6
             raise TooLarge(
-                f"sample {start} takes more than the {largest:,.0f} MB that this database takes in a value: keep it in "
-                "a file, and add the path, or make it smaller."
+                f"sample {start} is larger than {largest:,.0f} MB, the limit of this database "
+                "for one value: store the sample in a file and add the path, or make the sample "
+                "smaller."
             ) from exc
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
@@ -259,7 +260,9 @@ class Recorded:
         samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
         if any(value is None for value in values):
-            raise InvalidReward("a sample is recorded with its reward: None is not one; NaN stands for a failure.")
+            raise InvalidReward(
+                "a sample cannot be recorded with the reward None: give a number, or NaN for a failed measurement."
+            )
         names = as_names(sources, len(samples), "source")
         if any(value != value for value in values):  # NaN
             order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
@@ -331,7 +334,7 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
     ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
     deltas, is_there = store_rewards(tx, np.array(ids, np.int64), hashes, np.array(values))
     if len(rows) != len(reward_of) or not is_there.all():
-        raise tampered("samples that were just stored are not there: a trigger or rule changes what is written")
+        raise tampered("samples that were just stored are missing because a trigger or rule changes the written rows")
     deltas["recorded"] = inserted
     return deltas
 

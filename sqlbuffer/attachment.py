@@ -137,8 +137,9 @@ def attach(
         _limit(database, row, max_size)
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
-            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with {_key_shown(key)}: samples "
-            "that are one by the first may be two by the second, so give the same key= to every process.",
+            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with "
+            f"{_key_shown(key)}: the two keys may disagree on which samples are equal, so give "
+            "the same key= to every process.",
             stacklevel=3,
         )
     buffer = BufferHandle(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
@@ -220,8 +221,8 @@ def _settings(row: Any) -> Settings:
         return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as exc:
         raise InvalidPayload(
-            f"buffer {row.name!r} is stored with settings that make no sense ({shown(exc)}): somebody else has changed "
-            "its row in `buffers`; set it right, or restore a copy."
+            f"buffer {row.name!r} is stored with invalid settings ({shown(exc)}): its row in "
+            "`buffers` is corrupt or was edited; fix the row, or restore a backup."
         ) from exc
 
 

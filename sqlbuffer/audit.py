@@ -1,4 +1,4 @@
-"""The integrity audit: what foreign keys and counts would have enforced, checked when somebody asks."""
+"""The integrity audit: what foreign keys and counts would have enforced, checked when a process asks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_buffer(tx: Transaction) -> list[str]:
     if wrong := wrong_types(tx):
         return wrong  # what else there may be is reckoned from these
     if not has_ledger(tx):
-        return ["the row of the counters of the dead is missing: nothing can be counted without it."]
+        return ["the ledger of the counters of dead workers is missing: no counter can be computed without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
         problems += rule(tx)
     return list(map(printable, problems))  # SQLite names what a stranger has called a table
@@ -111,7 +111,7 @@ def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
 
 def _counters(tx: Transaction) -> list[str]:
     return [
-        f"the counters say {counted} samples {name}, the tables {found}."
+        f"the counters have {counted} samples {name}, the tables have {found}."
         for name, (counted, found) in tallies(tx).items()
         if counted != found
     ]
@@ -149,11 +149,13 @@ def _membership(tx: Transaction) -> list[str]:
     if len(waiting) != len(in_pool):
         problems.append(f"{len(in_pool) - len(waiting)} samples wait more than once.")
     if twice := waiting & claimed:
-        problems.append(f"{len(twice)} samples wait and are claimed at once, as sample {min(twice)}.")
+        problems.append(f"{len(twice)} samples wait and are claimed at once, such as sample {min(twice)}.")
     if lost := marked - waiting - claimed:
-        problems.append(f"{len(lost)} samples are marked as queued but neither wait nor are claimed, as {min(lost)}.")
+        problems.append(
+            f"{len(lost)} samples are marked as queued but neither wait nor are claimed, such as {min(lost)}."
+        )
     if extra := (waiting | claimed) - marked:
-        problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, as {min(extra)}.")
+        problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, such as {min(extra)}.")
     return problems
 
 
@@ -181,9 +183,9 @@ def _weights(tx: Transaction) -> list[str]:
         .where(pool_table.c.weight.is_not(None))
     ).all()
     off = off_weights(tx, rows)
-    problems = [f"{int(off.sum())} weights are not those of their scores."] if off.any() else []
+    problems = [f"{int(off.sum())} weights do not match their scores."] if off.any() else []
     if n := mismarked(tx):
-        problems.append(f"{n} waiting samples are marked as top and are not, or the other way round.")
+        problems.append(f"{n} waiting samples have a wrong mark of the top.")
     return problems
 
 
@@ -222,10 +224,10 @@ def _batches(tx: Transaction) -> list[str]:
         .having(sa.func.count(draws.c.sample_id) != batches.c.size)
     )
     problems = [
-        f"batch {batch} does not have the draws that its size says." for batch in tx.connection.scalars(counted)
+        f"the number of draws of batch {batch} differs from its size." for batch in tx.connection.scalars(counted)
     ]
     if strangers := tx.connection.scalars(orphans(tx.buffer)).all():
-        problems.append(f"{len(strangers)} open batches belong to workers that are not there.")
+        problems.append(f"{len(strangers)} open batches belong to workers that do not exist.")
     return problems
 
 
@@ -250,7 +252,7 @@ def _ticks(tx: Transaction) -> list[str]:
     """Find what was stored in the future, and what has an order that cannot be."""
     problems = []
     if (newest := newest_tick(tx)) > (now := counted_tick(tx)):
-        problems.append(f"something has the logical time {newest}, but the workers have only come to {now}.")
+        problems.append(f"a row has the logical time {newest}, but the workers have only reached {now}.")
     ours = batches.c.buffer_id == tx.buffer.buffer_id
     if n := _count(tx.connection, ours, batches.c.closed_tick <= batches.c.drawn_tick):
         problems.append(f"{n} batches were closed before they were drawn.")

@@ -127,7 +127,7 @@ class Batch:
             # Ctrl-C, or what else came, goes on.
             log.warning("could not release the batch: it stays claimed until this process exits: %s", summary(exc))
         except BaseException as exc:
-            if not isinstance(exc, Exception):  # a signal amid it: nobody else has the batch
+            if not isinstance(exc, Exception):  # a signal during it: no other process has the batch
                 with contextlib.suppress(ClaimLost):
                     self.release()
             raise
@@ -173,7 +173,7 @@ class Batch:
         )
         self._end()
         if not is_settled:
-            raise self._lost("its rewards are stored, nothing else")
+            raise self._lost("its rewards are stored, and nothing else")
 
     def report(self, ids: Sequence[int], rewards: Any) -> int:
         """Store the rewards of some of the samples, as they come; the last of them settles the batch.
@@ -194,13 +194,15 @@ class Batch:
             ClaimLost: As `settle` does.
         """
         reported = Reported.prepare(self._known, ids, rewards)
-        self._has_reports = True  # before it is committed: whoever settles has to look
-        may_close = not self._is_of_another_process
-        left = self._buffer.write(report, claim=self._claim, reported=reported, may_close=may_close)
+        store = functools.partial(
+            report, claim=self._claim, reported=reported, may_close=not self._is_of_another_process
+        )
+        self._has_reports = True  # before it is committed: any process that settles has to look
+        left = self._buffer.write(store)
         if left is None or (left == 0 and len(self)):
             self._end()
         if left is None:
-            raise self._lost("its rewards are stored, nothing else")
+            raise self._lost("its rewards are stored, and nothing else")
         return left
 
     def release(self) -> None:
@@ -215,7 +217,7 @@ class Batch:
             is_released = self._buffer.write(release, batch=self._claim)
         self._end()
         if not is_released:
-            raise self._lost("there is nothing to give back")
+            raise self._lost("no sample can be released")
 
     def witness(self) -> None:
         """Let this batch, which is committed, prove the numbers that were read before it."""
@@ -238,14 +240,15 @@ class Batch:
         """Return the error for a batch that this process cannot end, which says what has become of it."""
         if self._is_of_another_process:
             return ClaimLost(
-                f"batch {self.id} belongs to process {self._pid}, which drew it, and this is its child {os.getpid()}: "
-                f"{what}; settle it there, or send it pickled to the process that is to settle it."
+                f"batch {self.id} belongs to process {self._pid}, and this process is its forked "
+                f"child {os.getpid()}: {what}; settle the batch in process {self._pid}, or send "
+                "it pickled to another process."
             )
         if self._claim is None or self._buffer.read(self._claim.find):
-            return ClaimLost(f"batch {self.id} was settled or released before: {what}.")
+            return ClaimLost(f"batch {self.id} was already settled or released: {what}.")
         return ClaimLost(
-            f"batch {self.id} is not in the database any more, which has gone back to an earlier state (by a failover "
-            f"to a standby that lagged, or a restore): {what}; draw again."
+            f"batch {self.id} is no longer in the database, which has returned to an earlier "
+            f"state (failover to a lagging standby, restore): {what}; draw again."
         )
 
     def _reported(self, tx: Transaction) -> list[int]:
@@ -315,15 +318,16 @@ def _give_back(buffer: BufferHandle, claim: Claim) -> None:
             is_released = buffer.write(release, batch=claim)
     except Exception as exc:
         log.warning(
-            "could not release batch %d, which was dropped: it stays claimed until this process exits: %s",
+            "could not release the dropped batch %d: it stays claimed until this process exits: %s",
             claim.batch,
             summary(exc),
         )
         return
     if is_released:
         log.warning(
-            "batch %d of buffer %s was dropped without having been settled or released: its samples wait again; settle "
-            "it, without rewards where there are none, or use it in a `with` block",
+            "batch %d of buffer %s was dropped without having been settled or released: its "
+            "samples wait again; settle the batch, with or without rewards, or use it in a "
+            "`with` block",
             claim.batch,
             shown(buffer.name),
         )

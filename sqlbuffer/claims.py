@@ -31,7 +31,7 @@ _MOST_WIDENINGS = 100
 
 def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then the next arrivals of the race."""
-    n = require_count(n, "n must be a number of samples, or -1 for all that wait", least=EVERYTHING)
+    n = require_count(n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING)
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     disposal.wait()  # what this process has dropped waits again

@@ -109,7 +109,7 @@ def decode_all(
         texts: (n,) strings.
         payloads: (n,) bytes, None where the text is the whole sample.
         codecs: (n,) "text", "cbor" or "pickle".
-        allow_pickle: Unpickle what was pickled. Whoever can write to the database can then run code here.
+        allow_pickle: Unpickle what was pickled. Any process that can write to the database can then run code here.
 
     Returns:
         (n,) samples, in order.
@@ -138,7 +138,7 @@ def _encode(value: object, *, allow_pickle: bool) -> tuple[str, bytes | None, st
 
 def _decode(payload: bytes | None, codec: str, *, allow_pickle: bool) -> object:
     if codec not in ("cbor", "pickle"):
-        raise InvalidPayload(f"unknown codec {codec!r}: it is none of text, cbor and pickle")
+        raise InvalidPayload(f"unknown codec {codec!r}: the codecs are text, cbor and pickle")
     if payload is None:
         raise InvalidPayload(f"a sample of codec {codec} has no payload")
     if codec == "pickle" and not allow_pickle:
@@ -332,7 +332,7 @@ def _checked(content: T) -> T:
 
 def _expect(kind: type[T], value: object) -> T:
     if type(value) is not kind:
-        raise InvalidPayload(f"a {type(value).__name__} where a {kind.__name__} belongs")
+        raise InvalidPayload(f"a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
@@ -342,7 +342,7 @@ def _distinct(make: Callable[[Sequence[Any]], Made], parts: Sequence[Any]) -> Ma
         raise InvalidPayload(f"more than {_MAX_ALIKE} elements or keys with one hash")
     made = make(parts)
     if len(made) != len(parts):
-        raise InvalidPayload("an element or key that comes twice")
+        raise InvalidPayload("an element or key that occurs twice")
     return made
 
 

@@ -86,8 +86,9 @@ def copy(
         )
     if moment.is_told_by_times:
         log.warning(
-            "iteration %s of buffer %r was begun by an older release, which stored times and no order: where the clock "
-            "of its host was set back or forward since, the copy %r lacks samples or rewards, or has too many",
+            "iteration %s of buffer %r was begun by an older release, which stored times "
+            "instead of an order: if the clock of its host was set back or forward since, the "
+            "copy %r may have too few or too many samples or rewards",
             at_iteration,
             buffer.name,
             new,
@@ -191,9 +192,7 @@ def _create(tx: Transaction, new: str, settings: Settings, moment: Moment, *, ma
     insert = tx.backend.upsert(buffers).values(**values)
     created = tx.connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
     if created is None:
-        raise InvalidArgument(
-            f"there is a buffer {new!r} in {tx.buffer.database.url} already: give the copy another name."
-        )
+        raise InvalidArgument(f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another name.")
     register(tx.connection, tx.backend, created, worker=LEDGER)
     _set_counters(tx, int(created), tick=state.tick - 1)  # later than all that is copied
     return int(created)

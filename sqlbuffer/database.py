@@ -58,7 +58,7 @@ def boundary(moment: str) -> None:
 def _interruption(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
     """Return the Ctrl-C, or what else a signal raised, that an error came of, other than one that is `handled` already.
 
-    A signal may come amid the steps of a driver or a pool, which then fail in their own words.
+    A signal may come during the steps of a driver or a pool, which then fail in their own words.
     """
     if isinstance(error, Exception) and not _is_of_database(error):
         return None
@@ -92,7 +92,7 @@ class Database:
 
     Raises:
         DatabaseUnavailable: Where it cannot be opened, reached, read or written.
-        SchemaMismatch: Where it holds an older or newer schema, or somebody else's tables. It is left untouched.
+        SchemaMismatch: Where it holds an older or newer schema, or another process's tables. It is left untouched.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Database:
     def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on.
 
-        It writes new rows only: where it changed a row that somebody else has changed meanwhile, it would begin again.
+        It writes new rows only: where it changed a row that another process has changed since, it would begin again.
         """
         self._require_room()
         return self._run("copier", functools.partial(self._commit, work=work))
@@ -166,7 +166,7 @@ class Database:
         """Return the revision of the schema, None for an empty database.
 
         Raises:
-            ForeignDatabase: Where the tables are somebody else's.
+            ForeignDatabase: Where the tables are another process's.
         """
         return self.read(self._revision) if self.dialect.exists(self._url) else None
 
@@ -224,8 +224,8 @@ class Database:
         found = self.dialect.identity(self._url)
         if None not in (found, self._identity) and found != self._identity:
             raise DatabaseUnavailable(
-                f"{self.url} was replaced after it had been opened, this store stores nothing more in it: close the "
-                "store and open it again."
+                f"{self.url} was replaced after this store had opened it, and this store writes "
+                "nothing more to it: close the store and open it again."
             )
         if kind == "looker":
             return self._engine("reader").execution_options(**ONE_STATEMENT)
@@ -246,8 +246,9 @@ class Database:
             found = retrying(self._is_passing)(once)
         except sa.exc.TimeoutError as exc:
             raise DatabaseUnavailable(
-                f"no connection of this process to {self.url} came free in time: other threads hold all of them. "
-                "Use fewer at a time, or open a store for each."
+                f"no connection of this process to {self.url} became free in time, because other "
+                "threads hold all of them: use fewer threads at a time, or open a store for "
+                "each."
             ) from exc
         except sa.exc.DBAPIError as exc:
             if is_unavailable(exc):
@@ -273,14 +274,14 @@ class Database:
             given = frame.f_locals if frame.f_code is code else {}
             if given and given["kind"] in _WRITING and given["self"]._url == self._url:
                 raise DatabaseUnavailable(
-                    f"this thread is in the middle of writing to {self.url}, and would wait for itself: a signal "
-                    "handler, a destructor or a function that is called meanwhile cannot write too; let it set a flag, "
-                    "and write when the call that it interrupts has returned."
+                    f"this thread is in the middle of writing to {self.url}, and a second write "
+                    "would wait for the first: set a flag in the signal handler, destructor or "
+                    "callback, and write after the interrupted call has returned."
                 )
             frame = frame.f_back
 
     def _once(self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None) -> T:
-        """Run a transaction once; what a signal raised amid it comes out as such."""
+        """Run a transaction once; what a signal raised during it comes out as such."""
         try:
             return attempt(self._engine(kind))
         except BaseException as exc:
@@ -302,7 +303,7 @@ class Database:
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
-        if self.dialect.is_overdue(error):  # a process that was suspended amid a transaction is in time at the next
+        if self.dialect.is_overdue(error):  # a process that was suspended during a transaction is in time at the next
             return attempt == 1
         may_be_back = self._was_reached and self._is_patient
         return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))
@@ -329,8 +330,8 @@ class Database:
         """Tell what became of a transaction whose connection was lost."""
         if not until_true(self.read, functools.partial(self.dialect.end, receipt=receipt)):
             raise DatabaseUnavailable(
-                f"the connection to {self.url} was lost, and the server goes on with its last transaction: it is not "
-                "known whether that was committed; check the network, and run again."
+                f"the connection to {self.url} was lost, and the server still runs its last "
+                "transaction, whose outcome is not known: check the network, and run again."
             )
         return self.read(functools.partial(self.dialect.was_committed, receipt=receipt))
 
@@ -373,7 +374,7 @@ class Database:
         try:
             command.upgrade(config, "head")
         except RuntimeError as exc:
-            raise SchemaTooOld(f"{self.url} was not upgraded, nothing has changed: {exc}") from exc
+            raise SchemaTooOld(f"{self.url} was not upgraded, and nothing has changed: {exc}") from exc
         log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
 
 

@@ -17,7 +17,7 @@ CHUNK = 4096
 """Samples read, and turned into features, at a time."""
 
 CACHE_BYTES = 2**28
-"""Features that take no more memory than this are made once for all epochs; others anew in each."""
+"""Features that take no more memory than this are made once for all epochs; others again in each."""
 
 
 class PredictiveDataset:

@@ -1,4 +1,4 @@
-"""Puts away what garbage leaves behind: connections, and claims that nobody can settle any more.
+"""Puts away what garbage leaves behind: connections, and claims that no process can settle any more.
 
 A finalizer may run at any moment, in any thread, in the middle of a transaction of the same store. So it neither takes
 a lock nor writes: it hands the work to a thread, which is there for as long as there is work.
@@ -48,7 +48,7 @@ def wait(timeout_s: float = PATIENCE_S) -> bool:
 
 def _see_to_it() -> bool:
     """Start a thread that does the work, unless there is one; return False where none can be started."""
-    if not _busy.locked():  # whoever holds it looks for work once more after letting go
+    if not _busy.locked():  # any process that holds it looks for work once more after letting go
         try:
             # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
             _thread.start_new_thread(_begin, ())
@@ -84,7 +84,7 @@ def _do_all() -> None:
         try:
             work()
         except Exception as exc:
-            log.warning("something dropped was not put away: %s", exc)
+            log.warning("a dropped object could not be released: %s", exc)
         del work  # what it holds is not to wait for the next
 
 
@@ -101,7 +101,7 @@ def _after_fork() -> None:
 
 
 def _forget() -> None:
-    """Begin anew in a forked child, in which there is neither a thread nor work of its own."""
+    """Begin again in a forked child, in which there is neither a thread nor work of its own."""
     global _work, _busy
     _work, _busy = queue.SimpleQueue(), threading.Lock()
 

@@ -23,8 +23,8 @@ def dropouts_of(model: nn.Module) -> list[nn.Module]:
     dropouts: list[nn.Module] = [module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0]
     if not dropouts:
         raise InvalidArgument(
-            f"{type(model).__name__} has no dropout, from which its uncertainty would come: add torch.nn.Dropout(0.1) "
-            f'to it, use an EnsembleAgent, or acquisition="greedy".'
+            f"{type(model).__name__} has no dropout, which its uncertainty needs: add "
+            'torch.nn.Dropout(0.1) to it, use an EnsembleAgent, or acquisition="greedy".'
         )
     return dropouts
 

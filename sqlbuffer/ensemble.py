@@ -29,8 +29,9 @@ class Ensemble(nn.Module):
             raise InvalidArgument(f"the models of an ensemble must be torch.nn.Modules, got {shown(strangers[0])}.")
         if len(members) < 2 or len({id(member) for member in members}) < len(members):
             raise InvalidArgument(
-                f"an ensemble needs 2 or more models, each another object, got {len(members)}: make each anew, "
-                f"as [make_model() for _ in range(5)]."
+                "an ensemble needs 2 or more models, each a separate object, got "
+                f"{len(members)}: create each model separately, such as [make_model() for _ in "
+                "range(5)]."
             )
         self.members = nn.ModuleList(members)
 

@@ -48,7 +48,7 @@ def summary(error: BaseException) -> str:
     try:
         lines = str(error).strip().splitlines()
     except Exception:  # a __str__ of user code
-        lines = ["its message cannot be read"]
+        lines = ["the message cannot be read"]
     line = printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     return line if len(line) <= 1000 else f"{line[:997]}..."
 
@@ -94,7 +94,7 @@ class InvalidPayload(SqlBufferError, ValueError):
 
 def tampered(what: str) -> InvalidPayload:
     """Return the error for a stored value that sqlbuffer cannot have written: what it is, and what it is not."""
-    return InvalidPayload(f"{what}: somebody else has changed the database; set it right, or restore a copy.")
+    return InvalidPayload(f"{what}: the stored value is corrupt or was edited; fix it, or restore a backup.")
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def numbers_of(what: str) -> collections.abc.Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, OverflowError) as exc:
-        raise tampered(f"{what} is stored with what is no number ({shown(exc)})") from exc
+        raise tampered(f"{what} is stored with a value that is not a number ({shown(exc)})") from exc
 
 
 class BufferNotFound(SqlBufferError, LookupError):
@@ -147,7 +147,7 @@ class SchemaTooNew(SchemaMismatch):
 
 
 class ForeignDatabase(SchemaMismatch):
-    """The database holds somebody else's tables; it was left untouched."""
+    """The database holds another process's tables; it was left untouched."""
 
 
 class InconsistentDatabase(SqlBufferError, RuntimeError):
@@ -162,16 +162,16 @@ def require_all(n_found: int, n_expected: int, what: str) -> None:
     """
     if n_found != n_expected:
         raise InconsistentDatabase(
-            f"{n_found} rows of {n_expected} were found again when {what}: nothing was stored, run `sqlbuffer db "
-            "check`, and see that no other program changes the tables."
+            f"{n_found} rows of {n_expected} were found again when {what}: nothing was stored; "
+            "run `sqlbuffer db check`, and make sure that no other program changes the tables."
         )
 
 
 def no_progress(what: str) -> InconsistentDatabase:
     """Return the error for a loop over the database that comes back to where it was."""
     return InconsistentDatabase(
-        f"{what} makes no progress, the database gives the same rows again and again: run `sqlbuffer db check`, and "
-        "see that no other program changes the tables."
+        f"{what} makes no progress, because the database returns the same rows repeatedly: run "
+        "`sqlbuffer db check`, and make sure that no other program changes the tables."
     )
 
 

@@ -131,7 +131,7 @@ def score_function(
     """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time.
 
     The function is for one walk through the pool: its first call decides by which rule of the acquisition all samples
-    are scored, whatever predictors are stored meanwhile.
+    are scored, whatever predictors are stored in between.
     """
     rules: list[Rule] = []
 
@@ -206,11 +206,11 @@ class Worker:
         job = self._job()
         if self._schedule.is_due(job):
             return self.do(job)
-        logger.info("not due%s", f": {printable(job.owner or '')} is at it" if job.is_held else "")
+        logger.info("not due%s", f": {printable(job.owner or '')} runs it" if job.is_held else "")
         return True
 
     def do(self, job: Job) -> bool:
-        """Do the job, unless somebody has done it since `job` was read; return False where it went wrong."""
+        """Do the job, unless a process has done it since `job` was read; return False where it went wrong."""
         try:
             with _exits_as_errors():
                 self._load_newer()
@@ -228,7 +228,7 @@ class Worker:
             logger.warning("%s", exc)
             return False
         except Exception:
-            logger.exception("the job %r failed; it goes on when it is next due", job.name)
+            logger.exception("the job %r failed, and runs again when it is next due", job.name)
             return False
         self._held = self._held if trained is None else trained.mark
         return True

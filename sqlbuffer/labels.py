@@ -81,8 +81,9 @@ class LabelledRows(Sequence[Any]):
         known = self._proof[at][first]
         if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
             raise StaleIds(
-                f"the samples of {len(ids)} labelled rows are not those that they were when the rows were read: the "
-                "database has gone back to an earlier state (failover, restore); call labelled_rows again."
+                f"the samples of {len(ids)} labelled rows have changed since the rows were read: "
+                "the database has returned to an earlier state (failover, restore); call "
+                "labelled_rows again."
             )
         samples = content(found, self._buffer)
         return [samples[i] for i in place.tolist()]
@@ -133,8 +134,8 @@ def labelled_rows(
             raise
         buffer.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
         raise InvalidArgument(
-            f"where must be a condition on the columns of samples, as \"source = 'data'\"; got {shown(where)}: "
-            f"{summary(exc)}"
+            "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
+            f"got {shown(where)}: {summary(exc)}"
         ) from exc
 
 

@@ -1,7 +1,7 @@
 """A job has one owner at a time: it holds a lease, renewed while the work goes on, and taken over when it is not.
 
-Each time that a job is taken its row counts one more run. That number is the fence: whoever still works on an earlier
-run, because it was paused for longer than its lease, can neither store what it made nor end the run of another one.
+Each time that a job is taken its row counts one more run. That number is the fence: a process that still works on an
+earlier run, because it was paused for longer than its lease, can neither store a result nor end the run of another.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Job:
 
     Attributes:
         name: Name of the job.
-        owner: The worker that runs it, None when nobody does.
+        owner: The worker that runs it, None when no process does.
         is_held: True unless its owner is known to be dead, or has been seen not to renew its lease for `grace_s`.
         lease_until: Until when the owner has it, UTC.
         last_started_at: When it last started, UTC.
@@ -59,7 +59,7 @@ class Job:
         schedule: When it is due, in words.
         measured_now: Labelled samples there are now.
         now: The time it is, by the database's clock, UTC.
-        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that nobody
+        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that no process
             sets; before its first look it has the database's clock. Infinity where that says it is still to start.
         ended_run: The run that came to an end last; None before the first, and where an older release did.
     """
@@ -111,7 +111,7 @@ def dead_workers(tx: Transaction) -> dict[str, Mark]:
 
 
 def look(tx: Transaction) -> None:
-    """See how the jobs stand, so that leases that are not renewed are known for it when somebody asks."""
+    """See how the jobs stand, so that leases that are not renewed are known for it when a process asks."""
     find(tx)
 
 
@@ -137,13 +137,13 @@ def announce(tx: Transaction, job: str, schedule: str | None = None) -> None:
 
 
 def take(tx: Transaction, job: str, seen: int | None = None) -> Lease | None:
-    """Take a job; return None where somebody has it, or where it has been taken since `seen` runs were counted."""
+    """Take a job; return None where a process has it, or where it has been taken since `seen` runs were counted."""
     tx.race_state()  # or say that the buffer is another one by now
     announce(tx, job)
     began = tx.buffer.watch.begin()
     rows = tx.execute(statements.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(tx.buffer, rows, began=began)
-    # Nobody's but this one's: where it has been renewed since, it is not free.
+    # No process's but this one's: where it has been renewed since, it is not free.
     until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
     owner, lease_s = worker_id(), tx.buffer.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
@@ -159,17 +159,19 @@ def require(tx: Transaction, lease: Lease) -> None:
         LeaseLost: Where it was let go or taken over, or is that of the process from which this one was forked.
     """
     if not isinstance(lease, Lease):
-        raise InvalidArgument(f"lease must be what `leased` gives, or None; got {shown(lease)}.")
+        raise InvalidArgument(f"lease must be the result of `leased`, or None; got {shown(lease)}.")
     if lease.owner != worker_id():
         raise LeaseLost(
-            f"run {lease.run} of the job {lease.job!r} is that of {lease.owner}, and this process is {worker_id()}: "
-            "nothing of it is stored; store it in the process that took the job."
+            f"run {lease.run} of the job {lease.job!r} belongs to {lease.owner}, and this "
+            f"process is {worker_id()}: nothing was stored; store the result in the process that "
+            "took the job."
         )
     statement = statements.hold_job(tx.backend)
     if tx.execute(statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
-            f"run {lease.run} of the job {lease.job!r} is no longer that of {lease.owner}: its lease ran out or it was "
-            f"taken for dead, and nothing of it is stored; who has the job now does it again."
+            f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
+            "lease expired or the worker was considered dead, and nothing was stored; the "
+            "worker that now has the job repeats it."
         )
 
 
@@ -217,7 +219,9 @@ def _renewals(apart: BufferHandle, lease: Lease) -> Iterator[Beat]:
 def _renew(tx: Transaction, lease: Lease) -> None:
     renewal = {**_key(lease), "lease_s": tx.buffer.grace_s}
     if not tx.execute(statements.renew_job(), **renewal).rowcount:
-        log.warning("run %d of the job %r was lost to another worker: it ends for nothing", lease.run, lease.job)
+        log.warning(
+            "run %d of the job %r was lost to another worker: its result will be discarded", lease.run, lease.job
+        )
 
 
 def _key(lease: Lease) -> dict[str, object]:
@@ -226,7 +230,7 @@ def _key(lease: Lease) -> dict[str, object]:
 
 @contextlib.contextmanager
 def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[Lease | None]:
-    """Take a job for the block, which is given None where somebody else has it.
+    """Take a job for the block, which is given None where another process has it.
 
     An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
     """
@@ -251,16 +255,16 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
         try:
             _end_surely(buffer, lease, error=message, is_over=is_over)
         except LeaseLost:
-            log.debug("the job %r has somebody else already", job)
+            log.debug("another worker already has the job %r", job)
         except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
-            log.warning("the job %r was not let go: %s", job, summary(other))
+            log.warning("could not release the job %r: %s", job, summary(other))
         raise
     if pid == os.getpid():
         _end_surely(buffer, lease)
 
 
 def _end_surely(buffer: BufferHandle, lease: Lease, *, error: str | None = None, is_over: bool = True) -> None:
-    """End a run; once more if a signal comes amid it, for nobody else knows of the lease."""
+    """End a run; once more if a signal comes during it, for no other process knows of the lease."""
     try:
         buffer.write(end, lease, error=error, is_over=is_over)
     except Exception:
@@ -296,10 +300,11 @@ def _let_go_interrupted(buffer: BufferHandle, lease: Lease) -> None:
     except LeaseLost:
         log.debug("the job %r was not taken", lease.job)
     except Exception as other:  # the lease runs out
-        log.warning("the job %r was not let go: %s", lease.job, summary(other))
+        log.warning("could not release the job %r: %s", lease.job, summary(other))
 
 
 def _end_dropped(buffer: BufferHandle, lease: Lease) -> None:
+    ending = functools.partial(end, lease=lease, error="dropped", is_over=False)
     with contextlib.closing(buffer.database), contextlib.suppress(LeaseLost):
-        buffer.write(end, lease, error="dropped", is_over=False)
-    log.warning("run %d of the job %r was dropped: it is to be done again", lease.run, lease.job)
+        buffer.write(ending)
+    log.warning("run %d of the job %r was dropped, and will be repeated", lease.run, lease.job)

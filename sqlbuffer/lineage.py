@@ -47,8 +47,9 @@ class Lineage:
         beyond = self._newest is None or max(ids) > self._newest[0]
         if not self._holds(connection) or (beyond and self._opened not in (None, dialect.lineage(connection))):
             raise StaleIds(
-                f"number {max(ids)} may be that of another sample by now: the database has gone back to an earlier "
-                "state since, or was replaced (failover, restore); open the store again, and read the numbers again."
+                f"number {max(ids)} may now belong to another sample: the database has returned "
+                "to an earlier state, or was replaced (failover, restore); open the store "
+                "again, and read the numbers again."
             )
         self.note(connection, dialect)
 

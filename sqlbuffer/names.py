@@ -238,8 +238,8 @@ def require_list(samples: Any, what: str = "samples") -> None:
     n_dimensions = getattr(samples, "ndim", 1)
     if _has_columns(samples):
         raise InvalidArgument(
-            f"{what} must be a list, got a {kind.__name__}, which is a table: give one column of it, as "
-            f"table['smiles'], or its rows, as table.to_dict('records')."
+            f"{what} must be a list, got a {kind.__name__}, which is a table: give one column, "
+            "such as table['smiles'], or its rows, such as table.to_dict('records')."
         )
     if isinstance(n_dimensions, int) and n_dimensions > 1 and not isinstance(samples, type):
         shape = tuple(getattr(samples, "shape", ()))
@@ -248,7 +248,7 @@ def require_list(samples: Any, what: str = "samples") -> None:
             f"it is one sample; give list(...) of it if it is {shape[0] if shape else 'many'} samples."
         )
     if isinstance(samples, io.IOBase):
-        raise InvalidArgument(f"{what} must be a list, got a file: give its lines, as file.read().splitlines().")
+        raise InvalidArgument(f"{what} must be a list, got a file: give its lines, such as file.read().splitlines().")
     is_iterable = isinstance(samples, Iterable) or _is_sequence(samples)
     if _is_one(samples) or n_dimensions == 0 or not is_iterable:
         raise InvalidArgument(f"{what} must be a list, got one {kind.__name__}: put it into a list.")
@@ -285,14 +285,14 @@ def as_names(names: Any, n: int, what: str) -> list[str]:
     if isinstance(one, str):
         return [as_name(one, f"a {what}")] * n
     if not isinstance(one, Iterable):
-        raise InvalidArgument(f"a {what} is a name, or there is one for each sample; got {shown(names)}.")
+        raise InvalidArgument(f"{what} must be a name, or a list of one name for each sample; got {shown(names)}.")
     given = as_list(names, f"{what}s")
     if len(given) != n:
         raise InvalidArgument(f"{n} samples came with {len(given)} {what}s: give one name, or one for each sample.")
     return [as_name(name, f"a {what}") for name in given]
 
 
-def as_ids(ids: Any, rule: str = "ids must be a list of integers, as batch.ids") -> list[int]:
+def as_ids(ids: Any, rule: str = "ids must be a list of integers, such as batch.ids") -> list[int]:
     """Return numbers of samples as a list.
 
     Args:
@@ -383,8 +383,7 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
     if math.inf in values or -math.inf in values:
         position = next(i for i, value in enumerate(values) if value is not None and math.isinf(value))
         raise InvalidReward(
-            f"reward {position} is {values[position]}: rewards must be finite; NaN stands for a measurement that "
-            f"failed."
+            f"reward {position} is {values[position]}: rewards must be finite; use NaN for a measurement that failed."
         )
     return values
 
@@ -410,7 +409,7 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
         InvalidArgument: Where they are a tensor, no numbers, or not one for each sample.
     """
     if hasattr(scores, "detach"):
-        raise InvalidArgument("scores came as a tensor: return a numpy array, as `scores.detach().cpu().numpy()`.")
+        raise InvalidArgument("scores came as a tensor: return a numpy array, such as `scores.detach().cpu().numpy()`.")
     try:
         values = as_floats(scores)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:

@@ -36,7 +36,7 @@ def draw_metrics(
     numbers = {name: series for name, series in metrics.items() if _is_drawable(series[1])}
     chosen = list(numbers if names is None else names)
     if unknown := [name for name in chosen if not isinstance(name, str) or name not in numbers]:
-        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: there are {listed(numbers)}.")
+        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: the metrics are {listed(numbers)}.")
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:

@@ -30,7 +30,9 @@ def as_floats(values: Sequence[float | None]) -> Floats:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as exc:
         wrong = next((value for value in values if not isinstance(value, (int, float, type(None)))), None)
-        raise tampered(f"a weight, key, score, version or reward is stored as {shown(wrong)}, no number") from exc
+        raise tampered(
+            f"a weight, key, score, version or reward is stored as {shown(wrong)}, which is not a number"
+        ) from exc
 
 
 def as_ints(values: Sequence[int]) -> Ints:
@@ -43,7 +45,9 @@ def as_ints(values: Sequence[int]) -> Ints:
         return np.array(values, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as exc:
         wrong = next((value for value in values if not isinstance(value, int)), None)
-        raise tampered(f"a number of a sample, or of its entries, is stored as {shown(wrong)}, no integer") from exc
+        raise tampered(
+            f"a number of a sample, or of its entries, is stored as {shown(wrong)}, which is not an integer"
+        ) from exc
 
 
 def as_weights(weights: Floats) -> list[float | None]:

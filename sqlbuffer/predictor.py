@@ -80,7 +80,7 @@ class PredictiveAgent:
         if isinstance(loss_function, type):
             kind = loss_function.__name__
             raise InvalidArgument(f"loss_function is the class {kind}: give an object of it, {kind}().")
-        rule = "n_draws must be 2 or more, for a standard deviation needs two"
+        rule = "n_draws must be 2 or more, because a standard deviation needs two"
         n_draws = require_count(n_draws, rule, least=2)
         if not isinstance(model, nn.Module):
             raise InvalidArgument(f"model must be a torch.nn.Module, got {shown(model)}.")
@@ -333,8 +333,9 @@ class PredictiveAgent:
                 module, _, name = path.rpartition(".")
                 setattr(self.model.get_submodule(module), name, before)
             raise InvalidArgument(
-                f"training changes the buffer {changed[0]}, which is not stored with the model, so that one loaded "
-                "later would predict otherwise: register it with persistent=True."
+                f"training changes the buffer {changed[0]}, which is not stored with the model, "
+                "so a model loaded later would predict differently: register the buffer with "
+                "persistent=True."
             )
         return sum(losses) / len(losses)
 
@@ -393,8 +394,8 @@ def require_trainable(model: nn.Module) -> None:
     if not any(parameter.requires_grad for parameter in parameters):
         how = "frozen parameters only" if parameters else "no parameters"
         raise InvalidArgument(
-            f"{name} has {how}, and nothing to train: give a model with parameters that require a gradient, or score "
-            "with a function, as store.score(function) does."
+            f"{name} has {how}, and nothing to train: give a model with parameters that require "
+            "a gradient, or score with a function, such as store.score(function)."
         )
     for path, module in model.named_modules():
         if getattr(module, "sparse", False) is True and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
@@ -404,8 +405,8 @@ def require_trainable(model: nn.Module) -> None:
             continue  # which `require_storable` refuses
         if any(n > 1 and step == 0 for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
             raise InvalidArgument(
-                f"the values of {path} share their memory, as those of expand() do, and would be trained as one: make "
-                "it of a clone(), or expand it in forward()."
+                f"the values of {path} share their memory, like those of expand(), and would be "
+                "trained as one: use a clone(), or expand in forward()."
             )
         if parameter.is_floating_point() and torch.finfo(parameter.dtype).bits < 16:
             raise InvalidArgument(f"{path} is of {parameter.dtype}, which cannot be trained: use bfloat16 or wider.")
@@ -438,8 +439,9 @@ def _with_gradient(predictions: Tensor, model: nn.Module) -> Tensor:
     """
     if torch.is_grad_enabled() and not predictions.requires_grad:
         raise InvalidArgument(
-            f"the predictions of {type(model).__name__} have no gradient to learn from: leave out what cuts it in "
-            "forward(), such as detach(), no_grad(), rounding or integers."
+            f"the predictions of {type(model).__name__} have no gradient to learn from: remove "
+            "the operation that cuts it in forward(), such as detach(), no_grad(), rounding or "
+            "integers."
         )
     return predictions
 
@@ -478,7 +480,8 @@ def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
         )
     if output.is_complex():
         raise InvalidArgument(
-            f"the model made complex numbers ({output.dtype}): return real ones, as output.real or output.abs()."
+            f"the model made complex numbers ({output.dtype}): return real numbers, such as "
+            "output.real or output.abs()."
         )
     if not output.is_floating_point():
         output = output.double()

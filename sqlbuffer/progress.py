@@ -1,4 +1,4 @@
-"""What a run writes beside its samples: metrics, checkpoints, predictor versions."""
+"""What a run writes next to its samples: metrics, checkpoints, predictor versions."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def read_state(tx: Transaction, *, version: int | None) -> tuple[int, bytes] | N
     """
     statement = sa.select(predictors.c.version, predictors.c.state).where(predictors.c.buffer_id == tx.buffer.buffer_id)
     if version is not None:
-        version = require_int(version, "version must be that of a predictor, or None for the newest", least=0)
+        version = require_int(version, "version must be the version of a predictor, or None for the newest", least=0)
         statement = statement.where(predictors.c.version == version)
     row = tx.connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
     if row is None and version is None:

@@ -63,7 +63,7 @@ class StaleQueue:
         self.forget()
 
     def forget(self) -> None:
-        """Let the next call scan the pool anew."""
+        """Let the next call scan the pool again."""
         self._made_at: tuple[Any, ...] | None = None
         self._ids: Ints = np.zeros(0, np.int64)
         self._keys: Floats = np.zeros(0)
@@ -111,7 +111,7 @@ def refresh_some(
     score_fn: ScoreFunction,
     *,
     budget: int,
-    anew: bool,
+    again: bool,
     by: int | None = None,
     chunk: int,
     states: Mapping[str, bytes],
@@ -124,7 +124,7 @@ def refresh_some(
         queue: What this process knows of what is stale.
         score_fn: Takes a list of samples, returns (n,) floats.
         budget: Samples rescored at the most.
-        anew: Begin a new version first: all scores are stale from now on.
+        again: Begin a new version first: all scores are stale from now on.
         by: Version that the score function is known to be of, None where it is not known.
         chunk: Samples scored at once.
         states: Checkpoints, by name, that are stored with the scores; without a budget, with the new version.
@@ -133,7 +133,7 @@ def refresh_some(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing is rescored.
     """
-    options: Any = {"budget": budget, "anew": anew, "by": by, "chunk": chunk, "states": states, "silent": silent}
+    options: Any = {"budget": budget, "again": again, "by": by, "chunk": chunk, "states": states, "silent": silent}
     return beginning_again("the refresh", _refresh_some, buffer, queue, score_fn, **options)
 
 
@@ -143,14 +143,14 @@ def _refresh_some(
     score_fn: ScoreFunction,
     *,
     budget: int,
-    anew: bool,
+    again: bool,
     by: int | None,
     chunk: int,
     states: Mapping[str, bytes],
     silent: bool,
 ) -> int:
     version = by
-    if anew:
+    if again:
         version = buffer.write(_begin, by=by, states={} if budget else states)
     state = buffer.read(_state)
     if version is not None and version != state.score_version:
@@ -182,7 +182,7 @@ def _refresh_some(
 
 def _begin(tx: Transaction, *, by: int | None, states: Mapping[str, bytes]) -> int:
     state = tx.race_state()
-    begun = begin_version(tx, by=by, anew=True, is_full=False)
+    begun = begin_version(tx, by=by, again=True, is_full=False)
     write_checkpoints(tx, iteration=state.iteration, states=states)
     return begun
 
@@ -227,7 +227,7 @@ def _rescore(
 ) -> int | None:
     """Write scores, weights and keys of what still waits; None where that would move every key.
 
-    Nothing is written where another refresh has begun meanwhile.
+    Nothing is written where another refresh has begun in between.
     """
     state = tx.lock_race(exclusive=True)  # a claim would pass over the rows that are locked here
     if state.version != version:

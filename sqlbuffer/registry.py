@@ -214,8 +214,8 @@ def unsupported(cls: type[Any]) -> UnsupportedType:
             f"sqlbuffer.register({cls.__qualname__}, encode=..., decode=...) if it has an __eq__ of its own."
         )
     return UnsupportedType(
-        f"{cls.__module__}.{cls.__qualname__} is no supported type: add what it is made of, "
-        f"or call sqlbuffer.register({cls.__qualname__}, encode=..., decode=...)."
+        f"{cls.__module__}.{cls.__qualname__} is not a supported type: add its parts, or call "
+        f"sqlbuffer.register({cls.__qualname__}, encode=..., decode=...)."
     )
 
 
@@ -248,7 +248,7 @@ def _entry_by_kind(cls: type[Any], name: str) -> Entry:
             how = "is equal to nothing but itself (eq=False)" if is_identity else "has an __eq__ of its own"
             raise _own_equality(cls, how, "a dict of the fields")
         return _fields_entry(cls, name, tuple(field.name for field in fields), compared, make)
-    raise InvalidArgument(f"{cls.__qualname__} is no dataclass, named tuple or enum: give encode= and decode=")
+    raise InvalidArgument(f"{cls.__qualname__} is not a dataclass, named tuple or enum: give encode= and decode=")
 
 
 def _enum_entry(cls: type[enum.Enum], name: str) -> Entry:
@@ -271,8 +271,9 @@ def _enum_entry(cls: type[enum.Enum], name: str) -> Entry:
             is_restored = False
         if not is_restored:
             raise InvalidArgument(
-                f"{member!r} cannot be found by its {'value' if is_flag else 'name'}, {identity(member)!r}, under "
-                "which it is stored: call the property that hides it something else."
+                f"{member!r} cannot be found by its {'value' if is_flag else 'name'}, "
+                f"{identity(member)!r}, under which it is stored: rename the property that hides "
+                "it."
             )
     return Entry(cls, name, identity, identity, decode, like_its_base=True)
 
@@ -312,8 +313,9 @@ def _require_own_equality(cls: type[Any]) -> None:
     holder = _equality_holder(cls)
     if holder in _READ_BY and holder is not np.ndarray:
         raise InvalidArgument(
-            f"{cls.__qualname__} is equal to a {holder.__name__} of the same value, which has another hash: add it as "
-            f"it is, unregistered or without encode= and decode=, or give it an __eq__ and a __hash__ of its own."
+            f"{cls.__qualname__} is equal to a {holder.__name__} of the same value, which has "
+            "another hash: add it unregistered or without encode= and decode=, or give it an "
+            "__eq__ and a __hash__ of its own."
         )
 
 

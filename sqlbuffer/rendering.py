@@ -1,4 +1,4 @@
-"""Samples for people: the readable `text` beside a payload."""
+"""Samples for people: the readable `text` next to a payload."""
 
 from __future__ import annotations
 

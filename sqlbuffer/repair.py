@@ -53,7 +53,7 @@ def _open_ledger(tx: Transaction) -> list[str]:
     if audit.has_ledger(tx):
         return []
     register(tx.connection, tx.backend, tx.buffer.buffer_id, worker=LEDGER)
-    return ["the row of the counters of the dead was written anew."]
+    return ["the ledger of the counters of dead workers was written again."]
 
 
 def _catch_up(tx: Transaction) -> list[str]:
@@ -90,7 +90,7 @@ def _take_out(tx: Transaction) -> list[str]:
             wrong.append(row)
         seen.add(row.sample_id)
     pool.leave(tx, [row.sample_id for row in wrong], [row.race_key for row in wrong])
-    return _said(len(wrong), "places in the pool were taken back")
+    return _said(len(wrong), "rows of the pool were removed")
 
 
 def _is_misplaced(row: Any) -> bool:
@@ -101,7 +101,7 @@ def _release_orphans(tx: Transaction) -> list[str]:
     orphans = tx.connection.scalars(audit.orphans(tx.buffer)).all()
     for batch in orphans:
         release(tx, batch=batch)
-    return _said(len(orphans), "batches of workers that are not there were released")
+    return _said(len(orphans), "batches of workers that do not exist were released")
 
 
 def _mark(tx: Transaction) -> list[str]:
@@ -128,7 +128,7 @@ def _unmark(tx: Transaction) -> list[str]:
     """Forget what is marked as top where that is wrong: the next argmax share marks again."""
     if n := audit.mismarked(tx):
         pool.set_top_score(tx, None)
-    return _said(n, "wrong marks of the top were forgotten")
+    return _said(n, "wrong marks of the top were removed")
 
 
 def _with_ids(tx: Transaction, statement: Any, ids: set[int]) -> None:

@@ -82,10 +82,12 @@ class Reported:
         given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
-            raise InvalidReward("a sample is reported with its reward: None is not one; NaN stands for a failure.")
+            raise InvalidReward(
+                "a sample cannot be reported with the reward None: give a number, or NaN for a failed measurement."
+            )
         place = {number: i for i, number in enumerate(known.ids.tolist())}
         if strangers := set(given) - set(place):
-            raise InvalidArgument(f"sample {min(strangers)} is not of this batch: ids must be some of batch.ids.")
+            raise InvalidArgument(f"sample {min(strangers)} is not in this batch: give ids of batch.ids.")
         last = _last_of_each(given, values)
         places = np.array([place[number] for number in last], dtype=np.int64)
         return cls(known, places, np.array(list(last.values()), dtype=np.float64))

@@ -48,7 +48,7 @@ def retrain(
 
     A share of the rows is held out of every training, by hash: a row never changes sides, and the measures on these
     rows are of samples that no version has seen, unless the agent learns elsewhere too (`online=True`). No transaction
-    is open meanwhile.
+    is open in between.
 
     Args:
         store: The buffer.
@@ -67,7 +67,7 @@ def retrain(
         keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still in
             use; their measures stay. None keeps all.
         silent: Without a progress bar.
-        lease: The lease of the job that this is; without one, nobody else is kept from training.
+        lease: The lease of the job that this is; without one, no other process is kept from training.
         checkpoint: States to resume from, by name, to be stored with the version.
 
     Returns:

@@ -26,7 +26,7 @@ class Schedule:
     """When a job is due: whenever one of these says so.
 
     A job that never ran is due by `every` and `cron` at once, as is one whose last run was broken off. Times that have
-    passed while nobody was there are made up for once.
+    passed while no process was there are made up for once.
 
     Args:
         every: A time, "30s", "10m", "2h" or "1d", after the last start.
@@ -45,7 +45,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.every is None and self.cron is None and self.when_new is None:
-            raise InvalidArgument("nothing says when it is due: give every, cron or when_new, or several of them.")
+            raise InvalidArgument("a schedule needs every, cron or when_new, or several of them: give at least one.")
         if self.when_new is not None:
             n = require_int(self.when_new, "when_new must be a number of new samples, 1 or more", least=1, most=None)
             object.__setattr__(self, "when_new", n)
@@ -58,7 +58,7 @@ class Schedule:
         return ", or ".join(form.format(value) for form, value in words.items() if value is not None)
 
     def is_due(self, job: Job) -> bool:
-        """Tell whether a job is to be done now, and nobody is at it."""
+        """Tell whether a job is to be done now, and no process is at it."""
         if job.is_held:
             return False
         if job.is_broken_off or (self.when_new is not None and job.measured_now - job.measured >= self.when_new):
@@ -101,7 +101,9 @@ def _next(cron: str, after: dt.datetime) -> dt.datetime | None:
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
     if found is None or not int(found[1]):
-        raise InvalidArgument(f"every must be a number with s, m, h or d, as 30s, 10m, 2h or 1d; got {shown(text)}.")
+        raise InvalidArgument(
+            f"every must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; got {shown(text)}."
+        )
     return float(int(found[1]) * _UNITS[found[2]])
 
 
@@ -116,11 +118,12 @@ def _crontab(text: str) -> str:
         if len(fields) != 5:  # with a sixth one cronsim counts seconds
             raise CronSimError(f"{len(fields)} fields")
         if _next(found := " ".join(fields), _LEAP_YEAR) is None:
-            raise CronSimError("that day never comes")
+            raise CronSimError("the day never comes")
     except (CronSimError, ValueError) as exc:
         raise InvalidArgument(
-            "cron must be the five fields of a crontab: minute (0-59), hour (0-23), day of the month (1-31), month "
-            "(1-12 or JAN-DEC), day of the week (0-7 or SUN-SAT, 0 and 7 are Sunday), as '30 3 * * MON-FRI' for half "
-            f"past three UTC on working days; got {shown(text)} ({exc})."
+            "cron must be the five fields of a crontab: minute (0-59), hour (0-23), day of the "
+            "month (1-31), month (1-12 or JAN-DEC), day of the week (0-7 or SUN-SAT, 0 and 7 "
+            "are Sunday), such as '30 3 * * MON-FRI' for half past three UTC on working days; "
+            f"got {shown(text)} ({exc})."
         ) from exc
     return found

@@ -57,7 +57,7 @@ def score_missing(
         buffer: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
         by: Version that the scores are of; None for the newest when the first samples are read. It is one for all
-            chunks: a predictor that is stored meanwhile did not make these scores.
+            chunks: a predictor that is stored in between did not make these scores.
         chunk: Samples scored at once.
         silent: Show no progress bar.
     """
@@ -88,7 +88,7 @@ def refresh(
     buffer: BufferHandle,
     score_fn: ScoreFunction,
     *,
-    anew: bool,
+    again: bool,
     by: int | None = None,
     states: Mapping[str, bytes] | None = None,
     chunk: int,
@@ -99,7 +99,7 @@ def refresh(
     Args:
         buffer: The buffer.
         score_fn: Takes a list of samples, returns (n,) floats.
-        anew: Begin a new version; otherwise only what is older than the newest is scored.
+        again: Begin a new version; otherwise only what is older than the newest is scored.
         by: Version that the score function is known to be of, None where it is not known.
         states: Checkpoints, by name, that are stored when the refresh begins.
         chunk: Samples scored at once.
@@ -109,7 +109,7 @@ def refresh(
         Overtaken: There is a newer version than `by`. Nothing was written.
     """
     return beginning_again(
-        "the refresh", _refresh, buffer, score_fn, anew=anew, by=by, states=states, chunk=chunk, silent=silent
+        "the refresh", _refresh, buffer, score_fn, again=again, by=by, states=states, chunk=chunk, silent=silent
     )
 
 
@@ -117,13 +117,13 @@ def _refresh(
     buffer: BufferHandle,
     score_fn: ScoreFunction,
     *,
-    anew: bool,
+    again: bool,
     by: int | None,
     states: Mapping[str, bytes] | None,
     chunk: int,
     silent: bool,
 ) -> int:
-    version = buffer.write(_begin, anew=anew, by=by, states=states)
+    version = buffer.write(_begin, again=again, by=by, states=states)
     ids, keys = buffer.read(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
@@ -137,7 +137,7 @@ def _refresh(
     known = Known.of(version, ids, keys, scores)
     stalled, before = 0, None
     while not swap_all(buffer, known):
-        log.debug("keys have moved: the weights are gone through once more")
+        log.debug("keys have moved: the walk through the weights starts again")
         state = buffer.read(Transaction.race_state)
         now = (state.epoch, state.turn, state.version, int(known.has_swapped.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
@@ -290,15 +290,15 @@ def _join(tx: Transaction, *, found: _Unscored, scores: Floats, by: int, exclusi
     )
 
 
-def _begin(tx: Transaction, *, anew: bool, by: int | None, states: Mapping[str, bytes] | None) -> int:
+def _begin(tx: Transaction, *, again: bool, by: int | None, states: Mapping[str, bytes] | None) -> int:
     state = tx.race_state()
-    begun = begin_version(tx, by=by, anew=anew, is_full=True)
+    begun = begin_version(tx, by=by, again=again, is_full=True)
     write_checkpoints(tx, iteration=state.iteration, states=states or {})
     return begun
 
 
 def _count_from(tx: Transaction, *, lowest: float, version: int) -> None:
-    """Let weights count from the new lowest score, and the top begin anew; the swap brings every row there.
+    """Let weights count from the new lowest score, and the top begin again; the swap brings every row there.
 
     Until then the refresh is not over, even if nothing was stale. A newer one does all of this by itself.
     """
@@ -311,4 +311,4 @@ def _count_from(tx: Transaction, *, lowest: float, version: int) -> None:
         base = lowest if math.isfinite(lowest) else None
         tx.connection.execute(
             this.values(base_score=base, epoch=buffers.c.epoch + 1)
-        )  # who swaps by the old one begins anew
+        )  # who swaps by the old one begins again

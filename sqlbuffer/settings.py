@@ -44,7 +44,7 @@ class Settings:
         try:
             again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as exc:
-            raise tampered(f"requeues or entries are stored as what is no number ({shown(exc)})") from exc
+            raise tampered(f"requeues or entries are stored as a value that is not a number ({shown(exc)})") from exc
         if self.consumes:
             return exponentials(self.seed, flat, turn=turn, requeues=again)
         return replayed_exponentials(self.seed, flat, requeues=again, entries=number)

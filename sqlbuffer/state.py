@@ -68,7 +68,7 @@ def require_storable(state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if (objection := _objection(value)) is not None:
             what, advice = objection
-            raise InvalidArgument(f"{key:.80} of the model cannot be stored, for it is {what}: {advice}.")
+            raise InvalidArgument(f"{key:.80} of the model cannot be stored, because it is {what}: {advice}.")
 
 
 def _objection(value: Any) -> tuple[str, str] | None:
@@ -81,9 +81,9 @@ def _objection(value: Any) -> tuple[str, str] | None:
         return "on the meta device, without data", "move the model with to_empty() and initialise it"
     if value.layout is not torch.strided or value.is_nested or value.is_quantized:
         kind = "nested" if value.is_nested else "quantised" if value.is_quantized else "sparse"
-        return f"a {kind} tensor", "register a dense one, and make the other of it in forward"
+        return f"a {kind} tensor", "register a dense tensor, and make the sparse one in forward"
     if not _is_storable(value.dtype):
-        return f"of type {str(value.dtype).removeprefix('torch.')}", "convert the model, as model.float() does"
+        return f"of type {str(value.dtype).removeprefix('torch.')}", "convert the model, such as by model.float()"
     return None
 
 

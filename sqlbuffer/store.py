@@ -405,7 +405,7 @@ class SampleStore:
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
             self._was_told_why = True  # a loop that asks again and again is told once
             log.warning(
-                "nothing was drawn: %d samples of buffer %r wait for a score, see `score`",
+                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`",
                 unscored,
                 self.name,
             )
@@ -589,7 +589,7 @@ class SampleStore:
             seen: Take the job only if it was taken this often so far.
         """
         job = as_name(job, "the name of a job")
-        rule = "seen must be how often the job was taken, or None"
+        rule = "seen must be the job's number of runs, or None"
         seen = None if seen is None else require_count(seen, rule)
         batches.release_dead(self._buffer)
         return leases.leased(self._buffer, job, seen)
@@ -712,7 +712,7 @@ class SampleStore:
         options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
             return scoring.score_missing(self._buffer, score_fn, **options)
-        options |= {"anew": only == "all", "states": progress.states_from(checkpoint)}
+        options |= {"again": only == "all", "states": progress.states_from(checkpoint)}
         if budget is None:
             return scoring.refresh(self._buffer, score_fn, **options)
         return refreshing.refresh_some(

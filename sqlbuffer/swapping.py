@@ -1,7 +1,7 @@
 """The second walk of a refresh: weights are brought to what the new scores say, chunk by chunk.
 
 It can be stopped anywhere and gone on with: a weight that is not the one of its score is still to do. A walk begins
-anew where something has moved every key meanwhile, for then some stand behind the place that it had come to.
+again where something has moved every key in between, for then some stand behind the place that it had come to.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Blurred(Exception):
 def swap_all(buffer: BufferHandle, known: Known) -> bool:
     """Bring every weight to what the score says, and say that the refresh is over.
 
-    Return False where keys have moved meanwhile: some then stand behind the place that the walk had come to.
+    Return False where keys have moved in between: some then stand behind the place that the walk had come to.
     """
     begun = buffer.read(Transaction.race_state)
     n_swapped = 0
@@ -77,7 +77,7 @@ def swap_all(buffer: BufferHandle, known: Known) -> bool:
             return False
         known.has_swapped[swapped] = True
         n_swapped += len(swapped)
-    if n_swapped and not buffer.consumes:  # what was drawn meanwhile waits elsewhere, with the weight it had
+    if n_swapped and not buffer.consumes:  # what was drawn in between waits elsewhere, with the weight it had
         return False
     if not (is_over := buffer.write(_finish, version=known.version, begun=begun)):
         known.has_swapped[:] = False
@@ -135,7 +135,7 @@ def _finish(tx: Transaction, *, version: int, begun: RaceState) -> bool:
 
 
 def _pages(buffer: BufferHandle, limit: int) -> Iterator[Sequence[Any]]:
-    """Walk the pool in the order of the race. What moves ahead meanwhile is met again: all work on it is idempotent."""
+    """Walk the pool in the order of the race. What moves ahead then is met again: all work on it is idempotent."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
     while rows := buffer.read(_page, limit=limit, **after):
         yield rows

@@ -116,8 +116,9 @@ class Transaction:
         row = self.execute(statements.race_state()).one_or_none()
         if row is None or buffer.created_at not in (None, row.created_at):
             raise BufferNotFound(
-                f"buffer {buffer.name!r} as this store opened it is not in {buffer.database.url} any more, which has "
-                "gone back to an earlier state or was replaced (failover, restore): open the store again."
+                f"buffer {buffer.name!r} is no longer the buffer that this store opened, because "
+                f"{buffer.database.url} has returned to an earlier state or was replaced "
+                "(failover, restore): open the store again."
             )
         with numbers_of(f"the race of buffer {buffer.name!r}"):
             state = _race_state(row)
@@ -177,7 +178,7 @@ class Transaction:
         if self.execute(statements.count(), **parameters).rowcount == 0:
             register(self.connection, self.backend, self.buffer.buffer_id, worker=worker_id())
             found = self.execute(statements.count(), **parameters).rowcount
-            require_all(found, 1, "a worker counted what it did")
+            require_all(found, 1, "the counters of a worker were updated")
             self._tell_key()
 
     def _tell_key(self) -> None:

@@ -43,6 +43,6 @@ def _require_options(given: str) -> None:
         name, _, value = option.partition("=")
         if option and not (name and value):
             raise InvalidArgument(
-                "the database URL has something after its ? that is no option NAME=VALUE: leave it out; a file whose "
-                "name has a ? is given as a path alone, without sqlite:///FILE."
+                "the text after the ? of the database URL is not an option NAME=VALUE: leave it "
+                "out; give a file whose name has a ? as a path alone, without sqlite:///FILE."
             )

@@ -1,4 +1,4 @@
-"""What this process has itself seen stay the same, and for how long, by a clock that nobody sets.
+"""What this process has itself seen stay the same, and for how long, by a clock that no process sets.
 
 Differences of wall-clock times do not tell silence: a suspend, NTP or an administrator moves the clock, and everybody
 seems to have been silent for hours. `time.monotonic` only ever runs forward, at its own pace. On Linux it stands still

@@ -44,13 +44,13 @@ _TIMES = 3
 
 
 def beginning_again(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
-    """Call `work`, again if the database has gone back to an earlier state during the call; return its result."""
+    """Call `work`, again if the database has returned to an earlier state during the call; return its result."""
     for _ in range(_TIMES):
         try:
             return work(*args, **kwargs)
         except GoneBack:
-            log.warning("the database has gone back to an earlier state (failover, restore): %s begins again", what)
-    raise tampered("samples wait that are not stored, or their numbers change again and again")
+            log.warning("the database has returned to an earlier state (failover, restore): %s starts again", what)
+    raise tampered("waiting samples are not stored, or their numbers change repeatedly")
 
 
 class Scored(NamedTuple):
@@ -72,7 +72,7 @@ def progress_bar(description: str, *, silent: bool, total: int | None = None) ->
         yield lambda n: None
         return
     from rich.markup import escape
-    from rich.progress import Progress  # only where somebody looks on: most processes never need it
+    from rich.progress import Progress  # only where a process looks on: most processes never need it
 
     with Progress(transient=True) as progress:
         task = progress.add_task(escape(printable(description)), total=total)
@@ -124,19 +124,19 @@ def keep(
     return n_kept
 
 
-def begin_version(tx: Transaction, *, by: int | None, anew: bool, is_full: bool) -> int:
-    """Begin a refresh, under a new version if it is to score `anew`; return its version.
+def begin_version(tx: Transaction, *, by: int | None, again: bool, is_full: bool) -> int:
+    """Begin a refresh, under a new version if it is to score `again`; return its version.
 
     Args:
         tx: A writing transaction.
         by: Version that the scorer is known to be of, None where it is not known.
-        anew: Begin a new version.
+        again: Begin a new version.
         is_full: The refresh scores everything that is stale, and ends itself.
 
     Raises:
         Overtaken: There is a newer version than `by`.
     """
-    version = buffers.c.score_version + int(anew)
+    version = buffers.c.score_version + int(again)
     begin = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
     begin = begin if by is None else begin.where(buffers.c.score_version == by)
     values = {"score_version": version} | ({"refresh_version": version} if is_full else {})

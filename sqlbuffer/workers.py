@@ -231,7 +231,7 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user, hence there
+    except PermissionError:  # the process of another user exists
         return True
     return True
 
@@ -249,7 +249,7 @@ def fold(tx: Transaction, *, worker: str) -> None:
         .where(workers.c.id == worker)
         .returning(*(workers.c[name] for name in ("clock", "touched", "tick")), *(workers.c[name] for name in COUNTERS))
     ).one_or_none()
-    if gone is None:  # somebody else was quicker
+    if gone is None:  # another process was quicker
         return
     largest = {
         name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])

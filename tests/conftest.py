@@ -158,7 +158,7 @@ def store(new_store: Callable[..., SampleStore]) -> SampleStore:
 
 @pytest.fixture
 def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Lets time pass by the clock that nobody sets, while a store looks on; returns how many batches it released."""
+    """Lets time pass by a clock that is never set, while a store looks on; returns the number of batches released."""
     passed_s = [0.0]
     monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
 

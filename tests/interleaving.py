@@ -91,7 +91,7 @@ class Stopped(Acting):
 
 
 class Interleaving:
-    """Starts transactions that stop, and others beside them."""
+    """Starts transactions that stop, and others next to them."""
 
     def __init__(self) -> None:
         self._stopped: list[Stopped] = []
@@ -110,7 +110,7 @@ class Interleaving:
         begun.start()
         return begun
 
-    def beside(self, action: Callable[[], object]) -> Acting:
+    def alongside(self, action: Callable[[], object]) -> Acting:
         """Begin something else, which may have to wait for what is stopped."""
         begun = Acting(action)
         self._acting.append(begun)

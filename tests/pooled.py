@@ -50,7 +50,7 @@ def _pooler(server_url: str) -> Iterator[None]:
     command = ["pgbouncer", str(config)]
     if os.geteuid() == 0:  # whom it refuses: it runs as who runs the server, and can reach its socket
         folder.chmod(0o755)
-        command += ["-u", pathlib.Path(host).owner() if host.startswith("/") else "nobody"]
+        command += ["-u", pathlib.Path(host).owner() if host.startswith("/") else "nobody"]  # codespell:ignore nobody
     new_database = conftest.new_database
 
     def new_pooled(server_url: str, template: str = "template1") -> str:
@@ -71,7 +71,7 @@ def _pooler(server_url: str) -> Iterator[None]:
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
+    """Wait until a process listens."""
     for _ in range(100):
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1):

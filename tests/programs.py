@@ -205,7 +205,7 @@ def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier,
                     try:
                         getattr(player, act)()
                     except ClaimLost as exc:
-                        raise AssertionError("nobody else ends a batch here") from exc
+                        raise AssertionError("no other process ends a batch here") from exc
             barrier.wait(120)
             player.close()
             results.put((seed, journal.events))

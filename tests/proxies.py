@@ -90,7 +90,7 @@ class Proxy:
                 cut = self.cut.pop(0) if said.endswith(COMMIT) and self.cut else None
                 self.n_cut += cut is not None
                 if cut is not None:
-                    client.shutdown(socket.SHUT_RDWR)  # what the server answers finds nobody
+                    client.shutdown(socket.SHUT_RDWR)  # what the server answers finds no process
                 if cut != "request":
                     server.sendall(said)
 

@@ -31,7 +31,7 @@ Note = Callable[..., None]
 
 
 def reward_of(sample: str) -> float:
-    """What an experiment measures, whoever does it."""
+    """What an experiment measures, any process that does it."""
     return float(sample[1:]) / 7
 
 
@@ -182,7 +182,7 @@ def soak(
 def hire(stack: contextlib.ExitStack, url: str, role: str, journal: str) -> BaseProcess:
     """Start a member, who does not outlive the soak."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["soak"])  # what must be imported anew starves on a busy machine
+    context.set_forkserver_preload(["soak"])  # what must be imported again starves on a busy machine
     member = context.Process(target=live, args=(role, url, journal))
     member.start()
     stack.callback(kill, member)

@@ -36,13 +36,13 @@ def binaries() -> pathlib.Path:
 
 
 def run(program: str, *arguments: str) -> None:
-    """Run one of the server's programs; its output goes to nobody, for a server would keep the pipe open."""
+    """Run one of the server's programs; its output goes to no process, for a server would keep the pipe open."""
     command = [str(binaries() / program), *arguments]
     subprocess.run(command, check=True, user=USER, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

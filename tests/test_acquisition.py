@@ -141,7 +141,7 @@ def test_an_unknown_acquisition_is_refused_with_those_that_there_are(acquisition
 def test_an_agent_without_uncertainty_is_refused_with_the_way_out(
     acquisition: str, asked: str, sqlite_url: str
 ) -> None:
-    with pytest.raises(InvalidArgument, match=rf"needs an agent with {asked}.*object has not: .*EnsembleAgent"):
+    with pytest.raises(InvalidArgument, match=rf"needs an agent with {asked}.*object lacks: .*EnsembleAgent"):
         buffer_for(object(), sqlite_url, acquisition)
 
 

@@ -544,7 +544,7 @@ def parameters() -> list[tuple[str, str]]:
 
 
 MADE_BY_US = {"AddResult", "Batch", "SampleInfo", "SampleStore", "Stats"}
-"""Classes whose objects nobody else makes."""
+"""Classes whose objects no other process makes."""
 
 NO_ARGUMENTS = {"self", "args", "options", "cls"}
 

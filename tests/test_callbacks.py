@@ -943,7 +943,7 @@ def search(
         return named(*rng.integers(0, 300, n))
 
     log = Log(console=Console(file=io.StringIO()))
-    # Another model for whoever resumes: the stored state is to take its place, from the first settled batch on.
+    # Another model for a process that resumes: the stored state is to take its place, from the first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
     options = {"online": online, "refresh_budget": refresh_budget, "acquisition": acquisition}
     buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, url=url, **options)

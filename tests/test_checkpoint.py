@@ -94,7 +94,7 @@ def loop(store_url: str) -> Iterator[Callable[..., Environment]]:
 
 
 def seeded(seed: int | None) -> None:
-    """Let all global generators begin anew, as a process does."""
+    """Let all global generators begin again, as a process does."""
     torch.seed() if seed is None else torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -299,7 +299,7 @@ def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(loop: Calla
             self.schedule.step()
 
     with pytest.raises(
-        InvalidArgument, match="agent 'policy' of order 2 answers after_batch when the batch is settled"
+        InvalidArgument, match="agent 'policy' of order 2 runs after_batch when the batch is already settled"
     ):
         loop(policy=Late())
     loop(policy=Late(order=-1)).fit(10, iters=1)
@@ -337,13 +337,13 @@ def test_streams_beside_depend_on_states_and_label_alone() -> None:
     streams = []
     for label in ("a", "b", "a"):
         drawn(generator)
-        randomness.put(randomness.beside(states, label))
+        randomness.put(randomness.alongside(states, label))
         streams.append(drawn(generator))
     randomness.put(states)
     assert streams[0] == streams[2]
     assert not set(streams[0]) & set(streams[1])
     assert not set(streams[0]) & set(drawn(generator))
-    numpys = [randomness.beside(each, "a")["numpy"]["state"]["key"] for each in (states, randomness.states())]
+    numpys = [randomness.alongside(each, "a")["numpy"]["state"]["key"] for each in (states, randomness.states())]
     assert not np.array_equal(*numpys)
 
 

@@ -76,7 +76,7 @@ def refused(result: Result) -> str:
 
 
 def fill(url: str) -> None:
-    """Make two buffers: one with rewards, an open and a settled batch, and one with texts that nobody should trust."""
+    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
     with open_store(url) as store:
         store.add([f"s{i}" for i in range(40)], source="first", meta={"round": 1})
         store.score(lambda samples: [float(sample[1:]) / 3 for sample in samples])
@@ -113,7 +113,7 @@ def somebody_else(url: str) -> Execute:
 
 @pytest.fixture
 def execute(store_url: str) -> Execute:
-    """Runs any SQL: the hand of somebody else."""
+    """Runs any SQL: the hand of another process."""
     return somebody_else(store_url)
 
 
@@ -197,7 +197,7 @@ def test_upgrade_creates_the_schema_once(store_url: str) -> None:
     first = run("db", "upgrade", url=store_url)
     assert (first.code, first.out.endswith(f": from nothing to {REVISION}\n")) == (0, True)
     again = run("db", "upgrade", url=store_url)
-    assert (again.code, again.out.endswith(f" is at revision {REVISION} already\n")) == (0, True)
+    assert (again.code, again.out.endswith(f" is already at revision {REVISION}\n")) == (0, True)
     assert run("stats", url=store_url).code == 0
     assert without_version(run("db", "check", url=store_url).out) == "no buffers yet\n"
 
@@ -240,7 +240,7 @@ def test_check_finds_nothing_in_sound_buffers_and_says_what_is_wrong(url: str, e
     execute(f"UPDATE {prefix}workers SET added = added + 1 WHERE buffer_id = 1 AND id = 'ledger'")
     result = run("db", "check", url=url)
     assert result.code == 1
-    assert "default: the counters say" in result.out
+    assert "default: the counters have" in result.out
     assert result.out.endswith("qed: sound\n")
     assert run("db", "check", "--name", "qed", url=url).code == 0
     assert run("db", "check", "--name", "default", url=url).code == 1
@@ -326,7 +326,7 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
         began = time.monotonic()
         done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
         assert done.stdout == "1 released\n"
-        assert "1 workers of other hosts have batches: waiting for a sign of life, 2 s at the most" in done.stderr
+        assert "1 workers of other hosts have batches: waiting for their heartbeats, at most 2 s" in done.stderr
         assert time.monotonic() - began > 2
     with open_store(url) as store:
         assert store.check() == []
@@ -405,7 +405,7 @@ def test_copy(url: str) -> None:
 
 
 def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: str) -> None:
-    assert "already: give the copy another name" in refused(run("copy", "default", "qed", url=url))
+    assert "give the copy another name" in refused(run("copy", "default", "qed", url=url))
     assert "from 0 to 1" in refused(run("copy", "default", "new", "--at-iteration", "2", url=url))
     assert "'default', 'qed'" in refused(run("copy", "none", "new", url=url))
     assert run("copy", "default", "new", "--mode", "eat", url=url).code == 2
@@ -470,7 +470,7 @@ def test_names_and_sql_cannot_smuggle_control_characters_into_errors(url: str) -
     assert refused(run("top", "--name", "\x1b[2J\n[red]x", url=url)).isprintable()
     assert refused(run("sql", "SELECT \x1b[2J", url=url)).isprintable()
     for text in ("SELECT 1\0; DELETE FROM samples", "SELECT '\ud800'"):
-        assert "no text" in refused(run("sql", text, url=url))
+        assert "not text" in refused(run("sql", text, url=url))
 
 
 @pytest.mark.parametrize(
@@ -697,7 +697,7 @@ def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 
 @pytest.fixture
 def besieged(postgresql_url: str) -> tuple[str, Execute]:
-    """A PostgreSQL database in which somebody has put functions that write, opened by its superuser."""
+    """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
     url, execute = postgresql_url, somebody_else(postgresql_url)
     fill(url)
     for name in ("wipe", '"Wipe It"'):
@@ -740,7 +740,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
         "SELECT set_config('transaction_read_only', 'off', false)",
         "SELECT query_to_xml('DELETE FROM sqlbuffer.samples', true, true, '')",
     ):
-        with pytest.raises(ValueError, match="nothing can be written"), query.ask(address, sql) as answer:
+        with pytest.raises(ValueError, match="which cannot write"), query.ask(address, sql) as answer:
             list(answer.rows)
         assert dump(url) == before, sql
 
@@ -851,7 +851,7 @@ def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
 
 def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
     result = run("plot", "typo", "--url", url)
-    assert (result.code, "no numbers are logged as 'typo': there are" in result.err) == (1, True)
+    assert (result.code, "no numbers are logged as 'typo': the metrics are" in result.err) == (1, True)
     result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
     assert (result.code, "cannot be written" in result.err) == (1, True)
     result = run("plot", "--url", url, "--out", f"{tmp_path}/nowhere/m.png")
@@ -862,7 +862,7 @@ def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: s
     open_store(store_url, name="new").close()
     (tmp_path / "m.png").write_text("mine")
     result = run("plot", "--url", store_url, "--name", "new", "--out", f"{tmp_path}/m.png")
-    assert "no metrics of buffer 'new' are logged yet" in refused(result)
+    assert "buffer 'new' has no logged metrics" in refused(result)
     assert (tmp_path / "m.png").read_text() == "mine"
 
 

@@ -226,7 +226,7 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("who", ["started", "looks on"])
 def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -> None:
-    """A job is due `every` seconds after it started, whoever asks, and not before."""
+    """A job is due `every` seconds after it started, any process that asks, and not before."""
     schedule = Schedule("3s")
     moved.run("from sqlbuffer.schedule import Schedule; schedule = Schedule('3s')")
     with open_store(url, grace_s=GRACE_S) as store:

@@ -448,4 +448,4 @@ def test_what_is_pickled_has_no_address_in_its_text() -> None:
 
 
 class Polymerase:
-    """A class that nobody has registered."""
+    """A class that no process has registered."""

@@ -183,9 +183,9 @@ def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
 
         def fail(connection: sa.Connection) -> None:
-            raise ValueError("amid it")
+            raise ValueError("during it")
 
-        with pytest.raises(ValueError, match="amid it"):
+        with pytest.raises(ValueError, match="during it"):
             store._buffer.database.write(fail)
         try:
             store._buffer.database.write(fail)

@@ -276,7 +276,7 @@ def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
 
 
 def test_what_is_refused(lived: SampleStore) -> None:
-    with pytest.raises(InvalidArgument, match=r"there is a buffer 'other' in .* already: give the copy another name"):
+    with pytest.raises(InvalidArgument, match=r"buffer 'other' already exists in .*: give the copy another name"):
         lived.copy("other")
     for iteration in (-1, 4, 1.0, True):
         with pytest.raises(InvalidArgument, match=r"from 0 to 3, the number of batches .* got"):

@@ -68,7 +68,7 @@ class Observer:
             self.present[cluster].add(member)
 
     def assert_exact(self, weights: np.ndarray) -> None:
-        """Compare the counts with the reference, and start counting anew."""
+        """Compare the counts with the reference, and start counting again."""
         statistic, freedom = 0.0, 0
         for present in {present for present, _ in self.events}:
             if len(present) < 2:

@@ -213,5 +213,5 @@ def test_a_member_of_the_wrong_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("models", [[], [network()], [network()] * 5])
 def test_an_ensemble_of_one_is_refused(models: list[nn.Module]) -> None:
-    with pytest.raises(InvalidArgument, match="2 or more models, each another object"):
+    with pytest.raises(InvalidArgument, match="2 or more models, each a separate object"):
         EnsembleAgent(models, nn.functional.mse_loss, featurize)

@@ -270,7 +270,9 @@ def test_without_a_buffer_the_samplers_leave_it_the_rest(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("options", [{"samplers": [new_samples]}, {"rewards": [number]}, {"cbs": ["log"]}])
 def test_what_is_no_callback_is_refused(environment: Callable[..., Environment], options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgument, match="is no callback: a function that makes samples goes into a FunctionSamp"):
+    with pytest.raises(
+        InvalidArgument, match="is not a callback: put a function that makes samples into a FunctionSamp"
+    ):
         environment(**options)
 
 
@@ -278,7 +280,7 @@ def test_an_empty_batch_is_said_once(environment: Callable[..., Environment], ca
     environment(samplers=[]).fit(10, iters=3)
     said = [record.message for record in caplog.records if "empty batch" in record.message]
     assert len(said) == 1
-    assert said[0].startswith("iteration 0 has an empty batch: the buffer has nothing to draw")
+    assert said[0].startswith("iteration 0 has an empty batch: the buffer has no sample to draw")
 
 
 @pytest.mark.parametrize("given", ["CCO", b"CCO", {"a": 1}, None, 3])
@@ -507,7 +509,9 @@ def test_an_iteration_whose_batch_was_lost_is_done_anew(
     env = environment(rewards=[RewardCallback(oracle)], cbs=[thief])
     env.fit(10, iters=4, report=1)
     log, store = env.log, env.buffer.store
-    assert [line for line in caplog.messages if "was released meanwhile: its rewards are stored" in line] != []
+    assert [
+        line for line in caplog.messages if "was released before it was settled: its rewards are stored" in line
+    ] != []
     assert log.iterations == store.iteration == 4
     assert (store.stats().measured, store.stats().claimed, store.check()) == (40, 0, [])
     assert store.rewards_of(thief.stolen) == number(thief.stolen).tolist()

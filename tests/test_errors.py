@@ -69,7 +69,7 @@ def test_every_error_is_ours_and_one_of_the_standard_library() -> None:
 
 
 class Opaque:
-    """A type that nobody has registered."""
+    """A type that no process has registered."""
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_one_sample_where_a_list_is_expected(store: SampleStore, samples: Any) -
     [
         ({"source": ["a"]}, "2 samples.*1 sources.*one for each"),
         ({"source": ["a", 3]}, "source.*3"),
-        ({"source": 3}, "source.*one for each.*got 3"),
-        ({"source": None}, "source.*one for each.*got None"),
+        ({"source": 3}, "source.*one name for each.*got 3"),
+        ({"source": None}, "source.*one name for each.*got None"),
         ({"meta": [{}]}, "2 samples.*1 metas.*one for each"),
         ({"meta": {"x": object()}}, "meta.*JSON"),
         ({"meta": {"x": math.inf}}, "meta.*'x'.*JSON"),
@@ -343,7 +343,7 @@ def test_urls_that_are_none(url: Any, tmp_path: pathlib.Path, monkeypatch: pytes
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port of this host on which nobody listens."""
+    """A port of this host on which no process listens."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])
@@ -458,7 +458,7 @@ def test_a_file_that_was_cut_off(tmp_path: pathlib.Path, keep: float) -> None:
             store.score(scores_of, only="all")
         raise AssertionError("nothing was noticed")
     assert is_one_sentence(str(caught.value))
-    assert file.read_bytes() == left, "what is left may still be of use to whoever repairs it"
+    assert file.read_bytes() == left, "what is left may still be of use for a repair"
 
 
 def test_damage_in_the_middle(tmp_path: pathlib.Path) -> None:
@@ -534,7 +534,7 @@ def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.Mo
         store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        assert len(store) == 1, "reading waits for nobody"
+        assert len(store) == 1, "reading never waits"
         with pytest.raises(DatabaseUnavailable, match=r"locked.*another program"):
             store.add(["a database is locked", "the disk is full"])
         holder.execute("ROLLBACK")
@@ -642,7 +642,7 @@ def test_a_summary_is_one_line_that_every_log_and_database_takes() -> None:
         def __str__(self) -> str:
             raise ZeroDivisionError
 
-    assert summary(Mute()) == "Mute: its message cannot be read"
+    assert summary(Mute()) == "Mute: the message cannot be read"
     assert summary(ValueError("a\0b\x1b[2J\ud800\nsecond line")) == r"ValueError: a\x00b\x1b[2J\ud800"
     assert summary(ValueError()) == "ValueError"
     assert len(summary(ValueError("x" * 10**6))) == 1000

@@ -78,7 +78,7 @@ def test_more_calls_go_on_from_where_a_finished_search_stood(tmp_path: pathlib.P
         output = "".join(process.communicate(timeout=300))
         assert process.returncode == 0, output
         assert f"oracle calls              {calls}" in output
-    assert "going on at iteration 2" in output
+    assert "resuming at iteration 2" in output
 
 
 def test_a_wrong_url_is_one_clear_line(tmp_path: pathlib.Path) -> None:

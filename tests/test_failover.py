@@ -24,7 +24,7 @@ N = 500
 
 @pytest.fixture
 def servers() -> Iterator[Pair]:
-    """A primary that as yet nobody follows."""
+    """A primary that as yet no process follows."""
     with pair() as both:
         yield both
 
@@ -77,9 +77,9 @@ def worker_lives_through(servers: Pair, before: Callable[[], None], go_back: Cal
         parts.report(parts.ids[:50], [reward_of(sample) for sample in parts.samples[:50]])
         go_back()
         let_others_work(servers.url, 10_000)
-        with pytest.raises(ClaimLost, match="gone back to an earlier state"):
+        with pytest.raises(ClaimLost, match="returned to an earlier state"):
             batch.settle([reward_of(sample) for sample in batch.samples])
-        with pytest.raises(ClaimLost, match="gone back to an earlier state"):
+        with pytest.raises(ClaimLost, match="returned to an earlier state"):
             parts.report(parts.ids[50:], [reward_of(sample) for sample in parts.samples[50:]])
         for use in (store.remove, store.samples_of):
             with pytest.raises(StaleIds):

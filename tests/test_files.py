@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_error_and_takes_nothing(tmp_path: pathlib.Path) -> N
         with open_store(url, weighting="uniform") as store:
             store.add(TEN)
             stored = store.stats().stored
-        assert "make room; nothing stored was lost" in fill(url)
+        assert "make room; no stored data was lost" in fill(url)
         with open_store(url, weighting="uniform") as store:
             assert set(TEN) <= set(store.waiting().samples)
             assert store.stats().stored == len(store) >= stored
@@ -195,16 +195,16 @@ def test_a_plain_file_name_is_an_sqlite_url(
     [
         ("sqlite:///x.db?mode=ro", "no options, got 'mode'"),
         ("sqlite:///x.db?timeout=5&uri=true", "no options, got 'timeout, uri'"),
-        ("sqlite:///x?.db", "no option NAME=VALUE.*as a path alone"),
-        ("sqlite:///x.db?mode=", "no option NAME=VALUE"),
-        (os.fsdecode(b"sqlite:///x\xff.db"), "no name of a file in UTF-8"),
-        (os.fsdecode(b"./x\xff.db"), "no name of a file in UTF-8"),
-        ("sqlite:///file:x.db", "no file: URI"),
-        ("sqlite:///file:x.db?mode=ro&uri=true", "no file: URI"),
+        ("sqlite:///x?.db", "not an option NAME=VALUE.*as a path alone"),
+        ("sqlite:///x.db?mode=", "not an option NAME=VALUE"),
+        (os.fsdecode(b"sqlite:///x\xff.db"), "not a file name in UTF-8"),
+        (os.fsdecode(b"./x\xff.db"), "not a file name in UTF-8"),
+        ("sqlite:///file:x.db", "cannot be a file: URI"),
+        ("sqlite:///file:x.db?mode=ro&uri=true", "cannot be a file: URI"),
         ("sqlite://me:hunter2@/x.db", "three slashes"),
         ("sqlite+aiosqlite:///x.db", "aiosqlite"),
         ("sqlite+pysqlcipher:///x.db", "pysqlcipher"),
-        ("sqlite:///a\0b.db", "no name of a file"),
+        ("sqlite:///a\0b.db", "not a file name"),
     ],
 )
 def test_what_a_url_of_a_file_cannot_have_is_refused(
@@ -228,7 +228,7 @@ def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.P
 def test_a_store_may_be_opened_while_another_is_being_closed(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite deletes the log with the last connection: nobody may miss it at that moment."""
+    """SQLite deletes the log with the last connection: no process may miss it at that moment."""
     url = f"sqlite:///{tmp_path}/x.db"
     forget = wal.SameFile.forget
     outcomes: list[Any] = []
@@ -320,9 +320,9 @@ def delete_all(file: pathlib.Path) -> None:
 
 
 ACCIDENTS: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
-    "removed": (pathlib.Path.unlink, "was removed or moved.*put it back"),
-    "all removed": (delete_all, "was removed or moved.*put it back"),
-    "moved": (lambda file: file.rename(f"{file}-moved"), "was removed or moved.*put it back"),
+    "removed": (pathlib.Path.unlink, "was removed or moved.*restore the file"),
+    "all removed": (delete_all, "was removed or moved.*restore the file"),
+    "moved": (lambda file: file.rename(f"{file}-moved"), "was removed or moved.*restore the file"),
     "replaced": (replace, "was replaced .*open it again"),
     "log deleted": (delete_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
     "log replaced": (replace_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
@@ -368,7 +368,7 @@ def test_a_file_that_comes_back_is_the_file(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
         file.rename(f"{file}-moved")
-        with pytest.raises(DatabaseUnavailable, match="put it back"):
+        with pytest.raises(DatabaseUnavailable, match="restore the file"):
             store.add(["lost"])
         pathlib.Path(f"{file}-moved").rename(file)
         store.add(["stored"])

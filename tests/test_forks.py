@@ -264,7 +264,7 @@ def by_an_open_look():
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if sys.argv[1].startswith("sqlite") else 0)
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
-    store.add(["child of nobody"])
+    store.add(["child of no process"])
 
 done = threading.Event()
 store = open_store(sys.argv[1], weighting="uniform")

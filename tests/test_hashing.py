@@ -362,7 +362,7 @@ def test_a_plain_class_needs_both_functions() -> None:
     class Plain:
         pass
 
-    with pytest.raises(InvalidArgument, match="no dataclass, named tuple or enum"):
+    with pytest.raises(InvalidArgument, match="not a dataclass, named tuple or enum"):
         register(Plain)
     with pytest.raises(InvalidArgument, match="only one of"):
         register(Plain, encode=str)

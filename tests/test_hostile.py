@@ -104,18 +104,18 @@ def account(store: SampleStore) -> Any:
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_texts_are_stored_as_they_are_or_refused(store_url: str, channel: str) -> None:
     """Over six hundred, on each database."""
-    with open_store(store_url, name="beside") as beside, open_store(store_url, name="besieged") as store:
-        beside.add(TEN)
-        beside.score(scores_of)
-        before = account(beside)
+    with open_store(store_url, name="alongside") as alongside, open_store(store_url, name="besieged") as store:
+        alongside.add(TEN)
+        alongside.score(scores_of)
+        before = account(alongside)
         store.add(TEN)
         for text in TEXTS:
             only_our_errors(functools.partial(CHANNELS[channel], store, text))
         if channel == "sample":
             assert set(TEXTS) <= set(store.waiting().samples)
         assert set(TEN) <= set(store.waiting().samples)
-        assert account(beside) == before
-        assert (store.check(), beside.check()) == ([], [])
+        assert account(alongside) == before
+        assert (store.check(), alongside.check()) == ([], [])
 
 
 ANYTHING = st.recursive(
@@ -289,10 +289,10 @@ def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
 
 
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
-    with open_store(store_url, name="beside") as beside:
-        beside.add(TEN)
-        beside.score(scores_of)
-        before = account(beside)
+    with open_store(store_url, name="alongside") as alongside:
+        alongside.add(TEN)
+        alongside.score(scores_of)
+        before = account(alongside)
         texts = TEXT_IN_SQLITE if store_url.startswith("sqlite") else []
         as_texts = [(table, {column: sa.literal_column(f"'{text}'")}) for table, column, text in texts]
         for i, (table, values) in enumerate([*TAMPERED, *as_texts]):
@@ -308,8 +308,8 @@ def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
                 for call in CALLS:
                     only_our_errors(functools.partial(call, store))
             only_our_errors(lambda i=i: open_store(store_url, name=f"tampered {i}").close())
-        assert account(beside) == before
-        assert beside.check() == []
+        assert account(alongside) == before
+        assert alongside.check() == []
 
 
 def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
@@ -332,7 +332,7 @@ def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
 def test_a_setting_that_makes_no_sense_is_said(store_url: str) -> None:
     with open_store(store_url) as store:
         tamper(store, buffers, {"settings": {}})
-    with pytest.raises(InvalidPayload, match=r"'default'.*settings that make no sense.*restore a copy"):
+    with pytest.raises(InvalidPayload, match=r"'default'.*invalid settings.*restore a backup"):
         open_store(store_url)
 
 
@@ -416,7 +416,7 @@ def test_no_stored_word_is_obeyed_by_a_terminal(
             named = [] if "{name}" in command else ["--name", name]
             shown = run("--debug", *words, *named, url=store_url)
             said += [shown.out, unstyled(shown.err)]
-        shown = run("top", "--name", "nobody", url=store_url)
+        shown = run("top", "--name", "missing", url=store_url)
         said += [shown.out, unstyled(shown.err)]
     said += [record.getMessage() for record in caplog.records]
     assert [text for text in said if not is_quiet(text)] == []

@@ -24,7 +24,7 @@ THIRTY = [f"s{i}" for i in range(30)]
 NewStore = Callable[..., SampleStore]
 
 
-class Meanwhile:
+class Interleaved:
     """Does something once, in a thread, when it is called, and gives it a moment: a lock may make it wait for us."""
 
     def __init__(self, action: Callable[[], object]) -> None:
@@ -86,10 +86,10 @@ def test_what_is_scored_while_it_is_evicted(new_store: NewStore, monkeypatch: py
     store.add(["s-1"])  # the others, when they are scored, need not wait for anybody
     store.score(scores_of)
     store.add([f"s{i}" for i in range(9)])
-    meanwhile = Meanwhile(lambda: other.score(scores_of))
-    before(monkeypatch, pool, "remove", meanwhile)
+    interleaved = Interleaved(lambda: other.score(scores_of))
+    before(monkeypatch, pool, "remove", interleaved)
     store.add([f"s{i}" for i in range(100, 106)])
-    meanwhile.result()
+    interleaved.result()
     assert store.check() == []
     store.add([f"s{i}" for i in range(5)])
     assert store.check() == []
@@ -104,11 +104,11 @@ def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyP
         other.add(["s200", "s201", "s202"])
         other.score(scores_of)
 
-    meanwhile = Meanwhile(others)
-    before(monkeypatch, pool, "remove", meanwhile)
+    interleaved = Interleaved(others)
+    before(monkeypatch, pool, "remove", interleaved)
     store.add(["s100", "s101", "s102"])
     store.score(scores_of)
-    meanwhile.result()
+    interleaved.result()
     assert store.check() == []
 
 
@@ -118,7 +118,7 @@ def test_a_claim_amid_a_swap_is_whole(new_store: NewStore, monkeypatch: pytest.M
     store, other = new_store(), new_store()
     store.add(THIRTY)
     store.score(scores_of)
-    claim = Meanwhile(lambda: other.sample(20).settle([0.0] * 20))
+    claim = Interleaved(lambda: other.sample(20).settle([0.0] * 20))
     move = pool.move
 
     def move_beside(*args: Any) -> Any:
@@ -272,7 +272,7 @@ def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     if way == "scored":
         store.add(names("new", 200))
     draw = interleaving.stopped(lambda: hold(store.sample(100, pct_argmax)))
-    joining = interleaving.beside(lambda: other.add(names("new", 200)) if way == "added" else other.score(ones))
+    joining = interleaving.alongside(lambda: other.add(names("new", 200)) if way == "added" else other.score(ones))
     draw.go_on()
     draw.result().settle()
     joining.result()
@@ -295,7 +295,7 @@ def test_a_full_pool_stays_full_where_four_add_at_once(new_store: NewStore, inte
     assert len(first) == 260
     adding = interleaving.stopped(lambda: first.add(names("c", 5)))
     others = [
-        interleaving.beside(lambda store=store, i=i: store.add(names(f"d{i} ", 5)))
+        interleaving.alongside(lambda store=store, i=i: store.add(names(f"d{i} ", 5)))
         for i, store in enumerate(stores[1:])
     ]
     adding.go_on()
@@ -315,7 +315,7 @@ def test_what_a_draw_holds_is_not_passed_over(
     store.score(scores_of)
     ids = store.waiting().ids[5:25].tolist()
     draw = interleaving.stopped(lambda: hold(store.sample(15)))
-    leaving = interleaving.beside(
+    leaving = interleaving.alongside(
         lambda: other.remove(ids) if way == "remove" else other.replace(ids, [f"n{i}" for i in ids])
     )
     draw.go_on()
@@ -343,9 +343,9 @@ def test_draws_beside_each_other_know_their_probabilities(
     store.add(names("s", 4_000))
     hold(store.sample(2, 0.5)).settle()  # the top is marked
     draw = interleaving.stopped(lambda: hold(store.sample(400, pct_argmax)), after=after)
-    beside = interleaving.beside(lambda: hold(other.sample(400)))
+    alongside = interleaving.alongside(lambda: hold(other.sample(400)))
     draw.go_on()
-    batches = [draw.result(), beside.result()]
+    batches = [draw.result(), alongside.result()]
     assert_totals(batches[0], 3_998)
     assert_totals(batches[1], 3_598)
     third = hold(store.sample(400))
@@ -390,7 +390,7 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
     again = interleaving.stopped(
         lambda: store.add([*names("s", 20), "s100"]), after=r"INSERT INTO (sqlbuffer\.)?samples"
     )
-    new = interleaving.beside(lambda: other.add(["s101", "s102"]))
+    new = interleaving.alongside(lambda: other.add(["s101", "s102"]))
     again.go_on()
     assert again.result().duplicates == 20
     assert new.result().added == 2
@@ -478,15 +478,15 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     n, was_there = 0, True
     while was_there:
         n += 1
-        store, beside = (new_store(name=f"gap {n}") for _ in range(2))
+        store, alongside = (new_store(name=f"gap {n}") for _ in range(2))
         store.add(THIRTY)
         store.score(scores_of)
         store.save_predictor(b"", rows_trained=1)
         with monkeypatch.context() as patch:
-            gap = Gap(store, n, lambda beside=beside: other(beside), patch)  # type: ignore[misc]
+            gap = Gap(store, n, lambda alongside=alongside: other(alongside), patch)  # type: ignore[misc]
             WORK[work](store)
             was_there = gap.was_there
-        beside.score(scores_of)
+        alongside.score(scores_of)
         while store.score(scores_of, only="stale", budget=9):
             pass
         versions = {row.score_version for row in store.staleness()}
@@ -496,7 +496,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert store._buffer.read(audit.check_buffer) == []
         store.close()
-        beside.close()
+        alongside.close()
     assert n > 2
 
 
@@ -530,7 +530,7 @@ def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
 
 @pytest.mark.parametrize("n_before", [0, 1, 2])
 def test_all_scores_of_a_walk_have_the_version_it_began_with(new_store: NewStore, n_before: int) -> None:
-    """A worker stores a predictor amid a chunk: it has made neither these scores nor those of the chunks after it."""
+    """A worker stores a predictor during a chunk: it has made neither these scores nor those of the chunks after it."""
     store, worker = new_store(), new_store()
     store.add(THIRTY)
     store.save_predictor(b"", rows_trained=1)

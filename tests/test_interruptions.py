@@ -116,7 +116,7 @@ def test_the_first_state_of_a_predictor_is_stored_at_last(
 ITERATIONS = 6
 
 APART = 23
-"""COMMITs between two that fail: more than an iteration has, which is done anew each time."""
+"""COMMITs between two that fail: more than an iteration has, which is done again each time."""
 
 
 def seeded(url: str, name: str) -> Environment:

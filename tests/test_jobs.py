@@ -144,14 +144,14 @@ def test_no_thread_is_left(store: SampleStore) -> None:
     assert threading.active_count() == before
 
 
-@pytest.fixture(params=["ran out", "gone", "buried"])
+@pytest.fixture(params=["expired", "gone", "released"])
 def lose(
     request: pytest.FixtureRequest, act_as: Callable[[str], None], look_on: Callable[..., int]
 ) -> Callable[[SampleStore], None]:
     """Lets another worker be the one that could take the job now."""
 
     def lose_it(store: SampleStore) -> None:
-        if request.param == "ran out":
+        if request.param == "expired":
             look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
@@ -256,7 +256,7 @@ def state(**changes: Any) -> Job:
 )
 def test_when_it_is_due(schedule: Schedule, is_due: bool) -> None:
     assert schedule.is_due(state()) == is_due
-    assert not schedule.is_due(state(owner="somebody", is_held=True)), "somebody is at it"
+    assert not schedule.is_due(state(owner="another", is_held=True)), "another worker runs it"
     assert schedule.is_due(state(ended_run=0)), "it was broken off"
     assert schedule.is_due(state(ended_run=None, last_finished_at=None)), "it was, under an older release"
     assert schedule.is_due(state(ended_run=None, last_finished_at=NOON - dt.timedelta(hours=1)))
@@ -353,7 +353,7 @@ def test_a_schedule_in_words() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "give every, cron or when_new"),
+        ({}, "needs every, cron or when_new"),
         ({"every": "10"}, "got '10'"),
         ({"every": "0s"}, "got '0s'"),
         ({"every": "-1m"}, "got '-1m'"),
@@ -600,7 +600,7 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
 ) -> None:
     """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
     for other in ("store", "refresh"):
-        store, beside = (new_store(name=other) for _ in range(2))
+        store, alongside = (new_store(name=other) for _ in range(2))
         store.add(named(*range(20)))
         store.record(named(*range(30, 40)), [1.0] * 10)
         store.score(lambda samples: np.zeros(len(samples)))
@@ -609,13 +609,13 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
         score_by = functools.partial(SampleStore._score_by, store)
 
         def overtaken(
-            version: int, *args: Any, other: str = other, beside: SampleStore = beside, score_by: Any = score_by
+            version: int, *args: Any, other: str = other, alongside: SampleStore = alongside, score_by: Any = score_by
         ) -> int:
-            if beside.stats().score_version == 1:
+            if alongside.stats().score_version == 1:
                 if other == "store":
-                    beside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
+                    alongside.save_predictor(dump_state(make_agent(seed=4)), rows_trained=1)
                 else:
-                    beside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
+                    alongside.score(lambda samples: np.ones(len(samples)), only="all", budget=0)
             return int(score_by(version, *args))
 
         monkeypatch.setattr(store, "_score_by", overtaken)
@@ -715,7 +715,7 @@ def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest
             child.kill()
             child.join()
         until(lambda: train() or store.newest_version() == 2, timeout_s=600)
-    assert "another one takes its place" in caplog.text
+    assert "a new process replaces it" in caplog.text
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any]) -> None:

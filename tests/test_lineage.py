@@ -77,7 +77,7 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
     theirs = others.sample(10) if is_drawn else None
     assert theirs is None or theirs.id == batch.id, "their batch has the same number"
     before = others.stats()
-    with pytest.raises(ClaimLost, match="gone back to an earlier state"):
+    with pytest.raises(ClaimLost, match="returned to an earlier state"):
         {
             "settle": lambda: batch.settle(rewards(batch.samples)),
             "report": lambda: batch.report(batch.ids, rewards(batch.samples)),
@@ -100,9 +100,9 @@ def test_the_parts_of_a_batch_are_stored_before_and_after(store: SampleStore, st
     assert batch.report(batch.ids[:2], rewards(batch.samples[:2])) == 2
     go_back()
     fill(store, names(20, 50))
-    with pytest.raises(ClaimLost, match="gone back"):
+    with pytest.raises(ClaimLost, match="returned"):
         batch.report(batch.ids[2:3], rewards(batch.samples[2:3]))
-    with pytest.raises(ClaimLost, match="gone back"):
+    with pytest.raises(ClaimLost, match="returned"):
         batch.settle([None, None, math.nan, *rewards(batch.samples[3:])])
     assert store.rewards_of(batch.samples)[:2] == [None, None], "lost with the state, and not given again"
     assert store.rewards_of(batch.samples)[2:] == rewards(batch.samples[2:]), "a failure takes no reward's place"
@@ -138,7 +138,7 @@ def test_a_batch_of_the_same_number_drawn_by_the_same_process_is_another_one(
     go_back()
     batch = store.sample(4)
     assert (batch.id, batch.samples) == (lost.id, lost.samples)
-    with pytest.raises(ClaimLost, match="gone back"):
+    with pytest.raises(ClaimLost, match="returned"):
         lost.release()
     assert store.stats().claimed == 4
     batch.settle(rewards(batch.samples))
@@ -149,7 +149,7 @@ def test_a_batch_of_the_same_number_drawn_by_the_same_process_is_another_one(
 
 
 def once(act: Callable[[], object]) -> Callable[[list[str]], np.ndarray]:
-    """A score function amid whose first call something happens."""
+    """A score function during whose first call something happens."""
     left = [act]
 
     def score(samples: list[str]) -> np.ndarray:
@@ -373,7 +373,7 @@ def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> 
                 lambda: store.log_metrics(0, {"a": 1.0}),
                 lambda: store.leased("tidy").__enter__(),
             ):
-                with pytest.raises(BufferNotFound, match="'lost' as this store opened it is not in"):
+                with pytest.raises(BufferNotFound, match="'lost' is no longer the buffer that this store opened"):
                     use()
             assert another.to_pandas().empty
             assert (another.jobs(), another.history(), another.predictors(), another.check()) == ([], [], [], [])

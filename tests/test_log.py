@@ -150,7 +150,7 @@ def test_df_has_a_row_for_each_sample() -> None:
 
 
 class Late(Callback):
-    """Writes a column when the batch is settled already, and one of things that nobody can store."""
+    """Writes a column when the batch is settled already, and one of things that no process can store."""
 
     def __init__(self) -> None:
         super().__init__(name="late", order=50)

@@ -149,7 +149,7 @@ def test_a_list_of_ids(kind: Callable[[list[int]], Any]) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_list_of_ids(ids: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"ids must be a list of integers, as batch.ids; got"):
+    with pytest.raises(InvalidArgument, match=r"ids must be a list of integers, such as batch.ids; got"):
         as_ids(ids)
 
 
@@ -250,7 +250,7 @@ def test_a_table_is_no_list(table: Any) -> None:
 
 
 def test_a_file_is_no_list() -> None:
-    with pytest.raises(InvalidArgument, match=r"got a file: give its lines, as file.read\(\)\.splitlines\(\)"):
+    with pytest.raises(InvalidArgument, match=r"got a file: give its lines, such as file.read\(\)\.splitlines\(\)"):
         as_list(io.StringIO("CCO\nCCN\n"))
 
 

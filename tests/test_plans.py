@@ -122,9 +122,9 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
             if sql not in each:
                 executed.append(Executed(sql.split()[0], sql, [], [], set()))
             return
-        beside = connection.connection.driver_connection.cursor()
-        plan = explain(beside, sql, parameters[0] if many else parameters)
-        beside.close()
+        alongside = connection.connection.driver_connection.cursor()
+        plan = explain(alongside, sql, parameters[0] if many else parameters)
+        alongside.close()
         name = each[0] if each else names.get(id(context.compiled.statement)) or first_words(sql)
         executed.append(Executed(name, sql, *plan))
 
@@ -256,7 +256,7 @@ def test_hot_statements_go_by_their_index(
     store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
-    monkeypatch.setattr(swapping, "SWAP_CHUNK", 1000)  # as small beside this pool as the real one beside a million
+    monkeypatch.setattr(swapping, "SWAP_CHUNK", 1000)  # as small next to this pool as the real one next to a million
     with open_store(store_url) as store:
         fill(store, BIG)
         store.record([f"measured {i}" for i in range(5000)], np.arange(5000.0) % 50)
@@ -333,7 +333,7 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
     batches: list[Batch] = []
     found["sample"] = executed_by(store, lambda: batches.append(store.sample(64)))
     found["settle"] = executed_by(store, lambda: batches[0].settle(np.ones(64)))
-    store.sample(64, pct_argmax=0.25).settle()  # after a refresh the top is marked anew
+    store.sample(64, pct_argmax=0.25).settle()  # after a refresh the top is marked again
     found["sample with argmax"] = executed_by(store, lambda: batches.append(store.sample(64, pct_argmax=0.25)))
     found["settle without rewards"] = executed_by(store, lambda: batches[1].settle())
     batches.append(store.sample(64))

@@ -180,7 +180,7 @@ def test_a_checkpoint_is_stored_with_the_scores(thirty: SampleStore) -> None:
     assert thirty.checkpoint("some") == (0, b"7")
 
 
-# -- a queue found anew -----------------------------------------------------------------------------------------------
+# -- a queue found again -----------------------------------------------------------------------------------------------
 
 
 def run(stores: Iterator[SampleStore]) -> list[Any]:
@@ -228,7 +228,7 @@ def test_a_queue_found_anew_goes_on_where_the_old_one_was(new_store: Callable[..
             yield kept
 
     def another_each_time() -> Iterator[SampleStore]:
-        store = new_store(name="anew", mode=mode)
+        store = new_store(name="again", mode=mode)
         while True:
             store._stale.forget()
             yield store

@@ -102,7 +102,7 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
     database = store._buffer.database
     database.write(lambda connection: connection.execute(sa.update(workers).values(tick=0)))
     (problem,) = store.check()
-    assert problem.endswith("but the workers have only come to 0.")
+    assert problem.endswith("but the workers have only reached 0.")
     assert [done[:24] for done in mend(store._buffer)] == ["the logical time was set"]
     assert store.check() == []
     store.record(["a"], [5.0])

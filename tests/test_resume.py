@@ -220,7 +220,7 @@ DRAWS = """
     ORDER BY batches.iteration, draws.position
 """
 # Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or before its transaction
-# is killed, so what is added anew leaves gaps in the numbers.
+# is killed, so what is added again leaves gaps in the numbers.
 VERSIONS = """
     SELECT iteration, version, state, rows_trained, train_loss, valid_loss FROM predictors
     WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name) ORDER BY version
@@ -287,7 +287,7 @@ RARE = {"every": 3, "iters": 15}
 """A checkpoint after iterations 2, 5, 8 and so on."""
 
 RESUMED = {7: (1, "step of 7"), 11: (1, "before_step of 11"), 13: (1, "before refresh")}
-"""The iteration that a run goes on with, and where it was killed: amid it, or when the one before was settled."""
+"""The iteration that a run goes on with, and where it was killed: during it, or when the one before was settled."""
 
 
 def test_killed_between_two_checkpoints(store_url: str) -> None:

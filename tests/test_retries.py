@@ -150,7 +150,7 @@ def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkey
     monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
     monkeypatch.setattr(type(store._buffer.database.dialect), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
-    with pytest.raises(DatabaseUnavailable, match="not known whether"):
+    with pytest.raises(DatabaseUnavailable, match="outcome is not known"):
         store.add(["s20"])
 
 
@@ -250,7 +250,7 @@ def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python ignores one in a destructor
 def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
-    """Also amid thousands of rows; and whoever keeps the error keeps no lock with it."""
+    """Also during thousands of rows; and any process that keeps the error keeps no lock with it."""
 
     def tell(*_: object) -> None:
         raise Told
@@ -270,7 +270,7 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
             assert store.record([f"after {i}"], [1.0]).added == 1
         assert store.check() == []
     signal.signal(signal.SIGALRM, before)
-    assert len(told) >= 18, "all but what came amid a destructor"
+    assert len(told) >= 18, "all but what came during a destructor"
 
 
 def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(store_url: str) -> None:

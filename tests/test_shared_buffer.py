@@ -29,7 +29,7 @@ def test_killing_any_of_them_costs_nothing_but_time(store_url: str, tmp_path: pa
                 os.kill(int(said[2]), signal.SIGKILL)
     assert process.returncode == 0, "".join(lines)
     assert killed == {"generator", "reward", "trainer"}
-    assert sum("died, and is replaced" in line for line in lines) == 3
+    assert sum("died; starting a new process" in line for line in lines) == 3
     assert lines[-1] == "integrity: sound\n"
     assert not [line for line in lines if "Traceback" in line]
     with open_store(store_url, name="shared") as store:

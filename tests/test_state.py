@@ -228,7 +228,7 @@ def test_predictions_that_cannot_be_learned_from_are_refused(
 def test_the_state_of_another_agent_is_stored_whole_or_refused() -> None:
     state = {"weight": torch.ones(2), "epoch": 3}
     stateful = types.SimpleNamespace(state_dict=lambda: state)
-    with pytest.raises(InvalidArgument, match="epoch of the model cannot be stored, for it is 3, not a tensor"):
+    with pytest.raises(InvalidArgument, match="epoch of the model cannot be stored, because it is 3, not a tensor"):
         dump_state(stateful)
 
 

@@ -47,7 +47,7 @@ def test_a_draw_before_any_score_says_why_it_is_empty(store: SampleStore, caplog
     assert len(store.sample(2)) == 0
     assert caplog.messages == []
     store.add(["s1", "s2", "s3"])
-    said = ["nothing was drawn: 3 samples of buffer 'default' wait for a score, see `score`"]
+    said = ["nothing was drawn: 3 samples of buffer 'default' wait for a score; call `score`"]
     for _ in range(2):
         assert len(store.sample(2)) == 0
         assert caplog.messages == said, "once, however often it is asked"
@@ -718,7 +718,7 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
 
 
 def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each passes over the rows that the others have locked; whoever waited would give up after ten seconds."""
+    """Each passes over the rows that the others have locked; one that waited would give up after ten seconds."""
     with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
@@ -730,7 +730,7 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
             tx = Transaction(connection, other)
             batch = claims._draw(tx, n=10, n_heaviest=0, by_tie=False, exclusive=False)
             drawn += hold(batch).samples  # type: ignore[arg-type]
-            assert len(store) == 40, "nobody has committed"
+            assert len(store) == 40, "no process has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)
         monkeypatch.undo()
         stack.close()

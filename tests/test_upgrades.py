@@ -89,7 +89,7 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
         open_store(old_url)
     with (
         contextlib.closing(Database(old_url, any_revision=True)) as database,
-        pytest.raises(SchemaTooOld, match=r"nothing has changed: .*may be at work: .*last seen at .*Stop it"),
+        pytest.raises(SchemaTooOld, match=r"nothing has changed: .*may still run: .*last seen at .*Stop the worker"),
     ):
         database.upgrade()
     assert revision(old_url) == old
@@ -117,7 +117,7 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
     with connect(store_url) as connection:
         connection.exec_driver_sql("UPDATE pool SET weight = weight * 1.0000000001 WHERE buffer_id = 1")
     with contextlib.closing(Database(store_url, any_revision=True)) as database:
-        with pytest.raises(SchemaTooOld, match="may be at work"):
+        with pytest.raises(SchemaTooOld, match="may still run"):
             database.upgrade()
         set_last_seen(store_url, 61.0)
         database.upgrade()

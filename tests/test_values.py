@@ -85,7 +85,7 @@ def test_ids_of_every_kind_are_found(ten: SampleStore, kind: Any) -> None:
 
 
 def test_the_ids_of_a_batch_are_found_as_they_are(ten: SampleStore) -> None:
-    """As an array, as a list of numpy's integers, and with numbers that nobody has."""
+    """As an array, as a list of numpy's integers, and with numbers that no process has."""
     batch = ten.sample(3)
     expected = dict(zip(batch.ids.tolist(), batch.samples, strict=True))
     assert ten.samples_of(batch.ids) == expected  # type: ignore[arg-type]
@@ -387,7 +387,7 @@ def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
 
 # -- rewards that failed ----------------------------------------------------------------------------------------------
 
-WAYS = ["settle", "report", "record", "settle beside"]
+WAYS = ["settle", "report", "record", "settle alongside"]
 
 
 def measure(store: SampleStore, way: str, reward: float) -> None:
@@ -395,7 +395,7 @@ def measure(store: SampleStore, way: str, reward: float) -> None:
     if way == "record":
         store.record(["s1"], [reward])
         return
-    batch = store.sample(1 if way != "settle beside" else 0)
+    batch = store.sample(1 if way != "settle alongside" else 0)
     if way == "settle":
         batch.settle([reward])
     elif way == "report":

@@ -173,7 +173,7 @@ def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
 
 
 def test_a_lock_file_that_is_deleted_is_made_again(sqlite_url: str) -> None:
-    """Whoever waited for the old one does not take it for the new one."""
+    """Any process that waited for the old one does not take it for the new one."""
     file = str(path_of(sqlite_url))
     with open_store(sqlite_url) as store:
         store.add(TEN)

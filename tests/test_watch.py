@@ -1,4 +1,4 @@
-"""Silence is what somebody has watched, by a clock that nobody sets, never a difference of two times that were read."""
+"""Silence is what a process has watched, by a clock that is never set, not a difference of two times that were read."""
 
 import copy
 import math

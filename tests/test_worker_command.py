@@ -17,7 +17,7 @@ from forked import Forked
 from test_jobs import job_of
 from test_workers import until
 
-from sqlbuffer.dialect import hence, now
+from sqlbuffer.dialect import from_now, now
 from sqlbuffer.inspect.cli import main
 from sqlbuffer.schema import jobs, workers
 from sqlbuffer.statements import COUNTERS
@@ -27,7 +27,7 @@ ROUNDS = 10
 PATIENCE_S = 600.0
 
 # Each training says that it begins and ends, and waits in between until it is told to go on. It holds a lock of the
-# system's meanwhile, which goes with the process: who cannot get it trains beside another one.
+# system's in between, which goes with the process: who cannot get it trains next to another one.
 LAB = """
 import fcntl, os, pathlib, time
 import torch
@@ -55,7 +55,7 @@ class Waiting(PredictiveAgent):
                 except BlockingIOError:
                     time.sleep(0.01)
             else:
-                say("beside")
+                say("next to")
             say("begin")
             while not (HERE / "go").exists():
                 time.sleep(0.01)
@@ -185,7 +185,7 @@ def test_ten_rounds_with_a_kill_in_each(lab: Lab, buffer: SampleStore, agents: C
         assert buffer.load_predictor(agents()) == newest.version
         assert newest.version == i + 1, "one version for each round"
         hired.add(lab.hire(*due).pid)
-    assert lab.said("beside") == []
+    assert lab.said("alongside") == []
     assert len(lab.said("begin")) == 2 * ROUNDS
     assert buffer.check() == []
 
@@ -209,7 +209,7 @@ def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: Sample
     process.send_signal(sign)
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
-    assert f"{sign.name}: the job is let go" in log
+    assert f"{sign.name}: releasing the job" in log
     left = job_of(buffer)
     assert (left.owner, left.is_broken_off, left.last_error) == (None, True, f"interrupted: Stop {sign.name}")
     assert buffer.newest_predictor() is None
@@ -282,7 +282,7 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
         ("leaves:make_agent", ["--every", "1m"], "leaves cannot be imported: SystemExit: 3"),
         ("lab:nothing", ["--every", "1m"], "made a NoneType without update_dataset_from_inputs"),
         ("lab", ["--every", "1m"], "give MODULE:FUNCTION"),
-        ("lab:make_agent", [], "nothing says when it is due"),
+        ("lab:make_agent", [], "a schedule needs every"),
         ("lab:make_agent", ["--every", "soon"], "got 'soon'"),
         ("lab:make_agent", ["--cron", "never"], "got 'never'"),
     ],
@@ -299,7 +299,7 @@ def test_what_cannot_work_is_one_message(agent: str, options: list[str], message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--where", "sorce = 'x'"], "sorce"),
+        (["--where", "origin = 'x'"], "origin"),
         (["--best", "5"], "best"),
         (["--acquisition", "ucb"], "has no dropout"),
     ],
@@ -313,9 +313,9 @@ def test_what_every_round_would_fail_of_is_refused_at_the_start(
 
 
 def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -> None:
-    refused = lab.run("--every", "1m", "--name", "nobody")
+    refused = lab.run("--every", "1m", "--name", "missing")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "no buffer 'nobody'" in refused.stderr
+    assert "no buffer 'missing'" in refused.stderr
 
 
 def test_once_says_in_one_line_that_nothing_is_due(lab: Lab, buffer: SampleStore) -> None:
@@ -336,7 +336,7 @@ def hold(buffer: SampleStore, owner: str) -> None:
     row = {"host": "elsewhere", "pid": 1, "process_started_at": 0.0, "clock": 0.0}
     row |= {"buffer_id": buffer._buffer.buffer_id, "id": owner, **dict.fromkeys(COUNTERS, 0)}
     times = {"created_at": now(), "heartbeat_at": now()}
-    held = sa.update(jobs).values(owner=owner, lease_until=hence(3600.0))
+    held = sa.update(jobs).values(owner=owner, lease_until=from_now(3600.0))
 
     def write(connection: sa.Connection) -> None:
         connection.execute(sa.insert(workers).values(**row, **times))

@@ -1,10 +1,10 @@
-"""A loop that never trains: a worker beside it does, and the loop draws by whatever predictor is the newest.
+"""A loop that never trains: a worker trains in another process, and the loop draws by the newest predictor.
 
     cd examples/scheduled_retraining
     python loop.py &
     sqlbuffer worker --url sqlite:///points.db --name points --agent models:make_agent --when-new 100
 
-Start as many loops and workers as you like, and kill them as you like.
+You may start any number of loops and workers, and kill any of them.
 """
 
 import time
@@ -23,22 +23,22 @@ def new_points(n: int, rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def experiment(points: list[tuple[float, float]]) -> list[float]:
-    """Measure points: the slow part. The best is at (1, -2)."""
+    """Measure points, the slow part. The best point is (1, -2)."""
     time.sleep(0.05)
     return [-((x - 1) ** 2) - (y + 2) ** 2 for x, y in points]
 
 
 def main(
-    url: Annotated[str, typer.Option(help="The database.")] = "sqlite:///points.db",
-    iters: Annotated[int, typer.Option(help="Iterations, those of earlier runs included.")] = 400,
+    url: Annotated[str, typer.Option(help="URL of the database.")] = "sqlite:///points.db",
+    iters: Annotated[int, typer.Option(help="Total iterations, including those of earlier runs.")] = 400,
 ) -> None:
-    """Measure points, those first of which the predictor thinks best."""
+    """Measure points, those with the best predictions first."""
     buffer = PredictiveBuffer(
         1.0,
-        refresh_predictions=0,  # the worker does it
+        refresh_predictions=0,  # the worker refreshes
         predictive_agent=make_agent(),
         pred_bs=512,
-        supervised_frequency=0,  # the worker does it
+        supervised_frequency=0,  # the worker retrains
         supervised_epochs=0,
         supervised_bs=0,
         supervised_lr=0.0,

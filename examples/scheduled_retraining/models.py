@@ -1,4 +1,4 @@
-"""The agent, as the loop and the worker both make it."""
+"""The agent of the loop and of the worker."""
 
 import torch
 
@@ -11,6 +11,6 @@ def featurize(points: list[tuple[float, float]]) -> torch.Tensor:
 
 
 def make_agent() -> PredictiveAgent:
-    """Make an agent that has learnt nothing yet; the newest stored predictor is loaded into it."""
+    """Make an untrained agent; the loop and the worker load the newest stored predictor into it."""
     model = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
     return PredictiveAgent(model, torch.nn.functional.mse_loss, featurize)

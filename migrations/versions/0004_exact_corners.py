@@ -67,7 +67,7 @@ def upgrade() -> None:
     op.drop_column("buffers", "top_weight", schema=schema)  # the next argmax share marks by score
     op.drop_index("ix_pool_top", "pool", schema=schema)
     _index_top(schema, "score")
-    op.execute(f"UPDATE {prefix}workers SET touched = clock")  # nobody has noted when samples joined
+    op.execute(f"UPDATE {prefix}workers SET touched = clock")  # no process has noted when samples joined
 
 
 def downgrade() -> None:
@@ -96,8 +96,8 @@ def _refuse_under_workers(is_server: bool) -> None:
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
-            f"a process of an older release may be at work: {', '.join(workers)}. "
-            "Stop it, and run the upgrade a minute after it was last seen."
+            f"a worker of an older release may still run: {', '.join(workers)}. Stop the worker, "
+            "and run the upgrade a minute after it was last seen."
         )
 
 

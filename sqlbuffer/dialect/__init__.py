@@ -9,7 +9,7 @@ import os
 import sqlalchemy as sa
 
 from sqlbuffer.dialect.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Lock, Receipt, Rows
-from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, hence, now, right_now, where
+from sqlbuffer.dialect.columns import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, from_now, now, right_now, where
 from sqlbuffer.dialect.postgresql import PostgreSQL
 from sqlbuffer.dialect.sqlite import SQLite
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
@@ -34,7 +34,7 @@ __all__ = [
     "Timestamp",
     "ago",
     "first_line",
-    "hence",
+    "from_now",
     "is_unavailable",
     "now",
     "origin_of",
@@ -87,10 +87,10 @@ def _require_file(url: sa.URL) -> None:
         raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
     if not is_storable(url.database):
         raise InvalidArgument(
-            f"{shown(url.database)} is no name of a file in UTF-8: rename it, and use sqlite:///FILE."
+            f"{shown(url.database)} is not a file name in UTF-8: rename the file, and use sqlite:///FILE."
         )
     if url.database.startswith("file:"):
-        raise InvalidArgument("the URL of an SQLite file is no file: URI: use sqlite:///FILE.")
+        raise InvalidArgument("the URL of an SQLite file cannot be a file: URI: use sqlite:///FILE.")
     if url.query:
         raise InvalidArgument(
             f"the URL of an SQLite file has no options, got {shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; "
@@ -99,11 +99,11 @@ def _require_file(url: sa.URL) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Return the path of a file, wherever the process goes later, and behind all links: its log lies beside that."""
+    """Return the path of a file, wherever the process goes later, and behind all links: its log lies next to that."""
     try:
         return os.path.realpath(path)
     except ValueError as exc:  # a null character
-        raise InvalidArgument(f"{shown(path)} is no path of a file ({exc}): use sqlite:///FILE.") from exc
+        raise InvalidArgument(f"{shown(path)} is not a path of a file ({exc}): use sqlite:///FILE.") from exc
     except OSError as exc:  # a relative path in a folder that is gone
         raise DatabaseUnavailable(f"{shown(path)} cannot be found ({exc.strerror}): give an absolute path.") from exc
 
@@ -148,6 +148,6 @@ def is_unavailable(error: sa.exc.DBAPIError) -> bool:
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
     """Return our error for a driver's one: what happened, where, and the way out. Passwords are masked."""
-    return DatabaseUnavailable(
-        f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)}): {dialect.advice(error)}."
-    )
+    what = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
+    way_out = dialect.advice(error)
+    return DatabaseUnavailable(f"{what}: {way_out}." if way_out else f"{what}.")

@@ -93,8 +93,9 @@ class Dialect(abc.ABC):
         """
         if size > self.largest:
             raise TooLarge(
-                f"{what} takes {size / 1e6:,.0f} MB as it is stored, this database {self.largest / 1e6:,.0f} MB at "
-                "most: keep it in a file, and store the path, or make it smaller."
+                f"{what} takes {size / 1e6:,.0f} MB in storage, and this database takes "
+                f"{self.largest / 1e6:,.0f} MB at most: keep the value in a file and store the "
+                "path, or make the value smaller."
             )
 
     def may_fork(self) -> bool:
@@ -121,7 +122,7 @@ class Dialect(abc.ABC):
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         """Return an engine whose transactions may write from their first statement on.
 
-        With `sees_one_state` they do not see what others commit meanwhile.
+        With `sees_one_state` they do not see what others commit in between.
         """
 
     @abc.abstractmethod
@@ -184,7 +185,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-        """Lock the rows of `table` that a statement selects, waiting for whoever has them."""
+        """Lock the rows of `table` that a statement selects, waiting for any process that has them."""
 
     @abc.abstractmethod
     def upsert(self, table: sa.Table) -> Any:
@@ -200,11 +201,11 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
-        """Make sure that nobody else creates or upgrades the schema until the transaction ends."""
+        """Make sure that no other process creates or upgrades the schema until the transaction ends."""
 
     @abc.abstractmethod
     def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
-        """Make sure that nobody else writes into tables until the transaction ends."""
+        """Make sure that no other process writes into tables until the transaction ends."""
 
     @abc.abstractmethod
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:

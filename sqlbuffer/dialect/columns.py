@@ -47,7 +47,7 @@ class Timestamp(TypeDecorator[dt.datetime]):
             time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
             return time.astimezone(dt.timezone.utc)
         except (ValueError, OverflowError, AttributeError) as exc:  # the last: neither text nor a time
-            raise tampered(f"a time is stored as {shown(value)}, which is none") from exc
+            raise tampered(f"a time is stored as {shown(value)}, which is not a time") from exc
 
 
 def as_text(time: dt.datetime) -> str:
@@ -60,7 +60,7 @@ class now(sa.sql.functions.FunctionElement[dt.datetime]):
     """The time by the clock of the database's host: no host's clock is ever compared with another's."""
 
     type = Timestamp()
-    inherit_cache = True  # of a FunctionElement: without it every statement is compiled anew at each execution
+    inherit_cache = True  # of a FunctionElement: without it every statement is compiled again at each execution
 
 
 class right_now(sa.sql.functions.FunctionElement[dt.datetime]):
@@ -84,8 +84,8 @@ class ago(sa.sql.expression.ColumnElement[dt.datetime]):
         self.seconds = float(seconds)
 
 
-class hence(sa.sql.functions.FunctionElement[dt.datetime]):
-    """The database's own time in some seconds, a bound parameter: `hence(bindparam("lease_s"))`."""
+class from_now(sa.sql.functions.FunctionElement[dt.datetime]):
+    """The database's own time in some seconds, a bound parameter: `from_now(bindparam("lease_s"))`."""
 
     type = Timestamp()
     inherit_cache = True
@@ -117,12 +117,12 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
     return "clock_timestamp()"
 
 
-@compiles(hence, "sqlite")
-def _sqlite_hence(element: hence, compiler: Any, **options: Any) -> str:
+@compiles(from_now, "sqlite")
+def _sqlite_hence(element: from_now, compiler: Any, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
     return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', {seconds} || ' seconds')"
 
 
-@compiles(hence, "postgresql")
-def _postgresql_hence(element: hence, compiler: Any, **options: Any) -> str:
+@compiles(from_now, "postgresql")
+def _postgresql_hence(element: from_now, compiler: Any, **options: Any) -> str:
     return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"

@@ -38,8 +38,9 @@ def require_one_library(file: str, library: str) -> None:
 
 def _two_libraries(file: str, library: str, other: str) -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        f"{file} is open in this process through the SQLite library of {other}: a second one, that of {library}, would "
-        "void its locks and lose commits; look at it by `store.connect()`, or from another process."
+        f"{file} is open in this process through the SQLite library of {other}: a second "
+        f"library, that of {library}, would void its locks and lose commits; read the file by "
+        "`store.connect()`, or from another process."
     )
 
 

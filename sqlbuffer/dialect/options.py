@@ -21,18 +21,20 @@ _LIBPQ_PAGE = "https://www.postgresql.org/docs/current/libpq-connect.html"
 
 
 def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
-    """Take out of a URL the options that the driver wants as numbers, and refuse those that nobody would heed.
+    """Take out of a URL the options that the driver wants as numbers, and refuse those that no process would heed.
 
     `prepare_threshold=none` prepares no statements.
     """
     known = _options_of_urls()
     for name, given in url.query.items():
         if name in _SET_BY_US:
-            raise InvalidArgument(f"{name} cannot be an option of the database URL, sqlbuffer sets it: leave it out.")
+            raise InvalidArgument(
+                f"{name} cannot be an option of the database URL, because sqlbuffer sets it: leave it out."
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are prepare_threshold and libpq's ({_LIBPQ_PAGE})."
-            raise InvalidArgument(f"the option {shown(name)} in the database URL means nothing to PostgreSQL: {hint}")
+            raise InvalidArgument(f"PostgreSQL does not know the option {shown(name)} in the database URL: {hint}")
         if not isinstance(given, str) and name not in _PARTS_OF_A_URL:
             raise InvalidArgument(f"the option {name} is given more than once in the database URL: give it once.")
     options: dict[str, Any] = {}
@@ -66,8 +68,8 @@ def _require_ports(url: sa.URL) -> None:
                 raise ValueError(port)
     except (ValueError, sa.exc.ArgumentError) as exc:
         raise InvalidArgument(
-            "hosts and ports in the database URL make no sense: write HOST:PORT, for several servers "
-            "?host=HOST:PORT&host=HOST:PORT, each port a number from 1 to 65535."
+            "the hosts and ports in the database URL are invalid: write HOST:PORT, for several "
+            "servers ?host=HOST:PORT&host=HOST:PORT, each port a number from 1 to 65535."
         ) from exc
 
 

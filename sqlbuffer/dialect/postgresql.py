@@ -67,23 +67,24 @@ _PINNED = {
 """Settings on which the meaning of what is sent and read depends; a role, a database or a server may have others."""
 
 _TOO_MANY = "end sessions that are idle, or raise the limit on connections that the message is about, and run again"
-_PREPARED = "a pooler gives the session to others in between: put ?prepare_threshold=none into the URL"
+_PREPARED = "a pooler shares the session with other clients: put ?prepare_threshold=none into the URL"
 _RAISE = "raise it for this role or database (ALTER ROLE ... SET), and run again"
-_CLOSED = "it was stopped, or a session was ended, by the server or what stands before it: see their logs and run again"
+_CLOSED = "the server or its pooler stopped the statement or ended the session: see their logs and run again"
 _WAYS_OUT = {
-    "08P01": "look into the logs of the server, and of the pooler before it if there is one",
+    "08P01": "look into the logs of the server, and of its pooler if there is one",
     "25P03": f"a transaction was idle for longer than idle_in_transaction_session_timeout: {_RAISE}",
     "25P04": f"a transaction took longer than transaction_timeout: {_RAISE}",
     "26000": _PREPARED,
     "42P05": _PREPARED,
     "53200": "the server has too little memory: give it more, or do less at a time",
-    "53100": "free space on the disk of the server and run again, what was committed is safe",
+    "53100": "free space on the disk of the server and run again; committed data is safe",
     "53300": _TOO_MANY,
     "55P03": "another session holds a lock for longer than lock_timeout: end it, or raise the timeout, and run again",
     "57P01": _CLOSED,
     "57P02": _CLOSED,
     "57P05": f"a connection was idle for longer than idle_session_timeout: {_RAISE}",
-    "57014": "the statement was ended from outside: where it was by statement_timeout, raise that, and run again",
+    "57014": "the statement was ended from outside: if statement_timeout ended it, raise "
+    "statement_timeout, and run again",
 }
 """What to do about an error whose SQLSTATE says it all."""
 
@@ -305,8 +306,9 @@ class PostgreSQL(Dialect):
         if limit is None or limit >= _NEEDED:
             return None
         return (
-            f"this role or database may have {limit} connections at a time (CONNECTION LIMIT), one process needs up to "
-            f"{_NEEDED}: raise it to {_NEEDED} for each process, or put a pooler in front"
+            f"this role or database may have {limit} connections at a time (CONNECTION LIMIT), "
+            f"and one process needs up to {_NEEDED}: raise the limit to {_NEEDED} for each "
+            "process, or put a pooler in front"
         )
 
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
@@ -337,11 +339,12 @@ class PostgreSQL(Dialect):
         for sign, way_out in {
             "password": "check user and password in the URL",
             "does not exist": "create it first, or correct the URL",
-            "permission denied": "grant what is missing (`sqlbuffer db grants` prints it), or use another role",
+            "permission denied": "grant the missing rights (`sqlbuffer db grants` prints them), or use another role",
             "too many": _TOO_MANY,  # refused connections come without a code
             "connection slots": _TOO_MANY,
-            "startup parameter": "the pooler does not pass that on: take it out of the URL, and set it for the role",
-            "invalid ": "correct that option of the URL",  # as libpq says it, before it connects
+            "startup parameter": "the pooler does not forward this option: remove it from the "
+            "URL, and set it for the role",
+            "invalid ": "correct this option of the URL",  # as libpq says it, before it connects
             "closed": _CLOSED,
             "the connection is lost": _CLOSED,
             "read-only": "this server or connection is read-only: use the primary",
@@ -406,8 +409,9 @@ def _dumpers() -> dict[type[Any], type[Any]]:
             sent = super().dump(obj)
             if sent is not None and len(sent) > _LARGEST:  # the server would close the connection, without a word
                 raise TooLarge(
-                    f"what is sent at once takes {len(sent) / 1e6:,.0f} MB, PostgreSQL {_LARGEST / 1e6:,.0f} MB at "
-                    "most: give fewer samples, or smaller ones, at a time."
+                    f"the values of one statement take {len(sent) / 1e6:,.0f} MB, and PostgreSQL "
+                    f"takes {_LARGEST / 1e6:,.0f} MB at most: give fewer or smaller samples at a "
+                    "time."
                 )
             return sent
 
@@ -420,8 +424,9 @@ def _require_unicode(connection: Any) -> None:
     if encoding != "UTF8":
         name = quoted(connection.info.dbname)
         raise DatabaseUnavailable(
-            f"the database {name} has the encoding {encoding}, in which not every text can be stored: create another "
-            "one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and use that."
+            f"the database {name} has the encoding {encoding}, which cannot store every text: "
+            "create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and "
+            "use it."
         )
 
 

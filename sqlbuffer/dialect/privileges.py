@@ -56,9 +56,10 @@ def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_dow
         return
     name = str(connection.scalar(sa.text("SELECT current_user")))
     raise InvalidArgument(
-        f"role {shown(name)} is {power}, and SQL could run programs or reach files of the server through it: log in as "
-        f"a role that only reads (GRANT {READER} TO R makes one, `sqlbuffer db grants` prints narrower lines), or give "
-        f"--role R, one that may do no more, as --role {READER}."
+        f"role {shown(name)} is {power}, and SQL could run programs or reach files of the server "
+        f"through it: log in as a role that only reads (GRANT {READER} TO R makes one, "
+        "`sqlbuffer db grants` prints narrower grants), or name such a role with --role, such "
+        f"as --role {READER}."
     )
 
 
@@ -68,7 +69,7 @@ def _power(connection: sa.Connection) -> str | None:
     if found is None:
         return None
     if found.is_own:
-        return "a superuser" if found.rolsuper else "one that reaches the server itself"
+        return "a superuser" if found.rolsuper else "a role that reaches the server itself"
     return f"a member of {found.rolname}"
 
 

@@ -64,14 +64,14 @@ _SIGNS = {
     "SQLITE_IOERR_LOCK": "the file system refuses a lock: put the file on a local disk",
     "SQLITE_IOERR_RDLOCK": "the file system refuses a lock: put the file on a local disk",
     "SQLITE_IOERR_SHMLOCK": "the file system refuses a lock: put the file on a local disk",
-    "SQLITE_READONLY_DBMOVED": "the file was removed or moved while in use: put it back, or open the store again",
+    "SQLITE_READONLY_DBMOVED": "the file was removed or moved while in use: restore the file, or open the store again",
     "unable to open": "the folder must exist and the file must be readable and writable by you",
-    "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy it, and its -wal",
+    "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy the file and its -wal",
     "not a database": "the file is not an SQLite database: give the path of another file",
     "malformed": "the file is corrupt: restore a copy, or save what is left with `sqlite3 FILE .recover`",
     "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was not truncated",
-    "is full": "the disk is full: make room; nothing stored was lost",
-    "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close it and try again",
+    "is full": "the disk is full: make room; no stored data was lost",
+    "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close that program and try again",
 }
 """What to do about an error, by its name or by what its message has in it; the first that fits."""
 
@@ -117,7 +117,7 @@ class _Connection(_Driver):
 
 
 class SQLite(Dialect):
-    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for nobody (WAL).
+    """One file. Writers take turns (BEGIN IMMEDIATE); readers see the last commit and wait for no process (WAL).
 
     Args:
         driver: The module: `sqlite3`, or one with the same functions and another SQLite library.
@@ -221,7 +221,7 @@ class SQLite(Dialect):
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             for statement in pragmas:
-                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for nobody by itself
+                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for no process by itself
             connection.lock = WriterLock(file)
             connection.same = SameFile(file, has_log=size == 1, is_ours=mode != "ro", library=self._library)
             del passage
@@ -343,7 +343,7 @@ class SQLite(Dialect):
         """BEGIN IMMEDIATE has done so."""
 
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        raise InvalidArgument("SQLite has no roles: who may read or write is said by the rights on the file.")
+        raise InvalidArgument("SQLite has no roles: the rights on the file decide who may read or write.")
 
     def lineage(self, connection: sa.Connection) -> str:
         name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()  # an inode may be given again
@@ -422,7 +422,7 @@ class SQLite(Dialect):
         for sign, way_out in _SIGNS.items():
             if sign == name or sign in message:
                 return way_out
-        return "that is what SQLite says"
+        return ""
 
     def viewer(self, url: sa.URL) -> sa.Engine:
         engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
@@ -531,7 +531,7 @@ def _from_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise tampered(f"settings, meta or metrics are stored as {shown(text)}, which is no JSON") from exc
+        raise tampered(f"settings, meta or metrics are stored as {shown(text)}, which is not JSON") from exc
 
 
 def _keep_going() -> int:

@@ -22,7 +22,7 @@ from sqlbuffer.errors import DatabaseUnavailable
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.01
 
 _LONGEST_ENDING = "-journal"
-"""Of the files that SQLite puts beside the database."""
+"""Of the files that SQLite puts next to the database."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -69,14 +69,14 @@ else:
         return True
 
     def _unlock(fd: int) -> None:
-        # Closing would not do: a child that was forked meanwhile has the same open file.
+        # Closing would not do: a child that was forked in between has the same open file.
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class WriterLock:
     """The lock that every writing transaction holds on `FILE-lock`, from before its BEGIN to after its COMMIT.
 
-    SQLite has one writer at a time anyway, so an exclusive lock keeps nobody from anything. A shared lock, held
+    SQLite has one writer at a time anyway, so an exclusive lock keeps no process from anything. A shared lock, held
     exclusively by checkpoints only, would: they would wait until by chance no writer waits for SQLite.
 
     The file is opened for each transaction and never removed: who finds another file under its name tries again.
@@ -152,7 +152,7 @@ class WriterLock:
         except FileNotFoundError:
             about = os.stat(self._file)
         fd = os.open(self._path, flags | os.O_CREAT, 0o600)
-        if sys.platform != "win32":  # whoever may write to the database may lock it, whatever our umask is
+        if sys.platform != "win32":  # any process that may write to the database may lock it, whatever our umask is
             with contextlib.suppress(PermissionError):  # another user has created it at this moment
                 os.fchmod(fd, stat.S_IMODE(about.st_mode) & 0o666)
                 if os.geteuid() == 0:
@@ -186,12 +186,13 @@ def require_plain(file: str, *, may_be_new: bool) -> None:
             _require_short(file)
             return
         raise DatabaseUnavailable(
-            f"there is no {file}: it was removed or moved, or never created; put it back, or open a store to create it."
+            f"there is no {file}: it was removed or moved, or never created; restore the file, "
+            "or open a store to create it."
         ) from None
     except OSError:
         return  # SQLite says why
     if kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
-        raise DatabaseUnavailable(f"{file} is {kind}, where SQLite needs a file: give the path of a file.")
+        raise DatabaseUnavailable(f"{file} is {kind}, but SQLite needs a regular file: give the path of a file.")
     _require_one_name(file, about)
 
 
@@ -217,7 +218,7 @@ def _require_one_name(file: str, about: os.stat_result) -> None:
 class SameFile:
     """The file, its log and the index of that, to be found under their names at each writing transaction.
 
-    A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: nobody will ever read what
+    A file that is removed, moved or replaced stays open, and SQLite goes on writing into it: no process ever reads what
     it acknowledges. Where the index of the log is another one, two processes write over each other's commits. Three
     calls of stat tell.
 
@@ -252,13 +253,13 @@ class SameFile:
             about = os.stat(self.file)
         except FileNotFoundError:
             raise DatabaseUnavailable(
-                f"{self.file} was removed or moved while this process had it open, nothing more is stored in it: put "
-                "it back, or close the store and open it again."
+                f"{self.file} was removed or moved while this process had it open, and nothing "
+                "more is stored in it: restore the file, or close the store and open it again."
             ) from None
         if _id(about) != self.file_id:
             raise DatabaseUnavailable(
-                f"{self.file} was replaced by another file while this process had it open, nothing more is stored in "
-                "the old one: close the store and open it again."
+                f"{self.file} was replaced by another file while this process had it open, and "
+                "nothing more is stored in the old file: close the store and open it again."
             )
         if about.st_nlink != 1:
             _require_one_name(self.file, about)
@@ -270,9 +271,9 @@ class SameFile:
         elif found != self._ids:
             wrong = self._beside[0 if found[0] != self._ids[0] else 1]
             raise DatabaseUnavailable(
-                f"{wrong} was deleted or replaced while this process had it open, and the last commits may be lost "
-                "with it: end all processes that use the file, then run `sqlbuffer db check`; docs/sqlite.md says what "
-                "deletes it."
+                f"{wrong} was deleted or replaced while this process had it open, and the last "
+                "commits may be lost with it: end all processes that use the file, then run "
+                "`sqlbuffer db check`; docs/sqlite.md lists the causes."
             )
 
     def _find(self) -> tuple[tuple[int, int] | None, ...]:

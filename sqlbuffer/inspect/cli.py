@@ -65,11 +65,11 @@ app.command("worker", epilog=WORKER_EXAMPLES)(worker)
 
 
 app.add_typer(db, name="db", help="Version, upgrade, integrity, roles.", epilog=examples("sqlbuffer db version"))
-app.add_typer(claims, name="claims", help="Batches that are out.", epilog=examples("sqlbuffer claims list"))
+app.add_typer(claims, name="claims", help="List and release claimed batches.", epilog=examples("sqlbuffer claims list"))
 
 
 class By(str, enum.Enum):
-    """What the best samples are best by."""
+    """The order of the best samples."""
 
     reward = "reward"
     score = "score"
@@ -91,11 +91,13 @@ def _release() -> str:
 @app.callback(epilog=examples("sqlbuffer --version", "sqlbuffer stats --url sqlite:///run.db"))
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Look at training buffers in a SQL database while they are at work, or after.
+    """Inspect training buffers in a SQL database, during a run or after it.
 
-    Everything but `worker`, `copy`, `db upgrade`, `db check --repair` and `claims release` only reads.
+    All commands but `worker`, `copy`, `db upgrade`, `db check --repair` and `claims release` only read.
     COMMAND --help shows examples of each command.
     """
 
@@ -104,8 +106,8 @@ def options(
 def version_command(url: Url = DEFAULT_URL) -> None:
     """Show the revision in the database, the one that this release needs, and the version of the database itself.
 
-    Of SQLite also whether this version has the WAL-reset race, and how it is guarded. Exit code 0 when the revisions
-    fit, else 1.
+    On SQLite the output also tells whether this version has the WAL-reset race, and how sqlbuffer guards against it.
+    The exit code is 0 if the revisions match, else 1.
     """
     with contextlib.closing(open_existing(url, any_revision=True)) as database:
         output.table(["database", "release"], [[database.revision(), REVISION]])
@@ -115,14 +117,14 @@ def version_command(url: Url = DEFAULT_URL) -> None:
 
 @db.command(epilog=examples("sqlbuffer db upgrade --url sqlite:///run.db"))
 def upgrade(url: Url = DEFAULT_URL) -> None:
-    """Create the schema, or bring that of an older release up to date.
+    """Create the schema, or upgrade the schema of an older release.
 
-    It is one transaction: done, or nothing has changed. Stop the workers and make a copy of the database before.
+    The upgrade is one transaction: a failed upgrade changes nothing. Stop the workers and back up the database first.
     """
     with contextlib.closing(Database(url, create=False, any_revision=True)) as database:
         found = database.revision()
         if found == REVISION:
-            output.line(f"{database.url} is at revision {REVISION} already")
+            output.line(f"{database.url} is already at revision {REVISION}")
             return
         database.upgrade()
         output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
@@ -132,11 +134,11 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
 def check(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
-    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended, and say what was done.")] = False,
+    mend: Annotated[bool, typer.Option("--repair", help="Repair the findings, and list the repairs.")] = False,
 ) -> None:
-    """Audit the integrity of one buffer or all.
+    """Audit the integrity of one buffer or of all buffers.
 
-    Every row is read. Exit code 0 when nothing is wrong, or nothing is left after --repair, else 1.
+    The audit reads every row. The exit code is 0 if it finds no fault, or if --repair leaves none, else 1.
     """
     with contextlib.closing(open_existing(url)) as database:
         output.line(database.read(database.dialect.about))
@@ -166,12 +168,12 @@ def check(
 @db.command(epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members"))
 def grants(
     url: Url = DEFAULT_URL,
-    reader: Annotated[str, typer.Option(help="Role that may look.")] = "sqlbuffer_reader",
+    reader: Annotated[str, typer.Option(help="Role that may read.")] = "sqlbuffer_reader",
     worker: Annotated[str, typer.Option(help="Role that may add, draw and settle.")] = "sqlbuffer_worker",
 ) -> None:
-    """Print the SQL that gives roles of PostgreSQL the rights they need, and none more.
+    """Print the SQL that grants roles of PostgreSQL exactly the rights that they need.
 
-    Nothing is executed: it is for whoever ran `db upgrade`, and once more after each upgrade.
+    The command executes no SQL. Run the printed SQL as the role that ran `db upgrade`, after each upgrade.
     """
     location, dialect = parse_url(url)
     for statement in dialect.grants(location, reader=reader, worker=worker):
@@ -193,14 +195,14 @@ def stats(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Count what waits by the version of its score; reads the whole pool.")
+        bool, typer.Option("--stale", help="Count waiting samples by the version of their score; reads the whole pool.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show buffers in numbers: what waits, what is claimed, what is measured.
+    """Show the counters of buffers: waiting, claimed and measured samples.
 
-    All numbers of a buffer come with --name or --json. They are counters: it costs the same at any size, but for
-    --stale. While refreshed_version is behind score_version, scores wait that an older predictor has made.
+    --name or --json shows all counters of a buffer. The cost is the same at any size, except for --stale.
+    If refreshed_version is behind score_version, some waiting samples have scores of an older predictor.
     """
     with contextlib.closing(open_existing(url)) as database:
         found = [_numbers(database, buffer, stale=stale) for buffer in handles(database, name)]
@@ -239,12 +241,12 @@ _WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added
 
 @app.command(epilog=examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
 def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
-    """Show the processes that work on buffers: which run, have finished or have died, and what they have done.
+    """Show the workers of buffers: their states (running, finished, died, silent) and their counters.
 
-    The state is "running"; "finished", when it has closed the buffer or come to its end; "died", when it has not, and
-    is gone. Both of these leave the list when another process opens the buffer. "silent" are workers of other hosts
-    that were not heard of for --grace seconds by the database's clock. They may have died, or a clock was set:
-    `claims release --dead` watches them.
+    A worker is "finished" if it has closed the buffer or exited, and "died" if its process is gone without that. Both
+    leave the list when another process opens the buffer. A worker of another host is "silent" if its last heartbeat is
+    older than --grace seconds by the database's clock. A silent worker may have died, or a clock was set:
+    `claims release --dead` watches silent workers.
     """
     _show(_WORKERS, crew.workers, url, name, grace, as_json=as_json)
 
@@ -257,10 +259,10 @@ _JOBS = (
 
 @app.command(epilog=examples("sqlbuffer jobs", "sqlbuffer jobs --name qed --json"))
 def jobs(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
-    """Show the jobs of buffers, as retraining: who is at it and since when, and what came of the last run.
+    """Show the jobs of buffers, such as retraining: owner, start, and result of the last run.
 
-    A job is running while its owner holds the lease, idle when its last run has ended, and broken off when that run has
-    not: then it is due at once. "new" counts the samples measured since the last start.
+    A job is running while its owner holds the lease, idle if its last run has ended, and broken off if that run has
+    not ended. A job that is broken off is due at once. "new" counts the samples measured since the last start.
     """
     _show(_JOBS, crew.jobs, url, name, grace, as_json=as_json)
 
@@ -272,7 +274,7 @@ _CLAIMS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported"
 def list_claims(
     url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
 ) -> None:
-    """Show the batches that are out, and the state of their workers, as `sqlbuffer workers` does."""
+    """Show the claimed batches, and the state of their workers, like `sqlbuffer workers`."""
     _show(_CLAIMS, crew.claims, url, name, grace, as_json=as_json)
 
 
@@ -296,16 +298,18 @@ def _show(
 
 @claims.command("release", epilog=examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
 def release_claims(
-    batches: Annotated[list[int] | None, typer.Argument(metavar="BATCH...", help="Numbers of batches.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="All batches of workers that have died.")] = False,
+    batches: Annotated[
+        list[int] | None, typer.Argument(metavar="BATCH...", help="Numbers of the batches to release.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Release all batches of dead workers.")] = False,
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
     grace: Grace = GRACE_S,
 ) -> None:
-    """Give batches back to the pool, first in line.
+    """Release batches: their samples return to the front of the pool.
 
-    What has been reported keeps its reward. A worker that still lives finds that it has lost its claim. Whether
-    workers of other hosts have died is seen by watching them: --dead waits for a sign of life, --grace seconds at most.
+    Reported samples keep their rewards. A worker that still lives gets `ClaimLost`. --dead watches workers of other
+    hosts for a heartbeat, at most --grace seconds, to see whether they have died.
     """
     if dead == bool(batches):
         raise typer.BadParameter("give the numbers of batches, or --dead.")
@@ -323,8 +327,8 @@ _BEST = ("reward", "score", "source", "created_iteration", "sample")
 def top(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 20,
-    by: Annotated[By, typer.Option(help="Measured reward, or predicted score.")] = By.reward,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
+    by: Annotated[By, typer.Option(help="Order by measured reward, or by predicted score.")] = By.reward,
     as_json: AsJson = False,
 ) -> None:
     """Show the best samples of a buffer, the best first."""
@@ -350,22 +354,23 @@ def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, A
     context_settings={"ignore_unknown_options": True},  # SQL may begin with a comment, -- as this one
 )
 def sql(
-    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT, passed on as it is.")],
+    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT, which is run unchanged.")],
     url: Url = DEFAULT_URL,
     limit: Annotated[
-        int | None, typer.Option(min=1, show_default=f"{TABLE_ROWS:,} in a table, else all", help="Rows at the most.")
+        int | None,
+        typer.Option(min=1, show_default=f"{TABLE_ROWS:,} in a table, else all", help="Largest number of rows."),
     ] = None,
     role: Annotated[
-        str | None, typer.Option(metavar="R", help="Role of PostgreSQL that runs it, as pg_read_all_data.")
+        str | None, typer.Option(metavar="R", help="PostgreSQL role that runs the SQL, such as pg_read_all_data.")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Run a SELECT on the tables and views of the database.
 
-    Nothing can be written, whatever the SQL says. A superuser of PostgreSQL, and others who may reach files and
-    programs of the server, are refused unless --role names a role that may not. Views made for people: buffer_overview,
-    sample_overview, batch_overview, draw_overview.
+    The SQL cannot write. A superuser of PostgreSQL, and roles that may reach files and programs of the server, are
+    refused unless --role names a role that only reads. Views for people: buffer_overview, sample_overview,
+    batch_overview, draw_overview.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both.")
@@ -377,17 +382,19 @@ def sql(
             return
         output.table(answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit))
         if limit is None and next(answer.rows, None) is not None:
-            output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv give more.", stderr=True)
+            output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv show more.", stderr=True)
 
 
 @app.command(epilog=examples("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"))
 def plot(
-    metrics: Annotated[list[str] | None, typer.Argument(metavar="METRIC...", help="Metrics; all if none.")] = None,
-    out: Annotated[pathlib.Path, typer.Option(help="File, .png, .svg or .pdf.")] = pathlib.Path("metrics.png"),
+    metrics: Annotated[
+        list[str] | None, typer.Argument(metavar="METRIC...", help="Names of metrics; all metrics if none is given.")
+    ] = None,
+    out: Annotated[pathlib.Path, typer.Option(help="File to write: .png, .svg or .pdf.")] = pathlib.Path("metrics.png"),
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
 ) -> None:
-    """Draw the metrics of a run over its iterations, into a file."""
+    """Plot the metrics of a run over its iterations into a file."""
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         output.line(f"{plots.plot_metrics(buffer, metrics or None, out)} metrics in {out}")

@@ -32,26 +32,27 @@ class Modes(str, enum.Enum):
 
 
 def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The buffer.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the copy.")],
     url: Url = DEFAULT_URL,
     at_iteration: Annotated[
-        int | None, typer.Option(min=0, help="What there was when this iteration began; without it, what there is.")
+        int | None,
+        typer.Option(min=0, help="Copy the state at the beginning of this iteration instead of the current state."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed of the draws.")] = None,
-    weighting: Annotated[Weightings | None, typer.Option(help="Another way from scores to weights.")] = None,
-    mode: Annotated[Modes | None, typer.Option(help="Another mode.")] = None,
-    max_size: Annotated[int | None, typer.Option(min=1, help="Another limit of scored samples that may wait.")] = None,
+    seed: Annotated[int | None, typer.Option(help="New seed of the draws.")] = None,
+    weighting: Annotated[Weightings | None, typer.Option(help="New function from scores to weights.")] = None,
+    mode: Annotated[Modes | None, typer.Option(help="New mode.")] = None,
+    max_size: Annotated[int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")] = None,
 ) -> None:
-    """Copy a buffer within its database: to try another setting from the same point.
+    """Copy a buffer within its database, to try another setting from the same point.
 
-    Without options the copy draws what the original would have drawn; samples of batches that are out wait in it.
+    Without options the copy draws the same batches as the original; claimed samples of the original wait in the copy.
     Another seed or weighting, or --at-iteration, begins a new race.
 
-    What has been overwritten since an earlier iteration cannot be known: scores of later versions and rewards measured
-    again are missing in the copy; what was removed since, or added again after it had been settled, does not wait.
+    Data that was overwritten since an earlier iteration is missing in the copy: scores of later versions, and rewards
+    that were measured again. Samples that were removed since, or settled and then added again, do not wait in the copy.
 
-    It is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait for it.
+    The copy is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait for the copy.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)

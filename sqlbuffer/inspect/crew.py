@@ -114,7 +114,7 @@ def release_batches(buffers: Sequence[BufferHandle], numbers: Sequence[int]) -> 
     """
     found = {number: each for each in buffers for number in _open_batches(each)}
     if strangers := set(numbers) - set(found):
-        raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows those that are.")
+        raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows the open batches.")
     last_first = sorted(set(numbers), reverse=True)
     return sum(found[i].write(_release, batch=i) for i in last_first)
 
@@ -143,7 +143,7 @@ def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], objec
     found = {each.buffer_id: each.read(_unknown) for each in buffers}
     if n_watched := sum(map(len, found.values())):
         grace_s = buffers[0].grace_s
-        say(f"{n_watched} workers of other hosts have batches: waiting for a sign of life, {grace_s:g} s at the most")
+        say(f"{n_watched} workers of other hosts have batches: waiting for their heartbeats, at most {grace_s:g} s")
     while any(found.values()):
         time.sleep(min(1.0, buffers[0].grace_s / 8))
         for each in buffers:

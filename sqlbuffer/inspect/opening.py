@@ -22,7 +22,7 @@ def open_existing(url: str, *, any_revision: bool = False) -> Database:
 
     Raises:
         DatabaseUnavailable: Where there is none, or it cannot be read.
-        SchemaMismatch: Where it holds an older or newer schema, or somebody else's tables.
+        SchemaMismatch: Where it holds an older or newer schema, or another process's tables.
     """
     location, dialect = parse_url(url)
     if not dialect.exists(location):

@@ -18,14 +18,16 @@ Url = Annotated[
     str,
     typer.Option(
         envvar=URL_VARIABLE,
-        help="Database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. The password is best left to ~/.pgpass or "
-        "PGPASSWORD: other users of this host can see the arguments of a command.",
+        help="Database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. Keep the password in "
+        "~/.pgpass or PGPASSWORD: other users of this host can see the arguments of a "
+        "command.",
     ),
 ]
 OneBuffer = Annotated[str, typer.Option("--name", help="Name of the buffer.")]
-AnyBuffer = Annotated[str | None, typer.Option("--name", help="Name of one buffer; all when it is not given.")]
+AnyBuffer = Annotated[str | None, typer.Option("--name", help="Name of one buffer; all buffers if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, floats to the last bit, times in UTC.")]
 Grace = Annotated[
-    float, typer.Option("--grace", min=0.0, help="Seconds of silence after which a worker of another host is dead.")
+    float,
+    typer.Option("--grace", min=0.0, help="Seconds of silence after which a worker of another host counts as dead."),
 ]

@@ -19,7 +19,7 @@ def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathl
         iterations.append(row["iteration"])
         values.append(row["value"])
     if not series:
-        raise InvalidArgument(f"no metrics of buffer {buffer.name!r} are logged yet: there is nothing to draw.")
+        raise InvalidArgument(f"buffer {buffer.name!r} has no logged metrics to draw yet: run its loop first.")
     figure = draw_metrics(series, metrics)
     try:
         figure.savefig(out)

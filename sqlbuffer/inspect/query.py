@@ -16,7 +16,7 @@ from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import samples
 from sqlbuffer.transaction import Transaction
 
-_RULE = "give one SELECT; nothing can be written here"
+_RULE = "give one SELECT, which cannot write"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Answer]:
             connection.exec_driver_sql(sql) as result,
         ):
             if not (columns := _unique(result.keys()) if result.returns_rows else []):
-                raise InvalidArgument(f"this SQL has nothing to show: {_RULE}.")
+                raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
             yield Answer(columns, iter(result))
     except sa.exc.DBAPIError as exc:
         raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
@@ -75,7 +75,7 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Answer]:
 def _require_text(sql: str) -> None:
     """Refuse what a driver would cut off or choke on."""
     if "\0" in sql or sql.encode(errors="replace").decode() != sql:
-        raise InvalidArgument(f"this SQL has characters that are no text: {_RULE}.")
+        raise InvalidArgument(f"this SQL has characters that are not text: {_RULE}.")
 
 
 def _unique(columns: Iterable[str]) -> list[str]:

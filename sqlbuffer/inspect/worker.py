@@ -41,55 +41,65 @@ WORKER_EXAMPLES = examples(
 
 def worker(
     agent: Annotated[
-        str, typer.Option(metavar="MODULE:FUNCTION", help="What makes the agent, as lab.models:make_agent.")
+        str,
+        typer.Option(metavar="MODULE:FUNCTION", help="Function that makes the agent, such as lab.models:make_agent."),
     ],
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
-    every: Annotated[str | None, typer.Option(help="Due so long after the last start: 30s, 10m, 2h, 1d.")] = None,
+    every: Annotated[str | None, typer.Option(help="Time from one start to the next: 30s, 10m, 2h, 1d.")] = None,
     cron: Annotated[
         str | None,
         typer.Option(
-            help="Due at these times, in UTC, as a crontab has them: minute, hour, day of the month, month, day of the "
-            "week, as '30 3 * * MON-FRI'. 0 and 7 are Sunday. If both days are restricted, either is enough."
+            help="Times of the starts, in UTC, in the format of a crontab: minute, hour, day of "
+            "the month, month, day of the week, such as '30 3 * * MON-FRI'. 0 and 7 are "
+            "Sunday. If both days are restricted, either is enough."
         ),
     ] = None,
-    when_new: Annotated[int | None, typer.Option(help="Due when so many samples are newly measured.")] = None,
+    when_new: Annotated[int | None, typer.Option(help="Number of newly measured samples that starts a round.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the measured samples.")] = 20,
-    bs: Annotated[int, typer.Option(min=1, help="Samples a step of training.")] = 256,
+    bs: Annotated[int, typer.Option(min=1, help="Samples per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     pred_bs: Annotated[int, typer.Option(min=1, help="Samples to predict at a time.")] = 1024,
     acquisition: Annotated[
-        str, typer.Option(help="Score by the prediction, or by ucb, ei or thompson, as the loop does.")
+        str, typer.Option(help="Acquisition that scores the samples; use that of the loop.")
     ] = "greedy",
-    refresh: Annotated[bool, typer.Option(help="Rescore what waits after each training.")] = True,
-    min_rows: Annotated[int, typer.Option(min=2, help="With fewer measured samples nothing is trained.")] = 2,
+    refresh: Annotated[bool, typer.Option(help="Rescore waiting samples after each training.")] = True,
+    min_rows: Annotated[int, typer.Option(min=2, help="Smallest number of measured samples for a training.")] = 2,
     where: Annotated[
-        str | None, typer.Option(metavar="SQL", help="Train on these rows of samples only, as \"source = 'data'\".")
+        str | None,
+        typer.Option(metavar="SQL", help="Train only on these rows of samples, such as \"source = 'data'\"."),
     ] = None,
-    newest: Annotated[int | None, typer.Option(min=1, help="Train on at most so many, those measured last.")] = None,
-    best: Annotated[float | None, typer.Option(help="Of these, on the share with the highest rewards, as 0.5.")] = None,
-    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
+    newest: Annotated[
+        int | None, typer.Option(min=1, help="Train on at most this many rows, those measured last.")
+    ] = None,
+    best: Annotated[
+        float | None, typer.Option(help="Train on this share of the rows, those with the highest rewards, such as 0.5.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many epochs without an improvement.")
+    ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="Keep the weights of so many versions, and of those still in use.")
+        int | None, typer.Option(min=1, help="Keep the weights of this many versions, and of versions still in use.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Do it if it is due, and go.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run the job once if it is due, and exit.")] = False,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read pickled samples: trusts everybody who can write.")
+        bool,
+        typer.Option("--allow-pickle", help="Read pickled samples; trusts every user who can write to the database."),
     ] = False,
     grace: Annotated[
-        float, typer.Option("--grace", min=1.0, help="Seconds after which another one takes over from a silent worker.")
+        float, typer.Option("--grace", min=1.0, help="Seconds of silence after which another worker takes over.")
     ] = GRACE_S,
 ) -> None:
-    """Retrain a buffer's predictor whenever that is due, and rescore what waits.
+    """Retrain a buffer's predictor on a schedule, and rescore the waiting samples.
 
-    Any number of workers may run, on any number of machines: one of them trains at a time, and when it dies another one
-    does the same round again. Training loops load the new predictor before their next batch. `lab/models.py` has:
+    Any number of workers may run, on any number of machines: one worker trains at a time, and if it dies, another
+    worker repeats the round. Training loops load the new predictor before their next batch. `lab/models.py` has:
 
         def make_agent():
             return PredictiveAgent(model, loss_function, featurize)
 
-    SIGTERM and Ctrl-C end the training that is under way and let the job go. What goes wrong is stored with the job,
-    and seen in `sqlbuffer jobs`.
+    SIGTERM and Ctrl-C end the current training and release the job. Errors are stored with the job, and shown by
+    `sqlbuffer jobs`.
     """
     try:
         schedule = Schedule(every, cron, when_new)
@@ -126,8 +136,8 @@ def make_agent(path: str) -> Any:
     """
     module, _, function = path.partition(":")
     if not module or not function:
-        raise _no_agent(f"give MODULE:FUNCTION, as lab.models:make_agent; got {path!r}.")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module beside the user is found
+        raise _no_agent(f"give MODULE:FUNCTION, such as lab.models:make_agent; got {path!r}.")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module next to the user is found
     try:
         factory = getattr(importlib.import_module(module), function, None)
     except (Exception, *EXITS) as exc:
@@ -140,8 +150,8 @@ def make_agent(path: str) -> Any:
         raise _no_agent(f"{path}() raised {summary(exc)}") from exc
     if missing := [method for method in METHODS if not callable(getattr(agent, method, None))]:
         raise _no_agent(
-            f"{path}() made a {type(agent).__name__} without {', '.join(missing)}: return a PredictiveAgent, or what "
-            "has its methods."
+            f"{path}() made a {type(agent).__name__} without {', '.join(missing)}: return a "
+            "PredictiveAgent, or an object with its methods."
         )
     return agent
 
@@ -222,7 +232,7 @@ class Signals:
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._put_back()
-        logger.info("%s: the job is let go", self.received.name)
+        logger.info("%s: releasing the job", self.received.name)
         raise Stop(self.received.name)
 
     def _put_back(self) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.dialect import Dialect, Timestamp, hence, now
+from sqlbuffer.dialect import Dialect, Timestamp, from_now, now
 from sqlbuffer.schema import jobs, workers
 from sqlbuffer.statements.rows import BUFFER
 
 _NAME: sa.BindParameter[str] = bindparam("job", type_=sa.Text)
 _OWNER: sa.BindParameter[str] = bindparam("owner_id", type_=sa.Text)
-_UNTIL = hence(bindparam("lease_s", type_=sa.Double))
+_UNTIL = from_now(bindparam("lease_s", type_=sa.Double))
 _THIS = sa.and_(jobs.c.buffer_id == BUFFER, jobs.c.name == _NAME)
 _HELD = sa.and_(
     _THIS,

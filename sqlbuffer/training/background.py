@@ -1,4 +1,4 @@
-"""Retraining beside the loop, in a process of its own.
+"""Retraining next to the loop, in a process of its own.
 
 A thread would not do: what is random in a model (dropout) draws from torch's one global generator, which a training
 seeds and puts back, so that two threads would spoil each other's numbers; and a forked child may neither use a GPU nor
@@ -46,8 +46,8 @@ class Background:
     def __init__(self, store: SampleStore, agent: Any) -> None:
         if getattr(multiprocessing.process.current_process(), "_inheriting", False):
             raise InvalidArgument(
-                "in_background=True starts a process, which imports the script: put what the script does under "
-                '`if __name__ == "__main__":`.'
+                "in_background=True starts a process, which imports the script: put the code of "
+                'the script under `if __name__ == "__main__":`.'
             )
         try:
             # A copy, for tensors are not pickled but put into memory that both processes share: the child would train
@@ -74,12 +74,12 @@ class Background:
         if self._pid != os.getpid():  # a forked child has no hold on the process of its parent
             self._executor, self._pid, self._training = self._hire(), os.getpid(), None
         if self._training is not None and not self._training.done():
-            logger.info("not retrained: the retraining before is still under way")
+            logger.info("not retrained: the previous retraining is still running")
             return
         try:
             self._training = self._executor.submit(_train, state, dict(options))
         except BrokenProcessPool:
-            logger.warning("the process that retrains has died: another one takes its place")
+            logger.warning("the process that retrains has died: a new process replaces it")
             self._executor = self._hire()
             self._training = self._executor.submit(_train, state, dict(options))
         self._training.add_done_callback(_report)

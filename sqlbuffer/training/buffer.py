@@ -54,9 +54,9 @@ class Buffer(Callback):
 
     Attributes:
         store: The buffer without a loop.
-        resumed_size: Size of the pool when the last batch was settled, for an iteration that is done anew: it may have
+        resumed_size: Size of the pool when the last batch was settled, for an iteration that is done again: it may have
             been built already.
-        is_lost: Whether others have released the last batch before it was settled: its iteration is to be done anew.
+        is_lost: Whether others have released the last batch before it was settled: its iteration is to be done again.
     """
 
     JOBS: ClassVar[frozenset[str]] = frozenset()
@@ -160,7 +160,7 @@ class Buffer(Callback):
     # -- events -------------------------------------------------------------------------------------------------------
 
     def before_train(self) -> None:
-        """Go on where the last run stopped: restore the callbacks, and do what it was killed before or amid."""
+        """Go on where the last run stopped: restore the callbacks, and do what it was killed before or during."""
         self.abort_batch()
         self.store._release_dropped()  # of a loop before this one, whose objects this process has not put away yet
         loop = self._stored_loop()
@@ -173,13 +173,13 @@ class Buffer(Callback):
             self._settled = loop["iteration"]
             for job in self._jobs_left(loop["jobs"]):
                 self._do(job)
-        if self.store.checkpoint(LOOP) is None:  # killed amid the first iteration, a run begins again as it has begun
+        if self.store.checkpoint(LOOP) is None:  # killed during the first iteration, a run begins again as it has begun
             states = self._checkpoints([])
             self.store.save_checkpoints(states, iteration=self.next_iteration, kept=self._kept())
             self._note_stored(states)
 
     def build_buffer(self) -> None:
-        """Note that an iteration has begun, which one that is interrupted will have to do anew."""
+        """Note that an iteration has begun, which one that is interrupted will have to do again."""
         self._is_amid = True
 
     def filter_buffer(self) -> None:
@@ -249,7 +249,10 @@ class Buffer(Callback):
             metrics.clear()
             self._is_amid = False
         except ClaimLost:
-            logger.warning("batch %s was released meanwhile: its rewards are stored, its samples wait again", batch.id)
+            logger.warning(
+                "batch %s was released before it was settled: its rewards are stored, and its samples wait again",
+                batch.id,
+            )
             self.is_lost = True
             self.resumed_size = (self._stored_loop() or {}).get("size")
         self._batch = None
@@ -327,8 +330,9 @@ class Buffer(Callback):
             is_ours = False
         if not is_ours:
             raise InvalidPayload(
-                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from which a "
-                f"{type(self).__name__} cannot go on: resume with the class that stored it, or restore a copy."
+                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from "
+                f"which a {type(self).__name__} cannot resume: resume with the class that stored "
+                "it, or restore a backup."
             )
         return loop
 
@@ -343,8 +347,9 @@ class Buffer(Callback):
         callbacks = self._callbacks()
         if CHECKPOINT not in [cb.name for cb in callbacks] and self.store.checkpoint(CHECKPOINT) is not None:
             raise InvalidArgument(
-                f"buffer {self.store.name!r} holds the agents and random states of a run with a Checkpoint, but this "
-                f"one has none and would go on with others: add Checkpoint(...) to cbs, or begin anew with fresh=True."
+                f"buffer {self.store.name!r} holds the agents and random states of a run with a "
+                "Checkpoint, but this run has no Checkpoint: add Checkpoint(...) to cbs, or "
+                "begin a new run with fresh=True."
             )
         for cb in callbacks:
             stored = self.store.checkpoint(cb.name)
@@ -354,7 +359,7 @@ class Buffer(Callback):
     def _mark(self, job: str) -> dict[str, bytes]:
         """Return the checkpoint that says of which iteration a job is done, to be stored with what it makes.
 
-        What is stored besides does not tell: another process may store predictors, and begin refreshes, at any time.
+        What is stored apart from does not tell: another process may store predictors, and begin refreshes, at any time.
         """
         return {f"{job} done": str(self._settled).encode()}
 

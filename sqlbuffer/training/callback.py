@@ -24,7 +24,7 @@ OUTPUTS = ("get_model_outputs", "after_get_model_outputs")
 OPTIMISE = ("compute_loss", "zero_grad", "before_step", "step")
 
 EVENTS = ("setup", "before_train", *BUILD, *SAMPLE, *REWARD, *OUTPUTS, *OPTIMISE, "after_batch", "after_train")
-"""Every event, in the order of a run. `abort_batch` comes besides, after an exception or a batch that was lost."""
+"""Every event, in the order of a run. `abort_batch` comes apart from, after an exception or a batch that was lost."""
 
 
 class Callback:

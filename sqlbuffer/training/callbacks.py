@@ -38,7 +38,7 @@ class WeightedBuffer(Buffer):
 
     Args:
         p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
-        refresh_predictions: Score everything that waits anew every so many iterations; 0 or None for never.
+        refresh_predictions: Score everything that waits again every so many iterations; 0 or None for never.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
         refresh_budget: Refresh piece by piece: after each iteration at most so many waiting samples whose score is
@@ -149,7 +149,7 @@ class PredictiveBuffer(WeightedBuffer):
 
     Args:
         p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
-        refresh_predictions: Score everything that waits anew every so many iterations; 0 or None for never.
+        refresh_predictions: Score everything that waits again every so many iterations; 0 or None for never.
         predictive_agent: A `PredictiveAgent`, or any object with its methods.
         pred_bs: Samples to predict at a time.
         supervised_frequency: Retrain every so many iterations; 0 or None for never.
@@ -161,8 +161,8 @@ class PredictiveBuffer(WeightedBuffer):
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
         online: Train the model in the loop too, on each batch, rows that retraining holds out included: the measures of
             a predictor version are then not of unseen rows. A batch that others have released, and that is
-            done anew, has taught it twice.
-        in_background: Retrain in a process beside the loop, which goes on with the predictor that it has until the new
+            done again, has taught it twice.
+        in_background: Retrain in a process next to the loop, which goes on with the predictor that it has until the new
             one is stored. The agent and the key must be picklable, and a script needs its `if __name__ == "__main__":`.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many versions to keep.
         acquisition: What a sample is worth: "greedy", its prediction; "ucb", "ei" or "thompson", by what the agent
@@ -193,7 +193,7 @@ class PredictiveBuffer(WeightedBuffer):
     ) -> None:
         pred_bs = require_count(pred_bs, "pred_bs must be a whole number, 1 or more", least=1)
         frequency = _frequency("supervised_frequency", supervised_frequency)
-        if frequency:  # else nobody trains here
+        if frequency:  # else no process trains here
             rule = "supervised_epochs must be a whole number, 1 or more"
             supervised_epochs = require_count(supervised_epochs, rule, least=1)
             supervised_bs = require_count(supervised_bs, "supervised_bs must be a whole number, 1 or more", least=1)
@@ -202,7 +202,9 @@ class PredictiveBuffer(WeightedBuffer):
         online, in_background = require_flag(online, "online"), require_flag(in_background, "in_background")
         self.acquisition = acquisition_from(acquisition, predictive_agent)
         if online and not hasattr(predictive_agent, "predict_online"):
-            raise InvalidArgument("online=True needs an agent with predict_online(samples, step=), as PredictiveAgent.")
+            raise InvalidArgument(
+                "online=True needs an agent with predict_online(samples, step=), such as PredictiveAgent."
+            )
         self.supervised_frequency = frequency
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
         self.name = "predictive_buffer"
@@ -259,7 +261,7 @@ class PredictiveBuffer(WeightedBuffer):
         self._load_newer()
 
     def before_batch(self) -> None:
-        """Load what another process has trained meanwhile, and score what has no score yet."""
+        """Load what another process has trained in between, and score what has no score yet."""
         super().before_batch()
 
     def get_model_outputs(self) -> None:

@@ -77,9 +77,9 @@ class Checkpoint(Callback):
             is_late = agent in env.cbs and agent.order >= env.buffer.order
             if is_late and hasattr(agent, "after_batch"):
                 raise InvalidArgument(
-                    f"agent {name!r} of order {agent.order} answers after_batch when the batch is settled, and what it "
-                    f"changes then would be lost with a killed run: change it in step, or give it an order below "
-                    f"{env.buffer.order}."
+                    f"agent {name!r} of order {agent.order} runs after_batch when the batch is "
+                    "already settled, and a killed run would lose its changes: make the changes "
+                    f"in step, or give the agent an order below {env.buffer.order}."
                 )
 
     def build_buffer(self) -> None:
@@ -118,8 +118,8 @@ class Checkpoint(Callback):
         self._load(stored["agents"])
         iteration, states = self.environment.buffer.store.iteration, stored["random"]
         if iteration > stored["iteration"]:
-            logger.info("agents are those of iteration %d, the buffer is at %d", stored["iteration"], iteration)
-            states = self._randomness.beside(states, f"iteration {iteration}")  # its own numbers have been drawn
+            logger.info("the agents are at iteration %d, the buffer is at %d", stored["iteration"], iteration)
+            states = self._randomness.alongside(states, f"iteration {iteration}")  # its own numbers have been drawn
         self._leave(states)
 
     def _begin(self) -> None:
@@ -130,7 +130,7 @@ class Checkpoint(Callback):
     def _leave(self, states: States) -> None:
         """Keep states for the next iteration; until then others are in force."""
         self._states, self._is_begun = states, False
-        self._randomness.put(self._randomness.beside(states, "between"))
+        self._randomness.put(self._randomness.alongside(states, "between"))
 
     def _holders(self) -> dict[str, Any]:
         """Return what holds state, by agent and attribute; the predictor of the buffer is stored by the buffer."""
@@ -145,9 +145,10 @@ class Checkpoint(Callback):
             }
             if not holders:
                 raise InvalidArgument(
-                    f"agent {name!r}, {type(agent).__name__}, has no state to store: neither it nor one of its "
-                    f"attributes has state_dict and load_state_dict, or it is the predictor, which the buffer stores. "
-                    f"Give modules, optimisers and schedulers that are there before fit, or what holds them."
+                    f"agent {name!r}, {type(agent).__name__}, has no state to store: neither it "
+                    "nor one of its attributes has state_dict and load_state_dict, or it is the "
+                    "predictor, which the buffer stores: give modules, optimisers and "
+                    "schedulers that exist before fit, or objects that hold them."
                 )
             found |= holders
         return found
@@ -157,8 +158,9 @@ class Checkpoint(Callback):
         holders = self._holders()
         if holders.keys() != stored.keys():
             raise InvalidArgument(
-                f"the checkpoint has the states of {', '.join(stored)}, but this run has {', '.join(holders)}: "
-                f"give Checkpoint the agents that it had, or begin a new run with fresh=True."
+                f"the checkpoint has the states of {', '.join(stored)}, but this run has "
+                f"{', '.join(holders)}: give Checkpoint the same agents, or begin a new run with "
+                "fresh=True."
             )
         for name, holder in holders.items():
             _check_fit(name, stored[name], _state_of(holder))
@@ -222,8 +224,8 @@ def _check_fit(name: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) ->
         odd = [f"stored {theirs['kind']}, now {ours['kind']}"]
     if odd:
         raise InvalidArgument(
-            f"the checkpoint does not fit {name} ({'; '.join(odd[:5])}): give the agent as it was, or begin a new run "
-            f"with fresh=True."
+            f"the checkpoint does not fit {name} ({'; '.join(odd[:5])}): give the unchanged "
+            "agent, or begin a new run with fresh=True."
         )
 
 

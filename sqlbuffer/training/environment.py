@@ -81,12 +81,17 @@ class Environment:
         for cb in registered:
             if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
                 raise InvalidArgument(
-                    f"{shown(cb)} is no callback: a function that makes samples goes into a FunctionSampler, one that "
-                    "measures them into a RewardCallback, anything else into a Callback of your own."
+                    f"{shown(cb)} is not a callback: put a function that makes samples into a "
+                    "FunctionSampler, a function that measures them into a RewardCallback, and "
+                    "anything else into a Callback of your own."
                 )
             taken = getattr(self, cb.name, None)
             if taken is not None and taken is not cb and not hasattr(taken, "order"):
-                raise InvalidArgument(f"{cb.name!r} cannot name a callback: Environment.{cb.name} is something else.")
+                raise InvalidArgument(
+                    f"{cb.name!r} cannot name a callback, because "
+                    f"Environment.{cb.name} is another attribute: choose "
+                    "another name."
+                )
             cb.environment = self
             setattr(self, cb.name, cb)
         self.cbs = sorted([*self.cbs, *registered], key=lambda cb: int(cb.order))
@@ -97,7 +102,7 @@ class Environment:
         for cb in as_list(cbs, "cbs"):
             place = next((i for i, each in enumerate(self.cbs) if each is cb), None)
             if place is None:
-                raise InvalidArgument(f"{shown(cb)} is no callback of this loop: remove those that were registered.")
+                raise InvalidArgument(f"{shown(cb)} is not a callback of this loop: remove only registered callbacks.")
             del self.cbs[place]
             cb.environment = None
             cb.batch_state = None
@@ -118,7 +123,7 @@ class Environment:
         A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
         ends where it would have ended; with a `Checkpoint` it comes to the same, to the last bit. A buffer opened with
         `fresh=True` begins a new run instead. An exception, Ctrl-C among them, gives the claimed batch back to the
-        buffer. An iteration whose batch others have released before it was settled does not count, and is done anew.
+        buffer. An iteration whose batch others have released before it was settled does not count, and is done again.
 
         Args:
             bs: Batch size; -1 takes everything the buffer has.
@@ -129,7 +134,7 @@ class Environment:
             buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
                 than a batch.
         """
-        bs = require_count(bs, rule := "bs must be 1 or more, or -1 for everything that waits", least=-1)
+        bs = require_count(bs, rule := "bs must be 1 or more, or -1 for all waiting samples", least=-1)
         if bs == 0:
             raise InvalidArgument(f"{rule}; got 0.")
         iters = require_count(iters, "iters must be a number of iterations")
@@ -176,8 +181,8 @@ class Environment:
         if not self.batch_state.samples and not self._has_drawn_nothing:
             self._has_drawn_nothing = True
             logger.warning(
-                "iteration %d has an empty batch: the buffer has nothing to draw, and no sampler brought anything; "
-                "it counts all the same, and so do those that follow",
+                "iteration %d has an empty batch: the buffer has no sample to draw, and no "
+                "sampler added one; empty iterations count all the same",
                 self.log.iterations,
             )
         self._phase("compute_reward", REWARD)
@@ -223,7 +228,7 @@ class Environment:
         """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
         for cb in self.cbs:
             if not self._has_cleaned_up(cb):
-                self._has_cleaned_up(cb)  # another Ctrl-C came amid it: nobody else has the batch
+                self._has_cleaned_up(cb)  # another Ctrl-C came during it: no other process has the batch
 
     def _has_cleaned_up(self, cb: Any) -> bool:
         """Let a callback give back what it holds; return False where it was interrupted."""

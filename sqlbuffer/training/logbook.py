@@ -1,4 +1,4 @@
-"""What a log stores of each batch beside its numbers: a row for each sample, and metrics that are words.
+"""What a log stores of each batch next to its numbers: a row for each sample, and metrics that are words.
 
 Rewards, predictions and sources are kept as the batch had them: the tables cannot tell them, for rewards may have been
 modified, samples may have come to the batch without the buffer, and others may have been filtered out. A sample that
@@ -122,7 +122,7 @@ def _is_storable(name: str, cells: Any) -> bool:
         encode_all([cells])
     except UnsupportedType as exc:
         if name not in _warned:
-            logger.warning("log %r is not stored, a resumed run has NaN in its place: %s", name, exc)
+            logger.warning("log %r is not stored, and a resumed run has NaN in its place: %s", name, exc)
             _warned.add(name)
         return False
     return True

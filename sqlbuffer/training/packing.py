@@ -59,7 +59,7 @@ def unpack(data: bytes) -> Any:
         InvalidPayload: The bytes are not what `pack` returns.
     """
     if not isinstance(data, bytes):
-        raise InvalidPayload(f"a checkpoint is bytes, as they are stored; got {shown(data)}.")
+        raise InvalidPayload(f"a checkpoint must be the stored bytes; got {shown(data)}.")
     try:
         tensors = safetensors.torch.load(data)
         payload = tensors.pop(REST).numpy().tobytes()
@@ -109,8 +109,9 @@ class _Taking:
 
 def _unsupported(path: str, value: Any, reason: str) -> UnsupportedType:
     return UnsupportedType(
-        f"{path.removeprefix('/')} cannot be stored in a checkpoint, it is {shown(value)} ({reason}): leave it out of "
-        f"state_dict(), or put numbers, strings or tensors in its place."
+        f"{path.removeprefix('/')} cannot be stored in a checkpoint, because it is "
+        f"{shown(value)} ({reason}): leave it out of state_dict(), or put numbers, strings or "
+        "tensors in its place."
     )
 
 

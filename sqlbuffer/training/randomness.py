@@ -20,14 +20,14 @@ class Randomness:
     """Reads and writes the states of all global generators, and of those handed in.
 
     Args:
-        generators: numpy Generators that the loop draws from besides.
+        generators: numpy Generators that the loop draws from apart from.
     """
 
     def __init__(self, generators: Sequence[np.random.Generator] = ()) -> None:
         self._generators = list(generators)
 
     def states(self) -> States:
-        """Return where all generators stand. GPUs that nobody has used yet have no state."""
+        """Return where all generators stand. GPUs that no process has used yet have no state."""
         return {
             "python": random.getstate(),
             "numpy": np.random.get_state(legacy=False),
@@ -51,7 +51,7 @@ class Randomness:
         for generator, state in zip(self._generators, states["generators"], strict=True):
             generator.bit_generator.state = state
 
-    def beside(self, states: States, label: str) -> States:
+    def alongside(self, states: States, label: str) -> States:
         """Return states that follow from others and a label alone, and give numbers of their own."""
         self._check(states)
         seed = int.from_bytes(hashlib.blake2b(pack([states, label]), digest_size=7).digest(), "big")
@@ -68,7 +68,7 @@ class Randomness:
     def _check(self, states: States) -> None:
         if len(states["generators"]) != len(self._generators):
             raise InvalidArgument(
-                f"the checkpoint has the states of {len(states['generators'])} generators, but was given "
-                f"{len(self._generators)}: give Checkpoint the generators= that it had, or start a new buffer, "
-                f"fresh=True."
+                f"the checkpoint has the states of {len(states['generators'])} generators, but "
+                f"was given {len(self._generators)}: give Checkpoint the same generators=, or "
+                "begin a new run with fresh=True."
             )

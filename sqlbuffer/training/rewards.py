@@ -77,8 +77,8 @@ class RewardCallback(Callback):
             values = as_floats(returned)
         except (TypeError, ValueError, OverflowError) as exc:
             raise InvalidReward(
-                f"reward function {self.name!r} returned {shown(returned)} for {len(samples)} samples: it must return "
-                f"one number for each, NaN where the measurement failed."
+                f"reward function {self.name!r} returned {shown(returned)} for {len(samples)} "
+                "samples: it must return one number for each, NaN for a failed measurement."
             ) from exc
         if values.shape != (len(samples),):
             raise InvalidReward(

@@ -63,7 +63,7 @@ class Sampler(Callback):
     def _draw(self, n: int, event: str) -> list[Any]:
         samples = self._generate(n, self.rng(event)) if n > 0 else []
         try:
-            return as_list(samples, f"what sampler {self.name!r} gives")
+            return as_list(samples, f"the samples of sampler {self.name!r}")
         except InvalidArgument as exc:
             words = f"sampler {self.name!r} must give a list of samples, got {shown(samples)}: {exc}"
             raise InvalidArgument(words) from exc

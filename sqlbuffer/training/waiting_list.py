@@ -50,10 +50,10 @@ class WaitingList:
     def assign(self, items: Sequence[Any]) -> None:
         """Take the samples in another form; `filter` or `flush` writes it. An empty list empties the pool."""
         waiting = self.read() if self._waiting is None else self._waiting
-        n, items = len(waiting.ids), as_list(items, "what is assigned to the buffer")
+        n, items = len(waiting.ids), as_list(items, "the list assigned to the buffer")
         if len(items) not in (0, n):
             raise InvalidArgument(
-                f"{n} samples wait, but {len(items)} were assigned: assign one for each, None where it is invalid."
+                f"{n} samples wait, but {len(items)} were assigned: assign one for each, None for an invalid sample."
             )
         self._assigned = items or [None] * n
         if not items:
@@ -81,6 +81,6 @@ class WaitingList:
             self.filter([item is not None for item in self._assigned])
 
     def renew(self) -> None:
-        """Write what was assigned, and let the list be read anew: the pool is about to change."""
+        """Write what was assigned, and let the list be read again: the pool is about to change."""
         self.flush()
         self._waiting = None

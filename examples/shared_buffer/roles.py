@@ -1,6 +1,6 @@
-"""What each member of the crew does, on a store of its own.
+"""The roles of the processes; each process has its own store.
 
-The samples are points of the plane, the experiment takes a tenth of a second, and the best is at (1, -2).
+The samples are points of the plane, an experiment takes a tenth of a second, and the best point is (1, -2).
 """
 
 import time
@@ -15,43 +15,43 @@ Say = Callable[[str], None]
 IsOver = Callable[[], bool]
 
 BATCH = 8
-ROOM = 500  # samples that wait, at the most
+MAX_WAITING = 500
 
 
 def experiment(point: tuple[float, float]) -> float:
-    """Measure a point: the slow part."""
+    """Measure a point, the slow part."""
     time.sleep(0.1)
     x, y = point
     return -((x - 1) ** 2) - (y + 2) ** 2
 
 
 def generate(store: SampleStore, say: Say, is_over: IsOver) -> None:
-    """Add variations of the best points, and some from anywhere."""
+    """Add variations of the best points, and some random points."""
     rng = np.random.default_rng()
     while not is_over():
         best = [row["sample"] for row in store.top(5)] or [(0.0, 0.0)]
         near = np.array([best[i] for i in rng.integers(len(best), size=6)]) + rng.normal(0, 0.3, (6, 2))
         points = np.vstack([near, rng.uniform(-5, 5, (2, 2))]).round(2)
-        if len(store) < ROOM:
+        if len(store) < MAX_WAITING:
             result = store.add([(float(x), float(y)) for x, y in points], source="generator")
             say(f"added {result.added}, {len(store)} wait")
         time.sleep(0.2)
 
 
 def measure(store: SampleStore, say: Say, is_over: IsOver) -> None:
-    """Draw batches and report rewards as they come: a worker that dies takes none with it."""
+    """Draw batches and report each reward at once: if this worker dies, its stored rewards remain."""
     while not is_over():
         with store.sample(BATCH, pct_argmax=0.25) as batch:
             try:
                 for sample_id, point in zip(batch.ids, batch.samples, strict=True):
                     batch.report([sample_id], [experiment(point)])
-            except ClaimLost as exc:  # it was silent for too long, and another one does the rest
+            except ClaimLost as exc:  # this worker was silent for too long: another worker measures the rest
                 say(str(exc))
         say(f"measured {len(batch)}") if len(batch) else time.sleep(0.2)
 
 
 def train(store: SampleStore, say: Say, is_over: IsOver) -> None:
-    """Fit a predictor to what is measured, and score what waits with it."""
+    """Fit a predictor to the measured points, and score the waiting points with it."""
     predictor = np.zeros(6)
     n_trained = 0
     while not is_over():
@@ -61,7 +61,7 @@ def train(store: SampleStore, say: Say, is_over: IsOver) -> None:
             n_trained = len(points)
             version = store.save_predictor(predictor.tobytes(), rows_trained=n_trained)
             store.score(lambda samples: features(samples) @ predictor, only="stale")  # noqa: B023
-            say(f"trained version {version} on {n_trained} points, the best is {rewards.max():.4f}")
+            say(f"trained version {version} on {n_trained} points; the best is {rewards.max():.4f}")
         store.score(lambda samples: features(samples) @ predictor)  # noqa: B023
         time.sleep(0.2)
 
