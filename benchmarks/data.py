@@ -1,4 +1,4 @@
-"""The samples of the benchmark: distinct strings like SMILES, their canonical hashes and a score that costs little."""
+"""Samples: distinct strings like SMILES, their hashes, and a score that costs little."""
 
 from __future__ import annotations
 
@@ -22,20 +22,16 @@ _CHUNK = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """Samples on their way into a buffer.
-
-    Attributes:
-        texts: The n samples.
-        hashes: Their canonical hashes, which the raw floor gets for nothing.
-    """
+    """n samples on their way into a buffer, and their hashes, which cost the raw floor nothing."""
 
     texts: list[str]
     hashes: list[bytes]
 
     @classmethod
     def make(cls, start: int, n: int) -> Items:
-        """Return the samples number `start` to `start + n`; samples of different numbers differ."""
-        texts = [text for first in range(0, n, _CHUNK) for text in _texts(start + first, min(_CHUNK, n - first))]
+        """Return the samples `start` to `start + n`; samples of different numbers differ."""
+        firsts = range(0, n, _CHUNK)
+        texts = [text for i in firsts for text in _texts(start + i, min(_CHUNK, n - i))]
         return cls(texts, list(digests(texts)))
 
     def __len__(self) -> int:
@@ -52,7 +48,8 @@ class Items:
 
 
 def _texts(start: int, n: int) -> list[str]:
-    # An odd factor permutes the numbers below 2**48: eight digits of six bits, each a fragment of five letters.
+    # An odd factor permutes the numbers below 2**48: eight digits of six bits, each a fragment of
+    # five letters.
     numbers = np.arange(start, start + n, dtype=np.uint64) * _SCRAMBLE
     digits = (numbers[:, None] >> (np.arange(8, dtype=np.uint64) * np.uint64(6))) & np.uint64(63)
     texts: list[str] = _FRAGMENTS[digits].view(f"S{LENGTH}").ravel().astype(str).tolist()

@@ -11,17 +11,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks import plots, refresh_rate, targets
+from benchmarks import compare, follow, report, targets
 from benchmarks.cases import CASES
 from benchmarks.contenders import BY_NAME, Contender
-from benchmarks.contenders.list_buffer import ListBuffer
+from benchmarks.contenders.memory import ListBuffer
 from benchmarks.contenders.raw_sqlite import PRAGMAS
 from benchmarks.data import LENGTH, Items, scores
 from benchmarks.databases import BUFFER, Databases, PostgresServer, SqliteFiles
 from benchmarks.measure import CLOCKS, Task, alternate, timed
 from benchmarks.report import Results, significant
-from benchmarks.stage import Record
-from benchmarks.workshop import Workshop
+from benchmarks.stage import Record, Workshop
 from sqlbuffer import open_store
 from sqlbuffer.dialect import sqlite
 
@@ -214,12 +213,11 @@ def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> N
     results = Results.load(tmp_path / "results.json")
     assert results.median("draw", "sqlbuffer-postgresql", 1000) == 0.02
     assert results.left_out == {1000: {"list": "too large"}}
-    judged = {verdict.target.title: verdict.cells[-2:] for verdict in targets.verdicts(results)}
-    assert judged == {
-        "draw, PostgreSQL: the time of raw SQL": ["2.00 x", "missed"],
-        "len, sqlbuffer-sqlite": ["0.100 ms", "met"],
-    }
-    assert [file.name for file in plots.plot(results, tmp_path)] == ["draw.png", "len.png"]
+    assert targets.verdicts(results) == [
+        ["draw sqlbuffer-postgresql / raw-postgresql", "1,000", "<= 1.5", "2.00", "missed"],
+        ["len sqlbuffer-sqlite ms", "1,000", "<= 1", "0.100", "met"],
+    ]
+    assert [file.name for file in report.plot(results, tmp_path)] == ["draw.png", "len.png"]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +227,69 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
     assert significant(value) == text
 
 
-def test_the_rate_of_a_refresh_is_measured(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):  # the second time with the database of the first
-        refresh_rate.main(size=SIZE, rounds=1, hidden=4, folder=tmp_path)
-        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-        assert [row.split(" | ")[0] for row in rows[1:]] == [
-            *("| model alone", "| SQL alone", "| refresh", "| rate of the refresh against the slower")
-        ]
+def test_a_target_compares_contenders_cases_or_sizes() -> None:
+    def record(case: str, contender: str, size: int, seconds: float) -> Record:
+        return Record(case, contender, size, [seconds])
+
+    records = [
+        record("draw", "sqlbuffer-sqlite", 10_000, 0.004),
+        record("draw", "sqlbuffer-sqlite", 10_000_000, 0.006),
+        record("add-more", "sqlbuffer-sqlite", 1000, 0.5),
+        record("add-duplicates", "sqlbuffer-sqlite", 1000, 1.0),
+        record("add", "raw-sqlite", 1000, 1.0),
+        record("add", "sqlbuffer-sqlite", 1000, 2.0),
+    ]
+    found = {tuple(row[:2]): row[3:] for row in targets.verdicts(Results({}, {}, {}, records))}
+    assert found == {
+        ("draw sqlbuffer-sqlite / 10000", "10,000,000"): ["1.50", "met"],
+        ("add-duplicates sqlbuffer-sqlite / add-more", "1,000"): ["2.00", "missed"],
+        ("add raw-sqlite / sqlbuffer-sqlite", "1,000"): ["0.500", "missed"],
+    }
 
 
-def test_the_sql_of_a_refresh_leaves_a_sound_buffer(tmp_path: pathlib.Path) -> None:
-    file = tmp_path / "refresh.db"
-    predicted = np.random.default_rng(0).random(SIZE)
-    with open_store(f"sqlite:///{file}") as store:
-        refresh_rate.fill(store, SIZE)
-        refresh_rate.rewrite(file, predicted, version=1)
-        np.testing.assert_array_equal(store.waiting().scores, predicted)
-        assert store.check() == []
+def run_module(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_checkout_is_compared_with_itself() -> None:
+    options = ["--n", "1024", "--pairs", "2", "--times", "1", "--cpu"]
+    met = run_module("benchmarks.compare", str(ROOT), *options, "--bound", "1000")
+    assert met.returncode == 0, met.stderr
+    rows = [line.split(" | ") for line in met.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["| draw", "| settle", "| iteration", "| add", "| fill"]
+    assert {row[-1] for row in rows[1:]} == {"met |"}
+
+
+def test_a_case_is_slower_when_its_whole_interval_lies_above_the_bound() -> None:
+    assert [compare.verdict(low, 1.03) for low in (0.9, 1.03, 1.04)] == ["met", "met", "slower"]
+    assert compare.verdict(2.0, None) == ""
+
+
+def test_only_a_checkout_is_compared(tmp_path: pathlib.Path) -> None:
+    refused = run_module("benchmarks.compare", str(tmp_path), "--n", "1024", "--pairs", "2")
+    assert refused.returncode == 1
+    assert str(tmp_path) in refused.stderr
+
+
+def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(tmp_path: pathlib.Path) -> None:
+    from sqlbuffer import hashing
+
+    trace, found = follow.follow(lambda: [hashing.digest("C"), sorted(["C", "N"], key=len)])
+    assert len(found) == 2  # type: ignore[arg-type]
+    assert "hashing.py" in "".join(trace.modules)
+    assert all(caller.split(":")[0] != called.split(":")[0] for caller, called in trace.calls)
+
+
+def test_a_sample_is_followed_through_all_operations(tmp_path: pathlib.Path) -> None:
+    first, again = (follow.rounds(f"sqlite:///{tmp_path / name}.db") for name in "ab")
+    assert list(first) == ["add", "score", "sample", "settle"]
+    for name, trace in first.items():
+        assert len(trace.modules) > 1
+        assert trace.calls == again[name].calls
+        assert trace.modules == {place.split(":")[0] for call in trace.calls for place in call}
+    done = run_module("benchmarks.follow")
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    counted = [[name, str(len(trace.modules)), str(len(trace.calls))] for name, trace in first.items()]
+    assert rows == [*counted, ["at most", "9", "20"]]

@@ -5,29 +5,22 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import cast
 
 from benchmarks.contenders.base import CHECKPOINT, SchemaContender, rewards_of
+from benchmarks.contenders.raw import ABILITIES
 from benchmarks.data import Items, scores
 from benchmarks.databases import BUFFER
 from sqlbuffer import Batch, SampleStore, Stats, open_store
-
-if TYPE_CHECKING:
-    from benchmarks.workshop import Workshop
-
-_ABILITIES = frozenset(
-    "add add-duplicates add-more score draw draw-argmax replay iteration refresh len stats open memory disk "
-    "processes-1 processes-2 processes-4".split()
-)
 
 
 class SqlbufferSqlite(SchemaContender):
     """sqlbuffer on an SQLite file."""
 
-    name: ClassVar[str] = "sqlbuffer-sqlite"
-    family: ClassVar[str] = "sqlite"
-    remark: ClassVar[str] = "this library, through its public interface, on an SQLite file"
-    abilities = _ABILITIES | {"import"}
+    name = "sqlbuffer-sqlite"
+    family = "sqlite"
+    remark = "this library, through its public interface, on an SQLite file"
+    abilities = ABILITIES | {"disk", "import"}
 
     _store: SampleStore
     _batch: Batch
@@ -35,12 +28,6 @@ class SqlbufferSqlite(SchemaContender):
     def open(self, url: str) -> None:
         self.url = url
         self._store = open_store(url, name=BUFFER, mode=self.mode)
-
-    mode = "consume"
-
-    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
-        self.mode = mode
-        super().furnish(workshop, n, mode)
 
     def close(self) -> None:
         self._store.close()
@@ -58,13 +45,13 @@ class SqlbufferSqlite(SchemaContender):
     def give_back(self) -> None:
         self._batch.settle()
         self._store.add(self._batch.samples, source=BUFFER)
-        self._store.score(scores)
+        self.score()
 
     def iterate(self, items: Items, k: int) -> None:
-        self._store.add(items.texts, source=BUFFER)
-        self._store.score(scores)
-        batch = self._store.sample(k)
-        batch.settle(rewards_of(cast("list[str]", batch.samples)), checkpoint={"state": CHECKPOINT})
+        self.add(items)
+        self.score()
+        rewards = rewards_of(self.draw(k))
+        self._batch.settle(rewards, checkpoint={"state": CHECKPOINT})
 
     def refresh(self, version: int) -> None:
         self._store.score(functools.partial(scores, version=version), only="all")
@@ -79,8 +66,8 @@ class SqlbufferSqlite(SchemaContender):
 class SqlbufferPostgresql(SqlbufferSqlite):
     """sqlbuffer on a PostgreSQL server."""
 
-    name: ClassVar[str] = "sqlbuffer-postgresql"
-    family: ClassVar[str] = "postgresql"
-    remark: ClassVar[str] = "the same on a PostgreSQL server"
-    libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
-    abilities = _ABILITIES
+    name = "sqlbuffer-postgresql"
+    family = "postgresql"
+    remark = "the same on a PostgreSQL server"
+    libraries = ("psycopg",)
+    abilities = ABILITIES | {"disk"}
