@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from benchmarks.contenders import BY_NAME, Contender, DatabaseContender
 from benchmarks.contenders.ours import SqlbufferSqlite
-from benchmarks.data import Items
+from benchmarks.data import shuffled, texts
 from benchmarks.measure import Task, nothing, timed
 from benchmarks.processes import crowd, megabytes, python, ration
 from benchmarks.stage import Stage
@@ -111,12 +111,12 @@ def add_to_half(stage: Stage, case: str) -> None:
     """Add n samples to buffers that hold n / 2: those among them, or others."""
     if kinds := stage.able(case):
         items = stage.workshop.items(stage.n)
-        more = (items if case == "add-duplicates" else Items.make(stage.n, stage.n)).shuffled()
-        tasks = [_adding_to(stage, kind, items.part(0, stage.n // 2), more) for kind in kinds]
+        more = shuffled(items if case == "add-duplicates" else texts(stage.n, stage.n))
+        tasks = [_adding_to(stage, kind, items[: stage.n // 2], more) for kind in kinds]
         stage.alternate(case, tasks, is_whole=True)
 
 
-def _adding_to(stage: Stage, kind: type[Contender], half: Items, more: Items) -> Task:
+def _adding_to(stage: Stage, kind: type[Contender], half: list[str], more: list[str]) -> Task:
     contender = kind()
 
     def begin() -> None:
@@ -156,7 +156,7 @@ def iteration(stage: Stage, case: str) -> None:
 
 
 def _iterating(stage: Stage, kind: type[Contender]) -> Task:
-    contender, waiting = stage.standing(kind), list[Items]()
+    contender, waiting = stage.standing(kind), list[list[str]]()
     return Task(
         kind.name,
         lambda: contender.iterate(waiting.pop(), stage.batch),

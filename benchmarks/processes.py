@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.contenders import BY_NAME, DatabaseContender
-from benchmarks.data import Items
+from benchmarks.data import texts
 from benchmarks.stage import BATCH, Workshop
 
 WARM_UPS = 2
@@ -80,7 +80,7 @@ def _resident(name: str, n: int, k: int, url: str) -> float:
         contender.open(url)
     else:
         contender.start(Workshop({}), n)
-        contender.add(Items.make(0, min(n, k)))
+        contender.add(texts(0, min(n, k)))
         before = process.memory_info().rss
         contender.furnish(Workshop({}), n)
     for _ in range(10):

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from benchmarks.cases import CASES
-from benchmarks.contenders import BY_NAME, RAW_OF
+from benchmarks.contenders import BY_NAME
 from benchmarks.measure import markdown
 from benchmarks.stage import Record
 
@@ -27,7 +27,7 @@ _TIMED_BY = {
     "wall": "Medians",
     "cpu": "Medians of the processor time that a call took, on a machine that was busy otherwise",
 }
-_STYLES = {"sqlbuffer": "-", "raw": "--", "usual": ":"}
+_STYLES = {"sqlbuffer": "-", "usual": ":"}
 
 
 @dataclasses.dataclass
@@ -121,9 +121,8 @@ def _heading(results: Results) -> str:
     return (
         f"# Benchmarks\n\n{results.about['date']}, {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
-        f"{versions}. {databases}\n\n{_TIMED_BY[results.about['options'].get('clock', 'wall')]}; "
-        "in brackets the ratio to hand-written SQL in the same run, through `sqlite3` (also for "
-        "buffers in memory) or `psycopg`. Contenders took turns, call by call."
+        f"{versions}. {databases}\n\n{_TIMED_BY[results.about['options'].get('clock', 'wall')]}. "
+        "Contenders took turns, call by call."
     )
 
 
@@ -150,10 +149,7 @@ def _cell(results: Results, case: str, contender: str, size: int) -> str:
     value = results.median(case, contender, size)
     if value is None:
         return ""
-    shown = significant(value * 1000 if CASES[case].unit == "s" else value)
-    raw = RAW_OF[BY_NAME[contender].family]
-    floor = results.median(case, raw, size)
-    return shown if not floor or raw == contender else f"{shown} ({significant(value / floor)}x)"
+    return significant(value * 1000 if CASES[case].unit == "s" else value)
 
 
 def significant(value: float) -> str:

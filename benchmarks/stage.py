@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.contenders import Contender
 from benchmarks.contenders.ours import SqlbufferPostgresql, SqlbufferSqlite
-from benchmarks.data import Items
+from benchmarks.data import texts
 from benchmarks.databases import Databases
 from benchmarks.measure import WARM_UPS, Clock, Task, alternate
 
@@ -30,9 +30,9 @@ class Workshop:
         self._built: dict[tuple[str, int], str] = {}
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one workshop, and one size at a time
-    def items(self, n: int) -> Items:
+    def items(self, n: int) -> list[str]:
         """Return the samples 0 to n."""
-        return Items.make(0, n)
+        return texts(0, n)
 
     def keep(self, family: str, n: int, url: str) -> None:
         """Take a database that is filled and closed as the one of its size."""
@@ -145,9 +145,9 @@ class Stage:
             contender.furnish(self.workshop, self.n)
         return self._standing[kind.name]
 
-    def new_items(self, kind: type[Contender]) -> Items:
+    def new_items(self, kind: type[Contender]) -> list[str]:
         """Return samples that this contender has never seen."""
-        return Items.make(next(self._new[kind.name]), self.batch)
+        return texts(next(self._new[kind.name]), self.batch)
 
     def record(self, case: str, contender: str, values: list[float], **facts: Any) -> None:
         """Keep measurements, if the case is wanted."""

@@ -6,23 +6,19 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from benchmarks import compare, follow, report, targets
 from benchmarks.cases import CASES
-from benchmarks.contenders import BY_NAME, Contender
+from benchmarks.contenders import BY_NAME
 from benchmarks.contenders.memory import ListBuffer
-from benchmarks.contenders.raw_sqlite import PRAGMAS
-from benchmarks.data import LENGTH, Items, scores
-from benchmarks.databases import BUFFER, Databases, PostgresServer, SqliteFiles
+from benchmarks.data import LENGTH, scores, texts
+from benchmarks.databases import PostgresServer, SqliteFiles
 from benchmarks.measure import CLOCKS, Task, alternate, timed
 from benchmarks.report import Results, significant
 from benchmarks.stage import Record, Workshop
-from sqlbuffer import open_store
-from sqlbuffer.dialect import sqlite
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 200
@@ -45,30 +41,8 @@ def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_pat
     assert not list(tmp_path.glob("*.db"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def workshop(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Workshop]:
-    """Databases of one kind."""
-    databases: Databases = SqliteFiles(tmp_path)
-    if request.param == "postgresql":
-        databases = PostgresServer(request.getfixturevalue("server_url"))
-    workshop = Workshop({request.param: databases})
-    yield workshop
-    databases.close()
-
-
-def floor_of(workshop: Workshop) -> Contender:
-    (family,) = workshop.databases
-    return BY_NAME[f"raw-{family}"]()
-
-
-def problems_of(contender: Contender, mode: str = "consume") -> list[str]:
-    contender.close()
-    with open_store(contender.url, name=BUFFER, mode=mode) as store:  # type: ignore[attr-defined]
-        return store.check()
-
-
 def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) -> None:
-    who = ["sqlbuffer-sqlite", "raw-sqlite", "list"]
+    who = ["sqlbuffer-sqlite", "usual-sqlite", "list"]
     words = ["--sizes", str(SIZE), "--repeats", "2", "--contenders", ",".join(who), "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True
@@ -81,13 +55,13 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
     tables = (tmp_path / "tables.md").read_text()
     assert all(f"## {case.title}\n" in tables for case in CASES.values())
     assert "## Targets" in tables
-    assert "| raw-sqlite |" in tables
+    assert "| usual-sqlite |" in tables
     for case in CASES:
         assert (tmp_path / f"{case}.png").exists() == (case != "import")
 
 
 def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path) -> None:
-    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,raw-sqlite,raw-postgresql".split()
+    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,usual-sqlite,usual-postgresql".split()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
         cwd=ROOT,
@@ -96,8 +70,11 @@ def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path
     )
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "results.json")
-    assert {(record.case, record.contender) for record in results.records} == {("draw", "list"), ("draw", "raw-sqlite")}
-    assert results.missing == {"raw-postgresql": "a server does its work"}
+    assert {(record.case, record.contender) for record in results.records} == {
+        ("draw", "list"),
+        ("draw", "usual-sqlite"),
+    }
+    assert results.missing == {"usual-postgresql": "a server does its work"}
     assert "processor time" in (tmp_path / "tables.md").read_text()
 
 
@@ -106,92 +83,43 @@ def test_a_call_is_timed_by_the_clock_that_is_given() -> None:
     assert timed(lambda: time.sleep(0.2), CLOCKS["cpu"]) < 0.2
 
 
-def test_raw_floor_takes_exactly_what_it_draws(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.furnish(workshop, SIZE)
-    drawn = raw.draw(50) + raw.draw(50, 0.1)
-    raw.iterate(Items.make(SIZE, 30), 30)
-    assert len(set(drawn)) == 100
-    assert raw.count() == SIZE - 100
-    raw.close()
-    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
-        assert store.check() == []
-        assert not set(drawn) & set(store.waiting().samples)
-        assert len(store) == SIZE - 100
-        assert store.stats().measured == 30
-        assert store.checkpoint("state") is not None
-    raw.discard(workshop)
-
-
-def test_raw_floor_draws_what_the_library_draws(workshop: Workshop) -> None:
-    (family,) = workshop.databases
-    drawn = {}
-    for contender in (floor_of(workshop), BY_NAME[f"sqlbuffer-{family}"]()):
-        contender.furnish(workshop, SIZE)
-        drawn[contender.name] = [contender.draw(40), contender.draw(40)]
-        contender.discard(workshop)
-    theirs, ours = drawn.values()
-    assert theirs == ours
-
-
-def test_raw_floor_adds_scores_and_refreshes_as_the_library_does(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.start(workshop, SIZE)
-    raw.add(Items.make(0, SIZE // 2))
-    raw.score()
-    raw.add(Items.make(0, SIZE).shuffled())
-    raw.score()  # finds a lower lowest score
-    raw.draw(20, 0.1)
-    raw.give_back()
-    raw.refresh(1)
-    assert raw.count() == SIZE
-    assert problems_of(raw) == []
-    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
-        waiting = store.waiting()
-        np.testing.assert_array_equal(waiting.scores, scores(waiting.samples, version=1))
-    raw.open(raw.url)  # type: ignore[attr-defined]
-    raw.discard(workshop)
-
-
-def test_raw_floor_puts_replayed_samples_back(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.furnish(workshop, SIZE, mode="replay")
-    assert len(set(raw.draw(50))) == 50
-    assert raw.count() == SIZE
-    assert problems_of(raw, mode="replay") == []
-    raw.open(raw.url)  # type: ignore[attr-defined]
-    raw.discard(workshop)
-
-
-def test_raw_floor_has_the_pragmas_of_the_library() -> None:
-    of_writers = {f"wal_autocheckpoint = {sqlite.CHECKPOINT_PAGES}", "journal_mode = WAL", "synchronous = NORMAL"}
-    assert {*sqlite._PRAGMAS, *of_writers} == set(PRAGMAS)
+def test_a_database_is_built_once_and_copied(server_url: str, tmp_path: pathlib.Path) -> None:
+    for family, databases in (("sqlite", SqliteFiles(tmp_path)), ("postgresql", PostgresServer(server_url))):
+        workshop, drawn = Workshop({family: databases}), []
+        for mode in ("consume", "consume", "replay"):
+            contender = BY_NAME[f"sqlbuffer-{family}"]()
+            contender.furnish(workshop, SIZE, mode=mode)
+            drawn.append(contender.draw(40))
+            assert contender.count() == SIZE - 40 * (mode == "consume")
+            contender.discard(workshop)
+        assert drawn[0] == drawn[1]
+        databases.close()
 
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.1])
 def test_the_list_buffer_never_returns_repeats(pct_argmax: float) -> None:
     buffer = ListBuffer()
     buffer.start()
-    items = Items.make(0, SIZE)
+    items = texts(0, SIZE)
     buffer.add(items)
-    buffer.add(items.part(0, 50))
+    buffer.add(items[:50])
     buffer.score()
     assert buffer.count() == SIZE
-    heaviest = items.texts[int(scores(items.texts).argmax())]
+    heaviest = items[int(scores(items).argmax())]
     first = buffer.draw(100, pct_argmax)
     drawn = first + buffer.draw(100, pct_argmax)
-    assert sorted(drawn) == sorted(items.texts)
+    assert sorted(drawn) == sorted(items)
     assert not pct_argmax or heaviest in first[: round(100 * pct_argmax)]
     assert buffer.count() == 0
 
 
 def test_samples_are_distinct_and_scores_do_not_depend_on_the_company() -> None:
-    items = Items.make(0, 10_000)
-    assert len(set(items.texts)) == len(set(items.hashes)) == 10_000
-    assert {len(text) for text in items.texts} == {LENGTH}
-    assert Items.make(5_000, 10).texts == items.texts[5_000:5_010]
-    np.testing.assert_allclose(scores(items.texts[7:9]), scores(items.texts)[7:9], atol=1e-9)
-    assert 0.0 <= scores(items.texts).min() < 0.01 < 0.99 < scores(items.texts).max() < 1.0
+    items = texts(0, 10_000)
+    assert len(set(items)) == 10_000
+    assert {len(text) for text in items} == {LENGTH}
+    assert texts(5_000, 10) == items[5_000:5_010]
+    np.testing.assert_allclose(scores(items[7:9]), scores(items)[7:9], atol=1e-9)
+    assert 0.0 <= scores(items).min() < 0.01 < 0.99 < scores(items).max() < 1.0
 
 
 def test_contenders_take_turns() -> None:
@@ -205,19 +133,21 @@ def test_contenders_take_turns() -> None:
 def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> None:
     about = {"date": "", "machine": {}, "versions": {}, "databases": {}, "options": {}}
     records = [
-        Record("draw", "sqlbuffer-postgresql", 1000, [0.03, 0.01, 0.02]),
-        Record("draw", "raw-postgresql", 1000, [0.01]),
+        Record("processes-2", "sqlbuffer-postgresql", 1000, [3.0, 1.0, 2.0]),
+        Record("processes-1", "sqlbuffer-postgresql", 1000, [2.0]),
         Record("len", "sqlbuffer-sqlite", 1000, [0.0001]),
     ]
     Results(about, {"mrl": "not installed"}, {1000: {"list": "too large"}}, records).save(tmp_path / "results.json")
     results = Results.load(tmp_path / "results.json")
-    assert results.median("draw", "sqlbuffer-postgresql", 1000) == 0.02
+    assert results.median("processes-2", "sqlbuffer-postgresql", 1000) == 2.0
     assert results.left_out == {1000: {"list": "too large"}}
     assert targets.verdicts(results) == [
-        ["draw sqlbuffer-postgresql / raw-postgresql", "1,000", "<= 1.5", "2.00", "missed"],
+        ["processes-2 sqlbuffer-postgresql / processes-1", "1,000", ">= 1.5", "1.00", "missed"],
         ["len sqlbuffer-sqlite ms", "1,000", "<= 1", "0.100", "met"],
     ]
-    assert [file.name for file in report.plot(results, tmp_path)] == ["draw.png", "len.png"]
+    assert [file.name for file in report.plot(results, tmp_path)] == [
+        *("len.png", "processes-1.png", "processes-2.png")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -236,14 +166,14 @@ def test_a_target_compares_contenders_cases_or_sizes() -> None:
         record("draw", "sqlbuffer-sqlite", 10_000_000, 0.006),
         record("add-more", "sqlbuffer-sqlite", 1000, 0.5),
         record("add-duplicates", "sqlbuffer-sqlite", 1000, 1.0),
-        record("add", "raw-sqlite", 1000, 1.0),
-        record("add", "sqlbuffer-sqlite", 1000, 2.0),
+        record("iteration", "list", 10_000, 1.0),
+        record("iteration", "sqlbuffer-sqlite", 10_000, 2.0),
     ]
     found = {tuple(row[:2]): row[3:] for row in targets.verdicts(Results({}, {}, {}, records))}
     assert found == {
         ("draw sqlbuffer-sqlite / 10000", "10,000,000"): ["1.50", "met"],
         ("add-duplicates sqlbuffer-sqlite / add-more", "1,000"): ["2.00", "missed"],
-        ("add raw-sqlite / sqlbuffer-sqlite", "1,000"): ["0.500", "missed"],
+        ("iteration sqlbuffer-sqlite / list", "10,000"): ["2.00", "met"],
     }
 
 

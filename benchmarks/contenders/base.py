@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
-from benchmarks.data import Items, scores
-
 if TYPE_CHECKING:
     from benchmarks.stage import Workshop
-
-CHECKPOINT = bytes(1024)
-"""What an iteration stores to resume from."""
 
 
 class Contender(abc.ABC):
@@ -74,7 +69,7 @@ class Contender(abc.ABC):
         """Close the buffer and delete what it keeps on disk."""
         self.close()
 
-    def add(self, items: Items) -> None:
+    def add(self, items: list[str]) -> None:
         """Put samples into the buffer, each distinct one once."""
         raise NotImplementedError
 
@@ -90,7 +85,7 @@ class Contender(abc.ABC):
         """Put the samples of the last draw back, so that it never runs dry. Never timed."""
         raise NotImplementedError
 
-    def iterate(self, items: Items, k: int) -> None:
+    def iterate(self, items: list[str], k: int) -> None:
         """Do a whole iteration: add new samples, score them, draw k, store their rewards."""
         self.add(items)
         self.score()
@@ -122,22 +117,3 @@ class DatabaseContender(Contender):
         """Close the buffer and drop its database."""
         super().discard(workshop)
         workshop.databases[self.family].drop(self.url)
-
-
-class SchemaContender(DatabaseContender):
-    """A contender that works on the library's own tables."""
-
-    def start(self, workshop: Workshop, n: int) -> None:
-        """Begin an empty buffer in a database of its own."""
-        self.open(workshop.databases[self.family].empty())
-
-    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
-        """Open a copy of the database that was built for n samples."""
-        self.mode = mode
-        self.open(workshop.copy(self.family, n, mode))
-
-
-def rewards_of(samples: list[str]) -> list[float]:
-    """Return what an experiment would measure."""
-    rewards: list[float] = scores(samples, version=1).tolist()
-    return rewards

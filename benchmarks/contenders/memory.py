@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.contenders.base import Contender
-from benchmarks.data import LENGTH, Items, scores
+from benchmarks.data import LENGTH, scores
 
 if TYPE_CHECKING:
     from benchmarks.stage import Workshop
@@ -42,8 +42,8 @@ class ListBuffer(Contender):
     def close(self) -> None:
         self.start()
 
-    def add(self, items: Items) -> None:
-        self._append(items.texts)
+    def add(self, items: list[str]) -> None:
+        self._append(items)
 
     def _append(self, texts: list[str]) -> None:
         self.buffer += texts
@@ -121,8 +121,8 @@ class Mrl(Contender):
     def close(self) -> None:
         self._buffer = None
 
-    def add(self, items: Items) -> None:
-        self._append(items.texts)
+    def add(self, items: list[str]) -> None:
+        self._append(items)
 
     def _append(self, texts: list[str]) -> None:
         self._buffer.add(texts, name="benchmark")
@@ -181,8 +181,8 @@ class Cpprb(_Prioritised):
         row = {"sample": {"shape": LENGTH, "dtype": np.uint8}}
         self._buffer = PrioritizedReplayBuffer(n, row, alpha=1.0)
 
-    def add(self, items: Items) -> None:
-        self._buffer.add(sample=_letters(items.texts), priorities=scores(items.texts) + 1e-8)
+    def add(self, items: list[str]) -> None:
+        self._buffer.add(sample=_letters(items), priorities=scores(items) + 1e-8)
 
     def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
         self._drawn = self._buffer.sample(k)
@@ -222,8 +222,8 @@ class TorchrlStrings(_Prioritised):
 
         self._buffer = PrioritizedReplayBuffer(alpha=1.0, beta=1.0, storage=storage, **options)
 
-    def add(self, items: Items) -> None:
-        self._extend(items.texts, items.texts)
+    def add(self, items: list[str]) -> None:
+        self._extend(items, items)
 
     def _extend(self, content: Any, texts: list[str]) -> None:
         import torch
@@ -249,10 +249,10 @@ class TorchrlTensors(TorchrlStrings):
 
         self._begin(LazyTensorStorage(n))
 
-    def add(self, items: Items) -> None:
+    def add(self, items: list[str]) -> None:
         import torch
 
-        self._extend(torch.from_numpy(_letters(items.texts).copy()), items.texts)
+        self._extend(torch.from_numpy(_letters(items).copy()), items)
 
 
 class Reverb(_Prioritised):
@@ -284,10 +284,10 @@ class Reverb(_Prioritised):
     def close(self) -> None:
         self._server.stop()
 
-    def add(self, items: Items) -> None:
-        weights = (scores(items.texts) + 1e-8).tolist()
+    def add(self, items: list[str]) -> None:
+        weights = (scores(items) + 1e-8).tolist()
         with self._buffer.trajectory_writer(num_keep_alive_refs=1) as writer:
-            for i, (row, weight) in enumerate(zip(_letters(items.texts), weights, strict=True)):
+            for i, (row, weight) in enumerate(zip(_letters(items), weights, strict=True)):
                 writer.append({"sample": row})
                 writer.create_item("benchmark", weight, {"sample": writer.history["sample"][-1:]})
                 if i % 1000 == 0:

@@ -5,25 +5,39 @@
 from __future__ import annotations
 
 import functools
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from benchmarks.contenders.base import CHECKPOINT, SchemaContender, rewards_of
-from benchmarks.contenders.raw import ABILITIES
-from benchmarks.data import Items, scores
+from benchmarks.contenders.base import DatabaseContender
+from benchmarks.data import scores
 from benchmarks.databases import BUFFER
 from sqlbuffer import Batch, SampleStore, Stats, open_store
 
+if TYPE_CHECKING:
+    from benchmarks.stage import Workshop
 
-class SqlbufferSqlite(SchemaContender):
+_ABILITIES = frozenset(
+    "add add-duplicates add-more score draw draw-argmax replay iteration refresh len stats open "
+    "memory processes-1 processes-2 processes-4 disk".split()
+)
+
+
+class SqlbufferSqlite(DatabaseContender):
     """sqlbuffer on an SQLite file."""
 
     name = "sqlbuffer-sqlite"
     family = "sqlite"
     remark = "this library, through its public interface, on an SQLite file"
-    abilities = ABILITIES | {"disk", "import"}
+    abilities = _ABILITIES | {"import"}
 
     _store: SampleStore
     _batch: Batch
+
+    def start(self, workshop: Workshop, n: int) -> None:
+        self.open(workshop.databases[self.family].empty())
+
+    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
+        self.mode = mode
+        self.open(workshop.copy(self.family, n, mode))
 
     def open(self, url: str) -> None:
         self.url = url
@@ -32,8 +46,8 @@ class SqlbufferSqlite(SchemaContender):
     def close(self) -> None:
         self._store.close()
 
-    def add(self, items: Items) -> None:
-        self._store.add(items.texts, source=BUFFER)
+    def add(self, items: list[str]) -> None:
+        self._store.add(items, source=BUFFER)
 
     def score(self) -> None:
         self._store.score(scores)
@@ -47,11 +61,11 @@ class SqlbufferSqlite(SchemaContender):
         self._store.add(self._batch.samples, source=BUFFER)
         self.score()
 
-    def iterate(self, items: Items, k: int) -> None:
+    def iterate(self, items: list[str], k: int) -> None:
         self.add(items)
         self.score()
-        rewards = rewards_of(self.draw(k))
-        self._batch.settle(rewards, checkpoint={"state": CHECKPOINT})
+        rewards = scores(self.draw(k), version=1)
+        self._batch.settle(rewards, checkpoint={"state": bytes(1024)})
 
     def refresh(self, version: int) -> None:
         self._store.score(functools.partial(scores, version=version), only="all")
@@ -70,4 +84,4 @@ class SqlbufferPostgresql(SqlbufferSqlite):
     family = "postgresql"
     remark = "the same on a PostgreSQL server"
     libraries = ("psycopg",)
-    abilities = ABILITIES | {"disk"}
+    abilities = _ABILITIES

@@ -8,7 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders.base import DatabaseContender
-from benchmarks.data import Items, scores
+from benchmarks.data import scores
 from benchmarks.databases import SqliteFiles
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class UsualSqlite(DatabaseContender):
     def close(self) -> None:
         self._connection.close()
 
-    def add(self, items: Items) -> None:
-        self._insert(list(zip(items.texts, (scores(items.texts) + 1e-8).tolist(), strict=True)))
+    def add(self, items: list[str]) -> None:
+        self._insert(list(zip(items, (scores(items) + 1e-8).tolist(), strict=True)))
         self._connection.commit()
 
     def _insert(self, rows: list[tuple[str, float]]) -> None:
