@@ -42,8 +42,12 @@ class SqlbufferSqlite(DatabaseContender):
     def open(self, url: str) -> None:
         self.url = url
         self._store = open_store(url, name=BUFFER, mode=self.mode)
+        self._claimed: list[Batch] = []  # a batch that is dropped would be released in a later draw
 
     def close(self) -> None:
+        for batch in self._claimed:
+            batch.settle()
+        self._claimed.clear()
         self._store.close()
 
     def add(self, items: list[str]) -> None:
@@ -54,10 +58,11 @@ class SqlbufferSqlite(DatabaseContender):
 
     def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
         self._batch = self._store.sample(k, pct_argmax)
+        self._claimed.append(self._batch)
         return cast("list[str]", self._batch.samples)
 
     def give_back(self) -> None:
-        self._batch.settle()
+        self._claimed.pop().settle()
         self._store.add(self._batch.samples, source=BUFFER)
         self.score()
 
@@ -65,7 +70,7 @@ class SqlbufferSqlite(DatabaseContender):
         self.add(items)
         self.score()
         rewards = scores(self.draw(k), version=1)
-        self._batch.settle(rewards, checkpoint={"state": bytes(1024)})
+        self._claimed.pop().settle(rewards, checkpoint={"state": bytes(1024)})
 
     def refresh(self, version: int) -> None:
         self._store.score(functools.partial(scores, version=version), only="all")
