@@ -1,1 +1,1 @@
-"""What sqlbuffer costs, measured beside what one would use instead: `python -m benchmarks --help`."""
+"""The cost of sqlbuffer, and of other buffers on the same work: `python -m benchmarks --help`."""

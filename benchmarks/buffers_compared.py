@@ -1,10 +1,10 @@
-"""Compare ways to draw on the molecule search: uniformly, by prediction, by acquisition; print a Markdown table.
+"""Compare ways to draw on the molecule search: uniformly, by prediction, by acquisition.
 
     python benchmarks/buffers_compared.py --seeds 5 --calls 2000
 
-Every search is one run of `examples/molecule_search.py` into an SQLite file of its own, with what it printed beside
-it. Searches that have ended are read, not run again, and others go on, so this can be interrupted. All ways are tried
-with one seed before the next begins.
+Every search is one run of `examples/molecule_search.py` into an SQLite file of its own, with its
+output in a text file. Finished searches are read, not run again, and others go on, so the command
+can be interrupted. All ways are tried with one seed before the next begins.
 """
 
 import itertools
@@ -34,15 +34,25 @@ WAYS = {
 def auc(oracle: str, way: str, seed: int, *, calls: int, folder: pathlib.Path) -> float:
     """Run one search, unless it has ended, and return its AUC top-10."""
     run = folder / f"{oracle}-{way}-{seed}-{calls}"
-    printed = pathlib.Path(f"{run}.txt")  # with_suffix would take the share in the name for a suffix
+    printed = pathlib.Path(
+        f"{run}.txt"
+    )  # with_suffix would take the share in the name for a suffix
     if not printed.exists() or "AUC top-10" not in printed.read_text():
-        options = {"oracle": oracle, "seed": seed, "calls": calls, "report": 0, "url": f"sqlite:///{run}.db"}
+        options = {
+            "oracle": oracle,
+            "seed": seed,
+            "calls": calls,
+            "report": 0,
+            "url": f"sqlite:///{run}.db",
+        }
         if way == "uniform":
             options["buffer"] = "uniform"
         else:
             options["acquisition"], options["argmax"] = way.split("-")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        done = subprocess.run([sys.executable, str(EXAMPLE), *words], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLE), *words], capture_output=True, text=True
+        )
         if done.returncode:
             sys.exit(f"{run.name} ended with {done.returncode}: {done.stderr}")
         printed.write_text(done.stdout)
@@ -50,23 +60,38 @@ def auc(oracle: str, way: str, seed: int, *, calls: int, folder: pathlib.Path) -
 
 
 def compare(
-    folder: Annotated[pathlib.Path, typer.Option(help="Where the databases go.")] = pathlib.Path("compared"),
+    folder: Annotated[pathlib.Path, typer.Option(help="Where the databases go.")] = pathlib.Path(
+        "compared"
+    ),
     seeds: Annotated[int, typer.Option(help="Searches for each oracle and way.")] = 5,
     calls: Annotated[int, typer.Option(help="Oracle calls of each search.")] = 2000,
     jobs: Annotated[int, typer.Option(help="Searches at a time.")] = 2,
-    oracles: Annotated[str, typer.Option(help="Which, separated by commas.")] = "celecoxib,plogp,qed",
-    ways: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(WAYS),
+    oracles: Annotated[str, typer.Option(help="Separated by commas.")] = "celecoxib,plogp,qed",
+    ways: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(WAYS),
 ) -> None:
-    """Print AUC top-10, mean ± deviation, then the mean difference from greedy and the seeds in which it is better."""
+    """Print AUC top-10: mean ± deviation (difference from greedy, seeds in which it is better)."""
     folder.mkdir(exist_ok=True)
     chosen, rewards = ways.split(","), oracles.split(",")
-    runs = [(oracle, way, seed) for seed, way, oracle in itertools.product(range(seeds), chosen, rewards)]
+    runs = [
+        (oracle, way, seed)
+        for seed, way, oracle in itertools.product(range(seeds), chosen, rewards)
+    ]
     with ThreadPoolExecutor(jobs) as pool:
-        found = dict(zip(runs, pool.map(lambda run: auc(*run, calls=calls, folder=folder), runs), strict=True))
-    areas = {(oracle, way): np.array([found[oracle, way, seed] for seed in range(seeds)]) for oracle, way, _ in runs}
+        found = dict(
+            zip(
+                runs, pool.map(lambda run: auc(*run, calls=calls, folder=folder), runs), strict=True
+            )
+        )
+    areas = {
+        (oracle, way): np.array([found[oracle, way, seed] for seed in range(seeds)])
+        for oracle, way, _ in runs
+    }
     print(f"| | {' | '.join(rewards)} |\n|---|{'---|' * len(rewards)}")
     for way in chosen:
-        cells = [_cell(areas[oracle, way], areas.get((oracle, GREEDY)), is_greedy=way == GREEDY) for oracle in rewards]
+        cells = [
+            _cell(areas[oracle, way], areas.get((oracle, GREEDY)), is_greedy=way == GREEDY)
+            for oracle in rewards
+        ]
         print(f"| {WAYS[way]} | {' | '.join(cells)} |")
 
 

@@ -1,20 +1,17 @@
-"""The cases: what is measured, and how."""
+"""The cases: the calls that are measured, and how."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from typing import Any
 
-from benchmarks import crowd
 from benchmarks.contenders import BY_NAME, Contender, DatabaseContender
-from benchmarks.contenders.sqlbuffer_ import SqlbufferSqlite
-from benchmarks.data import Items
-from benchmarks.measure import WARM_UPS, Task, alternate, timed
+from benchmarks.contenders.ours import SqlbufferSqlite
+from benchmarks.data import shuffled, texts
+from benchmarks.measure import Task, nothing, timed
+from benchmarks.processes import crowd, megabytes, python, ration
 from benchmarks.stage import Stage
 
 PROCESSES = (1, 2, 4)
@@ -22,13 +19,7 @@ PROCESSES = (1, 2, 4)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a table shows.
-
-    Attributes:
-        title: Its heading.
-        note: What was done, and what is left out of the timing.
-        unit: "s", "MB", "bytes" or "draws/s".
-    """
+    """A table: its heading, a note on the calls and their timing, and the unit of its figures."""
 
     title: str
     note: str
@@ -36,132 +27,136 @@ class Case:
 
 
 CASES = {
-    "add": Case("Add n distinct samples to an empty buffer", "In one call; fresh buffers for each."),
+    "add": Case(
+        "Add n distinct samples to an empty buffer", "In one call; fresh buffers for each."
+    ),
     "add-duplicates": Case(
         "Add n samples of which half are there already",
         "In one call, in random order, to a buffer that holds the one half; each fills up to n.",
     ),
     "add-more": Case(
         "Add n distinct samples to a buffer that holds half as many",
-        "In one call, in random order: what half duplicates are to be compared with, since the index is as large.",
+        "In one call, in random order: the case to compare half duplicates with, "
+        "since the index is as large.",
     ),
     "score": Case("Score n new samples", "All that `add` has left without a score."),
     "draw": Case(
         "Draw 512",
-        "A claimed batch, stored. Where the draws of a run would empty the buffer, what was drawn is given back "
+        "A claimed batch, stored. If the draws of a run would empty the buffer, each is given back "
         "(for the library: settled, added and scored again) outside of the timing.",
     ),
-    "draw-argmax": Case("Draw 512, a tenth of them the heaviest", "As above, with `pct_argmax=0.1`."),
+    "draw-argmax": Case(
+        "Draw 512, a tenth of them the heaviest", "As above, with `pct_argmax=0.1`."
+    ),
     "replay": Case(
         "Draw 512 that stay in the buffer",
-        "Mode `replay`: 512 new keys are written. In-memory prioritised buffers: sample, then update the priorities.",
+        "Mode `replay`: 512 new keys are written. In-memory prioritised buffers: sample, then "
+        "update the priorities.",
     ),
     "iteration": Case(
         "A whole iteration",
-        "Add 512 new samples, score them, draw 512, store 512 rewards and a checkpoint of 1 kB. The lists: add, drop "
-        "repeats, score, draw; they store nothing.",
+        "Add 512 new samples, score them, draw 512, store 512 rewards and a checkpoint of 1 kB. "
+        "The lists: add, drop repeats, score, draw; they store nothing.",
     ),
-    "refresh": Case("Score all n anew", "New scores, weights and keys for everything that waits."),
-    "len": Case("Count what waits", "`len(buffer)`."),
+    "refresh": Case(
+        "Score all n again", "New scores, weights and keys for all samples of the pool."
+    ),
+    "len": Case("Count the pool", "`len(buffer)`."),
     "stats": Case("All numbers of a buffer", "`store.stats()`."),
-    "open": Case("Open a buffer that is there", "A new connection in a warm process."),
+    "open": Case("Open a buffer that exists", "A new connection in a warm process."),
     "memory": Case(
         "Memory of a process",
-        "Resident set of a fresh process that has opened the buffer and drawn ten batches, shared pages of the mapped "
-        "file included; for buffers in memory its growth with n samples.",
+        "Resident set of a fresh process that has opened the buffer and drawn ten batches, shared "
+        "pages of the mapped file included; for buffers in memory its growth with n samples.",
         "MB",
     ),
     **{
         f"processes-{number}": Case(
-            f"Draws per second, {number} process{'es' if number > 1 else ''} drawing at the same time",
-            "In all, from when they are released together until the last is done. Batches of 512, smaller where n "
+            f"Draws per second, {number} process{'es' if number > 1 else ''} "
+            "drawing at the same time",
+            "In all, from the common start until the last is done. Batches of 512, smaller if n "
             "samples would not last.",
             "draws/s",
         )
         for number in PROCESSES
     },
-    "disk": Case("Size on disk", "Tables and indexes of n scored samples, for each sample.", "bytes"),
+    "disk": Case(
+        "Size on disk", "Tables and indexes of n scored samples, for each sample.", "bytes"
+    ),
     "import": Case("Import", "`import sqlbuffer` in a fresh process."),
 }
 
 
 def add_and_score(stage: Stage) -> None:
     """Build buffers; the library's last one is the database that all other cases work on."""
-    kinds = stage.able("add", "score")
     found: dict[tuple[str, str], list[float]] = {}
-    for i in range(stage.whole_repeats if kinds else 0):
-        for kind in kinds:
-            contender, items = kind(), stage.workshop.items(stage.n)
-            contender.start(stage.workshop, stage.n)
-            for case, call in (("add", _calling(contender.add, items)), ("score", contender.score)):
-                found.setdefault((case, kind.name), []).append(timed(call, stage.clock))
-            _let_go(stage, contender, is_last=i == stage.whole_repeats - 1)
-            stage.tick()
+    for i, kind in itertools.product(range(stage.whole_repeats), stage.able("add", "score")):
+        contender, items = kind(), stage.workshop.items(stage.n)
+        contender.start(stage.workshop, stage.n)
+        add = functools.partial(contender.add, items)
+        for case, call in (("add", add), ("score", contender.score)):
+            found.setdefault((case, kind.name), []).append(timed(call, stage.clock))
+        if i == stage.whole_repeats - 1 and isinstance(contender, SqlbufferSqlite):
+            contender.close()
+            stage.workshop.keep(contender.family, stage.n, contender.url)
+        else:
+            contender.discard(stage.workshop)
+        stage.tick()
     for (case, name), values in found.items():
         if case in BY_NAME[name].abilities:
             stage.record(case, name, values)
 
 
-def _let_go(stage: Stage, contender: Contender, *, is_last: bool) -> None:
-    if is_last and isinstance(contender, SqlbufferSqlite):
-        contender.close()
-        stage.workshop.keep(contender.family, stage.n, contender.url)
-    else:
-        contender.discard(stage.workshop)
-
-
 def add_to_half(stage: Stage, case: str) -> None:
     """Add n samples to buffers that hold n / 2: those among them, or others."""
-    kinds = stage.able(case)
-    if not kinds:
-        return
-    items = stage.workshop.items(stage.n)
-    more = (items if case == "add-duplicates" else Items.make(stage.n, stage.n)).shuffled()
-    tasks = [_adding_to(stage, kind, items.part(0, stage.n // 2), more) for kind in kinds]
-    _alternate(stage, case, tasks, is_whole=True)
+    if kinds := stage.able(case):
+        items = stage.workshop.items(stage.n)
+        more = shuffled(items if case == "add-duplicates" else texts(stage.n, stage.n))
+        tasks = [_adding_to(stage, kind, items[: stage.n // 2], more) for kind in kinds]
+        stage.alternate(case, tasks, is_whole=True)
 
 
-def _adding_to(stage: Stage, kind: type[Contender], half: Items, more: Items) -> Task:
+def _adding_to(stage: Stage, kind: type[Contender], half: list[str], more: list[str]) -> Task:
     contender = kind()
 
     def begin() -> None:
         contender.start(stage.workshop, stage.n)
         contender.add(half)
 
-    return Task(kind.name, _calling(contender.add, more), begin, lambda: contender.discard(stage.workshop))
+    end = functools.partial(contender.discard, stage.workshop)
+    return Task(kind.name, lambda: contender.add(more), begin, end)
 
 
-def draw(stage: Stage, case: str, pct_argmax: float) -> None:
+def draw(stage: Stage, case: str, pct_argmax: float = 0.0) -> None:
     """Draw batches that leave the buffer."""
     tasks = []
     for kind in stage.able(case):
         contender = stage.standing(kind)
-        after = contender.give_back if stage.runs_low else _nothing
-        tasks.append(Task(kind.name, _calling(contender.draw, stage.batch, pct_argmax), after=after))
-    _alternate(stage, case, tasks, batch=stage.batch)
+        call = functools.partial(contender.draw, stage.batch, pct_argmax)
+        after = contender.give_back if stage.runs_low else nothing
+        tasks.append(Task(kind.name, call, after=after))
+    stage.alternate(case, tasks, batch=stage.batch)
 
 
-def replay(stage: Stage) -> None:
+def replay(stage: Stage, case: str) -> None:
     """Draw batches that stay; each contender has a second buffer for it."""
-    standing = []
-    for kind in stage.able("replay"):
-        contender = kind()
+    standing = [kind() for kind in stage.able(case)]
+    for contender in standing:
         contender.furnish(stage.workshop, stage.n, mode="replay")
-        standing.append(contender)
-    tasks = [Task(contender.name, _calling(contender.draw, stage.batch)) for contender in standing]
-    _alternate(stage, "replay", tasks, batch=stage.batch)
+    tasks = [Task(each.name, functools.partial(each.draw, stage.batch)) for each in standing]
+    stage.alternate(case, tasks, batch=stage.batch)
     for contender in standing:
         contender.discard(stage.workshop)
 
 
-def iteration(stage: Stage) -> None:
+def iteration(stage: Stage, case: str) -> None:
     """Do whole iterations, each with samples that are new."""
-    tasks = [_iterating(stage, kind) for kind in stage.able("iteration")]
-    _alternate(stage, "iteration", tasks, batch=stage.batch)
+    tasks = [_iterating(stage, kind) for kind in stage.able(case)]
+    stage.alternate(case, tasks, batch=stage.batch)
 
 
 def _iterating(stage: Stage, kind: type[Contender]) -> Task:
-    contender, waiting = stage.standing(kind), list[Items]()
+    contender, waiting = stage.standing(kind), list[list[str]]()
     return Task(
         kind.name,
         lambda: contender.iterate(waiting.pop(), stage.batch),
@@ -169,73 +164,76 @@ def _iterating(stage: Stage, kind: type[Contender]) -> Task:
     )
 
 
-def looks(stage: Stage, case: str) -> None:
+def look(stage: Stage, case: str) -> None:
     """Count, or read the numbers."""
     method = {"len": "count", "stats": "stats"}[case]
     tasks = [Task(kind.name, getattr(stage.standing(kind), method)) for kind in stage.able(case)]
-    _alternate(stage, case, tasks)
+    stage.alternate(case, tasks)
 
 
-def reopen(stage: Stage) -> None:
+def reopen(stage: Stage, case: str) -> None:
     """Close and open buffers; the closing is not timed."""
     tasks = []
-    for kind in stage.able("open"):
+    for kind in stage.able(case):
         contender = stage.standing(kind)
         assert isinstance(contender, DatabaseContender)
-        tasks.append(Task(kind.name, _calling(contender.open, contender.url), before=contender.close))
-    _alternate(stage, "open", tasks)
+        call = functools.partial(contender.open, contender.url)
+        tasks.append(Task(kind.name, call, before=contender.close))
+    stage.alternate(case, tasks)
 
 
-def memory(stage: Stage) -> None:
-    """Ask fresh processes what they take."""
-    k, _ = crowd.ration(stage.n, 1)
-    for kind in stage.able("memory"):
-        contender, url = kind(), ""
-        if isinstance(contender, DatabaseContender):
-            contender.furnish(stage.workshop, stage.n)
-            contender.close()
-            url = contender.url
-        found = _python("-m", "benchmarks.probe", kind.name, str(stage.n), str(k), url)
-        stage.record("memory", kind.name, [found["megabytes"]], batch=k)
-        if url:
-            stage.workshop.databases[kind.family].drop(url)
-        stage.tick()
+def _closed_copy(stage: Stage, kind: type[Contender]) -> str:
+    """Return the URL of a database of n scored samples, "" if the contender has none."""
+    contender = kind()
+    if not isinstance(contender, DatabaseContender):
+        return ""
+    contender.furnish(stage.workshop, stage.n)
+    contender.close()
+    return contender.url
 
 
-def processes(stage: Stage, number: int) -> None:
-    """Let several processes draw from each database at the same time."""
-    case = f"processes-{number}"
-    kinds = stage.able(case)
-    k, draws = crowd.ration(stage.n, max(PROCESSES))
-    found: dict[str, list[float]] = {kind.name: [] for kind in kinds}
-    for _ in range(stage.rare_repeats):
-        for kind in kinds:
-            contender = kind()
-            contender.furnish(stage.workshop, stage.n)
-            assert isinstance(contender, DatabaseContender)
-            contender.close()
-            seconds = crowd.run(kind.name, contender.url, processes=number, k=k, draws=draws)
-            stage.workshop.databases[kind.family].drop(contender.url)
-            found[kind.name].append(number * draws / seconds)
-            stage.tick()
+def _drop(stage: Stage, kind: type[Contender], url: str) -> None:
+    if url:
+        stage.workshop.databases[kind.family].drop(url)
+    stage.tick()
+
+
+def memory(stage: Stage, case: str) -> None:
+    """Read the memory of fresh processes."""
+    k, _ = ration(stage.n, 1)
+    for kind in stage.able(case):
+        url = _closed_copy(stage, kind)
+        stage.record(case, kind.name, [megabytes(kind.name, stage.n, k, url)], batch=k)
+        _drop(stage, kind, url)
+
+
+def draw_at_once(stage: Stage, case: str) -> None:
+    """Start several processes that draw from one database at the same time."""
+    number = int(case.removeprefix("processes-"))
+    k, draws = ration(stage.n, max(PROCESSES))
+    found: dict[str, list[float]] = {}
+    for _, kind in itertools.product(range(stage.rare_repeats), stage.able(case)):
+        url = _closed_copy(stage, kind)
+        seconds = crowd(kind.name, url, processes=number, k=k, draws=draws)
+        found.setdefault(kind.name, []).append(number * draws / seconds)
+        _drop(stage, kind, url)
     for name, values in found.items():
         stage.record(case, name, values, batch=k, draws=draws)
 
 
-def disk(stage: Stage) -> None:
-    """Look how large a database of n samples is, before anything was drawn from it."""
-    for kind in stage.able("disk"):
-        contender = kind()
-        contender.furnish(stage.workshop, stage.n)
-        assert isinstance(contender, DatabaseContender)
-        contender.close()
-        stage.record("disk", kind.name, [stage.workshop.databases[kind.family].size_bytes(contender.url) / stage.n])
-        stage.workshop.databases[kind.family].drop(contender.url)
+def disk(stage: Stage, case: str) -> None:
+    """Read the size of a database of n samples, before anything was drawn from it."""
+    for kind in stage.able(case):
+        url = _closed_copy(stage, kind)
+        size_bytes = stage.workshop.databases[kind.family].size_bytes(url)
+        stage.record(case, kind.name, [size_bytes / stage.n])
+        _drop(stage, kind, url)
 
 
-def refresh(stage: Stage) -> None:
-    """Score everything anew, each time with other scores."""
-    _alternate(stage, "refresh", [_refreshing(stage, kind) for kind in stage.able("refresh")], is_whole=True)
+def refresh(stage: Stage, case: str) -> None:
+    """Score everything again, each time with other scores."""
+    tasks = [_refreshing(stage, kind) for kind in stage.able(case)]
+    stage.alternate(case, tasks, is_whole=True)
 
 
 def _refreshing(stage: Stage, kind: type[Contender]) -> Task:
@@ -244,54 +242,25 @@ def _refreshing(stage: Stage, kind: type[Contender]) -> Task:
 
 
 def importing(stage: Stage) -> None:
-    """Import the library in fresh processes, and see whether torch comes along."""
-    code = "import json, sys, time; start = time.perf_counter(); import sqlbuffer; took = time.perf_counter() - start"
-    code += "; print(json.dumps({'seconds': took, 'torch': 'torch' in sys.modules}))"
+    """Import the library in fresh processes."""
+    code = "import time; start = time.perf_counter(); import sqlbuffer"
+    code += "; print(time.perf_counter() - start)"
     for kind in stage.able("import"):
-        runs = [_python("-c", code) for _ in range(stage.rare_repeats + 1)][1:]  # the first reads the disk
-        stage.record("import", kind.name, [run["seconds"] for run in runs], torch=any(run["torch"] for run in runs))
+        seconds = [float(python("-c", code)) for _ in range(stage.rare_repeats + 1)]
+        stage.record("import", kind.name, seconds[1:])  # the first reads the disk
 
 
 BY_WALL = frozenset(("import", *(f"processes-{number}" for number in PROCESSES)))
 """Cases that are timed by other processes, by the wall clock alone."""
 
+_BY_CASE: dict[str, Callable[[Stage, str], None]] = {
+    **{"add-duplicates": add_to_half, "add-more": add_to_half, "disk": disk, "draw": draw},
+    "draw-argmax": functools.partial(draw, pct_argmax=0.1),
+    **{"replay": replay, "iteration": iteration, "len": look, "stats": look, "open": reopen},
+    **{"memory": memory, **{f"processes-{n}": draw_at_once for n in PROCESSES}, "refresh": refresh},
+}
 RUNNERS: dict[str, Callable[[Stage], None]] = {
     "add, score": add_and_score,
-    "add-duplicates": lambda stage: add_to_half(stage, "add-duplicates"),
-    "add-more": lambda stage: add_to_half(stage, "add-more"),
-    "disk": disk,
-    "draw": lambda stage: draw(stage, "draw", 0.0),
-    "draw-argmax": lambda stage: draw(stage, "draw-argmax", 0.1),
-    "replay": replay,
-    "iteration": iteration,
-    "len": lambda stage: looks(stage, "len"),
-    "stats": lambda stage: looks(stage, "stats"),
-    "open": reopen,
-    "memory": memory,
-    "processes-1": lambda stage: processes(stage, 1),
-    "processes-2": lambda stage: processes(stage, 2),
-    "processes-4": lambda stage: processes(stage, 4),
-    "refresh": refresh,
+    **{case: functools.partial(run, case=case) for case, run in _BY_CASE.items()},
 }
-"""What is run at each size, in this order; `importing` is run once."""
-
-
-def _alternate(stage: Stage, case: str, tasks: list[Task], *, is_whole: bool = False, **facts: Any) -> None:
-    repeats, warm_ups = (stage.whole_repeats, 0) if is_whole else (stage.repeats, WARM_UPS)
-    found = alternate(tasks, repeats=repeats, warm_ups=warm_ups, clock=stage.clock, tick=stage.tick)
-    for name, seconds in found.items():
-        stage.record(case, name, seconds, **facts)
-
-
-def _calling(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
-    return lambda: function(*arguments)
-
-
-def _nothing() -> None: ...
-
-
-def _python(*words: str) -> dict[str, Any]:
-    """Run Python in a fresh process, and return the JSON that it prints last."""
-    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+"""The runs at each size, in this order; `importing` is run once."""

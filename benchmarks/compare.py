@@ -1,10 +1,11 @@
-"""Two checkouts side by side: does the new one draw, and go through an iteration, as fast as the old one?
+"""Two checkouts in one run: is the new one as fast as the old one?
 
-    python -m benchmarks.compare /path/to/old/checkout --pairs 40
+    python -m benchmarks.compare /path/to/old/checkout --cpu --bound 1.03
 
-Each checkout has a process and a database of its own. The two take turns, in a random order within each pair, so that
-the noise of the machine hits both. What is reported is the median of the paired ratios new / old, with the 95 %
-interval of its bootstrap. The old checkout is one of git's: `git worktree add /path/to/old/checkout REVISION`.
+The old checkout is one of git's: `git worktree add /path/to/old/checkout REVISION`. Each checkout
+has a process and a database of its own. The two take turns, in a random order within each pair, so
+that the noise of the machine hits both alike. The figure is the median of the paired ratios
+new / old, with the 95 % interval of its bootstrap.
 """
 
 from __future__ import annotations
@@ -20,82 +21,45 @@ from typing import IO, Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
+
+from benchmarks.measure import interval, markdown
 
 ROOT = pathlib.Path(__file__).parent.parent
-BATCH = 512
-
-RUNNER = """
-import json, sys, time
-import numpy as np
-from sqlbuffer import open_store
-
-url, n, clock = sys.argv[1], int(sys.argv[2]), {"cpu": time.process_time, "wall": time.perf_counter}[sys.argv[3]]
-rng = np.random.default_rng(0)
-store = open_store(url, seed=1)
-number = 0
-
-def add(n):
-    global number
-    store.add([f"molecule number {i * 7919 % 1000003} of {i}" for i in range(number, number + n)], source="g")
-    number += n
-    store.score(lambda samples: rng.normal(size=len(samples)))
-
-def draw():
-    start = clock()
-    batch = store.sample(512)
-    seconds = clock() - start
-    batch.settle(rng.normal(size=len(batch)))
-    add(512)
-    return seconds
-
-def iteration():
-    start = clock()
-    add(512)
-    with store.sample(512, pct_argmax=0.1) as batch:
-        batch.settle(rng.normal(size=len(batch)), metrics={"loss": 1.0}, checkpoint={"loop": bytes(1000)})
-    return clock() - start
-
-def settle():
-    batch = store.sample(512)
-    start = clock()
-    batch.settle(rng.normal(size=len(batch)))
-    seconds = clock() - start
-    add(512)
-    return seconds
-
-calls = {"draw": draw, "settle": settle, "iteration": iteration}
-add(n)
-for call in calls.values():
-    call()
-print("ready", flush=True)
-for line in sys.stdin:
-    name, times = json.loads(line)
-    print(json.dumps(sum(calls[name]() for _ in range(times))), flush=True)
-"""
+RUNNER = pathlib.Path(__file__).parent / "runner.py"
+CASES = ("draw", "settle", "iteration", "add", "fill")
+SIZES = (10_000, 100_000)
 
 
 class Checkout:
     """A process that runs one checkout of the library."""
 
     def __init__(self, folder: pathlib.Path, url: str, n: int, clock: str) -> None:
-        command = [sys.executable, "-c", RUNNER, url, str(n), clock]
+        # The code and not the file: the folder of a file would stand first in the path of imports.
+        command = [sys.executable, "-c", RUNNER.read_text(), url, str(n), clock]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        self._folder = folder.resolve()
         self._process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
         self._in: IO[str] = self._process.stdin  # type: ignore[assignment]
         self._out: IO[str] = self._process.stdout  # type: ignore[assignment]
+        if not pathlib.Path(imported := self._read()).resolve().is_relative_to(self._folder):
+            raise SystemExit(f"{folder}: {imported} was imported instead; name a checkout.")
 
     def wait(self) -> None:
         """Wait until its buffer is there."""
-        if self._out.readline() != "ready\n":
-            raise SystemExit("a checkout could not build its buffer: see its error above.")
+        self._read()
 
     def seconds(self, name: str, times: int) -> float:
         """Return the seconds of so many calls."""
         self._in.write(json.dumps([name, times]) + "\n")
         self._in.flush()
-        return float(self._out.readline())
+        return float(self._read())
+
+    def _read(self) -> Any:
+        line = self._out.readline()
+        if not line:
+            raise SystemExit(f"the process of {self._folder} ended: its error stands above.")
+        return json.loads(line)
 
     def stop(self) -> None:
         """End the process."""
@@ -103,43 +67,72 @@ class Checkout:
         self._process.wait(60)
 
 
-def interval(ratios: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the median of paired ratios and the 95 % interval of its bootstrap."""
-    resampled = np.median(np.random.default_rng(0).choice(ratios, (10_000, len(ratios))), axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(np.median(ratios)), float(low), float(high)
+def measured(both: list[Checkout], name: str, pairs: int, times: int) -> np.ndarray[Any, Any]:
+    """Return the seconds of a call, (pairs, 2): old and new, which take turns."""
+    seconds = np.zeros((pairs, 2))
+    shuffle = random.Random(0).sample
+    for i in range(pairs):
+        for j in shuffle((0, 1), 2):
+            seconds[i, j] = both[j].seconds(name, times) / times
+    return seconds
+
+
+def verdict(low: float, bound: float | None) -> str:
+    """Judge an interval by its lower end; return "met", "slower", or "" without a bound."""
+    return "" if bound is None else "slower" if low > bound else "met"
 
 
 def main(
     old: Annotated[pathlib.Path, typer.Argument(help="The old checkout.")],
     new: Annotated[pathlib.Path, typer.Option(help="The new checkout.")] = ROOT,
-    pairs: Annotated[int, typer.Option(help="Measurements of each.", min=2)] = 40,
-    n: Annotated[int, typer.Option(help="Samples in the buffer.", min=2_000)] = 100_000,
-    times: Annotated[int, typer.Option(help="Calls in one measurement.", min=1)] = 10,
+    cases: Annotated[str, typer.Option(help=f"Some of {','.join(CASES)}.")] = ",".join(CASES),
+    pairs: Annotated[int, typer.Option(help="Measurements of each checkout.", min=2)] = 40,
+    n: Annotated[list[int], typer.Option(help="Samples in the buffer; can be repeated.")] = SIZES,  # type: ignore[assignment]
+    times: Annotated[int, typer.Option(help="Calls in one measurement; 1 for fill.", min=1)] = 10,
     cpu: Annotated[bool, typer.Option("--cpu", help="Processor time, for a busy machine.")] = False,
-    url: Annotated[list[str] | None, typer.Option(help="Two empty databases, old and new; by default files.")] = None,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            help="Print a verdict: the interval must not lie above this ratio. A case is slower "
+            "when the lower end of its interval is above the bound; the command then exits with 1."
+        ),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="Two empty databases, of the old and the new one; by default files."),
+    ] = None,
 ) -> None:
-    """Compare two checkouts, pair by pair."""
-    with tempfile.TemporaryDirectory() as place:
-        urls = url or [f"sqlite:///{place}/{name}.db" for name in ("old", "new")]
-        clock = "cpu" if cpu else "wall"
-        both = [Checkout(folder, one, n, clock) for folder, one in zip((old, new), urls, strict=True)]
-        for checkout in both:
-            checkout.wait()
-        shuffle = random.Random(0).sample
-        for name in ("draw", "settle", "iteration"):
-            seconds = np.zeros((pairs, 2))
-            for i in range(pairs):
-                for j in shuffle((0, 1), 2):
-                    seconds[i, j] = both[j].seconds(name, times)
-            medians = np.median(seconds, axis=0) / times * 1e3
-            ratio, low, high = interval(seconds[:, 1] / seconds[:, 0])
-            typer.echo(
-                f"{name:10} old {medians[0]:.2f} ms, new {medians[1]:.2f} ms, {clock}; "
-                f"ratio {ratio:.3f}, 95 % interval {low:.3f} to {high:.3f} ({pairs} pairs of {times})"
-            )
-        for checkout in both:
-            checkout.stop()
+    """Compare two checkouts, pair by pair.
+
+    draw, settle and iteration work on batches of 512, add adds 512 samples to a buffer of n, and
+    fill adds n samples to an empty SQLite file.
+    """
+    names = cases.split(",")
+    if unknown := set(names) - set(CASES):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: use some of {', '.join(CASES)}.")
+    if url and (len(url) != 2 or len(n) != 1):
+        raise typer.BadParameter("give --url twice, for one size --n: the databases must be empty.")
+    if url:
+        names = [name for name in names if name != "fill"]
+    clock, rows = "cpu" if cpu else "wall", []
+    for size in n:
+        with tempfile.TemporaryDirectory() as place:
+            urls = url or [f"sqlite:///{place}/{name}.db" for name in ("old", "new")]
+            both = [Checkout(*one, size, clock) for one in zip((old, new), urls, strict=True)]
+            for checkout in both:
+                checkout.wait()
+            for name in names:
+                seconds = measured(both, name, pairs, 1 if name == "fill" else times)
+                ratio, low, high = interval(seconds[:, 1] / seconds[:, 0])
+                medians = [f"{value * 1e3:.2f}" for value in np.median(seconds, axis=0)]
+                span, judged = f"{low:.3f} to {high:.3f}", verdict(low, bound)
+                rows.append([name, f"{size:,}", *medians, f"{ratio:.3f}", span, judged])
+            for checkout in both:
+                checkout.stop()
+    asked = "" if bound is None else f"at most {bound:g}"
+    heads = ["", "samples", f"old, ms {clock}", f"new, ms {clock}", "new / old", "95 %", asked]
+    typer.echo(f"{markdown(heads, rows)}\n\n{pairs} pairs of {times} calls")
+    raise typer.Exit(int(any(row[-1] == "slower" for row in rows)))
 
 
 if __name__ == "__main__":

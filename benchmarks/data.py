@@ -1,14 +1,11 @@
-"""The samples of the benchmark: distinct strings like SMILES, their canonical hashes and a score that costs little."""
+"""Samples: distinct strings like SMILES, and a score that costs little."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sqlbuffer.hashing import digests
 
 LENGTH = 40
 """Letters in a sample."""
@@ -20,52 +17,33 @@ _SCRAMBLE = np.uint64(0x9E3779B97F4B)
 _CHUNK = 100_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Items:
-    """Samples on their way into a buffer.
+def texts(start: int, n: int) -> list[str]:
+    """Return the samples `start` to `start + n`; samples of different numbers differ."""
+    firsts = range(0, n, _CHUNK)
+    return [text for i in firsts for text in _texts(start + i, min(_CHUNK, n - i))]
 
-    Attributes:
-        texts: The n samples.
-        hashes: Their canonical hashes, which the raw floor gets for nothing.
-    """
 
-    texts: list[str]
-    hashes: list[bytes]
-
-    @classmethod
-    def make(cls, start: int, n: int) -> Items:
-        """Return the samples number `start` to `start + n`; samples of different numbers differ."""
-        texts = [text for first in range(0, n, _CHUNK) for text in _texts(start + first, min(_CHUNK, n - first))]
-        return cls(texts, list(digests(texts)))
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def part(self, start: int, end: int) -> Items:
-        """Return a range of them."""
-        return Items(self.texts[start:end], self.hashes[start:end])
-
-    def shuffled(self) -> Items:
-        """Return them in another order, always the same."""
-        order = np.random.default_rng(0).permutation(len(self)).tolist()
-        return Items([self.texts[i] for i in order], [self.hashes[i] for i in order])
+def shuffled(samples: list[str]) -> list[str]:
+    """Return samples in another order, always the same."""
+    return [samples[i] for i in np.random.default_rng(0).permutation(len(samples)).tolist()]
 
 
 def _texts(start: int, n: int) -> list[str]:
-    # An odd factor permutes the numbers below 2**48: eight digits of six bits, each a fragment of five letters.
+    # An odd factor permutes the numbers below 2**48: eight digits of six bits, each a fragment of
+    # five letters.
     numbers = np.arange(start, start + n, dtype=np.uint64) * _SCRAMBLE
     digits = (numbers[:, None] >> (np.arange(8, dtype=np.uint64) * np.uint64(6))) & np.uint64(63)
-    texts: list[str] = _FRAGMENTS[digits].view(f"S{LENGTH}").ravel().astype(str).tolist()
-    return texts
+    found: list[str] = _FRAGMENTS[digits].view(f"S{LENGTH}").ravel().astype(str).tolist()
+    return found
 
 
-def scores(texts: list[str], version: int = 0) -> NDArray[np.float64]:
+def scores(samples: list[str], version: int = 0) -> NDArray[np.float64]:
     """Return (n,) float64 in [0, 1), spread evenly: a predictor whose own cost does not count.
 
     Args:
-        texts: n samples of `LENGTH` letters.
+        samples: n of `LENGTH` letters.
         version: Another version gives other scores, as a retrained predictor does.
     """
-    letters = np.frombuffer("".join(texts).encode(), dtype=np.uint8).reshape(len(texts), LENGTH)
+    letters = np.frombuffer("".join(samples).encode(), dtype=np.uint8).reshape(len(samples), LENGTH)
     parts: NDArray[np.float64] = letters @ np.random.default_rng(version).random(LENGTH)
     return parts % 1.0

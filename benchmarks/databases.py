@@ -1,7 +1,7 @@
-"""Where the databases of a benchmark come from: files in a folder, databases on a PostgreSQL server.
+"""Databases for benchmarks: files in a folder, databases on a PostgreSQL server.
 
-A database is built once for each size; whoever works on it gets a copy of its own, so that all have the same content
-in the same places.
+A database is built once for each size; each contender gets a copy of its own, so that all have the
+same content in the same places.
 """
 
 # ruff: noqa: D102 - the contract is written once, on the base class
@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -34,18 +35,20 @@ class Databases(abc.ABC):
     """Databases of one kind, each known by its URL."""
 
     prefix = ""
-    """What stands before the name of a table."""
+    """Stands before the name of a table."""
 
     def __init__(self) -> None:
         self._urls: set[str] = set()
 
     def blank(self) -> str:
         """Create a database without any table."""
-        return self._created(self._create())
+        self._urls.add(url := self._create())
+        return url
 
     def copy(self, url: str) -> str:
-        """Copy a database that nobody has open."""
-        return self._created(self._create_from(url))
+        """Copy a database that no process has open."""
+        self._urls.add(copied := self._create(url))
+        return copied
 
     def drop(self, url: str) -> None:
         """Delete a database."""
@@ -57,26 +60,19 @@ class Databases(abc.ABC):
         for url in list(self._urls):
             self.drop(url)
 
-    def _created(self, url: str) -> str:
-        self._urls.add(url)
-        return url
-
     @abc.abstractmethod
-    def _create(self) -> str: ...
-
-    @abc.abstractmethod
-    def _create_from(self, url: str) -> str: ...
+    def _create(self, source: str | None = None) -> str: ...
 
     @abc.abstractmethod
     def _delete(self, url: str) -> None: ...
 
     @abc.abstractmethod
-    def execute(self, url: str, sql: str) -> None:
-        """Run a statement in a transaction of its own."""
+    def run(self, url: str, sql: str) -> Any:
+        """Run a statement in a transaction of its own; return the first value of its result."""
 
     @abc.abstractmethod
     def tidy(self, url: str) -> None:
-        """Write back what a log holds, gather statistics: what the database itself would do in a quiet hour."""
+        """Write back the log, gather statistics: work that the database itself does when idle."""
 
     @abc.abstractmethod
     def size_bytes(self, url: str) -> int:
@@ -97,9 +93,9 @@ class Databases(abc.ABC):
         return self.copy(self._empty)
 
     def replaying(self, url: str) -> str:
-        """Copy a database whose buffer nobody has drawn from, and let that buffer be of mode "replay"."""
+        """Copy a database that was never drawn from, and turn its buffer to mode "replay"."""
         copied = self.copy(url)
-        self.execute(copied, f"UPDATE {self.prefix}buffers SET mode = 'replay'")
+        self.run(copied, f"UPDATE {self.prefix}buffers SET mode = 'replay'")
         return copied
 
 
@@ -116,25 +112,25 @@ class SqliteFiles(Databases):
         """Return the path of the file."""
         return url.removeprefix("sqlite:///")
 
-    def _create(self) -> str:
-        return f"sqlite:///{(self._folder / f'{next(self._numbers)}.db').absolute()}"
-
-    def _create_from(self, url: str) -> str:
-        self.tidy(url)
-        copied = self._create()
-        shutil.copyfile(self.file(url), self.file(copied))
-        return copied
+    def _create(self, source: str | None = None) -> str:
+        file = (self._folder / f"{next(self._numbers)}.db").absolute()
+        if source is not None:
+            self.tidy(source)
+            shutil.copyfile(self.file(source), file)
+        return f"sqlite:///{file}"
 
     def _delete(self, url: str) -> None:
         for ending in ("", "-wal", "-shm"):
             pathlib.Path(self.file(url) + ending).unlink(missing_ok=True)
 
-    def execute(self, url: str, sql: str) -> None:
-        with contextlib.closing(sqlite3.connect(self.file(url), isolation_level=None)) as connection:
-            connection.execute(sql).fetchall()
+    def run(self, url: str, sql: str) -> Any:
+        file = self.file(url)
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            row = connection.execute(sql).fetchone()
+            return None if row is None else row[0]
 
     def tidy(self, url: str) -> None:
-        self.execute(url, "PRAGMA wal_checkpoint(TRUNCATE)")
+        self.run(url, "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def size_bytes(self, url: str) -> int:
         self.tidy(url)
@@ -151,10 +147,9 @@ class PostgresServer(Databases):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._server = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._server = sa.make_url(url).set(drivername="postgresql")
 
-    @staticmethod
-    def _run(url: str, sql: str) -> Any:
+    def run(self, url: str, sql: str) -> Any:
         import psycopg
 
         with psycopg.connect(url, autocommit=True) as connection:
@@ -162,40 +157,46 @@ class PostgresServer(Databases):
             row = cursor.fetchone() if cursor.description else None
             return None if row is None else row[0]
 
-    def _create(self) -> str:
-        return self._create_with("")
+    def _run(self, sql: str) -> Any:
+        return self.run(self._server.render_as_string(hide_password=False), sql)
 
-    def _create_from(self, url: str) -> str:
-        strategy = "FILE_COPY" if self.size_bytes(url) > _BIG_BYTES else "WAL_LOG"
-        return self._create_with(f"TEMPLATE {sa.make_url(url).database} STRATEGY {strategy}")
-
-    def _create_with(self, options: str) -> str:
-        name = f"sqlbuffer_benchmark_{uuid.uuid4().hex[:12]}"
-        self._run(self._server, f"CREATE DATABASE {name} {options}")
-        return sa.make_url(self._server).set(database=name).render_as_string(hide_password=False)
+    def _create(self, source: str | None = None) -> str:
+        name, options = f"sqlbuffer_benchmark_{uuid.uuid4().hex[:12]}", ""
+        if source is not None:
+            strategy = "FILE_COPY" if self.size_bytes(source) > _BIG_BYTES else "WAL_LOG"
+            options = f"TEMPLATE {sa.make_url(source).database} STRATEGY {strategy}"
+        self._run(f"CREATE DATABASE {name} {options}")
+        return self._server.set(database=name).render_as_string(hide_password=False)
 
     def _delete(self, url: str) -> None:
-        self._run(self._server, f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)")
-
-    def execute(self, url: str, sql: str) -> None:
-        self._run(url, sql)
+        self._run(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)")
 
     def tidy(self, url: str) -> None:
-        self._run(url, "VACUUM ANALYZE")
-        self._run(url, "CHECKPOINT")
+        self.run(url, "VACUUM ANALYZE")
+        self.run(url, "CHECKPOINT")
 
     def size_bytes(self, url: str) -> int:
-        tables = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace NOT IN"
-        return int(self._run(url, f"{tables} ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)") or 0)
+        tables = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r'"
+        others = "('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+        return int(self.run(url, f"{tables} AND relnamespace NOT IN {others}") or 0)
 
     def facts(self) -> dict[str, str]:
         names = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
-        return {name: str(self._run(self._server, f"SHOW {name}")) for name in names}
+        return {name: str(self._run(f"SHOW {name}")) for name in names}
+
+
+@contextlib.contextmanager
+def place(folder: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
+    """Make a temporary folder; its name is short, for a path of a socket ends at 107 characters."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sb", dir=folder, ignore_cleanup_errors=True) as made:
+        yield pathlib.Path(made)
 
 
 @contextlib.contextmanager
 def postgres_server(url: str | None, folder: pathlib.Path) -> Iterator[PostgresServer]:
-    """Use the server at a URL, or start one in a folder for as long as the benchmark runs; its fsync is on."""
+    """Use the server at a URL, or start one in a folder for the benchmark; its fsync is on."""
     with contextlib.ExitStack() as stack:
         if url is None:
             os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))

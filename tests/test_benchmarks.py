@@ -6,24 +6,19 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from benchmarks import plots, refresh_rate, targets
+from benchmarks import compare, follow, report, targets
 from benchmarks.cases import CASES
-from benchmarks.contenders import BY_NAME, Contender
-from benchmarks.contenders.list_buffer import ListBuffer
-from benchmarks.contenders.raw_sqlite import PRAGMAS
-from benchmarks.data import LENGTH, Items, scores
-from benchmarks.databases import BUFFER, Databases, PostgresServer, SqliteFiles
+from benchmarks.contenders import BY_NAME
+from benchmarks.contenders.memory import ListBuffer
+from benchmarks.data import LENGTH, scores, texts
+from benchmarks.databases import PostgresServer, SqliteFiles
 from benchmarks.measure import CLOCKS, Task, alternate, timed
 from benchmarks.report import Results, significant
-from benchmarks.stage import Record
-from benchmarks.workshop import Workshop
-from sqlbuffer import open_store
-from sqlbuffer.dialect import sqlite
+from benchmarks.stage import Record, Workshop
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 200
@@ -46,30 +41,8 @@ def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_pat
     assert not list(tmp_path.glob("*.db"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def workshop(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Workshop]:
-    """Databases of one kind."""
-    databases: Databases = SqliteFiles(tmp_path)
-    if request.param == "postgresql":
-        databases = PostgresServer(request.getfixturevalue("server_url"))
-    workshop = Workshop({request.param: databases})
-    yield workshop
-    databases.close()
-
-
-def floor_of(workshop: Workshop) -> Contender:
-    (family,) = workshop.databases
-    return BY_NAME[f"raw-{family}"]()
-
-
-def problems_of(contender: Contender, mode: str = "consume") -> list[str]:
-    contender.close()
-    with open_store(contender.url, name=BUFFER, mode=mode) as store:  # type: ignore[attr-defined]
-        return store.check()
-
-
 def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) -> None:
-    who = ["sqlbuffer-sqlite", "raw-sqlite", "list"]
+    who = ["sqlbuffer-sqlite", "usual-sqlite", "list"]
     words = ["--sizes", str(SIZE), "--repeats", "2", "--contenders", ",".join(who), "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True
@@ -82,13 +55,13 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
     tables = (tmp_path / "tables.md").read_text()
     assert all(f"## {case.title}\n" in tables for case in CASES.values())
     assert "## Targets" in tables
-    assert "| raw-sqlite |" in tables
+    assert "| usual-sqlite |" in tables
     for case in CASES:
         assert (tmp_path / f"{case}.png").exists() == (case != "import")
 
 
 def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path) -> None:
-    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,raw-sqlite,raw-postgresql".split()
+    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,usual-sqlite,usual-postgresql".split()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
         cwd=ROOT,
@@ -97,8 +70,11 @@ def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path
     )
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "results.json")
-    assert {(record.case, record.contender) for record in results.records} == {("draw", "list"), ("draw", "raw-sqlite")}
-    assert results.missing == {"raw-postgresql": "a server does its work"}
+    assert {(record.case, record.contender) for record in results.records} == {
+        ("draw", "list"),
+        ("draw", "usual-sqlite"),
+    }
+    assert results.missing == {"usual-postgresql": "a server does its work"}
     assert "processor time" in (tmp_path / "tables.md").read_text()
 
 
@@ -107,92 +83,43 @@ def test_a_call_is_timed_by_the_clock_that_is_given() -> None:
     assert timed(lambda: time.sleep(0.2), CLOCKS["cpu"]) < 0.2
 
 
-def test_raw_floor_takes_exactly_what_it_draws(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.furnish(workshop, SIZE)
-    drawn = raw.draw(50) + raw.draw(50, 0.1)
-    raw.iterate(Items.make(SIZE, 30), 30)
-    assert len(set(drawn)) == 100
-    assert raw.count() == SIZE - 100
-    raw.close()
-    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
-        assert store.check() == []
-        assert not set(drawn) & set(store.waiting().samples)
-        assert len(store) == SIZE - 100
-        assert store.stats().measured == 30
-        assert store.checkpoint("state") is not None
-    raw.discard(workshop)
-
-
-def test_raw_floor_draws_what_the_library_draws(workshop: Workshop) -> None:
-    (family,) = workshop.databases
-    drawn = {}
-    for contender in (floor_of(workshop), BY_NAME[f"sqlbuffer-{family}"]()):
-        contender.furnish(workshop, SIZE)
-        drawn[contender.name] = [contender.draw(40), contender.draw(40)]
-        contender.discard(workshop)
-    theirs, ours = drawn.values()
-    assert theirs == ours
-
-
-def test_raw_floor_adds_scores_and_refreshes_as_the_library_does(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.start(workshop, SIZE)
-    raw.add(Items.make(0, SIZE // 2))
-    raw.score()
-    raw.add(Items.make(0, SIZE).shuffled())
-    raw.score()  # finds a lower lowest score
-    raw.draw(20, 0.1)
-    raw.give_back()
-    raw.refresh(1)
-    assert raw.count() == SIZE
-    assert problems_of(raw) == []
-    with open_store(raw.url, name=BUFFER) as store:  # type: ignore[attr-defined]
-        waiting = store.waiting()
-        np.testing.assert_array_equal(waiting.scores, scores(waiting.samples, version=1))
-    raw.open(raw.url)  # type: ignore[attr-defined]
-    raw.discard(workshop)
-
-
-def test_raw_floor_puts_replayed_samples_back(workshop: Workshop) -> None:
-    raw = floor_of(workshop)
-    raw.furnish(workshop, SIZE, mode="replay")
-    assert len(set(raw.draw(50))) == 50
-    assert raw.count() == SIZE
-    assert problems_of(raw, mode="replay") == []
-    raw.open(raw.url)  # type: ignore[attr-defined]
-    raw.discard(workshop)
-
-
-def test_raw_floor_has_the_pragmas_of_the_library() -> None:
-    of_writers = {f"wal_autocheckpoint = {sqlite.CHECKPOINT_PAGES}", "journal_mode = WAL", "synchronous = NORMAL"}
-    assert {*sqlite._PRAGMAS, *of_writers} == set(PRAGMAS)
+def test_a_database_is_built_once_and_copied(server_url: str, tmp_path: pathlib.Path) -> None:
+    for family, databases in (("sqlite", SqliteFiles(tmp_path)), ("postgresql", PostgresServer(server_url))):
+        workshop, drawn = Workshop({family: databases}), []
+        for mode in ("consume", "consume", "replay"):
+            contender = BY_NAME[f"sqlbuffer-{family}"]()
+            contender.furnish(workshop, SIZE, mode=mode)
+            drawn.append(contender.draw(40))
+            assert contender.count() == SIZE - 40 * (mode == "consume")
+            contender.discard(workshop)
+        assert drawn[0] == drawn[1]
+        databases.close()
 
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.1])
 def test_the_list_buffer_never_returns_repeats(pct_argmax: float) -> None:
     buffer = ListBuffer()
     buffer.start()
-    items = Items.make(0, SIZE)
+    items = texts(0, SIZE)
     buffer.add(items)
-    buffer.add(items.part(0, 50))
+    buffer.add(items[:50])
     buffer.score()
     assert buffer.count() == SIZE
-    heaviest = items.texts[int(scores(items.texts).argmax())]
+    heaviest = items[int(scores(items).argmax())]
     first = buffer.draw(100, pct_argmax)
     drawn = first + buffer.draw(100, pct_argmax)
-    assert sorted(drawn) == sorted(items.texts)
+    assert sorted(drawn) == sorted(items)
     assert not pct_argmax or heaviest in first[: round(100 * pct_argmax)]
     assert buffer.count() == 0
 
 
 def test_samples_are_distinct_and_scores_do_not_depend_on_the_company() -> None:
-    items = Items.make(0, 10_000)
-    assert len(set(items.texts)) == len(set(items.hashes)) == 10_000
-    assert {len(text) for text in items.texts} == {LENGTH}
-    assert Items.make(5_000, 10).texts == items.texts[5_000:5_010]
-    np.testing.assert_allclose(scores(items.texts[7:9]), scores(items.texts)[7:9], atol=1e-9)
-    assert 0.0 <= scores(items.texts).min() < 0.01 < 0.99 < scores(items.texts).max() < 1.0
+    items = texts(0, 10_000)
+    assert len(set(items)) == 10_000
+    assert {len(text) for text in items} == {LENGTH}
+    assert texts(5_000, 10) == items[5_000:5_010]
+    np.testing.assert_allclose(scores(items[7:9]), scores(items)[7:9], atol=1e-9)
+    assert 0.0 <= scores(items).min() < 0.01 < 0.99 < scores(items).max() < 1.0
 
 
 def test_contenders_take_turns() -> None:
@@ -206,20 +133,21 @@ def test_contenders_take_turns() -> None:
 def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> None:
     about = {"date": "", "machine": {}, "versions": {}, "databases": {}, "options": {}}
     records = [
-        Record("draw", "sqlbuffer-postgresql", 1000, [0.03, 0.01, 0.02]),
-        Record("draw", "raw-postgresql", 1000, [0.01]),
+        Record("processes-2", "sqlbuffer-postgresql", 1000, [3.0, 1.0, 2.0]),
+        Record("processes-1", "sqlbuffer-postgresql", 1000, [2.0]),
         Record("len", "sqlbuffer-sqlite", 1000, [0.0001]),
     ]
     Results(about, {"mrl": "not installed"}, {1000: {"list": "too large"}}, records).save(tmp_path / "results.json")
     results = Results.load(tmp_path / "results.json")
-    assert results.median("draw", "sqlbuffer-postgresql", 1000) == 0.02
+    assert results.median("processes-2", "sqlbuffer-postgresql", 1000) == 2.0
     assert results.left_out == {1000: {"list": "too large"}}
-    judged = {verdict.target.title: verdict.cells[-2:] for verdict in targets.verdicts(results)}
-    assert judged == {
-        "draw, PostgreSQL: the time of raw SQL": ["2.00 x", "missed"],
-        "len, sqlbuffer-sqlite": ["0.100 ms", "met"],
-    }
-    assert [file.name for file in plots.plot(results, tmp_path)] == ["draw.png", "len.png"]
+    assert targets.verdicts(results) == [
+        ["processes-2 sqlbuffer-postgresql / processes-1", "1,000", ">= 1.5", "1.00", "missed"],
+        ["len sqlbuffer-sqlite ms", "1,000", "<= 1", "0.100", "met"],
+    ]
+    assert [file.name for file in report.plot(results, tmp_path)] == [
+        *("len.png", "processes-1.png", "processes-2.png")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +157,69 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
     assert significant(value) == text
 
 
-def test_the_rate_of_a_refresh_is_measured(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):  # the second time with the database of the first
-        refresh_rate.main(size=SIZE, rounds=1, hidden=4, folder=tmp_path)
-        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-        assert [row.split(" | ")[0] for row in rows[1:]] == [
-            *("| model alone", "| SQL alone", "| refresh", "| rate of the refresh against the slower")
-        ]
+def test_a_target_compares_contenders_cases_or_sizes() -> None:
+    def record(case: str, contender: str, size: int, seconds: float) -> Record:
+        return Record(case, contender, size, [seconds])
+
+    records = [
+        record("draw", "sqlbuffer-sqlite", 10_000, 0.004),
+        record("draw", "sqlbuffer-sqlite", 10_000_000, 0.006),
+        record("add-more", "sqlbuffer-sqlite", 1000, 0.5),
+        record("add-duplicates", "sqlbuffer-sqlite", 1000, 1.0),
+        record("iteration", "list", 10_000, 1.0),
+        record("iteration", "sqlbuffer-sqlite", 10_000, 2.0),
+    ]
+    found = {tuple(row[:2]): row[3:] for row in targets.verdicts(Results({}, {}, {}, records))}
+    assert found == {
+        ("draw sqlbuffer-sqlite / 10000", "10,000,000"): ["1.50", "met"],
+        ("add-duplicates sqlbuffer-sqlite / add-more", "1,000"): ["2.00", "missed"],
+        ("iteration sqlbuffer-sqlite / list", "10,000"): ["2.00", "met"],
+    }
 
 
-def test_the_sql_of_a_refresh_leaves_a_sound_buffer(tmp_path: pathlib.Path) -> None:
-    file = tmp_path / "refresh.db"
-    predicted = np.random.default_rng(0).random(SIZE)
-    with open_store(f"sqlite:///{file}") as store:
-        refresh_rate.fill(store, SIZE)
-        refresh_rate.rewrite(file, predicted, version=1)
-        np.testing.assert_array_equal(store.waiting().scores, predicted)
-        assert store.check() == []
+def run_module(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_checkout_is_compared_with_itself() -> None:
+    options = ["--n", "1024", "--pairs", "2", "--times", "1", "--cpu"]
+    met = run_module("benchmarks.compare", str(ROOT), *options, "--bound", "1000")
+    assert met.returncode == 0, met.stderr
+    rows = [line.split(" | ") for line in met.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["| draw", "| settle", "| iteration", "| add", "| fill"]
+    assert {row[-1] for row in rows[1:]} == {"met |"}
+
+
+def test_a_case_is_slower_when_its_whole_interval_lies_above_the_bound() -> None:
+    assert [compare.verdict(low, 1.03) for low in (0.9, 1.03, 1.04)] == ["met", "met", "slower"]
+    assert compare.verdict(2.0, None) == ""
+
+
+def test_only_a_checkout_is_compared(tmp_path: pathlib.Path) -> None:
+    refused = run_module("benchmarks.compare", str(tmp_path), "--n", "1024", "--pairs", "2")
+    assert refused.returncode == 1
+    assert str(tmp_path) in refused.stderr
+
+
+def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(tmp_path: pathlib.Path) -> None:
+    from sqlbuffer import hashing
+
+    trace, found = follow.follow(lambda: [hashing.digest("C"), sorted(["C", "N"], key=len)])
+    assert len(found) == 2  # type: ignore[arg-type]
+    assert "hashing.py" in "".join(trace.modules)
+    assert all(caller.split(":")[0] != called.split(":")[0] for caller, called in trace.calls)
+
+
+def test_a_sample_is_followed_through_all_operations(tmp_path: pathlib.Path) -> None:
+    first, again = (follow.rounds(f"sqlite:///{tmp_path / name}.db") for name in "ab")
+    assert list(first) == ["add", "score", "sample", "settle"]
+    for name, trace in first.items():
+        assert len(trace.modules) > 1
+        assert trace.calls == again[name].calls
+        assert trace.modules == {place.split(":")[0] for call in trace.calls for place in call}
+    done = run_module("benchmarks.follow")
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    counted = [[name, str(len(trace.modules)), str(len(trace.calls))] for name, trace in first.items()]
+    assert rows == [*counted, ["at most", "9", "20"]]

@@ -8,45 +8,42 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
-from benchmarks.data import Items, scores
-
 if TYPE_CHECKING:
-    from benchmarks.workshop import Workshop
-
-CHECKPOINT = bytes(1024)
-"""What an iteration stores to resume from."""
+    from benchmarks.stage import Workshop
 
 
 class Contender(abc.ABC):
-    """One way to keep a training buffer. What it cannot do is not among its `abilities`.
+    """One way to keep a training buffer. Cases that it cannot run are not among its `abilities`.
 
     Attributes:
         name: Its name in tables.
         family: "sqlite", "postgresql" or "memory".
-        libraries: Modules that must be there.
+        libraries: Modules that it needs.
         abilities: Names of the cases that it can run.
-        remark: What it is, and what its figures stand for.
+        remark: The line that describes it under the tables.
         largest: The largest buffer that it is asked to hold.
-        bytes_each: Memory that a sample takes in the process, so that what would not fit is not tried.
+        bytes_each: Memory that a sample takes; sizes that would not fit are left out.
+        mode: "consume" or "replay".
     """
 
     name: ClassVar[str]
-    family: ClassVar[str]
+    family: ClassVar[str] = "memory"
     libraries: ClassVar[tuple[str, ...]] = ()
     abilities: ClassVar[frozenset[str]]
     remark: ClassVar[str]
     largest: ClassVar[int] = 10_000_000
     bytes_each: ClassVar[int] = 0
+    mode = "consume"
 
     @classmethod
     def missing(cls) -> str | None:
-        """Return why it cannot run here, None where it can."""
-        absent = [library for library in cls.libraries if importlib.util.find_spec(library) is None]
+        """Return why it cannot run here, None if it can."""
+        absent = [name for name in cls.libraries if importlib.util.find_spec(name) is None]
         return f"{', '.join(absent)} not installed" if absent else None
 
     @classmethod
     def refusal(cls, n: int) -> str | None:
-        """Return why it is not asked to hold n samples, None where it is."""
+        """Return why it is not asked to hold n samples, None if it is."""
         if n > cls.largest:
             return f"not beyond {cls.largest:,} samples"
         if n * cls.bytes_each > 0.7 * psutil.virtual_memory().available:
@@ -59,24 +56,25 @@ class Contender(abc.ABC):
 
     def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
         """Begin a buffer that holds the samples 0 to n, scored."""
+        self.mode = mode
         self.start(workshop, n)
         self.add(workshop.items(n))
         self.score()
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of connections, memory and servers."""
+        """Free connections, memory and servers."""
 
     def discard(self, workshop: Workshop) -> None:
         """Close the buffer and delete what it keeps on disk."""
         self.close()
 
-    def add(self, items: Items) -> None:
+    def add(self, items: list[str]) -> None:
         """Put samples into the buffer, each distinct one once."""
         raise NotImplementedError
 
     def score(self) -> None:
-        """Score what has no score yet."""
+        """Score the samples that have no score yet."""
         raise NotImplementedError
 
     def draw(self, k: int, pct_argmax: float = 0.0) -> list[str]:
@@ -84,15 +82,17 @@ class Contender(abc.ABC):
         raise NotImplementedError
 
     def give_back(self) -> None:
-        """Put the samples of the last draw into the buffer again, so that it never runs dry. Never timed."""
+        """Put the samples of the last draw back, so that it never runs dry. Never timed."""
         raise NotImplementedError
 
-    def iterate(self, items: Items, k: int) -> None:
-        """Do the buffer's work of a whole iteration: add new samples, score them, draw k, store their rewards."""
-        raise NotImplementedError
+    def iterate(self, items: list[str], k: int) -> None:
+        """Do a whole iteration: add new samples, score them, draw k, store their rewards."""
+        self.add(items)
+        self.score()
+        self.draw(k)
 
     def refresh(self, version: int) -> None:
-        """Score everything anew, with the scores of a version."""
+        """Score everything again, with the scores of a version."""
         raise NotImplementedError
 
     def count(self) -> int:
@@ -111,27 +111,9 @@ class DatabaseContender(Contender):
 
     @abc.abstractmethod
     def open(self, url: str) -> None:
-        """Connect to a buffer that is there."""
+        """Connect to a buffer that exists."""
 
     def discard(self, workshop: Workshop) -> None:
         """Close the buffer and drop its database."""
         super().discard(workshop)
         workshop.databases[self.family].drop(self.url)
-
-
-class SchemaContender(DatabaseContender):
-    """A contender that works on the library's own tables."""
-
-    def start(self, workshop: Workshop, n: int) -> None:
-        """Begin an empty buffer in a database of its own."""
-        self.open(workshop.databases[self.family].empty())
-
-    def furnish(self, workshop: Workshop, n: int, mode: str = "consume") -> None:
-        """Open a copy of the database that was built for n samples."""
-        self.open(workshop.copy(self.family, n, mode))
-
-
-def rewards_of(samples: list[str]) -> list[float]:
-    """Return what an experiment would measure."""
-    rewards: list[float] = scores(samples, version=1).tolist()
-    return rewards
