@@ -23,6 +23,26 @@ from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
 
+SLOW = set(
+    "test_benchmarks test_clocks test_draws test_draw test_examples test_exits test_failover test_forks test_jobs "
+    "test_kills test_libraries test_model test_processes test_readme test_resume test_scheduled_retraining "
+    "test_shared_buffer test_totals test_upgrades test_wal test_worker_command test_workers".split()
+)
+"""Files whose tests start processes, or take samples large enough for statistics."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `just test-fast` leaves out."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "process":
+            item.add_marker("slow")
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))
+        if fixtures or any(str(value).startswith("postgresql") for value in parameters):
+            item.add_marker("postgres")
+
+
 def start_server(folder: pathlib.Path) -> Any:
     """Start a PostgreSQL server out of a wheel, with its data in a folder."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
