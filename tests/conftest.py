@@ -22,7 +22,6 @@ from sqlbuffer.batches import Batch
 from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
-
 SLOW = set(
     "test_benchmarks test_clocks test_draws test_draw test_examples test_exits test_failover test_forks test_jobs "
     "test_kills test_libraries test_model test_processes test_readme test_resume test_scheduled_retraining "
@@ -39,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))
-        if fixtures or any(str(value).startswith("postgresql") for value in parameters):
+        if fixtures or any(isinstance(each, str) and each.startswith("postgresql") for each in parameters):
             item.add_marker("postgres")
 
 
