@@ -22,6 +22,25 @@ from sqlbuffer.batches import Batch
 from sqlbuffer.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
+SLOW = set(
+    "test_benchmarks test_clocks test_draws test_draw test_examples test_exits test_failover test_forks test_jobs "
+    "test_kills test_libraries test_model test_processes test_readme test_resume test_scheduled_retraining "
+    "test_shared_buffer test_totals test_upgrades test_wal test_worker_command test_workers".split()
+)
+"""Files whose tests start processes, or take samples large enough for statistics."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `just test-fast` leaves out."""
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "process":
+            item.add_marker("slow")
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))
+        if fixtures or any(isinstance(each, str) and each.startswith("postgresql") for each in parameters):
+            item.add_marker("postgres")
+
 
 def start_server(folder: pathlib.Path) -> Any:
     """Start a PostgreSQL server out of a wheel, with its data in a folder."""
@@ -117,10 +136,21 @@ def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[
     assert not left_open
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An SQLite file that holds the schema, and nothing else: copying it takes no time, the migrations take 60 ms."""
+    file = tmp_path_factory.mktemp("template") / "template.db"
+    Database(f"sqlite:///{file}").close()
+    assert not file.with_name("template.db-wal").exists()
+    return file.read_bytes()
+
+
 @pytest.fixture
-def sqlite_url(tmp_path: pathlib.Path) -> Iterator[str]:
-    """A path for a fresh SQLite file; no lock may be left on it."""
+def sqlite_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[str]:
+    """A fresh SQLite file, with the schema or, marked `empty_database`, not there yet; no lock may be left on it."""
     file = tmp_path / "buffer.db"
+    if request.node.get_closest_marker("empty_database") is None:
+        file.write_bytes(request.getfixturevalue("sqlite_template"))
     yield f"sqlite:///{file}"
     wait_for_what_was_dropped()
     if file.exists():

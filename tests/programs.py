@@ -1,4 +1,7 @@
-"""Random programs of a buffer, and how far the totals that its draws estimate are from the truth."""
+"""Programs of other processes, which import no torch: small ones, and random ones.
+
+Of the random ones it is measured how far the totals that their draws estimate are from the truth.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,25 @@ from sqlbuffer.batches import Batch
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.race import Power, Softmax, Weighting
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.workers import worker_id
 
 WEIGHTINGS: tuple[str | Weighting, ...] = ("shift", "uniform", Softmax(2.0), Power(1.5))
 SHARES = (0.0, 0.0, 0.3)
 FEWEST = 8
 """Samples that must have come by chance; how many do is known before they are drawn."""
+
+
+def lower(sample: str) -> str:
+    """A key that can be pickled."""
+    return sample.lower()
+
+
+def work(store: SampleStore, results: Any) -> None:
+    """Draw, settle, and say who this is."""
+    with store:
+        batch = store.sample(3)
+        batch.settle([1.0] * 3)
+        results.put((worker_id(), batch.samples))
 
 
 @dataclasses.dataclass

@@ -2,12 +2,15 @@
 
 Within any subset of a race the order of arrival is itself a sequential weighted draw from that subset, whatever else
 takes part. So one pool of 20,000 clusters of five samples gives 20,000 independent repetitions: whenever a cluster
-whose members in the race are S loses one by the race, it is member i with probability w_i / sum of w over S. Each test
-plays a history, counts those events, and compares them with the reference: first draws, later draws, late arrivals,
-changed weights, a new lowest score, shares by argmax, replay.
+whose members in the race are S loses one by the race, it is member i with probability w_i / sum of w over S. A history
+draws, counts those events, and compares them with the reference: first draws, later draws, late arrivals, changed
+weights, a new lowest score, shares by argmax, replay. Each is played with all clusters on SQLite, two of them on
+PostgreSQL too, and a smaller one of each draws the same samples from both.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import subprocess
@@ -26,16 +29,13 @@ from sqlbuffer.race import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
 CLUSTERS = 20_000
+FEW_CLUSTERS = 1_000
 SCORES = np.array([1.0, 2.0, 3.0, 5.0, 9.0])
 P_VALUE = 0.001
 
 
 def name(cluster: int, member: int) -> str:
     return f"{cluster}/{member}"
-
-
-def everybody(members: range = range(len(SCORES))) -> list[str]:
-    return [name(cluster, member) for cluster in range(CLUSTERS) for member in members]
 
 
 def member_of(sample: str) -> int:
@@ -50,11 +50,21 @@ def scorer(scores: np.ndarray) -> Callable[[list[str]], np.ndarray]:
 class Observer:
     """Follows each cluster through the draws and counts which member went, given who was there."""
 
-    present: list[set[int]]
+    clusters: int
     events: Counter[tuple[tuple[int, ...], int]] = dataclasses.field(default_factory=Counter)
+    drawn: list[list[str]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.present = [set(range(len(SCORES))) for _ in range(self.clusters)]
+
+    def everybody(self, members: range = range(len(SCORES))) -> list[str]:
+        return [name(cluster, member) for cluster in range(self.clusters) for member in members]
 
     def watch(self, store: SampleStore, n: int, pct_argmax: float = 0.0, *, returns: bool = False) -> None:
+        """Draw as many as a test with all the clusters draws n."""
+        n = n * self.clusters // CLUSTERS
         batch = store.sample(n, pct_argmax)
+        self.drawn.append(batch.samples)
         assert len(batch) == n
         drawn = []
         for sample, by_argmax in zip(batch.samples, batch.info.argmax, strict=True):
@@ -83,24 +93,25 @@ class Observer:
         self.events.clear()
 
 
-@pytest.fixture
-def observer() -> Observer:
-    return Observer([set(range(len(SCORES))) for _ in range(CLUSTERS)])
+class Recorder(Observer):
+    """Remembers what was drawn; its clusters are too few to be judged."""
+
+    def assert_exact(self, weights: np.ndarray) -> None:
+        self.events.clear()
 
 
-@pytest.fixture
-def filled(new_store: Callable[..., SampleStore]) -> Callable[..., SampleStore]:
-    def fill(**options: object) -> SampleStore:
-        store = new_store(weighting=Power(1.0), **options)
-        store.add(everybody())
-        store.score(scorer(SCORES))
-        return store
-
-    return fill
+OpenStore = Callable[..., SampleStore]
 
 
-def test_first_draws_and_later_draws(filled: Callable[..., SampleStore], observer: Observer) -> None:
-    store = filled(seed=1)
+def filled(new_store: OpenStore, observer: Observer, **options: object) -> SampleStore:
+    store = new_store(weighting=Power(1.0), **options)
+    store.add(observer.everybody())
+    store.score(scorer(SCORES))
+    return store
+
+
+def first_draws_and_later_draws(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=1)
     for n in (10_000, 20_000, 20_000):
         observer.watch(store, n)
         observer.assert_exact(SCORES)
@@ -108,13 +119,13 @@ def test_first_draws_and_later_draws(filled: Callable[..., SampleStore], observe
     observer.assert_exact(SCORES)
 
 
-def test_late_arrivals(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+def late_arrivals(new_store: OpenStore, observer: Observer) -> None:
     store = new_store(weighting=Power(1.0), seed=2)
-    store.add(everybody(range(4)))
+    store.add(observer.everybody(range(4)))
     store.score(scorer(SCORES))
-    observer.present = [set(range(4)) for _ in range(CLUSTERS)]
+    observer.present = [set(range(4)) for _ in observer.present]
     observer.watch(store, 30_000)
-    store.add(everybody(range(4, 5)))
+    store.add(observer.everybody(range(4, 5)))
     for present in observer.present:
         present.add(4)
     store.score(scorer(SCORES))
@@ -123,8 +134,8 @@ def test_late_arrivals(new_store: Callable[..., SampleStore], observer: Observer
     observer.assert_exact(SCORES)
 
 
-def test_requeued_samples(filled: Callable[..., SampleStore], observer: Observer) -> None:
-    store = filled(seed=3)
+def requeued_samples(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=3)
     observer.watch(store, 40_000)
     again = [(cluster, member) for cluster, present in enumerate(observer.present) for member in {3, 4} - present]
     store.add([name(*one) for one in again])
@@ -136,8 +147,8 @@ def test_requeued_samples(filled: Callable[..., SampleStore], observer: Observer
     observer.assert_exact(SCORES)
 
 
-def test_changed_weights(filled: Callable[..., SampleStore], observer: Observer) -> None:
-    store = filled(seed=4)
+def changed_weights(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=4)
     observer.watch(store, 30_000)
     for scores in (np.array([6.0, 0.5, 0.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0, 2.0, 1.0])):
         observer.events.clear()
@@ -146,11 +157,11 @@ def test_changed_weights(filled: Callable[..., SampleStore], observer: Observer)
         observer.assert_exact(scores)
 
 
-def test_a_new_lowest_score_shifts_all_weights(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+def a_new_lowest_score_shifts_all_weights(new_store: OpenStore, observer: Observer) -> None:
     store = new_store(weighting="shift", seed=5)
     store.add(["lowest/0"])
     store.score(lambda samples: np.zeros(len(samples)))
-    store.add(everybody())
+    store.add(observer.everybody())
     store.score(scorer(SCORES))
     observer.watch(store, 30_000)
     observer.assert_exact(SCORES)
@@ -160,24 +171,21 @@ def test_a_new_lowest_score_shifts_all_weights(new_store: Callable[..., SampleSt
     observer.assert_exact(SCORES + 4.0)
 
 
-@pytest.mark.parametrize("pct_argmax", [0.1, 0.5])
-def test_a_share_by_argmax_leaves_the_rest_exact(
-    filled: Callable[..., SampleStore], observer: Observer, pct_argmax: float
-) -> None:
-    store = filled(seed=6)
+def a_share_by_argmax_leaves_the_rest_exact(new_store: OpenStore, observer: Observer, pct_argmax: float) -> None:
+    store = filled(new_store, observer, seed=6)
     for _ in range(5):
         observer.watch(store, 6_000, pct_argmax)
     observer.assert_exact(SCORES)
 
 
-def test_late_arrivals_after_a_share_by_argmax(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+def late_arrivals_after_a_share_by_argmax(new_store: OpenStore, observer: Observer) -> None:
     """The clock is that of the race alone: what left by its weight may have been far behind."""
     store = new_store(weighting=Power(1.0), seed=10)
-    store.add(everybody(range(4)))
+    store.add(observer.everybody(range(4)))
     store.score(scorer(SCORES))
-    observer.present = [set(range(4)) for _ in range(CLUSTERS)]
+    observer.present = [set(range(4)) for _ in observer.present]
     observer.watch(store, 15_000, 0.5)
-    store.add(everybody(range(4, 5)))
+    store.add(observer.everybody(range(4, 5)))
     for present in observer.present:
         present.add(4)
     store.score(scorer(SCORES))
@@ -186,34 +194,36 @@ def test_late_arrivals_after_a_share_by_argmax(new_store: Callable[..., SampleSt
     observer.assert_exact(SCORES)
 
 
-def test_all_by_argmax_is_the_top(filled: Callable[..., SampleStore]) -> None:
-    store = filled(seed=7)
-    batch = store.sample(30_000, pct_argmax=1.0)
-    assert Counter(map(member_of, batch.samples)) == {4: 20_000, 3: 10_000}
+def all_by_argmax_is_the_top(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=7)
+    n = len(observer.present)
+    batch = hold(store.sample(n + n // 2, pct_argmax=1.0))
+    assert Counter(map(member_of, batch.samples)) == {4: n, 3: n // 2}
     assert np.all(np.diff(batch.weights) <= 0)
+    observer.drawn.append(batch.samples)
 
 
-def test_replay_draws_independent_batches(filled: Callable[..., SampleStore], observer: Observer) -> None:
-    store = filled(seed=8, mode="replay")
+def replay_draws_independent_batches(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=8, mode="replay")
     for _ in range(5):
         observer.watch(store, 10_000, returns=True)
     observer.assert_exact(SCORES)
 
 
-def test_replay_with_a_share_by_argmax(filled: Callable[..., SampleStore], observer: Observer) -> None:
-    store = filled(seed=9, mode="replay")
+def replay_with_a_share_by_argmax(new_store: OpenStore, observer: Observer) -> None:
+    store = filled(new_store, observer, seed=9, mode="replay")
     for _ in range(5):
         observer.watch(store, 10_000, 0.1, returns=True)
     observer.assert_exact(SCORES)
 
 
-def test_a_race_turned_back_goes_on_exactly(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+def a_race_turned_back_goes_on_exactly(new_store: OpenStore, observer: Observer) -> None:
     # Drawing a sample of weight 1e-12 moves the clock to 1e12, where float64 no longer resolves these keys.
     store = new_store(weighting=Power(1.0), seed=10)
     store.add(["slow/0"])
     store.score(lambda samples: np.full(len(samples), 1e-12))
     store.sample(1).settle()
-    store.add(everybody())
+    store.add(observer.everybody())
     store.score(scorer(SCORES))
     store.sample(1).release()
     observer.watch(store, 20_000)
@@ -222,12 +232,60 @@ def test_a_race_turned_back_goes_on_exactly(new_store: Callable[..., SampleStore
     observer.assert_exact(SCORES)
 
 
-def test_softmax_weights(new_store: Callable[..., SampleStore], observer: Observer) -> None:
+def softmax_weights(new_store: OpenStore, observer: Observer) -> None:
     store = new_store(weighting=Softmax(4.0), seed=11)
-    store.add(everybody())
+    store.add(observer.everybody())
     store.score(scorer(SCORES))
     observer.watch(store, 50_000)
     observer.assert_exact(np.exp(SCORES / 4.0))
+
+
+HISTORIES: dict[str, Callable[[OpenStore, Observer], None]] = {
+    history.__name__: history
+    for history in (
+        first_draws_and_later_draws,
+        late_arrivals,
+        requeued_samples,
+        changed_weights,
+        a_new_lowest_score_shifts_all_weights,
+        late_arrivals_after_a_share_by_argmax,
+        all_by_argmax_is_the_top,
+        replay_draws_independent_batches,
+        replay_with_a_share_by_argmax,
+        a_race_turned_back_goes_on_exactly,
+        softmax_weights,
+    )
+} | {
+    f"a share of {share} by argmax": functools.partial(a_share_by_argmax_leaves_the_rest_exact, pct_argmax=share)
+    for share in (0.1, 0.5)
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_draws_are_exact_on_sqlite(sqlite_url: str, history: str) -> None:
+    with contextlib.ExitStack() as stack:
+        HISTORIES[history](functools.partial(opened, stack, sqlite_url), Observer(CLUSTERS))
+
+
+@pytest.mark.parametrize("history", ["first_draws_and_later_draws", "replay_draws_independent_batches"])
+def test_draws_are_exact_on_postgresql(postgresql_url: str, history: str) -> None:
+    with contextlib.ExitStack() as stack:
+        HISTORIES[history](functools.partial(opened, stack, postgresql_url), Observer(CLUSTERS))
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_a_history_draws_the_same_on_both_databases(sqlite_url: str, postgresql_url: str, history: str) -> None:
+    """Sample for sample: what chi-square says of the draws from SQLite holds for those from PostgreSQL."""
+    observers = [Recorder(FEW_CLUSTERS), Recorder(FEW_CLUSTERS)]
+    with contextlib.ExitStack() as stack:
+        for url, observer in zip((sqlite_url, postgresql_url), observers, strict=True):
+            HISTORIES[history](functools.partial(opened, stack, url), observer)
+    assert observers[0].drawn
+    assert observers[0].drawn == observers[1].drawn
+
+
+def opened(stack: contextlib.ExitStack, url: str, **options: Any) -> SampleStore:
+    return stack.enter_context(open_store(url, **options))
 
 
 def assert_independent(was_in: np.ndarray, is_drawn: np.ndarray) -> None:
@@ -549,11 +607,9 @@ def test_an_end_of_what_is_overdue_is_no_chance_for_the_rest(new_store: Callable
     ("mode", "order"),
     [("consume", [0, 1, 2]), ("consume", [1, 2, 0]), ("consume", [2, 1, 0]), ("replay", [2, 1, 0])],
 )
-def test_draws_that_are_all_given_back_leave_the_race_exact(
-    new_store: Callable[..., SampleStore], observer: Observer, mode: str, order: list[int]
-) -> None:
+def test_draws_that_are_all_given_back_leave_the_race_exact(new_store: OpenStore, mode: str, order: list[int]) -> None:
     """In whatever order; what joins afterwards joins at the clock of then."""
-    n_clusters = CLUSTERS // 5
+    observer, n_clusters = Observer(CLUSTERS), CLUSTERS // 5
     store = new_store(weighting=Power(1.0), seed=24, mode=mode)
     store.add([name(cluster, member) for cluster in range(n_clusters) for member in range(4)])
     store.score(scorer(SCORES))
@@ -599,7 +655,7 @@ def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
 
 
 def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_url: str) -> None:
-    samples = everybody()[:3_000]
+    samples = Observer(FEW_CLUSTERS).everybody()[:3_000]
     histories = []
     for url in (sqlite_url, postgresql_url):
         for shuffle in (False, True):

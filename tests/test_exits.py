@@ -182,6 +182,7 @@ def featurize(samples: list[str]) -> torch.Tensor:
     return torch.ones(len(samples), 1)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # another process, whatever the database
 def test_an_exit_in_the_background_is_said_and_the_next_training_begins(
     store: SampleStore, caplog: pytest.LogCaptureFixture
 ) -> None:

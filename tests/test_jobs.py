@@ -692,6 +692,7 @@ def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any
 
 
 @pytest.mark.usefixtures("_importable")
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # on both, an error is stored and goes on its way
 def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     usual = make_agent()
     agent = Breaking(usual.model, usual.loss_function, usual.dataset)
@@ -705,6 +706,7 @@ def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], ca
 
 
 @pytest.mark.usefixtures("_importable")
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # on both, a dead worker's job is free at once
 def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
     agent = make_agent()
     store.record(named(*range(40)), scores_of(named(*range(40))))

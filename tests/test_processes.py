@@ -7,30 +7,17 @@ import pathlib
 import pickle
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from conftest import scores_of, wait_for_what_was_dropped
+from programs import lower, work
 
 from sqlbuffer.batches import Batch
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.workers import worker_id
 
 TEN = [f"s{i}" for i in range(10)]
-
-
-def lower(sample: str) -> str:
-    """A key that can be pickled."""
-    return sample.lower()
-
-
-def work(store: SampleStore, results: Any) -> None:
-    """What a child does: draw, settle, and say who it is."""
-    with store:
-        batch = store.sample(3)
-        batch.settle([1.0] * 3)
-        results.put((worker_id(), batch.samples))
 
 
 @contextlib.contextmanager
