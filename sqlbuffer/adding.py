@@ -153,9 +153,9 @@ def _enter_unscored(
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
     again = _requeued(connection, attachment, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
-    ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
+    ids = [row.id for row in again]
     none = np.full(len(again), math.nan)
-    pool.enter(connection, attachment, state, ids, hashes, never, none, none, [0] * len(again))
+    pool.enter(connection, attachment, state, ids, never, none, none, [0] * len(again))
     return added, len(again), None
 
 
@@ -177,7 +177,7 @@ def _enter_race(
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(attachment, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, first)
+    pool.enter(connection, attachment, state, ids, keys, weights, scores, first)
     return requeues.count(0), len(requeues) - requeues.count(0), state.clock
 
 

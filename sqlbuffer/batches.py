@@ -431,7 +431,7 @@ def put_back(
     given = keys
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
     ids = [row.sample_id for row in rows]
-    pool.enter(connection, attachment, state, ids, hashes, keys, weights, scores, counts)
+    pool.enter(connection, attachment, state, ids, keys, weights, scores, counts)
     attachment.count(
         connection,
         touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,

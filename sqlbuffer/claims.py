@@ -123,7 +123,7 @@ def _draw(
         entries = (pool.as_ints(drawn.entries) + 1).tolist()
         new_keys = pool.join_race(attachment, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
-        pool.enter(connection, attachment, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)
+        pool.enter(connection, attachment, after, drawn.sample_id, new_keys, weights, scores, entries)
     return Batch(attachment, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 

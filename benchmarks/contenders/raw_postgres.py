@@ -61,10 +61,10 @@ _DRAWS = """
 """
 _ENTER = """
     INSERT INTO pool (buffer_id, race_key, sample_id, weight, score, top, tie)
-    SELECT %s, e.race_key, e.sample_id, e.weight, e.score, e.top, substr(s.hash, 9)
+    SELECT %s, e.race_key, e.sample_id, e.weight, e.score, e.top,
+        CASE WHEN e.top THEN (SELECT substr(hash, 9) FROM samples WHERE id = e.sample_id) END
     FROM unnest(%b::float8[], %b::bigint[], %b::float8[], %b::float8[], %b::bool[])
         AS e (race_key, sample_id, weight, score, top)
-    JOIN samples AS s ON s.id = e.sample_id
     ORDER BY race_key, sample_id
 """
 _ADD = """
@@ -75,10 +75,10 @@ _ADD = """
         SELECT %s, hash, text, 'text', 'benchmark', true, 0, clock_timestamp(), %s
         FROM unnest(%b::bytea[], %s::text[]) AS i (hash, text)
         ON CONFLICT (buffer_id, hash) DO NOTHING
-        RETURNING id, buffer_id, hash
+        RETURNING id, buffer_id
     )
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
-    SELECT buffer_id, 'Infinity', id, NULL, false, substr(hash, 9) FROM added
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top)
+    SELECT buffer_id, 'Infinity', id, NULL, false FROM added
 """
 _UNSCORED = """
     SELECT p.sample_id, s.text
@@ -98,7 +98,8 @@ _PAGE = """
     ORDER BY p.race_key, p.sample_id
 """
 _MOVE = """
-    UPDATE pool SET race_key = m.to_key, weight = m.weight, score = m.score, top = m.top
+    UPDATE pool SET race_key = m.to_key, weight = m.weight, score = m.score, top = m.top,
+        tie = CASE WHEN m.top THEN (SELECT substr(hash, 9) FROM samples WHERE id = m.sample_id) END
     FROM unnest(%b::bigint[], %b::float8[], %b::float8[], %b::float8[], %b::float8[], %b::bool[])
         AS m (sample_id, at_key, to_key, weight, score, top)
     WHERE pool.buffer_id = %s AND pool.race_key = m.at_key AND pool.sample_id = m.sample_id
@@ -262,7 +263,9 @@ class RawPostgresql(SchemaContender):
         ).fetchone()
         least = found[0] if found else -math.inf
         self._run(
-            "UPDATE pool SET top = NOT top WHERE buffer_id = %s AND weight > 0 AND top != (score >= %s)",
+            "UPDATE pool SET top = NOT top, "
+            "tie = CASE WHEN NOT top THEN (SELECT substr(hash, 9) FROM samples WHERE id = pool.sample_id) END "
+            "WHERE buffer_id = %s AND weight > 0 AND top != (score >= %s)",
             (self._buffer, least),
         )
         self._run("UPDATE buffers SET top_score = %s WHERE id = %s", (least, self._buffer))

@@ -54,10 +54,12 @@ _LEAVE_HEAD = "DELETE FROM pool WHERE buffer_id = ? AND (race_key, sample_id) <=
 _LEAVE = "DELETE FROM pool WHERE buffer_id = ? AND race_key = ? AND sample_id = ?"
 _ENTER = """
     INSERT INTO pool (buffer_id, race_key, sample_id, weight, score, top, tie)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT substr(hash, 9) FROM samples WHERE id = ?3))
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, CASE WHEN ?6 THEN (SELECT substr(hash, 9) FROM samples WHERE id = ?3) END)
 """
 MOVE = """
-    UPDATE pool SET race_key = ?, weight = ?, score = ?, top = ? WHERE buffer_id = ? AND race_key = ? AND sample_id = ?
+    UPDATE pool SET race_key = ?1, weight = ?2, score = ?3, top = ?4,
+        tie = CASE WHEN ?4 THEN (SELECT substr(hash, 9) FROM samples WHERE id = ?7) END
+    WHERE buffer_id = ?5 AND race_key = ?6 AND sample_id = ?7
 """
 _BATCH = f"""
     INSERT INTO batches (buffer_id, worker_id, iteration, size, clock_before, clock, drawn_at)
@@ -72,8 +74,8 @@ _ADD = f"""
     ON CONFLICT (buffer_id, hash) DO NOTHING
 """
 _WAIT = """
-    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top, tie)
-    SELECT buffer_id, 9e999, id, NULL, 0, substr(hash, 9) FROM samples WHERE id > ?
+    INSERT INTO pool (buffer_id, race_key, sample_id, weight, top)
+    SELECT buffer_id, 9e999, id, NULL, 0 FROM samples WHERE id > ?
 """
 _UNSCORED = """
     SELECT p.sample_id, s.text
@@ -231,7 +233,9 @@ class RawSqlite(SchemaContender):
         ).fetchone()
         least = found[0] if found else -math.inf
         self._connection.execute(
-            "UPDATE pool SET top = score >= ?1 WHERE buffer_id = ?2 AND weight > 0 AND top != (score >= ?1)",
+            "UPDATE pool SET top = score >= ?1, "
+            "tie = CASE WHEN score >= ?1 THEN (SELECT substr(hash, 9) FROM samples WHERE id = pool.sample_id) END "
+            "WHERE buffer_id = ?2 AND weight > 0 AND top != (score >= ?1)",
             (least, self._buffer),
         )
         self._connection.execute("UPDATE buffers SET top_score = ? WHERE id = ?", (least, self._buffer))

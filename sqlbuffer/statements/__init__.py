@@ -85,6 +85,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_STANDS,
     NEVER,
     TIE,
+    tie_of,
 )
 from sqlbuffer.statements.samples import (
     add_samples,
@@ -233,6 +234,7 @@ __all__ = [
     "store_rewards",
     "store_scores",
     "take_job",
+    "tie_of",
     "totals",
     "turn_back_keys",
     "turn_back_open",

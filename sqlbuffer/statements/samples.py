@@ -20,10 +20,9 @@ from sqlbuffer.statements.rows import (
     INCOMING_SCORES,
     NEVER,
     TICK,
-    TIE,
 )
 
-_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top", "tie", "entries"]
+_ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top", "entries"]
 _NO_WEIGHT = sa.literal(None, sa.Double).label("weight")
 _NOT_TOP = sa.literal(False, sa.Boolean).label("top")
 _NOT_ENTERED = sa.literal(0, BigId).label("entries")
@@ -77,9 +76,8 @@ def add_samples(dialect: Dialect) -> Any:
 def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
     """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
     stored = add_samples(dialect).cte("stored")
-    tie = sa.func.substr(stored.c.hash, 9).label("tie")
-    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP, tie)
-    entered = sa.insert(pool).from_select(_ENTRY, select(*columns, _NOT_ENTERED)).cte("entered")
+    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP, _NOT_ENTERED)
+    entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
     again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
     return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
 
@@ -91,7 +89,7 @@ def enter_unscored() -> sa.Insert:
     For the one writer of a transaction, whose samples they are: given the buffer too, SQLite without statistics would
     read all of it.
     """
-    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP, TIE, _NOT_ENTERED)
+    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP, _NOT_ENTERED)
     new = select(*columns).where(samples.c.id > bindparam("after", type_=BigId))
     return sa.insert(pool).from_select(_ENTRY, new)
 
