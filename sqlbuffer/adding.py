@@ -307,17 +307,27 @@ def store_measured(
     rewards: Floats,
     *,
     stay_queued: bool = True,
+    of_draws: bool = False,
 ) -> Counter[str]:
     """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
 
     A number is another sample's where the database has gone back to an earlier state and others have added since: after
     a failover to a standby that lagged, or a restore. Then the sample is found by its hash, or stored again: it was
     measured.
+
+    Args:
+        connection: The transaction.
+        attachment: The buffer.
+        known: The samples.
+        places: (m,) which of them were measured.
+        rewards: (m,) their rewards; NaN for a measurement that failed.
+        stay_queued: Leave those that wait in the queue.
+        of_draws: This transaction has found the batch that the samples were drawn in: they are there too.
     """
     is_whole = len(places) == len(known.hash)
     hashes = known.hash if is_whole and bool((np.diff(places) > 0).all()) else [known.hash[i] for i in places.tolist()]
     deltas, is_there = store_rewards(
-        connection, attachment, known.ids[places], hashes, rewards, stay_queued=stay_queued
+        connection, attachment, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws
     )
     if not is_there.all():
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)  # as all who add lock samples
@@ -367,6 +377,7 @@ def store_rewards(
     rewards: Floats,
     *,
     stay_queued: bool = True,
+    of_draws: bool = False,
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
     """Write rewards, NaN for a measurement that failed, into samples found by number and hash.
 
@@ -380,7 +391,7 @@ def store_rewards(
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
     columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
     shape, dialect = statements.INCOMING_REWARDS, attachment.database.dialect
-    first = statements.store_first_rewards(dialect)
+    first = (statements.store_first_rewards_of_draws if of_draws else statements.store_first_rewards)(dialect)
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": attachment.tick(connection)}
     is_first = attachment.changed_by_each(connection, first, shape, columns, **more)
     if all(is_first):

@@ -285,7 +285,7 @@ class Batch:
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
             store = functools.partial(store_measured, connection, attachment, self._known, places, values[part])
-            deltas.update(store(stay_queued=stay_queued))
+            deltas.update(store(stay_queued=stay_queued, of_draws=is_ours and self._claim is not None))
         if leaves:
             places = np.flatnonzero(~measured & ~early)
             pool.dequeue_known(connection, attachment, self.ids[places], [self._known.hash[i] for i in places.tolist()])

@@ -224,6 +224,7 @@ HOT = {
         "first_in_race": {"pool", "samples"},
         "first_by_score": {"ix_pool_top", "samples"},
         "store_first_rewards": {"samples"},
+        "store_first_rewards_of_draws": {"samples"},
         "measured_before": {"samples"},
         "store_rewards": {"samples"},
         "samples_by_hash": {"uq_samples_buffer_id_hash"},
@@ -364,10 +365,10 @@ EXPECTED = {
     "sample with argmax": (
         "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch insert_draws count"
     ),
-    "settle": "close_claim store_first_rewards count",
+    "settle": "close_claim store_first_rewards_of_draws count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_claim store_first_rewards totals insert_samples samples_by_hash next_tick "
+        "close_claim store_first_rewards_of_draws totals insert_samples samples_by_hash next_tick "
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),

@@ -224,8 +224,19 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def store_first_rewards(dialect: Dialect) -> sa.Update:
     """Write rewards into samples that were not measured before, found by number and hash."""
-    reward = dialect.noted(INCOMING_REWARDS, dialect.each(INCOMING_REWARDS).reward)
-    never = _known(dialect).where(samples.c.rewarded_at.is_(None))
+    incoming = dialect.each(INCOMING_REWARDS)
+    return store_first_rewards_of_draws(dialect).where(samples.c.hash == incoming.hash)
+
+
+@functools.cache
+def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
+    """`store_first_rewards` where the batch that gave the numbers is still there, and so are its samples.
+
+    SQLite binds and compares a hash in 1.1 us, of 7 that a row takes.
+    """
+    incoming = dialect.each(INCOMING_REWARDS)
+    reward = dialect.noted(INCOMING_REWARDS, incoming.reward)
+    never = sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.rewarded_at.is_(None))
     return never.values(reward=reward, rewarded_at=now(), rewarded_tick=TICK, queued=_STAYS_QUEUED)
 
 
