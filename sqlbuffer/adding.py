@@ -151,9 +151,9 @@ def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple
     added = tx.execute(statements.enter_unscored(), after=newest).rowcount
     again = _requeued(tx, chunk) if added < stored else []
     never = np.full(len(again), math.inf)
-    ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
+    ids = [row.id for row in again]
     none = np.full(len(again), math.nan)
-    pool.enter(tx, state, ids, hashes, never, none, none, [0] * len(again))
+    pool.enter(tx, state, ids, never, none, none, [0] * len(again))
     return added, len(again), None
 
 
@@ -173,7 +173,7 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
-    pool.enter(tx, state, ids, hashes, keys, weights, scores, first)
+    pool.enter(tx, state, ids, keys, weights, scores, first)
     return requeues.count(0), len(requeues) - requeues.count(0), state.clock
 
 
@@ -294,17 +294,25 @@ class Known(NamedTuple):
 
 
 def store_measured(
-    tx: Transaction, known: Known, places: Ints, rewards: Floats, *, stay_queued: bool = True
+    tx: Transaction, known: Known, places: Ints, rewards: Floats, *, stay_queued: bool = True, of_draws: bool = False
 ) -> Counter[str]:
     """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
 
     A number is another sample's where the database has gone back to an earlier state and others have added since: after
     a failover to a standby that lagged, or a restore. Then the sample is found by its hash, or stored again: it was
     measured.
+
+    Args:
+        tx: The transaction.
+        known: The samples.
+        places: (m,) which of them were measured.
+        rewards: (m,) their rewards; NaN for a measurement that failed.
+        stay_queued: Leave those that wait in the queue.
+        of_draws: This transaction has found the batch that the samples were drawn in: they are there too.
     """
     is_whole = len(places) == len(known.hash)
     hashes = known.hash if is_whole and bool((np.diff(places) > 0).all()) else [known.hash[i] for i in places.tolist()]
-    deltas, is_there = store_rewards(tx, known.ids[places], hashes, rewards, stay_queued=stay_queued)
+    deltas, is_there = store_rewards(tx, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws)
     if not is_there.all():
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)  # as all who add lock samples
         columns = {
@@ -340,7 +348,13 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
 
 
 def store_rewards(
-    tx: Transaction, ids: Ints, hashes: Sequence[bytes], rewards: Floats, *, stay_queued: bool = True
+    tx: Transaction,
+    ids: Ints,
+    hashes: Sequence[bytes],
+    rewards: Floats,
+    *,
+    stay_queued: bool = True,
+    of_draws: bool = False,
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
     """Write rewards, NaN for a measurement that failed, into samples found by number and hash.
 
@@ -354,7 +368,7 @@ def store_rewards(
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
     columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
     shape, dialect = statements.INCOMING_REWARDS, tx.backend
-    first = statements.store_first_rewards(dialect)
+    first = (statements.store_first_rewards_of_draws if of_draws else statements.store_first_rewards)(dialect)
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
     is_first = tx.changed_by_each(first, shape, columns, **more)
     if all(is_first):

@@ -168,11 +168,16 @@ def _keys(tx: Transaction) -> list[str]:
         problems.append(f"{n} waiting samples have a weight but no place in the race.")
     if n := _count(tx.connection, waits, ~never, weightless):
         problems.append(f"{n} waiting samples stand in the race without a weight.")
-    if n := _count(tx.connection, waits, samples.c.id == pool_table.c.sample_id, pool_table.c.tie != statements.TIE):
-        problems.append(f"{n} waiting samples have a tie that is not the end of their hash.")
+    if n := _count(tx.connection, waits, is_mistied()):
+        problems.append(f"{n} waiting samples have a tie that is not the end of their hash, or one without being top.")
     if n := _count(tx.connection, waits, pool_table.c.weight < 0.0):
         problems.append(f"{n} waiting samples have a negative weight.")
     return problems
+
+
+def is_mistied() -> sa.ColumnElement[bool]:
+    """Return the condition that a row of the pool has another tie than is due to it."""
+    return pool_table.c.tie.is_distinct_from(statements.tie_of(pool_table.c.top, pool_table.c.sample_id))
 
 
 def _weights(tx: Transaction) -> list[str]:

@@ -280,7 +280,8 @@ class Batch:
         deltas: Counter[str] = Counter()
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
-            deltas.update(store_measured(tx, self._known, places, values[part], stay_queued=stay_queued))
+            options = {"stay_queued": stay_queued, "of_draws": is_ours and self._claim is not None}
+            deltas.update(store_measured(tx, self._known, places, values[part], **options))
         if leaves:
             places = np.flatnonzero(~measured & ~early)
             pool.dequeue_known(tx, self.ids[places], [self._known.hash[i] for i in places.tolist()])
@@ -423,7 +424,7 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     given = keys
     keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
     ids = [row.sample_id for row in rows]
-    pool.enter(tx, state, ids, hashes, keys, weights, scores, counts)
+    pool.enter(tx, state, ids, keys, weights, scores, counts)
     tx.count(
         touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,
         unscored=int(np.isnan(weights).sum()),

@@ -117,7 +117,7 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
         entries = (pool.as_ints(drawn.entries) + 1).tolist()
         new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
-        pool.enter(tx, after, drawn.sample_id, drawn.hash, new_keys, weights, scores, entries)
+        pool.enter(tx, after, drawn.sample_id, new_keys, weights, scores, entries)
     return Batch(tx.buffer, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 

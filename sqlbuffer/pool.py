@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlbuffer import race, statements
 from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.errors import numbers_of, require_all, shown, tampered
-from sqlbuffer.race import FLOOR, MOST, TIE, Floats, Ints, shift_base
+from sqlbuffer.race import FLOOR, MOST, Floats, Ints, shift_base
 from sqlbuffer.schema import buffers, workers
 from sqlbuffer.transaction import RaceState, Transaction
 
@@ -75,7 +75,6 @@ def enter(
     tx: Transaction,
     state: RaceState,
     ids: Sequence[int],
-    hashes: Sequence[bytes],
     keys: Floats,
     weights: Floats,
     scores: Floats,
@@ -91,7 +90,6 @@ def enter(
             "weight": as_weights(weights[order]),
             "score": _ranked(tx.buffer, weights[order], scores[order]),
             "top": _is_top(state, weights[order], scores[order]),
-            "tie": [hashes[i][TIE] for i in order.tolist()],
             "entries": np.asarray(entries)[order].tolist(),
         }
         statement = statements.enter_pool(tx.backend)

@@ -76,7 +76,7 @@ def _take_out(tx: Transaction) -> list[str]:
             samples.c.score,
             pool_table.c.score.label("ranked"),
             samples.c.hash,
-            (pool_table.c.tie != statements.TIE).label("is_mistied"),
+            audit.is_mistied().label("is_mistied"),
         )
         .outerjoin_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
         .where(pool_table.c.buffer_id == tx.buffer.buffer_id)

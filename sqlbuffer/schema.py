@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from sqlbuffer.dialect import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
 
-REVISION = "0004"
+REVISION = "0005"
 """The Alembic revision that this release works with."""
 
 metadata = MetaData(
@@ -99,9 +99,8 @@ samples = Table(
     Column("rewarded_tick", BigId, comment="Logical time when the reward was stored"),
     UniqueConstraint("buffer_id", "hash"),
 )
-Index(
-    "ix_samples_reward", samples.c.buffer_id, samples.c.reward, samples.c.hash, **where(samples.c.reward.is_not(None))
-)
+# Without the hash, which decides between equals: with it, a batch of rewards writes half as many pages again.
+Index("ix_samples_reward", samples.c.buffer_id, samples.c.reward, **where(samples.c.reward.is_not(None)))
 
 pool = Table(
     "pool",
@@ -112,7 +111,7 @@ pool = Table(
     Column("weight", Double, comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn"),
     Column("top", Boolean, nullable=False, comment="True for the heaviest, from which the argmax share is taken"),
     Column(
-        "tie", LargeBinary, nullable=False, comment="Last 8 bytes of the hash: decides between equal keys or weights"
+        "tie", LargeBinary, comment="Last 8 bytes of the hash, which decide between equal scores; NULL where not top"
     ),
     Column(
         "entries",

@@ -224,6 +224,7 @@ HOT = {
         "first_in_race": {"pool", "samples"},
         "first_by_score": {"ix_pool_top", "samples"},
         "store_first_rewards": {"samples"},
+        "store_first_rewards_of_draws": {"samples"},
         "measured_before": {"samples"},
         "store_rewards": {"samples"},
         "samples_by_hash": {"uq_samples_buffer_id_hash"},
@@ -281,7 +282,7 @@ def test_hot_statements_go_by_their_index(
 
 @pytest.mark.parametrize("has_statistics", [False, True])
 def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) -> None:
-    """Also where a third of all samples tie for the best."""
+    """Also where a third of all samples tie for the best: only among equals does the database sort."""
     with open_store(store_url) as store:
         fill(store, 1000)
         store.record([f"measured {i}" for i in range(BIG)], np.minimum(np.arange(float(BIG)), 30_000))
@@ -295,7 +296,9 @@ def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) ->
         assert len(on_rewards) == 3
         for it in on_rewards:
             assert not it.scans, (it.scans, it.sql)
-            assert not it.sorts, (it.sorts, it.sql)
+            among_equals = re.compile("RIGHT PART|LAST TERM|Incremental Sort")  # SQLite's words, old and new
+            sorts = [line for line in it.sorts if "hash DESC" not in it.sql or not among_equals.search(line)]
+            assert not sorts, (sorts, it.sql)
             assert any("ix_samples_reward" in index for index in it.indexes), it.sql
 
 
@@ -364,10 +367,10 @@ EXPECTED = {
     "sample with argmax": (
         "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch insert_draws count"
     ),
-    "settle": "close_claim store_first_rewards count",
+    "settle": "close_claim store_first_rewards_of_draws count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_claim store_first_rewards totals insert_samples samples_by_hash next_tick "
+        "close_claim store_first_rewards_of_draws totals insert_samples samples_by_hash next_tick "
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),

@@ -10,7 +10,6 @@ from conftest import hold, scores_of
 from sqlbuffer import audit, repair
 from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.schema import batches, buffers, draws, pool, samples, workers
-from sqlbuffer.statements import TIE
 from sqlbuffer.store import SampleStore
 from sqlbuffer.workers import LEDGER
 
@@ -31,17 +30,18 @@ BREAKS = {
     "no weights": sa.update(pool).values(weight=None),
     "no place": sa.update(pool).values(race_key=float("inf")),
     "claimed samples that wait": sa.insert(pool).from_select(
-        ["buffer_id", "race_key", "sample_id", "weight", "top", "tie"],
-        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false(), TIE)
+        ["buffer_id", "race_key", "sample_id", "weight", "top"],
+        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false())
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
-        .join(samples, samples.c.id == draws.c.sample_id)
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None)),
     ),
     "samples that wait twice": sa.insert(pool).from_select(
-        ["buffer_id", "race_key", "sample_id", "weight", "top", "tie"],
-        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false(), pool.c.tie),
+        ["buffer_id", "race_key", "sample_id", "weight", "top"],
+        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false()),
     ),
-    "wrong ties": sa.update(pool).values(tie=b"12345678"),
+    "ties of what is not top": sa.update(pool).values(tie=b"12345678"),
+    "wrong ties": sa.update(pool).values(top=True, tie=b"12345678"),
+    "marks without ties": sa.update(pool).values(top=True),
     "samples that are not there": sa.update(pool).values(sample_id=pool.c.sample_id + 1000),
 }
 

@@ -140,7 +140,9 @@ GOLDEN = {
     """,
     ("move_keys", "sqlite"): """
         UPDATE pool
-        SET race_key=?, weight=?, top=?, entries=coalesce(note(?), ?), score=?
+        SET race_key=?, weight=?, top=?,
+           tie=CASE WHEN ? THEN (SELECT substr(samples.hash, ?) AS tie FROM samples WHERE samples.id = ?) END,
+           entries=coalesce(note(?), ?), score=?
         WHERE pool.buffer_id = ? AND pool.race_key = ? AND pool.sample_id = ? AND pool.weight IS ?
     """,
     ("close_batch", "sqlite"): """
@@ -198,9 +200,9 @@ GOLDEN = {
            score_version = %(param_8)s, scored_at = %(param_9)s, scored_tick = %(param_10)s
         WHERE NOT samples.queued
         RETURNING samples.id, samples.hash, samples.requeues), entered AS (INSERT INTO pool (buffer_id,
-           race_key, sample_id, weight, top, tie, entries)
+           race_key, sample_id, weight, top, entries)
         SELECT %(buffer)s AS buffer_id, %(param_1)s AS race_key, stored.id AS id, %(param_2)s AS weight,
-           %(param_3)s AS top, substr(stored.hash, %(substr_1)s) AS tie, %(param_4)s AS entries
+           %(param_3)s AS top, %(param_4)s AS entries
         FROM stored)
         SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_11)s) AS requeued
         FROM stored

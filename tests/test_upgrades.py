@@ -79,10 +79,10 @@ def set_last_seen(url: str, ago_s: float) -> None:
         connection.exec_driver_sql(f"UPDATE workers SET heartbeat_at = {time}")
 
 
-@pytest.mark.parametrize("old_url", ["0001", "0003"], indirect=True)
+@pytest.mark.parametrize("old_url", ["0001", "0003", "0004"], indirect=True)
 @pytest.mark.parametrize("ago_s", [0.0, 45.0, -45.0])
 def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None:
-    """Each of these releases draws by other laws than the one before: ties and replay, and the locks of draws."""
+    """Each of these releases draws by other laws than the next: ties and replay, the locks of draws, stored ties."""
     old = revision(old_url)
     set_last_seen(old_url, ago_s)
     with pytest.raises(SchemaTooOld, match="db upgrade"):

@@ -85,6 +85,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_STANDS,
     NEVER,
     TIE,
+    tie_of,
 )
 from sqlbuffer.statements.samples import (
     add_samples,
@@ -107,6 +108,7 @@ from sqlbuffer.statements.samples import (
     samples_after,
     samples_by_hash,
     store_first_rewards,
+    store_first_rewards_of_draws,
     store_newer_scores,
     store_rewards,
     store_scores,
@@ -229,10 +231,12 @@ __all__ = [
     "stats",
     "still_stale",
     "store_first_rewards",
+    "store_first_rewards_of_draws",
     "store_newer_scores",
     "store_rewards",
     "store_scores",
     "take_job",
+    "tie_of",
     "totals",
     "turn_back_keys",
     "turn_back_open",

@@ -18,6 +18,7 @@ from sqlbuffer.statements.rows import (
     INCOMING_PLACES,
     INCOMING_STANDS,
     NEVER,
+    tie_of,
 )
 
 
@@ -25,8 +26,9 @@ from sqlbuffer.statements.rows import (
 def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
-    columns = ("race_key", "sample_id", "weight", "score", "top", "tie", "entries")
-    return dialect.insert_each(pool, {"buffer_id": BUFFER, **{name: getattr(incoming, name) for name in columns}})
+    columns = ("race_key", "sample_id", "weight", "score", "top", "entries")
+    values = {name: getattr(incoming, name) for name in columns}
+    return dialect.insert_each(pool, {"buffer_id": BUFFER, **values, "tie": tie_of(incoming.top, incoming.sample_id)})
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
         .values({name: getattr(incoming, name) for name in ("race_key", "weight", "score", "top")})
-        .values(entries=dialect.noted(INCOMING_KEYS, incoming.entries))
+        .values(tie=tie_of(incoming.top, incoming.sample_id), entries=dialect.noted(INCOMING_KEYS, incoming.entries))
     )
 
 

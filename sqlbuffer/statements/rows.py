@@ -34,7 +34,6 @@ INCOMING_ENTRIES = Rows(
         ("weight", sa.Double()),
         ("score", sa.Double()),
         ("top", sa.Boolean()),
-        ("tie", sa.LargeBinary()),
         ("entries", BigId),
     ),
 )
@@ -83,6 +82,13 @@ CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
 
 TIE: sa.ColumnElement[bytes] = sa.func.substr(samples.c.hash, 9, type_=sa.LargeBinary())
 """The bytes of a sample's hash that decide between equal keys, weights, rewards or scores (`race.TIE`)."""
+
+
+def tie_of(top: sa.ColumnElement[bool], sample_id: sa.ColumnElement[int]) -> sa.ColumnElement[bytes | None]:
+    """What `pool.tie` is: `TIE` of what is marked as top. Nothing else pays for its bytes, or looks its hash up."""
+    found = select(TIE.label("tie")).where(samples.c.id == sample_id).correlate_except(samples)
+    return sa.case((top, found.scalar_subquery()))
+
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """Where samples stand in the race."""

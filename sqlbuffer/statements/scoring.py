@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.dialect import BigId, Dialect
 from sqlbuffer.schema import buffers, pool, samples, workers
-from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_IDS, INCOMING_PLACES, STANDING
+from sqlbuffer.statements.rows import BUFFER, CONTENT, INCOMING_IDS, INCOMING_PLACES, STANDING, TIE, tie_of
 
 _NEWEST: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
 _IS_STALE = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < _NEWEST)
@@ -107,7 +107,8 @@ def mark_top() -> sa.Update:
     """Mark what can be drawn and has at least a score as top, all of it from -infinity on; and nothing else."""
     least: sa.BindParameter[float] = bindparam("least", type_=sa.Double)
     is_top = sa.and_(pool.c.weight > 0.0, sa.or_(least == -math.inf, pool.c.score >= least))
-    return sa.update(pool).where(pool.c.buffer_id == BUFFER).where(pool.c.top != is_top).values(top=is_top)
+    changed = sa.update(pool).where(pool.c.buffer_id == BUFFER).where(pool.c.top != is_top)
+    return changed.values(top=is_top, tie=tie_of(is_top, pool.c.sample_id))
 
 
 @functools.cache
@@ -154,7 +155,7 @@ def refresh_state() -> sa.Select[Any]:
 def stale() -> sa.Select[Any]:
     """Where the samples stand whose score is older than `version`. Reads the whole pool."""
     return (
-        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version, pool.c.tie)
+        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version, TIE.label("tie"))
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_not(None))
