@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     is_blurred = not tx.buffer.consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
-    made = _write(tx, state, drawn, start=stretch.begin, clock=clock)
+    made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest))
     tx.count(
         clock=clock,
         batches=1,
@@ -147,6 +148,11 @@ class _Stretch(NamedTuple):
     """True where other draws under way have claimed what stands among its arrivals."""
 
     @property
+    def ends_in_a_tie(self) -> bool:
+        """True if the last arrival has the same key as the first one left in the race."""
+        return bool(len(self.keys) and self.keys[-1] == self.threshold < math.inf)
+
+    @property
     def end(self) -> float:
         """Where the race stands after the draw."""
         return max(self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf)))
@@ -179,11 +185,8 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
         stretch = _seen(arrivals, keys, clock)
     else:
         stretch = _Stretch(keys, clock, pool.as_floats([after[0].race_key])[0] if after else math.inf)
-    is_tied = bool(arrivals) and keys[-1] == stretch.threshold < math.inf
-    if is_tied and not by_tie:
+    if stretch.ends_in_a_tie and not by_tie:
         raise _TiedAtTheEnd
-    if arrivals and not dialect.claim_deletes:
-        _leave_up_to(tx, arrivals, is_tied=is_tied)
     return arrivals, stretch
 
 
@@ -204,12 +207,13 @@ def _seen(arrivals: list[Any], keys: race.Floats, clock: float) -> _Stretch:
     )
 
 
-def _leave_up_to(tx: Transaction, arrivals: list[Any], *, is_tied: bool) -> None:
-    """Take the first arrivals out of the pool; if others have the key of the last, those with that key one by one."""
-    last_key = float(pool.as_floats([arrivals[-1].race_key])[0])
-    last = [row.sample_id for row in arrivals if row.race_key == last_key] if is_tied else []
+def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None:
+    """Take the arrivals out of the pool; if the last key is tied, those with that key one by one."""
+    is_tied = stretch.ends_in_a_tie
+    last_key = float(stretch.keys[-1])
+    last = np.flatnonzero(stretch.keys == last_key).tolist() if is_tied else []
     tx.execute(statements.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
-    pool.leave(tx, last, [last_key] * len(last))
+    pool.leave(tx, [ids[i] for i in last], [last_key] * len(last))
 
 
 def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
@@ -217,24 +221,35 @@ def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
     return tx.execute(statement, limit=limit).all() if limit > 0 else []
 
 
-def _write(tx: Transaction, state: RaceState, drawn: Drawn, *, start: float, clock: float) -> Claim:
-    drawn_by = worker_id()
+def _write(tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *, n_heaviest: int) -> Claim:
+    """Open the batch and write its draws: first the heaviest, then the arrivals, which leave the pool."""
+    drawn_by, n = worker_id(), len(drawn.sample_id)
     batch = {
         "worker_id": drawn_by,
         "iteration": state.iteration,
-        "size": len(drawn.sample_id),
-        "clock_before": start,
-        "clock": clock,
+        "size": n,
+        "clock_before": stretch.begin,
+        "clock": stretch.end,
     }
     opened = tx.execute(statements.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)
+    leave, keys = not tx.backend.claim_deletes and n > n_heaviest, stretch.keys
+    n_moved = 0
+    if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
+        # One statement copies them within the database, in the order of their keys.
+        up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
+        n_moved = tx.execute(statements.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to).rowcount
     columns = {
-        "position": range(len(drawn.sample_id)),
+        "position": range(n),
         "sample_id": drawn.sample_id,
         "race_key": drawn.race_key,
         "weight": drawn.weight,
     }
+    if n_moved:
+        columns = {name: values[:n_heaviest] for name, values in columns.items()}
     statement = statements.insert_draws(tx.backend)
-    n_written = tx.execute_each(statement, statements.INCOMING_DRAWS, columns, batch=opened.id)
-    require_all(n_written, len(drawn.sample_id), "a batch was written")
+    n_written = tx.execute_each(statement, statements.INCOMING_DRAWS, columns, batch=opened.id) if n > n_moved else 0
+    require_all(n_moved + n_written, n, "a batch was written")
+    if leave:
+        _leave_up_to(tx, drawn.sample_id[n_heaviest:], stretch)
     return Claim(int(opened.id), drawn_by, opened.drawn_at)
