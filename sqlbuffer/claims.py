@@ -34,7 +34,7 @@ def claim(attachment: Attachment, n: int, *, pct_argmax: float = 0.0) -> Batch:
     n = require_count(n, "n must be a number of samples, or -1 for all that wait", least=EVERYTHING)
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
-    disposal.wait()  # what this process has dropped waits again
+    disposal.wait(database=attachment.database.url)  # what this process has dropped waits again
     draw = functools.partial(_draw, attachment=attachment, n=n, n_heaviest=n_heaviest)
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
