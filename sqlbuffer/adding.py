@@ -232,7 +232,7 @@ def evict(
     if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
         going += _free(connection, attachment, statements.oldest_unscored(dialect), excess)
     if going:
-        pool.remove(connection, attachment, going)
+        pool.remove(connection, attachment, going, clock=attachment.race_state(connection).clock)
 
 
 def _free(connection: sa.Connection, attachment: Attachment, statement: Any, n: int) -> list[Any]:

@@ -65,7 +65,7 @@ class RaceState(NamedTuple):
     iteration: int
     tick: int
     touched: float
-    """The latest clock at which a sample joined the race, or a weight changed."""
+    """The latest clock at which a sample joined the race, a weight changed, or a sample was taken out undrawn."""
     epoch: int
     """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
     max_size: int | None = None
@@ -240,7 +240,8 @@ class Attachment:
         Args:
             connection: The transaction, which locks no rows of others after that.
             clock: Largest key that it has drawn.
-            touched: Clock of the race at which it let a sample join or changed a weight, None where it did neither.
+            touched: Clock of the race at which it let a sample join, changed a weight, or took a sample out undrawn;
+                None if it did none of these.
             deltas: What to add, by counter.
         """
         self.heartbeat.start()

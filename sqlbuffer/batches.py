@@ -313,7 +313,7 @@ def _recorded(attachment: Attachment, record: Any) -> Recorded:
 def _drop(pid: int, attachment: Attachment, claim: Claim) -> None:
     """Have the claim of a batch given back that is garbage, unless it is one that a forked child has inherited."""
     if pid == os.getpid():
-        disposal.later(functools.partial(_give_back, attachment, claim))
+        disposal.later(functools.partial(_give_back, attachment, claim), database=attachment.database.url)
 
 
 def _give_back(attachment: Attachment, claim: Claim) -> None:
@@ -342,7 +342,7 @@ def release_dropped(attachment: Attachment) -> None:
     """Wait until the open batches of this process that are garbage are released: what a loop left that was given up."""
     if attachment.database.look(functools.partial(_has_open, attachment=attachment)):
         gc.collect()  # a loop and its callbacks lead to each other
-        disposal.wait()
+        disposal.wait(database=attachment.database.url)
 
 
 def _has_open(connection: sa.Connection, *, attachment: Attachment) -> bool:
@@ -380,9 +380,12 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
     is_whole = len(rows) == closed.size
     attachment.count(connection, batches=-int(is_whole), released=len(rows))
-    # In replay mode a later draw that has not moved the clock has still let its samples join at it.
-    later = None if attachment.consumes else attachment.run(connection, statements.later_draw(), batch=number).first()
-    if is_whole and later is None and _is_as_before(state, closed):
+    may_go_back = is_whole and _is_as_before(state, closed)
+    later = None
+    if may_go_back or not attachment.consumes:
+        # An argmax share does not move the clock, yet it came from the samples that this draw had left.
+        later = attachment.run(connection, statements.later_draw(), batch=number).first()
+    if may_go_back and later is None:
         pool.take_back_clock(connection, attachment, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
     if attachment.consumes:
@@ -398,8 +401,8 @@ def release(connection: sa.Connection, *, attachment: Attachment, batch: int | C
 def _is_as_before(state: RaceState, closed: Closed) -> bool:
     """Tell whether the race, once all of a batch is back in it, is what it was before the draw, but for its clock.
 
-    No other draw has gone beyond the batch's own end, and nothing has joined or got another weight since. Otherwise
-    the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
+    No other draw has gone beyond the batch's own end, and nothing has joined, left or got another weight since.
+    Otherwise the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
     """
     return state.clock == closed.clock and max(state.touched, 0.0) <= closed.clock_before < closed.clock
 

@@ -522,7 +522,7 @@ def _remove(
         attachment.run_with(connection, statements.lock_samples(dialect), statements.INCOMING_IDS, columns)
     attachment.race_to_join(connection, state)  # what a draw under way has taken neither waits nor is passed over
     rows = _standing(connection, attachment, ids, hashes)
-    pool.remove(connection, attachment, rows)
+    pool.take_out(connection, attachment, rows)
     return len(rows)
 
 
@@ -541,7 +541,7 @@ def _replace(
         for i, sample, digest in zip(ids, samples, hashes, strict=True)
         if i in rows and rows[i].hash != digest
     ]
-    pool.remove(connection, attachment, [row for row, _, _ in changed])
+    pool.take_out(connection, attachment, [row for row, _, _ in changed])
     sources = [row.source for row, _, _ in changed]
     ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
     chunk = adding.incoming(attachment, ours, sources, start=None, hashes=theirs)

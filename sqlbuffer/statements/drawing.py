@@ -187,6 +187,18 @@ def later_draw() -> sa.Select[Any]:
 
 
 @functools.cache
+def released_beyond() -> sa.Select[Any]:
+    """The draws of released batches that had gone beyond the clock, and how far: few, most often none."""
+    return (
+        select(draws.c.sample_id, draws.c.race_key, batches.c.clock)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.released_at.is_not(None))
+        .where(batches.c.clock > bindparam("clock", type_=sa.Double))
+    )
+
+
+@functools.cache
 def draws_of_batch() -> sa.Select[Any]:
     """The draws of a batch that have no reward yet, with what decides a sample's weight."""
     return (
