@@ -33,7 +33,7 @@ from sqlbuffer.errors import (
 )
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.lineage import Lineage
-from sqlbuffer.names import as_name, is_storable, require_choice, require_int
+from sqlbuffer.names import LARGEST_INT, as_name, is_storable, require_choice, require_int
 from sqlbuffer.race import (
     Floats,
     Weighting,
@@ -51,6 +51,10 @@ log = logging.getLogger(__name__)
 _SEED_DIGITS = 1_000
 _LARGEST_SEED = 10**_SEED_DIGITS - 1
 """Python neither writes nor reads an integer of more than some thousand digits."""
+
+
+LARGEST_TICK = 2**62
+"""Beyond any logical time that was counted, and far from the largest integer of a column."""
 
 
 class RaceState(NamedTuple):
@@ -180,12 +184,9 @@ class Attachment:
         Raises:
             BufferNotFound: Where the buffer is not there any more, though another one may have its number.
         """
-        row = self.run(connection, statements.race_state()).one_or_none()
-        if row is None or self.created_at not in (None, row.created_at):
-            raise BufferNotFound(
-                f"buffer {self.name!r} as this store opened it is not in {self.database.url} any more, which has gone "
-                "back to an earlier state or was replaced (failover, restore): open the store again."
-            )
+        row = self.own_row(connection, statements.race_state())
+        if self.created_at not in (None, row.created_at):
+            raise self._is_gone()
         with numbers_of(f"the race of buffer {self.name!r}"):
             base = None if row.base_score is None else _finite(row.base_score)
             top = None if row.top_score is None else float(row.top_score)
@@ -202,8 +203,27 @@ class Attachment:
                 epoch=int(row.epoch),
                 max_size=most,
             )
+            if not 0 <= state.version <= LARGEST_INT:
+                raise ValueError(f"score_version is {state.version}")
         self.reach(connection, state.tick)
         return state
+
+    def own_row(self, connection: sa.Connection, statement: Any, **parameters: Any) -> Any:
+        """Execute a statement that returns one row for the buffer.
+
+        Raises:
+            BufferNotFound: If there is no such row: the buffer is not there any more.
+        """
+        row = self.run(connection, statement, **parameters).one_or_none()
+        if row is None:
+            raise self._is_gone()
+        return row
+
+    def _is_gone(self) -> BufferNotFound:
+        return BufferNotFound(
+            f"buffer {self.name!r} as this store opened it is not in {self.database.url} any more, which has gone "
+            "back to an earlier state or was replaced (failover, restore): open the store again."
+        )
 
     def tick(self, connection: sa.Connection, *, again: bool = False) -> int:
         """Return the logical time of the transaction, read `again` where it may have seen newer changes since.
@@ -217,6 +237,8 @@ class Attachment:
 
     def reach(self, connection: sa.Connection, tick: int) -> None:
         """Let the logical time of the transaction be at least `tick`, which one of its statements has found."""
+        if not tick <= LARGEST_TICK:
+            raise tampered(f"the logical time of buffer {self.name!r} is stored as {shown(tick)}, which none comes to")
         ticks = _ticks(connection)
         ticks[self.buffer_id] = max(ticks.get(self.buffer_id, 0), tick)
 
@@ -264,7 +286,10 @@ class Attachment:
         self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
     ) -> Floats:
         """Return the exponential variates with which samples join the race now."""
-        flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
+        try:
+            flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(requeues), 16)
+        except (TypeError, ValueError) as exc:
+            raise tampered(f"a hash is stored that has not 16 bytes ({shown(exc)})") from exc
         try:
             again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -327,6 +352,8 @@ def attach(
             )
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
+    if not isinstance(row.key, (str, type(None))):
+        raise tampered(f"the key of buffer {name!r} is stored as {shown(row.key)}, no name")
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
             f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with {_key_shown(key)}: samples "

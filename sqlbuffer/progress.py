@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlbuffer import leases, statements
 from sqlbuffer.attachment import Attachment
 from sqlbuffer.dialect import now
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.jsonable import as_measures, measures_from
 from sqlbuffer.names import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
@@ -211,6 +211,9 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
+    newest = newest_version(connection, attachment)
+    if newest is not None and version <= newest:
+        raise tampered(f"scores of buffer {attachment.name!r} have version {version - 1}, a predictor has {newest}")
     iteration = attachment.run(connection, statements.totals()).one().iterations
     write_checkpoints(connection, attachment, iteration=iteration, states=states or {})
     connection.execute(

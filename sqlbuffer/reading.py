@@ -49,7 +49,7 @@ def size(connection: sa.Connection, attachment: Attachment) -> int:
 
 def stats(connection: sa.Connection, attachment: Attachment) -> Stats:
     """Return the buffer in numbers."""
-    row = attachment.run(connection, statements.stats()).one()
+    row = attachment.own_row(connection, statements.stats())
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
@@ -84,9 +84,10 @@ def changes(connection: sa.Connection, attachment: Attachment) -> tuple[Any, ...
 def staleness(connection: sa.Connection, attachment: Attachment) -> list[Staleness]:
     """Return how many samples wait with a score of each version, those without a score first."""
     rows = attachment.run(connection, statements.staleness()).all()
-    return sorted(
-        (Staleness(*row) for row in rows), key=lambda it: -1 if it.score_version is None else it.score_version
-    )
+    with numbers_of(f"the version of a score of buffer {attachment.name!r}"):
+        return sorted(
+            (Staleness(*row) for row in rows), key=lambda it: int(-1 if it.score_version is None else it.score_version)
+        )
 
 
 def waiting(connection: sa.Connection, attachment: Attachment) -> Waiting:

@@ -196,7 +196,7 @@ def _begin(connection: sa.Connection, *, attachment: Attachment, by: int | None,
 
 
 def _state(connection: sa.Connection, *, attachment: Attachment) -> Any:
-    return attachment.run(connection, statements.refresh_state()).one()
+    return attachment.own_row(connection, statements.refresh_state())
 
 
 def _scan(connection: sa.Connection, *, attachment: Attachment, version: int) -> tuple[Ints, Floats]:

@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer import audit, pool, statements
-from sqlbuffer.attachment import Attachment
+from sqlbuffer.attachment import LARGEST_TICK, Attachment
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import Lock
+from sqlbuffer.errors import tampered
 from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER, register
@@ -61,6 +62,8 @@ def _catch_up(connection: sa.Connection, attachment: Attachment) -> list[str]:
     newest, counted = audit.newest_tick(connection, attachment), audit.counted_tick(connection, attachment)
     if newest <= counted:
         return []
+    if newest > LARGEST_TICK:
+        raise tampered(f"a row of buffer {attachment.name!r} has the logical time {newest}, which none comes to")
     ledger = sa.update(workers).where(workers.c.buffer_id == attachment.buffer_id, workers.c.id == LEDGER)
     connection.execute(ledger.values(tick=newest))
     return [f"the logical time was set from {counted} to {newest}."]
