@@ -17,7 +17,7 @@ from sqlbuffer import pool, statements
 from sqlbuffer.attachment import Attachment, RaceState
 from sqlbuffer.codec import encode_all
 from sqlbuffer.dialect import Columns, Lock
-from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown, tampered
+from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, require_all, shown, tampered
 from sqlbuffer.hashing import digests
 from sqlbuffer.jsonable import as_json
 from sqlbuffer.names import as_list, as_names, as_rewards
@@ -151,7 +151,7 @@ def _enter_unscored(
         return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(connection, attachment, chunk, state)
     added = attachment.run(connection, statements.enter_unscored(), after=newest).rowcount
-    again = _requeued(connection, attachment, chunk) if added < stored else []
+    again = _requeued(connection, attachment, chunk, stored - added) if added < stored else []
     never = np.full(len(again), math.inf)
     ids, hashes, _ = zip(*again, strict=True) if again else ((), (), ())
     none = np.full(len(again), math.nan)
@@ -169,7 +169,7 @@ def _enter_race(
     else:
         newest, stored = _put(connection, attachment, chunk, state)
         rows = attachment.run(connection, statements.samples_after(), after=newest).all()
-        rows += _requeued(connection, attachment, chunk) if len(rows) < stored else []
+        rows += _requeued(connection, attachment, chunk, stored - len(rows)) if len(rows) < stored else []
     if not rows:
         return 0, 0, None
     ids, hashes, requeues = zip(*rows, strict=True)
@@ -196,11 +196,17 @@ def _put(connection: sa.Connection, attachment: Attachment, chunk: Incoming, sta
     return newest, attachment.run_each(connection, statement, statements.INCOMING_SAMPLES, columns, **moment)
 
 
-def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming) -> list[Any]:
-    """Return `id, hash, requeues` of the samples that wait again."""
+def _requeued(connection: sa.Connection, attachment: Attachment, chunk: Incoming, n: int) -> list[Any]:
+    """Return `id, hash, requeues` of the n samples that wait again.
+
+    Raises:
+        InconsistentDatabase: If they are fewer: a sample has the largest number that there is, so that SQLite gives
+            numbers at random to those that are stored, and they are not found.
+    """
     dialect = attachment.database.dialect
     statement, columns = statements.marked_samples(dialect), {"hash": chunk.hashes}
     marked = list(attachment.run_with(connection, statement, statements.INCOMING_HASHES, columns).all())
+    require_all(len(marked), n, "samples were added again")
     ids = {"sample_id": [row.id for row in marked]}
     attachment.run_each(connection, statements.unmark(dialect), statements.INCOMING_IDS, ids)
     return marked

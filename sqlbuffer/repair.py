@@ -11,7 +11,7 @@ from sqlbuffer import audit, pool, statements
 from sqlbuffer.attachment import LARGEST_TICK, Attachment
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import Lock
-from sqlbuffer.errors import tampered
+from sqlbuffer.errors import numbers_of, tampered
 from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.workers import LEDGER, register
@@ -89,7 +89,9 @@ def _take_out(connection: sa.Connection, attachment: Attachment) -> list[str]:
     off = audit.off_weights(connection, attachment, rows)
     wrong = []
     for row, is_off in zip(rows, off, strict=True):
-        if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or _is_misplaced(row):
+        with numbers_of("the weight of a waiting sample"):
+            is_misplaced = _is_misplaced(row)
+        if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or is_misplaced:
             wrong.append(row)
         seen.add(row.sample_id)
     pool.leave(connection, attachment, [row.sample_id for row in wrong], [row.race_key for row in wrong])

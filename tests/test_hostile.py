@@ -619,3 +619,26 @@ def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStor
     store._attachment.database.write(lambda connection: [connection.execute(each) for each in (number[0], moved)])
     with store.copy("copied") as copied:
         assert (len(copied), copied.check()) == (10, [])
+
+
+def test_the_largest_number_of_a_sample_leaves_none_for_others(sqlite_url: str) -> None:
+    """SQLite then gives numbers at random: what is stored would not be found among the new ones, and would not wait."""
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE samples SET id = ? WHERE id = 10", (2**63 - 1,))
+            connection.commit()
+        with pytest.raises(SqlBufferError, match=r"0 rows of 1 were found again when samples were added again"):
+            store.add(["later"])
+
+
+def test_a_weight_of_bytes_ends_no_repair_raw(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE pool SET weight = x'00ff'")
+            connection.execute("UPDATE buffers SET score_version = 1, refresh_version = 1")  # a refresh is under way
+            connection.commit()
+        with pytest.raises(InvalidPayload, match="the weight of a waiting sample is stored"):
+            mend(store)
