@@ -593,9 +593,12 @@ def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
     engine = store._attachment.database._engine("writer")
     sa.event.listen(engine, "before_cursor_execute", note)
     store.sample(5).settle()
-    store.sample(5).release()
+    batch = store.sample(5)
     assert any("batches" in sql for sql in executed)
     assert not [sql for sql in executed if "FROM batches" in sql or "FROM sqlbuffer.batches" in sql]
+    batch.release()
+    looks = [sql for sql in executed if "FROM batches" in sql or "FROM sqlbuffer.batches" in sql]
+    assert all("batches.id > " in sql for sql in looks), "a release looks for later ones only"
 
 
 def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_url: str) -> None:
