@@ -251,6 +251,8 @@ def newest_version(connection: sa.Connection, attachment: Attachment) -> int | N
     """Return the version of the newest predictor, None before the first. It costs one look into an index."""
     newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == attachment.buffer_id)
     version: int | None = connection.scalar(newest)
+    if not isinstance(version, (int, type(None))):
+        raise tampered(f"the version of a predictor is stored as {shown(version)}, no integer")
     return version
 
 

@@ -580,7 +580,6 @@ def test_junk_in_any_column_is_said_or_refused(sqlite_url: str, tmp_path: pathli
                         only_our_errors(functools.partial(call, store))
                     except Exception as exc:
                         raw.append(f"{column} = {junk!r}: {exc!r:.200}")
-                        print(raw[-1])
                 if isinstance(junk, bytes) and not said and not isinstance(column.type, sa.LargeBinary):
                     unsaid.append(f"{column} = {junk!r}")
             for left in tmp_path.glob("tampered.db*"):
@@ -642,3 +641,13 @@ def test_a_weight_of_bytes_ends_no_repair_raw(sqlite_url: str) -> None:
             connection.commit()
         with pytest.raises(InvalidPayload, match="the weight of a waiting sample is stored"):
             mend(store)
+
+
+def test_a_version_of_bytes_ends_no_training_raw(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.save_predictor(STATE, rows_trained=3)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE predictors SET version = x'00ff'")
+            connection.commit()
+        with pytest.raises(InvalidPayload, match="the version of a predictor is stored as"):
+            store.save_predictor(STATE, rows_trained=3)
