@@ -15,7 +15,7 @@ from sqlbuffer import pool, statements
 from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.codec import encode_all
 from sqlbuffer.dialect import Columns, Lock
-from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, shown, tampered
+from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, require_all, shown, tampered
 from sqlbuffer.hashing import digests
 from sqlbuffer.jsonable import as_json
 from sqlbuffer.names import as_list, as_names, as_rewards
@@ -149,7 +149,7 @@ def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple
         return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(tx, chunk, state)
     added = tx.execute(statements.enter_unscored(), after=newest).rowcount
-    again = _requeued(tx, chunk) if added < stored else []
+    again = _requeued(tx, chunk, stored - added) if added < stored else []
     never = np.full(len(again), math.inf)
     ids = [row.id for row in again]
     none = np.full(len(again), math.nan)
@@ -165,7 +165,7 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int
     else:
         newest, stored = _put(tx, chunk, state)
         rows = tx.execute(statements.samples_after(), after=newest).all()
-        rows += _requeued(tx, chunk) if len(rows) < stored else []
+        rows += _requeued(tx, chunk, stored - len(rows)) if len(rows) < stored else []
     if not rows:
         return 0, 0, None
     ids, hashes, requeues = zip(*rows, strict=True)
@@ -190,11 +190,17 @@ def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
     return newest, tx.execute_each(statement, statements.INCOMING_SAMPLES, columns, **moment)
 
 
-def _requeued(tx: Transaction, chunk: Incoming) -> list[Any]:
-    """Return `id, hash, requeues` of the samples that wait again."""
+def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
+    """Return `id, hash, requeues` of the n samples that wait again.
+
+    Raises:
+        InconsistentDatabase: If they are fewer: a sample has the largest number that there is, so that SQLite gives
+            numbers at random to those that are stored, and they are not found.
+    """
     dialect = tx.backend
     statement, columns = statements.marked_samples(dialect), {"hash": chunk.hashes}
     marked = list(tx.execute_with(statement, statements.INCOMING_HASHES, columns).all())
+    require_all(len(marked), n, "samples were added again")
     ids = {"sample_id": [row.id for row in marked]}
     tx.execute_each(statements.unmark(dialect), statements.INCOMING_IDS, ids)
     return marked
@@ -224,7 +230,7 @@ def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int =
     if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
         going += _free(tx, statements.oldest_unscored(dialect), excess)
     if going:
-        pool.remove(tx, going)
+        pool.remove(tx, going, clock=tx.race_state().clock)
 
 
 def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:

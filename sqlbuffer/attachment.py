@@ -24,6 +24,7 @@ from sqlbuffer.errors import (
     no_progress,
     printable,
     shown,
+    tampered,
 )
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.lineage import Lineage
@@ -135,6 +136,8 @@ def attach(
             )
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
+    if not isinstance(row.key, (str, type(None))):
+        raise tampered(f"the key of buffer {name!r} is stored as {shown(row.key)}, no name")
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
             f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with "

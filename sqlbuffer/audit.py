@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sqlbuffer import pool, statements
 from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.database import Database
-from sqlbuffer.errors import printable
+from sqlbuffer.errors import numbers_of, printable, shown
+from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
 from sqlbuffer.transaction import Transaction
@@ -38,6 +39,8 @@ def check_buffer(tx: Transaction) -> list[str]:
     problems: list[str] = []
     if wrong := wrong_types(tx):
         return wrong  # what else there may be is reckoned from these
+    if wrong := _settings(tx):
+        return list(map(printable, wrong))
     if not has_ledger(tx):
         return ["the ledger of the counters of dead workers is missing: no counter can be computed without it."]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
@@ -61,6 +64,26 @@ def wrong_types(tx: Transaction) -> list[str]:
     """Return what of a buffer is stored as another type than its column has, one sentence for each column."""
     find = tx.backend.wrong_types
     return [words for table in _TABLES for words in find(tx.connection, table, of_buffer(tx.buffer, table))]
+
+
+def _settings(tx: Transaction) -> list[str]:
+    """Find what the row of the buffer says and cannot be; what else is checked is reckoned from it."""
+    row = tx.own_row(sa.select(buffers).where(of_buffer(tx.buffer, buffers)))
+    known, problems = tx.buffer.settings, []
+    for name, ours in (("kind", known.weighting.name), ("mode", known.mode), ("seed", str(known.seed))):
+        if (stored := getattr(row, name)) != ours:
+            problems.append(f"the buffer is stored with {name} {shown(stored)}, and was opened with {shown(ours)}.")
+    versions = (row.refreshed_version, row.refresh_version, row.score_version)
+    if not 0 <= versions[0] <= versions[1] <= versions[2] <= LARGEST_INT:
+        problems.append(f"the versions of finished refresh, refresh and scores are {versions}, which cannot be.")
+    newest = tx.connection.scalar(
+        sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
+    )
+    if newest is not None and newest > row.score_version:
+        problems.append(f"there is a predictor of version {newest}, but scores have only come to {row.score_version}.")
+    if row.epoch < 0 or (row.max_size is not None and row.max_size < 1):
+        problems.append(f"the buffer is stored with epoch {row.epoch} and max_size {row.max_size}, which cannot be.")
+    return problems
 
 
 def _count(connection: sa.Connection, *conditions: Any) -> int:
@@ -170,6 +193,9 @@ def _keys(tx: Transaction) -> list[str]:
         problems.append(f"{n} waiting samples stand in the race without a weight.")
     if n := _count(tx.connection, waits, is_mistied()):
         problems.append(f"{n} waiting samples have a tie that is not the end of their hash, or one without being top.")
+    # NaN is beyond infinity in PostgreSQL; SQLite has none.
+    if n := _count(tx.connection, waits, sa.or_(pool_table.c.race_key == -math.inf, pool_table.c.race_key > math.inf)):
+        problems.append(f"{n} waiting samples stand at a key that is no number.")
     if n := _count(tx.connection, waits, pool_table.c.weight < 0.0):
         problems.append(f"{n} waiting samples have a negative weight.")
     return problems
@@ -204,7 +230,7 @@ def mismarked(tx: Transaction) -> int:
 
 def off_weights(tx: Transaction, rows: Sequence[Any]) -> NDArray[np.bool_]:
     """Tell which rows have a `weight`, or a score in the pool, `ranked`, that is not that of the `score`."""
-    state = tx.connection.execute(sa.select(buffers).where(buffers.c.id == tx.buffer.buffer_id)).one()
+    state = tx.own_row(sa.select(buffers).where(of_buffer(tx.buffer, buffers)))
     if state.refresh_version != state.refreshed_version:
         return np.zeros(len(rows), dtype=np.bool_)  # a refresh is under way: weights follow when it ends
     scores, weights, ranked = (
@@ -245,7 +271,8 @@ def newest_tick(tx: Transaction) -> int:
             *(batches.c.drawn_tick, batches.c.closed_tick, predictors.c.trained_tick),
         )
     ]
-    return max((tick or 0 for tick in tx.connection.execute(sa.select(*largest)).one()), default=0)
+    with numbers_of(f"a logical time of buffer {tx.buffer.name!r}"):
+        return max(int(tick or 0) for tick in tx.connection.execute(sa.select(*largest)).one())
 
 
 def counted_tick(tx: Transaction) -> int:

@@ -309,7 +309,7 @@ def _recorded(buffer: BufferHandle, record: Any) -> Recorded:
 def _drop(pid: int, buffer: BufferHandle, claim: Claim) -> None:
     """Have the claim of a batch given back that is garbage, unless it is one that a forked child has inherited."""
     if pid == os.getpid():
-        disposal.later(functools.partial(_give_back, buffer, claim))
+        disposal.later(functools.partial(_give_back, buffer, claim), database=buffer.database.url)
 
 
 def _give_back(buffer: BufferHandle, claim: Claim) -> None:
@@ -338,7 +338,7 @@ def release_dropped(buffer: BufferHandle) -> None:
     """Wait until the open batches of this process that are garbage are released: what a loop left that was given up."""
     if buffer.look(_has_open):
         gc.collect()  # a loop and its callbacks lead to each other
-        disposal.wait()
+        disposal.wait(database=buffer.database.url)
 
 
 def _has_open(tx: Transaction) -> bool:
@@ -375,9 +375,12 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     # A batch of which a part was reported remains a turn of the race: that part went on from it.
     is_whole = len(rows) == closed.size
     tx.count(batches=-int(is_whole), released=len(rows))
-    # In replay mode a later draw that has not moved the clock has still let its samples join at it.
-    later = None if tx.buffer.consumes else tx.execute(statements.later_draw(), batch=number).first()
-    if is_whole and later is None and _is_as_before(state, closed):
+    may_go_back = is_whole and _is_as_before(state, closed)
+    later = None
+    if may_go_back or not tx.buffer.consumes:
+        # An argmax share does not move the clock, yet it came from the samples that this draw had left.
+        later = tx.execute(statements.later_draw(), batch=number).first()
+    if may_go_back and later is None:
         pool.take_back_clock(tx, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
     if tx.buffer.consumes:
@@ -393,8 +396,8 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
 def _is_as_before(state: RaceState, closed: Closed) -> bool:
     """Tell whether the race, once all of a batch is back in it, is what it was before the draw, but for its clock.
 
-    No other draw has gone beyond the batch's own end, and nothing has joined or got another weight since. Otherwise
-    the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
+    No other draw has gone beyond the batch's own end, and nothing has joined, left or got another weight since.
+    Otherwise the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
     """
     return state.clock == closed.clock and max(state.touched, 0.0) <= closed.clock_before < closed.clock
 

@@ -35,7 +35,7 @@ def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     n = require_count(n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING)
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
-    disposal.wait()  # what this process has dropped waits again
+    disposal.wait(database=buffer.database.url)  # what this process has dropped waits again
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
         try:

@@ -15,7 +15,7 @@ from sqlbuffer import statements
 from sqlbuffer.attachment import BufferHandle, require_name
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import now
-from sqlbuffer.errors import InvalidArgument, numbers_of
+from sqlbuffer.errors import InvalidArgument, numbers_of, tampered
 from sqlbuffer.heartbeat import Heartbeat
 from sqlbuffer.names import as_max_size, require_flag, require_int
 from sqlbuffer.race import Weighting, weighting_from, weighting_settings
@@ -215,9 +215,14 @@ def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, 
 def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
     """Walk through the numbers of a buffer's samples."""
     numbers = tx.execute(statements.id_range()).one()
-    if numbers.lowest is not None:
-        for after in range(numbers.lowest - 1, numbers.highest, IDS_AT_ONCE):
-            yield {"after": after, "last": min(after + IDS_AT_ONCE, numbers.highest)}
+    lowest = numbers.lowest
+    while lowest is not None:
+        if lowest < 1:
+            raise tampered(f"a sample of buffer {tx.buffer.name!r} has the number {lowest}, which none is given")
+        last = min(lowest - 1 + IDS_AT_ONCE, numbers.highest)
+        yield {"after": lowest - 1, "last": last}
+        # Not simply the next range: other buffers have numbers of the same sequence, and there may be a gap.
+        lowest = tx.execute(statements.next_id(), after=last).scalar()
 
 
 def _take_counters(tx: Transaction, copied: Transaction) -> None:

@@ -124,7 +124,7 @@ class Database:
             raise
         self._identity = self.dialect.identity(self._url)
 
-    @property
+    @functools.cached_property
     def url(self) -> str:
         """The URL, its password masked."""
         return self._url.render_as_string(hide_password=True)

@@ -10,12 +10,19 @@ import _thread
 import atexit
 import logging
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-Work = Callable[[], object]
+
+class Work(NamedTuple):
+    """One thing to do, and the database that it is done in."""
+
+    do: Callable[[], object]
+    database: str | None
+
 
 POLL_S = 0.002
 
@@ -24,26 +31,36 @@ PATIENCE_S = 2.0
 
 log = logging.getLogger(__name__)
 
-_work: queue.SimpleQueue[Work] = queue.SimpleQueue()  # whose `put` may interrupt a `put` of the same thread
+_work: deque[Work] = deque()  # whose `append` may interrupt an `append` of the same thread
+_under_way: Work | None = None
 _busy = threading.Lock()
 """Held while there is a thread, by that thread alone: what a signal handler raises in another one leaves it free."""
 _forking = threading.local()
 
 
-def later(work: Work) -> None:
-    """Have some work done soon, by a thread. Safe in a finalizer and in a signal handler."""
-    _work.put(work)
+def later(do: Callable[[], object], *, database: str | None = None) -> None:
+    """Have some work done soon, by a thread, in a database. Safe in a finalizer and in a signal handler."""
+    _work.append(Work(do, database))
     _see_to_it()
 
 
-def wait(timeout_s: float = PATIENCE_S) -> bool:
-    """Wait until all work is done; return False where it takes longer."""
+def wait(timeout_s: float = PATIENCE_S, *, database: str | None = None) -> bool:
+    """Wait until all work is done, or that in a database; return False if it takes longer."""
     end = time.monotonic() + timeout_s
-    while _busy.locked() or not _work.empty():
+    while _is_left(database):
         if not _see_to_it() or time.monotonic() >= end:
             return False
         time.sleep(POLL_S)
     return True
+
+
+def _is_left(database: str | None) -> bool:
+    if database is None:
+        return _busy.locked() or bool(_work)
+    if not _work and _under_way is None:
+        return False
+    # A copy, which is one step for other threads. Work that is about to be done is in the queue until it is under way.
+    return any(work is not None and work.database == database for work in (*_work.copy(), _under_way))
 
 
 def _see_to_it() -> bool:
@@ -71,21 +88,21 @@ def _do() -> None:
             _do_all()
         finally:
             _busy.release()
-        if _work.empty() or not _busy.acquire(blocking=False):  # another thread has what came since
+        if not _work or not _busy.acquire(blocking=False):  # another thread has what came since
             return
 
 
 def _do_all() -> None:
-    while True:
+    global _under_way
+    while _work:
+        _under_way = _work[0]
+        _work.popleft()  # by this thread alone
         try:
-            work = _work.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            work()
+            _under_way.do()
         except Exception as exc:
             log.warning("a dropped object could not be released: %s", exc)
-        del work  # what it holds is not to wait for the next
+        finally:
+            _under_way = None  # what it holds is not to wait for the next
 
 
 def before_fork() -> None:
@@ -96,14 +113,14 @@ def before_fork() -> None:
 def _after_fork() -> None:
     if getattr(_forking, "holds", False):
         _busy.release()
-        if not _work.empty():
+        if _work:
             _see_to_it()
 
 
 def _forget() -> None:
     """Begin again in a forked child, in which there is neither a thread nor work of its own."""
-    global _work, _busy
-    _work, _busy = queue.SimpleQueue(), threading.Lock()
+    global _work, _under_way, _busy
+    _work, _under_way, _busy = deque(), None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

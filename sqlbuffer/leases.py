@@ -248,7 +248,8 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
         if pid != os.getpid():  # a forked child leaves the block: the job is its parent's
             raise
         if isinstance(exc, GeneratorExit):  # the block was never left, and is garbage: a finalizer is no place to write
-            disposal.later(functools.partial(_end_dropped, buffer.in_disposal, lease))
+            end_dropped = functools.partial(_end_dropped, buffer.in_disposal, lease)
+            disposal.later(end_dropped, database=buffer.database.url)
             raise
         is_over = isinstance(exc, Exception)
         message = summary(exc) if is_over else f"interrupted: {summary(exc).replace(': ', ' ', 1)}"

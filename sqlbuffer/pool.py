@@ -161,13 +161,34 @@ def dequeue_known(tx: Transaction, ids: Ints, hashes: Sequence[bytes]) -> None:
         require_all(n_found, len(ids), "samples left the queue")
 
 
-def remove(tx: Transaction, rows: Sequence[Any]) -> None:
-    """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted."""
+def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
+    """`remove` what a user has chosen, perhaps for having been in a draw that was released.
+
+    The clock went back with that draw, as if it had never been: the draws to come may find these samples first. Without
+    them it would only be known that no other key stands before the end of that draw. So the race goes on from there.
+    """
+    if not rows:
+        return
+    clock = tx.race_state().clock
+    places = {(row.sample_id, row.race_key) for row in rows}
+    drawn = tx.execute(statements.released_beyond(), clock=clock).all()
+    ends = as_floats([draw.clock for draw in drawn if (draw.sample_id, draw.race_key) in places])
+    remove(tx, rows, clock=float(np.max(ends, initial=clock)))
+
+
+def remove(tx: Transaction, rows: Sequence[Any], *, clock: float) -> None:
+    """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted.
+
+    Where a draw is out, only what it has left can be taken: once that is done at this clock, the draw cannot be undone.
+    """
     ids = [row.sample_id for row in rows]
-    n_left = leave(tx, ids, [row.race_key for row in rows])
+    keys = [row.race_key for row in rows]
+    n_left = leave(tx, ids, keys)
     require_all(n_left, len(ids), "samples were taken out of the pool")
     dequeue(tx, ids)
     tx.count(
+        clock=clock,
+        touched=clock if np.any(as_floats(keys) < math.inf) else None,
         removed=len(rows),
         unscored=-sum(row.weight is None for row in rows),
         unscorable=-sum(row.weight == 0 for row in rows),

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlbuffer import leases, statements
 from sqlbuffer.attachment import BufferHandle
 from sqlbuffer.dialect import now
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument, shown, tampered
 from sqlbuffer.jsonable import as_measures, measures_from
 from sqlbuffer.names import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.schema import buffers, checkpoints, metrics, predictors, samples
@@ -202,6 +202,9 @@ def write_predictor(
         .values(score_version=buffers.c.score_version + 1)
         .returning(buffers.c.score_version)
     ).scalar_one()
+    newest = newest_version(tx)
+    if newest is not None and version <= newest:
+        raise tampered(f"scores of buffer {tx.buffer.name!r} have version {version - 1}, a predictor has {newest}")
     iteration = tx.execute(statements.totals()).one().iterations
     write_checkpoints(tx, iteration=iteration, states=states or {})
     tx.connection.execute(
@@ -239,6 +242,8 @@ def newest_version(tx: Transaction) -> int | None:
     """Return the version of the newest predictor, None before the first. It costs one look into an index."""
     newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
     version: int | None = tx.connection.scalar(newest)
+    if not isinstance(version, (int, type(None))):
+        raise tampered(f"the version of a predictor is stored as {shown(version)}, no integer")
     return version
 
 

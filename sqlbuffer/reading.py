@@ -49,7 +49,7 @@ def size(tx: Transaction) -> int:
 
 def stats(tx: Transaction) -> Stats:
     """Return the buffer in numbers."""
-    row = tx.execute(statements.stats()).one()
+    row = tx.own_row(statements.stats())
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
@@ -84,9 +84,10 @@ def changes(tx: Transaction) -> tuple[Any, ...]:
 def staleness(tx: Transaction) -> list[Staleness]:
     """Return how many samples wait with a score of each version, those without a score first."""
     rows = tx.execute(statements.staleness()).all()
-    return sorted(
-        (Staleness(*row) for row in rows), key=lambda it: -1 if it.score_version is None else it.score_version
-    )
+    with numbers_of(f"the version of a score of buffer {tx.buffer.name!r}"):
+        return sorted(
+            (Staleness(*row) for row in rows), key=lambda it: int(-1 if it.score_version is None else it.score_version)
+        )
 
 
 def waiting(tx: Transaction) -> Waiting:

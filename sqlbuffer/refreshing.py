@@ -188,7 +188,7 @@ def _begin(tx: Transaction, *, by: int | None, states: Mapping[str, bytes]) -> i
 
 
 def _state(tx: Transaction) -> Any:
-    return tx.execute(statements.refresh_state()).one()
+    return tx.own_row(statements.refresh_state())
 
 
 def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:

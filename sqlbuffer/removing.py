@@ -17,7 +17,7 @@ def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None =
         tx.execute_with(statements.lock_samples(tx.backend), statements.INCOMING_IDS, columns)
     tx.lock_race_to_join(state)  # a sample that a draw under way has taken does not wait
     rows = _standing(tx, ids, hashes)
-    pool.remove(tx, rows)
+    pool.take_out(tx, rows)
     return len(rows)
 
 
@@ -36,7 +36,7 @@ def replace(
         for i, sample, digest in zip(ids, samples, hashes, strict=True)
         if i in rows and rows[i].hash != digest
     ]
-    pool.remove(tx, [row for row, _, _ in changed])
+    pool.take_out(tx, [row for row, _, _ in changed])
     sources = [row.source for row, _, _ in changed]
     ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
     chunk = adding.incoming(tx.buffer, ours, sources, start=None, hashes=theirs)

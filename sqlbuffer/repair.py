@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlbuffer import audit, pool, statements
 from sqlbuffer.batches import put_back, release
 from sqlbuffer.dialect import Lock
+from sqlbuffer.errors import numbers_of, tampered
 from sqlbuffer.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.schema import pool as pool_table
-from sqlbuffer.transaction import Transaction
+from sqlbuffer.transaction import LARGEST_TICK, Transaction
 from sqlbuffer.workers import LEDGER, register
 
 
@@ -61,6 +62,8 @@ def _catch_up(tx: Transaction) -> list[str]:
     newest, counted = audit.newest_tick(tx), audit.counted_tick(tx)
     if newest <= counted:
         return []
+    if newest > LARGEST_TICK:
+        raise tampered(f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, which none comes to")
     ledger = sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
     tx.connection.execute(ledger.values(tick=newest))
     return [f"the logical time was set from {counted} to {newest}."]
@@ -86,7 +89,9 @@ def _take_out(tx: Transaction) -> list[str]:
     off = audit.off_weights(tx, rows)
     wrong = []
     for row, is_off in zip(rows, off, strict=True):
-        if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or _is_misplaced(row):
+        with numbers_of("the weight of a waiting sample"):
+            is_misplaced = _is_misplaced(row)
+        if row.sample_id in seen or row.hash is None or is_off or row.is_mistied or is_misplaced:
             wrong.append(row)
         seen.add(row.sample_id)
     pool.leave(tx, [row.sample_id for row in wrong], [row.race_key for row in wrong])

@@ -40,7 +40,10 @@ class Settings:
         self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
     ) -> Floats:
         """Return the exponential variates with which samples join the race now."""
-        flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
+        try:
+            flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(requeues), 16)
+        except (TypeError, ValueError) as exc:
+            raise tampered(f"a stored hash does not have 16 bytes ({shown(exc)})") from exc
         try:
             again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as exc:

@@ -10,12 +10,17 @@ import sqlalchemy as sa
 
 from sqlbuffer import statements
 from sqlbuffer.dialect import Columns, Dialect, Lock, Rows
-from sqlbuffer.errors import BufferNotFound, numbers_of, require_all
+from sqlbuffer.errors import BufferNotFound, numbers_of, require_all, shown, tampered
+from sqlbuffer.names import LARGEST_INT
 from sqlbuffer.schema import buffers
 from sqlbuffer.workers import register, worker_id
 
 if TYPE_CHECKING:
     from sqlbuffer.attachment import BufferHandle
+
+
+LARGEST_TICK = 2**62
+"""Beyond any logical time that was counted, and far from the largest integer of a column."""
 
 
 class RaceState(NamedTuple):
@@ -30,7 +35,7 @@ class RaceState(NamedTuple):
     iteration: int
     tick: int
     touched: float
-    """The latest clock at which a sample joined the race, or a weight changed."""
+    """The latest clock at which a sample joined the race, a weight changed, or a sample was taken out undrawn."""
     epoch: int
     """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
     max_size: int | None = None
@@ -112,18 +117,31 @@ class Transaction:
         Raises:
             BufferNotFound: If the buffer is gone, even if another buffer has its number.
         """
-        buffer = self.buffer
-        row = self.execute(statements.race_state()).one_or_none()
-        if row is None or buffer.created_at not in (None, row.created_at):
-            raise BufferNotFound(
-                f"buffer {buffer.name!r} is no longer the buffer that this store opened, because "
-                f"{buffer.database.url} has returned to an earlier state or was replaced "
-                "(failover, restore): open the store again."
-            )
-        with numbers_of(f"the race of buffer {buffer.name!r}"):
+        row = self.own_row(statements.race_state())
+        if self.buffer.created_at not in (None, row.created_at):
+            raise self._is_gone()
+        with numbers_of(f"the race of buffer {self.buffer.name!r}"):
             state = _race_state(row)
         self.reach(state.tick)
         return state
+
+    def own_row(self, statement: Any, **parameters: Any) -> Any:
+        """Execute a statement that returns one row for the buffer.
+
+        Raises:
+            BufferNotFound: If there is no such row: the buffer is gone.
+        """
+        row = self.execute(statement, **parameters).one_or_none()
+        if row is None:
+            raise self._is_gone()
+        return row
+
+    def _is_gone(self) -> BufferNotFound:
+        return BufferNotFound(
+            f"buffer {self.buffer.name!r} is no longer the buffer that this store opened, because "
+            f"{self.buffer.database.url} has returned to an earlier state or was replaced "
+            "(failover, restore): open the store again."
+        )
 
     # -- logical time and numbers -------------------------------------------------------------------------------------
 
@@ -139,6 +157,11 @@ class Transaction:
 
     def reach(self, tick: int) -> None:
         """Move the logical time of the transaction forward to `tick`, which one of its statements has found."""
+        if not tick <= LARGEST_TICK:
+            name = self.buffer.name
+            raise tampered(
+                f"the logical time of buffer {name!r} is stored as {shown(tick)}, beyond any that was counted"
+            )
         self._ticks[self.buffer.buffer_id] = max(self._ticks.get(self.buffer.buffer_id, 0), tick)
 
     @property
@@ -168,7 +191,8 @@ class Transaction:
 
         Args:
             clock: Largest key that it has drawn.
-            touched: Clock of the race at which a sample joined or a weight changed, None if neither happened.
+            touched: Clock of the race at which a sample joined or a weight changed, or a sample was
+                taken out undrawn; None if none of these happened.
             deltas: What to add, by counter.
         """
         self.buffer.heartbeat.start()
@@ -190,6 +214,8 @@ class Transaction:
 
 def _race_state(row: Any) -> RaceState:
     """Read where the race stands; ValueError or TypeError for what is no number."""
+    if not 0 <= int(row.score_version) <= LARGEST_INT:
+        raise ValueError(f"score_version is {row.score_version}")
     return RaceState(
         clock=_finite(row.clock),
         turn=int(row.turn),

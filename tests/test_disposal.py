@@ -279,3 +279,22 @@ def test_the_next_draw_has_what_was_dropped_before(store_url: str, caplog: pytes
         store.add(TEN)
         for _ in range(5):
             assert len(store.sample(8).samples) == 8
+
+
+def test_a_draw_does_not_wait_for_what_another_database_is_to_put_away(store_url: str) -> None:
+    """A server that hangs would delay every draw of the process by two seconds."""
+    is_free = threading.Event()
+    with filled(store_url) as store:
+        disposal.later(lambda: is_free.wait(60), database="postgresql://hangs")
+        disposal.later(lambda: None, database="postgresql://hangs")
+        begun = time.monotonic()
+        batch = store.sample(3)
+        took_s = time.monotonic() - begun
+        assert not disposal.wait(0.01), "the other one still hangs"
+        assert disposal.wait(0.01, database=store.url)
+        disposal.later(lambda: None, database=store.url)
+        assert not disposal.wait(0.01, database=store.url), "it waits for its turn"
+        is_free.set()
+        assert disposal.wait(60, database=store.url)
+        batch.release()
+    assert took_s < disposal.PATIENCE_S

@@ -649,9 +649,12 @@ def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
     engine = store._buffer.database._engine("writer")
     sa.event.listen(engine, "before_cursor_execute", note)
     store.sample(5).settle()
-    store.sample(5).release()
+    batch = store.sample(5)
     assert any("batches" in sql for sql in executed)
     assert not [sql for sql in executed if "FROM batches" in sql or "FROM sqlbuffer.batches" in sql]
+    batch.release()
+    looks = [sql for sql in executed if "FROM batches" in sql or "FROM sqlbuffer.batches" in sql]
+    assert all("batches.id > " in sql for sql in looks), "a release looks for later ones only"
 
 
 def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_url: str) -> None:
@@ -678,3 +681,67 @@ def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_
 def hash_of(sample: str) -> float:
     cluster, member = map(int, sample.split("/"))
     return float((cluster * 7919 + member * 104729) % 10007) / 10007
+
+
+def _removes_what_it_saw(store: SampleStore) -> None:
+    batch = store.sample(1_000)
+    batch.release()
+    assert store.remove(batch.ids) == 1_000
+
+
+def _replaces_what_it_saw(store: SampleStore) -> None:
+    batch = store.sample(1_000)
+    batch.release()
+    assert store.replace(batch.ids, [f"t{i}" for i in range(1_000)]) == 1_000
+
+
+def _draws_the_best_of_the_rest(store: SampleStore) -> None:
+    batch = store.sample(1_000)
+    store.sample(900, pct_argmax=1.0).settle()
+    batch.release()
+
+
+def _removes_the_rest(store: SampleStore) -> None:
+    batch = store.sample(1_000)
+    assert store.remove(store.waiting().ids[:900]) == 900
+    batch.release()
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize(
+    ("act", "n"),
+    [
+        (_removes_what_it_saw, 200),
+        (_replaces_what_it_saw, 200),
+        (_draws_the_best_of_the_rest, 1_050),
+        (_removes_the_rest, 1_050),
+    ],
+)
+def test_what_depends_on_a_released_draw_makes_no_total_wrong(
+    new_store: Callable[..., SampleStore], mode: str, act: Callable[[SampleStore], None], n: int
+) -> None:
+    """A draw tells which keys are the first: where others act on that, it cannot be as if it had never been."""
+    store = new_store(mode=mode, weighting="uniform")
+    store.add([f"s{i}" for i in range(2_000)])
+    act(store)
+    waiting = len(store)
+    batch = store.sample(n)
+    probability = batch.info.probability
+    n_uncertain = int((probability < 1.0).sum())
+    error = waiting / np.sqrt(max(n_uncertain, 1))
+    assert abs((1.0 / probability).sum() - waiting) < 4.0 * error
+    batch.release()
+    assert store.check() == []
+
+
+def test_new_samples_do_not_come_before_those_that_a_released_draw_had_left(
+    new_store: Callable[..., SampleStore],
+) -> None:
+    """A batch is looked at, released and removed; what is added then has no better chance than what has waited."""
+    store = new_store(weighting="uniform")
+    store.add([f"s{i}" for i in range(2_000)])
+    _removes_what_it_saw(store)
+    store.add([f"t{i}" for i in range(1_000)])
+    with store.sample(300) as batch:
+        n_new = sum(sample.startswith("t") for sample in batch.samples)
+    assert stats.hypergeom.sf(n_new - 1, 2_000, 1_000, 300) > P_VALUE, n_new

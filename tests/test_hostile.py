@@ -1,5 +1,6 @@
 """What strangers give, and write into the tables: nothing but our own errors, and nothing else is touched."""
 
+import contextlib
 import datetime as dt
 import functools
 import io
@@ -8,6 +9,8 @@ import math
 import os
 import pathlib
 import pickle
+import shutil
+import sqlite3
 import sys
 import types
 import warnings
@@ -26,10 +29,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_cli import run, unstyled
 
-from sqlbuffer import register
+from sqlbuffer import audit, register
 from sqlbuffer.attachment import attach_existing
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, SqlBufferError
 from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.repair import repair
 from sqlbuffer.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training import PredictiveBuffer
@@ -531,3 +535,124 @@ def test_nothing_that_is_stored_is_imported_or_evaluated(
             only_our_errors(functools.partial(call, store))
     assert not boom.exists()
     assert "leaves_a_folder" not in sys.modules
+
+
+MORE_CALLS: list[Callable[[SampleStore], object]] = [
+    lambda store: store.staleness(),
+    lambda store: store.score(lambda samples: np.ones(len(samples)), only="stale", budget=3),
+    lambda store: store.save_predictor(STATE, rows_trained=3),
+    lambda store: store.copy(f"other seed of {store.name}", seed=5).close(),
+    lambda store: store.record(["recorded"], [1.0]),
+    lambda store: store.remove([5, 6]),
+    lambda store: mend(store),
+    lambda store: store.sample(2).settle([1.0, 2.0]),
+]
+
+
+def mend(store: SampleStore) -> None:
+    attachment = store._buffer
+    attachment.database.write(functools.partial(repair, attachment=attachment))
+
+
+@pytest.mark.soak
+def test_junk_in_any_column_is_said_or_refused(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    """Bytes, and an integer that no counter comes to, in each column of each table in turn."""
+    template = tmp_path / "template.db"
+    with open_store(f"sqlite:///{template}") as store:
+        store.add([*TEN, (1, 2)], meta={"a": 1})
+        store.score(lambda samples: np.arange(len(samples), dtype=float))
+        store.sample(3).settle([1.0] * 3, metrics={"loss": 1.0}, checkpoint={"loop": b"{}"})
+        store.sample(1).release()
+        store.save_predictor(STATE, rows_trained=3)
+        store.announce_job("retrain", "now and then")
+    unsaid, raw = [], []
+    for column in (column for table in audit._TABLES for column in table.columns):
+        for junk in (b"\x00\xff", *([2**63 - 1] if isinstance(column.type, (sa.Integer, sa.Double)) else [])):
+            file = tmp_path / "tampered.db"
+            shutil.copy(template, file)
+            with open_store(f"sqlite:///{file}") as store:
+                if not overwrite(file, column, junk):
+                    continue
+                said: list[str] = []
+                check = functools.partial(lambda said, store: said.extend(store.check()), said)
+                for call in (check, *CALLS[:18], *CALLS[19:], *MORE_CALLS):
+                    try:
+                        only_our_errors(functools.partial(call, store))
+                    except Exception as exc:
+                        raw.append(f"{column} = {junk!r}: {exc!r:.200}")
+                is_of_none = column.name == "buffer_id"  # a row of another buffer, or of none
+                if isinstance(junk, bytes) and not said and not is_of_none and not is_bytes(column):
+                    unsaid.append(f"{column} = {junk!r}")
+            for left in tmp_path.glob("tampered.db*"):
+                left.unlink()
+    assert (raw, unsaid) == ([], [])
+
+
+def is_bytes(column: sa.Column[Any]) -> bool:
+    return isinstance(column.type, sa.LargeBinary)
+
+
+def overwrite(file: pathlib.Path, column: sa.Column[Any], junk: Any) -> bool:
+    """Write junk into a column of every row, where it is not part of a key; return whether SQLite takes it."""
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = 1")
+        try:
+            connection.execute(f"UPDATE OR IGNORE {column.table.name} SET {column.name} = ?", (junk,))
+        except sqlite3.IntegrityError:
+            return False
+        connection.commit()
+    return True
+
+
+def test_a_logical_time_that_none_comes_to_is_not_caught_up_with(store: SampleStore) -> None:
+    """The one after it would not fit its column, and the buffer could not be used any more."""
+    store.add(TEN)
+    tamper(store, samples, {"created_tick": 2**63 - 1})
+    with pytest.raises(InvalidPayload, match="logical time 9223372036854775807"):
+        mend(store)
+    tamper(store, samples, {"created_tick": 1})
+    mend(store)
+    assert store.check() == []
+
+
+def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStore) -> None:
+    store.add(TEN)
+    far = 2**60
+    number = (sa.update(samples).where(samples.c.id == 10).values(id=far), sa.update(pool).values(sample_id=far))
+    moved = number[1].where(pool.c.sample_id == 10)
+    store._buffer.database.write(lambda connection: [connection.execute(each) for each in (number[0], moved)])
+    with store.copy("copied") as copied:
+        assert (len(copied), copied.check()) == (10, [])
+
+
+def test_the_largest_number_of_a_sample_leaves_none_for_others(sqlite_url: str) -> None:
+    """SQLite then gives numbers at random: what is stored would not be found among the new ones, and would not wait."""
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE samples SET id = ? WHERE id = 10", (2**63 - 1,))
+            connection.commit()
+        with pytest.raises(SqlBufferError, match=r"0 rows of 1 were found again when samples were added again"):
+            store.add(["later"])
+
+
+def test_a_weight_of_bytes_ends_no_repair_raw(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE pool SET weight = x'00ff'")
+            connection.execute("UPDATE buffers SET score_version = 1, refresh_version = 1")  # a refresh is under way
+            connection.commit()
+        with pytest.raises(InvalidPayload, match="the weight of a waiting sample is stored"):
+            mend(store)
+
+
+def test_a_version_of_bytes_ends_no_training_raw(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.save_predictor(STATE, rows_trained=3)
+        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("UPDATE predictors SET version = x'00ff'")
+            connection.commit()
+        with pytest.raises(InvalidPayload, match="the version of a predictor is stored as"):
+            store.save_predictor(STATE, rows_trained=3)

@@ -56,6 +56,13 @@ def id_range() -> sa.Select[Any]:
 
 
 @functools.cache
+def next_id() -> sa.Select[Any]:
+    """The lowest number beyond another one of the samples of a buffer."""
+    beyond = select(samples.c.id).where(samples.c.buffer_id == BUFFER, samples.c.id > bindparam("after", type_=BigId))
+    return beyond.order_by(samples.c.id).limit(1)
+
+
+@functools.cache
 def copy_samples() -> Any:
     """Copy a range of samples as they are."""
     return _insert(samples, lambda rows: rows.where(_in_a_range_of_ids(samples, _SOURCE)).order_by(samples.c.id))

@@ -209,10 +209,22 @@ def later_draw() -> sa.Select[Any]:
     in_part = select(draws.c.sample_id).where(draws.c.batch_id == batches.c.id, draws.c.reported).exists()
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.buffer_id + 0 == BUFFER)  # by number: the index of the buffer has all its batches
         .where(batches.c.id > bindparam("batch", type_=BigId))
         .where(sa.or_(batches.c.released_at.is_(None), in_part))
         .limit(1)
+    )
+
+
+@functools.cache
+def released_beyond() -> sa.Select[Any]:
+    """The draws of released batches that had gone beyond the clock, and how far: few, most often none."""
+    return (
+        select(draws.c.sample_id, draws.c.race_key, batches.c.clock)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.released_at.is_not(None))
+        .where(batches.c.clock > bindparam("clock", type_=sa.Double))
     )
 
 
