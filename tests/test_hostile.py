@@ -550,8 +550,7 @@ MORE_CALLS: list[Callable[[SampleStore], object]] = [
 
 
 def mend(store: SampleStore) -> None:
-    attachment = store._buffer
-    attachment.database.write(functools.partial(repair, attachment=attachment))
+    store._buffer.write(repair)
 
 
 @pytest.mark.soak
