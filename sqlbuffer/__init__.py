@@ -6,17 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sqlbuffer import errors
-from sqlbuffer.batches import Batch
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.race import Power, Shift, Softmax, Uniform
 from sqlbuffer.errors import SqlBufferError
-from sqlbuffer.hashing import register
-from sqlbuffer.race import Power, Shift, Softmax, Uniform
 from sqlbuffer.records import AddResult, SampleInfo, Stats
+from sqlbuffer.samples.hashing import register
 from sqlbuffer.store import SampleStore, open_store
 
 if TYPE_CHECKING:
-    from sqlbuffer.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
-    from sqlbuffer.ensemble import EnsembleAgent
-    from sqlbuffer.predictor import PredictiveAgent
+    from sqlbuffer.predictor.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
+    from sqlbuffer.predictor.agent import PredictiveAgent
+    from sqlbuffer.predictor.ensemble import EnsembleAgent
     from sqlbuffer.training import (
         Buffer,
         BufferSizeCallback,
@@ -67,11 +67,11 @@ __all__ = [
 
 
 _ROOMS = {
-    "EnsembleAgent": "ensemble",
-    "ExpectedImprovement": "acquisition",
-    "PredictiveAgent": "predictor",
-    "ThompsonSampling": "acquisition",
-    "UpperConfidenceBound": "acquisition",
+    "EnsembleAgent": "predictor.ensemble",
+    "ExpectedImprovement": "predictor.acquisition",
+    "PredictiveAgent": "predictor.agent",
+    "ThompsonSampling": "predictor.acquisition",
+    "UpperConfidenceBound": "predictor.acquisition",
 }
 """Where public names are that are imported only when asked for; the others are in `training`."""
 

@@ -1,5 +1,5 @@
 """`python -m sqlbuffer` is the command line."""
 
-from sqlbuffer.inspect.cli import main
+from sqlbuffer.cli.main import main
 
 main()

@@ -11,25 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from sqlbuffer import (
-    adding,
-    attending,
-    batches,
-    claims,
-    copying,
-    labels,
-    leases,
-    progress,
-    reading,
-    refreshing,
-    removing,
-    scoring,
-)
-from sqlbuffer.attachment import BufferHandle, Work, attach
-from sqlbuffer.audit import check
-from sqlbuffer.database import Database
-from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.names import (
+from sqlbuffer._validation import (
     as_ids,
     as_list,
     as_max_size,
@@ -40,11 +22,18 @@ from sqlbuffer.names import (
     require_function,
     require_real,
 )
-from sqlbuffer.race import Floats, Weighting, weighting_from
+from sqlbuffer.core import add, draw, labels, leases, read, reaper, refresh_budget, remove, run_records, score
+from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core.handle import BufferHandle, Work, attach
+from sqlbuffer.core.race import Floats, Weighting, weighting_from
+from sqlbuffer.core.settings import Settings
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.workers import GRACE_S, is_grace
+from sqlbuffer.db.database import Database
+from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.maintenance import copy
+from sqlbuffer.maintenance.audit import check
 from sqlbuffer.records import AddResult, Staleness, Stats
-from sqlbuffer.settings import Settings
-from sqlbuffer.transaction import Transaction
-from sqlbuffer.workers import GRACE_S, is_grace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,9 +98,7 @@ def open_store(
     settings = Settings(mode, seed, weighting_from(weighting))
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
     options = {
-        "key": None
-        if key is None
-        else require_function(key, "key must be a function of a sample, or None"),
+        "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, rule, is_grace),
     }
@@ -119,9 +106,9 @@ def open_store(
     database = Database(url, durability=durability)
     try:
         opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
-        buffer = attending.with_heartbeat(opened)
-        batches.release_dropped(buffer)
-        batches.release_dead(buffer)
+        buffer = reaper.with_heartbeat(opened)
+        core_batch.release_dropped(buffer)
+        core_batch.release_dead(buffer)
     except BaseException:
         database.close()
         raise
@@ -136,7 +123,7 @@ class SampleStore:
 
     def __init__(self, buffer: BufferHandle) -> None:
         self._buffer = buffer
-        self._stale = refreshing.StaleQueue()
+        self._stale = refresh_budget.StaleQueue()
         self._was_told_why = False
 
     def __repr__(self) -> str:
@@ -149,7 +136,7 @@ class SampleStore:
         self.close()
 
     def __len__(self) -> int:
-        return self._buffer.look(reading.size)
+        return self._buffer.look(read.size)
 
     def close(self) -> None:
         """Close the connections, and mark this process as finished with the buffer; a use reopens.
@@ -193,7 +180,7 @@ class SampleStore:
 
     def stats(self) -> Stats:
         """Return the buffer in numbers, at a cost that does not grow with it."""
-        return self._buffer.look(reading.stats)
+        return self._buffer.look(read.stats)
 
     def check(self) -> list[str]:
         """Audit the buffer: return a sentence for each problem. Reads every row."""
@@ -225,11 +212,9 @@ class SampleStore:
             UnsupportedType: If a sample has no canonical hash. Samples before it, by 20,000, are
                 stored.
         """
-        return adding.add(self._buffer, as_list(samples), source, meta)
+        return add.add(self._buffer, as_list(samples), source, meta)
 
-    def add_one(
-        self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None
-    ) -> AddResult:
+    def add_one(self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None) -> AddResult:
         """Put one sample into the pool; `add` would take an image for a list of its rows.
 
         Args:
@@ -240,11 +225,9 @@ class SampleStore:
         Raises:
             UnsupportedType: If the sample has no canonical hash.
         """
-        return adding.add(self._buffer, [sample], source, meta)
+        return add.add(self._buffer, [sample], source, meta)
 
-    def record(
-        self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = ""
-    ) -> AddResult:
+    def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
         Args:
@@ -256,8 +239,8 @@ class SampleStore:
             InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
                 stored.
         """
-        recorded = adding.Recorded.prepare(self._buffer, samples, rewards, sources)
-        return self._write(adding.record, recorded)
+        recorded = add.Recorded.prepare(self._buffer, samples, rewards, sources)
+        return self._write(add.record, recorded)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many waited. `add` puts one back.
@@ -267,7 +250,7 @@ class SampleStore:
                 an earlier state since, by a failover or a restore, or was replaced. Nothing is
                 removed.
         """
-        return self._write(removing.remove, as_ids(ids))
+        return self._write(remove.remove, as_ids(ids))
 
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
         """Put other samples in the place of waiting ones; return how many of these waited.
@@ -280,11 +263,9 @@ class SampleStore:
         """
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
-            raise InvalidArgument(
-                f"{len(numbers)} ids came with {len(others)} samples: give one for each."
-            )
-        hashes = adding.hashes_of(self._buffer, others)
-        return self._write(removing.replace, numbers, others, hashes)
+            raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
+        hashes = add.hashes_of(self._buffer, others)
+        return self._write(remove.replace, numbers, others, hashes)
 
     # -- scores -----------------------------------------------------------------------------------
 
@@ -326,9 +307,7 @@ class SampleStore:
         chunk = require_count(chunk, "chunk must be a positive number of samples", least=1)
         silent = require_flag(silent, "silent")
         if budget is None and checkpoint is not None:
-            raise InvalidArgument(
-                "a checkpoint is stored with the scores of a budget: give budget=, too."
-            )
+            raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
@@ -374,18 +353,18 @@ class SampleStore:
 
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has finished; `refresh` finishes one that has not."""
-        return self._buffer.read(scoring.is_refreshed)
+        return self._buffer.read(score.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
         """Return how many samples wait with a score of each version, the oldest version first.
 
         Reads the whole pool.
         """
-        return self._buffer.read(reading.staleness)
+        return self._buffer.read(read.staleness)
 
     # -- batches out ------------------------------------------------------------------------------
 
-    def sample(self, n: int, pct_argmax: float = 0.0) -> batches.Batch:
+    def sample(self, n: int, pct_argmax: float = 0.0) -> core_batch.Batch:
         """Claim a batch: exact weighted draws without replacement, after a share of the heaviest.
 
         The batch has fewer samples if fewer can be drawn; samples without a score and those of
@@ -399,7 +378,7 @@ class SampleStore:
         Returns:
             The batch, to be settled or released. It is empty if nothing can be drawn.
         """
-        batch = claims.claim(self._buffer, n, pct_argmax=pct_argmax)
+        batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax)
         if len(batch):
             self._was_told_why = False
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
@@ -413,13 +392,13 @@ class SampleStore:
 
     # -- stored samples ---------------------------------------------------------------------------
 
-    def waiting(self) -> reading.Waiting:
+    def waiting(self) -> read.Waiting:
         """Return all samples that wait, in the order in which they were stored."""
-        return self._buffer.read(reading.waiting)
+        return self._buffer.read(read.waiting)
 
     def labelled(self) -> tuple[list[Any], Floats]:
         """Return the n samples that have a reward, and their rewards, (n,) float64."""
-        return self._buffer.read(reading.labelled)
+        return self._buffer.read(read.labelled)
 
     def labelled_rows(
         self,
@@ -440,7 +419,7 @@ class SampleStore:
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN if measuring failed, None without one."""
-        return self._buffer.read(reading.rewards_of, as_list(samples))
+        return self._buffer.read(read.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
         """Return the samples of these numbers, by number.
@@ -456,11 +435,11 @@ class SampleStore:
         Before the first predictor it is the best of all. It stays until the next predictor, so
         that all samples scored by one predictor are compared with the same reward.
         """
-        return self._buffer.read(reading.incumbent)
+        return self._buffer.read(read.incumbent)
 
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict."""
-        return self._buffer.read(reading.top, n, by=by)
+        return self._buffer.read(read.top, n, by=by)
 
     def to_pandas(self) -> Any:
         """Return all samples as a pandas DataFrame.
@@ -468,7 +447,7 @@ class SampleStore:
         Raises:
             MissingExtra: If pandas is not installed.
         """
-        return _optional("pandas").DataFrame(self._buffer.read(reading.table))
+        return _optional("pandas").DataFrame(self._buffer.read(read.table))
 
     def to_arrow(self) -> Any:
         """Return all samples as an Arrow table.
@@ -476,7 +455,7 @@ class SampleStore:
         Raises:
             MissingExtra: If pyarrow is not installed.
         """
-        return _optional("pyarrow").table(self._buffer.read(reading.table))
+        return _optional("pyarrow").table(self._buffer.read(read.table))
 
     # -- predictors -------------------------------------------------------------------------------
 
@@ -508,27 +487,27 @@ class SampleStore:
             LeaseLost: If the lease is not held any more. Nothing is stored.
         """
         return self._write(
-            progress.write_predictor,
+            run_records.write_predictor,
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
             measures={} if metrics is None else metrics,
             keep=keep,
             lease=lease,
-            states=progress.states_from(checkpoint),
+            states=run_records.states_from(checkpoint),
         )
 
-    def predictors(self) -> list[progress.PredictorVersion]:
+    def predictors(self) -> list[run_records.PredictorVersion]:
         """Return all predictor versions with their measures, the oldest first."""
-        return self._buffer.read(progress.read_predictors)
+        return self._buffer.read(run_records.read_predictors)
 
-    def newest_predictor(self) -> progress.PredictorVersion | None:
+    def newest_predictor(self) -> run_records.PredictorVersion | None:
         """Return the newest predictor version, None before the first."""
-        return self._buffer.read(progress.newest_predictor)
+        return self._buffer.read(run_records.newest_predictor)
 
     def newest_version(self) -> int | None:
         """Return the version of the newest stored predictor, None before the first."""
-        return self._buffer.read(progress.newest_version)
+        return self._buffer.read(run_records.newest_version)
 
     def predictor_state(self, version: int | None = None) -> bytes | None:
         """Return the state of a stored predictor, by default the newest; None before the first.
@@ -536,7 +515,7 @@ class SampleStore:
         Raises:
             InvalidArgument: If the version does not exist, or its state was dropped.
         """
-        found = self._buffer.read(progress.read_state, version=version)
+        found = self._buffer.read(run_records.read_state, version=version)
         return None if found is None else found[1]
 
     def load_predictor(self, agent: Any, version: int | None = None) -> int | None:
@@ -554,10 +533,10 @@ class SampleStore:
             InvalidArgument: If the version does not exist, its state was dropped, or it does not
                 fit the model.
         """
-        found = self._buffer.read(progress.read_state, version=version)
+        found = self._buffer.read(run_records.read_state, version=version)
         if found is None:
             return None
-        from sqlbuffer.state import load_state  # imports torch
+        from sqlbuffer.predictor.weights import load_state  # imports torch
 
         load_state(agent, found[1])
         return found[0]
@@ -574,9 +553,7 @@ class SampleStore:
         self._write(leases.announce, job, as_name(schedule, "a schedule"))
         self._buffer.heartbeat.start()  # it watches the owners of the job
 
-    def leased(
-        self, job: str, seen: int | None = None
-    ) -> contextlib.AbstractContextManager[leases.Lease | None]:
+    def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block: one process does it at a time.
 
         The block gets the lease, or None if another process has it. A thread in the background
@@ -591,26 +568,26 @@ class SampleStore:
         job = as_name(job, "the name of a job")
         rule = "seen must be the job's number of runs, or None"
         seen = None if seen is None else require_count(seen, rule)
-        batches.release_dead(self._buffer)
+        core_batch.release_dead(self._buffer)
         return leases.leased(self._buffer, job, seen)
 
     # -- metrics and checkpoints ------------------------------------------------------------------
 
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value replaces an earlier one."""
-        self._write(progress.write_metrics, iteration=iteration, values=metrics)
+        self._write(run_records.write_metrics, iteration=iteration, values=metrics)
 
     def history(self) -> list[dict[str, Any]]:
         """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
-        return self._buffer.read(progress.history)
+        return self._buffer.read(run_records.history)
 
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name: (batches settled when it was written, state)."""
-        return self._buffer.read(progress.read_checkpoint, name=name)
+        return self._buffer.read(run_records.read_checkpoint, name=name)
 
     def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
         """Return all stored checkpoints of a name, see `checkpoint`, the oldest first."""
-        return self._buffer.read(progress.read_checkpoints, name=name)
+        return self._buffer.read(run_records.read_checkpoints, name=name)
 
     def save_checkpoints(
         self,
@@ -627,7 +604,7 @@ class SampleStore:
             kept: How many states of a name stay stored, None for all; a name that is missing keeps
                 the newest.
         """
-        self._write(progress.write_checkpoints, iteration=iteration, states=states, kept=kept)
+        self._write(run_records.write_checkpoints, iteration=iteration, states=states, kept=kept)
 
     # -- a second buffer --------------------------------------------------------------------------
 
@@ -668,7 +645,7 @@ class SampleStore:
         Raises:
             InvalidArgument: If the name is taken, or the buffer has not come to that iteration.
         """
-        made = copying.copy(
+        made = copy.copy(
             self._buffer,
             new,
             at_iteration=at_iteration,
@@ -679,9 +656,9 @@ class SampleStore:
             silent=silent,
         )
         apart = dataclasses.replace(made, database=made.database.sibling())
-        return SampleStore(attending.with_heartbeat(apart))
+        return SampleStore(reaper.with_heartbeat(apart))
 
-    # -- internal: for sqlbuffer.training and sqlbuffer.retraining --------------------------------
+    # -- internal: for sqlbuffer.training and sqlbuffer.retraining.train --------------------------------
 
     def _write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a writing transaction, if the database still has the buffer."""
@@ -711,43 +688,39 @@ class SampleStore:
         """
         options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
-            return scoring.score_missing(self._buffer, score_fn, **options)
-        options |= {"again": only == "all", "states": progress.states_from(checkpoint)}
+            return score.score_missing(self._buffer, score_fn, **options)
+        options |= {"again": only == "all", "states": run_records.states_from(checkpoint)}
         if budget is None:
-            return scoring.refresh(self._buffer, score_fn, **options)
-        return refreshing.refresh_some(
-            self._buffer, self._stale, score_fn, budget=budget, **options
-        )
+            return score.refresh(self._buffer, score_fn, **options)
+        return refresh_budget.refresh_some(self._buffer, self._stale, score_fn, budget=budget, **options)
 
-    def _newer(self, held: progress.Mark | None) -> progress.Newer:
+    def _newer(self, held: run_records.Mark | None) -> run_records.Newer:
         """Return the newest predictor, with its state unless its mark is `held`."""
-        return self._buffer.read(progress.newer, held=held)
+        return self._buffer.read(run_records.newer, held=held)
 
     def _release_dropped(self) -> None:
         """Wait until the batches that this process has drawn and dropped are released."""
-        batches.release_dropped(self._buffer)
+        core_batch.release_dropped(self._buffer)
 
     def _changes(self) -> tuple[Any, ...]:
         """Return a value that stays the same only if no waiting sample has changed."""
-        return self._buffer.look(reading.changes)
+        return self._buffer.look(read.changes)
 
-    def _remove_known(self, waiting: reading.Waiting, places: Sequence[int]) -> None:
+    def _remove_known(self, waiting: read.Waiting, places: Sequence[int]) -> None:
         """`remove` samples that were read as waiting, and still wait."""
         known = [waiting.hashes[i] for i in places]
-        self._write(removing.remove, waiting.ids[places].tolist(), known)
+        self._write(remove.remove, waiting.ids[places].tolist(), known)
 
-    def _replace_known(
-        self, waiting: reading.Waiting, places: Sequence[int], samples: Sequence[Any]
-    ) -> None:
+    def _replace_known(self, waiting: read.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
         """`replace` samples that were read as waiting, and still wait."""
         numbers, known = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
-        hashes = adding.hashes_of(self._buffer, samples)
-        self._write(removing.replace, numbers, samples, hashes, known)
+        hashes = add.hashes_of(self._buffer, samples)
+        self._write(remove.replace, numbers, samples, hashes, known)
 
 
 def _samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     tx.require_ids(ids)
-    return reading.samples_of(tx, ids)
+    return read.samples_of(tx, ids)
 
 
 def _optional(package: str) -> Any:

@@ -17,9 +17,11 @@ import pytest
 import sqlalchemy as sa
 from interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 
-from sqlbuffer import batches, disposal, heartbeat, swapping, watch
-from sqlbuffer.batches import Batch
-from sqlbuffer.database import Database
+from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core import heartbeat, refresh, watch
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.db import disposal
+from sqlbuffer.db.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
 SLOW = set(
@@ -195,11 +197,11 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def look(store: SampleStore, *, for_s: float) -> int:
         n_steps = math.ceil(for_s / (store._buffer.grace_s / 2))
         step_s = for_s / n_steps
-        n_released = batches.release_dead(store._buffer)
+        n_released = core_batch.release_dead(store._buffer)
         for _ in range(n_steps):
             store.jobs()
             passed_s[0] += step_s
-            n_released += batches.release_dead(store._buffer)
+            n_released += core_batch.release_dead(store._buffer)
         store.jobs()
         return n_released
 
@@ -209,21 +211,21 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.fixture
 def amid_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Lets others act, once, when so many chunks of the weights of a refresh have been swapped."""
-    pages = swapping._pages
+    pages = refresh._pages
 
     def let(act: Callable[[], object], *, n_swapped: int, chunk: int) -> None:
         def pages_beside(*args: Any) -> Iterator[Any]:
             for i, page in enumerate(pages(*args)):
                 if i == n_swapped:
-                    monkeypatch.setattr(swapping, "_pages", pages)
+                    monkeypatch.setattr(refresh, "_pages", pages)
                     act()
                 yield page
 
-        monkeypatch.setattr(swapping, "SWAP_CHUNK", chunk)
-        monkeypatch.setattr(swapping, "_pages", pages_beside)
+        monkeypatch.setattr(refresh, "SWAP_CHUNK", chunk)
+        monkeypatch.setattr(refresh, "_pages", pages_beside)
 
     yield let
-    assert swapping._pages is pages, "the others have been there"
+    assert refresh._pages is pages, "the others have been there"
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer import database, workers
+from sqlbuffer.core import workers
+from sqlbuffer.db import database
 
 _PATIENCE_S = 60.0
 _MOMENT_S = 0.5

@@ -5,8 +5,8 @@ import conftest
 import molecules
 import torch._dynamo
 
-import sqlbuffer.inspect.cli
-import sqlbuffer.jobs
+import sqlbuffer.cli.main
+import sqlbuffer.retraining.worker
 import sqlbuffer.training.environment
 
 molecules.load_molecules()

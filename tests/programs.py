@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer.batches import Batch
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.race import Power, Softmax, Weighting
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.errors import ClaimLost
-from sqlbuffer.race import Power, Softmax, Weighting
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.workers import worker_id
 
 WEIGHTINGS: tuple[str | Weighting, ...] = ("shift", "uniform", Softmax(2.0), Power(1.5))
 SHARES = (0.0, 0.0, 0.3)

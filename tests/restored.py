@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import sqlalchemy as sa
 
-from sqlbuffer.schema import metadata
+from sqlbuffer.db.schema import metadata
 
 SAVED = "saved"
 

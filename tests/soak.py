@@ -19,9 +19,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import SampleStore, open_store
+from sqlbuffer.cli.workers import claims, release_batches
+from sqlbuffer.db.schema import batches, draws, predictors, samples
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
-from sqlbuffer.inspect.crew import claims, release_batches
-from sqlbuffer.schema import batches, draws, predictors, samples
 
 N_DISTINCT = 20_000
 ROOM = 3_000

@@ -16,7 +16,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-import sqlbuffer.hashing as hashing
+import sqlbuffer.samples.hashing as hashing
 
 
 @hashing.register

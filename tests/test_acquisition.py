@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from sqlbuffer.acquisition import (
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.predictor.acquisition import (
     ExpectedImprovement,
     ThompsonSampling,
     UpperConfidenceBound,
@@ -20,9 +21,8 @@ from sqlbuffer.acquisition import (
     expected_improvement,
     upper_confidence_bound,
 )
-from sqlbuffer.ensemble import EnsembleAgent
-from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.ensemble import EnsembleAgent
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training import Environment, FunctionSampler, Log, PredictiveBuffer, RewardCallback
 

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 from test_cli import run
 
-from sqlbuffer import adding
+from sqlbuffer.core import add
+from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import SettingsMismatch
-from sqlbuffer.schema import buffers
 from sqlbuffer.store import SampleStore, open_store
 
 NewStore = Callable[..., SampleStore]
@@ -79,7 +79,7 @@ def test_unscored_samples_are_bounded(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, most: int, left: int
 ) -> None:
     """By `max_size`, or by the least that may always wait; the scored ones stay."""
-    monkeypatch.setattr(adding, "MOST_UNSCORED", most)
+    monkeypatch.setattr(add, "MOST_UNSCORED", most)
     store = new_store(max_size=20)
     store.add(TWO_HUNDRED[:10])
     store.score(scores_of)

@@ -25,16 +25,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlbuffer
-from sqlbuffer import acquisition, race, training
-from sqlbuffer.batches import Batch
-from sqlbuffer.datasets import PredictiveDataset
-from sqlbuffer.ensemble import EnsembleAgent
+from sqlbuffer import training
+from sqlbuffer.core import race
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.labels import LabelledRows
 from sqlbuffer.errors import SqlBufferError
-from sqlbuffer.jobs import Worker
-from sqlbuffer.labels import LabelledRows
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.retraining import retrain
-from sqlbuffer.schedule import Schedule
+from sqlbuffer.predictor import acquisition
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.dataset import PredictiveDataset
+from sqlbuffer.predictor.ensemble import EnsembleAgent
+from sqlbuffer.retraining.schedule import Schedule
+from sqlbuffer.retraining.train import retrain
+from sqlbuffer.retraining.worker import Worker
 from sqlbuffer.store import SampleStore, open_store
 
 PACKAGE = pathlib.Path(sqlbuffer.__file__).parent

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer.attachment import key_name
-from sqlbuffer.database import Database
-from sqlbuffer.schema import buffers
+from sqlbuffer.core.handle import key_name
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import buffers
 from sqlbuffer.store import open_store
 
 HERE = __name__

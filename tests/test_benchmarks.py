@@ -203,7 +203,7 @@ def test_only_a_checkout_is_compared(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(tmp_path: pathlib.Path) -> None:
-    from sqlbuffer import hashing
+    from sqlbuffer.samples import hashing
 
     trace, found = follow.follow(lambda: [hashing.digest("C"), sorted(["C", "N"], key=len)])
     assert len(found) == 2  # type: ignore[arg-type]

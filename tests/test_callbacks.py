@@ -20,14 +20,14 @@ from rich.console import Console
 from torch import nn
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward, UnsupportedType
-from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.callbacks import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
+from sqlbuffer.training.weighted_buffer import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
 
 # -- what the tests are made of ---------------------------------------------------------------------------------------
 

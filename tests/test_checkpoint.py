@@ -13,16 +13,16 @@ from rich.console import Console
 from torch import nn
 
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.samples.state_dict import unpack
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.callbacks import Buffer, PredictiveBuffer
 from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
-from sqlbuffer.training.packing import unpack
-from sqlbuffer.training.randomness import Randomness
 from sqlbuffer.training.rewards import RewardCallback
+from sqlbuffer.training.rng import Randomness
 from sqlbuffer.training.samplers import FunctionSampler
+from sqlbuffer.training.weighted_buffer import Buffer, PredictiveBuffer
 
 
 def named(numbers: Any) -> list[str]:

@@ -24,12 +24,13 @@ import sqlalchemy as sa
 import typer
 from typer.testing import CliRunner
 
-from sqlbuffer.dialect import PostgreSQL, SQLite, wal
-from sqlbuffer.inspect import output, query
-from sqlbuffer.inspect.cli import app
-from sqlbuffer.schema import REVISION
+from sqlbuffer.cli import output
+from sqlbuffer.cli import sql as cli_sql
+from sqlbuffer.cli.main import app
+from sqlbuffer.db.backends import PostgreSQL, SQLite, wal
+from sqlbuffer.db.schema import REVISION
+from sqlbuffer.db.urls import read_url
 from sqlbuffer.store import open_store
-from sqlbuffer.urls import read_url
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000
@@ -732,7 +733,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     )
     before = dump(url)
     address = read_url(url)
-    monkeypatch.setattr("sqlbuffer.dialect.PostgreSQL.guarded", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr("sqlbuffer.db.backends.PostgreSQL.guarded", lambda *_, **__: contextlib.nullcontext())
     for sql in (
         "SELECT public.sly()",
         "SELECT nextval('samples_id_seq')",
@@ -740,7 +741,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
         "SELECT set_config('transaction_read_only', 'off', false)",
         "SELECT query_to_xml('DELETE FROM sqlbuffer.samples', true, true, '')",
     ):
-        with pytest.raises(ValueError, match="which cannot write"), query.ask(address, sql) as answer:
+        with pytest.raises(ValueError, match="which cannot write"), cli_sql.ask(address, sql) as answer:
             list(answer.rows)
         assert dump(url) == before, sql
 

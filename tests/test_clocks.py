@@ -18,8 +18,8 @@ import pytest
 from conftest import new_database, start_server
 from test_workers import rows, until
 
-from sqlbuffer.jobs import RETRAIN
-from sqlbuffer.schedule import Schedule
+from sqlbuffer.retraining.schedule import Schedule
+from sqlbuffer.retraining.worker import RETRAIN
 from sqlbuffer.store import SampleStore, open_store
 
 SPEC = importlib.util.find_spec("libfaketime")  # not imported, which would change the environment
@@ -114,7 +114,7 @@ class Moved:
 _MOVED = """
 import os, sys
 import numpy as np
-from sqlbuffer import workers
+from sqlbuffer.core import workers
 workers.host = lambda: "elsewhere"  # of another host: nothing is known of its process
 from sqlbuffer.store import open_store
 def scores(samples):
@@ -217,7 +217,7 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
         for shift in (*SHIFTS, NOT_SET):
             clock.set(shift)
             time.sleep(1.5 * GRACE_S)
-            moved.run("from sqlbuffer import batches; batches.release_dead(store._buffer)")
+            moved.run("from sqlbuffer.core import batch as batches; batches.release_dead(store._buffer)")
             assert store.stats().claimed == 4, shift
         batch.settle([1.0] * 4)
 
@@ -227,7 +227,7 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
 def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -> None:
     """A job is due `every` seconds after it started, whichever process asks, and not before."""
     schedule = Schedule("1s")
-    moved.run("from sqlbuffer.schedule import Schedule; schedule = Schedule('1s')")
+    moved.run("from sqlbuffer.retraining.schedule import Schedule; schedule = Schedule('1s')")
     with open_store(url, grace_s=GRACE_S) as store:
 
         def take_here() -> None:

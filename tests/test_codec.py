@@ -29,11 +29,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 
-from sqlbuffer import registry
-from sqlbuffer.codec import decode_all, encode_all
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
-from sqlbuffer.hashing import digest, register
-from sqlbuffer.rendering import TEXT_LENGTH
+from sqlbuffer.samples import registry
+from sqlbuffer.samples.codec import decode_all, encode_all
+from sqlbuffer.samples.hashing import digest, register
+from sqlbuffer.samples.preview import TEXT_LENGTH
 
 
 def round_trip(value: object) -> Any:
@@ -212,7 +212,7 @@ def test_reading_needs_neither_torch_nor_what_a_payload_names() -> None:
     payloads = [payload_of(value) for value in ((1, "a"), np.zeros(3), Decimal(1))]
     payloads.append(cbor2.dumps(CBORTag(27, ["object", "antigravity.Flight", {}])))
     script = (
-        "import sys; from sqlbuffer import codec, errors\n"
+        "import sys; from sqlbuffer.samples import codec; from sqlbuffer import errors\n"
         f"for payload in {payloads!r}:\n"
         "    try: codec.decode_all([''], [payload], ['cbor'])\n"
         "    except errors.InvalidPayload: pass\n"

@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 from conftest import server_execute
 
-from sqlbuffer.dialect import now
+from sqlbuffer.db.backends import now
+from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import DatabaseUnavailable
-from sqlbuffer.schema import buffers
 from sqlbuffer.store import SampleStore, open_store
 
 TRANSACTIONS = ("write", "write_from_one_state")

@@ -14,11 +14,12 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer import copying, database
-from sqlbuffer.attachment import attach_existing
+from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.race import FLOOR, Softmax
+from sqlbuffer.db import database
+from sqlbuffer.db.schema import batches, buffers, draws, predictors, samples
 from sqlbuffer.errors import BufferNotFound, InvalidArgument
-from sqlbuffer.race import FLOOR, Softmax
-from sqlbuffer.schema import batches, buffers, draws, predictors, samples
+from sqlbuffer.maintenance import copy
 from sqlbuffer.store import SampleStore, open_store
 
 
@@ -44,7 +45,7 @@ def go_on(store: SampleStore, iterations: int = 4, first: int = 1000) -> list[li
 
 @pytest.fixture(autouse=True)
 def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "IDS_AT_ONCE", 13)
+    monkeypatch.setattr(copy, "IDS_AT_ONCE", 13)
 
 
 @pytest.fixture(params=["consume", "replay"])
@@ -320,7 +321,7 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monke
     with open_store(postgresql_url) as store, open_store(postgresql_url) as busy:
         store.add([f"s{i}" for i in range(40)])
         store.score(scores_of)
-        take = copying._take
+        take = copy._take
 
         def slow_take(*args: Any, **more: Any) -> int:
             with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
@@ -332,7 +333,7 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monke
                 batch.settle([1.0, 2.0])
             busy.add([f"s{1000 + busy.iteration}"])
 
-        monkeypatch.setattr(copying, "_take", slow_take)
+        monkeypatch.setattr(copy, "_take", slow_take)
         with store.copy("copied") as copied:
             assert (len(copied), copied.iteration, copied.stats().measured) == (40, 0, 0)
             assert busy.iteration > 5

@@ -16,9 +16,10 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of, server_execute, wait_for_what_was_dropped
 
-from sqlbuffer import Buffer, Environment, disposal
+from sqlbuffer import Buffer, Environment
+from sqlbuffer.core.workers import worker_id
+from sqlbuffer.db import disposal
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.workers import worker_id
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEN = [f"s{i}" for i in range(10)]
@@ -151,7 +152,7 @@ def test_a_batch_that_was_rolled_back_takes_no_other_with_it(
                 raise ValueError("not to be committed")
 
         with monkeypatch.context() as patch:
-            patch.setattr("sqlbuffer.database.boundary", fail)
+            patch.setattr("sqlbuffer.db.database.boundary", fail)
             with pytest.raises(ValueError, match="not to be"):
                 store.sample(3)
         batch = store.sample(3)
@@ -169,7 +170,7 @@ def test_a_draw_that_a_signal_takes_away_goes_back(store_url: str, monkeypatch: 
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("sqlbuffer.database.boundary", interrupt)
+            patch.setattr("sqlbuffer.db.database.boundary", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.sample(3)
         settle_down()

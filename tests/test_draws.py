@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 from scipy import stats
 
-from sqlbuffer.race import Power, Softmax
+from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
 CLUSTERS = 20_000

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqlbuffer.dropout import one_function
-from sqlbuffer.ensemble import EnsembleAgent
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.retraining import retrain
-from sqlbuffer.state import dump_state, load_state
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.dropout import one_function
+from sqlbuffer.predictor.ensemble import EnsembleAgent
+from sqlbuffer.predictor.weights import dump_state, load_state
+from sqlbuffer.retraining.train import retrain
 from sqlbuffer.store import SampleStore
 
 

@@ -25,9 +25,12 @@ from proxies import proxy_before
 from test_retries import in_transaction
 from test_workers import until
 
-from sqlbuffer import errors, retries
-from sqlbuffer.attachment import attach_existing
-from sqlbuffer.database import Database
+from sqlbuffer import errors
+from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.race import Power, Shift, Softmax
+from sqlbuffer.db import retry
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import (
     BufferNotFound,
     DatabaseUnavailable,
@@ -39,8 +42,6 @@ from sqlbuffer.errors import (
     listed,
     summary,
 )
-from sqlbuffer.race import Power, Shift, Softmax
-from sqlbuffer.schema import REVISION
 from sqlbuffer.store import SampleStore, open_store
 
 PASSWORD = "hunter2-secret"
@@ -479,7 +480,7 @@ AS_SOMEBODY_ELSE = """
 import os, sys
 from sqlbuffer.errors import SqlBufferError
 from sqlbuffer.store import open_store
-import alembic.command, alembic.config, alembic.runtime.migration, sqlbuffer.codec
+import alembic.command, alembic.config, alembic.runtime.migration, sqlbuffer.samples.codec
 if os.geteuid() == 0:  # to root everything is writable
     os.setgroups([])
     os.setgid(65534)
@@ -527,7 +528,7 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
 
 
 def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlbuffer.dialect import sqlite
+    from sqlbuffer.db.backends import sqlite
 
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
     with open_store(sqlite_url) as store:
@@ -609,7 +610,7 @@ def test_passwords_are_in_no_log(
 ) -> None:
     """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     with proxy_before(postgresql_url) as proxy:
         url = sa.make_url(proxy.url).set(password=PASSWORD)
         secret, masked = url.render_as_string(hide_password=False), url.render_as_string(hide_password=True)

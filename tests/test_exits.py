@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 
 from sqlbuffer import register
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.retraining import retrain
-from sqlbuffer.state import dump_state
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.weights import dump_state
+from sqlbuffer.retraining.background import Background
+from sqlbuffer.retraining.train import retrain
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.training.background import Background
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.callbacks import Buffer, PredictiveBuffer, WeightedBuffer
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
+from sqlbuffer.training.weighted_buffer import Buffer, PredictiveBuffer, WeightedBuffer
 
 SAMPLES = [f"s{i}" for i in range(20)]
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]

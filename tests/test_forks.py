@@ -63,7 +63,7 @@ def drop_batch(store):
     if not (child := os.fork()):
         del batch
         gc.collect()
-        from sqlbuffer import disposal
+        from sqlbuffer.db import disposal
         disposal.wait()
         sys.exit()
     wait(child)
@@ -169,7 +169,7 @@ TRAINER = """
 import os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 from sqlbuffer import open_store
-from sqlbuffer.training.background import Background
+from sqlbuffer.retraining.background import Background
 
 class Agent:
     def state_dict(self): return {}

@@ -19,9 +19,9 @@ from conftest import new_database, server_execute
 from test_cli import refused, run, somebody_else
 
 from sqlbuffer import PredictiveAgent
-from sqlbuffer.database import Database
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import SchemaTooOld
-from sqlbuffer.schema import REVISION
 from sqlbuffer.store import SampleStore, open_store
 
 FOLDER = pathlib.Path(__file__).parent / "frozen"

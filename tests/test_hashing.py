@@ -42,9 +42,9 @@ from strategies import (
     texts,
 )
 
-from sqlbuffer import registry
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.hashing import SCHEME, canonical_bytes, digest, digests, register
+from sqlbuffer.samples import registry
+from sqlbuffer.samples.hashing import SCHEME, canonical_bytes, digest, digests, register
 
 UTC = dt.timezone.utc
 
@@ -233,7 +233,7 @@ def test_tensors_are_equal_wherever_and_however_they_live() -> None:
 
 
 def test_hashing_alone_does_not_import_torch() -> None:
-    script = "import sys, sqlbuffer.hashing as h; h.digest([1, 'a']); sys.exit('torch' in sys.modules)"
+    script = "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in sys.modules)"
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True)
 

@@ -29,12 +29,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_cli import run, unstyled
 
-from sqlbuffer import audit, register
-from sqlbuffer.attachment import attach_existing
+from sqlbuffer import register
+from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.db.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, SqlBufferError
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.repair import repair
-from sqlbuffer.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
+from sqlbuffer.maintenance import audit
+from sqlbuffer.maintenance.repair import repair
+from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training import PredictiveBuffer
 from sqlbuffer.training.callback import BatchState

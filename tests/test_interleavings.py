@@ -14,9 +14,11 @@ from interleaving import Interleaving
 from scipy import stats
 from test_refreshing import assert_weights_are_those_of_the_scores
 
-from sqlbuffer import adding, audit, pool, scoring
-from sqlbuffer.race import Power
-from sqlbuffer.schema import buffers
+from sqlbuffer.core import add as adding
+from sqlbuffer.core import pool, score
+from sqlbuffer.core.race import Power
+from sqlbuffer.db.schema import buffers
+from sqlbuffer.maintenance import audit
 from sqlbuffer.store import SampleStore, open_store
 
 THIRTY = [f"s{i}" for i in range(30)]
@@ -189,7 +191,7 @@ def test_a_refresh_that_found_nothing_stale_and_was_interrupted_goes_on(
     store.score(scores_of, only="all")
     store.remove(store.waiting().ids[:10].tolist())  # the lowest
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "swap_all", lambda *_: 1 / 0)
+        patch.setattr(score, "swap_all", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.score(scores_of, only="stale")
     assert not store.is_refreshed()
@@ -209,7 +211,7 @@ def test_scores_of_an_older_predictor_do_not_replace_newer_ones(
 
     def overtaken(samples: list[str]) -> np.ndarray:
         with monkeypatch.context() as patch:
-            patch.setattr(scoring, "swap_all", lambda *_: 1 / 0)  # scores are stored, no key has moved yet
+            patch.setattr(score, "swap_all", lambda *_: 1 / 0)  # scores are stored, no key has moved yet
             with pytest.raises(ZeroDivisionError):
                 other.score(lambda them: scores_of(them) * 2, only="all")
         return scores_of(samples) + 100

@@ -23,17 +23,18 @@ from test_callbacks import environment, make_agent, named, predictive
 from test_interleavings import Gap
 from test_workers import move_away, until
 
-from sqlbuffer import PredictiveAgent, workers
+from sqlbuffer import PredictiveAgent
+from sqlbuffer.core import workers
+from sqlbuffer.core.leases import Job, Lease
+from sqlbuffer.db.schema import jobs as table
+from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument, LeaseLost
-from sqlbuffer.jobs import RETRAIN, Worker, load_newer, retrain_alone
-from sqlbuffer.leases import Job, Lease
-from sqlbuffer.retraining import retrain
-from sqlbuffer.schedule import Schedule
-from sqlbuffer.schema import jobs as table
-from sqlbuffer.schema import samples
-from sqlbuffer.state import dump_state
+from sqlbuffer.predictor.weights import dump_state
+from sqlbuffer.retraining.background import Background
+from sqlbuffer.retraining.schedule import Schedule
+from sqlbuffer.retraining.train import retrain
+from sqlbuffer.retraining.worker import RETRAIN, Worker, load_newer, retrain_alone
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.training.background import Background
 
 OpenStore = Callable[..., SampleStore]
 TINY: dict[str, Any] = {"bs": 8, "epochs": 1, "lr": 1e-2}
@@ -632,7 +633,7 @@ def test_nothing_is_loaded_twice(opened: Callable[..., Any], monkeypatch: pytest
     buffer = opened(supervised_frequency=2)
     env = environment(buffer, waiting=100)
     loads: list[int] = []
-    monkeypatch.setattr("sqlbuffer.jobs.load_state", lambda *_: loads.append(1))
+    monkeypatch.setattr("sqlbuffer.retraining.worker.load_state", lambda *_: loads.append(1))
     env.fit(10, iters=7)
     assert (loads, buffer.store.newest_version() is not None) == ([], True)
 

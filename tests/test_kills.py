@@ -13,10 +13,10 @@ import torch
 from conftest import scores_of
 from forked import forkserver
 
-from sqlbuffer import database
-from sqlbuffer.jobs import retrain_alone
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.progress import PredictorVersion
+from sqlbuffer.core.run_records import PredictorVersion
+from sqlbuffer.db import database
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.retraining.worker import retrain_alone
 from sqlbuffer.store import SampleStore, open_store
 
 TWENTY = [f"s{i}" for i in range(20)]

@@ -153,7 +153,7 @@ def test_rooms_of_the_edge_do_not_import_in_circles() -> None:
             & set(files)
             for name, file in files.items()
         }
-        # `from sqlbuffer.inspect import output` names the module last.
+        # `from sqlbuffer.cli import output` names the module last.
         done: set[str] = set()
         while ready := {name for name in files if name not in done and needs[name] - {name} <= done}:
             done |= ready

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import parse_url
+from sqlbuffer.db.backends import parse_url
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 from sqlbuffer.store import SampleStore, open_store
 

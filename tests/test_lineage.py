@@ -19,11 +19,11 @@ from conftest import scores_of, server_execute
 from restored import save
 
 from sqlbuffer.errors import BufferNotFound, ClaimLost, LeaseLost, StaleIds
-from sqlbuffer.jobs import load_newer
-from sqlbuffer.retraining import split
-from sqlbuffer.state import dump_state
+from sqlbuffer.predictor.weights import dump_state
+from sqlbuffer.retraining.train import split
+from sqlbuffer.retraining.worker import load_newer
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.training.waiting_list import WaitingList
+from sqlbuffer.training.pool_list import WaitingList
 
 OpenStore = Callable[..., SampleStore]
 

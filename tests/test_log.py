@@ -14,11 +14,11 @@ from rich.console import Console
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.callback import BatchState, Callback
-from sqlbuffer.training.callbacks import Buffer
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
+from sqlbuffer.training.weighted_buffer import Buffer
 
 
 def environment(log: Log, store: SampleStore | None = None) -> Any:
@@ -291,7 +291,7 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
             if moment == "before" and buffer.store.iteration:
                 raise OSError("away")
 
-        patch.setattr("sqlbuffer.database.boundary", away)
+        patch.setattr("sqlbuffer.db.database.boundary", away)
         with pytest.raises(OSError, match="away"):
             env.fit(2, iters=1, report=0)
     env.fit(2, iters=1, report=0)

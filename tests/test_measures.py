@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sqlbuffer.measures import calibration, measures, r2, rank_correlation
+from sqlbuffer.predictor.metrics import calibration, measures, r2, rank_correlation
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -21,12 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sqlbuffer import adding, swapping
-from sqlbuffer.batches import Batch
+from sqlbuffer.core import add, refresh
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.workers import worker_id
+from sqlbuffer.db.schema import batches, workers
 from sqlbuffer.errors import ClaimLost
-from sqlbuffer.schema import batches, workers
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.workers import worker_id
 
 NAMES = [f"s{i}" for i in range(16)]
 NAN = math.nan
@@ -425,8 +425,8 @@ def same_floats(found: Any, expected: Any) -> None:
 def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adding, "CHUNK", 5)
-    monkeypatch.setattr(swapping, "SWAP_CHUNK", 3)
+    monkeypatch.setattr(add, "CHUNK", 5)
+    monkeypatch.setattr(refresh, "SWAP_CHUNK", 3)
     url = sa.make_url(request.getfixturevalue(f"{kind}_url"))
     if kind == "postgresql":  # thousands of commits that need not outlive a power cut
         url = url.update_query_dict({"options": "-csynchronous_commit=off"})

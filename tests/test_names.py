@@ -15,8 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlbuffer.errors import InvalidArgument, InvalidReward
-from sqlbuffer.names import (
+from sqlbuffer._validation import (
     as_floats,
     as_ids,
     as_list,
@@ -32,6 +31,7 @@ from sqlbuffer.names import (
     require_int,
     require_real,
 )
+from sqlbuffer.errors import InvalidArgument, InvalidReward
 
 INTS: list[Callable[[int], Any]] = [
     *(int, np.int8, np.int32, np.int64, np.uint8, np.uint64, np.array, torch.tensor),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sqlbuffer.errors import InvalidPayload, UnsupportedType
-from sqlbuffer.training.packing import REST, pack, unpack
+from sqlbuffer.samples.state_dict import REST, pack, unpack
 
 
 def same(a: Any, b: Any) -> bool:

@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from conftest import hold
 from sqlalchemy.engine.interfaces import CacheStats
 
-from sqlbuffer import statements, swapping
-from sqlbuffer.batches import Batch
-from sqlbuffer.dialect.sqlite import _row_by_row
+from sqlbuffer.core import refresh
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.db import queries
+from sqlbuffer.db.backends.sqlite import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
 
 BIG = 50_000
@@ -55,7 +56,7 @@ def built(store: SampleStore) -> dict[int, str]:
     arguments = {**ARGUMENTS, ("dialect",): [(store._buffer.database.dialect,)]}
     return {
         id(builder(*given)): name
-        for name, builder in vars(statements).items()
+        for name, builder in vars(queries).items()
         if hasattr(builder, "cache_info")
         for given in arguments[tuple(inspect.signature(builder).parameters)]
     }
@@ -257,7 +258,7 @@ def test_hot_statements_go_by_their_index(
     store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
-    monkeypatch.setattr(swapping, "SWAP_CHUNK", 1000)  # as small next to this pool as the real one next to a million
+    monkeypatch.setattr(refresh, "SWAP_CHUNK", 1000)  # as small next to this pool as the real one next to a million
     with open_store(store_url) as store:
         fill(store, BIG)
         store.record([f"measured {i}" for i in range(5000)], np.arange(5000.0) % 50)

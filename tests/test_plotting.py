@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sqlbuffer._plotting import draw_metrics, running_mean
 from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.plotting import draw_metrics, running_mean
 
 METRICS: dict[str, Any] = {
     "loss": ([0, 1, 2, 5], [4.0, 3.0, math.nan, 1.0]),

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor import PredictiveAgent, PredictiveDataset, in_mode
+from sqlbuffer.predictor.agent import PredictiveAgent, PredictiveDataset, in_mode
 
 pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
@@ -128,7 +128,7 @@ def test_rewards_of_the_wrong_shape_are_refused() -> None:
 
 
 def test_features_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlbuffer.datasets.CHUNK", 4)
+    monkeypatch.setattr("sqlbuffer.predictor.dataset.CHUNK", 4)
     sizes: list[int] = []
     dataset = PredictiveDataset(lambda samples: (sizes.append(len(samples)), featurize(samples))[1], *rows(10))
     assert torch.equal(dataset.tensors()[0], featurize(rows(10)[0]))
@@ -276,7 +276,7 @@ def test_diverged_training_leaves_the_weights_as_they_were() -> None:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_when_asked(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=is_terminal)
-    monkeypatch.setattr("sqlbuffer.predictor.get_console", lambda: console)
+    monkeypatch.setattr("sqlbuffer.predictor.agent.get_console", lambda: console)
     taught(20, name="scout").train_supervised(4, 2, 1e-3)
     assert console.file.getvalue() == ""
     taught(20, name="scout").train_supervised(4, 2, 1e-3, silent=False)
@@ -308,10 +308,10 @@ class Stored(list):
 def test_what_does_not_fit_is_read_in_parts_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch, cache_bytes: int
 ) -> None:
-    monkeypatch.setattr("sqlbuffer.datasets.CHUNK", 32)
+    monkeypatch.setattr("sqlbuffer.predictor.dataset.CHUNK", 32)
     trained = []
     for limit in (cache_bytes, 2**28):
-        monkeypatch.setattr("sqlbuffer.datasets.CACHE_BYTES", limit)
+        monkeypatch.setattr("sqlbuffer.predictor.dataset.CACHE_BYTES", limit)
         stored, a = Stored(200), agent(nn.Dropout(0.1))
         a.update_dataset_from_inputs(stored, rows(200)[1])
         a.train_supervised(16, 3, 1e-2, 0.1)

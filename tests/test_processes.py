@@ -13,9 +13,9 @@ import torch
 from conftest import scores_of, wait_for_what_was_dropped
 from programs import lower, work
 
-from sqlbuffer.batches import Batch
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.workers import worker_id
 
 TEN = [f"s{i}" for i in range(10)]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sqlbuffer import race
+from sqlbuffer.core import race
 from sqlbuffer.errors import InvalidArgument
 
 

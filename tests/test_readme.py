@@ -9,7 +9,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer.database import Database
+from sqlbuffer.db.database import Database
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

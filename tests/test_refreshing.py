@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer import race
+from sqlbuffer.core import race
+from sqlbuffer.db.schema import buffers, pool
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.schema import buffers, pool
 from sqlbuffer.store import SampleStore, open_store
 
 THIRTY = [f"s{i}" for i in range(30)]
@@ -213,8 +213,8 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
 
 
 def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
-    from sqlbuffer.pool import turn_back
-    from sqlbuffer.transaction import Transaction
+    from sqlbuffer.core.pool import turn_back
+    from sqlbuffer.core.transaction import Transaction
 
     return lambda connection: turn_back(Transaction(connection, store._buffer))
 

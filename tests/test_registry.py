@@ -20,10 +20,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlbuffer import registry
-from sqlbuffer.codec import decode_all, encode_all
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.hashing import _ENCODERS, digest, register
+from sqlbuffer.samples import registry
+from sqlbuffer.samples.codec import decode_all, encode_all
+from sqlbuffer.samples.hashing import _ENCODERS, digest, register
 
 HERE = __name__
 

@@ -7,11 +7,11 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer import audit, repair
-from sqlbuffer.attachment import BufferHandle
-from sqlbuffer.schema import batches, buffers, draws, pool, samples, workers
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.workers import LEDGER
+from sqlbuffer.db.schema import batches, buffers, draws, pool, samples, workers
+from sqlbuffer.maintenance import audit, repair
 from sqlbuffer.store import SampleStore
-from sqlbuffer.workers import LEDGER
 
 OpenStore = Callable[..., SampleStore]
 TWENTY = [f"s{i}" for i in range(20)]

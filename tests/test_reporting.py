@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer import workers
-from sqlbuffer.dialect import ago
+from sqlbuffer.core import workers
+from sqlbuffer.db.backends import ago
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
@@ -180,7 +180,7 @@ def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
             first_is_committed.set()
             assert go_on.wait(20)
 
-    monkeypatch.setattr("sqlbuffer.database.boundary", slow)
+    monkeypatch.setattr("sqlbuffer.db.database.boundary", slow)
     thread = threading.Thread(target=batch.report, args=(batch.ids[:3], np.ones(3)), name="slow")
     thread.start()
     assert first_is_committed.wait(20)
@@ -205,7 +205,7 @@ def test_settling_counts_what_others_have_reported(new_store: OpenStore, is_pick
         pickle.loads(pickle.dumps(batch)).report(batch.ids[:2], [1.0, 2.0])
     else:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sqlbuffer.database.boundary", interrupt)
+            patch.setattr("sqlbuffer.db.database.boundary", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 batch.report(batch.ids[:2], [1.0, 2.0])
     batch.settle([None] * 6)

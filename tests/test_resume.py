@@ -21,16 +21,16 @@ from forked import forkserver
 from rich.console import Console
 from torch import nn
 
-from sqlbuffer import database
-from sqlbuffer.predictor import PredictiveAgent
+from sqlbuffer.db import database
+from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.callbacks import BufferSizeCallback, PredictiveBuffer
 from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
+from sqlbuffer.training.weighted_buffer import BufferSizeCallback, PredictiveBuffer
 
 ITERATIONS = 60
 KILLS = 20

@@ -13,14 +13,14 @@ from scipy import stats
 from test_predictor import agent, featurize, network, rows, same, weights
 from torch import nn
 
-from sqlbuffer import datasets
-from sqlbuffer.dialect import now
+from sqlbuffer.core.workers import worker_id
+from sqlbuffer.db.backends import now
+from sqlbuffer.db.schema import samples as samples_table
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.retraining import retrain
-from sqlbuffer.schema import samples as samples_table
+from sqlbuffer.predictor import dataset
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.retraining.train import retrain
 from sqlbuffer.store import SampleStore
-from sqlbuffer.workers import worker_id
 
 pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
@@ -201,8 +201,8 @@ def test_rows_that_do_not_fit_into_memory_give_the_same_predictor(
 ) -> None:
     store.record(*rows(100))
     trained = []
-    for cache_bytes in (0, datasets.CACHE_BYTES):
-        monkeypatch.setattr("sqlbuffer.datasets.CACHE_BYTES", cache_bytes)
+    for cache_bytes in (0, dataset.CACHE_BYTES):
+        monkeypatch.setattr("sqlbuffer.predictor.dataset.CACHE_BYTES", cache_bytes)
         trained.append(agent(nn.Dropout(0.1)))
         retrain(store, trained[-1], **FIT)
     assert same(weights(trained[0]), weights(trained[1]))

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 from proxies import Proxy, proxy_before
 
-from sqlbuffer import database, retries
-from sqlbuffer.dialect import parse_url
+from sqlbuffer.db import database, retry
+from sqlbuffer.db.backends import parse_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
@@ -29,7 +29,7 @@ TEN = [f"s{i}" for i in range(10)]
 def proxy(postgresql_url: str) -> Iterator[Proxy]:
     with proxy_before(postgresql_url) as proxy:
         yield proxy
-    retries.until_true(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
+    retry.until_true(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ ACTIONS: dict[str, tuple[Callable[[SampleStore], Any], Any]] = {
 def test_waiting_leaves_the_global_generator_alone() -> None:
     answers = iter([False, False, True])
     state = random.getstate()
-    assert retries.until_true(lambda: next(answers))
+    assert retry.until_true(lambda: next(answers))
     assert random.getstate() == state
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_restarts_is_waited_for(proxy: Proxy, store: SampleStore) 
 
 
 def test_patience_ends(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     proxy.close()
     start = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="check that the server runs"):
@@ -147,7 +147,7 @@ def in_transaction(url: str) -> int:
 
 
 def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     monkeypatch.setattr(type(store._buffer.database.dialect), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
     with pytest.raises(DatabaseUnavailable, match="outcome is not known"):

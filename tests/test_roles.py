@@ -11,9 +11,9 @@ from conftest import scores_of
 from typer.testing import CliRunner
 
 from sqlbuffer import open_store
-from sqlbuffer.database import Database
+from sqlbuffer.cli.main import app
+from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, SqlBufferError
-from sqlbuffer.inspect.cli import app
 from sqlbuffer.store import SampleStore
 
 TEN = [f"s{i}" for i in range(10)]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer.database import Database
-from sqlbuffer.dialect import BigId, Rows
+from sqlbuffer.db.backends import BigId, Rows
+from sqlbuffer.db.database import Database
 
 SHAPE = Rows(
     "incoming_things",

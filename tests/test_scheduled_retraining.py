@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from forked import Forked
 
-from sqlbuffer.inspect.cli import main
+from sqlbuffer.cli.main import main
 from sqlbuffer.store import open_store
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "scheduled_retraining"

@@ -21,9 +21,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from conftest import scores_of
 
-from sqlbuffer import schema
-from sqlbuffer.database import Database, migrations_folder
-from sqlbuffer.dialect import SCHEMA, VERSION_TABLE
+from sqlbuffer.db import schema
+from sqlbuffer.db.backends import SCHEMA, VERSION_TABLE
+from sqlbuffer.db.database import Database, migrations_folder
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
 
@@ -432,7 +432,7 @@ def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -
 
 AWAY = """
 import pathlib, sys, sqlbuffer
-from sqlbuffer.database import migrations_folder
+from sqlbuffer.db.database import migrations_folder
 site = pathlib.Path(sys.argv[2])
 assert pathlib.Path(sqlbuffer.__file__).is_relative_to(site), sqlbuffer.__file__
 assert migrations_folder().is_relative_to(site), migrations_folder()

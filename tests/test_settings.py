@@ -13,8 +13,8 @@ from conftest import server_execute
 from proxies import proxy_before
 
 from sqlbuffer import open_store
+from sqlbuffer.cli import sql as query
 from sqlbuffer.errors import DatabaseUnavailable, InconsistentDatabase, InvalidArgument
-from sqlbuffer.inspect import query
 from sqlbuffer.store import SampleStore
 
 SAMPLES: list[Any] = [f"s{i}" for i in range(30)] + ["ünïcödé \u4f60 \\ '\"", (1, 2.5, b"\0\xff"), np.arange(3) / 7]

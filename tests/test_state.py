@@ -12,10 +12,10 @@ import torch
 from test_predictor import agent, featurize, network, rows, same, weights
 from torch import nn
 
-from sqlbuffer.ensemble import EnsembleAgent
 from sqlbuffer.errors import InvalidArgument, InvalidPayload
-from sqlbuffer.predictor import PredictiveAgent
-from sqlbuffer.state import dump_state, load_state
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.ensemble import EnsembleAgent
+from sqlbuffer.predictor.weights import dump_state, load_state
 
 
 def test_state_comes_back() -> None:

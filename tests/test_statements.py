@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
-from sqlbuffer import statements
-from sqlbuffer.dialect import Dialect, PostgreSQL, SQLite
+from sqlbuffer.db import queries
+from sqlbuffer.db.backends import Dialect, PostgreSQL, SQLite
 
 DIALECTS: dict[str, tuple[Dialect, Any]] = {
     "sqlite": (SQLite(), sqlite.dialect()),  # type: ignore[no-untyped-call]
     "postgresql": (PostgreSQL(), psycopg.dialect()),  # type: ignore[no-untyped-call]
 }
-BUILDERS = {name: builder for name, builder in vars(statements).items() if hasattr(builder, "cache_info")}
+BUILDERS = {name: builder for name, builder in vars(queries).items() if hasattr(builder, "cache_info")}
 
 
 def build(name: str, kind: str) -> list[Any]:
@@ -271,7 +271,7 @@ class TestEveryStatement:
 
 def test_every_builder_is_here() -> None:
     """Whatever a module of the room builds is found in the room, under one name."""
-    modules = [vars(statements)[found.name] for found in pkgutil.iter_modules(statements.__path__)]
+    modules = [vars(queries)[found.name] for found in pkgutil.iter_modules(queries.__path__)]
     built = [pair for module in modules for pair in vars(module).items() if hasattr(pair[1], "cache_info")]
     assert len(built) == len(BUILDERS) > 25
     assert dict(built) == BUILDERS

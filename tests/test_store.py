@@ -22,13 +22,14 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer import adding, attachment, claims, workers
-from sqlbuffer.batches import Batch
+from sqlbuffer.core import add, handle, workers
+from sqlbuffer.core import draw as core_draw
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.race import Power, Softmax
+from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, SettingsMismatch, UnsupportedType
-from sqlbuffer.race import Power, Softmax
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]
@@ -104,7 +105,7 @@ def test_equal_keys_are_one_sample_and_none_is_refused(new_store: OpenStore) -> 
 
 
 def test_chunks_count_as_one_call(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adding, "CHUNK", 3)
+    monkeypatch.setattr(add, "CHUNK", 3)
     sources = [f"g{i}" for i in range(10)]
     assert store.add([*TEN[:5], *TEN[:5]], source=sources, meta=[{"i": i} for i in range(10)]) == AddResult(5, 0, 5)
     waiting = store.waiting()
@@ -112,7 +113,7 @@ def test_chunks_count_as_one_call(store: SampleStore, monkeypatch: pytest.Monkey
 
 
 def test_arguments_that_do_not_fit_store_nothing(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adding, "CHUNK", 3)
+    monkeypatch.setattr(add, "CHUNK", 3)
     for arguments in ({"source": ["g"] * 3}, {"source": ["g"] * 11}, {"meta": [None] * 3}, {"meta": [None] * 11}):
         with pytest.raises(InvalidArgument, match="10 samples"):
             store.add(TEN, **arguments)  # type: ignore[arg-type]
@@ -728,7 +729,7 @@ def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch:
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
             tx = Transaction(connection, other)
-            batch = claims._draw(tx, n=10, n_heaviest=0, by_tie=False, exclusive=False)
+            batch = core_draw._draw(tx, n=10, n_heaviest=0, by_tie=False, exclusive=False)
             drawn += hold(batch).samples  # type: ignore[arg-type]
             assert len(store) == 40, "no process has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)
@@ -742,7 +743,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from conftest import scores_of
 from sqlbuffer import open_store
-from sqlbuffer.transaction import Transaction
+from sqlbuffer.core.transaction import Transaction
 store = open_store(sys.argv[1], name="run", mode=sys.argv[3])
 store.add(["s%d" % i for i in range(100)])
 store.score(scores_of)
@@ -927,14 +928,14 @@ def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
 
 def test_a_fresh_buffer_is_nobody_elses(new_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     new_store(name="run")
-    names = attachment._names
+    names = handle._names
     seen = []
 
     def before_another_takes_one(connection: sa.Connection) -> Sequence[str]:
         seen.append(names(connection))
         return [name for name in seen[-1] if name != "run"] if len(seen) == 1 else seen[-1]
 
-    monkeypatch.setattr(attachment, "_names", before_another_takes_one)
+    monkeypatch.setattr(handle, "_names", before_another_takes_one)
     assert new_store(name="run", fresh=True).name == "run-2"
     assert len(seen) == 2
 
@@ -981,7 +982,7 @@ class Unregistered:
 def test_an_error_says_which_sample_it_is_about(
     new_store: OpenStore, odd: Any, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adding, "CHUNK", 3)
+    monkeypatch.setattr(add, "CHUNK", 3)
     samples = ["b", "a", "c", "d", "a", odd, "e"]
     plain, keyed = new_store(), new_store(name="keyed", key=lambda sample: None if sample == "d" else sample)
     for store in (plain, keyed):

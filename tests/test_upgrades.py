@@ -13,9 +13,9 @@ from alembic.config import Config
 from conftest import scores_of
 from test_schema import connect
 
-from sqlbuffer.database import Database, migrations_folder
+from sqlbuffer.db.database import Database, migrations_folder
+from sqlbuffer.db.schema import REVISION, pool
 from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
-from sqlbuffer.schema import REVISION, pool
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.empty_database
@@ -25,7 +25,7 @@ OLD = "0001"
 
 OLDER_RELEASE = f"""
 import sys
-from sqlbuffer import database
+from sqlbuffer.db import database
 database.REVISION = {OLD!r}
 from sqlbuffer.store import open_store
 """

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Polymer
 
-from sqlbuffer import audit
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db.schema import checkpoints, metrics, predictors, samples
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.repair import repair
-from sqlbuffer.schema import checkpoints, metrics, predictors, samples
+from sqlbuffer.maintenance import audit
+from sqlbuffer.maintenance.repair import repair
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]

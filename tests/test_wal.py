@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from conftest import scores_of
 from wal_race import provoke
 
-from sqlbuffer import database as database_module
-from sqlbuffer.dialect import sqlite, wal
+from sqlbuffer.db import database as database_module
+from sqlbuffer.db.backends import sqlite, wal
 from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.store import SampleStore, open_store
 

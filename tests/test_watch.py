@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from sqlbuffer import watch
-from sqlbuffer.watch import Watch
+from sqlbuffer.core import watch
+from sqlbuffer.core.watch import Watch
 
 
 class Clock:

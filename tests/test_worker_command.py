@@ -17,10 +17,10 @@ from forked import Forked
 from test_jobs import job_of
 from test_workers import until
 
-from sqlbuffer.dialect import from_now, now
-from sqlbuffer.inspect.cli import main
-from sqlbuffer.schema import jobs, workers
-from sqlbuffer.statements import COUNTERS
+from sqlbuffer.cli.main import main
+from sqlbuffer.db.backends import from_now, now
+from sqlbuffer.db.queries import COUNTERS
+from sqlbuffer.db.schema import jobs, workers
 from sqlbuffer.store import SampleStore, open_store
 
 ROUNDS = 10

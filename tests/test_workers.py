@@ -19,15 +19,17 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, new_database, scores_of, server_execute, wait_for_what_was_dropped
 
-from sqlbuffer import PredictiveBuffer, attending, batches, claims, leases, workers
-from sqlbuffer.attachment import attach_existing
-from sqlbuffer.database import Database
-from sqlbuffer.dialect import ago
+from sqlbuffer import PredictiveBuffer
+from sqlbuffer.cli import workers as cli_workers
+from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core import draw, leases, reaper, workers
+from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.heartbeat import Heartbeat, Occasion
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db.backends import ago
+from sqlbuffer.db.database import Database
 from sqlbuffer.errors import ClaimLost, InvalidArgument
-from sqlbuffer.heartbeat import Heartbeat, Occasion
-from sqlbuffer.inspect import crew
 from sqlbuffer.store import SampleStore, open_store
-from sqlbuffer.transaction import Transaction
 
 OpenStore = Callable[..., SampleStore]
 LookOn = Callable[..., int]
@@ -94,7 +96,7 @@ def test_no_error_ends_a_heartbeat(store_url: str, monkeypatch: pytest.MonkeyPat
             raise sa.exc.OperationalError("x", {}, Exception("database is locked"))
         beat(connection, buffer_id)
 
-    monkeypatch.setattr(attending, "beat", failing)
+    monkeypatch.setattr(reaper, "beat", failing)
     with caplog.at_level(logging.ERROR), open_store(store_url, grace_s=0.2) as store:
         store.add(TEN)
         first = rows(store)[workers.worker_id()].heartbeat_at
@@ -260,7 +262,7 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
 
         def bury(other: SampleStore) -> None:
             start.wait()
-            released.append(batches.release_dead(other._buffer))
+            released.append(core_batch.release_dead(other._buffer))
 
         buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
         for burier in buriers:
@@ -286,7 +288,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, 
         drawing, go_on = threading.Event(), threading.Event()
 
         def slow_draw(tx: Transaction) -> Any:
-            batch = hold(claims._draw(tx, n=3, n_heaviest=0, by_tie=False, exclusive=False))
+            batch = hold(draw._draw(tx, n=3, n_heaviest=0, by_tie=False, exclusive=False))
             drawing.set()
             go_on.wait(10)
             return batch
@@ -398,7 +400,7 @@ def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     assert onlooker.communicate("", timeout=60)[0] == "4\n"
     worker.kill()
     worker.wait()
-    assert batches.release_dead(store._buffer) == 1
+    assert core_batch.release_dead(store._buffer) == 1
     assert store.check() == []
 
 
@@ -534,7 +536,7 @@ if sys.argv[2] == "closed":
 
     def states() -> dict[str, int]:
         with contextlib.closing(Database(store_url, create=False)) as database:
-            found = attach_existing(database, "default").read(crew.workers)
+            found = attach_existing(database, "default").read(cli_workers.workers)
         return {row["state"]: row["pid"] for row in found}
 
     open_store(store_url, weighting="uniform").close()

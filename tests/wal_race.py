@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from sqlbuffer.dialect import parse_url, sqlite, wal
+from sqlbuffer.db.backends import parse_url, sqlite, wal
 
 N_WRITERS, N_CHECKPOINTERS = 3, 3
 BUSY_S = 60.0

@@ -12,18 +12,18 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
+from sqlbuffer._validation import as_floats, as_list, is_share, require_real
+from sqlbuffer.core.race import Weighting
+from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
-from sqlbuffer.hashing import digests
-from sqlbuffer.names import as_floats, as_list, is_share, require_real
-from sqlbuffer.race import Weighting
 from sqlbuffer.records import AddResult
+from sqlbuffer.samples.hashing import digests
 from sqlbuffer.store import open_store
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.waiting_list import WaitingList
-from sqlbuffer.workers import GRACE_S
+from sqlbuffer.training.pool_list import WaitingList
 
 if TYPE_CHECKING:
-    from sqlbuffer.batches import Batch
+    from sqlbuffer.core.batch import Batch
 
 logger = logging.getLogger(__name__)
 

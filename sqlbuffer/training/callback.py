@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqlbuffer.names import LARGEST_INT, as_floats, as_mask, as_name, require_int
+from sqlbuffer._validation import LARGEST_INT, as_floats, as_mask, as_name, require_int
 
 BUILD = ("build_buffer", "filter_buffer", "after_build_buffer")
 SAMPLE = ("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")

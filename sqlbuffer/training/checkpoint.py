@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sqlbuffer._validation import require_count
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.names import require_count
+from sqlbuffer.samples.state_dict import pack, unpack
 from sqlbuffer.training.buffer import CHECKPOINT
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.packing import pack, unpack
-from sqlbuffer.training.randomness import Randomness, States
+from sqlbuffer.training.rng import Randomness, States
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sqlbuffer._validation import as_list, require_count
 from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.names import as_list, require_count
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
-from sqlbuffer.training.callbacks import Buffer
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.weighted_buffer import Buffer
 
 logger = logging.getLogger(__name__)
 

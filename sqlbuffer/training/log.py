@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sqlbuffer._plotting import draw_metrics
+from sqlbuffer._validation import as_float, as_floats, as_name, plain, require_count
 from sqlbuffer.errors import InvalidArgument, MissingExtra, printable, shown
-from sqlbuffer.names import as_float, as_floats, as_name, plain, require_count
-from sqlbuffer.plotting import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
-from sqlbuffer.training.logbook import Columns, cells, column, pack_batch, read_batches, read_words
+from sqlbuffer.training.log_storage import Columns, cells, column, pack_batch, read_batches, read_words
 
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._validation import as_floats, require_flag, require_function, require_real
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.names import as_floats, require_flag, require_function, require_real
 from sqlbuffer.training.callback import Callback, mean_of
 
 

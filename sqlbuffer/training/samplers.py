@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.names import (
+from sqlbuffer._validation import (
     as_list,
     is_share,
     require_count,
@@ -18,6 +17,7 @@ from sqlbuffer.names import (
     require_list,
     require_real,
 )
+from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.training.callback import Callback
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from sqlbuffer import PredictiveAgent
-from sqlbuffer.retraining import retrain
-from sqlbuffer.schema import REVISION
+from sqlbuffer.db.schema import REVISION
+from sqlbuffer.retraining.train import retrain
 from sqlbuffer.store import SampleStore, open_store
 
 FOLDER = pathlib.Path(__file__).parent

@@ -1,0 +1,69 @@
+"""`sqlbuffer copy`."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import Annotated
+
+import typer
+
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import handles, open_existing
+from sqlbuffer.cli.options import Url
+from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.maintenance import copy as maintenance_copy
+
+
+class Weightings(str, enum.Enum):
+    """Weightings by name, with their default parameters."""
+
+    shift = "shift"
+    softmax = "softmax"
+    power = "power"
+    uniform = "uniform"
+
+
+class Modes(str, enum.Enum):
+    """What becomes of a drawn sample."""
+
+    consume = "consume"
+    replay = "replay"
+
+
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the copy.")],
+    url: Url = DEFAULT_URL,
+    at_iteration: Annotated[
+        int | None,
+        typer.Option(min=0, help="Copy the state at the beginning of this iteration instead of the current state."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="New seed of the draws.")] = None,
+    weighting: Annotated[Weightings | None, typer.Option(help="New function from scores to weights.")] = None,
+    mode: Annotated[Modes | None, typer.Option(help="New mode.")] = None,
+    max_size: Annotated[int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")] = None,
+) -> None:
+    """Copy a buffer within its database, to try another setting from the same point.
+
+    Without options the copy draws the same batches as the original; claimed samples of the original wait in the copy.
+    Another seed or weighting, or --at-iteration, begins a new race.
+
+    Data that was overwritten since an earlier iteration is missing in the copy: scores of later versions, and rewards
+    that were measured again. Samples that were removed since, or settled and then added again, do not wait in the copy.
+
+    The copy is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait for the copy.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        (buffer,) = handles(database, name)
+        made = maintenance_copy.copy(
+            buffer,
+            new,
+            at_iteration=at_iteration,
+            seed=seed,
+            weighting=None if weighting is None else weighting.value,
+            mode=None if mode is None else mode.value,
+            max_size=max_size,
+            silent=not output.console().is_terminal,
+        )
+    output.line(f"{buffer.name} was copied to {made.name}")

@@ -1,0 +1,199 @@
+"""What the command line prints: tables for people, aligned lines for pipes, JSON and CSV for programs.
+
+Whatever comes from a database may be hostile: nothing of it is taken as markup, and no control character of it gets
+to a terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import decimal
+import json
+import math
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+import sqlalchemy as sa
+from rich.cells import cell_len
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from sqlbuffer.db.backends import first_line
+from sqlbuffer.errors import SqlBufferError, printable
+
+Row = Sequence[Any]
+
+GAP = 2
+"""Spaces between the columns of a table."""
+
+READABLE = 16
+"""Characters of a text that a terminal shows at the least."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console in which brackets and colons are only brackets and colons."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def line(text: str, *, style: str = "", stderr: bool = False) -> None:
+    """Print one line, however long."""
+    console(stderr=stderr).print(Text(printable(text), style=style))
+
+
+def error(exc: BaseException, *, debug: bool) -> None:
+    """Print an error as one red line on stderr; with `debug` the traceback before it."""
+    if debug:
+        for each in "".join(traceback.format_exception(exc)).splitlines():
+            line(each, stderr=True)
+    if isinstance(exc, SqlBufferError):
+        message = str(exc)
+    else:
+        cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
+        message = f"{type(cause).__name__}: {first_line(str(cause))} (`sqlbuffer --debug ...` shows where)"
+    line(f"error: {message}", style="bold red", stderr=True)
+
+
+def status(text: str) -> Status:
+    """Return a context that says on a terminal, with a spinner, what is going on."""
+    return console(stderr=True).status(Text(printable(text)))
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a database as JSON has it: times in UTC and ISO 8601, bytes in hexadecimal digits."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, decimal.Decimal):
+        return _number(value)
+    if isinstance(value, dt.datetime):
+        moment = value if value.tzinfo is None else value.astimezone(dt.timezone.utc)
+        return moment.isoformat(timespec="milliseconds")
+    if isinstance(value, (bytes, memoryview)):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _number(value: decimal.Decimal) -> Any:
+    if not value.is_finite() or abs(value) > 10**300:
+        return str(value)
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def cell(value: Any) -> str:
+    """Return a value as a table shows it: a float to eight digits, the first 16 bytes of many, nothing as `-`."""
+    if isinstance(value, (bytes, memoryview)) and len(value) > 32:
+        return f"{bytes(value[:16]).hex()}... ({len(value):,} bytes)"
+    value = plain(value)
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print a table: on a terminal cut to its width, in a pipe aligned lines with all there is."""
+    out = console()
+    given = [list(row) for row in rows]
+    is_number = [all(_is_number(row[i]) for row in given) for i in range(len(columns))]
+    lines = [[printable(column) for column in columns], *([cell(value) for value in row] for row in given)]
+    if not out.is_terminal:
+        _write_aligned(out.file, lines, is_number)
+        return
+    lines = [[text[: out.width + 1] for text in line] for line in lines]
+    longest = _longest_text(lines, is_number, out.width)
+    shown = _as_records(lines, out.width) if longest is None else _as_table(lines, is_number, longest)
+    out.print(shown, soft_wrap=False)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float, decimal.Decimal)) and not isinstance(value, bool))
+
+
+def _write_aligned(file: IO[str], lines: list[list[str]], is_number: list[bool]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = zip(line, widths, is_number, strict=True)
+        file.write("  ".join(text.rjust(n) if right else text.ljust(n) for text, n, right in padded).rstrip() + "\n")
+
+
+def _longest_text(lines: list[list[str]], is_number: list[bool], width: int) -> int | None:
+    """Return the length to which texts must be cut for a table of this width; None when little would be left."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    room = width - GAP * (len(widths) - 1)
+    for longest in range(max(READABLE, *widths), READABLE - 1, -1):
+        if sum(n if right else min(n, longest) for n, right in zip(widths, is_number, strict=True)) <= room:
+            return longest
+    return None
+
+
+def _as_table(lines: list[list[str]], is_number: list[bool], longest: int) -> Table:
+    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for head, right in zip(lines[0], is_number, strict=True):
+        max_width = None if right else longest
+        shown.add_column(Text(head), justify="right" if right else "left", no_wrap=True, max_width=max_width)
+    for line in lines[1:]:
+        shown.add_row(*map(Text, line))
+    return shown
+
+
+def _as_records(lines: list[list[str]], width: int) -> Table:
+    """Return one line for each value: what is too wide for a table is read from top to bottom."""
+    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(no_wrap=True, max_width=width - GAP - max(map(cell_len, lines[0])))
+    for i, line in enumerate(lines[1:]):
+        if i:
+            shown.add_row()
+        for head, text in zip(lines[0], line, strict=True):
+            shown.add_row(Text(head), Text(text))
+    return shown
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------
+
+
+def write_json(value: Any) -> None:
+    """Print one JSON value. NaN and infinities, which JSON lacks, are strings, as PostgreSQL writes them."""
+    console().file.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print rows as a JSON array of objects, one a line, as they come."""
+    file = console().file
+    file.write("[")
+    for i, row in enumerate(rows):
+        named = plain(dict(zip(columns, row, strict=True)))
+        file.write((",\n" if i else "\n") + json.dumps(named, allow_nan=False))
+    file.write("\n]\n")
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print rows as CSV, as they come. Nothing is an empty field; a list or an object is JSON."""
+    out = console()
+    clean = printable if out.is_terminal else str
+    writer = csv.writer(out.file, lineterminator="\n")
+    writer.writerow(map(clean, columns))
+    for row in rows:
+        writer.writerow([clean(_field(plain(value))) for value in row])
+
+
+def _field(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return "" if value is None else value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,196 @@
+"""Labels: the stored samples that have a reward, read when they are looked at, so that any number can be trained on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import ArrayLike
+from sqlalchemy.sql import visitors
+
+from sqlbuffer._validation import as_ids, as_mask, as_name, plain, require_count, require_real
+from sqlbuffer.core import pool
+from sqlbuffer.core.batch import content
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.race import TIE, Floats, Ints
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
+
+READ_AT_ONCE = 4096
+"""Samples read and decoded in one transaction when all are walked through."""
+
+_INDEX_AT_ONCE = 100_000
+
+
+class LabelledRows(Sequence[Any]):
+    """Stored samples with their rewards, in the order in which they were stored; a sequence of n samples.
+
+    Only ids, rewards and places are in memory, 24 bytes a row. A sample is read from the database when it is asked for.
+
+    Attributes:
+        ids: (n,) int64, numbers of the samples, ascending.
+        rewards: (n,) float64, finite.
+        places: (n,) float64 in [0, 1), uniform, made from the sample's hash: a split by place never moves a sample to
+            the other side, whatever else is stored, here or in another buffer.
+    """
+
+    def __init__(
+        self, buffer: BufferHandle, ids: Ints, rewards: Floats, places: Floats, proof: Floats | None = None
+    ) -> None:
+        self.ids = ids
+        self.rewards = rewards
+        self.places = places
+        self._proof = places if proof is None else proof  # of the hashes; a training spreads its places again
+        self._buffer = buffer
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return one sample, or the list of those in a slice."""
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        return self.take([range(len(self))[index]])[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self), READ_AT_ONCE):
+            yield from self[start : start + READ_AT_ONCE]
+
+    def take(self, rows: ArrayLike) -> list[Any]:
+        """Return the samples of m rows, given as (m,) integers from 0 on, in that order.
+
+        Raises:
+            StaleIds: Where they are not there any more, or others have their numbers: the database has gone back to an
+                earlier state, by a failover or a restore, or was replaced.
+        """
+        at = self._places_of(rows)
+        wanted = self.ids[at]
+        ids, first, place = np.unique(wanted, return_index=True, return_inverse=True)
+        if not len(ids):
+            return []
+        found = self._buffer.read(_rows, ids)
+        known = self._proof[at][first]
+        if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
+            raise StaleIds(
+                f"the samples of {len(ids)} labelled rows have changed since the rows were read: "
+                "the database has returned to an earlier state (failover, restore); call "
+                "labelled_rows again."
+            )
+        samples = content(found, self._buffer)
+        return [samples[i] for i in place.tolist()]
+
+    def _places_of(self, rows: Any) -> Ints:
+        numbers = np.array(as_ids(rows, "rows must be a list of integers"), dtype=np.int64)
+        if len(numbers) and not -len(self) <= numbers.min() <= numbers.max() < len(self):
+            raise InvalidArgument(f"there are {len(self)} rows, counted from 0, but {shown(numbers)} were asked for.")
+        return numbers
+
+    def subset(self, mask: ArrayLike) -> LabelledRows:
+        """Return the rows where `mask`, (n,) bool, is true."""
+        kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
+        places = self.places[kept]
+        proof = places if self._proof is self.places else self._proof[kept]
+        return LabelledRows(self._buffer, self.ids[kept], self.rewards[kept], places, proof)
+
+
+def labelled_rows(
+    buffer: BufferHandle,
+    *,
+    where: str | sa.ColumnElement[bool] | None = None,
+    newest: int | None = None,
+    best: float | None = None,
+) -> LabelledRows:
+    """Return the samples that have a reward, or those of them that were asked for.
+
+    Args:
+        buffer: The buffer.
+        where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
+        newest: At most so many, those measured last.
+        best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal ones.
+    """
+    if newest is not None:
+        newest = require_count(newest, "newest must be a positive number of rows, or None for all", least=1)
+    if best is not None:
+        best = require_real(best, "best must be a share of the rows in (0, 1], or None for all", _is_some)
+    if where is not None and not isinstance(where, (str, sa.ColumnElement)):
+        raise InvalidArgument(f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}.")
+    if isinstance(where, sa.ColumnElement):
+        where = _in_python(where)
+    if isinstance(where, str):
+        as_name(where, "where")
+    try:
+        return buffer.read(_index, where=where, newest=newest, best=best)
+    except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
+        if where is None:
+            raise
+        buffer.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
+        raise InvalidArgument(
+            "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
+            f"got {shown(where)}: {summary(exc)}"
+        ) from exc
+
+
+def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return a condition whose values are Python's: SQLite would look for the bytes of a number of numpy."""
+
+    def convert(parameter: Any) -> None:
+        value = parameter.value
+        parameter.value = [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
+
+    found: sa.ColumnElement[bool] = visitors.cloned_traverse(where, {}, {"bindparam": convert})
+    return found
+
+
+def _is_some(share: float) -> bool:
+    return 0.0 < share <= 1.0
+
+
+def _index(
+    tx: Transaction, *, where: str | sa.ColumnElement[bool] | None, newest: int | None, best: float | None
+) -> LabelledRows:
+    tx.note_ids()
+    statement = queries.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
+    ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+    ties = [np.zeros(0, np.uint64)]
+    guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(where, str):
+        guarded = tx.backend.guarded(tx.connection, where, may_step_down=True)
+    with guarded:
+        for part in tx.execute(statement).partitions():
+            part_ids, hashes, values = zip(*part, strict=True)
+            ids.append(np.array(part_ids, dtype=np.int64))
+            rewards.append(pool.as_floats(values))
+            places.append(places_of(hashes))
+            if best is not None:
+                ties.append(np.frombuffer(b"".join(digest[TIE] for digest in hashes), dtype=">u8"))
+    rows = LabelledRows(tx.buffer, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+    if best is None or not len(rows):
+        return rows
+    # By other bytes of the hash than those of a row's place: ties would all be held out, or none.
+    order = np.lexsort((np.concatenate(ties), rows.rewards))
+    is_best = np.zeros(len(rows), dtype=np.bool_)
+    is_best[order[-max(round(best * len(rows)), 1) :]] = True
+    return rows.subset(is_best)
+
+
+def places_of(hashes: Sequence[bytes]) -> Floats:
+    """Return (n,) numbers in [0, 1) that hashes of 16 bytes stand for."""
+    heads = np.frombuffer(b"".join(digest[:8] for digest in hashes), dtype=">u8")
+    return np.asarray((heads >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def _rows(tx: Transaction, ids: Ints) -> Sequence[Any]:
+    """Return the rows of these ids, which are sorted and distinct."""
+    statement = queries.scored(tx.backend)
+    rows: Sequence[Any] = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    return rows

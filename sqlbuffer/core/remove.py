@@ -1,0 +1,54 @@
+"""Samples leave the pool without a draw, or are replaced by others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlbuffer.core import add, pool
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+
+
+def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None = None) -> int:
+    """Take waiting samples out of the pool, with `hashes` only those that have them; count them."""
+    state = tx.lock_race()
+    if tx.backend.writers_overlap:
+        columns = {"sample_id": sorted(set(ids))}
+        tx.execute_with(queries.lock_samples(tx.backend), queries.INCOMING_IDS, columns)
+    tx.lock_race_to_join(state)  # a sample that a draw under way has taken does not wait
+    rows = _standing(tx, ids, hashes)
+    pool.take_out(tx, rows)
+    return len(rows)
+
+
+def replace(
+    tx: Transaction,
+    ids: Sequence[int],
+    samples: Sequence[Any],
+    hashes: Sequence[bytes | None],
+    old: Sequence[bytes] | None = None,
+) -> int:
+    """Put samples with their `hashes` in the place of waiting ones, with `old` only of those."""
+    tx.lock_race(exclusive=True)  # which samples are stored depends on which still wait
+    rows = {row.sample_id: row for row in _standing(tx, ids, old)}
+    changed = [
+        (rows[i], sample, digest)
+        for i, sample, digest in zip(ids, samples, hashes, strict=True)
+        if i in rows and rows[i].hash != digest
+    ]
+    pool.take_out(tx, [row for row, _, _ in changed])
+    sources = [row.source for row, _, _ in changed]
+    ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
+    chunk = add.incoming(tx.buffer, ours, sources, start=None, hashes=theirs)
+    add.insert(tx, chunk=chunk)
+    return len(rows)
+
+
+def _standing(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None) -> list[Any]:
+    """Find waiting samples by number and hash, or by numbers that a user has kept."""
+    if hashes is None:
+        tx.require_ids(ids)
+        return pool.standing(tx, ids)
+    known = dict(zip(ids, hashes, strict=True))
+    return [row for row in pool.standing(tx, ids) if row.hash == known[row.sample_id]]

@@ -1,0 +1,1 @@
+"""Engines, transactions, tables, every SQL statement, and what differs between SQLite and PostgreSQL."""

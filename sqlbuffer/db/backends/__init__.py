@@ -1,0 +1,153 @@
+"""Every difference between SQLite and PostgreSQL. No other room knows a dialect's name."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+
+import sqlalchemy as sa
+
+from sqlbuffer._validation import is_storable
+from sqlbuffer.db.backends.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Lock, Receipt, Rows
+from sqlbuffer.db.backends.postgresql import PostgreSQL
+from sqlbuffer.db.backends.sqlite import SQLite
+from sqlbuffer.db.types import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, from_now, now, right_now, where
+from sqlbuffer.db.urls import WAY_OUT, read_url
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
+
+__all__ = [
+    "CHURNED",
+    "CLUSTERED",
+    "ONE_STATEMENT",
+    "SCHEMA",
+    "VERSION_TABLE",
+    "BigId",
+    "Columns",
+    "Dialect",
+    "Json",
+    "Lock",
+    "PostgreSQL",
+    "Receipt",
+    "Rows",
+    "SQLite",
+    "Timestamp",
+    "ago",
+    "first_line",
+    "from_now",
+    "is_unavailable",
+    "now",
+    "origin_of",
+    "parse_url",
+    "right_now",
+    "unavailable",
+    "where",
+]
+
+_POSTGRESQL = PostgreSQL()
+
+
+def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
+    """Return a database URL and its dialect. That of an SQLite file, which may be a path alone, has an absolute path.
+
+    Raises:
+        InvalidArgument: If it is no URL, or of a database that sqlbuffer does not work with.
+        MissingExtra: If the driver that it names is not installed.
+    """
+    parsed = read_url(_as_url(url))
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend in ("postgresql", "postgres"):
+        return parsed, _POSTGRESQL
+    if backend != "sqlite":
+        raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
+    _require_file(parsed)
+    return parsed.set(database=_absolute(parsed.database or "")), _sqlite(driver)
+
+
+def _as_url(given: str | os.PathLike[str] | sa.URL) -> str | sa.URL:
+    """Return a path alone as a URL, and all else as it is."""
+    if isinstance(given, os.PathLike):
+        return sa.URL.create("sqlite", database=os.fspath(given))
+    return sa.URL.create("sqlite", database=given) if isinstance(given, str) and _is_path(given) else given
+
+
+def _is_path(text: str) -> bool:
+    """Tell a path from a URL and from a slip of the pen: it has a dot or a slash, and no user, password or scheme."""
+    begins = os.path.splitdrive(text)[1].partition("/")[0]
+    return ("." in text or "/" in text or os.sep in text) and ":" not in begins and text.strip() == text
+
+
+def _require_file(url: sa.URL) -> None:
+    """Refuse what the URL of a file cannot have, rather than leave it out."""
+    if url.host or url.username or url.password or url.port:
+        raise InvalidArgument(
+            "the URL of an SQLite file has three slashes, four before an absolute path: sqlite:///FILE."
+        )
+    if not url.database or ":memory:" in url.database:
+        raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
+    if not is_storable(url.database):
+        raise InvalidArgument(
+            f"{shown(url.database)} is not a file name in UTF-8: rename the file, and use sqlite:///FILE."
+        )
+    if url.database.startswith("file:"):
+        raise InvalidArgument("the URL of an SQLite file cannot be a file: URI: use sqlite:///FILE.")
+    if url.query:
+        raise InvalidArgument(
+            f"the URL of an SQLite file has no options, got {shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; "
+            "`store.connect()` and the command line read without writing."
+        )
+
+
+def _absolute(path: str) -> str:
+    """Return the path of a file, wherever the process goes later, and behind all links: its log lies next to that."""
+    try:
+        return os.path.realpath(path)
+    except ValueError as exc:  # a null character
+        raise InvalidArgument(f"{shown(path)} is not a path of a file ({exc}): use sqlite:///FILE.") from exc
+    except OSError as exc:  # a relative path in a folder that is gone
+        raise DatabaseUnavailable(f"{shown(path)} cannot be found ({exc.strerror}): give an absolute path.") from exc
+
+
+@functools.cache
+def _sqlite(driver: str) -> SQLite:
+    """Return the dialect that works by a driver: the one of Python, or one with an SQLite library of its own."""
+    if driver in ("", "pysqlite"):
+        return SQLite()
+    if driver != "pysqlite3":
+        raise InvalidArgument(
+            f"no support for the driver {shown(driver)}: use sqlite:///FILE or sqlite+pysqlite3:///FILE."
+        )
+    try:
+        return SQLite(importlib.import_module("pysqlite3.dbapi2"))
+    except ImportError as exc:
+        raise MissingExtra("sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`.") from exc
+
+
+def origin_of(connection: sa.Connection) -> str:
+    """Return what tells the database of a connection from its copies. It is asked once for each connection."""
+    found = connection.info.get("origin")
+    if found is None:
+        dialect = _sqlite("") if connection.dialect.name == "sqlite" else _POSTGRESQL
+        found = connection.info["origin"] = dialect.origin(connection)
+    return str(found)
+
+
+def first_line(message: str) -> str:
+    """Return the first line of a driver's message."""
+    return message.strip().split("\n", 1)[0]
+
+
+def is_unavailable(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether the database is to blame, and not the statement."""
+    has_no_right = getattr(error.orig, "sqlstate", None) == "42501"
+    is_outage = (
+        isinstance(error, (sa.exc.OperationalError, sa.exc.InternalError)) or type(error) is sa.exc.DatabaseError
+    )
+    return has_no_right or is_outage
+
+
+def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
+    """Return our error for a driver's one: what happened, where, and the way out. Passwords are masked."""
+    what = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
+    way_out = dialect.advice(error)
+    return DatabaseUnavailable(f"{what}: {way_out}." if way_out else f"{what}.")

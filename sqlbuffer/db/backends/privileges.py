@@ -1,0 +1,91 @@
+"""SQL that is not ours, on PostgreSQL: a read-only transaction is no wall, so who runs it must be able to do little."""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+
+from sqlbuffer.db.backends.base import quoted
+from sqlbuffer.errors import InvalidArgument, shown
+
+READER = "pg_read_all_data"
+"""A role of PostgreSQL itself that may read every table and nothing else; a superuser can step down to it."""
+
+# These reach files and processes of the server through functions, which a transaction that only reads may call.
+_POWERS = ("pg_execute_server_program", "pg_read_server_files", "pg_signal_backend", "pg_write_server_files")
+
+_HARMLESS = (
+    *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
+    *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
+    *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
+)
+"""Functions that PostgreSQL calls volatile though they only read."""
+
+_SUSPECT = """
+SELECT DISTINCT proname
+FROM pg_catalog.pg_proc
+WHERE provolatile = 'v'
+   OR provolatile = 's' AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+ORDER BY proname
+"""
+"""Functions that do more than read are volatile; those that execute text, as `crosstab`, are stable, and not core."""
+
+_POWERFUL = """
+SELECT rolname, rolsuper, rolname = current_user AS is_own
+FROM pg_catalog.pg_roles
+WHERE pg_catalog.pg_has_role(current_user, oid, 'MEMBER')
+  AND (rolsuper OR rolname = ANY (:powers))
+ORDER BY rolname = current_user DESC, rolsuper DESC, rolname
+LIMIT 1
+"""
+"""The role itself where it is a superuser, else a role whose rights it has, or can take."""
+
+
+def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_down: bool) -> None:
+    """Make sure that SQL of others, run in this transaction, can do no more than read. See `Dialect.guarded`."""
+    if calls := _side_effects(connection, sql):
+        raise InvalidArgument(f"{', '.join(calls)} may do more than read: leave it out of this SQL.")
+    power = None if role is not None else _power(connection)
+    if power is not None and may_step_down and _can_step_down(connection):
+        role, power = READER, None
+    if role is not None:
+        _take(connection, role)
+        power = _power(connection)
+    if power is None:
+        return
+    name = str(connection.scalar(sa.text("SELECT current_user")))
+    raise InvalidArgument(
+        f"role {shown(name)} is {power}, and SQL could run programs or reach files of the server "
+        f"through it: log in as a role that only reads (GRANT {READER} TO R makes one, "
+        "`sqlbuffer db grants` prints narrower grants), or name such a role with --role, such "
+        f"as --role {READER}."
+    )
+
+
+def _power(connection: sa.Connection) -> str | None:
+    """Return why a role may do too much, None where it may not."""
+    found = connection.execute(sa.text(_POWERFUL), {"powers": list(_POWERS)}).one_or_none()
+    if found is None:
+        return None
+    if found.is_own:
+        return "a superuser" if found.rolsuper else "a role that reaches the server itself"
+    return f"a member of {found.rolname}"
+
+
+def _can_step_down(connection: sa.Connection) -> bool:
+    return bool(connection.scalar(sa.text("SELECT pg_catalog.pg_has_role(:role, 'MEMBER')"), {"role": READER}))
+
+
+def _take(connection: sa.Connection, role: str) -> None:
+    """Go on as another role until the transaction ends."""
+    connection.exec_driver_sql(f"SET LOCAL ROLE {quoted(role)}", execution_options={"stream_results": False})
+
+
+def _side_effects(connection: sa.Connection, sql: str) -> list[str]:
+    """Return the functions called in SQL that may do more than read, as far as can be told from their names."""
+    suspects = connection.scalars(sa.text(_SUSPECT))
+    names = "|".join(re.escape(name) for name in suspects if name not in _HARMLESS)
+    calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)
+    disguised = re.findall(r'u&"', sql, re.IGNORECASE)  # a name in Unicode escapes
+    return sorted({f"{call[1]}()" for call in calls} | set(disguised))

@@ -1,0 +1,112 @@
+"""The buffer as a whole: its clock, and its counters, which are kept by worker and summed up when read."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import right_now
+from sqlbuffer.db.queries.params import BUFFER, LATER_THAN_ALL, NEXT_TICK
+from sqlbuffer.db.schema import buffers, samples, workers
+
+COUNTERS = (
+    *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
+    *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
+)
+"""The columns of `workers` that are summed up."""
+
+
+@functools.cache
+def next_tick() -> sa.Select[Any]:
+    """The logical time of a transaction: later than that of every one that it can see."""
+    return LATER_THAN_ALL
+
+
+@functools.cache
+def totals() -> sa.Select[Any]:
+    """The clock of the race, the next tick, and every counter summed over the workers."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    largest = (sa.func.max(workers.c[name]).label(name) for name in ("clock", "touched"))
+    return select(*largest, NEXT_TICK.label("tick"), *sums).where(workers.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def changes() -> sa.Select[Any]:
+    """Numbers of which one is another after every transaction that has changed what waits.
+
+    The ticks are summed up, not the largest taken: of two transactions at the same time both may have one tick.
+    """
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in ("tick", *COUNTERS))
+    return select(*sums).where(workers.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def stats() -> sa.Select[Any]:
+    """Every counter summed over the workers, what the buffer itself says, and its best reward, in one round trip."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    best = (
+        select(samples.c.reward)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    names = ("name", "kind", "mode", "score_version", "refreshed_version", "created_at", "key", "max_size")
+    own = (buffers.c[name] for name in names)
+    return (
+        select(*own, *sums, best.scalar_subquery().label("best_reward"))
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def race_state() -> sa.Select[Any]:
+    """What a change of the race needs to know of the buffer, in one round trip."""
+    return (
+        select(
+            sa.func.max(workers.c.clock).label("clock"),
+            sa.func.max(workers.c.touched).label("touched"),
+            sa.func.sum(workers.c.batches).label("turn"),
+            sa.func.sum(workers.c.iterations).label("iteration"),
+            buffers.c.base_score,
+            buffers.c.top_score,
+            buffers.c.score_version,
+            buffers.c.epoch,
+            buffers.c.max_size,
+            buffers.c.created_at,
+            NEXT_TICK.label("tick"),
+        )
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def count() -> sa.Update:
+    """Add to the counters of a worker, say that it is alive, and move its clocks and its tick forward.
+
+    A clock of NULL moves nothing.
+    """
+    added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
+    clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+    touched: sa.BindParameter[float] = bindparam("new_touched", type_=sa.Double)
+    tick: sa.BindParameter[int] = bindparam("new_tick", type_=sa.BigInteger)
+    return (
+        sa.update(workers)
+        .where(workers.c.buffer_id == BUFFER)
+        .where(workers.c.id == bindparam("worker", type_=sa.Text))
+        .values(
+            **added,
+            clock=sa.case((clock > workers.c.clock, clock), else_=workers.c.clock),
+            touched=sa.case((touched > workers.c.touched, touched), else_=workers.c.touched),
+            tick=sa.case((tick > workers.c.tick, tick), else_=workers.c.tick),
+            heartbeat_at=right_now(),
+            finished_at=None,
+        )
+    )

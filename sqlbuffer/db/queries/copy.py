@@ -1,0 +1,250 @@
+"""What a copy of a buffer takes over: `source` is the buffer's id, `buffer` that of the copy.
+
+Sample numbers are new, in the old order, and are found by the hash; batches are found by their order.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import BigId, Timestamp
+from sqlbuffer.db.queries.params import BUFFER, NEVER
+from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, pool, predictors, samples
+
+_SOURCE: sa.BindParameter[int] = bindparam("source", type_=sa.Integer)
+_CUTOFF: Any = bindparam("cutoff", type_=Timestamp)
+_ITERATION: sa.BindParameter[int] = bindparam("from_iteration", type_=sa.Integer)
+_IS_WHOLE: sa.BindParameter[bool] = bindparam("is_whole", type_=sa.Boolean)
+
+_TICK: sa.BindParameter[int] = bindparam("cutoff_tick", type_=BigId)
+
+
+def _then(tick: Any, time: Any) -> Any:
+    """Was before the cutoff: by its tick; what an older release has stored has none, and is told by its time."""
+    return sa.or_(sa.and_(tick.is_not(None), tick < _TICK), sa.and_(tick.is_(None), time < _CUTOFF))
+
+
+_SETTLED_THEN = sa.and_(batches.c.settled_at.is_not(None), _then(batches.c.closed_tick, batches.c.settled_at))
+_KEPT_BATCH = sa.or_(_IS_WHOLE, _SETTLED_THEN)
+
+
+def _in_a_range_of_ids(table: Any, buffer: Any) -> Any:
+    """Rows of a buffer in a range of ids: given the buffer as it is, SQLite would read all of it for each range."""
+    after, last = bindparam("after", type_=BigId), bindparam("last", type_=BigId)
+    zero: sa.BindParameter[int] = bindparam("zero", 0, type_=sa.Integer)
+    return sa.and_(table.c.id > after, table.c.id <= last, table.c.buffer_id + zero == buffer)
+
+
+def _insert(table: sa.Table, source: Any, **changed: Any) -> Any:
+    """Insert rows of a table again, as the copy's, with some columns changed; a number of its own comes by itself."""
+    values = {column.name: column for column in table.columns} | {"buffer_id": BUFFER} | changed
+    if "buffer_id" not in table.primary_key.columns:
+        del values["id"]
+    columns = [sa.type_coerce(value, table.c[name].type).label(name) for name, value in values.items()]
+    return sa.insert(table).from_select(list(values), source(select(*columns)), include_defaults=False)
+
+
+@functools.cache
+def id_range() -> sa.Select[Any]:
+    """The lowest and the highest number of the samples of a buffer."""
+    numbers = (sa.func.min(samples.c.id).label("lowest"), sa.func.max(samples.c.id).label("highest"))
+    return select(*numbers).where(samples.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def next_id() -> sa.Select[Any]:
+    """The lowest number beyond another one of the samples of a buffer."""
+    beyond = select(samples.c.id).where(samples.c.buffer_id == BUFFER, samples.c.id > bindparam("after", type_=BigId))
+    return beyond.order_by(samples.c.id).limit(1)
+
+
+@functools.cache
+def copy_samples() -> Any:
+    """Copy a range of samples as they are."""
+    return _insert(samples, lambda rows: rows.where(_in_a_range_of_ids(samples, _SOURCE)).order_by(samples.c.id))
+
+
+@functools.cache
+def copy_samples_then() -> Any:
+    """Copy a range of samples as they were before the cutoff.
+
+    What had been created by then; the reward, if it had been stored; the score, if its version was there. It waits if
+    it was claimed, or if it had not been settled and either still waits or was drawn later.
+    """
+    drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
+    drawn = drawn.where(batches.c.buffer_id == _SOURCE)
+    ended_at = sa.func.coalesce(batches.c.settled_at, batches.c.released_at)
+    ended_then = sa.and_(ended_at.is_not(None), _then(batches.c.closed_tick, ended_at))
+    drawn_then = _then(batches.c.drawn_tick, batches.c.drawn_at)
+    claimed = drawn.where(drawn_then, ~ended_then, ~draws.c.reported)
+    drawn_later = drawn.where(~drawn_then)
+    had_reward = sa.and_(samples.c.rewarded_at.is_not(None), _then(samples.c.rewarded_tick, samples.c.rewarded_at))
+    was_settled = sa.or_(
+        samples.c.id.in_(drawn.where(_SETTLED_THEN)),
+        sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
+    )
+    had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_settled)
+    waited = sa.case(
+        (bindparam("consumes", type_=sa.Boolean), sa.or_(samples.c.id.in_(claimed), had_waited)), else_=samples.c.queued
+    )
+    had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
+    changed = {
+        "queued": waited,
+        **{
+            name: sa.case((had_score, samples.c[name]))
+            for name in ("score", "score_version", "scored_at", "scored_tick")
+        },
+        **{name: sa.case((had_reward, samples.c[name])) for name in ("reward", "rewarded_at", "rewarded_tick")},
+    }
+
+    def then(rows: sa.Select[Any]) -> sa.Select[Any]:
+        was_there = _then(samples.c.created_tick, samples.c.created_at)
+        return rows.where(_in_a_range_of_ids(samples, _SOURCE), was_there).order_by(samples.c.id)
+
+    return _insert(samples, then, **changed)
+
+
+_COPIED = samples.alias("copied")
+
+
+def _with_copied(rows: Any, number: Any) -> Any:
+    """Join the sample of a number, and its copy."""
+    same = sa.and_(_COPIED.c.buffer_id == BUFFER, _COPIED.c.hash == samples.c.hash)
+    return rows.join(samples, samples.c.id == number).join(_COPIED, same)
+
+
+@functools.cache
+def copy_pool() -> Any:
+    """Let the copies wait where the samples wait."""
+
+    def waiting(rows: sa.Select[Any]) -> sa.Select[Any]:
+        found: sa.Select[Any] = _with_copied(rows.select_from(pool), pool.c.sample_id)
+        return found.where(pool.c.buffer_id == _SOURCE).order_by(pool.c.race_key, _COPIED.c.id)
+
+    return _insert(pool, waiting, sample_id=_COPIED.c.id)
+
+
+@functools.cache
+def copy_batches() -> Any:
+    """Copy all batches, or those settled before the cutoff."""
+    return _insert(
+        batches, lambda rows: rows.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).order_by(batches.c.id)
+    )
+
+
+@functools.cache
+def copy_draws() -> Any:
+    """Copy the draws of the batches that were copied."""
+    number = sa.func.row_number().over(order_by=batches.c.id).label("number")
+    numbered = select(batches.c.id, number)
+    old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).subquery("old")
+    new = numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
+    columns = (new.c.id, draws.c.position, _COPIED.c.id, draws.c.race_key, draws.c.weight, draws.c.reported)
+    names = ["batch_id", "position", "sample_id", "race_key", "weight", "reported"]
+    labelled = [column.label(name) for name, column in zip(names, columns, strict=True)]
+    rows = select(*labelled).join_from(old, new, new.c.number == old.c.number).join(draws, draws.c.batch_id == old.c.id)
+    found = _with_copied(rows, draws.c.sample_id).order_by(new.c.id, draws.c.position)
+    return sa.insert(draws).from_select(names, found, include_defaults=False)
+
+
+def _up_to(table: sa.Table, condition: Any) -> Any:
+    return _insert(table, lambda rows: rows.where(table.c.buffer_id == _SOURCE).where(condition))
+
+
+@functools.cache
+def copy_predictors() -> Any:
+    """Copy the predictors that were there when an iteration began."""
+    return _up_to(predictors, predictors.c.iteration <= _ITERATION)
+
+
+@functools.cache
+def copy_metrics() -> Any:
+    """Copy the metrics of the iterations before one."""
+    return _up_to(metrics, metrics.c.iteration < _ITERATION)
+
+
+@functools.cache
+def copy_checkpoints() -> Any:
+    """Copy the checkpoints that were there when an iteration began."""
+    return _up_to(checkpoints, checkpoints.c.iteration <= _ITERATION)
+
+
+@functools.cache
+def began() -> sa.Select[Any]:
+    """When the first batch of an iteration, or of a later one, was drawn: its tick, or time where it has none."""
+    has_no_tick = batches.c.drawn_tick.is_(None)
+    return (
+        select(batches.c.drawn_tick, batches.c.drawn_at)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.iteration >= _ITERATION)
+        .order_by(has_no_tick.desc(), batches.c.drawn_tick, batches.c.id)
+        .limit(1)
+    )
+
+
+@functools.cache
+def version_then() -> sa.Select[Any]:
+    """The newest versions of predictors and of scores that were there when an iteration began."""
+    trained = select(sa.func.max(predictors.c.version)).where(
+        predictors.c.buffer_id == BUFFER, predictors.c.iteration <= _ITERATION
+    )
+    scored = select(sa.func.max(samples.c.score_version)).where(
+        samples.c.buffer_id == BUFFER, _then(samples.c.scored_tick, samples.c.scored_at)
+    )
+    return select(trained.scalar_subquery().label("trained"), scored.scalar_subquery().label("scored"))
+
+
+@functools.cache
+def open_batches() -> sa.Select[Any]:
+    """The batches that are out, the last first."""
+    return (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+        .order_by(batches.c.id.desc())
+    )
+
+
+@functools.cache
+def lowest_queued() -> sa.Select[Any]:
+    """The lowest score of what is marked as waiting."""
+    lowest = sa.func.min(samples.c.score).label("lowest")
+    return select(lowest).where(samples.c.buffer_id == BUFFER, samples.c.queued)
+
+
+@functools.cache
+def queued_samples() -> sa.Select[Any]:
+    """A range of samples that are marked as waiting but stand nowhere, in the columns of `draws_of_batch`."""
+    return (
+        select(
+            samples.c.id.label("sample_id"),
+            NEVER.label("race_key"),
+            sa.null().label("weight"),
+            samples.c.score,
+            samples.c.scored_at.is_not(None).label("scored"),
+            samples.c.hash,
+            samples.c.requeues,
+        )
+        .where(_in_a_range_of_ids(samples, BUFFER), samples.c.queued)
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def history_counts() -> sa.Select[Any]:
+    """How many batches and draws a copy has, how many samples, and how many of these were recorded without a draw."""
+    ours = batches.c.buffer_id == BUFFER
+    drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id).where(ours)
+    stored = select(sa.func.count()).select_from(samples).where(samples.c.buffer_id == BUFFER)
+    recorded = stored.where(~samples.c.queued, samples.c.rewarded_at.is_not(None), samples.c.id.not_in(drawn))
+    counts = {
+        "batches": select(sa.func.count()).select_from(batches).where(ours),
+        "drawn": select(sa.func.count()).select_from(drawn.subquery("drawn")),
+        "stored": stored,
+        "recorded": recorded,
+    }
+    return select(*(count.scalar_subquery().label(name) for name, count in counts.items()))

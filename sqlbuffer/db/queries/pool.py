@@ -1,0 +1,155 @@
+"""The pool: samples enter it, move in it and leave it; the race is shifted and turned back."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import BigId, Dialect
+from sqlbuffer.db.queries.params import (
+    BUFFER,
+    INCOMING_DRAWN,
+    INCOMING_ENTRIES,
+    INCOMING_KEYS,
+    INCOMING_PLACES,
+    INCOMING_STANDS,
+    NEVER,
+    tie_of,
+)
+from sqlbuffer.db.schema import batches, draws, pool
+
+
+@functools.cache
+def enter_pool(dialect: Dialect) -> Any:
+    """Put samples into the pool."""
+    incoming = dialect.each(INCOMING_ENTRIES)
+    columns = ("race_key", "sample_id", "weight", "score", "top", "entries")
+    values = {name: getattr(incoming, name) for name in columns}
+    return dialect.insert_each(pool, {"buffer_id": BUFFER, **values, "tie": tie_of(incoming.top, incoming.sample_id)})
+
+
+@functools.cache
+def move_keys(dialect: Dialect) -> Any:
+    """Give waiting samples new keys and weights, where they still stand at their old key with their old weight."""
+    incoming = dialect.each(INCOMING_KEYS)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
+        .values({name: getattr(incoming, name) for name in ("race_key", "weight", "score", "top")})
+        .values(tie=tie_of(incoming.top, incoming.sample_id), entries=dialect.noted(INCOMING_KEYS, incoming.entries))
+    )
+
+
+@functools.cache
+def leave_pool(dialect: Dialect) -> sa.Delete:
+    """Take samples out of the pool, found by the key at which they stand."""
+    incoming = dialect.each(INCOMING_PLACES)
+    return (
+        sa.delete(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.race_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+    )
+
+
+@functools.cache
+def leave_up_to() -> sa.Delete:
+    """Take out of the pool whatever stands up to a key and an id: a batch, where nobody else can be drawing."""
+    place = sa.tuple_(pool.c.race_key, pool.c.sample_id)
+    last = sa.tuple_(bindparam("last_key", type_=sa.Double), bindparam("last_id", type_=BigId))
+    return sa.delete(pool).where(pool.c.buffer_id == BUFFER).where(place <= last)
+
+
+@functools.cache
+def shift_weights() -> sa.Update:
+    """Give every sample in the race the weight that `race.Shift` gives its score, and stretch what is left of its key.
+
+    The lowest score, bounded as `race.shift_base` does it, is `base` now. Sums and differences of float64 are the
+    same in SQL and numpy, to the last bit; a weight that is moved by the difference of two bases is another number.
+    """
+    base, floor, least, most, clock = (
+        bindparam(name, type_=sa.Double) for name in ("base", "floor", "least", "most", "clock")
+    )
+    bounded = sa.case((pool.c.score > most, most), (pool.c.score < least, least), else_=pool.c.score)
+    weight = sa.case((bounded > base, bounded - base + floor), else_=floor)
+    stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(weight=weight, race_key=sa.case((pool.c.race_key > clock, stretched), else_=pool.c.race_key))
+    )
+
+
+@functools.cache
+def turn_back_keys() -> sa.Update:
+    """Subtract the clock from every key: the race goes on from zero."""
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key < NEVER)
+        .values(race_key=pool.c.race_key - bindparam("clock", type_=sa.Double))
+    )
+
+
+@functools.cache
+def turn_back_open() -> tuple[sa.Update, sa.Update]:
+    """Subtract the clock from what open batches remember, so that they can be released to where they stood."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    still_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    ids = select(batches.c.id).where(still_open)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id.in_(ids))
+        .where(draws.c.race_key < NEVER)
+        .values(race_key=draws.c.race_key - clock),
+        sa.update(batches)
+        .where(still_open)
+        .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
+    )
+
+
+@functools.cache
+def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The keys that the clock has passed: of what waits, which was released, and of what open batches remember."""
+    clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
+    of_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    return (
+        select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER).where(pool.c.race_key <= clock),
+        select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(of_open)
+        .where(draws.c.race_key <= clock),
+    )
+
+
+@functools.cache
+def stand_at(dialect: Dialect) -> sa.Update:
+    """Move waiting samples from one key to another, and nothing else."""
+    incoming = dialect.each(INCOMING_STANDS)
+    return (
+        sa.update(pool)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key == incoming.old_key)
+        .where(pool.c.sample_id == incoming.sample_id)
+        .values(race_key=incoming.race_key)
+    )
+
+
+@functools.cache
+def drawn_at(dialect: Dialect) -> sa.Update:
+    """Give draws another key."""
+    incoming = dialect.each(INCOMING_DRAWN)
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == incoming.batch)
+        .where(draws.c.position == incoming.position)
+        .where(draws.c.race_key == incoming.old_key)
+        .values(race_key=incoming.race_key)
+    )

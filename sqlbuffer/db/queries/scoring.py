@@ -1,0 +1,223 @@
+"""What scoring and eviction read of the pool, and the mark of its top."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import BigId, Dialect
+from sqlbuffer.db.queries.params import BUFFER, CONTENT, INCOMING_IDS, INCOMING_PLACES, STANDING, TIE, tie_of
+from sqlbuffer.db.schema import buffers, pool, samples, workers
+
+_NEWEST: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
+_IS_STALE = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < _NEWEST)
+
+
+@functools.cache
+def unscored() -> sa.Select[Any]:
+    """The next `limit` waiting samples without a score, from an id on: a range of an index over just these."""
+    after = bindparam("after", type_=BigId)
+    page = (
+        STANDING.where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_(None))
+        .where(pool.c.sample_id > after)
+        .order_by(pool.c.buffer_id, pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+        .subquery("page")
+    )
+    version = select(buffers.c.score_version).where(buffers.c.id == BUFFER).scalar_subquery()
+    return (
+        select(page.c.sample_id, samples.c.hash, samples.c.requeues, page.c.entries, *CONTENT, version.label("version"))
+        .join_from(page, samples, samples.c.id == page.c.sample_id)
+        .where(samples.c.id > after)  # PostgreSQL may merge the two, and would begin with the first sample of all
+        .order_by(page.c.sample_id)
+    )
+
+
+@functools.cache
+def oldest_unscored(dialect: Dialect) -> sa.Select[Any]:
+    """Where the `limit` oldest samples without a score stand, and lock them: somebody may be scoring them."""
+    statement = (
+        STANDING.where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_(None))
+        .order_by(pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+    return dialect.skip_locked(statement, pool)
+
+
+@functools.cache
+def pool_page() -> sa.Select[Any]:
+    """The next `limit` rows of the pool in its own order, after a key and an id."""
+    standing = sa.tuple_(pool.c.race_key, pool.c.sample_id)
+    after = sa.tuple_(bindparam("after_key", type_=sa.Double), bindparam("after_id", type_=BigId))
+    return (
+        STANDING.where(pool.c.buffer_id == BUFFER)
+        .where(standing > after)
+        .order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def waiting_places() -> sa.Select[Any]:
+    """Where all that waits stands."""
+    return select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def scored(dialect: Dialect) -> sa.Select[Any]:
+    """Return the samples with these ids and their scores, in the order of the ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return (
+        select(samples.c.id, samples.c.hash, samples.c.score, samples.c.score_version, *CONTENT)
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def samples_by_id(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, hash, requeues` of the samples with these ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(samples.c.id, samples.c.hash, samples.c.requeues).join_from(
+        incoming, samples, samples.c.id == incoming.c.sample_id
+    )
+
+
+@functools.cache
+def score_at() -> sa.Select[Any]:
+    """The score of the sample with `rank` better ones: where the top is to begin. Reads the whole pool."""
+    return (
+        select(pool.c.score)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight > 0.0)
+        .order_by(pool.c.score.desc())
+        .offset(bindparam("rank", type_=sa.Integer))
+        .limit(1)
+    )
+
+
+@functools.cache
+def mark_top() -> sa.Update:
+    """Mark what can be drawn and has at least a score as top, all of it from -infinity on; and nothing else."""
+    least: sa.BindParameter[float] = bindparam("least", type_=sa.Double)
+    is_top = sa.and_(pool.c.weight > 0.0, sa.or_(least == -math.inf, pool.c.score >= least))
+    changed = sa.update(pool).where(pool.c.buffer_id == BUFFER).where(pool.c.top != is_top)
+    return changed.values(top=is_top, tie=tie_of(is_top, pool.c.sample_id))
+
+
+@functools.cache
+def lightest(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` samples of the lowest score, first those of weight 0, the oldest first among equals.
+
+    Reads the whole pool.
+    """
+    statement = (
+        STANDING.where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight >= 0.0)
+        .order_by(pool.c.weight > 0.0, pool.c.score, pool.c.sample_id)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+    return dialect.skip_locked(statement, pool)
+
+
+@functools.cache
+def standing_at(dialect: Dialect) -> sa.Select[Any]:
+    """Where the samples with these ids stand in the pool, and lock them."""
+    incoming = dialect.relation(INCOMING_IDS)
+    statement = (
+        STANDING.add_columns(samples.c.source, samples.c.hash)
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .join(incoming, incoming.c.sample_id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+    )
+    return dialect.lock_rows(statement, pool)
+
+
+@functools.cache
+def refresh_state() -> sa.Select[Any]:
+    """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
+    own = ("score_version", "refresh_version", "refreshed_version", "epoch")
+    return (
+        select(*(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released"))
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def stale() -> sa.Select[Any]:
+    """Where the samples stand whose score is older than `version`. Reads the whole pool."""
+    return (
+        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version, TIE.label("tie"))
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_not(None))
+        .where(_IS_STALE)
+    )
+
+
+@functools.cache
+def still_stale(dialect: Dialect) -> sa.Select[Any]:
+    """Return those of the samples which stood at these places that are queued, with a score older than `version`.
+
+    `race_key` is NULL where they stand there no more.
+    """
+    incoming = dialect.relation(INCOMING_PLACES)
+    place = sa.and_(
+        pool.c.buffer_id == BUFFER, pool.c.race_key == incoming.c.race_key, pool.c.sample_id == incoming.c.sample_id
+    )
+    return (
+        select(
+            samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, pool.c.entries, samples.c.hash, *CONTENT
+        )
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .outerjoin(pool, place)
+        .where(samples.c.queued)
+        .where(_IS_STALE)
+    )
+
+
+@functools.cache
+def reopen_refresh() -> sa.Update:
+    """Let the newest finished refresh be one that gave `version`, unless it was that or an older one already."""
+    return (
+        sa.update(buffers)
+        .where(buffers.c.id == BUFFER)
+        .where(buffers.c.refresh_version == buffers.c.refreshed_version)
+        .where(buffers.c.refreshed_version > _NEWEST)
+        .values(refresh_version=_NEWEST, refreshed_version=_NEWEST)
+    )
+
+
+@functools.cache
+def lowest_score() -> sa.Select[Any]:
+    """The lowest score of the pool, and the oldest version of a score. Reads the whole of it."""
+    oldest = sa.func.min(sa.func.coalesce(samples.c.score_version, -1))
+    return (
+        select(sa.func.min(samples.c.score).label("lowest"), oldest.label("oldest"))
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight.is_not(None))
+    )
+
+
+@functools.cache
+def staleness() -> sa.Select[Any]:
+    """How many wait with a score of each version, and when the first of these was made. Reads the whole pool."""
+    return (
+        select(
+            samples.c.score_version,
+            sa.func.count().label("waiting"),
+            sa.func.min(samples.c.scored_at).label("oldest"),
+        )
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .group_by(samples.c.score_version)
+    )

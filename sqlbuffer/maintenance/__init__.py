@@ -1,0 +1,1 @@
+"""Audit, repair and copy of a whole buffer."""

@@ -1,0 +1,264 @@
+"""Copying a buffer within its database: to go on from the same point in another way."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from sqlbuffer._validation import as_max_size, require_flag, require_int
+from sqlbuffer.core.batch import put_back, release
+from sqlbuffer.core.handle import BufferHandle, require_name
+from sqlbuffer.core.heartbeat import Heartbeat
+from sqlbuffer.core.race import Weighting, weighting_from, weighting_settings
+from sqlbuffer.core.settings import Settings
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weights import progress_bar
+from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
+from sqlbuffer.db import queries
+from sqlbuffer.db.backends import now
+from sqlbuffer.db.queries import COUNTERS
+from sqlbuffer.db.schema import buffers, workers
+from sqlbuffer.errors import InvalidArgument, numbers_of, tampered
+from sqlbuffer.maintenance.repair import recount
+
+log = logging.getLogger(__name__)
+
+IDS_AT_ONCE = 50_000
+"""Length of the range of sample numbers that one statement copies."""
+
+_END_OF_TIME = dt.datetime(9999, 12, 31, tzinfo=dt.timezone.utc)
+_END_OF_TICKS = 2**63 - 1
+_END_OF_THE_RUN = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The moment in the life of a buffer from which a copy is made; by default now."""
+
+    iteration: int = _END_OF_THE_RUN
+    """Iteration that begins."""
+    tick: int = _END_OF_TICKS
+    """What has an earlier one is copied."""
+    cutoff: dt.datetime = _END_OF_TIME
+    """What has no tick, since an older release has stored it, is copied if it has an earlier time."""
+    version: int | None = None
+    """The newest version of the scores then."""
+
+    @property
+    def is_now(self) -> bool:
+        """True where everything is copied."""
+        return self.iteration == _END_OF_THE_RUN
+
+    @property
+    def is_told_by_times(self) -> bool:
+        """True where only the clock of a host tells what was before."""
+        return self.cutoff != _END_OF_TIME
+
+
+def copy(
+    buffer: BufferHandle,
+    new: str,
+    *,
+    at_iteration: int | None = None,
+    seed: int | None = None,
+    weighting: str | Weighting | None = None,
+    mode: str | None = None,
+    max_size: int | None = None,
+    silent: bool = True,
+) -> BufferHandle:
+    """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
+    new, silent, limit = require_name(new), require_flag(silent, "silent"), as_max_size(max_size)
+    old = buffer.settings
+    settings = Settings(
+        old.mode if mode is None else mode,
+        old.seed if seed is None else seed,
+        old.weighting if weighting is None else weighting_from(weighting),
+    )
+    with progress_bar(f"copying {buffer.name}", silent=silent) as advance:
+        buffer_id, moment = buffer.write_from_one_state(
+            _copy, new=new, settings=settings, max_size=limit, at_iteration=at_iteration, advance=advance
+        )
+    if moment.is_told_by_times:
+        log.warning(
+            "iteration %s of buffer %r was begun by an older release, which stored times "
+            "instead of an order: if the clock of its host was set back or forward since, the "
+            "copy %r may have too few or too many samples or rewards",
+            at_iteration,
+            buffer.name,
+            new,
+        )
+    find = sa.select(buffers.c.created_at).where(buffers.c.id == buffer_id)
+    created_at = buffer.database.read(lambda connection: connection.scalar(find))
+    return dataclasses.replace(
+        buffer,
+        buffer_id=buffer_id,
+        name=new,
+        settings=settings,
+        created_at=created_at,
+        heartbeat=Heartbeat(),
+    )
+
+
+def _copy(
+    tx: Transaction,
+    *,
+    new: str,
+    settings: Settings,
+    max_size: int | None,
+    at_iteration: int | None,
+    advance: Callable[[int], None],
+) -> tuple[int, Moment]:
+    moment = _moment(tx, at_iteration)
+    buffer_id = _create(tx, new, settings, moment, max_size=max_size)
+    copied = tx.on(
+        dataclasses.replace(
+            tx.buffer, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
+        )
+    )
+    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(tx.buffer.settings)
+    take = functools.partial(_take, tx, copied, moment, is_whole=same_race)
+    for part in _ranges(tx):
+        statement = queries.copy_samples() if moment.is_now else queries.copy_samples_then()
+        advance(take(statement, **part))
+    for statement in (queries.copy_batches(), queries.copy_draws()):
+        advance(take(statement))
+    if same_race:
+        advance(take(queries.copy_pool()))
+        _take_counters(tx, copied)
+        # By the rules of the original: where it replays, the samples of an open batch wait already.
+        as_before = tx.on(dataclasses.replace(copied.buffer, settings=tx.buffer.settings))
+        for batch in tx.execute(queries.open_batches(), buffer=buffer_id).scalars().all():
+            release(as_before, batch=batch)
+    else:
+        _begin_race(tx, copied, moment, advance=advance)
+    if not same_race or settings.mode != tx.buffer.settings.mode:
+        recount(copied)
+    for statement in (queries.copy_predictors(), queries.copy_metrics(), queries.copy_checkpoints()):
+        take(statement)
+    fold(copied, worker=worker_id())
+    return buffer_id, moment
+
+
+def _race_of(settings: Settings) -> tuple[int, Weighting]:
+    return settings.seed, settings.weighting
+
+
+def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
+    if at_iteration is None:
+        return Moment()
+    reached = int(tx.execute(queries.totals()).one().iterations)
+    rule = f"at_iteration must be from 0 to {reached}, the number of batches that {tx.buffer.name!r} has settled"
+    at_iteration = require_int(at_iteration, rule, least=0, most=reached)
+    first = tx.execute(queries.began(), from_iteration=at_iteration).one_or_none()
+    moment = Moment(at_iteration)
+    if first is not None and first.drawn_tick is not None:
+        moment = Moment(at_iteration, tick=first.drawn_tick)
+    elif first is not None:  # then all that has a tick came later
+        moment = Moment(at_iteration, tick=0, cutoff=first.drawn_at)
+    parameters = {"from_iteration": at_iteration, "cutoff": moment.cutoff, "cutoff_tick": moment.tick}
+    then = tx.execute(queries.version_then(), **parameters).one()
+    return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
+
+
+def _create(tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None) -> int:
+    """Write the row of the copy, and its ledger."""
+    state = tx.race_state()
+    version = state.version if moment.version is None else min(moment.version, state.version)
+    columns = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version, buffers.c.key)
+    *versions, key = tx.connection.execute(columns.where(buffers.c.id == tx.buffer.buffer_id)).one()
+    with numbers_of(f"buffer {tx.buffer.name!r}"):
+        refresh_version, refreshed_version = (min(int(number), version) for number in versions)
+    values = {
+        "name": new,
+        "kind": settings.weighting.name,
+        "mode": settings.mode,
+        "seed": str(settings.seed),
+        "base_score": state.base,
+        "top_score": state.top_score,
+        "max_size": state.max_size if max_size is None else max_size,
+        "score_version": version,
+        "refresh_version": refresh_version,
+        "refreshed_version": refreshed_version,
+        "settings": {"weighting": weighting_settings(settings.weighting)},
+        "created_at": now(),
+        "key": key,
+    }
+    insert = tx.backend.upsert(buffers).values(**values)
+    created = tx.connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    if created is None:
+        raise InvalidArgument(f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another name.")
+    register(tx.connection, tx.backend, created, worker=LEDGER)
+    _set_counters(tx, int(created), tick=state.tick - 1)  # later than all that is copied
+    return int(created)
+
+
+def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, **more: Any) -> int:
+    """Execute one of the statements that copy, with whatever parameters it has; return the number of rows."""
+    parameters = {
+        "source": tx.buffer.buffer_id,
+        "cutoff": moment.cutoff,
+        "cutoff_tick": moment.tick,
+        "from_iteration": moment.iteration,
+        "newest": moment.version,
+        "consumes": tx.buffer.consumes,
+        **more,
+    }
+    return int(copied.execute(statement, **parameters).rowcount)
+
+
+def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
+    """Walk through the numbers of a buffer's samples."""
+    numbers = tx.execute(queries.id_range()).one()
+    lowest = numbers.lowest
+    while lowest is not None:
+        if lowest < 1:
+            raise tampered(f"a sample of buffer {tx.buffer.name!r} has the number {lowest}, which none is given")
+        last = min(lowest - 1 + IDS_AT_ONCE, numbers.highest)
+        yield {"after": lowest - 1, "last": last}
+        # Not simply the next range: other buffers have numbers of the same sequence, and there may be a gap.
+        lowest = tx.execute(queries.next_id(), after=last).scalar()
+
+
+def _take_counters(tx: Transaction, copied: Transaction) -> None:
+    totals = tx.execute(queries.totals()).one()
+    with numbers_of(f"the counters of buffer {tx.buffer.name!r}"):
+        counters = {name: int(getattr(totals, name)) for name in COUNTERS}
+        clocks = {name: float(getattr(totals, name)) for name in ("clock", "touched")}
+    _set_counters(tx, copied.buffer.buffer_id, **clocks, **counters)
+
+
+def _set_counters(tx: Transaction, buffer_id: int, **values: Any) -> None:
+    ledger = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == LEDGER)
+    tx.connection.execute(ledger.values(**values))
+
+
+def _begin_race(tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]) -> None:
+    """Let everything that waits join a race that begins, and count what there is; `recount` does the rest."""
+    counts = copied.execute(queries.history_counts()).one()
+    totals = tx.execute(queries.totals()).one()
+    _set_counters(
+        tx,
+        copied.buffer.buffer_id,
+        batches=counts.batches,
+        iterations=int(totals.iterations) if moment.is_now else moment.iteration,
+        added=counts.stored - counts.recorded,
+        recorded=counts.recorded,
+        drawn=counts.drawn,
+        settled=counts.drawn,
+    )
+    needs_base = copied.buffer.settings.weighting.needs_base
+    base = copied.execute(queries.lowest_queued()).scalar() if needs_base else None
+    this = sa.update(buffers).where(buffers.c.id == copied.buffer.buffer_id)
+    # Weights are those of the scores, also where a refresh of the original has not come to its end.
+    tx.connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
+    state = copied.lock_race(exclusive=True)
+    for part in _ranges(copied):
+        rows = copied.execute(queries.queued_samples(), **part).all()
+        put_back(copied, state, rows)
+        advance(len(rows))

@@ -1,0 +1,1 @@
+"""The torch model, its uncertainty and its metrics; no database."""

@@ -1,0 +1,183 @@
+"""Acquisition: what a sample is worth measuring, given what a predictor expects of it and how sure it is.
+
+The greedy score, the prediction itself, only ever asks for more of what is known to be good. These functions also pay
+for what could be better than it looks. The pure functions take and return arrays; the classes ask an agent for its
+uncertainty, and a `PredictiveBuffer` keeps what they say as the scores of its samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sqlbuffer._validation import as_floats, require_real
+from sqlbuffer.core.race import Floats
+from sqlbuffer.errors import InvalidArgument, shown
+
+if TYPE_CHECKING:
+    from sqlbuffer.store import SampleStore
+
+Rule = Callable[[list[Any]], Floats]
+"""Takes n samples, returns (n,) float64; each sample's number does not depend on the others."""
+
+
+def upper_confidence_bound(mean: ArrayLike, std: ArrayLike, beta: float = 1.0) -> Floats:
+    """Return `mean + beta * std`: how good a sample may be, at some confidence.
+
+    Args:
+        mean: (n,) floats, expected rewards.
+        std: (n,) floats, not negative, how far from it the reward may be.
+        beta: What a unit of uncertainty is worth, in units of reward; 0 is greedy.
+
+    Source:
+        Srinivas, Krause, Kakade and Seeger 2010, Gaussian process optimization in the bandit setting; `beta` is the
+        square root of theirs.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(mean, dtype=np.float64) + beta * np.asarray(std, dtype=np.float64)
+
+
+def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float = 0.0) -> Floats:
+    """Return the expectation of `max(reward - best - xi, 0)`, rewards being normal with this mean and deviation.
+
+    Args:
+        mean: (n,) floats, expected rewards.
+        std: (n,) floats, not negative.
+        best: The reward to improve on.
+        xi: By how much at the least.
+
+    Source:
+        Jones, Schonlau and Welch 1998, Efficient global optimization of expensive black-box functions.
+    """
+    spread = np.asarray(std, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        gain = np.asarray(mean, dtype=np.float64) - best - xi
+        z = gain / spread
+        improvement = gain * _normal_cdf(z) + spread * np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
+    # What is sure improves by its gain or not at all; far below the best the difference of two small terms may round
+    # to less than nothing.
+    return np.where(spread == 0.0, np.maximum(gain, 0.0), np.where(improvement < 0.0, 0.0, improvement))
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    return np.asarray(0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-z / math.sqrt(2.0)))
+
+
+class Acquisition(Protocol):
+    """A way to score samples by an agent's predictions and their uncertainty."""
+
+    name: ClassVar[str]
+    asks: ClassVar[str]
+    """The method of the agent that it needs."""
+
+    def rule(self, agent: Any, store: SampleStore) -> Rule:
+        """Return the rule by which samples are scored now, the same for all that have one score version."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class UpperConfidenceBound:
+    """Scores a sample by `mean + beta * std`.
+
+    Args:
+        beta: Finite; what a unit of uncertainty is worth. 0 is greedy, negative shuns the unknown.
+    """
+
+    beta: float = 1.0
+    name: ClassVar[str] = "ucb"
+    asks: ClassVar[str] = "predict_distribution"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beta", require_real(self.beta, "beta must be a finite number"))
+
+    def rule(self, agent: Any, store: SampleStore) -> Rule:
+        """Return the bound as a rule."""
+        return lambda samples: upper_confidence_bound(*_distribution(agent, samples), self.beta)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedImprovement:
+    """Scores a sample by how much it is expected to improve on the best reward that the predictor knew.
+
+    Before there is any reward the mean decides.
+
+    Args:
+        xi: Finite; improvements smaller than this count for nothing.
+    """
+
+    xi: float = 0.0
+    name: ClassVar[str] = "ei"
+    asks: ClassVar[str] = "predict_distribution"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "xi", require_real(self.xi, "xi must be a finite number"))
+
+    def rule(self, agent: Any, store: SampleStore) -> Rule:
+        """Return the improvement on the store's incumbent as a rule."""
+        best = store.incumbent()
+        if best is None:
+            return lambda samples: _distribution(agent, samples)[0]
+        return lambda samples: expected_improvement(*_distribution(agent, samples), best, self.xi)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThompsonSampling:
+    """Scores all samples by one function drawn from the posterior, another one for each score version.
+
+    So the ranking of the pool is one that the agent believes possible, and a resumed run draws the same.
+
+    Source:
+        Thompson 1933, On the likelihood that one unknown probability exceeds another in view of the evidence of two
+        samples; Hernández-Lobato et al. 2017, Parallel and distributed Thompson sampling for large-scale accelerated
+        exploration of chemical space.
+    """
+
+    name: ClassVar[str] = "thompson"
+    asks: ClassVar[str] = "predict_samples"
+
+    def rule(self, agent: Any, store: SampleStore) -> Rule:
+        """Return the function drawn for the store's score version."""
+        version = store.stats().score_version
+        return lambda samples: as_floats(agent.predict_samples(samples, 1, step=version))[0]
+
+
+_BY_NAME: dict[str, type[Any]] = {
+    kind.name: kind for kind in (UpperConfidenceBound, ExpectedImprovement, ThompsonSampling)
+}
+
+
+def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
+    """Return the acquisition that a name stands for, None for "greedy"; an acquisition stands for itself.
+
+    Raises:
+        InvalidArgument: There is none of that name, or the agent does not offer the uncertainty that it needs.
+    """
+    if isinstance(spec, str):
+        if spec == "greedy":
+            return None
+        found: Acquisition | None = _BY_NAME[spec]() if spec in _BY_NAME else None
+    else:
+        found = spec
+    if found is None or not hasattr(found, "rule") or isinstance(found, type):
+        names = ", ".join(map(repr, ("greedy", *_BY_NAME)))
+        kinds = ", ".join(f"{kind.__name__}()" for kind in _BY_NAME.values())
+        raise InvalidArgument(f"acquisition must be one of {names}, or an object such as {kinds}; got {shown(spec)}.")
+    if not hasattr(agent, found.asks):
+        raise InvalidArgument(
+            f"acquisition {found.name!r} needs an agent with {found.asks}, which "
+            f"{type(agent).__name__} lacks: use a PredictiveAgent whose model has dropout, an "
+            'EnsembleAgent, or acquisition="greedy".'
+        )
+    if isinstance(found, tuple(_BY_NAME.values())) and hasattr(agent, "require_uncertainty"):
+        agent.require_uncertainty()
+    return found
+
+
+def _distribution(agent: Any, samples: list[Any]) -> tuple[Floats, Floats]:
+    mean, std = agent.predict_distribution(samples)
+    return as_floats(mean), as_floats(std)

@@ -1,0 +1,125 @@
+"""A small ensemble of networks: where they disagree, the labels have not yet decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sqlbuffer._validation import as_list, require_list
+from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.predictor.agent import PredictiveAgent, draws_from, in_mode, one_number_each, require_trainable
+from sqlbuffer.predictor.dataset import PredictiveDataset
+
+
+class Ensemble(nn.Module):
+    """Models of one kind; together they predict the mean.
+
+    Args:
+        members: 2 or more models, each initialised on its own.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        members = as_list(members, "the models of an ensemble")
+        if strangers := [member for member in members if not isinstance(member, nn.Module)]:
+            raise InvalidArgument(f"the models of an ensemble must be torch.nn.Modules, got {shown(strangers[0])}.")
+        if len(members) < 2 or len({id(member) for member in members}) < len(members):
+            raise InvalidArgument(
+                "an ensemble needs 2 or more models, each a separate object, got "
+                f"{len(members)}: create each model separately, such as [make_model() for _ in "
+                "range(5)]."
+            )
+        self.members = nn.ModuleList(members)
+
+    def predict_each(self, x: Tensor) -> Tensor:
+        """Return what each of m members makes of features (n, ...), as (m, n)."""
+        return torch.stack([one_number_each(member, x) for member in self.members])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean (n,) over the members."""
+        return self.predict_each(x).mean(dim=0)
+
+
+class EnsembleAgent(PredictiveAgent):
+    """An agent of several models, each trained on all rows from its own start and in its own order.
+
+    It predicts their mean, and its uncertainty is their disagreement. It is stored and retrained as any other agent.
+
+    Args:
+        models: 2 or more, each as the model of a `PredictiveAgent`, and initialised on its own. Five are customary.
+        loss_function: As that of a `PredictiveAgent`.
+        dataset: As that of a `PredictiveAgent`.
+        opt_kwargs: Keywords of `torch.optim.Adam`.
+        clip: Largest norm of a member's gradient; 0 or None for no clipping.
+        name: Name of the agent.
+        seed: Seed of what is random in training; each member has one of its own, made from it.
+
+    Source:
+        Lakshminarayanan, Pritzel and Blundell 2017, Simple and scalable predictive uncertainty estimation using deep
+        ensembles.
+    """
+
+    model: Ensemble
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+        dataset: PredictiveDataset | Callable[[list[Any]], Tensor],
+        opt_kwargs: Mapping[str, Any] | None = None,
+        clip: float | None = 1.0,
+        name: str = "ensemble",
+        *,
+        seed: int = 0,
+    ) -> None:
+        ensemble = Ensemble(models)
+        for member in ensemble.members:
+            require_trainable(member)
+        super().__init__(ensemble, loss_function, dataset, opt_kwargs, clip, name, seed=seed)
+
+    def require_uncertainty(self) -> None:
+        """Refuse nothing: members disagree."""
+
+    def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
+        require_list(samples)
+        if not len(samples):
+            return self.predict_data([]), self.predict_data([])
+        each = self._predict_each(samples)
+        return each.mean(dim=0), each.std(dim=0, correction=0)
+
+    def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
+        """Return the predictions (n_draws, n) of members drawn by lot; the same for the same step."""
+        require_list(samples)
+        n_draws, step = draws_from(n_draws, step)
+        rng = np.random.default_rng([self.seed % 2**64, step])
+        drawn = torch.from_numpy(rng.integers(len(self.model.members), size=n_draws))
+        return self._predict_each(samples)[drawn]
+
+    def train_supervised(self, bs: int, epochs: int, lr: float, *args: Any, **options: Any) -> dict[str, float]:
+        """Train each member as a `PredictiveAgent` is trained; return the mean of each measure, `seconds` in all.
+
+        Where one member never had a finite loss, neither has the ensemble.
+        """
+        found = [
+            self._alone(i).train_supervised(bs, epochs, lr, *args, **options) for i in range(len(self.model.members))
+        ]
+        means = {name: float(np.mean([measured[name] for measured in found])) for name in found[0]}
+        return {**means, "seconds": sum(measured["seconds"] for measured in found)}
+
+    def _alone(self, number: int) -> PredictiveAgent:
+        """Return a member as an agent of its own, on the same rows."""
+        seed = int(np.random.SeedSequence([self.seed % 2**64, number]).generate_state(1)[0])
+        name = f"{self.name} {number + 1} of {len(self.model.members)}"
+        member = self.model.members[number]
+        return PredictiveAgent(member, self.loss_function, self.dataset, self.opt_kwargs, self.clip, name, seed=seed)
+
+    def _predict_each(self, samples: Sequence[Any]) -> Tensor:
+        if not len(samples):
+            return torch.zeros(len(self.model.members), 0, device=self.device)
+        with in_mode(self.model, training=False), torch.no_grad():
+            return self.model.predict_each(self.dataset.new(samples).tensors()[0])

@@ -1,0 +1,1 @@
+"""Training on stored rows: under a lease, on a schedule, in the background."""

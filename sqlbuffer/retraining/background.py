@@ -1,0 +1,118 @@
+"""Retraining next to the loop, in a process of its own.
+
+A thread would not do: what is random in a model (dropout) draws from torch's one global generator, which a training
+seeds and puts back, so that two threads would spoil each other's numbers; and a forked child may neither use a GPU nor
+the threads that torch has started. So the child is spawned, once, and holds a copy of the agent.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any
+
+from sqlbuffer.errors import InvalidArgument, summary
+from sqlbuffer.predictor.weights import load_state
+from sqlbuffer.retraining.worker import retrain_alone
+
+if TYPE_CHECKING:
+    from sqlbuffer.store import SampleStore
+
+logger = logging.getLogger(__name__)
+
+_work: tuple[SampleStore, Any]
+"""In the child: its own store and its own agent."""
+
+
+class Background:
+    """A process that retrains a copy of an agent, one training at a time; what it makes is found in the store.
+
+    Args:
+        store: The buffer.
+        agent: The agent.
+
+    Raises:
+        InvalidArgument: Where they cannot be sent to another process.
+    """
+
+    def __init__(self, store: SampleStore, agent: Any) -> None:
+        if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+            raise InvalidArgument(
+                "in_background=True starts a process, which imports the script: put the code of "
+                'the script under `if __name__ == "__main__":`.'
+            )
+        try:
+            # A copy, for tensors are not pickled but put into memory that both processes share: the child would train
+            # the weights that the loop draws by.
+            agent = copy.deepcopy(agent)
+            ForkingPickler.dumps((store, agent))
+        except Exception as exc:
+            raise InvalidArgument(
+                "in_background=True sends agent and key to another process, but they cannot be pickled "
+                f"({summary(exc)}): define their classes and functions at the top of a module, or run "
+                "`sqlbuffer worker` instead."
+            ) from exc
+        spawn = multiprocessing.get_context("spawn")
+        self._hire = functools.partial(ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent))
+        self._executor = self._hire()
+        self._pid = os.getpid()
+        self._training: Future[None] | None = None
+
+    def start(self, state: bytes, options: Mapping[str, Any]) -> None:
+        """Begin a training from these weights, unless one is under way: that one is not waited for.
+
+        A process that has died, killed for its memory perhaps, stops nothing: another one takes its place.
+        """
+        if self._pid != os.getpid():  # a forked child has no hold on the process of its parent
+            self._executor, self._pid, self._training = self._hire(), os.getpid(), None
+        if self._training is not None and not self._training.done():
+            logger.info("not retrained: the previous retraining is still running")
+            return
+        try:
+            self._training = self._executor.submit(_train, state, dict(options))
+        except BrokenProcessPool:
+            logger.warning("the process that retrains has died: a new process replaces it")
+            self._executor = self._hire()
+            self._training = self._executor.submit(_train, state, dict(options))
+        self._training.add_done_callback(_report)
+
+    def close(self) -> None:
+        """Wait for the training that is under way, and end the process; not for those of a parent."""
+        if self._pid == os.getpid():
+            self._executor.shutdown()
+
+
+def _report(training: Future[None]) -> None:
+    if not training.cancelled() and (error := training.exception()) is not None:
+        logger.error("retraining in the background failed: %s", summary(error))
+
+
+# -- in the child -----------------------------------------------------------------------------------------------------
+
+
+def _arrive(store: SampleStore, agent: Any) -> None:
+    global _work
+    _work = store, agent
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this process when the loop has been killed: nothing else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train(state: bytes, options: Mapping[str, Any]) -> None:
+    store, agent = _work
+    load_state(agent, state)
+    retrain_alone(store, agent, **options)

@@ -1,0 +1,129 @@
+"""When a job is due: told from what is stored with it, and from how long ago this process saw it start."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+import re
+
+from cronsim import CronSim, CronSimError
+
+from sqlbuffer._validation import as_name, require_int
+from sqlbuffer.core.leases import Job
+from sqlbuffer.errors import InvalidArgument, shown
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+_DRIFT_S = 30.0
+"""Two clocks may drift apart by so much between two runs; one that is further off was set."""
+
+_LEAP_YEAR = dt.datetime(2000, 1, 1, tzinfo=dt.timezone.utc)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When a job is due: whenever one of these says so.
+
+    A job that never ran is due by `every` and `cron` at once, as is one whose last run was broken off. Times that have
+    passed while no process was there are made up for once.
+
+    Args:
+        every: A time, "30s", "10m", "2h" or "1d", after the last start.
+        cron: Five fields of a crontab, in UTC: minute, hour, day of the month, month, day of the week. 0 and 7 are
+            Sunday. Where both days are restricted, one of them is enough.
+        when_new: Number of samples measured since the last start.
+
+    Raises:
+        InvalidArgument: Where none is given, or one cannot be read.
+    """
+
+    every: str | None = None
+    cron: str | None = None
+    when_new: int | None = None
+    _every_s: float | None = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.every is None and self.cron is None and self.when_new is None:
+            raise InvalidArgument("a schedule needs every, cron or when_new, or several of them: give at least one.")
+        if self.when_new is not None:
+            n = require_int(self.when_new, "when_new must be a number of new samples, 1 or more", least=1, most=None)
+            object.__setattr__(self, "when_new", n)
+        object.__setattr__(self, "_every_s", None if self.every is None else _seconds(self.every))
+        if self.cron is not None:
+            object.__setattr__(self, "cron", _crontab(self.cron))
+
+    def __str__(self) -> str:
+        words = {"every {}": self.every, "at {} UTC": self.cron, "when {:,} are new": self.when_new}
+        return ", or ".join(form.format(value) for form, value in words.items() if value is not None)
+
+    def is_due(self, job: Job) -> bool:
+        """Tell whether a job is to be done now, and no process is at it."""
+        if job.is_held:
+            return False
+        if job.is_broken_off or (self.when_new is not None and job.measured_now - job.measured >= self.when_new):
+            return True
+        due_in_s = self.due_in_s(job)
+        return due_in_s is not None and due_in_s <= 0.0
+
+    def due_in_s(self, job: Job) -> float | None:
+        """Return in how many seconds a job is next due by time, 0 or less if it is; None where no time makes it due.
+
+        How long ago it started is what this process has seen itself, or a clock that was set would postpone it for
+        hours. The times of a crontab are those of the clock.
+        """
+        if self._every_s is None and self.cron is None:
+            return None
+        if job.started_ago_s is None or math.isinf(job.started_ago_s):
+            return 0.0
+        waits_s = [] if self._every_s is None else [self._every_s - job.started_ago_s]
+        if self.cron is not None and (due_at := _next(self.cron, _started_at(job))) is not None:
+            waits_s.append((due_at - job.now).total_seconds())
+        return min(waits_s, default=None)
+
+
+def _started_at(job: Job) -> dt.datetime:
+    """Return when a job last started, by the clock that the crontab goes by.
+
+    What this process has seen is some milliseconds off, and drifts: a run that has just started at its time would seem
+    to have started before it, and would be due again. So the stored time counts, unless the clock was set since.
+    """
+    seen = job.now.astimezone(dt.timezone.utc) - dt.timedelta(seconds=job.started_ago_s or 0.0)
+    stored = job.last_started_at
+    return stored if stored is not None and abs((stored - seen).total_seconds()) <= _DRIFT_S else seen
+
+
+def _next(cron: str, after: dt.datetime) -> dt.datetime | None:
+    """Return the first time of a crontab after a time, None where none comes within fifty years."""
+    return next(CronSim(cron, after.astimezone(dt.timezone.utc)), None)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
+    if found is None or not int(found[1]):
+        raise InvalidArgument(
+            f"every must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; got {shown(text)}."
+        )
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _crontab(text: str) -> str:
+    """Return the fields of a crontab.
+
+    Raises:
+        InvalidArgument: Where there are not five of them, one is out of range, or they name a day that never comes.
+    """
+    fields = as_name(text, "cron").split()
+    try:
+        if len(fields) != 5:  # with a sixth one cronsim counts seconds
+            raise CronSimError(f"{len(fields)} fields")
+        if _next(found := " ".join(fields), _LEAP_YEAR) is None:
+            raise CronSimError("the day never comes")
+    except (CronSimError, ValueError) as exc:
+        raise InvalidArgument(
+            "cron must be the five fields of a crontab: minute (0-59), hour (0-23), day of the "
+            "month (1-31), month (1-12 or JAN-DEC), day of the week (0-7 or SUN-SAT, 0 and 7 "
+            "are Sunday), such as '30 3 * * MON-FRI' for half past three UTC on working days; "
+            f"got {shown(text)} ({exc})."
+        ) from exc
+    return found

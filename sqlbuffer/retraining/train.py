@@ -1,0 +1,151 @@
+"""Retraining: the stored labelled rows, streamed to the agent; what comes of it, measured and stored as a version."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from sqlbuffer._validation import as_floats, is_learning_rate, is_part, require_count, require_flag, require_real
+from sqlbuffer.core.labels import READ_AT_ONCE, LabelledRows
+from sqlbuffer.errors import TrainingDiverged
+from sqlbuffer.predictor.metrics import measures
+from sqlbuffer.predictor.weights import dump_state, is_finite, load_state
+
+if TYPE_CHECKING:
+    from sqlbuffer.core.leases import Lease
+    from sqlbuffer.core.run_records import PredictorVersion
+    from sqlbuffer.store import SampleStore
+
+logger = logging.getLogger(__name__)
+
+
+def retrain(
+    store: SampleStore,
+    agent: Any,
+    *,
+    bs: int,
+    epochs: int,
+    lr: float,
+    percent_valid: float | None = None,
+    percent_test: float = 0.05,
+    patience: int | None = None,
+    where: str | sa.ColumnElement[bool] | None = None,
+    newest: int | None = None,
+    best: float | None = None,
+    min_rows: int = 2,
+    keep: int | None = None,
+    silent: bool = True,
+    lease: Lease | None = None,
+    checkpoint: Mapping[str, bytes] | None = None,
+) -> PredictorVersion | None:
+    """Train the agent on the stored labelled rows, and store the new predictor version with its measures.
+
+    A share of the rows is held out of every training, by hash: a row never changes sides, and the measures on these
+    rows are of samples that no version has seen, unless the agent learns elsewhere too (`online=True`). No transaction
+    is open in between.
+
+    Args:
+        store: The buffer.
+        agent: A `PredictiveAgent`, or any object with `update_dataset_from_inputs` and `train_supervised`; to be
+            measured, with `predict_data`.
+        bs: Rows a step.
+        epochs: Passes over the rows.
+        lr: Learning rate.
+        percent_valid: Share of the other rows by which the agent chooses its best epoch; None for its own default.
+        percent_test: Share of the rows held out to measure the version on, in [0, 1).
+        patience: Stop after so many epochs without a better one; None for never.
+        where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
+        newest: At most so many rows, those measured last.
+        best: Of these, the share in (0, 1] with the highest rewards.
+        min_rows: With fewer labelled rows, nothing is trained.
+        keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still in
+            use; their measures stay. None keeps all.
+        silent: Without a progress bar.
+        lease: The lease of the job that this is; without one, no other process is kept from training.
+        checkpoint: States to resume from, by name, to be stored with the version.
+
+    Returns:
+        The version; None where there were too few rows.
+
+    Raises:
+        TrainingDiverged: The loss or the weights were not finite. The agent has its old weights, no version is stored.
+        LeaseLost: The lease is not held any more. The agent has its old weights, no version is stored.
+    """
+    percent_test = require_real(percent_test, "percent_test is a share of the rows in [0, 1)", is_part)
+    if keep is not None:
+        keep = require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
+    bs, epochs = (
+        require_count(n, f"{name} must be 1 or more", least=1) for name, n in {"bs": bs, "epochs": epochs}.items()
+    )
+    lr = require_real(lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate)
+    min_rows = require_count(min_rows, "min_rows must be a number of rows")
+    silent = require_flag(silent, "silent")
+    if percent_valid is not None:
+        percent_valid = require_real(percent_valid, "percent_valid is a share of the rows in [0, 1)", is_part)
+    if patience is not None:
+        patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
+    rows = store.labelled_rows(where=where, newest=newest, best=best)
+    train, test = split(rows, percent_test)
+    if len(rows) < min_rows or not len(train):
+        logger.info("predictor not trained: %d labelled rows, at least %d are needed", len(rows), min_rows)
+        return None
+    options = {"percent_valid": percent_valid, "patience": patience}
+    given = {name: value for name, value in options.items() if value is not None}
+    with _all_or_nothing(agent):
+        # An agent of another make gets a list: it may look into it in ways that only a list stands.
+        streams = getattr(agent, "streams", False)
+        agent.update_dataset_from_inputs(train if streams else list(train), train.rewards)
+        found = dict(agent.train_supervised(bs, epochs, lr, silent=silent, **given) or {})
+        if math.isnan(found.get("train_loss", 0.0)) or not is_finite(agent):
+            raise TrainingDiverged(
+                f"the training diverged on {len(train)} rows, and the predictor keeps its old weights: lower the "
+                f"learning rate ({lr}), or look for features or rewards that are out of range."
+            )
+        found |= measure(agent, test)
+        version = store.save_predictor(
+            dump_state(agent),
+            rows_trained=len(train),
+            rows_held_out=len(test),
+            metrics=found,
+            keep=keep,
+            lease=lease,
+            checkpoint=checkpoint,
+        )
+    logger.info("predictor %d trained on %d rows: %s", version, len(train), found)
+    return store.newest_predictor()
+
+
+def split(rows: LabelledRows, percent_test: float) -> tuple[LabelledRows, LabelledRows]:
+    """Return the rows to train on, their places spread over [0, 1) again, and those held out."""
+    is_test = rows.places < percent_test
+    train = rows.subset(~is_test)
+    train.places = (train.places - percent_test) / (1.0 - percent_test)
+    return train, rows.subset(is_test)
+
+
+def measure(agent: Any, rows: LabelledRows) -> dict[str, Any]:
+    """Return how well the agent predicts rows, none of which it was trained on; nothing for one that cannot predict."""
+    if not len(rows) or not hasattr(agent, "predict_data"):
+        return {}
+    parts = (rows[start : start + READ_AT_ONCE] for start in range(0, len(rows), READ_AT_ONCE))
+    return measures(np.concatenate([as_floats(agent.predict_data(part)).reshape(-1) for part in parts]), rows.rewards)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(agent: Any) -> Iterator[None]:
+    """Give the agent its old weights back where the block fails.
+
+    Ctrl-C, too, must not leave a model that no stored version knows.
+    """
+    before = dump_state(agent)
+    try:
+        yield
+    except BaseException:
+        load_state(agent, before)
+        raise

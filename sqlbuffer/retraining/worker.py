@@ -1,0 +1,251 @@
+"""The retraining job: of any number of processes one does it at a time, and all the others load what it made."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sqlbuffer._validation import as_mapping, require_count, require_flag
+from sqlbuffer.core.leases import Job
+from sqlbuffer.core.race import Floats
+from sqlbuffer.core.run_records import Mark, PredictorVersion
+from sqlbuffer.core.weights import Overtaken
+from sqlbuffer.errors import (
+    EXITS,
+    DatabaseUnavailable,
+    InvalidArgument,
+    LeaseLost,
+    no_progress,
+    printable,
+    shown,
+    summary,
+)
+from sqlbuffer.predictor.acquisition import Acquisition, Rule, acquisition_from
+from sqlbuffer.predictor.agent import evaluate, predict
+from sqlbuffer.predictor.weights import load_state
+from sqlbuffer.retraining.schedule import Schedule
+from sqlbuffer.retraining.train import retrain
+from sqlbuffer.store import SampleStore
+
+RETRAIN = "retrain"
+"""Name of the job."""
+
+_MOST_OVERTAKEN = 100
+"""How often others may store a predictor between the moment that one is loaded and the beginning of a refresh."""
+
+POLL_S = 2.0
+"""How long a worker sleeps at the most before it looks again: others may have died, and samples been measured."""
+
+logger = logging.getLogger(__name__)
+
+
+def retrain_alone(
+    store: SampleStore,
+    agent: Any,
+    *,
+    seen: int | None = None,
+    then: Callable[[], object] | None = None,
+    during: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    **options: Any,
+) -> PredictorVersion | None:
+    """Retrain the agent and store the new version, unless another process is at it: that one is not waited for.
+
+    Args:
+        store: The buffer.
+        agent: The agent, which holds the newest stored predictor.
+        seen: Only where the job has been taken this often so far.
+        then: What belongs to the job once there is a new version.
+        during: Makes the context of the work, inside of the lease.
+        **options: Keywords of `train.retrain`.
+
+    Returns:
+        The version; None where there is none, because another process has the job or there were too few rows.
+
+    Raises:
+        LeaseLost: Another process took over. The agent has its old weights, no version is stored.
+        TrainingDiverged: As `retrain` does.
+    """
+    with store.leased(RETRAIN, seen) as lease:
+        if lease is None:
+            logger.info("not retrained: another worker has the job")
+            return None
+        with during():
+            version = retrain(store, agent, **options, lease=lease)
+            if version is not None and then is not None:
+                then()
+        return version
+
+
+@contextlib.contextmanager
+def _exits_as_errors() -> Iterator[None]:
+    """Turn an agent's `sys.exit()` into an error: that is no signal, after which the round would be due at once."""
+    try:
+        yield
+    except EXITS as exc:
+        raise RuntimeError(f"the agent's code raised {summary(exc)}: raise an error instead") from exc
+
+
+def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark | None, int]:
+    """Load the newest stored predictor into an agent that holds another one.
+
+    Returns:
+        The mark of what it then holds, and the version of the scores that it makes.
+    """
+    newest = store._newer(held)
+    if newest.mark is None or newest.state is None:
+        return held, newest.version
+    load_state(agent, newest.state)
+    logger.info("predictor %d loaded", newest.mark.version)
+    return newest.mark, newest.version
+
+
+def score_by_newest(
+    store: SampleStore, load: Callable[[], int], score_fn: Callable[[list[Any]], Any], only: str, **options: Any
+) -> int:
+    """Score by the newest predictor, see `SampleStore.score`, and label the scores with its version.
+
+    A refresh that would begin under a newer version than that of the agent, for another process has stored a predictor
+    since it was loaded, loads that one first.
+
+    Args:
+        store: The buffer.
+        load: Loads the newest predictor, and returns the version of the scores that it makes.
+        score_fn: Scores by what was loaded.
+        only: "missing", "stale" or "all".
+        **options: Keywords of `SampleStore._score_by`.
+    """
+    for _ in range(_MOST_OVERTAKEN):
+        with contextlib.suppress(Overtaken):
+            return store._score_by(load(), score_fn, only, **options)
+    raise no_progress("a refresh that looks for the newest predictor")
+
+
+def score_function(
+    store: SampleStore, agent: Any, acquisition: Acquisition | None, bs: int
+) -> Callable[[list[Any]], Floats]:
+    """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time.
+
+    The function is for one walk through the pool: its first call decides by which rule of the acquisition all samples
+    are scored, whatever predictors are stored in between.
+    """
+    rules: list[Rule] = []
+
+    def scores(samples: list[Any]) -> Floats:
+        if acquisition is None:
+            return np.asarray(predict(agent, samples, bs).detach().double().cpu().numpy())
+        if not rules:
+            rules.append(acquisition.rule(agent, store))
+        return np.concatenate([np.zeros(0), *evaluate(agent, rules[0], samples, bs)])
+
+    return scores
+
+
+class Worker:
+    """Retrains a buffer's predictor whenever that is due, and rescores the pool.
+
+    Args:
+        store: The buffer.
+        agent: The agent; it is given the newest stored predictor.
+        schedule: When the job is due.
+        retraining: Keywords of `train.retrain`.
+        pred_bs: Samples to predict at a time.
+        acquisition: What a sample is worth, as for `PredictiveBuffer`.
+        refresh: Rescore what waits after each retraining.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        agent: Any,
+        *,
+        schedule: Schedule,
+        retraining: Mapping[str, Any],
+        pred_bs: int = 1024,
+        acquisition: str | Acquisition = "greedy",
+        refresh: bool = True,
+    ) -> None:
+        if not isinstance(schedule, Schedule):
+            raise InvalidArgument(f"schedule must be a Schedule, got {shown(schedule)}.")
+        refresh = require_flag(refresh, "refresh")
+        pred_bs = require_count(pred_bs, "pred_bs must be a whole number, 1 or more", least=1)
+        self._store = store
+        self._agent = agent
+        self._schedule = schedule
+        self._retraining = as_mapping(retraining, "retraining")
+        self._acquisition = acquisition_from(acquisition, agent)
+        self._pred_bs = pred_bs
+        self._refresh = refresh
+        store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them
+        self._held: Mark | None = None
+        self._load_newer()
+        store.announce_job(RETRAIN, str(schedule))
+
+    def serve(self, is_told_to_stop: Callable[[], bool]) -> None:
+        """Do the job whenever it is due, until told to stop. No error ends it: the job has it, and the log."""
+        while not is_told_to_stop():
+            try:
+                job = self._job()
+                if not self._schedule.is_due(job):
+                    wait_s = self._wait_s(job)
+                elif self.do(job):
+                    continue
+                else:  # before it took the job, perhaps: then it is due still
+                    wait_s = POLL_S
+            except DatabaseUnavailable as exc:
+                logger.error("%s", exc)
+                wait_s = POLL_S
+            time.sleep(wait_s)
+
+    def once(self) -> bool:
+        """Do the job if it is due; return False where it went wrong."""
+        job = self._job()
+        if self._schedule.is_due(job):
+            return self.do(job)
+        logger.info("not due%s", f": {printable(job.owner or '')} runs it" if job.is_held else "")
+        return True
+
+    def do(self, job: Job) -> bool:
+        """Do the job, unless a process has done it since `job` was read; return False where it went wrong."""
+        try:
+            with _exits_as_errors():
+                self._load_newer()
+            trained = retrain_alone(
+                self._store,
+                self._agent,
+                seen=job.runs,
+                then=self._rescore,
+                during=_exits_as_errors,
+                **self._retraining,
+            )
+        except DatabaseUnavailable:
+            raise
+        except LeaseLost as exc:
+            logger.warning("%s", exc)
+            return False
+        except Exception:
+            logger.exception("the job %r failed, and runs again when it is next due", job.name)
+            return False
+        self._held = self._held if trained is None else trained.mark
+        return True
+
+    def _load_newer(self) -> int:
+        self._held, version = load_newer(self._store, self._agent, self._held)
+        return version
+
+    def _job(self) -> Job:
+        return next(job for job in self._store.jobs() if job.name == RETRAIN)
+
+    def _wait_s(self, job: Job) -> float:
+        due_in_s = self._schedule.due_in_s(job)
+        return POLL_S if due_in_s is None else min(max(due_in_s, 0.01), POLL_S)
+
+    def _rescore(self) -> None:
+        if self._refresh:
+            scores = score_function(self._store, self._agent, self._acquisition, self._pred_bs)
+            n = score_by_newest(self._store, self._load_newer, scores, "stale")
+            logger.info("%d waiting samples rescored", n)

@@ -1,0 +1,1 @@
+"""From a Python object to its hash, its bytes and its readable text, and back."""
