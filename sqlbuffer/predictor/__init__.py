@@ -1,1 +1,36 @@
 """The torch model, its uncertainty and its metrics; no database."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlbuffer.predictor.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
+    from sqlbuffer.predictor.agent import PredictiveAgent, evaluate, predict
+    from sqlbuffer.predictor.ensemble import EnsembleAgent
+
+__all__ = [
+    "EnsembleAgent",
+    "ExpectedImprovement",
+    "PredictiveAgent",
+    "ThompsonSampling",
+    "UpperConfidenceBound",
+    "evaluate",
+    "predict",
+]
+
+_MODULES = {
+    "EnsembleAgent": "ensemble",
+    "ExpectedImprovement": "acquisition",
+    "ThompsonSampling": "acquisition",
+    "UpperConfidenceBound": "acquisition",
+}
+"""Where the names are; the others are in `agent`."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when one of its names is asked for: acquisitions and metrics work without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'agent')}"), name)
