@@ -1,0 +1,974 @@
+"""The command line, on both databases: what it shows, what it refuses, and that looking never changes anything."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+import typer
+from typer.testing import CliRunner
+
+from sqlbuffer.cli import output
+from sqlbuffer.cli import sql as cli_sql
+from sqlbuffer.cli.main import app
+from sqlbuffer.db.backends import PostgreSQL, SQLite, wal
+from sqlbuffer.db.schema import REVISION
+from sqlbuffer.db.urls import read_url
+from sqlbuffer.store import open_store
+
+HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
+LONG_TEXT = "C" * 3000
+COMMANDS = ("db version", "db check", "stats", "stats --name default", "top", "top --json", "stats --json")
+COMMANDS += ("workers", "workers --json", "claims list", "claims list --json", "jobs", "jobs --json")
+
+
+Execute: TypeAlias = Callable[[str], list[Any]]
+
+
+class Result:
+    """What a command left behind."""
+
+    def __init__(self, outcome: Any) -> None:
+        self.code: int = outcome.exit_code
+        self.out: str = outcome.stdout
+        self.err: str = outcome.stderr
+        self.exception = outcome.exception
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n{self.out}\n{self.err}\n{self.exception!r}"
+
+
+def run(*arguments: str, url: str | None = None, **environment: str) -> Result:
+    """Run a command; the database is given by the environment variable, and SQL runs as a role that may do no more."""
+    if arguments[:1] == ("sql",) and str(url).startswith("postgresql") and "--role" not in arguments:
+        arguments += ("--role", "pg_read_all_data")
+    clean = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": None, "SQLBUFFER_URL": url, **environment}
+    return Result(CliRunner().invoke(app, list(arguments), env=clean))
+
+
+def unstyled(text: str) -> str:
+    """Return a text without the codes for bold and colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+def refused(result: Result) -> str:
+    """Return the one line on stderr of a command that failed as it should."""
+    assert result.code == 1, result
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def fill(url: str) -> None:
+    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
+    with open_store(url) as store:
+        store.add([f"s{i}" for i in range(40)], source="first", meta={"round": 1})
+        store.score(lambda samples: [float(sample[1:]) / 3 for sample in samples])
+        store.sample(4).settle([0.1, 0.2, 1 / 3, None])
+        store.sample(3).release()
+        store.record(["known"], [12.25])
+        store.log_metrics(0, {"rewards": 0.25, "loss": math.nan})
+    with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
+        store.add([(1, "two"), {"three": 4.5}])
+        store.record([HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], sources="[red]hostile[/red]\x1b]0;title\x07")
+
+
+@pytest.fixture
+def url(store_url: str) -> str:
+    """A database with two buffers."""
+    fill(store_url)
+    return store_url
+
+
+def somebody_else(url: str) -> Execute:
+    """Return what runs any SQL."""
+    address = sa.make_url(url)
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+    def execute_sql(sql: str) -> list[Any]:
+        with engine.connect() as connection:
+            result = connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+            return list(result.all()) if result.returns_rows else []
+
+    return execute_sql
+
+
+@pytest.fixture
+def execute(store_url: str) -> Execute:
+    """Runs any SQL: the hand of another process."""
+    return somebody_else(store_url)
+
+
+def dump(url: str) -> list[Any]:
+    """Return all that a statement could change: every row, every object, settings, roles, locks and files."""
+    if url.startswith("sqlite"):
+        file = pathlib.Path(sa.make_url(url).database or "")
+        with sqlite3.connect(file) as connection:
+            everything = list(connection.iterdump())
+            pragmas = ("user_version", "application_id", "journal_mode", "auto_vacuum", "page_size")
+            settings = [connection.execute(f"PRAGMA {name}").fetchall() for name in pragmas]
+        connection.close()
+        return [everything, settings, sorted(p.name for p in file.parent.iterdir() if p.suffix == ".db")]
+    with psycopg.connect(url, autocommit=True) as session:
+
+        def execute(sql: str) -> list[Any]:
+            return session.execute(sql).fetchall()
+
+        kept = "nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
+        relations = execute(
+            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE {kept} ORDER BY 1, 2"
+        )
+        rows = [
+            execute(f'SELECT t::text FROM "{schema}"."{name}" AS t ORDER BY 1')
+            for schema, name, kind in relations
+            if kind == "r"
+        ]
+        sequences = [execute(f'SELECT * FROM "{schema}"."{name}"') for schema, name, kind in relations if kind == "S"]
+        catalogues = [
+            execute(statement)
+            for statement in (
+                f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {kept} ORDER BY 1",
+                "SELECT rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 1",
+                "SELECT setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2",
+                "SELECT oid FROM pg_largeobject_metadata ORDER BY 1",
+                "SELECT loid, pageno, data FROM pg_largeobject ORDER BY 1, 2",
+                "SELECT slot_name FROM pg_replication_slots ORDER BY 1",
+                "SELECT gid FROM pg_prepared_xacts ORDER BY 1",
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1",
+                "SELECT extname FROM pg_extension ORDER BY 1",
+                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
+            )
+        ]
+    return [relations, rows, sequences, catalogues]
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def without_version(out: str) -> str:
+    """What a command said, but for the line that tells the version of the database."""
+    return "".join(line for line in out.splitlines(keepends=True) if not re.match(r"(SQLite|PostgreSQL) \d", line))
+
+
+def test_version_of_a_database_that_fits(url: str) -> None:
+    result = run("db", "version", url=url)
+    assert result.code == 0
+    assert without_version(result.out).split() == ["database", "release", REVISION, REVISION]
+
+
+@pytest.mark.parametrize(("revision", "way_out"), [("0000", "db upgrade"), ("9999", "pip install -U sqlbuffer")])
+def test_version_of_a_database_that_does_not_fit(url: str, execute: Execute, revision: str, way_out: str) -> None:
+    table = "sqlbuffer_version" if url.startswith("sqlite") else "sqlbuffer.sqlbuffer_version"
+    execute(f"UPDATE {table} SET version_num = '{revision}'")
+    before = dump(url)
+    result = run("db", "version", url=url)
+    assert without_version(result.out).split() == ["database", "release", revision, REVISION]
+    assert way_out in refused(result)
+    for command in ("stats", "top", "db check", "sql 'SELECT 1'"):
+        assert way_out in refused(run(*shlex.split(command), url=url))
+    if revision == "9999":
+        assert way_out in refused(run("db", "upgrade", url=url))
+    else:
+        assert "0000" in refused(run("db", "upgrade", url=url))  # no release has ever had it
+    assert dump(url) == before
+
+
+@pytest.mark.empty_database
+def test_upgrade_creates_the_schema_once(store_url: str) -> None:
+    first = run("db", "upgrade", url=store_url)
+    assert (first.code, first.out.endswith(f": from nothing to {REVISION}\n")) == (0, True)
+    again = run("db", "upgrade", url=store_url)
+    assert (again.code, again.out.endswith(f" is already at revision {REVISION}\n")) == (0, True)
+    assert run("stats", url=store_url).code == 0
+    assert without_version(run("db", "check", url=store_url).out) == "no buffers yet\n"
+
+
+@pytest.mark.empty_database
+def test_an_empty_server_is_not_filled_by_looking(postgresql_url: str) -> None:
+    for command in ("stats", "top", "db check", "db version", "sql 'SELECT 1'"):
+        assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=postgresql_url))
+    assert not somebody_else(postgresql_url)("SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'")
+
+
+def test_somebody_elses_database_is_refused(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "other.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE birds (name)")
+    connection.close()
+    before = file.read_bytes()
+    for command in (*COMMANDS, "db upgrade", "sql 'SELECT * FROM birds'"):
+        assert "birds" in refused(run(*shlex.split(command), url=f"sqlite:///{file}"))
+    assert file.read_bytes() == before
+
+
+def test_a_missing_file_is_not_created(tmp_path: pathlib.Path) -> None:
+    for command in (*COMMANDS, "sql 'SELECT 1'"):
+        assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=f"sqlite:///{tmp_path}/none.db"))
+    refused(run("db", "upgrade", url=f"sqlite:///{tmp_path}/no/folder/none.db"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "noise.db"
+    file.write_bytes(b"this is not a database at all, whatever its name says" * 100)
+    for command in (*COMMANDS, "db upgrade", "sql 'SELECT 1'"):
+        assert "not an SQLite database" in refused(run(*shlex.split(command), url=f"sqlite:///{file}"))
+
+
+def test_check_finds_nothing_in_sound_buffers_and_says_what_is_wrong(url: str, execute: Execute) -> None:
+    assert without_version(run("db", "check", url=url).out) == "default: sound\nqed: sound\n"
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    execute(f"UPDATE {prefix}workers SET added = added + 1 WHERE buffer_id = 1 AND id = 'ledger'")
+    result = run("db", "check", url=url)
+    assert result.code == 1
+    assert "default: the counters have" in result.out
+    assert result.out.endswith("qed: sound\n")
+    assert run("db", "check", "--name", "qed", url=url).code == 0
+    assert run("db", "check", "--name", "default", url=url).code == 1
+
+
+def test_check_mends_and_says_what_it_did(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    execute(f"DELETE FROM {prefix}pool WHERE buffer_id = 1")
+    assert run("db", "check", url=url).code == 1
+    result = run("db", "check", "--repair", url=url)
+    assert (result.code, result.out.endswith("default: sound\nqed: sound\n")) == (0, True), result
+    assert re.search(r"default: \d+ samples were put into the pool\.", result.out)
+    assert without_version(run("db", "check", "--repair", url=url).out) == "default: sound\nqed: sound\n"
+
+
+def test_looking_changes_nothing(url: str, execute: Execute) -> None:
+    before = dump(url)
+    for command in (*COMMANDS, "db upgrade", "top --by score", "sql 'SELECT * FROM sample_overview' --csv"):
+        assert run(*shlex.split(command), url=url).code == 0
+    assert dump(url) == before
+
+
+# -- workers, claims, roles --------------------------------------------------------------------------------------------
+
+
+def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    with open_store(url) as store:
+        batch = store.sample(2)
+        (row,) = json.loads(run("workers", "--name", "default", "--json", url=url).out)
+        assert (row["state"], row["claims"], row["pid"], row["added"]) == ("running", 1, os.getpid(), 40)
+        execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
+        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "running"
+        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
+        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
+        assert json.loads(run("claims", "list", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
+        execute(f"UPDATE {prefix}workers SET pid = 4194305 WHERE id <> 'ledger'")
+        assert "died" in run("workers", "--name", "default", "--grace", "0", url=url).out
+        batch.settle()
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {"default", "qed"}
+
+
+def _released(url: str, *arguments: str) -> str:
+    """Run `claims release` in a process of its own: it is not the worker that has the claims."""
+    return _program("claims", "release", *arguments, env={"SQLBUFFER_URL": url}).stdout
+
+
+def test_claims_are_listed_and_released(url: str, execute: Execute) -> None:
+    with open_store(url) as store:
+        batches = [store.sample(3) for _ in range(3)]
+        batches[0].report(batches[0].ids[:1], [1.0])
+        rows = json.loads(run("claims", "list", "--json", url=url).out)
+        assert [(row["batch"], row["size"], row["reported"], row["state"]) for row in rows] == [
+            (batch.id, 3, int(i == 0), "running") for i, batch in enumerate(batches)
+        ]
+        waiting = len(store)
+        assert _released(url, "--dead") == "0 released\n"
+        assert _released(url, str(batches[0].id), str(batches[2].id)) == "2 released\n"
+        assert len(store) == waiting + 5
+        batches[1].settle([1.0] * 3)
+        assert store.check() == []
+        stale = [row for row in json.loads(run("workers", "--json", url=url).out) if row["pid"] != os.getpid()]
+        assert stale == []  # the command has signed off
+        for wrong in (batches[1].id, batches[2].id, 10_000):
+            line = refused(run("claims", "release", str(batches[1].id), str(wrong), url=url))
+            assert "is not open: `sqlbuffer claims list`" in line
+
+
+def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
+    with open_store(url) as store:
+        batch = store.sample(3)
+        assert "is not open" in refused(run("claims", "release", str(batch.id), "--name", "qed", url=url))
+        batch.settle()
+
+
+def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    with open_store(url) as store:
+        _held = store.sample(3)
+        execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
+        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
+        store._buffer.heartbeat.stop()
+        began = time.monotonic()
+        done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
+        assert done.stdout == "1 released\n"
+        assert "1 workers of other hosts have batches: waiting for their heartbeats, at most 2 s" in done.stderr
+        assert time.monotonic() - began > 2
+    with open_store(url) as store:
+        assert store.check() == []
+
+
+def test_the_storage_is_checked_once_for_all_buffers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reads the whole file for it."""
+    for i in range(5):
+        open_store(url, name=f"more {i}").close()
+    asked: list[int] = []
+    for dialect in (SQLite, PostgreSQL):
+        damage = dialect.damage
+        monkeypatch.setattr(dialect, "damage", lambda *given, damage=damage: asked.append(1) or damage(*given))
+    assert run("db", "check", url=url).out.count("sound") == 7
+    assert asked == [1]
+    with open_store(url) as store:
+        assert store.check() == []
+    assert asked == [1, 1]
+
+
+def test_release_wants_batches_or_the_dead(url: str) -> None:
+    for wrong in (["claims", "release"], ["claims", "release", "1", "--dead"]):
+        assert run(*wrong, url=url).code == 2
+
+
+# -- stats and top ----------------------------------------------------------------------------------------------------
+
+
+def test_stats_of_all_buffers_and_of_one(url: str) -> None:
+    lines = run("stats", url=url).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", "default", "qed"]
+    assert lines[1].split() == "default 1 36 0 41 4 12.25".split()
+    one = dict(line.split(maxsplit=1) for line in run("stats", "--name", "default", url=url).out.splitlines())
+    assert (one["waiting"], one["best_reward"], one["created_at"][-6:]) == ("36", "12.25", "+00:00")
+
+
+def test_stats_as_json(url: str) -> None:
+    many = json.loads(run("stats", "--json", url=url).out)
+    one = json.loads(run("stats", "--json", "--name", "qed", url=url).out)
+    assert [each["name"] for each in many] == ["default", "qed"]
+    assert one == many[1]
+    assert (one["waiting"], one["mode"], one["kind"]) == (2, "replay", "uniform")
+
+
+def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
+    with open_store(url) as store:
+        store.save_predictor(b"", rows_trained=1)
+        store.score(lambda samples: [0.0] * len(samples), only="stale", budget=10)
+        store.add(["new"])
+    lines = [line.split() for line in run("stats", "--stale", url=url).out.splitlines()]
+    assert [line[:3] for line in lines[-4:]] == [
+        *(["default", "-", "1"], ["default", "0", "26"], ["default", "1", "10"], ["qed", "-", "2"])
+    ]
+    one = json.loads(run("stats", "--stale", "--json", "--name", "default", url=url).out)
+    assert (one["score_version"], one["refreshed_version"]) == (1, 0)
+    assert [(row["score_version"], row["waiting"]) for row in one["staleness"]] == [(None, 1), (0, 26), (1, 10)]
+    assert one["staleness"][1]["oldest"].endswith("+00:00")
+    assert "staleness" not in run("stats", "--name", "default", url=url).out
+
+
+# -- copy -------------------------------------------------------------------------------------------------------------
+
+
+def test_copy(url: str) -> None:
+    with open_store(url) as store:
+        _held = store.sample(2)
+    assert run("copy", "default", "again", url=url).out == "default was copied to again\n"
+    words = "copy default other --at-iteration 0 --seed 3 --weighting softmax --mode replay".split()
+    assert run(*words, url=url).code == 0
+    found = {row["name"]: row for row in json.loads(run("stats", "--json", url=url).out)}
+    assert list(found) == ["default", "qed", "again", "other"]
+    assert [found["again"][name] for name in ("waiting", "claimed", "measured", "mode")] == [36, 0, 4, "consume"]
+    assert [found["other"][name] for name in ("waiting", "iteration", "measured", "mode")] == [40, 0, 0, "replay"]
+    assert run("db", "check", url=url).code == 0
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} <= {"default", "qed"}
+
+
+def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: str) -> None:
+    assert "give the copy another name" in refused(run("copy", "default", "qed", url=url))
+    assert "from 0 to 1" in refused(run("copy", "default", "new", "--at-iteration", "2", url=url))
+    assert "'default', 'qed'" in refused(run("copy", "none", "new", url=url))
+    assert run("copy", "default", "new", "--mode", "eat", url=url).code == 2
+
+
+def test_a_buffer_that_is_not_there_is_one_line(url: str) -> None:
+    for command in ("stats", "top", "db check"):
+        assert "'default', 'qed'" in refused(run(*command.split(), "--name", "none", url=url))
+
+
+def test_top_by_reward_and_by_score(url: str) -> None:
+    assert [line.split()[0] for line in run("top", url=url).out.splitlines()][:3] == ["reward", "12.25", "0.33333333"]
+    best = json.loads(run("top", "-n", "2", "--by", "score", "--json", url=url).out)
+    assert [row["sample"] for row in best] == ["s39", "s38"]
+    assert (best[0]["score"], best[0]["source"], best[0]["meta"]) == (13.0, "first", {"round": 1})
+    assert best[0]["created_at"].endswith("+00:00")
+    assert run("top", "--by", "luck", url=url).code == 2
+    assert run("top", "-n", "0", url=url).code == 2
+
+
+def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    execute(f"UPDATE {prefix}samples SET codec = 'os.system' WHERE buffer_id = 2")
+    assert json.loads(run("top", "--name", "qed", "--json", url=url).out)[0]["sample"] == HOSTILE_TEXT
+
+
+# -- output -----------------------------------------------------------------------------------------------------------
+
+
+def test_pipes_get_everything_and_no_control_characters(url: str) -> None:
+    out = run("top", "--name", "qed", url=url).out
+    assert LONG_TEXT in out
+    assert r"\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline" in out
+    assert len(out.splitlines()) == 3
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_terminals_get_short_lines_and_no_control_characters_of_others(url: str) -> None:
+    for command in ("top --name qed", "sql 'SELECT text, source FROM samples WHERE buffer_id = 2'"):
+        styled = run(*shlex.split(command), url=url, FORCE_COLOR="1", COLUMNS="70").out
+        assert "\x1b[1m" in styled  # bold column heads
+        assert "\x1b[31m" not in styled
+        lines = unstyled(styled).splitlines()
+        assert all(len(line) <= 70 and line.isprintable() for line in lines)
+        assert any("CCC…" in line for line in lines)
+        assert any("[red]hostile" in line for line in lines)
+
+
+def test_what_is_too_wide_for_a_terminal_is_read_from_top_to_bottom(url: str) -> None:
+    sql = "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE buffer_id = 2 ORDER BY id"
+    lines = unstyled(run("sql", sql, url=url, FORCE_COLOR="1", COLUMNS="60").out).splitlines()
+    assert [line.split()[:1] for line in lines[:8]] == [[name] for name in re.findall(r"\w+", sql)[1:7]] + [[], ["id"]]
+    assert max(map(len, lines)) == 60
+
+
+def test_errors_are_red_on_terminals_only(url: str) -> None:
+    assert "\x1b[1;31merror" in run("top", "--name", "x", url=url, FORCE_COLOR="1").err
+    assert "\x1b" not in run("top", "--name", "x", url=url).err
+
+
+def test_names_and_sql_cannot_smuggle_control_characters_into_errors(url: str) -> None:
+    assert refused(run("top", "--name", "\x1b[2J\n[red]x", url=url)).isprintable()
+    assert refused(run("sql", "SELECT \x1b[2J", url=url)).isprintable()
+    for text in ("SELECT 1\0; DELETE FROM samples", "SELECT '\ud800'"):
+        assert "not text" in refused(run("sql", text, url=url))
+
+
+@pytest.mark.parametrize(
+    ("value", "as_json", "as_cell"),
+    [
+        (0.1 + 0.2, 0.1 + 0.2, "0.3"),
+        (float("nan"), "NaN", "NaN"),
+        (float("-inf"), "-Infinity", "-Infinity"),
+        (None, None, "-"),
+        (True, True, "true"),
+        (b"\x00\xff", "00ff", "00ff"),
+        ({"a": [1.5, float("inf")]}, {"a": [1.5, "Infinity"]}, '{"a": [1.5, "Infinity"]}'),
+        (uuid.UUID(int=1), str(uuid.UUID(int=1)), str(uuid.UUID(int=1))),
+    ],
+)
+def test_values(value: Any, as_json: Any, as_cell: str) -> None:
+    assert output.plain(value) == as_json
+    assert output.cell(value) == as_cell
+
+
+# -- any SELECT -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_sql_on_both_databases(url: str) -> None:
+    result = run("sql", "SELECT source, count(*) AS n, max(reward) AS best FROM samples GROUP BY 1 ORDER BY 2", url=url)
+    assert result.code == 0, result
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[0] == ["source", "n", "best"]
+    assert lines[-1] == ["first", "40", "0.33333333"]
+
+
+def test_sql_is_passed_on_as_it_is(url: str) -> None:
+    text = "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e -- a comment; :f %"
+    (row,) = json.loads(run("sql", text + "\n;", "--json", url=url).out)
+    assert row == {"a": ":b", "b": "%s %(x)s 100%", "c": "{x}", "a.d": "semi;colon", "e": "--"}
+    assert run("sql", "SELECT count(*) FROM samples WHERE text LIKE 's1%'", url=url).out.split()[-1] == "11"
+
+
+def test_sql_as_json_and_csv(url: str) -> None:
+    sql = (
+        "SELECT reward, 1 AS n, 2 AS n, hash, NULL AS blank, created_at FROM samples "
+        "WHERE reward IS NOT NULL AND buffer_id = 1 ORDER BY id"
+    )
+    rows = json.loads(run("sql", sql, "--json", url=url).out)
+    assert list(rows[0]) == ["reward", "n", "n:1", "hash", "blank", "created_at"]
+    assert 1 / 3 in [row["reward"] for row in rows]
+    table = list(csv.DictReader(io.StringIO(run("sql", sql, "--csv", url=url).out)))
+    assert [float(row["reward"]) for row in table] == [row["reward"] for row in rows]
+    assert all(row["blank"] == "" and len(row["hash"]) == 32 for row in table)
+    assert [row["created_at"] for row in table] == [row["created_at"] for row in rows]
+    assert all(row["created_at"].endswith("+00:00") for row in rows)
+    assert json.loads(run("sql", "SELECT 1 AS a WHERE 1 = 0", "--json", url=url).out) == []
+    assert run("sql", sql, "--json", "--csv", url=url).code == 2
+
+
+def test_sql_limit(url: str) -> None:
+    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT i FROM n ORDER BY i"
+    shown = run("sql", many, url=url)
+    assert (len(shown.out.splitlines()), "--limit" in shown.err) == (1001, True)
+    assert len(run("sql", many, "--limit", "7", url=url).out.splitlines()) == 8
+    assert len(json.loads(run("sql", many, "--json", url=url).out)) == 1500
+    assert len(json.loads(run("sql", many, "--json", "--limit", "7", url=url).out)) == 7
+    endless = many.replace("WHERE i < 1500", "").replace("ORDER BY i", "")
+    assert run("sql", endless, "--csv", "--limit", "3", url=url).out == "i\n1\n2\n3\n"
+
+
+def test_sql_that_the_database_refuses_is_one_line(url: str) -> None:
+    assert "rewrd" in refused(run("sql", "SELECT rewrd FROM samples", url=url))
+    assert "nowhere" in refused(run("sql", "SELECT * FROM nowhere", url=url))
+    for sql in ("SELECT FROM WHERE", "SELECT FROM samples", "", "  ", "/* nothing */", ";"):
+        refused(run("sql", sql, url=url))
+
+
+def test_views_for_people(url: str) -> None:
+    for view in ("buffer_overview", "sample_overview", "batch_overview", "draw_overview"):
+        assert json.loads(run("sql", f"SELECT * FROM {view}", "--json", url=url).out)
+
+
+# -- hostile SQL ------------------------------------------------------------------------------------------------------
+
+ANYWHERE = [
+    "DELETE FROM samples",
+    "UPDATE samples SET reward = 1",
+    "INSERT INTO buffers (name) VALUES ('x')",
+    "DROP TABLE pool",
+    "DROP VIEW sample_overview",
+    "ALTER TABLE samples ADD COLUMN x integer",
+    "CREATE TABLE x (a integer)",
+    "CREATE TEMPORARY TABLE x (a integer)",
+    "CREATE VIEW x AS SELECT 1",
+    "CREATE INDEX x ON samples (text)",
+    "SELECT 1; DELETE FROM samples",
+    "SELECT 1;; DELETE FROM samples",
+    "SELECT 1 /* ; */ ; DELETE FROM samples -- ",
+    "COMMIT; DELETE FROM samples; COMMIT",
+    "COMMIT",
+    "ROLLBACK; DELETE FROM samples",
+    "END; DELETE FROM samples",
+    "BEGIN; DELETE FROM samples; COMMIT",
+    "SAVEPOINT x",
+    "WITH x AS (SELECT 1) DELETE FROM samples",
+    "WITH gone AS (DELETE FROM samples RETURNING id) SELECT count(*) FROM gone",
+    "EXPLAIN ANALYZE DELETE FROM samples",
+    "UPDATE sqlbuffer_version SET version_num = '9999'",
+    "VACUUM",
+    "REINDEX",
+    "ANALYZE",
+]
+
+ON_SQLITE = [
+    *ANYWHERE,
+    "PRAGMA query_only = OFF",
+    "PRAGMA query_only = OFF; DELETE FROM samples",
+    "PRAGMA writable_schema = ON",
+    "PRAGMA user_version = 7",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA wal_checkpoint(TRUNCATE)",
+    "SELECT * FROM pragma_journal_mode('DELETE')",
+    "SELECT * FROM pragma_wal_checkpoint('TRUNCATE')",
+    "ATTACH '{folder}/attached.db' AS other",
+    "ATTACH 'file:{folder}/buffer.db?mode=rwc' AS again; DELETE FROM again.samples",
+    "DETACH main",
+    "VACUUM INTO '{folder}/copy.db'",
+    "SELECT load_extension('{folder}/evil.so')",
+    "SELECT fts3_tokenizer('simple', x'0000000000000000')",
+    "SELECT writefile('{folder}/written.db', 'x')",
+    "SELECT edit('x', 'touch {folder}/edited.db')",
+    "REPLACE INTO buffers (id, name) VALUES (1, 'x')",
+    "UPDATE sqlite_master SET sql = ''",
+    "DELETE FROM sqlite_schema",
+    "CREATE VIRTUAL TABLE x USING fts5(a)",
+    "CREATE TRIGGER x AFTER INSERT ON samples BEGIN DELETE FROM pool; END",
+    "INSERT INTO temp.sqlite_master VALUES (1, 2, 3, 4, 5)",
+    "RELEASE x",
+]
+
+FILE = f"{tempfile.gettempdir()}/sqlbuffer-{uuid.uuid4().hex}"
+
+ON_POSTGRESQL = [
+    *ANYWHERE,
+    "SET TRANSACTION READ WRITE",
+    "SET TRANSACTION READ WRITE; DELETE FROM samples",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+    "SET default_transaction_read_only = off",
+    "RESET ALL",
+    "DISCARD ALL",
+    "SET ROLE postgres",
+    "ALTER SYSTEM SET work_mem = '1MB'",
+    "ALTER DATABASE postgres SET work_mem = '1MB'",
+    "ALTER ROLE CURRENT_USER SET work_mem = '1MB'",
+    "CREATE ROLE intruder SUPERUSER LOGIN",
+    "CREATE EXTENSION dblink",
+    f"COPY samples TO PROGRAM 'touch {FILE}'",
+    f"COPY (SELECT 1) TO '{FILE}'",
+    f"COPY samples (text) FROM PROGRAM 'touch {FILE}'",
+    "COPY samples TO STDOUT",
+    "DO $$ BEGIN DELETE FROM sqlbuffer.samples; COMMIT; END $$",
+    "CALL wipe()",
+    "LOCK TABLE samples",
+    "LOAD 'plpgsql'",
+    "LISTEN x",
+    "NOTIFY x",
+    "PREPARE x AS DELETE FROM samples",
+    "EXECUTE x",
+    "DECLARE c CURSOR FOR SELECT 1",
+    "SECURITY LABEL ON TABLE samples IS 'x'",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM sqlbuffer.samples'",
+    "SELECT * INTO stolen FROM samples",
+    "SELECT * FROM samples FOR UPDATE",
+    "SELECT * FROM pool FOR KEY SHARE",
+    "SELECT set_config('transaction_read_only', 'off', false)",
+    "SELECT set_config('transaction_read_only', 'off', true), wipe()",
+    "SELECT set_config('role', 'postgres', false)",
+    "SELECT pg_advisory_lock(1)",
+    "SELECT pg_try_advisory_lock(1, 2)",
+    "SELECT pg_advisory_xact_lock_shared(1)",
+    "SELECT pg_advisory_unlock_all()",
+    f"SELECT lo_export(lo_from_bytea(0, 'x'), '{FILE}')",
+    "SELECT lo_import('/etc/hostname')",
+    "SELECT lo_create(0)",
+    "SELECT lo_unlink(77)",
+    "SELECT lo_put(77, 0, 'x')",
+    "SELECT nextval('samples_id_seq')",
+    "SELECT setval('samples_id_seq', 1)",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity",
+    "SELECT pg_reload_conf()",
+    "SELECT PG_Reload_Conf ()",
+    'SELECT "pg_reload_conf"()',
+    "SELECT pg_catalog.pg_reload_conf /* /* */ */ ()",
+    "SELECT pg_reload_conf -- \n ()",
+    'SELECT U&"pg\\005freload\\005fconf"()',
+    "SELECT 1 LIMIT pg_reload_conf()::int",
+    "SELECT pg_rotate_logfile()",
+    "SELECT pg_switch_wal()",
+    "SELECT pg_create_restore_point('x')",
+    "SELECT pg_create_physical_replication_slot('x', true)",
+    "SELECT pg_logical_emit_message(false, 'x', 'y')",
+    "SELECT pg_notify('x', 'y')",
+    "SELECT pg_stat_reset()",
+    "SELECT pg_export_snapshot()",
+    "SELECT pg_read_file('/etc/hostname')",
+    "SELECT pg_ls_dir('/')",
+    "SELECT pg_sleep(1000)",
+    "SELECT query_to_xml('DELETE FROM sqlbuffer.samples', true, true, '')",
+    "SELECT * FROM ts_stat('DELETE FROM sqlbuffer.samples RETURNING ''x''::tsvector')",
+    "SELECT dblink_exec('', 'DELETE FROM sqlbuffer.samples')",
+    "SELECT public.wipe()",
+    'SELECT public."Wipe It"()',
+    "SELECT * FROM public.wipe()",
+    "SELECT text FROM samples ORDER BY public.wipe()",
+    "VALUES (public.wipe())",
+]
+
+
+def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    fill(sqlite_url)
+    before = dump(sqlite_url)
+    for sql in ON_SQLITE:
+        refused(run("sql", sql.replace("{folder}", str(tmp_path)), url=sqlite_url))
+        assert dump(sqlite_url) == before, sql
+    assert len(ON_SQLITE) >= 25
+
+
+@pytest.fixture
+def besieged(postgresql_url: str) -> tuple[str, Execute]:
+    """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
+    url, execute = postgresql_url, somebody_else(postgresql_url)
+    fill(url)
+    for name in ("wipe", '"Wipe It"'):
+        execute(
+            f"CREATE FUNCTION public.{name}() RETURNS integer LANGUAGE plpgsql AS "
+            f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'touch {FILE}'; DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+        )
+    execute("SELECT lo_create(77)")
+    return url, execute
+
+
+def test_no_sql_can_write_on_postgresql(besieged: tuple[str, Execute]) -> None:
+    url, _ = besieged
+    before = dump(url)
+    for sql in ON_POSTGRESQL:
+        refused(run("sql", sql, url=url))
+        assert dump(url) == before, sql
+        refused(run("sql", sql, "--role", "postgres", url=url))
+        assert dump(url) == before, sql
+    assert not os.path.exists(FILE)
+    assert len(ON_POSTGRESQL) >= 25
+
+
+def test_the_transaction_alone_keeps_the_tables_as_they_are(
+    besieged: tuple[str, Execute], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no list of functions knows cannot write either."""
+    url, execute = besieged
+    execute(
+        "CREATE FUNCTION public.sly() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN "
+        "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+    )
+    before = dump(url)
+    address = read_url(url)
+    monkeypatch.setattr("sqlbuffer.db.backends.PostgreSQL.guarded", lambda *_, **__: contextlib.nullcontext())
+    for sql in (
+        "SELECT public.sly()",
+        "SELECT nextval('samples_id_seq')",
+        "SELECT lo_create(0)",
+        "SELECT set_config('transaction_read_only', 'off', false)",
+        "SELECT query_to_xml('DELETE FROM sqlbuffer.samples', true, true, '')",
+    ):
+        with pytest.raises(ValueError, match="which cannot write"), cli_sql.ask(address, sql) as answer:
+            list(answer.rows)
+        assert dump(url) == before, sql
+
+
+def test_harmless_functions_and_words_may_be_used(url: str) -> None:
+    for sql in (
+        "SELECT random()",
+        "SELECT count(*) FROM samples WHERE source IN ('system', 'nextval', 'pg_reload_conf')",
+        "SELECT max(reward) AS setval FROM samples",
+    ):
+        assert run("sql", sql, url=url).code == 0, sql
+
+
+# -- errors and passwords ---------------------------------------------------------------------------------------------
+
+SECRET = "hunter2pw"
+
+
+def test_passwords_are_never_shown(postgresql_url: str) -> None:
+    fill(postgresql_url)
+    address = sa.make_url(postgresql_url).set(password=SECRET)
+    in_front = address.render_as_string(hide_password=False)
+    behind = address.set(password=None).update_query_dict({"password": SECRET}).render_as_string(hide_password=False)
+    for url in (in_front, behind):
+        for command in (
+            *COMMANDS,
+            "db upgrade",
+            "top --name none",
+            "sql 'SELECT nothing'",
+            "sql 'SELECT 1'",
+            "top --help",
+        ):
+            for debug in ([], ["--debug"]):
+                result = run(*debug, *shlex.split(command), url=url)
+                assert SECRET not in result.out + result.err, command
+                given = run(*debug, *shlex.split(command), "--url", url)
+                assert SECRET not in given.out + given.err, command
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:{SECRET}@127.0.0.1:1/db",
+        f"postgresql://me@127.0.0.1:1/db?password={SECRET}",
+        f"postgresql://me:x@127.0.0.1:1/db?password={SECRET}&password={SECRET}",
+        f"postgresql://me@127.0.0.1:1/db?sslpassword={SECRET}",
+        f"postgresql://me:a@{SECRET}@127.0.0.1:1/db",
+        f"postgresql://me:a@{SECRET}:b/c@127.0.0.1:1/db",
+        f"postgresql://me:@{SECRET}/c@127.0.0.1:1/db",
+        f"postgresql://me:p@host:{SECRET}/db",
+        f"postgres://me:{SECRET}@127.0.0.1:1/db",
+        f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/db",
+        f"mysql://me:{SECRET}@host/db",
+        f"me:{SECRET}@host/db",
+        f"postgresql:/me:{SECRET}@host/db",
+        f"postgresql://me:{SECRET}@host:/db?connect_timeout=zero",
+        SECRET,
+        "",
+    ],
+)
+def test_errors_do_not_show_passwords(url: str) -> None:
+    for debug in ([], ["--debug"]):
+        for command in ("stats", "db version", "db upgrade", "sql 'SELECT 1'"):
+            result = run(*debug, *shlex.split(command), "--url", url)
+            assert result.code == 1, result
+            assert SECRET not in result.out + result.err, result
+            assert result.err.splitlines()[-1].startswith("error: ")
+            assert ("Traceback" in result.err) == bool(debug)
+
+
+def test_an_at_sign_in_a_path_or_a_parameter_is_no_password() -> None:
+    for url in ("sqlite:////tmp/me@home/a@b.db", "sqlite:///a@b@c.db", "postgresql://h/d?application_name=a@b@c"):
+        assert read_url(url).render_as_string() == sa.make_url(url).render_as_string()
+
+
+def test_version_and_check_say_which_database_it_is(url: str) -> None:
+    for command in ("db version", "db check"):
+        said = run(*command.split(), url=url).out
+        if url.startswith("sqlite"):
+            assert f"SQLite {sqlite3.sqlite_version} (sqlite3), " in said
+            is_affected = wal.is_affected(sqlite3.sqlite_version_info)
+            assert ("guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())) == is_affected
+        else:
+            assert re.search(r"^PostgreSQL 1\d", said, re.MULTILINE)
+
+
+def test_tampered_rows_give_one_line(url: str, execute: Execute) -> None:
+    prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+    execute(f"UPDATE {prefix}buffers SET settings = '{{}}' WHERE id = 1")
+    for command in ("stats", "top", "db check"):
+        refused(run(*command.split(), url=url))
+
+
+def test_version_and_bare_command() -> None:
+    result = run("--version")
+    assert (result.code, f"schema {REVISION}" in result.out) == (0, True)
+    assert "Usage" in run().out + run().err
+
+
+# -- plots ------------------------------------------------------------------------------------------------------------
+
+
+def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
+    result = run("plot", "rewards", "--url", url, "--out", f"{tmp_path}/m.png")
+    assert (result.code, result.out.strip()) == (0, f"1 metrics in {tmp_path}/m.png")
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
+    result = run("plot", "typo", "--url", url)
+    assert (result.code, "no numbers are logged as 'typo': the metrics are" in result.err) == (1, True)
+    result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
+    assert (result.code, "cannot be written" in result.err) == (1, True)
+    result = run("plot", "--url", url, "--out", f"{tmp_path}/nowhere/m.png")
+    assert (result.code, "cannot be written" in result.err) == (1, True)
+
+
+def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: str, tmp_path: pathlib.Path) -> None:
+    open_store(store_url, name="new").close()
+    (tmp_path / "m.png").write_text("mine")
+    result = run("plot", "--url", store_url, "--name", "new", "--out", f"{tmp_path}/m.png")
+    assert "buffer 'new' has no logged metrics" in refused(result)
+    assert (tmp_path / "m.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [str(2**31), str(2**63), str(10**30)])
+def test_numbers_of_any_size_are_numbers(url: str, number: str) -> None:
+    for command in (
+        ["top", "-n", number],
+        ["sql", "--limit", number, "SELECT 1"],
+        ["top", "--by", "score", "-n", number],
+    ):
+        done = run(*command, url=url)
+        assert done.code == 0, done
+    assert "error" in refused(run("copy", "default", "other", "--at-iteration", number, url=url))
+
+
+def test_sql_may_begin_with_a_comment(url: str) -> None:
+    result = run("sql", "--csv", "-- how many\nSELECT count(*) AS n FROM buffers", url=url)
+    assert (result.code, result.out.splitlines()) == (0, ["n", "2"])
+    assert run("sql", "--url", url, "--cvs", "SELECT 1").code == 2
+
+
+def test_a_table_shows_of_many_bytes_the_first() -> None:
+    assert output.cell(bytes(range(100))) == f"{bytes(range(16)).hex()}... (100 bytes)"
+    assert output.cell(b"\x01\xff") == "01ff"
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*words, name))
+
+
+DOCUMENTED = dict(_commands(typer.main.get_command(app)))
+
+
+def test_all_commands_are_known() -> None:
+    assert {" ".join(words) for words in DOCUMENTED} == {
+        *("db", "db version", "db upgrade", "db check", "db grants"),
+        *("stats", "copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("claims", "claims list", "claims release"),
+    }
+
+
+LAB = """
+import torch
+from sqlbuffer import PredictiveAgent
+
+
+def make_agent():
+    lengths = lambda samples: torch.tensor([[float(len(str(sample)))] for sample in samples])
+    return PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, lengths)
+"""
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
+def test_every_command_has_help_and_examples_that_run(
+    words: tuple[str, ...], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(f"sqlite:///{tmp_path}/run.db")
+    fill(f"sqlite:///{tmp_path}/sqlbuffer.db")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "models.py").write_text(LAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shown = run(*words, "--help")
+    assert shown.code == 0
+    assert "Examples:" in shown.out
+    command = DOCUMENTED[words]
+    assert all(option.help for option in command.params if option.name != "help")
+    examples = [line for line in command.epilog.splitlines() if line.startswith("sqlbuffer ")]
+    assert any(example.startswith(f"sqlbuffer {' '.join(words)}") for example in examples)
+    for example in examples:
+        assert example in shown.out  # in one line, so that it can be copied
+        if words == ("worker",) and "--once" not in example:
+            continue  # it would never end
+        result = run(*shlex.split(example)[1:])
+        assert result.code == 0, (example, result)
+
+
+# -- as a program -----------------------------------------------------------------------------------------------------
+
+
+def _program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    root = pathlib.Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), **options.pop("env", {})}
+    environment.pop("FORCE_COLOR", None)
+    command = [sys.executable, "-m", "sqlbuffer", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **options)
+
+
+def test_the_program_in_a_pipe(url: str) -> None:
+    done = _program("top", "--name", "qed", env={"SQLBUFFER_URL": url})
+    assert (done.returncode, LONG_TEXT in done.stdout, "\x1b" in done.stdout) == (0, True, False)
+    failed = _program("top", "--name", "none", env={"SQLBUFFER_URL": url})
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+
+
+def test_the_program_where_only_ascii_can_be_written(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.record(["größer"], [1.0])
+    done = _program("top", env={"SQLBUFFER_URL": sqlite_url, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, r"gr\xf6\xdfer" in done.stdout) == (0, True)
+    done = _program("top", "--json", env={"SQLBUFFER_URL": sqlite_url, "PYTHONIOENCODING": "ascii"})
+    assert json.loads(done.stdout)[0]["sample"] == "größer"

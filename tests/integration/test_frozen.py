@@ -1,0 +1,237 @@
+"""Databases as older releases have left them: refused, brought up to date, and gone on with.
+
+`frozen/freeze.py` makes them, and each stays for good.
+"""
+
+import contextlib
+import pathlib
+import sqlite3
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+import torch
+from conftest import new_database, server_execute
+from test_cli import refused, run, somebody_else
+
+from sqlbuffer import PredictiveAgent
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import REVISION
+from sqlbuffer.errors import SchemaTooOld
+from sqlbuffer.store import SampleStore, open_store
+
+FOLDER = pathlib.Path(__file__).parents[1] / "frozen"
+FILES = sorted(FOLDER.glob("*.sql"))
+
+
+def test_every_older_revision_is_frozen_for_both_databases() -> None:
+    revisions = sorted(file.name[:4] for file in (FOLDER.parent.parent / "migrations" / "versions").glob("0*.py"))
+    wanted = [f"{revision}.{kind}.sql" for revision in revisions[:-1] for kind in ("postgresql", "sqlite")]
+    assert [file.name for file in FILES if file.name[:4] != revisions[-1]] == wanted
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[str]:
+    """A database of each kind and revision."""
+    statements = request.param.read_text()
+    if request.param.stem.endswith("sqlite"):
+        file = tmp_path / "frozen.db"
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.executescript(statements)
+        yield f"sqlite:///{file}"
+        return
+    server_url = request.getfixturevalue("server_url")
+    address = new_database(server_url)
+    with psycopg.connect(address, autocommit=True) as session:
+        session.execute(statements.encode())
+    yield address
+    server_execute(server_url, f"DROP DATABASE {sa.make_url(address).database} WITH (FORCE)")
+
+
+class Rows:
+    """What SQL sees."""
+
+    def __init__(self, url: str) -> None:
+        self.execute = somebody_else(url)
+        self.prefix = "" if url.startswith("sqlite") else "sqlbuffer."
+
+    def __call__(self, columns: str, table: str, rest: str = "") -> list[tuple[Any, ...]]:
+        found = self.execute(f"SELECT {columns} FROM {self.prefix}{table} {rest}")
+        return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
+
+    def content(self) -> dict[str, Any]:
+        """All that no upgrade may change."""
+        return {
+            "samples": self(
+                "id, buffer_id, hash, text, payload, codec, source, score, reward", "samples", "ORDER BY id"
+            ),
+            "batches": self("id, iteration, size, settled_at, released_at", "batches", "ORDER BY id"),
+            "draws": self("batch_id, position, sample_id, race_key, weight", "draws", "ORDER BY 1, 2"),
+            "pool": self("buffer_id, race_key, sample_id, weight", "pool", "ORDER BY 1, 2, 3"),
+            "predictors": self("buffer_id, version, state, rows_trained", "predictors", "ORDER BY 1, 2"),
+            "checkpoints": self("buffer_id, name, iteration, data", "checkpoints", "ORDER BY 1, 2, 3"),
+            "metrics": self("buffer_id, iteration, name, value", "metrics", "ORDER BY 1, 2, 3"),
+            "jobs": self("buffer_id, name, last_error", "jobs", "ORDER BY 1, 2"),
+        }
+
+
+def upgrade(url: str) -> None:
+    with contextlib.closing(Database(url, any_revision=True)) as database:
+        database.upgrade()
+
+
+def is_of_this_release(url: str) -> bool:
+    return Rows(url)("version_num", "sqlbuffer_version") == [(REVISION,)]
+
+
+def test_an_older_database_is_refused_with_the_command_and_left_alone(url: str) -> None:
+    if is_of_this_release(url):
+        return
+    before = Rows(url).content()
+    with pytest.raises(SchemaTooOld, match=r"make a copy, then run `sqlbuffer db upgrade --url "):
+        open_store(url, name="new")
+    assert "sqlbuffer db upgrade" in refused(run("stats", url=url))
+    assert Rows(url).content() == before
+    assert not is_of_this_release(url)
+
+
+def test_an_upgrade_keeps_all_that_is_stored(url: str) -> None:
+    before = Rows(url).content()
+    for _ in range(2):
+        done = run("db", "upgrade", url=url)
+        assert done.code == 0, done
+    assert is_of_this_release(url)
+    assert Rows(url).content() == before
+    checked = run("db", "check", url=url)
+    assert checked.code == 0, checked
+    sound = [f"{name}: sound" for (name,) in Rows(url)("name", "buffers", "ORDER BY id")]
+    assert checked.out.splitlines()[-len(sound) :] == sound
+
+
+def test_an_upgraded_schema_is_that_of_a_new_database(url: str, tmp_path: pathlib.Path, server_url: str) -> None:
+    upgrade(url)
+    new = f"sqlite:///{tmp_path}/new.db" if url.startswith("sqlite") else new_database(server_url)
+    Database(new).close()
+    assert shape(url) == shape(new)
+    if not url.startswith("sqlite"):
+        server_execute(server_url, f"DROP DATABASE {sa.make_url(new).database} WITH (FORCE)")
+
+
+def shape(url: str) -> Any:
+    """Tables, columns, indexes, constraints and views."""
+    is_file = url.startswith("sqlite")
+    engine = sa.create_engine(url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg"))
+    schema = None if is_file else "sqlbuffer"
+    inspector = sa.inspect(engine)
+    told: dict[str, Any] = {}
+    for table in inspector.get_table_names(schema=schema):
+        where = {"table_name": table, "schema": schema}
+        columns = inspector.get_columns(**where)
+        foreign, indexes = inspector.get_foreign_keys(**where), inspector.get_indexes(**where)
+        told[table] = {
+            "columns": sorted((each["name"], str(each["type"]), each["nullable"]) for each in columns),
+            "indexes": sorted((each["name"], each["unique"], each["column_names"]) for each in indexes),
+            "key": inspector.get_pk_constraint(**where)["constrained_columns"],
+            "unique": sorted(each["column_names"] for each in inspector.get_unique_constraints(**where)),
+            "foreign": sorted((each["constrained_columns"], each["referred_table"]) for each in foreign),
+        }
+    told["views"] = {
+        view: [each["name"] for each in inspector.get_columns(view, schema=schema)]
+        for view in inspector.get_view_names(schema=schema)
+    }
+    engine.dispose()
+    return told
+
+
+def agent() -> PredictiveAgent:
+    """What made the frozen predictors."""
+    return PredictiveAgent(
+        torch.nn.Linear(1, 1),
+        torch.nn.functional.mse_loss,
+        lambda samples: torch.tensor([[float(len(str(sample)))] for sample in samples]),
+    )
+
+
+def opened(url: str) -> Iterator[SampleStore]:
+    """Every buffer, with the settings it is stored with."""
+    for name, mode, seed, kind in Rows(url)("name, mode, seed, kind", "buffers", "ORDER BY id"):
+        with open_store(url, name=name, mode=mode, seed=int(seed), weighting=kind) as store:
+            yield store
+
+
+def test_an_upgraded_run_is_read(url: str) -> None:
+    upgrade(url)
+    rows = Rows(url)
+    for store in opened(url):
+        assert store.check() == []
+        stats, ours = store.stats(), f"WHERE buffer_id = {store._buffer.buffer_id}"
+        assert rows("count(*)", "samples", ours) == [(stats.stored,)]
+        assert rows("count(*)", "samples", f"{ours} AND reward IS NOT NULL") == [(stats.measured,)]
+        assert len(store.waiting().samples) == len(store)
+        samples, rewards = store.labelled()
+        assert (len(samples), np.isfinite(rewards).all()) == (stats.measured, True)
+        assert store.top(1)[0]["reward"] == max(rewards)
+        assert store.load_predictor(agent()) == store.predictors()[-1].version
+        assert {row["name"] for row in store.history()} == {"loss"}
+        assert len(store.jobs()) == len(rows("name", "jobs", ours))
+        (name, iteration), *_ = rows("name, iteration", "checkpoints", ours)
+        found = store.checkpoint(name)
+        assert found is not None
+        assert found[0] == iteration
+        with store.copy(f"{store.name} copied") as copied:
+            assert (len(copied) >= len(store), copied.check()) == (True, [])
+    assert run("jobs", url=url).code == run("workers", url=url).code == run("claims", "list", url=url).code == 0
+
+
+def test_an_upgraded_run_goes_on(url: str) -> None:
+    """With the claims that its processes had; the next draws are those that the older release would have made."""
+    upgrade(url)
+    claims = {number for (number,) in Rows(url)("id", "batches", "WHERE settled_at IS NULL AND released_at IS NULL")}
+    assert claims, "a batch was out"
+    for store in opened(url):
+        if left := open_batches(url, store):
+            assert run("claims", "release", "--name", store.name, *map(str, left), url=url).code == 0
+        assert store.stats().claimed == 0
+        assert store.check() == []
+        store.score(lambda samples: np.array([float(len(str(sample))) for sample in samples]))
+        ours = f"WHERE buffer_id = {store._buffer.buffer_id}"
+        first = [
+            number for (number,) in Rows(url)("sample_id", "pool", f"{ours} AND weight > 0 ORDER BY race_key LIMIT 6")
+        ]
+        before = store.iteration
+        for expected in (first[:3], first[3:] if store._buffer.consumes else None):
+            with store.sample(3) as batch:
+                assert expected is None or batch.ids.tolist() == expected
+                batch.settle([1.0, 2.0, 3.0])
+        assert store.iteration == before + 2
+        assert store.add(["new", *batch.samples]).added == 1
+        assert store.score(lambda samples: np.ones(len(samples)), only="all") == len(store)
+        with store.leased("retrain") as lease:
+            assert lease is not None
+            version = store.save_predictor(b"", rows_trained=1, lease=lease)
+        assert version > store.predictors()[0].version
+        store.sample(4, pct_argmax=0.5).release()
+        store.sample(-1).settle()
+        assert store.check() == []
+
+
+def open_batches(url: str, store: SampleStore) -> list[int]:
+    """The batches of a buffer that are out: those of another host's dead workers may still be."""
+    ours = f"WHERE buffer_id = {store._buffer.buffer_id} AND settled_at IS NULL AND released_at IS NULL"
+    return [number for (number,) in Rows(url)("id", "batches", ours)]
+
+
+def test_what_freezes_a_release_runs_with_this_one(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next revision will need it."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "freeze", raising=False)
+    import freeze
+
+    freeze.run(store_url)
+    for store in opened(store_url):
+        assert (store.check(), store.stats().claimed) == ([], 4)
+    monkeypatch.delitem(sys.modules, "freeze")

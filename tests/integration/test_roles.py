@@ -1,0 +1,125 @@
+"""The roles of PostgreSQL: what `sqlbuffer db grants` prints suffices, and gives nothing that is not needed."""
+
+import contextlib
+import pathlib
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from conftest import scores_of
+from typer.testing import CliRunner
+
+from sqlbuffer import open_store
+from sqlbuffer.cli.main import app
+from sqlbuffer.db.database import Database
+from sqlbuffer.errors import DatabaseUnavailable, SqlBufferError
+from sqlbuffer.store import SampleStore
+
+TEN = [f"s{i}" for i in range(10)]
+MANUAL = pathlib.Path(__file__).parents[2] / "docs" / "roles.md"
+
+
+def execute(url: str, *commands: str) -> None:
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    with engine.execution_options(isolation_level="AUTOCOMMIT", no_parameters=True).connect() as connection:
+        for command in commands:
+            connection.exec_driver_sql(command)
+
+
+def run(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result
+    return result.stdout.splitlines()
+
+
+@pytest.fixture
+def role_urls(postgresql_url: str) -> Iterator[tuple[str, str]]:
+    """A buffer of ten samples, as a reader and as a worker reach it; their names need quotes."""
+    reader, worker = (f'{kind} "{secrets.token_hex(4)}' for kind in ("reader", "worker"))
+    quoted = ['"{}"'.format(name.replace('"', '""')) for name in (reader, worker)]
+    with open_store(postgresql_url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+    execute(postgresql_url, *(f"CREATE ROLE {name} LOGIN" for name in quoted))
+    execute(postgresql_url, *run("db", "grants", "--url", postgresql_url, "--reader", reader, "--worker", worker))
+    server = sa.make_url(postgresql_url)
+    yield tuple(server.set(username=name).render_as_string(hide_password=False) for name in (reader, worker))  # type: ignore[misc]
+    execute(postgresql_url, *(f"DROP OWNED BY {name}; DROP ROLE {name}" for name in quoted))
+
+
+def test_a_worker_may_do_all_that_a_run_does(role_urls: tuple[str, str]) -> None:
+    with open_store(role_urls[1], max_size=12) as store:
+        store.add([*TEN, "s11", "s12", "s13"], meta={"a": 1})
+        store.score(scores_of)
+        batch = store.sample(3, pct_argmax=0.5)
+        batch.report(batch.ids[:1], [1.0])
+        batch.settle([1.0, 2.0, 3.0], metrics={"loss": 1.0}, checkpoint={"x": b"1"})
+        store.sample(2).release()
+        store.record(["new"], [1.0])
+        store.remove(store.waiting().ids[:1].tolist())
+        store.save_predictor(b"state", rows_trained=1)
+        store.score(scores_of, only="stale", budget=3)
+        store.score(scores_of, only="stale")
+        store.copy("copied").close()
+        store.copy("then", at_iteration=1).close()
+        assert store.check() == []
+    with open_store(role_urls[1], name="another") as store:
+        store.add(TEN)
+    run("db", "check", "--repair", "--url", role_urls[1])
+    run("claims", "release", "--dead", "--url", role_urls[1])
+
+
+@pytest.mark.parametrize("command", ["stats", "top", "workers", "claims list", "db check", "db version"])
+def test_a_reader_may_look(role_urls: tuple[str, str], command: str) -> None:
+    run(*command.split(), "--url", role_urls[0])
+    assert run("sql", "SELECT count(*) FROM sample_overview", "--url", role_urls[0])[-1].strip() == "10"
+
+
+WRITES: dict[str, Callable[[SampleStore], object]] = {
+    "add": lambda store: store.add(["new"]),
+    "score": lambda store: store.score(scores_of, only="all"),
+    "sample": lambda store: store.sample(1),
+    "record": lambda store: store.record(["new"], [1.0]),
+    "remove": lambda store: store.remove([1]),
+    "retrain": lambda store: store.save_predictor(b"state", rows_trained=1),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_a_reader_cannot_write(role_urls: tuple[str, str], what: str) -> None:
+    with open_store(role_urls[0]) as store, pytest.raises(DatabaseUnavailable, match=r"permission denied.*grant"):
+        WRITES[what](store)
+
+
+TABLES = "buffers samples pool batches draws workers predictors jobs checkpoints metrics receipts".split()
+
+
+@pytest.mark.parametrize("table", [*TABLES, "sqlbuffer_version"])
+def test_a_reader_has_no_right_to_write_in_any_table(role_urls: tuple[str, str], table: str) -> None:
+    for command in ("INSERT INTO {} DEFAULT VALUES", "DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}"):
+        with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+            execute(role_urls[0], command.format(f"sqlbuffer.{table}"))
+
+
+def test_a_worker_cannot_change_the_schema(role_urls: tuple[str, str]) -> None:
+    for command in (
+        "UPDATE sqlbuffer.sqlbuffer_version SET version_num = '0'",
+        "DROP TABLE sqlbuffer.pool",
+        "CREATE TABLE sqlbuffer.mine (x int)",
+        "TRUNCATE sqlbuffer.samples",
+    ):
+        with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+            execute(role_urls[1], command)
+    with contextlib.closing(Database(role_urls[1])) as database, pytest.raises((SqlBufferError, sa.exc.DBAPIError)):
+        database.write(lambda connection: connection.exec_driver_sql("DROP SCHEMA sqlbuffer CASCADE"))
+
+
+def test_the_page_has_what_the_command_prints() -> None:
+    printed = run("db", "grants", "--url", "postgresql://ann@server/lab")
+    assert "\n".join(printed) in MANUAL.read_text()
+
+
+def test_a_file_has_no_roles() -> None:
+    result = CliRunner().invoke(app, ["db", "grants", "--url", "sqlite:///x.db"])
+    assert (result.exit_code, "rights on the file" in result.stderr) == (1, True)

@@ -1,0 +1,455 @@
+"""The schema: what the migrations make is what the code expects, and no other database is touched."""
+
+import ast
+import contextlib
+import os
+import pathlib
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from conftest import scores_of
+
+from sqlbuffer.db import schema
+from sqlbuffer.db.backends import SCHEMA, VERSION_TABLE
+from sqlbuffer.db.database import Database, migrations_folder
+from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
+from sqlbuffer.store import open_store
+
+pytestmark = pytest.mark.empty_database
+
+ROOT = pathlib.Path(__file__).parents[2]
+VIEWS = {"buffer_overview", "sample_overview", "batch_overview", "draw_overview"}
+
+
+@contextlib.contextmanager
+def connect(url: str) -> Iterator[sa.Connection]:
+    """A connection that is not ours, in whose eyes our tables are those of the default schema."""
+    parsed = sa.make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed = parsed.update_query_dict({"options": f"-csearch_path={SCHEMA}"})
+    engine = sa.create_engine(parsed, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def execute(url: str, sql: str) -> list[Any]:
+    with connect(url) as connection:
+        result = connection.exec_driver_sql(sql)
+        return list(result) if result.returns_rows else []
+
+
+def file_of(url: str) -> pathlib.Path:
+    return pathlib.Path(sa.make_url(url).database or "")
+
+
+# -- the schema is that of the code -----------------------------------------------------------------------------------
+
+
+def test_migrations_make_what_the_code_expects(store_url: str) -> None:
+    open_store(store_url).close()
+    with connect(store_url) as connection:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_migrations_make_exactly_what_the_metadata_makes_on_sqlite(tmp_path: pathlib.Path) -> None:
+    """Also partial indexes, checks and storage, which Alembic does not compare."""
+    migrated, created = f"sqlite:///{tmp_path}/migrated.db", f"sqlite:///{tmp_path}/created.db"
+    open_store(migrated).close()
+    with connect(created) as connection:
+        schema.metadata.create_all(connection)
+    query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
+    found, expected = ({name: normal_sql(sql) for name, sql in execute(url, query)} for url in (migrated, created))
+    found.pop(VERSION_TABLE)
+    assert found == expected
+    assert "WITHOUT ROWID" in found["pool"][-1]
+    assert "WITHOUT ROWID" in found["draws"][-1]
+
+
+def normal_sql(sql: str) -> list[str]:
+    """The clauses of a CREATE statement, whatever their order."""
+    head, _, body = " ".join(sql.replace("'", "").split()).partition(" (")
+    body, _, tail = body.rpartition(")")
+    return [head, *sorted(part.strip() for part in re.split(r",(?![^(]*\))", body)), tail.strip()]
+
+
+CATALOGUE = {
+    "columns": """
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+               pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+        FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'r' AND c.relname <> 'sqlbuffer_version'
+        ORDER BY 1, 2""",
+    "indexes": """
+        SELECT tablename, indexname, indexdef FROM pg_indexes
+        WHERE schemaname = 'sqlbuffer' AND tablename <> 'sqlbuffer_version' ORDER BY 1, 2""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'sqlbuffer'::regnamespace AND conrelid::regclass::text <> 'sqlbuffer_version'
+        ORDER BY 1, 2""",
+    "options": """
+        SELECT relname, reloptions FROM pg_class
+        WHERE relnamespace = 'sqlbuffer'::regnamespace AND relkind IN ('r', 'i')
+              AND relname NOT LIKE 'sqlbuffer_version%%'
+        ORDER BY 1""",
+}
+
+
+def test_migrations_make_exactly_what_the_metadata_makes_on_postgresql(postgresql_url: str) -> None:
+    open_store(postgresql_url).close()
+    migrated = {what: execute(postgresql_url, sql) for what, sql in CATALOGUE.items()}
+    execute(postgresql_url, "DROP SCHEMA sqlbuffer CASCADE")
+    execute(postgresql_url, "CREATE SCHEMA sqlbuffer")
+    with connect(postgresql_url) as connection:
+        schema.metadata.create_all(connection)
+    for what, sql in CATALOGUE.items():
+        assert execute(postgresql_url, sql) == migrated[what], what
+    assert all(comment for *_, comment in migrated["columns"])
+
+
+def test_every_column_has_a_comment_and_every_name_is_plain() -> None:
+    for table in schema.metadata.tables.values():
+        for column in table.columns:
+            assert column.comment, column
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", column.name), column
+        assert re.fullmatch(r"[a-z_]+", table.name)
+
+
+def test_views_answer(store_url: str) -> None:
+    with open_store(store_url, name="run") as store:
+        store.add(["s1", "s2", "s3", "s4", "s5"], source="g")
+        store.score(scores_of)
+        store.save_predictor(b"", rows_trained=1)
+        store.sample(2).settle([1.0, 3.0])
+        store.sample(1).release()
+        _held = store.sample(1)
+    with connect(store_url) as connection:
+        assert set(sa.inspect(connection).get_view_names()) >= VIEWS
+
+        def rows(view: str, order: str) -> list[dict[str, Any]]:
+            return [
+                dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {view} ORDER BY {order}").mappings()
+            ]
+
+        (buffer,) = rows("buffer_overview", "1")
+        assert buffer["name" if "name" in buffer else "buffer"] == "run"
+        assert 2 in buffer.values(), "waiting"
+        samples = rows("sample_overview", "id")
+        assert [sample["buffer"] for sample in samples] == ["run"] * 5
+        assert sorted(sample["reward"] for sample in samples if sample["reward"] is not None) == [1.0, 3.0]
+        assert [(batch["state"], batch["size"]) for batch in rows("batch_overview", "id")] == [
+            *[("settled", 2), ("released", 1), ("open", 1)]
+        ]
+        assert rows("batch_overview", "id")[0]["mean_reward"] == 2.0
+        draws = rows("draw_overview", "batch_id, position")
+        assert [draw["iteration"] for draw in draws] == [0, 0, 1, 1]
+        assert draws[2]["text"] == draws[3]["text"], "what was released came again"
+
+
+def test_the_revision_is_the_head_and_there_is_one() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
+
+
+def test_migrations_do_not_depend_on_the_code() -> None:
+    files = list((ROOT / "migrations").rglob("*.py"))
+    assert len(files) >= 2
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] in ("sqlbuffer", "")], file
+
+
+# -- Alembic's own command --------------------------------------------------------------------------------------------
+
+
+def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
+    command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "-x", f"url={url}", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_alembic_upgrades_and_downgrades(store_url: str, tmp_path: pathlib.Path) -> None:
+    alembic(store_url, "upgrade", "head")
+    assert f"{schema.REVISION} (head)" in alembic(store_url, "current", cwd=tmp_path)
+    with open_store(store_url) as store:
+        store.add(["a"])
+        assert store.check() == []
+    alembic(store_url, "downgrade", "base")
+    with connect(store_url) as connection:
+        assert set(sa.inspect(connection).get_table_names()) == {VERSION_TABLE}
+        assert sa.inspect(connection).get_view_names() == []
+    alembic(store_url, "upgrade", "head")
+    with open_store(store_url) as store:
+        assert len(store) == 0
+
+
+def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
+    alembic(store_url, "upgrade", "head")
+    alembic(store_url, "downgrade", "base")
+    with open_store(store_url) as store:
+        assert store.add(["a"]).added == 1
+
+
+def test_alembic_asks_for_a_database() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SQLBUFFER_URL"}
+    command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "current"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode != 0
+    assert "-x url=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_opening_an_empty_database_creates_the_schema(store_url: str) -> None:
+    if store_url.startswith("sqlite"):
+        assert not file_of(store_url).exists()
+    with open_store(store_url) as store:
+        assert len(store) == 0
+    assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]
+    if store_url.startswith("sqlite"):
+        assert execute(store_url, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_file_without_content_is_an_empty_database(sqlite_url: str) -> None:
+    file_of(sqlite_url).touch()
+    open_store(sqlite_url).close()
+
+
+def test_without_create_nothing_is_created(store_url: str) -> None:
+    with pytest.raises(SchemaMismatch, match=r"no buffer yet.*open_store"):
+        Database(store_url, create=False)
+    if store_url.startswith("sqlite"):
+        assert list(file_of(store_url).parent.iterdir()) == []
+    else:
+        assert execute(store_url, "SELECT * FROM pg_namespace WHERE nspname = 'sqlbuffer'") == []
+
+
+def state_of(url: str) -> Any:
+    """Every byte of a file and its folder; the rows and objects of a server's database."""
+    if url.startswith("sqlite"):
+        return {file.name: file.read_bytes() for file in sorted(file_of(url).parent.iterdir())}
+    with connect(url) as connection:
+        objects = connection.exec_driver_sql("SELECT oid, relname, relfilenode FROM pg_class ORDER BY oid").all()
+        spaces = connection.exec_driver_sql("SELECT nspname FROM pg_namespace ORDER BY 1").all()
+        return [objects, spaces]
+
+
+@pytest.mark.parametrize(
+    ("revision", "error", "way_out"),
+    [
+        ("0000", SchemaTooOld, "`sqlbuffer db upgrade --url"),
+        ("9999", SchemaTooNew, "`pip install -U sqlbuffer`"),
+        ("abcdef", SchemaTooNew, "`pip install -U sqlbuffer`"),
+    ],
+)
+def test_other_revisions_are_refused_and_left_alone(
+    store_url: str, revision: str, error: type[Exception], way_out: str
+) -> None:
+    with open_store(store_url) as store:
+        store.add(["a"])
+    execute(store_url, f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'")
+    before = state_of(store_url)
+    for _ in range(2):
+        with pytest.raises(error, match=re.escape(way_out)) as caught:
+            open_store(store_url, name="another")
+    message = str(caught.value)
+    assert f"({revision}, " in message
+    assert schema.REVISION in message
+    assert "***" in message or "@" not in message
+    assert state_of(store_url) == before
+    assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(revision,)]
+
+
+def test_a_newer_schema_is_not_upgraded_either(store_url: str) -> None:
+    open_store(store_url).close()
+    execute(store_url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    database = Database(store_url, any_revision=True)
+    before = state_of(store_url)
+    with pytest.raises(SchemaTooNew):
+        database.upgrade()
+    database.close()
+    if not store_url.startswith("sqlite"):
+        assert state_of(store_url) == before
+    assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [("9999",)]
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal", "truncate"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE notes (text TEXT)",
+        "CREATE TABLE samples (id INTEGER)",
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        f"CREATE TABLE {VERSION_TABLE} (version_num TEXT); CREATE TABLE notes (text TEXT)",
+    ],
+)
+def test_a_foreign_file_is_refused_and_left_alone(sqlite_url: str, statement: str, journal_mode: str) -> None:
+    file = file_of(sqlite_url)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.executescript(statement)
+        connection.commit()
+    before = state_of(sqlite_url)
+    for _ in range(2):
+        with pytest.raises(
+            ForeignDatabase, match=r"holds other tables.*(notes|samples|alembic_version).*empty"
+        ) as caught:
+            open_store(sqlite_url)
+    assert str(file) in str(caught.value)
+    assert state_of(sqlite_url) == before
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    assert mode == ("wal" if journal_mode == "wal" else "delete")
+
+
+def test_a_foreign_file_with_a_view_only_is_left_alone(sqlite_url: str) -> None:
+    with contextlib.closing(sqlite3.connect(file_of(sqlite_url))) as connection:
+        connection.execute("CREATE VIEW answer AS SELECT 42")
+        connection.commit()
+    before = state_of(sqlite_url)
+    with pytest.raises(ForeignDatabase):
+        open_store(sqlite_url)
+    assert state_of(sqlite_url) == before
+
+
+def test_a_foreign_schema_is_refused_and_left_alone(postgresql_url: str) -> None:
+    execute(postgresql_url, "CREATE SCHEMA sqlbuffer")
+    execute(postgresql_url, "CREATE TABLE sqlbuffer.notes (text TEXT)")
+    before = state_of(postgresql_url)
+    with pytest.raises(ForeignDatabase, match="notes"):
+        open_store(postgresql_url)
+    assert state_of(postgresql_url) == before
+
+
+def test_other_schemas_are_left_alone(postgresql_url: str) -> None:
+    execute(postgresql_url, "CREATE TABLE public.samples (id INTEGER)")
+    execute(postgresql_url, "CREATE TABLE public.alembic_version (version_num TEXT)")
+    execute(postgresql_url, "INSERT INTO public.alembic_version VALUES ('theirs')")
+    with open_store(postgresql_url) as store:
+        store.add(["a"])
+        assert store.check() == []
+    assert execute(postgresql_url, "SELECT * FROM public.samples") == []
+    assert execute(postgresql_url, "SELECT * FROM public.alembic_version") == [("theirs",)]
+
+
+OPENER = """
+import sys, time
+from sqlbuffer.store import open_store
+import alembic.command, alembic.config
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+with open_store(sys.argv[1], weighting="uniform") as store:
+    print(store.add([sys.argv[3]]).added)
+"""
+
+
+def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
+    start = time.time() + 6
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, store_url, str(start), f"sample {i}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(8)
+    ]
+    outcomes = [process.communicate(timeout=120) for process in processes]
+    assert [errors for _, errors in outcomes] == [""] * 8
+    assert [output.strip() for output, _ in outcomes] == ["1"] * 8
+    with open_store(store_url, weighting="uniform") as store:
+        assert len(store) == 8
+        assert store.check() == []
+    assert execute(store_url, "SELECT count(*) FROM buffers") == [(1,)]
+    assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]
+
+
+def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "new.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.5, other.close).start()
+    with open_store(f"sqlite:///{file}") as store:
+        assert store.add(["a"]).added == 1
+
+
+# -- the wheel --------------------------------------------------------------------------------------------------------
+
+
+def run(*command: str, cwd: pathlib.Path, **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder into which the wheel was installed, far from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    run(*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT), cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "site"
+    run(*pip, "install", "--no-deps", "--target", str(target), str(wheel), cwd=folder)
+    return target
+
+
+def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -> None:
+    package = installed / "sqlbuffer"
+    shipped = {str(file.relative_to(package / "migrations")) for file in (package / "migrations").rglob("*.py")}
+    assert shipped == {str(file.relative_to(ROOT / "migrations")) for file in (ROOT / "migrations").rglob("*.py")}
+    assert (package / "py.typed").exists()
+    assert {path.name.split("-")[0] for path in installed.iterdir()} <= {"sqlbuffer", "bin"}, (
+        "nothing else is installed"
+    )
+    assert not list(package.rglob(".mypy_cache"))
+
+
+AWAY = """
+import pathlib, sys, sqlbuffer
+from sqlbuffer.db.database import migrations_folder
+site = pathlib.Path(sys.argv[2])
+assert pathlib.Path(sqlbuffer.__file__).is_relative_to(site), sqlbuffer.__file__
+assert migrations_folder().is_relative_to(site), migrations_folder()
+with sqlbuffer.open_store(sys.argv[1]) as store:
+    store.add(["a", "b"])
+    print(len(store), store.check())
+"""
+
+
+def test_the_wheel_creates_and_upgrades_a_database(
+    installed: pathlib.Path, store_url: str, tmp_path: pathlib.Path
+) -> None:
+    environment = {"PYTHONPATH": str(installed)}
+    command = (sys.executable, "-m", "sqlbuffer", "db")
+    first = run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
+    assert schema.REVISION in first
+    run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
+    assert schema.REVISION in run(*command, "version", "--url", store_url, cwd=tmp_path, **environment)
+    away = run(sys.executable, "-W", "error", "-c", AWAY, store_url, str(installed), cwd=tmp_path, **environment)
+    assert away.split() == ["2", "[]"]

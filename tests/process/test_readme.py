@@ -1,0 +1,58 @@
+"""What the README says is run: its Python, its SQL, its commands."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+
+from sqlbuffer.db.database import Database
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=["store", "loop"])
+def test_python_runs_as_it_stands(code: str, tmp_path: pathlib.Path) -> None:
+    for _ in range(2):  # the second time on what the first has stored
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
+def test_sql_is_valid_on_both_databases(store_url: str) -> None:
+    database = Database(store_url)
+    statements = [statement for block in blocks("sql") for statement in block.split(";") if statement.strip()]
+    assert len(statements) == 4
+
+    def run(connection: sa.Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET search_path TO sqlbuffer")
+        for statement in statements:
+            connection.exec_driver_sql(statement).all()
+
+    database.read(run)
+    database.close()
+
+
+def test_console_commands_exist(tmp_path: pathlib.Path) -> None:
+    Database(f"sqlite:///{tmp_path}/molecules.db").close()
+    commands = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+    assert len(commands) == 3
+    for command in commands:
+        words = [sys.executable, "-m", *shlex.split(command)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "Usage" not in done.stderr, done.stderr
+        assert done.returncode == 0 or "no buffer 'celecoxib-ucb-0'" in done.stderr, done.stderr
+
+
+def test_ci_runs_the_test_command() -> None:
+    first, second = blocks("bash")
+    assert second in (ROOT / ".ci" / "run").read_text()
+    assert first.split(" && ")[0] == second.split(" && ")[0]
