@@ -21,9 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
-from sqlbuffer.samples import registry
 
 T = TypeVar("T")
+
+WHOLE: list[Callable[[type[Any]], bool]] = []
+"""Each tells whether what is made of a class is one sample, although it can be iterated over; the registry of samples
+adds its own."""
 
 LARGEST_INT = 2**31 - 1
 """The largest number of the columns that count iterations, versions and rows."""
@@ -257,7 +260,7 @@ def require_list(samples: Any, what: str = "samples") -> None:
 def _is_one(value: Any) -> bool:
     """Tell whether something that can be iterated over is one sample all the same: its parts are none."""
     one = (str, bytes, bytearray, memoryview, UserString, Mapping, Set)
-    return isinstance(value, one) or registry.find(type(value)) is not None or registry.needs_entry(type(value))
+    return isinstance(value, one) or any(is_whole(type(value)) for is_whole in WHOLE)
 
 
 def _is_sequence(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
     as_ids,
     as_list,
@@ -25,7 +26,7 @@ from sqlbuffer._validation import (
 from sqlbuffer.core import add, draw, labels, leases, read, reaper, refresh_budget, remove, run_records, score
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core.handle import BufferHandle, Work, attach
-from sqlbuffer.core.race import Floats, Weighting, weighting_from
+from sqlbuffer.core.race import Weighting, weighting_from
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S, is_grace

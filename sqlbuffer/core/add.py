@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer._json import as_json
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_list, as_names, as_rewards
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns, Lock

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_rewards, require_flag
 from sqlbuffer.core import leases, pool
 from sqlbuffer.core.add import Known, Recorded, store_measured
 from sqlbuffer.core.add import record as write_recorded
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import Floats, Ints, is_blurred, rescaled, turned_back
+from sqlbuffer.core.race import is_blurred, rescaled, turned_back
 from sqlbuffer.core.report import Claim, Closed, Reported, close, report
 from sqlbuffer.core.run_records import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.transaction import RaceState, Transaction

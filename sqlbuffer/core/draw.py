@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.batch import Batch, Drawn
@@ -139,7 +140,7 @@ def _sorted(rows: list[Any], column: str) -> list[Any]:
 class _Stretch(NamedTuple):
     """The stretch of the race that a draw goes through."""
 
-    keys: race.Floats
+    keys: Floats
     """Those of its arrivals, in their order."""
     clock: float
     """Where the race stood before the draw."""
@@ -163,7 +164,7 @@ class _Stretch(NamedTuple):
         """Where the race stands if the draw is taken back: the end, where others are left that went as far."""
         return self.end if self.is_interleaved else self.clock
 
-    def probability(self, weights: race.Floats) -> race.Floats:
+    def probability(self, weights: Floats) -> Floats:
         """Return the chance of each arrival to be in this draw."""
         if self.is_interleaved and self.threshold < math.inf:
             return np.full_like(weights, math.nan)
@@ -191,7 +192,7 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
     return arrivals, stretch
 
 
-def _seen(arrivals: list[Any], keys: race.Floats, clock: float) -> _Stretch:
+def _seen(arrivals: list[Any], keys: Floats, clock: float) -> _Stretch:
     """Return the stretch that arrivals are from, by what stood around them, others' claims included."""
     arriving = keys[keys < math.inf]
     if not len(arriving):

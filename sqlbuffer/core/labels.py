@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from numpy.typing import ArrayLike
 from sqlalchemy.sql import visitors
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_mask, as_name, plain, require_count, require_real
 from sqlbuffer.core import pool
 from sqlbuffer.core.batch import content
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import TIE, Floats, Ints
+from sqlbuffer.core.race import TIE
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary

@@ -10,9 +10,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import FLOOR, MOST, Floats, Ints, shift_base
+from sqlbuffer.core.race import FLOOR, MOST, shift_base
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers, workers

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import is_positive, require_real
 from sqlbuffer.errors import InvalidArgument, shown
-
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
 
 FLOOR = 1e-8
 """Weight of the lowest score under `Shift`, as in the original."""

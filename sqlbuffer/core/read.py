@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import require_choice, require_count
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import hashes_of
 from sqlbuffer.core.batch import content
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import pool as pool_table

@@ -14,10 +14,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.add import evict
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import change_weights, read_scored
 from sqlbuffer.db import queries

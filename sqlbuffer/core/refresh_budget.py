@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.run_records import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (

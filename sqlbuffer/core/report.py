@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_rewards
 from sqlbuffer.core.add import Known, store_measured
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument, InvalidReward, numbers_of

@@ -16,11 +16,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import evict
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.refresh import Known, swap_all
 from sqlbuffer.core.run_records import write_checkpoints
 from sqlbuffer.core.transaction import Transaction

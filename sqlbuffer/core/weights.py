@@ -12,8 +12,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
-from sqlbuffer.core.race import Floats, Ints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers

@@ -10,17 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats, require_real
-from sqlbuffer.core.race import Floats
 from sqlbuffer.errors import InvalidArgument, shown
-
-if TYPE_CHECKING:
-    from sqlbuffer.store import SampleStore
+from sqlbuffer.records import Stats
 
 Rule = Callable[[list[Any]], Floats]
 """Takes n samples, returns (n,) float64; each sample's number does not depend on the others."""
@@ -68,6 +66,18 @@ def _normal_cdf(z: Floats) -> Floats:
     return np.asarray(0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-z / math.sqrt(2.0)))
 
 
+class Incumbents(Protocol):
+    """What an acquisition asks of a store; a `SampleStore` has it."""
+
+    def incumbent(self) -> float | None:
+        """Return the reward to improve on."""
+        ...
+
+    def stats(self) -> Stats:
+        """Return the buffer in numbers."""
+        ...
+
+
 class Acquisition(Protocol):
     """A way to score samples by an agent's predictions and their uncertainty."""
 
@@ -75,7 +85,7 @@ class Acquisition(Protocol):
     asks: ClassVar[str]
     """The method of the agent that it needs."""
 
-    def rule(self, agent: Any, store: SampleStore) -> Rule:
+    def rule(self, agent: Any, store: Incumbents) -> Rule:
         """Return the rule by which samples are scored now, the same for all that have one score version."""
         ...
 
@@ -95,7 +105,7 @@ class UpperConfidenceBound:
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", require_real(self.beta, "beta must be a finite number"))
 
-    def rule(self, agent: Any, store: SampleStore) -> Rule:
+    def rule(self, agent: Any, store: Incumbents) -> Rule:
         """Return the bound as a rule."""
         return lambda samples: upper_confidence_bound(*_distribution(agent, samples), self.beta)
 
@@ -117,7 +127,7 @@ class ExpectedImprovement:
     def __post_init__(self) -> None:
         object.__setattr__(self, "xi", require_real(self.xi, "xi must be a finite number"))
 
-    def rule(self, agent: Any, store: SampleStore) -> Rule:
+    def rule(self, agent: Any, store: Incumbents) -> Rule:
         """Return the improvement on the store's incumbent as a rule."""
         best = store.incumbent()
         if best is None:
@@ -140,7 +150,7 @@ class ThompsonSampling:
     name: ClassVar[str] = "thompson"
     asks: ClassVar[str] = "predict_samples"
 
-    def rule(self, agent: Any, store: SampleStore) -> Rule:
+    def rule(self, agent: Any, store: Incumbents) -> Rule:
         """Return the function drawn for the store's score version."""
         version = store.stats().score_version
         return lambda samples: as_floats(agent.predict_samples(samples, 1, step=version))[0]

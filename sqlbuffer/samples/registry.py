@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sqlbuffer._validation import WHOLE
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType, shown
 
 MAX_DEPTH = 64
@@ -363,3 +364,6 @@ def _dataclass_maker(cls: type[Any]) -> Callable[[list[Any]], object]:
         return instance
 
     return make
+
+
+WHOLE.append(lambda cls: find(cls) is not None or needs_entry(cls))  # an argument of such a class is no list

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sqlbuffer._typing import Floats
 from sqlbuffer.core import race
 from sqlbuffer.errors import InvalidArgument
 
@@ -58,7 +59,7 @@ def test_every_entry_in_replay_mode_is_independent(change: str) -> None:
     hashes = np.random.default_rng(0).integers(0, 256, (50_000, 16), dtype=np.uint8)
     arguments = {"seed": 0, "requeues": 0, "entries": 1}
 
-    def variates(seed: int, requeues: int, entries: int) -> race.Floats:
+    def variates(seed: int, requeues: int, entries: int) -> Floats:
         counts = {"requeues": np.full(len(hashes), requeues), "entries": np.full(len(hashes), entries)}
         return race.replayed_exponentials(seed, hashes, **counts)
 
