@@ -74,7 +74,9 @@ class Scaled(torch.nn.Module):
             torch.nn.Dropout(0.1),
             torch.nn.Linear(hidden, 1),
         )
-        torch.nn.init.zeros_(self.layers[-1].weight)  # equal predictions for all molecules before the first training
+        torch.nn.init.zeros_(
+            self.layers[-1].weight
+        )  # equal predictions for all molecules before the first training
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
@@ -93,7 +95,9 @@ class ScaledAgent(PredictiveAgent):
         super().update_dataset_from_inputs(samples, rewards)
 
 
-def make_buffer(kind: Kind, url: str, name: str, *, seed: int, acquisition: Acquisition, argmax: float) -> Buffer:
+def make_buffer(
+    kind: Kind, url: str, name: str, *, seed: int, acquisition: Acquisition, argmax: float
+) -> Buffer:
     """Open the buffer: canonical SMILES decide which molecules are the same."""
     shared = {"url": url, "name": name, "key": molecules.canonical_smiles, "seed": seed}
     if kind is Kind.uniform:
@@ -124,7 +128,9 @@ def make_samplers(store: SampleStore, seed: int) -> list[FunctionSampler]:
     def novel(generated: Iterable[str | None]) -> list[str]:
         candidates = [smiles for smiles in generated if smiles is not None]
         return [
-            smiles for smiles, reward in zip(candidates, store.rewards_of(candidates), strict=True) if reward is None
+            smiles
+            for smiles, reward in zip(candidates, store.rewards_of(candidates), strict=True)
+            if reward is None
         ]
 
     def from_data(n: int, rng: np.random.Generator) -> list[str]:
@@ -189,7 +195,13 @@ def print_result(store: SampleStore, calls: int, console: Console) -> None:
     table = Table("#", "reward", "source", "iteration", title="The ten best molecules")
     table.add_column("molecule", overflow="fold")
     for rank, row in enumerate(store.top(10), start=1):
-        table.add_row(str(rank), f"{row['reward']:.4f}", row["source"], str(row["created_iteration"]), row["sample"])
+        table.add_row(
+            str(rank),
+            f"{row['reward']:.4f}",
+            row["source"],
+            str(row["created_iteration"]),
+            row["sample"],
+        )
     console.print(table)
     rewards = [row["reward"] for row in measured]
     stats = store.stats()
@@ -202,8 +214,12 @@ def print_result(store: SampleStore, calls: int, console: Console) -> None:
 
 def search(
     oracle: Annotated[Oracle, typer.Option(help="Property to search for.")] = Oracle.celecoxib,
-    calls: Annotated[int, typer.Option(help="Total oracle calls, including those of earlier runs.", min=1)] = 2000,
-    buffer: Annotated[Kind, typer.Option(help="Draw by predicted reward, or uniformly.")] = Kind.predictive,
+    calls: Annotated[
+        int, typer.Option(help="Total oracle calls, including those of earlier runs.", min=1)
+    ] = 2000,
+    buffer: Annotated[
+        Kind, typer.Option(help="Draw by predicted reward, or uniformly.")
+    ] = Kind.predictive,
     acquisition: Annotated[
         Acquisition,
         typer.Option(
@@ -214,13 +230,19 @@ def search(
     ] = Acquisition.ucb,
     argmax: Annotated[
         float,
-        typer.Option(help="Share of the batch that is the top of the pool; the rest is drawn by weight.", min=0, max=1),
+        typer.Option(
+            help="Share of the batch that is the top of the pool; the rest is drawn by weight.",
+            min=0,
+            max=1,
+        ),
     ] = ARGMAX,
     url: Annotated[
         str, typer.Option(help="Any SQLite or PostgreSQL database.", envvar="SQLBUFFER_URL")
     ] = "sqlite:///molecules.db",
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    report: Annotated[int, typer.Option(help="Iterations between two printed lines, 0 for none.")] = 5,
+    report: Annotated[
+        int, typer.Option(help="Iterations between two printed lines, 0 for none.")
+    ] = 5,
 ) -> None:
     """Search for molecules; a killed search resumes when it is started again."""
     console = Console(highlight=False)
@@ -228,13 +250,17 @@ def search(
     way = acquisition.value if buffer is Kind.predictive else buffer.value
     share = "" if argmax == ARGMAX else f"-argmax{argmax:g}"
     name = f"{oracle.value}-{way}{share}-{seed}"
-    stored_buffer = make_buffer(buffer, url, name, seed=seed, acquisition=acquisition, argmax=argmax)
+    stored_buffer = make_buffer(
+        buffer, url, name, seed=seed, acquisition=acquisition, argmax=argmax
+    )
     store = stored_buffer.store
     measure = molecules.ORACLES[oracle.value]
     budget = Budget(store, calls)
     environment = Environment(
         samplers=make_samplers(store, seed),
-        rewards=[RewardCallback(lambda batch: [measure(smiles) for smiles in batch], name=oracle.value)],
+        rewards=[
+            RewardCallback(lambda batch: [measure(smiles) for smiles in batch], name=oracle.value)
+        ],
         cbs=[BufferSizeCallback, budget],
         buffer=stored_buffer,
         log=Log(console=console),

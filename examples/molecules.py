@@ -19,7 +19,10 @@ from rdkit.Chem import QED, rdFingerprintGenerator, rdMolDescriptors, rdqueries
 from rdkit.Contrib.SA_Score import sascorer
 
 CELECOXIB = "Cc1ccc(-c2cc(C(F)(F)F)nn2-c2ccc(S(N)(=O)=O)cc2)cc1"
-MIN_ATOMS, MAX_ATOMS = 6, 38  # heavy atoms; 38 is the most in ZINC250k, on which these oracles are usually reported
+MIN_ATOMS, MAX_ATOMS = (
+    6,
+    38,
+)  # heavy atoms; 38 is the most in ZINC250k, on which these oracles are usually reported
 N_BITS = 2048
 
 _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2)
@@ -28,7 +31,9 @@ _FINGERPRINTS = (  # the neighbourhood of each atom, and the distances between a
     rdFingerprintGenerator.GetAtomPairGenerator(fpSize=N_BITS // 2),
 )
 _REFUSED_ATOMS = (
-    Chem.AtomFromSmarts("[!#6;!#7;!#8;!#9;!#15;!#16;!#17;!#35;!#53]"),  # all but C, N, O, F, P, S, Cl, Br, I
+    Chem.AtomFromSmarts(
+        "[!#6;!#7;!#8;!#9;!#15;!#16;!#17;!#35;!#53]"
+    ),  # all but C, N, O, F, P, S, Cl, Br, I
     rdqueries.NumRadicalElectronsGreaterQueryAtom(0),
 )
 
@@ -40,7 +45,11 @@ def load_molecules() -> list[str]:
         Some 14,400 distinct canonical SMILES in the order of the files, without those that `canonical_smiles` refuses.
     """
     data = Path(RDConfig.RDDataDir)
-    smiles = [line.split()[0] for line in (data / "NCI" / "first_5K.smi").read_text().splitlines() if line.strip()]
+    smiles = [
+        line.split()[0]
+        for line in (data / "NCI" / "first_5K.smi").read_text().splitlines()
+        if line.strip()
+    ]
     library = data / "Pains" / "test_data" / "wehi_mols.csv"
     if library.exists():
         smiles += [row[0] for row in csv.reader(library.read_text().splitlines()) if row]
@@ -118,7 +127,9 @@ def _parse(smiles: str) -> Chem.Mol:
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
     if mol is None:
-        raise ValueError(f"{smiles!r} is not a molecule: give a valid SMILES, such as canonical_smiles returns.")
+        raise ValueError(
+            f"{smiles!r} is not a molecule: give a valid SMILES, such as canonical_smiles returns."
+        )
     return mol
 
 
@@ -139,7 +150,9 @@ def fingerprints(smiles: list[str]) -> torch.Tensor:
 def _counts(smiles: str) -> NDArray[np.uint8]:
     """The counts of one molecule, (2048,), up to 255: a pool is scored again and again, and RDKit takes 0.2 ms each."""
     mol = _parse(smiles)
-    counts = np.concatenate([generator.GetCountFingerprintAsNumPy(mol) for generator in _FINGERPRINTS])
+    counts = np.concatenate(
+        [generator.GetCountFingerprintAsNumPy(mol) for generator in _FINGERPRINTS]
+    )
     return np.minimum(counts, 255).astype(np.uint8)
 
 
@@ -208,7 +221,9 @@ def crossover(a: str, b: str, rng: np.random.Generator) -> str | None:
         child = Chem.RWMol(Chem.CombineMols(first, second))
         for begin, end in cuts + [(begin + shift, end + shift) for begin, end in other_cuts]:
             child.RemoveBond(begin, end)
-        for begin, end in {(stays, kept + shift) for (stays, _), (kept, _) in zip(cuts, other_cuts, strict=True)}:
+        for begin, end in {
+            (stays, kept + shift) for (stays, _), (kept, _) in zip(cuts, other_cuts, strict=True)
+        }:
             child.AddBond(begin, end, _SINGLE)
         whole = next(part for part in Chem.GetMolFrags(child) if cuts[0][0] in part)
         for index in sorted(set(range(child.GetNumAtoms())).difference(whole), reverse=True):
@@ -227,7 +242,9 @@ def _edit(mol: Chem.RWMol, rng: np.random.Generator) -> None:
     bond = mol.GetBondWithIdx(int(rng.integers(mol.GetNumBonds())))
     ends = (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
     if edit == "append":
-        mol.AddBond(atom.GetIdx(), mol.AddAtom(Chem.Atom(element)), _BOND_TYPES[int(rng.random() < 0.2)])
+        mol.AddBond(
+            atom.GetIdx(), mol.AddAtom(Chem.Atom(element)), _BOND_TYPES[int(rng.random() < 0.2)]
+        )
     elif edit == "insert":
         mol.RemoveBond(*ends)
         new = mol.AddAtom(Chem.Atom(element))
@@ -259,9 +276,17 @@ def _cut(mol: Chem.Mol, rng: np.random.Generator, *, through_ring: bool) -> list
         chosen = [bonds[int(rng.integers(len(bonds)))]] if bonds else []
     else:
         rings = mol.GetRingInfo().BondRings()
-        ring = [mol.GetBondWithIdx(i) for i in rings[int(rng.integers(len(rings)))]] if rings else []
-        bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in ring if bond.GetBondType() == _SINGLE]
-        chosen = [bonds[i] for i in rng.choice(len(bonds), 2, replace=False)] if len(bonds) >= 2 else []
+        ring = (
+            [mol.GetBondWithIdx(i) for i in rings[int(rng.integers(len(rings)))]] if rings else []
+        )
+        bonds = [
+            (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+            for bond in ring
+            if bond.GetBondType() == _SINGLE
+        ]
+        chosen = (
+            [bonds[i] for i in rng.choice(len(bonds), 2, replace=False)] if len(bonds) >= 2 else []
+        )
     return [(end, begin) if rng.random() < 0.5 else (begin, end) for begin, end in chosen]
 
 
@@ -279,7 +304,9 @@ def _editable(smiles: str) -> Chem.Mol:
 def _admit(child: Chem.RWMol) -> str | None:
     """The key of an edited molecule; None where it is broken, refused or struck out."""
     with rdBase.BlockLogs():
-        if Chem.SanitizeMol(child, catchErrors=True) or any(map(child.HasSubstructMatch, _STRUCK_OUT)):
+        if Chem.SanitizeMol(child, catchErrors=True) or any(
+            map(child.HasSubstructMatch, _STRUCK_OUT)
+        ):
             return None
         return canonical_smiles(Chem.MolToSmiles(child, isomericSmiles=False))
 

@@ -34,10 +34,16 @@ def own_url() -> sa.URL:
     url = context.get_x_argument(as_dictionary=True).get("url")
     url = url or os.environ.get("SQLBUFFER_URL") or context.config.get_main_option("sqlalchemy.url")
     if not url:
-        raise SystemExit("Give the database: alembic -x url=sqlite:///FILE ..., or set SQLBUFFER_URL.")
+        raise SystemExit(
+            "Give the database: alembic -x url=sqlite:///FILE ..., or set SQLBUFFER_URL."
+        )
     parsed = sa.make_url(url)
     backend = parsed.get_backend_name()
-    return parsed.set(drivername="postgresql+psycopg") if backend in ("postgresql", "postgres") else parsed
+    return (
+        parsed.set(drivername="postgresql+psycopg")
+        if backend in ("postgresql", "postgres")
+        else parsed
+    )
 
 
 def main() -> None:

@@ -14,7 +14,11 @@ from sqlbuffer.samples.hashing import register
 from sqlbuffer.store import SampleStore, open_store
 
 if TYPE_CHECKING:
-    from sqlbuffer.predictor.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
+    from sqlbuffer.predictor.acquisition import (
+        ExpectedImprovement,
+        ThompsonSampling,
+        UpperConfidenceBound,
+    )
     from sqlbuffer.predictor.agent import PredictiveAgent
     from sqlbuffer.predictor.ensemble import EnsembleAgent
     from sqlbuffer.training import (

@@ -87,7 +87,9 @@ def _jsonable(value: Any, what: str, spelled: Callable[[float, str], Any]) -> An
     try:
         return _json_value(value, what, spelled)
     except RecursionError:
-        raise InvalidArgument(f"{what} nests too deep for JSON, or contains itself: flatten it.") from None
+        raise InvalidArgument(
+            f"{what} nests too deep for JSON, or contains itself: flatten it."
+        ) from None
 
 
 def _json_value(value: Any, where: str, spelled: Callable[[float, str], Any]) -> Any:
@@ -105,7 +107,9 @@ def _json_value(value: Any, where: str, spelled: Callable[[float, str], Any]) ->
         for key, each in value.items():
             name = _json_key(key, where)
             if name in found:
-                raise InvalidArgument(f"{where} has the key {name!r} twice, as text and as a number: give each once.")
+                raise InvalidArgument(
+                    f"{where} has the key {name!r} twice, as text and as a number: give each once."
+                )
             found[name] = _json_value(each, f"{where}[{shown(key)}]", spelled)
         return found
     if isinstance(value, (list, tuple)):
@@ -122,13 +126,17 @@ def _json_key(key: Any, where: str) -> str:
         return str.__str__(key)
     if key is None or isinstance(key, (bool, int, float)):
         return json.dumps(key)
-    raise InvalidArgument(f"{where} has the key {shown(key)}, but keys of JSON are text: give {shown(str(key))}.")
+    raise InvalidArgument(
+        f"{where} has the key {shown(key)}, but keys of JSON are text: give {shown(str(key))}."
+    )
 
 
 def _is_missing(value: Any) -> bool:
     """Tell whether it is pandas' NA or NaT."""
     pandas = sys.modules.get("pandas")
-    return pandas is not None and any(value is getattr(pandas, name, None) for name in ("NA", "NaT"))
+    return pandas is not None and any(
+        value is getattr(pandas, name, None) for name in ("NA", "NaT")
+    )
 
 
 def _not_json(value: Any, where: str) -> InvalidArgument:

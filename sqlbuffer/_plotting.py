@@ -17,7 +17,11 @@ Series = tuple[Sequence[int], Sequence[Any]]
 
 
 def draw_metrics(
-    metrics: Mapping[str, Series], names: Sequence[str] | None = None, *, cols: int = 4, smooth: bool = True
+    metrics: Mapping[str, Series],
+    names: Sequence[str] | None = None,
+    *,
+    cols: int = 4,
+    smooth: bool = True,
 ) -> Any:
     """Draw metrics over the iterations; return the matplotlib Figure, which belongs to no window.
 
@@ -32,11 +36,16 @@ def draw_metrics(
         MissingExtra: matplotlib is not installed.
     """
     cols = require_count(cols, "cols must be 1 or more", least=1)
-    smooth, names = require_flag(smooth, "smooth"), None if names is None else as_list(names, "names")
+    smooth, names = (
+        require_flag(smooth, "smooth"),
+        None if names is None else as_list(names, "names"),
+    )
     numbers = {name: series for name, series in metrics.items() if _is_drawable(series[1])}
     chosen = list(numbers if names is None else names)
     if unknown := [name for name in chosen if not isinstance(name, str) or name not in numbers]:
-        raise InvalidArgument(f"no numbers are logged as {shown(unknown[0])}: the metrics are {listed(numbers)}.")
+        raise InvalidArgument(
+            f"no numbers are logged as {shown(unknown[0])}: the metrics are {listed(numbers)}."
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
@@ -49,7 +58,9 @@ def draw_metrics(
         floats = np.asarray(values, dtype=np.float64)
         axes = figure.add_subplot(n_rows, n_cols, place, xlabel="iteration")
         axes.set_title(printable(name), parse_math=False)  # a $ is only a $
-        axes.plot(iterations, floats, marker="." if len(floats) == 1 else "", alpha=0.4 if smooth else 1.0)
+        axes.plot(
+            iterations, floats, marker="." if len(floats) == 1 else "", alpha=0.4 if smooth else 1.0
+        )
         if smooth:
             axes.plot(iterations, running_mean(floats), color="C0")
     return figure
@@ -59,7 +70,9 @@ def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean of the finite values around each of (n,), a tenth of all at the most."""
     half = len(values) // 20
     finite = np.isfinite(values)
-    sums, counts = (np.concatenate([[0.0], np.cumsum(each)]) for each in (np.where(finite, values, 0.0), finite))
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(each)]) for each in (np.where(finite, values, 0.0), finite)
+    )
     low = np.clip(np.arange(len(values)) - half, 0, None)
     high = np.clip(np.arange(len(values)) + half + 1, None, len(values))
     n = counts[high] - counts[low]

@@ -49,7 +49,11 @@ _NO_INTEGERS = (bool, np.generic)
 
 def plain(value: Any) -> Any:
     """Return the Python value of a scalar of numpy, or of an array or tensor without a dimension; all else as it is."""
-    if type(value) in _PYTHON or getattr(value, "ndim", None) != 0 or not callable(getattr(value, "item", None)):
+    if (
+        type(value) in _PYTHON
+        or getattr(value, "ndim", None) != 0
+        or not callable(getattr(value, "item", None))
+    ):
         return value
     if getattr(getattr(value, "dtype", None), "kind", "") in _NO_NUMBERS:
         return value
@@ -60,7 +64,9 @@ def plain(value: Any) -> Any:
     return float(found) if isinstance(found, np.floating) else found
 
 
-def require_int(value: Any, rule: str, *, least: int | None = None, most: int | None = LARGEST_INT) -> int:
+def require_int(
+    value: Any, rule: str, *, least: int | None = None, most: int | None = LARGEST_INT
+) -> int:
     """Return an integer.
 
     Args:
@@ -74,7 +80,11 @@ def require_int(value: Any, rule: str, *, least: int | None = None, most: int | 
     """
     number = plain(value)
     is_integer = isinstance(number, numbers.Integral) and not isinstance(number, _NO_INTEGERS)
-    if not is_integer or (least is not None and number < least) or (most is not None and number > most):
+    if (
+        not is_integer
+        or (least is not None and number < least)
+        or (most is not None and number > most)
+    ):
         raise InvalidArgument(f"{rule}; got {shown(value)}.")
     return int(number)
 
@@ -106,7 +116,11 @@ def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isf
     """
     number = plain(value)
     try:
-        if isinstance(number, numbers.Real) and not isinstance(number, _NO_INTEGERS) and fits(found := float(number)):
+        if (
+            isinstance(number, numbers.Real)
+            and not isinstance(number, _NO_INTEGERS)
+            and fits(found := float(number))
+        ):
             return found
     except OverflowError:  # an integer beyond every float
         pass
@@ -215,7 +229,9 @@ def as_name(value: Any, what: str) -> str:
         return value
     name = plain(value)
     if not isinstance(name, str) or not is_storable(name):
-        raise InvalidArgument(f"{what} is a string without NUL and lone surrogates, got {shown(value)}.")
+        raise InvalidArgument(
+            f"{what} is a string without NUL and lone surrogates, got {shown(value)}."
+        )
     return str.__str__(name)
 
 
@@ -232,7 +248,9 @@ def as_list(samples: Any, what: str = "samples") -> list[Any]:
     if type(samples) is list:
         return list(samples)
     require_list(samples, what)
-    return list(samples.to_pylist() if hasattr(samples, "to_pylist") else samples)  # Arrow's scalars are no samples
+    return list(
+        samples.to_pylist() if hasattr(samples, "to_pylist") else samples
+    )  # Arrow's scalars are no samples
 
 
 def require_list(samples: Any, what: str = "samples") -> None:
@@ -251,10 +269,14 @@ def require_list(samples: Any, what: str = "samples") -> None:
             f"it is one sample; give list(...) of it if it is {shape[0] if shape else 'many'} samples."
         )
     if isinstance(samples, io.IOBase):
-        raise InvalidArgument(f"{what} must be a list, got a file: give its lines, such as file.read().splitlines().")
+        raise InvalidArgument(
+            f"{what} must be a list, got a file: give its lines, such as file.read().splitlines()."
+        )
     is_iterable = isinstance(samples, Iterable) or _is_sequence(samples)
     if _is_one(samples) or n_dimensions == 0 or not is_iterable:
-        raise InvalidArgument(f"{what} must be a list, got one {kind.__name__}: put it into a list.")
+        raise InvalidArgument(
+            f"{what} must be a list, got one {kind.__name__}: put it into a list."
+        )
 
 
 def _is_one(value: Any) -> bool:
@@ -264,12 +286,16 @@ def _is_one(value: Any) -> bool:
 
 
 def _is_sequence(value: Any) -> bool:
-    return not isinstance(value, type) and hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    return (
+        not isinstance(value, type) and hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    )
 
 
 def _has_columns(value: Any) -> bool:
     """Tell whether it is a table of pandas, polars or Arrow, which iterates over names, or over columns."""
-    columns = None if getattr(value, "ndim", 2) == 1 else getattr(value, "columns", None)  # a Series may have any name
+    columns = (
+        None if getattr(value, "ndim", 2) == 1 else getattr(value, "columns", None)
+    )  # a Series may have any name
     return columns is not None and not callable(columns) and hasattr(value, "shape")
 
 
@@ -288,10 +314,14 @@ def as_names(names: Any, n: int, what: str) -> list[str]:
     if isinstance(one, str):
         return [as_name(one, f"a {what}")] * n
     if not isinstance(one, Iterable):
-        raise InvalidArgument(f"{what} must be a name, or a list of one name for each sample; got {shown(names)}.")
+        raise InvalidArgument(
+            f"{what} must be a name, or a list of one name for each sample; got {shown(names)}."
+        )
     given = as_list(names, f"{what}s")
     if len(given) != n:
-        raise InvalidArgument(f"{n} samples came with {len(given)} {what}s: give one name, or one for each sample.")
+        raise InvalidArgument(
+            f"{n} samples came with {len(given)} {what}s: give one name, or one for each sample."
+        )
     return [as_name(name, f"a {what}") for name in given]
 
 
@@ -315,7 +345,12 @@ def as_ids(ids: Any, rule: str = "ids must be a list of integers, such as batch.
             raise TypeError("no list of integers")
         if given.size and (int(given.max()) > _LARGEST_ID or int(given.min()) < -_LARGEST_ID):
             raise ValueError("no number of a sample")
-    except (TypeError, ValueError, RuntimeError, OverflowError) as exc:  # also from numpy, for lists of several lengths
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as exc:  # also from numpy, for lists of several lengths
         raise InvalidArgument(f"{rule}; got {shown(ids)}.") from exc
     found: list[int] = given.astype(np.int64, copy=False).tolist()
     return found
@@ -330,7 +365,9 @@ def as_mask(flags: Any, n: int, rule: str) -> NDArray[np.bool_]:
     try:
         given = np.asarray(_on_cpu(flags if hasattr(flags, "ndim") else as_list(flags)))
         if given.dtype.kind == "O":
-            given = np.array([require_flag(flag, "a flag") for flag in given.tolist()], dtype=np.bool_)
+            given = np.array(
+                [require_flag(flag, "a flag") for flag in given.tolist()], dtype=np.bool_
+            )
         is_mask = given.shape == (n,) and (given.dtype.kind == "b" or not n)
     except (TypeError, ValueError, RuntimeError):
         is_mask = False
@@ -352,7 +389,9 @@ def as_floats(values: Any) -> NDArray[np.float64]:
     except RuntimeError:  # a list of tensors with gradients
         given = np.array([as_float(value) for value in values])
     if given.dtype.kind == "O":
-        each = [math.nan if value is None else as_float(value) for value in given.reshape(-1).tolist()]
+        each = [
+            math.nan if value is None else as_float(value) for value in given.reshape(-1).tolist()
+        ]
         return np.array(each, dtype=np.float64).reshape(given.shape)
     if given.dtype.kind not in "fiub":
         raise TypeError("no numbers")
@@ -380,11 +419,17 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
     try:
         values = _each_reward(rewards)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidReward(f"rewards must be {n} numbers, one for each sample; got {shown(rewards)}.") from exc
+        raise InvalidReward(
+            f"rewards must be {n} numbers, one for each sample; got {shown(rewards)}."
+        ) from exc
     if len(values) != n:
-        raise InvalidReward(f"got {len(values)} rewards for {n} samples: give one for each, in their order.")
+        raise InvalidReward(
+            f"got {len(values)} rewards for {n} samples: give one for each, in their order."
+        )
     if math.inf in values or -math.inf in values:
-        position = next(i for i, value in enumerate(values) if value is not None and math.isinf(value))
+        position = next(
+            i for i, value in enumerate(values) if value is not None and math.isinf(value)
+        )
         raise InvalidReward(
             f"reward {position} is {values[position]}: rewards must be finite; use NaN for a measurement that failed."
         )
@@ -412,13 +457,19 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
         InvalidArgument: Where they are a tensor, no numbers, or not one for each sample.
     """
     if hasattr(scores, "detach"):
-        raise InvalidArgument("scores came as a tensor: return a numpy array, such as `scores.detach().cpu().numpy()`.")
+        raise InvalidArgument(
+            "scores came as a tensor: return a numpy array, such as `scores.detach().cpu().numpy()`."
+        )
     try:
         values = as_floats(scores)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidArgument(f"scores must be {n} numbers, one for each sample; got {shown(scores)}.") from exc
+        raise InvalidArgument(
+            f"scores must be {n} numbers, one for each sample; got {shown(scores)}."
+        ) from exc
     if values.shape != (n,):
-        raise InvalidArgument(f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},).")
+        raise InvalidArgument(
+            f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},)."
+        )
     return np.where(np.isfinite(values), values, np.nan)
 
 

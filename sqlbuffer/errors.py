@@ -15,7 +15,9 @@ def printable(text: str) -> str:
     """Return a text in which characters that move cursors, change colours or break lines are written as escapes."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 _SHORT = reprlib.Repr()
@@ -94,7 +96,9 @@ class InvalidPayload(SqlBufferError, ValueError):
 
 def tampered(what: str) -> InvalidPayload:
     """Return the error for a stored value that sqlbuffer cannot have written: what it is, and what it is not."""
-    return InvalidPayload(f"{what}: the stored value is corrupt or was edited; fix it, or restore a backup.")
+    return InvalidPayload(
+        f"{what}: the stored value is corrupt or was edited; fix it, or restore a backup."
+    )
 
 
 @contextlib.contextmanager
@@ -103,7 +107,9 @@ def numbers_of(what: str) -> collections.abc.Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, OverflowError) as exc:
-        raise tampered(f"{what} is stored with a value that is not a number ({shown(exc)})") from exc
+        raise tampered(
+            f"{what} is stored with a value that is not a number ({shown(exc)})"
+        ) from exc
 
 
 class BufferNotFound(SqlBufferError, LookupError):

@@ -26,7 +26,12 @@ class AddResult:
     refused: int = 0
 
     def __add__(self, other: AddResult) -> AddResult:
-        return AddResult(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return AddResult(
+            *(
+                a + b
+                for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+            )
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,18 @@ from sqlbuffer._validation import (
     require_function,
     require_real,
 )
-from sqlbuffer.core import add, draw, labels, leases, read, reaper, refresh_budget, remove, run_records, score
+from sqlbuffer.core import (
+    add,
+    draw,
+    labels,
+    leases,
+    read,
+    reaper,
+    refresh_budget,
+    remove,
+    run_records,
+    score,
+)
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core.handle import BufferHandle, Work, attach
 from sqlbuffer.core.race import Weighting, weighting_from
@@ -99,7 +110,9 @@ def open_store(
     settings = Settings(mode, seed, weighting_from(weighting))
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
     options = {
-        "key": None if key is None else require_function(key, "key must be a function of a sample, or None"),
+        "key": None
+        if key is None
+        else require_function(key, "key must be a function of a sample, or None"),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, rule, is_grace),
     }
@@ -215,7 +228,9 @@ class SampleStore:
         """
         return add.add(self._buffer, as_list(samples), source, meta)
 
-    def add_one(self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None) -> AddResult:
+    def add_one(
+        self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None
+    ) -> AddResult:
         """Put one sample into the pool; `add` would take an image for a list of its rows.
 
         Args:
@@ -228,7 +243,9 @@ class SampleStore:
         """
         return add.add(self._buffer, [sample], source, meta)
 
-    def record(self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = "") -> AddResult:
+    def record(
+        self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = ""
+    ) -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
         Args:
@@ -264,7 +281,9 @@ class SampleStore:
         """
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
-            raise InvalidArgument(f"{len(numbers)} ids came with {len(others)} samples: give one for each.")
+            raise InvalidArgument(
+                f"{len(numbers)} ids came with {len(others)} samples: give one for each."
+            )
         hashes = add.hashes_of(self._buffer, others)
         return self._write(remove.replace, numbers, others, hashes)
 
@@ -308,7 +327,9 @@ class SampleStore:
         chunk = require_count(chunk, "chunk must be a positive number of samples", least=1)
         silent = require_flag(silent, "silent")
         if budget is None and checkpoint is not None:
-            raise InvalidArgument("a checkpoint is stored with the scores of a budget: give budget=, too.")
+            raise InvalidArgument(
+                "a checkpoint is stored with the scores of a budget: give budget=, too."
+            )
         if budget is not None:
             if only == "missing":
                 raise InvalidArgument('a budget is for a refresh: give only="stale" or "all", too.')
@@ -554,7 +575,9 @@ class SampleStore:
         self._write(leases.announce, job, as_name(schedule, "a schedule"))
         self._buffer.heartbeat.start()  # it watches the owners of the job
 
-    def leased(self, job: str, seen: int | None = None) -> contextlib.AbstractContextManager[leases.Lease | None]:
+    def leased(
+        self, job: str, seen: int | None = None
+    ) -> contextlib.AbstractContextManager[leases.Lease | None]:
         """Take a job for the block: one process does it at a time.
 
         The block gets the lease, or None if another process has it. A thread in the background
@@ -693,7 +716,9 @@ class SampleStore:
         options |= {"again": only == "all", "states": run_records.states_from(checkpoint)}
         if budget is None:
             return score.refresh(self._buffer, score_fn, **options)
-        return refresh_budget.refresh_some(self._buffer, self._stale, score_fn, budget=budget, **options)
+        return refresh_budget.refresh_some(
+            self._buffer, self._stale, score_fn, budget=budget, **options
+        )
 
     def _newer(self, held: run_records.Mark | None) -> run_records.Newer:
         """Return the newest predictor, with its state unless its mark is `held`."""
@@ -712,7 +737,9 @@ class SampleStore:
         known = [waiting.hashes[i] for i in places]
         self._write(remove.remove, waiting.ids[places].tolist(), known)
 
-    def _replace_known(self, waiting: read.Waiting, places: Sequence[int], samples: Sequence[Any]) -> None:
+    def _replace_known(
+        self, waiting: read.Waiting, places: Sequence[int], samples: Sequence[Any]
+    ) -> None:
         """`replace` samples that were read as waiting, and still wait."""
         numbers, known = waiting.ids[places].tolist(), [waiting.hashes[i] for i in places]
         hashes = add.hashes_of(self._buffer, samples)

@@ -40,7 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))
-        if fixtures or any(isinstance(each, str) and each.startswith("postgresql") for each in parameters):
+        if fixtures or any(
+            isinstance(each, str) and each.startswith("postgresql") for each in parameters
+        ):
             item.add_marker("postgres")
 
 
@@ -58,7 +60,9 @@ def server_url() -> Iterator[str]:
     if "SQLBUFFER_TEST_URL" in os.environ:
         yield os.environ["SQLBUFFER_TEST_URL"]
         return
-    folder = tempfile.mkdtemp(prefix="sb")  # short: the path of a Unix socket has 107 characters at the most
+    folder = tempfile.mkdtemp(
+        prefix="sb"
+    )  # short: the path of a Unix socket has 107 characters at the most
     server = start_server(pathlib.Path(folder, "pg"))
     server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
     server.psql("SELECT pg_reload_conf();")
@@ -103,7 +107,11 @@ def new_database(server_url: str, template: str = "template1") -> str:
     """Create a PostgreSQL database as a copy of another one, and return its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     server_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    return sa.make_url(server_url).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    return (
+        sa.make_url(server_url)
+        .set(drivername="postgresql", database=name)
+        .render_as_string(hide_password=False)
+    )
 
 
 def server_execute(server_url: str, statement: str) -> list[Any]:
@@ -127,12 +135,17 @@ def template(server_url: str) -> Iterator[str]:
 def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[str]:
     """A fresh PostgreSQL database, with the schema or, marked `empty_database`, empty; no transaction may stay open."""
     is_empty = request.node.get_closest_marker("empty_database") is not None
-    url = new_database(server_url) if is_empty else new_database(server_url, request.getfixturevalue("template"))
+    url = (
+        new_database(server_url)
+        if is_empty
+        else new_database(server_url, request.getfixturevalue("template"))
+    )
     yield url
     name = sa.make_url(url).database
     wait_for_what_was_dropped()
     left_open = server_execute(
-        server_url, f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'"
+        server_url,
+        f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'",
     )
     server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
     assert not left_open

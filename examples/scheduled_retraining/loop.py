@@ -30,7 +30,9 @@ def experiment(points: list[tuple[float, float]]) -> list[float]:
 
 def main(
     url: Annotated[str, typer.Option(help="URL of the database.")] = "sqlite:///points.db",
-    iters: Annotated[int, typer.Option(help="Total iterations, including those of earlier runs.")] = 400,
+    iters: Annotated[
+        int, typer.Option(help="Total iterations, including those of earlier runs.")
+    ] = 400,
 ) -> None:
     """Measure points, those with the best predictions first."""
     buffer = PredictiveBuffer(
@@ -55,7 +57,11 @@ def main(
     best = buffer.store.top(1)[0]
     newest = buffer.store.newest_predictor()
     print(f"the best is {best['sample']} with {best['reward']:.4f}")
-    print("no predictor yet" if newest is None else f"predictor {newest.version}, of {newest.rows_trained} points")
+    print(
+        "no predictor yet"
+        if newest is None
+        else f"predictor {newest.version}, of {newest.rows_trained} points"
+    )
     buffer.close()
 
 

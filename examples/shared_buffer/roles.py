@@ -30,7 +30,9 @@ def generate(store: SampleStore, say: Say, is_over: IsOver) -> None:
     rng = np.random.default_rng()
     while not is_over():
         best = [row["sample"] for row in store.top(5)] or [(0.0, 0.0)]
-        near = np.array([best[i] for i in rng.integers(len(best), size=6)]) + rng.normal(0, 0.3, (6, 2))
+        near = np.array([best[i] for i in rng.integers(len(best), size=6)]) + rng.normal(
+            0, 0.3, (6, 2)
+        )
         points = np.vstack([near, rng.uniform(-5, 5, (2, 2))]).round(2)
         if len(store) < MAX_WAITING:
             result = store.add([(float(x), float(y)) for x, y in points], source="generator")
@@ -45,7 +47,9 @@ def measure(store: SampleStore, say: Say, is_over: IsOver) -> None:
             try:
                 for sample_id, point in zip(batch.ids, batch.samples, strict=True):
                     batch.report([sample_id], [experiment(point)])
-            except ClaimLost as exc:  # this worker was silent for too long: another worker measures the rest
+            except (
+                ClaimLost
+            ) as exc:  # this worker was silent for too long: another worker measures the rest
                 say(str(exc))
         say(f"measured {len(batch)}") if len(batch) else time.sleep(0.2)
 

@@ -35,7 +35,9 @@ PROCESSES = [Role.generator] * 3 + [Role.reward] * 2 + [Role.trainer]
 
 def main(
     url: Annotated[str, typer.Option(help="URL of the database.")] = "sqlite:///shared.db",
-    calls: Annotated[int, typer.Option(help="Measurements after which all processes end.", min=1)] = 200,
+    calls: Annotated[
+        int, typer.Option(help="Measurements after which all processes end.", min=1)
+    ] = 200,
     role: Annotated[
         Role | None, typer.Option(help="Role of this process; without it, start all six processes.")
     ] = None,
@@ -60,7 +62,9 @@ def supervise(store: SampleStore, url: str, calls: int) -> None:
         while store.stats().measured < calls:
             for i, (role, process) in enumerate(zip(PROCESSES, started, strict=True)):
                 if process.poll() is not None and process.returncode != 0:
-                    print(f"{role.value:>9} {process.pid}: died; starting a new process", flush=True)
+                    print(
+                        f"{role.value:>9} {process.pid}: died; starting a new process", flush=True
+                    )
                     started[i] = start(role, url, calls)
             time.sleep(0.2)
         for process in started:
@@ -70,13 +74,17 @@ def supervise(store: SampleStore, url: str, calls: int) -> None:
             process.kill()
             process.wait()
     best = store.top(1)[0]
-    print(f"measured {store.stats().measured}; the best is {best['sample']} with {best['reward']:.4f}")
+    print(
+        f"measured {store.stats().measured}; the best is {best['sample']} with {best['reward']:.4f}"
+    )
     print(f"integrity: {store.check() or 'sound'}")
 
 
 def start(role: Role, url: str, calls: int) -> subprocess.Popen[bytes]:
     """Start a process with a role."""
-    return subprocess.Popen([sys.executable, __file__, "--url", url, "--calls", str(calls), "--role", role.value])
+    return subprocess.Popen(
+        [sys.executable, __file__, "--url", url, "--calls", str(calls), "--role", role.value]
+    )
 
 
 if __name__ == "__main__":

@@ -47,18 +47,35 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="Name under which it is opened"),
         sa.Column("kind", sa.Text(), nullable=False, comment="Name of the weight function"),
         sa.Column(
-            "mode", sa.Text(), nullable=False, comment="consume: a drawn sample leaves the pool; replay: it stays"
+            "mode",
+            sa.Text(),
+            nullable=False,
+            comment="consume: a drawn sample leaves the pool; replay: it stays",
         ),
-        sa.Column("seed", sa.Text(), nullable=False, comment="Seed of the race, an integer of any size"),
-        sa.Column("base_score", sa.Double(), comment="Lowest score of the pool, from which the shift weighting counts"),
+        sa.Column(
+            "seed", sa.Text(), nullable=False, comment="Seed of the race, an integer of any size"
+        ),
+        sa.Column(
+            "base_score",
+            sa.Double(),
+            comment="Lowest score of the pool, from which the shift weighting counts",
+        ),
         sa.Column(
             "top_weight",
             sa.Double(),
             comment="Whatever waits with at least this weight is marked as top; NULL: nothing is",
         ),
-        sa.Column("score_version", sa.Integer(), nullable=False, comment="Version that the next scores get"),
         sa.Column(
-            "refresh_version", sa.Integer(), nullable=False, comment="Score version that the newest refresh asked for"
+            "score_version",
+            sa.Integer(),
+            nullable=False,
+            comment="Version that the next scores get",
+        ),
+        sa.Column(
+            "refresh_version",
+            sa.Integer(),
+            nullable=False,
+            comment="Score version that the newest refresh asked for",
         ),
         sa.Column(
             "refreshed_version",
@@ -67,7 +84,10 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             comment="Score version that the newest finished refresh gave",
         ),
         sa.Column(
-            "settings", json, nullable=False, comment="Parameters of the weight function, and what else shapes draws"
+            "settings",
+            json,
+            nullable=False,
+            comment="Parameters of the weight function, and what else shapes draws",
         ),
         sa.Column("created_at", timestamp, nullable=False, comment="When it was created (UTC)"),
         sa.CheckConstraint("mode IN ('consume', 'replay')", name="ck_buffers_mode"),
@@ -84,29 +104,54 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             nullable=False,
             comment="Canonical hash, 16 bytes: equal samples have equal hashes",
         ),
-        sa.Column("text", sa.Text(), nullable=False, comment="The sample, or a readable rendering of it"),
-        sa.Column("payload", sa.LargeBinary(), comment="The encoded sample; NULL when text is the whole sample"),
-        sa.Column("codec", sa.Text(), nullable=False, comment="How payload is encoded: text, cbor or pickle"),
-        sa.Column("source", sa.Text(), nullable=False, comment="Name of the generator that added it first"),
-        sa.Column("meta", json, comment="What the user said about it"),
         sa.Column(
-            "queued", sa.Boolean(), nullable=False, comment="True while it waits in the pool or in an open batch"
+            "text", sa.Text(), nullable=False, comment="The sample, or a readable rendering of it"
         ),
         sa.Column(
-            "requeues", sa.Integer(), nullable=False, comment="How often it was added again after it had left the pool"
+            "payload",
+            sa.LargeBinary(),
+            comment="The encoded sample; NULL when text is the whole sample",
+        ),
+        sa.Column(
+            "codec",
+            sa.Text(),
+            nullable=False,
+            comment="How payload is encoded: text, cbor or pickle",
+        ),
+        sa.Column(
+            "source", sa.Text(), nullable=False, comment="Name of the generator that added it first"
+        ),
+        sa.Column("meta", json, comment="What the user said about it"),
+        sa.Column(
+            "queued",
+            sa.Boolean(),
+            nullable=False,
+            comment="True while it waits in the pool or in an open batch",
+        ),
+        sa.Column(
+            "requeues",
+            sa.Integer(),
+            nullable=False,
+            comment="How often it was added again after it had left the pool",
         ),
         sa.Column(
             "score",
             sa.Double(),
             comment="Cached prediction; NULL when not scored, or when the prediction was not finite",
         ),
-        sa.Column("score_version", sa.Integer(), comment="Version of the score; NULL when not scored"),
+        sa.Column(
+            "score_version", sa.Integer(), comment="Version of the score; NULL when not scored"
+        ),
         sa.Column("scored_at", timestamp, comment="When it was scored (UTC)"),
         sa.Column(
-            "reward", sa.Double(), comment="Measured reward; NULL when not measured, or when the measurement failed"
+            "reward",
+            sa.Double(),
+            comment="Measured reward; NULL when not measured, or when the measurement failed",
         ),
         sa.Column("rewarded_at", timestamp, comment="When the reward was stored (UTC)"),
-        sa.Column("created_at", timestamp, nullable=False, comment="When it was first stored (UTC)"),
+        sa.Column(
+            "created_at", timestamp, nullable=False, comment="When it was first stored (UTC)"
+        ),
         sa.Column(
             "created_iteration",
             sa.Integer(),
@@ -118,16 +163,32 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
     )
     op.create_table(
         "pool",
-        sa.Column("buffer_id", sa.Integer(), primary_key=True, autoincrement=False, comment="The buffer it belongs to"),
         sa.Column(
-            "race_key", sa.Double(), primary_key=True, comment="Arrival time in the race; +infinity: never drawn"
+            "buffer_id",
+            sa.Integer(),
+            primary_key=True,
+            autoincrement=False,
+            comment="The buffer it belongs to",
         ),
-        sa.Column("sample_id", big_id, primary_key=True, autoincrement=False, comment="The waiting sample"),
         sa.Column(
-            "weight", sa.Double(), comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn"
+            "race_key",
+            sa.Double(),
+            primary_key=True,
+            comment="Arrival time in the race; +infinity: never drawn",
         ),
         sa.Column(
-            "top", sa.Boolean(), nullable=False, comment="True for the heaviest, from which the argmax share is taken"
+            "sample_id", big_id, primary_key=True, autoincrement=False, comment="The waiting sample"
+        ),
+        sa.Column(
+            "weight",
+            sa.Double(),
+            comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn",
+        ),
+        sa.Column(
+            "top",
+            sa.Boolean(),
+            nullable=False,
+            comment="True for the heaviest, from which the argmax share is taken",
         ),
         sqlite_with_rowid=False,
         schema=schema,
@@ -137,9 +198,16 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("id", big_id, primary_key=True, comment="Number of the batch"),
         sa.Column("buffer_id", sa.Integer(), nullable=False, comment="The buffer it belongs to"),
         sa.Column("worker_id", sa.Text(), nullable=False, comment="The worker that drew it"),
-        sa.Column("iteration", sa.Integer(), nullable=False, comment="Iteration that it was drawn for, from 0"),
+        sa.Column(
+            "iteration",
+            sa.Integer(),
+            nullable=False,
+            comment="Iteration that it was drawn for, from 0",
+        ),
         sa.Column("size", sa.Integer(), nullable=False, comment="Samples in it"),
-        sa.Column("clock_before", sa.Double(), nullable=False, comment="Clock of the race before the draw"),
+        sa.Column(
+            "clock_before", sa.Double(), nullable=False, comment="Clock of the race before the draw"
+        ),
         sa.Column("clock", sa.Double(), nullable=False, comment="Clock of the race after the draw"),
         sa.Column("drawn_at", timestamp, nullable=False, comment="When it was drawn (UTC)"),
         sa.Column("settled_at", timestamp, comment="When its rewards were stored (UTC)"),
@@ -150,10 +218,16 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         "draws",
         sa.Column("batch_id", big_id, primary_key=True, autoincrement=False, comment="The batch"),
         sa.Column(
-            "position", sa.Integer(), primary_key=True, autoincrement=False, comment="Place in the batch, from 0"
+            "position",
+            sa.Integer(),
+            primary_key=True,
+            autoincrement=False,
+            comment="Place in the batch, from 0",
         ),
         sa.Column("sample_id", big_id, nullable=False, comment="The sample drawn"),
-        sa.Column("race_key", sa.Double(), nullable=False, comment="Its race key when it was drawn"),
+        sa.Column(
+            "race_key", sa.Double(), nullable=False, comment="Its race key when it was drawn"
+        ),
         sa.Column("weight", sa.Double(), comment="Its weight when it was drawn"),
         sa.Column(
             "reported",
@@ -180,39 +254,92 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             primary_key=True,
             comment="Host, pid and random letters; 'ledger' sums up those that are gone",
         ),
-        sa.Column("host", sa.Text(), nullable=False, comment="Host, boot and pid namespace in which the pid is unique"),
+        sa.Column(
+            "host",
+            sa.Text(),
+            nullable=False,
+            comment="Host, boot and pid namespace in which the pid is unique",
+        ),
         sa.Column("pid", sa.Integer(), nullable=False, comment="Process number"),
         sa.Column(
-            "process_started_at", sa.Double(), nullable=False, comment="When the process started, seconds since 1970"
+            "process_started_at",
+            sa.Double(),
+            nullable=False,
+            comment="When the process started, seconds since 1970",
         ),
         sa.Column("created_at", timestamp, nullable=False, comment="When it attached (UTC)"),
-        sa.Column("heartbeat_at", timestamp, nullable=False, comment="When it was last seen alive (UTC)"),
+        sa.Column(
+            "heartbeat_at", timestamp, nullable=False, comment="When it was last seen alive (UTC)"
+        ),
         sa.Column("clock", sa.Double(), nullable=False, comment="Largest race key it has drawn"),
         sa.Column(
-            "batches", sa.Integer(), nullable=False, comment="Batches drawn by this worker, those released taken off"
+            "batches",
+            sa.Integer(),
+            nullable=False,
+            comment="Batches drawn by this worker, those released taken off",
         ),
         sa.Column(
-            "iterations", sa.Integer(), nullable=False, comment="Batches settled as iterations of a loop by this worker"
+            "iterations",
+            sa.Integer(),
+            nullable=False,
+            comment="Batches settled as iterations of a loop by this worker",
         ),
-        sa.Column("added", big_id, nullable=False, comment="Samples stored for the first time by this worker"),
         sa.Column(
-            "recorded", big_id, nullable=False, comment="Samples stored with a reward, without waiting, by this worker"
+            "added",
+            big_id,
+            nullable=False,
+            comment="Samples stored for the first time by this worker",
         ),
-        sa.Column("requeued", big_id, nullable=False, comment="Samples put into the pool again by this worker"),
+        sa.Column(
+            "recorded",
+            big_id,
+            nullable=False,
+            comment="Samples stored with a reward, without waiting, by this worker",
+        ),
+        sa.Column(
+            "requeued",
+            big_id,
+            nullable=False,
+            comment="Samples put into the pool again by this worker",
+        ),
         sa.Column("drawn", big_id, nullable=False, comment="Draws made by this worker"),
         sa.Column("settled", big_id, nullable=False, comment="Draws settled by this worker"),
         sa.Column("released", big_id, nullable=False, comment="Draws given back by this worker"),
         sa.Column(
-            "removed", big_id, nullable=False, comment="Samples taken out of the pool without a draw by this worker"
+            "removed",
+            big_id,
+            nullable=False,
+            comment="Samples taken out of the pool without a draw by this worker",
         ),
-        sa.Column("refused", big_id, nullable=False, comment="Samples without a key refused by this worker"),
         sa.Column(
-            "unscored", big_id, nullable=False, comment="Change in waiting samples without a score by this worker"
+            "refused",
+            big_id,
+            nullable=False,
+            comment="Samples without a key refused by this worker",
         ),
-        sa.Column("unscorable", big_id, nullable=False, comment="Change in waiting samples of weight 0 by this worker"),
-        sa.Column("measured", big_id, nullable=False, comment="Change in samples that have a reward by this worker"),
         sa.Column(
-            "failed", big_id, nullable=False, comment="Change in samples whose measurement failed by this worker"
+            "unscored",
+            big_id,
+            nullable=False,
+            comment="Change in waiting samples without a score by this worker",
+        ),
+        sa.Column(
+            "unscorable",
+            big_id,
+            nullable=False,
+            comment="Change in waiting samples of weight 0 by this worker",
+        ),
+        sa.Column(
+            "measured",
+            big_id,
+            nullable=False,
+            comment="Change in samples that have a reward by this worker",
+        ),
+        sa.Column(
+            "failed",
+            big_id,
+            nullable=False,
+            comment="Change in samples whose measurement failed by this worker",
         ),
         schema=schema,
     )
@@ -225,10 +352,22 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             primary_key=True,
             comment="The buffer it belongs to",
         ),
-        sa.Column("version", sa.Integer(), primary_key=True, comment="Score version from which it is in force"),
-        sa.Column("iteration", sa.Integer(), nullable=False, comment="Batches settled when it was trained"),
+        sa.Column(
+            "version",
+            sa.Integer(),
+            primary_key=True,
+            comment="Score version from which it is in force",
+        ),
+        sa.Column(
+            "iteration", sa.Integer(), nullable=False, comment="Batches settled when it was trained"
+        ),
         sa.Column("state", sa.LargeBinary(), nullable=False, comment="Its weights, as safetensors"),
-        sa.Column("rows_trained", sa.Integer(), nullable=False, comment="Labelled samples it was trained on"),
+        sa.Column(
+            "rows_trained",
+            sa.Integer(),
+            nullable=False,
+            comment="Labelled samples it was trained on",
+        ),
         sa.Column("train_loss", sa.Double(), comment="Loss on the training rows"),
         sa.Column("valid_loss", sa.Double(), comment="Loss on the held-out rows"),
         sa.Column("metrics", json, nullable=False, comment="Other measures of its training"),
@@ -250,7 +389,9 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column("lease_until", timestamp, comment="Until when the owner has it (UTC)"),
         sa.Column("last_started_at", timestamp, comment="When it last started (UTC)"),
         sa.Column("last_finished_at", timestamp, comment="When it last finished (UTC)"),
-        sa.Column("last_error", sa.Text(), comment="What went wrong the last time; NULL when nothing did"),
+        sa.Column(
+            "last_error", sa.Text(), comment="What went wrong the last time; NULL when nothing did"
+        ),
         schema=schema,
     )
     op.create_table(
@@ -304,7 +445,12 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             primary_key=True,
             comment="Random name of a connection to a server; none on SQLite",
         ),
-        sa.Column("number", big_id, nullable=False, comment="Number of the last transaction that it committed"),
+        sa.Column(
+            "number",
+            big_id,
+            nullable=False,
+            comment="Number of the last transaction that it committed",
+        ),
         sa.Column("written_at", timestamp, nullable=False, comment="When that was (UTC)"),
         schema=schema,
     )

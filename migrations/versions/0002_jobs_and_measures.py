@@ -41,9 +41,15 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 comment="Labelled samples it never saw, on which it was measured",
             ),
             sa.Column(
-                "rank_correlation", sa.Double(), comment="Spearman's, of predictions and rewards of the rows held out"
+                "rank_correlation",
+                sa.Double(),
+                comment="Spearman's, of predictions and rewards of the rows held out",
             ),
-            sa.Column("r2", sa.Double(), comment="Share of the variance of the held-out rewards that it explains"),
+            sa.Column(
+                "r2",
+                sa.Double(),
+                comment="Share of the variance of the held-out rewards that it explains",
+            ),
         ],
     }
 

@@ -21,26 +21,42 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
     return {
         "buffers": [
             sa.Column(
-                "key", sa.Text(), comment="Module and name of the key function; '' for none, '?' for one without a name"
+                "key",
+                sa.Text(),
+                comment="Module and name of the key function; '' for none, '?' for one without a name",
             ),
         ],
         "samples": [
             sa.Column(
-                "created_tick", big_id, comment="Logical time when it was first stored; NULL: by an older release"
+                "created_tick",
+                big_id,
+                comment="Logical time when it was first stored; NULL: by an older release",
             ),
             sa.Column("scored_tick", big_id, comment="Logical time when it was scored"),
             sa.Column("rewarded_tick", big_id, comment="Logical time when the reward was stored"),
         ],
         "batches": [
-            sa.Column("drawn_tick", big_id, comment="Logical time when it was drawn; NULL: by an older release"),
-            sa.Column("closed_tick", big_id, comment="Logical time when it was settled or released"),
+            sa.Column(
+                "drawn_tick",
+                big_id,
+                comment="Logical time when it was drawn; NULL: by an older release",
+            ),
+            sa.Column(
+                "closed_tick", big_id, comment="Logical time when it was settled or released"
+            ),
         ],
         "predictors": [
-            sa.Column("trained_tick", big_id, comment="Logical time when it was stored; NULL: by an older release"),
+            sa.Column(
+                "trained_tick",
+                big_id,
+                comment="Logical time when it was stored; NULL: by an older release",
+            ),
         ],
         "jobs": [
             sa.Column(
-                "ended_run", big_id, comment="Run that came to an end last; NULL: none, or one of an older release"
+                "ended_run",
+                big_id,
+                comment="Run that came to an end last; NULL: none, or one of an older release",
             ),
         ],
         "workers": [
@@ -51,7 +67,11 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 server_default=sa.text("0"),
                 comment="Logical time of its last transaction: more than that of any transaction it could see",
             ),
-            sa.Column("finished_at", timestamp, comment="When it closed the buffer (UTC); NULL while it is attached"),
+            sa.Column(
+                "finished_at",
+                timestamp,
+                comment="When it closed the buffer (UTC); NULL while it is attached",
+            ),
         ],
     }
 
@@ -72,7 +92,12 @@ def upgrade() -> None:
             op.add_column(table, column, schema=schema)
     lineage = op.create_table(
         "lineage",
-        sa.Column("id", sa.Text(), primary_key=True, comment="Random name of this database, given when it was created"),
+        sa.Column(
+            "id",
+            sa.Text(),
+            primary_key=True,
+            comment="Random name of this database, given when it was created",
+        ),
         schema=schema,
     )
     op.bulk_insert(lineage, [{"id": secrets.token_hex(8)}])
@@ -105,7 +130,9 @@ def _refuse_under_workers(is_server: bool) -> None:
     )
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
-        sa.text(f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id")
+        sa.text(
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+        )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
@@ -142,7 +169,12 @@ def _rebuild_pool(names: tuple[str, ...]) -> None:
         "ORDER BY p.buffer_id, p.race_key, p.sample_id"
     )
     op.drop_table("pool_before")
-    op.create_index("ix_pool_unscored", "pool", ["buffer_id", "sample_id"], sqlite_where=sa.text("weight IS NULL"))
+    op.create_index(
+        "ix_pool_unscored",
+        "pool",
+        ["buffer_id", "sample_id"],
+        sqlite_where=sa.text("weight IS NULL"),
+    )
 
 
 def _index_pool(schema: str | None, columns: list[str]) -> None:
@@ -175,18 +207,38 @@ _POOL_NEW = ("tie", "entries")
 
 def _pool_columns(big_id: Any) -> list[sa.Column[Any]]:
     return [
-        sa.Column("buffer_id", sa.Integer(), primary_key=True, autoincrement=False, comment="The buffer it belongs to"),
         sa.Column(
-            "race_key", sa.Double(), primary_key=True, comment="Arrival time in the race; +infinity: never drawn"
+            "buffer_id",
+            sa.Integer(),
+            primary_key=True,
+            autoincrement=False,
+            comment="The buffer it belongs to",
         ),
-        sa.Column("sample_id", big_id, primary_key=True, autoincrement=False, comment="The waiting sample"),
         sa.Column(
-            "weight", sa.Double(), comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn"
+            "race_key",
+            sa.Double(),
+            primary_key=True,
+            comment="Arrival time in the race; +infinity: never drawn",
         ),
         sa.Column(
-            "top", sa.Boolean(), nullable=False, comment="True for the heaviest, from which the argmax share is taken"
+            "sample_id", big_id, primary_key=True, autoincrement=False, comment="The waiting sample"
         ),
-        sa.Column("tie", sa.LargeBinary(), comment="Last 8 bytes of the hash: decides between equal keys or weights"),
+        sa.Column(
+            "weight",
+            sa.Double(),
+            comment="Rate at which it is drawn; NULL when not scored, 0 when never to be drawn",
+        ),
+        sa.Column(
+            "top",
+            sa.Boolean(),
+            nullable=False,
+            comment="True for the heaviest, from which the argmax share is taken",
+        ),
+        sa.Column(
+            "tie",
+            sa.LargeBinary(),
+            comment="Last 8 bytes of the hash: decides between equal keys or weights",
+        ),
         sa.Column(
             "entries",
             big_id,

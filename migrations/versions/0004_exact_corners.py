@@ -21,7 +21,11 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 sa.Double(),
                 comment="What can be drawn and has at least this score is marked as top; NULL: nothing is",
             ),
-            sa.Column("max_size", big_id, comment="Most samples that may wait once they are scored; NULL: any number"),
+            sa.Column(
+                "max_size",
+                big_id,
+                comment="Most samples that may wait once they are scored; NULL: any number",
+            ),
             sa.Column(
                 "epoch",
                 big_id,
@@ -67,7 +71,9 @@ def upgrade() -> None:
     op.drop_column("buffers", "top_weight", schema=schema)  # the next argmax share marks by score
     op.drop_index("ix_pool_top", "pool", schema=schema)
     _index_top(schema, "score")
-    op.execute(f"UPDATE {prefix}workers SET touched = clock")  # no process has noted when samples joined
+    op.execute(
+        f"UPDATE {prefix}workers SET touched = clock"
+    )  # no process has noted when samples joined
 
 
 def downgrade() -> None:
@@ -92,7 +98,9 @@ def _refuse_under_workers(is_server: bool) -> None:
     )
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
-        sa.text(f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id")
+        sa.text(
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+        )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
@@ -109,7 +117,9 @@ def _weigh_again(prefix: str) -> None:
     bounded = "min({0}, 5e149)" if not prefix else "least({0}, 5e149)"
     bounded = f"max({bounded}, -5e149)" if not prefix else f"greatest({bounded}, -5e149)"
     score, base = bounded.format("pool.score"), bounded.format("b.base_score")
-    weight = f"(CASE WHEN {score} > of_buffer.base THEN {score} - of_buffer.base + 1e-8 ELSE 1e-8 END)"
+    weight = (
+        f"(CASE WHEN {score} > of_buffer.base THEN {score} - of_buffer.base + 1e-8 ELSE 1e-8 END)"
+    )
     stretched = f"of_buffer.clock + (race_key - of_buffer.clock) * (weight / {weight})"
     op.execute(
         f"UPDATE {prefix}pool SET weight = {weight}, "

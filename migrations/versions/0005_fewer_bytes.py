@@ -32,7 +32,9 @@ def downgrade() -> None:
     is_server = op.get_bind().dialect.name == "postgresql"
     comment = "Last 8 bytes of the hash: decides between equal keys or weights"
     if is_server:
-        op.execute(f"UPDATE sqlbuffer.pool SET tie = {_TIE} FROM sqlbuffer.samples AS s WHERE s.id = pool.sample_id")
+        op.execute(
+            f"UPDATE sqlbuffer.pool SET tie = {_TIE} FROM sqlbuffer.samples AS s WHERE s.id = pool.sample_id"
+        )
         op.alter_column("pool", "tie", nullable=False, comment=comment, schema="sqlbuffer")
     else:
         _rebuild_pool(tie=_TIE, nullable=False)
@@ -48,7 +50,9 @@ def _refuse_under_workers(is_server: bool) -> None:
     )
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
-        sa.text(f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id")
+        sa.text(
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+        )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
@@ -80,8 +84,18 @@ def _rebuild_pool(*, tie: str, nullable: bool) -> None:
         "FROM pool_before AS p JOIN samples AS s ON s.id = p.sample_id ORDER BY p.buffer_id, p.race_key, p.sample_id"
     )
     op.drop_table("pool_before")
-    op.create_index("ix_pool_top", "pool", ["buffer_id", "score", "tie", "sample_id"], sqlite_where=sa.text("top = 1"))
-    op.create_index("ix_pool_unscored", "pool", ["buffer_id", "sample_id"], sqlite_where=sa.text("weight IS NULL"))
+    op.create_index(
+        "ix_pool_top",
+        "pool",
+        ["buffer_id", "score", "tie", "sample_id"],
+        sqlite_where=sa.text("top = 1"),
+    )
+    op.create_index(
+        "ix_pool_unscored",
+        "pool",
+        ["buffer_id", "sample_id"],
+        sqlite_where=sa.text("weight IS NULL"),
+    )
 
 
 def _index_rewards(is_server: bool, columns: list[str]) -> None:
@@ -89,5 +103,10 @@ def _index_rewards(is_server: bool, columns: list[str]) -> None:
     measured = sa.text("reward IS NOT NULL")
     op.drop_index("ix_samples_reward", "samples", schema=schema)
     op.create_index(
-        "ix_samples_reward", "samples", columns, schema=schema, sqlite_where=measured, postgresql_where=measured
+        "ix_samples_reward",
+        "samples",
+        columns,
+        schema=schema,
+        sqlite_where=measured,
+        postgresql_where=measured,
     )

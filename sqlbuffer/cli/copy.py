@@ -37,12 +37,19 @@ def copy(
     url: Url = DEFAULT_URL,
     at_iteration: Annotated[
         int | None,
-        typer.Option(min=0, help="Copy the state at the beginning of this iteration instead of the current state."),
+        typer.Option(
+            min=0,
+            help="Copy the state at the beginning of this iteration instead of the current state.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="New seed of the draws.")] = None,
-    weighting: Annotated[Weightings | None, typer.Option(help="New function from scores to weights.")] = None,
+    weighting: Annotated[
+        Weightings | None, typer.Option(help="New function from scores to weights.")
+    ] = None,
     mode: Annotated[Modes | None, typer.Option(help="New mode.")] = None,
-    max_size: Annotated[int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")] = None,
+    max_size: Annotated[
+        int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")
+    ] = None,
 ) -> None:
     """Copy a buffer within its database, to try another setting from the same point.
 

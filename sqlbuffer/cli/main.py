@@ -68,8 +68,18 @@ claims = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.command("worker", epilog=WORKER_EXAMPLES)(worker)
 
 
-app.add_typer(db, name="db", help="Version, upgrade, integrity, roles.", epilog=examples("sqlbuffer db version"))
-app.add_typer(claims, name="claims", help="List and release claimed batches.", epilog=examples("sqlbuffer claims list"))
+app.add_typer(
+    db,
+    name="db",
+    help="Version, upgrade, integrity, roles.",
+    epilog=examples("sqlbuffer db version"),
+)
+app.add_typer(
+    claims,
+    name="claims",
+    help="List and release claimed batches.",
+    epilog=examples("sqlbuffer claims list"),
+)
 
 
 class By(str, enum.Enum):
@@ -96,7 +106,10 @@ def _release() -> str:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Inspect training buffers in a SQL database, during a run or after it.
@@ -134,11 +147,17 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
         output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
 
 
-@db.command(epilog=examples("sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"))
+@db.command(
+    epilog=examples(
+        "sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"
+    )
+)
 def check(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
-    mend: Annotated[bool, typer.Option("--repair", help="Repair the findings, and list the repairs.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Repair the findings, and list the repairs.")
+    ] = False,
 ) -> None:
     """Audit the integrity of one buffer or of all buffers.
 
@@ -148,7 +167,9 @@ def check(
         output.line(database.read(database.dialect.about))
         buffers = handles(database, name)
         with output.status("checking the storage"):
-            damage = database.read(functools.partial(audit.damage, database=database))  # once: it reads the whole file
+            damage = database.read(
+                functools.partial(audit.damage, database=database)
+            )  # once: it reads the whole file
         for problem in damage:
             output.line(f"{database.url}: {problem}", style="red")
         found = len(damage)
@@ -169,11 +190,15 @@ def check(
         raise typer.Exit(1)
 
 
-@db.command(epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members"))
+@db.command(
+    epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members")
+)
 def grants(
     url: Url = DEFAULT_URL,
     reader: Annotated[str, typer.Option(help="Role that may read.")] = "sqlbuffer_reader",
-    worker: Annotated[str, typer.Option(help="Role that may add, draw and settle.")] = "sqlbuffer_worker",
+    worker: Annotated[
+        str, typer.Option(help="Role that may add, draw and settle.")
+    ] = "sqlbuffer_worker",
 ) -> None:
     """Print the SQL that grants roles of PostgreSQL exactly the rights that they need.
 
@@ -192,14 +217,21 @@ _STALENESS = ("name", "score_version", "waiting", "oldest")
 
 @app.command(
     epilog=examples(
-        "sqlbuffer stats", "sqlbuffer stats --name qed", "sqlbuffer stats --stale", "sqlbuffer stats --json"
+        "sqlbuffer stats",
+        "sqlbuffer stats --name qed",
+        "sqlbuffer stats --stale",
+        "sqlbuffer stats --json",
     )
 )
 def stats(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Count waiting samples by the version of their score; reads the whole pool.")
+        bool,
+        typer.Option(
+            "--stale",
+            help="Count waiting samples by the version of their score; reads the whole pool.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -213,12 +245,20 @@ def stats(
     if as_json:
         output.write_json(found if name is None else found[0])
         return
-    waiting = [{"name": numbers["name"], **row} for numbers in found for row in numbers.pop("staleness", [])]
+    waiting = [
+        {"name": numbers["name"], **row}
+        for numbers in found
+        for row in numbers.pop("staleness", [])
+    ]
     if name is None:
         output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
     else:
         output.table(
-            ["what", "value"], [[what, output.cell(None if value == "" else value)] for what, value in found[0].items()]
+            ["what", "value"],
+            [
+                [what, output.cell(None if value == "" else value)]
+                for what, value in found[0].items()
+            ],
         )
     if stale:
         output.line("")
@@ -235,16 +275,29 @@ def _numbers(database: Database, buffer: BufferHandle, *, stale: bool) -> dict[s
 
 app.command(
     epilog=examples(
-        "sqlbuffer copy default again", "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1"
+        "sqlbuffer copy default again",
+        "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1",
     )
 )(copy)
 
 
-_WORKERS = ("buffer", "worker", "pid", "state", "heartbeat_at", "claims", "added", "drawn", "settled")
+_WORKERS = (
+    "buffer",
+    "worker",
+    "pid",
+    "state",
+    "heartbeat_at",
+    "claims",
+    "added",
+    "drawn",
+    "settled",
+)
 
 
 @app.command(epilog=examples("sqlbuffer workers", "sqlbuffer workers --name qed --json"))
-def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
+def workers(
+    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
+) -> None:
     """Show the workers of buffers: their states (running, finished, died, silent) and their counters.
 
     A worker is "finished" if it has closed the buffer or exited, and "died" if its process is gone without that. Both
@@ -262,7 +315,9 @@ _JOBS = (
 
 
 @app.command(epilog=examples("sqlbuffer jobs", "sqlbuffer jobs --name qed --json"))
-def jobs(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False) -> None:
+def jobs(
+    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
+) -> None:
     """Show the jobs of buffers, such as retraining: owner, start, and result of the last run.
 
     A job is running while its owner holds the lease, idle if its last run has ended, and broken off if that run has
@@ -274,7 +329,9 @@ def jobs(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S,
 _CLAIMS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
 
 
-@claims.command("list", epilog=examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json"))
+@claims.command(
+    "list", epilog=examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json")
+)
 def list_claims(
     url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
 ) -> None:
@@ -300,12 +357,17 @@ def _show(
         output.table(columns, [[row[column] for column in columns] for row in rows])
 
 
-@claims.command("release", epilog=examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
+@claims.command(
+    "release", epilog=examples("sqlbuffer claims release --dead", "sqlbuffer claims list")
+)
 def release_claims(
     batches: Annotated[
-        list[int] | None, typer.Argument(metavar="BATCH...", help="Numbers of the batches to release.")
+        list[int] | None,
+        typer.Argument(metavar="BATCH...", help="Numbers of the batches to release."),
     ] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Release all batches of dead workers.")] = False,
+    dead: Annotated[
+        bool, typer.Option("--dead", help="Release all batches of dead workers.")
+    ] = False,
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
     grace: Grace = GRACE_S,
@@ -321,7 +383,9 @@ def release_claims(
         buffers = handles(database, name, grace_s=grace)
         say = functools.partial(output.line, stderr=True)
         n_released = (
-            cli_workers.release_all_dead(buffers, say) if dead else cli_workers.release_batches(buffers, batches or [])
+            cli_workers.release_all_dead(buffers, say)
+            if dead
+            else cli_workers.release_batches(buffers, batches or [])
         )
         output.line(f"{n_released} released")
 
@@ -329,12 +393,18 @@ def release_claims(
 _BEST = ("reward", "score", "source", "created_iteration", "sample")
 
 
-@app.command(epilog=examples("sqlbuffer top -n 5", "sqlbuffer top --by score --name qed", "sqlbuffer top --json"))
+@app.command(
+    epilog=examples(
+        "sqlbuffer top -n 5", "sqlbuffer top --by score --name qed", "sqlbuffer top --json"
+    )
+)
 def top(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
     n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
-    by: Annotated[By, typer.Option(help="Order by measured reward, or by predicted score.")] = By.reward,
+    by: Annotated[
+        By, typer.Option(help="Order by measured reward, or by predicted score.")
+    ] = By.reward,
     as_json: AsJson = False,
 ) -> None:
     """Show the best samples of a buffer, the best first."""
@@ -357,17 +427,28 @@ def _best(database: Database, name: str, n: int, *, by: str) -> list[dict[str, A
         'sqlbuffer sql "SELECT source, max(reward) FROM samples GROUP BY source"',
         'sqlbuffer sql --csv "SELECT * FROM draw_overview WHERE iteration = 812"',
     ),
-    context_settings={"ignore_unknown_options": True},  # SQL may begin with a comment, -- as this one
+    context_settings={
+        "ignore_unknown_options": True
+    },  # SQL may begin with a comment, -- as this one
 )
 def sql(
-    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT, which is run unchanged.")],
+    statement: Annotated[
+        str, typer.Argument(metavar="SELECT", help="One SELECT, which is run unchanged.")
+    ],
     url: Url = DEFAULT_URL,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, show_default=f"{TABLE_ROWS:,} in a table, else all", help="Largest number of rows."),
+        typer.Option(
+            min=1,
+            show_default=f"{TABLE_ROWS:,} in a table, else all",
+            help="Largest number of rows.",
+        ),
     ] = None,
     role: Annotated[
-        str | None, typer.Option(metavar="R", help="PostgreSQL role that runs the SQL, such as pg_read_all_data.")
+        str | None,
+        typer.Option(
+            metavar="R", help="PostgreSQL role that runs the SQL, such as pg_read_all_data."
+        ),
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -386,17 +467,28 @@ def sql(
             write = output.write_json_rows if as_json else output.write_csv
             write(answer.columns, itertools.islice(answer.rows, limit))
             return
-        output.table(answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit))
+        output.table(
+            answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit)
+        )
         if limit is None and next(answer.rows, None) is not None:
-            output.line(f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv show more.", stderr=True)
+            output.line(
+                f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv show more.", stderr=True
+            )
 
 
-@app.command(epilog=examples("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"))
+@app.command(
+    epilog=examples(
+        "sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"
+    )
+)
 def plot(
     metrics: Annotated[
-        list[str] | None, typer.Argument(metavar="METRIC...", help="Names of metrics; all metrics if none is given.")
+        list[str] | None,
+        typer.Argument(metavar="METRIC...", help="Names of metrics; all metrics if none is given."),
     ] = None,
-    out: Annotated[pathlib.Path, typer.Option(help="File to write: .png, .svg or .pdf.")] = pathlib.Path("metrics.png"),
+    out: Annotated[
+        pathlib.Path, typer.Option(help="File to write: .png, .svg or .pdf.")
+    ] = pathlib.Path("metrics.png"),
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
 ) -> None:

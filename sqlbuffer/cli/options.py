@@ -24,10 +24,20 @@ Url = Annotated[
     ),
 ]
 OneBuffer = Annotated[str, typer.Option("--name", help="Name of the buffer.")]
-AnyBuffer = Annotated[str | None, typer.Option("--name", help="Name of one buffer; all buffers if not given.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, floats to the last bit, times in UTC.")]
+AnyBuffer = Annotated[
+    str | None, typer.Option("--name", help="Name of one buffer; all buffers if not given.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")
+]
+AsCsv = Annotated[
+    bool, typer.Option("--csv", help="Print CSV, floats to the last bit, times in UTC.")
+]
 Grace = Annotated[
     float,
-    typer.Option("--grace", min=0.0, help="Seconds of silence after which a worker of another host counts as dead."),
+    typer.Option(
+        "--grace",
+        min=0.0,
+        help="Seconds of silence after which a worker of another host counts as dead.",
+    ),
 ]

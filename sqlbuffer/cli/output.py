@@ -70,7 +70,11 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+        return (
+            value
+            if math.isfinite(value)
+            else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+        )
     if isinstance(value, decimal.Decimal):
         return _number(value)
     if isinstance(value, dt.datetime):
@@ -111,25 +115,37 @@ def table(columns: Sequence[str], rows: Iterable[Row]) -> None:
     out = console()
     given = [list(row) for row in rows]
     is_number = [all(_is_number(row[i]) for row in given) for i in range(len(columns))]
-    lines = [[printable(column) for column in columns], *([cell(value) for value in row] for row in given)]
+    lines = [
+        [printable(column) for column in columns],
+        *([cell(value) for value in row] for row in given),
+    ]
     if not out.is_terminal:
         _write_aligned(out.file, lines, is_number)
         return
     lines = [[text[: out.width + 1] for text in line] for line in lines]
     longest = _longest_text(lines, is_number, out.width)
-    shown = _as_records(lines, out.width) if longest is None else _as_table(lines, is_number, longest)
+    shown = (
+        _as_records(lines, out.width) if longest is None else _as_table(lines, is_number, longest)
+    )
     out.print(shown, soft_wrap=False)
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float, decimal.Decimal)) and not isinstance(value, bool))
+    return value is None or (
+        isinstance(value, (int, float, decimal.Decimal)) and not isinstance(value, bool)
+    )
 
 
 def _write_aligned(file: IO[str], lines: list[list[str]], is_number: list[bool]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = zip(line, widths, is_number, strict=True)
-        file.write("  ".join(text.rjust(n) if right else text.ljust(n) for text, n, right in padded).rstrip() + "\n")
+        file.write(
+            "  ".join(
+                text.rjust(n) if right else text.ljust(n) for text, n, right in padded
+            ).rstrip()
+            + "\n"
+        )
 
 
 def _longest_text(lines: list[list[str]], is_number: list[bool], width: int) -> int | None:
@@ -137,7 +153,10 @@ def _longest_text(lines: list[list[str]], is_number: list[bool], width: int) -> 
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     room = width - GAP * (len(widths) - 1)
     for longest in range(max(READABLE, *widths), READABLE - 1, -1):
-        if sum(n if right else min(n, longest) for n, right in zip(widths, is_number, strict=True)) <= room:
+        if (
+            sum(n if right else min(n, longest) for n, right in zip(widths, is_number, strict=True))
+            <= room
+        ):
             return longest
     return None
 
@@ -146,7 +165,9 @@ def _as_table(lines: list[list[str]], is_number: list[bool], longest: int) -> Ta
     shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for head, right in zip(lines[0], is_number, strict=True):
         max_width = None if right else longest
-        shown.add_column(Text(head), justify="right" if right else "left", no_wrap=True, max_width=max_width)
+        shown.add_column(
+            Text(head), justify="right" if right else "left", no_wrap=True, max_width=max_width
+        )
     for line in lines[1:]:
         shown.add_row(*map(Text, line))
     return shown

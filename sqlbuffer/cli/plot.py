@@ -19,10 +19,15 @@ def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathl
         iterations.append(row["iteration"])
         values.append(row["value"])
     if not series:
-        raise InvalidArgument(f"buffer {buffer.name!r} has no logged metrics to draw yet: run its loop first.")
+        raise InvalidArgument(
+            f"buffer {buffer.name!r} has no logged metrics to draw yet: run its loop first."
+        )
     figure = draw_metrics(series, metrics)
     try:
         figure.savefig(out)
-    except (ValueError, OSError) as exc:  # a suffix that is no kind of picture, a folder that is not there
+    except (
+        ValueError,
+        OSError,
+    ) as exc:  # a suffix that is no kind of picture, a folder that is not there
         raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
     return len(figure.axes)

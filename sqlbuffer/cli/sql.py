@@ -39,7 +39,10 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    return [dict(row) for row in tx.execute(queries.best(by, *columns), limit=min(n, LARGEST_INT)).mappings()]
+    return [
+        dict(row)
+        for row in tx.execute(queries.best(by, *columns), limit=min(n, LARGEST_INT)).mappings()
+    ]
 
 
 @contextlib.contextmanager

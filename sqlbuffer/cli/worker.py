@@ -42,11 +42,16 @@ WORKER_EXAMPLES = examples(
 def worker(
     agent: Annotated[
         str,
-        typer.Option(metavar="MODULE:FUNCTION", help="Function that makes the agent, such as lab.models:make_agent."),
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Function that makes the agent, such as lab.models:make_agent.",
+        ),
     ],
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
-    every: Annotated[str | None, typer.Option(help="Time from one start to the next: 30s, 10m, 2h, 1d.")] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Time from one start to the next: 30s, 10m, 2h, 1d.")
+    ] = None,
     cron: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +60,9 @@ def worker(
             "Sunday. If both days are restricted, either is enough."
         ),
     ] = None,
-    when_new: Annotated[int | None, typer.Option(help="Number of newly measured samples that starts a round.")] = None,
+    when_new: Annotated[
+        int | None, typer.Option(help="Number of newly measured samples that starts a round.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the measured samples.")] = 20,
     bs: Annotated[int, typer.Option(min=1, help="Samples per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
@@ -63,31 +70,52 @@ def worker(
     acquisition: Annotated[
         str, typer.Option(help="Acquisition that scores the samples; use that of the loop.")
     ] = "greedy",
-    refresh: Annotated[bool, typer.Option(help="Rescore waiting samples after each training.")] = True,
-    min_rows: Annotated[int, typer.Option(min=2, help="Smallest number of measured samples for a training.")] = 2,
+    refresh: Annotated[
+        bool, typer.Option(help="Rescore waiting samples after each training.")
+    ] = True,
+    min_rows: Annotated[
+        int, typer.Option(min=2, help="Smallest number of measured samples for a training.")
+    ] = 2,
     where: Annotated[
         str | None,
-        typer.Option(metavar="SQL", help="Train only on these rows of samples, such as \"source = 'data'\"."),
+        typer.Option(
+            metavar="SQL", help="Train only on these rows of samples, such as \"source = 'data'\"."
+        ),
     ] = None,
     newest: Annotated[
-        int | None, typer.Option(min=1, help="Train on at most this many rows, those measured last.")
+        int | None,
+        typer.Option(min=1, help="Train on at most this many rows, those measured last."),
     ] = None,
     best: Annotated[
-        float | None, typer.Option(help="Train on this share of the rows, those with the highest rewards, such as 0.5.")
+        float | None,
+        typer.Option(
+            help="Train on this share of the rows, those with the highest rewards, such as 0.5."
+        ),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many epochs without an improvement.")
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="Keep the weights of this many versions, and of versions still in use.")
+        int | None,
+        typer.Option(
+            min=1, help="Keep the weights of this many versions, and of versions still in use."
+        ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Run the job once if it is due, and exit.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Run the job once if it is due, and exit.")
+    ] = False,
     allow_pickle: Annotated[
         bool,
-        typer.Option("--allow-pickle", help="Read pickled samples; trusts every user who can write to the database."),
+        typer.Option(
+            "--allow-pickle",
+            help="Read pickled samples; trusts every user who can write to the database.",
+        ),
     ] = False,
     grace: Annotated[
-        float, typer.Option("--grace", min=1.0, help="Seconds of silence after which another worker takes over.")
+        float,
+        typer.Option(
+            "--grace", min=1.0, help="Seconds of silence after which another worker takes over."
+        ),
     ] = GRACE_S,
 ) -> None:
     """Retrain a buffer's predictor on a schedule, and rescore the waiting samples.

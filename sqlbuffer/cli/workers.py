@@ -68,7 +68,9 @@ def jobs(tx: Transaction) -> list[dict[str, Any]]:
 
 
 def _state(job: leases.Job) -> str:
-    if job.is_held:  # by the clock its lease may have run out, but only who looks on for so long may take it
+    if (
+        job.is_held
+    ):  # by the clock its lease may have run out, but only who looks on for so long may take it
         return "silent" if job.lease_until is not None and job.lease_until < job.now else "running"
     return "broken off" if job.is_broken_off else "idle"
 
@@ -94,15 +96,22 @@ def claims(tx: Transaction) -> list[dict[str, Any]]:
 def _with_state(tx: Transaction, rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     found = rows.mappings().all()
     is_done = sa.and_(workers_table.c.finished_at.is_not(None), _n_claims() == 0)
-    done = sa.select(workers_table.c.id).where(workers_table.c.buffer_id == tx.buffer.buffer_id, is_done)
+    done = sa.select(workers_table.c.id).where(
+        workers_table.c.buffer_id == tx.buffer.buffer_id, is_done
+    )
     state = dict.fromkeys(quiet(tx), "silent")
     state |= dict.fromkeys(leases.dead_workers(tx), "died")
     state |= dict.fromkeys(tx.connection.scalars(done), "finished")
-    return [{"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")} for row in found]
+    return [
+        {"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")}
+        for row in found
+    ]
 
 
 def _n_claims() -> sa.ScalarSelect[int]:
-    theirs = sa.and_(batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id)
+    theirs = sa.and_(
+        batches.c.buffer_id == workers_table.c.buffer_id, batches.c.worker_id == workers_table.c.id
+    )
     return sa.select(sa.func.count()).where(theirs, IS_OPEN).scalar_subquery()
 
 
@@ -114,7 +123,9 @@ def release_batches(buffers: Sequence[BufferHandle], numbers: Sequence[int]) -> 
     """
     found = {number: each for each in buffers for number in _open_batches(each)}
     if strangers := set(numbers) - set(found):
-        raise ClaimLost(f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows the open batches.")
+        raise ClaimLost(
+            f"batch {min(strangers)} is not open: `sqlbuffer claims list` shows the open batches."
+        )
     last_first = sorted(set(numbers), reverse=True)
     return sum(found[i].write(_release, batch=i) for i in last_first)
 
@@ -143,7 +154,9 @@ def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], objec
     found = {each.buffer_id: each.read(_unknown) for each in buffers}
     if n_watched := sum(map(len, found.values())):
         grace_s = buffers[0].grace_s
-        say(f"{n_watched} workers of other hosts have batches: waiting for their heartbeats, at most {grace_s:g} s")
+        say(
+            f"{n_watched} workers of other hosts have batches: waiting for their heartbeats, at most {grace_s:g} s"
+        )
     while any(found.values()):
         time.sleep(min(1.0, buffers[0].grace_s / 8))
         for each in buffers:
@@ -157,7 +170,9 @@ def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], objec
 
 def _unknown(tx: Transaction) -> dict[str, Mark]:
     """Return the workers that have batches, and that only silence tells to be dead, each with its last mark."""
-    owners = sa.select(batches.c.worker_id).where(batches.c.buffer_id == tx.buffer.buffer_id, IS_OPEN)
+    owners = sa.select(batches.c.worker_id).where(
+        batches.c.buffer_id == tx.buffer.buffer_id, IS_OPEN
+    )
     at_work = set(tx.connection.scalars(owners))
     marks = unknown(tx)
     return {worker: mark for worker, mark in marks.items() if worker in at_work}

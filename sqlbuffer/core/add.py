@@ -48,7 +48,9 @@ class Incoming:
 
     def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
         """Return the columns that travel to the database."""
-        numbers = None if self.start is None else [self.start + position for position in self.positions]
+        numbers = (
+            None if self.start is None else [self.start + position for position in self.positions]
+        )
         encoded = encode_all(self.samples, allow_pickle=buffer.allow_pickle, numbers=numbers)
         return {
             "hash": self.hashes,
@@ -87,28 +89,41 @@ def incoming(
     )
 
 
-def hashes_of(buffer: BufferHandle, samples: Sequence[Any], *, start: int | None = 0) -> list[bytes | None]:
+def hashes_of(
+    buffer: BufferHandle, samples: Sequence[Any], *, start: int | None = 0
+) -> list[bytes | None]:
     """Return the hash of each sample, None where it has no key; an error names the sample by its number."""
     if buffer.key is None:
         return list(digests(samples, None if start is None else range(start, start + len(samples))))
     keys = [buffer.key(sample) for sample in samples]
-    numbers = None if start is None else [start + i for i, key in enumerate(keys) if key is not None]
+    numbers = (
+        None if start is None else [start + i for i, key in enumerate(keys) if key is not None]
+    )
     found = iter(digests((key for key in keys if key is not None), numbers))
     return [None if key is None else next(found) for key in keys]
 
 
-def add(buffer: BufferHandle, samples: Sequence[Any], sources: str | Sequence[str], meta: Any) -> AddResult:
+def add(
+    buffer: BufferHandle, samples: Sequence[Any], sources: str | Sequence[str], meta: Any
+) -> AddResult:
     """Put samples into the pool, in chunks of one transaction each."""
     names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
-        result += _add_chunk(buffer, samples[start:end], names[start:end], metas[start:end], start=start)
+        result += _add_chunk(
+            buffer, samples[start:end], names[start:end], metas[start:end], start=start
+        )
     return result
 
 
 def _add_chunk(
-    buffer: BufferHandle, samples: Sequence[Any], names: Sequence[str], metas: Sequence[str | None], *, start: int
+    buffer: BufferHandle,
+    samples: Sequence[Any],
+    names: Sequence[str],
+    metas: Sequence[str | None],
+    *,
+    start: int,
 ) -> AddResult:
     """Put samples into the pool in one transaction, or in several where they are too large for one."""
     chunk = incoming(buffer, samples, names, metas, start=start)
@@ -124,7 +139,9 @@ def _add_chunk(
             ) from exc
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
-    first, second = (_add_chunk(buffer, samples[of], names[of], metas[of], start=at) for of, at in parts)
+    first, second = (
+        _add_chunk(buffer, samples[of], names[of], metas[of], start=at) for of, at in parts
+    )
     return first + second
 
 
@@ -158,7 +175,9 @@ def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple
     return added, len(again), None
 
 
-def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, float | None]:
+def _enter_race(
+    tx: Transaction, chunk: Incoming, state: RaceState
+) -> tuple[int, int, float | None]:
     """Let samples join the race at once; return how many are new, how many wait again, and the clock at which."""
     dialect = tx.backend
     if dialect.adds_in_bulk:
@@ -262,7 +281,9 @@ class Recorded:
     rewards: Floats
 
     @classmethod
-    def prepare(cls, buffer: BufferHandle, samples: Sequence[Any], rewards: Any, sources: Any = "") -> Recorded:
+    def prepare(
+        cls, buffer: BufferHandle, samples: Sequence[Any], rewards: Any, sources: Any = ""
+    ) -> Recorded:
         """Check and hash them; of equal samples the first counts, and one that was measured before one that failed."""
         samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
@@ -273,7 +294,11 @@ class Recorded:
         names = as_names(sources, len(samples), "source")
         if any(value != value for value in values):  # NaN
             order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
-            samples, values, names = [samples[i] for i in order], [values[i] for i in order], [names[i] for i in order]
+            samples, values, names = (
+                [samples[i] for i in order],
+                [values[i] for i in order],
+                [names[i] for i in order],
+            )
         chunk = incoming(buffer, samples, names)
         return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
 
@@ -286,7 +311,9 @@ def record(tx: Transaction, recorded: Recorded) -> AddResult:
     deltas = store_by_hash(tx, chunk.columns(tx.buffer), recorded.rewards.tolist())
     tx.count(refused=chunk.refused, **deltas)
     added = deltas["recorded"]
-    return AddResult(added=added, duplicates=chunk.duplicates + len(chunk.hashes) - added, refused=chunk.refused)
+    return AddResult(
+        added=added, duplicates=chunk.duplicates + len(chunk.hashes) - added, refused=chunk.refused
+    )
 
 
 class Known(NamedTuple):
@@ -301,7 +328,13 @@ class Known(NamedTuple):
 
 
 def store_measured(
-    tx: Transaction, known: Known, places: Ints, rewards: Floats, *, stay_queued: bool = True, of_draws: bool = False
+    tx: Transaction,
+    known: Known,
+    places: Ints,
+    rewards: Floats,
+    *,
+    stay_queued: bool = True,
+    of_draws: bool = False,
 ) -> Counter[str]:
     """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
 
@@ -318,15 +351,25 @@ def store_measured(
         of_draws: This transaction has found the batch that the samples were drawn in: they are there too.
     """
     is_whole = len(places) == len(known.hash)
-    hashes = known.hash if is_whole and bool((np.diff(places) > 0).all()) else [known.hash[i] for i in places.tolist()]
-    deltas, is_there = store_rewards(tx, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws)
+    hashes = (
+        known.hash
+        if is_whole and bool((np.diff(places) > 0).all())
+        else [known.hash[i] for i in places.tolist()]
+    )
+    deltas, is_there = store_rewards(
+        tx, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws
+    )
     if not is_there.all():
-        lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)  # as all who add lock samples
+        lost = sorted(
+            np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__
+        )  # as all who add lock samples
         columns = {
             name: [getattr(known, name)[i] for i in places[lost].tolist()]
             for name in ("hash", "text", "payload", "codec", "source")
         }
-        deltas.update(store_by_hash(tx, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist()))
+        deltas.update(
+            store_by_hash(tx, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist())
+        )
     return deltas
 
 
@@ -341,7 +384,9 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
     moment = {"iteration": totals.iterations, "tick": tx.tick()}
     insert = queries.insert_samples(dialect)
     inserted = tx.execute_each(insert, queries.INCOMING_SAMPLES, columns, **moment)
-    found = tx.execute_with(queries.samples_by_hash(dialect), queries.INCOMING_HASHES, {"hash": columns["hash"]})
+    found = tx.execute_with(
+        queries.samples_by_hash(dialect), queries.INCOMING_HASHES, {"hash": columns["hash"]}
+    )
     reward_of = dict(zip(columns["hash"], rewards, strict=True))
     rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
     if inserted < len(rows):
@@ -349,7 +394,9 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
     ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
     deltas, is_there = store_rewards(tx, np.array(ids, np.int64), hashes, np.array(values))
     if len(rows) != len(reward_of) or not is_there.all():
-        raise tampered("samples that were just stored are missing because a trigger or rule changes the written rows")
+        raise tampered(
+            "samples that were just stored are missing because a trigger or rule changes the written rows"
+        )
     deltas["recorded"] = inserted
     return deltas
 
@@ -373,9 +420,15 @@ def store_rewards(
         return Counter(), is_there
     order = np.argsort(ids)
     values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
-    columns = {"id": ids[order].tolist(), "hash": [hashes[i] for i in order.tolist()], "reward": values}
+    columns = {
+        "id": ids[order].tolist(),
+        "hash": [hashes[i] for i in order.tolist()],
+        "reward": values,
+    }
     shape, dialect = queries.INCOMING_REWARDS, tx.backend
-    first = (queries.store_first_rewards_of_draws if of_draws else queries.store_first_rewards)(dialect)
+    first = (queries.store_first_rewards_of_draws if of_draws else queries.store_first_rewards)(
+        dialect
+    )
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
     is_first = tx.changed_by_each(first, shape, columns, **more)
     if all(is_first):
@@ -388,7 +441,9 @@ def store_rewards(
     tx.execute_each(queries.store_rewards(dialect), shape, again, **more)
     measured = {row.id for row in before}
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
-    deltas = _count_rewards([value for value, is_new in zip(values, is_first, strict=True) if is_new])
+    deltas = _count_rewards(
+        [value for value, is_new in zip(values, is_first, strict=True) if is_new]
+    )
     deltas.update(_count_rewards([row.kept for row in before]))
     deltas.subtract(_count_rewards([row.reward for row in before]))
     is_there[order] = found
@@ -404,8 +459,12 @@ def _metas(meta: Any, n: int) -> list[str | None]:
     if meta is None or isinstance(meta, Mapping):
         return [None if meta is None else as_json(meta, "meta")] * n
     if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
-        raise InvalidArgument(f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}.")
+        raise InvalidArgument(
+            f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}."
+        )
     metas = as_list(meta, "meta")
     if len(metas) != n:
-        raise InvalidArgument(f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample.")
+        raise InvalidArgument(
+            f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample."
+        )
     return [None if one is None else as_json(one, "meta") for one in metas]

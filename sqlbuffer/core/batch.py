@@ -86,7 +86,9 @@ class Batch:
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
         self.clock = clock
-        self.samples = decode_all(drawn.text, drawn.payload, drawn.codec, allow_pickle=buffer.allow_pickle)
+        self.samples = decode_all(
+            drawn.text, drawn.payload, drawn.codec, allow_pickle=buffer.allow_pickle
+        )
         self.sources = list(drawn.source)
         self.ids: Ints = pool.as_ints(drawn.sample_id)
         self.scores: Floats = pool.as_floats(drawn.score)
@@ -94,7 +96,9 @@ class Batch:
         self.info = info
         self._buffer = buffer
         self._claim = claim
-        self._known = Known(self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source)
+        self._known = Known(
+            self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source
+        )
         self._is_open = True
         self._has_reports = False
         self._pid: int | None = os.getpid()
@@ -127,7 +131,10 @@ class Batch:
             if kind is None or issubclass(kind, Exception):
                 raise
             # Ctrl-C, or what else came, goes on.
-            log.warning("could not release the batch: it stays claimed until this process exits: %s", summary(exc))
+            log.warning(
+                "could not release the batch: it stays claimed until this process exits: %s",
+                summary(exc),
+            )
         except BaseException as exc:
             if not isinstance(exc, Exception):  # a signal during it: no other process has the batch
                 with contextlib.suppress(ClaimLost):
@@ -278,7 +285,9 @@ class Batch:
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)
         leaves = is_ours and buffer.consumes
-        early = np.isin(self.ids, self._reported(tx) if is_ours else [])  # they may have been added again since
+        early = np.isin(
+            self.ids, self._reported(tx) if is_ours else []
+        )  # they may have been added again since
         deltas: Counter[str] = Counter()
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
@@ -388,7 +397,9 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     if tx.buffer.consumes:
         put_back(tx, state, rows)
         oldest = tx.execute(queries.oldest_version_of_batch(), batch=number).scalar()
-        if oldest is not None and pool.as_ints([oldest])[0] < state.version:  # a refresh came to its end without them
+        if (
+            oldest is not None and pool.as_ints([oldest])[0] < state.version
+        ):  # a refresh came to its end without them
             reopen(tx, version=oldest)
     else:
         _stand_again(tx, state, rows, is_last=later is None)
@@ -401,7 +412,10 @@ def _is_as_before(state: RaceState, closed: Closed) -> bool:
     No other draw has gone beyond the batch's own end, and nothing has joined, left or got another weight since.
     Otherwise the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
     """
-    return state.clock == closed.clock and max(state.touched, 0.0) <= closed.clock_before < closed.clock
+    return (
+        state.clock == closed.clock
+        and max(state.touched, 0.0) <= closed.clock_before < closed.clock
+    )
 
 
 def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries: int = 1) -> None:
@@ -411,13 +425,18 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     """
     scores, clock = pool.as_floats([row.score for row in rows]), state.clock
     lowest = np.fmin.reduce(scores, initial=math.inf)
-    base = math.inf if state.base is None else state.base  # a refresh of what was left has raised or forgotten it
+    base = (
+        math.inf if state.base is None else state.base
+    )  # a refresh of what was left has raised or forgotten it
     if tx.buffer.settings.weighting.needs_base and lowest < base:
         state = pool.set_base(tx, state, float(lowest))
     weights = tx.buffer.settings.weights(scores, state.base)
     if tx.buffer.settings.weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
-    keys, before = pool.as_floats([row.race_key for row in rows]), pool.as_floats([row.weight for row in rows])
+    keys, before = (
+        pool.as_floats([row.race_key for row in rows]),
+        pool.as_floats([row.weight for row in rows]),
+    )
     joins = (keys == math.inf) | ((keys > clock) & (before != weights))
     if is_blurred(state.clock, weights[joins]):
         pool.turn_back(tx)
@@ -425,9 +444,13 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     if state.clock != clock:  # they would have moved with all others, had they waited
         keys = turned_back(keys, clock)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
-    fresh = pool.join_race(tx.buffer, state, hashes, [row.requeues for row in rows], counts, weights)
+    fresh = pool.join_race(
+        tx.buffer, state, hashes, [row.requeues for row in rows], counts, weights
+    )
     given = keys
-    keys = np.where((weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh)
+    keys = np.where(
+        (weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh
+    )
     ids = [row.sample_id for row in rows]
     pool.enter(tx, state, ids, keys, weights, scores, counts)
     tx.count(
@@ -459,9 +482,13 @@ def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_l
     standing = pool.standing(tx, list(drawn))
     ids = [row.sample_id for row in standing]
     keys = pool.as_floats([row.race_key for row in standing])
-    old, before = (pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight"))
+    old, before = (
+        pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight")
+    )
     weights = pool.as_floats([row.weight for row in standing])
-    back = np.where((old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys)
+    back = np.where(
+        (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
+    )
     entries = [row.entries - is_last for row in standing]
     scores = pool.as_floats([row.score for row in standing])
     pool.move(tx, state, ids, (keys, weights), back, weights, scores, entries)

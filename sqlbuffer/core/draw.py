@@ -34,14 +34,18 @@ _MOST_WIDENINGS = 100
 
 def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then the next arrivals of the race."""
-    n = require_count(n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING)
+    n = require_count(
+        n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING
+    )
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
     disposal.wait(database=buffer.database.url)  # what this process has dropped waits again
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
         try:
-            batch = buffer.write(_draw, n=n, n_heaviest=n_heaviest, by_tie=by_tie, exclusive=exclusive)
+            batch = buffer.write(
+                _draw, n=n, n_heaviest=n_heaviest, by_tie=by_tie, exclusive=exclusive
+            )
             break
         except _TiedAtTheEnd:
             by_tie = True
@@ -85,7 +89,9 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     heaviest = _head(tx, queries.first_by_score(dialect), n_heaviest)
     if len(heaviest) < n_heaviest and state.top_score != -math.inf:
         raise _TooFewMarked
-    heaviest = _sorted(heaviest, "score" if tx.buffer.settings.weighting.needs_score else "weight")[::-1]
+    heaviest = _sorted(heaviest, "score" if tx.buffer.settings.weighting.needs_score else "weight")[
+        ::-1
+    ]
     if heaviest and not dialect.claim_deletes:
         drawn = Drawn(*zip(*heaviest, strict=True))
         n_left = pool.leave(tx, drawn.sample_id, drawn.race_key)
@@ -100,7 +106,9 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
     if not len(weights):
-        return Batch(tx.buffer, drawn, claim=None, iteration=state.iteration, clock=clock, info=info)
+        return Batch(
+            tx.buffer, drawn, claim=None, iteration=state.iteration, clock=clock, info=info
+        )
     is_blurred = not tx.buffer.consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
@@ -157,7 +165,9 @@ class _Stretch(NamedTuple):
     @property
     def end(self) -> float:
         """Where the race stands after the draw."""
-        return max(self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf)))
+        return max(
+            self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf))
+        )
 
     @property
     def begin(self) -> float:
@@ -186,7 +196,9 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
     if dialect.claim_deletes:
         stretch = _seen(arrivals, keys, clock)
     else:
-        stretch = _Stretch(keys, clock, pool.as_floats([after[0].race_key])[0] if after else math.inf)
+        stretch = _Stretch(
+            keys, clock, pool.as_floats([after[0].race_key])[0] if after else math.inf
+        )
     if stretch.ends_in_a_tie and not by_tie:
         raise _TiedAtTheEnd
     return arrivals, stretch
@@ -223,7 +235,9 @@ def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
     return tx.execute(statement, limit=limit).all() if limit > 0 else []
 
 
-def _write(tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *, n_heaviest: int) -> Claim:
+def _write(
+    tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *, n_heaviest: int
+) -> Claim:
     """Open the batch and write its draws: first the heaviest, then the arrivals, which leave the pool."""
     drawn_by, n = worker_id(), len(drawn.sample_id)
     batch = {
@@ -240,7 +254,9 @@ def _write(tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *
     if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
         # One statement copies them within the database, in the order of their keys.
         up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
-        n_moved = tx.execute(queries.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to).rowcount
+        n_moved = tx.execute(
+            queries.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to
+        ).rowcount
     columns = {
         "position": range(n),
         "sample_id": drawn.sample_id,
@@ -250,7 +266,11 @@ def _write(tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *
     if n_moved:
         columns = {name: values[:n_heaviest] for name, values in columns.items()}
     statement = queries.insert_draws(tx.backend)
-    n_written = tx.execute_each(statement, queries.INCOMING_DRAWS, columns, batch=opened.id) if n > n_moved else 0
+    n_written = (
+        tx.execute_each(statement, queries.INCOMING_DRAWS, columns, batch=opened.id)
+        if n > n_moved
+        else 0
+    )
     require_all(n_moved + n_written, n, "a batch was written")
     if leave:
         _leave_up_to(tx, drawn.sample_id[n_heaviest:], stretch)

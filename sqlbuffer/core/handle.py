@@ -70,15 +70,21 @@ class BufferHandle:
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which only reads, in a transaction that sees one state of the database."""
-        return self.database.read(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+        return self.database.read(
+            lambda connection: work(Transaction(connection, self), *args, **kwargs)
+        )
 
     def look(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which is one statement that reads: one round trip, where a transaction takes three."""
-        return self.database.look(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+        return self.database.look(
+            lambda connection: work(Transaction(connection, self), *args, **kwargs)
+        )
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a transaction: all that it writes is stored, or nothing; see `Database.write`."""
-        return self.database.write(lambda connection: work(Transaction(connection, self), *args, **kwargs))
+        return self.database.write(
+            lambda connection: work(Transaction(connection, self), *args, **kwargs)
+        )
 
     def write_from_one_state(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on."""
@@ -93,7 +99,10 @@ class BufferHandle:
         garbage.
         """
         return dataclasses.replace(
-            self, database=self.database.sibling(is_patient=is_patient), key=None, heartbeat=Heartbeat()
+            self,
+            database=self.database.sibling(is_patient=is_patient),
+            key=None,
+            heartbeat=Heartbeat(),
         )
 
     @functools.cached_property
@@ -120,11 +129,15 @@ def attach(
     """
     name = require_name(name)
     key = key_name(options.get("key"))
-    create = functools.partial(_create, database=database, settings=settings, max_size=max_size, key=key)
+    create = functools.partial(
+        _create, database=database, settings=settings, max_size=max_size, key=key
+    )
     if fresh:
         row = _create_fresh(database, name, create)
     else:
-        row = database.read(functools.partial(_find, name=name)) or database.write(functools.partial(create, name=name))
+        row = database.read(functools.partial(_find, name=name)) or database.write(
+            functools.partial(create, name=name)
+        )
     name = row.name
     stored = _settings(row)
     for field in dataclasses.fields(Settings):
@@ -145,7 +158,9 @@ def attach(
             "the same key= to every process.",
             stacklevel=3,
         )
-    buffer = BufferHandle(database, row.id, name, stored, created_at=row.created_at, key_name=key, **options)
+    buffer = BufferHandle(
+        database, row.id, name, stored, created_at=row.created_at, key_name=key, **options
+    )
     buffer.read(Transaction.note_ids)
     return buffer
 
@@ -173,10 +188,14 @@ def key_name(key: Callable[[Any], Any] | None) -> str:
     if key is None:
         return ""
     name = getattr(key, "__qualname__", None)
-    module = getattr(key, "__module__", None) or getattr(getattr(key, "__objclass__", None), "__module__", None)
+    module = getattr(key, "__module__", None) or getattr(
+        getattr(key, "__objclass__", None), "__module__", None
+    )
     if not isinstance(name, str) or name.endswith("<lambda>") or not is_storable(name):
         return "?"
-    module = "__main__" if module == "__mp_main__" else module  # a spawned process calls the script so
+    module = (
+        "__main__" if module == "__mp_main__" else module
+    )  # a spawned process calls the script so
     return f"{module}.{name}" if isinstance(module, str) and is_storable(module) else name
 
 
@@ -215,7 +234,9 @@ def attach_existing(database: Database, name: str, **options: Any) -> BufferHand
     if row is None:
         names = listed(map(repr, database.read(_names)))
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
-    return BufferHandle(database, row.id, name, _settings(row), created_at=row.created_at, **options)
+    return BufferHandle(
+        database, row.id, name, _settings(row), created_at=row.created_at, **options
+    )
 
 
 def _settings(row: Any) -> Settings:
@@ -275,7 +296,9 @@ def _create(
         key=key,
         max_size=max_size,
     )
-    created = connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    created = connection.scalar(
+        insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)
+    )
     if created is not None:
         register(connection, database.dialect, created, worker=LEDGER)
     return None if only_new and created is None else _find(connection, name=name)

@@ -80,8 +80,14 @@ class Heartbeat:
             return
         _beating.add(self)
         mailbox: _Mailbox = queue.SimpleQueue()
-        arguments = (self._beats, mailbox, self._interval_s)  # not the heartbeat, which is to end it when it is garbage
-        thread = threading.Thread(target=_run, args=arguments, name="sqlbuffer heartbeat", daemon=True)
+        arguments = (
+            self._beats,
+            mailbox,
+            self._interval_s,
+        )  # not the heartbeat, which is to end it when it is garbage
+        thread = threading.Thread(
+            target=_run, args=arguments, name="sqlbuffer heartbeat", daemon=True
+        )
         dropped = weakref.finalize(self, mailbox.put, Occasion.CLOSED)
         dropped.atexit = False  # `_before_exit` does more
         ours = _Thread(thread, mailbox, dropped)
@@ -91,7 +97,9 @@ class Heartbeat:
                 thread.start()
             else:
                 dropped.detach()
-        except BaseException:  # also what a signal handler raises: the next `start` is to begin again
+        except (
+            BaseException
+        ):  # also what a signal handler raises: the next `start` is to begin again
             _running.pop(thread, None)
             if self._threads.get(os.getpid()) is ours:
                 del self._threads[os.getpid()]

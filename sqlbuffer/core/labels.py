@@ -40,12 +40,19 @@ class LabelledRows(Sequence[Any]):
     """
 
     def __init__(
-        self, buffer: BufferHandle, ids: Ints, rewards: Floats, places: Floats, proof: Floats | None = None
+        self,
+        buffer: BufferHandle,
+        ids: Ints,
+        rewards: Floats,
+        places: Floats,
+        proof: Floats | None = None,
     ) -> None:
         self.ids = ids
         self.rewards = rewards
         self.places = places
-        self._proof = places if proof is None else proof  # of the hashes; a training spreads its places again
+        self._proof = (
+            places if proof is None else proof
+        )  # of the hashes; a training spreads its places again
         self._buffer = buffer
 
     def __len__(self) -> int:
@@ -81,7 +88,9 @@ class LabelledRows(Sequence[Any]):
             return []
         found = self._buffer.read(_rows, ids)
         known = self._proof[at][first]
-        if [row.id for row in found] != ids.tolist() or (places_of([row.hash for row in found]) != known).any():
+        if [row.id for row in found] != ids.tolist() or (
+            places_of([row.hash for row in found]) != known
+        ).any():
             raise StaleIds(
                 f"the samples of {len(ids)} labelled rows have changed since the rows were read: "
                 "the database has returned to an earlier state (failover, restore); call "
@@ -93,7 +102,9 @@ class LabelledRows(Sequence[Any]):
     def _places_of(self, rows: Any) -> Ints:
         numbers = np.array(as_ids(rows, "rows must be a list of integers"), dtype=np.int64)
         if len(numbers) and not -len(self) <= numbers.min() <= numbers.max() < len(self):
-            raise InvalidArgument(f"there are {len(self)} rows, counted from 0, but {shown(numbers)} were asked for.")
+            raise InvalidArgument(
+                f"there are {len(self)} rows, counted from 0, but {shown(numbers)} were asked for."
+            )
         return numbers
 
     def subset(self, mask: ArrayLike) -> LabelledRows:
@@ -120,11 +131,17 @@ def labelled_rows(
         best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal ones.
     """
     if newest is not None:
-        newest = require_count(newest, "newest must be a positive number of rows, or None for all", least=1)
+        newest = require_count(
+            newest, "newest must be a positive number of rows, or None for all", least=1
+        )
     if best is not None:
-        best = require_real(best, "best must be a share of the rows in (0, 1], or None for all", _is_some)
+        best = require_real(
+            best, "best must be a share of the rows in (0, 1], or None for all", _is_some
+        )
     if where is not None and not isinstance(where, (str, sa.ColumnElement)):
-        raise InvalidArgument(f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}.")
+        raise InvalidArgument(
+            f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}."
+        )
     if isinstance(where, sa.ColumnElement):
         where = _in_python(where)
     if isinstance(where, str):
@@ -134,7 +151,9 @@ def labelled_rows(
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
         if where is None:
             raise
-        buffer.database.read(lambda connection: connection.scalar(sa.select(1)))  # where that fails, it is not this
+        buffer.database.read(
+            lambda connection: connection.scalar(sa.select(1))
+        )  # where that fails, it is not this
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
             f"got {shown(where)}: {summary(exc)}"
@@ -146,7 +165,9 @@ def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
     def convert(parameter: Any) -> None:
         value = parameter.value
-        parameter.value = [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
+        parameter.value = (
+            [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
+        )
 
     found: sa.ColumnElement[bool] = visitors.cloned_traverse(where, {}, {"bindparam": convert})
     return found
@@ -157,7 +178,11 @@ def _is_some(share: float) -> bool:
 
 
 def _index(
-    tx: Transaction, *, where: str | sa.ColumnElement[bool] | None, newest: int | None, best: float | None
+    tx: Transaction,
+    *,
+    where: str | sa.ColumnElement[bool] | None,
+    newest: int | None,
+    best: float | None,
 ) -> LabelledRows:
     tx.note_ids()
     statement = queries.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
@@ -174,7 +199,9 @@ def _index(
             places.append(places_of(hashes))
             if best is not None:
                 ties.append(np.frombuffer(b"".join(digest[TIE] for digest in hashes), dtype=">u8"))
-    rows = LabelledRows(tx.buffer, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places))
+    rows = LabelledRows(
+        tx.buffer, np.concatenate(ids), np.concatenate(rewards), np.concatenate(places)
+    )
     if best is None or not len(rows):
         return rows
     # By other bytes of the hash than those of a row's place: ties would all be held out, or none.
@@ -193,5 +220,7 @@ def places_of(hashes: Sequence[bytes]) -> Floats:
 def _rows(tx: Transaction, ids: Ints) -> Sequence[Any]:
     """Return the rows of these ids, which are sorted and distinct."""
     statement = queries.scored(tx.backend)
-    rows: Sequence[Any] = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    rows: Sequence[Any] = tx.execute_with(
+        statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}
+    ).all()
     return rows

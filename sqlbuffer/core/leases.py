@@ -98,7 +98,9 @@ def find(tx: Transaction) -> list[Job]:
     return [
         Job(
             **row,
-            is_held=row["owner"] is not None and row["name"] not in lost and row["owner"] not in gone,
+            is_held=row["owner"] is not None
+            and row["name"] not in lost
+            and row["owner"] not in gone,
             started_ago_s=_started_ago_s(tx.buffer, row, began=began),
         )
         for row in rows
@@ -117,7 +119,11 @@ def look(tx: Transaction) -> None:
 
 def _seen_to_be_lost(buffer: BufferHandle, rows: Sequence[Any], *, began: float) -> set[str]:
     """Return the names of the jobs whose leases this process has seen not to be renewed for as long as they last."""
-    held = {row["name"]: (row["owner"], row["runs"], row["lease_until"]) for row in rows if row["owner"] is not None}
+    held = {
+        row["name"]: (row["owner"], row["runs"], row["lease_until"])
+        for row in rows
+        if row["owner"] is not None
+    }
     gap_s = buffer.grace_s / 2
     same_s = buffer.watch.same_for_s(("leases", buffer.buffer_id), held, began=began, gap_s=gap_s)
     return {name for name, seconds in same_s.items() if seconds >= buffer.grace_s}
@@ -220,7 +226,9 @@ def _renew(tx: Transaction, lease: Lease) -> None:
     renewal = {**_key(lease), "lease_s": tx.buffer.grace_s}
     if not tx.execute(queries.renew_job(), **renewal).rowcount:
         log.warning(
-            "run %d of the job %r was lost to another worker: its result will be discarded", lease.run, lease.job
+            "run %d of the job %r was lost to another worker: its result will be discarded",
+            lease.run,
+            lease.job,
         )
 
 
@@ -247,7 +255,9 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
     except BaseException as exc:
         if pid != os.getpid():  # a forked child leaves the block: the job is its parent's
             raise
-        if isinstance(exc, GeneratorExit):  # the block was never left, and is garbage: a finalizer is no place to write
+        if isinstance(
+            exc, GeneratorExit
+        ):  # the block was never left, and is garbage: a finalizer is no place to write
             end_dropped = functools.partial(_end_dropped, buffer.in_disposal, lease)
             disposal.later(end_dropped, database=buffer.database.url)
             raise
@@ -257,14 +267,18 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
             _end_surely(buffer, lease, error=message, is_over=is_over)
         except LeaseLost:
             log.debug("another worker already has the job %r", job)
-        except Exception as other:  # the lease runs out; what ended the block is what the caller must hear of
+        except (
+            Exception
+        ) as other:  # the lease runs out; what ended the block is what the caller must hear of
             log.warning("could not release the job %r: %s", job, summary(other))
         raise
     if pid == os.getpid():
         _end_surely(buffer, lease)
 
 
-def _end_surely(buffer: BufferHandle, lease: Lease, *, error: str | None = None, is_over: bool = True) -> None:
+def _end_surely(
+    buffer: BufferHandle, lease: Lease, *, error: str | None = None, is_over: bool = True
+) -> None:
     """End a run; once more if a signal comes during it, for no other process knows of the lease."""
     try:
         buffer.write(end, lease, error=error, is_over=is_over)

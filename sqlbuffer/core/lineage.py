@@ -45,7 +45,9 @@ class Lineage:
         if not len(ids):
             return
         beyond = self._newest is None or max(ids) > self._newest[0]
-        if not self._holds(connection) or (beyond and self._opened not in (None, dialect.lineage(connection))):
+        if not self._holds(connection) or (
+            beyond and self._opened not in (None, dialect.lineage(connection))
+        ):
             raise StaleIds(
                 f"number {max(ids)} may now belong to another sample: the database has returned "
                 "to an earlier state, or was replaced (failover, restore); open the store "
@@ -60,4 +62,6 @@ class Lineage:
             if row is None or tuple(row) != self._newest:
                 return False
         draw = self.last_draw
-        return draw is None or connection.execute(queries.find_claim(), draw).one_or_none() is not None
+        return (
+            draw is None or connection.execute(queries.find_claim(), draw).one_or_none() is not None
+        )

@@ -31,7 +31,9 @@ def as_floats(values: Sequence[float | None]) -> Floats:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as exc:
-        wrong = next((value for value in values if not isinstance(value, (int, float, type(None)))), None)
+        wrong = next(
+            (value for value in values if not isinstance(value, (int, float, type(None)))), None
+        )
         raise tampered(
             f"a weight, key, score, version or reward is stored as {shown(wrong)}, which is not a number"
         ) from exc
@@ -232,7 +234,9 @@ def set_base(tx: Transaction, state: RaceState, base: float) -> RaceState:
 
 def set_top_score(tx: Transaction, least: float | None) -> None:
     """Say from which score on samples are marked as top."""
-    tx.connection.execute(sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id).values(top_score=least))
+    tx.connection.execute(
+        sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id).values(top_score=least)
+    )
 
 
 def widen_top(tx: Transaction, *, n: int) -> None:
@@ -258,7 +262,9 @@ def turn_back(tx: Transaction) -> None:
         tx.execute(statement, clock=state.clock)
     _keep_apart(tx, state.clock, *overdue)
     clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
-    tx.connection.execute(sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id).values(clocks))
+    tx.connection.execute(
+        sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id).values(clocks)
+    )
     this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
     tx.connection.execute(this.values(epoch=buffers.c.epoch + 1))
 
@@ -272,15 +278,29 @@ def take_back_clock(tx: Transaction, clock: float) -> None:
     tx.connection.execute(sa.update(workers).where(beyond).values(clock=clock))
 
 
-def _keep_apart(tx: Transaction, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]) -> None:
+def _keep_apart(
+    tx: Transaction, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
+) -> None:
     """Give keys behind the clock, of released samples and of open batches, places in their old order where they tie."""
     keys = as_floats([row.race_key for row in (*waiting, *drawn)])
     linear, back = keys - clock, race.turned_back(keys, clock)
     moved = np.flatnonzero(linear != back)
     dialect, n = tx.backend, len(waiting)
     for rows, part, names, statement, shape in (
-        (waiting, moved[moved < n], ("sample_id",), queries.stand_at(dialect), queries.INCOMING_STANDS),
-        (drawn, moved[moved >= n], ("batch", "position"), queries.drawn_at(dialect), queries.INCOMING_DRAWN),
+        (
+            waiting,
+            moved[moved < n],
+            ("sample_id",),
+            queries.stand_at(dialect),
+            queries.INCOMING_STANDS,
+        ),
+        (
+            drawn,
+            moved[moved >= n],
+            ("batch", "position"),
+            queries.drawn_at(dialect),
+            queries.INCOMING_DRAWN,
+        ),
     ):
         if not len(part):
             continue

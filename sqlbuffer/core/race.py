@@ -57,7 +57,9 @@ def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: I
     return _variates(seed, *_words(hashes), np.uint64(turn % 2**64), requeues.astype(np.uint64))
 
 
-def replayed_exponentials(seed: int, hashes: NDArray[np.uint8], *, requeues: Ints, entries: Ints) -> Floats:
+def replayed_exponentials(
+    seed: int, hashes: NDArray[np.uint8], *, requeues: Ints, entries: Ints
+) -> Floats:
     """Return one Exp(1) variate a sample for a race in replay mode, where a sample enters again after each draw.
 
     An entry is named by its number, not by the turn: a turn comes twice where a batch is released, and concurrent
@@ -134,7 +136,11 @@ def inclusion_probability(weights: Floats, start: float, threshold: float) -> Fl
     Source:
         Priority sampling's threshold (Duffield, Lund and Thorup 2007) applied to exponential keys.
     """
-    return -np.expm1(-weights * max(threshold - start, 0.0)) if math.isfinite(threshold) else np.ones_like(weights)
+    return (
+        -np.expm1(-weights * max(threshold - start, 0.0))
+        if math.isfinite(threshold)
+        else np.ones_like(weights)
+    )
 
 
 def arrival_probability(weights: Floats, keys: Floats, clock: float, threshold: float) -> Floats:
@@ -210,7 +216,9 @@ class Softmax:
     needs_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        number = require_real(self.temperature, "temperature must be a positive number", is_positive)
+        number = require_real(
+            self.temperature, "temperature must be a positive number", is_positive
+        )
         object.__setattr__(self, "temperature", number)
 
     def __call__(self, scores: Floats, base: float) -> Floats:
@@ -262,7 +270,9 @@ def weighting_from(spec: str | Weighting) -> Weighting:
         weighting_settings(spec)
         return spec
     if spec not in _WEIGHTINGS:
-        raise InvalidArgument(f"unknown weighting {shown(spec)}: use one of {', '.join(map(repr, _WEIGHTINGS))}.")
+        raise InvalidArgument(
+            f"unknown weighting {shown(spec)}: use one of {', '.join(map(repr, _WEIGHTINGS))}."
+        )
     weighting: Weighting = _WEIGHTINGS[spec]()
     return weighting
 
@@ -271,7 +281,9 @@ def weighting_settings(weighting: Weighting) -> dict[str, Any]:
     """Return what is stored of a weight function, so that a buffer is reopened with the same one."""
     if type(weighting) not in _WEIGHTINGS.values():
         names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
-        raise InvalidArgument(f"weighting must be a name or one of {names}, got {shown(weighting)}.")
+        raise InvalidArgument(
+            f"weighting must be a name or one of {names}, got {shown(weighting)}."
+        )
     parameters = dataclasses.asdict(weighting)  # type: ignore[call-overload]
     return {"name": weighting.name, **{name: float(value) for name, value in parameters.items()}}
 
@@ -280,7 +292,9 @@ def weighting_from_settings(settings: dict[str, Any]) -> Weighting:
     """Return the weight function that `weighting_settings` described."""
     # PostgreSQL's JSON gives 1e300 back as an integer, which is not equal to it.
     parameters = {
-        key: float(value) if isinstance(value, int) else value for key, value in settings.items() if key != "name"
+        key: float(value) if isinstance(value, int) else value
+        for key, value in settings.items()
+        if key != "name"
     }
     weighting: Weighting = _WEIGHTINGS[settings["name"]](**parameters)
     return weighting

@@ -87,7 +87,8 @@ def staleness(tx: Transaction) -> list[Staleness]:
     rows = tx.execute(queries.staleness()).all()
     with numbers_of(f"the version of a score of buffer {tx.buffer.name!r}"):
         return sorted(
-            (Staleness(*row) for row in rows), key=lambda it: int(-1 if it.score_version is None else it.score_version)
+            (Staleness(*row) for row in rows),
+            key=lambda it: int(-1 if it.score_version is None else it.score_version),
         )
 
 
@@ -166,7 +167,9 @@ def incumbent(tx: Transaction) -> float | None:
         .limit(1)
     )
     if newest is not None:
-        has_no_tick = samples.c.rewarded_tick.is_(None)  # stored by an older release: before all that have one
+        has_no_tick = samples.c.rewarded_tick.is_(
+            None
+        )  # stored by an older release: before all that have one
         is_older = sa.or_(has_no_tick, samples.c.rewarded_tick < newest.trained_tick)
         if newest.trained_tick is None:
             is_older = sa.and_(has_no_tick, samples.c.rewarded_at <= newest.trained_at)
@@ -181,7 +184,16 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
     rows = tx.rows(queries.best(by, samples), limit=n)
-    columns = ("id", "source", "reward", "score", "created_iteration", "created_at", "rewarded_at", "meta")
+    columns = (
+        "id",
+        "source",
+        "reward",
+        "score",
+        "created_iteration",
+        "created_at",
+        "rewarded_at",
+        "meta",
+    )
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}
         for sample, row in zip(content(rows, tx.buffer), rows, strict=True)

@@ -40,7 +40,11 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> Known:
         """Add one with an id that is none, so that a search always ends at one of them."""
-        none = (np.append(ids, np.iinfo(np.int64).max), np.append(keys, math.nan), np.append(scores, math.nan))
+        none = (
+            np.append(ids, np.iinfo(np.int64).max),
+            np.append(keys, math.nan),
+            np.append(scores, math.nan),
+        )
         return cls(version, *none, np.zeros(len(ids) + 1, dtype=np.bool_))
 
     def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
@@ -63,10 +67,14 @@ def swap_all(buffer: BufferHandle, known: Known) -> bool:
     for rows in _pages(buffer, SWAP_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
         at, is_known = known.find(pool.as_ints(ids))
-        due = np.flatnonzero(~(known.has_swapped[at] & is_known))  # others have moved ahead, and are met again
+        due = np.flatnonzero(
+            ~(known.has_swapped[at] & is_known)
+        )  # others have moved ahead, and are met again
         if not len(due):
             continue
-        at_keys, old, from_scores = (pool.as_floats(column)[due] for column in (keys, weights, ranked))
+        at_keys, old, from_scores = (
+            pool.as_floats(column)[due] for column in (keys, weights, ranked)
+        )
         places = (pool.as_ints(ids)[due], at_keys, old, from_scores, pool.as_ints(entries)[due])
         try:
             swapped = buffer.write(_swap, known=known, begun=begun, places=places)
@@ -78,7 +86,9 @@ def swap_all(buffer: BufferHandle, known: Known) -> bool:
             return False
         known.has_swapped[swapped] = True
         n_swapped += len(swapped)
-    if n_swapped and not buffer.consumes:  # what was drawn in between waits elsewhere, with the weight it had
+    if (
+        n_swapped and not buffer.consumes
+    ):  # what was drawn in between waits elsewhere, with the weight it had
         return False
     if not (is_over := buffer.write(_finish, version=known.version, begun=begun)):
         known.has_swapped[:] = False
@@ -86,7 +96,11 @@ def swap_all(buffer: BufferHandle, known: Known) -> bool:
 
 
 def _swap(
-    tx: Transaction, *, known: Known, begun: RaceState, places: tuple[Ints, Floats, Floats, Floats, Ints]
+    tx: Transaction,
+    *,
+    known: Known,
+    begun: RaceState,
+    places: tuple[Ints, Floats, Floats, Floats, Ints],
 ) -> Ints | None:
     """Bring weights to what the scores say, where samples stand with `places`, by the key.
 
@@ -100,7 +114,9 @@ def _swap(
     ids, keys, old, ranked, entries = places
     at, is_known = known.find(ids)
     # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
-    is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
+    is_scored = (
+        is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
+    )
     scores = np.where(is_scored, known.scores[at], math.nan)
     unsure = np.flatnonzero(~is_scored)
     if len(unsure):
@@ -109,17 +125,28 @@ def _swap(
         scores[unsure] = pool.as_floats(found.score)
         is_scored[unsure] = [version is not None for version in found.score_version]
     lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
-    if tx.buffer.settings.weighting.needs_base and lowest < (math.inf if state.base is None else state.base):
+    if tx.buffer.settings.weighting.needs_base and lowest < (
+        math.inf if state.base is None else state.base
+    ):
         pool.set_base(tx, state, lowest)  # it joined while others were scored
         return None
     new = tx.buffer.settings.weights(scores, state.base)
-    is_other = (new != old) | ((new > 0.0) & (scores != ranked) & tx.buffer.settings.weighting.needs_score)
+    is_other = (new != old) | (
+        (new > 0.0) & (scores != ranked) & tx.buffer.settings.weighting.needs_score
+    )
     changed = np.flatnonzero(is_other & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         raise _Blurred
     if not len(changed):
         return changed
-    which = (ids[changed], keys[changed], old[changed], new[changed], scores[changed], entries[changed])
+    which = (
+        ids[changed],
+        keys[changed],
+        old[changed],
+        new[changed],
+        scores[changed],
+        entries[changed],
+    )
     moved = change_weights(tx, state, *which)
     return at[changed[moved & is_known[changed]]]
 
@@ -130,7 +157,9 @@ def _finish(tx: Transaction, *, version: int, begun: RaceState) -> bool:
     if state.epoch != begun.epoch:
         return False
     this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.where(buffers.c.refreshed_version < version).values(refreshed_version=version))
+    tx.connection.execute(
+        this.where(buffers.c.refreshed_version < version).values(refreshed_version=version)
+    )
     evict(tx, state)  # it has scored what was new, too
     return True
 

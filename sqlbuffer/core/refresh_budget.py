@@ -134,7 +134,14 @@ def refresh_some(
     Raises:
         Overtaken: There is a newer version than `by`. Nothing is rescored.
     """
-    options: Any = {"budget": budget, "again": again, "by": by, "chunk": chunk, "states": states, "silent": silent}
+    options: Any = {
+        "budget": budget,
+        "again": again,
+        "by": by,
+        "chunk": chunk,
+        "states": states,
+        "silent": silent,
+    }
     return beginning_again("the refresh", _refresh_some, buffer, queue, score_fn, **options)
 
 
@@ -162,7 +169,9 @@ def _refresh_some(
         return 0
     rows = queue.first(buffer, state, budget)
     if not rows:
-        is_full = state.refresh_version != state.refreshed_version  # a full refresh under way ends itself
+        is_full = (
+            state.refresh_version != state.refreshed_version
+        )  # a full refresh under way ends itself
         if not is_full and not buffer.write(_end, version=state.score_version):
             queue.forget()
         return 0
@@ -197,22 +206,32 @@ def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
     parts = []
     for rows in tx.execute(queries.stale(), version=version).partitions(_ROWS_AT_ONCE):
         *columns, part_ties = zip(*rows, strict=True)
-        parts.append([*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")])
+        parts.append(
+            [*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")]
+        )
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0)
-    ids, keys, scores, versions, ties = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ids, keys, scores, versions, ties = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
     # By the score, not by the weight, which is rounded again whenever the lowest score changes.
-    order = np.lexsort((~ties, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0)))[:LONGEST]
+    order = np.lexsort(
+        (~ties, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0))
+    )[:LONGEST]
     return ids[order].astype(np.int64), keys[order]
 
 
-def _still_stale(tx: Transaction, *, version: int, places: Mapping[str, Sequence[Any]]) -> list[Any]:
+def _still_stale(
+    tx: Transaction, *, version: int, places: Mapping[str, Sequence[Any]]
+) -> list[Any]:
     statement = queries.still_stale(tx.backend)
     rows = tx.execute_with(statement, queries.INCOMING_PLACES, places, version=version)
     return list(rows)
 
 
-def _predict(buffer: BufferHandle, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool) -> Floats:
+def _predict(
+    buffer: BufferHandle, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool
+) -> Floats:
     samples = decode_all(due.text, due.payload, due.codec, allow_pickle=buffer.allow_pickle)
     found = []
     with progress_bar("refreshing scores", silent=silent, total=len(samples)) as advance:
@@ -224,7 +243,13 @@ def _predict(buffer: BufferHandle, score_fn: ScoreFunction, due: _Due, *, chunk:
 
 
 def _rescore(
-    tx: Transaction, *, due: _Due, scores: Floats, version: int, states: Mapping[str, bytes], may_move_all: bool = False
+    tx: Transaction,
+    *,
+    due: _Due,
+    scores: Floats,
+    version: int,
+    states: Mapping[str, bytes],
+    may_move_all: bool = False,
 ) -> int | None:
     """Write scores, weights and keys of what still waits; None where that would move every key.
 
@@ -237,20 +262,29 @@ def _rescore(
     if taken_in is None:
         return None
     state, weights = taken_in
-    ids, keys, old = pool.as_ints(due.sample_id), pool.as_floats(due.race_key), pool.as_floats(due.weight)
+    ids, keys, old = (
+        pool.as_ints(due.sample_id),
+        pool.as_floats(due.race_key),
+        pool.as_floats(due.weight),
+    )
     entries = pool.as_ints(due.entries)
     hashes = due.hash
     if may_move_all:  # and they may have
         standing = {row.sample_id: row for row in pool.standing(tx, due.sample_id)}
         same = zip(due.sample_id, due.hash, strict=True)
-        waits = np.array([i in standing and standing[i].hash == known for i, known in same], dtype=np.bool_)
+        waits = np.array(
+            [i in standing and standing[i].hash == known for i, known in same], dtype=np.bool_
+        )
         ids, scores, weights = ids[waits], scores[waits], weights[waits]
         hashes = [due.hash[i] for i in np.flatnonzero(waits).tolist()]
         keys = pool.as_floats([standing[i].race_key for i in ids.tolist()])
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
         entries = pool.as_ints([standing[i].entries for i in ids.tolist()])
     moved = change_weights(tx, state, ids, keys, old, weights, scores, entries)
-    kept = {"ids": ids[moved].tolist(), "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()]}
+    kept = {
+        "ids": ids[moved].tolist(),
+        "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()],
+    }
     keep(tx, **kept, scores=scores[moved], version=version)
     write_checkpoints(tx, iteration=state.iteration, states=states)
     return int(moved.sum())
@@ -267,8 +301,17 @@ def _end(tx: Transaction, *, version: int) -> bool:
     if found.oldest is not None and found.oldest < version:
         return False
     this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    is_alone = sa.and_(buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version)
-    ended = tx.connection.execute(this.where(is_alone).values(refresh_version=version, refreshed_version=version))
-    if ended.rowcount and found.lowest is not None and state.base is not None and found.lowest > state.base:
+    is_alone = sa.and_(
+        buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version
+    )
+    ended = tx.connection.execute(
+        this.where(is_alone).values(refresh_version=version, refreshed_version=version)
+    )
+    if (
+        ended.rowcount
+        and found.lowest is not None
+        and state.base is not None
+        and found.lowest > state.base
+    ):
         pool.set_base(tx, state, found.lowest)
     return True

@@ -87,7 +87,9 @@ class Reported:
             )
         place = {number: i for i, number in enumerate(known.ids.tolist())}
         if strangers := set(given) - set(place):
-            raise InvalidArgument(f"sample {min(strangers)} is not in this batch: give ids of batch.ids.")
+            raise InvalidArgument(
+                f"sample {min(strangers)} is not in this batch: give ids of batch.ids."
+            )
         last = _last_of_each(given, values)
         places = np.array([place[number] for number in last], dtype=np.int64)
         return cls(known, places, np.array(list(last.values()), dtype=np.float64))
@@ -97,10 +99,14 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
     """Return the last reward of each sample; a measurement that failed takes the place of none."""
     failed = dict.fromkeys(ids, math.nan)
     pairs = zip(ids, rewards, strict=True)
-    return failed | {i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)}
+    return failed | {
+        i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)
+    }
 
 
-def report(tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True) -> int | None:
+def report(
+    tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True
+) -> int | None:
     """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
 
     A process that `may_close` nothing, for the claim is another one's, stores the rewards alone.

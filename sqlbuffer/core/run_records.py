@@ -79,7 +79,10 @@ def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float
             set_={"value": insert.excluded.value, "recorded_at": insert.excluded.recorded_at},
         )
         key = {"buffer_id": tx.buffer.buffer_id, "iteration": iteration}
-        rows = [{**key, "name": as_name(name, "a metric"), "value": _number(values[name], name)} for name in values]
+        rows = [
+            {**key, "name": as_name(name, "a metric"), "value": _number(values[name], name)}
+            for name in values
+        ]
         tx.connection.execute(insert, rows)
 
 
@@ -100,11 +103,18 @@ def history(tx: Transaction) -> list[dict[str, Any]]:
         .where(metrics.c.buffer_id == tx.buffer.buffer_id)
         .order_by(metrics.c.iteration, metrics.c.name)
     )
-    return [{"iteration": i, "name": name, "value": math.nan if v is None else v} for i, name, v in found]
+    return [
+        {"iteration": i, "name": name, "value": math.nan if v is None else v}
+        for i, name, v in found
+    ]
 
 
 def write_checkpoints(
-    tx: Transaction, *, iteration: int, states: Mapping[str, bytes], kept: Mapping[str, int | None] | None = None
+    tx: Transaction,
+    *,
+    iteration: int,
+    states: Mapping[str, bytes],
+    kept: Mapping[str, int | None] | None = None,
 ) -> None:
     """Store states to resume from; each takes the place of the one of that name before.
 
@@ -117,14 +127,22 @@ def write_checkpoints(
     iteration, kept = iteration_from(iteration), {} if kept is None else as_mapping(kept, "kept")
     for name, data in as_mapping(states, "checkpoint").items():
         n = kept.get(name, 1)
-        n = None if n is None else require_count(n, f"kept[{shown(name)}] must be a number of states, or None for all")
+        n = (
+            None
+            if n is None
+            else require_count(
+                n, f"kept[{shown(name)}] must be a number of states, or None for all"
+            )
+        )
         key = {"buffer_id": tx.buffer.buffer_id, "name": as_name(name, "a checkpoint")}
         data = _state_from(data, f"checkpoint {shown(name)}")
         tx.backend.require_fits(f"checkpoint {shown(name)}", len(data))
         outdated = sa.delete(checkpoints).filter_by(**key)
         if n != 1:  # batches of other workers may have been settled out of their order
             oldest = -1 if n is None else iteration - n
-            outdated = outdated.where((checkpoints.c.iteration <= oldest) | (checkpoints.c.iteration == iteration))
+            outdated = outdated.where(
+                (checkpoints.c.iteration <= oldest) | (checkpoints.c.iteration == iteration)
+            )
         tx.connection.execute(outdated)
         tx.connection.execute(
             sa.insert(checkpoints).values(**key, iteration=iteration, data=data, created_at=now()),
@@ -194,7 +212,11 @@ def write_predictor(
         require_int(n, f"{name} must be a number of samples", least=0)
         for name, n in {"rows_trained": rows_trained, "rows_held_out": rows_held_out}.items()
     )
-    keep = None if keep is None else require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
+    keep = (
+        None
+        if keep is None
+        else require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
+    )
     if lease is not None:
         leases.require(tx, lease)
     version = tx.connection.execute(
@@ -205,7 +227,9 @@ def write_predictor(
     ).scalar_one()
     newest = newest_version(tx)
     if newest is not None and version <= newest:
-        raise tampered(f"scores of buffer {tx.buffer.name!r} have version {version - 1}, a predictor has {newest}")
+        raise tampered(
+            f"scores of buffer {tx.buffer.name!r} have version {version - 1}, a predictor has {newest}"
+        )
     iteration = tx.execute(queries.totals()).one().iterations
     write_checkpoints(tx, iteration=iteration, states=states or {})
     tx.connection.execute(
@@ -241,7 +265,9 @@ def read_predictors(tx: Transaction) -> list[PredictorVersion]:
 
 def newest_version(tx: Transaction) -> int | None:
     """Return the version of the newest predictor, None before the first. It costs one look into an index."""
-    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
+    newest = sa.select(sa.func.max(predictors.c.version)).where(
+        predictors.c.buffer_id == tx.buffer.buffer_id
+    )
     version: int | None = tx.connection.scalar(newest)
     if not isinstance(version, (int, type(None))):
         raise tampered(f"the version of a predictor is stored as {shown(version)}, no integer")
@@ -270,8 +296,12 @@ def newer(tx: Transaction, *, held: Mark | None) -> Newer:
 
 
 def _newest_mark(tx: Transaction) -> tuple[Mark | None, int]:
-    newest = sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
-    is_newest = sa.and_(predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery())
+    newest = sa.select(sa.func.max(predictors.c.version)).where(
+        predictors.c.buffer_id == tx.buffer.buffer_id
+    )
+    is_newest = sa.and_(
+        predictors.c.buffer_id == buffers.c.id, predictors.c.version == newest.scalar_subquery()
+    )
     row = tx.connection.execute(
         sa.select(*(predictors.c[name] for name in Mark._fields), buffers.c.score_version)
         .join_from(buffers, predictors, is_newest, isouter=True)
@@ -285,7 +315,9 @@ def _newest_mark(tx: Transaction) -> tuple[Mark | None, int]:
 
 def newest_predictor(tx: Transaction) -> PredictorVersion | None:
     """Return the newest predictor, None before the first."""
-    row = tx.connection.execute(_versions(tx.buffer).order_by(predictors.c.version.desc()).limit(1)).one_or_none()
+    row = tx.connection.execute(
+        _versions(tx.buffer).order_by(predictors.c.version.desc()).limit(1)
+    ).one_or_none()
     return None if row is None else _version(row)
 
 
@@ -299,11 +331,17 @@ def read_state(tx: Transaction, *, version: int | None) -> tuple[int, bytes] | N
     Raises:
         InvalidArgument: There is no such version, or its state has been dropped.
     """
-    statement = sa.select(predictors.c.version, predictors.c.state).where(predictors.c.buffer_id == tx.buffer.buffer_id)
+    statement = sa.select(predictors.c.version, predictors.c.state).where(
+        predictors.c.buffer_id == tx.buffer.buffer_id
+    )
     if version is not None:
-        version = require_int(version, "version must be the version of a predictor, or None for the newest", least=0)
+        version = require_int(
+            version, "version must be the version of a predictor, or None for the newest", least=0
+        )
         statement = statement.where(predictors.c.version == version)
-    row = tx.connection.execute(statement.order_by(predictors.c.version.desc()).limit(1)).one_or_none()
+    row = tx.connection.execute(
+        statement.order_by(predictors.c.version.desc()).limit(1)
+    ).one_or_none()
     if row is None and version is None:
         return None
     if row is None or not row.state:
@@ -317,7 +355,9 @@ def read_state(tx: Transaction, *, version: int | None) -> tuple[int, bytes] | N
 def _versions(buffer: BufferHandle) -> sa.Select[Any]:
     *names, _ = (field.name for field in dataclasses.fields(PredictorVersion))
     size = sa.func.length(predictors.c.state).label("size_bytes")
-    return sa.select(*(predictors.c[name] for name in names), size).where(predictors.c.buffer_id == buffer.buffer_id)
+    return sa.select(*(predictors.c[name] for name in names), size).where(
+        predictors.c.buffer_id == buffer.buffer_id
+    )
 
 
 def _drop_states(tx: Transaction, *, keep: int) -> None:
@@ -339,7 +379,9 @@ def _drop_states(tx: Transaction, *, keep: int) -> None:
         .where(samples.c.score_version < stored[max(keep, 1) - 1])
         .distinct()
     ).all()
-    in_use = {max((version for version in stored if version <= score), default=0) for score in scored}
+    in_use = {
+        max((version for version in stored if version <= score), default=0) for score in scored
+    }
     gone = [version for version in candidates if version not in in_use]
     tx.connection.execute(
         sa.update(predictors)
@@ -354,5 +396,7 @@ def _number(value: Any, name: str) -> float | None:
     try:
         number = math.nan if value is None else as_float(value)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidArgument(f"metric {shown(name)} must be a number, got {shown(value)}.") from exc
+        raise InvalidArgument(
+            f"metric {shown(name)} must be a number, got {shown(value)}."
+        ) from exc
     return None if math.isnan(number) else number

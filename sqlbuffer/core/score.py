@@ -50,7 +50,12 @@ log = logging.getLogger(__name__)
 
 
 def score_missing(
-    buffer: BufferHandle, score_fn: ScoreFunction, *, by: int | None = None, chunk: int, silent: bool = True
+    buffer: BufferHandle,
+    score_fn: ScoreFunction,
+    *,
+    by: int | None = None,
+    chunk: int,
+    silent: bool = True,
 ) -> int:
     """Score what waits without a score; it joins the race. Return the number of samples scored.
 
@@ -64,10 +69,14 @@ def score_missing(
     """
     if not buffer.settings.weighting.needs_score:
         return 0
-    return beginning_again("scoring", _score_missing, buffer, score_fn, by=by, chunk=chunk, silent=silent)
+    return beginning_again(
+        "scoring", _score_missing, buffer, score_fn, by=by, chunk=chunk, silent=silent
+    )
 
 
-def _score_missing(buffer: BufferHandle, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool) -> int:
+def _score_missing(
+    buffer: BufferHandle, score_fn: ScoreFunction, *, by: int | None, chunk: int, silent: bool
+) -> int:
     total = after = 0
     with progress_bar("scoring new samples", silent=silent) as advance:
         while rows := buffer.read(_unscored, after=after, limit=chunk):
@@ -110,7 +119,15 @@ def refresh(
         Overtaken: There is a newer version than `by`. Nothing was written.
     """
     return beginning_again(
-        "the refresh", _refresh, buffer, score_fn, again=again, by=by, states=states, chunk=chunk, silent=silent
+        "the refresh",
+        _refresh,
+        buffer,
+        score_fn,
+        again=again,
+        by=by,
+        states=states,
+        chunk=chunk,
+        silent=silent,
     )
 
 
@@ -129,7 +146,9 @@ def _refresh(
     scores = np.full(len(ids), math.nan)
     total = 0
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
-        for part in _in_an_order_of_its_own(len(ids), chunk, interleaved=buffer.database.dialect.interleaved):
+        for part in _in_an_order_of_its_own(
+            len(ids), chunk, interleaved=buffer.database.dialect.interleaved
+        ):
             scores[part], n_scored = _rescore(buffer, score_fn, ids[part], version=version)
             total += n_scored
             advance(len(ids[part]))
@@ -162,11 +181,15 @@ def _in_an_order_of_its_own(n: int, chunk: int, *, interleaved: int) -> Iterator
             yield slice(start + first, stop, step)
 
 
-def _rescore(buffer: BufferHandle, score_fn: ScoreFunction, ids: Ints, *, version: int) -> tuple[Floats, int]:
+def _rescore(
+    buffer: BufferHandle, score_fn: ScoreFunction, ids: Ints, *, version: int
+) -> tuple[Floats, int]:
     """Score what is stale of these samples; return the scores that all have then, and how many were given one."""
     found = buffer.read(read_scored, ids=ids)
     scores = pool.as_floats(found.score)
-    stale = np.flatnonzero(~(pool.as_floats(found.score_version) >= version)).tolist()  # NaN is of no version
+    stale = np.flatnonzero(
+        ~(pool.as_floats(found.score_version) >= version)
+    ).tolist()  # NaN is of no version
     if not stale:
         return scores, 0
     old = Scored._make([column[i] for i in stale] for column in found)
@@ -254,7 +277,10 @@ def _let_join(buffer: BufferHandle, found: _Unscored, scores: Floats, *, by: int
             exclusive = True
         except _Left as left:
             places = np.flatnonzero(left.still_wait).tolist()
-            found, scores = _Unscored._make([column[i] for i in places] for column in found), scores[left.still_wait]
+            found, scores = (
+                _Unscored._make([column[i] for i in places] for column in found),
+                scores[left.still_wait],
+            )
         else:
             return
 
@@ -287,11 +313,15 @@ def _join(tx: Transaction, *, found: _Unscored, scores: Floats, by: int, exclusi
         reopen(tx, version=version)
     evict(tx, state, scored=len(ids), unscored=-len(ids))
     tx.count(
-        touched=state.clock if (weights > 0).any() else None, unscored=-len(ids), unscorable=int((weights == 0).sum())
+        touched=state.clock if (weights > 0).any() else None,
+        unscored=-len(ids),
+        unscorable=int((weights == 0).sum()),
     )
 
 
-def _begin(tx: Transaction, *, again: bool, by: int | None, states: Mapping[str, bytes] | None) -> int:
+def _begin(
+    tx: Transaction, *, again: bool, by: int | None, states: Mapping[str, bytes] | None
+) -> int:
     state = tx.race_state()
     begun = begin_version(tx, by=by, again=again, is_full=True)
     write_checkpoints(tx, iteration=state.iteration, states=states or {})
@@ -307,7 +337,9 @@ def _count_from(tx: Transaction, *, lowest: float, version: int) -> None:
         return
     pool.set_top_score(tx, None)
     this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1))
+    tx.connection.execute(
+        this.where(buffers.c.refreshed_version >= version).values(refreshed_version=version - 1)
+    )
     if tx.buffer.settings.weighting.needs_base:
         base = lowest if math.isfinite(lowest) else None
         tx.connection.execute(

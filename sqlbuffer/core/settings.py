@@ -26,7 +26,9 @@ class Settings:
     weighting: Weighting
 
     def __post_init__(self) -> None:
-        mode = require_choice(self.mode, 'mode must be "consume" or "replay"', ("consume", "replay"))
+        mode = require_choice(
+            self.mode, 'mode must be "consume" or "replay"', ("consume", "replay")
+        )
         rule = f"seed must be an integer of at most {_SEED_DIGITS} digits"
         seed = require_int(self.seed, rule, least=-_LARGEST_SEED, most=_LARGEST_SEED)
         object.__setattr__(self, "mode", mode)
@@ -46,9 +48,14 @@ class Settings:
         except (TypeError, ValueError) as exc:
             raise tampered(f"a stored hash does not have 16 bytes ({shown(exc)})") from exc
         try:
-            again, number = np.asarray(requeues, dtype=np.int64), np.asarray(entries, dtype=np.int64)
+            again, number = (
+                np.asarray(requeues, dtype=np.int64),
+                np.asarray(entries, dtype=np.int64),
+            )
         except (TypeError, ValueError, OverflowError) as exc:
-            raise tampered(f"requeues or entries are stored as a value that is not a number ({shown(exc)})") from exc
+            raise tampered(
+                f"requeues or entries are stored as a value that is not a number ({shown(exc)})"
+            ) from exc
         if self.consumes:
             return exponentials(self.seed, flat, turn=turn, requeues=again)
         return replayed_exponentials(self.seed, flat, requeues=again, entries=number)

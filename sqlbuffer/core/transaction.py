@@ -82,7 +82,9 @@ class Transaction:
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.execute_each(self.connection, statement, rows, columns, constants)
 
-    def changed_by_each(self, statement: Any, rows: Rows, columns: Columns, **more: Any) -> list[bool]:
+    def changed_by_each(
+        self, statement: Any, rows: Rows, columns: Columns, **more: Any
+    ) -> list[bool]:
         """Execute a statement on this buffer for each of the rows; tell which of them it found in the database."""
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.changed_by_each(self.connection, statement, rows, columns, constants)
@@ -96,7 +98,9 @@ class Transaction:
 
     def lock_race_to_draw(self, *, alone: bool) -> RaceState:
         """Lock the race for a draw, which may be the only one under way, and return where it stands."""
-        self.backend.lock(self.connection, self.buffer.buffer_id, {Lock.RACE: False, Lock.DRAWS: alone})
+        self.backend.lock(
+            self.connection, self.buffer.buffer_id, {Lock.RACE: False, Lock.DRAWS: alone}
+        )
         return self.race_state()
 
     def lock_race_to_join(self, state: RaceState) -> RaceState:
@@ -198,7 +202,12 @@ class Transaction:
         self.buffer.heartbeat.start()
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in queries.COUNTERS}
         new_tick = self._ticks.get(self.buffer.buffer_id, 0)
-        parameters |= {"new_clock": clock, "new_tick": new_tick, "new_touched": touched, "worker": worker_id()}
+        parameters |= {
+            "new_clock": clock,
+            "new_tick": new_tick,
+            "new_touched": touched,
+            "worker": worker_id(),
+        }
         if self.execute(queries.count(), **parameters).rowcount == 0:
             register(self.connection, self.backend, self.buffer.buffer_id, worker=worker_id())
             found = self.execute(queries.count(), **parameters).rowcount
@@ -208,7 +217,9 @@ class Transaction:
     def _tell_key(self) -> None:
         """Store the name of the key function in a buffer of an older release, which has none: the first to write."""
         if self.buffer.key_name is not None:
-            untold = sa.update(buffers).where(buffers.c.id == self.buffer.buffer_id, buffers.c.key.is_(None))
+            untold = sa.update(buffers).where(
+                buffers.c.id == self.buffer.buffer_id, buffers.c.key.is_(None)
+            )
             self.connection.execute(untold.values(key=self.buffer.key_name))
 
 

@@ -72,7 +72,9 @@ class Watch:
         self._same[group] = found
         return {name: same.for_s for name, same in found.items()}
 
-    def age_s(self, group: Hashable, name: str, value: object, *, told_s: float, began: float) -> float:
+    def age_s(
+        self, group: Hashable, name: str, value: object, *, told_s: float, began: float
+    ) -> float:
         """Return how long ago a value has come, in seconds.
 
         A clock that may be set is believed where this process knows no better: how long a value is there that was there

@@ -50,7 +50,10 @@ def beginning_again(what: str, work: Callable[P, int], *args: P.args, **kwargs: 
         try:
             return work(*args, **kwargs)
         except GoneBack:
-            log.warning("the database has returned to an earlier state (failover, restore): %s starts again", what)
+            log.warning(
+                "the database has returned to an earlier state (failover, restore): %s starts again",
+                what,
+            )
     raise tampered("waiting samples are not stored, or their numbers change repeatedly")
 
 
@@ -67,13 +70,17 @@ class Scored(NamedTuple):
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, *, silent: bool, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    description: str, *, silent: bool, total: int | None = None
+) -> Iterator[Callable[[int], None]]:
     """Give a function that says how many more are done."""
     if silent:
         yield lambda n: None
         return
     from rich.markup import escape
-    from rich.progress import Progress  # only where a process looks on: most processes never need it
+    from rich.progress import (
+        Progress,
+    )  # only where a process looks on: most processes never need it
 
     with Progress(transient=True) as progress:
         task = progress.add_task(escape(printable(description)), total=total)
@@ -119,7 +126,9 @@ def keep(
     dialect, more = tx.backend, {"version": version, "tick": tx.tick()}
     n_kept = tx.execute_each(statement(dialect), shape, columns, **more)
     if n_kept < len(ids):  # theirs are newer, unless they are others
-        found = tx.execute_with(queries.samples_by_id(dialect), queries.INCOMING_IDS, {"sample_id": ids})
+        found = tx.execute_with(
+            queries.samples_by_id(dialect), queries.INCOMING_IDS, {"sample_id": ids}
+        )
         if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
             raise GoneBack
     return n_kept
@@ -141,7 +150,9 @@ def begin_version(tx: Transaction, *, by: int | None, again: bool, is_full: bool
     begin = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
     begin = begin if by is None else begin.where(buffers.c.score_version == by)
     values = {"score_version": version} | ({"refresh_version": version} if is_full else {})
-    begun: int | None = tx.connection.scalar(begin.values(values).returning(buffers.c.score_version))
+    begun: int | None = tx.connection.scalar(
+        begin.values(values).returning(buffers.c.score_version)
+    )
     if begun is None:
         raise Overtaken
     return begun
@@ -164,7 +175,9 @@ def take_in(
     caller has the race exclusively.
     """
     lowest = np.fmin.reduce(scores)
-    is_lower = tx.buffer.settings.weighting.needs_base and (state.base is None or lowest < state.base)
+    is_lower = tx.buffer.settings.weighting.needs_base and (
+        state.base is None or lowest < state.base
+    )
     base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
     weights = tx.buffer.settings.weights(scores, base)
     is_blurred = race.is_blurred(state.clock, weights)
@@ -179,7 +192,14 @@ def take_in(
 
 
 def change_weights(
-    tx: Transaction, state: RaceState, ids: Ints, keys: Floats, old: Floats, new: Floats, scores: Floats, entries: Ints
+    tx: Transaction,
+    state: RaceState,
+    ids: Ints,
+    keys: Floats,
+    old: Floats,
+    new: Floats,
+    scores: Floats,
+    entries: Ints,
 ) -> NDArray[np.bool_]:
     """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
 
@@ -208,7 +228,9 @@ def change_weights(
     return moved
 
 
-def _joining(tx: Transaction, state: RaceState, ids: Ints, entries: Ints, weights: Floats) -> Floats:
+def _joining(
+    tx: Transaction, state: RaceState, ids: Ints, entries: Ints, weights: Floats
+) -> Floats:
     """Return the keys of samples that could not be drawn before."""
     if not len(ids):
         return weights

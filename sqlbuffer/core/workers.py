@@ -111,7 +111,9 @@ def finish(tx: Transaction) -> None:
 
 
 def _mine(tx: Transaction) -> sa.Update:
-    return sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == worker_id())
+    return sa.update(workers).where(
+        workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == worker_id()
+    )
 
 
 Mark: TypeAlias = tuple[Any, int]
@@ -129,8 +131,14 @@ def dead(tx: Transaction) -> dict[str, Mark]:
     began = watch.begin()
     rows = tx.connection.execute(_attached(tx)).all()
     marks = {row.id: _mark(row) for row in rows}
-    silent_s = watch.same_for_s(("workers", tx.buffer.buffer_id), marks, began=began, gap_s=grace_s / 2)
-    return {row.id: marks[row.id] for row in rows if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)}
+    silent_s = watch.same_for_s(
+        ("workers", tx.buffer.buffer_id), marks, began=began, gap_s=grace_s / 2
+    )
+    return {
+        row.id: marks[row.id]
+        for row in rows
+        if _is_dead(row, is_silent=silent_s[row.id] >= grace_s)
+    }
 
 
 def lock_dead(tx: Transaction, gone: Mapping[str, Mark]) -> list[str]:
@@ -155,7 +163,9 @@ def quiet(tx: Transaction) -> list[str]:
 
     For people to read: the clock may have been set.
     """
-    rows = tx.connection.execute(_attached(tx).where(workers.c.heartbeat_at < ago(tx.buffer.grace_s)))
+    rows = tx.connection.execute(
+        _attached(tx).where(workers.c.heartbeat_at < ago(tx.buffer.grace_s))
+    )
     return [row.id for row in rows if _is_known_by_silence(row)]
 
 
@@ -165,7 +175,10 @@ def _is_known_by_silence(row: Any) -> bool:
 
 def _attached(tx: Transaction) -> sa.Select[Any]:
     columns = ("id", "host", "pid", "process_started_at", "heartbeat_at", "tick")
-    facts = (_has_finished().label("finished"), sa.literal(origin_of(tx.connection)).label("database"))
+    facts = (
+        _has_finished().label("finished"),
+        sa.literal(origin_of(tx.connection)).label("database"),
+    )
     return (
         sa.select(*(workers.c[name] for name in columns), *facts)
         .where(workers.c.buffer_id == tx.buffer.buffer_id)
@@ -186,13 +199,17 @@ def _has_finished() -> sa.ColumnElement[bool]:
         batches.c.settled_at.is_(None),
         batches.c.released_at.is_(None),
     )
-    its_jobs = sa.exists().where(jobs.c.buffer_id == workers.c.buffer_id, jobs.c.owner == workers.c.id)
+    its_jobs = sa.exists().where(
+        jobs.c.buffer_id == workers.c.buffer_id, jobs.c.owner == workers.c.id
+    )
     return sa.and_(workers.c.finished_at.is_not(None), ~its_batches, ~its_jobs)
 
 
 def _is_of_another(database: str, here: str) -> bool:
     """Tell whether a worker's database is another one than this. What is not known of either is no difference."""
-    return any(a and b and a != b for a, b in zip(database.split("."), here.split("."), strict=False))
+    return any(
+        a and b and a != b for a, b in zip(database.split("."), here.split("."), strict=False)
+    )
 
 
 def _is_dead(row: Any, *, is_silent: bool) -> bool:
@@ -206,7 +223,9 @@ def _is_dead(row: Any, *, is_silent: bool) -> bool:
     if not sees_processes():
         return is_silent
     try:
-        if row.pid == os.getpid() or not _exists(row.pid):  # the first: its number was given to this process
+        if row.pid == os.getpid() or not _exists(
+            row.pid
+        ):  # the first: its number was given to this process
             return True
         process = psutil.Process(row.pid)
         # A pid may have been given to another process. Only silence proves it: when the clock of the host is set, all
@@ -247,12 +266,17 @@ def fold(tx: Transaction, *, worker: str) -> None:
         sa.delete(workers)
         .where(workers.c.buffer_id == tx.buffer.buffer_id)
         .where(workers.c.id == worker)
-        .returning(*(workers.c[name] for name in ("clock", "touched", "tick")), *(workers.c[name] for name in COUNTERS))
+        .returning(
+            *(workers.c[name] for name in ("clock", "touched", "tick")),
+            *(workers.c[name] for name in COUNTERS),
+        )
     ).one_or_none()
     if gone is None:  # another process was quicker
         return
     largest = {
-        name: sa.case((workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name])
+        name: sa.case(
+            (workers.c[name] < getattr(gone, name), getattr(gone, name)), else_=workers.c[name]
+        )
         for name in ("clock", "touched", "tick")
     }
     tx.connection.execute(

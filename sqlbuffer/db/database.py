@@ -55,7 +55,9 @@ def boundary(moment: str) -> None:
     """Do nothing, "before" and "after" every COMMIT of a writer: where a test may stop the process."""
 
 
-def _interruption(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
+def _interruption(
+    error: BaseException | None, handled: BaseException | None
+) -> BaseException | None:
     """Return the Ctrl-C, or what else a signal raised, that an error came of, other than one that is `handled` already.
 
     A signal may come during the steps of a driver or a pool, which then fail in their own words.
@@ -70,8 +72,15 @@ def _interruption(error: BaseException | None, handled: BaseException | None) ->
 
 
 def _is_of_database(error: BaseException) -> bool:
-    is_theirs = type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "pysqlite3", "psycopg")
-    is_of_network = isinstance(error, OSError) and type(error) is not TimeoutError  # which a handler likes to raise
+    is_theirs = type(error).__module__.partition(".")[0] in (
+        "sqlalchemy",
+        "sqlite3",
+        "pysqlite3",
+        "psycopg",
+    )
+    is_of_network = (
+        isinstance(error, OSError) and type(error) is not TimeoutError
+    )  # which a handler likes to raise
     return is_theirs or is_of_network or isinstance(error, AssertionError)
 
 
@@ -103,7 +112,9 @@ class Database:
         create: bool = True,
         any_revision: bool = False,
     ) -> None:
-        durability = require_choice(durability, 'durability must be "normal" or "full"', ("normal", "full"))
+        durability = require_choice(
+            durability, 'durability must be "normal" or "full"', ("normal", "full")
+        )
         given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
         self._url, self.dialect = parse_url(given)
         self._durability = durability
@@ -158,9 +169,13 @@ class Database:
         """Return a connection that can read and nothing else."""
         return self._run("viewer", sa.Engine.connect)
 
-    def execute(self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
+    def execute(
+        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any
+    ) -> Any:
         """Execute a statement with rows that travel with it."""
-        return connection.execute(statement, {**self.dialect.load(connection, rows, columns), **more})
+        return connection.execute(
+            statement, {**self.dialect.load(connection, rows, columns), **more}
+        )
 
     def revision(self) -> str | None:
         """Return the revision of the schema, None for an empty database.
@@ -218,7 +233,9 @@ class Database:
         # By process: a connection must never be used on both sides of a fork.
         key = (os.getpid(), kind)
         engine = self._engines.get(key)
-        return engine if engine is not None else self._engines.setdefault(key, self._new_engine(kind))
+        return (
+            engine if engine is not None else self._engines.setdefault(key, self._new_engine(kind))
+        )
 
     def _new_engine(self, kind: str) -> sa.Engine:
         found = self.dialect.identity(self._url)
@@ -280,7 +297,9 @@ class Database:
                 )
             frame = frame.f_back
 
-    def _once(self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None) -> T:
+    def _once(
+        self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None
+    ) -> T:
         """Run a transaction once; what a signal raised during it comes out as such."""
         try:
             return attempt(self._engine(kind))
@@ -299,11 +318,15 @@ class Database:
 
     def _is_passing(self, error: BaseException, attempt: int) -> bool:
         """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
-        if isinstance(error, sa.exc.TimeoutError):  # who waits for a connection may wait at a pool that was replaced
+        if isinstance(
+            error, sa.exc.TimeoutError
+        ):  # who waits for a connection may wait at a pool that was replaced
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
-        if self.dialect.is_overdue(error):  # a process that was suspended during a transaction is in time at the next
+        if self.dialect.is_overdue(
+            error
+        ):  # a process that was suspended during a transaction is in time at the next
             return attempt == 1
         may_be_back = self._was_reached and self._is_patient
         return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))
@@ -339,7 +362,11 @@ class Database:
         tables = self.dialect.tables(connection)
         if not tables:
             return None
-        found = connection.scalar(sa.select(_version.c.version_num)) if VERSION_TABLE in tables else None
+        found = (
+            connection.scalar(sa.select(_version.c.version_num))
+            if VERSION_TABLE in tables
+            else None
+        )
         if found is None and tables == {VERSION_TABLE}:  # what `alembic downgrade base` leaves
             return None
         if found is None:
@@ -374,7 +401,9 @@ class Database:
         try:
             command.upgrade(config, "head")
         except RuntimeError as exc:
-            raise SchemaTooOld(f"{self.url} was not upgraded, and nothing has changed: {exc}") from exc
+            raise SchemaTooOld(
+                f"{self.url} was not upgraded, and nothing has changed: {exc}"
+            ) from exc
         log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
 
 
@@ -404,7 +433,9 @@ def _before_fork() -> None:
     disposal.before_fork()
     begun = time.monotonic()
     is_collected = False
-    while open_ones := [database for database in list(_databases) if not database.dialect.may_fork()]:
+    while open_ones := [
+        database for database in list(_databases) if not database.dialect.may_fork()
+    ]:
         for database in open_ones:
             for engine in list(database._engines.values()):
                 engine.dispose()
@@ -435,7 +466,9 @@ def migrations_folder() -> pathlib.Path:
 
 def _require_current(found: str | None, url: str) -> None:
     if found is None:
-        raise SchemaMismatch(f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one.")
+        raise SchemaMismatch(
+            f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one."
+        )
     if found < REVISION:
         raise SchemaTooOld(
             f"{url} has the schema of an older release ({found}, this one needs {REVISION}): make a copy, then run "

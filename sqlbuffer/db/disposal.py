@@ -60,7 +60,9 @@ def _is_left(database: str | None) -> bool:
     if not _work and _under_way is None:
         return False
     # A copy, which is one step for other threads. Work that is about to be done is in the queue until it is under way.
-    return any(work is not None and work.database == database for work in (*_work.copy(), _under_way))
+    return any(
+        work is not None and work.database == database for work in (*_work.copy(), _under_way)
+    )
 
 
 def _see_to_it() -> bool:
@@ -69,7 +71,9 @@ def _see_to_it() -> bool:
         try:
             # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
             _thread.start_new_thread(_begin, ())
-        except RuntimeError:  # no more threads, or the process is ending: the next work, or the end, sees to it
+        except (
+            RuntimeError
+        ):  # no more threads, or the process is ending: the next work, or the end, sees to it
             return False
     return True
 

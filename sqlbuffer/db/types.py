@@ -46,7 +46,11 @@ class Timestamp(TypeDecorator[dt.datetime]):
         try:
             time = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
             return time.astimezone(dt.timezone.utc)
-        except (ValueError, OverflowError, AttributeError) as exc:  # the last: neither text nor a time
+        except (
+            ValueError,
+            OverflowError,
+            AttributeError,
+        ) as exc:  # the last: neither text nor a time
             raise tampered(f"a time is stored as {shown(value)}, which is not a time") from exc
 
 
@@ -60,7 +64,9 @@ class now(sa.sql.functions.FunctionElement[dt.datetime]):
     """The time by the clock of the database's host: no host's clock is ever compared with another's."""
 
     type = Timestamp()
-    inherit_cache = True  # of a FunctionElement: without it every statement is compiled again at each execution
+    inherit_cache = (
+        True  # of a FunctionElement: without it every statement is compiled again at each execution
+    )
 
 
 class right_now(sa.sql.functions.FunctionElement[dt.datetime]):
@@ -125,4 +131,6 @@ def _sqlite_hence(element: from_now, compiler: Any, **options: Any) -> str:
 
 @compiles(from_now, "postgresql")
 def _postgresql_hence(element: from_now, compiler: Any, **options: Any) -> str:
-    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+    return (
+        f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+    )

@@ -27,9 +27,13 @@ def read_url(given: str | sa.URL) -> sa.URL:
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):  # a ValueError for a port that is no number
-        raise InvalidArgument(f"cannot read the database URL: {WAY_OUT}.") from None  # the cause may quote the URL
+        raise InvalidArgument(
+            f"cannot read the database URL: {WAY_OUT}."
+        ) from None  # the cause may quote the URL
     if secrets := [name for name in _SECRETS if name in url.query]:
-        raise InvalidArgument(f"{secrets[0]} would be shown as part of the URL: put it into pg_service.conf.")
+        raise InvalidArgument(
+            f"{secrets[0]} would be shown as part of the URL: put it into pg_service.conf."
+        )
     if "password" in url.query:
         password = url.query["password"]
         url = url.set(password=password if isinstance(password, str) else password[-1])

@@ -17,7 +17,17 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import LEDGER
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.db.schema import batches, buffers, checkpoints, draws, jobs, metrics, predictors, samples, workers
+from sqlbuffer.db.schema import (
+    batches,
+    buffers,
+    checkpoints,
+    draws,
+    jobs,
+    metrics,
+    predictors,
+    samples,
+    workers,
+)
 from sqlbuffer.db.schema import pool as pool_table
 from sqlbuffer.errors import numbers_of, printable, shown
 
@@ -43,7 +53,9 @@ def check_buffer(tx: Transaction) -> list[str]:
     if wrong := _settings(tx):
         return list(map(printable, wrong))
     if not has_ledger(tx):
-        return ["the ledger of the counters of dead workers is missing: no counter can be computed without it."]
+        return [
+            "the ledger of the counters of dead workers is missing: no counter can be computed without it."
+        ]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
         problems += rule(tx)
     return list(map(printable, problems))  # SQLite names what a stranger has called a table
@@ -54,36 +66,67 @@ def of_buffer(buffer: BufferHandle, table: sa.Table) -> sa.ColumnElement[bool]:
     if table is buffers:
         return buffers.c.id == buffer.buffer_id
     if table is draws:
-        return draws.c.batch_id.in_(sa.select(batches.c.id).where(batches.c.buffer_id == buffer.buffer_id))
+        return draws.c.batch_id.in_(
+            sa.select(batches.c.id).where(batches.c.buffer_id == buffer.buffer_id)
+        )
     return table.c.buffer_id == buffer.buffer_id
 
 
-_TABLES = (buffers, samples, pool_table, batches, draws, workers, predictors, jobs, checkpoints, metrics)
+_TABLES = (
+    buffers,
+    samples,
+    pool_table,
+    batches,
+    draws,
+    workers,
+    predictors,
+    jobs,
+    checkpoints,
+    metrics,
+)
 
 
 def wrong_types(tx: Transaction) -> list[str]:
     """Return what of a buffer is stored as another type than its column has, one sentence for each column."""
     find = tx.backend.wrong_types
-    return [words for table in _TABLES for words in find(tx.connection, table, of_buffer(tx.buffer, table))]
+    return [
+        words
+        for table in _TABLES
+        for words in find(tx.connection, table, of_buffer(tx.buffer, table))
+    ]
 
 
 def _settings(tx: Transaction) -> list[str]:
     """Find what the row of the buffer says and cannot be; what else is checked is reckoned from it."""
     row = tx.own_row(sa.select(buffers).where(of_buffer(tx.buffer, buffers)))
     known, problems = tx.buffer.settings, []
-    for name, ours in (("kind", known.weighting.name), ("mode", known.mode), ("seed", str(known.seed))):
+    for name, ours in (
+        ("kind", known.weighting.name),
+        ("mode", known.mode),
+        ("seed", str(known.seed)),
+    ):
         if (stored := getattr(row, name)) != ours:
-            problems.append(f"the buffer is stored with {name} {shown(stored)}, and was opened with {shown(ours)}.")
+            problems.append(
+                f"the buffer is stored with {name} {shown(stored)}, and was opened with {shown(ours)}."
+            )
     versions = (row.refreshed_version, row.refresh_version, row.score_version)
     if not 0 <= versions[0] <= versions[1] <= versions[2] <= LARGEST_INT:
-        problems.append(f"the versions of finished refresh, refresh and scores are {versions}, which cannot be.")
+        problems.append(
+            f"the versions of finished refresh, refresh and scores are {versions}, which cannot be."
+        )
     newest = tx.connection.scalar(
-        sa.select(sa.func.max(predictors.c.version)).where(predictors.c.buffer_id == tx.buffer.buffer_id)
+        sa.select(sa.func.max(predictors.c.version)).where(
+            predictors.c.buffer_id == tx.buffer.buffer_id
+        )
     )
     if newest is not None and newest > row.score_version:
-        problems.append(f"there is a predictor of version {newest}, but scores have only come to {row.score_version}.")
+        problems.append(
+            f"there is a predictor of version {newest}, but scores have only come to {row.score_version}."
+        )
     if row.epoch < 0 or (row.max_size is not None and row.max_size < 1):
-        problems.append(f"the buffer is stored with epoch {row.epoch} and max_size {row.max_size}, which cannot be.")
+        problems.append(
+            f"the buffer is stored with epoch {row.epoch} and max_size {row.max_size}, which cannot be."
+        )
     return problems
 
 
@@ -93,13 +136,19 @@ def _count(connection: sa.Connection, *conditions: Any) -> int:
 
 def has_ledger(tx: Transaction) -> bool:
     """Tell whether the row to which the counters of the dead are added is there."""
-    return _count(tx.connection, workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER) == 1
+    return (
+        _count(tx.connection, workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
+        == 1
+    )
 
 
 def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
     """Return what is counted, each as (what the counters say, what the tables have)."""
     totals = tx.execute(queries.totals()).one()
-    ours, waits = samples.c.buffer_id == tx.buffer.buffer_id, pool_table.c.buffer_id == tx.buffer.buffer_id
+    ours, waits = (
+        samples.c.buffer_id == tx.buffer.buffer_id,
+        pool_table.c.buffer_id == tx.buffer.buffer_id,
+    )
     is_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
     in_part = sa.exists().where(draws.c.batch_id == batches.c.id, draws.c.reported)
     return {
@@ -110,7 +159,9 @@ def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
         "measured": (totals.measured, _count(tx.connection, ours, samples.c.reward.is_not(None))),
         "failed": (
             totals.failed,
-            _count(tx.connection, ours, samples.c.reward.is_(None), samples.c.rewarded_at.is_not(None)),
+            _count(
+                tx.connection, ours, samples.c.reward.is_(None), samples.c.rewarded_at.is_not(None)
+            ),
         ),
         "claimed": (
             totals.drawn - totals.released - totals.settled,
@@ -158,7 +209,9 @@ def members(tx: Transaction) -> Members:
         .where(batches.c.buffer_id == tx.buffer.buffer_id)
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None), ~draws.c.reported)
     )
-    queued = sa.select(samples.c.id).where(samples.c.buffer_id == tx.buffer.buffer_id, samples.c.queued)
+    queued = sa.select(samples.c.id).where(
+        samples.c.buffer_id == tx.buffer.buffer_id, samples.c.queued
+    )
     return Members(
         list(tx.connection.scalars(waiting)),
         set(tx.connection.scalars(claimed)) if tx.buffer.consumes else set(),
@@ -173,13 +226,17 @@ def _membership(tx: Transaction) -> list[str]:
     if len(waiting) != len(in_pool):
         problems.append(f"{len(in_pool) - len(waiting)} samples wait more than once.")
     if twice := waiting & claimed:
-        problems.append(f"{len(twice)} samples wait and are claimed at once, such as sample {min(twice)}.")
+        problems.append(
+            f"{len(twice)} samples wait and are claimed at once, such as sample {min(twice)}."
+        )
     if lost := marked - waiting - claimed:
         problems.append(
             f"{len(lost)} samples are marked as queued but neither wait nor are claimed, such as {min(lost)}."
         )
     if extra := (waiting | claimed) - marked:
-        problems.append(f"{len(extra)} samples wait or are claimed but are not marked as queued, such as {min(extra)}.")
+        problems.append(
+            f"{len(extra)} samples wait or are claimed but are not marked as queued, such as {min(extra)}."
+        )
     return problems
 
 
@@ -193,9 +250,15 @@ def _keys(tx: Transaction) -> list[str]:
     if n := _count(tx.connection, waits, ~never, weightless):
         problems.append(f"{n} waiting samples stand in the race without a weight.")
     if n := _count(tx.connection, waits, is_mistied()):
-        problems.append(f"{n} waiting samples have a tie that is not the end of their hash, or one without being top.")
+        problems.append(
+            f"{n} waiting samples have a tie that is not the end of their hash, or one without being top."
+        )
     # NaN is beyond infinity in PostgreSQL; SQLite has none.
-    if n := _count(tx.connection, waits, sa.or_(pool_table.c.race_key == -math.inf, pool_table.c.race_key > math.inf)):
+    if n := _count(
+        tx.connection,
+        waits,
+        sa.or_(pool_table.c.race_key == -math.inf, pool_table.c.race_key > math.inf),
+    ):
         problems.append(f"{n} waiting samples stand at a key that is no number.")
     if n := _count(tx.connection, waits, pool_table.c.weight < 0.0):
         problems.append(f"{n} waiting samples have a negative weight.")
@@ -204,7 +267,9 @@ def _keys(tx: Transaction) -> list[str]:
 
 def is_mistied() -> sa.ColumnElement[bool]:
     """Return the condition that a row of the pool has another tie than is due to it."""
-    return pool_table.c.tie.is_distinct_from(queries.tie_of(pool_table.c.top, pool_table.c.sample_id))
+    return pool_table.c.tie.is_distinct_from(
+        queries.tie_of(pool_table.c.top, pool_table.c.sample_id)
+    )
 
 
 def _weights(tx: Transaction) -> list[str]:
@@ -224,7 +289,9 @@ def _weights(tx: Transaction) -> list[str]:
 def mismarked(tx: Transaction) -> int:
     """Return how many waiting samples have a mark of the top that their score does not say, or lack it."""
     least = buffers.c.top_score  # NULL: what marks there are mean nothing
-    is_top = sa.and_(pool_table.c.weight > 0.0, sa.or_(least == -math.inf, pool_table.c.score >= least))
+    is_top = sa.and_(
+        pool_table.c.weight > 0.0, sa.or_(least == -math.inf, pool_table.c.score >= least)
+    )
     of_this = (buffers.c.id == tx.buffer.buffer_id, pool_table.c.buffer_id == buffers.c.id)
     return _count(tx.connection, *of_this, least.is_not(None), pool_table.c.top != is_top)
 
@@ -233,14 +300,19 @@ def off_weights(tx: Transaction, rows: Sequence[Any]) -> NDArray[np.bool_]:
     """Tell which rows have a `weight`, or a score in the pool, `ranked`, that is not that of the `score`."""
     state = tx.own_row(sa.select(buffers).where(of_buffer(tx.buffer, buffers)))
     if state.refresh_version != state.refreshed_version:
-        return np.zeros(len(rows), dtype=np.bool_)  # a refresh is under way: weights follow when it ends
+        return np.zeros(
+            len(rows), dtype=np.bool_
+        )  # a refresh is under way: weights follow when it ends
     scores, weights, ranked = (
-        pool.as_floats([getattr(row, name) for row in rows]) for name in ("score", "weight", "ranked")
+        pool.as_floats([getattr(row, name) for row in rows])
+        for name in ("score", "weight", "ranked")
     )
     weighting = tx.buffer.settings.weighting
     expected = tx.buffer.settings.weights(scores, tx.race_state().base)
     # Sums are the same everywhere; the last bits of exponentials and powers depend on the processor.
-    allowed = 1e-12 * np.abs(expected) if weighting.needs_score and not weighting.needs_base else 0.0
+    allowed = (
+        1e-12 * np.abs(expected) if weighting.needs_score and not weighting.needs_base else 0.0
+    )
     is_scored = ~np.isnan(weights)
     off: NDArray[np.bool_] = is_scored & ~(np.abs(weights - expected) <= allowed)
     is_ranked = is_scored & (expected > 0.0) & weighting.needs_score
@@ -256,7 +328,8 @@ def _batches(tx: Transaction) -> list[str]:
         .having(sa.func.count(draws.c.sample_id) != batches.c.size)
     )
     problems = [
-        f"the number of draws of batch {batch} differs from its size." for batch in tx.connection.scalars(counted)
+        f"the number of draws of batch {batch} differs from its size."
+        for batch in tx.connection.scalars(counted)
     ]
     if strangers := tx.connection.scalars(orphans(tx.buffer)).all():
         problems.append(f"{len(strangers)} open batches belong to workers that do not exist.")
@@ -266,7 +339,9 @@ def _batches(tx: Transaction) -> list[str]:
 def newest_tick(tx: Transaction) -> int:
     """Return the largest tick that stands in a row of the buffer, 0 where none does."""
     largest = [
-        sa.select(sa.func.max(column)).where(column.table.c.buffer_id == tx.buffer.buffer_id).scalar_subquery()
+        sa.select(sa.func.max(column))
+        .where(column.table.c.buffer_id == tx.buffer.buffer_id)
+        .scalar_subquery()
         for column in (
             *(samples.c.created_tick, samples.c.scored_tick, samples.c.rewarded_tick),
             *(batches.c.drawn_tick, batches.c.closed_tick, predictors.c.trained_tick),
@@ -285,11 +360,16 @@ def _ticks(tx: Transaction) -> list[str]:
     """Find what was stored in the future, and what has an order that cannot be."""
     problems = []
     if (newest := newest_tick(tx)) > (now := counted_tick(tx)):
-        problems.append(f"a row has the logical time {newest}, but the workers have only reached {now}.")
+        problems.append(
+            f"a row has the logical time {newest}, but the workers have only reached {now}."
+        )
     ours = batches.c.buffer_id == tx.buffer.buffer_id
     if n := _count(tx.connection, ours, batches.c.closed_tick <= batches.c.drawn_tick):
         problems.append(f"{n} batches were closed before they were drawn.")
-    early = sa.or_(samples.c.scored_tick < samples.c.created_tick, samples.c.rewarded_tick < samples.c.created_tick)
+    early = sa.or_(
+        samples.c.scored_tick < samples.c.created_tick,
+        samples.c.rewarded_tick < samples.c.created_tick,
+    )
     if n := _count(tx.connection, samples.c.buffer_id == tx.buffer.buffer_id, early):
         problems.append(f"{n} samples were scored or measured before they were stored.")
     return problems
@@ -301,6 +381,10 @@ def orphans(buffer: BufferHandle) -> sa.Select[Any]:
         sa.select(batches.c.id)
         .where(batches.c.buffer_id == buffer.buffer_id)
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-        .where(~sa.exists().where(workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id))
+        .where(
+            ~sa.exists().where(
+                workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id
+            )
+        )
         .order_by(batches.c.id.desc())
     )

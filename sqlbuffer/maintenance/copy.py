@@ -82,7 +82,12 @@ def copy(
     )
     with progress_bar(f"copying {buffer.name}", silent=silent) as advance:
         buffer_id, moment = buffer.write_from_one_state(
-            _copy, new=new, settings=settings, max_size=limit, at_iteration=at_iteration, advance=advance
+            _copy,
+            new=new,
+            settings=settings,
+            max_size=limit,
+            at_iteration=at_iteration,
+            advance=advance,
         )
     if moment.is_told_by_times:
         log.warning(
@@ -118,10 +123,17 @@ def _copy(
     buffer_id = _create(tx, new, settings, moment, max_size=max_size)
     copied = tx.on(
         dataclasses.replace(
-            tx.buffer, buffer_id=buffer_id, name=new, settings=settings, created_at=None, heartbeat=Heartbeat()
+            tx.buffer,
+            buffer_id=buffer_id,
+            name=new,
+            settings=settings,
+            created_at=None,
+            heartbeat=Heartbeat(),
         )
     )
-    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(tx.buffer.settings)
+    same_race = moment.is_now and (settings.seed, settings.weighting) == _race_of(
+        tx.buffer.settings
+    )
     take = functools.partial(_take, tx, copied, moment, is_whole=same_race)
     for part in _ranges(tx):
         statement = queries.copy_samples() if moment.is_now else queries.copy_samples_then()
@@ -139,7 +151,11 @@ def _copy(
         _begin_race(tx, copied, moment, advance=advance)
     if not same_race or settings.mode != tx.buffer.settings.mode:
         recount(copied)
-    for statement in (queries.copy_predictors(), queries.copy_metrics(), queries.copy_checkpoints()):
+    for statement in (
+        queries.copy_predictors(),
+        queries.copy_metrics(),
+        queries.copy_checkpoints(),
+    ):
         take(statement)
     fold(copied, worker=worker_id())
     return buffer_id, moment
@@ -161,12 +177,18 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
         moment = Moment(at_iteration, tick=first.drawn_tick)
     elif first is not None:  # then all that has a tick came later
         moment = Moment(at_iteration, tick=0, cutoff=first.drawn_at)
-    parameters = {"from_iteration": at_iteration, "cutoff": moment.cutoff, "cutoff_tick": moment.tick}
+    parameters = {
+        "from_iteration": at_iteration,
+        "cutoff": moment.cutoff,
+        "cutoff_tick": moment.tick,
+    }
     then = tx.execute(queries.version_then(), **parameters).one()
     return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
 
 
-def _create(tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None) -> int:
+def _create(
+    tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None
+) -> int:
     """Write the row of the copy, and its ledger."""
     state = tx.race_state()
     version = state.version if moment.version is None else min(moment.version, state.version)
@@ -190,9 +212,13 @@ def _create(tx: Transaction, new: str, settings: Settings, moment: Moment, *, ma
         "key": key,
     }
     insert = tx.backend.upsert(buffers).values(**values)
-    created = tx.connection.scalar(insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id))
+    created = tx.connection.scalar(
+        insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)
+    )
     if created is None:
-        raise InvalidArgument(f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another name.")
+        raise InvalidArgument(
+            f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another name."
+        )
     register(tx.connection, tx.backend, created, worker=LEDGER)
     _set_counters(tx, int(created), tick=state.tick - 1)  # later than all that is copied
     return int(created)
@@ -218,7 +244,9 @@ def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
     lowest = numbers.lowest
     while lowest is not None:
         if lowest < 1:
-            raise tampered(f"a sample of buffer {tx.buffer.name!r} has the number {lowest}, which none is given")
+            raise tampered(
+                f"a sample of buffer {tx.buffer.name!r} has the number {lowest}, which none is given"
+            )
         last = min(lowest - 1 + IDS_AT_ONCE, numbers.highest)
         yield {"after": lowest - 1, "last": last}
         # Not simply the next range: other buffers have numbers of the same sequence, and there may be a gap.
@@ -238,7 +266,9 @@ def _set_counters(tx: Transaction, buffer_id: int, **values: Any) -> None:
     tx.connection.execute(ledger.values(**values))
 
 
-def _begin_race(tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]) -> None:
+def _begin_race(
+    tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]
+) -> None:
     """Let everything that waits join a race that begins, and count what there is; `recount` does the rest."""
     counts = copied.execute(queries.history_counts()).one()
     totals = tx.execute(queries.totals()).one()
@@ -256,7 +286,9 @@ def _begin_race(tx: Transaction, copied: Transaction, moment: Moment, *, advance
     base = copied.execute(queries.lowest_queued()).scalar() if needs_base else None
     this = sa.update(buffers).where(buffers.c.id == copied.buffer.buffer_id)
     # Weights are those of the scores, also where a refresh of the original has not come to its end.
-    tx.connection.execute(this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version))
+    tx.connection.execute(
+        this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version)
+    )
     state = copied.lock_race(exclusive=True)
     for part in _ranges(copied):
         rows = copied.execute(queries.queued_samples(), **part).all()

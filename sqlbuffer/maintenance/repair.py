@@ -47,8 +47,15 @@ def repair(tx: Transaction) -> list[str]:
 def _mend_integers(tx: Transaction) -> list[str]:
     """Bring back the integers of numpy that older releases have stored as bytes in SQLite files."""
     mend = tx.backend.mend_integers
-    columns = (metrics.c.iteration, checkpoints.c.iteration, predictors.c.rows_trained, predictors.c.rows_held_out)
-    n = sum(mend(tx.connection, column, audit.of_buffer(tx.buffer, column.table)) for column in columns)
+    columns = (
+        metrics.c.iteration,
+        checkpoints.c.iteration,
+        predictors.c.rows_trained,
+        predictors.c.rows_held_out,
+    )
+    n = sum(
+        mend(tx.connection, column, audit.of_buffer(tx.buffer, column.table)) for column in columns
+    )
     return _said(n, "integers that were stored as bytes were written as integers")
 
 
@@ -65,8 +72,12 @@ def _catch_up(tx: Transaction) -> list[str]:
     if newest <= counted:
         return []
     if newest > LARGEST_TICK:
-        raise tampered(f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, which none comes to")
-    ledger = sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
+        raise tampered(
+            f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, which none comes to"
+        )
+    ledger = sa.update(workers).where(
+        workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER
+    )
     tx.connection.execute(ledger.values(tick=newest))
     return [f"the logical time was set from {counted} to {newest}."]
 
@@ -155,7 +166,9 @@ def recount(tx: Transaction) -> list[str]:
         "batches": missing["batches drawn"],
         **{name: missing[name] for name in ("unscored", "unscorable", "measured", "failed")},
     }
-    ledger = sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER)
+    ledger = sa.update(workers).where(
+        workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER
+    )
     corrected = ledger.values({name: workers.c[name] + delta for name, delta in deltas.items()})
     if any(missing.values()):
         tx.connection.execute(corrected)

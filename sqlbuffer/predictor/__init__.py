@@ -6,7 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlbuffer.predictor.acquisition import ExpectedImprovement, ThompsonSampling, UpperConfidenceBound
+    from sqlbuffer.predictor.acquisition import (
+        ExpectedImprovement,
+        ThompsonSampling,
+        UpperConfidenceBound,
+    )
     from sqlbuffer.predictor.agent import PredictiveAgent, evaluate, predict
     from sqlbuffer.predictor.ensemble import EnsembleAgent
 

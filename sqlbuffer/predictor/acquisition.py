@@ -56,10 +56,14 @@ def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         gain = np.asarray(mean, dtype=np.float64) - best - xi
         z = gain / spread
-        improvement = gain * _normal_cdf(z) + spread * np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
+        improvement = gain * _normal_cdf(z) + spread * np.exp(-0.5 * z**2) / math.sqrt(
+            2.0 * math.pi
+        )
     # What is sure improves by its gain or not at all; far below the best the difference of two small terms may round
     # to less than nothing.
-    return np.where(spread == 0.0, np.maximum(gain, 0.0), np.where(improvement < 0.0, 0.0, improvement))
+    return np.where(
+        spread == 0.0, np.maximum(gain, 0.0), np.where(improvement < 0.0, 0.0, improvement)
+    )
 
 
 def _normal_cdf(z: Floats) -> Floats:
@@ -176,7 +180,9 @@ def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
     if found is None or not hasattr(found, "rule") or isinstance(found, type):
         names = ", ".join(map(repr, ("greedy", *_BY_NAME)))
         kinds = ", ".join(f"{kind.__name__}()" for kind in _BY_NAME.values())
-        raise InvalidArgument(f"acquisition must be one of {names}, or an object such as {kinds}; got {shown(spec)}.")
+        raise InvalidArgument(
+            f"acquisition must be one of {names}, or an object such as {kinds}; got {shown(spec)}."
+        )
     if not hasattr(agent, found.asks):
         raise InvalidArgument(
             f"acquisition {found.name!r} needs an agent with {found.asks}, which "

@@ -79,7 +79,9 @@ class PredictiveAgent:
     ) -> None:
         if isinstance(loss_function, type):
             kind = loss_function.__name__
-            raise InvalidArgument(f"loss_function is the class {kind}: give an object of it, {kind}().")
+            raise InvalidArgument(
+                f"loss_function is the class {kind}: give an object of it, {kind}()."
+            )
         rule = "n_draws must be 2 or more, because a standard deviation needs two"
         n_draws = require_count(n_draws, rule, least=2)
         if not isinstance(model, nn.Module):
@@ -87,7 +89,9 @@ class PredictiveAgent:
         require_trainable(model)
         require_storable(model.state_dict())
         self.model = model
-        self.loss_function = require_function(loss_function, "loss_function must take predictions and rewards")
+        self.loss_function = require_function(
+            loss_function, "loss_function must take predictions and rewards"
+        )
         self.dataset: Any = dataset if hasattr(dataset, "new") else PredictiveDataset(dataset)
         self.opt_kwargs = {} if opt_kwargs is None else dict(as_mapping(opt_kwargs, "opt_kwargs"))
         self.opt = torch.optim.Adam(model.parameters(), **self.opt_kwargs)
@@ -126,7 +130,9 @@ class PredictiveAgent:
         """Return predictions (n,) with gradient, in training mode; `step` varies what is random in the model."""
         step = require_count(step, "step must be a number of steps")
         with in_mode(self.model, training=True), self._randomness(step):
-            return _with_gradient(self.predict_tensor(self.dataset.new(samples).tensors()[0]), self.model)
+            return _with_gradient(
+                self.predict_tensor(self.dataset.new(samples).tensors()[0]), self.model
+            )
 
     def require_uncertainty(self) -> None:
         """Refuse a model that cannot say how unsure it is.
@@ -149,7 +155,9 @@ class PredictiveAgent:
             return self.predict_data([]), self.predict_data([])
         x = self.dataset.new(samples).tensors()[0]
         with in_mode(self.model, training=False), torch.no_grad():
-            return self.predict_tensor(x), self._draw(x, self.n_draws, step=0).std(dim=0, correction=0)
+            return self.predict_tensor(x), self._draw(x, self.n_draws, step=0).std(
+                dim=0, correction=0
+            )
 
     def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
         """Return the predictions (n_draws, n) of functions drawn from what the model believes, by its dropout.
@@ -194,14 +202,20 @@ class PredictiveAgent:
         parameters = (parameter for group in self.opt.param_groups for parameter in group["params"])
         for number, parameter in enumerate(parameters):
             start = f"{OPTIMISER}{number}."
-            slot = {key.removeprefix(start): value for key, value in moments.items() if key.startswith(start)}
+            slot = {
+                key.removeprefix(start): value
+                for key, value in moments.items()
+                if key.startswith(start)
+            }
             if slot:  # a parameter without a gradient has none
                 slots[number] = slot
                 for name in {*slot, *(_OF_ADAM if isinstance(self.opt, torch.optim.Adam) else ())}:
                     is_number = name in slot and not slot[name].dim() and name not in _OF_ADAM[1:]
                     expected[start + name] = slot[name] if is_number else parameter
         require_fit(moments, expected)
-        self.model.load_state_dict({key: value for key, value in state.items() if not key.startswith(OPTIMISER)})
+        self.model.load_state_dict(
+            {key: value for key, value in state.items() if not key.startswith(OPTIMISER)}
+        )
         self.opt.load_state_dict({**self.opt.state_dict(), "state": slots})
 
     def zero_grad(self) -> None:
@@ -247,13 +261,19 @@ class PredictiveAgent:
         """
         bs = require_count(bs, "bs must be 1 or more", least=1)
         epochs = require_count(epochs, "epochs must be 1 or more", least=1)
-        lr = require_real(lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate)
+        lr = require_real(
+            lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate
+        )
         percent_valid = require_real(percent_valid, "percent_valid must be in [0, 1)", is_part)
         silent = require_flag(silent, "silent")
         if patience is not None:
-            patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
+            patience = require_count(
+                patience, "patience must be 1 or more epochs, or None", least=1
+            )
         if not len(self.dataset):
-            raise InvalidArgument("the dataset is empty: call update_dataset_from_inputs(samples, rewards) first.")
+            raise InvalidArgument(
+                "the dataset is empty: call update_dataset_from_inputs(samples, rewards) first."
+            )
         require_trainable(self.model)
         start = time.perf_counter()
         shuffle = torch.Generator().manual_seed(self.seed)
@@ -271,7 +291,13 @@ class PredictiveAgent:
         best_loss, best_state, best_epoch = math.inf, copy.deepcopy(self.model.state_dict()), -1
         console = get_console()
         hidden = silent or not console.is_terminal
-        passes = track(range(epochs), escape(f"training {self.name}"), console=console, disable=hidden, transient=True)
+        passes = track(
+            range(epochs),
+            escape(f"training {self.name}"),
+            console=console,
+            disable=hidden,
+            transient=True,
+        )
         with in_mode(self.model, training=True), self._randomness(0):
             for epoch in passes:
                 shuffled = train[torch.randperm(len(train), generator=shuffle)]
@@ -291,7 +317,9 @@ class PredictiveAgent:
         self, opt: torch.optim.Optimizer, lr: float, total_steps: int
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the one-cycle schedule, which leaves betas that the user has given as they are."""
-        if total_steps < 4:  # its first phase, 0.3 of the steps, would be over before the first step
+        if (
+            total_steps < 4
+        ):  # its first phase, 0.3 of the steps, would be over before the first step
             return torch.optim.lr_scheduler.ConstantLR(opt, factor=1.0, total_iters=0)
         return torch.optim.lr_scheduler.OneCycleLR(
             opt, max_lr=lr, total_steps=total_steps, cycle_momentum="betas" not in self.opt_kwargs
@@ -309,7 +337,10 @@ class PredictiveAgent:
         return rows[n_valid:], rows[:n_valid]
 
     def _train_epoch(
-        self, parts: Sequence[Tensor], opt: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+        self,
+        parts: Sequence[Tensor],
+        opt: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> float:
         """Return the mean loss of one pass over parts of the rows.
 
@@ -328,7 +359,9 @@ class PredictiveAgent:
             schedule.step()
             losses.append(loss.item())
         now = _unstored(self.model)
-        if changed := [path for path, before in unstored.items() if not _is_same(before, now.get(path))]:
+        if changed := [
+            path for path, before in unstored.items() if not _is_same(before, now.get(path))
+        ]:
             for path, before in unstored.items():
                 module, _, name = path.rpartition(".")
                 setattr(self.model.get_submodule(module), name, before)
@@ -344,11 +377,15 @@ class PredictiveAgent:
             return {"valid_loss": math.nan, "valid_rank_correlation": math.nan}
         with in_mode(self.model, training=False), torch.no_grad():
             pairs = [
-                (self.predict_tensor(x), y.to(self.device)) for x, y in self.dataset.batches(torch.split(rows, bs))
+                (self.predict_tensor(x), y.to(self.device))
+                for x, y in self.dataset.batches(torch.split(rows, bs))
             ]
             predictions, rewards = (torch.cat(parts) for parts in zip(*pairs, strict=True))
             loss = self.loss_function(predictions, rewards).mean().item()
-        return {"valid_loss": loss, "valid_rank_correlation": rank_correlation(predictions.cpu(), rewards.cpu())}
+        return {
+            "valid_loss": loss,
+            "valid_rank_correlation": rank_correlation(predictions.cpu(), rewards.cpu()),
+        }
 
     def _draw(self, x: Tensor, n_draws: int, *, step: int) -> Tensor:
         """Return the predictions (n_draws, n) of functions drawn by dropout, of a model in evaluation mode."""
@@ -365,7 +402,9 @@ class PredictiveAgent:
         gpus = [self.device] if self.device.type == "cuda" else []
         seed = int(np.random.SeedSequence([self.seed % 2**64, step, draw]).generate_state(1)[0])
         with torch.random.fork_rng(devices=gpus):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU there is
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed would seed every GPU there is
             for gpu in gpus:
                 with torch.cuda.device(gpu):
                     torch.cuda.manual_seed(seed)
@@ -380,7 +419,9 @@ def is_norm(number: float) -> bool:
 def draws_from(n_draws: Any, step: Any) -> tuple[int, int]:
     """Return how many functions are to be drawn, and at which step."""
     rule = "n_draws must be a number of draws, 1 or more"
-    return require_count(n_draws, rule, least=1), require_count(step, "step must be a number of steps")
+    return require_count(n_draws, rule, least=1), require_count(
+        step, "step must be a number of steps"
+    )
 
 
 def require_trainable(model: nn.Module) -> None:
@@ -398,20 +439,30 @@ def require_trainable(model: nn.Module) -> None:
             "a gradient, or score with a function, such as store.score(function)."
         )
     for path, module in model.named_modules():
-        if getattr(module, "sparse", False) is True and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            raise InvalidArgument(f"{path or name} has sparse gradients, which Adam cannot use: give it sparse=False.")
+        if getattr(module, "sparse", False) is True and isinstance(
+            module, (nn.Embedding, nn.EmbeddingBag)
+        ):
+            raise InvalidArgument(
+                f"{path or name} has sparse gradients, which Adam cannot use: give it sparse=False."
+            )
     for path, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
             continue  # which `require_storable` refuses
-        if any(n > 1 and step == 0 for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
+        if any(
+            n > 1 and step == 0 for n, step in zip(parameter.shape, parameter.stride(), strict=True)
+        ):
             raise InvalidArgument(
                 f"the values of {path} share their memory, like those of expand(), and would be "
                 "trained as one: use a clone(), or expand in forward()."
             )
         if parameter.is_floating_point() and torch.finfo(parameter.dtype).bits < 16:
-            raise InvalidArgument(f"{path} is of {parameter.dtype}, which cannot be trained: use bfloat16 or wider.")
+            raise InvalidArgument(
+                f"{path} is of {parameter.dtype}, which cannot be trained: use bfloat16 or wider."
+            )
     if odd := [path for path in model.state_dict() if path.startswith(OPTIMISER)]:
-        raise InvalidArgument(f"{odd[0]} has the name of a part of the optimiser, {OPTIMISER}: rename that module.")
+        raise InvalidArgument(
+            f"{odd[0]} has the name of a part of the optimiser, {OPTIMISER}: rename that module."
+        )
 
 
 def _unstored(model: nn.Module) -> dict[str, Tensor]:
@@ -503,16 +554,22 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def evaluate(agent: Any, function: Callable[[list[Any]], T], samples: Sequence[Any], bs: int) -> list[T]:
+def evaluate(
+    agent: Any, function: Callable[[list[Any]], T], samples: Sequence[Any], bs: int
+) -> list[T]:
     """Return what a function makes of `bs` samples at a time, the agent's model in evaluation mode."""
     require_list(samples)
     model = getattr(agent, "model", None)
-    evaluating = in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
+    evaluating = (
+        in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
+    )
     with evaluating, torch.no_grad():
         return [function(list(samples[i : i + bs])) for i in range(0, len(samples), bs)]
 
 
 def predict(agent: Any, samples: Sequence[Any], bs: int) -> Tensor:
     """Return the agent's predictions (n,), made in evaluation mode without gradient, `bs` at a time."""
-    parts = evaluate(agent, lambda chunk: torch.as_tensor(agent.predict_data(chunk)).reshape(-1), samples, bs)
+    parts = evaluate(
+        agent, lambda chunk: torch.as_tensor(agent.predict_data(chunk)).reshape(-1), samples, bs
+    )
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -38,13 +38,19 @@ class PredictiveDataset:
         samples: Sequence[Any] = (),
         rewards: ArrayLike | None = None,
     ) -> None:
-        self.featurize = require_function(featurize, "featurize must take a list of samples and return a Tensor")
+        self.featurize = require_function(
+            featurize, "featurize must take a list of samples and return a Tensor"
+        )
         self.places = getattr(samples, "places", None)
         self.samples: Any = as_list(samples) if self.places is None else samples
         try:
-            self.rewards = np.zeros(len(self.samples)) if rewards is None else as_floats(rewards).copy()
+            self.rewards = (
+                np.zeros(len(self.samples)) if rewards is None else as_floats(rewards).copy()
+            )
         except (TypeError, ValueError, OverflowError) as exc:
-            raise InvalidArgument(f"rewards must be a number for each sample; got {shown(rewards)}.") from exc
+            raise InvalidArgument(
+                f"rewards must be a number for each sample; got {shown(rewards)}."
+            ) from exc
         if self.rewards.shape != (len(self.samples),):
             raise InvalidArgument(
                 f"{len(self.samples)} samples came with rewards of shape {self.rewards.shape}: give one for each."
@@ -61,7 +67,9 @@ class PredictiveDataset:
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return features (n, ...) and rewards (n,) float32; n must be 1 or more."""
         parts = torch.split(torch.arange(len(self)), CHUNK)
-        return torch.cat([self._features(self._take(rows)) for rows in parts]), torch.from_numpy(self.rewards).float()
+        return torch.cat([self._features(self._take(rows)) for rows in parts]), torch.from_numpy(
+            self.rewards
+        ).float()
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (m, ...) and rewards (m,) float32 of each part of the rows, given as (m,) int64.
@@ -75,7 +83,9 @@ class PredictiveDataset:
             if self._cached is not None:
                 yield from ((self._cached[rows], rewards[rows]) for rows in group)
                 continue
-            features = torch.split(self._features(self._take(torch.cat(group))), [len(rows) for rows in group])
+            features = torch.split(
+                self._features(self._take(torch.cat(group))), [len(rows) for rows in group]
+            )
             yield from zip(features, (rewards[rows] for rows in group), strict=True)
 
     def _fits(self) -> bool:
@@ -92,7 +102,9 @@ class PredictiveDataset:
         rows = self.featurize(samples)
         if not isinstance(rows, Tensor) or rows.shape[:1] != (len(samples),):
             got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
-            raise InvalidArgument(f"featurize must return a Tensor ({len(samples)}, ...), one row each, got {got}.")
+            raise InvalidArgument(
+                f"featurize must return a Tensor ({len(samples)}, ...), one row each, got {got}."
+            )
         return rows
 
 

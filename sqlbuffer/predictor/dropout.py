@@ -20,7 +20,9 @@ def dropouts_of(model: nn.Module) -> list[nn.Module]:
     Raises:
         InvalidArgument: It has none.
     """
-    dropouts: list[nn.Module] = [module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0]
+    dropouts: list[nn.Module] = [
+        module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0
+    ]
     if not dropouts:
         raise InvalidArgument(
             f"{type(model).__name__} has no dropout, which its uncertainty needs: add "
@@ -59,7 +61,9 @@ def _mask_all_rows_alike(module: nn.Module, inputs: tuple[Tensor], output: Any) 
     (x,) = inputs
     module.training = True
     try:
-        mask: Tensor = module.forward(torch.ones_like(x[:1]))  # what it makes of one row of ones: 0 or 1 / (1 - p)
+        mask: Tensor = module.forward(
+            torch.ones_like(x[:1])
+        )  # what it makes of one row of ones: 0 or 1 / (1 - p)
     finally:
         module.training = False
     return x * mask

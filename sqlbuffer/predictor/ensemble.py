@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from sqlbuffer._validation import as_list, require_list
 from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.predictor.agent import PredictiveAgent, draws_from, in_mode, one_number_each, require_trainable
+from sqlbuffer.predictor.agent import (
+    PredictiveAgent,
+    draws_from,
+    in_mode,
+    one_number_each,
+    require_trainable,
+)
 from sqlbuffer.predictor.dataset import PredictiveDataset
 
 
@@ -26,7 +32,9 @@ class Ensemble(nn.Module):
         super().__init__()
         members = as_list(members, "the models of an ensemble")
         if strangers := [member for member in members if not isinstance(member, nn.Module)]:
-            raise InvalidArgument(f"the models of an ensemble must be torch.nn.Modules, got {shown(strangers[0])}.")
+            raise InvalidArgument(
+                f"the models of an ensemble must be torch.nn.Modules, got {shown(strangers[0])}."
+            )
         if len(members) < 2 or len({id(member) for member in members}) < len(members):
             raise InvalidArgument(
                 "an ensemble needs 2 or more models, each a separate object, got "
@@ -100,13 +108,16 @@ class EnsembleAgent(PredictiveAgent):
         drawn = torch.from_numpy(rng.integers(len(self.model.members), size=n_draws))
         return self._predict_each(samples)[drawn]
 
-    def train_supervised(self, bs: int, epochs: int, lr: float, *args: Any, **options: Any) -> dict[str, float]:
+    def train_supervised(
+        self, bs: int, epochs: int, lr: float, *args: Any, **options: Any
+    ) -> dict[str, float]:
         """Train each member as a `PredictiveAgent` is trained; return the mean of each measure, `seconds` in all.
 
         Where one member never had a finite loss, neither has the ensemble.
         """
         found = [
-            self._alone(i).train_supervised(bs, epochs, lr, *args, **options) for i in range(len(self.model.members))
+            self._alone(i).train_supervised(bs, epochs, lr, *args, **options)
+            for i in range(len(self.model.members))
         ]
         means = {name: float(np.mean([measured[name] for measured in found])) for name in found[0]}
         return {**means, "seconds": sum(measured["seconds"] for measured in found)}
@@ -116,7 +127,9 @@ class EnsembleAgent(PredictiveAgent):
         seed = int(np.random.SeedSequence([self.seed % 2**64, number]).generate_state(1)[0])
         name = f"{self.name} {number + 1} of {len(self.model.members)}"
         member = self.model.members[number]
-        return PredictiveAgent(member, self.loss_function, self.dataset, self.opt_kwargs, self.clip, name, seed=seed)
+        return PredictiveAgent(
+            member, self.loss_function, self.dataset, self.opt_kwargs, self.clip, name, seed=seed
+        )
 
     def _predict_each(self, samples: Sequence[Any]) -> Tensor:
         if not len(samples):

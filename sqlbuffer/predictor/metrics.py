@@ -22,7 +22,9 @@ def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
     Returns:
         `rank_correlation`, `r2`, and `calibration`.
     """
-    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    predicted, measured = (
+        np.asarray(values, dtype=np.float64) for values in (predictions, rewards)
+    )
     if not np.isfinite(predicted).all():
         return {"rank_correlation": math.nan, "r2": math.nan, "calibration": []}
     return {
@@ -43,12 +45,16 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
 
 def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
     """Return the coefficient of determination, 1 - residual / total sum of squares; NaN where rewards are all equal."""
-    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    predicted, measured = (
+        np.asarray(values, dtype=np.float64) for values in (predictions, rewards)
+    )
     if _are_equal(measured):
         return math.nan
     scale = _scale(predicted, measured)
     predicted, measured = predicted / scale, measured / scale
-    spread = float(np.abs(measured - measured.mean()).max())  # else the squares of the smallest numbers would be 0
+    spread = float(
+        np.abs(measured - measured.mean()).max()
+    )  # else the squares of the smallest numbers would be 0
     with np.errstate(over="ignore"):
         residual = float((((measured - predicted) / spread) ** 2).sum())
         total = float((((measured - measured.mean()) / spread) ** 2).sum())
@@ -67,7 +73,9 @@ def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, fl
         For each group the mean of what was `predicted` and of what was `measured`, and how many `rows` it has. Where
         the predictor is calibrated the two means agree.
     """
-    predicted, measured = (np.asarray(values, dtype=np.float64) for values in (predictions, rewards))
+    predicted, measured = (
+        np.asarray(values, dtype=np.float64) for values in (predictions, rewards)
+    )
     groups = np.array_split(np.argsort(predicted, kind="stable"), BINS)
     return [
         {"predicted": _mean(predicted[rows]), "measured": _mean(measured[rows]), "rows": len(rows)}
@@ -78,7 +86,11 @@ def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, fl
 
 def _scale(*values: NDArray[np.float64]) -> float:
     """Return by what to divide numbers so that sums of their squares stay finite: 1 for all but huge ones."""
-    return 2.0**600 if max((float(np.abs(each).max(initial=0.0)) for each in values), default=0.0) > 1e120 else 1.0
+    return (
+        2.0**600
+        if max((float(np.abs(each).max(initial=0.0)) for each in values), default=0.0) > 1e120
+        else 1.0
+    )
 
 
 def _mean(values: NDArray[np.float64]) -> float:

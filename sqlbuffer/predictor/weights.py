@@ -28,7 +28,9 @@ def dump_state(agent: Any) -> bytes:
     require_storable(state)
     tensors = _tensors(state)
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    return safetensors.torch.save({key: value.cpu().contiguous().clone() for key, value in tensors.items()})
+    return safetensors.torch.save(
+        {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+    )
 
 
 def load_state(agent: Any, state: bytes) -> None:
@@ -45,17 +47,30 @@ def load_state(agent: Any, state: bytes) -> None:
         stored = safetensors.torch.load(state)
     except safetensors.SafetensorError as exc:
         raise InvalidPayload(f"the stored predictor is not safetensors: {exc}.") from exc
-    except (KeyError, TypeError, ValueError, RuntimeError) as exc:  # of a type that torch does not have
-        raise InvalidPayload(f"the stored predictor has a tensor that torch cannot read: {exc}.") from exc
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as exc:  # of a type that torch does not have
+        raise InvalidPayload(
+            f"the stored predictor has a tensor that torch cannot read: {exc}."
+        ) from exc
     # The optimiser has moments or has none, and looks at them itself.
     has_moments = not isinstance(holder, nn.Module)
     ours, theirs = (
-        {key: value for key, value in tensors.items() if not (has_moments and key.startswith(OPTIMISER))}
+        {
+            key: value
+            for key, value in tensors.items()
+            if not (has_moments and key.startswith(OPTIMISER))
+        }
         for tensors in (_tensors(holder.state_dict()), stored)
     )
     require_fit(theirs, ours)
     # What is not a tensor is not stored and stays; moments that are not stored are forgotten.
-    others = {key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)}
+    others = {
+        key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)
+    }
     holder.load_state_dict({**others, **stored})
 
 
@@ -68,22 +83,36 @@ def require_storable(state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if (objection := _objection(value)) is not None:
             what, advice = objection
-            raise InvalidArgument(f"{key:.80} of the model cannot be stored, because it is {what}: {advice}.")
+            raise InvalidArgument(
+                f"{key:.80} of the model cannot be stored, because it is {what}: {advice}."
+            )
 
 
 def _objection(value: Any) -> tuple[str, str] | None:
     """Return what a value of a state is, and what to do, where it cannot be stored."""
     if not isinstance(value, Tensor):
-        return f"{shown(value)}, not a tensor", "give the module a buffer, or a get_extra_state that returns a tensor"
+        return (
+            f"{shown(value)}, not a tensor",
+            "give the module a buffer, or a get_extra_state that returns a tensor",
+        )
     if nn.parameter.is_lazy(value):
-        return "not initialised yet", "call the model once on the features of a sample before the agent is made"
+        return (
+            "not initialised yet",
+            "call the model once on the features of a sample before the agent is made",
+        )
     if value.is_meta:
-        return "on the meta device, without data", "move the model with to_empty() and initialise it"
+        return (
+            "on the meta device, without data",
+            "move the model with to_empty() and initialise it",
+        )
     if value.layout is not torch.strided or value.is_nested or value.is_quantized:
         kind = "nested" if value.is_nested else "quantised" if value.is_quantized else "sparse"
         return f"a {kind} tensor", "register a dense tensor, and make the sparse one in forward"
     if not _is_storable(value.dtype):
-        return f"of type {str(value.dtype).removeprefix('torch.')}", "convert the model, such as by model.float()"
+        return (
+            f"of type {str(value.dtype).removeprefix('torch.')}",
+            "convert the model, such as by model.float()",
+        )
     return None
 
 
@@ -103,10 +132,14 @@ def require_fit(stored: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> Non
     Raises:
         InvalidArgument: With both of the first five that differ.
     """
-    theirs, own = ({key: _kind(value) for key, value in tensors.items()} for tensors in (stored, ours))
+    theirs, own = (
+        {key: _kind(value) for key, value in tensors.items()} for tensors in (stored, ours)
+    )
     odd = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
     if odd:
-        named = "; ".join(f"{key:.80}: stored {theirs.get(key)}, model {own.get(key)}" for key in odd[:5])
+        named = "; ".join(
+            f"{key:.80}: stored {theirs.get(key)}, model {own.get(key)}" for key in odd[:5]
+        )
         raise InvalidArgument(
             f"the stored predictor does not fit the model ({named}): "
             f"give the model it was trained with, or another buffer."
@@ -119,7 +152,14 @@ def _kind(tensor: Tensor) -> str:
 
 def _state_holder(agent: Any) -> Any:
     """Return what has the agent's state: itself, its model, or None."""
-    return next((holder for holder in (agent, getattr(agent, "model", None)) if hasattr(holder, "state_dict")), None)
+    return next(
+        (
+            holder
+            for holder in (agent, getattr(agent, "model", None))
+            if hasattr(holder, "state_dict")
+        ),
+        None,
+    )
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -61,7 +61,9 @@ class Background:
                 "`sqlbuffer worker` instead."
             ) from exc
         spawn = multiprocessing.get_context("spawn")
-        self._hire = functools.partial(ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent))
+        self._hire = functools.partial(
+            ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent)
+        )
         self._executor = self._hire()
         self._pid = os.getpid()
         self._training: Future[None] | None = None

@@ -45,9 +45,16 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.every is None and self.cron is None and self.when_new is None:
-            raise InvalidArgument("a schedule needs every, cron or when_new, or several of them: give at least one.")
+            raise InvalidArgument(
+                "a schedule needs every, cron or when_new, or several of them: give at least one."
+            )
         if self.when_new is not None:
-            n = require_int(self.when_new, "when_new must be a number of new samples, 1 or more", least=1, most=None)
+            n = require_int(
+                self.when_new,
+                "when_new must be a number of new samples, 1 or more",
+                least=1,
+                most=None,
+            )
             object.__setattr__(self, "when_new", n)
         object.__setattr__(self, "_every_s", None if self.every is None else _seconds(self.every))
         if self.cron is not None:
@@ -55,13 +62,17 @@ class Schedule:
 
     def __str__(self) -> str:
         words = {"every {}": self.every, "at {} UTC": self.cron, "when {:,} are new": self.when_new}
-        return ", or ".join(form.format(value) for form, value in words.items() if value is not None)
+        return ", or ".join(
+            form.format(value) for form, value in words.items() if value is not None
+        )
 
     def is_due(self, job: Job) -> bool:
         """Tell whether a job is to be done now, and no process is at it."""
         if job.is_held:
             return False
-        if job.is_broken_off or (self.when_new is not None and job.measured_now - job.measured >= self.when_new):
+        if job.is_broken_off or (
+            self.when_new is not None and job.measured_now - job.measured >= self.when_new
+        ):
             return True
         due_in_s = self.due_in_s(job)
         return due_in_s is not None and due_in_s <= 0.0
@@ -90,7 +101,9 @@ def _started_at(job: Job) -> dt.datetime:
     """
     seen = job.now.astimezone(dt.timezone.utc) - dt.timedelta(seconds=job.started_ago_s or 0.0)
     stored = job.last_started_at
-    return stored if stored is not None and abs((stored - seen).total_seconds()) <= _DRIFT_S else seen
+    return (
+        stored if stored is not None and abs((stored - seen).total_seconds()) <= _DRIFT_S else seen
+    )
 
 
 def _next(cron: str, after: dt.datetime) -> dt.datetime | None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer._validation import as_floats, is_learning_rate, is_part, require_count, require_flag, require_real
+from sqlbuffer._validation import (
+    as_floats,
+    is_learning_rate,
+    is_part,
+    require_count,
+    require_flag,
+    require_real,
+)
 from sqlbuffer.core.labels import READ_AT_ONCE, LabelledRows
 from sqlbuffer.errors import TrainingDiverged
 from sqlbuffer.predictor.metrics import measures
@@ -77,23 +84,32 @@ def retrain(
         TrainingDiverged: The loss or the weights were not finite. The agent has its old weights, no version is stored.
         LeaseLost: The lease is not held any more. The agent has its old weights, no version is stored.
     """
-    percent_test = require_real(percent_test, "percent_test is a share of the rows in [0, 1)", is_part)
+    percent_test = require_real(
+        percent_test, "percent_test is a share of the rows in [0, 1)", is_part
+    )
     if keep is not None:
         keep = require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
     bs, epochs = (
-        require_count(n, f"{name} must be 1 or more", least=1) for name, n in {"bs": bs, "epochs": epochs}.items()
+        require_count(n, f"{name} must be 1 or more", least=1)
+        for name, n in {"bs": bs, "epochs": epochs}.items()
     )
-    lr = require_real(lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate)
+    lr = require_real(
+        lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate
+    )
     min_rows = require_count(min_rows, "min_rows must be a number of rows")
     silent = require_flag(silent, "silent")
     if percent_valid is not None:
-        percent_valid = require_real(percent_valid, "percent_valid is a share of the rows in [0, 1)", is_part)
+        percent_valid = require_real(
+            percent_valid, "percent_valid is a share of the rows in [0, 1)", is_part
+        )
     if patience is not None:
         patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
     rows = store.labelled_rows(where=where, newest=newest, best=best)
     train, test = split(rows, percent_test)
     if len(rows) < min_rows or not len(train):
-        logger.info("predictor not trained: %d labelled rows, at least %d are needed", len(rows), min_rows)
+        logger.info(
+            "predictor not trained: %d labelled rows, at least %d are needed", len(rows), min_rows
+        )
         return None
     options = {"percent_valid": percent_valid, "patience": patience}
     given = {name: value for name, value in options.items() if value is not None}
@@ -134,7 +150,10 @@ def measure(agent: Any, rows: LabelledRows) -> dict[str, Any]:
     if not len(rows) or not hasattr(agent, "predict_data"):
         return {}
     parts = (rows[start : start + READ_AT_ONCE] for start in range(0, len(rows), READ_AT_ONCE))
-    return measures(np.concatenate([as_floats(agent.predict_data(part)).reshape(-1) for part in parts]), rows.rewards)
+    return measures(
+        np.concatenate([as_floats(agent.predict_data(part)).reshape(-1) for part in parts]),
+        rows.rewards,
+    )
 
 
 @contextlib.contextmanager

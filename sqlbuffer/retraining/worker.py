@@ -87,7 +87,9 @@ def _exits_as_errors() -> Iterator[None]:
     try:
         yield
     except EXITS as exc:
-        raise RuntimeError(f"the agent's code raised {summary(exc)}: raise an error instead") from exc
+        raise RuntimeError(
+            f"the agent's code raised {summary(exc)}: raise an error instead"
+        ) from exc
 
 
 def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark | None, int]:
@@ -105,7 +107,11 @@ def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark 
 
 
 def score_by_newest(
-    store: SampleStore, load: Callable[[], int], score_fn: Callable[[list[Any]], Any], only: str, **options: Any
+    store: SampleStore,
+    load: Callable[[], int],
+    score_fn: Callable[[list[Any]], Any],
+    only: str,
+    **options: Any,
 ) -> int:
     """Score by the newest predictor, see `SampleStore.score`, and label the scores with its version.
 
@@ -180,7 +186,9 @@ class Worker:
         self._acquisition = acquisition_from(acquisition, agent)
         self._pred_bs = pred_bs
         self._refresh = refresh
-        store.labelled_rows(**{name: retraining.get(name) for name in ("where", "newest", "best")})  # or refuse them
+        store.labelled_rows(
+            **{name: retraining.get(name) for name in ("where", "newest", "best")}
+        )  # or refuse them
         self._held: Mark | None = None
         self._load_newer()
         store.announce_job(RETRAIN, str(schedule))

@@ -36,7 +36,13 @@ from numpy.typing import NDArray
 from sqlbuffer._validation import is_storable, is_text
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType, naming
 from sqlbuffer.samples import registry
-from sqlbuffer.samples.hashing import ELEMENT_DTYPES, NUMPY_SCALARS, Elements, flatten, is_plain_tensor
+from sqlbuffer.samples.hashing import (
+    ELEMENT_DTYPES,
+    NUMPY_SCALARS,
+    Elements,
+    flatten,
+    is_plain_tensor,
+)
 from sqlbuffer.samples.preview import render
 
 __all__ = ["Encoded", "decode_all", "encode_all"]
@@ -93,15 +99,25 @@ def encode_all(
     try:
         for value in texts:
             is_plain = type(value) is str and is_storable(value)
-            rows.append((value, None, "text") if is_plain else _encode(value, allow_pickle=allow_pickle))  # type: ignore[arg-type]
+            rows.append(
+                (value, None, "text") if is_plain else _encode(value, allow_pickle=allow_pickle)
+            )  # type: ignore[arg-type]
     except (UnsupportedType, InvalidArgument):
         with naming(None if numbers is None else numbers[len(rows)], texts[len(rows)]):
             raise
-    return Encoded([text for text, _, _ in rows], [payload for _, payload, _ in rows], [codec for _, _, codec in rows])
+    return Encoded(
+        [text for text, _, _ in rows],
+        [payload for _, payload, _ in rows],
+        [codec for _, _, codec in rows],
+    )
 
 
 def decode_all(
-    texts: Sequence[str], payloads: Sequence[bytes | None], codecs: Sequence[str], *, allow_pickle: bool = False
+    texts: Sequence[str],
+    payloads: Sequence[bytes | None],
+    codecs: Sequence[str],
+    *,
+    allow_pickle: bool = False,
 ) -> list[object]:
     """Decode stored samples.
 
@@ -142,7 +158,9 @@ def _decode(payload: bytes | None, codec: str, *, allow_pickle: bool) -> object:
     if payload is None:
         raise InvalidPayload(f"a sample of codec {codec} has no payload")
     if codec == "pickle" and not allow_pickle:
-        raise InvalidPayload("a sample was pickled: read it with allow_pickle=True if you trust the database")
+        raise InvalidPayload(
+            "a sample was pickled: read it with allow_pickle=True if you trust the database"
+        )
     try:
         return pickle.loads(payload) if codec == "pickle" else _from_cbor(payload)
     except InvalidPayload:
@@ -263,7 +281,9 @@ _WRITERS: dict[type[Any], Writer] = {
     dt.date: lambda value, _: CBORTag(1004, value.isoformat()),
     dt.datetime: lambda value, _: _object("datetime", value.isoformat(), value.fold),
     dt.time: lambda value, _: _object("time", value.isoformat(), value.fold),
-    dt.timedelta: lambda value, _: _object("timedelta", value.days, value.seconds, value.microseconds),
+    dt.timedelta: lambda value, _: _object(
+        "timedelta", value.days, value.seconds, value.microseconds
+    ),
     tuple: lambda value, depth: _object("tuple", *_wire_each(value, depth)),
     list: _wire_each,
     dict: _dict,
@@ -326,7 +346,11 @@ def _checked(content: T) -> T:
         if not kinds.isdisjoint(_MISREAD):
             raise InvalidPayload("a value that is neither data nor null")
         if list in kinds or dict in kinds:
-            waiting += [item.values() if type(item) is dict else item for item in items if type(item) in (list, dict)]
+            waiting += [
+                item.values() if type(item) is dict else item
+                for item in items
+                if type(item) in (list, dict)
+            ]
     return content
 
 
@@ -360,7 +384,11 @@ def _read_fraction(content: Iterable[object], _immutable: bool) -> Fraction:
 def _read_elements(dtype: str, shape: Any, content: object) -> NDArray[Any]:
     """Return the elements, flat, native and writable, once they agree with their dtype and shape."""
     sizes = [_expect(int, size) for size in _expect(list, shape)]
-    if _expect(str, dtype) not in ELEMENT_DTYPES or len(sizes) > _MAX_DIMENSIONS or min(sizes, default=0) < 0:
+    if (
+        _expect(str, dtype) not in ELEMENT_DTYPES
+        or len(sizes) > _MAX_DIMENSIONS
+        or min(sizes, default=0) < 0
+    ):
         raise InvalidPayload(f"no array is of dtype {dtype!r} and shape {sizes}")
     stored = ELEMENT_DTYPES[dtype]
     data = np.frombuffer(bytearray(_expect(bytes, content)), np.uint8)

@@ -66,7 +66,9 @@ ELEMENT_DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPED_ARRAY
 """Every supported dtype, with the numpy dtype that carries its bytes."""
 
 NUMPY_SCALARS = tuple(
-    scalar for scalar in dict.fromkeys(np.sctypeDict.values()) if np.dtype(scalar).name in ELEMENT_DTYPES
+    scalar
+    for scalar in dict.fromkeys(np.sctypeDict.values())
+    if np.dtype(scalar).name in ELEMENT_DTYPES
 )
 
 _FLOAT_LAYOUTS = {
@@ -131,7 +133,9 @@ def digests(values: Iterable[object], numbers: Sequence[int] | None = None) -> l
     """
     values = list(values)
     if set(map(type, values)) == {str}:
-        with contextlib.suppress(UnicodeEncodeError, IndexError):  # a lone surrogate, or too long for the table
+        with contextlib.suppress(
+            UnicodeEncodeError, IndexError
+        ):  # a lone surrogate, or too long for the table
             return [
                 blake2b(_STR_HEADS[len(utf8)] + utf8, digest_size=DIGEST_BYTES).digest()
                 for utf8 in map(str.encode, values)  # type: ignore[arg-type]
@@ -171,13 +175,19 @@ def flatten(value: Any) -> Elements:
     array = np.asarray(value)
     name = array.dtype.name
     if name not in ELEMENT_DTYPES:
-        raise UnsupportedType(f"an array of dtype {array.dtype} is not supported: add array.tolist(), or convert it")
-    return Elements(name, array.shape, np.ascontiguousarray(array, dtype=ELEMENT_DTYPES[name]).reshape(-1))
+        raise UnsupportedType(
+            f"an array of dtype {array.dtype} is not supported: add array.tolist(), or convert it"
+        )
+    return Elements(
+        name, array.shape, np.ascontiguousarray(array, dtype=ELEMENT_DTYPES[name]).reshape(-1)
+    )
 
 
 def is_tensor(cls: type[Any]) -> bool:
     """Tell whether the class is torch's Tensor or derived from it, without importing torch."""
-    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # absent while torch itself is being imported
+    tensor = getattr(
+        sys.modules.get("torch"), "Tensor", None
+    )  # absent while torch itself is being imported
     return tensor is not None and issubclass(cls, tensor)
 
 
@@ -186,7 +196,9 @@ def is_plain_tensor(cls: type[Any]) -> bool:
     if not is_tensor(cls):
         return False
     torch = sys.modules["torch"]
-    operators = {_function(kind, "__torch_function__") for kind in (torch.Tensor, torch.nn.Parameter)}
+    operators = {
+        _function(kind, "__torch_function__") for kind in (torch.Tensor, torch.nn.Parameter)
+    }
     return (
         cls.__eq__ is torch.Tensor.__eq__
         and _function(cls, "__torch_function__") in operators
@@ -206,7 +218,9 @@ def _flatten_tensor(tensor: Any) -> Elements:
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in ELEMENT_DTYPES or tensor.is_nested or tensor.is_meta:
         kind = "nested" if tensor.is_nested else "meta" if tensor.is_meta else name
-        raise UnsupportedType(f"a {kind} tensor is not supported: convert it to a plain tensor of a common dtype")
+        raise UnsupportedType(
+            f"a {kind} tensor is not supported: convert it to a plain tensor of a common dtype"
+        )
     dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
     plain = dense.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     data = (plain.view(torch.int16) if name == "bfloat16" else plain).numpy()
@@ -360,7 +374,11 @@ def _time(value: dt.time, _depth: int = 0) -> bytes:
 def _elements(elements: Elements) -> bytes:
     content = _bytes(_normalised(elements).tobytes())
     tag = TYPED_ARRAY_TAGS.get(elements.dtype)
-    typed = _object("elements", _str(elements.dtype), content) if tag is None else _head(6, tag) + content
+    typed = (
+        _object("elements", _str(elements.dtype), content)
+        if tag is None
+        else _head(6, tag) + content
+    )
     return _head(6, 40) + _array((_array([_int(size) for size in elements.shape]), typed))
 
 

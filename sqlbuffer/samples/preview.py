@@ -57,7 +57,9 @@ class _Rendering(reprlib.Repr):
 def _render_array(value: Any) -> str:
     dense = value if isinstance(value, np.ndarray) else value.detach().to_dense()
     first = dense.reshape(-1)[:8].tolist()
-    numbers = " ".join(f"{number:.6g}" if type(number) is float else str(number) for number in first)
+    numbers = " ".join(
+        f"{number:.6g}" if type(number) is float else str(number) for number in first
+    )
     dtype = str(value.dtype).removeprefix("torch.")
     more = " ..." if math.prod(value.shape) > len(first) else ""
     return f"{type(value).__name__}({dtype}, {tuple(value.shape)}: {numbers}{more})"

@@ -28,7 +28,16 @@ Result = TypeVar("Result")
 
 _READ_BY: Mapping[type[Any], frozenset[str]] = {
     **dict.fromkeys(
-        (str, bytearray, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta, collections.OrderedDict),
+        (
+            str,
+            bytearray,
+            Decimal,
+            dt.datetime,
+            dt.date,
+            dt.time,
+            dt.timedelta,
+            collections.OrderedDict,
+        ),
         frozenset[str](),
     ),
     bytes: frozenset({"__bytes__"}),
@@ -55,7 +64,9 @@ _PLAIN: Mapping[type[Any], Callable[[Any], Any]] = {
     complex: complex.__pos__,
     Decimal: Decimal,
     dt.date: lambda value: dt.date.fromordinal(dt.date.toordinal(value)),
-    dt.datetime: lambda value: dt.datetime.combine(dt.datetime.date(value), dt.datetime.timetz(value)),
+    dt.datetime: lambda value: dt.datetime.combine(
+        dt.datetime.date(value), dt.datetime.timetz(value)
+    ),
     dt.time: lambda value: dt.datetime.combine(dt.date.min, value).timetz(),
     dt.timedelta: dt.timedelta.__pos__,
 }
@@ -121,28 +132,36 @@ def register(
             `decode` and got none or one of them, or equal instances would not be one sample.
     """
     if not isinstance(cls, type):
-        raise InvalidArgument(f"only a class can be registered, got {shown(cls)}: give the class, not an object of it.")
+        raise InvalidArgument(
+            f"only a class can be registered, got {shown(cls)}: give the class, not an object of it."
+        )
     name = cls.__qualname__ if name is None else name
     if not isinstance(name, str) or "\0" in name or name != name.encode(errors="replace").decode():
         raise InvalidArgument(
             f"the name of a registered class is text without NUL and lone surrogates, got {shown(name)}."
         )
     if (encode is None) != (decode is None):
-        raise InvalidArgument(f"{cls.__qualname__} has only one of encode= and decode=: give both or neither.")
+        raise InvalidArgument(
+            f"{cls.__qualname__} has only one of encode= and decode=: give both or neither."
+        )
     if encode is not None and decode is not None:
         _require_own_equality(cls)
         entry = Entry(cls, name, identity=encode, encode=encode, decode=decode)
     else:
         entry = _entry_by_kind(cls, name)
     holder = _by_name.get(name, entry)
-    if _path(holder.cls) != _path(cls):  # a class of the same path is the same one defined again, as in a notebook
+    if _path(holder.cls) != _path(
+        cls
+    ):  # a class of the same path is the same one defined again, as in a notebook
         raise InvalidArgument(
             f"the name {name!r} belongs to {holder.cls.__module__}.{holder.cls.__qualname__}: "
             f"pass name= to give {cls.__module__}.{cls.__qualname__} another one."
         )
     if _by_class.get(cls, entry).name != name:
         before = _by_class[cls].name
-        raise InvalidArgument(f"{cls.__qualname__} is registered as {before!r}, not as {name!r}: keep one.")
+        raise InvalidArgument(
+            f"{cls.__qualname__} is registered as {before!r}, not as {name!r}: keep one."
+        )
     _by_class[cls] = _by_name[name] = entry
     return cls
 
@@ -222,7 +241,9 @@ def unsupported(cls: type[Any]) -> UnsupportedType:
 
 def too_deep() -> InvalidArgument:
     """Make the error for a sample that nests deeper than `MAX_DEPTH`."""
-    return InvalidArgument(f"a sample nests deeper than {MAX_DEPTH} levels, or contains itself: flatten it.")
+    return InvalidArgument(
+        f"a sample nests deeper than {MAX_DEPTH} levels, or contains itself: flatten it."
+    )
 
 
 def _path(cls: type[Any]) -> tuple[str, str]:
@@ -239,17 +260,25 @@ def _entry_by_kind(cls: type[Any], name: str) -> Entry:
     if _is_namedtuple(cls):
         if own := own_members(cls, tuple):
             raise _own_equality(cls, f"has {', '.join(own)} of its own", "a dict of the fields")
-        return _fields_entry(cls, name, cls._fields, cls._fields, functools.partial(tuple.__new__, cls))
+        return _fields_entry(
+            cls, name, cls._fields, cls._fields, functools.partial(tuple.__new__, cls)
+        )
     if dataclasses.is_dataclass(cls):
         fields = dataclasses.fields(cls)
         compared = tuple(field.name for field in fields if field.compare)
         make = _dataclass_maker(cls)
         if not _compares_fields(cls, compared):
             is_identity = cls.__eq__ is object.__eq__
-            how = "is equal to nothing but itself (eq=False)" if is_identity else "has an __eq__ of its own"
+            how = (
+                "is equal to nothing but itself (eq=False)"
+                if is_identity
+                else "has an __eq__ of its own"
+            )
             raise _own_equality(cls, how, "a dict of the fields")
         return _fields_entry(cls, name, tuple(field.name for field in fields), compared, make)
-    raise InvalidArgument(f"{cls.__qualname__} is not a dataclass, named tuple or enum: give encode= and decode=")
+    raise InvalidArgument(
+        f"{cls.__qualname__} is not a dataclass, named tuple or enum: give encode= and decode="
+    )
 
 
 def _enum_entry(cls: type[enum.Enum], name: str) -> Entry:
@@ -289,7 +318,9 @@ def _compares_members(cls: type[enum.Enum]) -> bool:
     if not dataclasses.is_dataclass(cls):
         return False
     compared = tuple(field.name for field in dataclasses.fields(cls) if field.compare)
-    return _compares_fields(cls, compared) and not any(a == b for a, b in itertools.combinations(cls, 2))
+    return _compares_fields(cls, compared) and not any(
+        a == b for a, b in itertools.combinations(cls, 2)
+    )
 
 
 def _compares_fields(cls: type[Any], compared: tuple[str, ...]) -> bool:
@@ -299,7 +330,10 @@ def _compares_fields(cls: type[Any], compared: tuple[str, ...]) -> bool:
     ours, theirs = (getattr(function, "__code__", None) for function in (cls.__eq__, made))
     if ours is None or theirs is None:
         return False
-    return all(getattr(ours, part) == getattr(theirs, part) for part in ("co_code", "co_names", "co_consts"))
+    return all(
+        getattr(ours, part) == getattr(theirs, part)
+        for part in ("co_code", "co_names", "co_consts")
+    )
 
 
 def _own_equality(cls: type[Any], how: str, stored: str) -> InvalidArgument:
@@ -321,7 +355,11 @@ def _require_own_equality(cls: type[Any]) -> None:
 
 
 def _fields_entry(
-    cls: type[Any], name: str, fields: tuple[str, ...], compared: tuple[str, ...], make: Callable[[list[Any]], object]
+    cls: type[Any],
+    name: str,
+    fields: tuple[str, ...],
+    compared: tuple[str, ...],
+    make: Callable[[list[Any]], object],
 ) -> Entry:
     def taken(value: Any, names: tuple[str, ...]) -> dict[str, object]:
         if isinstance(value, tuple):
@@ -329,7 +367,9 @@ def _fields_entry(
         try:
             return {field: getattr(value, field) for field in names}
         except AttributeError as exc:
-            raise UnsupportedType(f"a {cls.__qualname__} lacks a field ({exc}): set every field first.") from exc
+            raise UnsupportedType(
+                f"a {cls.__qualname__} lacks a field ({exc}): set every field first."
+            ) from exc
 
     def encode(value: object) -> dict[str, object]:
         return taken(value, fields)
@@ -340,7 +380,9 @@ def _fields_entry(
     def decode(content: object) -> object:
         if not isinstance(content, dict) or content.keys() != set(fields):
             stored = sorted(content) if isinstance(content, dict) else type(content).__name__
-            raise InvalidPayload(f"{name} was stored with the fields {stored}, the registered class has {list(fields)}")
+            raise InvalidPayload(
+                f"{name} was stored with the fields {stored}, the registered class has {list(fields)}"
+            )
         return make([content[field] for field in fields])
 
     return Entry(cls, name, identity, encode, decode, like_its_base=issubclass(cls, tuple))
@@ -355,7 +397,9 @@ def _dataclass_maker(cls: type[Any]) -> Callable[[list[Any]], object]:
     except TypeError:
         is_plain = False
     if not is_plain:
-        raise InvalidArgument(f"{cls.__qualname__} derives from a built-in type: give encode= and decode=")
+        raise InvalidArgument(
+            f"{cls.__qualname__} derives from a built-in type: give encode= and decode="
+        )
 
     def make(values: list[Any]) -> object:
         instance = object.__new__(cls)
@@ -366,4 +410,6 @@ def _dataclass_maker(cls: type[Any]) -> Callable[[list[Any]], object]:
     return make
 
 
-WHOLE.append(lambda cls: find(cls) is not None or needs_entry(cls))  # an argument of such a class is no list
+WHOLE.append(
+    lambda cls: find(cls) is not None or needs_entry(cls)
+)  # an argument of such a class is no list

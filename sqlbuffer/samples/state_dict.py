@@ -47,9 +47,12 @@ def pack(state: Any) -> bytes:
     (payload,) = encode_all([[taking.take(state, "")]]).payloads
     # Copies: safetensors refuses tensors that share memory.
     file = {
-        name: tensor.cpu().resolve_conj().resolve_neg().contiguous().clone() for name, tensor in taking.tensors.items()
+        name: tensor.cpu().resolve_conj().resolve_neg().contiguous().clone()
+        for name, tensor in taking.tensors.items()
     }
-    return safetensors.torch.save({**file, REST: torch.from_numpy(np.frombuffer(payload or b"", np.uint8).copy())})
+    return safetensors.torch.save(
+        {**file, REST: torch.from_numpy(np.frombuffer(payload or b"", np.uint8).copy())}
+    )
 
 
 def unpack(data: bytes) -> Any:
@@ -96,7 +99,14 @@ class _Taking:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise _unsupported(path, tensor, "the tensor is not dense")
         # As long as a tensor is in `tensors`, its memory is not given to another one.
-        layout = tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device, tensor.is_conj(), tensor.is_neg()
+        layout = (
+            tensor.dtype,
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.device,
+            tensor.is_conj(),
+            tensor.is_neg(),
+        )
         place = tensor.data_ptr(), *layout
         if place not in self._names:
             name = path

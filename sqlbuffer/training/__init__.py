@@ -6,7 +6,12 @@ from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import DatasetSampler, FunctionSampler, Sampler
-from sqlbuffer.training.weighted_buffer import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.weighted_buffer import (
+    Buffer,
+    BufferSizeCallback,
+    PredictiveBuffer,
+    WeightedBuffer,
+)
 
 __all__ = [
     "BatchState",

@@ -79,7 +79,9 @@ class Buffer(Callback):
         fresh: bool = False,
     ) -> None:
         super().__init__(name="buffer", order=0)
-        self.p_total = require_real(p_total, "p_total is a share between 0 and 1, or -1 for everything", _is_part)
+        self.p_total = require_real(
+            p_total, "p_total is a share between 0 and 1, or -1 for everything", _is_part
+        )
         self.pct_argmax = 0.0
         self.resumed_size: int | None = None
         self.is_lost = False
@@ -154,7 +156,9 @@ class Buffer(Callback):
         samples = as_list(samples)
         if self._drawn is None:
             return [None] * len(samples)
-        numbers = dict(zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True))
+        numbers = dict(
+            zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
+        )
         return [numbers.get(digest) for digest in self._hashes(samples)]
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -173,7 +177,9 @@ class Buffer(Callback):
             self._settled = loop["iteration"]
             for job in self._jobs_left(loop["jobs"]):
                 self._do(job)
-        if self.store.checkpoint(LOOP) is None:  # killed during the first iteration, a run begins again as it has begun
+        if (
+            self.store.checkpoint(LOOP) is None
+        ):  # killed during the first iteration, a run begins again as it has begun
             states = self._checkpoints([])
             self.store.save_checkpoints(states, iteration=self.next_iteration, kept=self._kept())
             self._note_stored(states)
@@ -209,9 +215,13 @@ class Buffer(Callback):
         try:
             rewards = as_floats(state.rewards)
         except (TypeError, ValueError, OverflowError) as exc:
-            raise InvalidReward(f"the rewards of a batch must be numbers; got {shown(state.rewards)}.") from exc
+            raise InvalidReward(
+                f"the rewards of a batch must be numbers; got {shown(state.rewards)}."
+            ) from exc
         if rewards.ndim and rewards.shape != (len(state.samples),):
-            raise InvalidReward(f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}.")
+            raise InvalidReward(
+                f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}."
+            )
         self._measured = rewards.copy() if rewards.ndim else None
 
     def after_batch(self) -> None:
@@ -243,7 +253,9 @@ class Buffer(Callback):
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
         try:
             states = self._checkpoints(jobs)
-            batch.settle(rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept())
+            batch.settle(
+                rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept()
+            )
             self._settled = batch.iteration + 1
             self._note_stored(states)
             metrics.clear()
@@ -271,7 +283,11 @@ class Buffer(Callback):
                     rewards[place[digest]] = float(measured[i])
             else:
                 others.append(i)
-        record = [state.samples[i] for i in others], measured[others], [state.sources[i] for i in others]
+        record = (
+            [state.samples[i] for i in others],
+            measured[others],
+            [state.sources[i] for i in others],
+        )
         return rewards, record if others else None
 
     def _hashes(self, samples: Sequence[Any]) -> list[bytes]:
@@ -287,8 +303,16 @@ class Buffer(Callback):
         keys = [self.store.key(sample) for sample in samples]
         # What has no key equals only itself: the sample takes the place of the key, apart from all keys.
         is_none = [key is None for key in keys]
-        found = digests([sample if none else key for sample, key, none in zip(samples, keys, is_none, strict=True)])
-        return [b"invalid" + digest if none else digest for digest, none in zip(found, is_none, strict=True)]
+        found = digests(
+            [
+                sample if none else key
+                for sample, key, none in zip(samples, keys, is_none, strict=True)
+            ]
+        )
+        return [
+            b"invalid" + digest if none else digest
+            for digest, none in zip(found, is_none, strict=True)
+        ]
 
     def _equal(self, first: Any, second: Any) -> bool:
         if first is second or (type(first) is type(second) is str and first == second):
@@ -307,7 +331,9 @@ class Buffer(Callback):
 
     def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
         loop = {"size": len(self.store), "jobs": jobs}
-        states = {cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None}
+        states = {
+            cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None
+        }
         return {LOOP: json.dumps(loop).encode(), **states}
 
     def _note_stored(self, states: Mapping[str, bytes]) -> None:
@@ -325,7 +351,9 @@ class Buffer(Callback):
         try:
             loop: dict[str, Any] = json.loads(stored)
             size, jobs = loop["size"], loop["jobs"]
-            is_ours = isinstance(size, int) and isinstance(jobs, list) and self.JOBS.issuperset(jobs)
+            is_ours = (
+                isinstance(size, int) and isinstance(jobs, list) and self.JOBS.issuperset(jobs)
+            )
         except (ValueError, TypeError, LookupError, RecursionError):
             is_ours = False
         if not is_ours:
@@ -345,7 +373,10 @@ class Buffer(Callback):
 
     def _restore(self) -> None:
         callbacks = self._callbacks()
-        if CHECKPOINT not in [cb.name for cb in callbacks] and self.store.checkpoint(CHECKPOINT) is not None:
+        if (
+            CHECKPOINT not in [cb.name for cb in callbacks]
+            and self.store.checkpoint(CHECKPOINT) is not None
+        ):
             raise InvalidArgument(
                 f"buffer {self.store.name!r} holds the agents and random states of a run with a "
                 "Checkpoint, but this run has no Checkpoint: add Checkpoint(...) to cbs, or "

@@ -23,7 +23,17 @@ REWARD = (
 OUTPUTS = ("get_model_outputs", "after_get_model_outputs")
 OPTIMISE = ("compute_loss", "zero_grad", "before_step", "step")
 
-EVENTS = ("setup", "before_train", *BUILD, *SAMPLE, *REWARD, *OUTPUTS, *OPTIMISE, "after_batch", "after_train")
+EVENTS = (
+    "setup",
+    "before_train",
+    *BUILD,
+    *SAMPLE,
+    *REWARD,
+    *OUTPUTS,
+    *OPTIMISE,
+    "after_batch",
+    "after_train",
+)
 """Every event, in the order of a run. `abort_batch` comes apart from, after an exception or a batch that was lost."""
 
 
@@ -76,7 +86,9 @@ class Callback:
             return
         sources = np.array(state.sources, dtype=object)
         state.samples = [sample for sample, kept in zip(state.samples, keep, strict=True) if kept]
-        state.latent_data = {name: rows[keep[sources == name]] for name, rows in state.latent_data.items()}
+        state.latent_data = {
+            name: rows[keep[sources == name]] for name, rows in state.latent_data.items()
+        }
         state.sources = list(sources[keep])
 
 

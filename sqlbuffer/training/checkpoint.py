@@ -72,7 +72,9 @@ class Checkpoint(Callback):
         """Refuse what would not be stored: a second checkpoint, and agents that change after the batch is settled."""
         env = self.environment
         if [cb for cb in env.cbs if isinstance(cb, Checkpoint)] != [self]:
-            raise InvalidArgument("a loop has one Checkpoint: give it all agents, Checkpoint([first, second]).")
+            raise InvalidArgument(
+                "a loop has one Checkpoint: give it all agents, Checkpoint([first, second])."
+            )
         for name, agent in self.agents.items():
             is_late = agent in env.cbs and agent.order >= env.buffer.order
             if is_late and hasattr(agent, "after_batch"):
@@ -105,7 +107,9 @@ class Checkpoint(Callback):
     def checkpoint(self) -> bytes | None:
         """Return agents and random states, when they are due."""
         iteration = self.environment.buffer.next_iteration
-        if self._is_begun or self._states is None:  # else the iteration is to begin with the states it had before
+        if (
+            self._is_begun or self._states is None
+        ):  # else the iteration is to begin with the states it had before
             self._leave(self._randomness.states())
         if iteration % self.every:
             return None
@@ -118,8 +122,14 @@ class Checkpoint(Callback):
         self._load(stored["agents"])
         iteration, states = self.environment.buffer.store.iteration, stored["random"]
         if iteration > stored["iteration"]:
-            logger.info("the agents are at iteration %d, the buffer is at %d", stored["iteration"], iteration)
-            states = self._randomness.alongside(states, f"iteration {iteration}")  # its own numbers have been drawn
+            logger.info(
+                "the agents are at iteration %d, the buffer is at %d",
+                stored["iteration"],
+                iteration,
+            )
+            states = self._randomness.alongside(
+                states, f"iteration {iteration}"
+            )  # its own numbers have been drawn
         self._leave(states)
 
     def _begin(self) -> None:
@@ -199,7 +209,9 @@ def _holders_of(agent: Any) -> Iterator[tuple[list[str], Any]]:
 def _state_of(holder: Any) -> dict[str, Any]:
     """Return the state of a holder, its class and its shapes: those of the parameters it steps, or of its tensors."""
     state = holder.state_dict()
-    is_whole = isinstance(holder, (nn.Module, Optimizer))  # others may come to have more tensors in time
+    is_whole = isinstance(
+        holder, (nn.Module, Optimizer)
+    )  # others may come to have more tensors in time
     if isinstance(holder, Optimizer):
         sizes = {
             f"group {i}, parameter {j}": list(parameter.shape)
@@ -207,7 +219,9 @@ def _state_of(holder: Any) -> dict[str, Any]:
             for j, parameter in enumerate(group["params"])
         }
     else:
-        sizes = {str(key): list(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
+        sizes = {
+            str(key): list(value.shape) for key, value in state.items() if isinstance(value, Tensor)
+        }
     kind = "Module" if isinstance(holder, nn.Module) else type(holder).__name__
     return {"kind": kind, "shapes": sizes, "is_whole": is_whole, "state": state}
 

@@ -77,7 +77,9 @@ class Environment:
 
     def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
         """Take callbacks, or classes of callbacks, into the loop; returns the callbacks."""
-        registered: list[Any] = [cb() if isinstance(cb, type) else cb for cb in as_list(cbs, "cbs") if cb is not None]
+        registered: list[Any] = [
+            cb() if isinstance(cb, type) else cb for cb in as_list(cbs, "cbs") if cb is not None
+        ]
         for cb in registered:
             if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
                 raise InvalidArgument(
@@ -102,7 +104,9 @@ class Environment:
         for cb in as_list(cbs, "cbs"):
             place = next((i for i, each in enumerate(self.cbs) if each is cb), None)
             if place is None:
-                raise InvalidArgument(f"{shown(cb)} is not a callback of this loop: remove only registered callbacks.")
+                raise InvalidArgument(
+                    f"{shown(cb)} is not a callback of this loop: remove only registered callbacks."
+                )
             del self.cbs[place]
             cb.environment = None
             cb.batch_state = None
@@ -134,12 +138,18 @@ class Environment:
             buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
                 than a batch.
         """
-        bs = require_count(bs, rule := "bs must be 1 or more, or -1 for all waiting samples", least=-1)
+        bs = require_count(
+            bs, rule := "bs must be 1 or more, or -1 for all waiting samples", least=-1
+        )
         if bs == 0:
             raise InvalidArgument(f"{rule}; got 0.")
         iters = require_count(iters, "iters must be a number of iterations")
         sl = None if sl is None else require_count(sl, "sl must be the length of a sample, or None")
-        self.bs, self.sl, self.buffer_frequency = bs, sl, _every(buffer_frequency, "buffer_frequency")
+        self.bs, self.sl, self.buffer_frequency = (
+            bs,
+            sl,
+            _every(buffer_frequency, "buffer_frequency"),
+        )
         self.log.report = _every(report, "report")
         extra = self.register_cbs(_callbacks(cbs, "cbs"))
         self._planned += iters
@@ -149,7 +159,9 @@ class Environment:
                 cb("setup")
             begun_at = self.log.iterations
             self("before_train")
-            self._planned += self.log.iterations - begun_at  # one that the fit before has settled, and not counted
+            self._planned += (
+                self.log.iterations - begun_at
+            )  # one that the fit before has settled, and not counted
             self._run()
             self("after_train")
         except BaseException:
@@ -164,7 +176,12 @@ class Environment:
         self._stopping = True
 
     def _run(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         console = getattr(self.log, "console", None)
         hidden = console is None or not console.is_terminal
         with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
@@ -204,7 +221,12 @@ class Environment:
         # to come to the same answer.
         size = min(len(self.buffer), self._size_at_checkpoint())
         iteration, frequency = self.log.iterations, self.buffer_frequency
-        return size < self.bs or self.bs == -1 or iteration == 0 or bool(frequency and iteration % frequency == 0)
+        return (
+            size < self.bs
+            or self.bs == -1
+            or iteration == 0
+            or bool(frequency and iteration % frequency == 0)
+        )
 
     def _size_at_checkpoint(self) -> float:
         size = getattr(self.buffer, "resumed_size", None)
@@ -228,7 +250,9 @@ class Environment:
         """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
         for cb in self.cbs:
             if not self._has_cleaned_up(cb):
-                self._has_cleaned_up(cb)  # another Ctrl-C came during it: no other process has the batch
+                self._has_cleaned_up(
+                    cb
+                )  # another Ctrl-C came during it: no other process has the batch
 
     def _has_cleaned_up(self, cb: Any) -> bool:
         """Let a callback give back what it holds; return False where it was interrupted."""

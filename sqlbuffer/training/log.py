@@ -16,7 +16,14 @@ from sqlbuffer._plotting import draw_metrics
 from sqlbuffer._validation import as_float, as_floats, as_name, plain, require_count
 from sqlbuffer.errors import InvalidArgument, MissingExtra, printable, shown
 from sqlbuffer.training.callback import Callback, mean_of
-from sqlbuffer.training.log_storage import Columns, cells, column, pack_batch, read_batches, read_words
+from sqlbuffer.training.log_storage import (
+    Columns,
+    cells,
+    column,
+    pack_batch,
+    read_batches,
+    read_words,
+)
 
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore
@@ -43,7 +50,11 @@ class Log(Callback):
     """
 
     def __init__(self, *, keep: int | None = 1000, console: Console | None = None) -> None:
-        keep = None if keep is None else require_count(keep, "keep must be a number of batches, or None for all")
+        keep = (
+            None
+            if keep is None
+            else require_count(keep, "keep must be a number of batches, or None for all")
+        )
         super().__init__(name="log", order=100)
         self.console = rich.get_console() if console is None else console
         self.iterations = 0
@@ -94,7 +105,9 @@ class Log(Callback):
         except ImportError as exc:
             raise MissingExtra("log.df needs pandas: pip install 'sqlbuffer[export]'.") from exc
         if self._earlier is None:
-            first = next((batch["iteration"][0] for batch in self._batches if batch["iteration"]), None)
+            first = next(
+                (batch["iteration"][0] for batch in self._batches if batch["iteration"]), None
+            )
             self._earlier = read_batches(self._store, before=first)
         batches = [*self._earlier, *self._batches]
         batches = batches if self.keep is None else batches[max(len(batches) - self.keep, 0) :]
@@ -104,12 +117,16 @@ class Log(Callback):
             values = [cell for batch in batches for cell in cells(batch, name)]
             try:
                 return pd.Series(values)
-            except UnicodeEncodeError:  # half of a surrogate pair, which pyarrow's strings do not take
+            except (
+                UnicodeEncodeError
+            ):  # half of a surrogate pair, which pyarrow's strings do not take
                 return pd.Series(values, dtype=object)
 
         return pd.DataFrame({name: column(name) for name in names})
 
-    def plot_metrics(self, names: Sequence[str] | None = None, *, cols: int = 4, smooth: bool = True) -> Any:
+    def plot_metrics(
+        self, names: Sequence[str] | None = None, *, cols: int = 4, smooth: bool = True
+    ) -> Any:
         """Draw metrics over the iterations; return the matplotlib Figure.
 
         Args:
@@ -121,7 +138,9 @@ class Log(Callback):
             InvalidArgument: There is no metric of a name.
             MissingExtra: matplotlib is not installed.
         """
-        series = {name: (self._iterations_of[name], values) for name, values in self.metrics.items()}
+        series = {
+            name: (self._iterations_of[name], values) for name, values in self.metrics.items()
+        }
         return draw_metrics(series, names, cols=cols, smooth=smooth)
 
     def setup(self) -> None:
@@ -130,7 +149,9 @@ class Log(Callback):
         if store is None:
             return
         if getattr(self.environment.buffer, "fresh", False):
-            self.console.print(f"a new run, stored as {store.name!r}", markup=False, highlight=False)
+            self.console.print(
+                f"a new run, stored as {store.name!r}", markup=False, highlight=False
+            )
         self.iterations = store.iteration
         self._earlier = None
         names, words = read_words(store)
@@ -172,7 +193,11 @@ class Log(Callback):
     def abort_batch(self) -> None:
         """Forget what an iteration has written that did not come to be settled, and will come again."""
         self._is_to_abort = True
-        if self._store is not None and self._store.iteration > self.iterations and not self._is_lost:
+        if (
+            self._store is not None
+            and self._store.iteration > self.iterations
+            and not self._is_lost
+        ):
             self._end_iteration()
         else:
             for name in self._written:
@@ -205,7 +230,9 @@ class Log(Callback):
         iteration, settled = self._stored or (self.iterations + 1, b"")
         packed = self._packed()
         if packed != settled:
-            store.save_checkpoints({self.name: packed}, iteration=iteration, kept={self.name: self.kept})
+            store.save_checkpoints(
+                {self.name: packed}, iteration=iteration, kept={self.name: self.kept}
+            )
 
     def _batch(self) -> Columns:
         state = self.environment.batch_state
@@ -224,7 +251,10 @@ class Log(Callback):
     def _print_report(self) -> None:
         """Print a row of values; the names come first, and again when there are new ones."""
         metrics = [name for name, values in self.metrics.items() if values]
-        names = ["iteration", *map(printable, metrics)]  # those of a resumed run come from the database
+        names = [
+            "iteration",
+            *map(printable, metrics),
+        ]  # those of a resumed run come from the database
         cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in metrics)]
         header = names != self._columns
         self._columns = names
@@ -236,7 +266,9 @@ class Log(Callback):
             self.console.print(table, crop=False)
             return
         for line in [names, cells] if header else [cells]:
-            aligned = "  ".join(cell.rjust(_width(name)) for name, cell in zip(names, line, strict=True))
+            aligned = "  ".join(
+                cell.rjust(_width(name)) for name, cell in zip(names, line, strict=True)
+            )
             self.console.print(aligned, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -246,10 +278,14 @@ def _metric(name: str, value: Any) -> Value:
     if isinstance(number, str):
         return as_name(number, f"metric {shown(name)}")
     try:
-        number = plain(number.item() if getattr(number, "ndim", 0) and hasattr(number, "item") else number)
+        number = plain(
+            number.item() if getattr(number, "ndim", 0) and hasattr(number, "item") else number
+        )
         as_float(number)
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidArgument(f"metric {shown(name)} must be a number or text, got {shown(value)}.") from exc
+        raise InvalidArgument(
+            f"metric {shown(name)} must be a number or text, got {shown(value)}."
+        ) from exc
     found: Value = number
     return found
 

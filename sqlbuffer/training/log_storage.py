@@ -67,12 +67,21 @@ def pack_batch(
     columns = dict(batch)
     samples = columns.pop("samples", [])
     columns["ids"] = [None] * len(samples) if ids_of is None else ids_of(samples)
-    columns["others"] = [sample for sample, number in zip(samples, columns["ids"], strict=True) if number is None]
-    content = {"iteration": iteration, "names": list(names), "words": dict(words), "columns": columns}
+    columns["others"] = [
+        sample for sample, number in zip(samples, columns["ids"], strict=True) if number is None
+    ]
+    content = {
+        "iteration": iteration,
+        "names": list(names),
+        "words": dict(words),
+        "columns": columns,
+    }
     try:
         return _encoded(content)
     except UnsupportedType:
-        content["columns"] = {name: cells for name, cells in columns.items() if _is_storable(name, cells)}
+        content["columns"] = {
+            name: cells for name, cells in columns.items() if _is_storable(name, cells)
+        }
         return _encoded(content)
 
 
@@ -95,7 +104,11 @@ def read_words(store: SampleStore) -> tuple[list[str], list[dict[str, Any]]]:
 def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
     """Return the stored batches as columns, in the order of the run, those of iterations before one."""
     contents = [_content(packed) for _, packed in store.checkpoints(LOG)]
-    earlier = [content["columns"] for content in contents if before is None or content["iteration"] < before]
+    earlier = [
+        content["columns"]
+        for content in contents
+        if before is None or content["iteration"] < before
+    ]
     found = [columns for columns in earlier if "iteration" in columns]
     # Numbers that are stored go back with the database: they need no proof.
     known = store._buffer.read(
@@ -103,7 +116,9 @@ def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
     )
     for columns in found:
         ids, others = columns.pop("ids"), iter(columns.pop("others", []))
-        columns["samples"] = [next(others, math.nan) if i is None else known.get(i, math.nan) for i in ids]
+        columns["samples"] = [
+            next(others, math.nan) if i is None else known.get(i, math.nan) for i in ids
+        ]
     return found
 
 
@@ -122,7 +137,9 @@ def _is_storable(name: str, cells: Any) -> bool:
         encode_all([cells])
     except UnsupportedType as exc:
         if name not in _warned:
-            logger.warning("log %r is not stored, and a resumed run has NaN in its place: %s", name, exc)
+            logger.warning(
+                "log %r is not stored, and a resumed run has NaN in its place: %s", name, exc
+            )
             _warned.add(name)
         return False
     return True

@@ -71,7 +71,9 @@ class WaitingList:
             self._store._remove_known(waiting, np.flatnonzero(~keep).tolist())
         if changed:
             self._store._replace_known(waiting, changed, [items[i] for i in changed])
-        self._assigned = None  # now that it is stored: what failed is written by the next call, and once
+        self._assigned = (
+            None  # now that it is stored: what failed is written by the next call, and once
+        )
         if changed or not keep.all():
             self._waiting = None
 

@@ -30,10 +30,17 @@ class RewardCallback(Callback):
     """
 
     def __init__(
-        self, function: Callable[[list[Any]], Any], name: str = "reward", weight: float = 1.0, *, reuse: bool = True
+        self,
+        function: Callable[[list[Any]], Any],
+        name: str = "reward",
+        weight: float = 1.0,
+        *,
+        reuse: bool = True,
     ) -> None:
         super().__init__(name=name)
-        self.function = require_function(function, "function must take a list of samples and return their rewards")
+        self.function = require_function(
+            function, "function must take a list of samples and return their rewards"
+        )
         self.weight = require_real(weight, "weight must be a finite number")
         self.reuse = require_flag(reuse, "reuse")
 
@@ -43,7 +50,11 @@ class RewardCallback(Callback):
 
     def before_train(self) -> None:
         """Refuse to reuse whole rewards where another callback adds to them."""
-        others = [cb.name for cb in self.environment.cbs if cb is not self and hasattr(cb, "compute_reward")]
+        others = [
+            cb.name
+            for cb in self.environment.cbs
+            if cb is not self and hasattr(cb, "compute_reward")
+        ]
         if self.reuse and others:
             raise InvalidArgument(
                 f"reward callback {self.name!r} would reuse stored rewards, but {', '.join(map(repr, others))} adds to "

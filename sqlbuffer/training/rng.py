@@ -62,7 +62,10 @@ class Randomness:
             "numpy": np.random.RandomState(numpy_bits(seed)).get_state(legacy=False),
             "torch": torch.Generator().manual_seed(seed).get_state(),
             "cuda": [torch.Generator(f"cuda:{i}").manual_seed(seed).get_state() for i in gpus],
-            "generators": [type(each.bit_generator)(seed + i).state for i, each in enumerate(self._generators, 1)],
+            "generators": [
+                type(each.bit_generator)(seed + i).state
+                for i, each in enumerate(self._generators, 1)
+            ],
         }
 
     def _check(self, states: States) -> None:

@@ -31,11 +31,19 @@ class Sampler(Callback):
         seed: Seed of `rng`.
     """
 
-    def __init__(self, name: str, buffer_size: int = 0, p_batch: float = 0.0, *, seed: int = 0) -> None:
+    def __init__(
+        self, name: str, buffer_size: int = 0, p_batch: float = 0.0, *, seed: int = 0
+    ) -> None:
         super().__init__(name=name)
-        self.buffer_size = require_count(buffer_size, f"buffer_size of sampler {self.name!r} must be 0 or more")
-        self.p_batch = require_real(p_batch, f"p_batch of sampler {self.name!r} must be in [0, 1]", is_share)
-        self.seed = require_int(seed, f"seed of sampler {self.name!r} must be an integer", most=None)
+        self.buffer_size = require_count(
+            buffer_size, f"buffer_size of sampler {self.name!r} must be 0 or more"
+        )
+        self.p_batch = require_real(
+            p_batch, f"p_batch of sampler {self.name!r} must be in [0, 1]", is_share
+        )
+        self.seed = require_int(
+            seed, f"seed of sampler {self.name!r} must be an integer", most=None
+        )
 
     def rng(self, event: str) -> np.random.Generator:
         """Return a generator that depends on seed, name, event and iteration alone: a resumed run repeats its draws."""
@@ -65,7 +73,9 @@ class Sampler(Callback):
         try:
             return as_list(samples, f"the samples of sampler {self.name!r}")
         except InvalidArgument as exc:
-            words = f"sampler {self.name!r} must give a list of samples, got {shown(samples)}: {exc}"
+            words = (
+                f"sampler {self.name!r} must give a list of samples, got {shown(samples)}: {exc}"
+            )
             raise InvalidArgument(words) from exc
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
@@ -85,11 +95,19 @@ class DatasetSampler(Sampler):
     """
 
     def __init__(
-        self, data: Sequence[Any], name: str = "dataset", buffer_size: int = 0, p_batch: float = 0.0, *, seed: int = 0
+        self,
+        data: Sequence[Any],
+        name: str = "dataset",
+        buffer_size: int = 0,
+        p_batch: float = 0.0,
+        *,
+        seed: int = 0,
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
         require_list(data, f"the data of sampler {self.name!r}")
-        self.data = as_list(data) if hasattr(data, "iloc") else data  # a Series is indexed by its labels
+        self.data = (
+            as_list(data) if hasattr(data, "iloc") else data
+        )  # a Series is indexed by its labels
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         chosen = rng.choice(len(self.data), size=min(n, len(self.data)), replace=False)
@@ -118,7 +136,9 @@ class FunctionSampler(Sampler):
         seed: int = 0,
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
-        self.function = require_function(function, f"the function of sampler {self.name!r} must take (n, rng)")
+        self.function = require_function(
+            function, f"the function of sampler {self.name!r} must take (n, rng)"
+        )
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         return self.function(n, rng)

@@ -12,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sqlbuffer._validation import as_mapping, is_rate, is_share, require_count, require_flag, require_real
+from sqlbuffer._validation import (
+    as_mapping,
+    is_rate,
+    is_share,
+    require_count,
+    require_flag,
+    require_real,
+)
 from sqlbuffer.core.race import Weighting
 from sqlbuffer.core.run_records import Mark
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
@@ -59,7 +66,9 @@ class WeightedBuffer(Buffer):
         refresh_budget: int | None = None,
         **options: Any,
     ) -> None:
-        pct_argmax = require_real(pct_argmax, "pct_argmax must be a share between 0 and 1", is_share)
+        pct_argmax = require_real(
+            pct_argmax, "pct_argmax must be a share between 0 and 1", is_share
+        )
         if refresh_budget is not None:
             rule = "refresh_budget must be 1 sample or more, or None"
             refresh_budget = require_count(refresh_budget, rule, least=1)
@@ -79,7 +88,9 @@ class WeightedBuffer(Buffer):
     @property
     def weights(self) -> list[float | None]:
         """What `compute_weights` said of all waiting samples, in the order of `buffer`; None where it has not yet."""
-        return [None if np.isnan(score) else score for score in self._waiting.read().scores.tolist()]
+        return [
+            None if np.isnan(score) else score for score in self._waiting.read().scores.tolist()
+        ]
 
     def sample(self, n: int) -> tuple[Any, ...]:
         """Draw n samples, -1 for all, and settle them without rewards; returns (samples, sources, scores)."""
@@ -114,7 +125,9 @@ class WeightedBuffer(Buffer):
         state, batch = self.environment.batch_state, self._batch
         if batch is not None:
             scores = dict(zip(self._hashes(batch.samples), batch.scores.tolist(), strict=True))
-            state.buffer_weights = [scores[digest] for digest in self._hashes(state.samples) if digest in scores]
+            state.buffer_weights = [
+                scores[digest] for digest in self._hashes(state.samples) if digest in scores
+            ]
 
     def _is_due(self, frequency: int) -> bool:
         iteration = self.environment.log.iterations
@@ -196,10 +209,20 @@ class PredictiveBuffer(WeightedBuffer):
         if frequency:  # else no process trains here
             rule = "supervised_epochs must be a whole number, 1 or more"
             supervised_epochs = require_count(supervised_epochs, rule, least=1)
-            supervised_bs = require_count(supervised_bs, "supervised_bs must be a whole number, 1 or more", least=1)
-            supervised_lr = require_real(supervised_lr, "supervised_lr must be a learning rate, 0 or more", is_rate)
-        train_silent, track = require_flag(train_silent, "train_silent"), require_flag(track, "track")
-        online, in_background = require_flag(online, "online"), require_flag(in_background, "in_background")
+            supervised_bs = require_count(
+                supervised_bs, "supervised_bs must be a whole number, 1 or more", least=1
+            )
+            supervised_lr = require_real(
+                supervised_lr, "supervised_lr must be a learning rate, 0 or more", is_rate
+            )
+        train_silent, track = (
+            require_flag(train_silent, "train_silent"),
+            require_flag(track, "track"),
+        )
+        online, in_background = (
+            require_flag(online, "online"),
+            require_flag(in_background, "in_background"),
+        )
         self.acquisition = acquisition_from(acquisition, predictive_agent)
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument(
@@ -247,7 +270,9 @@ class PredictiveBuffer(WeightedBuffer):
         """Score by the newest predictor; all samples by the same function."""
         self._scores = self._score_function()
         try:
-            return score_by_newest(self.store, self._load_newer, self.compute_weights, only, **options)
+            return score_by_newest(
+                self.store, self._load_newer, self.compute_weights, only, **options
+            )
         finally:
             self._scores = None
 
@@ -339,8 +364,16 @@ class PredictiveBuffer(WeightedBuffer):
         if job != "retrain":
             super()._do(job)
             return
-        options: dict[str, Any] = {"bs": self.supervised_bs, "epochs": self.supervised_epochs, "lr": self.supervised_lr}
-        options |= {"silent": self.train_silent, **self.supervised_kwargs, "checkpoint": self._mark(job)}
+        options: dict[str, Any] = {
+            "bs": self.supervised_bs,
+            "epochs": self.supervised_epochs,
+            "lr": self.supervised_lr,
+        }
+        options |= {
+            "silent": self.train_silent,
+            **self.supervised_kwargs,
+            "checkpoint": self._mark(job),
+        }
         if self._background is not None:
             self._background.start(dump_state(self.predictive_agent), options)
             return
@@ -373,7 +406,9 @@ def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
     known = set(inspect.signature(retrain).parameters) - {"store", "agent", "checkpoint"}
     if unknown := sorted(set(kwargs) - known, key=str):
         odd = ", ".join(map(shown, unknown))
-        raise InvalidArgument(f"supervised_kwargs has {odd}; retrain knows {', '.join(sorted(known))}.")
+        raise InvalidArgument(
+            f"supervised_kwargs has {odd}; retrain knows {', '.join(sorted(known))}."
+        )
     return kwargs
 
 
@@ -381,4 +416,6 @@ def _frequency(name: str, every: int | None) -> int:
     """Return a number of iterations, 0 for never."""
     if every is None:
         return 0
-    return require_count(every, f"{name} must be a number of iterations, or 0 or None to switch it off")
+    return require_count(
+        every, f"{name} must be a number of iterations, or 0 or None to switch it off"
+    )

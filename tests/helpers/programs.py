@@ -59,7 +59,9 @@ class Totals:
         if np.isnan(p).any():
             self.n_unknown += 1
             return
-        if 0 < (p < 1).sum() < FEWEST:  # after what was certain, so few that 1/p has hardly a variance
+        if (
+            0 < (p < 1).sum() < FEWEST
+        ):  # after what was certain, so few that 1/p has hardly a variance
             return
         self.n_draws += 1
         drawn = attributes(batch.weights)
@@ -131,7 +133,15 @@ class Player:
             batch.settle()
 
     def next_act(self) -> str:
-        acts = {"draw": 8, "end": 6, "add": 4, "again": 1, "remove": 1, "refresh": 0.5, "refresh_some": 0.5}
+        acts = {
+            "draw": 8,
+            "end": 6,
+            "add": 4,
+            "again": 1,
+            "remove": 1,
+            "refresh": 0.5,
+            "refresh_some": 0.5,
+        }
         weights = np.array(list(acts.values()))
         return str(self.rng.choice(list(acts), p=weights / weights.sum()))
 
@@ -139,7 +149,9 @@ class Player:
 def play_alone(url: str, seed: int, n_acts: int = 40) -> Totals:
     """Run a program of one process; what waits before a draw is read."""
     totals = Totals()
-    with open_store(url, name=f"alone {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4], mode=mode_of(seed)) as store:
+    with open_store(
+        url, name=f"alone {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4], mode=mode_of(seed)
+    ) as store:
         player = Player(store, seed)
         player.add()
         for _ in range(n_acts):
@@ -190,13 +202,19 @@ class Journal:
     def before_commit(self, connection: sa.Connection) -> None:
         if "number" in connection.info:  # one that writes
             rows = connection.connection.cursor().execute(self._written).fetchall()  # type: ignore[attr-defined]
-            self.events.append(Event(rows[-1][0], [(row[1], row[2]) for row in rows if row[1] is not None]))
+            self.events.append(
+                Event(rows[-1][0], [(row[1], row[2]) for row in rows if row[1] is not None])
+            )
 
 
-def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier, n_acts: int, results: Any) -> None:
+def play_together(
+    url: str, number: int, seeds: Iterable[int], barrier: Barrier, n_acts: int, results: Any
+) -> None:
     """Run programs as one of several processes; put the events of each into a queue."""
     for seed in seeds:
-        with open_store(url, name=f"together {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4]) as store:
+        with open_store(
+            url, name=f"together {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4]
+        ) as store:
             player = Player(store, seed, number + 1)
             journal = Journal(store._buffer.buffer_id)
             engine = store._buffer.database._engine("writer")
@@ -206,7 +224,9 @@ def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier,
             for _ in range(n_acts):
                 act = player.next_act()
                 if act == "remove":
-                    ids = player.rng.choice(waiting := store.waiting().ids, min(len(waiting), 3), replace=False)
+                    ids = player.rng.choice(
+                        waiting := store.waiting().ids, min(len(waiting), 3), replace=False
+                    )
                     store.remove(ids.tolist())
                     journal.events[-1].removed = ids.tolist()
                 elif act == "draw":
@@ -217,7 +237,13 @@ def play_together(url: str, number: int, seeds: Iterable[int], barrier: Barrier,
                         ids, weights, p = (column.tolist() for column in columns)
                         # A share by argmax may have widened the top first, which writes rows of the pool too.
                         assert len(journal.events) > n_before
-                        journal.events[-1].draw = (ids, weights, p, batch.clock, bool(batch.info.argmax.any()))
+                        journal.events[-1].draw = (
+                            ids,
+                            weights,
+                            p,
+                            batch.clock,
+                            bool(batch.info.argmax.any()),
+                        )
                 else:
                     try:
                         getattr(player, act)()
@@ -233,8 +259,12 @@ def totals_of(events: list[Event]) -> Totals:
     """Go through what all have done, in the order of the locks; draws that overlap in the order of the race."""
     totals, waiting = Totals(), dict[int, float]()
     moving = (event for event in events if event.draw is not None or event.written or event.removed)
-    events = sorted(moving, key=lambda event: event.place)  # a settlement is no end of what overlaps
-    for overlaps, group in itertools.groupby(events, key=lambda event: event.draw is not None and not event.draw[4]):
+    events = sorted(
+        moving, key=lambda event: event.place
+    )  # a settlement is no end of what overlaps
+    for overlaps, group in itertools.groupby(
+        events, key=lambda event: event.draw is not None and not event.draw[4]
+    ):
         acts = list(group)
         draws = [event.draw for event in acts if event.draw is not None]
         if overlaps:
@@ -255,7 +285,9 @@ def totals_of(events: list[Event]) -> Totals:
 
 def _see(totals: Totals, waiting: dict[int, float], draw: Any, *, is_known: bool) -> None:
     ids, weights, p, _, _ = draw
-    batch: Any = _Seen(np.array(weights), _Chances(np.array(p if is_known else [math.nan] * len(p))))
+    batch: Any = _Seen(
+        np.array(weights), _Chances(np.array(p if is_known else [math.nan] * len(p)))
+    )
     assert set(ids) <= set(waiting), "what is drawn has waited"
     totals.see(batch, np.array(list(waiting.values())))
     for i in ids:

@@ -34,8 +34,12 @@ class Proxy:
         self.n_cut = 0
         self.is_up = True
         port = self._listener.getsockname()[1]
-        reached = self._server.set(host="127.0.0.1", port=port).difference_update_query(["host", "port"])
-        self.url = reached.update_query_dict({"sslmode": "disable"}).render_as_string(hide_password=False)
+        reached = self._server.set(host="127.0.0.1", port=port).difference_update_query(
+            ["host", "port"]
+        )
+        self.url = reached.update_query_dict({"sslmode": "disable"}).render_as_string(
+            hide_password=False
+        )
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 

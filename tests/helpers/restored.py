@@ -43,14 +43,19 @@ def _save_schema(url: str) -> Callable[[], None]:
     )
     sequences = {
         name: _execute(url, f"SELECT last_value, is_called FROM sqlbuffer.{name}")[0]
-        for (name,) in _execute(url, "SELECT sequencename FROM pg_sequences WHERE schemaname = 'sqlbuffer'")
+        for (name,) in _execute(
+            url, "SELECT sequencename FROM pg_sequences WHERE schemaname = 'sqlbuffer'"
+        )
     }
 
     def restore() -> None:
         _execute(
             url,
             f"TRUNCATE {', '.join(f'sqlbuffer.{name}' for name in tables)}",
-            *(f"INSERT INTO sqlbuffer.{name} OVERRIDING SYSTEM VALUE TABLE {SAVED}.{name}" for name in tables),
+            *(
+                f"INSERT INTO sqlbuffer.{name} OVERRIDING SYSTEM VALUE TABLE {SAVED}.{name}"
+                for name in tables
+            ),
             *(
                 f"SELECT setval('sqlbuffer.{name}', {last}, {is_called})"
                 for name, (last, is_called) in sequences.items()

@@ -72,7 +72,9 @@ def report(store: SampleStore, note: Note) -> None:
     try:
         for i in range(0, len(batch), 2):
             part = slice(i, i + 2)
-            left = batch.report(batch.ids[part], [reward_of(sample) for sample in batch.samples[part]])
+            left = batch.report(
+                batch.ids[part], [reward_of(sample) for sample in batch.samples[part]]
+            )
             note("measured", *batch.samples[part])
             time.sleep(random.uniform(0, 0.02))
             if left and random.random() < 0.05:
@@ -104,7 +106,13 @@ def train(store: SampleStore, note: Note) -> None:
     note("refreshed")
 
 
-ROLES = {"generator": generate, "settler": settle, "reporter": report, "meddler": meddle, "trainer": train}
+ROLES = {
+    "generator": generate,
+    "settler": settle,
+    "reporter": report,
+    "meddler": meddle,
+    "trainer": train,
+}
 CREW = ["generator", "generator", "settler", "settler", "reporter", "meddler", "trainer", "trainer"]
 
 
@@ -182,7 +190,9 @@ def soak(
 def hire(stack: contextlib.ExitStack, url: str, role: str, journal: str) -> BaseProcess:
     """Start a member, who does not outlive the soak."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["soak"])  # what must be imported again starves on a busy machine
+    context.set_forkserver_preload(
+        ["soak"]
+    )  # what must be imported again starves on a busy machine
     member = context.Process(target=live, args=(role, url, journal))
     member.start()
     stack.callback(kill, member)
@@ -224,10 +234,14 @@ def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:
             )
             n_draws = connection.scalar(sa.select(sa.func.count()).select_from(draws))
     assert set(books["added"]) <= set(stored), "an acknowledged sample was lost"
-    assert all(stored[text].reward == reward_of(text) for text in books["measured"]), "an acknowledged reward was lost"
+    assert all(stored[text].reward == reward_of(text) for text in books["measured"]), (
+        "an acknowledged reward was lost"
+    )
     assert all(row.reward == reward_of(text) for text, row in stored.items())
     wrong = {
-        text: (taken[row.id], 1 + row.requeues) for text, row in stored.items() if taken[row.id] != 1 + row.requeues
+        text: (taken[row.id], 1 + row.requeues)
+        for text, row in stored.items()
+        if taken[row.id] != 1 + row.requeues
     }
     assert not wrong, "each stay in the pool ends with one reward"
     settled, lost = (list(map(int, books[verb])) for verb in ("settled", "lost"))

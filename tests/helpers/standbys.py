@@ -38,7 +38,14 @@ def binaries() -> pathlib.Path:
 def run(program: str, *arguments: str) -> None:
     """Run one of the server's programs; its output goes to no process, for a server would keep the pipe open."""
     command = [str(binaries() / program), *arguments]
-    subprocess.run(command, check=True, user=USER, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        check=True,
+        user=USER,
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def free_port() -> int:
@@ -69,7 +76,9 @@ class Pair:
     def execute(self, statement: str, *, standby: bool = False) -> list[tuple[object, ...]]:
         """Execute a statement on the primary, or on the standby."""
         port = self.ports[1 - self.primary if standby else self.primary]
-        with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres", autocommit=True) as connection:
+        with psycopg.connect(
+            f"host=127.0.0.1 port={port} user=postgres", autocommit=True
+        ) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
@@ -94,7 +103,18 @@ class Pair:
         """Take a copy of the primary while it runs."""
         port = str(self.ports[self.primary])
         source = ("-h", "127.0.0.1", "-p", port, "-U", "postgres")
-        run("pg_basebackup", "-D", str(target), *source, "-X", "stream", "-c", "fast", "--no-sync", *arguments)
+        run(
+            "pg_basebackup",
+            "-D",
+            str(target),
+            *source,
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+            *arguments,
+        )
 
     def follow(self) -> None:
         """Let the other server be the primary's standby, from a copy of it."""

@@ -84,7 +84,9 @@ SHAPES = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 def finite_decimals() -> st.SearchStrategy[Decimal]:
     digits = st.lists(st.integers(0, 9), min_size=1, max_size=25)
-    return st.builds(lambda s, d, e: Decimal((s, tuple(d), e)), st.integers(0, 1), digits, st.integers(-40, 40))
+    return st.builds(
+        lambda s, d, e: Decimal((s, tuple(d), e)), st.integers(0, 1), digits, st.integers(-40, 40)
+    )
 
 
 def numbers() -> st.SearchStrategy[Any]:
@@ -94,12 +96,16 @@ def numbers() -> st.SearchStrategy[Any]:
         st.integers(-3, 3),
         st.integers(),
         st.integers(-(2**70), 2**70),
-        st.sampled_from([0.0, -0.0, 0.5, 0.1, 1e300, 2.0**64, math.inf, -math.inf, math.nan, 5e-324]),
+        st.sampled_from(
+            [0.0, -0.0, 0.5, 0.1, 1e300, 2.0**64, math.inf, -math.inf, math.nan, 5e-324]
+        ),
         st.floats(),
         st.complex_numbers(),
         st.fractions(),
         finite_decimals(),
-        st.sampled_from([Decimal(text) for text in ("-0.00", "0.1", "1E+2", "Infinity", "NaN", "-NaN12")]),
+        st.sampled_from(
+            [Decimal(text) for text in ("-0.00", "0.1", "1E+2", "Infinity", "NaN", "-NaN12")]
+        ),
         st.sampled_from(hashing.NUMPY_SCALARS).flatmap(lambda cls: npst.from_dtype(np.dtype(cls))),
     )
 
@@ -135,7 +141,11 @@ def hashables() -> st.SearchStrategy[Any]:
 def arrays() -> st.SearchStrategy[np.ndarray]:
     """Numpy arrays in native order, any strides."""
     plain = st.sampled_from(DTYPES).flatmap(lambda dtype: npst.arrays(dtype, SHAPES))
-    return st.one_of(plain, plain.map(np.transpose), plain.map(lambda array: array[..., ::2] if array.ndim else array))
+    return st.one_of(
+        plain,
+        plain.map(np.transpose),
+        plain.map(lambda array: array[..., ::2] if array.ndim else array),
+    )
 
 
 @st.composite
@@ -151,8 +161,12 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 def samples(max_leaves: int = 12) -> st.SearchStrategy[Any]:
     """Every supported kind of sample, and nestings of them; each comes back from storage with its own type."""
-    keys = hashables() | st.tuples(hashables(), hashables()) | st.frozensets(hashables(), max_size=3)
-    leaves = st.one_of(keys, st.binary(max_size=8).map(bytearray), arrays(), tensors(), st.sets(keys, max_size=4))
+    keys = (
+        hashables() | st.tuples(hashables(), hashables()) | st.frozensets(hashables(), max_size=3)
+    )
+    leaves = st.one_of(
+        keys, st.binary(max_size=8).map(bytearray), arrays(), tensors(), st.sets(keys, max_size=4)
+    )
 
     def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(
@@ -174,7 +188,14 @@ def other_numbers(number: Any) -> list[Any]:
     if isinstance(plain, complex) and plain.imag != 0:
         return [plain, np.complex128(plain)]
     if plain != plain:
-        return [float("nan"), -float("nan"), Decimal("NaN"), Decimal("sNaN"), np.float32("nan"), np.float64("nan")]
+        return [
+            float("nan"),
+            -float("nan"),
+            Decimal("NaN"),
+            Decimal("sNaN"),
+            np.float32("nan"),
+            np.float64("nan"),
+        ]
     if isinstance(plain, complex):
         return [plain, np.complex128(plain), plain.real]
     if plain in (math.inf, -math.inf):
@@ -183,11 +204,18 @@ def other_numbers(number: Any) -> list[Any]:
     found: list[Any] = [exact]
     if exact.denominator == 1:
         found += [int(exact), Decimal(int(exact))]
-        found += [cls(int(exact)) for cls in (np.int8, np.uint64, np.int64) if _fits(cls, int(exact))]
+        found += [
+            cls(int(exact)) for cls in (np.int8, np.uint64, np.int64) if _fits(cls, int(exact))
+        ]
     if exact in (0, 1):
         found += [bool(exact), np.bool_(bool(exact)), Level.LOW if exact else -0.0]
     if max(abs(exact.numerator), exact.denominator) < 2**200 and Fraction(float(exact)) == exact:
-        found += [float(exact), complex(float(exact)), np.float64(float(exact)), Decimal(float(exact))]
+        found += [
+            float(exact),
+            complex(float(exact)),
+            np.float64(float(exact)),
+            Decimal(float(exact)),
+        ]
         single = np.float32(float(exact)) if abs(exact) < 2**100 else np.float32(0)
         found += [single] if Fraction(float(single)) == exact else []
     return found
@@ -207,19 +235,35 @@ def variant(draw: st.DrawFn, value: Any) -> Any:
         return draw(st.sampled_from([value, *other_numbers(value)]))
     if isinstance(value, str):
         return draw(
-            st.sampled_from([str.__str__(value), Smiles(str.__str__(value)), *([Grade.A] if value == "a" else [])])
+            st.sampled_from(
+                [
+                    str.__str__(value),
+                    Smiles(str.__str__(value)),
+                    *([Grade.A] if value == "a" else []),
+                ]
+            )
         )
     if isinstance(value, (bytes, bytearray)):
         return draw(st.sampled_from([bytes, bytearray]))(value)
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        return value.astimezone(dt.timezone(draw(st.sampled_from(OFFSETS)))) if 1 < value.year < 9999 else value
+        return (
+            value.astimezone(dt.timezone(draw(st.sampled_from(OFFSETS))))
+            if 1 < value.year < 9999
+            else value
+        )
     if isinstance(value, np.ndarray):
         swapped = value.astype(value.dtype.newbyteorder(">"))
-        return draw(st.sampled_from([value.copy(order="F"), swapped, torch.from_numpy(value.copy())]))
+        return draw(
+            st.sampled_from([value.copy(order="F"), swapped, torch.from_numpy(value.copy())])
+        )
     if isinstance(value, torch.Tensor):
         plain = value.detach()
-        others = [plain.clone()] if value.dtype == torch.bfloat16 else [plain.clone(), plain.numpy()]
-        return draw(st.sampled_from([*others, plain.to_sparse()] if value.is_floating_point() else others))
+        others = (
+            [plain.clone()] if value.dtype == torch.bfloat16 else [plain.clone(), plain.numpy()]
+        )
+        return draw(
+            st.sampled_from([*others, plain.to_sparse()] if value.is_floating_point() else others)
+        )
     if isinstance(value, Ligand):
         return Ligand(again(value.name), again(value.pose), note="another")
     if isinstance(value, tuple):
@@ -228,7 +272,9 @@ def variant(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, list):
         return list(map(again, value))
     if isinstance(value, dict):
-        items = [(_hashable_variant(draw, key), again(item)) for key, item in reversed(value.items())]
+        items = [
+            (_hashable_variant(draw, key), again(item)) for key, item in reversed(value.items())
+        ]
         return draw(st.sampled_from([dict, lambda pairs: defaultdict(list, pairs)]))(items)
     if isinstance(value, (set, frozenset)):
         return draw(st.sampled_from([set, frozenset]))(
@@ -262,7 +308,9 @@ def same(a: Any, b: Any) -> bool:
         return _same_array(a, b)
     if isinstance(a, Ligand) and isinstance(b, Ligand):
         return same(a.name, b.name) and same(a.pose, b.pose)
-    if (isinstance(a, list) and isinstance(b, list)) or (isinstance(a, tuple) and isinstance(b, tuple)):
+    if (isinstance(a, list) and isinstance(b, list)) or (
+        isinstance(a, tuple) and isinstance(b, tuple)
+    ):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return _same_multiset([*a.items()], [*b.items()])
@@ -296,7 +344,9 @@ def _same_array(a: Any, b: Any) -> bool:
         return False
     tensors = [x.detach().to_dense() if isinstance(x, torch.Tensor) else _tensor(x) for x in (a, b)]
     a, b = tensors
-    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return (
+        a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    )
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -306,7 +356,9 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 def exactly(a: Any, b: Any) -> bool:
     """Tell whether b is a in all that storage keeps: value, type, sign of zero, digits, offset, order of keys."""
     if isinstance(a, np.generic) and isinstance(b, np.generic):
-        return a.dtype == b.dtype and exactly(a.item(), b.item())  # longlong is int64 by another name
+        return a.dtype == b.dtype and exactly(
+            a.item(), b.item()
+        )  # longlong is int64 by another name
     if type(a) is not type(b):
         return False
     if isinstance(a, (np.ndarray, torch.Tensor)):

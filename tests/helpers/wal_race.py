@@ -41,13 +41,18 @@ def provoke(url: str, *, seconds: float, guarded: bool, python: str = sys.execut
     location, dialect = parse_url(url)
     owner = dialect.owner(location)
     with owner.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE acknowledged (writer INTEGER, number INTEGER, filling BLOB)")
+        connection.exec_driver_sql(
+            "CREATE TABLE acknowledged (writer INTEGER, number INTEGER, filling BLOB)"
+        )
         connection.exec_driver_sql("CREATE INDEX of_writer ON acknowledged (writer, number)")
     roles = [f"writer{i}" for i in range(N_WRITERS)] + ["checkpointer"] * N_CHECKPOINTERS
     word = "guarded" if guarded else "unguarded"
     processes = [
         subprocess.Popen(
-            [python, __file__, role, url, str(seconds), word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [python, __file__, role, url, str(seconds), word],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for role in roles
     ]
@@ -88,7 +93,9 @@ def write(url: str, number: int, until: float) -> None:
     """Commit one row after the other; print how many, and the longest time that one took."""
     location, dialect = parse_url(url)
     engine = dialect.writer(location, durability="normal")
-    connection: Any = engine.raw_connection().driver_connection  # SQLAlchemy would take most of the time
+    connection: Any = (
+        engine.raw_connection().driver_connection
+    )  # SQLAlchemy would take most of the time
     commits, longest = 0, 0.0
     try:
         while time.monotonic() < until:
@@ -96,7 +103,9 @@ def write(url: str, number: int, until: float) -> None:
             assert connection.lock.acquire(BUSY_S)
             connection.execute("BEGIN IMMEDIATE")
             connection.same.require()
-            connection.execute("INSERT INTO acknowledged VALUES (?, ?, zeroblob(300))", (number, commits))
+            connection.execute(
+                "INSERT INTO acknowledged VALUES (?, ?, zeroblob(300))", (number, commits)
+            )
             connection.commit()
             commits += 1
             longest = max(longest, time.monotonic() - begun)

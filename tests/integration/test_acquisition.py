@@ -43,10 +43,14 @@ def test_the_expected_improvement_is_the_integral(best: float, xi: float) -> Non
     def gain(mean: float, std: float) -> float:
         low = best + xi
         density = scipy.stats.norm(mean, std).pdf
-        return scipy.integrate.quad(lambda r: (r - low) * density(r), low, max(low, mean) + 12 * std, points=[mean])[0]
+        return scipy.integrate.quad(
+            lambda r: (r - low) * density(r), low, max(low, mean) + 12 * std, points=[mean]
+        )[0]
 
     expected = [gain(mean, std) for mean, std in zip(MEANS, STDS, strict=True)]
-    np.testing.assert_allclose(expected_improvement(MEANS, STDS, best, xi), expected, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        expected_improvement(MEANS, STDS, best, xi), expected, rtol=1e-6, atol=1e-12
+    )
 
 
 def test_the_expected_improvement_is_what_a_million_normal_rewards_improve() -> None:
@@ -85,7 +89,12 @@ def named(*numbers: int) -> list[str]:
 
 
 def featurize(samples: list[str]) -> Tensor:
-    return torch.tensor([[math.sin(number(sample) * pitch) for pitch in (0.004, 0.03, 0.2, 1.3)] for sample in samples])
+    return torch.tensor(
+        [
+            [math.sin(number(sample) * pitch) for pitch in (0.004, 0.03, 0.2, 1.3)]
+            for sample in samples
+        ]
+    )
 
 
 def network(*layers: nn.Module, seed: int = 0) -> nn.Module:
@@ -95,7 +104,9 @@ def network(*layers: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def dropout_agent(seed: int = 0) -> PredictiveAgent:
-    return PredictiveAgent(network(nn.Dropout(0.2), seed=seed), nn.functional.mse_loss, featurize, seed=seed)
+    return PredictiveAgent(
+        network(nn.Dropout(0.2), seed=seed), nn.functional.mse_loss, featurize, seed=seed
+    )
 
 
 def ensemble_agent(seed: int = 0) -> EnsembleAgent:
@@ -119,7 +130,9 @@ KINDS = pytest.mark.parametrize("acquisition", ["ucb", "ei", "thompson"])
 
 
 def buffer_for(agent: Any, url: str, acquisition: Any, **options: Any) -> PredictiveBuffer:
-    return PredictiveBuffer(1.0, 2, agent, 8, 2, 2, 16, 1e-2, acquisition=acquisition, url=url, **options)
+    return PredictiveBuffer(
+        1.0, 2, agent, 8, 2, 2, 16, 1e-2, acquisition=acquisition, url=url, **options
+    )
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -130,25 +143,37 @@ def test_greedy_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("acquisition", ["UCB", "", ThompsonSampling, 3, None])
-def test_an_unknown_acquisition_is_refused_with_those_that_there_are(acquisition: Any, sqlite_url: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"'greedy', 'ucb', 'ei', 'thompson', or an object as Upper.*; got"):
+def test_an_unknown_acquisition_is_refused_with_those_that_there_are(
+    acquisition: Any, sqlite_url: str
+) -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"'greedy', 'ucb', 'ei', 'thompson', or an object as Upper.*; got"
+    ):
         buffer_for(dropout_agent(), sqlite_url, acquisition)
 
 
 @pytest.mark.parametrize(
-    ("acquisition", "asked"), [("ucb", "predict_distribution"), ("ei", "predict_dist"), ("thompson", "predict_samples")]
+    ("acquisition", "asked"),
+    [("ucb", "predict_distribution"), ("ei", "predict_dist"), ("thompson", "predict_samples")],
 )
 def test_an_agent_without_uncertainty_is_refused_with_the_way_out(
     acquisition: str, asked: str, sqlite_url: str
 ) -> None:
-    with pytest.raises(InvalidArgument, match=rf"needs an agent with {asked}.*object lacks: .*EnsembleAgent"):
+    with pytest.raises(
+        InvalidArgument, match=rf"needs an agent with {asked}.*object lacks: .*EnsembleAgent"
+    ):
         buffer_for(object(), sqlite_url, acquisition)
 
 
 @KINDS
-def test_a_model_without_dropout_is_refused_with_the_way_out(acquisition: str, sqlite_url: str) -> None:
+def test_a_model_without_dropout_is_refused_with_the_way_out(
+    acquisition: str, sqlite_url: str
+) -> None:
     agent = PredictiveAgent(network(nn.Dropout(0.0)), nn.functional.mse_loss, featurize)
-    with pytest.raises(InvalidArgument, match=r"Sequential has no dropout.*add torch.nn.Dropout\(0.1\).*EnsembleAgent"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"Sequential has no dropout.*add torch.nn.Dropout\(0.1\).*EnsembleAgent",
+    ):
         buffer_for(agent, sqlite_url, acquisition)
 
 
@@ -173,20 +198,26 @@ def test_an_agent_of_another_make_will_do(store: SampleStore) -> None:
     bound = UpperConfidenceBound(beta=2.0).rule(agent, store)
     np.testing.assert_allclose(bound(samples), [12.0, 24.0])
     improvement = ExpectedImprovement(xi=1.0)
-    np.testing.assert_array_equal(improvement.rule(agent, store)(samples), [10.0, 20.0], "nothing to improve on yet")
+    np.testing.assert_array_equal(
+        improvement.rule(agent, store)(samples), [10.0, 20.0], "nothing to improve on yet"
+    )
     store.record(named(15), [15.0])
     expected = expected_improvement([10.0, 20.0], [1.0, 2.0], 15.0, 1.0)
     np.testing.assert_array_equal(improvement.rule(agent, store)(samples), expected)
 
 
 @AGENTS
-def test_one_function_is_drawn_for_each_score_version(store: SampleStore, make: Callable[..., Any]) -> None:
+def test_one_function_is_drawn_for_each_score_version(
+    store: SampleStore, make: Callable[..., Any]
+) -> None:
     thompson, samples = ThompsonSampling(), named(*range(20))
 
     def drawn(agent: Any) -> np.ndarray:
         rule = thompson.rule(agent, store)
         whole = rule(samples)
-        np.testing.assert_allclose(np.concatenate([rule(samples[:7]), rule(samples[7:])]), whole, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            np.concatenate([rule(samples[:7]), rule(samples[7:])]), whole, rtol=1e-4, atol=1e-6
+        )
         return whole
 
     versions = []
@@ -205,13 +236,17 @@ def test_greedy_scores_are_the_predictions_bit_for_bit(store_url: str) -> None:
     agent, samples = dropout_agent(), named(*range(40))
     buffer = buffer_for(agent, store_url, "greedy")
     chunks = [agent.predict_data(samples[i : i + 8]) for i in range(0, 40, 8)]
-    np.testing.assert_array_equal(buffer.compute_weights(samples), torch.cat(chunks).double().numpy())
+    np.testing.assert_array_equal(
+        buffer.compute_weights(samples), torch.cat(chunks).double().numpy()
+    )
     buffer.close()
 
 
 @KINDS
 @AGENTS
-def test_scores_are_what_the_acquisition_says(store_url: str, make: Callable[..., Any], acquisition: str) -> None:
+def test_scores_are_what_the_acquisition_says(
+    store_url: str, make: Callable[..., Any], acquisition: str
+) -> None:
     agent, samples = make(), named(*range(40))
     buffer = buffer_for(agent, store_url, acquisition)
     buffer.store.record(named(90), [0.1])
@@ -227,7 +262,9 @@ def test_scores_are_what_the_acquisition_says(store_url: str, make: Callable[...
     buffer.close()
 
 
-def run(url: str, acquisition: Any, agent: Any, *, iterations: int, noted: list[Any] | None = None) -> None:
+def run(
+    url: str, acquisition: Any, agent: Any, *, iterations: int, noted: list[Any] | None = None
+) -> None:
     """A small search; notes down its batches and their predictions."""
 
     class Noting(PredictiveBuffer):
@@ -239,7 +276,9 @@ def run(url: str, acquisition: Any, agent: Any, *, iterations: int, noted: list[
             if noted is not None:
                 noted.append((list(state.samples), list(state.buffer_weights), made.tolist()))
 
-    buffer = Noting(1.0, 2, agent, 8, 2, 2, 16, 1e-2, pct_argmax=0.3, acquisition=acquisition, url=url)
+    buffer = Noting(
+        1.0, 2, agent, 8, 2, 2, 16, 1e-2, pct_argmax=0.3, acquisition=acquisition, url=url
+    )
     env = Environment(
         samplers=[FunctionSampler(lambda n, rng: named(*rng.integers(0, 500, n)), "gen", 30)],
         rewards=[RewardCallback(lambda samples: [number(sample) / 100 for sample in samples])],
@@ -267,7 +306,9 @@ def test_a_resumed_run_draws_the_same_batches(
     run(f"sqlite:///{tmp_path}/whole.db", acquisition, make(), iterations=6, noted=whole)
     parts: list[Any] = []
     run(store_url, acquisition, make(), iterations=3, noted=parts)
-    run(store_url, acquisition, make(), iterations=6, noted=parts)  # a new process, as far as it can tell
+    run(
+        store_url, acquisition, make(), iterations=6, noted=parts
+    )  # a new process, as far as it can tell
     assert len(whole) == 6
     assert [samples for samples, _, _ in parts] == [samples for samples, _, _ in whole]
     assert parts == whole
@@ -276,7 +317,9 @@ def test_a_resumed_run_draws_the_same_batches(
     assert [samples for samples, _, _ in greedy] != [samples for samples, _, _ in whole]
 
 
-def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(store: SampleStore) -> None:
+def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(
+    store: SampleStore,
+) -> None:
     class Posterior:
         """Two arms with independent normal posteriors; each step is another draw."""
 

@@ -37,7 +37,9 @@ def test_the_heavy_stay_where_the_light_come_later(new_store: NewStore) -> None:
 @pytest.mark.parametrize("weighting", ["shift", "softmax"])
 @pytest.mark.parametrize("chunk", [1, 10, 50, 60, 200])
 @pytest.mark.parametrize("each", [True, False])
-def test_what_stays_does_not_depend_on_the_chunks(new_store: NewStore, chunk: int, weighting: str, each: bool) -> None:
+def test_what_stays_does_not_depend_on_the_chunks(
+    new_store: NewStore, chunk: int, weighting: str, each: bool
+) -> None:
     """Scored after each chunk, or all at once; by softmax 150 of them have one weight."""
     store = new_store(max_size=50, weighting=weighting)
     for start in range(0, 200, chunk):
@@ -65,7 +67,9 @@ def test_a_refresh_that_scores_what_is_new_evicts(new_store: NewStore, mode: str
 def test_what_cannot_be_drawn_goes_first(new_store: NewStore) -> None:
     store = new_store(max_size=3)
     store.add(["s1", "s2", "s3", "s4"])
-    store.score(lambda samples: np.array([np.nan if s in ("s3", "s4") else float(s[1:]) for s in samples]))
+    store.score(
+        lambda samples: np.array([np.nan if s in ("s3", "s4") else float(s[1:]) for s in samples])
+    )
     assert "s3" not in store.waiting().samples or "s4" not in store.waiting().samples
     store.add(["s0"])
     store.score(scores_of)
@@ -117,7 +121,9 @@ def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
     for sample in TWO_HUNDRED:
         other.add([sample])
     assert store.waiting().samples == TWO_HUNDRED[-10:]
-    with pytest.raises(SettingsMismatch, match=r"max_size=10, but was opened with max_size=11: .*without.*copy"):
+    with pytest.raises(
+        SettingsMismatch, match=r"max_size=10, but was opened with max_size=11: .*without.*copy"
+    ):
         new_store(max_size=11, weighting="uniform")
     assert new_store(max_size=10, weighting="uniform").stats().max_size == 10
 

@@ -44,12 +44,56 @@ PACKAGE = pathlib.Path(sqlbuffer.__file__).parent
 # -- values -----------------------------------------------------------------------------------------------------------
 
 NUMBERS: list[Any] = [
-    *(0, 1, 2, -1, -2, 127, 2**31 - 1, 2**31, 2**32, -(2**31), 2**63 - 1, 2**63, 2**64, 10**30, -(10**30), 10**400),
-    *(10**5_000, 0.0, -0.0, 0.5, 1.0, -1.0, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan, 1j, 2 + 0j),
+    *(
+        0,
+        1,
+        2,
+        -1,
+        -2,
+        127,
+        2**31 - 1,
+        2**31,
+        2**32,
+        -(2**31),
+        2**63 - 1,
+        2**63,
+        2**64,
+        10**30,
+        -(10**30),
+        10**400,
+    ),
+    *(
+        10**5_000,
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        -1.0,
+        1e308,
+        -1e308,
+        5e-324,
+        math.inf,
+        -math.inf,
+        math.nan,
+        1j,
+        2 + 0j,
+    ),
     *(Decimal("0.5"), Decimal("NaN"), Decimal("1e400"), Fraction(1, 2), Fraction(3)),
     *(np.int8(1), np.int32(2), np.int64(3), np.int64(-1), np.uint8(1), np.uint64(2**64 - 1)),
-    *(np.float16(0.5), np.float32(0.5), np.float64(0.5), np.float32("nan"), np.float64("inf"), np.longdouble("1e400")),
-    *(np.complex64(1), np.datetime64("2020-01-01"), np.datetime64(1, "ns"), np.timedelta64(1, "ns")),
+    *(
+        np.float16(0.5),
+        np.float32(0.5),
+        np.float64(0.5),
+        np.float32("nan"),
+        np.float64("inf"),
+        np.longdouble("1e400"),
+    ),
+    *(
+        np.complex64(1),
+        np.datetime64("2020-01-01"),
+        np.datetime64(1, "ns"),
+        np.timedelta64(1, "ns"),
+    ),
 ]
 FLAGS: list[Any] = [None, True, False, np.True_, np.False_]
 TEXTS: list[Any] = [
@@ -80,15 +124,34 @@ ARRAYS: list[Callable[[], Any]] = [
         lambda: np.array([0.5, math.nan]),
         lambda: np.array([True, False]),
     ),
-    *(lambda: np.array(["a", "b"]), lambda: np.array([None, "a"], object), lambda: np.zeros((2, 2)), lambda: np.eye(8)),
-    *(lambda: np.array([2**64 - 1], np.uint64), lambda: np.array(["2020"], "M8[ns]"), lambda: np.zeros(2, "i4, f8")),
+    *(
+        lambda: np.array(["a", "b"]),
+        lambda: np.array([None, "a"], object),
+        lambda: np.zeros((2, 2)),
+        lambda: np.eye(8),
+    ),
+    *(
+        lambda: np.array([2**64 - 1], np.uint64),
+        lambda: np.array(["2020"], "M8[ns]"),
+        lambda: np.zeros(2, "i4, f8"),
+    ),
     *(
         lambda: np.zeros((0, 3)),
         lambda: np.ones((2, 2, 2), bool),
         lambda: np.ma.masked_array([1.0, 2.0], [True, False]),
     ),
-    *(lambda: torch.tensor(2), lambda: torch.tensor(0.5), lambda: torch.tensor(True), lambda: torch.tensor([1, 2])),
-    *(lambda: torch.tensor([0.5, math.inf]), lambda: torch.zeros(2, 2), lambda: torch.zeros(0), lambda: torch.eye(8)),
+    *(
+        lambda: torch.tensor(2),
+        lambda: torch.tensor(0.5),
+        lambda: torch.tensor(True),
+        lambda: torch.tensor([1, 2]),
+    ),
+    *(
+        lambda: torch.tensor([0.5, math.inf]),
+        lambda: torch.zeros(2, 2),
+        lambda: torch.zeros(0),
+        lambda: torch.eye(8),
+    ),
     *(
         lambda: torch.tensor([0.5, 1.0], requires_grad=True),
         lambda: torch.tensor([True, False]),
@@ -116,10 +179,28 @@ TABLES: list[Callable[[], Any]] = [
         lambda: pd.Series([True, None], dtype="boolean"),
         lambda: pd.Series([]),
     ),
-    *(lambda: pd.Series(["a", "b"], dtype="category"), lambda: pd.Series([True, False]), lambda: pd.Index([1, 2])),
-    *(lambda: pd.DataFrame({"x": [1, 2], "y": ["a", "b"]}), lambda: pd.DataFrame(), lambda: pd.Series({"columns": 1})),
-    *(lambda: pd.DataFrame({"x": [1.0]}).iloc[0], lambda: pd.MultiIndex.from_tuples([(1, 2)]), lambda: pd.Series([{}])),
-    *(lambda: pd.NA, lambda: pd.NaT, lambda: pd.Timestamp("2020"), lambda: pd.Timedelta(1), lambda: pd.Interval(0, 1)),
+    *(
+        lambda: pd.Series(["a", "b"], dtype="category"),
+        lambda: pd.Series([True, False]),
+        lambda: pd.Index([1, 2]),
+    ),
+    *(
+        lambda: pd.DataFrame({"x": [1, 2], "y": ["a", "b"]}),
+        lambda: pd.DataFrame(),
+        lambda: pd.Series({"columns": 1}),
+    ),
+    *(
+        lambda: pd.DataFrame({"x": [1.0]}).iloc[0],
+        lambda: pd.MultiIndex.from_tuples([(1, 2)]),
+        lambda: pd.Series([{}]),
+    ),
+    *(
+        lambda: pd.NA,
+        lambda: pd.NaT,
+        lambda: pd.Timestamp("2020"),
+        lambda: pd.Timedelta(1),
+        lambda: pd.Interval(0, 1),
+    ),
 ]
 OTHERS: list[Callable[[], Any]] = [
     *(
@@ -147,7 +228,12 @@ OTHERS: list[Callable[[], Any]] = [
         lambda: [True, False],
         lambda: [None] * 2,
     ),
-    *(lambda: [{}, {"x": math.inf}], lambda: {"a": b"x"}, lambda: bytearray(b"ab"), lambda: memoryview(b"ab")),
+    *(
+        lambda: [{}, {"x": math.inf}],
+        lambda: {"a": b"x"},
+        lambda: bytearray(b"ab"),
+        lambda: memoryview(b"ab"),
+    ),
     *(
         lambda: dt.datetime(2020, 1, 1),
         lambda: dt.timedelta(1),
@@ -162,9 +248,16 @@ def _constant(value: Any) -> Callable[[], Any]:
 
 
 MAKERS = [*map(_constant, [*NUMBERS, *FLAGS, *TEXTS]), *ARRAYS, *TABLES, *OTHERS]
-SIMPLE = st.sampled_from(MAKERS).map(lambda make: make()) | st.integers() | st.floats() | st.text(max_size=5)
+SIMPLE = (
+    st.sampled_from(MAKERS).map(lambda make: make())
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+)
 VALUES = (
-    SIMPLE | st.lists(SIMPLE, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), SIMPLE, max_size=2)
+    SIMPLE
+    | st.lists(SIMPLE, max_size=3)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), SIMPLE, max_size=2)
 )
 
 
@@ -190,7 +283,12 @@ class Scene:
 
     def loop(self, **options: Any) -> training.Environment:
         """A loop that is over before it begins."""
-        given = {"buffer": self.buffer(name="loop"), "log": training.Log(), "cbs": [AtOnce()], **options}
+        given = {
+            "buffer": self.buffer(name="loop"),
+            "log": training.Log(),
+            "cbs": [AtOnce()],
+            **options,
+        }
         return training.Environment(**given)
 
 
@@ -211,13 +309,17 @@ def no_rewards(samples: list[Any]) -> list[float]:
 
 def make_agent(**given: Any) -> PredictiveAgent:
     model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
-    return PredictiveAgent(**{"model": model, "loss_function": torch.nn.functional.mse_loss, "dataset": zeros, **given})
+    return PredictiveAgent(
+        **{"model": model, "loss_function": torch.nn.functional.mse_loss, "dataset": zeros, **given}
+    )
 
 
 def settle(scene: Scene, given: dict[str, Any], method: str = "settle") -> None:
     batch = scene.store.sample(2)
     try:
-        getattr(batch, method)(**{"ids": batch.ids[:1], "rewards": [1.0], **given} if method == "report" else given)
+        getattr(batch, method)(
+            **{"ids": batch.ids[:1], "rewards": [1.0], **given} if method == "report" else given
+        )
     finally:
         with contextlib.suppress(SqlBufferError):
             batch.release()
@@ -289,7 +391,9 @@ def on_store(name: str) -> Callable[[Scene, dict[str, Any]], Any]:
     return of(name, lambda scene: scene.store)
 
 
-Target = tuple[Callable[..., Any], Callable[[Scene, dict[str, Any]], Any], Callable[[Scene], dict[str, Any]]]
+Target = tuple[
+    Callable[..., Any], Callable[[Scene, dict[str, Any]], Any], Callable[[Scene], dict[str, Any]]
+]
 
 
 def store_targets() -> Iterator[tuple[str, Target]]:
@@ -321,19 +425,37 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         (
             SampleStore.score,
             on_store("score"),
-            lambda scene: {"score_fn": no_rewards, "only": "all", "budget": 2, "checkpoint": {"x": b""}},
+            lambda scene: {
+                "score_fn": no_rewards,
+                "only": "all",
+                "budget": 2,
+                "checkpoint": {"x": b""},
+            },
         ),
     )
-    yield "SampleStore.sample", (SampleStore.sample, lambda scene, given: scene.store.sample(**given).release(), two)
+    yield (
+        "SampleStore.sample",
+        (SampleStore.sample, lambda scene, given: scene.store.sample(**given).release(), two),
+    )
     yield "SampleStore.leased", (SampleStore.leased, leased, lambda scene: {"job": "job"})
     yield "Batch.settle", (Batch.settle, settle, lambda scene: {"rewards": [1.0, 2.0]})
-    yield "Batch.report", (Batch.report, functools.partial(settle, method="report"), lambda scene: {})
+    yield (
+        "Batch.report",
+        (Batch.report, functools.partial(settle, method="report"), lambda scene: {}),
+    )
     yield "LabelledRows.take", (LabelledRows.take, of("take", rows), lambda scene: {"rows": [0]})
     yield (
         "LabelledRows.subset",
-        (LabelledRows.subset, of("subset", rows), lambda scene: {"mask": [True] * len(rows(scene))}),
+        (
+            LabelledRows.subset,
+            of("subset", rows),
+            lambda scene: {"mask": [True] * len(rows(scene))},
+        ),
     )
-    yield "open_store", (open_store, opening(open_store), lambda scene: {"url": scene.url(), "name": "opened"})
+    yield (
+        "open_store",
+        (open_store, opening(open_store), lambda scene: {"url": scene.url(), "name": "opened"}),
+    )
 
 
 def rows(scene: Scene) -> LabelledRows:
@@ -346,15 +468,34 @@ def two(scene: Scene) -> dict[str, Any]:
 
 def training_targets() -> Iterator[tuple[str, Target]]:
     plain = lambda scene: {"url": scene.url(), "name": "plain", "p_total": 0.5}  # noqa: E731
-    weighted = lambda scene: {"url": scene.url(), "name": "weighted", "p_total": 0.5, "refresh_predictions": 1}  # noqa: E731
+    weighted = lambda scene: {
+        "url": scene.url(),
+        "name": "weighted",
+        "p_total": 0.5,
+        "refresh_predictions": 1,
+    }  # noqa: E731
     predictive = lambda scene: {  # noqa: E731
-        **{"url": scene.url(), "name": "predictive", "p_total": 0.5, "refresh_predictions": 1, "pred_bs": 2},
-        **{"predictive_agent": scene.agent, "supervised_frequency": 1, "supervised_epochs": 1, "supervised_bs": 2},
+        **{
+            "url": scene.url(),
+            "name": "predictive",
+            "p_total": 0.5,
+            "refresh_predictions": 1,
+            "pred_bs": 2,
+        },
+        **{
+            "predictive_agent": scene.agent,
+            "supervised_frequency": 1,
+            "supervised_epochs": 1,
+            "supervised_bs": 2,
+        },
         "supervised_lr": 1e-3,
     }
     yield "Buffer", (training.Buffer, opening(training.Buffer), plain)
     yield "WeightedBuffer", (training.WeightedBuffer, opening(training.WeightedBuffer), weighted)
-    yield "PredictiveBuffer", (training.PredictiveBuffer, opening(training.PredictiveBuffer), predictive)
+    yield (
+        "PredictiveBuffer",
+        (training.PredictiveBuffer, opening(training.PredictiveBuffer), predictive),
+    )
     for method, rest in {
         "add": {"item": "x", "name": "y"},
         "sample": {"n": 1},
@@ -365,7 +506,10 @@ def training_targets() -> Iterator[tuple[str, Target]]:
         function = _assign if method == "buffer" else getattr(training.Buffer, method)
         yield f"Buffer.{method}", (function, on_buffer(method), lambda scene, rest=rest: dict(rest))
     yield "Environment", (training.Environment, constructed, lambda scene: {})
-    yield "Environment.fit", (training.Environment.fit, looping("fit"), lambda scene: {"bs": 2, "iters": 2})
+    yield (
+        "Environment.fit",
+        (training.Environment.fit, looping("fit"), lambda scene: {"bs": 2, "iters": 2}),
+    )
     yield (
         "Environment.register_cbs",
         (training.Environment.register_cbs, looping("register_cbs"), lambda scene: {"cbs": []}),
@@ -373,25 +517,53 @@ def training_targets() -> Iterator[tuple[str, Target]]:
     remove = training.Environment.remove_cbs
     yield "Environment.remove_cbs", (remove, looping("remove_cbs"), lambda scene: {"cbs": []})
     for kind in (training.WeightedBuffer, training.PredictiveBuffer):
-        yield f"{kind.__name__}.compute_weights", (kind.compute_weights, on_predictive("compute_weights"), two_samples)
-    yield "WeightedBuffer.sample", (training.WeightedBuffer.sample, on_predictive("sample"), lambda scene: {"n": 1})
-    yield "PredictiveBuffer.restore", (training.PredictiveBuffer.restore, on_predictive("restore"), no_state)
-    yield "Callback.restore", (training.Callback.restore, of("restore", lambda scene: training.Callback()), no_state)
+        yield (
+            f"{kind.__name__}.compute_weights",
+            (kind.compute_weights, on_predictive("compute_weights"), two_samples),
+        )
+    yield (
+        "WeightedBuffer.sample",
+        (training.WeightedBuffer.sample, on_predictive("sample"), lambda scene: {"n": 1}),
+    )
+    yield (
+        "PredictiveBuffer.restore",
+        (training.PredictiveBuffer.restore, on_predictive("restore"), no_state),
+    )
+    yield (
+        "Callback.restore",
+        (training.Callback.restore, of("restore", lambda scene: training.Callback()), no_state),
+    )
     yield "Checkpoint.restore", (training.Checkpoint.restore, restored, no_state)
     sampler = lambda scene: in_a_loop(training.Sampler("x"))  # noqa: E731
     yield "Sampler.rng", (training.Sampler.rng, of("rng", sampler), lambda scene: {"event": "x"})
     yield "Log", (training.Log, whole(training.Log), lambda scene: {})
     log = lambda scene: training.Log()  # noqa: E731
-    yield "Log.add_metric", (training.Log.add_metric, of("add_metric", log), lambda scene: {"name": "x"})
+    yield (
+        "Log.add_metric",
+        (training.Log.add_metric, of("add_metric", log), lambda scene: {"name": "x"}),
+    )
     yield "Log.add_log", (training.Log.add_log, of("add_log", log), lambda scene: {"name": "x"})
     update = training.Log.update_metric
-    yield "Log.update_metric", (update, of("update_metric", log), lambda scene: {"name": "x", "value": 1.0})
+    yield (
+        "Log.update_metric",
+        (update, of("update_metric", log), lambda scene: {"name": "x", "value": 1.0}),
+    )
     yield "Log.plot_metrics", (training.Log.plot_metrics, of("plot_metrics", log), lambda scene: {})
     yield "Callback", (training.Callback, whole(training.Callback), lambda scene: {})
-    yield "Checkpoint", (training.Checkpoint, whole(training.Checkpoint), lambda scene: {"agents": [scene.agent.model]})
+    yield (
+        "Checkpoint",
+        (
+            training.Checkpoint,
+            whole(training.Checkpoint),
+            lambda scene: {"agents": [scene.agent.model]},
+        ),
+    )
     reward = lambda scene: {"function": no_rewards}  # noqa: E731
     yield "RewardCallback", (training.RewardCallback, whole(training.RewardCallback), reward)
-    yield "RewardCallback's function", (_rewarded, whole(_rewarded), lambda scene: {"returned": [1.0, 2.0]})
+    yield (
+        "RewardCallback's function",
+        (_rewarded, whole(_rewarded), lambda scene: {"returned": [1.0, 2.0]}),
+    )
     yield "FunctionSampler's function", (_given, whole(_given), lambda scene: {"returned": ["a"]})
     yield "Sampler", (training.Sampler, whole(training.Sampler), lambda scene: {"name": "x"})
     data = lambda scene: {"data": ["a", "b", "c"]}  # noqa: E731
@@ -410,7 +582,9 @@ def _rewarded(returned: Any) -> Any:
 
 
 def _given(returned: Any) -> Any:
-    return in_a_loop(training.FunctionSampler(lambda n, rng: returned, "x"))._draw(2, "build_buffer")
+    return in_a_loop(training.FunctionSampler(lambda n, rng: returned, "x"))._draw(
+        2, "build_buffer"
+    )
 
 
 def in_a_loop(callback: Any) -> Any:
@@ -428,9 +602,16 @@ def no_state(scene: Scene) -> dict[str, Any]:
 
 def on_predictive(method: str) -> Callable[[Scene, dict[str, Any]], Any]:
     def call(scene: Scene, given: dict[str, Any]) -> None:
-        options = {"predictive_agent": scene.agent, "refresh_predictions": 0, "pred_bs": 2, "supervised_frequency": 0}
+        options = {
+            "predictive_agent": scene.agent,
+            "refresh_predictions": 0,
+            "pred_bs": 2,
+            "supervised_frequency": 0,
+        }
         options |= {"supervised_epochs": 1, "supervised_bs": 2, "supervised_lr": 1e-3}
-        with contextlib.closing(scene.buffer(training.PredictiveBuffer, name="predicting", **options)) as buffer:
+        with contextlib.closing(
+            scene.buffer(training.PredictiveBuffer, name="predicting", **options)
+        ) as buffer:
             getattr(buffer, method)(**given)
 
     return call
@@ -442,10 +623,18 @@ def restored(scene: Scene, given: dict[str, Any]) -> None:
 
 def model_targets() -> Iterator[tuple[str, Target]]:
     agent = lambda scene: scene.agent  # noqa: E731
-    valid = {"model": torch.nn.Linear(1, 1), "loss_function": torch.nn.functional.mse_loss, "dataset": zeros}
+    valid = {
+        "model": torch.nn.Linear(1, 1),
+        "loss_function": torch.nn.functional.mse_loss,
+        "dataset": zeros,
+    }
     yield "PredictiveAgent", (PredictiveAgent, whole(PredictiveAgent), lambda scene: dict(valid))
     models = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
-    several = lambda scene: {"models": models, "loss_function": torch.nn.functional.mse_loss, "dataset": zeros}  # noqa: E731
+    several = lambda scene: {
+        "models": models,
+        "loss_function": torch.nn.functional.mse_loss,
+        "dataset": zeros,
+    }  # noqa: E731
     yield "EnsembleAgent", (EnsembleAgent, whole(EnsembleAgent), several)
     ensemble = lambda scene: EnsembleAgent(models, torch.nn.functional.mse_loss, zeros)  # noqa: E731
     samples = {"samples": ["a", "b"]}
@@ -470,7 +659,10 @@ def model_targets() -> Iterator[tuple[str, Target]]:
         "train_supervised": {"bs": 1, "epochs": 1, "lr": 0.1},
     }.items():
         call = of(method, ensemble) if method != "train_supervised" else _trained_together
-        yield f"EnsembleAgent.{method}", (getattr(EnsembleAgent, method), call, lambda scene, rest=rest: dict(rest))
+        yield (
+            f"EnsembleAgent.{method}",
+            (getattr(EnsembleAgent, method), call, lambda scene, rest=rest: dict(rest)),
+        )
     draws = EnsembleAgent.predict_samples
     yield (
         "EnsembleAgent.predict_samples",
@@ -478,9 +670,20 @@ def model_targets() -> Iterator[tuple[str, Target]]:
     )
     dataset = lambda scene: {"featurize": zeros, "samples": ["a", "b"], "rewards": [1.0, 2.0]}  # noqa: E731
     yield "PredictiveDataset", (PredictiveDataset, whole(PredictiveDataset), dataset)
-    for kind in (race.Softmax, race.Power, acquisition.UpperConfidenceBound, acquisition.ExpectedImprovement):
+    for kind in (
+        race.Softmax,
+        race.Power,
+        acquisition.UpperConfidenceBound,
+        acquisition.ExpectedImprovement,
+    ):
         yield kind.__name__, (kind, whole(kind), lambda scene: {})
-    training_of = lambda scene: {"store": scene.store, "agent": scene.agent, "bs": 2, "epochs": 1, "lr": 1e-3}  # noqa: E731
+    training_of = lambda scene: {
+        "store": scene.store,
+        "agent": scene.agent,
+        "bs": 2,
+        "epochs": 1,
+        "lr": 1e-3,
+    }  # noqa: E731
     yield "retrain", (retrain, whole(retrain), training_of)
     yield "Schedule", (Schedule, whole(Schedule), lambda scene: {"when_new": 1})
     worker = lambda scene: {  # noqa: E731
@@ -508,12 +711,18 @@ def _trained(scene: Scene, given: dict[str, Any]) -> Any:
 
 def _trained_together(scene: Scene, given: dict[str, Any]) -> Any:
     models = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
-    agent = EnsembleAgent(models, torch.nn.functional.mse_loss, PredictiveDataset(zeros, ["a", "b"], [1.0, 2.0]))
+    agent = EnsembleAgent(
+        models, torch.nn.functional.mse_loss, PredictiveDataset(zeros, ["a", "b"], [1.0, 2.0])
+    )
     return agent.train_supervised(**given)
 
 
 COUNT = iter(range(10**9))
-TARGETS: dict[str, Target] = {**dict(store_targets()), **dict(training_targets()), **dict(model_targets())}
+TARGETS: dict[str, Target] = {
+    **dict(store_targets()),
+    **dict(training_targets()),
+    **dict(model_targets()),
+}
 
 LONG = {"epochs", "supervised_epochs", "n_draws", "iters"}
 """Arguments of which a large value takes as long as it says."""
@@ -540,7 +749,11 @@ def parameters() -> list[tuple[str, str]]:
     """Every argument of every function, those of the buffers that they hand on included."""
     found = []
     for name, (function, _, _) in TARGETS.items():
-        names = [each for each in inspect.signature(function).parameters if each not in ("self", "args", "options")]
+        names = [
+            each
+            for each in inspect.signature(function).parameters
+            if each not in ("self", "args", "options")
+        ]
         found += [(name, each) for each in names]
     return [each for each in found if each not in NOT_VALUES]
 
@@ -558,7 +771,11 @@ def public_functions() -> Iterator[tuple[str, Any]]:
             yield name, thing
         if inspect.isclass(thing):
             methods = inspect.getmembers(thing, inspect.isfunction)
-            yield from ((f"{name}.{method}", function) for method, function in methods if not method.startswith("_"))
+            yield from (
+                (f"{name}.{method}", function)
+                for method, function in methods
+                if not method.startswith("_")
+            )
 
 
 def test_every_public_function_is_among_them() -> None:
@@ -619,7 +836,9 @@ def tended(scene: Scene) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def server_scene(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def server_scene(
+    server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     url = new_database(server_url, template)
     with open_store(url, mode="replay") as store:
         yield Scene(store, tmp_path_factory.mktemp("others"), make_agent())
@@ -636,17 +855,23 @@ def called_with(scene: Scene, function: str, parameter: str, value: Any) -> None
 @pytest.mark.parametrize(("function", "parameter"), parameters())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
-def test_any_value_for_any_argument(scene: Scene, function: str, parameter: str, value: Any) -> None:
+def test_any_value_for_any_argument(
+    scene: Scene, function: str, parameter: str, value: Any
+) -> None:
     called_with(scene, function, parameter, value)
 
 
-OF_STORES = [each for each in parameters() if each[0].startswith(("SampleStore", "Batch", "LabelledRows"))]
+OF_STORES = [
+    each for each in parameters() if each[0].startswith(("SampleStore", "Batch", "LabelledRows"))
+]
 
 
 @pytest.mark.parametrize(("function", "parameter"), OF_STORES)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
-def test_any_value_for_any_argument_on_a_server(server_scene: Scene, function: str, parameter: str, value: Any) -> None:
+def test_any_value_for_any_argument_on_a_server(
+    server_scene: Scene, function: str, parameter: str, value: Any
+) -> None:
     called_with(server_scene, function, parameter, value)
 
 

@@ -27,7 +27,12 @@ from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.weighted_buffer import (
+    Buffer,
+    BufferSizeCallback,
+    PredictiveBuffer,
+    WeightedBuffer,
+)
 
 # -- what the tests are made of ---------------------------------------------------------------------------------------
 
@@ -91,7 +96,9 @@ def opened(store_url: str) -> Iterator[Callable[..., Any]]:
         buffer.close()
 
 
-def environment(buffer: Buffer, *, waiting: int = 0, reward: Any = None, **options: Any) -> Environment:
+def environment(
+    buffer: Buffer, *, waiting: int = 0, reward: Any = None, **options: Any
+) -> Environment:
     """An environment without samplers, on a buffer in which some samples wait."""
     buffer.add(named(*range(waiting)), "gen")
     oracle = reward or (lambda samples: [number(sample) for sample in samples])
@@ -139,7 +146,12 @@ def test_names_and_orders(opened: Callable[..., Any]) -> None:
         opened(predictive, name="three"),
         BufferSizeCallback(),
     ]
-    assert [callback.name for callback in made] == ["buffer", "weighted_buffer", "predictive_buffer", "buffer size"]
+    assert [callback.name for callback in made] == [
+        "buffer",
+        "weighted_buffer",
+        "predictive_buffer",
+        "buffer size",
+    ]
     assert all(callback.order <= 0 for callback in made)
     assert [callback.store.name for callback in made[:3]] == ["one", "two", "three"]
     assert [callback.store.stats().kind for callback in made[:3]] == ["uniform", "shift", "shift"]
@@ -204,7 +216,9 @@ def test_a_direct_sample_leaves_the_batch_of_the_loop_alone(opened: Callable[...
     assert len(buffer) == 15
 
 
-def test_without_scores_of_its_own_a_weighted_buffer_says_what_to_do(opened: Callable[..., Any]) -> None:
+def test_without_scores_of_its_own_a_weighted_buffer_says_what_to_do(
+    opened: Callable[..., Any],
+) -> None:
     buffer = opened(WeightedBuffer, 1.0, 2)
     buffer.add("a")
     with pytest.raises(NotImplementedError, match="override compute_weights"):
@@ -239,10 +253,15 @@ def test_a_key_makes_samples_one_and_refuses_others(opened: Callable[..., Any]) 
         (lambda url: predictive(supervised_lr=-1.0, url=url), "supervised_lr.*-1.0"),
         (lambda url: predictive(pct_argmax=None, url=url), "pct_argmax.*None"),
         (lambda url: predictive(object(), online=True, url=url), "predict_online"),
-        (lambda url: predictive(supervised_kwargs={"epoch": 3}, url=url), "'epoch'; retrain knows .*patience"),
+        (
+            lambda url: predictive(supervised_kwargs={"epoch": 3}, url=url),
+            "'epoch'; retrain knows .*patience",
+        ),
     ],
 )
-def test_arguments_out_of_range_are_refused(make: Callable[[str], Buffer], message: str, sqlite_url: str) -> None:
+def test_arguments_out_of_range_are_refused(
+    make: Callable[[str], Buffer], message: str, sqlite_url: str
+) -> None:
     with pytest.raises(InvalidArgument, match=message):
         make(sqlite_url)
 
@@ -275,7 +294,9 @@ def test_the_pool_can_be_standardised_in_place(opened: Callable[..., Any]) -> No
     buffer.buffer = ["s1", "s2", None, "s2", "s3", "s4"]
     assert buffer.buffer == ["s1", "s2", None, "s2", "s3", "s4"]
     buffer._filter_buffer(np.array([True, True, False, True, False, True]))
-    assert sorted(zip(buffer.buffer, buffer.buffer_sources, buffer.weights, strict=True), key=str) == [
+    assert sorted(
+        zip(buffer.buffer, buffer.buffer_sources, buffer.weights, strict=True), key=str
+    ) == [
         ("s1", "gen_buffer", 1.0),
         ("s2", "gen_buffer", 2.0),
         ("s4", "other_buffer", None),
@@ -301,10 +322,14 @@ def test_positions_stay_when_another_process_draws_meanwhile(opened: Callable[..
     drawn, _ = other.sample(3)
     other.add("s9")
     buffer._filter_buffer([number(sample) % 2 == 0 for sample in before])
-    assert set(buffer.buffer) == {sample for sample in named(0, 2, 4) if sample not in drawn} | {"s9"}
+    assert set(buffer.buffer) == {sample for sample in named(0, 2, 4) if sample not in drawn} | {
+        "s9"
+    }
 
 
-def test_what_is_assigned_and_not_filtered_is_written_before_the_next_draw(opened: Callable[..., Any]) -> None:
+def test_what_is_assigned_and_not_filtered_is_written_before_the_next_draw(
+    opened: Callable[..., Any],
+) -> None:
     buffer = opened(Buffer, 1.0)
     buffer.add(named(1, 2, 3))
     buffer.buffer = ["s1", None, "t3"]
@@ -333,7 +358,8 @@ def test_lists_of_the_wrong_length_are_refused(opened: Callable[..., Any]) -> No
     with pytest.raises(InvalidArgument, match="2 samples wait, but 1 were assigned"):
         buffer.buffer = ["s1"]
     with pytest.raises(
-        InvalidArgument, match=r"2 samples wait: valids must have a bool for each; got \[True, True, True\]"
+        InvalidArgument,
+        match=r"2 samples wait: valids must have a bool for each; got \[True, True, True\]",
     ):
         buffer._filter_buffer([True] * 3)
 
@@ -360,7 +386,9 @@ def test_rewards_find_their_samples(opened: Callable[..., Any]) -> None:
         state.sources = ["guest", *reversed(state.sources)]
 
     env.fit(10, iters=1, cbs=[At("before_filter_batch", shuffle)])
-    expected = {sample: number(sample) for sample in [*named(*range(10)), "s77"] if sample not in dropped}
+    expected = {
+        sample: number(sample) for sample in [*named(*range(10)), "s77"] if sample not in dropped
+    }
     assert rewards_stored(buffer.store) == expected
     stats = buffer.store.stats()
     assert (stats.claimed, stats.waiting, stats.measured) == (0, 0, 10)
@@ -370,12 +398,16 @@ def test_rewards_find_their_samples(opened: Callable[..., Any]) -> None:
 
 def test_a_failed_measurement_is_kept_apart(opened: Callable[..., Any]) -> None:
     buffer = opened(Buffer, 1.0)
-    environment(buffer, waiting=3, reward=lambda s: [math.nan if x == "s1" else 5.0 for x in s]).fit(3, iters=1)
+    environment(
+        buffer, waiting=3, reward=lambda s: [math.nan if x == "s1" else 5.0 for x in s]
+    ).fit(3, iters=1)
     assert rewards_stored(buffer.store) == {"s0": 5.0, "s2": 5.0}
     assert buffer.store.stats().failed == 1
 
 
-def test_an_infinite_reward_is_refused_and_the_batch_waits_again(opened: Callable[..., Any]) -> None:
+def test_an_infinite_reward_is_refused_and_the_batch_waits_again(
+    opened: Callable[..., Any],
+) -> None:
     buffer = opened(Buffer, 1.0)
     env = environment(buffer, waiting=3, reward=lambda samples: [math.inf] * 3)
     with pytest.raises(InvalidReward, match="inf"):
@@ -387,7 +419,13 @@ def test_without_a_reward_callback_nothing_is_measured(opened: Callable[..., Any
     buffer = opened(Buffer, 1.0)
     environment(buffer, waiting=3, rewards=[]).fit(3, iters=1)
     stats = buffer.store.stats()
-    assert (stats.measured, stats.failed, stats.drawn, stats.waiting, stats.iteration) == (0, 0, 3, 0, 1)
+    assert (stats.measured, stats.failed, stats.drawn, stats.waiting, stats.iteration) == (
+        0,
+        0,
+        3,
+        0,
+        1,
+    )
 
 
 def test_what_is_stored_is_the_reward_before_it_was_modified(opened: Callable[..., Any]) -> None:
@@ -404,7 +442,9 @@ def test_what_is_stored_is_the_reward_before_it_was_modified(opened: Callable[..
 def test_a_sample_without_a_key_is_measured_but_not_stored(opened: Callable[..., Any]) -> None:
     buffer = opened(Buffer, 0.5, key=lambda sample: sample if sample[1:].isdigit() else None)
     sampler = FunctionSampler(lambda n, rng: ["odd", "s50"], "gen", p_batch=0.5)
-    env = environment(buffer, waiting=2, samplers=[sampler], reward=lambda samples: [1.0] * len(samples))
+    env = environment(
+        buffer, waiting=2, samplers=[sampler], reward=lambda samples: [1.0] * len(samples)
+    )
     env.fit(4, iters=1)
     assert env.log.metrics["bs"] == [4]
     assert set(rewards_stored(buffer.store)) == {"s0", "s1", "s50"}
@@ -424,7 +464,9 @@ def test_metrics_and_checkpoints_are_stored_with_the_batch(opened: Callable[...,
     buffer, seen = opened(Buffer, 1.0), []
 
     def look() -> None:
-        seen.append(({row["name"] for row in buffer.store.history()}, buffer.store.checkpoint("mine")))
+        seen.append(
+            ({row["name"] for row in buffer.store.history()}, buffer.store.checkpoint("mine"))
+        )
 
     environment(buffer, waiting=9, cbs=[Stateful("mine"), At("after_batch", look)]).fit(3, iters=1)
     assert seen == [({"bs", "rewards", "rewards_max", "reward"}, (1, b"after 0"))]
@@ -453,7 +495,9 @@ def test_1_shares_are_rounded_and_no_share_drains_nothing(
 
 
 @pytest.mark.parametrize(("p_total", "share"), [(0.29, 29), (0.0, 0), (1.0, 100), (0.005, 0)])
-def test_1_the_share_of_the_buffer_is_rounded(opened: Callable[..., Any], p_total: float, share: int) -> None:
+def test_1_the_share_of_the_buffer_is_rounded(
+    opened: Callable[..., Any], p_total: float, share: int
+) -> None:
     env = environment(opened(Buffer, p_total), waiting=200)
     env.fit(100, iters=1)
     assert env.log.metrics["bs"] == [share]
@@ -473,7 +517,9 @@ def test_2_minus_one_takes_everything(opened: Callable[..., Any], p_total: float
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
-def test_3_an_empty_buffer_and_one_of_one_are_refreshed(opened: Callable[..., Any], waiting: int) -> None:
+def test_3_an_empty_buffer_and_one_of_one_are_refreshed(
+    opened: Callable[..., Any], waiting: int
+) -> None:
     buffer = opened(ScoredBuffer, 0.0, 1)
     env = environment(buffer, waiting=waiting)
     env.fit(10, iters=3)
@@ -481,7 +527,9 @@ def test_3_an_empty_buffer_and_one_of_one_are_refreshed(opened: Callable[..., An
 
 
 @pytest.mark.parametrize("never", [0, None])
-def test_3_frequencies_of_zero_and_none_switch_off(opened: Callable[..., Any], never: int | None) -> None:
+def test_3_frequencies_of_zero_and_none_switch_off(
+    opened: Callable[..., Any], never: int | None
+) -> None:
     buffer = opened(predictive, refresh_predictions=never, supervised_frequency=never)
     environment(buffer, waiting=50).fit(10, iters=4)
     assert buffer.store.newest_predictor() is None
@@ -491,13 +539,17 @@ def test_3_frequencies_of_zero_and_none_switch_off(opened: Callable[..., Any], n
 def test_3_refreshes_come_when_they_are_due(opened: Callable[..., Any]) -> None:
     buffer = opened(ScoredBuffer, 0.1, 2)
     environment(buffer, waiting=100).fit(10, iters=7)
-    assert [len(samples) for samples in buffer.scored] == [100, 97, 95, 93], "the first, and after iterations 2, 4, 6"
+    assert [len(samples) for samples in buffer.scored] == [100, 97, 95, 93], (
+        "the first, and after iterations 2, 4, 6"
+    )
 
 
 def test_4_nan_scores_are_never_drawn_and_counted(opened: Callable[..., Any]) -> None:
     class Doubtful(ScoredBuffer):
         def compute_weights(self, samples: list[str]) -> np.ndarray:
-            return np.array([math.nan if number(sample) % 2 else number(sample) for sample in samples])
+            return np.array(
+                [math.nan if number(sample) % 2 else number(sample) for sample in samples]
+            )
 
     buffer = opened(Doubtful, 1.0, 1, 0.5)
     environment(buffer, waiting=20).fit(20, iters=2)
@@ -517,13 +569,17 @@ def test_5_global_random_state_is_left_alone(opened: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_6_online_training_is_real_and_only_on_request(opened: Callable[..., Any], online: bool) -> None:
+def test_6_online_training_is_real_and_only_on_request(
+    opened: Callable[..., Any], online: bool
+) -> None:
     agent = make_agent()
     before = [parameter.clone() for parameter in agent.model.parameters()]
     buffer = opened(predictive, agent, online=online, supervised_frequency=0)
     env = environment(buffer, waiting=30)
     env.fit(10, iters=2)
-    changed = any(not torch.equal(old, new) for old, new in zip(before, agent.model.parameters(), strict=True))
+    changed = any(
+        not torch.equal(old, new) for old, new in zip(before, agent.model.parameters(), strict=True)
+    )
     assert changed is online
     assert all(loss > 0 for loss in env.log.metrics["predictive_buffer_loss"])
     assert len(set(env.log.metrics["predictive_buffer_preds"])) == 2
@@ -551,7 +607,9 @@ def test_7_scoring_is_done_in_evaluation_mode(opened: Callable[..., Any]) -> Non
     assert buffer.compute_weights([]).shape == (0,)
 
 
-def test_8_scoring_starts_no_processes(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_8_scoring_starts_no_processes(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a process was started")
 
@@ -592,18 +650,27 @@ def test_11_weights_stay_in_step_with_a_filtered_batch(opened: Callable[..., Any
 
     def look() -> None:
         state = env.batch_state
-        drawn = [s for s, source in zip(state.samples, state.sources, strict=True) if source == "gen_buffer"]
+        drawn = [
+            s
+            for s, source in zip(state.samples, state.sources, strict=True)
+            if source == "gen_buffer"
+        ]
         seen.append(len(drawn))
         assert state.buffer_weights == [number(sample) for sample in drawn]
 
     looks = [At(event, look) for event in ("sample_batch", "after_sample", "compute_loss")]
-    filters = [At("before_filter_batch", drop_every_third, -1), At("filter_batch", drop_every_third, 10)]
+    filters = [
+        At("before_filter_batch", drop_every_third, -1),
+        At("filter_batch", drop_every_third, 10),
+    ]
     env.fit(20, iters=1, cbs=[*filters, *looks])
     assert seen[0] == 10
     assert 0 < seen[1] == seen[2] < 7
 
 
-def test_12_silent_means_silent(opened: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_12_silent_means_silent(
+    opened: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     buffer = opened(predictive, train_silent=True)
     environment(buffer, waiting=60).fit(10, iters=4)
     assert capsys.readouterr() == ("", "")
@@ -652,9 +719,15 @@ def test_a_retraining_that_was_interrupted_is_made_up_for(opened: Callable[..., 
 
 def test_predictions_come_with_every_batch(opened: Callable[..., Any]) -> None:
     buffer = opened(predictive)
-    env = environment(buffer, waiting=10, reward=lambda s: torch.tensor([math.nan, *[1.0] * (len(s) - 1)]))
+    env = environment(
+        buffer, waiting=10, reward=lambda s: torch.tensor([math.nan, *[1.0] * (len(s) - 1)])
+    )
     seen: list[Any] = []
-    env.fit(10, iters=2, cbs=[At("after_batch", lambda: seen.append(env.batch_state["predictive_buffer_preds"]))])
+    env.fit(
+        10,
+        iters=2,
+        cbs=[At("after_batch", lambda: seen.append(env.batch_state["predictive_buffer_preds"]))],
+    )
     assert [tuple(predictions.shape) for predictions in seen] == [(10,), (0,)]
     assert not seen[0].requires_grad
     expected = ((seen[0][1:] - 1.0) ** 2).mean().item()
@@ -677,14 +750,19 @@ def test_a_resumed_buffer_has_the_newest_predictor(opened: Callable[..., Any]) -
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_a_resumed_buffer_has_the_state_that_no_predictor_has(opened: Callable[..., Any], online: bool) -> None:
+def test_a_resumed_buffer_has_the_state_that_no_predictor_has(
+    opened: Callable[..., Any], online: bool
+) -> None:
     first = opened(predictive, supervised_frequency=0, online=online)
     environment(first, waiting=100).fit(10, iters=2)
     other = make_agent(seed=1)
     second = environment(opened(predictive, other, supervised_frequency=0, online=online))
     second.fit(10, iters=2)
     assert torch.equal(other.predict_data(named(5)), first.predictive_agent.predict_data(named(5)))
-    assert other.opt.state_dict()["state"].keys() == first.predictive_agent.opt.state_dict()["state"].keys()
+    assert (
+        other.opt.state_dict()["state"].keys()
+        == first.predictive_agent.opt.state_dict()["state"].keys()
+    )
 
 
 def test_a_tensor_of_weights_is_refused_with_the_way_out(opened: Callable[..., Any]) -> None:
@@ -785,12 +863,25 @@ class OtherEnvironment:
         self("before_train")
         for _ in range(iters):
             short = len(self.buffer) < bs or bs == -1 or self.log.iterations == 0
-            if short or (buffer_frequency is not None and self.log.iterations % buffer_frequency == 0):
+            if short or (
+                buffer_frequency is not None and self.log.iterations % buffer_frequency == 0
+            ):
                 self("build_buffer", "filter_buffer", "after_build_buffer")
             self.batch_state = OtherState()
-            self("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample")
+            self(
+                "before_batch",
+                "sample_batch",
+                "before_filter_batch",
+                "filter_batch",
+                "after_sample",
+            )
             self("before_compute_reward", "compute_reward", "after_compute_reward")
-            self("reward_modification", "after_reward_modification", "get_model_outputs", "after_get_model_outputs")
+            self(
+                "reward_modification",
+                "after_reward_modification",
+                "get_model_outputs",
+                "after_get_model_outputs",
+            )
             self("compute_loss", "zero_grad")
             self.batch_state.loss.backward()
             self("before_step", "step", "after_batch")
@@ -818,7 +909,9 @@ class Template(Other):
         state.samples = [self.standard(sample) for sample in state.samples]
         keep = np.array([number(sample) % 10 != 7 for sample in state.samples], dtype=bool)
         sources = np.array(state.sources)
-        state.latent_data = {name: rows[keep[sources == name]] for name, rows in state.latent_data.items()}
+        state.latent_data = {
+            name: rows[keep[sources == name]] for name, rows in state.latent_data.items()
+        }
         state.samples = [sample for sample, kept in zip(state.samples, keep, strict=True) if kept]
         state.sources = list(sources[keep])
 
@@ -833,7 +926,9 @@ class Generator(Other):
     def build_buffer(self) -> None:
         numbers = range(self.made, min(self.made + 60, self.limit))
         self.made += 60
-        self.environment.buffer.add([[f"s{i:04}" if i % 3 else f"s{i}" for i in numbers], "broken"], self.name)
+        self.environment.buffer.add(
+            [[f"s{i:04}" if i % 3 else f"s{i}" for i in numbers], "broken"], self.name
+        )
 
     def sample_batch(self) -> None:
         state = self.environment.batch_state
@@ -864,7 +959,9 @@ class Oracle(Other):
         lambda **options: predictive(p_total=0.5, online=False, **options),
     ],
 )
-def test_the_callbacks_run_in_the_loop_of_mrl(opened: Callable[..., Any], make: Callable[..., Buffer]) -> None:
+def test_the_callbacks_run_in_the_loop_of_mrl(
+    opened: Callable[..., Any], make: Callable[..., Buffer]
+) -> None:
     buffer, oracle = opened(make), Oracle()
     buffer.add("s5000", "before the environment")
     env = OtherEnvironment([Template(), Generator(120), oracle, BufferSizeCallback], buffer)
@@ -879,7 +976,9 @@ def test_the_callbacks_run_in_the_loop_of_mrl(opened: Callable[..., Any], make: 
     drawn = [sample for sample in oracle.measured if number(sample) < 900000]
     assert len(drawn) == len(set(drawn))
     assert set(drawn) == {f"s{i}" for i in [*range(120), 5000] if i % 10 != 7}
-    assert rewards_stored(store) == {s: pytest.approx(number(s) / 100, rel=1e-6) for s in set(oracle.measured)}
+    assert rewards_stored(store) == {
+        s: pytest.approx(number(s) / 100, rel=1e-6) for s in set(oracle.measured)
+    }
     assert all(rows.shape == (2, 1) for rows in [env.batch_state.latent_data["gen"]])
     if isinstance(buffer, WeightedBuffer):
         assert env.batch_state.buffer_weights == []
@@ -896,11 +995,17 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
                 raise KeyboardInterrupt
 
     buffer = opened(ScoredBuffer, 0.5, 2)
-    env = OtherEnvironment([Template(), Generator(120), Oracle(), Interruption("interruption", 20)], buffer)
+    env = OtherEnvironment(
+        [Template(), Generator(120), Oracle(), Interruption("interruption", 20)], buffer
+    )
     with pytest.raises(KeyboardInterrupt):
         env.fit(20, 10, 3)
     env.fit(20, 10, 2)
-    assert (buffer.store.iteration, buffer.store.stats().claimed, buffer.store.check()) == (3, 0, [])
+    assert (buffer.store.iteration, buffer.store.stats().claimed, buffer.store.check()) == (
+        3,
+        0,
+        [],
+    )
 
 
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -1006,7 +1111,9 @@ def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) 
         assert process.exitcode == (0 if moment is None else -signal.SIGKILL), moment
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(store_url: str, tmp_path: Any) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    store_url: str, tmp_path: Any
+) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole)
     search_with_kills(store_url, MOMENTS)
@@ -1016,7 +1123,11 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(store_url
 def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: Any) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, online=True)
-    search_with_kills(sqlite_url, [(1, "after compute_reward"), (5, "before step"), (6, "after retrain")], online=True)
+    search_with_kills(
+        sqlite_url,
+        [(1, "after compute_reward"), (5, "before step"), (6, "after retrain")],
+        online=True,
+    )
     assert story(sqlite_url) == story(whole)
 
 
@@ -1024,9 +1135,19 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: An
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, refresh_budget=9)
     moments = [
-        *[(1, "after refresh_some"), (2, "before refresh"), (3, "after refresh"), (3, "before refresh_some")],
+        *[
+            (1, "after refresh_some"),
+            (2, "before refresh"),
+            (3, "after refresh"),
+            (3, "before refresh_some"),
+        ],
         (3, "within refresh_some"),
-        *[(3, "after retrain"), (4, "after refresh_some"), (5, "between samplers"), (5, "before after_batch")],
+        *[
+            (3, "after retrain"),
+            (4, "after refresh_some"),
+            (5, "between samplers"),
+            (5, "before after_batch"),
+        ],
         *[(6, "after refresh_some"), (7, "after compute_reward"), (8, "within refresh_some")],
     ]
     search_with_kills(store_url, moments, refresh_budget=9)
@@ -1039,10 +1160,17 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: An
 
 
 @pytest.mark.parametrize("acquisition", ["ei", "thompson"])
-def test_a_killed_run_goes_on_with_an_acquisition(sqlite_url: str, tmp_path: Any, acquisition: str) -> None:
+def test_a_killed_run_goes_on_with_an_acquisition(
+    sqlite_url: str, tmp_path: Any, acquisition: str
+) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, acquisition=acquisition)
-    moments = [(1, "after compute_reward"), (2, "before refresh"), (4, "within refresh"), (5, "within end_refresh")]
+    moments = [
+        (1, "after compute_reward"),
+        (2, "before refresh"),
+        (4, "within refresh"),
+        (5, "within end_refresh"),
+    ]
     search_with_kills(sqlite_url, moments, acquisition=acquisition)
     assert story(sqlite_url) == story(whole)
 
@@ -1055,7 +1183,9 @@ def test_weights_are_those_of_now(opened: Callable[..., Any]) -> None:
     buffer.store.save_predictor(b"", rows_trained=0)
     assert sorted(buffer.weights) == list(range(10))
     for _ in range(2):
-        buffer.store.score(lambda samples: [number(sample) + 100 for sample in samples], only="stale", budget=5)
+        buffer.store.score(
+            lambda samples: [number(sample) + 100 for sample in samples], only="stale", budget=5
+        )
     assert sorted(buffer.weights) == list(range(100, 110))
 
 

@@ -73,14 +73,21 @@ def loop(store_url: str) -> Iterator[Callable[..., Environment]]:
     opened: list[Buffer] = []
 
     def make(
-        checkpoint: Any = True, policy: Any = None, *, cbs: Any = (), seed: int | None = None, **options: Any
+        checkpoint: Any = True,
+        policy: Any = None,
+        *,
+        cbs: Any = (),
+        seed: int | None = None,
+        **options: Any,
     ) -> Environment:
         seeded(seed)
         opened.append(Buffer(1.0, url=store_url, **options))
         policy = Policy() if policy is None else policy
         return Environment(
             agent=policy,
-            samplers=[FunctionSampler(lambda n, rng: named(np.random.randint(0, 500, n)), "numpy", 30)],
+            samplers=[
+                FunctionSampler(lambda n, rng: named(np.random.randint(0, 500, n)), "numpy", 30)
+            ],
             rewards=[RewardCallback(lambda samples: [float(sample[1:]) for sample in samples])],
             cbs=[Notes(), *([Checkpoint(policy)] if checkpoint is True else [checkpoint]), *cbs],
             buffer=opened[-1],
@@ -109,7 +116,9 @@ def told(*environments: Environment) -> dict[int, Any]:
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), amsgrad=True),
-    "adamw": lambda p: torch.optim.AdamW([{"params": p[:1], "lr": 0.1 + 0.2}, {"params": p[1:]}], weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(
+        [{"params": p[:1], "lr": 0.1 + 0.2}, {"params": p[1:]}], weight_decay=0.1
+    ),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, centered=True),
     "adagrad": torch.optim.Adagrad,
@@ -127,7 +136,10 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "lambda": lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 0.9**step),
     "two": lambda opt: torch.optim.lr_scheduler.SequentialLR(
         opt,
-        [torch.optim.lr_scheduler.ConstantLR(opt), torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)],
+        [
+            torch.optim.lr_scheduler.ConstantLR(opt),
+            torch.optim.lr_scheduler.ExponentialLR(opt, 0.9),
+        ],
         milestones=[3],
     ),
 }
@@ -176,9 +188,14 @@ def handed_on(old: Any, new: Any) -> None:
 
 @pytest.mark.parametrize(
     ("optimiser", "schedule"),
-    [*((name, "step") for name in OPTIMISERS), *(("sgd", name) for name in SCHEDULES if name != "step")],
+    [
+        *((name, "step") for name in OPTIMISERS),
+        *(("sgd", name) for name in SCHEDULES if name != "step"),
+    ],
 )
-@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # torch warns of what its own SequentialLR does
+@pytest.mark.filterwarnings(
+    "ignore:The epoch parameter in"
+)  # torch warns of what its own SequentialLR does
 def test_training_goes_on_to_the_last_bit(optimiser: str, schedule: str) -> None:
     one, other = (trainee(optimiser, schedule, seed) for seed in (0, 1))
     train(one, 0, 5)
@@ -189,14 +206,18 @@ def test_training_goes_on_to_the_last_bit(optimiser: str, schedule: str) -> None
 def agents_of_all_kinds(seed: int) -> dict[str, Any]:
     made = trainee("adam", "step", seed)
     train(made, 0, 1 + seed)
-    predictive = PredictiveAgent(nn.Linear(1, 1), nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 1))
+    predictive = PredictiveAgent(
+        nn.Linear(1, 1), nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 1)
+    )
     predictive.opt.param_groups[0]["lr"] = 0.5 + seed
     return {
         "module": nn.Linear(2, 2),
         "optimiser": made.opt,
         "schedule": made.schedule,
         "predictive": predictive,
-        "several": types.SimpleNamespace(models=[nn.Linear(1, 1), nn.Linear(1, 2)], by_name={"a": nn.Linear(2, 1)}),
+        "several": types.SimpleNamespace(
+            models=[nn.Linear(1, 1), nn.Linear(1, 2)], by_name={"a": nn.Linear(2, 1)}
+        ),
     }
 
 
@@ -216,14 +237,22 @@ def test_agents_may_be_of_all_kinds() -> None:
 
 
 def test_agents_of_a_list_are_named_by_themselves() -> None:
-    assert list(Checkpoint([Policy(), nn.Linear(1, 1), nn.Linear(1, 1)]).agents) == ["policy", "Linear", "Linear-3"]
+    assert list(Checkpoint([Policy(), nn.Linear(1, 1), nn.Linear(1, 1)]).agents) == [
+        "policy",
+        "Linear",
+        "Linear-3",
+    ]
     assert list(Checkpoint(nn.Sequential(nn.Linear(1, 1))).agents) == ["Sequential"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (nn.Linear(2, 3), nn.Linear(2, 4), r"does not fit Linear \(.*weight: stored \(3, 2\), now \(4, 2\)"),
+        (
+            nn.Linear(2, 3),
+            nn.Linear(2, 4),
+            r"does not fit Linear \(.*weight: stored \(3, 2\), now \(4, 2\)",
+        ),
         (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), r"bias: stored \(3,\), now nothing"),
         (
             torch.optim.SGD(nn.Linear(2, 3).parameters()),
@@ -264,19 +293,27 @@ def test_where_one_agent_does_not_fit_none_is_changed() -> None:
 def test_what_cannot_be_stored_is_named() -> None:
     opt = torch.optim.SGD(nn.Linear(1, 1).parameters())
     opt.param_groups[0]["rule"] = max
-    with pytest.raises(UnsupportedType, match="agents/SGD/state/param_groups/0/rule cannot be stored"):
+    with pytest.raises(
+        UnsupportedType, match="agents/SGD/state/param_groups/0/rule cannot be stored"
+    ):
         in_a_loop(Checkpoint(opt)).checkpoint()
 
 
 def test_an_agent_without_state_is_refused(loop: Callable[..., Environment]) -> None:
-    with pytest.raises(InvalidArgument, match=r"agent 'SimpleNamespace', SimpleNamespace, has no state to store"):
+    with pytest.raises(
+        InvalidArgument, match=r"agent 'SimpleNamespace', SimpleNamespace, has no state to store"
+    ):
         loop(Checkpoint(types.SimpleNamespace(rate=1.0))).fit(10, iters=1)
 
 
 def test_the_predictor_is_stored_by_the_buffer(sqlite_url: str) -> None:
-    agent = PredictiveAgent(nn.Linear(1, 1), nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 1))
+    agent = PredictiveAgent(
+        nn.Linear(1, 1), nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 1)
+    )
     buffer = PredictiveBuffer(1.0, 0, agent, 8, 0, 1, 8, 1e-3, url=sqlite_url)
-    env = Environment(cbs=[Checkpoint(agent)], buffer=buffer, log=Log(console=Console(file=io.StringIO())))
+    env = Environment(
+        cbs=[Checkpoint(agent)], buffer=buffer, log=Log(console=Console(file=io.StringIO()))
+    )
     with pytest.raises(InvalidArgument, match="it is the predictor, which the buffer stores"):
         env.fit(10, iters=1)
     buffer.close()
@@ -293,13 +330,16 @@ def test_a_loop_has_one_checkpoint(loop: Callable[..., Environment]) -> None:
         loop(cbs=[Checkpoint(nn.Linear(1, 1))])
 
 
-def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(loop: Callable[..., Environment]) -> None:
+def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(
+    loop: Callable[..., Environment],
+) -> None:
     class Late(Policy):
         def after_batch(self) -> None:
             self.schedule.step()
 
     with pytest.raises(
-        InvalidArgument, match="agent 'policy' of order 2 runs after_batch when the batch is already settled"
+        InvalidArgument,
+        match="agent 'policy' of order 2 runs after_batch when the batch is already settled",
     ):
         loop(policy=Late())
     loop(policy=Late(order=-1)).fit(10, iters=1)
@@ -343,12 +383,17 @@ def test_streams_beside_depend_on_states_and_label_alone() -> None:
     assert streams[0] == streams[2]
     assert not set(streams[0]) & set(streams[1])
     assert not set(streams[0]) & set(drawn(generator))
-    numpys = [randomness.alongside(each, "a")["numpy"]["state"]["key"] for each in (states, randomness.states())]
+    numpys = [
+        randomness.alongside(each, "a")["numpy"]["state"]["key"]
+        for each in (states, randomness.states())
+    ]
     assert not np.array_equal(*numpys)
 
 
 def test_other_generators_are_refused() -> None:
-    stored = in_a_loop(Checkpoint(nn.Linear(1, 1), generators=[np.random.default_rng(0)])).checkpoint()
+    stored = in_a_loop(
+        Checkpoint(nn.Linear(1, 1), generators=[np.random.default_rng(0)])
+    ).checkpoint()
     assert stored is not None
     resumed = in_a_loop(Checkpoint(nn.Linear(1, 1)))
     with pytest.raises(InvalidArgument, match="has the states of 1 generators, but was given 0"):
@@ -380,7 +425,9 @@ def test_a_run_goes_on_as_it_would_have(loop: Callable[..., Environment]) -> Non
     second.fit(10, iters=8)
     assert list(second.notes.seen) == [3, 4, 5, 6, 7]
     assert told(first, second) == told(whole)
-    assert second.buffer.store.checkpoint("checkpoint") == whole.buffer.store.checkpoint("checkpoint")
+    assert second.buffer.store.checkpoint("checkpoint") == whole.buffer.store.checkpoint(
+        "checkpoint"
+    )
 
 
 @pytest.mark.parametrize("event", ["build_buffer", "compute_reward", "step"])
@@ -413,20 +460,29 @@ class Thief(Callback):
 
 
 @pytest.mark.parametrize("iteration", [0, 2, 3])
-def test_an_iteration_whose_batch_was_lost_is_done_anew(loop: Callable[..., Environment], iteration: int) -> None:
+def test_an_iteration_whose_batch_was_lost_is_done_anew(
+    loop: Callable[..., Environment], iteration: int
+) -> None:
     whole = loop(name="whole", seed=0)
     whole.fit(10, iters=6)
     robbed = loop(name="robbed", seed=0, cbs=[Thief(iteration)])
     robbed.fit(10, iters=6)
     assert told(robbed) == told(whole)
     assert robbed.log.metrics == whole.log.metrics
-    assert robbed.buffer.store.checkpoint("checkpoint") == whole.buffer.store.checkpoint("checkpoint")
+    assert robbed.buffer.store.checkpoint("checkpoint") == whole.buffer.store.checkpoint(
+        "checkpoint"
+    )
 
 
 def test_a_checkpoint_changes_nothing_in_a_run(loop: Callable[..., Environment]) -> None:
-    runs = [loop(checkpoint, name=name, seed=0) for checkpoint, name in ((None, "without"), (True, "with"))]
+    runs = [
+        loop(checkpoint, name=name, seed=0)
+        for checkpoint, name in ((None, "without"), (True, "with"))
+    ]
     for run in runs:
-        run.notes.after_batch = lambda run=run: run.notes.seen.update({run.log.iterations: run.policy.weights()})
+        run.notes.after_batch = lambda run=run: run.notes.seen.update(
+            {run.log.iterations: run.policy.weights()}
+        )
         seeded(0)
         run.fit(10, iters=4)
     assert told(runs[0]) == told(runs[1])
@@ -438,7 +494,9 @@ def every_three(loop: Callable[..., Environment], seed: int, **options: Any) -> 
     return loop(Checkpoint(policy, every=3), policy, seed=seed, **options)
 
 
-def test_with_every_three_the_agent_goes_back_and_no_iteration_is_repeated(loop: Callable[..., Environment]) -> None:
+def test_with_every_three_the_agent_goes_back_and_no_iteration_is_repeated(
+    loop: Callable[..., Environment],
+) -> None:
     first = every_three(loop, 0)
     first.fit(10, iters=8)
     second = every_three(loop, 1)
@@ -455,7 +513,9 @@ def test_with_every_three_the_agent_goes_back_and_no_iteration_is_repeated(loop:
     assert len(set(batches)) == 10, "random numbers that were drawn are not drawn again"
 
 
-def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(loop: Callable[..., Environment]) -> None:
+def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(
+    loop: Callable[..., Environment],
+) -> None:
     whole = every_three(loop, 0, name="whole")
     whole.fit(10, iters=8)
     first = every_three(loop, 0, name="parts")
@@ -472,7 +532,9 @@ def test_a_run_that_has_lost_its_checkpoint_is_refused(loop: Callable[..., Envir
     loop().fit(10, iters=2)
     for _ in range(2):  # the second fit, too
         lost = loop(None)
-        with pytest.raises(InvalidArgument, match=r"'default' holds the agents .*: add Checkpoint\(\.\.\.\) to cbs"):
+        with pytest.raises(
+            InvalidArgument, match=r"'default' holds the agents .*: add Checkpoint\(\.\.\.\) to cbs"
+        ):
             lost.fit(10, iters=3)
     assert lost.buffer.store.iteration == 2
 

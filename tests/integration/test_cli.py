@@ -34,8 +34,23 @@ from sqlbuffer.store import open_store
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
 LONG_TEXT = "C" * 3000
-COMMANDS = ("db version", "db check", "stats", "stats --name default", "top", "top --json", "stats --json")
-COMMANDS += ("workers", "workers --json", "claims list", "claims list --json", "jobs", "jobs --json")
+COMMANDS = (
+    "db version",
+    "db check",
+    "stats",
+    "stats --name default",
+    "top",
+    "top --json",
+    "stats --json",
+)
+COMMANDS += (
+    "workers",
+    "workers --json",
+    "claims list",
+    "claims list --json",
+    "jobs",
+    "jobs --json",
+)
 
 
 Execute: TypeAlias = Callable[[str], list[Any]]
@@ -56,9 +71,19 @@ class Result:
 
 def run(*arguments: str, url: str | None = None, **environment: str) -> Result:
     """Run a command; the database is given by the environment variable, and SQL runs as a role that may do no more."""
-    if arguments[:1] == ("sql",) and str(url).startswith("postgresql") and "--role" not in arguments:
+    if (
+        arguments[:1] == ("sql",)
+        and str(url).startswith("postgresql")
+        and "--role" not in arguments
+    ):
         arguments += ("--role", "pg_read_all_data")
-    clean = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": None, "SQLBUFFER_URL": url, **environment}
+    clean = {
+        "FORCE_COLOR": None,
+        "TTY_COMPATIBLE": None,
+        "COLUMNS": None,
+        "SQLBUFFER_URL": url,
+        **environment,
+    }
     return Result(CliRunner().invoke(app, list(arguments), env=clean))
 
 
@@ -87,7 +112,9 @@ def fill(url: str) -> None:
         store.log_metrics(0, {"rewards": 0.25, "loss": math.nan})
     with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
         store.add([(1, "two"), {"three": 4.5}])
-        store.record([HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], sources="[red]hostile[/red]\x1b]0;title\x07")
+        store.record(
+            [HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], sources="[red]hostile[/red]\x1b]0;title\x07"
+        )
 
 
 @pytest.fixture
@@ -127,7 +154,11 @@ def dump(url: str) -> list[Any]:
             pragmas = ("user_version", "application_id", "journal_mode", "auto_vacuum", "page_size")
             settings = [connection.execute(f"PRAGMA {name}").fetchall() for name in pragmas]
         connection.close()
-        return [everything, settings, sorted(p.name for p in file.parent.iterdir() if p.suffix == ".db")]
+        return [
+            everything,
+            settings,
+            sorted(p.name for p in file.parent.iterdir() if p.suffix == ".db"),
+        ]
     with psycopg.connect(url, autocommit=True) as session:
 
         def execute(sql: str) -> list[Any]:
@@ -143,7 +174,11 @@ def dump(url: str) -> list[Any]:
             for schema, name, kind in relations
             if kind == "r"
         ]
-        sequences = [execute(f'SELECT * FROM "{schema}"."{name}"') for schema, name, kind in relations if kind == "S"]
+        sequences = [
+            execute(f'SELECT * FROM "{schema}"."{name}"')
+            for schema, name, kind in relations
+            if kind == "S"
+        ]
         catalogues = [
             execute(statement)
             for statement in (
@@ -167,7 +202,11 @@ def dump(url: str) -> list[Any]:
 
 def without_version(out: str) -> str:
     """What a command said, but for the line that tells the version of the database."""
-    return "".join(line for line in out.splitlines(keepends=True) if not re.match(r"(SQLite|PostgreSQL) \d", line))
+    return "".join(
+        line
+        for line in out.splitlines(keepends=True)
+        if not re.match(r"(SQLite|PostgreSQL) \d", line)
+    )
 
 
 def test_version_of_a_database_that_fits(url: str) -> None:
@@ -176,8 +215,12 @@ def test_version_of_a_database_that_fits(url: str) -> None:
     assert without_version(result.out).split() == ["database", "release", REVISION, REVISION]
 
 
-@pytest.mark.parametrize(("revision", "way_out"), [("0000", "db upgrade"), ("9999", "pip install -U sqlbuffer")])
-def test_version_of_a_database_that_does_not_fit(url: str, execute: Execute, revision: str, way_out: str) -> None:
+@pytest.mark.parametrize(
+    ("revision", "way_out"), [("0000", "db upgrade"), ("9999", "pip install -U sqlbuffer")]
+)
+def test_version_of_a_database_that_does_not_fit(
+    url: str, execute: Execute, revision: str, way_out: str
+) -> None:
     table = "sqlbuffer_version" if url.startswith("sqlite") else "sqlbuffer.sqlbuffer_version"
     execute(f"UPDATE {table} SET version_num = '{revision}'")
     before = dump(url)
@@ -207,7 +250,9 @@ def test_upgrade_creates_the_schema_once(store_url: str) -> None:
 def test_an_empty_server_is_not_filled_by_looking(postgresql_url: str) -> None:
     for command in ("stats", "top", "db check", "db version", "sql 'SELECT 1'"):
         assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=postgresql_url))
-    assert not somebody_else(postgresql_url)("SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'")
+    assert not somebody_else(postgresql_url)(
+        "SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'"
+    )
 
 
 def test_somebody_elses_database_is_refused(tmp_path: pathlib.Path) -> None:
@@ -223,7 +268,9 @@ def test_somebody_elses_database_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_a_missing_file_is_not_created(tmp_path: pathlib.Path) -> None:
     for command in (*COMMANDS, "sql 'SELECT 1'"):
-        assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=f"sqlite:///{tmp_path}/none.db"))
+        assert "sqlbuffer db upgrade" in refused(
+            run(*shlex.split(command), url=f"sqlite:///{tmp_path}/none.db")
+        )
     refused(run("db", "upgrade", url=f"sqlite:///{tmp_path}/no/folder/none.db"))
     assert not list(tmp_path.iterdir())
 
@@ -232,10 +279,14 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "noise.db"
     file.write_bytes(b"this is not a database at all, whatever its name says" * 100)
     for command in (*COMMANDS, "db upgrade", "sql 'SELECT 1'"):
-        assert "not an SQLite database" in refused(run(*shlex.split(command), url=f"sqlite:///{file}"))
+        assert "not an SQLite database" in refused(
+            run(*shlex.split(command), url=f"sqlite:///{file}")
+        )
 
 
-def test_check_finds_nothing_in_sound_buffers_and_says_what_is_wrong(url: str, execute: Execute) -> None:
+def test_check_finds_nothing_in_sound_buffers_and_says_what_is_wrong(
+    url: str, execute: Execute
+) -> None:
     assert without_version(run("db", "check", url=url).out) == "default: sound\nqed: sound\n"
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     execute(f"UPDATE {prefix}workers SET added = added + 1 WHERE buffer_id = 1 AND id = 'ledger'")
@@ -254,12 +305,20 @@ def test_check_mends_and_says_what_it_did(url: str, execute: Execute) -> None:
     result = run("db", "check", "--repair", url=url)
     assert (result.code, result.out.endswith("default: sound\nqed: sound\n")) == (0, True), result
     assert re.search(r"default: \d+ samples were put into the pool\.", result.out)
-    assert without_version(run("db", "check", "--repair", url=url).out) == "default: sound\nqed: sound\n"
+    assert (
+        without_version(run("db", "check", "--repair", url=url).out)
+        == "default: sound\nqed: sound\n"
+    )
 
 
 def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     before = dump(url)
-    for command in (*COMMANDS, "db upgrade", "top --by score", "sql 'SELECT * FROM sample_overview' --csv"):
+    for command in (
+        *COMMANDS,
+        "db upgrade",
+        "top --by score",
+        "sql 'SELECT * FROM sample_overview' --csv",
+    ):
         assert run(*shlex.split(command), url=url).code == 0
     assert dump(url) == before
 
@@ -272,16 +331,37 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
     with open_store(url) as store:
         batch = store.sample(2)
         (row,) = json.loads(run("workers", "--name", "default", "--json", url=url).out)
-        assert (row["state"], row["claims"], row["pid"], row["added"]) == ("running", 1, os.getpid(), 40)
+        assert (row["state"], row["claims"], row["pid"], row["added"]) == (
+            "running",
+            1,
+            os.getpid(),
+            40,
+        )
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
-        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "running"
-        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
-        assert json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
-        assert json.loads(run("claims", "list", "--name", "default", "--json", url=url).out)[0]["state"] == "silent"
+        assert (
+            json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"]
+            == "running"
+        )
+        execute(
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+        )
+        assert (
+            json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"]
+            == "silent"
+        )
+        assert (
+            json.loads(run("claims", "list", "--name", "default", "--json", url=url).out)[0][
+                "state"
+            ]
+            == "silent"
+        )
         execute(f"UPDATE {prefix}workers SET pid = 4194305 WHERE id <> 'ledger'")
         assert "died" in run("workers", "--name", "default", "--grace", "0", url=url).out
         batch.settle()
-    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {"default", "qed"}
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} == {
+        "default",
+        "qed",
+    }
 
 
 def _released(url: str, *arguments: str) -> str:
@@ -303,7 +383,11 @@ def test_claims_are_listed_and_released(url: str, execute: Execute) -> None:
         assert len(store) == waiting + 5
         batches[1].settle([1.0] * 3)
         assert store.check() == []
-        stale = [row for row in json.loads(run("workers", "--json", url=url).out) if row["pid"] != os.getpid()]
+        stale = [
+            row
+            for row in json.loads(run("workers", "--json", url=url).out)
+            if row["pid"] != os.getpid()
+        ]
         assert stale == []  # the command has signed off
         for wrong in (batches[1].id, batches[2].id, 10_000):
             line = refused(run("claims", "release", str(batches[1].id), str(wrong), url=url))
@@ -313,7 +397,9 @@ def test_claims_are_listed_and_released(url: str, execute: Execute) -> None:
 def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
     with open_store(url) as store:
         batch = store.sample(3)
-        assert "is not open" in refused(run("claims", "release", str(batch.id), "--name", "qed", url=url))
+        assert "is not open" in refused(
+            run("claims", "release", str(batch.id), "--name", "qed", url=url)
+        )
         batch.settle()
 
 
@@ -322,25 +408,34 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
     with open_store(url) as store:
         _held = store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
-        execute(f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'")
+        execute(
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+        )
         store._buffer.heartbeat.stop()
         began = time.monotonic()
         done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
         assert done.stdout == "1 released\n"
-        assert "1 workers of other hosts have batches: waiting for their heartbeats, at most 2 s" in done.stderr
+        assert (
+            "1 workers of other hosts have batches: waiting for their heartbeats, at most 2 s"
+            in done.stderr
+        )
         assert time.monotonic() - began > 2
     with open_store(url) as store:
         assert store.check() == []
 
 
-def test_the_storage_is_checked_once_for_all_buffers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storage_is_checked_once_for_all_buffers(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLite reads the whole file for it."""
     for i in range(5):
         open_store(url, name=f"more {i}").close()
     asked: list[int] = []
     for dialect in (SQLite, PostgreSQL):
         damage = dialect.damage
-        monkeypatch.setattr(dialect, "damage", lambda *given, damage=damage: asked.append(1) or damage(*given))
+        monkeypatch.setattr(
+            dialect, "damage", lambda *given, damage=damage: asked.append(1) or damage(*given)
+        )
     assert run("db", "check", url=url).out.count("sound") == 7
     assert asked == [1]
     with open_store(url) as store:
@@ -360,7 +455,10 @@ def test_stats_of_all_buffers_and_of_one(url: str) -> None:
     lines = run("stats", url=url).out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", "default", "qed"]
     assert lines[1].split() == "default 1 36 0 41 4 12.25".split()
-    one = dict(line.split(maxsplit=1) for line in run("stats", "--name", "default", url=url).out.splitlines())
+    one = dict(
+        line.split(maxsplit=1)
+        for line in run("stats", "--name", "default", url=url).out.splitlines()
+    )
     assert (one["waiting"], one["best_reward"], one["created_at"][-6:]) == ("36", "12.25", "+00:00")
 
 
@@ -383,7 +481,11 @@ def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
     ]
     one = json.loads(run("stats", "--stale", "--json", "--name", "default", url=url).out)
     assert (one["score_version"], one["refreshed_version"]) == (1, 0)
-    assert [(row["score_version"], row["waiting"]) for row in one["staleness"]] == [(None, 1), (0, 26), (1, 10)]
+    assert [(row["score_version"], row["waiting"]) for row in one["staleness"]] == [
+        (None, 1),
+        (0, 26),
+        (1, 10),
+    ]
     assert one["staleness"][1]["oldest"].endswith("+00:00")
     assert "staleness" not in run("stats", "--name", "default", url=url).out
 
@@ -399,10 +501,23 @@ def test_copy(url: str) -> None:
     assert run(*words, url=url).code == 0
     found = {row["name"]: row for row in json.loads(run("stats", "--json", url=url).out)}
     assert list(found) == ["default", "qed", "again", "other"]
-    assert [found["again"][name] for name in ("waiting", "claimed", "measured", "mode")] == [36, 0, 4, "consume"]
-    assert [found["other"][name] for name in ("waiting", "iteration", "measured", "mode")] == [40, 0, 0, "replay"]
+    assert [found["again"][name] for name in ("waiting", "claimed", "measured", "mode")] == [
+        36,
+        0,
+        4,
+        "consume",
+    ]
+    assert [found["other"][name] for name in ("waiting", "iteration", "measured", "mode")] == [
+        40,
+        0,
+        0,
+        "replay",
+    ]
     assert run("db", "check", url=url).code == 0
-    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} <= {"default", "qed"}
+    assert {row["buffer"] for row in json.loads(run("workers", "--json", url=url).out)} <= {
+        "default",
+        "qed",
+    }
 
 
 def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: str) -> None:
@@ -418,7 +533,11 @@ def test_a_buffer_that_is_not_there_is_one_line(url: str) -> None:
 
 
 def test_top_by_reward_and_by_score(url: str) -> None:
-    assert [line.split()[0] for line in run("top", url=url).out.splitlines()][:3] == ["reward", "12.25", "0.33333333"]
+    assert [line.split()[0] for line in run("top", url=url).out.splitlines()][:3] == [
+        "reward",
+        "12.25",
+        "0.33333333",
+    ]
     best = json.loads(run("top", "-n", "2", "--by", "score", "--json", url=url).out)
     assert [row["sample"] for row in best] == ["s39", "s38"]
     assert (best[0]["score"], best[0]["source"], best[0]["meta"]) == (13.0, "first", {"round": 1})
@@ -430,7 +549,9 @@ def test_top_by_reward_and_by_score(url: str) -> None:
 def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     execute(f"UPDATE {prefix}samples SET codec = 'os.system' WHERE buffer_id = 2")
-    assert json.loads(run("top", "--name", "qed", "--json", url=url).out)[0]["sample"] == HOSTILE_TEXT
+    assert (
+        json.loads(run("top", "--name", "qed", "--json", url=url).out)[0]["sample"] == HOSTILE_TEXT
+    )
 
 
 # -- output -----------------------------------------------------------------------------------------------------------
@@ -458,7 +579,9 @@ def test_terminals_get_short_lines_and_no_control_characters_of_others(url: str)
 def test_what_is_too_wide_for_a_terminal_is_read_from_top_to_bottom(url: str) -> None:
     sql = "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE buffer_id = 2 ORDER BY id"
     lines = unstyled(run("sql", sql, url=url, FORCE_COLOR="1", COLUMNS="60").out).splitlines()
-    assert [line.split()[:1] for line in lines[:8]] == [[name] for name in re.findall(r"\w+", sql)[1:7]] + [[], ["id"]]
+    assert [line.split()[:1] for line in lines[:8]] == [
+        [name] for name in re.findall(r"\w+", sql)[1:7]
+    ] + [[], ["id"]]
     assert max(map(len, lines)) == 60
 
 
@@ -496,7 +619,11 @@ def test_values(value: Any, as_json: Any, as_cell: str) -> None:
 
 
 def test_the_same_sql_on_both_databases(url: str) -> None:
-    result = run("sql", "SELECT source, count(*) AS n, max(reward) AS best FROM samples GROUP BY 1 ORDER BY 2", url=url)
+    result = run(
+        "sql",
+        "SELECT source, count(*) AS n, max(reward) AS best FROM samples GROUP BY 1 ORDER BY 2",
+        url=url,
+    )
     assert result.code == 0, result
     lines = [line.split() for line in result.out.splitlines()]
     assert lines[0] == ["source", "n", "best"]
@@ -507,7 +634,10 @@ def test_sql_is_passed_on_as_it_is(url: str) -> None:
     text = "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e -- a comment; :f %"
     (row,) = json.loads(run("sql", text + "\n;", "--json", url=url).out)
     assert row == {"a": ":b", "b": "%s %(x)s 100%", "c": "{x}", "a.d": "semi;colon", "e": "--"}
-    assert run("sql", "SELECT count(*) FROM samples WHERE text LIKE 's1%'", url=url).out.split()[-1] == "11"
+    assert (
+        run("sql", "SELECT count(*) FROM samples WHERE text LIKE 's1%'", url=url).out.split()[-1]
+        == "11"
+    )
 
 
 def test_sql_as_json_and_csv(url: str) -> None:
@@ -733,7 +863,9 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     )
     before = dump(url)
     address = read_url(url)
-    monkeypatch.setattr("sqlbuffer.db.backends.PostgreSQL.guarded", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(
+        "sqlbuffer.db.backends.PostgreSQL.guarded", lambda *_, **__: contextlib.nullcontext()
+    )
     for sql in (
         "SELECT public.sly()",
         "SELECT nextval('samples_id_seq')",
@@ -741,7 +873,10 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
         "SELECT set_config('transaction_read_only', 'off', false)",
         "SELECT query_to_xml('DELETE FROM sqlbuffer.samples', true, true, '')",
     ):
-        with pytest.raises(ValueError, match="which cannot write"), cli_sql.ask(address, sql) as answer:
+        with (
+            pytest.raises(ValueError, match="which cannot write"),
+            cli_sql.ask(address, sql) as answer,
+        ):
             list(answer.rows)
         assert dump(url) == before, sql
 
@@ -764,7 +899,11 @@ def test_passwords_are_never_shown(postgresql_url: str) -> None:
     fill(postgresql_url)
     address = sa.make_url(postgresql_url).set(password=SECRET)
     in_front = address.render_as_string(hide_password=False)
-    behind = address.set(password=None).update_query_dict({"password": SECRET}).render_as_string(hide_password=False)
+    behind = (
+        address.set(password=None)
+        .update_query_dict({"password": SECRET})
+        .render_as_string(hide_password=False)
+    )
     for url in (in_front, behind):
         for command in (
             *COMMANDS,
@@ -813,7 +952,11 @@ def test_errors_do_not_show_passwords(url: str) -> None:
 
 
 def test_an_at_sign_in_a_path_or_a_parameter_is_no_password() -> None:
-    for url in ("sqlite:////tmp/me@home/a@b.db", "sqlite:///a@b@c.db", "postgresql://h/d?application_name=a@b@c"):
+    for url in (
+        "sqlite:////tmp/me@home/a@b.db",
+        "sqlite:///a@b@c.db",
+        "postgresql://h/d?application_name=a@b@c",
+    ):
         assert read_url(url).render_as_string() == sa.make_url(url).render_as_string()
 
 
@@ -823,7 +966,9 @@ def test_version_and_check_say_which_database_it_is(url: str) -> None:
         if url.startswith("sqlite"):
             assert f"SQLite {sqlite3.sqlite_version} (sqlite3), " in said
             is_affected = wal.is_affected(sqlite3.sqlite_version_info)
-            assert ("guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())) == is_affected
+            assert (
+                "guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())
+            ) == is_affected
         else:
             assert re.search(r"^PostgreSQL 1\d", said, re.MULTILINE)
 
@@ -852,14 +997,19 @@ def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
 
 def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
     result = run("plot", "typo", "--url", url)
-    assert (result.code, "no numbers are logged as 'typo': the metrics are" in result.err) == (1, True)
+    assert (result.code, "no numbers are logged as 'typo': the metrics are" in result.err) == (
+        1,
+        True,
+    )
     result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
     assert (result.code, "cannot be written" in result.err) == (1, True)
     result = run("plot", "--url", url, "--out", f"{tmp_path}/nowhere/m.png")
     assert (result.code, "cannot be written" in result.err) == (1, True)
 
 
-def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(store_url: str, tmp_path: pathlib.Path) -> None:
+def test_plot_leaves_a_picture_alone_where_there_is_nothing_to_draw(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
     open_store(store_url, name="new").close()
     (tmp_path / "m.png").write_text("mine")
     result = run("plot", "--url", store_url, "--name", "new", "--out", f"{tmp_path}/m.png")
@@ -955,7 +1105,9 @@ def _program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str
     environment = {**os.environ, "PYTHONPATH": str(root), **options.pop("env", {})}
     environment.pop("FORCE_COLOR", None)
     command = [sys.executable, "-m", "sqlbuffer", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, **options
+    )
 
 
 def test_the_program_in_a_pipe(url: str) -> None:

@@ -31,20 +31,29 @@ def shown(statement: str) -> Callable[[sa.Connection], Any]:
 # -- durability -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"durability": "normal"}, 1), ({"durability": "full"}, 2)])
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, 1), ({"durability": "normal"}, 1), ({"durability": "full"}, 2)]
+)
 def test_sqlite_syncs_its_log_at_every_commit_only_when_told(
     sqlite_url: str, options: dict[str, str], expected: int
 ) -> None:
     with open_store(sqlite_url, **options) as store:  # type: ignore[arg-type]
         database = store._buffer.database
-        for same in (database, database.sibling(), copy.copy(database), pickle.loads(pickle.dumps(database))):
+        for same in (
+            database,
+            database.sibling(),
+            copy.copy(database),
+            pickle.loads(pickle.dumps(database)),
+        ):
             for kind in TRANSACTIONS:
                 assert getattr(same, kind)(shown("PRAGMA synchronous")) == expected
             same.close()
 
 
 @pytest.mark.parametrize("of_server", ["on", "off", "local"])
-def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(postgresql_url: str, of_server: str) -> None:
+def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(
+    postgresql_url: str, of_server: str
+) -> None:
     name = sa.make_url(postgresql_url).database
     server_execute(postgresql_url, f"ALTER DATABASE {name} SET synchronous_commit = {of_server}")
     for durability, expected in (("normal", of_server), ("full", "on")):
@@ -119,7 +128,9 @@ def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> N
         writer.pool._timeout = 0.1
         for _ in range(writer.pool.size()):
             held.enter_context(writer.connect())
-        with pytest.raises(DatabaseUnavailable, match=r"other threads hold all of them.*open a store for each"):
+        with pytest.raises(
+            DatabaseUnavailable, match=r"other threads hold all of them.*open a store for each"
+        ):
             store.add(["CCO"])
 
 
@@ -134,7 +145,9 @@ WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
     "draw": lambda store, batch: store.sample(2),
     "metrics": lambda store, batch: store.log_metrics(0, {"loss": 1.0}),
     "copy": lambda store, batch: store.copy("copied"),
-    "another store": lambda store, batch: open_store(_url_of(store), weighting="uniform").add(["another"]),
+    "another store": lambda store, batch: open_store(_url_of(store), weighting="uniform").add(
+        ["another"]
+    ),
 }
 
 

@@ -36,7 +36,11 @@ def go_on(store: SampleStore, iterations: int = 4, first: int = 1000) -> list[li
         with store.sample(7, pct_argmax=0.3) as batch:
             drawn.append(batch.samples)
             rewards = measure(batch.samples)
-            batch.settle(rewards, metrics={"best": float(rewards.max())}, checkpoint={"loop": b"%d" % batch.iteration})
+            batch.settle(
+                rewards,
+                metrics={"best": float(rewards.max())},
+                checkpoint={"loop": b"%d" % batch.iteration},
+            )
         if i % 2:
             store.save_predictor(b"state %d" % i, rows_trained=7 * i)
             store.score(lambda samples: scores_of(samples) % 17, only="all")
@@ -71,23 +75,44 @@ def lived(request: pytest.FixtureRequest, new_store: Callable[..., SampleStore])
 
 def told(store: SampleStore) -> dict[str, Any]:
     """All that a store tells, but for numbers and times."""
-    waiting, (samples, rewards), newest = store.waiting(), store.labelled(), store.newest_predictor()
+    waiting, (samples, rewards), newest = (
+        store.waiting(),
+        store.labelled(),
+        store.newest_predictor(),
+    )
     stats = store.stats()
     return {
         "waiting": list(
-            zip(waiting.samples, waiting.sources, waiting.scores.tolist(), waiting.weights.tolist(), strict=True)
+            zip(
+                waiting.samples,
+                waiting.sources,
+                waiting.scores.tolist(),
+                waiting.weights.tolist(),
+                strict=True,
+            )
         ),
         "labelled": dict(zip(samples, rewards.tolist(), strict=True)),
         "history": [tuple(row.values()) for row in store.history()],
         "checkpoint": store.checkpoint("loop"),
-        "predictor": newest and (newest.version, store.predictor_state(), newest.iteration, newest.rows_trained),
-        "numbers": {name: getattr(stats, name) for name in stats.__slots__ if name not in ("name", "created_at")},
+        "predictor": newest
+        and (newest.version, store.predictor_state(), newest.iteration, newest.rows_trained),
+        "numbers": {
+            name: getattr(stats, name)
+            for name in stats.__slots__
+            if name not in ("name", "created_at")
+        },
     }
 
 
 def history(store: SampleStore) -> list[tuple[Any, ...]]:
     """All batches and draws, but for their numbers."""
-    columns = (batches.c.iteration, batches.c.clock, batches.c.settled_at, batches.c.released_at, draws.c.position)
+    columns = (
+        batches.c.iteration,
+        batches.c.clock,
+        batches.c.settled_at,
+        batches.c.released_at,
+        draws.c.position,
+    )
     rows = (
         sa.select(*columns, draws.c.race_key, draws.c.weight, draws.c.reported)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
@@ -95,7 +120,9 @@ def history(store: SampleStore) -> list[tuple[Any, ...]]:
         .where(buffers.c.name == store.name)
         .order_by(batches.c.id, draws.c.position)
     )
-    return store._buffer.database.read(lambda connection: [tuple(row) for row in connection.execute(rows)])
+    return store._buffer.database.read(
+        lambda connection: [tuple(row) for row in connection.execute(rows)]
+    )
 
 
 def test_a_copy_is_what_the_original_is(lived: SampleStore) -> None:
@@ -139,19 +166,27 @@ def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
     assert (repr(told(lived)), history(lived)) == before
 
 
-@pytest.mark.parametrize("options", [{"seed": 8}, {"weighting": Softmax(9.0)}, {"weighting": "uniform"}], ids=str)
-def test_another_seed_or_weighting_makes_a_new_race(lived: SampleStore, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"seed": 8}, {"weighting": Softmax(9.0)}, {"weighting": "uniform"}], ids=str
+)
+def test_another_seed_or_weighting_makes_a_new_race(
+    lived: SampleStore, options: dict[str, Any]
+) -> None:
     _held = lived.sample(3)
     with lived.copy("copied", **options) as copied:
         ours, theirs = told(lived), told(copied)
         names = ("iteration", "stored", "measured", "failed", "score_version")
-        assert {name: theirs["numbers"][name] for name in names} == {name: ours["numbers"][name] for name in names}
+        assert {name: theirs["numbers"][name] for name in names} == {
+            name: ours["numbers"][name] for name in names
+        }
         assert theirs["labelled"] == ours["labelled"]
         assert theirs["history"] == ours["history"]
         assert (theirs["numbers"]["claimed"], copied.check()) == (0, [])
         assert go_on(copied) != go_on(lived)
         assert copied.check() == []
-    with open_store(url_of(lived), name="copied", mode=ours["numbers"]["mode"], **{"seed": 7, **options}):
+    with open_store(
+        url_of(lived), name="copied", mode=ours["numbers"]["mode"], **{"seed": 7, **options}
+    ):
         pass  # the settings are those it is stored with
 
 
@@ -176,7 +211,9 @@ def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_copy_has_what_there_was_when_an_iteration_began(new_store: Callable[..., SampleStore], mode: str) -> None:
+def test_a_copy_has_what_there_was_when_an_iteration_began(
+    new_store: Callable[..., SampleStore], mode: str
+) -> None:
     store = new_store(name="lived", mode=mode)
     store.add([f"s{i}" for i in range(60)])
     store.score(scores_of)
@@ -186,7 +223,9 @@ def test_a_copy_has_what_there_was_when_an_iteration_began(new_store: Callable[.
         store.score(scores_of)
         then.append(told(store))
         go = store.sample(7)
-        go.settle(measure(go.samples), metrics={"best": 1.0 * i}, record=([f"s{500 + i}"], [0.5], "r"))
+        go.settle(
+            measure(go.samples), metrics={"best": 1.0 * i}, record=([f"s{500 + i}"], [0.5], "r")
+        )
         if i == 2:
             store.save_predictor(b"third", rows_trained=21)
     then.append(told(store))
@@ -196,13 +235,27 @@ def test_a_copy_has_what_there_was_when_an_iteration_began(new_store: Callable[.
             found = told(copied)
             known = then[i]["labelled"].items()
             # In replay mode a sample may have been measured again since.
-            assert found["labelled"].items() <= known if mode == "replay" else found["labelled"].items() == known
+            assert (
+                found["labelled"].items() <= known
+                if mode == "replay"
+                else found["labelled"].items() == known
+            )
             for what in ("history", "predictor"):
                 assert found[what] == then[i][what], (i, what)
             waits = [row[:3] for row in found["waiting"]]
             assert waits == [row[:3] for row in then[i]["waiting"]], i
-            names = ("iteration", "waiting", "stored", "drawn", "unscored", "claimed", "score_version")
-            assert [found["numbers"][name] for name in names] == [then[i]["numbers"][name] for name in names], i
+            names = (
+                "iteration",
+                "waiting",
+                "stored",
+                "drawn",
+                "unscored",
+                "claimed",
+                "score_version",
+            )
+            assert [found["numbers"][name] for name in names] == [
+                then[i]["numbers"][name] for name in names
+            ], i
             lowest = min(score for _, _, score, _ in found["waiting"])
             expected = [score - lowest + FLOOR for _, _, score, _ in found["waiting"]]
             assert [weight for *_, weight in found["waiting"]] == pytest.approx(expected)
@@ -222,10 +275,17 @@ def test_what_was_overwritten_since_is_missing(new_store: Callable[..., SampleSt
         batch.settle([3.0] * 3)
     with store.copy("then", at_iteration=1) as then:
         assert then.labelled()[0] == first.samples[1:]
-        assert (len(then), then.stats().unscored, then.stats().score_version, then.check()) == (7, 4, 0, [])
+        assert (len(then), then.stats().unscored, then.stats().score_version, then.check()) == (
+            7,
+            4,
+            0,
+            [],
+        )
 
 
-def test_iterations_within_the_same_millisecond_are_told_apart(new_store: Callable[..., SampleStore]) -> None:
+def test_iterations_within_the_same_millisecond_are_told_apart(
+    new_store: Callable[..., SampleStore],
+) -> None:
     store = new_store()
     store.add([f"s{i}" for i in range(40)])
     store.score(scores_of)
@@ -244,7 +304,9 @@ def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
         for table in (samples, batches):
             for column in (column for column in table.columns if column.name.endswith("_at")):
                 short = sa.func.substr(sa.type_coerce(column, sa.Text), 1, 23) + "+00:00"
-                connection.execute(sa.update(table).where(column.is_not(None)).values({column: short}))
+                connection.execute(
+                    sa.update(table).where(column.is_not(None)).values({column: short})
+                )
 
     with open_store(sqlite_url) as store:
         store.add([f"s{i}" for i in range(6)])
@@ -258,7 +320,10 @@ def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
         store._buffer.database.write(cut)
         for i in range(3):
             with store.copy(f"at {i}", at_iteration=i) as then:
-                assert (len(then), sorted(then.labelled()[1].tolist())) == (6 - 2 * i, [0.0, 0.0, 1.0, 1.0][: 2 * i])
+                assert (len(then), sorted(then.labelled()[1].tolist())) == (
+                    6 - 2 * i,
+                    [0.0, 0.0, 1.0, 1.0][: 2 * i],
+                )
 
 
 def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
@@ -277,7 +342,9 @@ def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
 
 
 def test_what_is_refused(lived: SampleStore) -> None:
-    with pytest.raises(InvalidArgument, match=r"buffer 'other' already exists in .*: give the copy another name"):
+    with pytest.raises(
+        InvalidArgument, match=r"buffer 'other' already exists in .*: give the copy another name"
+    ):
         lived.copy("other")
     for iteration in (-1, 4, 1.0, True):
         with pytest.raises(InvalidArgument, match=r"from 0 to 3, the number of batches .* got"):
@@ -298,11 +365,15 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
         store.score(scores_of)
         go_on(store, 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child uses nothing of theirs
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # other threads: the child uses nothing of theirs
         pid = os.fork()
     if pid == 0:
         with open_store(store_url) as store:
-            database.boundary = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == moment else None
+            database.boundary = lambda at: (
+                os.kill(os.getpid(), signal.SIGKILL) if at == moment else None
+            )
             store.copy("copied")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -316,7 +387,9 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
             assert (len(copied), copied.check()) == (len(store), [])
 
 
-def test_a_copy_does_not_see_what_others_do_meanwhile(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_does_not_see_what_others_do_meanwhile(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server lets others go on; a file has one writer."""
     with open_store(postgresql_url) as store, open_store(postgresql_url) as busy:
         store.add([f"s{i}" for i in range(40)])
@@ -355,12 +428,16 @@ def scramble_times(store: SampleStore) -> None:
     def write(connection: sa.Connection) -> None:
         for column in TIMES:
             key = column.table.primary_key.columns.values()[-1]
-            rows = sa.select(key).where(column.table.c.buffer_id == store._buffer.buffer_id, column.is_not(None))
+            rows = sa.select(key).where(
+                column.table.c.buffer_id == store._buffer.buffer_id, column.is_not(None)
+            )
             for value in connection.scalars(rows).all():
                 time = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(
                     hours=float(rng.uniform(-4e3, 4e3))
                 )
-                changed = sa.update(column.table).where(column.table.c.buffer_id == store._buffer.buffer_id)
+                changed = sa.update(column.table).where(
+                    column.table.c.buffer_id == store._buffer.buffer_id
+                )
                 connection.execute(changed.where(key == value).values({column.name: time}))
 
     store._buffer.database.write(write)
@@ -368,7 +445,9 @@ def scramble_times(store: SampleStore) -> None:
 
 def test_no_time_decides_what_came_first(lived: SampleStore) -> None:
     def what_came_first(round: str) -> list[Any]:
-        found: list[Any] = [list(lived.labelled_rows(newest=n).ids) for n in (1, 5, 12)] + [lived.incumbent()]
+        found: list[Any] = [list(lived.labelled_rows(newest=n).ids) for n in (1, 5, 12)] + [
+            lived.incumbent()
+        ]
         for i in range(lived.iteration + 1):
             with lived.copy(f"{round} {i}", at_iteration=i) as copied:
                 assert copied.check() == []
@@ -386,7 +465,12 @@ def forget_ticks(store: SampleStore) -> None:
 
     def write(connection: sa.Connection) -> None:
         for column in TIMES:
-            tick = column.name.replace("settled_at", "closed_at").replace("released_at", "closed_at")[:-2] + "tick"
+            tick = (
+                column.name.replace("settled_at", "closed_at").replace("released_at", "closed_at")[
+                    :-2
+                ]
+                + "tick"
+            )
             connection.execute(sa.update(column.table).values({tick: None}))
 
     store._buffer.database.write(write)
@@ -408,7 +492,9 @@ def test_what_an_older_release_has_stored_is_older_than_all_else(
     again = {sample for drawn in go_on(lived, 2, first=2000) for sample in drawn}
     for at in (iteration + 1, iteration + 2):
         with lived.copy(f"at {at}", at_iteration=at) as copied:
-            assert set(then[0]) - set(copied.labelled()[0]) <= again, "what was not measured again has come first"
+            assert set(then[0]) - set(copied.labelled()[0]) <= again, (
+                "what was not measured again has come first"
+            )
             assert copied.check() == []
     assert caplog.records == []
     assert set(lived.labelled_rows(newest=3)) <= again

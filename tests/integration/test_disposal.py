@@ -62,7 +62,11 @@ def connections_of(url: str) -> Iterator[Callable[[], int]]:
         yield opened
     else:
         admin = parsed.set(database="postgres").render_as_string(hide_password=False)
-        yield lambda: len(server_execute(admin, f"SELECT 1 FROM pg_stat_activity WHERE datname = '{parsed.database}'"))
+        yield lambda: len(
+            server_execute(
+                admin, f"SELECT 1 FROM pg_stat_activity WHERE datname = '{parsed.database}'"
+            )
+        )
 
 
 # -- stores -----------------------------------------------------------------------------------------------------------
@@ -78,7 +82,9 @@ def test_stores_that_are_dropped_leave_neither_threads_nor_connections(
         for _ in range(20):
             use(store_url)
         settle_down()
-        until(lambda: (threading.active_count() - before, connections()) == (0, 0))  # a server takes a moment
+        until(
+            lambda: (threading.active_count() - before, connections()) == (0, 0)
+        )  # a server takes a moment
 
 
 def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> None:
@@ -92,7 +98,9 @@ def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> No
 
     Loop()
     settle_down()
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlbuffer")] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("sqlbuffer")
+    ] == []
     with pytest.warns(UserWarning, match="no key"), open_store(store_url) as store:
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
@@ -100,7 +108,10 @@ def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> No
 def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
     batch = filled(store_url).sample(3)
     settle_down()
-    assert len([thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"]) == 1
+    assert (
+        len([thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"])
+        == 1
+    )
     batch.settle([1.0, 2.0, 3.0])
     with open_store(store_url) as store:
         assert (store.iteration, store.check()) == (1, [])
@@ -128,7 +139,9 @@ def test_a_batch_that_is_dropped_goes_back_with_a_warning(
         assert store.sample(3).samples == drawn[1:], "first in line"
 
 
-def test_what_has_ended_is_dropped_in_silence(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_has_ended_is_dropped_in_silence(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with filled(store_url) as store, caplog.at_level(logging.WARNING):
         store.sample(2).settle([1.0, 2.0])
         store.sample(2).release()
@@ -161,7 +174,9 @@ def test_a_batch_that_was_rolled_back_takes_no_other_with_it(
         batch.settle([1.0, 2.0, 3.0])
 
 
-def test_a_draw_that_a_signal_takes_away_goes_back(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_that_a_signal_takes_away_goes_back(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was committed, and its batch never came: there is nothing that a person could release."""
     with filled(store_url) as store:
 
@@ -225,7 +240,9 @@ batch = store.sample(4)
 """
 
 
-@pytest.mark.parametrize("end", ["", "raise SystemExit(1)", "store.close()\nbatch.release()", "1 / 0"])
+@pytest.mark.parametrize(
+    "end", ["", "raise SystemExit(1)", "store.close()\nbatch.release()", "1 / 0"]
+)
 def test_a_process_that_ends_leaves_no_claim_and_has_finished(store_url: str, end: str) -> None:
     with filled(store_url) as store:
         command = [sys.executable, "-c", ENDS.format(end), store_url]
@@ -258,7 +275,9 @@ print(time.time(), flush=True)
         assert (store.stats().claimed, store.check()) == (0, [])
 
 
-def test_a_signal_in_a_finalizer_does_not_end_the_putting_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_a_finalizer_does_not_end_the_putting_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
@@ -274,7 +293,9 @@ def test_a_signal_in_a_finalizer_does_not_end_the_putting_away(monkeypatch: pyte
     assert done == [1, 2]
 
 
-def test_the_next_draw_has_what_was_dropped_before(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_next_draw_has_what_was_dropped_before(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """As in a notebook, where a cell keeps the samples of a batch and not the batch."""
     with open_store(store_url, weighting="uniform") as store:
         store.add(TEN)

@@ -60,7 +60,9 @@ class Observer:
     def everybody(self, members: range = range(len(SCORES))) -> list[str]:
         return [name(cluster, member) for cluster in range(self.clusters) for member in members]
 
-    def watch(self, store: SampleStore, n: int, pct_argmax: float = 0.0, *, returns: bool = False) -> None:
+    def watch(
+        self, store: SampleStore, n: int, pct_argmax: float = 0.0, *, returns: bool = False
+    ) -> None:
         """Draw as many as a test with all the clusters draws n."""
         n = n * self.clusters // CLUSTERS
         batch = store.sample(n, pct_argmax)
@@ -137,7 +139,11 @@ def late_arrivals(new_store: OpenStore, observer: Observer) -> None:
 def requeued_samples(new_store: OpenStore, observer: Observer) -> None:
     store = filled(new_store, observer, seed=3)
     observer.watch(store, 40_000)
-    again = [(cluster, member) for cluster, present in enumerate(observer.present) for member in {3, 4} - present]
+    again = [
+        (cluster, member)
+        for cluster, present in enumerate(observer.present)
+        for member in {3, 4} - present
+    ]
     store.add([name(*one) for one in again])
     for cluster, member in again:
         observer.present[cluster].add(member)
@@ -171,7 +177,9 @@ def a_new_lowest_score_shifts_all_weights(new_store: OpenStore, observer: Observ
     observer.assert_exact(SCORES + 4.0)
 
 
-def a_share_by_argmax_leaves_the_rest_exact(new_store: OpenStore, observer: Observer, pct_argmax: float) -> None:
+def a_share_by_argmax_leaves_the_rest_exact(
+    new_store: OpenStore, observer: Observer, pct_argmax: float
+) -> None:
     store = filled(new_store, observer, seed=6)
     for _ in range(5):
         observer.watch(store, 6_000, pct_argmax)
@@ -256,7 +264,9 @@ HISTORIES: dict[str, Callable[[OpenStore, Observer], None]] = {
         softmax_weights,
     )
 } | {
-    f"a share of {share} by argmax": functools.partial(a_share_by_argmax_leaves_the_rest_exact, pct_argmax=share)
+    f"a share of {share} by argmax": functools.partial(
+        a_share_by_argmax_leaves_the_rest_exact, pct_argmax=share
+    )
     for share in (0.1, 0.5)
 }
 
@@ -267,14 +277,18 @@ def test_draws_are_exact_on_sqlite(sqlite_url: str, history: str) -> None:
         HISTORIES[history](functools.partial(opened, stack, sqlite_url), Observer(CLUSTERS))
 
 
-@pytest.mark.parametrize("history", ["first_draws_and_later_draws", "replay_draws_independent_batches"])
+@pytest.mark.parametrize(
+    "history", ["first_draws_and_later_draws", "replay_draws_independent_batches"]
+)
 def test_draws_are_exact_on_postgresql(postgresql_url: str, history: str) -> None:
     with contextlib.ExitStack() as stack:
         HISTORIES[history](functools.partial(opened, stack, postgresql_url), Observer(CLUSTERS))
 
 
 @pytest.mark.parametrize("history", HISTORIES)
-def test_a_history_draws_the_same_on_both_databases(sqlite_url: str, postgresql_url: str, history: str) -> None:
+def test_a_history_draws_the_same_on_both_databases(
+    sqlite_url: str, postgresql_url: str, history: str
+) -> None:
     """Sample for sample: what chi-square says of the draws from SQLite holds for those from PostgreSQL."""
     observers = [Recorder(FEW_CLUSTERS), Recorder(FEW_CLUSTERS)]
     with contextlib.ExitStack() as stack:
@@ -295,7 +309,9 @@ def assert_independent(was_in: np.ndarray, is_drawn: np.ndarray) -> None:
     assert stats.chi2_contingency(counts).pvalue > P_VALUE, counts
 
 
-def test_replay_draws_are_independent_after_a_release(new_store: Callable[..., SampleStore]) -> None:
+def test_replay_draws_are_independent_after_a_release(
+    new_store: Callable[..., SampleStore],
+) -> None:
     """The turn goes down by a release: entries that are named by it would share their variates with later ones."""
     store = new_store(weighting="uniform", seed=14, mode="replay")
     samples = [str(i) for i in range(10_000)]
@@ -319,7 +335,9 @@ def test_replay_draws_are_independent_after_a_release(new_store: Callable[..., S
 
 
 @pytest.mark.soak
-def test_twenty_thousand_replay_rounds_are_independent(new_store: Callable[..., SampleStore]) -> None:
+def test_twenty_thousand_replay_rounds_are_independent(
+    new_store: Callable[..., SampleStore],
+) -> None:
     """Draw A and B, release A, settle B; draw C and D: being in D does not depend on being in B and C."""
     store = new_store(weighting="uniform", seed=19, mode="replay")
     samples = [str(i) for i in range(40)]
@@ -360,7 +378,9 @@ def test_replay_draws_of_four_processes_are_independent(postgresql_url: str) -> 
         processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
         assert [process.communicate(timeout=300)[1] for process in processes] == [""] * 4
         assert store.check() == []
-    engine = sa.create_engine(sa.make_url(postgresql_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        sa.make_url(postgresql_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
+    )
     with engine.connect() as connection:
         drawn = connection.exec_driver_sql(
             "SELECT d.sample_id, t.id, d.race_key, t.clock FROM sqlbuffer.draws d "
@@ -425,7 +445,9 @@ def hash_of_text(sample: str) -> bytes:
     return hashlib.blake2b(sample.encode()).digest()
 
 
-def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgresql_url: str) -> None:
+def test_equal_keys_are_drawn_in_the_order_of_the_hash(
+    sqlite_url: str, postgresql_url: str
+) -> None:
     """Also where the end of a batch falls between them."""
     samples = [f"s{i}" for i in range(50)]
     found = []
@@ -435,9 +457,13 @@ def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgres
                 store.add(order)
                 parsed = sa.make_url(url)
                 is_server = parsed.drivername == "postgresql"
-                engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg") if is_server else parsed)
+                engine = sa.create_engine(
+                    parsed.set(drivername="postgresql+psycopg") if is_server else parsed
+                )
                 with engine.begin() as connection:
-                    connection.exec_driver_sql(f"UPDATE {'sqlbuffer.' if is_server else ''}pool SET race_key = 2.5")
+                    connection.exec_driver_sql(
+                        f"UPDATE {'sqlbuffer.' if is_server else ''}pool SET race_key = 2.5"
+                    )
                 engine.dispose()
                 drawn = [hold(store.sample(n)).samples for n in (7, 1, 20, 30)]
                 assert [len(batch) for batch in drawn] == [7, 1, 20, 22]
@@ -446,7 +472,9 @@ def test_equal_keys_are_drawn_in_the_order_of_the_hash(sqlite_url: str, postgres
     assert all(drawn == found[0] for drawn in found)
 
 
-def test_replay_over_many_decades_of_weight_goes_on_exactly(new_store: Callable[..., SampleStore]) -> None:
+def test_replay_over_many_decades_of_weight_goes_on_exactly(
+    new_store: Callable[..., SampleStore],
+) -> None:
     """A draw of everything ends at the lightest, at a clock that resolves none of the others' keys."""
     store = new_store(weighting="softmax", mode="replay", seed=16)
     scores = {"a": -3.0, "b": -3.0, "c": -3.0, "d": 0.0, "e": 0.0, "f": -60.0}
@@ -463,7 +491,9 @@ def test_replay_over_many_decades_of_weight_goes_on_exactly(new_store: Callable[
     likely = expected > 5
     observed = np.array([first[name] for name in scores])
     assert (
-        stats.chisquare(observed[likely], expected[likely] * observed[likely].sum() / expected[likely].sum()).pvalue
+        stats.chisquare(
+            observed[likely], expected[likely] * observed[likely].sum() / expected[likely].sum()
+        ).pvalue
         > P_VALUE
     )
     assert store.check() == []
@@ -490,7 +520,9 @@ def test_a_released_argmax_share_has_the_weights_of_today(
 
 
 @pytest.mark.parametrize("lowest", [-1e12, -1e17, -1e100])
-def test_one_very_low_score_leaves_all_keys_distinct(new_store: Callable[..., SampleStore], lowest: float) -> None:
+def test_one_very_low_score_leaves_all_keys_distinct(
+    new_store: Callable[..., SampleStore], lowest: float
+) -> None:
     store = new_store(seed=18)
     store.add([f"s{i}" for i in range(500)])
     store.score(lambda these: scores_of(these) / 1e6)
@@ -536,7 +568,9 @@ def totals_in_parts(store: SampleStore, n: int, parts: list[int]) -> list[float]
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_released_batch_that_is_drawn_in_parts(new_store: Callable[..., SampleStore], mode: str) -> None:
+def test_a_released_batch_that_is_drawn_in_parts(
+    new_store: Callable[..., SampleStore], mode: str
+) -> None:
     """The race is as if it had never been drawn: all is known of the chances in the batches after it."""
     store = new_store(weighting=Power(1.0), seed=21, mode=mode)
     store.add([str(i) for i in range(3_000)])
@@ -555,8 +589,12 @@ def test_a_released_batch_that_is_drawn_in_parts(new_store: Callable[..., Sample
     assert store.check() == []
 
 
-@pytest.mark.parametrize("settles", [True, False], ids=["a later draw is left", "a sample has joined"])
-def test_a_released_batch_that_cannot_be_undone(new_store: Callable[..., SampleStore], settles: bool) -> None:
+@pytest.mark.parametrize(
+    "settles", [True, False], ids=["a later draw is left", "a sample has joined"]
+)
+def test_a_released_batch_that_cannot_be_undone(
+    new_store: Callable[..., SampleStore], settles: bool
+) -> None:
     """It is first in line. A batch that takes all of it has the rest by chance; one that ends in it can have none."""
     store = new_store(weighting=Power(1.0), seed=22)
     store.add([str(i) for i in range(3_000)])
@@ -591,7 +629,9 @@ def test_a_released_batch_that_cannot_be_undone(new_store: Callable[..., SampleS
     assert store.check() == []
 
 
-def test_an_end_of_what_is_overdue_is_no_chance_for_the_rest(new_store: Callable[..., SampleStore]) -> None:
+def test_an_end_of_what_is_overdue_is_no_chance_for_the_rest(
+    new_store: Callable[..., SampleStore],
+) -> None:
     store = new_store(weighting="uniform", seed=23)
     store.add([str(i) for i in range(100)])
     released = store.sample(20)
@@ -607,7 +647,9 @@ def test_an_end_of_what_is_overdue_is_no_chance_for_the_rest(new_store: Callable
     ("mode", "order"),
     [("consume", [0, 1, 2]), ("consume", [1, 2, 0]), ("consume", [2, 1, 0]), ("replay", [2, 1, 0])],
 )
-def test_draws_that_are_all_given_back_leave_the_race_exact(new_store: OpenStore, mode: str, order: list[int]) -> None:
+def test_draws_that_are_all_given_back_leave_the_race_exact(
+    new_store: OpenStore, mode: str, order: list[int]
+) -> None:
     """In whatever order; what joins afterwards joins at the clock of then."""
     observer, n_clusters = Observer(CLUSTERS), CLUSTERS // 5
     store = new_store(weighting=Power(1.0), seed=24, mode=mode)
@@ -663,17 +705,27 @@ def test_both_databases_and_any_order_draw_the_same(sqlite_url: str, postgresql_
     for url in (sqlite_url, postgresql_url):
         for shuffle in (False, True):
             with open_store(url, name=f"{shuffle}", seed=13) as store:
-                order = np.random.default_rng(0).permutation(len(samples)) if shuffle else np.arange(len(samples))
+                order = (
+                    np.random.default_rng(0).permutation(len(samples))
+                    if shuffle
+                    else np.arange(len(samples))
+                )
                 drawn = []
                 for part in range(3):
                     chosen = [samples[i] for i in order if i % 3 == part]
                     for start in range(0, len(chosen), 300 if shuffle else 1_000):
                         store.add(chosen[start : start + 300 if shuffle else start + 1_000])
-                        store.score(lambda these: np.array([hash_of(one) for one in these]), chunk=170)
+                        store.score(
+                            lambda these: np.array([hash_of(one) for one in these]), chunk=170
+                        )
                     with store.sample(100) as batch:
                         drawn.append(batch.samples)
                         batch.settle()
-                    store.score(lambda these: np.array([-hash_of(one) for one in these]), only="all", chunk=210)
+                    store.score(
+                        lambda these: np.array([-hash_of(one) for one in these]),
+                        only="all",
+                        chunk=210,
+                    )
                 histories.append(drawn)
     assert all(history == histories[0] for history in histories)
 

@@ -18,12 +18,22 @@ from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import DatasetSampler, FunctionSampler, Sampler
-from sqlbuffer.training.weighted_buffer import Buffer, BufferSizeCallback, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.weighted_buffer import (
+    Buffer,
+    BufferSizeCallback,
+    PredictiveBuffer,
+    WeightedBuffer,
+)
 
 ITERATION = [
     *("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample"),
     *("before_compute_reward", "compute_reward", "after_compute_reward"),
-    *("reward_modification", "after_reward_modification", "get_model_outputs", "after_get_model_outputs"),
+    *(
+        "reward_modification",
+        "after_reward_modification",
+        "get_model_outputs",
+        "after_get_model_outputs",
+    ),
     *("compute_loss", "zero_grad", "before_step", "step", "after_batch"),
 ]
 BUILD = ["build_buffer", "filter_buffer", "after_build_buffer"]
@@ -43,7 +53,9 @@ class Recorder(Callback):
 class At(Callback):
     """Does something at one event of one iteration."""
 
-    def __init__(self, event: str, iteration: int, action: Callable[[], Any], order: int = 50) -> None:
+    def __init__(
+        self, event: str, iteration: int, action: Callable[[], Any], order: int = 50
+    ) -> None:
         super().__init__(name="at", order=order)
         self.event, self.iteration, self.action = event, iteration, action
 
@@ -123,12 +135,16 @@ def test_callbacks_become_attributes(environment: Callable[..., Environment]) ->
 
 
 @pytest.mark.parametrize("name", ["fit", "stop", "cbs", "batch_state", "samplers"])
-def test_a_callback_cannot_take_the_name_of_something_else(environment: Callable[..., Environment], name: str) -> None:
+def test_a_callback_cannot_take_the_name_of_something_else(
+    environment: Callable[..., Environment], name: str
+) -> None:
     with pytest.raises(InvalidArgument, match=f"'{name}' cannot name a callback"):
         environment(cbs=[Callback(name)])
 
 
-def test_callbacks_of_one_fit_are_set_up_and_removed(environment: Callable[..., Environment]) -> None:
+def test_callbacks_of_one_fit_are_set_up_and_removed(
+    environment: Callable[..., Environment],
+) -> None:
     seen: list[str] = []
     env = environment()
     guest = Recorder(seen, "guest")
@@ -146,7 +162,14 @@ def test_time_is_kept_by_event_and_by_phase(environment: Callable[..., Environme
     env = environment()
     env.fit(10, iters=2)
     assert set(env.log.timelog) == {
-        *("build_buffer", "sample_batch", "compute_reward", "get_model_outputs", "compute_loss", "after_batch"),
+        *(
+            "build_buffer",
+            "sample_batch",
+            "compute_reward",
+            "get_model_outputs",
+            "compute_loss",
+            "after_batch",
+        ),
     }
     assert len(env.buffer.event_timelog["sample_batch"]) == 2
     assert all(isinstance(second, float) for second in env.buffer.event_timelog["step"])
@@ -164,7 +187,9 @@ def test_time_is_kept_by_event_and_by_phase(environment: Callable[..., Environme
         lambda url: RewardCallback(number),
     ],
 )
-def test_nothing_but_a_method_has_the_name_of_an_event(make: Callable[[str], Callback], sqlite_url: str) -> None:
+def test_nothing_but_a_method_has_the_name_of_an_event(
+    make: Callable[[str], Callback], sqlite_url: str
+) -> None:
     callback = make(sqlite_url)
     for event in (*EVENTS, "abort_batch"):
         assert not hasattr(callback, event) or event in dir(type(callback)), event
@@ -198,7 +223,9 @@ def test_filtering_a_batch_cuts_latent_rows_with_their_samples() -> None:
 
 
 def test_floats_come_from_anything() -> None:
-    assert as_floats(torch.tensor([1.5], dtype=torch.bfloat16, requires_grad=True)).tolist() == [1.5]
+    assert as_floats(torch.tensor([1.5], dtype=torch.bfloat16, requires_grad=True)).tolist() == [
+        1.5
+    ]
     assert as_floats([1, 2]).tolist() == [1.0, 2.0]
     assert mean_of([1.0, np.nan, 3.0, np.inf]) == 2.0
     assert mean_of([]) == mean_of(0.0) == 0.0
@@ -242,7 +269,9 @@ def test_a_dataset_is_drawn_from_without_repeats(environment: Callable[..., Envi
     assert batches[0]["sources"] == ["data_buffer"] * 10
 
 
-def test_shares_of_a_batch_come_from_where_they_should(store_url: str, environment: Callable[..., Environment]) -> None:
+def test_shares_of_a_batch_come_from_where_they_should(
+    store_url: str, environment: Callable[..., Environment]
+) -> None:
     sources: list[str] = []
     env = environment(
         buffer=Buffer(0.5, url=store_url),
@@ -251,32 +280,47 @@ def test_shares_of_a_batch_come_from_where_they_should(store_url: str, environme
             DatasetSampler([f"s{i}" for i in range(-50, 0)], "data", p_batch=0.2),
         ],
     )
-    env.fit(10, iters=1, cbs=[At("after_sample", 0, lambda: sources.extend(env.batch_state.sources))])
+    env.fit(
+        10, iters=1, cbs=[At("after_sample", 0, lambda: sources.extend(env.batch_state.sources))]
+    )
     assert sources == ["gen_buffer"] * 5 + ["gen"] * 3 + ["data"] * 2
-    assert env.buffer.store.stats().measured == 10, "also what was not drawn from the buffer is stored"
+    assert env.buffer.store.stats().measured == 10, (
+        "also what was not drawn from the buffer is stored"
+    )
 
 
-def test_shares_above_one_are_refused(store_url: str, environment: Callable[..., Environment]) -> None:
+def test_shares_above_one_are_refused(
+    store_url: str, environment: Callable[..., Environment]
+) -> None:
     with pytest.raises(InvalidArgument, match="add up to more than 1"):
         environment(buffer=Buffer(0.8, url=store_url), samplers=[Sampler("gen", p_batch=0.3)])
 
 
-def test_without_a_buffer_the_samplers_leave_it_the_rest(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+def test_without_a_buffer_the_samplers_leave_it_the_rest(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
     monkeypatch.setenv("SQLBUFFER_URL", sqlite_url)
     env = Environment(samplers=[Sampler("one", p_batch=0.25), Sampler("two", p_batch=0.5)])
     assert env.buffer.p_total == 0.25
     env.buffer.close()
 
 
-@pytest.mark.parametrize("options", [{"samplers": [new_samples]}, {"rewards": [number]}, {"cbs": ["log"]}])
-def test_what_is_no_callback_is_refused(environment: Callable[..., Environment], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"samplers": [new_samples]}, {"rewards": [number]}, {"cbs": ["log"]}]
+)
+def test_what_is_no_callback_is_refused(
+    environment: Callable[..., Environment], options: dict[str, Any]
+) -> None:
     with pytest.raises(
-        InvalidArgument, match="is not a callback: put a function that makes samples into a FunctionSamp"
+        InvalidArgument,
+        match="is not a callback: put a function that makes samples into a FunctionSamp",
     ):
         environment(**options)
 
 
-def test_an_empty_batch_is_said_once(environment: Callable[..., Environment], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_empty_batch_is_said_once(
+    environment: Callable[..., Environment], caplog: pytest.LogCaptureFixture
+) -> None:
     environment(samplers=[]).fit(10, iters=3)
     said = [record.message for record in caplog.records if "empty batch" in record.message]
     assert len(said) == 1
@@ -290,7 +334,9 @@ def test_a_sampler_gives_a_list(environment: Callable[..., Environment], given: 
         env.fit(10, iters=1)
 
 
-def test_samples_depend_on_seed_name_and_iteration_alone(environment: Callable[..., Environment]) -> None:
+def test_samples_depend_on_seed_name_and_iteration_alone(
+    environment: Callable[..., Environment],
+) -> None:
     env = environment()
     env.fit(10, iters=1)
     sampler = env.samplers[0]
@@ -323,7 +369,9 @@ def test_rewards_are_weighted_and_summed(environment: Callable[..., Environment]
     assert env.log.metrics["one"] == [pytest.approx(2 * number(samples).mean())]
 
 
-@pytest.mark.parametrize("wrong", [lambda samples: 1.0, lambda samples: [1.0], lambda samples: [[1.0]] * len(samples)])
+@pytest.mark.parametrize(
+    "wrong", [lambda samples: 1.0, lambda samples: [1.0], lambda samples: [[1.0]] * len(samples)]
+)
 def test_a_reward_function_must_return_one_number_a_sample(
     environment: Callable[..., Environment], wrong: Callable[[list[str]], Any]
 ) -> None:
@@ -333,9 +381,13 @@ def test_a_reward_function_must_return_one_number_a_sample(
 
 
 @pytest.mark.parametrize("wrong", [["good"] * 10, [[1.0], 2.0] * 5, {"a": 1.0}])
-def test_a_reward_function_must_return_numbers(environment: Callable[..., Environment], wrong: Any) -> None:
+def test_a_reward_function_must_return_numbers(
+    environment: Callable[..., Environment], wrong: Any
+) -> None:
     env = environment(rewards=[RewardCallback(lambda samples: wrong, "oracle")])
-    with pytest.raises(InvalidReward, match=r"'oracle' returned .* for 10 samples: .* one number for each"):
+    with pytest.raises(
+        InvalidReward, match=r"'oracle' returned .* for 10 samples: .* one number for each"
+    ):
         env.fit(10, iters=1)
     assert env.buffer.store.stats().claimed == 0
 
@@ -348,7 +400,10 @@ def test_what_is_stored_is_not_measured_again(environment: Callable[..., Environ
         return [float("nan") if sample == "s3" else float(sample[1:]) for sample in samples]
 
     samples = [f"s{i}" for i in range(10)]
-    env = environment(samplers=[FunctionSampler(lambda n, rng: samples, "gen", 10)], rewards=[RewardCallback(oracle)])
+    env = environment(
+        samplers=[FunctionSampler(lambda n, rng: samples, "gen", 10)],
+        rewards=[RewardCallback(oracle)],
+    )
     env.fit(10, iters=3)
     assert env.log.metrics["bs"] == [10, 10, 10]
     assert len(set(env.log.metrics["rewards"])) == 1
@@ -357,24 +412,34 @@ def test_what_is_stored_is_not_measured_again(environment: Callable[..., Environ
 
 def test_without_reuse_everything_is_measured(environment: Callable[..., Environment]) -> None:
     sizes: list[int] = []
-    oracle = RewardCallback(lambda samples: (sizes.append(len(samples)), number(samples))[1], reuse=False)
+    oracle = RewardCallback(
+        lambda samples: (sizes.append(len(samples)), number(samples))[1], reuse=False
+    )
     samplers = [FunctionSampler(lambda n, rng: ["s1", "s2"], "gen", 2)]
     environment(samplers=samplers, rewards=[oracle]).fit(2, iters=2)
     assert sizes == [2, 2]
 
 
 def test_several_rewards_cannot_be_reused(environment: Callable[..., Environment]) -> None:
-    env = environment(rewards=[RewardCallback(number, "one"), RewardCallback(number, "two", reuse=False)])
-    with pytest.raises(InvalidArgument, match="'one' would reuse stored rewards, but 'two' adds to them"):
+    env = environment(
+        rewards=[RewardCallback(number, "one"), RewardCallback(number, "two", reuse=False)]
+    )
+    with pytest.raises(
+        InvalidArgument, match="'one' would reuse stored rewards, but 'two' adds to them"
+    ):
         env.fit(10, iters=1)
 
 
 def test_rewards_are_added_to_tensors(environment: Callable[..., Environment]) -> None:
     class TensorReward(Callback):
         def compute_reward(self) -> None:
-            self.environment.batch_state.rewards += torch.ones(len(self.environment.batch_state.samples))
+            self.environment.batch_state.rewards += torch.ones(
+                len(self.environment.batch_state.samples)
+            )
 
-    env = environment(cbs=[TensorReward("tensors", 5)], rewards=[RewardCallback(number, reuse=False)])
+    env = environment(
+        cbs=[TensorReward("tensors", 5)], rewards=[RewardCallback(number, reuse=False)]
+    )
     env.fit(10, iters=1)
     samples, rewards = env.buffer.store.labelled()
     assert rewards == pytest.approx(number(samples) + 1)
@@ -414,7 +479,9 @@ def test_without_a_loss_there_is_no_step(environment: Callable[..., Environment]
     assert agent.parameter.item() == 1.0
 
 
-def test_an_agent_that_is_no_callback_is_kept_as_it_is(environment: Callable[..., Environment]) -> None:
+def test_an_agent_that_is_no_callback_is_kept_as_it_is(
+    environment: Callable[..., Environment],
+) -> None:
     agent = object()
     env = environment(agent=agent)
     env.fit(10, iters=1)
@@ -424,7 +491,9 @@ def test_an_agent_that_is_no_callback_is_kept_as_it_is(environment: Callable[...
 # -- how long it runs -------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_goes_on_where_the_first_stopped(environment: Callable[..., Environment]) -> None:
+def test_a_second_run_goes_on_where_the_first_stopped(
+    environment: Callable[..., Environment],
+) -> None:
     first = environment()
     first.fit(10, iters=3)
     second = environment()
@@ -460,7 +529,9 @@ def test_stop_ends_the_fit_after_this_iteration(environment: Callable[..., Envir
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-@pytest.mark.parametrize("event", ["build_buffer", "after_sample", "compute_reward", "step", "after_batch"])
+@pytest.mark.parametrize(
+    "event", ["build_buffer", "after_sample", "compute_reward", "step", "after_batch"]
+)
 def test_an_exception_gives_the_claim_back(
     environment: Callable[..., Environment], error: type[BaseException], event: str
 ) -> None:
@@ -497,7 +568,10 @@ class Thief(Callback):
 
 @pytest.mark.parametrize("iteration", [0, 1, 3])
 def test_an_iteration_whose_batch_was_lost_is_done_anew(
-    store_url: str, environment: Callable[..., Environment], caplog: pytest.LogCaptureFixture, iteration: int
+    store_url: str,
+    environment: Callable[..., Environment],
+    caplog: pytest.LogCaptureFixture,
+    iteration: int,
 ) -> None:
     measured: list[str] = []
     thief = Thief(store_url, iteration)
@@ -510,18 +584,26 @@ def test_an_iteration_whose_batch_was_lost_is_done_anew(
     env.fit(10, iters=4, report=1)
     log, store = env.log, env.buffer.store
     assert [
-        line for line in caplog.messages if "was released before it was settled: its rewards are stored" in line
+        line
+        for line in caplog.messages
+        if "was released before it was settled: its rewards are stored" in line
     ] != []
     assert log.iterations == store.iteration == 4
     assert (store.stats().measured, store.stats().claimed, store.check()) == (40, 0, [])
     assert store.rewards_of(thief.stolen) == number(thief.stolen).tolist()
-    assert len(measured) == len(set(measured)) == 40, "what was measured for the lost batch is not measured again"
-    assert log.df["samples"].tolist()[10 * iteration :][:10] == thief.stolen, "its samples were first in line"
+    assert len(measured) == len(set(measured)) == 40, (
+        "what was measured for the lost batch is not measured again"
+    )
+    assert log.df["samples"].tolist()[10 * iteration :][:10] == thief.stolen, (
+        "its samples were first in line"
+    )
 
     history: dict[str, list[float]] = {}
     for row in store.history():
         history.setdefault(row["name"], []).append(row["value"])
-    assert {name: len(values) for name, values in log.metrics.items()} == dict.fromkeys([*history, "word"], 4)
+    assert {name: len(values) for name, values in log.metrics.items()} == dict.fromkeys(
+        [*history, "word"], 4
+    )
     assert history == {name: values for name, values in log.metrics.items() if name != "word"}
     assert log.metrics["late"] == [0, 1, 2, 3]
     assert len(log.console.file.getvalue().splitlines()) == 1 + 4
@@ -552,9 +634,13 @@ def test_a_batch_size_must_make_sense(environment: Callable[..., Environment], b
 
 @pytest.mark.parametrize("name", ["iters", "report", "buffer_frequency"])
 @pytest.mark.parametrize("wrong", [-1, 2.5, "10", True])
-def test_a_number_of_iterations_must_make_sense(environment: Callable[..., Environment], name: str, wrong: Any) -> None:
+def test_a_number_of_iterations_must_make_sense(
+    environment: Callable[..., Environment], name: str, wrong: Any
+) -> None:
     env = environment()
-    with pytest.raises(InvalidArgument, match=f"{name} must be a number of iterations.*got {wrong!r}"):
+    with pytest.raises(
+        InvalidArgument, match=f"{name} must be a number of iterations.*got {wrong!r}"
+    ):
         env.fit(10, **{"iters": 1, name: wrong})
     env.fit(np.int64(10), iters=np.int64(1), report=None)
     assert env.log.iterations == 1
@@ -563,7 +649,12 @@ def test_a_number_of_iterations_must_make_sense(environment: Callable[..., Envir
 def test_an_empty_buffer_gives_empty_batches(environment: Callable[..., Environment]) -> None:
     env = environment(samplers=[])
     env.fit(10, iters=3)
-    assert env.log.metrics == {"bs": [0] * 3, "rewards": [0.0] * 3, "rewards_max": [0.0] * 3, "reward": [0.0] * 3}
+    assert env.log.metrics == {
+        "bs": [0] * 3,
+        "rewards": [0.0] * 3,
+        "rewards_max": [0.0] * 3,
+        "reward": [0.0] * 3,
+    }
     assert env.buffer.store.iteration == 3
 
 

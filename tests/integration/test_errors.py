@@ -62,7 +62,15 @@ def three(store: SampleStore) -> SampleStore:
 def test_every_error_is_ours_and_one_of_the_standard_library() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert all(issubclass(kind, SqlBufferError) for kind in kinds)
-    standard = (ValueError, TypeError, LookupError, RuntimeError, ConnectionError, ImportError, ArithmeticError)
+    standard = (
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        ConnectionError,
+        ImportError,
+        ArithmeticError,
+    )
     assert all(issubclass(kind, standard) for kind in kinds if kind is not SqlBufferError)
 
 
@@ -92,7 +100,9 @@ class Opaque:
         (lambda samples: np.ones(3) * 1j, "3 numbers"),
     ],
 )
-def test_scores_of_the_wrong_kind(store: SampleStore, scores: Callable[[list[str]], Any], words: str) -> None:
+def test_scores_of_the_wrong_kind(
+    store: SampleStore, scores: Callable[[list[str]], Any], words: str
+) -> None:
     store.add(["s1", "s2", "s3"])
     for only in ("missing", "all", "stale"):
         with pytest.raises(InvalidArgument, match=words) as caught:
@@ -163,7 +173,13 @@ def test_rewards_of_the_wrong_kind(three: SampleStore, rewards: Any, words: str)
             attempt()
         assert is_one_sentence(str(caught.value))
     stats = three.stats()
-    assert (stats.measured, stats.failed, stats.claimed, stats.iteration, stats.stored) == (0, 0, 3, 0, 3)
+    assert (stats.measured, stats.failed, stats.claimed, stats.iteration, stats.stored) == (
+        0,
+        0,
+        3,
+        0,
+        3,
+    )
     batch.settle([1.0, None, math.nan])
 
 
@@ -183,7 +199,9 @@ def test_a_recorded_sample_needs_its_reward(three: SampleStore) -> None:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sample", [Opaque(), object(), lambda: None, [Opaque()], {"a": (1, Opaque())}, open])
+@pytest.mark.parametrize(
+    "sample", [Opaque(), object(), lambda: None, [Opaque()], {"a": (1, Opaque())}, open]
+)
 def test_a_type_that_is_not_registered(store: SampleStore, sample: Any) -> None:
     for attempt in (store.add, lambda samples: store.record(samples, [1.0] * 2), store.rewards_of):
         with pytest.raises(UnsupportedType, match="register") as caught:
@@ -220,7 +238,9 @@ def test_one_sample_where_a_list_is_expected(store: SampleStore, samples: Any) -
         ({"meta": 5}, "meta.*mapping"),
     ],
 )
-def test_sources_and_metas_that_do_not_fit(store: SampleStore, more: dict[str, Any], words: str) -> None:
+def test_sources_and_metas_that_do_not_fit(
+    store: SampleStore, more: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InvalidArgument, match=words):
         store.add(["a", "b"], **more)
     assert len(store) == 0
@@ -273,7 +293,9 @@ def test_pct_argmax_out_of_range(three: SampleStore, pct_argmax: Any) -> None:
         ({"name": None}, "name.*None"),
     ],
 )
-def test_settings_out_of_range(tmp_path: pathlib.Path, settings: dict[str, Any], words: str) -> None:
+def test_settings_out_of_range(
+    tmp_path: pathlib.Path, settings: dict[str, Any], words: str
+) -> None:
     file = tmp_path / "x.db"
     with pytest.raises(InvalidArgument, match=words):
         open_store(f"sqlite:///{file}", **settings)
@@ -299,7 +321,12 @@ def test_numpy_numbers_will_do(new_store: Callable[..., SampleStore]) -> None:
 def test_settings_that_differ_show_both_values(new_store: Callable[..., SampleStore]) -> None:
     new_store(name="run", seed=3, mode="replay", weighting=Softmax(0.5))
     stored = {"seed": 3, "mode": "replay", "weighting": Softmax(0.5)}
-    for field, other in (("seed", 4), ("mode", "consume"), ("weighting", "shift"), ("weighting", Softmax(0.25))):
+    for field, other in (
+        ("seed", 4),
+        ("mode", "consume"),
+        ("weighting", "shift"),
+        ("weighting", Softmax(0.25)),
+    ):
         with pytest.raises(SettingsMismatch) as caught:
             new_store(name="run", **{**stored, field: other})
         message = str(caught.value)
@@ -332,7 +359,9 @@ def test_settings_that_differ_show_both_values(new_store: Callable[..., SampleSt
         5,
     ],
 )
-def test_urls_that_are_none(url: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_that_are_none(
+    url: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidArgument, match=r"sqlite:///FILE|%40") as caught:
         open_store(url)
@@ -362,7 +391,8 @@ def refused(url: Any, words: str, **more: Any) -> str:
 
 def test_a_server_that_cannot_be_reached(closed_port: int) -> None:
     message = refused(
-        f"postgresql://me:{PASSWORD}@127.0.0.1:{closed_port}/db", "(?i)refused.*check that the server runs"
+        f"postgresql://me:{PASSWORD}@127.0.0.1:{closed_port}/db",
+        "(?i)refused.*check that the server runs",
     )
     assert f"postgresql://me:***@127.0.0.1:{closed_port}/db" in message
 
@@ -374,7 +404,9 @@ def test_a_database_that_is_not_there(postgresql_url: str) -> None:
 
 @pytest.mark.empty_database
 def test_a_server_that_only_reads(postgresql_url: str) -> None:
-    url = sa.make_url(postgresql_url).update_query_dict({"options": "-cdefault_transaction_read_only=on"})
+    url = sa.make_url(postgresql_url).update_query_dict(
+        {"options": "-cdefault_transaction_read_only=on"}
+    )
     refused(url, "read-only.*primary")
     open_store(postgresql_url).close()
     with open_store(url) as store:
@@ -387,7 +419,9 @@ def test_a_role_without_rights(postgresql_url: str) -> None:
     open_store(postgresql_url).close()
     url = sa.make_url(postgresql_url)
     role = f"guest_{url.database}"
-    engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
         try:
@@ -563,7 +597,9 @@ def test_what_the_driver_says_amid_many_rows_is_told_as_of_one(sqlite_url: str) 
         store.add(["a", "bb"])
         store.score(lambda samples: np.array([1.0, 2.0]))
         with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as other:
-            other.execute("CREATE TRIGGER full BEFORE UPDATE ON pool BEGIN SELECT RAISE(ABORT, 'no'); END")
+            other.execute(
+                "CREATE TRIGGER full BEFORE UPDATE ON pool BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
         other.close()
         with pytest.raises(sa.exc.IntegrityError, match="no"):
             store.score(lambda samples: np.array([3.0, 2.0]), only="all")
@@ -580,13 +616,21 @@ def test_a_buffer_that_is_not_there(store_url: str) -> None:
 # -- passwords --------------------------------------------------------------------------------------------------------
 
 
-def test_passwords_are_in_no_message_and_no_repr(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_are_in_no_message_and_no_repr(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = sa.make_url(postgresql_url).set(password=PASSWORD)
     secret = url.render_as_string(hide_password=False)
     assert PASSWORD in secret
     monkeypatch.setenv("SQLBUFFER_URL", secret)
     with open_store(weighting="uniform") as store:
-        shown = [repr(store), str(store), store.url, repr(store._buffer), repr(store._buffer.database)]
+        shown = [
+            repr(store),
+            str(store),
+            store.url,
+            repr(store._buffer),
+            repr(store._buffer.database),
+        ]
         store.add(["a"])
         batch = store.sample(1)
         shown += [repr(batch), repr(store.stats()), repr(batch.info), repr(store.top())]
@@ -613,7 +657,10 @@ def test_passwords_are_in_no_log(
     monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     with proxy_before(postgresql_url) as proxy:
         url = sa.make_url(proxy.url).set(password=PASSWORD)
-        secret, masked = url.render_as_string(hide_password=False), url.render_as_string(hide_password=True)
+        secret, masked = (
+            url.render_as_string(hide_password=False),
+            url.render_as_string(hide_password=True),
+        )
         with open_store(secret, weighting="uniform", grace_s=0.2) as store:
             store._buffer.database.upgrade()
             assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
@@ -622,7 +669,11 @@ def test_passwords_are_in_no_log(
             assert proxy.n_cut == 2
             proxy.close()
             until(lambda: "a heartbeat failed" in caplog.text)
-            assert [line for line in caplog.messages if line.startswith("a heartbeat failed") and masked in line]
+            assert [
+                line
+                for line in caplog.messages
+                if line.startswith("a heartbeat failed") and masked in line
+            ]
     until(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
     assert PASSWORD in secret
     assert PASSWORD not in caplog.text
@@ -644,7 +695,9 @@ def test_a_summary_is_one_line_that_every_log_and_database_takes() -> None:
             raise ZeroDivisionError
 
     assert summary(Mute()) == "Mute: the message cannot be read"
-    assert summary(ValueError("a\0b\x1b[2J\ud800\nsecond line")) == r"ValueError: a\x00b\x1b[2J\ud800"
+    assert (
+        summary(ValueError("a\0b\x1b[2J\ud800\nsecond line")) == r"ValueError: a\x00b\x1b[2J\ud800"
+    )
     assert summary(ValueError()) == "ValueError"
     assert len(summary(ValueError("x" * 10**6))) == 1000
 

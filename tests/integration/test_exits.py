@@ -132,22 +132,34 @@ PLACES: dict[str, Callable[[Where, Callable[..., Any]], None]] = {
     "sampler": lambda where, leave: loop(Scored(1.0, 0, **where), sampler=leave),
     "reward": lambda where, leave: loop(Scored(1.0, 0, **where), reward=leave),
     "loop's key": lambda where, leave: loop(Scored(1.0, 0, **where, key=leave)),
-    "before_batch": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("before_batch", leave)]),
-    "after_sample": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("after_sample", leave)]),
-    "after_batch": lambda where, leave: loop(Scored(1.0, 0, **where), cbs=[Leaving("after_batch", leave)]),
-    "loop's agent": lambda where, leave: loop(PredictiveBuffer(1.0, 0, with_agent(leave), 8, 0, 1, 8, 1e-3, **where)),
+    "before_batch": lambda where, leave: loop(
+        Scored(1.0, 0, **where), cbs=[Leaving("before_batch", leave)]
+    ),
+    "after_sample": lambda where, leave: loop(
+        Scored(1.0, 0, **where), cbs=[Leaving("after_sample", leave)]
+    ),
+    "after_batch": lambda where, leave: loop(
+        Scored(1.0, 0, **where), cbs=[Leaving("after_batch", leave)]
+    ),
+    "loop's agent": lambda where, leave: loop(
+        PredictiveBuffer(1.0, 0, with_agent(leave), 8, 0, 1, 8, 1e-3, **where)
+    ),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(store_url: str, place: str) -> None:
+def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
+    store_url: str, place: str
+) -> None:
     for error in EXITS:
         where = {"url": store_url, "name": error.__name__}
         with pytest.raises(BaseException) as caught:  # noqa: PT011  which one is the question
             PLACES[place](where, raising(error))
         chain = [caught.value, caught.value.__cause__]
         # Python itself has no StopIteration come out of a generator.
-        assert any(type(each) is error for each in (chain if error is StopIteration else chain[:1])), chain
+        assert any(
+            type(each) is error for each in (chain if error is StopIteration else chain[:1])
+        ), chain
         key = {"key": raising(error)} if "key" in place else {}
         with open_store(**where, **key) as store:
             assert store.stats().claimed == 0
@@ -161,9 +173,14 @@ def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(store_ur
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(store_url: str, error: type[BaseException]) -> None:
+def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(
+    store_url: str, error: type[BaseException]
+) -> None:
     """The others clean up all the same, and the first exception is the one that comes out."""
-    first, last = Leaving("abort_batch", raising(error)), Leaving("compute_loss", raising(ZeroDivisionError))
+    first, last = (
+        Leaving("abort_batch", raising(error)),
+        Leaving("compute_loss", raising(ZeroDivisionError)),
+    )
     first.order, last.name = -50, "last"  # before the buffer
     with pytest.raises(ZeroDivisionError):
         loop(Scored(1.0, 0, url=store_url), cbs=[first, last])
@@ -182,7 +199,9 @@ def featurize(samples: list[str]) -> torch.Tensor:
     return torch.ones(len(samples), 1)
 
 
-@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # another process, whatever the database
+@pytest.mark.parametrize(
+    "store_url", ["sqlite"], indirect=True
+)  # another process, whatever the database
 def test_an_exit_in_the_background_is_said_and_the_next_training_begins(
     store: SampleStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,7 +214,9 @@ def test_an_exit_in_the_background_is_said_and_the_next_training_begins(
                 background.start(dump_state(agent), {"bs": 4, "epochs": 1, "lr": 1e-3})
                 assert background._training is not None
                 background._training.exception(timeout=120)
-                background._executor.submit(len, "").result(timeout=120)  # what is done after a training is done
+                background._executor.submit(len, "").result(
+                    timeout=120
+                )  # what is done after a training is done
             said = [record.getMessage() for record in caplog.records]
             assert said == ["retraining in the background failed: SystemExit: 0"] * n
         (job,) = store.jobs()

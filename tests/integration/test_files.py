@@ -32,8 +32,15 @@ class Disk(NamedTuple):
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "lustre", "9p"])
-def test_a_network_file_system_is_warned_of(tmp_path: pathlib.Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    disks = [Disk("/", "ext4"), Disk(str(tmp_path), "ext4"), Disk(str(tmp_path), kind), Disk("/elsewhere", "ext4")]
+def test_a_network_file_system_is_warned_of(
+    tmp_path: pathlib.Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = [
+        Disk("/", "ext4"),
+        Disk(str(tmp_path), "ext4"),
+        Disk(str(tmp_path), kind),
+        Disk("/elsewhere", "ext4"),
+    ]
     monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: disks)
     with pytest.warns(UserWarning, match=f"network file system .{kind}.*local disk.*PostgreSQL"):
         open_store(f"sqlite:///{tmp_path}/x.db").close()
@@ -74,7 +81,9 @@ with open_store(sys.argv[1], weighting="uniform") as store:
 def small_disk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A disk of 4 MB."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
     if done.returncode:
         pytest.skip("only root mounts a disk")
     try:
@@ -160,7 +169,9 @@ def test_a_relative_path_means_one_file_wherever_the_process_goes(
         assert len(store) >= 8
 
 
-def test_heartbeats_go_on_after_a_change_of_folder(elsewhere: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_go_on_after_a_change_of_folder(
+    elsewhere: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_store("sqlite:///x.db", grace_s=0.4) as store:
         store.add(TEN)
         monkeypatch.chdir(elsewhere)
@@ -173,7 +184,9 @@ def test_heartbeats_go_on_after_a_change_of_folder(elsewhere: pathlib.Path, monk
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("given", ["x.db", "./x.db", "{folder}/x.db", "x", pathlib.Path("x.db"), pathlib.Path("x")])
+@pytest.mark.parametrize(
+    "given", ["x.db", "./x.db", "{folder}/x.db", "x", pathlib.Path("x.db"), pathlib.Path("x")]
+)
 def test_a_plain_file_name_is_an_sqlite_url(
     tmp_path: pathlib.Path, given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +231,9 @@ def test_what_a_url_of_a_file_cannot_have_is_refused(
 
 
 def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"leaves no room for -journal, which SQLite adds"):
+    with pytest.raises(
+        DatabaseUnavailable, match=r"leaves no room for -journal, which SQLite adds"
+    ):
         open_store(tmp_path / f"{'a' * 250}.db")
     assert list(tmp_path.iterdir()) == []
     open_store(tmp_path / f"{'a' * 240}.db").close()
@@ -248,7 +263,9 @@ def test_a_store_may_be_opened_while_another_is_being_closed(
     assert outcomes == [10] * len(ours)
 
 
-def test_a_relative_path_in_a_folder_that_is_gone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_in_a_folder_that_is_gone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -324,8 +341,14 @@ ACCIDENTS: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
     "moved": (lambda file: file.rename(f"{file}-moved"), "was removed or moved.*restore the file"),
     "replaced": (replace, "was replaced .*open it again"),
     "log deleted": (delete_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
-    "log replaced": (replace_log, "-wal was deleted or replaced.*last commits may be lost.*db check"),
-    "index deleted": (delete_index, "-shm was deleted or replaced.*last commits may be lost.*db check"),
+    "log replaced": (
+        replace_log,
+        "-wal was deleted or replaced.*last commits may be lost.*db check",
+    ),
+    "index deleted": (
+        delete_index,
+        "-shm was deleted or replaced.*last commits may be lost.*db check",
+    ),
     "hard link": (lambda file: os.link(file, f"{file}-2"), r"2 names \(hard links\)"),
 }
 
@@ -357,7 +380,10 @@ def test_a_file_that_has_gone_takes_no_more(sqlite_url: str, accident: str, writ
         names = sorted(file.parent.iterdir())
         with pytest.raises(DatabaseUnavailable, match=words):
             WRITES[write](store, batch)
-        assert sorted(set(file.parent.iterdir()) - set(names)) in ([], [pathlib.Path(f"{file}-lock")])
+        assert sorted(set(file.parent.iterdir()) - set(names)) in (
+            [],
+            [pathlib.Path(f"{file}-lock")],
+        )
     for left in file.parent.glob(f"{file.name}*"):
         left.unlink()
 
@@ -426,7 +452,9 @@ def test_a_log_that_was_deleted_is_not_a_failing_disk(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
         delete_log(pathlib.Path(sqlite_url.removeprefix("sqlite:///")))
-        done = subprocess.run([sys.executable, "-c", look, sqlite_url], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", look, sqlite_url], capture_output=True, text=True, timeout=60
+        )
         assert "disk fails" not in done.stderr
         assert done.returncode == 0 or "DatabaseUnavailable" in done.stderr
         with pytest.raises(DatabaseUnavailable, match="-wal was deleted"):

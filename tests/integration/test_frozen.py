@@ -29,8 +29,12 @@ FILES = sorted(FOLDER.glob("*.sql"))
 
 
 def test_every_older_revision_is_frozen_for_both_databases() -> None:
-    revisions = sorted(file.name[:4] for file in (FOLDER.parent.parent / "migrations" / "versions").glob("0*.py"))
-    wanted = [f"{revision}.{kind}.sql" for revision in revisions[:-1] for kind in ("postgresql", "sqlite")]
+    revisions = sorted(
+        file.name[:4] for file in (FOLDER.parent.parent / "migrations" / "versions").glob("0*.py")
+    )
+    wanted = [
+        f"{revision}.{kind}.sql" for revision in revisions[:-1] for kind in ("postgresql", "sqlite")
+    ]
     assert [file.name for file in FILES if file.name[:4] != revisions[-1]] == wanted
 
 
@@ -61,19 +65,32 @@ class Rows:
 
     def __call__(self, columns: str, table: str, rest: str = "") -> list[tuple[Any, ...]]:
         found = self.execute(f"SELECT {columns} FROM {self.prefix}{table} {rest}")
-        return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
+        return [
+            tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row)
+            for row in found
+        ]
 
     def content(self) -> dict[str, Any]:
         """All that no upgrade may change."""
         return {
             "samples": self(
-                "id, buffer_id, hash, text, payload, codec, source, score, reward", "samples", "ORDER BY id"
+                "id, buffer_id, hash, text, payload, codec, source, score, reward",
+                "samples",
+                "ORDER BY id",
             ),
-            "batches": self("id, iteration, size, settled_at, released_at", "batches", "ORDER BY id"),
-            "draws": self("batch_id, position, sample_id, race_key, weight", "draws", "ORDER BY 1, 2"),
+            "batches": self(
+                "id, iteration, size, settled_at, released_at", "batches", "ORDER BY id"
+            ),
+            "draws": self(
+                "batch_id, position, sample_id, race_key, weight", "draws", "ORDER BY 1, 2"
+            ),
             "pool": self("buffer_id, race_key, sample_id, weight", "pool", "ORDER BY 1, 2, 3"),
-            "predictors": self("buffer_id, version, state, rows_trained", "predictors", "ORDER BY 1, 2"),
-            "checkpoints": self("buffer_id, name, iteration, data", "checkpoints", "ORDER BY 1, 2, 3"),
+            "predictors": self(
+                "buffer_id, version, state, rows_trained", "predictors", "ORDER BY 1, 2"
+            ),
+            "checkpoints": self(
+                "buffer_id, name, iteration, data", "checkpoints", "ORDER BY 1, 2, 3"
+            ),
             "metrics": self("buffer_id, iteration, name, value", "metrics", "ORDER BY 1, 2, 3"),
             "jobs": self("buffer_id, name, last_error", "jobs", "ORDER BY 1, 2"),
         }
@@ -112,7 +129,9 @@ def test_an_upgrade_keeps_all_that_is_stored(url: str) -> None:
     assert checked.out.splitlines()[-len(sound) :] == sound
 
 
-def test_an_upgraded_schema_is_that_of_a_new_database(url: str, tmp_path: pathlib.Path, server_url: str) -> None:
+def test_an_upgraded_schema_is_that_of_a_new_database(
+    url: str, tmp_path: pathlib.Path, server_url: str
+) -> None:
     upgrade(url)
     new = f"sqlite:///{tmp_path}/new.db" if url.startswith("sqlite") else new_database(server_url)
     Database(new).close()
@@ -124,7 +143,9 @@ def test_an_upgraded_schema_is_that_of_a_new_database(url: str, tmp_path: pathli
 def shape(url: str) -> Any:
     """Tables, columns, indexes, constraints and views."""
     is_file = url.startswith("sqlite")
-    engine = sa.create_engine(url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg"))
+    engine = sa.create_engine(
+        url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg")
+    )
     schema = None if is_file else "sqlbuffer"
     inspector = sa.inspect(engine)
     told: dict[str, Any] = {}
@@ -133,11 +154,19 @@ def shape(url: str) -> Any:
         columns = inspector.get_columns(**where)
         foreign, indexes = inspector.get_foreign_keys(**where), inspector.get_indexes(**where)
         told[table] = {
-            "columns": sorted((each["name"], str(each["type"]), each["nullable"]) for each in columns),
-            "indexes": sorted((each["name"], each["unique"], each["column_names"]) for each in indexes),
+            "columns": sorted(
+                (each["name"], str(each["type"]), each["nullable"]) for each in columns
+            ),
+            "indexes": sorted(
+                (each["name"], each["unique"], each["column_names"]) for each in indexes
+            ),
             "key": inspector.get_pk_constraint(**where)["constrained_columns"],
-            "unique": sorted(each["column_names"] for each in inspector.get_unique_constraints(**where)),
-            "foreign": sorted((each["constrained_columns"], each["referred_table"]) for each in foreign),
+            "unique": sorted(
+                each["column_names"] for each in inspector.get_unique_constraints(**where)
+            ),
+            "foreign": sorted(
+                (each["constrained_columns"], each["referred_table"]) for each in foreign
+            ),
         }
     told["views"] = {
         view: [each["name"] for each in inspector.get_columns(view, schema=schema)]
@@ -184,23 +213,38 @@ def test_an_upgraded_run_is_read(url: str) -> None:
         assert found[0] == iteration
         with store.copy(f"{store.name} copied") as copied:
             assert (len(copied) >= len(store), copied.check()) == (True, [])
-    assert run("jobs", url=url).code == run("workers", url=url).code == run("claims", "list", url=url).code == 0
+    assert (
+        run("jobs", url=url).code
+        == run("workers", url=url).code
+        == run("claims", "list", url=url).code
+        == 0
+    )
 
 
 def test_an_upgraded_run_goes_on(url: str) -> None:
     """With the claims that its processes had; the next draws are those that the older release would have made."""
     upgrade(url)
-    claims = {number for (number,) in Rows(url)("id", "batches", "WHERE settled_at IS NULL AND released_at IS NULL")}
+    claims = {
+        number
+        for (number,) in Rows(url)(
+            "id", "batches", "WHERE settled_at IS NULL AND released_at IS NULL"
+        )
+    }
     assert claims, "a batch was out"
     for store in opened(url):
         if left := open_batches(url, store):
-            assert run("claims", "release", "--name", store.name, *map(str, left), url=url).code == 0
+            assert (
+                run("claims", "release", "--name", store.name, *map(str, left), url=url).code == 0
+            )
         assert store.stats().claimed == 0
         assert store.check() == []
         store.score(lambda samples: np.array([float(len(str(sample))) for sample in samples]))
         ours = f"WHERE buffer_id = {store._buffer.buffer_id}"
         first = [
-            number for (number,) in Rows(url)("sample_id", "pool", f"{ours} AND weight > 0 ORDER BY race_key LIMIT 6")
+            number
+            for (number,) in Rows(url)(
+                "sample_id", "pool", f"{ours} AND weight > 0 ORDER BY race_key LIMIT 6"
+            )
         ]
         before = store.iteration
         for expected in (first[:3], first[3:] if store._buffer.consumes else None):
@@ -225,7 +269,9 @@ def open_batches(url: str, store: SampleStore) -> list[int]:
     return [number for (number,) in Rows(url)("id", "batches", ours)]
 
 
-def test_what_freezes_a_release_runs_with_this_one(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_freezes_a_release_runs_with_this_one(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next revision will need it."""
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delitem(sys.modules, "freeze", raising=False)

@@ -64,7 +64,9 @@ def warned(*parts: str) -> Iterator[None]:
         yield
     assert len(found) == bool(parts)
     assert all(part in str(found[0].message) for part in parts)
-    assert all(warning.filename == __file__ for warning in found), "the warning points to the caller"
+    assert all(warning.filename == __file__ for warning in found), (
+        "the warning points to the caller"
+    )
 
 
 def shown(name: str) -> str:
@@ -72,7 +74,9 @@ def shown(name: str) -> str:
 
 
 def test_a_key_is_stored_by_module_and_name(store_url: str) -> None:
-    assert {kind: key_name(key) for kind, (key, _) in KEYS.items()} == {kind: name for kind, (_, name) in KEYS.items()}
+    assert {kind: key_name(key) for kind, (key, _) in KEYS.items()} == {
+        kind: name for kind, (_, name) in KEYS.items()
+    }
     for key in (None, lowered, str.lower):
         with open_store(store_url, name=f"of {key_name(key)}", key=key) as store:
             assert store.stats().key == key_name(key)
@@ -86,9 +90,13 @@ def test_a_key_is_stored_by_module_and_name(store_url: str) -> None:
 
 def test_another_key_or_none_is_a_warning_with_both_names(store_url: str) -> None:
     some = {kind: KEYS[kind] for kind in ("none", "function", "other", "lambda")}
-    for (first, (key, name)), (second, (other, other_name)) in itertools.product(some.items(), repeat=2):
+    for (first, (key, name)), (second, (other, other_name)) in itertools.product(
+        some.items(), repeat=2
+    ):
         open_store(store_url, name=f"{first} {second}", key=key).close()
-        is_other = name != other_name and not ("?" in (name, other_name) and "" not in (name, other_name))
+        is_other = name != other_name and not (
+            "?" in (name, other_name) and "" not in (name, other_name)
+        )
         with warned(*(f"with {shown(name)},", f"with {shown(other_name)}:") if is_other else ()):
             store = open_store(store_url, name=f"{first} {second}", key=other)
         assert store.stats().key == name, "the stored name stays"
@@ -132,7 +140,10 @@ def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_who_writes(stor
 def test_a_copy_and_a_fresh_buffer_know_their_key(store_url: str) -> None:
     with warned(), open_store(store_url, key=lowered) as store:
         store.add(["A", "b"])
-        with store.copy("copy", at_iteration=0) as copy, open_store(store_url, key=stripped, fresh=True) as fresh:
+        with (
+            store.copy("copy", at_iteration=0) as copy,
+            open_store(store_url, key=stripped, fresh=True) as fresh,
+        ):
             assert (copy.stats().key, fresh.stats().key) == (f"{HERE}.lowered", f"{HERE}.stripped")
         open_store(store_url, name="copy", key=lowered).close()
     with warned("lowered", "stripped"):

@@ -31,7 +31,16 @@ from test_cli import run, unstyled
 
 from sqlbuffer import register
 from sqlbuffer.core.handle import attach_existing
-from sqlbuffer.db.schema import batches, buffers, checkpoints, jobs, pool, predictors, samples, workers
+from sqlbuffer.db.schema import (
+    batches,
+    buffers,
+    checkpoints,
+    jobs,
+    pool,
+    predictors,
+    samples,
+    workers,
+)
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, SqlBufferError
 from sqlbuffer.maintenance import audit
 from sqlbuffer.maintenance.repair import repair
@@ -69,12 +78,73 @@ TEXTS = [
         "\x7f",
         "\uffff",
     ),
-    *("é", "e\u0301", "ß", "İ", "👩‍🔬", "𝔘", "\U0010ffff", "NULL", "null", "None", "nan", "Infinity", "-0", "1e999"),
-    *("'", '"', "`", "\\", "\\'", "';--", "'; DROP TABLE samples; --", '"; DELETE FROM pool; --', "') OR 1=1 --"),
-    *("%s", "%(x)s", "%%", ":buffer", "$1", "?", "{}", "{0.__class__}", "${HOME}", "$(reboot)", "`reboot`", "{{7*7}}"),
-    *("../../etc/passwd", "/dev/null", "file:///etc/passwd", "C:\\CON", "sqlite://", "http://[", "ledger", "default"),
-    *("__import__('os').system('reboot')", "os.system", "!!python/object/apply:os.system", "cbor", "pickle", "[red]x"),
-    *("x" * 1_000_000, "\n" * 10_000, "[" * 5_000, "(" * 5_000 + ")" * 5_000, "\u0301" * 10_000, "0" * 5_000),
+    *(
+        "é",
+        "e\u0301",
+        "ß",
+        "İ",
+        "👩‍🔬",
+        "𝔘",
+        "\U0010ffff",
+        "NULL",
+        "null",
+        "None",
+        "nan",
+        "Infinity",
+        "-0",
+        "1e999",
+    ),
+    *(
+        "'",
+        '"',
+        "`",
+        "\\",
+        "\\'",
+        "';--",
+        "'; DROP TABLE samples; --",
+        '"; DELETE FROM pool; --',
+        "') OR 1=1 --",
+    ),
+    *(
+        "%s",
+        "%(x)s",
+        "%%",
+        ":buffer",
+        "$1",
+        "?",
+        "{}",
+        "{0.__class__}",
+        "${HOME}",
+        "$(reboot)",
+        "`reboot`",
+        "{{7*7}}",
+    ),
+    *(
+        "../../etc/passwd",
+        "/dev/null",
+        "file:///etc/passwd",
+        "C:\\CON",
+        "sqlite://",
+        "http://[",
+        "ledger",
+        "default",
+    ),
+    *(
+        "__import__('os').system('reboot')",
+        "os.system",
+        "!!python/object/apply:os.system",
+        "cbor",
+        "pickle",
+        "[red]x",
+    ),
+    *(
+        "x" * 1_000_000,
+        "\n" * 10_000,
+        "[" * 5_000,
+        "(" * 5_000 + ")" * 5_000,
+        "\u0301" * 10_000,
+        "0" * 5_000,
+    ),
 ]
 
 CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
@@ -85,7 +155,9 @@ CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
     "buffer": lambda store, text: open_store(store._buffer.database._url, name=text).close(),
     "metric": lambda store, text: store.log_metrics(0, {text: 1.0}),
     "checkpoint": lambda store, text: store.sample(0).settle([], checkpoint={text: b"x"}),
-    "setting": lambda store, text: open_store(store._buffer.database._url, name="other", weighting=text),
+    "setting": lambda store, text: open_store(
+        store._buffer.database._url, name="other", weighting=text
+    ),
     "reward": lambda store, text: store.record(["newest"], [text]),
 }
 
@@ -109,7 +181,10 @@ def account(store: SampleStore) -> Any:
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_texts_are_stored_as_they_are_or_refused(store_url: str, channel: str) -> None:
     """Over six hundred, on each database."""
-    with open_store(store_url, name="alongside") as alongside, open_store(store_url, name="besieged") as store:
+    with (
+        open_store(store_url, name="alongside") as alongside,
+        open_store(store_url, name="besieged") as store,
+    ):
         alongside.add(TEN)
         alongside.score(scores_of)
         before = account(alongside)
@@ -134,7 +209,11 @@ ANYTHING = st.recursive(
     | st.datetimes()
     | st.builds(object)
     | st.just(math.inf),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
     max_leaves=8,
 )
 
@@ -172,13 +251,20 @@ def test_any_value_in_any_place(tmp_path_factory: pytest.TempPathFactory, value:
 HUGE = "9" * 5_000
 WEIGHTINGS: list[Any] = [
     *(None, 1, "x", [], {}, {"weighting": None}, {"weighting": "os.system"}, {"weighting": {}}),
-    *({"weighting": {"name": name}} for name in (None, 1, "", "os.system", "__init__", ["shift"], {"a": 1})),
-    *({"weighting": {"name": "softmax", "temperature": value}} for value in (0, -1, "1", None, [1], {}, 1e308)),
+    *(
+        {"weighting": {"name": name}}
+        for name in (None, 1, "", "os.system", "__init__", ["shift"], {"a": 1})
+    ),
+    *(
+        {"weighting": {"name": "softmax", "temperature": value}}
+        for value in (0, -1, "1", None, [1], {}, 1e308)
+    ),
     {"weighting": {"name": "softmax", "temperature": 1, "shell": True}},
     {"weighting": {"name": "power", "__class__": 1}},
 ]
 LOOPS = ["x", "", "{}", "[1]", "[" * 100_000, '{"size": "x", "jobs": []}'] + [
-    f'{{"size": 1, "jobs": {jobs}}}' for jobs in ('["os.system"]', "[[1]]", "1", '"retrain"', '{"retrain": 1}')
+    f'{{"size": 1, "jobs": {jobs}}}'
+    for jobs in ('["os.system"]', "[[1]]", "1", '"retrain"', '{"retrain": 1}')
 ]
 
 
@@ -206,12 +292,24 @@ def with_tensors(**more: torch.Tensor) -> bytes:
 
 
 ONE = torch.zeros(1, 1)
-MOMENTS = {"optimiser__0__step": torch.zeros(()), "optimiser__0__exp_avg": ONE, "optimiser__0__exp_avg_sq": ONE}
+MOMENTS = {
+    "optimiser__0__step": torch.zeros(()),
+    "optimiser__0__exp_avg": ONE,
+    "optimiser__0__exp_avg_sq": ONE,
+}
 STATE = with_tensors()
 STATES = [
     *(with_header("F4"), with_header("F8_E8M0"), with_header("F8_E4M3")),
-    *(with_tensors(optimiser__x=ONE), with_tensors(optimiser__x__y=ONE), with_tensors(optimiser__0__x__y=ONE)),
-    *(with_tensors(**{**MOMENTS, name: value}) for name in MOMENTS for value in (torch.zeros(3), ONE.long())),
+    *(
+        with_tensors(optimiser__x=ONE),
+        with_tensors(optimiser__x__y=ONE),
+        with_tensors(optimiser__0__x__y=ONE),
+    ),
+    *(
+        with_tensors(**{**MOMENTS, name: value})
+        for name in MOMENTS
+        for value in (torch.zeros(3), ONE.long())
+    ),
     with_tensors(optimiser__0__exp_avg=ONE),
     with_tensors(**MOMENTS, **{f"optimiser__{HUGE}__exp_avg": ONE}),
     with_tensors(bias=torch.zeros(1, dtype=torch.float64)),
@@ -219,15 +317,27 @@ STATES = [
 TAMPERED: list[tuple[sa.Table, dict[str, Any]]] = [
     *((workers, {"pid": pid}) for pid in (-5, 2**31 - 1)),
     *((buffers, {"settings": value}) for value in WEIGHTINGS),
-    *((buffers, {"seed": seed}) for seed in ("", "x", "1.5", "nan", "__import__('os').system('reboot')", HUGE)),
+    *(
+        (buffers, {"seed": seed})
+        for seed in ("", "x", "1.5", "nan", "__import__('os').system('reboot')", HUGE)
+    ),
     (buffers, {"score_version": 2**31 - 1}),
     (buffers, {"top_score": -1e308}),
     *((buffers, {"base_score": score}) for score in (math.nan, math.inf)),
     *((workers, {"clock": clock}) for clock in (math.inf, -math.inf)),
     *((samples, {"codec": codec}) for codec in ("", "pickle", "yaml", "os.system", "../x", "CBOR")),
-    *((samples, {"codec": "cbor", "payload": payload}) for payload in (b"", b"\0", b"\xff" * 9, b"\x81" * 9_000)),
-    *((samples, {"codec": "cbor", "payload": head + b"\x7f" * 8}) for head in (b"\x9b", b"\xbb", b"\x5b", b"\x7b")),
-    *((samples, {"codec": codec, "payload": b"cos\nsystem\n(S'reboot'\ntR."}) for codec in ("pickle", "cbor", "text")),
+    *(
+        (samples, {"codec": "cbor", "payload": payload})
+        for payload in (b"", b"\0", b"\xff" * 9, b"\x81" * 9_000)
+    ),
+    *(
+        (samples, {"codec": "cbor", "payload": head + b"\x7f" * 8})
+        for head in (b"\x9b", b"\xbb", b"\x5b", b"\x7b")
+    ),
+    *(
+        (samples, {"codec": codec, "payload": b"cos\nsystem\n(S'reboot'\ntR."})
+        for codec in ("pickle", "cbor", "text")
+    ),
     *((samples, {"source": text}) for text in ("'; DROP TABLE pool", "\x1b[2J", "x" * 100_000)),
     *((samples, {"text": text}) for text in ("", "'; DROP TABLE pool", "x" * 100_000)),
     (samples, {"reward": 1e308}),
@@ -238,14 +348,29 @@ TEXT_IN_SQLITE: list[tuple[sa.Table, str, str]] = [
     *((samples, column, "x") for column in ("reward", "score", "score_version", "requeues")),
     *((pool, column, "x") for column in ("weight", "race_key", "score", "entries")),
     *((workers, column, "x") for column in ("clock", "pid", "process_started_at", "batches")),
-    *((table, column, "9e999") for table, column in ((workers, "failed"), (buffers, "refreshed_version"))),
+    *(
+        (table, column, "9e999")
+        for table, column in ((workers, "failed"), (buffers, "refreshed_version"))
+    ),
     *((workers, column, "9e999") for column in ("removed", "added", "drawn")),
     *((batches, column, "x") for column in ("clock", "clock_before")),
-    *((buffers, column, "x") for column in ("base_score", "top_score", "score_version", "refreshed_version")),
-    *((table, column, "never") for table, column in ((predictors, "trained_at"), (jobs, "last_started_at"))),
-    *((table, column, "never") for table, column in ((samples, "created_at"), (buffers, "created_at"))),
+    *(
+        (buffers, column, "x")
+        for column in ("base_score", "top_score", "score_version", "refreshed_version")
+    ),
+    *(
+        (table, column, "never")
+        for table, column in ((predictors, "trained_at"), (jobs, "last_started_at"))
+    ),
+    *(
+        (table, column, "never")
+        for table, column in ((samples, "created_at"), (buffers, "created_at"))
+    ),
     *((samples, "meta", text) for text in ("{", "[" * 100_000)),
-    *((table, column, "nonsense") for table, column in ((buffers, "settings"), (predictors, "metrics"))),
+    *(
+        (table, column, "nonsense")
+        for table, column in ((buffers, "settings"), (predictors, "metrics"))
+    ),
 ]
 """What no other database lets into the column."""
 
@@ -290,7 +415,9 @@ def looping(url: str) -> PredictiveBuffer:
 def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
     """What a stranger with the right to write does."""
     mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
-    store._buffer.database.write(lambda connection: connection.execute(sa.update(table).where(mine).values(values)))
+    store._buffer.database.write(
+        lambda connection: connection.execute(sa.update(table).where(mine).values(values))
+    )
 
 
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
@@ -299,7 +426,9 @@ def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
         alongside.score(scores_of)
         before = account(alongside)
         texts = TEXT_IN_SQLITE if store_url.startswith("sqlite") else []
-        as_texts = [(table, {column: sa.literal_column(f"'{text}'")}) for table, column, text in texts]
+        as_texts = [
+            (table, {column: sa.literal_column(f"'{text}'")}) for table, column, text in texts
+        ]
         for i, (table, values) in enumerate([*TAMPERED, *as_texts]):
             with open_store(store_url, name=f"tampered {i}") as store:
                 store.add([*TEN, (1, 2)], meta={"a": 1})
@@ -330,7 +459,10 @@ def test_tampered_states_and_loops_are_refused(store_url: str) -> None:
                 resume(store)
         for state in STATES:
             tamper(store, predictors, {"state": state})
-            with pytest.raises(SqlBufferError, match=r"stored predictor (has a tensor|does not fit .*stored .*model)"):
+            with pytest.raises(
+                SqlBufferError,
+                match=r"stored predictor (has a tensor|does not fit .*stored .*model)",
+            ):
                 store.load_predictor(agent())
 
 
@@ -355,25 +487,49 @@ def test_nothing_is_unpickled_unasked(store_url: str, tmp_path: pathlib.Path) ->
 # -- what is stored, in logs, messages and on terminals ---------------------------------------------------------------
 
 LOUD = "\x1b[2J\x9b31m\nforged [red]\u202e\x7f"
-LOOKS = ("stats", "top", "top --by score", "workers", "jobs", "claims list", "db check", "copy {name} {copy}")
+LOOKS = (
+    "stats",
+    "top",
+    "top --by score",
+    "workers",
+    "jobs",
+    "claims list",
+    "db check",
+    "copy {name} {copy}",
+)
 
 
 def columns_of_text() -> list[sa.Column[Any]]:
     """Every column in which a stranger can write words."""
-    tables = [table for table in buffers.metadata.sorted_tables if "buffer_id" in table.c or table is buffers]
-    return [column for table in tables for column in table.c if isinstance(column.type, (sa.Text, sa.JSON))]
+    tables = [
+        table
+        for table in buffers.metadata.sorted_tables
+        if "buffer_id" in table.c or table is buffers
+    ]
+    return [
+        column
+        for table in tables
+        for column in table.c
+        if isinstance(column.type, (sa.Text, sa.JSON))
+    ]
 
 
 def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None:
     """Write words into a column, by default those that a terminal would obey: into one row, where words are a key."""
-    value = {"weighting": {"name": words}, words: words} if not isinstance(column.type, sa.Text) else words
+    value = (
+        {"weighting": {"name": words}, words: words}
+        if not isinstance(column.type, sa.Text)
+        else words
+    )
     table = column.table
     mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
     chosen = sa.update(table).where(mine)
     if column.primary_key:
         one = sa.select(sa.func.max(column)).where(mine, column != "ledger").scalar_subquery()
         chosen = chosen.where(column == one)
-    store._buffer.database.write(lambda connection: connection.execute(chosen.values({column.name: value})))
+    store._buffer.database.write(
+        lambda connection: connection.execute(chosen.values({column.name: value}))
+    )
 
 
 def is_quiet(text: str) -> bool:
@@ -430,9 +586,13 @@ def test_no_stored_word_is_obeyed_by_a_terminal(
 def test_a_log_prints_what_it_has_read_as_text() -> None:
     """Names and words of a resumed run come from the database."""
     for is_terminal in (False, True):
-        console = Console(file=io.StringIO(), force_terminal=is_terminal, width=300, color_system=None)
+        console = Console(
+            file=io.StringIO(), force_terminal=is_terminal, width=300, color_system=None
+        )
         log = Log(console=console)
-        log.environment = types.SimpleNamespace(batch_state=BatchState(), buffer=types.SimpleNamespace(store=None))
+        log.environment = types.SimpleNamespace(
+            batch_state=BatchState(), buffer=types.SimpleNamespace(store=None)
+        )
         log.update_metric(LOUD, 1.0)
         log.update_metric("[bold]word[/bold]", LOUD)
         log.after_batch()
@@ -447,7 +607,9 @@ def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path
     store.log_metrics(0, dict.fromkeys(names, 1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run("plot", "--out", str(tmp_path / "x.svg"), url=store._buffer.database.url).code == 0
+        assert (
+            run("plot", "--out", str(tmp_path / "x.svg"), url=store._buffer.database.url).code == 0
+        )
 
 
 def settle(store: SampleStore, **more: Any) -> None:
@@ -464,10 +626,14 @@ NAMES: dict[str, Callable[[SampleStore, str], object]] = {
     "source of a record": lambda store, name: store.record(["x"], [1.0], name),
     "metric": lambda store, name: store.log_metrics(0, {name: 1.0}),
     "metric of a batch": lambda store, name: settle(store, metrics={name: 1.0}),
-    "metric of a predictor": lambda store, name: store.save_predictor(b"", rows_trained=0, metrics={name: 1.0}),
+    "metric of a predictor": lambda store, name: store.save_predictor(
+        b"", rows_trained=0, metrics={name: 1.0}
+    ),
     "checkpoint": lambda store, name: store.save_checkpoints({name: b""}, iteration=0),
     "checkpoint of a batch": lambda store, name: settle(store, checkpoint={name: b""}),
-    "checkpoint of a refresh": lambda store, name: store.score(scores_of, "stale", budget=1, checkpoint={name: b""}),
+    "checkpoint of a refresh": lambda store, name: store.score(
+        scores_of, "stale", budget=1, checkpoint={name: b""}
+    ),
     "checkpoint to read": lambda store, name: store.checkpoint(name),
     "checkpoints to read": lambda store, name: store.checkpoints(name),
     "job": lambda store, name: store.leased(name).__enter__(),
@@ -480,7 +646,9 @@ NAMES: dict[str, Callable[[SampleStore, str], object]] = {
 
 
 @pytest.mark.parametrize("place", NAMES)
-def test_a_name_that_no_database_takes_is_refused_before_it_gets_there(store: SampleStore, place: str) -> None:
+def test_a_name_that_no_database_takes_is_refused_before_it_gets_there(
+    store: SampleStore, place: str
+) -> None:
     store.add(TEN)
     store.score(scores_of)
     store.save_predictor(b"", rows_trained=0)
@@ -513,8 +681,16 @@ def test_nothing_that_is_stored_is_imported_or_evaluated(
     payload = cbor2.dumps(cbor2.CBORTag(27, ["object", "leaves_a_folder.Bomb", {}]))
     with open_store(store_url) as store:
         for words in (code, "leaves_a_folder", "leaves_a_folder:make", "leaves_a_folder.Bomb"):
-            alone = (buffers.c.settings, buffers.c.seed, samples.c.codec)  # after these not much else is read
-            others = [each for each in columns_of_text() if each not in (buffers.c.name, buffers.c.mode, *alone)]
+            alone = (
+                buffers.c.settings,
+                buffers.c.seed,
+                samples.c.codec,
+            )  # after these not much else is read
+            others = [
+                each
+                for each in columns_of_text()
+                if each not in (buffers.c.name, buffers.c.mode, *alone)
+            ]
             for i, group in enumerate([others, *([each] for each in alone)]):
                 again = functools.partial(open_store, store_url, name=f"{words} {i}")
                 with again() as tampered:
@@ -567,7 +743,10 @@ def test_junk_in_any_column_is_said_or_refused(sqlite_url: str, tmp_path: pathli
         store.announce_job("retrain", "now and then")
     unsaid, raw = [], []
     for column in (column for table in audit._TABLES for column in table.columns):
-        for junk in (b"\x00\xff", *([2**63 - 1] if isinstance(column.type, (sa.Integer, sa.Double)) else [])):
+        for junk in (
+            b"\x00\xff",
+            *([2**63 - 1] if isinstance(column.type, (sa.Integer, sa.Double)) else []),
+        ):
             file = tmp_path / "tampered.db"
             shutil.copy(template, file)
             with open_store(f"sqlite:///{file}") as store:
@@ -597,7 +776,9 @@ def overwrite(file: pathlib.Path, column: sa.Column[Any], junk: Any) -> bool:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = 1")
         try:
-            connection.execute(f"UPDATE OR IGNORE {column.table.name} SET {column.name} = ?", (junk,))
+            connection.execute(
+                f"UPDATE OR IGNORE {column.table.name} SET {column.name} = ?", (junk,)
+            )
         except sqlite3.IntegrityError:
             return False
         connection.commit()
@@ -618,9 +799,14 @@ def test_a_logical_time_that_none_comes_to_is_not_caught_up_with(store: SampleSt
 def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStore) -> None:
     store.add(TEN)
     far = 2**60
-    number = (sa.update(samples).where(samples.c.id == 10).values(id=far), sa.update(pool).values(sample_id=far))
+    number = (
+        sa.update(samples).where(samples.c.id == 10).values(id=far),
+        sa.update(pool).values(sample_id=far),
+    )
     moved = number[1].where(pool.c.sample_id == 10)
-    store._buffer.database.write(lambda connection: [connection.execute(each) for each in (number[0], moved)])
+    store._buffer.database.write(
+        lambda connection: [connection.execute(each) for each in (number[0], moved)]
+    )
     with store.copy("copied") as copied:
         assert (len(copied), copied.check()) == (10, [])
 
@@ -629,10 +815,14 @@ def test_the_largest_number_of_a_sample_leaves_none_for_others(sqlite_url: str) 
     """SQLite then gives numbers at random: what is stored would not be found among the new ones, and would not wait."""
     with open_store(sqlite_url) as store:
         store.add(TEN)
-        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        with contextlib.closing(
+            sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+        ) as connection:
             connection.execute("UPDATE samples SET id = ? WHERE id = 10", (2**63 - 1,))
             connection.commit()
-        with pytest.raises(SqlBufferError, match=r"0 rows of 1 were found again when samples were added again"):
+        with pytest.raises(
+            SqlBufferError, match=r"0 rows of 1 were found again when samples were added again"
+        ):
             store.add(["later"])
 
 
@@ -640,9 +830,13 @@ def test_a_weight_of_bytes_ends_no_repair_raw(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
         store.score(scores_of)
-        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        with contextlib.closing(
+            sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+        ) as connection:
             connection.execute("UPDATE pool SET weight = x'00ff'")
-            connection.execute("UPDATE buffers SET score_version = 1, refresh_version = 1")  # a refresh is under way
+            connection.execute(
+                "UPDATE buffers SET score_version = 1, refresh_version = 1"
+            )  # a refresh is under way
             connection.commit()
         with pytest.raises(InvalidPayload, match="the weight of a waiting sample is stored"):
             mend(store)
@@ -651,7 +845,9 @@ def test_a_weight_of_bytes_ends_no_repair_raw(sqlite_url: str) -> None:
 def test_a_version_of_bytes_ends_no_training_raw(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.save_predictor(STATE, rows_trained=3)
-        with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        with contextlib.closing(
+            sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+        ) as connection:
             connection.execute("UPDATE predictors SET version = x'00ff'")
             connection.commit()
         with pytest.raises(InvalidPayload, match="the version of a predictor is stored as"):

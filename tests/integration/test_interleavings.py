@@ -49,7 +49,9 @@ def _threads_are_workers(threads_are_workers: None) -> None:
     """In all tests of this file."""
 
 
-def before(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], object]) -> None:
+def before(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], object]
+) -> None:
     """Let something be done each time that a function is called, just before it."""
     function = getattr(module, name)
 
@@ -82,7 +84,9 @@ def test_a_top_that_is_used_up_is_widened_and_nothing_of_it_is_lost(
     assert store.check() == []
 
 
-def test_what_is_scored_while_it_is_evicted(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_scored_while_it_is_evicted(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adding, "MOST_UNSCORED", 10)
     store, other = new_store(max_size=10), new_store()
     store.add(["s-1"])  # the others, when they are scored, need not wait for anybody
@@ -115,7 +119,9 @@ def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("budget", [None, 25])
-def test_a_claim_amid_a_swap_is_whole(new_store: NewStore, monkeypatch: pytest.MonkeyPatch, budget: int | None) -> None:
+def test_a_claim_amid_a_swap_is_whole(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, budget: int | None
+) -> None:
     """It waits for the rows whose keys are being moved, instead of passing over them."""
     store, other = new_store(), new_store()
     store.add(THIRTY)
@@ -211,7 +217,9 @@ def test_scores_of_an_older_predictor_do_not_replace_newer_ones(
 
     def overtaken(samples: list[str]) -> np.ndarray:
         with monkeypatch.context() as patch:
-            patch.setattr(score, "swap_all", lambda *_: 1 / 0)  # scores are stored, no key has moved yet
+            patch.setattr(
+                score, "swap_all", lambda *_: 1 / 0
+            )  # scores are stored, no key has moved yet
             with pytest.raises(ZeroDivisionError):
                 other.score(lambda them: scores_of(them) * 2, only="all")
         return scores_of(samples) + 100
@@ -267,14 +275,19 @@ def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     new_store: NewStore, interleaving: Interleaving, way: str, pct_argmax: float, mode: str
 ) -> None:
     """At the clock that the draw leaves; at the one before, nearly all of the next batch would be new."""
-    options: dict[str, Any] = {"weighting": "uniform" if way == "added" else Power(1.0), "mode": mode}
+    options: dict[str, Any] = {
+        "weighting": "uniform" if way == "added" else Power(1.0),
+        "mode": mode,
+    }
     store, other = new_store(**options), new_store(**options)
     store.add(names("old", 200))
     store.score(ones)
     if way == "scored":
         store.add(names("new", 200))
     draw = interleaving.stopped(lambda: hold(store.sample(100, pct_argmax)))
-    joining = interleaving.alongside(lambda: other.add(names("new", 200)) if way == "added" else other.score(ones))
+    joining = interleaving.alongside(
+        lambda: other.add(names("new", 200)) if way == "added" else other.score(ones)
+    )
     draw.go_on()
     draw.result().settle()
     joining.result()
@@ -286,7 +299,9 @@ def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     assert store.check() == []
 
 
-def test_a_full_pool_stays_full_where_four_add_at_once(new_store: NewStore, interleaving: Interleaving) -> None:
+def test_a_full_pool_stays_full_where_four_add_at_once(
+    new_store: NewStore, interleaving: Interleaving
+) -> None:
     """Each evicts what is too much once the others are done, and nothing twice."""
     stores = [new_store(weighting="uniform", max_size=200) for _ in range(4)]
     first = stores[0]
@@ -362,7 +377,9 @@ def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
 ) -> None:
     """One fails, and leaves a gap before the other one: the next draw is from both sides of that."""
     with contextlib.ExitStack() as stack:
-        stores = [stack.enter_context(open_store(postgresql_url, weighting="uniform")) for _ in range(4)]
+        stores = [
+            stack.enter_context(open_store(postgresql_url, weighting="uniform")) for _ in range(4)
+        ]
         stores[0].add(names("s", 400))
         failing = interleaving.stopped(lambda: stores[0].sample(10))
         draw = interleaving.stopped(lambda: hold(stores[1].sample(10)))
@@ -407,7 +424,9 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
 class Gap:
     """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
 
-    def __init__(self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.was_there = False
         self._left = n
         database = store._buffer.database
@@ -453,7 +472,14 @@ def remove_the_lowest(store: SampleStore) -> None:
 
 
 OTHERS = [
-    *(store_a_predictor, refresh_all, lower_ones_join, draw_and_release, draw_all_and_add_again, remove_the_lowest)
+    *(
+        store_a_predictor,
+        refresh_all,
+        lower_ones_join,
+        draw_and_release,
+        draw_all_and_add_again,
+        remove_the_lowest,
+    )
 ]
 
 
@@ -465,7 +491,9 @@ def end_a_budget(store: SampleStore) -> None:
 
 WORK: dict[str, Callable[[SampleStore], object]] = {
     "score": lambda store: (store.add(["s-3", "s40", "s41"]), store.score(scores_of, chunk=1)),
-    "refresh": lambda store: store.score(lambda samples: scores_of(samples) * 2 + 1, only="all", chunk=15),
+    "refresh": lambda store: store.score(
+        lambda samples: scores_of(samples) * 2 + 1, only="all", chunk=15
+    ),
     "refresh some": end_a_budget,
     "argmax": lambda store: store.sample(5, pct_argmax=1.0).settle(),
 }
@@ -474,7 +502,10 @@ WORK: dict[str, Callable[[SampleStore], object]] = {
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("work", WORK)
 def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
-    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, work: str, other: Callable[[SampleStore], None]
+    new_store: NewStore,
+    monkeypatch: pytest.MonkeyPatch,
+    work: str,
+    other: Callable[[SampleStore], None],
 ) -> None:
     """Whatever others have done in between, weights are those of the scores, and what is stale is found."""
     n, was_there = 0, True
@@ -494,7 +525,9 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         versions = {row.score_version for row in store.staleness()}
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
-        assert waiting.weights.tolist() == pytest.approx(store._buffer.weights(waiting.scores, base).tolist())
+        assert waiting.weights.tolist() == pytest.approx(
+            store._buffer.weights(waiting.scores, base).tolist()
+        )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert store._buffer.read(audit.check_buffer) == []
         store.close()
@@ -531,7 +564,9 @@ def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
 
 
 @pytest.mark.parametrize("n_before", [0, 1, 2])
-def test_all_scores_of_a_walk_have_the_version_it_began_with(new_store: NewStore, n_before: int) -> None:
+def test_all_scores_of_a_walk_have_the_version_it_began_with(
+    new_store: NewStore, n_before: int
+) -> None:
     """A worker stores a predictor during a chunk: it has made neither these scores nor those of the chunks after it."""
     store, worker = new_store(), new_store()
     store.add(THIRTY)
@@ -562,7 +597,11 @@ def test_a_budget_finds_what_has_joined_with_an_older_version(new_store: NewStor
 
     store.score(overtaken, chunk=10)
     assert [worker.score(scores_of, only="stale", budget=20) for _ in range(3)] == [20, 10, 0]
-    assert (worker.stats().refreshed_version, worker.is_refreshed(), worker.check()) == (1, True, [])
+    assert (worker.stats().refreshed_version, worker.is_refreshed(), worker.check()) == (
+        1,
+        True,
+        [],
+    )
 
 
 def test_a_budget_finds_what_was_released_after_the_refresh(new_store: NewStore) -> None:

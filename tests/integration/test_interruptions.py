@@ -81,7 +81,9 @@ def test_a_store_goes_on(
         assert left.waiting | set(left.measured) >= set(TWENTY) or action == "remove"
         if action == "retrain" and has_failed:
             if kind == "fails" and any(job.is_held for job in store.jobs()):
-                look_on(store, for_s=store._buffer.grace_s)  # a lease that could not be ended runs out
+                look_on(
+                    store, for_s=store._buffer.grace_s
+                )  # a lease that could not be ended runs out
             take_up_the_job(store)
         ACTIONS[action](store)
         store._release_dropped()
@@ -132,12 +134,18 @@ def told(env: Environment) -> dict[str, Any]:
     assert store.check() == []
     return {
         "iterations": (log.iterations, store.iteration),
-        "metrics": {key: repr(values) for key, values in log.metrics.items() if key not in ("policy", "noise")},
+        "metrics": {
+            key: repr(values)
+            for key, values in log.metrics.items()
+            if key not in ("policy", "noise")
+        },
         "history": [row for row in store.history() if row["name"] != "noise"],
         "rows": log.df.to_csv(),
         "draws": rows(store, DRAWS),
         "versions": rows(store, VERSIONS),
-        "waiting": sorted(zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)),
+        "waiting": sorted(
+            zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)
+        ),
         "checkpoint": store.checkpoint("checkpoint"),
         "first state": (store.checkpoint("predictive_buffer") or (0, b""))[1],
         "policy": digest(env.policy.model),

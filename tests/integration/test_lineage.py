@@ -44,7 +44,9 @@ def rewards(samples: list[str]) -> list[float]:
 
 def assert_rewards_are_right(store: SampleStore, *, measured: list[str]) -> None:
     stored, values = store.labelled()
-    assert dict(zip(stored, values.tolist(), strict=True)) == dict(zip(measured, rewards(measured), strict=True))
+    assert dict(zip(stored, values.tolist(), strict=True)) == dict(
+        zip(measured, rewards(measured), strict=True)
+    )
     assert store.check() == []
 
 
@@ -64,7 +66,13 @@ def others(store_url: str, mode: str) -> Iterator[SampleStore]:
 @pytest.mark.parametrize("kept", [0, 5], ids=["none", "some"])
 @pytest.mark.parametrize("by", ["settle", "report", "release"])
 def test_a_batch_that_was_lost_touches_no_sample_of_others(
-    new_store: OpenStore, others: SampleStore, store_url: str, mode: str, by: str, kept: int, is_drawn: bool
+    new_store: OpenStore,
+    others: SampleStore,
+    store_url: str,
+    mode: str,
+    by: str,
+    kept: int,
+    is_drawn: bool,
 ) -> None:
     """Whatever of its samples the earlier state has, and whatever others have made of their numbers since."""
     store = new_store(mode=mode)
@@ -93,7 +101,9 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
         assert others.iteration == 1
 
 
-def test_the_parts_of_a_batch_are_stored_before_and_after(store: SampleStore, store_url: str) -> None:
+def test_the_parts_of_a_batch_are_stored_before_and_after(
+    store: SampleStore, store_url: str
+) -> None:
     go_back = save(store_url)
     fill(store, names(0, 10))
     batch = store.sample(4)
@@ -104,8 +114,12 @@ def test_the_parts_of_a_batch_are_stored_before_and_after(store: SampleStore, st
         batch.report(batch.ids[2:3], rewards(batch.samples[2:3]))
     with pytest.raises(ClaimLost, match="returned"):
         batch.settle([None, None, math.nan, *rewards(batch.samples[3:])])
-    assert store.rewards_of(batch.samples)[:2] == [None, None], "lost with the state, and not given again"
-    assert store.rewards_of(batch.samples)[2:] == rewards(batch.samples[2:]), "a failure takes no reward's place"
+    assert store.rewards_of(batch.samples)[:2] == [None, None], (
+        "lost with the state, and not given again"
+    )
+    assert store.rewards_of(batch.samples)[2:] == rewards(batch.samples[2:]), (
+        "a failure takes no reward's place"
+    )
     assert store.stats().measured == 2
     assert store.check() == []
 
@@ -162,7 +176,9 @@ def once(act: Callable[[], object]) -> Callable[[list[str]], np.ndarray]:
 
 @pytest.mark.parametrize("kept", [0, 5], ids=["none", "some"])
 @pytest.mark.parametrize("how", ["missing", "all", "stale", "budget"])
-def test_a_score_is_never_that_of_another_sample(new_store: OpenStore, store_url: str, how: str, kept: int) -> None:
+def test_a_score_is_never_that_of_another_sample(
+    new_store: OpenStore, store_url: str, how: str, kept: int
+) -> None:
     store = new_store()
     store.add(names(0, kept))
     if how != "missing":
@@ -215,7 +231,9 @@ def stale(store: SampleStore, store_url: str) -> tuple[SampleStore, list[int]]:
     ids=["remove", "replace", "samples_of"],
 )
 def test_numbers_of_what_was_lost_are_refused(
-    stale: tuple[SampleStore, list[int]], store_url: str, use: Callable[[SampleStore, list[int]], object]
+    stale: tuple[SampleStore, list[int]],
+    store_url: str,
+    use: Callable[[SampleStore, list[int]], object],
 ) -> None:
     store, numbers = stale
     for _ in range(2):
@@ -258,21 +276,29 @@ def test_numbers_stay_good_while_nothing_is_lost(store: SampleStore, store_url: 
     assert store.check() == []
 
 
-def test_numbers_of_other_ways_need_the_database_that_was_opened(store: SampleStore, store_url: str) -> None:
+def test_numbers_of_other_ways_need_the_database_that_was_opened(
+    store: SampleStore, store_url: str
+) -> None:
     """What this store has seen is proven by its rows, whatever the server; what it has not is taken at its word."""
     fill(store, names(0, 10))
     numbers = store.waiting().ids.tolist()
     with open_store(store_url) as other:
         fill(other, names(10, 20))
         theirs = other.waiting().ids.tolist()
-    store._buffer.lineage._opened = "the timeline before a promotion"  # test_failover.py promotes a server
+    store._buffer.lineage._opened = (
+        "the timeline before a promotion"  # test_failover.py promotes a server
+    )
     with pytest.raises(StaleIds):
         store.remove(theirs)
     assert len(store.samples_of(numbers)) == 10
-    assert store.remove(theirs) == 20, "they have been read since: it is the database that the store knows"
+    assert store.remove(theirs) == 20, (
+        "they have been read since: it is the database that the store knows"
+    )
 
 
-def test_lineages_of_two_databases_differ(new_store: OpenStore, store_url: str, tmp_path: pathlib.Path) -> None:
+def test_lineages_of_two_databases_differ(
+    new_store: OpenStore, store_url: str, tmp_path: pathlib.Path
+) -> None:
     store = new_store()
     database = store._buffer.database
     lineage = [database.read(database.dialect.lineage) for _ in range(2)]
@@ -308,7 +334,9 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
         server_execute(postgresql_url, f"DROP ROLE {role}")
 
 
-def test_labelled_rows_prove_themselves(stale: tuple[SampleStore, list[int]], store_url: str) -> None:
+def test_labelled_rows_prove_themselves(
+    stale: tuple[SampleStore, list[int]], store_url: str
+) -> None:
     store, _ = stale
     store.record(names(0, 5), np.arange(5.0))
     go_back = save(store_url)
@@ -331,7 +359,9 @@ def test_labelled_rows_prove_themselves(stale: tuple[SampleStore, list[int]], st
     assert sorted(store.labelled_rows()) == sorted([*names(0, 5), *names(300, 310)])
 
 
-def test_the_list_of_what_waits_passes_over_what_was_lost(store: SampleStore, store_url: str) -> None:
+def test_the_list_of_what_waits_passes_over_what_was_lost(
+    store: SampleStore, store_url: str
+) -> None:
     """The loop's list goes by hashes: what is not there any more has left, as if it had been drawn."""
     fill(store, names(0, 5))
     go_back = save(store_url)
@@ -373,10 +403,17 @@ def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> 
                 lambda: store.log_metrics(0, {"a": 1.0}),
                 lambda: store.leased("tidy").__enter__(),
             ):
-                with pytest.raises(BufferNotFound, match="'lost' is no longer the buffer that this store opened"):
+                with pytest.raises(
+                    BufferNotFound, match="'lost' is no longer the buffer that this store opened"
+                ):
                     use()
             assert another.to_pandas().empty
-            assert (another.jobs(), another.history(), another.predictors(), another.check()) == ([], [], [], [])
+            assert (another.jobs(), another.history(), another.predictors(), another.check()) == (
+                [],
+                [],
+                [],
+                [],
+            )
 
 
 def test_a_predictor_of_the_same_number_is_loaded(store: SampleStore, store_url: str) -> None:

@@ -22,7 +22,9 @@ from sqlbuffer.training.weighted_buffer import Buffer
 
 
 def environment(log: Log, store: SampleStore | None = None) -> Any:
-    env = types.SimpleNamespace(batch_state=BatchState(), buffer=types.SimpleNamespace(store=store), log=log)
+    env = types.SimpleNamespace(
+        batch_state=BatchState(), buffer=types.SimpleNamespace(store=store), log=log
+    )
     log.environment = env
     log("setup")
     return env
@@ -57,7 +59,11 @@ def test_a_metric_is_created_when_first_written() -> None:
 
 def test_metrics_take_arrays_tensors_and_strings() -> None:
     log = plain_log()
-    values = {"array": np.float32(0.5), "tensor": torch.tensor([2.0], requires_grad=True), "word": "warm"}
+    values = {
+        "array": np.float32(0.5),
+        "tensor": torch.tensor([2.0], requires_grad=True),
+        "word": "warm",
+    }
     iterate(environment(log), ["a"], torch.tensor([1.0]), **values)
     assert [log.metrics[name] for name in values] == [[0.5], [2.0], ["warm"]]
 
@@ -79,7 +85,9 @@ def test_a_resumed_log_reads_as_one_run(store: SampleStore) -> None:
     for reward in (1.0, 2.0):
         with store.sample(0) as batch:
             batch.settle()
-        iterate(env, ["a"], np.array([reward]), loss=reward / 0.5, diverged=math.nan, word=f"w{reward}")
+        iterate(
+            env, ["a"], np.array([reward]), loss=reward / 0.5, diverged=math.nan, word=f"w{reward}"
+        )
     second = plain_log()
     iterate(environment(second, store), ["a"], np.array([3.0]), loss=6.0)
     assert second.iterations == 3
@@ -143,7 +151,14 @@ def test_df_has_a_row_for_each_sample() -> None:
         env.batch_state.samples = []
         iterate(env, [f"a{i}", f"b{i}"], torch.tensor([1.0, 2.0 + i]))
     frame = log.df
-    assert list(frame.columns) == ["iteration", "samples", "sources", "rewards", "probability", "absent"]
+    assert list(frame.columns) == [
+        "iteration",
+        "samples",
+        "sources",
+        "rewards",
+        "probability",
+        "absent",
+    ]
     assert frame["samples"].tolist() == ["a1", "b1", "a2", "b2"]
     assert frame["rewards"].tolist() == [1.0, 3.0, 1.0, 4.0]
     assert frame["absent"].isna().all()
@@ -179,7 +194,9 @@ def loop(url: str, **options: Any) -> Environment:
     )
 
 
-def test_df_of_a_resumed_run_has_the_rows_of_all_runs(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_df_of_a_resumed_run_has_the_rows_of_all_runs(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = []
     for iters in (3, 5, 5):
         env = loop(store_url)
@@ -219,7 +236,12 @@ def test_metrics_are_drawn_over_their_iterations_also_when_resumed(store: Sample
     environment(resumed, store)
     for log in (first, resumed):
         figure = log.plot_metrics()
-        assert [axes.get_title() for axes in figure.axes] == ["bs", "rewards", "rewards_max", "late"]
+        assert [axes.get_title() for axes in figure.axes] == [
+            "bs",
+            "rewards",
+            "rewards_max",
+            "late",
+        ]
         assert figure.axes[3].lines[0].get_xdata().tolist() == [1, 3]
         assert figure.axes[3].lines[0].get_ydata().tolist() == [1.0, 3.0]
     assert len(resumed.plot_metrics(["late"], smooth=False).axes) == 1
@@ -233,7 +255,11 @@ def test_metrics_are_printed_in_their_order_also_when_resumed(store: SampleStore
             iterate(environment(log, store), ["a"], np.array([0.5]), zeta=1, word="warm", alpha=2)
             batch.settle()
         lines.append(printed(log).splitlines()[0].split())
-    assert lines[0] == lines[1] == ["iteration", "bs", "rewards", "rewards_max", "zeta", "word", "alpha"]
+    assert (
+        lines[0]
+        == lines[1]
+        == ["iteration", "bs", "rewards", "rewards_max", "zeta", "word", "alpha"]
+    )
 
 
 def test_df_before_the_first_batch_is_empty() -> None:
@@ -283,7 +309,10 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
     buffer.add(["a", "b", "c", "d"])
     log = Log(console=Console(file=io.StringIO()))
     env = Environment(
-        rewards=[RewardCallback(lambda samples: [1.0] * len(samples))], buffer=buffer, log=log, cbs=[Late]
+        rewards=[RewardCallback(lambda samples: [1.0] * len(samples))],
+        buffer=buffer,
+        log=log,
+        cbs=[Late],
     )
     with monkeypatch.context() as patch:
 
@@ -296,7 +325,11 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
             env.fit(2, iters=1, report=0)
     env.fit(2, iters=1, report=0)
     assert (log.iterations, buffer.store.iteration) == (2, 2)
-    assert (log.metrics["late"], log.metrics["word"], log.metrics["early"]) == ([7.0] * 2, ["late"] * 2, [1.0] * 2)
+    assert (log.metrics["late"], log.metrics["word"], log.metrics["early"]) == (
+        [7.0] * 2,
+        ["late"] * 2,
+        [1.0] * 2,
+    )
     assert log.df.iteration.tolist() == [0, 0, 1, 1]
     resumed = Log(console=Console(file=io.StringIO()))
     Environment(buffer=buffer, log=resumed)

@@ -34,7 +34,8 @@ FLOOR = 1e-8
 
 names = st.lists(st.sampled_from(NAMES), max_size=8)
 scores = st.one_of(
-    st.sampled_from([-1e3, -1.0, 0.0, 1e-300, 0.5, 1.0, 1e6, NAN, math.inf, -math.inf]), st.floats(-100, 100)
+    st.sampled_from([-1e3, -1.0, 0.0, 1e-300, 0.5, 1.0, 1e6, NAN, math.inf, -math.inf]),
+    st.floats(-100, 100),
 )
 palettes = st.lists(scores, min_size=1, max_size=5)
 rewards = st.lists(st.one_of(st.none(), st.just(NAN), st.floats(-10, 10)), min_size=1, max_size=4)
@@ -104,17 +105,23 @@ class Model:
             if name not in self.samples:
                 self.samples[name] = Sample(source, waits=True)
                 added += 1
-            elif not self.samples[name].waits and not (self.mode == "consume" and self.samples[name].claimed):
+            elif not self.samples[name].waits and not (
+                self.mode == "consume" and self.samples[name].claimed
+            ):
                 sample = self.samples[name]
                 sample.waits, sample.version, sample.score = True, None, NAN
                 requeued += 1
         self.requeued += requeued
         return added, requeued, len(given) - added - requeued, 0
 
-    def record(self, given: Sequence[str], values: Sequence[float], source: str) -> tuple[int, int, int, int]:
+    def record(
+        self, given: Sequence[str], values: Sequence[float], source: str
+    ) -> tuple[int, int, int, int]:
         added = 0
         value_of: dict[str, float] = {}
-        for name, value in zip(given, values, strict=True):  # the first counts, and one that was measured before NaN
+        for name, value in zip(
+            given, values, strict=True
+        ):  # the first counts, and one that was measured before NaN
             if math.isnan(value_of.get(name, NAN)):
                 value_of[name] = value
         for name, value in value_of.items():
@@ -129,7 +136,10 @@ class Model:
             self.samples[name].version = self.version
 
     def lowest(self, names: Sequence[str]) -> float:
-        return min((self.samples[n].score for n in names if not math.isnan(self.samples[n].score)), default=math.inf)
+        return min(
+            (self.samples[n].score for n in names if not math.isnan(self.samples[n].score)),
+            default=math.inf,
+        )
 
     def remove(self, gone: Sequence[str]) -> None:
         for name in gone:
@@ -184,7 +194,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         mode, weighting = self.model.mode, self.model.weighting
-        self.store = open_store(self.url, name=self.buffer_name, mode=mode, weighting=weighting, seed=7)
+        self.store = open_store(
+            self.url, name=self.buffer_name, mode=mode, weighting=weighting, seed=7
+        )
         self.stores.append(self.store)
 
     def teardown(self) -> None:
@@ -196,7 +208,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(given=names, source=st.integers(0, 2))
     def add(self, given: list[str], source: int) -> None:
         sources = [f"g{source + i % 2}" for i in range(len(given))]
-        assert dataclasses.astuple(self.store.add(given, source=sources)) == self.model.add(given, sources)
+        assert dataclasses.astuple(self.store.add(given, source=sources)) == self.model.add(
+            given, sources
+        )
 
     @rule(pick=picks)
     def add_what_is_known(self, pick: list[int]) -> None:
@@ -207,11 +221,15 @@ class StoreMachine(RuleBasedStateMachine):
     def record(self, given: list[str], values: list[float | None]) -> None:
         measured = [value for value in values if value is not None] or [0.5]
         of_each = [measured[i % len(measured)] for i in range(len(given))]
-        assert dataclasses.astuple(self.store.record(given, of_each, "lab")) == self.model.record(given, of_each, "lab")
+        assert dataclasses.astuple(self.store.record(given, of_each, "lab")) == self.model.record(
+            given, of_each, "lab"
+        )
 
     # -- scores -------------------------------------------------------------------------------------------------------
 
-    def score_function(self, palette: list[float], shift: int) -> tuple[Callable[[str], float], Callable[..., Any]]:
+    def score_function(
+        self, palette: list[float], shift: int
+    ) -> tuple[Callable[[str], float], Callable[..., Any]]:
         def of_one(name: str) -> float:
             return palette[(int(name[1:]) + shift) % len(palette)]
 
@@ -278,9 +296,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- batches out --------------------------------------------------------------------------------------------------
 
-    @rule(n=st.sampled_from([0, 1, 2, 3, 5, 30, -1]), pct_argmax=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]))
+    @rule(
+        n=st.sampled_from([0, 1, 2, 3, 5, 30, -1]),
+        pct_argmax=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
+    )
     def sample(self, n: int, pct_argmax: float) -> None:
-        drawable, weights = self.model.drawable(), {n: self.model.weight(n) for n in self.model.pool}
+        drawable, weights = (
+            self.model.drawable(),
+            {n: self.model.weight(n) for n in self.model.pool},
+        )
         batch = self.store.sample(n, pct_argmax)
         drawn = list(batch.samples)
         assert len(set(drawn)) == len(drawn)
@@ -293,7 +317,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert len(drawn) == min(n, len(drawable))
         n_heaviest = min(round(n * pct_argmax), len(drawable)) if n > 0 else 0
         heaviest = sorted((weights[name] for name in drawable), reverse=True)[:n_heaviest]
-        assert batch.info.argmax.tolist() == [True] * n_heaviest + [False] * (len(drawn) - n_heaviest)
+        assert batch.info.argmax.tolist() == [True] * n_heaviest + [False] * (
+            len(drawn) - n_heaviest
+        )
         same_floats([weights[name] for name in drawn[:n_heaviest]], heaviest)
         same_floats(batch.weights, [weights[name] for name in drawn])
         same_floats(batch.scores, [self.model.samples[name].score for name in drawn])
@@ -310,7 +336,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.batches)
     @rule(which=st.integers(0, 5), values=rewards, all_none=st.booleans(), also=names)
-    def settle(self, which: int, values: list[float | None], all_none: bool, also: list[str]) -> None:
+    def settle(
+        self, which: int, values: list[float | None], all_none: bool, also: list[str]
+    ) -> None:
         batch = self.batches[which % len(self.batches)]
         of_each = [values[i % len(values)] for i in range(len(batch))]
         is_open = batch.id in self.model.open
@@ -350,7 +378,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(pick=picks, given=st.lists(st.sampled_from(NAMES), min_size=5, max_size=5))
     def replace(self, pick: list[int], given: list[str]) -> None:
-        pairs = [(i, old, new) for i, old, new in zip(*self.chosen(pick), given, strict=False) if old != new]
+        pairs = [
+            (i, old, new)
+            for i, old, new in zip(*self.chosen(pick), given, strict=False)
+            if old != new
+        ]
         ids, olds, news = ([pair[k] for pair in pairs] for k in range(3))
         sources = [self.model.samples[name].source for name in olds]
         assert self.store.replace(ids, news) == len(olds)
@@ -371,7 +403,10 @@ class StoreMachine(RuleBasedStateMachine):
         gone = f"gone {next(self.deaths)}"
 
         def rename(connection: sa.Connection) -> None:
-            for table, name, values in ((workers, "id", {"pid": NO_PROCESS}), (batches, "worker_id", {})):
+            for table, name, values in (
+                (workers, "id", {"pid": NO_PROCESS}),
+                (batches, "worker_id", {}),
+            ):
                 ours = (table.c.buffer_id == buffer.buffer_id) & (table.c[name] == worker_id())
                 connection.execute(sa.update(table).where(ours).values({name: gone, **values}))
 
@@ -392,20 +427,34 @@ class StoreMachine(RuleBasedStateMachine):
         same_floats(waiting.weights, [model.weight(name) for name in waiting.samples])
         everything = model.samples.values()
         assert len(self.store) == len(pool)
-        assert (stats.waiting, stats.stored, stats.iteration) == (len(pool), len(model.samples), model.iteration)
+        assert (stats.waiting, stats.stored, stats.iteration) == (
+            len(pool),
+            len(model.samples),
+            model.iteration,
+        )
         assert stats.unscored == sum(model.weight(name) is None for name in pool)
         assert stats.unscorable == sum(model.weight(name) == 0 for name in pool)
         assert stats.claimed == sum(map(len, model.open.values()))
-        assert (stats.drawn, stats.requeued, stats.removed) == (model.drawn, model.requeued, model.removed)
+        assert (stats.drawn, stats.requeued, stats.removed) == (
+            model.drawn,
+            model.requeued,
+            model.removed,
+        )
         assert stats.measured == sum(sample.is_measured for sample in everything)
-        assert stats.failed == sum(sample.reward is not None and not sample.is_measured for sample in everything)
-        assert stats.best_reward == max((s.reward for s in everything if s.is_measured), default=None)
+        assert stats.failed == sum(
+            sample.reward is not None and not sample.is_measured for sample in everything
+        )
+        assert stats.best_reward == max(
+            (s.reward for s in everything if s.is_measured), default=None
+        )
         assert stats.score_version == model.version
 
     @invariant()
     def rewards_agree(self) -> None:
         given, found = self.store.labelled()
-        stored = {name: sample.reward for name, sample in self.model.samples.items() if sample.is_measured}
+        stored = {
+            name: sample.reward for name, sample in self.model.samples.items() if sample.is_measured
+        }
         assert dict(zip(given, found.tolist(), strict=True)) == stored
 
     @invariant()
@@ -440,6 +489,8 @@ def test_the_store_and_a_plain_python_model_agree(
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],  # shrinking takes minutes; take `Phase.shrink` in when a failure is hard to read
+            phases=[
+                Phase.generate
+            ],  # shrinking takes minutes; take `Phase.shrink` in when a failure is hard to read
         ),
     )

@@ -38,6 +38,8 @@ def test_rows_arrive_as_they_were_sent(store_url: str, n: int) -> None:
     columns = {name: values[:n] for name, values in THINGS.items()}
     database = Database(store_url)
     relation = database.dialect.relation(SHAPE)
-    found = database.read(lambda connection: database.execute(connection, sa.select(relation), SHAPE, columns).all())
+    found = database.read(
+        lambda connection: database.execute(connection, sa.select(relation), SHAPE, columns).all()
+    )
     database.close()
     assert [tuple(row) for row in found] == list(zip(*columns.values(), strict=True))

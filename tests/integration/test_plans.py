@@ -62,10 +62,14 @@ def built(store: SampleStore) -> dict[int, str]:
     }
 
 
-def explain_on_sqlite(cursor: Any, sql: str, parameters: Any) -> tuple[list[str], list[str], set[str]]:
+def explain_on_sqlite(
+    cursor: Any, sql: str, parameters: Any
+) -> tuple[list[str], list[str], set[str]]:
     lines = [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     scans = [line for line in lines if re.match(r"SCAN (\w+)", line) and line.split()[1] in TABLES]
-    reads_ours = any(line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH")))
+    reads_ours = any(
+        line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH"))
+    )
     sorts = [line for line in lines if "TEMP B-TREE" in line and reads_ours]
     # A search of nothing but the buffer reads everything that waits in it, unless the order is that of the index.
     narrow = any(re.match(r"SEARCH pool .*\(buffer_id=\? AND", line) for line in lines)
@@ -84,13 +88,17 @@ def walk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from walk(child)
 
 
-def explain_on_postgresql(cursor: Any, sql: str, parameters: Any) -> tuple[list[str], list[str], set[str]]:
+def explain_on_postgresql(
+    cursor: Any, sql: str, parameters: Any
+) -> tuple[list[str], list[str], set[str]]:
     (found,) = cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters).fetchone()
     nodes = list(walk((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
     scans = [
         f"{node['Node Type']} on {node['Relation Name']}"
         for node in nodes
-        if node.get("Relation Name") in TABLES and "Scan" in node["Node Type"] and not has_condition(node)
+        if node.get("Relation Name") in TABLES
+        and "Scan" in node["Node Type"]
+        and not has_condition(node)
     ]
     sorts = [
         f"{node['Node Type']} by {node['Sort Key']}"
@@ -118,7 +126,9 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
 
     each: list[str] = []  # the statement that is being executed for each row, and on SQLite its SQL
 
-    def before(connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    def before(
+        connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+    ) -> None:
         if context.compiled is None:
             if sql not in each:
                 executed.append(Executed(sql.split()[0], sql, [], [], set()))
@@ -130,7 +140,9 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
         executed.append(Executed(name, sql, *plan))
 
     def noted(execute: Callable[..., Any]) -> Callable[..., Any]:
-        def execute_noted(connection: Any, statement: Any, rows: Any, columns: Any, constants: Any) -> Any:
+        def execute_noted(
+            connection: Any, statement: Any, rows: Any, columns: Any, constants: Any
+        ) -> Any:
             if each:  # one of these is made of the other
                 return execute(connection, statement, rows, columns, constants)
             each.append(names[id(statement)])
@@ -183,7 +195,10 @@ def work(store: SampleStore, first: int) -> None:
     store.add(samples)
     store.score(score_by_name)
     store.sample(64).settle(
-        np.arange(64.0), record=([f"r {first}"], [1.0], ""), metrics={"m": 1.0}, checkpoint={"c": b""}
+        np.arange(64.0),
+        record=([f"r {first}"], [1.0], ""),
+        metrics={"m": 1.0},
+        checkpoint={"c": b""},
     )
     store.sample(64, pct_argmax=0.25).settle()
     store.sample(64).release()
@@ -258,7 +273,9 @@ def test_hot_statements_go_by_their_index(
     store_url: str, has_statistics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
-    monkeypatch.setattr(refresh, "SWAP_CHUNK", 1000)  # as small next to this pool as the real one next to a million
+    monkeypatch.setattr(
+        refresh, "SWAP_CHUNK", 1000
+    )  # as small next to this pool as the real one next to a million
     with open_store(store_url) as store:
         fill(store, BIG)
         store.record([f"measured {i}" for i in range(5000)], np.arange(5000.0) % 50)
@@ -286,7 +303,9 @@ def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) ->
     """Also where a third of all samples tie for the best: only among equals does the database sort."""
     with open_store(store_url) as store:
         fill(store, 1000)
-        store.record([f"measured {i}" for i in range(BIG)], np.minimum(np.arange(float(BIG)), 30_000))
+        store.record(
+            [f"measured {i}" for i in range(BIG)], np.minimum(np.arange(float(BIG)), 30_000)
+        )
         if has_statistics:
             analyze(store_url)
         with watched(store) as executed:
@@ -297,8 +316,14 @@ def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) ->
         assert len(on_rewards) == 3
         for it in on_rewards:
             assert not it.scans, (it.scans, it.sql)
-            among_equals = re.compile("RIGHT PART|LAST TERM|Incremental Sort")  # SQLite's words, old and new
-            sorts = [line for line in it.sorts if "hash DESC" not in it.sql or not among_equals.search(line)]
+            among_equals = re.compile(
+                "RIGHT PART|LAST TERM|Incremental Sort"
+            )  # SQLite's words, old and new
+            sorts = [
+                line
+                for line in it.sorts
+                if "hash DESC" not in it.sql or not among_equals.search(line)
+            ]
             assert not sorts, (sorts, it.sql)
             assert any("ix_samples_reward" in index for index in it.indexes), it.sql
 
@@ -338,19 +363,27 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
     found["sample"] = executed_by(store, lambda: batches.append(store.sample(64)))
     found["settle"] = executed_by(store, lambda: batches[0].settle(np.ones(64)))
     store.sample(64, pct_argmax=0.25).settle()  # after a refresh the top is marked again
-    found["sample with argmax"] = executed_by(store, lambda: batches.append(store.sample(64, pct_argmax=0.25)))
+    found["sample with argmax"] = executed_by(
+        store, lambda: batches.append(store.sample(64, pct_argmax=0.25))
+    )
     found["settle without rewards"] = executed_by(store, lambda: batches[1].settle())
     batches.append(store.sample(64))
     more = {"metrics": {"a": 1.0, "b": 2.0}, "checkpoint": {"c": b""}, "record": (["r"], [1.0], "")}
-    found["settle with everything"] = executed_by(store, lambda: batches[2].settle(np.ones(64), **more))
+    found["settle with everything"] = executed_by(
+        store, lambda: batches[2].settle(np.ones(64), **more)
+    )
     batches.append(store.sample(64))
     found["release"] = executed_by(store, lambda: batches[3].release())
-    if found["release"][-1] == "reopen_refresh":  # where one of its scores is older than the newest refresh
+    if (
+        found["release"][-1] == "reopen_refresh"
+    ):  # where one of its scores is older than the newest refresh
         found["release"].pop()
     store.sample(64).settle()
     store.save_predictor(b"", rows_trained=1)
     store.score(score_by_name, only="stale", budget=64)
-    found["refresh some"] = executed_by(store, lambda: store.score(score_by_name, only="stale", budget=64))
+    found["refresh some"] = executed_by(
+        store, lambda: store.score(score_by_name, only="stale", budget=64)
+    )
     found["len"] = executed_by(store, lambda: len(store))
     found["stats"] = executed_by(store, lambda: store.stats())
     return found
@@ -375,7 +408,9 @@ EXPECTED = {
         "store_first_rewards measured_before store_rewards count count "
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
-    "release": ("race_state close_claim draws_of_batch count UPDATE:workers enter_pool count oldest_version_of_batch"),
+    "release": (
+        "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count oldest_version_of_batch"
+    ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
@@ -393,13 +428,18 @@ EXPECTED_ON_POSTGRESQL = EXPECTED | {
 def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> None:
     with open_store(store_url) as store:
         fill(store, 2000)
-        for first in (2000, 4000):  # what is prepared on first use, of what is new and of what is known
+        for first in (
+            2000,
+            4000,
+        ):  # what is prepared on first use, of what is new and of what is known
             statements_of_a_run(store, first)
         small = statements_of_a_run(store, 10_000)
         fill(store, 20_000, first=100_000)
         large = statements_of_a_run(store, 200_000)
     assert large == small
-    locks = {action: [name for name in names if "advisory" in name] for action, names in small.items()}
+    locks = {
+        action: [name for name in names if "advisory" in name] for action, names in small.items()
+    }
     found = {
         action: [name for name in names if name not in ON_THE_SIDE and "advisory" not in name]
         for action, names in small.items()
@@ -409,7 +449,9 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
     for action in ("len", "stats"):  # one statement, without a transaction around it
         assert len(small[action]) == 1
     if store_url.startswith("postgresql"):
-        assert all(len(locks[action]) == names.count("race_state") for action, names in found.items())
+        assert all(
+            len(locks[action]) == names.count("race_state") for action, names in found.items()
+        )
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:
@@ -420,7 +462,9 @@ def test_no_statement_is_compiled_twice(store_url: str) -> None:
             statements_of_a_run(store, first)
         compiled = []
 
-        def before(connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        def before(
+            connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+        ) -> None:
             if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
                 compiled.append(sql)
 

@@ -35,7 +35,11 @@ NEEDS_SCORE = {
 def rows_of(store: SampleStore) -> list[Any]:
     """What waits, in the order of the race: `sample_id, race_key, weight, score, top`."""
     columns = [pool_table.c[name] for name in ("sample_id", "race_key", "weight", "score", "top")]
-    query = sa.select(*columns).where(pool_table.c.buffer_id == store._buffer.buffer_id).order_by("race_key")
+    query = (
+        sa.select(*columns)
+        .where(pool_table.c.buffer_id == store._buffer.buffer_id)
+        .order_by("race_key")
+    )
     return store._buffer.database.read(lambda connection: list(connection.execute(query)))
 
 
@@ -56,12 +60,16 @@ def assert_weights_are_exact(store: SampleStore) -> None:
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("weighting", NEEDS_SCORE.values(), ids=NEEDS_SCORE)
-def test_argmax_goes_by_score_where_weights_are_one(new_store: NewStore, weighting: race.Weighting, mode: str) -> None:
+def test_argmax_goes_by_score_where_weights_are_one(
+    new_store: NewStore, weighting: race.Weighting, mode: str
+) -> None:
     """Rounded (shift, flat power, hot softmax) or bounded (cold softmax, steep power): scores differ, weights tie."""
     store = new_store(weighting=weighting, mode=mode)
     store.add(FOUR_HUNDRED)
     store.score(scores_of)
-    assert hold(store.sample(5, pct_argmax=1.0)).samples == FOUR_HUNDRED[:-6:-1]  # the top is marked
+    assert (
+        hold(store.sample(5, pct_argmax=1.0)).samples == FOUR_HUNDRED[:-6:-1]
+    )  # the top is marked
     store.add(["s-1e17", "s1e3", "s1.5"])
     store.score(scores_of)
     left = FOUR_HUNDRED[:-5] if mode == "consume" else FOUR_HUNDRED
@@ -72,7 +80,9 @@ def test_argmax_goes_by_score_where_weights_are_one(new_store: NewStore, weighti
     assert store.check() == []
     store.score(lambda samples: -scores_of(samples) + 1e3, only="all")
     expected = sorted(store.waiting().samples, key=lambda sample: float(sample[1:]))
-    expected = [sample for sample in expected if sample != "s1e3" or not isinstance(weighting, race.Power)]
+    expected = [
+        sample for sample in expected if sample != "s1e3" or not isinstance(weighting, race.Power)
+    ]
     assert hold(store.sample(50, pct_argmax=1.0)).samples == expected[:50]
     assert store.check() == []
 
@@ -135,7 +145,11 @@ def test_a_refresh_with_a_budget_leaves_exact_weights(new_store: NewStore, outli
     store.add(["out"])
     store.score(lambda samples: np.full(len(samples), outlier))
     store.save_predictor(b"", rows_trained=1)
-    while store.score(lambda samples: [float(s[1:]) / 3 if s != "out" else 5.0 for s in samples], "stale", budget=7):
+    while store.score(
+        lambda samples: [float(s[1:]) / 3 if s != "out" else 5.0 for s in samples],
+        "stale",
+        budget=7,
+    ):
         assert_weights_are_exact(store)
     assert base_of(store) == 0.0
     assert_weights_are_exact(store)
@@ -212,7 +226,24 @@ def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: 
 # -- scores of any size -----------------------------------------------------------------------------------------------
 
 ANY_SIZE = st.one_of(
-    st.sampled_from([0.0, 1.0, -1.0, 1e-300, -1e-300, 1e17, -1e17, 1e150, -1e150, 1e300, -1e300, 344.9, 345.1, -400.0]),
+    st.sampled_from(
+        [
+            0.0,
+            1.0,
+            -1.0,
+            1e-300,
+            -1e-300,
+            1e17,
+            -1e17,
+            1e150,
+            -1e150,
+            1e300,
+            -1e300,
+            344.9,
+            345.1,
+            -400.0,
+        ]
+    ),
     st.floats(-1e300, 1e300),
     st.floats(-10, 10),
 )
@@ -239,7 +270,10 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes; take `Phase.shrink` in to read a failure
+        phases=[
+            Phase.explicit,
+            Phase.generate,
+        ],  # shrinking takes minutes; take `Phase.shrink` in to read a failure
     )
     @given(
         weighting=st.sampled_from(list(WEIGHTINGS.values())),
@@ -271,7 +305,11 @@ def run_through(store: SampleStore, chunks: list[list[float]]) -> None:
         settled = store.sample(1)
         assert (settled.info.probability > 0.0).all()
         settled.settle(is_iteration=False)
-        drawable = [s for s, w in zip(store.waiting().samples, store.waiting().weights, strict=True) if w > 0.0]
+        drawable = [
+            s
+            for s, w in zip(store.waiting().samples, store.waiting().weights, strict=True)
+            if w > 0.0
+        ]
         with store.sample(3, pct_argmax=1.0) as batch:
             if by_score:
                 ranked = sorted((scores[sample] for sample in drawable), reverse=True)

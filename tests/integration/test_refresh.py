@@ -51,7 +51,9 @@ def thirty(store: SampleStore) -> SampleStore:
     return store
 
 
-def refresh_some(store: SampleStore, score_fn: Callable[[list[str]], Any], budget: int = 7, **options: Any) -> int:
+def refresh_some(
+    store: SampleStore, score_fn: Callable[[list[str]], Any], budget: int = 7, **options: Any
+) -> int:
     return store.score(score_fn, only="stale", budget=budget, **options)
 
 
@@ -89,10 +91,16 @@ def test_a_refresh_comes_to_its_end(thirty: SampleStore) -> None:
     stats = thirty.stats()
     assert (done, stats.score_version, stats.refreshed_version) == ([12, 12, 6], 1, 0)
     assert refresh_some(thirty, scorer) == 0
-    assert (thirty.stats().refreshed_version, thirty.is_refreshed(), len(scorer.seen)) == (1, True, 3)
+    assert (thirty.stats().refreshed_version, thirty.is_refreshed(), len(scorer.seen)) == (
+        1,
+        True,
+        3,
+    )
     assert refresh_some(thirty, scorer) == 0
     assert thirty.score(scorer, only="all", budget=4) == 4
-    assert (thirty.stats().score_version, thirty.is_refreshed()) == (2, True), "no weight is out of step with its score"
+    assert (thirty.stats().score_version, thirty.is_refreshed()) == (2, True), (
+        "no weight is out of step with its score"
+    )
     assert thirty.score(scorer, only="stale") == 26
 
 
@@ -120,7 +128,10 @@ def test_what_is_drawn_meanwhile_is_left_alone(thirty: SampleStore) -> None:
 
     n_rescored = refresh_some(thirty, draw_and_score, 10)
     assert n_rescored == 10 - len(set(drawn) & set(THIRTY[20:])) <= 5
-    assert [(it.score_version, it.waiting) for it in thirty.staleness()] == [(0, 20 - n_rescored), (1, n_rescored)]
+    assert [(it.score_version, it.waiting) for it in thirty.staleness()] == [
+        (0, 20 - n_rescored),
+        (1, n_rescored),
+    ]
     assert thirty.check() == []
 
 
@@ -133,7 +144,9 @@ def test_a_new_lowest_score_moves_every_key(thirty: SampleStore) -> None:
     assert refresh_some(thirty, scores_of, 30) == 0
     assert thirty.score(scores_of, only="all", budget=30) == 30
     assert refresh_some(thirty, scores_of) == 0
-    assert thirty.waiting().weights.min() == pytest.approx(race.FLOOR), "at its end weights count from the lowest"
+    assert thirty.waiting().weights.min() == pytest.approx(race.FLOOR), (
+        "at its end weights count from the lowest"
+    )
     assert hold(thirty.sample(3, pct_argmax=1.0)).samples == ["s29", "s28", "s27"]
     assert thirty.check() == []
 
@@ -220,7 +233,9 @@ def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_queue_found_anew_goes_on_where_the_old_one_was(new_store: Callable[..., SampleStore], mode: str) -> None:
+def test_a_queue_found_anew_goes_on_where_the_old_one_was(
+    new_store: Callable[..., SampleStore], mode: str
+) -> None:
     kept = new_store(name="kept", mode=mode)
 
     def the_same() -> Iterator[SampleStore]:
@@ -282,7 +297,13 @@ def bring_lower_ones(store: SampleStore) -> None:
 
 @pytest.mark.parametrize(
     "others",
-    [come_back_with_another_score, refresh_anew, refresh_to_what_was, refresh_some_anew, bring_lower_ones],
+    [
+        come_back_with_another_score,
+        refresh_anew,
+        refresh_to_what_was,
+        refresh_some_anew,
+        bring_lower_ones,
+    ],
 )
 @pytest.mark.parametrize("n_swapped", [0, 2])
 def test_what_others_score_amid_a_refresh_has_its_own_weight(
@@ -305,12 +326,16 @@ def test_what_others_score_amid_a_refresh_has_its_own_weight(
 def assert_weights_are_those_of_the_scores(store: SampleStore) -> None:
     waiting, standing = store.waiting(), places(store)
     with store._buffer.database._engine("reader").connect() as connection:
-        base = connection.scalar(sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id))
+        base = connection.scalar(
+            sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
+        )
     weights = [standing[i][1] for i in waiting.ids.tolist()]
     assert weights == store._buffer.settings.weights(waiting.scores, base).tolist()
 
 
-def test_who_scored_first_is_right_when_two_refresh_the_same(new_store: Callable[..., SampleStore]) -> None:
+def test_who_scored_first_is_right_when_two_refresh_the_same(
+    new_store: Callable[..., SampleStore],
+) -> None:
     """What another process has scored, while we were at the same samples, keeps its score."""
     store, other = new_store(), new_store()
     store.add(THIRTY)
@@ -327,12 +352,16 @@ def test_who_scored_first_is_right_when_two_refresh_the_same(new_store: Callable
     assert store.check() == []
 
 
-def test_a_refresh_on_postgresql_writes_new_versions_where_the_old_ones_are(postgresql_url: str) -> None:
+def test_a_refresh_on_postgresql_writes_new_versions_where_the_old_ones_are(
+    postgresql_url: str,
+) -> None:
     """A transaction that changes every row of a page finds no room on it, and the table grows."""
     with open_store(postgresql_url) as store:
         store.add([f"s{i}" for i in range(20_000)])
         store.score(scores_of)
-        read = functools.partial(store._buffer.database.read, lambda c: c.scalar(sa.text(SAMPLES_BYTES)))
+        read = functools.partial(
+            store._buffer.database.read, lambda c: c.scalar(sa.text(SAMPLES_BYTES))
+        )
         before = read()
         assert store.score(scores_of, only="all", chunk=1000) == 20_000
         assert read() < 1.3 * before
@@ -357,9 +386,13 @@ def test_two_processes_share_a_refresh(store_url: str) -> None:
         store.save_predictor(b"", rows_trained=1)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=take_part, args=(store_url, barrier, results)) for _ in range(2)]
+    processes = [
+        context.Process(target=take_part, args=(store_url, barrier, results)) for _ in range(2)
+    ]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: a child uses nothing of theirs
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # other threads: a child uses nothing of theirs
         for process in processes:
             process.start()
     done = [results.get(timeout=120) for _ in processes]
@@ -376,7 +409,9 @@ def test_two_processes_share_a_refresh(store_url: str) -> None:
         assert store._buffer.database.read(lambda connection: connection.scalar(version)) == 1
 
 
-def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(store: SampleStore) -> None:
+def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
+    store: SampleStore,
+) -> None:
     """Such a refresh leaves no lowest score, from which weights would count."""
     store.add(["s3", "s1", "s2"])
     store.score(scores_of)

@@ -17,7 +17,9 @@ OpenStore = Callable[..., SampleStore]
 TWENTY = [f"s{i}" for i in range(20)]
 
 BREAKS = {
-    "a counter": sa.update(workers).where(workers.c.id == LEDGER).values(added=7, drawn=3, measured=-2),
+    "a counter": sa.update(workers)
+    .where(workers.c.id == LEDGER)
+    .values(added=7, drawn=3, measured=-2),
     "no ledger": sa.delete(workers).where(workers.c.id == LEDGER),
     "no workers": sa.delete(workers),
     "an empty pool": sa.delete(pool),
@@ -31,13 +33,17 @@ BREAKS = {
     "no place": sa.update(pool).values(race_key=float("inf")),
     "claimed samples that wait": sa.insert(pool).from_select(
         ["buffer_id", "race_key", "sample_id", "weight", "top"],
-        sa.select(batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false())
+        sa.select(
+            batches.c.buffer_id, draws.c.race_key, draws.c.sample_id, draws.c.weight, sa.false()
+        )
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
         .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None)),
     ),
     "samples that wait twice": sa.insert(pool).from_select(
         ["buffer_id", "race_key", "sample_id", "weight", "top"],
-        sa.select(pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false()),
+        sa.select(
+            pool.c.buffer_id, pool.c.race_key + 1, pool.c.sample_id, pool.c.weight, sa.false()
+        ),
     ),
     "ties of what is not top": sa.update(pool).values(tie=b"12345678"),
     "wrong ties": sa.update(pool).values(top=True, tie=b"12345678"),
@@ -70,7 +76,9 @@ def mend(buffer: BufferHandle) -> list[str]:
 
 def rewards(buffer: BufferHandle) -> list[tuple[int, float]]:
     query = sa.select(samples.c.id, samples.c.reward).order_by(samples.c.id)
-    return buffer.database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+    return buffer.database.read(
+        lambda connection: [tuple(row) for row in connection.execute(query)]
+    )
 
 
 @pytest.mark.parametrize("what", BREAKS)
@@ -112,12 +120,23 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda: sa.update(batches).values(closed_tick=batches.c.drawn_tick), "1 batches were closed before"),
-        (lambda: sa.update(samples).values(rewarded_tick=0), "3 samples were scored or measured before"),
-        (lambda: sa.update(samples).values(scored_tick=0), "3 samples were scored or measured before"),
+        (
+            lambda: sa.update(batches).values(closed_tick=batches.c.drawn_tick),
+            "1 batches were closed before",
+        ),
+        (
+            lambda: sa.update(samples).values(rewarded_tick=0),
+            "3 samples were scored or measured before",
+        ),
+        (
+            lambda: sa.update(samples).values(scored_tick=0),
+            "3 samples were scored or measured before",
+        ),
     ],
 )
-def test_an_order_that_cannot_be_is_found(store: SampleStore, change: Callable[[], Any], problem: str) -> None:
+def test_an_order_that_cannot_be_is_found(
+    store: SampleStore, change: Callable[[], Any], problem: str
+) -> None:
     store.add(["a", "b", "c"])
     store.score(lambda samples: [1.0] * len(samples))
     store.sample(3).settle([1.0, 2.0, 3.0])

@@ -82,7 +82,11 @@ def test_what_is_reported_may_be_added_again_at_once(store: SampleStore) -> None
         batch.report(batch.ids[:2], [1.0, 2.0])
         assert store.add(batch.samples) == AddResult(requeued=2, duplicates=2)
         batch.report(batch.ids[:1], [3.0])
-        rewards = {"settle": ([4.0, None, 5.0, 6.0],), "release": (), "report": (batch.ids, [4.0, 2.0, 5.0, 6.0])}[end]
+        rewards = {
+            "settle": ([4.0, None, 5.0, 6.0],),
+            "release": (),
+            "report": (batch.ids, [4.0, 2.0, 5.0, 6.0]),
+        }[end]
         getattr(batch, end)(*rewards)
         assert set(batch.samples[:2]) <= set(store.waiting().samples)
         assert store.check() == []
@@ -120,7 +124,9 @@ def test_an_empty_batch_has_nothing_to_report(store: SampleStore) -> None:
         ("own", None, InvalidReward),
     ],
 )
-def test_wrong_reports_store_nothing(store: SampleStore, ids: Any, rewards: Any, error: type[Exception]) -> None:
+def test_wrong_reports_store_nothing(
+    store: SampleStore, ids: Any, rewards: Any, error: type[Exception]
+) -> None:
     batch = scored(store).sample(3)
     with pytest.raises(error) as caught:
         batch.report(batch.ids[:2] if ids == "own" else ids, rewards)
@@ -128,7 +134,9 @@ def test_wrong_reports_store_nothing(store: SampleStore, ids: Any, rewards: Any,
     assert account(store) == (7, 3, 3, 0, 0)
 
 
-def test_the_dead_leave_what_they_have_not_reported(store_url: str, look_on: Callable[..., int]) -> None:
+def test_the_dead_leave_what_they_have_not_reported(
+    store_url: str, look_on: Callable[..., int]
+) -> None:
     """And who was only taken for dead stores what it measures, but settles nothing."""
     with open_store(store_url) as store:
         batch = scored(store).sample(4)
@@ -155,7 +163,9 @@ def test_threads_report_one_batch(new_store: OpenStore) -> None:
     batch = store.sample(8)
     left: list[int] = []
     threads = [
-        threading.Thread(target=lambda i=i: left.append(batch.report(batch.ids[i : i + 1], np.ones(1))))
+        threading.Thread(
+            target=lambda i=i: left.append(batch.report(batch.ids[i : i + 1], np.ones(1)))
+        )
         for i in range(8)
     ]
     for thread in threads:

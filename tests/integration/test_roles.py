@@ -21,8 +21,12 @@ MANUAL = pathlib.Path(__file__).parents[2] / "docs" / "roles.md"
 
 
 def execute(url: str, *commands: str) -> None:
-    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    with engine.execution_options(isolation_level="AUTOCOMMIT", no_parameters=True).connect() as connection:
+    engine = sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
+    )
+    with engine.execution_options(
+        isolation_level="AUTOCOMMIT", no_parameters=True
+    ).connect() as connection:
         for command in commands:
             connection.exec_driver_sql(command)
 
@@ -42,9 +46,14 @@ def role_urls(postgresql_url: str) -> Iterator[tuple[str, str]]:
         store.add(TEN)
         store.score(scores_of)
     execute(postgresql_url, *(f"CREATE ROLE {name} LOGIN" for name in quoted))
-    execute(postgresql_url, *run("db", "grants", "--url", postgresql_url, "--reader", reader, "--worker", worker))
+    execute(
+        postgresql_url,
+        *run("db", "grants", "--url", postgresql_url, "--reader", reader, "--worker", worker),
+    )
     server = sa.make_url(postgresql_url)
-    yield tuple(server.set(username=name).render_as_string(hide_password=False) for name in (reader, worker))  # type: ignore[misc]
+    yield tuple(
+        server.set(username=name).render_as_string(hide_password=False) for name in (reader, worker)
+    )  # type: ignore[misc]
     execute(postgresql_url, *(f"DROP OWNED BY {name}; DROP ROLE {name}" for name in quoted))
 
 
@@ -70,10 +79,15 @@ def test_a_worker_may_do_all_that_a_run_does(role_urls: tuple[str, str]) -> None
     run("claims", "release", "--dead", "--url", role_urls[1])
 
 
-@pytest.mark.parametrize("command", ["stats", "top", "workers", "claims list", "db check", "db version"])
+@pytest.mark.parametrize(
+    "command", ["stats", "top", "workers", "claims list", "db check", "db version"]
+)
 def test_a_reader_may_look(role_urls: tuple[str, str], command: str) -> None:
     run(*command.split(), "--url", role_urls[0])
-    assert run("sql", "SELECT count(*) FROM sample_overview", "--url", role_urls[0])[-1].strip() == "10"
+    assert (
+        run("sql", "SELECT count(*) FROM sample_overview", "--url", role_urls[0])[-1].strip()
+        == "10"
+    )
 
 
 WRITES: dict[str, Callable[[SampleStore], object]] = {
@@ -88,7 +102,10 @@ WRITES: dict[str, Callable[[SampleStore], object]] = {
 
 @pytest.mark.parametrize("what", WRITES)
 def test_a_reader_cannot_write(role_urls: tuple[str, str], what: str) -> None:
-    with open_store(role_urls[0]) as store, pytest.raises(DatabaseUnavailable, match=r"permission denied.*grant"):
+    with (
+        open_store(role_urls[0]) as store,
+        pytest.raises(DatabaseUnavailable, match=r"permission denied.*grant"),
+    ):
         WRITES[what](store)
 
 
@@ -96,8 +113,15 @@ TABLES = "buffers samples pool batches draws workers predictors jobs checkpoints
 
 
 @pytest.mark.parametrize("table", [*TABLES, "sqlbuffer_version"])
-def test_a_reader_has_no_right_to_write_in_any_table(role_urls: tuple[str, str], table: str) -> None:
-    for command in ("INSERT INTO {} DEFAULT VALUES", "DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}"):
+def test_a_reader_has_no_right_to_write_in_any_table(
+    role_urls: tuple[str, str], table: str
+) -> None:
+    for command in (
+        "INSERT INTO {} DEFAULT VALUES",
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "DROP TABLE {}",
+    ):
         with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
             execute(role_urls[0], command.format(f"sqlbuffer.{table}"))
 
@@ -111,8 +135,13 @@ def test_a_worker_cannot_change_the_schema(role_urls: tuple[str, str]) -> None:
     ):
         with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
             execute(role_urls[1], command)
-    with contextlib.closing(Database(role_urls[1])) as database, pytest.raises((SqlBufferError, sa.exc.DBAPIError)):
-        database.write(lambda connection: connection.exec_driver_sql("DROP SCHEMA sqlbuffer CASCADE"))
+    with (
+        contextlib.closing(Database(role_urls[1])) as database,
+        pytest.raises((SqlBufferError, sa.exc.DBAPIError)),
+    ):
+        database.write(
+            lambda connection: connection.exec_driver_sql("DROP SCHEMA sqlbuffer CASCADE")
+        )
 
 
 def test_the_page_has_what_the_command_prints() -> None:

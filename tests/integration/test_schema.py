@@ -62,7 +62,11 @@ def file_of(url: str) -> pathlib.Path:
 def test_migrations_make_what_the_code_expects(store_url: str) -> None:
     open_store(store_url).close()
     with connect(store_url) as connection:
-        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "version_table": VERSION_TABLE,
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, schema.metadata) == []
 
@@ -73,8 +77,12 @@ def test_migrations_make_exactly_what_the_metadata_makes_on_sqlite(tmp_path: pat
     open_store(migrated).close()
     with connect(created) as connection:
         schema.metadata.create_all(connection)
-    query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
-    found, expected = ({name: normal_sql(sql) for name, sql in execute(url, query)} for url in (migrated, created))
+    query = (
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
+    )
+    found, expected = (
+        {name: normal_sql(sql) for name, sql in execute(url, query)} for url in (migrated, created)
+    )
     found.pop(VERSION_TABLE)
     assert found == expected
     assert "WITHOUT ROWID" in found["pool"][-1]
@@ -145,7 +153,10 @@ def test_views_answer(store_url: str) -> None:
 
         def rows(view: str, order: str) -> list[dict[str, Any]]:
             return [
-                dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {view} ORDER BY {order}").mappings()
+                dict(row)
+                for row in connection.exec_driver_sql(
+                    f"SELECT * FROM {view} ORDER BY {order}"
+                ).mappings()
             ]
 
         (buffer,) = rows("buffer_overview", "1")
@@ -153,7 +164,10 @@ def test_views_answer(store_url: str) -> None:
         assert 2 in buffer.values(), "waiting"
         samples = rows("sample_overview", "id")
         assert [sample["buffer"] for sample in samples] == ["run"] * 5
-        assert sorted(sample["reward"] for sample in samples if sample["reward"] is not None) == [1.0, 3.0]
+        assert sorted(sample["reward"] for sample in samples if sample["reward"] is not None) == [
+            1.0,
+            3.0,
+        ]
         assert [(batch["state"], batch["size"]) for batch in rows("batch_overview", "id")] == [
             *[("settled", 2), ("released", 1), ("open", 1)]
         ]
@@ -183,7 +197,16 @@ def test_migrations_do_not_depend_on_the_code() -> None:
 
 
 def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
-    command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "-x", f"url={url}", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "alembic",
+        "-c",
+        str(ROOT / "alembic.ini"),
+        "-x",
+        f"url={url}",
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -214,7 +237,9 @@ def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
 def test_alembic_asks_for_a_database() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SQLBUFFER_URL"}
     command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "current"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment
+    )
     assert done.returncode != 0
     assert "-x url=" in done.stderr
     assert "Traceback" not in done.stderr
@@ -252,7 +277,9 @@ def state_of(url: str) -> Any:
     if url.startswith("sqlite"):
         return {file.name: file.read_bytes() for file in sorted(file_of(url).parent.iterdir())}
     with connect(url) as connection:
-        objects = connection.exec_driver_sql("SELECT oid, relname, relfilenode FROM pg_class ORDER BY oid").all()
+        objects = connection.exec_driver_sql(
+            "SELECT oid, relname, relfilenode FROM pg_class ORDER BY oid"
+        ).all()
         spaces = connection.exec_driver_sql("SELECT nspname FROM pg_namespace ORDER BY 1").all()
         return [objects, spaces]
 
@@ -306,7 +333,9 @@ def test_a_newer_schema_is_not_upgraded_either(store_url: str) -> None:
         f"CREATE TABLE {VERSION_TABLE} (version_num TEXT); CREATE TABLE notes (text TEXT)",
     ],
 )
-def test_a_foreign_file_is_refused_and_left_alone(sqlite_url: str, statement: str, journal_mode: str) -> None:
+def test_a_foreign_file_is_refused_and_left_alone(
+    sqlite_url: str, statement: str, journal_mode: str
+) -> None:
     file = file_of(sqlite_url)
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
@@ -387,7 +416,9 @@ def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
     assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]
 
 
-def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for(tmp_path: pathlib.Path) -> None:
+def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for(
+    tmp_path: pathlib.Path,
+) -> None:
     file = tmp_path / "new.db"
     other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -401,7 +432,12 @@ def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for
 
 def run(*command: str, cwd: pathlib.Path, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -421,8 +457,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -> None:
     package = installed / "sqlbuffer"
-    shipped = {str(file.relative_to(package / "migrations")) for file in (package / "migrations").rglob("*.py")}
-    assert shipped == {str(file.relative_to(ROOT / "migrations")) for file in (ROOT / "migrations").rglob("*.py")}
+    shipped = {
+        str(file.relative_to(package / "migrations"))
+        for file in (package / "migrations").rglob("*.py")
+    }
+    assert shipped == {
+        str(file.relative_to(ROOT / "migrations")) for file in (ROOT / "migrations").rglob("*.py")
+    }
     assert (package / "py.typed").exists()
     assert {path.name.split("-")[0] for path in installed.iterdir()} <= {"sqlbuffer", "bin"}, (
         "nothing else is installed"
@@ -450,6 +491,18 @@ def test_the_wheel_creates_and_upgrades_a_database(
     first = run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
     assert schema.REVISION in first
     run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
-    assert schema.REVISION in run(*command, "version", "--url", store_url, cwd=tmp_path, **environment)
-    away = run(sys.executable, "-W", "error", "-c", AWAY, store_url, str(installed), cwd=tmp_path, **environment)
+    assert schema.REVISION in run(
+        *command, "version", "--url", store_url, cwd=tmp_path, **environment
+    )
+    away = run(
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        AWAY,
+        store_url,
+        str(installed),
+        cwd=tmp_path,
+        **environment,
+    )
     assert away.split() == ["2", "[]"]

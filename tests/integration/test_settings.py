@@ -17,7 +17,11 @@ from sqlbuffer.cli import sql as query
 from sqlbuffer.errors import DatabaseUnavailable, InconsistentDatabase, InvalidArgument
 from sqlbuffer.store import SampleStore
 
-SAMPLES: list[Any] = [f"s{i}" for i in range(30)] + ["ünïcödé \u4f60 \\ '\"", (1, 2.5, b"\0\xff"), np.arange(3) / 7]
+SAMPLES: list[Any] = [f"s{i}" for i in range(30)] + [
+    "ünïcödé \u4f60 \\ '\"",
+    (1, 2.5, b"\0\xff"),
+    np.arange(3) / 7,
+]
 
 SETTINGS = [
     "extra_float_digits = 0",
@@ -68,11 +72,16 @@ def everything(store: SampleStore) -> list[Any]:
         with store.sample(4, pct_argmax=pct_argmax) as batch:
             seen += [list(map(repr, batch.samples)), batch.info.probability.tolist()]
             batch.settle(
-                [hash_of(sample) / 9 for sample in batch.samples], metrics={"x": 0.1}, checkpoint={"c": b"\0\1"}
+                [hash_of(sample) / 9 for sample in batch.samples],
+                metrics={"x": 0.1},
+                checkpoint={"c": b"\0\1"},
             )
     waiting = store.waiting()
     seen.append(store.remove(waiting.ids[:5].tolist()))
-    seen += [store.score(lambda samples: [1 / value for value in score(samples)], only="all", chunk=7), len(store)]
+    seen += [
+        store.score(lambda samples: [1 / value for value in score(samples)], only="all", chunk=7),
+        len(store),
+    ]
     seen.append(store.save_predictor(b"\0state", rows_trained=1))
     seen.append(store.score(score, only="stale", budget=3))
     with store.copy("copied", at_iteration=2) as copied:
@@ -95,8 +104,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_database_may_set_what_it_likes(postgresql_url: str, expected: list[Any], setting: str) -> None:
-    server_execute(postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting}')
+def test_a_database_may_set_what_it_likes(
+    postgresql_url: str, expected: list[Any], setting: str
+) -> None:
+    server_execute(
+        postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting}'
+    )
     with open_store(postgresql_url) as store:
         assert everything(store) == expected
         if "idle" in setting:
@@ -130,32 +143,49 @@ def test_a_role_may_set_what_it_likes(role: Callable[..., str], expected: list[A
 
 
 @pytest.mark.empty_database
-def test_the_options_of_a_url_may_set_what_they_like(role: Callable[..., str], expected: list[Any]) -> None:
+def test_the_options_of_a_url_may_set_what_they_like(
+    role: Callable[..., str], expected: list[Any]
+) -> None:
     options = {"options": "-cextra_float_digits=0 -cdatestyle=German -carray_nulls=off"}
     with open_store(sa.make_url(role(*SETTINGS[1::2])).update_query_dict(options)) as store:
         assert everything(store) == expected
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"])
-def test_a_database_that_cannot_hold_every_text_is_refused(server_url: str, expected: list[Any], encoding: str) -> None:
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    server_url: str, expected: list[Any], encoding: str
+) -> None:
     name = f"test_{secrets.token_hex(4)}"
-    server_execute(server_url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    server_execute(
+        server_url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    )
     url = sa.make_url(server_url).set(database=name)
     try:
         if encoding == "UTF8":
             with open_store(url) as store:
                 assert everything(store) == expected
         else:
-            with pytest.raises(DatabaseUnavailable, match=rf"has the encoding {encoding}.*ENCODING 'UTF8'"):
+            with pytest.raises(
+                DatabaseUnavailable, match=rf"has the encoding {encoding}.*ENCODING 'UTF8'"
+            ):
                 open_store(url)
-            assert server_execute(url.render_as_string(False), "SELECT 1 FROM pg_class WHERE relname = 'pool'") == []
+            assert (
+                server_execute(
+                    url.render_as_string(False), "SELECT 1 FROM pg_class WHERE relname = 'pool'"
+                )
+                == []
+            )
     finally:
         server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.empty_database
-def test_a_role_that_only_reads_is_refused_where_a_store_is_created(role: Callable[..., str]) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"read-only transaction.*read-only: use the primary"):
+def test_a_role_that_only_reads_is_refused_where_a_store_is_created(
+    role: Callable[..., str],
+) -> None:
+    with pytest.raises(
+        DatabaseUnavailable, match=r"read-only transaction.*read-only: use the primary"
+    ):
         open_store(role("default_transaction_read_only = on"))
 
 
@@ -173,16 +203,23 @@ def test_too_few_connections_are_refused_at_once(role: Callable[..., str], limit
         store.add(SAMPLES)
         store.score(score)
         store.sample(3).settle([1.0, 2.0, 3.0])
-        store._buffer.database.write_from_one_state(lambda connection: connection.scalar(sa.text("SELECT 1")))
+        store._buffer.database.write_from_one_state(
+            lambda connection: connection.scalar(sa.text("SELECT 1"))
+        )
         time.sleep(0.5)
         assert store.score(score, only="all") == len(SAMPLES) - 3
 
 
 @pytest.mark.parametrize("setting", ["idle_in_transaction_session_timeout", "transaction_timeout"])
-def test_a_transaction_that_takes_too_long_is_tried_once_more(postgresql_url: str, setting: str) -> None:
+def test_a_transaction_that_takes_too_long_is_tried_once_more(
+    postgresql_url: str, setting: str
+) -> None:
     """The process may have been suspended; else the message names the setting."""
     open_store(postgresql_url).close()
-    server_execute(postgresql_url, f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting} = 300')
+    server_execute(
+        postgresql_url,
+        f'ALTER DATABASE "{sa.make_url(postgresql_url).database}" SET {setting} = 300',
+    )
     runs: list[int] = []
 
     def work(connection: sa.Connection, *, n_slow: int) -> int:
@@ -204,7 +241,9 @@ def test_a_transaction_that_takes_too_long_is_tried_once_more(postgresql_url: st
 def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> None:
     dialect = store._buffer.database.dialect
     dialect.require_fits("this", 400_000_000)
-    with pytest.raises(InvalidArgument, match=r"this takes 1,100 MB .* MB at most: keep the value in a file"):
+    with pytest.raises(
+        InvalidArgument, match=r"this takes 1,100 MB .* MB at most: keep the value in a file"
+    ):
         dialect.require_fits("this", 1_100_000_000)
 
 
@@ -227,7 +266,10 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         ("cursor_factory=x", r"'cursor_factory'"),
         ("context=x", r"'context'"),
         ("conninfo=host%3Dx", r"'conninfo'"),
-        ("prepare_threshold=0", r"prepare_threshold .*positive number of executions, or none; got '0'"),
+        (
+            "prepare_threshold=0",
+            r"prepare_threshold .*positive number of executions, or none; got '0'",
+        ),
         ("prepare_threshold=-1", r"positive number of executions, or none; got '-1'"),
         ("connect_timeout=soon", r"connect_timeout .*positive number of seconds; got 'soon'"),
         ("connect_timeout=0", r"positive number of seconds; got '0'"),
@@ -238,7 +280,9 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         ("%1b[31m=1", r"does not know the option"),
     ],
 )
-def test_an_option_that_nobody_would_heed_is_refused(postgresql_url: str, query: str, words: str) -> None:
+def test_an_option_that_nobody_would_heed_is_refused(
+    postgresql_url: str, query: str, words: str
+) -> None:
     given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
     with pytest.raises(InvalidArgument, match=words) as caught:
         open_store(given)
@@ -246,11 +290,16 @@ def test_an_option_that_nobody_would_heed_is_refused(postgresql_url: str, query:
 
 
 @pytest.mark.parametrize(
-    "query", ["sslmode=bogus", "target_session_attrs=bogus", "channel_binding=bogus", "gssencmode=bogus"]
+    "query",
+    ["sslmode=bogus", "target_session_attrs=bogus", "channel_binding=bogus", "gssencmode=bogus"],
 )
-def test_an_option_with_a_value_that_libpq_does_not_know_is_said_to_be_wrong(postgresql_url: str, query: str) -> None:
+def test_an_option_with_a_value_that_libpq_does_not_know_is_said_to_be_wrong(
+    postgresql_url: str, query: str
+) -> None:
     given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
-    with pytest.raises(DatabaseUnavailable, match=rf"{query.partition('=')[0]}.*correct this option of the URL"):
+    with pytest.raises(
+        DatabaseUnavailable, match=rf"{query.partition('=')[0]}.*correct this option of the URL"
+    ):
         open_store(given)
 
 
@@ -264,12 +313,16 @@ def test_an_option_with_a_value_that_libpq_does_not_know_is_said_to_be_wrong(pos
         ("target_session_attrs=read-write", "work_mem", "4MB"),
     ],
 )
-def test_an_option_that_is_known_is_heeded(postgresql_url: str, query: str, setting: str, expected: str) -> None:
+def test_an_option_that_is_known_is_heeded(
+    postgresql_url: str, query: str, setting: str, expected: str
+) -> None:
     given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
     with open_store(given, weighting="uniform") as store:
         for i in range(12):
             store.add([i])
-        shown = store._buffer.database.read(lambda connection: connection.exec_driver_sql(f"SHOW {setting}").scalar())
+        shown = store._buffer.database.read(
+            lambda connection: connection.exec_driver_sql(f"SHOW {setting}").scalar()
+        )
         assert shown == expected
         driver: Any = store._buffer.database._engine("reader").raw_connection()
         if query.startswith("connect_timeout"):
@@ -326,7 +379,10 @@ def test_rows_that_are_not_found_again_are_an_error_and_nothing_is_stored(
     ("column", "act"),
     [
         ("top_score", lambda store: store.sample(4, pct_argmax=0.5)),
-        ("base_score", lambda store: store.score(lambda samples: [-x for x in score(samples)], only="all")),
+        (
+            "base_score",
+            lambda store: store.score(lambda samples: [-x for x in score(samples)], only="all"),
+        ),
     ],
 )
 def test_a_loop_over_chunks_that_makes_no_progress_is_an_error(
@@ -340,7 +396,9 @@ def test_a_loop_over_chunks_that_makes_no_progress_is_an_error(
 # -- a pooler, as it is recognised ------------------------------------------------------------------------------------
 
 
-def test_behind_a_pooler_nothing_is_left_in_a_session(postgresql_url: str, expected: list[Any]) -> None:
+def test_behind_a_pooler_nothing_is_left_in_a_session(
+    postgresql_url: str, expected: list[Any]
+) -> None:
     """A pooler names a process of its own; what a transaction needs is set in it, and no statement is prepared."""
     name = sa.make_url(postgresql_url).database
     server_execute(postgresql_url, f"ALTER DATABASE {name} SET extra_float_digits = 0")
@@ -364,12 +422,20 @@ def ask(url: str, sql: str, role: str | None = None) -> list[Any]:
         return list(answer.rows)
 
 
-POWERS = ["pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend"]
+POWERS = [
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+    "pg_signal_backend",
+]
 
 
 def test_a_superuser_runs_no_sql_of_others_but_as_another_role(postgresql_url: str) -> None:
     open_store(postgresql_url).close()
-    with pytest.raises(InvalidArgument, match=r"'postgres' is a superuser.*GRANT pg_read_all_data TO R.*with --role"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"'postgres' is a superuser.*GRANT pg_read_all_data TO R.*with --role",
+    ):
         ask(postgresql_url, "SELECT 1")
     assert ask(postgresql_url, "SELECT current_user", "pg_read_all_data") == [("pg_read_all_data",)]
     for role, words in (
@@ -383,7 +449,9 @@ def test_a_superuser_runs_no_sql_of_others_but_as_another_role(postgresql_url: s
 
 @pytest.mark.empty_database
 @pytest.mark.parametrize("power", POWERS)
-def test_a_role_that_reaches_the_server_runs_no_sql_of_others(role: Callable[..., str], power: str) -> None:
+def test_a_role_that_reaches_the_server_runs_no_sql_of_others(
+    role: Callable[..., str], power: str
+) -> None:
     url = role(attributes=f"NOINHERIT IN ROLE {power}, pg_read_all_data")
     with open_store(url, weighting="uniform") as store:
         store.record(["a", "b"], [1.0, 2.0])
@@ -393,7 +461,9 @@ def test_a_role_that_reaches_the_server_runs_no_sql_of_others(role: Callable[...
         assert list(store.labelled_rows(where="reward > 1")) == ["b"]
 
 
-def test_text_is_not_executed_by_a_function_that_a_scan_does_not_know(postgresql_url: str, tmp_path: Any) -> None:
+def test_text_is_not_executed_by_a_function_that_a_scan_does_not_know(
+    postgresql_url: str, tmp_path: Any
+) -> None:
     """As tablefunc's `crosstab` does, in the transaction that only reads."""
     execute = functools.partial(server_execute, postgresql_url)
     execute(

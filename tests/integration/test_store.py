@@ -27,7 +27,13 @@ from sqlbuffer.core import draw as core_draw
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, SettingsMismatch, UnsupportedType
+from sqlbuffer.errors import (
+    ClaimLost,
+    InvalidArgument,
+    InvalidReward,
+    SettingsMismatch,
+    UnsupportedType,
+)
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
 
@@ -44,7 +50,9 @@ def scored(store: SampleStore, samples: Sequence[str] = TEN) -> SampleStore:
 # -- samples in -------------------------------------------------------------------------------------------------------
 
 
-def test_a_draw_before_any_score_says_why_it_is_empty(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_draw_before_any_score_says_why_it_is_empty(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
     assert len(store.sample(2)) == 0
     assert caplog.messages == []
     store.add(["s1", "s2", "s3"])
@@ -89,9 +97,18 @@ def test_sources_and_meta_are_kept(store: SampleStore) -> None:
     store.add(["c"], source="zinc", meta={"ok": True})
     store.record(["d"], [1.0], "lab")
     waiting = store.waiting()
-    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == {"a": "zinc", "b": "mutation", "c": "zinc"}
+    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == {
+        "a": "zinc",
+        "b": "mutation",
+        "c": "zinc",
+    }
     store.record(["a", "b", "c"], [3.0, 2.0, 1.5])
-    assert [row["meta"] for row in store.top(4)] == [{"parent": "x", "n": 1}, None, {"ok": True}, None]
+    assert [row["meta"] for row in store.top(4)] == [
+        {"parent": "x", "n": 1},
+        None,
+        {"ok": True},
+        None,
+    ]
     assert [row["source"] for row in store.top(4)] == ["zinc", "mutation", "zinc", "lab"]
 
 
@@ -99,7 +116,9 @@ def test_equal_keys_are_one_sample_and_none_is_refused(new_store: OpenStore) -> 
     store = new_store(key=lambda sample: sample.strip().lower() or None)
     assert store.add(["A", " a", "", "b", "  "]) == AddResult(added=2, duplicates=1, refused=2)
     assert sorted(store.waiting().samples) == ["A", "b"], "the first form stays"
-    assert store.record(["B ", "", "c"], [1.0, 2.0, 3.0]) == AddResult(added=1, duplicates=1, refused=1)
+    assert store.record(["B ", "", "c"], [1.0, 2.0, 3.0]) == AddResult(
+        added=1, duplicates=1, refused=1
+    )
     assert store.stats().refused == 3
     assert store.rewards_of(["b", " C", " ", "d"]) == [1.0, 3.0, None, None]
 
@@ -107,14 +126,25 @@ def test_equal_keys_are_one_sample_and_none_is_refused(new_store: OpenStore) -> 
 def test_chunks_count_as_one_call(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(add, "CHUNK", 3)
     sources = [f"g{i}" for i in range(10)]
-    assert store.add([*TEN[:5], *TEN[:5]], source=sources, meta=[{"i": i} for i in range(10)]) == AddResult(5, 0, 5)
+    assert store.add(
+        [*TEN[:5], *TEN[:5]], source=sources, meta=[{"i": i} for i in range(10)]
+    ) == AddResult(5, 0, 5)
     waiting = store.waiting()
-    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == dict(zip(TEN[:5], sources, strict=False))
+    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == dict(
+        zip(TEN[:5], sources, strict=False)
+    )
 
 
-def test_arguments_that_do_not_fit_store_nothing(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_that_do_not_fit_store_nothing(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(add, "CHUNK", 3)
-    for arguments in ({"source": ["g"] * 3}, {"source": ["g"] * 11}, {"meta": [None] * 3}, {"meta": [None] * 11}):
+    for arguments in (
+        {"source": ["g"] * 3},
+        {"source": ["g"] * 11},
+        {"meta": [None] * 3},
+        {"meta": [None] * 11},
+    ):
         with pytest.raises(InvalidArgument, match="10 samples"):
             store.add(TEN, **arguments)  # type: ignore[arg-type]
         assert len(store) == 0, "the first chunk was stored"
@@ -122,7 +152,9 @@ def test_arguments_that_do_not_fit_store_nothing(store: SampleStore, monkeypatch
 
 def test_record_stores_rewards_of_what_was_never_drawn(store: SampleStore) -> None:
     store.add(["waits"])
-    assert store.record(["waits", "new", "new"], [1.0, 2.0, 3.0], "lab") == AddResult(added=1, duplicates=2)
+    assert store.record(["waits", "new", "new"], [1.0, 2.0, 3.0], "lab") == AddResult(
+        added=1, duplicates=2
+    )
     assert store.waiting().samples == ["waits"], "a reward does not end the waiting"
     assert store.rewards_of(["new", "waits", "never"]) == [2.0, 1.0, None]
     assert store.add(["new"]) == AddResult(requeued=1)
@@ -145,9 +177,17 @@ def test_strings_that_no_database_takes_as_text(new_store: OpenStore) -> None:
 
 def test_an_empty_pool_gives_an_empty_batch(store: SampleStore) -> None:
     batch = store.sample(5, pct_argmax=0.5)
-    assert (len(batch), batch.samples, batch.sources, batch.id, batch.iteration) == (0, [], [], None, 0)
+    assert (len(batch), batch.samples, batch.sources, batch.id, batch.iteration) == (
+        0,
+        [],
+        [],
+        None,
+        0,
+    )
     assert [array.shape for array in (batch.ids, batch.scores, batch.weights)] == [(0,)] * 3
-    assert [getattr(batch.info, field.name).shape for field in dataclasses.fields(batch.info)] == [(0,)] * 3
+    assert [getattr(batch.info, field.name).shape for field in dataclasses.fields(batch.info)] == [
+        (0,)
+    ] * 3
     batch.settle([])
     assert store.iteration == 1
     with pytest.raises(ClaimLost):
@@ -163,7 +203,9 @@ def test_asking_for_more_gives_what_there_is(store: SampleStore, n: int) -> None
 
 def test_everything_includes_what_cannot_be_drawn(store: SampleStore) -> None:
     store.add(["s1", "s2"])
-    store.score(lambda samples: np.array([math.nan if sample == "s2" else 1.0 for sample in samples]))
+    store.score(
+        lambda samples: np.array([math.nan if sample == "s2" else 1.0 for sample in samples])
+    )
     store.add(["s3"])
     assert hold(store.sample(3)).samples == ["s1"], "neither NaN nor unscored samples are drawn"
     stats = store.stats()
@@ -181,7 +223,9 @@ def test_everything_includes_what_cannot_be_drawn(store: SampleStore) -> None:
     ("n", "pct_argmax", "n_heaviest"),
     [(10, 0.0, 0), (10, 0.1, 1), (10, 0.29, 3), (4, 0.4, 2), (10, 1.0, 10), (1, 0.4, 0)],
 )
-def test_the_argmax_share_is_rounded(store: SampleStore, n: int, pct_argmax: float, n_heaviest: int) -> None:
+def test_the_argmax_share_is_rounded(
+    store: SampleStore, n: int, pct_argmax: float, n_heaviest: int
+) -> None:
     samples = [f"s{i}" for i in range(100)]
     batch = scored(store, samples).sample(n, pct_argmax)
     assert len(batch) == n
@@ -202,8 +246,14 @@ def test_the_argmax_share_stays_exact_while_the_pool_changes(store: SampleStore)
         if step % 7 == 3:
             store.score(scores_of, only="all")
         batch = store.sample(20, pct_argmax=0.5)
-        by_argmax = [sample for sample, is_top in zip(batch.samples, batch.info.argmax, strict=True) if is_top]
-        assert by_argmax == sorted(left, key=lambda sample: -float(sample[1:]))[: min(10, len(left))]
+        by_argmax = [
+            sample
+            for sample, is_top in zip(batch.samples, batch.info.argmax, strict=True)
+            if is_top
+        ]
+        assert (
+            by_argmax == sorted(left, key=lambda sample: -float(sample[1:]))[: min(10, len(left))]
+        )
         if step % 3:
             batch.settle()
             left -= set(batch.samples)
@@ -223,13 +273,17 @@ def test_a_released_batch_is_first_in_line_again(store: SampleStore) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_two_released_batches_come_again_one_after_the_other(store: SampleStore, order: tuple[int, int]) -> None:
+def test_two_released_batches_come_again_one_after_the_other(
+    store: SampleStore, order: tuple[int, int]
+) -> None:
     """A process that prefetches has two batches open when it dies."""
     scored(store, [f"s{i}" for i in range(50)])
     both = [store.sample(5), store.sample(5)]
     for i in order:
         both[i].release()
-    assert [hold(store.sample(5)).samples, hold(store.sample(5)).samples] == [batch.samples for batch in both]
+    assert [hold(store.sample(5)).samples, hold(store.sample(5)).samples] == [
+        batch.samples for batch in both
+    ]
 
 
 def test_a_batch_releases_what_its_block_does_not_settle(store: SampleStore) -> None:
@@ -248,18 +302,31 @@ def test_a_batch_releases_what_its_block_does_not_settle(store: SampleStore) -> 
 def test_settling_stores_everything_at_once(store: SampleStore) -> None:
     batch = scored(store).sample(3)
     record = (["s77", batch.samples[0]], [7.0, 8.0], "lab")
-    batch.settle([1.0, None, math.nan], record=record, metrics={"loss": 0.5}, checkpoint={"agent": b"state"})
+    batch.settle(
+        [1.0, None, math.nan], record=record, metrics={"loss": 0.5}, checkpoint={"agent": b"state"}
+    )
     rewards = store.rewards_of([*batch.samples, "s77"])
     assert rewards == [8.0, None, pytest.approx(math.nan, nan_ok=True), 7.0]
     assert store.history() == [{"iteration": 0, "name": "loss", "value": 0.5}]
     assert store.checkpoint("agent") == (1, b"state")
     stats = store.stats()
-    assert (stats.iteration, stats.measured, stats.failed, stats.claimed, stats.stored) == (1, 2, 1, 0, 11)
+    assert (stats.iteration, stats.measured, stats.failed, stats.claimed, stats.stored) == (
+        1,
+        2,
+        1,
+        0,
+        11,
+    )
     assert store.check() == []
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"checkpoint": {"agent": object()}}, {"metrics": {"loss": object()}}, {"metrics": {object(): 1.0}}]
+    "wrong",
+    [
+        {"checkpoint": {"agent": object()}},
+        {"metrics": {"loss": object()}},
+        {"metrics": {object(): 1.0}},
+    ],
 )
 def test_a_failure_while_settling_leaves_nothing(store_url: str, wrong: dict[str, Any]) -> None:
     with open_store(store_url) as store:
@@ -305,7 +372,12 @@ def test_a_lost_claim_still_stores_its_rewards(store: SampleStore) -> None:
 def test_rewards_of_any_number_type(store: SampleStore) -> None:
     import torch
 
-    for given in ([1, 2], np.array([1.0, 2.0], dtype=np.float32), torch.tensor([1.0, 2.0], requires_grad=True), (1, 2)):
+    for given in (
+        [1, 2],
+        np.array([1.0, 2.0], dtype=np.float32),
+        torch.tensor([1.0, 2.0], requires_grad=True),
+        (1, 2),
+    ):
         batch = scored(store, ["s1", "s2"]).sample(2)
         batch.settle(given)
         assert store.rewards_of(batch.samples) == [1.0, 2.0]
@@ -314,7 +386,9 @@ def test_rewards_of_any_number_type(store: SampleStore) -> None:
 # -- the race ---------------------------------------------------------------------------------------------------------
 
 
-def run_of_batches(store: SampleStore, order: Sequence[str], *, chunks: int, score_chunk: int) -> list[list[str]]:
+def run_of_batches(
+    store: SampleStore, order: Sequence[str], *, chunks: int, score_chunk: int
+) -> list[list[str]]:
     """Add, score, draw, release, requeue and refresh; only the order in which samples come differs."""
     history, kind = [], store.stats().kind
     for step in range(4):
@@ -324,7 +398,11 @@ def run_of_batches(store: SampleStore, order: Sequence[str], *, chunks: int, sco
             if score_chunk > 1:
                 store.score(scores_of, chunk=score_chunk)
         store.score(scores_of, chunk=score_chunk)
-        for pct_argmax in (0.0, 0.0 if kind == "uniform" else 0.2, 0.0):  # weights that tie go by age
+        for pct_argmax in (
+            0.0,
+            0.0 if kind == "uniform" else 0.2,
+            0.0,
+        ):  # weights that tie go by age
             batch = store.sample(7, pct_argmax)
             history.append(batch.samples)
             batch.settle()
@@ -360,7 +438,9 @@ def test_the_same_seed_samples_and_scores_give_the_same_batches(
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"weighting": "uniform"}])
-def test_another_seed_or_weighting_gives_other_batches(new_store: OpenStore, change: dict[str, Any]) -> None:
+def test_another_seed_or_weighting_gives_other_batches(
+    new_store: OpenStore, change: dict[str, Any]
+) -> None:
     samples = [f"s{i}" for i in range(200)]
     first = hold(scored(new_store(name="one"), samples).sample(20)).samples
     assert hold(scored(new_store(name="two"), samples).sample(20)).samples == first
@@ -447,7 +527,13 @@ def test_weights_follow_the_lowest_score_also_for_what_comes_back_late(store: Sa
 
 
 def test_what_no_database_takes_is_refused(store: SampleStore) -> None:
-    for wrong in ({"source": "a\0b"}, {"source": ["a\0b"]}, {"source": [3]}, {"meta": {"x": "a\0b"}}, {"source": None}):
+    for wrong in (
+        {"source": "a\0b"},
+        {"source": ["a\0b"]},
+        {"source": [3]},
+        {"meta": {"x": "a\0b"}},
+        {"source": None},
+    ):
         with pytest.raises(InvalidArgument):
             store.add(["a"], **wrong)  # type: ignore[arg-type]
     assert len(store) == 0
@@ -455,7 +541,9 @@ def test_what_no_database_takes_is_refused(store: SampleStore) -> None:
 
 def test_the_race_goes_on_after_weights_of_every_size(new_store: OpenStore) -> None:
     """After a sample of weight 1e-100 the clock stands at 1e100, where 1 is nothing."""
-    score_of = {f"t{i}": 10.0**-i for i in range(0, 140, 20)} | {f"n{i}": 1.0 + i for i in range(40)}
+    score_of = {f"t{i}": 10.0**-i for i in range(0, 140, 20)} | {
+        f"n{i}": 1.0 + i for i in range(40)
+    }
     score = lambda samples: np.array([score_of[sample] for sample in samples])  # noqa: E731
     orders = []
     for seed in range(3):
@@ -527,9 +615,16 @@ def test_replaced_samples_keep_their_source(store: SampleStore) -> None:
     store.add(["A ", "b", "B "], source=["x", "y", "z"])
     before = store.waiting()
     new = {"A ": "a", "b": "b2", "B ": "b"}
-    assert store.replace([*before.ids, 10**12], [*map(new.__getitem__, before.samples), "stranger"]) == 3
+    assert (
+        store.replace([*before.ids, 10**12], [*map(new.__getitem__, before.samples), "stranger"])
+        == 3
+    )
     waiting = store.waiting()
-    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == {"a": "x", "b2": "y", "b": "y"}
+    assert dict(zip(waiting.samples, waiting.sources, strict=True)) == {
+        "a": "x",
+        "b2": "y",
+        "b": "y",
+    }
     assert store.check() == []
 
 
@@ -575,21 +670,50 @@ def test_an_empty_store_has_tables_too(store: SampleStore) -> None:
     assert (len(store.to_pandas()), store.to_arrow().num_rows) == (0, 0)
     assert store.labelled()[0] == []
     assert store.waiting().samples == []
-    assert (store.top(), store.history(), store.checkpoint("x"), store.newest_predictor()) == ([], [], None, None)
-    assert store.score(scores_of) == store.score(scores_of, only="all") == store.score(scores_of, only="stale") == 0
+    assert (store.top(), store.history(), store.checkpoint("x"), store.newest_predictor()) == (
+        [],
+        [],
+        None,
+        None,
+    )
+    assert (
+        store.score(scores_of)
+        == store.score(scores_of, only="all")
+        == store.score(scores_of, only="stale")
+        == 0
+    )
     assert store.check() == []
 
 
 def test_predictor_versions(store: SampleStore) -> None:
     assert store.predictor_state() is None
     assert store.save_predictor(b"one", rows_trained=10) == 1
-    metrics = {"train_loss": 0.5, "valid_loss": math.nan, "r2": np.float32(0.5), "best": math.nan, "n": 3}
+    metrics = {
+        "train_loss": 0.5,
+        "valid_loss": math.nan,
+        "r2": np.float32(0.5),
+        "best": math.nan,
+        "n": 3,
+    }
     assert store.save_predictor(b"two", rows_trained=20, rows_held_out=2, metrics=metrics) == 2
     first, newest = store.predictors()
     assert newest == store.newest_predictor()
-    assert (newest.version, newest.rows_trained, newest.rows_held_out, newest.iteration) == (2, 20, 2, 0)
-    assert (newest.train_loss, newest.valid_loss, newest.r2, newest.rank_correlation) == (0.5, None, 0.5, None)
-    assert (newest.metrics, newest.size_bytes) == ({"best": pytest.approx(math.nan, nan_ok=True), "n": 3}, 3)
+    assert (newest.version, newest.rows_trained, newest.rows_held_out, newest.iteration) == (
+        2,
+        20,
+        2,
+        0,
+    )
+    assert (newest.train_loss, newest.valid_loss, newest.r2, newest.rank_correlation) == (
+        0.5,
+        None,
+        0.5,
+        None,
+    )
+    assert (newest.metrics, newest.size_bytes) == (
+        {"best": pytest.approx(math.nan, nan_ok=True), "n": 3},
+        3,
+    )
     assert (first.version, first.metrics) == (1, {})
     assert abs(newest.trained_at - dt.datetime.now(dt.timezone.utc)) < dt.timedelta(minutes=5)
     assert (store.predictor_state(), store.predictor_state(1)) == (b"two", b"one")
@@ -605,7 +729,9 @@ def test_scores_grow_stale_with_a_new_predictor(store: SampleStore) -> None:
     assert store.score(scores_of, only="stale") == 0
 
 
-def test_a_refresh_that_is_interrupted_goes_on(store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refresh_that_is_interrupted_goes_on(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored(store)
     calls: list[int] = []
 
@@ -637,7 +763,9 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
         *[(3, "best", math.nan), (3, "f", 0.25), (3, "loss", 2.0), (3, "n", 5.0)],
     ]
     assert [(i, name) for i, name, _ in values] == [(i, name) for i, name, _ in expected]
-    assert [value for *_, value in values] == pytest.approx([value for *_, value in expected], nan_ok=True)
+    assert [value for *_, value in values] == pytest.approx(
+        [value for *_, value in expected], nan_ok=True
+    )
     store.sample(0).settle(checkpoint={"agent": b"1", "rng": b"\0\xff"})
     store.sample(0).settle(checkpoint={"agent": b"2"})
     assert store.checkpoint("agent") == (2, b"2")
@@ -650,7 +778,9 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
 def test_reopening_keeps_everything(store_url: str) -> None:
     with open_store(store_url, name="run", seed=2**70, weighting=Softmax(0.5)) as store:
         scored(store, [*TEN, "s99"])
-        store.sample(3, pct_argmax=0.4).settle([1.0, math.nan, 2.0], checkpoint={"a": b"x"}, metrics={"m": 1.0})
+        store.sample(3, pct_argmax=0.4).settle(
+            [1.0, math.nan, 2.0], checkpoint={"a": b"x"}, metrics={"m": 1.0}
+        )
         open_batch = store.sample(2)
         before = everything(store)
         expected = open_batch.samples
@@ -665,12 +795,26 @@ def test_reopening_keeps_everything(store_url: str) -> None:
 
 def everything(store: SampleStore) -> str:
     waiting = store.waiting()
-    return repr([store.stats(), waiting.samples, waiting.sources, waiting.weights, store.history(), store.labelled()])
+    return repr(
+        [
+            store.stats(),
+            waiting.samples,
+            waiting.sources,
+            waiting.weights,
+            store.history(),
+            store.labelled(),
+        ]
+    )
 
 
 def test_other_settings_are_refused_and_leave_no_connection(store_url: str) -> None:
     open_store(store_url, seed=3).close()
-    for other in ({"seed": 4}, {"mode": "replay"}, {"weighting": "uniform"}, {"weighting": Softmax(2.0)}):
+    for other in (
+        {"seed": 4},
+        {"mode": "replay"},
+        {"weighting": "uniform"},
+        {"weighting": Softmax(2.0)},
+    ):
         with pytest.raises(SettingsMismatch):
             open_store(store_url, **{"seed": 3, **other})
 
@@ -685,7 +829,12 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
     two.save_predictor(b"", rows_trained=0)
     assert one.rewards_of(batch.samples) == [None, None]
     assert (len(one), len(two), one.iteration, two.iteration) == (10, 1, 0, 1)
-    assert (one.history(), one.checkpoint("c"), one.newest_predictor(), one.labelled()[0]) == ([], None, None, [])
+    assert (one.history(), one.checkpoint("c"), one.newest_predictor(), one.labelled()[0]) == (
+        [],
+        None,
+        None,
+        [],
+    )
     one.remove(two.waiting().ids.tolist())
     assert (len(one), len(two)) == (10, 1)
     one.score(lambda samples: np.full(len(samples), -5.0), only="all")
@@ -693,7 +842,9 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
     assert one.check() == two.check() == []
 
 
-def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_made_meanwhile_does_not_stop_the_race(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another process draws beyond the clock that a transaction has read, which then lets its samples join."""
     with (
         open_store(postgresql_url, weighting="uniform") as store,
@@ -714,17 +865,23 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(postgresql_url: str, monk
         store.add([f"late {i}" for i in range(100)])
         drawn = [store.sample(20) for _ in range(6)]
         assert sum(map(len, drawn)) == 101
-        assert all(((b.info.probability > 0) & (b.info.probability <= 1)).all() for b in drawn if len(b))
+        assert all(
+            ((b.info.probability > 0) & (b.info.probability <= 1)).all() for b in drawn if len(b)
+        )
         assert store.check() == []
 
 
-def test_four_claims_are_open_at_the_same_time(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_claims_are_open_at_the_same_time(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each passes over the rows that the others have locked; one that waited would give up after ten seconds."""
     with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
         for name in ("one", "two", "three", "four"):
-            monkeypatch.setattr(workers, "_worker_id", lambda pid, name=name: name)  # as if it were another process
+            monkeypatch.setattr(
+                workers, "_worker_id", lambda pid, name=name: name
+            )  # as if it were another process
             other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._buffer
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
@@ -771,7 +928,9 @@ def test_the_batch_of_a_killed_process_comes_out_again(store_url: str) -> None:
 def test_a_batch_of_a_living_process_is_not_taken(store_url: str) -> None:
     script = DYING_WORKER.replace("os.kill(os.getpid(), signal.SIGKILL)", "sys.stdin.read()")
     command = [sys.executable, "-c", script, store_url, os.pathsep.join(sys.path), "consume"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdout is not None
         claimed = worker.stdout.readline().split()
         with open_store(store_url, name="run") as store:
@@ -862,7 +1021,12 @@ def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
         batch = stores[0].sample(60)
         batch.settle([1.0] * len(batch))
 
-    works = [draw, lambda: stores[1].add(samples), replace, lambda: stores[3].score(scores_of, only="all", chunk=100)]
+    works = [
+        draw,
+        lambda: stores[1].add(samples),
+        replace,
+        lambda: stores[3].score(scores_of, only="all", chunk=100),
+    ]
     threads = [threading.Thread(target=repeat, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
@@ -874,17 +1038,25 @@ def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
     assert stores[0].check() == []
 
 
-def test_the_ledger_keeps_what_the_dead_have_counted(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_keeps_what_the_dead_have_counted(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for i in range(3):
         monkeypatch.setattr(workers, "_worker_id", lambda pid, i=i: f"dead {i}")
         with open_store(store_url, weighting="uniform") as store:
             store.add([f"{i} {sample}" for sample in TEN])
             store.sample(3).settle([1.0] * 3)
-            died = sa.update(workers.workers).where(workers.workers.c.id == f"dead {i}").values(process_started_at=1.0)
+            died = (
+                sa.update(workers.workers)
+                .where(workers.workers.c.id == f"dead {i}")
+                .values(process_started_at=1.0)
+            )
             store._buffer.database.write(lambda c, died=died: c.execute(died))
     monkeypatch.setattr(workers, "_worker_id", lambda pid: "alive")
     with open_store(store_url, weighting="uniform") as store:
-        rows = store._buffer.database.read(lambda c: c.scalars(sa.select(workers.workers.c.id)).all())
+        rows = store._buffer.database.read(
+            lambda c: c.scalars(sa.select(workers.workers.c.id)).all()
+        )
         assert rows == [workers.LEDGER]
         stats = store.stats()
         assert (stats.waiting, stats.measured, stats.drawn, stats.iteration) == (21, 9, 9, 3)
@@ -926,7 +1098,9 @@ def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
         new_store(name="", fresh=True)
 
 
-def test_a_fresh_buffer_is_nobody_elses(new_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fresh_buffer_is_nobody_elses(
+    new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new_store(name="run")
     names = handle._names
     seen = []
@@ -976,7 +1150,10 @@ class Unregistered:
         ([1, {"a": Unregistered(7)}], r"\[1, \{'a': Unregistered\(x=7\)\}\]: .*is not registered"),
         ((1, Decimal("1E+99999")), r"\(1, Decimal\('1E\+99999'\)\): a Decimal about"),
         (OrderedDict(a=1), r"OrderedDict.*: an OrderedDict equals a dict"),
-        (enum.IntEnum("Rank", "LOW").LOW, r"<Rank.LOW: 1>: .*Rank is not registered"),  # it has a hash, but no codec
+        (
+            enum.IntEnum("Rank", "LOW").LOW,
+            r"<Rank.LOW: 1>: .*Rank is not registered",
+        ),  # it has a hash, but no codec
     ],
 )
 def test_an_error_says_which_sample_it_is_about(
@@ -984,9 +1161,14 @@ def test_an_error_says_which_sample_it_is_about(
 ) -> None:
     monkeypatch.setattr(add, "CHUNK", 3)
     samples = ["b", "a", "c", "d", "a", odd, "e"]
-    plain, keyed = new_store(), new_store(name="keyed", key=lambda sample: None if sample == "d" else sample)
+    plain, keyed = (
+        new_store(),
+        new_store(name="keyed", key=lambda sample: None if sample == "d" else sample),
+    )
     for store in (plain, keyed):
-        with pytest.raises((UnsupportedType, InvalidArgument), match=f"^sample 5, {shown}") as caught:
+        with pytest.raises(
+            (UnsupportedType, InvalidArgument), match=f"^sample 5, {shown}"
+        ) as caught:
             store.add(samples)
         assert len(str(caught.value).splitlines()) == 1
         assert len(store) == 3

@@ -22,7 +22,9 @@ MOST_BEYOND = 0.005
 
 def assert_right(found: list[programs.Totals], *, least_known: float) -> None:
     misses = np.array([totals.misses() for totals in found])
-    n_known, n_unknown = (sum(getattr(totals, name) for totals in found) for name in ("n_draws", "n_unknown"))
+    n_known, n_unknown = (
+        sum(getattr(totals, name) for totals in found) for name in ("n_draws", "n_unknown")
+    )
     print(
         f"{len(found)} programs, {n_known} draws with and {n_unknown} without probabilities; misses in standard "
         f"errors: median {np.median(misses):.2f}, largest {np.sort(misses)[-5:].round(2)}"
@@ -47,16 +49,24 @@ def test_totals_of_a_thousand_programs(kind: str, request: pytest.FixtureRequest
 def together(url: str, seeds: range, n_acts: int) -> list[programs.Totals]:
     """Run programs of three processes at a time."""
     for seed in seeds:
-        with open_store(url, name=f"together {seed}", seed=seed, weighting=programs.WEIGHTINGS[seed % 4]):
+        with open_store(
+            url, name=f"together {seed}", seed=seed, weighting=programs.WEIGHTINGS[seed % 4]
+        ):
             pass
-    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
+    )
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SEQUENCE {programs.SEQUENCE}")
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(3), context.Queue()
     events: dict[int, list[Any]] = {seed: [] for seed in seeds}
     processes = [
-        context.Process(target=programs.play_together, args=(url, number, seeds, barrier, n_acts, results), daemon=True)
+        context.Process(
+            target=programs.play_together,
+            args=(url, number, seeds, barrier, n_acts, results),
+            daemon=True,
+        )
         for number in range(3)
     ]
     for process in processes:
@@ -68,7 +78,9 @@ def together(url: str, seeds: range, n_acts: int) -> list[programs.Totals]:
         process.join(60)
         assert process.exitcode == 0
     for seed in seeds:
-        with open_store(url, name=f"together {seed}", seed=seed, weighting=programs.WEIGHTINGS[seed % 4]) as store:
+        with open_store(
+            url, name=f"together {seed}", seed=seed, weighting=programs.WEIGHTINGS[seed % 4]
+        ) as store:
             assert store.check() == []
     return [programs.totals_of(events[seed]) for seed in seeds]
 

@@ -28,7 +28,9 @@ FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
 
 
 def database_time(store: SampleStore) -> dt.datetime:
-    found: dt.datetime = store._buffer.database.read(lambda connection: connection.scalar(sa.select(now())))
+    found: dt.datetime = store._buffer.database.read(
+        lambda connection: connection.scalar(sa.select(now()))
+    )
     return found
 
 
@@ -94,7 +96,9 @@ def test_retraining_takes_the_rows_that_are_asked_for(store: SampleStore) -> Non
     assert set(expression) == set(names[20:])
     assert set(store.labelled_rows(newest=20)) == set(names[20:])
     assert set(store.labelled_rows(best=0.25)) == set(names[30:])
-    assert set(store.labelled_rows(where="source = 'old'", newest=20, best=0.1)) == set(names[18:20])
+    assert set(store.labelled_rows(where="source = 'old'", newest=20, best=0.1)) == set(
+        names[18:20]
+    )
     version = retrain(store, agent(), **FIT, where="source = 'old'", percent_test=0.0)
     assert version is not None
     assert (version.rows_trained, version.rows_held_out) == (20, 0)
@@ -130,7 +134,9 @@ def sorted_like_store(store: SampleStore, names: list[str]) -> list[str]:
         ({"keep": 0}, "keep must be 1 or more"),
     ],
 )
-def test_bad_requests_are_refused(store: SampleStore, options: dict[str, Any], message: str) -> None:
+def test_bad_requests_are_refused(
+    store: SampleStore, options: dict[str, Any], message: str
+) -> None:
     store.record(*rows(4))
     with pytest.raises(InvalidArgument, match=message):
         retrain(store, agent(), **FIT, **options)
@@ -184,14 +190,18 @@ def test_only_so_many_states_are_kept_and_none_that_a_score_refers_to(store: Sam
         return [version.version for version in store.predictors() if version.size_bytes]
 
     first = train()
-    store.score(lambda samples: np.ones(len(samples)), only="all")  # a version of the scores, still of that predictor
+    store.score(
+        lambda samples: np.ones(len(samples)), only="all"
+    )  # a version of the scores, still of that predictor
     versions = [first, *(train() for _ in range(4))]
     assert [version.version for version in store.predictors()] == versions
     assert with_state() == [first, *versions[-2:]]
     store.score(lambda samples: np.ones(len(samples)), only="stale")
     versions.append(train())
     assert with_state() == versions[-2:]
-    assert all(version.train_loss is not None for version in store.predictors()), "how good they were stays"
+    assert all(version.train_loss is not None for version in store.predictors()), (
+        "how good they were stays"
+    )
     with pytest.raises(InvalidArgument, match="no state of predictor"):
         store.load_predictor(a, first)
 
@@ -208,7 +218,9 @@ def test_rows_that_do_not_fit_into_memory_give_the_same_predictor(
     assert same(weights(trained[0]), weights(trained[1]))
 
 
-def test_retraining_without_enough_rows_does_nothing(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_retraining_without_enough_rows_does_nothing(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
     store.record(["s1"], [1.0])
     a = agent()
     before = weights(a)
@@ -288,12 +300,16 @@ def test_labels_that_are_all_equal_are_learned(store: SampleStore) -> None:
     store.record(rows(60)[0], np.full(60, 0.5))
     version = retrain(store, agent(), **FIT, percent_test=0.3)
     assert version is not None
-    assert (version.rank_correlation, version.r2) == (None, None), "undefined where all rewards are equal"
+    assert (version.rank_correlation, version.r2) == (None, None), (
+        "undefined where all rewards are equal"
+    )
 
 
 def test_features_that_are_not_numbers_leave_the_predictor_alone(store: SampleStore) -> None:
     store.record(*rows(60))
-    a = PredictiveAgent(network(), nn.functional.mse_loss, lambda samples: featurize(samples) * math.nan)
+    a = PredictiveAgent(
+        network(), nn.functional.mse_loss, lambda samples: featurize(samples) * math.nan
+    )
     before = weights(a)
     with pytest.raises(TrainingDiverged):
         retrain(store, a, **FIT)

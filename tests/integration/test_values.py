@@ -25,7 +25,14 @@ from sqlbuffer.store import SampleStore, open_store
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]
 INT_KINDS: list[Any] = [int, np.int8, np.int64, np.uint16, np.array, torch.tensor]
-LIST_KINDS: list[Any] = [list, tuple, np.array, torch.tensor, pd.Series, lambda ids: pd.Series(ids, index=ids)]
+LIST_KINDS: list[Any] = [
+    list,
+    tuple,
+    np.array,
+    torch.tensor,
+    pd.Series,
+    lambda ids: pd.Series(ids, index=ids),
+]
 
 
 @pytest.fixture
@@ -53,7 +60,9 @@ def test_integers_of_every_kind_are_stored_as_integers(new_store: OpenStore, kin
     batch.settle([1.0, 2.0], checkpoint={"a": b"x"}, kept={"a": kind(2)}, metrics={"n": kind(5)})
     store.log_metrics(kind(7), {"loss": kind(1)})
     store.save_checkpoints({"b": b"y"}, iteration=kind(1), kept={"b": kind(3)})
-    store.save_predictor(b"z", rows_trained=kind(2), rows_held_out=kind(1), metrics={"n": kind(4)}, keep=kind(2))
+    store.save_predictor(
+        b"z", rows_trained=kind(2), rows_held_out=kind(1), metrics={"n": kind(4)}, keep=kind(2)
+    )
     assert store.score(scores_of, only="stale", budget=kind(3)) == 3
     assert [row["iteration"] for row in store.history()] == [0, 7]
     assert [row["value"] for row in store.history()] == [5.0, 1.0]
@@ -76,7 +85,9 @@ def test_ids_of_every_kind_are_found(ten: SampleStore, kind: Any) -> None:
     batch = ten.sample(4)
     ids = kind(batch.ids.tolist())
     assert ten.samples_of(ids) == dict(zip(batch.ids.tolist(), batch.samples, strict=True))
-    assert batch.report(ids[:2] if kind is not LIST_KINDS[-1] else ids.iloc[:2], kind([1.0, 2.0])) == 2
+    assert (
+        batch.report(ids[:2] if kind is not LIST_KINDS[-1] else ids.iloc[:2], kind([1.0, 2.0])) == 2
+    )
     batch.release()
     assert ten.remove(ids) == 2
     waiting = ten.waiting().ids.tolist()[:2]
@@ -111,7 +122,9 @@ def test_an_iteration_that_is_none(store: SampleStore, iteration: Any) -> None:
         lambda: store.log_metrics(iteration, {"x": 1.0}),
         lambda: store.save_checkpoints({"x": b""}, iteration=iteration),
     ):
-        with pytest.raises(InvalidArgument, match="iteration must be a number of batches, 0 or more; got"):
+        with pytest.raises(
+            InvalidArgument, match="iteration must be a number of batches, 0 or more; got"
+        ):
             call()
 
 
@@ -143,7 +156,10 @@ def test_flags_are_bools(new_store: OpenStore) -> None:
 # -- rows of a wrong type ---------------------------------------------------------------------------------------------
 
 PLACES = [
-    (table.name, column.name) for table in audit._TABLES for column in table.columns if column.name != "buffer_id"
+    (table.name, column.name)
+    for table in audit._TABLES
+    for column in table.columns
+    if column.name != "buffer_id"
 ]
 FIXED = {("samples", "id"), ("batches", "id"), ("buffers", "id"), ("draws", "batch_id")}
 """Row numbers of SQLite, which takes nothing but integers there, and what says whose row it is."""
@@ -201,14 +217,18 @@ VALUES = st.one_of(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(place=st.sampled_from([place for place in PLACES if place not in FIXED]), value=VALUES)
-def test_a_value_of_another_type_is_found(whole: SampleStore, place: tuple[str, str], value: Any) -> None:
+def test_a_value_of_another_type_is_found(
+    whole: SampleStore, place: tuple[str, str], value: Any
+) -> None:
     name, column = place
     table = next(each for each in audit._TABLES if each.name == name)
     if type(table.c[column].type).__name__ in FITS[type(value)]:
         return
     key = ", ".join(table.primary_key.columns.keys())
     sql = f'UPDATE {name} SET "{column}" = ? WHERE ({key}) IN (SELECT {key} FROM {name} LIMIT 1)'
-    assert f"1 rows of {name} have a {column} that is no" in " ".join(found_after(whole, sql, value))
+    assert f"1 rows of {name} have a {column} that is no" in " ".join(
+        found_after(whole, sql, value)
+    )
 
 
 def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: str) -> None:
@@ -218,11 +238,17 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         store.save_checkpoints({"c": b"state"}, iteration=3)
         store.save_predictor(b"", rows_trained=7)
         database = store._buffer.database
-        packed: dict[Any, int] = {metrics.c.iteration: 0, checkpoints.c.iteration: 3, predictors.c.rows_trained: 7}
+        packed: dict[Any, int] = {
+            metrics.c.iteration: 0,
+            checkpoints.c.iteration: 3,
+            predictors.c.rows_trained: 7,
+        }
         for column, number in packed.items():
             raw = sa.literal_column(f"x'{np.int64(number).tobytes().hex()}'")
             database.write(
-                lambda c, column=column, raw=raw: c.execute(sa.update(column.table).values({column.name: raw}))
+                lambda c, column=column, raw=raw: c.execute(
+                    sa.update(column.table).values({column.name: raw})
+                )
             )
         store.log_metrics(0, {"y": 2.0})
         assert len(store.check()) == 3
@@ -258,7 +284,9 @@ def test_a_table_stores_nothing(store: SampleStore) -> None:
 
 @pytest.mark.parametrize("image", [np.eye(8), torch.eye(8)])
 def test_an_image_is_one_sample(store: SampleStore, image: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"of shape \(8, 8\): put it into a list, or use add_one"):
+    with pytest.raises(
+        InvalidArgument, match=r"of shape \(8, 8\): put it into a list, or use add_one"
+    ):
         store.add(image)
     with pytest.raises(InvalidArgument, match="add_one"):
         store.record(image, np.ones(8))
@@ -287,7 +315,9 @@ def meta_of(store: SampleStore) -> list[Any]:
 
 
 def test_metadata_of_a_table_with_gaps(store: SampleStore) -> None:
-    table = pd.DataFrame({"name": ["a", None], "n": [1.0, math.nan], "k": pd.array([1, None], dtype="Int64")})
+    table = pd.DataFrame(
+        {"name": ["a", None], "n": [1.0, math.nan], "k": pd.array([1, None], dtype="Int64")}
+    )
     store.add(["a", "b"], meta=table.to_dict("records"))
     stored = sorted(meta_of(store), key=lambda meta: meta["n"] is None)
     assert stored == [{"name": "a", "n": 1.0, "k": 1}, {"name": None, "n": None, "k": None}]
@@ -303,7 +333,16 @@ def test_metadata_of_numpy(store: SampleStore) -> None:
         "l": [np.int8(1)],
     }
     store.add(["a"], meta={**meta, "nested": {np.int64(1): (np.float64("nan"),)}, "none": None})
-    expected = {"f": 0.5, "i": 3, "b": True, "s": "x", "t": 2, "l": [1], "nested": {"1": [None]}, "none": None}
+    expected = {
+        "f": 0.5,
+        "i": 3,
+        "b": True,
+        "s": "x",
+        "t": 2,
+        "l": [1],
+        "nested": {"1": [None]},
+        "none": None,
+    }
     assert meta_of(store) == [expected]
     types = {type(value) for value in meta_of(store)[0].values()}
     assert types == {float, int, bool, str, list, dict, type(None)}
@@ -323,7 +362,9 @@ def test_metadata_of_numpy(store: SampleStore) -> None:
         ({"x": 10**5_000}, "meta has a number that JSON cannot hold"),
     ],
 )
-def test_metadata_that_json_cannot_hold_is_told_by_its_key(store: SampleStore, meta: Any, words: str) -> None:
+def test_metadata_that_json_cannot_hold_is_told_by_its_key(
+    store: SampleStore, meta: Any, words: str
+) -> None:
     with pytest.raises(InvalidArgument, match=words):
         store.add(["a"], meta=meta)
     assert store.stats().stored == 0
@@ -362,10 +403,19 @@ def test_metrics_come_back_as_they_were(store: SampleStore) -> None:
 
 def test_measures_of_a_predictor_come_back_as_they_were(store: SampleStore) -> None:
     numbers = {str(i): number for i, number in enumerate(NUMBERS)}
-    measures = {**numbers, "calibration": [{"predicted": math.nan, "rows": 3}], "note": "x", "none": None}
-    store.save_predictor(b"", rows_trained=1, metrics={**measures, "train_loss": math.inf, "r2": -math.inf})
+    measures = {
+        **numbers,
+        "calibration": [{"predicted": math.nan, "rows": 3}],
+        "note": "x",
+        "none": None,
+    }
+    store.save_predictor(
+        b"", rows_trained=1, metrics={**measures, "train_loss": math.inf, "r2": -math.inf}
+    )
     (version,) = store.predictors()
-    assert [version.metrics[name] for name in numbers] == pytest.approx([float(n) for n in NUMBERS], nan_ok=True)
+    assert [version.metrics[name] for name in numbers] == pytest.approx(
+        [float(n) for n in NUMBERS], nan_ok=True
+    )
     assert math.isnan(version.metrics["calibration"][0]["predicted"])
     assert (version.metrics["note"], version.metrics["none"]) == ("x", None)
     assert (version.train_loss, version.r2, version.valid_loss) == (math.inf, -math.inf, None)
@@ -376,12 +426,16 @@ def test_measures_of_a_predictor_come_back_as_they_were(store: SampleStore) -> N
 
 def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
     """As PostgreSQL writes them in JSON, where it reads them as numbers again."""
-    store.save_predictor(b"", rows_trained=1, metrics={"a": math.inf, "b": -math.inf, "c": math.nan})
+    store.save_predictor(
+        b"", rows_trained=1, metrics={"a": math.inf, "b": -math.inf, "c": math.nan}
+    )
     text = sa.cast(predictors.c.metrics, sa.Text)
     ((stored,),) = one(store, sa.select(text))
     assert json.loads(stored) == {"a": "Infinity", "b": "-Infinity", "c": "NaN"}
     if store.url.startswith("postgresql"):
-        ((found,),) = one(store, sa.select(sa.text("(metrics ->> 'a')::float8 FROM sqlbuffer.predictors")))
+        ((found,),) = one(
+            store, sa.select(sa.text("(metrics ->> 'a')::float8 FROM sqlbuffer.predictors"))
+        )
         assert found == math.inf
 
 
@@ -405,9 +459,17 @@ def measure(store: SampleStore, way: str, reward: float) -> None:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=st.lists(st.tuples(st.sampled_from(WAYS), st.sampled_from([math.nan, 1.0, 2.0])), min_size=1, max_size=5))
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(WAYS), st.sampled_from([math.nan, 1.0, 2.0])),
+        min_size=1,
+        max_size=5,
+    )
+)
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_failure_never_replaces_a_reward(store_url: str, mode: str, steps: list[tuple[str, float]]) -> None:
+def test_a_failure_never_replaces_a_reward(
+    store_url: str, mode: str, steps: list[tuple[str, float]]
+) -> None:
     with open_store(store_url, mode=mode, fresh=True) as store:
         expected = None
         for way, reward in steps:

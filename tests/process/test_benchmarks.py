@@ -24,7 +24,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 200
 
 
-def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_path: pathlib.Path) -> None:
+def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(
+    tmp_path: pathlib.Path,
+) -> None:
     script = str(ROOT / "benchmarks" / "buffers_compared.py")
     chosen = ["--oracles", "plogp", "--ways", "greedy-0.5,ucb-0.5", "--seeds", "1", "--calls", "60"]
     command = [sys.executable, "-W", "error", script, "--folder", str(tmp_path), *chosen]
@@ -33,7 +35,9 @@ def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_pat
     title, _, greedy, bound = first.stdout.splitlines()
     assert title == "| | plogp |"
     assert re.fullmatch(r"\| greedy \| \d\.\d{3} \|", greedy)
-    assert re.fullmatch(r"\| upper confidence bound \| \d\.\d{3} \([+-]\d\.\d{3}, [01]/1\) \|", bound)
+    assert re.fullmatch(
+        r"\| upper confidence bound \| \d\.\d{3} \([+-]\d\.\d{3}, [01]/1\) \|", bound
+    )
     for database in tmp_path.glob("*.db"):
         database.unlink()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -43,14 +47,28 @@ def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(tmp_pat
 
 def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) -> None:
     who = ["sqlbuffer-sqlite", "usual-sqlite", "list"]
-    words = ["--sizes", str(SIZE), "--repeats", "2", "--contenders", ",".join(who), "--out", str(tmp_path)]
+    words = [
+        "--sizes",
+        str(SIZE),
+        "--repeats",
+        "2",
+        "--contenders",
+        ",".join(who),
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-m", "benchmarks", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     measured = {(record["case"], record["contender"]) for record in found["records"]}
-    assert measured == {(case, name) for case in CASES for name in who if case in BY_NAME[name].abilities}
+    assert measured == {
+        (case, name) for case in CASES for name in who if case in BY_NAME[name].abilities
+    }
     assert all(record["values"] and min(record["values"]) > 0 for record in found["records"])
     tables = (tmp_path / "tables.md").read_text()
     assert all(f"## {case.title}\n" in tables for case in CASES.values())
@@ -84,7 +102,10 @@ def test_a_call_is_timed_by_the_clock_that_is_given() -> None:
 
 
 def test_a_database_is_built_once_and_copied(server_url: str, tmp_path: pathlib.Path) -> None:
-    for family, databases in (("sqlite", SqliteFiles(tmp_path)), ("postgresql", PostgresServer(server_url))):
+    for family, databases in (
+        ("sqlite", SqliteFiles(tmp_path)),
+        ("postgresql", PostgresServer(server_url)),
+    ):
         workshop, drawn = Workshop({family: databases}), []
         for mode in ("consume", "consume", "replay"):
             contender = BY_NAME[f"sqlbuffer-{family}"]()
@@ -137,7 +158,9 @@ def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> N
         Record("processes-1", "sqlbuffer-postgresql", 1000, [2.0]),
         Record("len", "sqlbuffer-sqlite", 1000, [0.0001]),
     ]
-    Results(about, {"mrl": "not installed"}, {1000: {"list": "too large"}}, records).save(tmp_path / "results.json")
+    Results(about, {"mrl": "not installed"}, {1000: {"list": "too large"}}, records).save(
+        tmp_path / "results.json"
+    )
     results = Results.load(tmp_path / "results.json")
     assert results.median("processes-2", "sqlbuffer-postgresql", 1000) == 2.0
     assert results.left_out == {1000: {"list": "too large"}}
@@ -151,7 +174,8 @@ def test_results_come_back_from_json_and_are_judged(tmp_path: pathlib.Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (0.01234, "0.0123"), (1.5, "1.50"), (99.95, "100"), (123456.0, "123,000")]
+    ("value", "text"),
+    [(0.0, "0"), (0.01234, "0.0123"), (1.5, "1.50"), (99.95, "100"), (123456.0, "123,000")],
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert significant(value) == text
@@ -202,7 +226,9 @@ def test_only_a_checkout_is_compared(tmp_path: pathlib.Path) -> None:
     assert str(tmp_path) in refused.stderr
 
 
-def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(tmp_path: pathlib.Path) -> None:
+def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(
+    tmp_path: pathlib.Path,
+) -> None:
     from sqlbuffer.samples import hashing
 
     trace, found = follow.follow(lambda: [hashing.digest("C"), sorted(["C", "N"], key=len)])
@@ -221,5 +247,7 @@ def test_a_sample_is_followed_through_all_operations(tmp_path: pathlib.Path) -> 
     done = run_module("benchmarks.follow")
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
-    counted = [[name, str(len(trace.modules)), str(len(trace.calls))] for name, trace in first.items()]
+    counted = [
+        [name, str(len(trace.modules)), str(len(trace.calls))] for name, trace in first.items()
+    ]
     assert rows == [*counted, ["at most", "9", "20"]]

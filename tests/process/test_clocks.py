@@ -28,7 +28,9 @@ SHIFTS = ["-5h", "-1m", "+2m", "+5h"]
 NOT_SET = "+0"
 GRACE_S = 1.6
 
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="libfaketime has a wheel for Linux on x86-64 only")
+pytestmark = pytest.mark.skipif(
+    LIBRARY is None, reason="libfaketime has a wheel for Linux on x86-64 only"
+)
 
 
 class Clock:
@@ -147,20 +149,32 @@ with store.sample(5) as batch:
 def told(store: SampleStore) -> tuple[Any, ...]:
     """What a store knows of its samples."""
     waiting, (samples, rewards) = store.waiting(), store.labelled()
-    return sorted(waiting.samples), dict(zip(samples, rewards.tolist(), strict=True)), store.incumbent()
+    return (
+        sorted(waiting.samples),
+        dict(zip(samples, rewards.tolist(), strict=True)),
+        store.incumbent(),
+    )
 
 
-@pytest.mark.parametrize(("shift", "back"), [*((shift, False) for shift in SHIFTS), ("-5h", True), ("+5h", True)])
-def test_copies_labels_and_incumbent(clock: Clock, url: str, moved: Moved, shift: str, back: bool) -> None:
+@pytest.mark.parametrize(
+    ("shift", "back"), [*((shift, False) for shift in SHIFTS), ("-5h", True), ("+5h", True)]
+)
+def test_copies_labels_and_incumbent(
+    clock: Clock, url: str, moved: Moved, shift: str, back: bool
+) -> None:
     """The clock is set before the fourth of six batches, and set back, perhaps, before the fifth."""
     with open_store(url, grace_s=GRACE_S) as store:
         then, drawn = [], []
         for i in range(6):
-            clock.set({3: shift, 4: NOT_SET if back else shift}.get(i, clock.file.read_text().strip()))
+            clock.set(
+                {3: shift, 4: NOT_SET if back else shift}.get(i, clock.file.read_text().strip())
+            )
             if i in (2, 3, 5):
                 moved.run(f"store.save_predictor(b'state', rows_trained={i})")
             then.append(told(store))
-            drawn.append([int(number) for number in moved.run(ITERATION.format(first=8 * i)).split()])
+            drawn.append(
+                [int(number) for number in moved.run(ITERATION.format(first=8 * i)).split()]
+            )
             then[i] = (*then[i], len(store) + 5)
         for i in range(6):
             with store.copy(f"at {i}", at_iteration=i) as copied:
@@ -217,7 +231,9 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
         for shift in (*SHIFTS, NOT_SET):
             clock.set(shift)
             time.sleep(1.5 * GRACE_S)
-            moved.run("from sqlbuffer.core import batch as batches; batches.release_dead(store._buffer)")
+            moved.run(
+                "from sqlbuffer.core import batch as batches; batches.release_dead(store._buffer)"
+            )
             assert store.stats().claimed == 4, shift
         batch.settle([1.0] * 4)
 
@@ -259,7 +275,9 @@ def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_a_run_that_has_ended_is_not_broken_off(clock: Clock, url: str, moved: Moved, shift: str) -> None:
+def test_a_run_that_has_ended_is_not_broken_off(
+    clock: Clock, url: str, moved: Moved, shift: str
+) -> None:
     moved.run("work = store.leased('tidy'); lease = work.__enter__()")
     clock.set(shift)
     moved.run("work.__exit__(None, None, None)")

@@ -22,12 +22,20 @@ def start(url: str, log: pathlib.Path, *options: str) -> Forked:
     return Forked(search, [str(log), "--calls", str(CALLS), "--url", url, *options], log.parent)
 
 
-@pytest.mark.parametrize("options", ["--buffer predictive", "--buffer uniform", "--acquisition thompson --argmax 0.2"])
-def test_the_search_finds_better_molecules_than_it_started_with(tmp_path: pathlib.Path, options: str) -> None:
-    process = start(f"sqlite:///{tmp_path}/m.db", tmp_path / "log", "--oracle", "plogp", *options.split())
+@pytest.mark.parametrize(
+    "options", ["--buffer predictive", "--buffer uniform", "--acquisition thompson --argmax 0.2"]
+)
+def test_the_search_finds_better_molecules_than_it_started_with(
+    tmp_path: pathlib.Path, options: str
+) -> None:
+    process = start(
+        f"sqlite:///{tmp_path}/m.db", tmp_path / "log", "--oracle", "plogp", *options.split()
+    )
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    found = {line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in output.splitlines()[-5:]}
+    found = {
+        line.rsplit(maxsplit=1)[0].strip(): line.split()[-1] for line in output.splitlines()[-5:]
+    }
     assert float(found["best of all"]) > float(found["best of the first batch"])
     assert int(found["oracle calls"]) == CALLS
     assert float(found["AUC top-10"]) > 0
@@ -54,7 +62,9 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
     assert kills == KILLS
     assert f"oracle calls              {CALLS_WITH_KILLS}" in output
 
-    with pytest.warns(UserWarning, match="created with key=molecules.canonical_smiles, but is opened with no key="):
+    with pytest.warns(
+        UserWarning, match="created with key=molecules.canonical_smiles, but is opened with no key="
+    ):
         opened = open_store(store_url, name="celecoxib-ucb-0")
     with opened as store:
         assert store.check() == []
@@ -67,7 +77,9 @@ def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) ->
     assert {smiles for smiles, _ in measured} >= set(rows)
     for smiles, when in measured:
         if smiles in rows:
-            assert when <= rows[smiles]["rewarded_at"].isoformat(), f"{smiles} was measured after it had been stored"
+            assert when <= rows[smiles]["rewarded_at"].isoformat(), (
+                f"{smiles} was measured after it had been stored"
+            )
     assert max(Counter(smiles for smiles, _ in measured).values()) <= kills + 1
 
 

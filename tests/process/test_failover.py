@@ -63,10 +63,14 @@ def let_others_work(url: str, first: int) -> None:
 
 def wrong_rewards(store: SampleStore) -> int:
     samples, values = store.labelled()
-    return sum(value != reward_of(sample) for sample, value in zip(samples, values.tolist(), strict=True))
+    return sum(
+        value != reward_of(sample) for sample, value in zip(samples, values.tolist(), strict=True)
+    )
 
 
-def worker_lives_through(servers: Pair, before: Callable[[], None], go_back: Callable[[], None]) -> None:
+def worker_lives_through(
+    servers: Pair, before: Callable[[], None], go_back: Callable[[], None]
+) -> None:
     """Lose a batch, its samples, and numbers that were read; nothing of it may touch what others store since."""
     with open_store(servers.url) as store:
         fill(store, names(0, 100))
@@ -89,7 +93,9 @@ def worker_lives_through(servers: Pair, before: Callable[[], None], go_back: Cal
         assert wrong_rewards(store) == 0
         assert store.check() == []
         n_measured = store.stats().measured
-        print(f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of batches that were lost")
+        print(
+            f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of batches that were lost"
+        )
         again = store.sample(100)
         again.settle([reward_of(sample) for sample in again.samples])
         assert (wrong_rewards(store), store.check()) == (0, [])
@@ -140,7 +146,12 @@ def test_a_standby_in_step_is_promoted_again_and_again_while_a_crew_works(
     with open_store(servers.url):
         pass
     figures = soak(
-        servers.url, tmp_path, seconds=FAILOVERS * 60.0, restart=fail_over, every_s=(3.0, 8.0), most=FAILOVERS
+        servers.url,
+        tmp_path,
+        seconds=FAILOVERS * 60.0,
+        restart=fail_over,
+        every_s=(3.0, 8.0),
+        most=FAILOVERS,
     )
     assert figures.restarts == FAILOVERS
     print(figures)

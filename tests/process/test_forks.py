@@ -148,10 +148,16 @@ for way in ways:  # each in a process of its own, forked from one that has impor
     print(way, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-WAYS = [line.split("(")[0].removeprefix("def ") for line in FORK.splitlines() if line.endswith("(store):")]
+WAYS = [
+    line.split("(")[0].removeprefix("def ")
+    for line in FORK.splitlines()
+    if line.endswith("(store):")
+]
 
 
-def test_a_forked_child_takes_nothing_from_its_parent(store_url: str, tmp_path: pathlib.Path) -> None:
+def test_a_forked_child_takes_nothing_from_its_parent(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "url").write_text(store_url)
     command = [sys.executable, "-c", FORK, str(tmp_path), *WAYS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -190,10 +196,14 @@ if __name__ == "__main__":
 """
 
 
-def test_a_forked_child_leaves_the_trainer_of_its_parent_alone(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+def test_a_forked_child_leaves_the_trainer_of_its_parent_alone(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(textwrap.dedent(TRAINER))
-    done = subprocess.run([sys.executable, script, sqlite_url], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script, sqlite_url], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -219,9 +229,12 @@ os._exit(0)
 def test_a_child_that_outlives_its_parent_keeps_the_log_of_the_file(sqlite_url: str) -> None:
     """SQLite's locks are not inherited, but a child that found its parent's connections would take them for its own."""
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    script = LOSES.replace("read, write = os.pipe()", "read = sys.stdin.fileno()").replace("print(write", "print(0")
+    script = LOSES.replace("read, write = os.pipe()", "read = sys.stdin.fileno()").replace(
+        "print(write", "print(0"
+    )
     script = script.replace(
-        "input()\n", "import time\nwhile open_store(sys.argv[1]) and len(store) < 2: time.sleep(0.1)\n"
+        "input()\n",
+        "import time\nwhile open_store(sys.argv[1]) and len(store) < 2: time.sleep(0.1)\n",
     )
     with subprocess.Popen([sys.executable, "-c", script, sqlite_url], cwd=ROOT, **pipe) as parent:  # type: ignore[call-overload]
         assert parent.stdout.readline() == "0\n"

@@ -48,7 +48,9 @@ def job_of(store: SampleStore, name: str = RETRAIN) -> Job:
 
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of the job."""
-    store._buffer.database.write(lambda connection: connection.execute(sa.update(table).values(**values)))
+    store._buffer.database.write(
+        lambda connection: connection.execute(sa.update(table).values(**values))
+    )
 
 
 def measured(store: SampleStore, n: int = 10) -> SampleStore:
@@ -83,7 +85,12 @@ def test_one_has_it_at_a_time(store: SampleStore) -> None:
         assert held.lease_until is not None
         assert held.lease_until > held.now
     ended = job_of(store, "tidy")
-    assert (ended.owner, ended.lease_until, ended.last_error, ended.is_broken_off) == (None, None, None, False)
+    assert (ended.owner, ended.lease_until, ended.last_error, ended.is_broken_off) == (
+        None,
+        None,
+        None,
+        False,
+    )
     with store.leased("tidy") as lease:
         assert lease is not None
         assert lease.run == 2
@@ -166,7 +173,9 @@ def lose(
     return lose_it
 
 
-def test_who_lost_it_can_store_nothing(store: SampleStore, lose: Callable[[SampleStore], None]) -> None:
+def test_who_lost_it_can_store_nothing(
+    store: SampleStore, lose: Callable[[SampleStore], None]
+) -> None:
     state = dump_state(make_agent())
     with pytest.raises(LeaseLost, match="run 1 of the job 'tidy'"), store.leased("tidy") as lease:  # noqa: PT012
         lose(store)
@@ -179,7 +188,12 @@ def test_who_lost_it_can_store_nothing(store: SampleStore, lose: Callable[[Sampl
             store.save_predictor(state, rows_trained=2, lease=another)
     assert store.newest_version() == 1
     ended = job_of(store, "tidy")
-    assert (ended.runs, ended.owner, ended.last_error, ended.is_broken_off) == (2, None, None, False)
+    assert (ended.runs, ended.owner, ended.last_error, ended.is_broken_off) == (
+        2,
+        None,
+        None,
+        False,
+    )
 
 
 def test_the_job_of_a_process_that_died_is_free_at_once(store: SampleStore) -> None:
@@ -192,7 +206,9 @@ with store.leased("retrain") as lease:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     url = store._buffer.database._url.render_as_string(hide_password=False)
-    killed = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600
+    )
     owner = killed.stdout.strip()
     left = job_of(store)
     assert (left.owner, left.is_held, left.is_broken_off) == (owner, False, True)
@@ -218,7 +234,11 @@ def test_what_is_interrupted_is_to_be_done_again(store: SampleStore) -> None:
     with pytest.raises(KeyboardInterrupt), store.leased("tidy"):
         raise KeyboardInterrupt
     left = job_of(store, "tidy")
-    assert (left.owner, left.last_error, left.is_broken_off) == (None, "interrupted: KeyboardInterrupt", True)
+    assert (left.owner, left.last_error, left.is_broken_off) == (
+        None,
+        "interrupted: KeyboardInterrupt",
+        True,
+    )
 
 
 # -- the schedule -----------------------------------------------------------------------------------------------------
@@ -229,8 +249,18 @@ NOON = dt.datetime(2030, 5, 1, 12, 0, 10, tzinfo=dt.timezone.utc)
 def state(**changes: Any) -> Job:
     """A job that was done half an hour ago in a minute, by all clocks."""
     usual: dict[str, Any] = {
-        **{"name": RETRAIN, "owner": None, "is_held": False, "lease_until": None, "last_error": None, "runs": 1},
-        **{"last_started_at": NOON - dt.timedelta(minutes=30), "last_finished_at": NOON - dt.timedelta(minutes=29)},
+        **{
+            "name": RETRAIN,
+            "owner": None,
+            "is_held": False,
+            "lease_until": None,
+            "last_error": None,
+            "runs": 1,
+        },
+        **{
+            "last_started_at": NOON - dt.timedelta(minutes=30),
+            "last_finished_at": NOON - dt.timedelta(minutes=29),
+        },
         **{"measured": 100, "measured_now": 150, "schedule": None, "now": NOON},
         **{"started_ago_s": 1800.0, "ended_run": 1},
     }
@@ -260,7 +290,9 @@ def test_when_it_is_due(schedule: Schedule, is_due: bool) -> None:
     assert schedule.is_due(state()) == is_due
     assert not schedule.is_due(state(owner="another", is_held=True)), "another worker runs it"
     assert schedule.is_due(state(ended_run=0)), "it was broken off"
-    assert schedule.is_due(state(ended_run=None, last_finished_at=None)), "it was, under an older release"
+    assert schedule.is_due(state(ended_run=None, last_finished_at=None)), (
+        "it was, under an older release"
+    )
     assert schedule.is_due(state(ended_run=None, last_finished_at=NOON - dt.timedelta(hours=1)))
     assert schedule.is_due(state(ended_run=None)) == is_due
 
@@ -274,12 +306,16 @@ def test_a_clock_that_is_set_between_start_and_end_breaks_nothing_off(hours: flo
 
 @pytest.mark.parametrize("hours", [-5, -1 / 60, 2 / 60, 5])
 @pytest.mark.parametrize("schedule", [Schedule("31m"), Schedule(cron="15 * * * *")], ids=str)
-def test_a_clock_that_is_set_after_the_start_postpones_nothing(schedule: Schedule, hours: float) -> None:
+def test_a_clock_that_is_set_after_the_start_postpones_nothing(
+    schedule: Schedule, hours: float
+) -> None:
     """What counts is how long ago this process saw it start."""
     started_at = NOON - dt.timedelta(minutes=30) + dt.timedelta(hours=hours)
     assert not schedule.is_due(state(last_started_at=started_at))
     assert schedule.is_due(state(last_started_at=started_at, started_ago_s=46 * 60.0))
-    assert schedule.is_due(state(last_started_at=started_at, started_ago_s=math.inf)), "that cannot be"
+    assert schedule.is_due(state(last_started_at=started_at, started_ago_s=math.inf)), (
+        "that cannot be"
+    )
 
 
 CRONTABS = {
@@ -308,12 +344,16 @@ def test_days_of_a_crontab_are_those_of_cron(cron: str) -> None:
     found = []
     start = dt.datetime(2032, 1, 1, 3, tzinfo=dt.timezone.utc)
     for morning in (start + i * day for i in range(31)):
-        before = state(last_started_at=morning - day, now=morning, started_ago_s=day.total_seconds())
+        before = state(
+            last_started_at=morning - day, now=morning, started_ago_s=day.total_seconds()
+        )
         found += [f"{morning:%d}"] if schedule.is_due(before) else []
     assert " ".join(found[:3]) == CRONTABS[cron]
 
 
-@pytest.mark.parametrize(("cron", "minutes"), [("*/15 * * * *", 15), ("7-59/20 0-2 * * *", 7), ("0 1 * * *", 60)])
+@pytest.mark.parametrize(
+    ("cron", "minutes"), [("*/15 * * * *", 15), ("7-59/20 0-2 * * *", 7), ("0 1 * * *", 60)]
+)
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
 @pytest.mark.parametrize("day", [(2032, 3, 28), (2032, 10, 31), (2032, 3, 14), (2032, 11, 7)])
 def test_times_are_utc_whatever_the_zone_of_the_database(
@@ -324,7 +364,9 @@ def test_times_are_utc_whatever_the_zone_of_the_database(
     started = state(last_started_at=midnight, now=midnight, started_ago_s=0.0)
     assert Schedule(cron=cron).due_in_s(started) == minutes * 60.0
     later = midnight.astimezone(dt.timezone.utc) + dt.timedelta(hours=5)
-    long_ago = state(last_started_at=midnight, now=later.astimezone(midnight.tzinfo), started_ago_s=5 * 3600.0)
+    long_ago = state(
+        last_started_at=midnight, now=later.astimezone(midnight.tzinfo), started_ago_s=5 * 3600.0
+    )
     assert Schedule(cron=cron).due_in_s(long_ago) == minutes * 60.0 - 5 * 3600.0
 
 
@@ -339,7 +381,12 @@ def test_a_run_that_has_just_started_is_not_due_again(drift_s: float) -> None:
 
 def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
     never = state(
-        **{"last_started_at": None, "last_finished_at": None, "started_ago_s": None, "ended_run": None},
+        **{
+            "last_started_at": None,
+            "last_finished_at": None,
+            "started_ago_s": None,
+            "ended_run": None,
+        },
         **{"runs": 0, "measured": 0, "measured_now": 5},
     )
     assert Schedule("1d").is_due(never)
@@ -349,7 +396,10 @@ def test_what_never_ran_is_due_by_time_but_not_by_samples() -> None:
 
 
 def test_a_schedule_in_words() -> None:
-    assert str(Schedule("10m", "0 * * * *", 1000)) == "every 10m, or at 0 * * * * UTC, or when 1,000 are new"
+    assert (
+        str(Schedule("10m", "0 * * * *", 1000))
+        == "every 10m, or at 0 * * * * UTC, or when 1,000 are new"
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,7 +409,10 @@ def test_a_schedule_in_words() -> None:
         ({"every": "10"}, "got '10'"),
         ({"every": "0s"}, "got '0s'"),
         ({"every": "-1m"}, "got '-1m'"),
-        ({"cron": "every day"}, r"five fields of a crontab.*30 3 \* \* MON-FRI.*; got 'every day' \(2 fields\)"),
+        (
+            {"cron": "every day"},
+            r"five fields of a crontab.*30 3 \* \* MON-FRI.*; got 'every day' \(2 fields\)",
+        ),
         ({"cron": ""}, r"got '' \(0 fields\)"),
         ({"cron": "0 0 3 * * *"}, r"got '0 0 3 \* \* \*' \(6 fields\)"),
         ({"cron": "61 * * * *"}, r"got '61 \* \* \* \*' \(Bad minute\)"),
@@ -418,7 +471,9 @@ def test_a_version_that_lost_its_lease_is_not_stored(
     assert (job_of(store).runs, job_of(store).last_error) == (2, None)
 
 
-def worker(store: SampleStore, agent: Any, *, schedule: Schedule | None = None, **options: Any) -> Worker:
+def worker(
+    store: SampleStore, agent: Any, *, schedule: Schedule | None = None, **options: Any
+) -> Worker:
     return Worker(store, agent, schedule=schedule or Schedule("1h"), retraining=TINY, **options)
 
 
@@ -450,7 +505,9 @@ def test_a_worker_begins_with_the_newest_predictor(new_store: OpenStore) -> None
     assert loaded == [dump_state(first)]
 
 
-def test_errors_go_to_the_job_and_the_worker_goes_on(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_go_to_the_job_and_the_worker_goes_on(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
     measured(store)
     errors = iter([RuntimeError("out of memory"), None])
 
@@ -474,10 +531,17 @@ def test_errors_go_to_the_job_and_the_worker_goes_on(store: SampleStore, caplog:
 def test_too_few_rows_are_no_error(store: SampleStore) -> None:
     assert worker(store, make_agent()).once()
     done = job_of(store)
-    assert (done.runs, done.last_error, done.is_broken_off, store.newest_version()) == (1, None, False, None)
+    assert (done.runs, done.last_error, done.is_broken_off, store.newest_version()) == (
+        1,
+        None,
+        False,
+        None,
+    )
 
 
-@pytest.mark.parametrize("schedule", [Schedule("1m"), Schedule(cron="* * * * *"), Schedule(when_new=3)], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [Schedule("1m"), Schedule(cron="* * * * *"), Schedule(when_new=3)], ids=str
+)
 def test_what_has_been_missed_is_made_up_for_once(
     store: SampleStore, schedule: Schedule, look_on: Callable[..., int]
 ) -> None:
@@ -554,9 +618,13 @@ def assert_scores_are_of_their_versions(store: SampleStore) -> None:
         store.load_predictor(made[version], version)
     waiting = store.waiting()
     query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._buffer.buffer_id)
-    versions = store._buffer.database.read(lambda c: c.scalars(query.where(samples.c.queued).order_by("id")).all())
+    versions = store._buffer.database.read(
+        lambda c: c.scalars(query.where(samples.c.queued).order_by("id")).all()
+    )
     assert len(versions) == len(waiting.samples) > 0
-    for sample, score, version in zip(waiting.samples, waiting.scores.tolist(), versions, strict=True):
+    for sample, score, version in zip(
+        waiting.samples, waiting.scores.tolist(), versions, strict=True
+    ):
         maker = max(each for each in made if each <= version)
         assert made[maker].predict_data([sample]).item() == pytest.approx(score, abs=1e-6)
 
@@ -586,7 +654,9 @@ def test_scores_of_a_loop_have_the_version_of_its_agent(
             worker.save_predictor(dump_state(make_agent(seed=3)), rows_trained=1)
             worker.add(named(*range(20, 30)))
             with monkeypatch.context() as patch:
-                save = functools.partial(worker.save_predictor, dump_state(make_agent(seed=4)), rows_trained=1)
+                save = functools.partial(
+                    worker.save_predictor, dump_state(make_agent(seed=4)), rows_trained=1
+                )
                 gap = Gap(buffer.store, n, save, patch)
                 LOOP_WORK[work](buffer)
                 was_there = gap.was_there
@@ -611,7 +681,11 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
         score_by = functools.partial(SampleStore._score_by, store)
 
         def overtaken(
-            version: int, *args: Any, other: str = other, alongside: SampleStore = alongside, score_by: Any = score_by
+            version: int,
+            *args: Any,
+            other: str = other,
+            alongside: SampleStore = alongside,
+            score_by: Any = score_by,
         ) -> int:
             if alongside.stats().score_version == 1:
                 if other == "store":
@@ -630,7 +704,9 @@ def test_scores_of_a_worker_have_the_version_of_its_agent(
         assert (store.is_refreshed(), store.check()) == (True, [])
 
 
-def test_nothing_is_loaded_twice(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_loaded_twice(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     buffer = opened(supervised_frequency=2)
     env = environment(buffer, waiting=100)
     loads: list[int] = []
@@ -684,7 +760,10 @@ def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any
     for each in (env, environment(waiting, waiting=100)):
         each.fit(10, iters=4)
     assert env.log.iterations == 4
-    until(lambda: buffer.store.newest_version() is not None and not job_of(buffer.store).is_held, timeout_s=600)
+    until(
+        lambda: buffer.store.newest_version() is not None and not job_of(buffer.store).is_held,
+        timeout_s=600,
+    )
     state = buffer.store.predictor_state()
     assert state == waiting.store.predictor_state()
     assert dump_state(buffer.predictive_agent) != state, "the loop has gone on with what it had"
@@ -694,8 +773,12 @@ def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any
 
 
 @pytest.mark.usefixtures("_importable")
-@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # on both, an error is stored and goes on its way
-def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "store_url", ["sqlite"], indirect=True
+)  # on both, an error is stored and goes on its way
+def test_an_error_in_the_background_stops_nothing(
+    opened: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     usual = make_agent()
     agent = Breaking(usual.model, usual.loss_function, usual.dataset)
     buffer = opened(agent, supervised_frequency=1, refresh_predictions=0, in_background=True)
@@ -708,12 +791,18 @@ def test_an_error_in_the_background_stops_nothing(opened: Callable[..., Any], ca
 
 
 @pytest.mark.usefixtures("_importable")
-@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # on both, a dead worker's job is free at once
-def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "store_url", ["sqlite"], indirect=True
+)  # on both, a dead worker's job is free at once
+def test_a_trainer_that_is_killed_is_replaced(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
     agent = make_agent()
     store.record(named(*range(40)), scores_of(named(*range(40))))
     with contextlib.closing(Background(store, agent)) as background:
-        train = functools.partial(background.start, dump_state(agent), {"bs": 10, "epochs": 1, "lr": 1e-3})
+        train = functools.partial(
+            background.start, dump_state(agent), {"bs": 10, "epochs": 1, "lr": 1e-3}
+        )
         until(lambda: train() or store.newest_version() == 1, timeout_s=600)
         for child in multiprocessing.active_children():
             child.kill()
@@ -723,7 +812,9 @@ def test_a_trainer_that_is_killed_is_replaced(store: SampleStore, caplog: pytest
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any]) -> None:
-    agent = PredictiveAgent(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, lambda samples: torch.zeros(1))
+    agent = PredictiveAgent(
+        torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, lambda samples: torch.zeros(1)
+    )
     with pytest.raises(InvalidArgument, match=r"cannot be pickled.*sqlbuffer worker"):
         opened(agent, in_background=True)
     with pytest.raises(InvalidArgument, match="cannot be pickled"):

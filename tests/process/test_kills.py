@@ -59,7 +59,9 @@ def retrain(store: SampleStore) -> PredictorVersion | None:
 
 def refresh_some(store: SampleStore) -> None:
     store.save_predictor(b"weights", rows_trained=4)
-    store.score(lambda samples: scores_of(samples) + 1, only="stale", budget=7, checkpoint={"mark": b""})
+    store.score(
+        lambda samples: scores_of(samples) + 1, only="stale", budget=7, checkpoint={"mark": b""}
+    )
     store.score(lambda samples: scores_of(samples) - 20, only="stale", budget=7)  # moves every key
     while store.score(scores_of, only="stale", budget=7):
         pass
@@ -76,7 +78,9 @@ ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "refresh": lambda store: store.score(lambda samples: -scores_of(samples), only="all", chunk=7),
     "refresh some": refresh_some,
     "retrain": retrain,
-    "record": lambda store: store.record([*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]),
+    "record": lambda store: store.record(
+        [*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]
+    ),
     "remove": lambda store: store.remove(store.waiting().ids[:2].tolist()),
 }
 

@@ -50,7 +50,9 @@ def test_a_connection_of_the_store_reads_and_cannot_write(store: SampleStore) ->
     store.add(["goes on"])
 
 
-def test_a_connection_of_the_store_leads_to_no_other_file(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+def test_a_connection_of_the_store_leads_to_no_other_file(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
     with open_store(sqlite_url, weighting="uniform") as store:
         store.add(TEN)
         for statement in (
@@ -153,7 +155,9 @@ def test_pythons_library_does_not_open_the_file_of_another_one(
     file = file_of(other_url)
     with open_store(other_url) as store:
         store.add(TEN)
-        with pytest.raises(DatabaseUnavailable, match=r"open in this process.*pysqlite3.*store.connect\(\)"):
+        with pytest.raises(
+            DatabaseUnavailable, match=r"open in this process.*pysqlite3.*store.connect\(\)"
+        ):
             LOOKS[look](file)
         sqlite3.connect(f"{file}-other").close()
         store.add(["goes on"])
@@ -164,7 +168,9 @@ def test_pythons_library_does_not_open_the_file_of_another_one(
 
 @pytest.mark.pysqlite3
 @pytest.mark.parametrize("by", ["a store", "sqlite3"])
-def test_another_library_does_not_open_a_file_that_pythons_has_open(other_url: str, by: str) -> None:
+def test_another_library_does_not_open_a_file_that_pythons_has_open(
+    other_url: str, by: str
+) -> None:
     url = other_url.replace("+pysqlite3", "")
     with open_store(url) as store:
         store.add(TEN)

@@ -29,7 +29,9 @@ def forks_are_meant() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
-def test_a_store_is_sent_to_a_child(store_url: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_sent_to_a_child(
+    store_url: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
     context = multiprocessing.get_context(method)
     with open_store(store_url, key=lower, grace_s=30) as store:
@@ -67,11 +69,15 @@ class Drawn(torch.utils.data.Dataset[str]):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_workers_of_a_dataloader_hold_a_store(store_url: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_of_a_dataloader_hold_a_store(
+    store_url: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
     with open_store(store_url, weighting="uniform") as store:
         store.add(TEN)
-        loader = torch.utils.data.DataLoader(Drawn(store), batch_size=2, num_workers=2, multiprocessing_context=method)
+        loader = torch.utils.data.DataLoader(
+            Drawn(store), batch_size=2, num_workers=2, multiprocessing_context=method
+        )
         with forks_are_meant():
             drawn = [sample for samples in loader for sample in samples]
         assert len(set(drawn)) == 8

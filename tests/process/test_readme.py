@@ -22,13 +22,17 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.parametrize("code", blocks("python"), ids=["store", "loop"])
 def test_python_runs_as_it_stands(code: str, tmp_path: pathlib.Path) -> None:
     for _ in range(2):  # the second time on what the first has stored
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
 
 
 def test_sql_is_valid_on_both_databases(store_url: str) -> None:
     database = Database(store_url)
-    statements = [statement for block in blocks("sql") for statement in block.split(";") if statement.strip()]
+    statements = [
+        statement for block in blocks("sql") for statement in block.split(";") if statement.strip()
+    ]
     assert len(statements) == 4
 
     def run(connection: sa.Connection) -> None:
@@ -43,7 +47,9 @@ def test_sql_is_valid_on_both_databases(store_url: str) -> None:
 
 def test_console_commands_exist(tmp_path: pathlib.Path) -> None:
     Database(f"sqlite:///{tmp_path}/molecules.db").close()
-    commands = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+    commands = [
+        line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()
+    ]
     assert len(commands) == 3
     for command in commands:
         words = [sys.executable, "-m", *shlex.split(command)]

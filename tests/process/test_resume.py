@@ -93,10 +93,14 @@ class Witness(Callback):
     def after_batch(self) -> None:
         """Draw from what all draw from, when the batch is settled."""
         self.environment.log.update_metric("policy", digest(self.environment.policy.model))
-        self.environment.log.update_metric("noise", torch.rand(()) + np.random.rand() + random.random())
+        self.environment.log.update_metric(
+            "noise", torch.rand(()) + np.random.rand() + random.random()
+        )
 
 
-def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment: None, every: int = 1) -> Environment:
+def make_run(
+    url: str, name: str, come_by: Callable[[str], None] = lambda moment: None, every: int = 1
+) -> Environment:
     """A loop with everything random that there is. The process it runs in has nothing seeded by itself."""
 
     class Moments(Callback):
@@ -134,8 +138,12 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
         samplers=[
             FunctionSampler(lambda n, rng: named(rng.integers(0, 5000, n)), "its own", 12),
             FunctionSampler(lambda n, rng: named(np.random.randint(0, 5000, n)), "numpy", 12, 0.2),
-            FunctionSampler(lambda n, rng: named(random.randrange(5000) for _ in range(n)), "python", 0, 0.1),
-            FunctionSampler(lambda n, rng: named(generator.integers(0, 5000, n)), "generator", 0, 0.1),
+            FunctionSampler(
+                lambda n, rng: named(random.randrange(5000) for _ in range(n)), "python", 0, 0.1
+            ),
+            FunctionSampler(
+                lambda n, rng: named(generator.integers(0, 5000, n)), "generator", 0, 0.1
+            ),
         ],
         rewards=[RewardCallback(oracle)],
         cbs=[
@@ -147,7 +155,9 @@ def make_run(url: str, name: str, come_by: Callable[[str], None] = lambda moment
     )
 
 
-def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None, every: int, iters: int) -> None:
+def live(
+    url: str, name: str, passed: Connection, fatal: tuple[int, str] | None, every: int, iters: int
+) -> None:
     """The life of a process. It dies at the first moment of a kind after so many, if not before by another hand."""
     n_passed = 0
 
@@ -161,7 +171,9 @@ def live(url: str, name: str, passed: Connection, fatal: tuple[int, str] | None,
     torch.set_num_threads(1)
     with open_store(url, name=name) as store:
         # Another start each time, from before the first batch on: only what is stored can make the runs alike.
-        seed = 0 if store.checkpoint("checkpoint") is None else random.SystemRandom().randrange(2**32)
+        seed = (
+            0 if store.checkpoint("checkpoint") is None else random.SystemRandom().randrange(2**32)
+        )
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -234,7 +246,10 @@ def rows(store: SampleStore, query: str) -> list[tuple[Any, ...]]:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL search_path TO sqlbuffer")
         found = connection.execute(sa.text(query), {"name": store.name})
-        return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
+        return [
+            tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row)
+            for row in found
+        ]
 
     return store._buffer.database.read(read)
 
@@ -246,11 +261,17 @@ def story(url: str, name: str) -> dict[str, Any]:
     log, store = resumed.log, resumed.buffer.store
     assert store.check() == []
     told = {
-        "metrics": {key: repr(values) for key, values in log.metrics.items() if key not in ("policy", "noise")},
+        "metrics": {
+            key: repr(values)
+            for key, values in log.metrics.items()
+            if key not in ("policy", "noise")
+        },
         "rows": log.df.to_csv(),
         "draws": rows(store, DRAWS),
         "versions": rows(store, VERSIONS),
-        "waiting": sorted(zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)),
+        "waiting": sorted(
+            zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)
+        ),
         "checkpoint": store.checkpoint("checkpoint"),
         "policy": digest(resumed.policy.model),
         "predictor": digest(resumed.buffer.predictive_agent.model),
@@ -259,7 +280,18 @@ def story(url: str, name: str) -> dict[str, Any]:
     return told
 
 
-KINDS = ["", "before COMMIT", "training", "", "after COMMIT", "scoring", "", "before refresh", "before retrain", ""]
+KINDS = [
+    "",
+    "before COMMIT",
+    "training",
+    "",
+    "after COMMIT",
+    "scoring",
+    "",
+    "before refresh",
+    "before retrain",
+    "",
+]
 """Where it dies; half of the times where there is no kind it is killed from outside, wherever it is then."""
 
 
@@ -296,17 +328,32 @@ def test_killed_between_two_checkpoints(store_url: str) -> None:
     known: set[str] = set()
     for settled, fatal in {**RESUMED, 15: None}.items():
         moments = run_once(store_url, "rare", fatal, **RARE)
-        measured = [sample for moment in moments if moment.startswith("measured") for sample in moment.split()[1:]]
+        measured = [
+            sample
+            for moment in moments
+            if moment.startswith("measured")
+            for sample in moment.split()[1:]
+        ]
         assert len(measured) == len(set(measured)), "no result is measured twice"
         assert known.isdisjoint(measured), "nor is one that was stored"
         with open_store(store_url, name="rare") as store:
-            history = [(row["iteration"], row["name"], repr(row["value"])) for row in store.history()]
-            found = {"draws": rows(store, DRAWS), "versions": rows(store, VERSIONS), "history": history}
+            history = [
+                (row["iteration"], row["name"], repr(row["value"])) for row in store.history()
+            ]
+            found = {
+                "draws": rows(store, DRAWS),
+                "versions": rows(store, VERSIONS),
+                "history": history,
+            }
             known = set(store.labelled()[0])
             assert (store.iteration, store.check()) == (settled, [])
         # What was settled before the last kill is there once, as it was.
-        assert {part for part in found if found[part][: len(earlier[part])] != earlier[part]} == set()
-        assert [row[:2] for row in found["draws"]] == [(i, place) for i in range(settled) for place in range(6)]
+        assert {
+            part for part in found if found[part][: len(earlier[part])] != earlier[part]
+        } == set()
+        assert [row[:2] for row in found["draws"]] == [
+            (i, place) for i in range(settled) for place in range(6)
+        ]
         earlier = found
 
     env = make_run(store_url, "rare", every=3)
@@ -319,4 +366,6 @@ def test_killed_between_two_checkpoints(store_url: str) -> None:
     assert len(set(policies)) == len(policies) - len(RESUMED) == 15 - 3
     predictors = log.metrics["predictor"]
     assert [i for i in range(1, 15) if predictors[i] != predictors[i - 1]] == [5, 9, 13]
-    assert [len(log.metrics[metric]) for metric in ("rewards", "policy_loss", "predictive_buffer_loss")] == [15] * 3
+    assert [
+        len(log.metrics[metric]) for metric in ("rewards", "policy_loss", "predictive_buffer_loss")
+    ] == [15] * 3

@@ -29,7 +29,9 @@ TEN = [f"s{i}" for i in range(10)]
 def proxy(postgresql_url: str) -> Iterator[Proxy]:
     with proxy_before(postgresql_url) as proxy:
         yield proxy
-    retry.until_true(lambda: in_transaction(postgresql_url) == 0)  # the server notices soon what was cut off
+    retry.until_true(
+        lambda: in_transaction(postgresql_url) == 0
+    )  # the server notices soon what was cut off
 
 
 @pytest.fixture
@@ -75,7 +77,9 @@ def account(store: SampleStore) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["answer", "request"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_commit_whose_connection_is_lost_counts_once(proxy: Proxy, store: SampleStore, action: str, how: str) -> None:
+def test_a_commit_whose_connection_is_lost_counts_once(
+    proxy: Proxy, store: SampleStore, action: str, how: str
+) -> None:
     """The first COMMIT is cut, and the next; what is stored is what an undisturbed twin stores."""
     work, expected = ACTIONS[action]
     with open_store(proxy.url, name="twin") as twin:
@@ -130,7 +134,9 @@ def test_a_server_never_reached_is_an_error_at_once(proxy: Proxy) -> None:
     assert time.monotonic() - start < 5
 
 
-def test_a_transaction_that_goes_on_without_us_is_ended(proxy: Proxy, store: SampleStore, postgresql_url: str) -> None:
+def test_a_transaction_that_goes_on_without_us_is_ended(
+    proxy: Proxy, store: SampleStore, postgresql_url: str
+) -> None:
     """Its COMMIT never arrived, and the server waits for it, with all its locks."""
     proxy.cut = ["request"]
     assert store.add(["s20"]) == AddResult(added=1)
@@ -146,7 +152,9 @@ def in_transaction(url: str) -> int:
         return int(connection.exec_driver_sql(sql).scalar_one())
 
 
-def test_an_unknown_outcome_is_an_error(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_outcome_is_an_error(
+    proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     monkeypatch.setattr(type(store._buffer.database.dialect), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
@@ -162,7 +170,9 @@ def test_conflicts_are_run_again(postgresql_url: str, state: str) -> None:
         def conflict(connection: sa.Connection) -> int:
             runs.append(len(runs))
             if len(runs) < 4:
-                connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$")
+                connection.exec_driver_sql(
+                    f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$"
+                )
             return len(runs)
 
         assert store._buffer.database.write(conflict) == 4
@@ -190,7 +200,9 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
         ("57014", r"statement_timeout.*\.$"),
     ],
 )
-def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_url: str, state: str, words: str) -> None:
+def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(
+    postgresql_url: str, state: str, words: str
+) -> None:
     """Whatever the message says: it comes in the server's language."""
     with open_store(postgresql_url) as store:
         runs: list[int] = []
@@ -218,13 +230,17 @@ def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(postgresql_ur
 )
 def test_a_server_that_is_full_has_an_advice_of_its_own(message: str) -> None:
     """It has no code where the connection is refused."""
-    advice = parse_url("postgresql://host/db")[1].advice(sa.exc.OperationalError("", None, Exception(message)))
+    advice = parse_url("postgresql://host/db")[1].advice(
+        sa.exc.OperationalError("", None, Exception(message))
+    )
     assert "raise the limit on connections" in advice
 
 
 def test_a_pooler_that_is_full_has_an_advice_of_its_own() -> None:
     error = psycopg.errors.ProtocolViolation("query_wait_timeout")
-    assert "default_pool_size" in parse_url("postgresql://host/db")[1].advice(sa.exc.OperationalError("", None, error))
+    assert "default_pool_size" in parse_url("postgresql://host/db")[1].advice(
+        sa.exc.OperationalError("", None, error)
+    )
 
 
 class Told(BaseException):
@@ -248,7 +264,9 @@ def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind:
         assert store.add(["s1", "s2"]) == AddResult(added=2)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python ignores one in a destructor
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Python ignores one in a destructor
 def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
     """Also during thousands of rows; and any process that keeps the error keeps no lock with it."""
 
@@ -273,7 +291,9 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
     assert len(told) >= 18, "all but what came during a destructor"
 
 
-def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(store_url: str) -> None:
+def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
+    store_url: str,
+) -> None:
     def interrupted(connection: sa.Connection) -> None:
         try:
             raise Told
@@ -299,7 +319,9 @@ def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> Non
         try:
             raise TimeoutError("the alarm")
         finally:
-            raise sa.exc.OperationalError("ROLLBACK", None, Exception("another command is already in progress"))
+            raise sa.exc.OperationalError(
+                "ROLLBACK", None, Exception("another command is already in progress")
+            )
 
     with open_store(postgresql_url) as store:
         with pytest.raises(TimeoutError, match="the alarm"):
@@ -307,7 +329,9 @@ def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> Non
         assert runs == [1]
 
 
-def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_another(store_url: str) -> None:
+def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_another(
+    store_url: str,
+) -> None:
     with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(4) as threads:
         database = store._buffer.database
         waiting: list[concurrent.futures.Future[AddResult]] = []
@@ -322,7 +346,9 @@ def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_
         assert [future.result(30).added for future in waiting] == [1] * 4
 
 
-def test_a_release_amid_which_a_signal_comes_is_made_up_for(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_amid_which_a_signal_comes_is_made_up_for(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments: list[str] = []
 
     def interrupt(moment: str) -> None:
@@ -362,7 +388,9 @@ def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
         assert (store.stats().claimed, store.stats().measured, store.iteration) == (0, 2, 1)
 
 
-def test_a_signal_amid_a_commit_is_what_the_caller_sees(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_amid_a_commit_is_what_the_caller_sees(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the driver then takes the connection for lost, and the commit came through."""
 
     def interrupt(moment: str) -> None:
@@ -439,7 +467,9 @@ def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
             cursor = driver.cursor()
             assert cursor.execute("SHOW random_page_cost").fetchone() == ("4",)
             assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
-            assert cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+            assert cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            ).fetchone() == (0,)
             driver.close()
 
 

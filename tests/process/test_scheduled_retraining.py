@@ -27,7 +27,17 @@ def run(program: Callable[[], object], *words: str) -> str:
 
 
 def test_the_loop_draws_by_what_the_worker_has_learnt(store_url: str) -> None:
-    worker = ("worker", "--url", store_url, "--name", "points", "--agent", "models:make_agent", "--when-new", "100")
+    worker = (
+        "worker",
+        "--url",
+        store_url,
+        "--name",
+        "points",
+        "--agent",
+        "models:make_agent",
+        "--when-new",
+        "100",
+    )
     assert "no predictor yet" in run(loop, "--url", store_url, "--iters", "20")
     run(main, *worker, "--epochs", "200", "--lr", "0.01", "--bs", "32", "--once")
     assert "predictor 1, of" in run(loop, "--url", store_url, "--iters", "40")
@@ -35,7 +45,13 @@ def test_the_loop_draws_by_what_the_worker_has_learnt(store_url: str) -> None:
         assert store.check() == []
         assert (store.iteration, store.stats().measured) == (40, 400)
         before, after = (
-            np.mean([row["value"] for row in store.history() if row["name"] == "rewards" and row["iteration"] in when])
+            np.mean(
+                [
+                    row["value"]
+                    for row in store.history()
+                    if row["name"] == "rewards" and row["iteration"] in when
+                ]
+            )
             for when in (range(20), range(20, 40))
         )
     assert after > before

@@ -43,7 +43,9 @@ def test_killing_any_of_them_costs_nothing_but_time(store_url: str, tmp_path: pa
 def test_what_cannot_work_is_one_message() -> None:
     for options, message in (("--url nowhere", "sqlite:///"), ("--calls 0", "--calls")):
         command = [sys.executable, str(EXAMPLE), *options.split()]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
         assert done.returncode != 0
         assert message in done.stderr
         assert "Traceback" not in done.stderr

@@ -50,7 +50,9 @@ def run_all(work: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
     """Run a function in processes of their own, with a queue for what they say."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    children = [context.Process(target=work, args=(url, results, *more)) for url, *more in arguments]
+    children = [
+        context.Process(target=work, args=(url, results, *more)) for url, *more in arguments
+    ]
     for child in children:
         child.start()
     said = [results.get(timeout=600) for _ in children]
@@ -63,7 +65,11 @@ def run_all(work: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
 def test_each_sample_is_drawn_exactly_once(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         store.add([str(i) for i in range(N_DRAWN)])
-        drawn = Counter(sample for samples in run_all(draw_all, [(store_url,)] * N_PROCESSES) for sample in samples)
+        drawn = Counter(
+            sample
+            for samples in run_all(draw_all, [(store_url,)] * N_PROCESSES)
+            for sample in samples
+        )
         assert drawn == Counter(str(i) for i in range(N_DRAWN))
         assert (len(store), store.stats().measured, store.check()) == (0, N_DRAWN, [])
 
@@ -72,7 +78,9 @@ def deadlocks(url: str) -> int:
     """Return how many transactions the server has given up; they are run again, so that nothing else shows them."""
     if not url.startswith("postgresql"):
         return 0
-    (row,) = server_execute(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    (row,) = server_execute(
+        url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
     return int(row[0])
 
 
@@ -119,6 +127,11 @@ def test_killed_at_random_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 
 
 def test_killed_and_restarted_at_random_on_postgresql(server: Any, tmp_path: pathlib.Path) -> None:
-    figures = soak(server.get_uri(), tmp_path, seconds=SOAK_S, restart=functools.partial(stop_and_start, server))
+    figures = soak(
+        server.get_uri(),
+        tmp_path,
+        seconds=SOAK_S,
+        restart=functools.partial(stop_and_start, server),
+    )
     assert figures.restarts or SOAK_S < 60
     print(figures)

@@ -89,7 +89,10 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
         open_store(old_url)
     with (
         contextlib.closing(Database(old_url, any_revision=True)) as database,
-        pytest.raises(SchemaTooOld, match=r"nothing has changed: .*may still run: .*last seen at .*Stop the worker"),
+        pytest.raises(
+            SchemaTooOld,
+            match=r"nothing has changed: .*may still run: .*last seen at .*Stop the worker",
+        ),
     ):
         database.upgrade()
     assert revision(old_url) == old
@@ -115,7 +118,9 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
     database._run("owner", lambda engine: downgrade(engine, "0003"))
     database.close()
     with connect(store_url) as connection:
-        connection.exec_driver_sql("UPDATE pool SET weight = weight * 1.0000000001 WHERE buffer_id = 1")
+        connection.exec_driver_sql(
+            "UPDATE pool SET weight = weight * 1.0000000001 WHERE buffer_id = 1"
+        )
     with contextlib.closing(Database(store_url, any_revision=True)) as database:
         with pytest.raises(SchemaTooOld, match="may still run"):
             database.upgrade()
@@ -126,7 +131,9 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
             assert store.check() == []
             waiting = store.waiting()
             found = store.sample(10, pct_argmax=1.0)
-            ranks = [digest[8:] for digest in waiting.hashes] if kind == "uniform" else waiting.scores
+            ranks = (
+                [digest[8:] for digest in waiting.hashes] if kind == "uniform" else waiting.scores
+            )
             rank_of = dict(zip(waiting.samples, ranks, strict=True))
             assert found.samples == sorted(rank_of, key=rank_of.__getitem__)[:-11:-1]
             found.release()
@@ -144,14 +151,18 @@ def test_the_older_release_refuses_the_newer_schema(old_url: str) -> None:
     with contextlib.closing(Database(old_url, any_revision=True)) as database:
         database.upgrade()
     program = OLDER_RELEASE + "open_store(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", program, old_url], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, old_url], cwd=ROOT, capture_output=True, text=True
+    )
     assert SchemaTooNew.__name__ in done.stderr
     assert "pip install -U sqlbuffer" in done.stderr
     assert revision(old_url) == REVISION
 
 
 def test_an_upgrade_that_is_killed_changes_nothing(old_url: str) -> None:
-    done = subprocess.run([sys.executable, "-c", OLDER_RELEASE + KILLED, old_url, REVISION], cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", OLDER_RELEASE + KILLED, old_url, REVISION], cwd=ROOT
+    )
     assert done.returncode == -signal.SIGKILL
     assert revision(old_url) == OLD
     with contextlib.closing(Database(old_url, any_revision=True)) as database:
@@ -170,7 +181,9 @@ class Late(Database):
     def revision(self) -> str | None:
         found = super().revision()
         if found is None:
-            with contextlib.closing(Database(sa.engine.make_url(self._url), create=False, any_revision=True)) as other:
+            with contextlib.closing(
+                Database(sa.engine.make_url(self._url), create=False, any_revision=True)
+            ) as other:
                 other._run("owner", lambda engine: migrate_to(engine, self._creates))
         return found
 

@@ -87,7 +87,9 @@ def test_every_writing_transaction_holds_the_lock(
     with open_store(sqlite_url) as store:
         store.add(TEN)
         store.score(scores_of)
-        monkeypatch.setattr(database_module, "boundary", lambda moment: held.append((moment, is_held(sqlite_url))))
+        monkeypatch.setattr(
+            database_module, "boundary", lambda moment: held.append((moment, is_held(sqlite_url)))
+        )
         ACTIONS[action](store)
         assert held
         assert held == [("before", True), ("after", False)] * (len(held) // 2)
@@ -142,7 +144,9 @@ def test_a_transaction_that_fails_lets_go(sqlite_url: str, times: int) -> None:
 def test_a_commit_that_fails_lets_go(sqlite_url: str) -> None:
     def violate(connection: sa.Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
-        connection.exec_driver_sql("CREATE TABLE child (id REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+        connection.exec_driver_sql(
+            "CREATE TABLE child (id REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
         connection.exec_driver_sql("INSERT INTO child VALUES (1)")
 
     with open_store(sqlite_url) as store:
@@ -165,7 +169,9 @@ def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
         assert time.monotonic() - begun > 0.2
         lock.acquire(0)
         monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
-        with pytest.raises(DatabaseUnavailable, match=r"database is locked.*another program held the file"):
+        with pytest.raises(
+            DatabaseUnavailable, match=r"database is locked.*another program held the file"
+        ):
             store.add(["in vain"])
         lock.release()
         store.add(["goes on"])
@@ -205,7 +211,9 @@ def test_a_lock_file_that_cannot_be_opened_is_said(sqlite_url: str) -> None:
         lock = pathlib.Path(f"{path_of(sqlite_url)}-lock")
         lock.unlink()
         lock.mkdir()
-        with pytest.raises(DatabaseUnavailable, match=r"-lock cannot be locked.*must be able to create"):
+        with pytest.raises(
+            DatabaseUnavailable, match=r"-lock cannot be locked.*must be able to create"
+        ):
             store.add(["new"])
         lock.rmdir()
         store.add(["new"])
@@ -230,7 +238,9 @@ with open_store(sys.argv[1]) as store:
     store._buffer.database.write(fork)
 """
     open_store(sqlite_url).close()
-    parent = subprocess.Popen([sys.executable, "-c", program, sqlite_url], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, sqlite_url], stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert is_held(sqlite_url)
@@ -262,10 +272,15 @@ for i in range(40):
         store.add([f"{sys.argv[2]} {i}"])
 """
     with open_store(sqlite_url) as store, contextlib.ExitStack() as left:
-        others = [subprocess.Popen([sys.executable, "-c", add, sqlite_url, str(i)]) for i in range(2)]
+        others = [
+            subprocess.Popen([sys.executable, "-c", add, sqlite_url, str(i)]) for i in range(2)
+        ]
         for other in others:
             left.callback(other.kill)
-        threads = [threading.Thread(target=functools.partial(_add_alone, sqlite_url, f"thread {i}")) for i in range(3)]
+        threads = [
+            threading.Thread(target=functools.partial(_add_alone, sqlite_url, f"thread {i}"))
+            for i in range(3)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -281,7 +296,9 @@ def _add_alone(url: str, name: str) -> None:
             store.add([f"{name} {i}"])
 
 
-def test_the_log_is_written_back_and_does_not_grow(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_written_back_and_does_not_grow(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 50)
     with open_store(sqlite_url) as store:
         for i in range(200):
@@ -314,7 +331,9 @@ def test_the_race_is_never_lost_under_the_lock(fast_url: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not wal.is_affected(sqlite3.sqlite_version_info), reason="this SQLite does not have the race")
+@pytest.mark.skipif(
+    not wal.is_affected(sqlite3.sqlite_version_info), reason="this SQLite does not have the race"
+)
 def test_the_race_is_lost_without_the_lock(fast_url: str) -> None:
     """Else the test before would show nothing."""
     outcome = provoke(f"sqlite:///{fast_url}", seconds=SOAK_S, guarded=False)

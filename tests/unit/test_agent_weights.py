@@ -34,7 +34,9 @@ def test_state_has_the_optimiser_once_it_has_stepped() -> None:
         a.step()
 
     one, other = agent(), agent()
-    assert not any(name.startswith("optimiser.") for name in safetensors.torch.load(dump_state(one)))
+    assert not any(
+        name.startswith("optimiser.") for name in safetensors.torch.load(dump_state(one))
+    )
     online_step(one)
     load_state(other, dump_state(one))
     online_step(one)
@@ -44,11 +46,15 @@ def test_state_has_the_optimiser_once_it_has_stepped() -> None:
     assert not other.opt.state_dict()["state"], "moments that are not stored are forgotten"
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW, torch.optim.ASGD])
+@pytest.mark.parametrize(
+    "kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW, torch.optim.ASGD]
+)
 def test_state_of_another_optimiser_comes_back(kind: type[torch.optim.Optimizer]) -> None:
     one, other = agent(), agent()
     for each in (one, other):
-        each.opt = kind(each.model.parameters(), **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
+        each.opt = kind(
+            each.model.parameters(), **({"momentum": 0.9} if kind is torch.optim.SGD else {})
+        )
     one.zero_grad()
     one.predict_online(["s5", "s7"], step=0).sum().backward()
     one.step()
@@ -57,12 +63,17 @@ def test_state_of_another_optimiser_comes_back(kind: type[torch.optim.Optimizer]
     assert slots.keys() == others.keys() != set()
     for number, slot in slots.items():
         assert slot.keys() == others[number].keys()
-        assert all(torch.equal(torch.as_tensor(slot[name]), torch.as_tensor(others[number][name])) for name in slot)
+        assert all(
+            torch.equal(torch.as_tensor(slot[name]), torch.as_tensor(others[number][name]))
+            for name in slot
+        )
 
 
 def test_state_of_tied_and_transposed_weights_comes_back() -> None:
     def tied() -> nn.Module:
-        model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
+        model = nn.Sequential(
+            nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 1)
+        )
         model[1].weight = model[0].weight
         model[2].weight = nn.Parameter(torch.ones(1, 2).t().contiguous().t())
         return model
@@ -77,7 +88,9 @@ def test_state_of_another_model_is_refused_with_both_shapes() -> None:
     with torch.random.fork_rng():
         model = nn.Sequential(nn.Linear(2, 99), nn.ReLU(), nn.Linear(99, 1))
     wide = PredictiveAgent(model, nn.functional.mse_loss, featurize)
-    with pytest.raises(InvalidArgument, match=r"0\.weight: stored \(99, 2\) float32, model \(16, 2\) float32"):
+    with pytest.raises(
+        InvalidArgument, match=r"0\.weight: stored \(99, 2\) float32, model \(16, 2\) float32"
+    ):
         load_state(agent(), dump_state(wide))
     with pytest.raises(InvalidArgument, match=r"3\.weight: stored None, model \(1, 16\) float32"):
         load_state(agent(nn.Identity()), dump_state(agent()))
@@ -137,7 +150,9 @@ def half_frozen() -> nn.Module:
 
 
 def embedding(**options: Any) -> nn.Module:
-    return nn.Sequential(Changed(lambda x: x.abs().long().reshape(-1) % 5), nn.Embedding(5, 1, **options))
+    return nn.Sequential(
+        Changed(lambda x: x.abs().long().reshape(-1) % 5), nn.Embedding(5, 1, **options)
+    )
 
 
 SOUND: dict[str, Callable[[], nn.Module]] = {
@@ -158,8 +173,12 @@ SOUND: dict[str, Callable[[], nn.Module]] = {
 def test_what_is_stored_and_loaded_predicts_the_same(make: Callable[[], nn.Module]) -> None:
     with torch.random.fork_rng():
         models = [make() for _ in range(3)]
-        one, other = (PredictiveAgent(model, nn.functional.mse_loss, featurize) for model in models[:2])
-        many = EnsembleAgent([copy.deepcopy(models[0]), models[2]], nn.functional.mse_loss, featurize)
+        one, other = (
+            PredictiveAgent(model, nn.functional.mse_loss, featurize) for model in models[:2]
+        )
+        many = EnsembleAgent(
+            [copy.deepcopy(models[0]), models[2]], nn.functional.mse_loss, featurize
+        )
     samples, rewards = rows(40)
     one.update_dataset_from_inputs(samples, rewards)
     one.train_supervised(8, 2, 1e-2)
@@ -168,25 +187,51 @@ def test_what_is_stored_and_loaded_predicts_the_same(make: Callable[[], nn.Modul
     one.step()
     load_state(other, dump_state(one))
     assert dump_state(other) == dump_state(one)
-    np.testing.assert_array_equal(other.predict_data(samples).numpy(), one.predict_data(samples).numpy())
+    np.testing.assert_array_equal(
+        other.predict_data(samples).numpy(), one.predict_data(samples).numpy()
+    )
     mean, deviation = many.predict_distribution(samples)
     assert mean.numpy().shape == deviation.numpy().shape == (40,)
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "a dict as extra state": (lambda: Scaled({"by": 3.0}), r"_extra_state .* \{'by': 3\.0\}, not a tensor: give"),
-    "a number as extra state": (lambda: nn.Sequential(Scaled(3.0)), r"0\._extra_state .* 3\.0, not a tensor"),
-    "lazy": (lambda: nn.Sequential(nn.LazyLinear(1)), r"0\.weight .* not initialised yet: call the model once"),
-    "lazy buffers": (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d()), "not initialised yet"),
+    "a dict as extra state": (
+        lambda: Scaled({"by": 3.0}),
+        r"_extra_state .* \{'by': 3\.0\}, not a tensor: give",
+    ),
+    "a number as extra state": (
+        lambda: nn.Sequential(Scaled(3.0)),
+        r"0\._extra_state .* 3\.0, not a tensor",
+    ),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(1)),
+        r"0\.weight .* not initialised yet: call the model once",
+    ),
+    "lazy buffers": (
+        lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d()),
+        "not initialised yet",
+    ),
     "meta": (lambda: nn.Linear(2, 1, device="meta"), "on the meta device"),
     "sparse": (lambda: with_buffer(torch.eye(2).to_sparse()), "other .* a sparse tensor"),
     "sparse rows": (lambda: with_buffer(torch.eye(2).to_sparse_csr()), "other .* a sparse tensor"),
-    "complex numbers of 32 bits": (lambda: with_buffer(torch.ones(2, dtype=torch.complex32)), "of type complex32"),
+    "complex numbers of 32 bits": (
+        lambda: with_buffer(torch.ones(2, dtype=torch.complex32)),
+        "of type complex32",
+    ),
     "sparse gradients": (lambda: embedding(sparse=True), "1 has sparse gradients.*sparse=False"),
-    "frozen": (lambda: network().requires_grad_(False), "frozen parameters only, and nothing to train"),
+    "frozen": (
+        lambda: network().requires_grad_(False),
+        "frozen parameters only, and nothing to train",
+    ),
     "no parameters": (lambda: nn.Flatten(), "no parameters, and nothing to train"),
-    "eight bits": (lambda: nn.Linear(2, 1).to(torch.float8_e4m3fn), "float8_e4m3fn, which cannot be trained"),
-    "optimiser": (lambda: nn.ModuleDict({"optimiser": nn.Linear(2, 1)}), r"optimiser\.weight has the name"),
+    "eight bits": (
+        lambda: nn.Linear(2, 1).to(torch.float8_e4m3fn),
+        "float8_e4m3fn, which cannot be trained",
+    ),
+    "optimiser": (
+        lambda: nn.ModuleDict({"optimiser": nn.Linear(2, 1)}),
+        r"optimiser\.weight has the name",
+    ),
 }
 
 
@@ -206,7 +251,10 @@ def test_a_model_that_would_not_come_back_is_refused_when_the_agent_is_made(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda x: torch.complex(x, x), r"complex numbers \(torch\.complex64\): .* output\.real or output\.abs"),
+        (
+            lambda x: torch.complex(x, x),
+            r"complex numbers \(torch\.complex64\): .* output\.real or output\.abs",
+        ),
         (lambda x: (x > 0).long(), "no gradient to learn from"),
         (lambda x: x.detach(), "no gradient to learn from"),
     ],
@@ -217,7 +265,10 @@ def test_predictions_that_cannot_be_learned_from_are_refused(
     with torch.random.fork_rng():
         one = PredictiveAgent(Changed(change), nn.functional.mse_loss, featurize)
     one.update_dataset_from_inputs(*rows(10))
-    for act in (lambda: one.train_supervised(8, 1, 1e-2), lambda: one.predict_online(["s1"], step=0)):
+    for act in (
+        lambda: one.train_supervised(8, 1, 1e-2),
+        lambda: one.predict_online(["s1"], step=0),
+    ):
         with pytest.raises(InvalidArgument, match=reason):
             act()
     one.model.requires_grad_(False)
@@ -228,7 +279,9 @@ def test_predictions_that_cannot_be_learned_from_are_refused(
 def test_the_state_of_another_agent_is_stored_whole_or_refused() -> None:
     state = {"weight": torch.ones(2), "epoch": 3}
     stateful = types.SimpleNamespace(state_dict=lambda: state)
-    with pytest.raises(InvalidArgument, match="epoch of the model cannot be stored, because it is 3, not a tensor"):
+    with pytest.raises(
+        InvalidArgument, match="epoch of the model cannot be stored, because it is 3, not a tensor"
+    ):
         dump_state(stateful)
 
 

@@ -73,7 +73,9 @@ def test_the_texts_are_readable_and_the_columns_aligned(values: list[object]) ->
 @given(texts())
 def test_a_string_is_its_own_text_unless_no_database_takes_it(value: str) -> None:
     (text,), (payload,), (codec,) = encode_all([value])
-    storable = "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    storable = "\0" not in value and not any(
+        "\ud800" <= character <= "\udfff" for character in value
+    )
     assert (codec, payload is None) == (("text", True) if storable else ("cbor", False))
     assert text == value if storable else text != value
     assert round_trip(value) == value
@@ -87,7 +89,10 @@ def test_a_string_is_its_own_text_unless_no_database_takes_it(value: str) -> Non
         ((1, "a"), "(1, 'a')"),
         (10**5000, "<int of 16610 bits>"),
         (list(range(100)), "[0, 1, 2, 3, 4, 5, 6, 7, ...]"),
-        (np.arange(6, dtype="f4").reshape(2, 3) / 10, "ndarray(float32, (2, 3): 0 0.1 0.2 0.3 0.4 0.5)"),
+        (
+            np.arange(6, dtype="f4").reshape(2, 3) / 10,
+            "ndarray(float32, (2, 3): 0 0.1 0.2 0.3 0.4 0.5)",
+        ),
         (torch.ones(20).bfloat16(), "Tensor(bfloat16, (20,): 1 1 1 1 1 1 1 1 ...)"),
         (Ligand("a", 1), "Ligand(name='a', pose=1, note=None)"),
         (Colour.RED, "<Colour.RED: 1>"),
@@ -156,7 +161,12 @@ def test_what_is_not_registered_is_refused_both_ways() -> None:
     class Pair(NamedTuple):
         x: int
 
-    for value in (Pose(1), Pair(1), enum.Enum("Shade", "DARK").DARK, enum.IntEnum("Rank", "TOP").TOP):
+    for value in (
+        Pose(1),
+        Pair(1),
+        enum.Enum("Shade", "DARK").DARK,
+        enum.IntEnum("Rank", "TOP").TOP,
+    ):
         with pytest.raises(UnsupportedType, match=r"not registered: call sqlbuffer\.register"):
             encode_all([[value]])
     with pytest.raises(UnsupportedType, match=r"register\(deque, encode=\.\.\., decode=\.\.\.\)"):
@@ -219,7 +229,9 @@ def test_reading_needs_neither_torch_nor_what_a_payload_names() -> None:
         "sys.exit('torch' in sys.modules or 'antigravity' in sys.modules)"
     )
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True
+    )
 
 
 TAG, ARRAY = 27, ["array", "float32", [2], bytes(8)]
@@ -240,9 +252,15 @@ MALFORMED = {
     "a long array": b"\x9b" + b"\x7f" * 8,
     "a long string": b"\x7b" + b"\x7f" * 8 + b"a",
     "long bytes": b"\x5b\0\0\0\x7f" + b"\xff" * 4 + b"a",
-    "an array too short for its shape": cbor2.dumps(CBORTag(TAG, [*ARRAY[:2], [1 << 40, 1 << 40], b""])),
-    "an empty array of a huge shape": cbor2.dumps(CBORTag(TAG, [*ARRAY[:2], [0, 1 << 62, 1 << 62], b""])),
-    "an empty tensor of a huge shape": cbor2.dumps(CBORTag(TAG, ["tensor", "float32", [0, 1 << 62, 1 << 62], b""])),
+    "an array too short for its shape": cbor2.dumps(
+        CBORTag(TAG, [*ARRAY[:2], [1 << 40, 1 << 40], b""])
+    ),
+    "an empty array of a huge shape": cbor2.dumps(
+        CBORTag(TAG, [*ARRAY[:2], [0, 1 << 62, 1 << 62], b""])
+    ),
+    "an empty tensor of a huge shape": cbor2.dumps(
+        CBORTag(TAG, ["tensor", "float32", [0, 1 << 62, 1 << 62], b""])
+    ),
     "a negative shape": cbor2.dumps(CBORTag(TAG, [*ARRAY[:2], [-1, -2], bytes(8)])),
     "a shape of many dimensions": cbor2.dumps(CBORTag(TAG, [*ARRAY[:2], [1] * 1000, bytes(4)])),
     "an unknown dtype": cbor2.dumps(CBORTag(TAG, ["array", "object", [1], bytes(8)])),
@@ -262,7 +280,10 @@ MALFORMED = {
     "no decimal": cbor2.dumps(CBORTag(TAG, ["decimal", "one"])),
     "no date": cbor2.dumps(CBORTag(1004, "2020-13-01")),
     "no time": cbor2.dumps(CBORTag(TAG, ["time", "25:00", 0])),
-    **{f"tag {tag}": cbor2.dumps(CBORTag(tag, "a")) for tag in (0, 1, 4, 5, 25, 28, 29, 35, 36, 256, 260, 261, 55799)},
+    **{
+        f"tag {tag}": cbor2.dumps(CBORTag(tag, "a"))
+        for tag in (0, 1, 4, 5, 25, 28, 29, 35, 36, 256, 260, 261, 55799)
+    },
 }
 
 
@@ -295,8 +316,14 @@ def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any])
     pairs = b"".join(part + b"\x01" for part in parts)
     payloads = {
         "set": b"\xd9\x01\x02\x99" + len(parts).to_bytes(2, "big") + many,
-        "frozenset": b"\xd8\x1b\x99" + (len(parts) + 1).to_bytes(2, "big") + cbor2.dumps("frozenset") + many,
-        "dict": b"\xd8\x1b\x99" + (2 * len(parts) + 1).to_bytes(2, "big") + cbor2.dumps("dict") + pairs,
+        "frozenset": b"\xd8\x1b\x99"
+        + (len(parts) + 1).to_bytes(2, "big")
+        + cbor2.dumps("frozenset")
+        + many,
+        "dict": b"\xd8\x1b\x99"
+        + (2 * len(parts) + 1).to_bytes(2, "big")
+        + cbor2.dumps("dict")
+        + pairs,
         "map": b"\xb9" + len(parts).to_bytes(2, "big") + pairs,
     }
     for payload in payloads.values():
@@ -331,7 +358,13 @@ def test_large_sets_and_dicts_are_read_as_ever() -> None:
     elements = range(-20_000, 20_000)  # -1 and -2 have one hash
     lattice = set(itertools.product(range(-3, 4), repeat=5))
     few = {i * (2**61 - 1) for i in range(1_000)}
-    for value in (set(elements), dict.fromkeys(elements, "a"), lattice, frozenset(few), Fraction(3**40_000, 2**60_000)):
+    for value in (
+        set(elements),
+        dict.fromkeys(elements, "a"),
+        lattice,
+        frozenset(few),
+        Fraction(3**40_000, 2**60_000),
+    ):
         assert round_trip(value) == value
 
 
@@ -351,7 +384,9 @@ def test_a_billion_laughs_are_refused() -> None:
         read(cbor2.dumps(laughs))
 
 
-@pytest.mark.parametrize(("payload", "codec"), [(None, "cbor"), (None, "pickle"), (b"\x01", "yaml"), (b"\x01", "")])
+@pytest.mark.parametrize(
+    ("payload", "codec"), [(None, "cbor"), (None, "pickle"), (b"\x01", "yaml"), (b"\x01", "")]
+)
 def test_a_row_that_makes_no_sense_is_refused(payload: bytes | None, codec: str) -> None:
     with pytest.raises(InvalidPayload):
         decode_all(["1"], [payload], [codec], allow_pickle=True)
@@ -378,14 +413,32 @@ def test_random_bytes_do_no_harm(payload: bytes) -> None:
 
 SEEDS = [
     payload_of([1, -1.5, 2**70, (None, "abc"), {"a": b"x", 1: frozenset({1j})}]),
-    payload_of({Decimal("-1.50"), dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 1), dt.time(1), dt.timedelta(1)}),
-    payload_of([np.arange(3, dtype="i2"), np.float32(1), np.array([True, False]), torch.ones(2, 1).bfloat16()]),
+    payload_of(
+        {
+            Decimal("-1.50"),
+            dt.date(2020, 1, 1),
+            dt.datetime(2020, 1, 1, 1),
+            dt.time(1),
+            dt.timedelta(1),
+        }
+    ),
+    payload_of(
+        [
+            np.arange(3, dtype="i2"),
+            np.float32(1),
+            np.array([True, False]),
+            torch.ones(2, 1).bfloat16(),
+        ]
+    ),
     payload_of([Ligand("a", Point(1, 2)), Colour.RED, Polymer(["C"]), bytearray(b"a"), "\ud800"]),
 ]
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.binary(max_size=2))))
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.binary(max_size=2))),
+)
 def test_mutated_payloads_do_no_harm(payload: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     mutated = bytearray(payload)
     for at, removed, inserted in edits:

@@ -38,7 +38,9 @@ def agent(*layers: nn.Module, **options: Any) -> PredictiveAgent:
 
 
 def ensemble(n: int = 3, *, start: int = 0, **options: Any) -> EnsembleAgent:
-    return EnsembleAgent([network(seed=start + i) for i in range(n)], nn.functional.mse_loss, featurize, **options)
+    return EnsembleAgent(
+        [network(seed=start + i) for i in range(n)], nn.functional.mse_loss, featurize, **options
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +59,16 @@ def test_a_draw_of_dropout_is_one_function() -> None:
     draws = a.predict_samples(samples, 6, step=3)
     assert draws.shape == (6, 20)
     assert not draws.requires_grad
-    parts = [a.predict_samples(part, 6, step=3) for part in (samples[:1], samples[1:9], samples[9:])]
+    parts = [
+        a.predict_samples(part, 6, step=3) for part in (samples[:1], samples[1:9], samples[9:])
+    ]
     torch.testing.assert_close(torch.cat(parts, dim=1), draws)
     torch.testing.assert_close(a.predict_samples(samples, 2, step=3), draws[:2])
     assert not torch.allclose(draws[0], draws[1])
     assert not torch.allclose(a.predict_samples(samples, 6, step=4), draws)
-    assert not torch.allclose(agent(nn.Dropout(0.5), seed=1).predict_samples(samples, 6, step=3), draws)
+    assert not torch.allclose(
+        agent(nn.Dropout(0.5), seed=1).predict_samples(samples, 6, step=3), draws
+    )
 
 
 def test_a_draw_has_the_weights_of_the_units_that_are_kept() -> None:
@@ -110,7 +116,11 @@ def test_dropout_alone_acts_and_every_mode_comes_back() -> None:
 
 @pytest.mark.parametrize(
     ("module", "shape"),
-    [(nn.Dropout(inplace=True), (3, 50)), (nn.Dropout1d(), (3, 50, 4)), (nn.Dropout2d(), (3, 50, 4, 4))],
+    [
+        (nn.Dropout(inplace=True), (3, 50)),
+        (nn.Dropout1d(), (3, 50, 4)),
+        (nn.Dropout2d(), (3, 50, 4, 4)),
+    ],
 )
 def test_dropout_of_every_kind_has_one_mask(module: nn.Module, shape: tuple[int, ...]) -> None:
     with torch.random.fork_rng(), one_function(module.eval()):
@@ -132,7 +142,10 @@ def test_at_least_two_draws_make_a_spread() -> None:
 
 def test_an_ensemble_predicts_the_mean_and_the_disagreement() -> None:
     e, (samples, _) = ensemble(), rows(12)
-    alone = [PredictiveAgent(model, e.loss_function, featurize).predict_data(samples) for model in e.model.members]
+    alone = [
+        PredictiveAgent(model, e.loss_function, featurize).predict_data(samples)
+        for model in e.model.members
+    ]
     each = torch.stack(alone)
     mean, std = e.predict_distribution(samples)
     torch.testing.assert_close(e.predict_data(samples), each.mean(dim=0))
@@ -157,13 +170,19 @@ def test_each_member_is_trained_as_an_agent_alone() -> None:
     e = ensemble(seed=4)
     e.update_dataset_from_inputs(*rows(50))
     metrics = e.train_supervised(8, 2, 1e-2, 0.2)
-    states = [torch.cat([value.ravel() for value in model.state_dict().values()]) for model in e.model.members]
+    states = [
+        torch.cat([value.ravel() for value in model.state_dict().values()])
+        for model in e.model.members
+    ]
     found = []
     for number in range(3):
         alone = ensemble(seed=4)._alone(number)
         alone.update_dataset_from_inputs(*rows(50))
         found.append(alone.train_supervised(8, 2, 1e-2, 0.2))
-        assert torch.equal(torch.cat([value.ravel() for value in alone.model.state_dict().values()]), states[number])
+        assert torch.equal(
+            torch.cat([value.ravel() for value in alone.model.state_dict().values()]),
+            states[number],
+        )
     assert len({e._alone(number).seed for number in range(3)}) == 3
     for name in ("train_loss", "valid_loss", "valid_rank_correlation"):
         assert metrics[name] == pytest.approx(np.mean([measured[name] for measured in found]))
@@ -175,7 +194,9 @@ def test_an_ensemble_is_stored_and_comes_back(store: SampleStore) -> None:
     one, other = ensemble(), ensemble(start=10)
     assert retrain(store, one, bs=16, epochs=3, lr=1e-2) is not None
     store.load_predictor(other)
-    for ours, theirs in zip(one.predict_distribution(rows(9)[0]), other.predict_distribution(rows(9)[0]), strict=True):
+    for ours, theirs in zip(
+        one.predict_distribution(rows(9)[0]), other.predict_distribution(rows(9)[0]), strict=True
+    ):
         assert torch.equal(ours, theirs)
     with pytest.raises(InvalidArgument, match=r"members\.3\.0\.bias: stored None, model \(16,\)"):
         store.load_predictor(ensemble(4))

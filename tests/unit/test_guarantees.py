@@ -14,7 +14,9 @@ SECTIONS = re.findall(r"^> ([^\n]*)\n\n(.*?)(?=^> |\Z)", TABLE, re.MULTILINE | r
 
 def sentences() -> list[str]:
     """What the README promises, without markup."""
-    section = (ROOT / "README.md").read_text().split("\n## What it guarantees\n")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md").read_text().split("\n## What it guarantees\n")[1].split("\n## ")[0]
+    )
     found = []
     for bullet in re.findall(r"^- (.*?)(?=^- |\Z)", section, re.MULTILINE | re.DOTALL):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(bullet.split())).replace("**", "")
@@ -41,4 +43,6 @@ def test_every_test_that_is_named_is_there() -> None:
 
 
 def test_silence_is_a_minute_unless_one_says_otherwise() -> None:
-    assert {inspect.signature(opener).parameters["grace_s"].default for opener in (open_store, Buffer)} == {60.0}
+    assert {
+        inspect.signature(opener).parameters["grace_s"].default for opener in (open_store, Buffer)
+    } == {60.0}

@@ -104,7 +104,10 @@ GOLDEN = {
     "bool": (np.array([[0, 1, 2]], "bool"), "e159493fee14f47c3e88a0243b56891a"),
     "complex64": (np.array([[0, 1, 2]], "complex64"), "dcb028ab5128ebe399a9931493cf6b98"),
     "complex128": (np.array([[0, 1, 2]], "complex128"), "bdab6a27b2b8831b7fa718d474f6c0cf"),
-    "bfloat16": (torch.tensor([0.0, -0.0, 1.5, math.nan]).bfloat16(), "49a0c0a46ec36cc3be03f0c231356d42"),
+    "bfloat16": (
+        torch.tensor([0.0, -0.0, 1.5, math.nan]).bfloat16(),
+        "49a0c0a46ec36cc3be03f0c231356d42",
+    ),
     "tensor": (torch.tensor([[0.0, 1.0, 2.0]]), "4f82efe1f8e4d0963fac006b9386c6d3"),
 }
 
@@ -117,11 +120,11 @@ def test_golden_digests() -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
-    script = (
-        "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in t.GOLDEN.items()}))"
-    )
+    script = "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in t.GOLDEN.items()}))"
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout) == {name: expected for name, (_, expected) in GOLDEN.items()}
 
 
@@ -154,7 +157,16 @@ def test_two_plain_samples_share_a_digest_only_if_equal(a: object, b: object) ->
 def test_close_relatives_agree_with_python_in_every_pair() -> None:
     family = [
         *(0, 0.0, -0.0, False, 1, True, 1.0, 1 + 0j, Decimal("1.0"), Fraction(1), Level.LOW),
-        *(0.1, Decimal("0.1"), Fraction(1, 10), Fraction(0.1), Decimal.from_float(0.1), 0.5, 1j, 1 + 1j),
+        *(
+            0.1,
+            Decimal("0.1"),
+            Fraction(1, 10),
+            Fraction(0.1),
+            Decimal.from_float(0.1),
+            0.5,
+            1j,
+            1 + 1j,
+        ),
         *(
             2**53,
             2.0**53,
@@ -170,9 +182,41 @@ def test_close_relatives_agree_with_python_in_every_pair() -> None:
             -(2**64),
             -(2.0**64),
         ),
-        *("", "a", Smiles("a"), Grade.A, "1", b"", b"a", bytearray(b"a"), None, Colour.RED, Access.READ),
-        *((), [], {}, set(), frozenset(), (1, 2), [1, 2], [1, [2]], Point(1, 2), {1, 2}, frozenset({2, 1.0}), {1: 2}),
-        *([()], ((),), [[]], {"a": 1, 1: "a"}, defaultdict(int, [(1.0, "a"), ("a", True)]), defaultdict(int, {"a": 1})),
+        *(
+            "",
+            "a",
+            Smiles("a"),
+            Grade.A,
+            "1",
+            b"",
+            b"a",
+            bytearray(b"a"),
+            None,
+            Colour.RED,
+            Access.READ,
+        ),
+        *(
+            (),
+            [],
+            {},
+            set(),
+            frozenset(),
+            (1, 2),
+            [1, 2],
+            [1, [2]],
+            Point(1, 2),
+            {1, 2},
+            frozenset({2, 1.0}),
+            {1: 2},
+        ),
+        *(
+            [()],
+            ((),),
+            [[]],
+            {"a": 1, 1: "a"},
+            defaultdict(int, [(1.0, "a"), ("a", True)]),
+            defaultdict(int, {"a": 1}),
+        ),
         *(
             dt.date(2020, 1, 1),
             dt.datetime(2020, 1, 1),
@@ -180,8 +224,18 @@ def test_close_relatives_agree_with_python_in_every_pair() -> None:
             dt.timedelta(0),
             dt.time(),
         ),
-        *(dt.datetime(2020, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))), dt.time(tzinfo=UTC), dt.timedelta(1)),
-        *(Ligand("a", 1), Ligand("a", 1.0, note=2), Ligand("a", 2), ("a", 1), {"name": "a", "pose": 1}),
+        *(
+            dt.datetime(2020, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+            dt.time(tzinfo=UTC),
+            dt.timedelta(1),
+        ),
+        *(
+            Ligand("a", 1),
+            Ligand("a", 1.0, note=2),
+            Ligand("a", 2),
+            ("a", 1),
+            {"name": "a", "pose": 1},
+        ),
     ]
     for a, b in itertools.combinations(family, 2):
         assert (digest(a) == digest(b)) == bool(a == b), (a, b)
@@ -189,9 +243,21 @@ def test_close_relatives_agree_with_python_in_every_pair() -> None:
 
 def test_every_nan_is_one() -> None:
     payload = np.array([0x7FF8000000000001, 0xFFF0000000000001], np.uint64).view(np.float64)
-    nans = [math.nan, -math.nan, *payload, np.float16("nan"), Decimal("NaN"), Decimal("sNaN7"), complex(math.nan, 0)]
+    nans = [
+        math.nan,
+        -math.nan,
+        *payload,
+        np.float16("nan"),
+        Decimal("NaN"),
+        Decimal("sNaN7"),
+        complex(math.nan, 0),
+    ]
     assert len(set(digests(nans))) == 1
-    assert digest(payload) == digest(np.array([math.nan, math.nan])) == digest(torch.tensor([math.nan] * 2).double())
+    assert (
+        digest(payload)
+        == digest(np.array([math.nan, math.nan]))
+        == digest(torch.tensor([math.nan] * 2).double())
+    )
     assert digest([math.nan]) != digest([None])
 
 
@@ -201,9 +267,17 @@ def test_an_array_is_its_dtype_shape_and_elements(dtype: str) -> None:
     tensor = torch.from_numpy(array.copy())
     wide = np.zeros((4, 12), dtype)
     wide[:, ::2] = array
-    one = [array, np.asfortranarray(array), array.astype(array.dtype.newbyteorder(">")), wide[:, ::2], tensor]
+    one = [
+        array,
+        np.asfortranarray(array),
+        array.astype(array.dtype.newbyteorder(">")),
+        wide[:, ::2],
+        tensor,
+    ]
     one += [tensor.T.contiguous().T, torch.from_numpy(wide)[:, ::2]]
-    one += [] if dtype in ("uint16", "uint32", "uint64") else [tensor.to_sparse()]  # torch has no such sparse ones
+    one += (
+        [] if dtype in ("uint16", "uint32", "uint64") else [tensor.to_sparse()]
+    )  # torch has no such sparse ones
     others = [
         array.reshape(6, 4),
         array[::-1],
@@ -218,14 +292,20 @@ def test_an_array_is_its_dtype_shape_and_elements(dtype: str) -> None:
 def test_arrays_have_no_negative_zero() -> None:
     for dtype in ("float16", "float32", "float64", "complex64", "complex128"):
         assert digest(-np.zeros(3, dtype)) == digest(np.zeros(3, dtype))
-    assert digest(-torch.zeros(3, dtype=torch.bfloat16)) == digest(torch.zeros(3, dtype=torch.bfloat16))
-    assert digest(torch.tensor([-math.nan]).bfloat16()) == digest(torch.tensor([math.nan]).bfloat16())
+    assert digest(-torch.zeros(3, dtype=torch.bfloat16)) == digest(
+        torch.zeros(3, dtype=torch.bfloat16)
+    )
+    assert digest(torch.tensor([-math.nan]).bfloat16()) == digest(
+        torch.tensor([math.nan]).bfloat16()
+    )
 
 
 def test_tensors_are_equal_wherever_and_however_they_live() -> None:
     tensor = torch.tensor([[1 + 2j, 3 - 4j]])
     assert digest(tensor.conj()) == digest(tensor.conj().resolve_conj())
-    assert digest(tensor[:1, :1].conj().imag) == digest(torch.tensor([[-2.0]]))  # a negative bit on what is contiguous
+    assert digest(tensor[:1, :1].conj().imag) == digest(
+        torch.tensor([[-2.0]])
+    )  # a negative bit on what is contiguous
     weights = torch.nn.Parameter(torch.ones(2, 2))
     assert digest(weights) == digest(weights.detach()) == digest(np.ones((2, 2), np.float32))
     assert digest(torch.tensor(0.0)) == digest(torch.tensor(0.0)) != digest(0.0)
@@ -234,7 +314,9 @@ def test_tensors_are_equal_wherever_and_however_they_live() -> None:
 def test_hashing_alone_does_not_import_torch() -> None:
     script = "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True
+    )
 
 
 def test_an_hour_that_comes_twice_is_two_instants() -> None:
@@ -247,13 +329,21 @@ def test_an_hour_that_comes_twice_is_two_instants() -> None:
 
 def test_instants_at_the_ends_of_the_calendar() -> None:
     early, late = dt.timezone(dt.timedelta(hours=-12)), dt.timezone(dt.timedelta(hours=14))
-    ends = [end.replace(tzinfo=zone) for end in (dt.datetime.min, dt.datetime.max) for zone in (early, UTC, late)]
+    ends = [
+        end.replace(tzinfo=zone)
+        for end in (dt.datetime.min, dt.datetime.max)
+        for zone in (early, UTC, late)
+    ]
     assert len(set(digests(ends))) == len(ends)
 
 
 @given(st.lists(texts()))
 def test_digests_of_strings_take_a_short_cut_to_the_same_place(values: list[str]) -> None:
-    assert digests(values) == [digest(value) for value in values] == digests([Smiles(value) for value in values])
+    assert (
+        digests(values)
+        == [digest(value) for value in values]
+        == digests([Smiles(value) for value in values])
+    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, 4095, 4096, 65535, 65536])

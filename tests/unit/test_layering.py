@@ -34,13 +34,17 @@ def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def functions(tree: ast.AST) -> Iterator[ast.AST]:
-    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    return (
+        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
 
 
 def test_imports_run_downwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contracts stand in pyproject.toml."""
     monkeypatch.chdir(ROOT)
-    assert lint_imports(no_cache=True, no_logo=True) == 0, "run `lint-imports` to see which import runs up"
+    assert lint_imports(no_cache=True, no_logo=True) == 0, (
+        "run `lint-imports` to see which import runs up"
+    )
 
 
 def test_one_package_knows_the_databases() -> None:
@@ -50,18 +54,34 @@ def test_one_package_knows_the_databases() -> None:
         named = [
             ast.unparse(node)
             for node in ast.walk(tree)
-            if (isinstance(node, ast.Constant) and node.value in ("sqlite", "postgresql", "postgres"))
-            or (isinstance(node, ast.Attribute) and node.attr == "name" and ast.unparse(node).endswith("dialect.name"))
+            if (
+                isinstance(node, ast.Constant)
+                and node.value in ("sqlite", "postgresql", "postgres")
+            )
+            or (
+                isinstance(node, ast.Attribute)
+                and node.attr == "name"
+                and ast.unparse(node).endswith("dialect.name")
+            )
             or (isinstance(node, ast.keyword) and re.match(r"(sqlite|postgresql)_", node.arg or ""))
         ]
-        drivers = [name for _, name in imports(tree) if re.match(r"sqlite3|psycopg|sqlalchemy\.dialects", name)]
+        drivers = [
+            name
+            for _, name in imports(tree)
+            if re.match(r"sqlite3|psycopg|sqlalchemy\.dialects", name)
+        ]
         assert not named + drivers, name_of(file)
 
 
 def test_only_what_learns_imports_torch() -> None:
     for file, tree in TREES.items():
-        found = [node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")]
-        if name_of(file).startswith(("predictor/", "training/")) or name_of(file) == "samples/state_dict.py":
+        found = [
+            node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")
+        ]
+        if (
+            name_of(file).startswith(("predictor/", "training/"))
+            or name_of(file) == "samples/state_dict.py"
+        ):
             continue
         lazily = {node for function in functions(tree) for node, _ in imports(function)}
         allowed = lazily if name_of(file) in ("samples/codec.py", "samples/hashing.py") else set()
@@ -76,7 +96,11 @@ def test_manners() -> None:
         assert not calls & (seeding | {"eval", "exec", "print"}), name_of(file)
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], name_of(file)
         if name_of(file) != "samples/codec.py":
-            pickles = [name for _, name in imports(tree) if name.split(".")[0] in ("pickle", "dill", "cloudpickle")]
+            pickles = [
+                name
+                for _, name in imports(tree)
+                if name.split(".")[0] in ("pickle", "dill", "cloudpickle")
+            ]
             assert not pickles, name_of(file)
 
 
@@ -84,12 +108,19 @@ def test_statements_are_built_in_one_place_and_executed_in_others() -> None:
     files = [file for file in FILES if name_of(file).startswith("db/queries/")]
     assert files
     for file in files:
-        attributes = {node.attr for node in ast.walk(TREES[file]) if isinstance(node, ast.Attribute)}
-        assert not attributes & {"execute", "scalars", "exec_driver_sql", "begin", "connect"}, name_of(file)
+        attributes = {
+            node.attr for node in ast.walk(TREES[file]) if isinstance(node, ast.Attribute)
+        }
+        assert not attributes & {"execute", "scalars", "exec_driver_sql", "begin", "connect"}, (
+            name_of(file)
+        )
 
 
 def test_the_arithmetic_knows_no_database() -> None:
-    packages = {name.split(".")[0] for _, name in imports(ast.parse((PACKAGE / "core" / "race.py").read_text()))}
+    packages = {
+        name.split(".")[0]
+        for _, name in imports(ast.parse((PACKAGE / "core" / "race.py").read_text()))
+    }
     assert packages <= set(sys.stdlib_module_names) | {"numpy", "sqlbuffer", "__future__"}
 
 
@@ -104,7 +135,17 @@ def python(code: str, *arguments: str) -> str:
 
 
 def test_the_package_is_imported_without_what_is_heavy() -> None:
-    heavy = ["torch", "alembic", "pandas", "pyarrow", "psycopg", "typer", "matplotlib", "scipy", "rdkit"]
+    heavy = [
+        "torch",
+        "alembic",
+        "pandas",
+        "pyarrow",
+        "psycopg",
+        "typer",
+        "matplotlib",
+        "scipy",
+        "rdkit",
+    ]
     loaded = python(f"import sys, sqlbuffer; print(*sorted(set({heavy}) & set(sys.modules)))")
     assert loaded.split() == []
 
@@ -140,7 +181,9 @@ def test_old_import_paths_give_the_same_objects() -> None:
         module = importlib.import_module(path)
         for name in names:
             found = getattr(module, name)
-            assert found is getattr(importlib.import_module(found.__module__), name), f"{path}.{name}"
+            assert found is getattr(importlib.import_module(found.__module__), name), (
+                f"{path}.{name}"
+            )
 
 
 def test_every_public_name_is_there() -> None:

@@ -16,7 +16,9 @@ def faults(text: str) -> list[str]:
         if unfinished and not PARAGRAPH_START.match(line):
             found.append(f"ends within a sentence: {unfinished}")
         if line.startswith("|"):
-            found += [f"cell too long: {cell}" for cell in line.split("|") if len(cell.strip()) > 120]
+            found += [
+                f"cell too long: {cell}" for cell in line.split("|") if len(cell.strip()) > 120
+            ]
         elif NEXT_SENTENCE.search(re.sub(r"`[^`]*`", "X", re.sub(r"^\s*\d+\. ", "", line))):
             found.append(f"two sentences: {line}")
         is_open = not PARAGRAPH_START.match(line) or re.match(r"\s*(?:[-*] |\d+\. )", line)
@@ -29,7 +31,12 @@ def test_one_sentence_a_line_and_short_cells() -> None:
 
 
 def test_faults_are_found() -> None:
-    assert faults("One sentence.\nAnother `a. B` one, e.g. this.\n\n- An item\n- (An item.)\n\n1. One.\n") == []
+    assert (
+        faults(
+            "One sentence.\nAnother `a. B` one, e.g. this.\n\n- An item\n- (An item.)\n\n1. One.\n"
+        )
+        == []
+    )
     assert faults("```\nA. B\nC\n```\n") == []
     for text in ("One. Two.\n", "A sentence\nover two lines.\n", f"| {'x' * 121} |"):
         assert len(faults(text)) == 1

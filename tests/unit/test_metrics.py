@@ -36,7 +36,9 @@ def test_calibration_compares_groups_of_equal_size() -> None:
     predicted = rng.normal(size=25)
     groups = calibration(predicted, 2 * predicted + 1)
     assert [group["rows"] for group in groups] == [3] * 5 + [2] * 5
-    assert sorted(group["predicted"] for group in groups) == [group["predicted"] for group in groups]
+    assert sorted(group["predicted"] for group in groups) == [
+        group["predicted"] for group in groups
+    ]
     for group in groups:
         assert group["measured"] == pytest.approx(2 * group["predicted"] + 1)
 
@@ -84,4 +86,6 @@ def test_r2_of_large_and_small_numbers_stays_in_range() -> None:
     rewards = np.array([1.0, 2.0, 4.0])
     for scale in (1e-200, 1e200):
         assert r2(rewards * scale, rewards * scale) == 1.0
-        assert r2(rewards[::-1] * scale, rewards * scale) == pytest.approx(r2(rewards[::-1], rewards))
+        assert r2(rewards[::-1] * scale, rewards * scale) == pytest.approx(
+            r2(rewards[::-1], rewards)
+        )

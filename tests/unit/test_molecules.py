@@ -13,7 +13,13 @@ from rdkit.Contrib.SA_Score import sascorer
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
-PARENTS = ["CC(=O)Nc1ccc(O)cc1", ASPIRIN, CAFFEINE, "CC(C)Cc1ccc(C(C)C(=O)O)cc1", "NS(=O)(=O)c1ccc(-n2cccn2)cc1"]
+PARENTS = [
+    "CC(=O)Nc1ccc(O)cc1",
+    ASPIRIN,
+    CAFFEINE,
+    "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
+    "NS(=O)(=O)c1ccc(-n2cccn2)cc1",
+]
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +41,9 @@ def real(molecules: types.ModuleType) -> list[str]:
 # -- molecules and keys ------------------------------------------------------------------------------------------------
 
 
-def test_the_real_molecules_are_distinct_and_canonical(molecules: types.ModuleType, real: list[str]) -> None:
+def test_the_real_molecules_are_distinct_and_canonical(
+    molecules: types.ModuleType, real: list[str]
+) -> None:
     assert 14_000 < len(real) < 15_000
     assert len(set(real)) == len(real)
     assert [molecules.canonical_smiles(smiles) for smiles in real[::10]] == real[::10]
@@ -47,20 +55,46 @@ def test_all_ways_to_write_a_molecule_have_one_key(molecules: types.ModuleType) 
     written = {Chem.MolToSmiles(mol, doRandom=True) for _ in range(50)}
     assert len(written) > 10
     assert {molecules.canonical_smiles(smiles) for smiles in written} == {CAFFEINE}
-    assert {molecules.canonical_smiles(smiles) for smiles in ("C1=CC=CC=C1", "c1ccccc1")} == {"c1ccccc1"}
+    assert {molecules.canonical_smiles(smiles) for smiles in ("C1=CC=CC=C1", "c1ccccc1")} == {
+        "c1ccccc1"
+    }
 
 
 @pytest.mark.parametrize("variant", ["C[C@H](O)CCCC", "C[C@@H](O)CCCC", "[13CH3]C(O)CCCC"])
-def test_stereochemistry_and_isotopes_are_not_part_of_the_key(molecules: types.ModuleType, variant: str) -> None:
+def test_stereochemistry_and_isotopes_are_not_part_of_the_key(
+    molecules: types.ModuleType, variant: str
+) -> None:
     assert molecules.canonical_smiles(variant) == "CCCCC(C)O"
 
 
 @pytest.mark.parametrize(
     "refused",
-    ["", "no molecule", "c1ccccc", "CC(C)(C)(C)(C)CC", "CCCCCC.O", "CCO", "C" * 39, "[CH2]CCCCCC", "CCCCC[Si](C)(C)C"],
-    ids=["empty", "text", "open ring", "five bonds", "mixture", "small", "large", "radical", "silicon"],
+    [
+        "",
+        "no molecule",
+        "c1ccccc",
+        "CC(C)(C)(C)(C)CC",
+        "CCCCCC.O",
+        "CCO",
+        "C" * 39,
+        "[CH2]CCCCCC",
+        "CCCCC[Si](C)(C)C",
+    ],
+    ids=[
+        "empty",
+        "text",
+        "open ring",
+        "five bonds",
+        "mixture",
+        "small",
+        "large",
+        "radical",
+        "silicon",
+    ],
 )
-def test_what_has_no_key(molecules: types.ModuleType, refused: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_has_no_key(
+    molecules: types.ModuleType, refused: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert molecules.canonical_smiles(refused) is None
     assert capfd.readouterr() == ("", ""), "RDKit complained aloud"
 
@@ -73,14 +107,19 @@ def test_qed_has_its_published_values(molecules: types.ModuleType) -> None:
     assert molecules.qed(CAFFEINE) == pytest.approx(0.538, abs=1e-3)
 
 
-def test_plogp_of_benzene_is_logp_less_the_lowest_accessibility_score(molecules: types.ModuleType) -> None:
+def test_plogp_of_benzene_is_logp_less_the_lowest_accessibility_score(
+    molecules: types.ModuleType,
+) -> None:
     assert molecules.plogp("c1ccccc1") == pytest.approx(6 * 0.2940 - 6 * 0.0129 - 1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("smiles", "penalty"), [(ASPIRIN, 0), ("C1CCCCC1", 0), ("C1CCCCCCC1", 2), ("C1CCCCC1C1CCCCCCCCC1", 4)]
+    ("smiles", "penalty"),
+    [(ASPIRIN, 0), ("C1CCCCC1", 0), ("C1CCCCCCC1", 2), ("C1CCCCC1C1CCCCCCCCC1", 4)],
 )
-def test_plogp_penalises_the_largest_ring(molecules: types.ModuleType, smiles: str, penalty: int) -> None:
+def test_plogp_penalises_the_largest_ring(
+    molecules: types.ModuleType, smiles: str, penalty: int
+) -> None:
     mol = Chem.MolFromSmiles(smiles)
     expected = Descriptors.MolLogP(mol) - sascorer.calculateScore(mol) - penalty
     assert molecules.plogp(smiles) == pytest.approx(expected)
@@ -103,10 +142,14 @@ def test_an_oracle_refuses_what_is_no_molecule(molecules: types.ModuleType, orac
 # -- offspring ---------------------------------------------------------------------------------------------------------
 
 
-def offspring(molecules: types.ModuleType, parents: list[str], seed: int, n: int = 200) -> list[str | None]:
+def offspring(
+    molecules: types.ModuleType, parents: list[str], seed: int, n: int = 200
+) -> list[str | None]:
     rng = np.random.default_rng(seed)
     pairs = rng.choice(parents, size=(n, 2)).tolist()
-    return [molecules.mutate(a, rng) for a, _ in pairs] + [molecules.crossover(a, b, rng) for a, b in pairs]
+    return [molecules.mutate(a, rng) for a, _ in pairs] + [
+        molecules.crossover(a, b, rng) for a, b in pairs
+    ]
 
 
 def test_offspring_follow_from_the_generator_alone(molecules: types.ModuleType) -> None:
@@ -148,7 +191,9 @@ def test_mutation_leads_out_of_a_small_molecule(molecules: types.ModuleType) -> 
     assert len(seen) > 80
 
 
-def test_molecules_without_rings_or_open_bonds_have_no_crossover_of_that_kind(molecules: types.ModuleType) -> None:
+def test_molecules_without_rings_or_open_bonds_have_no_crossover_of_that_kind(
+    molecules: types.ModuleType,
+) -> None:
     rng = np.random.default_rng(7)
     assert molecules.crossover("c1ccccc1", "CCCCCC", rng) is None
 
@@ -172,13 +217,17 @@ def test_fingerprints_count(molecules: types.ModuleType) -> None:
 def test_auc_by_hand(molecules: types.ModuleType) -> None:
     # The best after 0, 2 and 4 calls is 0, 0.4 and 0.8, and stays 0.8 to call 6.
     area = 2 * (0.0 + 0.4) / 2 + 2 * (0.4 + 0.8) / 2 + 2 * 0.8
-    assert molecules.auc_top_k([0.2, 0.4, 0.1, 0.8], k=1, max_calls=6, every=2) == pytest.approx(area / 6)
+    assert molecules.auc_top_k([0.2, 0.4, 0.1, 0.8], k=1, max_calls=6, every=2) == pytest.approx(
+        area / 6
+    )
 
 
 def test_auc_of_the_mean_of_the_two_best(molecules: types.ModuleType) -> None:
     # After 2 calls (0.2 + 0.4) / 2, after 4 (0.4 + 0.8) / 2, and after the last, 5, (0.8 + 0.6) / 2.
     area = 2 * (0.0 + 0.3) / 2 + 2 * (0.3 + 0.6) / 2 + 1 * (0.6 + 0.7) / 2
-    assert molecules.auc_top_k([0.2, 0.4, 0.1, 0.8, 0.6], k=2, max_calls=5, every=2) == pytest.approx(area / 5)
+    assert molecules.auc_top_k(
+        [0.2, 0.4, 0.1, 0.8, 0.6], k=2, max_calls=5, every=2
+    ) == pytest.approx(area / 5)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +242,17 @@ def test_auc_of_the_mean_of_the_two_best(molecules: types.ModuleType) -> None:
         ([-4.0] * 1000, -3.8),
     ],
 )
-def test_auc_at_its_edges(molecules: types.ModuleType, rewards: list[float], expected: float) -> None:
+def test_auc_at_its_edges(
+    molecules: types.ModuleType, rewards: list[float], expected: float
+) -> None:
     assert molecules.auc_top_k(rewards, max_calls=1000) == pytest.approx(expected)
 
 
 def test_auc_rewards_the_earlier_find(molecules: types.ModuleType) -> None:
     early, late = [0.9] * 10 + [0.1] * 990, [0.1] * 990 + [0.9] * 10
-    assert molecules.auc_top_k(early, max_calls=1000) > 0.8 > 0.2 > molecules.auc_top_k(late, max_calls=1000)
+    assert (
+        molecules.auc_top_k(early, max_calls=1000)
+        > 0.8
+        > 0.2
+        > molecules.auc_top_k(late, max_calls=1000)
+    )

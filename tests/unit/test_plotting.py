@@ -37,7 +37,9 @@ def test_metrics_may_be_chosen() -> None:
 
 @pytest.mark.parametrize("name", ["phase", "absent", "typo"])
 def test_what_cannot_be_drawn_is_refused(name: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"no numbers are logged as '{name}': there are loss, bs"):
+    with pytest.raises(
+        InvalidArgument, match=f"no numbers are logged as '{name}': there are loss, bs"
+    ):
         draw_metrics(METRICS, [name])
 
 

@@ -17,7 +17,9 @@ DIALECTS: dict[str, tuple[Dialect, Any]] = {
     "sqlite": (SQLite(), sqlite.dialect()),  # type: ignore[no-untyped-call]
     "postgresql": (PostgreSQL(), psycopg.dialect()),  # type: ignore[no-untyped-call]
 }
-BUILDERS = {name: builder for name, builder in vars(queries).items() if hasattr(builder, "cache_info")}
+BUILDERS = {
+    name: builder for name, builder in vars(queries).items() if hasattr(builder, "cache_info")
+}
 
 
 def build(name: str, kind: str) -> list[Any]:
@@ -27,14 +29,19 @@ def build(name: str, kind: str) -> list[Any]:
         ("dialect",): [(DIALECTS[kind][0],)],
         ("column",): [("settled_at",), ("released_at",)],
     }
-    built = [BUILDERS[name](*given) for given in arguments[tuple(inspect.signature(BUILDERS[name]).parameters)]]
+    built = [
+        BUILDERS[name](*given)
+        for given in arguments[tuple(inspect.signature(BUILDERS[name]).parameters)]
+    ]
     return [statement for one in built for statement in (one if isinstance(one, tuple) else (one,))]
 
 
 def compiled(statement: Any, kind: str) -> str:
     """The SQL in one line, without the types that PostgreSQL's driver notes at each parameter."""
     sql = " ".join(str(statement.compile(dialect=DIALECTS[kind][1])).split())
-    return re.sub(r"::(TIMESTAMP WITH TIME ZONE|DOUBLE PRECISION|[A-Z]+)(\[\])?", "", sql).replace(" OFFSET ?", "")
+    return re.sub(r"::(TIMESTAMP WITH TIME ZONE|DOUBLE PRECISION|[A-Z]+)(\[\])?", "", sql).replace(
+        " OFFSET ?", ""
+    )
 
 
 def every_sql() -> Iterator[tuple[str, str, str]]:
@@ -229,7 +236,9 @@ EVERY = [(name, kind) for name in BUILDERS for kind in DIALECTS]
 
 @pytest.mark.parametrize(("name", "kind"), GOLDEN)
 def test_golden_sql(name: str, kind: str) -> None:
-    assert compiled(build(name, kind)[0], kind) == lines(GOLDEN[name, kind]).replace("unnest( ", "unnest(")
+    assert compiled(build(name, kind)[0], kind) == lines(GOLDEN[name, kind]).replace(
+        "unnest( ", "unnest("
+    )
 
 
 class TestEveryStatement:
@@ -237,7 +246,10 @@ class TestEveryStatement:
 
     def test_is_built_once(self) -> None:
         for name, kind in EVERY:
-            assert all(a is b for a, b in zip(build(name, kind), build(name, kind), strict=True)), (name, kind)
+            assert all(a is b for a, b in zip(build(name, kind), build(name, kind), strict=True)), (
+                name,
+                kind,
+            )
 
     def test_says_what_it_is_for(self) -> None:
         silent = [name for name, builder in BUILDERS.items() if not (builder.__doc__ or "").strip()]
@@ -250,12 +262,18 @@ class TestEveryStatement:
             assert not re.findall(r"'[^']*'", re.sub(time, "", sql)), (name, kind, sql)
             assert "anon_" not in sql, (name, kind, sql)
             constants = r"(=|<|>) -?\d+\.?\d*(?! = 1)\b"
-            assert not re.search(constants, re.sub(r"(\w+|\?) = [01]\b", "", sql)), (name, kind, sql)
+            assert not re.search(constants, re.sub(r"(\w+|\?) = [01]\b", "", sql)), (
+                name,
+                kind,
+                sql,
+            )
 
     def test_computed_columns_have_names(self) -> None:
         for name, kind in EVERY:
             for statement in build(name, kind):
-                columns = getattr(statement, "selected_columns", None) or getattr(statement, "_returning", ())
+                columns = getattr(statement, "selected_columns", None) or getattr(
+                    statement, "_returning", ()
+                )
                 keys = [str(column.key) for column in columns]
                 assert all(re.fullmatch(r"[a-z_]+", key) for key in keys), (name, kind, keys)
 
@@ -272,7 +290,12 @@ class TestEveryStatement:
 def test_every_builder_is_here() -> None:
     """Whatever a module of the room builds is found in the room, under one name."""
     modules = [vars(queries)[found.name] for found in pkgutil.iter_modules(queries.__path__)]
-    built = [pair for module in modules for pair in vars(module).items() if hasattr(pair[1], "cache_info")]
+    built = [
+        pair
+        for module in modules
+        for pair in vars(module).items()
+        if hasattr(pair[1], "cache_info")
+    ]
     assert len(built) == len(BUILDERS) > 25
     assert dict(built) == BUILDERS
     assert {name for name, _ in GOLDEN} <= set(BUILDERS)

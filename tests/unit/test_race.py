@@ -28,7 +28,10 @@ def test_every_entry_into_the_race_is_independent(change: str) -> None:
     arguments = {"seed": 0, "turn": 0, "requeues": 0}
     first, second = (
         race.exponentials(
-            values["seed"], hashes, turn=values["turn"], requeues=np.full(len(hashes), values["requeues"])
+            values["seed"],
+            hashes,
+            turn=values["turn"],
+            requeues=np.full(len(hashes), values["requeues"]),
         )
         for values in (arguments, arguments | {change: 1})
     )
@@ -60,7 +63,10 @@ def test_every_entry_in_replay_mode_is_independent(change: str) -> None:
     arguments = {"seed": 0, "requeues": 0, "entries": 1}
 
     def variates(seed: int, requeues: int, entries: int) -> Floats:
-        counts = {"requeues": np.full(len(hashes), requeues), "entries": np.full(len(hashes), entries)}
+        counts = {
+            "requeues": np.full(len(hashes), requeues),
+            "entries": np.full(len(hashes), entries),
+        }
         return race.replayed_exponentials(seed, hashes, **counts)
 
     first, second = variates(**arguments), variates(**(arguments | {change: 2}))
@@ -112,7 +118,9 @@ def test_weight_functions() -> None:
     assert race.Uniform()(scores, 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("weighting", [race.Shift(), race.Softmax(0.3), race.Power(2), race.Uniform()])
+@pytest.mark.parametrize(
+    "weighting", [race.Shift(), race.Softmax(0.3), race.Power(2), race.Uniform()]
+)
 def test_weightings_are_stored_and_read_back(weighting: race.Weighting) -> None:
     assert race.weighting_from_settings(race.weighting_settings(weighting)) == weighting
     assert race.weighting_from(weighting) == weighting
@@ -147,7 +155,9 @@ WEIGHTINGS = (
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("scores", HUGE.values(), ids=HUGE.keys())
-def test_scores_of_any_size_give_draws_without_a_warning(new_store: Any, scores: Any, mode: str) -> None:
+def test_scores_of_any_size_give_draws_without_a_warning(
+    new_store: Any, scores: Any, mode: str
+) -> None:
     for number, weighting in enumerate(WEIGHTINGS):
         store = new_store(name=str(number), weighting=weighting, mode=mode)
         store.add(list("abcd"))
@@ -157,8 +167,14 @@ def test_scores_of_any_size_give_draws_without_a_warning(new_store: Any, scores:
         store.add(["e", "f"])
         store.score(lambda samples: np.array([-1.7e308, 1e308])[: len(samples)])
         assert store.check() == []
-        store.score(lambda samples: np.array([(-1) ** i * 1e308 for i in range(len(samples))]), only="all")
-        store.score(lambda samples: np.array([(-1) ** i * -1e308 for i in range(len(samples))]), only="all", budget=3)
+        store.score(
+            lambda samples: np.array([(-1) ** i * 1e308 for i in range(len(samples))]), only="all"
+        )
+        store.score(
+            lambda samples: np.array([(-1) ** i * -1e308 for i in range(len(samples))]),
+            only="all",
+            budget=3,
+        )
         probabilities = store.sample(2).info.probability
         assert ((probabilities > 0.0) & (probabilities <= 1.0)).all()
         assert store.check() == []

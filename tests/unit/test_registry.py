@@ -87,7 +87,9 @@ def dataclasses_of_every_make(draw: st.DrawFn) -> type[Any]:
         bases = (type("Mixin", (), {"__eq__": draw(st.sampled_from([*OWN_EQUALITY.values()]))}),)
     elif base in ("dataclass", "identity"):
         bases = (
-            dataclasses.make_dataclass("Base", ["x"], eq=base == "dataclass", frozen=options["frozen"], slots=True),
+            dataclasses.make_dataclass(
+                "Base", ["x"], eq=base == "dataclass", frozen=options["frozen"], slots=True
+            ),
         )
         names = draw(st.sampled_from([["y"], []]))
     fields = [(name, Any, dataclasses.field(compare=draw(st.booleans()))) for name in names]
@@ -98,14 +100,18 @@ def dataclasses_of_every_make(draw: st.DrawFn) -> type[Any]:
 
 @settings(max_examples=400, deadline=None)
 @given(dataclasses_of_every_make(), st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4))
-def test_a_dataclass_of_any_make_keeps_the_law_or_is_refused(cls: type[Any], values: list[tuple[Any, Any]]) -> None:
+def test_a_dataclass_of_any_make_keeps_the_law_or_is_refused(
+    cls: type[Any], values: list[tuple[Any, Any]]
+) -> None:
     n_fields = len(dataclasses.fields(cls))
     if is_registered(cls):
         instances = [cls(*value[:n_fields]) for value in values]
         require_the_law(instances, [None, values[0], {"x": values[0][0]}])
 
 
-@pytest.mark.parametrize("options", [{}, {"order": True}, {"frozen": True}, {"unsafe_hash": True}, {"slots": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"order": True}, {"frozen": True}, {"unsafe_hash": True}, {"slots": True}]
+)
 @pytest.mark.parametrize("compared", [0, 1, 2])
 def test_a_dataclass_as_it_is_made_is_not_refused(options: dict[str, bool], compared: int) -> None:
     fields = [(name, Any, dataclasses.field(compare=i < compared)) for i, name in enumerate("xy")]
@@ -138,8 +144,13 @@ OF_TUPLES: dict[str, Any] = {
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sets(st.sampled_from([*OF_TUPLES])), st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4))
-def test_a_named_tuple_of_any_make_keeps_the_law_or_is_refused(own: set[str], values: list[tuple[Any, Any]]) -> None:
+@given(
+    st.sets(st.sampled_from([*OF_TUPLES])),
+    st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4),
+)
+def test_a_named_tuple_of_any_make_keeps_the_law_or_is_refused(
+    own: set[str], values: list[tuple[Any, Any]]
+) -> None:
     cls = as_named_tuple({name: OF_TUPLES[name] for name in own})
     assert is_registered(cls) == own.isdisjoint({"__eq__", "__iter__"})
     if own.isdisjoint({"__eq__", "__iter__"}):
@@ -220,9 +231,27 @@ def test_an_enum_whose_members_are_dataclasses_keeps_the_law() -> None:
 # --- what derives from a built-in type
 
 PLAIN: list[Any] = [
-    *("CCO", 5, -(2**70), 2.0, 0.5, -0.0, 1 + 2j, 3 + 0j, b"CCO", bytearray(b"CC"), Decimal("1.50"), Fraction(1, 3)),
+    *(
+        "CCO",
+        5,
+        -(2**70),
+        2.0,
+        0.5,
+        -0.0,
+        1 + 2j,
+        3 + 0j,
+        b"CCO",
+        bytearray(b"CC"),
+        Decimal("1.50"),
+        Fraction(1, 3),
+    ),
     *((1, 2), [1, 2], {"a": 1}, {1: "a"}, {1, 2}, frozenset({1, 2}), uuid.UUID(int=5)),
-    *(dt.date(2020, 1, 2), dt.datetime(2020, 1, 2, 3, 4, 5, 6), dt.time(1, 2, 3, 4), dt.timedelta(1, 2, 3)),
+    *(
+        dt.date(2020, 1, 2),
+        dt.datetime(2020, 1, 2, 3, 4, 5, 6),
+        dt.time(1, 2, 3, 4),
+        dt.timedelta(1, 2, 3),
+    ),
     dt.datetime(2020, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2)), fold=1),
     dt.time(1, 2, tzinfo=dt.timezone.utc),
     np.float32(0.1),
@@ -265,7 +294,18 @@ OF_BUILT_INS: dict[str, Any] = {
     "toordinal": lambda self: 7,
     **{
         name: property(lambda self: 7)
-        for name in ("real", "imag", "numerator", "denominator", "year", "hour", "day", "days", "seconds", "fold")
+        for name in (
+            "real",
+            "imag",
+            "numerator",
+            "denominator",
+            "year",
+            "hour",
+            "day",
+            "days",
+            "seconds",
+            "fold",
+        )
     },
     "int": property(lambda self: 7),
     "bytes": property(lambda self: bytes(16)),
@@ -277,7 +317,9 @@ def made_of(value: Any, own: set[str]) -> Any:
     """Return the value as an instance of a class that derives from its own, with other members."""
     base = type(value)
     body = {name: OF_BUILT_INS[name] for name in own}
-    if base is uuid.UUID:  # its members are slots, which a property of the same name would hide from its constructor
+    if (
+        base is uuid.UUID
+    ):  # its members are slots, which a property of the same name would hide from its constructor
         made = type("Made", (base,), {})(int=value.int)
         for name in body:
             setattr(type(made), name, body[name])
@@ -324,13 +366,17 @@ def test_each_member_that_a_built_in_type_has_may_be_overridden(value: Any) -> N
     assert not require_law_or_refusal(value, set())
     assert require_law_or_refusal(value, {"__eq__"})
     refused = {name for name in OF_BUILT_INS if require_law_or_refusal(value, {name})}
-    base = next(base for base in type(value).__mro__ if base in registry._READ_BY or base is np.generic)
+    base = next(
+        base for base in type(value).__mro__ if base in registry._READ_BY or base is np.generic
+    )
     assert refused == {"__eq__"} | (set(registry._READ_BY.get(base, ())) & OF_BUILT_INS.keys())
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(PLAIN), st.sets(st.sampled_from([*OF_BUILT_INS]), max_size=6))
-def test_a_subclass_of_a_built_in_type_counts_as_it_or_is_refused(value: Any, own: set[str]) -> None:
+def test_a_subclass_of_a_built_in_type_counts_as_it_or_is_refused(
+    value: Any, own: set[str]
+) -> None:
     require_law_or_refusal(value, own)
 
 
@@ -353,7 +399,9 @@ def test_a_registered_class_is_not_equal_to_a_built_in_value() -> None:
         LOW = 1
 
     for cls in (Smiles, as_named_tuple({}), Rank, OrderedDict, type("Own", (dict,), {}), int):
-        with pytest.raises(InvalidArgument, match=r"is equal to a \w+ of the same value.*__eq__ and a __hash__"):
+        with pytest.raises(
+            InvalidArgument, match=r"is equal to a \w+ of the same value.*__eq__ and a __hash__"
+        ):
             register(cls, encode=str, decode=cls)
     register(Canonical, encode=str, decode=Canonical)
     require_the_law([Canonical("C"), Canonical("N")], ["C", "N"])
@@ -378,18 +426,40 @@ def test_what_a_refused_class_has_stored_is_read_by_functions_under_the_same_dig
 
         __hash__ = enum.Enum.__hash__
 
-    Pair = as_named_tuple({"__eq__": lambda a, b: sorted(a) == sorted(b), "__hash__": lambda self: 1})
+    Pair = as_named_tuple(
+        {"__eq__": lambda a, b: sorted(a) == sorted(b), "__hash__": lambda self: 1}
+    )
     before = {
-        Pose: (Pose(3), "9a0bd40cbcee67d67158d752799d1525", "d81b83666f626a65637464506f7365a165616e676c6503"),
+        Pose: (
+            Pose(3),
+            "9a0bd40cbcee67d67158d752799d1525",
+            "d81b83666f626a65637464506f7365a165616e676c6503",
+        ),
         Hue: (Hue.RED, "6a5fdd353cbaa6d46d0ecf86cf898044", "d81b83666f626a6563746348756563524544"),
-        Pair: (Pair(2, 1), "40d12e80161e43d0ad77b0c9453927a9", "d81b83666f626a6563746450616972a2617802617901"),
+        Pair: (
+            Pair(2, 1),
+            "40d12e80161e43d0ad77b0c9453927a9",
+            "d81b83666f626a6563746450616972a2617802617901",
+        ),
     }
     for cls in before:
-        with pytest.raises(InvalidArgument, match=r"decode=, which gets .* for samples stored before"):
+        with pytest.raises(
+            InvalidArgument, match=r"decode=, which gets .* for samples stored before"
+        ):
             register(cls, name=f"{cls.__name__}")
-    register(Pose, name="Pose", encode=lambda pose: {"angle": pose.angle}, decode=lambda fields: Pose(**fields))
+    register(
+        Pose,
+        name="Pose",
+        encode=lambda pose: {"angle": pose.angle},
+        decode=lambda fields: Pose(**fields),
+    )
     register(Hue, name="Hue", encode=lambda hue: hue.name, decode=Hue.__members__.__getitem__)
-    register(Pair, name="Pair", encode=lambda pair: {"x": pair.x, "y": pair.y}, decode=lambda f: Pair(f["x"], f["y"]))
+    register(
+        Pair,
+        name="Pair",
+        encode=lambda pair: {"x": pair.x, "y": pair.y},
+        decode=lambda f: Pair(f["x"], f["y"]),
+    )
     for cls, (value, stored_digest, payload) in before.items():
         assert digest(value).hex() == stored_digest
         (restored,) = decode_all([""], [bytes.fromhex(payload)], ["cbor"])
@@ -438,7 +508,9 @@ def test_tensors_with_operators_of_their_own_are_refused() -> None:
 
     class Units(torch.Tensor):
         @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             return super().__torch_function__(func, types, args, kwargs or {})
 
     assert digest(torch.zeros(2).as_subclass(Named)) == digest(torch.zeros(2))  # type: ignore[arg-type]
@@ -446,13 +518,17 @@ def test_tensors_with_operators_of_their_own_are_refused() -> None:
     own = [torch.zeros(2).as_subclass(cls) for cls in (Equal, Units)]  # type: ignore[arg-type]
     for value in (*own, *lazy):
         for function in (digest, lambda value: encode_all([value])):
-            with pytest.raises(UnsupportedType, match=f"{type(value).__name__} is not a supported type"):
+            with pytest.raises(
+                UnsupportedType, match=f"{type(value).__name__} is not a supported type"
+            ):
                 function(value)
 
 
 def test_where_numpy_is_not_transitive_python_s_exact_value_decides() -> None:
     single, double = np.float32(0.1), np.float64(0.1)
-    assert single == 0.1 == double != single  # numpy rounds Python's number to float32 before it compares
+    assert (
+        single == 0.1 == double != single
+    )  # numpy rounds Python's number to float32 before it compares
     assert digest(0.1) == digest(double) != digest(single) == digest(float(single))
     big, near = np.int64(2**53 + 1), 2.0**53
     assert big == near == 2**53 != big  # and here an integer to float64

@@ -20,7 +20,11 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+        return (
+            a.dtype == b.dtype
+            and a.shape == b.shape
+            and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+        )
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, dict):
@@ -38,7 +42,10 @@ def test_a_state_comes_back_as_it_was() -> None:
         "lr": 0.1 + 0.2,
         "best": -math.inf,
         "nothing": math.nan,
-        3: {"step": torch.tensor(7.0), "moments": [torch.zeros(2, 0), torch.ones(3, dtype=torch.bfloat16)]},
+        3: {
+            "step": torch.tensor(7.0),
+            "moments": [torch.zeros(2, 0), torch.ones(3, dtype=torch.bfloat16)],
+        },
         "big": 2**127 + 1,
         "words": ["", "ü", b"\0"],
         "key": np.arange(4, dtype=np.uint32),
@@ -98,7 +105,11 @@ def test_mappings_become_dicts() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(math.sin, "built-in function sin"), (nn.ReLU(), "ReLU()"), (torch.ones(2).to_sparse(), "not dense")],
+    [
+        (math.sin, "built-in function sin"),
+        (nn.ReLU(), "ReLU()"),
+        (torch.ones(2).to_sparse(), "not dense"),
+    ],
 )
 def test_what_cannot_be_stored_is_named(value: Any, shown: str) -> None:
     with pytest.raises(UnsupportedType, match="schedule/lambdas/1 cannot be stored") as caught:
@@ -120,7 +131,9 @@ def packed_rest(content: Any) -> bytes:
         safetensors.torch.save({"a": torch.ones(1)}),
         packed_rest([1, 2]),
         packed_rest(7),
-        packed_rest([cbor2.CBORTag(27, ["object", "sqlbuffer.training.packing.Stored", ["missing"]])]),
+        packed_rest(
+            [cbor2.CBORTag(27, ["object", "sqlbuffer.training.packing.Stored", ["missing"]])]
+        ),
         packed_rest([cbor2.CBORTag(35, "(a+)+$")]),
     ],
 )

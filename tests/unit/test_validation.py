@@ -43,12 +43,43 @@ INTS: list[Callable[[int], Any]] = [
 ]
 REALS: list[Callable[[float], Any]] = [
     *(float, np.float16, np.float32, np.float64, np.longdouble, np.array, torch.tensor, Fraction),
-    *(lambda x: torch.tensor(x, requires_grad=True), lambda x: torch.tensor(x, dtype=torch.bfloat16)),
+    *(
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: torch.tensor(x, dtype=torch.bfloat16),
+    ),
 ]
 NO_NUMBERS: list[Any] = [
-    *(None, True, False, np.True_, np.array(False), torch.tensor(True), "1", b"1", 1j, np.complex64(1)),
-    *(np.array([1]), torch.tensor([1]), [1], (1,), {1}, {1: 1}, pd.NA, pd.NaT, pd.Series([1]), object()),
-    *(np.datetime64(1, "ns"), np.timedelta64(1, "ns"), torch.tensor(1j), torch.ones((), device="meta"), np.str_("1")),
+    *(
+        None,
+        True,
+        False,
+        np.True_,
+        np.array(False),
+        torch.tensor(True),
+        "1",
+        b"1",
+        1j,
+        np.complex64(1),
+    ),
+    *(
+        np.array([1]),
+        torch.tensor([1]),
+        [1],
+        (1,),
+        {1},
+        {1: 1},
+        pd.NA,
+        pd.NaT,
+        pd.Series([1]),
+        object(),
+    ),
+    *(
+        np.datetime64(1, "ns"),
+        np.timedelta64(1, "ns"),
+        torch.tensor(1j),
+        torch.ones((), device="meta"),
+        np.str_("1"),
+    ),
 ]
 
 
@@ -76,7 +107,9 @@ def test_what_is_no_number(value: Any) -> None:
         require_real(value, "x must be one")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("inf"), 10**400, np.longdouble("1e400")])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, np.float32("inf"), 10**400, np.longdouble("1e400")]
+)
 def test_a_number_is_finite(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="x must be one; got"):
         require_real(value, "x must be one")
@@ -94,7 +127,9 @@ def test_an_integer_is_in_its_range(number: int) -> None:
 
 
 def test_an_integer_that_python_cannot_write_is_refused_all_the_same() -> None:
-    with pytest.raises(InvalidArgument, match="n must be one; got <int, whose repr fails: ValueError>"):
+    with pytest.raises(
+        InvalidArgument, match="n must be one; got <int, whose repr fails: ValueError>"
+    ):
         require_int(10**5_000, "n must be one")
 
 
@@ -128,7 +163,11 @@ IDS: list[Callable[[list[int]], Any]] = [
         lambda ids: [np.int64(i) for i in ids],
         lambda ids: pd.Series(ids, ids),
     ),
-    *(lambda ids: [torch.tensor(i) for i in ids], lambda ids: pd.Series(ids, dtype="Int64"), lambda ids: pa.array(ids)),
+    *(
+        lambda ids: [torch.tensor(i) for i in ids],
+        lambda ids: pd.Series(ids, dtype="Int64"),
+        lambda ids: pa.array(ids),
+    ),
 ]
 
 
@@ -142,14 +181,43 @@ def test_a_list_of_ids(kind: Callable[[list[int]], Any]) -> None:
 @pytest.mark.parametrize(
     "ids",
     [
-        *(None, 1, "12", b"12", {1, 2}, {1: 2}, [1.0], [None], ["1"], [True, 2], [[1], [2]], [[1], [2, 3]], 1.5),
-        *(np.array(1), np.eye(2, dtype=int), np.array([1.0]), np.array([True]), np.array([2**63], np.uint64), [2**64]),
-        *(torch.tensor(1), torch.eye(2), torch.ones(2, device="meta"), pd.Series([1, None]), pd.DataFrame({"x": [1]})),
+        *(
+            None,
+            1,
+            "12",
+            b"12",
+            {1, 2},
+            {1: 2},
+            [1.0],
+            [None],
+            ["1"],
+            [True, 2],
+            [[1], [2]],
+            [[1], [2, 3]],
+            1.5,
+        ),
+        *(
+            np.array(1),
+            np.eye(2, dtype=int),
+            np.array([1.0]),
+            np.array([True]),
+            np.array([2**63], np.uint64),
+            [2**64],
+        ),
+        *(
+            torch.tensor(1),
+            torch.eye(2),
+            torch.ones(2, device="meta"),
+            pd.Series([1, None]),
+            pd.DataFrame({"x": [1]}),
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_list_of_ids(ids: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"ids must be a list of integers, such as batch.ids; got"):
+    with pytest.raises(
+        InvalidArgument, match=r"ids must be a list of integers, such as batch.ids; got"
+    ):
         as_ids(ids)
 
 
@@ -169,7 +237,10 @@ FLOATS: list[Callable[[list[float]], Any]] = [
         lambda xs: pd.Series(xs, [9, 7]),
     ),
     *(lambda xs: torch.tensor(xs, dtype=torch.bfloat16), lambda xs: [np.float32(x) for x in xs]),
-    *(lambda xs: [Fraction(x) for x in xs], lambda xs: [torch.tensor(x, requires_grad=True) for x in xs]),
+    *(
+        lambda xs: [Fraction(x) for x in xs],
+        lambda xs: [torch.tensor(x, requires_grad=True) for x in xs],
+    ),
 ]
 
 
@@ -191,7 +262,12 @@ def test_a_list_of_floats(kind: Callable[[list[float]], Any]) -> None:
             pd.Series(["1", "2"]),
             [1j, 2j],
         ),
-        *(np.array(["2020", "2021"], "M8[s]"), pd.Series(pd.to_datetime(["2020", "2021"])), [pd.NaT, pd.NaT], "12"),
+        *(
+            np.array(["2020", "2021"], "M8[s]"),
+            pd.Series(pd.to_datetime(["2020", "2021"])),
+            [pd.NaT, pd.NaT],
+            "12",
+        ),
         *(
             [[1.0], [2.0]],
             np.eye(2),
@@ -211,7 +287,12 @@ def test_text_and_times_are_no_measurements(values: Any) -> None:
 
 
 def test_measurements_that_are_flags_count_as_0_and_1() -> None:
-    for values in ([True, False], np.array([True, False]), torch.tensor([True, False]), pd.Series([True, False])):
+    for values in (
+        [True, False],
+        np.array([True, False]),
+        torch.tensor([True, False]),
+        pd.Series([True, False]),
+    ):
         assert as_rewards(values, 2) == [1.0, 0.0]
     assert as_scores([True, False], 2).tolist() == [1.0, 0.0]
 
@@ -221,43 +302,95 @@ class Row(collections.namedtuple("Row", "smiles weight")):
 
 
 ONE_SAMPLE: list[Any] = [
-    *("CCO", b"CCO", bytearray(b"CCO"), memoryview(b"CCO"), np.str_("CCO"), collections.UserString("CCO"), {"a": 1}),
-    *({1, 2}, frozenset({1}), Row("CCO", 1.0), np.array(1), np.float64(1), torch.tensor(1), 5, None, 1.5, object()),
+    *(
+        "CCO",
+        b"CCO",
+        bytearray(b"CCO"),
+        memoryview(b"CCO"),
+        np.str_("CCO"),
+        collections.UserString("CCO"),
+        {"a": 1},
+    ),
+    *(
+        {1, 2},
+        frozenset({1}),
+        Row("CCO", 1.0),
+        np.array(1),
+        np.float64(1),
+        torch.tensor(1),
+        5,
+        None,
+        1.5,
+        object(),
+    ),
     collections.OrderedDict(a=1),
 ]
 
 
 @pytest.mark.parametrize("one", ONE_SAMPLE, ids=lambda value: type(value).__name__)
 def test_one_sample_is_no_list(one: Any) -> None:
-    with pytest.raises(InvalidArgument, match=rf"list, got one {type(one).__name__}: put it into a list\."):
+    with pytest.raises(
+        InvalidArgument, match=rf"list, got one {type(one).__name__}: put it into a list\."
+    ):
         as_list(one)
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8)), torch.zeros(2, 3), np.zeros((0, 3)), np.zeros((2, 2, 2), bool)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8)), torch.zeros(2, 3), np.zeros((0, 3)), np.zeros((2, 2, 2), bool)]
+)
 def test_an_image_is_no_list(image: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"of shape \(.*put it into a list, or use add_one.*list\(\.\.\.\)"):
+    with pytest.raises(
+        InvalidArgument, match=r"of shape \(.*put it into a list, or use add_one.*list\(\.\.\.\)"
+    ):
         as_list(image)
     assert len(as_list([image])) == 1
     assert len(as_list(list(image))) == len(image)
 
 
 @pytest.mark.parametrize(
-    "table", [pd.DataFrame({"x": [1]}), pd.DataFrame(), pa.table({"x": [1]}), pa.table({"x": [1]}).to_batches()[0]]
+    "table",
+    [
+        pd.DataFrame({"x": [1]}),
+        pd.DataFrame(),
+        pa.table({"x": [1]}),
+        pa.table({"x": [1]}).to_batches()[0],
+    ],
 )
 def test_a_table_is_no_list(table: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"which is a table: give one column.*to_dict\('records'\)"):
+    with pytest.raises(
+        InvalidArgument, match=r"which is a table: give one column.*to_dict\('records'\)"
+    ):
         as_list(table)
 
 
 def test_a_file_is_no_list() -> None:
-    with pytest.raises(InvalidArgument, match=r"got a file: give its lines, such as file.read\(\)\.splitlines\(\)"):
+    with pytest.raises(
+        InvalidArgument, match=r"got a file: give its lines, such as file.read\(\)\.splitlines\(\)"
+    ):
         as_list(io.StringIO("CCO\nCCN\n"))
 
 
 LISTS: list[Callable[[list[str]], Any]] = [
-    *(list, tuple, iter, np.array, pd.Series, pd.Index, lambda xs: pd.Series(xs, [7, 3]), collections.deque),
-    *(lambda xs: (x for x in xs), lambda xs: np.array(xs, object), lambda xs: pd.Series(xs, dtype="category")),
-    *(lambda xs: pd.Series(xs, ["columns", "ndim"]), lambda xs: dict(enumerate(xs)).values(), pa.array),
+    *(
+        list,
+        tuple,
+        iter,
+        np.array,
+        pd.Series,
+        pd.Index,
+        lambda xs: pd.Series(xs, [7, 3]),
+        collections.deque,
+    ),
+    *(
+        lambda xs: (x for x in xs),
+        lambda xs: np.array(xs, object),
+        lambda xs: pd.Series(xs, dtype="category"),
+    ),
+    *(
+        lambda xs: pd.Series(xs, ["columns", "ndim"]),
+        lambda xs: dict(enumerate(xs)).values(),
+        pa.array,
+    ),
 ]
 
 
@@ -267,14 +400,26 @@ def test_lists_of_samples(kind: Callable[[list[str]], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [list, tuple, np.array, torch.tensor, pd.Series, lambda xs: pd.Series(xs, dtype="boolean")]
+    "kind",
+    [list, tuple, np.array, torch.tensor, pd.Series, lambda xs: pd.Series(xs, dtype="boolean")],
 )
 def test_a_mask(kind: Callable[[list[bool]], Any]) -> None:
     assert as_mask(kind([True, False]), 2, "give bools").tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
-    "flags", [[1, 0], [0.5, 1.0], "ab", ["", "x"], [True], np.eye(2, dtype=bool), None, [None, True], [0, 1]]
+    "flags",
+    [
+        [1, 0],
+        [0.5, 1.0],
+        "ab",
+        ["", "x"],
+        [True],
+        np.eye(2, dtype=bool),
+        None,
+        [None, True],
+        [0, 1],
+    ],
 )
 def test_what_is_no_mask(flags: Any) -> None:
     with pytest.raises(InvalidArgument, match="give bools; got"):

@@ -65,7 +65,9 @@ def test_groups_and_watches_are_apart(clock: Clock) -> None:
     clock.now += 10
     assert one.same_for_s("jobs", {"a": 1}, began=one.begin(), gap_s=30.0) == {"a": 0.0}
     assert same(one, a=1) == {"a": 10.0}
-    assert same(pickle.loads(pickle.dumps(one)), a=1) == {"a": 0.0}, "another process has seen nothing"
+    assert same(pickle.loads(pickle.dumps(one)), a=1) == {"a": 0.0}, (
+        "another process has seen nothing"
+    )
     assert copy.copy(one) is not one
 
 

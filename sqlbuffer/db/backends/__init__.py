@@ -9,10 +9,30 @@ import os
 import sqlalchemy as sa
 
 from sqlbuffer._validation import is_storable
-from sqlbuffer.db.backends.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Columns, Dialect, Lock, Receipt, Rows
+from sqlbuffer.db.backends.base import (
+    ONE_STATEMENT,
+    SCHEMA,
+    VERSION_TABLE,
+    Columns,
+    Dialect,
+    Lock,
+    Receipt,
+    Rows,
+)
 from sqlbuffer.db.backends.postgresql import PostgreSQL
 from sqlbuffer.db.backends.sqlite import SQLite
-from sqlbuffer.db.types import CHURNED, CLUSTERED, BigId, Json, Timestamp, ago, from_now, now, right_now, where
+from sqlbuffer.db.types import (
+    CHURNED,
+    CLUSTERED,
+    BigId,
+    Json,
+    Timestamp,
+    ago,
+    from_now,
+    now,
+    right_now,
+    where,
+)
 from sqlbuffer.db.urls import WAY_OUT, read_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
 
@@ -68,13 +88,21 @@ def _as_url(given: str | os.PathLike[str] | sa.URL) -> str | sa.URL:
     """Return a path alone as a URL, and all else as it is."""
     if isinstance(given, os.PathLike):
         return sa.URL.create("sqlite", database=os.fspath(given))
-    return sa.URL.create("sqlite", database=given) if isinstance(given, str) and _is_path(given) else given
+    return (
+        sa.URL.create("sqlite", database=given)
+        if isinstance(given, str) and _is_path(given)
+        else given
+    )
 
 
 def _is_path(text: str) -> bool:
     """Tell a path from a URL and from a slip of the pen: it has a dot or a slash, and no user, password or scheme."""
     begins = os.path.splitdrive(text)[1].partition("/")[0]
-    return ("." in text or "/" in text or os.sep in text) and ":" not in begins and text.strip() == text
+    return (
+        ("." in text or "/" in text or os.sep in text)
+        and ":" not in begins
+        and text.strip() == text
+    )
 
 
 def _require_file(url: sa.URL) -> None:
@@ -84,13 +112,17 @@ def _require_file(url: sa.URL) -> None:
             "the URL of an SQLite file has three slashes, four before an absolute path: sqlite:///FILE."
         )
     if not url.database or ":memory:" in url.database:
-        raise InvalidArgument("an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE.")
+        raise InvalidArgument(
+            "an SQLite buffer in memory could be neither resumed nor shared: use sqlite:///FILE."
+        )
     if not is_storable(url.database):
         raise InvalidArgument(
             f"{shown(url.database)} is not a file name in UTF-8: rename the file, and use sqlite:///FILE."
         )
     if url.database.startswith("file:"):
-        raise InvalidArgument("the URL of an SQLite file cannot be a file: URI: use sqlite:///FILE.")
+        raise InvalidArgument(
+            "the URL of an SQLite file cannot be a file: URI: use sqlite:///FILE."
+        )
     if url.query:
         raise InvalidArgument(
             f"the URL of an SQLite file has no options, got {shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; "
@@ -103,9 +135,13 @@ def _absolute(path: str) -> str:
     try:
         return os.path.realpath(path)
     except ValueError as exc:  # a null character
-        raise InvalidArgument(f"{shown(path)} is not a path of a file ({exc}): use sqlite:///FILE.") from exc
+        raise InvalidArgument(
+            f"{shown(path)} is not a path of a file ({exc}): use sqlite:///FILE."
+        ) from exc
     except OSError as exc:  # a relative path in a folder that is gone
-        raise DatabaseUnavailable(f"{shown(path)} cannot be found ({exc.strerror}): give an absolute path.") from exc
+        raise DatabaseUnavailable(
+            f"{shown(path)} cannot be found ({exc.strerror}): give an absolute path."
+        ) from exc
 
 
 @functools.cache
@@ -120,7 +156,9 @@ def _sqlite(driver: str) -> SQLite:
     try:
         return SQLite(importlib.import_module("pysqlite3.dbapi2"))
     except ImportError as exc:
-        raise MissingExtra("sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`.") from exc
+        raise MissingExtra(
+            "sqlite+pysqlite3 needs pysqlite3: `pip install 'sqlbuffer[sqlite]'`."
+        ) from exc
 
 
 def origin_of(connection: sa.Connection) -> str:
@@ -141,7 +179,8 @@ def is_unavailable(error: sa.exc.DBAPIError) -> bool:
     """Tell whether the database is to blame, and not the statement."""
     has_no_right = getattr(error.orig, "sqlstate", None) == "42501"
     is_outage = (
-        isinstance(error, (sa.exc.OperationalError, sa.exc.InternalError)) or type(error) is sa.exc.DatabaseError
+        isinstance(error, (sa.exc.OperationalError, sa.exc.InternalError))
+        or type(error) is sa.exc.DatabaseError
     )
     return has_no_right or is_outage
 

@@ -151,13 +151,23 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def execute_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> int:
         """Execute a statement for each row, in their order; return how many rows of the database it has changed."""
 
     @abc.abstractmethod
     def changed_by_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> list[bool]:
         """Execute an UPDATE for each row, found by a key, its first column; tell which of them found theirs.
 
@@ -228,11 +238,15 @@ class Dialect(abc.ABC):
         """Return what the database itself finds wrong with its storage."""
 
     @abc.abstractmethod
-    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+    def wrong_types(
+        self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]
+    ) -> list[str]:
         """Return what of these rows is not of the type of its column, one sentence for each column."""
 
     @abc.abstractmethod
-    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+    def mend_integers(
+        self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]
+    ) -> int:
         """Write integers that were stored as bytes as what they are; return how many there were."""
 
     @abc.abstractmethod
@@ -275,7 +289,12 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def guarded(
-        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+        self,
+        connection: sa.Connection,
+        sql: str,
+        *,
+        role: str | None = None,
+        may_step_down: bool = False,
     ) -> contextlib.AbstractContextManager[None]:
         """Make sure that SQL that is not ours, run in the block, can do no more than read.
 

@@ -26,5 +26,9 @@ def network_file_system(file: pathlib.Path) -> str | None:
     except OSError:
         return None
     # The innermost, and of those mounted on one another the last.
-    kind = max(enumerate(above), key=lambda each: (len(each[1].mountpoint), each[0]))[1].fstype if above else ""
+    kind = (
+        max(enumerate(above), key=lambda each: (len(each[1].mountpoint), each[0]))[1].fstype
+        if above
+        else ""
+    )
     return kind if kind.lower() in NETWORK else None

@@ -32,7 +32,11 @@ def require_one_library(file: str, library: str) -> None:
     others = {same.library for same in opened(file_id(file))}
     if others - {library}:
         raise _two_libraries(file, library, *(others - {library}))
-    if library != STANDARD and not others and any(each.path == file for each in psutil.Process().open_files()):
+    if (
+        library != STANDARD
+        and not others
+        and any(each.path == file for each in psutil.Process().open_files())
+    ):
         raise _two_libraries(file, library, STANDARD)
 
 

@@ -33,10 +33,18 @@ def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are prepare_threshold and libpq's ({_LIBPQ_PAGE})."
-            raise InvalidArgument(f"PostgreSQL does not know the option {shown(name)} in the database URL: {hint}")
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"known are prepare_threshold and libpq's ({_LIBPQ_PAGE})."
+            )
+            raise InvalidArgument(
+                f"PostgreSQL does not know the option {shown(name)} in the database URL: {hint}"
+            )
         if not isinstance(given, str) and name not in _PARTS_OF_A_URL:
-            raise InvalidArgument(f"the option {name} is given more than once in the database URL: give it once.")
+            raise InvalidArgument(
+                f"the option {name} is given more than once in the database URL: give it once."
+            )
     options: dict[str, Any] = {}
     for name, rule, convert in (
         ("prepare_threshold", "a positive number of executions, or none", _as_threshold),
@@ -45,9 +53,14 @@ def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
         if (text := url.query.get(name)) is not None:
             options[name] = convert(str(text))
             if options[name] == 0:
-                raise InvalidArgument(f"{name} in the database URL must be {rule}; got {shown(text)}.")
+                raise InvalidArgument(
+                    f"{name} in the database URL must be {rule}; got {shown(text)}."
+                )
     _require_ports(url)
-    return url.difference_update_query(list(options)), {"connect_timeout": CONNECT_TIMEOUT_S, **options}
+    return url.difference_update_query(list(options)), {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        **options,
+    }
 
 
 def _as_positive(text: str) -> int:

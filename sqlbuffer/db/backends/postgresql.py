@@ -67,7 +67,9 @@ _PINNED = {
 """Settings on which the meaning of what is sent and read depends; a role, a database or a server may have others."""
 
 _TOO_MANY = "end sessions that are idle, or raise the limit on connections that the message is about, and run again"
-_PREPARED = "a pooler shares the session with other clients: put ?prepare_threshold=none into the URL"
+_PREPARED = (
+    "a pooler shares the session with other clients: put ?prepare_threshold=none into the URL"
+)
 _RAISE = "raise it for this role or database (ALTER ROLE ... SET), and run again"
 _CLOSED = "the server or its pooler stopped the statement or ended the session: see their logs and run again"
 _WAYS_OUT = {
@@ -97,7 +99,9 @@ class PostgreSQL(Dialect):
     adds_in_bulk = True
     largest = _LARGEST
     writers_overlap = True
-    interleaved = 10  # a row's new version stays on its page, where the one before has left a few rows' room
+    interleaved = (
+        10  # a row's new version stays on its page, where the one before has left a few rows' room
+    )
 
     def exists(self, url: sa.URL) -> bool:
         return True
@@ -110,7 +114,9 @@ class PostgreSQL(Dialect):
 
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         level = "REPEATABLE READ" if sees_one_state else "READ COMMITTED"
-        settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
+        settings = (
+            f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
+        )
         begins = f"BEGIN ISOLATION LEVEL {level}; {settings}"
         return self._engine(url, pool_size=2, begins=begins, leaves_receipts=True)
 
@@ -143,15 +149,23 @@ class PostgreSQL(Dialect):
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT_S,
                 execution_options={"schema_translate_map": {None: SCHEMA}},
-                connect_args={"autocommit": True, "client_encoding": "utf8", **options},  # BEGIN is sent below
+                connect_args={
+                    "autocommit": True,
+                    "client_encoding": "utf8",
+                    **options,
+                },  # BEGIN is sent below
             )
         except ModuleNotFoundError as exc:
-            raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
+            raise MissingExtra(
+                'PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".'
+            ) from exc
         for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
         for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
 
         @sa.event.listens_for(engine, "do_connect")
-        def _connect(dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        def _connect(
+            dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]
+        ) -> Any:
             record.info["connection"] = secrets.token_hex(8)
             parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
             connection = dialect.connect(*arguments, **parameters)
@@ -163,7 +177,9 @@ class PostgreSQL(Dialect):
                 if not record.info["is_pooled"]:
                     connection.execute(for_session, prepare=False)
                 elif "prepare_threshold" not in parameters:
-                    connection.prepare_threshold = None  # what is prepared in one session is unknown in the next
+                    connection.prepare_threshold = (
+                        None  # what is prepared in one session is unknown in the next
+                    )
             except BaseException:
                 connection.close()
                 raise
@@ -190,9 +206,11 @@ class PostgreSQL(Dialect):
     def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
         # Advisory, so that nothing is written: a row lock would make the row of the buffer the hot spot of all claims.
         taken = (
-            (sa.func.pg_advisory_xact_lock if is_exclusive else sa.func.pg_advisory_xact_lock_shared)(
-                _ADVISORY_CLASS + lock.value, buffer_id
-            )
+            (
+                sa.func.pg_advisory_xact_lock
+                if is_exclusive
+                else sa.func.pg_advisory_xact_lock_shared
+            )(_ADVISORY_CLASS + lock.value, buffer_id)
             for lock, is_exclusive in locks.items()
         )
         connection.execute(sa.select(*taken))
@@ -202,19 +220,35 @@ class PostgreSQL(Dialect):
 
     def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
         columns = (value.label(name) for name, value in values.items())
-        return postgresql.insert(table).from_select(list(values), sa.select(*columns), include_defaults=False)
+        return postgresql.insert(table).from_select(
+            list(values), sa.select(*columns), include_defaults=False
+        )
 
     def execute_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> int:
         parameters = {**self.load(connection, rows, columns), **constants}
-        return connection.execute(statement, parameters, execution_options={"preserve_rowcount": True}).rowcount
+        return connection.execute(
+            statement, parameters, execution_options={"preserve_rowcount": True}
+        ).rowcount
 
     def changed_by_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> list[bool]:
         key, _ = rows.columns[0]
-        found = connection.execute(_returning(statement, key), {**self.load(connection, rows, columns), **constants})
+        found = connection.execute(
+            _returning(statement, key), {**self.load(connection, rows, columns), **constants}
+        )
         changed = set(found.scalars().all())
         return [value in changed for value in columns[key]]
 
@@ -251,7 +285,11 @@ class PostgreSQL(Dialect):
         everybody = f"{quoted(reader)}, {quoted(worker)}"
         tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
         return [
-            *([f"GRANT CONNECT ON DATABASE {quoted(url.database)} TO {everybody}"] if url.database else []),
+            *(
+                [f"GRANT CONNECT ON DATABASE {quoted(url.database)} TO {everybody}"]
+                if url.database
+                else []
+            ),
             f"GRANT USAGE ON SCHEMA {SCHEMA} TO {everybody}",
             f"GRANT SELECT ON {tables} TO {everybody}",
             f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {quoted(worker)}",
@@ -273,7 +311,9 @@ class PostgreSQL(Dialect):
         # What pg_restore or CREATE DATABASE ... TEMPLATE makes has a number of its own on its server, and a server that
         # was not made from this one's files, as a standby is, has another identifier. Not the timeline: workers go on
         # after a promotion.
-        number = connection.exec_driver_sql("SELECT oid FROM pg_database WHERE datname = current_database()")
+        number = connection.exec_driver_sql(
+            "SELECT oid FROM pg_database WHERE datname = current_database()"
+        )
         return f"{number.scalar_one()}.{_system(connection)}"
 
     def about(self, connection: sa.Connection) -> str:
@@ -282,10 +322,14 @@ class PostgreSQL(Dialect):
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them
 
-    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+    def wrong_types(
+        self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]
+    ) -> list[str]:
         return []  # the server takes no value of another type
 
-    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+    def mend_integers(
+        self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]
+    ) -> int:
         return 0
 
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
@@ -297,7 +341,11 @@ class PostgreSQL(Dialect):
             return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
         if self.is_overdue(error):
             return False
-        return error.connection_invalidated or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
+        return (
+            error.connection_invalidated
+            or state.startswith("08")
+            or state in ("57P01", "57P02", "57P03", "57P05")
+        )
 
     def shortage(self, connection: sa.Connection) -> str | None:
         if connection.info["is_pooled"]:
@@ -354,7 +402,9 @@ class PostgreSQL(Dialect):
         return "check that the server runs and that host and port in the URL are right"
 
     def viewer(self, url: sa.URL) -> sa.Engine:
-        return self._engine(url, pool_size=4, begins=f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public")
+        return self._engine(
+            url, pool_size=4, begins=f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public"
+        )
 
     def inspector(self, url: sa.URL) -> sa.Engine:
         # The time zone stays that of the role: what a person compares with times is meant in it.
@@ -366,7 +416,12 @@ class PostgreSQL(Dialect):
 
     @contextlib.contextmanager
     def guarded(
-        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+        self,
+        connection: sa.Connection,
+        sql: str,
+        *,
+        role: str | None = None,
+        may_step_down: bool = False,
     ) -> Iterator[None]:
         privileges.guard(connection, sql, role=role, may_step_down=may_step_down)
         yield  # what it has set ends with the transaction
@@ -376,7 +431,12 @@ class _Packed(bytes):
     """An array of numbers as the protocol has it."""
 
 
-_NUMBERS = {sa.Integer: (23, ">i4"), sa.BigInteger: (20, ">i8"), sa.Double: (701, ">f8"), sa.Boolean: (16, "?")}
+_NUMBERS = {
+    sa.Integer: (23, ">i4"),
+    sa.BigInteger: (20, ">i8"),
+    sa.Double: (701, ">f8"),
+    sa.Boolean: (16, "?"),
+}
 """Types that are packed at once instead of element by element: their OID, and how one of them is sent."""
 
 
@@ -407,7 +467,9 @@ def _dumpers() -> dict[type[Any], type[Any]]:
     class BoundedDumper(ListBinaryDumper):
         def dump(self, obj: list[Any]) -> Any:
             sent = super().dump(obj)
-            if sent is not None and len(sent) > _LARGEST:  # the server would close the connection, without a word
+            if (
+                sent is not None and len(sent) > _LARGEST
+            ):  # the server would close the connection, without a word
                 raise TooLarge(
                     f"the values of one statement take {len(sent) / 1e6:,.0f} MB, and PostgreSQL "
                     f"takes {_LARGEST / 1e6:,.0f} MB at most: give fewer or smaller samples at a "
@@ -441,7 +503,9 @@ def _system(connection: sa.Connection) -> str:
     may_ask = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
     if not connection.exec_driver_sql(may_ask).scalar_one():
         return ""
-    return str(connection.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one())
+    return str(
+        connection.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()
+    )
 
 
 def _leave(connection: sa.Connection) -> str:
@@ -469,4 +533,8 @@ def _unnest(rows: Rows) -> sa.FromClause:
         for name, kind in rows.columns
     )
     columns = (sa.column(name, kind) for name, kind in rows.columns)
-    return sa.func.unnest(*arrays).table_valued(*columns, name=rows.name).render_derived(name=rows.name)
+    return (
+        sa.func.unnest(*arrays)
+        .table_valued(*columns, name=rows.name)
+        .render_derived(name=rows.name)
+    )

@@ -13,10 +13,23 @@ READER = "pg_read_all_data"
 """A role of PostgreSQL itself that may read every table and nothing else; a superuser can step down to it."""
 
 # These reach files and processes of the server through functions, which a transaction that only reads may call.
-_POWERS = ("pg_execute_server_program", "pg_read_server_files", "pg_signal_backend", "pg_write_server_files")
+_POWERS = (
+    "pg_execute_server_program",
+    "pg_read_server_files",
+    "pg_signal_backend",
+    "pg_write_server_files",
+)
 
 _HARMLESS = (
-    *("random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "array_sample", "array_shuffle"),
+    *(
+        "random",
+        "random_normal",
+        "gen_random_uuid",
+        "uuidv4",
+        "uuidv7",
+        "array_sample",
+        "array_shuffle",
+    ),
     *("clock_timestamp", "timeofday", "pg_relation_size", "pg_table_size", "pg_indexes_size"),
     *("pg_total_relation_size", "pg_database_size", "pg_is_in_recovery"),
 )
@@ -45,7 +58,9 @@ LIMIT 1
 def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_down: bool) -> None:
     """Make sure that SQL of others, run in this transaction, can do no more than read. See `Dialect.guarded`."""
     if calls := _side_effects(connection, sql):
-        raise InvalidArgument(f"{', '.join(calls)} may do more than read: leave it out of this SQL.")
+        raise InvalidArgument(
+            f"{', '.join(calls)} may do more than read: leave it out of this SQL."
+        )
     power = None if role is not None else _power(connection)
     if power is not None and may_step_down and _can_step_down(connection):
         role, power = READER, None
@@ -74,12 +89,18 @@ def _power(connection: sa.Connection) -> str | None:
 
 
 def _can_step_down(connection: sa.Connection) -> bool:
-    return bool(connection.scalar(sa.text("SELECT pg_catalog.pg_has_role(:role, 'MEMBER')"), {"role": READER}))
+    return bool(
+        connection.scalar(
+            sa.text("SELECT pg_catalog.pg_has_role(:role, 'MEMBER')"), {"role": READER}
+        )
+    )
 
 
 def _take(connection: sa.Connection, role: str) -> None:
     """Go on as another role until the transaction ends."""
-    connection.exec_driver_sql(f"SET LOCAL ROLE {quoted(role)}", execution_options={"stream_results": False})
+    connection.exec_driver_sql(
+        f"SET LOCAL ROLE {quoted(role)}", execution_options={"stream_results": False}
+    )
 
 
 def _side_effects(connection: sa.Connection, sql: str) -> list[str]:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.db.backends.base import POOL_TIMEOUT_S, Columns, Dialect, Lock, Receipt, Rows, needs_begin
+from sqlbuffer.db.backends.base import (
+    POOL_TIMEOUT_S,
+    Columns,
+    Dialect,
+    Lock,
+    Receipt,
+    Rows,
+    needs_begin,
+)
 from sqlbuffer.db.backends.files import network_file_system
 from sqlbuffer.db.backends.libraries import STANDARD, require_one_library, watch
 from sqlbuffer.db.backends.wal import (
@@ -207,7 +215,9 @@ class SQLite(Dialect):
             require_not_inherited(file)
             require_same(file)
             require_one_library(file, self._library)
-            if os.path.isfile(file) and 0 < os.path.getsize(file) < _SMALLEST_FILE:  # SQLite would take it for empty
+            if (
+                os.path.isfile(file) and 0 < os.path.getsize(file) < _SMALLEST_FILE
+            ):  # SQLite would take it for empty
                 raise self._driver.DatabaseError("file is not a database")
             connection: _Connection = self._driver.connect(
                 f"file:{urllib.parse.quote(file)}?mode={mode}",
@@ -221,9 +231,13 @@ class SQLite(Dialect):
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             for statement in pragmas:
-                retrying(_is_locked)(connection.execute, statement)  # the switch to WAL waits for no process by itself
+                retrying(_is_locked)(
+                    connection.execute, statement
+                )  # the switch to WAL waits for no process by itself
             connection.lock = WriterLock(file)
-            connection.same = SameFile(file, has_log=size == 1, is_ours=mode != "ro", library=self._library)
+            connection.same = SameFile(
+                file, has_log=size == 1, is_ours=mode != "ro", library=self._library
+            )
             del passage
             return connection
 
@@ -257,7 +271,9 @@ class SQLite(Dialect):
         @sa.event.listens_for(engine, "rollback")
         def _forget(connection: sa.Connection) -> None:
             if not connection.invalidated:  # as it is where Ctrl-C ended a statement
-                connection.info.pop("loaded", None)  # temporary tables go with the transaction that created them
+                connection.info.pop(
+                    "loaded", None
+                )  # temporary tables go with the transaction that created them
 
         return engine
 
@@ -275,7 +291,9 @@ class SQLite(Dialect):
         loaded = connection.info.setdefault("loaded", set())
         if rows.name not in loaded:
             names = ", ".join(column for column, _ in rows.columns)
-            connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})")
+            connection.exec_driver_sql(
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})"
+            )
             loaded.add(rows.name)
         connection.exec_driver_sql(f"DELETE FROM {name}")
         values = list(zip(*(columns[column] for column, _ in rows.columns), strict=True))
@@ -291,14 +309,24 @@ class SQLite(Dialect):
         return sqlite.insert(table).values(values)
 
     def execute_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> int:
         # Through the driver: rows would be written twice by way of a temporary table.
         sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
         return connection.exec_driver_sql(sql, values).rowcount
 
     def changed_by_each(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, constants: Mapping[str, Any]
+        self,
+        connection: sa.Connection,
+        statement: Any,
+        rows: Rows,
+        columns: Columns,
+        constants: Mapping[str, Any],
     ) -> list[bool]:
         noted: list[Any] = connection.info["noted"]
         noted.clear()
@@ -343,10 +371,14 @@ class SQLite(Dialect):
         """BEGIN IMMEDIATE has done so."""
 
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        raise InvalidArgument("SQLite has no roles: the rights on the file decide who may read or write.")
+        raise InvalidArgument(
+            "SQLite has no roles: the rights on the file decide who may read or write."
+        )
 
     def lineage(self, connection: sa.Connection) -> str:
-        name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()  # an inode may be given again
+        name = connection.exec_driver_sql(
+            "SELECT id FROM lineage"
+        ).scalar()  # an inode may be given again
         try:
             found = os.stat(_file_of(connection))
         except OSError:  # the file is gone, and what is written goes nowhere
@@ -374,7 +406,9 @@ class SQLite(Dialect):
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()
         return [f"the file is damaged: {line}." for line in found if line != "ok"]
 
-    def wrong_types(self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]) -> list[str]:
+    def wrong_types(
+        self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]
+    ) -> list[str]:
         found = connection.execute(sa.select(*_wrong(table)).where(rows)).one()._mapping
         return [
             f"{found[column.name]} rows of {table.name} have a {column.name} that is no {_kind(column)[1]}."
@@ -382,17 +416,25 @@ class SQLite(Dialect):
             if found[column.name]
         ]
 
-    def mend_integers(self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> int:
+    def mend_integers(
+        self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]
+    ) -> int:
         table = column.table
-        is_packed = sa.and_(sa.func.typeof(column) == "blob", sa.func.length(column).in_((1, 2, 4, 8)))
+        is_packed = sa.and_(
+            sa.func.typeof(column) == "blob", sa.func.length(column).in_((1, 2, 4, 8))
+        )
         raw = sa.type_coerce(column, sa.LargeBinary)
         number: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
-        packed = connection.execute(sa.select(number, raw).select_from(table).where(rows, is_packed)).all()
+        packed = connection.execute(
+            sa.select(number, raw).select_from(table).where(rows, is_packed)
+        ).all()
         for place, value in packed:
             here = number == place
             right = {column.name: int.from_bytes(value, "little", signed=True)}
             connection.execute(sa.update(table).where(here).values(right).prefix_with("OR IGNORE"))
-            connection.execute(sa.delete(table).where(here, is_packed))  # there is another one under that key
+            connection.execute(
+                sa.delete(table).where(here, is_packed)
+            )  # there is another one under that key
         return len(packed)
 
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
@@ -418,14 +460,18 @@ class SQLite(Dialect):
 
     def advice(self, error: BaseException) -> str:
         message = str(getattr(error, "orig", error)).lower()  # without the SQL and its values
-        name = getattr(getattr(error, "orig", error), "sqlite_errorname", "")  # which Python 3.10 does not tell
+        name = getattr(
+            getattr(error, "orig", error), "sqlite_errorname", ""
+        )  # which Python 3.10 does not tell
         for sign, way_out in _SIGNS.items():
             if sign == name or sign in message:
                 return way_out
         return ""
 
     def viewer(self, url: sa.URL) -> sa.Engine:
-        engine = self._engine(url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4)
+        engine = self._engine(
+            url, "ro", ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"], size=4
+        )
 
         @sa.event.listens_for(engine, "connect")
         def _only_look(connection: Any, _: object) -> None:
@@ -446,7 +492,12 @@ class SQLite(Dialect):
 
     @contextlib.contextmanager
     def guarded(
-        self, connection: sa.Connection, sql: str, *, role: str | None = None, may_step_down: bool = False
+        self,
+        connection: sa.Connection,
+        sql: str,
+        *,
+        role: str | None = None,
+        may_step_down: bool = False,
     ) -> Iterator[None]:
         if role is not None:
             raise InvalidArgument(f"an SQLite file has no roles: leave {shown(role)} out.")
@@ -477,9 +528,17 @@ def _kind(column: sa.Column[Any]) -> tuple[str, str]:
 @functools.cache
 def _wrong(table: sa.Table) -> list[sa.ColumnElement[Any]]:
     """Return how many rows have a wrong value, by column; as SQL, since to build it takes longer than to execute it."""
-    sums = {column: sa.func.sum(sa.case((_is_wrong(column), 1), else_=0)) for column in table.columns}
-    options: dict[str, Any] = {"dialect": sqlite.dialect(), "compile_kwargs": {"literal_binds": True}}
-    return [sa.literal_column(str(count.compile(**options))).label(column.name) for column, count in sums.items()]
+    sums = {
+        column: sa.func.sum(sa.case((_is_wrong(column), 1), else_=0)) for column in table.columns
+    }
+    options: dict[str, Any] = {
+        "dialect": sqlite.dialect(),
+        "compile_kwargs": {"literal_binds": True},
+    }
+    return [
+        sa.literal_column(str(count.compile(**options))).label(column.name)
+        for column, count in sums.items()
+    ]
 
 
 def _is_wrong(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -497,7 +556,11 @@ def _set_time(connection: sa.Connection) -> None:
 
 def _file_of(connection: sa.Connection) -> str:
     """Return the path of the file that a connection has opened."""
-    return str(next(row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
+    return str(
+        next(
+            row[2] for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"
+        )
+    )
 
 
 def _is_locked(error: BaseException, _: int) -> bool:
@@ -508,7 +571,11 @@ def _authorize_looking(action: int, name: str | None, value: str | None, *_: str
     """Deny what would lead a connection that only reads to other files, or let it write."""
     tells = name in _TELLING_PRAGMAS or (value is None and name not in _ACTING_PRAGMAS)
     leads_on = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
-    return sqlite3.SQLITE_DENY if leads_on or (action == sqlite3.SQLITE_PRAGMA and not tells) else sqlite3.SQLITE_OK
+    return (
+        sqlite3.SQLITE_DENY
+        if leads_on or (action == sqlite3.SQLITE_PRAGMA and not tells)
+        else sqlite3.SQLITE_OK
+    )
 
 
 _TELLING_PRAGMAS = frozenset(
@@ -521,8 +588,15 @@ _ACTING_PRAGMAS = frozenset("incremental_vacuum optimize shrink_memory wal_check
 
 def _authorize_reading(action: int, _: str | None, function: str | None, *__: str | None) -> int:
     """Allow a statement of SQLite what a SELECT needs, whatever its text looks like."""
-    reads = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-    is_harmless = function not in ("load_extension", "fts3_tokenizer") or action != sqlite3.SQLITE_FUNCTION
+    reads = action in (
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_RECURSIVE,
+    )
+    is_harmless = (
+        function not in ("load_extension", "fts3_tokenizer") or action != sqlite3.SQLITE_FUNCTION
+    )
     return sqlite3.SQLITE_OK if reads and is_harmless else sqlite3.SQLITE_DENY
 
 
@@ -531,7 +605,9 @@ def _from_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise tampered(f"settings, meta or metrics are stored as {shown(text)}, which is not JSON") from exc
+        raise tampered(
+            f"settings, meta or metrics are stored as {shown(text)}, which is not JSON"
+        ) from exc
 
 
 def _keep_going() -> int:
@@ -555,7 +631,9 @@ def _row_by_row(
         name: itertools.repeat(value) for name, value in {**compiled.params, **constants}.items()
     }
     values |= {rows.parameter(name): column for name, column in columns.items()}
-    if "hash" in columns:  # the driver looks for an adapter at each value of type bytes: 0.4 us, this copy 0.1
+    if (
+        "hash" in columns
+    ):  # the driver looks for an adapter at each value of type bytes: 0.4 us, this copy 0.1
         values[rows.parameter("hash")] = map(bytearray, columns["hash"])
     return str(compiled), list(zip(*(values[name] for name in compiled.positiontup), strict=False))
 
@@ -567,4 +645,6 @@ def _compiled(statement: Any, dialect: sa.Dialect) -> Any:
 
 @functools.cache
 def _temporary_table(rows: Rows) -> sa.Table:
-    return sa.Table(rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns))
+    return sa.Table(
+        rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns)
+    )

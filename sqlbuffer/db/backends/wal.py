@@ -152,7 +152,9 @@ class WriterLock:
         except FileNotFoundError:
             about = os.stat(self._file)
         fd = os.open(self._path, flags | os.O_CREAT, 0o600)
-        if sys.platform != "win32":  # any process that may write to the database may lock it, whatever our umask is
+        if (
+            sys.platform != "win32"
+        ):  # any process that may write to the database may lock it, whatever our umask is
             with contextlib.suppress(PermissionError):  # another user has created it at this moment
                 os.fchmod(fd, stat.S_IMODE(about.st_mode) & 0o666)
                 if os.geteuid() == 0:
@@ -192,7 +194,9 @@ def require_plain(file: str, *, may_be_new: bool) -> None:
     except OSError:
         return  # SQLite says why
     if kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
-        raise DatabaseUnavailable(f"{file} is {kind}, but SQLite needs a regular file: give the path of a file.")
+        raise DatabaseUnavailable(
+            f"{file} is {kind}, but SQLite needs a regular file: give the path of a file."
+        )
     _require_one_name(file, about)
 
 

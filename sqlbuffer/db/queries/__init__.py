@@ -25,7 +25,15 @@ from sqlbuffer.db.queries.batches import (
     unreported,
     whole_pool,
 )
-from sqlbuffer.db.queries.buffers import COUNTERS, changes, count, next_tick, race_state, stats, totals
+from sqlbuffer.db.queries.buffers import (
+    COUNTERS,
+    changes,
+    count,
+    next_tick,
+    race_state,
+    stats,
+    totals,
+)
 from sqlbuffer.db.queries.copy import (
     began,
     copy_batches,
@@ -44,7 +52,15 @@ from sqlbuffer.db.queries.copy import (
     queued_samples,
     version_then,
 )
-from sqlbuffer.db.queries.jobs import add_job, end_job, hold_job, jobs_of_buffer, let_go_jobs, renew_job, take_job
+from sqlbuffer.db.queries.jobs import (
+    add_job,
+    end_job,
+    hold_job,
+    jobs_of_buffer,
+    let_go_jobs,
+    renew_job,
+    take_job,
+)
 from sqlbuffer.db.queries.params import (
     INCOMING_DRAWN,
     INCOMING_DRAWS,

@@ -27,7 +27,9 @@ def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -
 
     Where claims overlap, the statement that claims `by_key` also tells what stands around the rows that it got.
     """
-    limited = statement.where(pool.c.buffer_id == BUFFER).limit(bindparam("limit", type_=sa.Integer))
+    limited = statement.where(pool.c.buffer_id == BUFFER).limit(
+        bindparam("limit", type_=sa.Integer)
+    )
     head = dialect.claim(limited, pool)
     found = select(
         head.c.sample_id,
@@ -60,7 +62,10 @@ def _around(claimed: sa.FromClause) -> sa.CTE:
     ends = select(
         sa.func.min(claimed.c.race_key).filter(arrives).label("first"),
         sa.func.max(claimed.c.race_key).filter(arrives).label("last"),
-        select(sa.func.max(workers.c.clock)).where(workers.c.buffer_id == BUFFER).scalar_subquery().label("clock"),
+        select(sa.func.max(workers.c.clock))
+        .where(workers.c.buffer_id == BUFFER)
+        .scalar_subquery()
+        .label("clock"),
     )
     span = ends.cte("span").prefix_with("MATERIALIZED")
     key = pool.c.race_key
@@ -68,10 +73,16 @@ def _around(claimed: sa.FromClause) -> sa.CTE:
     def found(what: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
         return select(what).where(pool.c.buffer_id == BUFFER, *conditions)
 
-    def edge(order: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+    def edge(
+        order: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]
+    ) -> sa.ScalarSelect[Any]:
         return found(key, *conditions).order_by(order).limit(1).correlate(span).scalar_subquery()
 
-    n_between = found(sa.func.count(), key > span.c.first, key < span.c.last).correlate(span).scalar_subquery()
+    n_between = (
+        found(sa.func.count(), key > span.c.first, key < span.c.last)
+        .correlate(span)
+        .scalar_subquery()
+    )
     n_at_last = found(sa.func.count(), key == span.c.last).correlate(span).scalar_subquery()
     around = select(
         span.c.clock,
@@ -91,7 +102,9 @@ def first_in_race(dialect: Dialect) -> sa.Select[Any]:
     WHERE buffer_id = :buffer AND race_key < 'Infinity'
     ORDER BY race_key, sample_id LIMIT :limit
     """
-    ordered = STANDING.where(pool.c.race_key < NEVER).order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
+    ordered = STANDING.where(pool.c.race_key < NEVER).order_by(
+        pool.c.buffer_id, pool.c.race_key, pool.c.sample_id
+    )
     return _head(dialect, ordered)
 
 
@@ -137,8 +150,16 @@ def insert_batch() -> sa.Insert:
     """
     given = ("worker_id", "iteration", "size", "clock_before", "clock")
     values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
-    values |= {"buffer_id": BUFFER, "drawn_at": now(), "drawn_tick": LATER_THAN_ALL.scalar_subquery()}
-    return sa.insert(batches).values(values).returning(batches.c.id, batches.c.drawn_at, batches.c.drawn_tick)
+    values |= {
+        "buffer_id": BUFFER,
+        "drawn_at": now(),
+        "drawn_tick": LATER_THAN_ALL.scalar_subquery(),
+    }
+    return (
+        sa.insert(batches)
+        .values(values)
+        .returning(batches.c.id, batches.c.drawn_at, batches.c.drawn_tick)
+    )
 
 
 @functools.cache
@@ -147,7 +168,9 @@ def insert_draws(dialect: Dialect) -> Any:
     incoming = dialect.each(INCOMING_DRAWS)
     columns = ("position", "sample_id", "race_key", "weight")
     batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
-    return dialect.insert_each(draws, {"batch_id": batch, **{name: getattr(incoming, name) for name in columns}})
+    return dialect.insert_each(
+        draws, {"batch_id": batch, **{name: getattr(incoming, name) for name in columns}}
+    )
 
 
 @functools.cache
@@ -206,10 +229,14 @@ def find_claim() -> sa.Select[Any]:
 @functools.cache
 def later_draw() -> sa.Select[Any]:
     """A batch drawn after this one of which anything is left: it was not released, or some of it was reported."""
-    in_part = select(draws.c.sample_id).where(draws.c.batch_id == batches.c.id, draws.c.reported).exists()
+    in_part = (
+        select(draws.c.sample_id).where(draws.c.batch_id == batches.c.id, draws.c.reported).exists()
+    )
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id + 0 == BUFFER)  # by number: the index of the buffer has all its batches
+        .where(
+            batches.c.buffer_id + 0 == BUFFER
+        )  # by number: the index of the buffer has all its batches
         .where(batches.c.id > bindparam("batch", type_=BigId))
         .where(sa.or_(batches.c.released_at.is_(None), in_part))
         .limit(1)
@@ -278,7 +305,10 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
     """Return the id of the batch that one draw made if it is still open, and keep it so until the transaction ends."""
     still_open = (
-        select(batches.c.id).where(*_CLAIM).where(batches.c.settled_at.is_(None)).where(batches.c.released_at.is_(None))
+        select(batches.c.id)
+        .where(*_CLAIM)
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
     )
     return dialect.lock_rows(still_open, batches)
 
@@ -300,7 +330,11 @@ def report_draws(dialect: Dialect) -> Any:
 @functools.cache
 def reported_samples() -> sa.Select[Any]:
     """The samples of a batch whose rewards have been reported."""
-    return select(draws.c.sample_id).where(draws.c.batch_id == bindparam("batch", type_=BigId)).where(draws.c.reported)
+    return (
+        select(draws.c.sample_id)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .where(draws.c.reported)
+    )
 
 
 @functools.cache

@@ -54,7 +54,16 @@ def stats() -> sa.Select[Any]:
         .order_by(samples.c.reward.desc())
         .limit(1)
     )
-    names = ("name", "kind", "mode", "score_version", "refreshed_version", "created_at", "key", "max_size")
+    names = (
+        "name",
+        "kind",
+        "mode",
+        "score_version",
+        "refreshed_version",
+        "created_at",
+        "key",
+        "max_size",
+    )
     own = (buffers.c[name] for name in names)
     return (
         select(*own, *sums, best.scalar_subquery().label("best_reward"))
@@ -93,7 +102,9 @@ def count() -> sa.Update:
 
     A clock of NULL moves nothing.
     """
-    added = {name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS}
+    added = {
+        name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS
+    }
     clock: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
     touched: sa.BindParameter[float] = bindparam("new_touched", type_=sa.Double)
     tick: sa.BindParameter[int] = bindparam("new_tick", type_=sa.BigInteger)

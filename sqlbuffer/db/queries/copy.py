@@ -28,7 +28,9 @@ def _then(tick: Any, time: Any) -> Any:
     return sa.or_(sa.and_(tick.is_not(None), tick < _TICK), sa.and_(tick.is_(None), time < _CUTOFF))
 
 
-_SETTLED_THEN = sa.and_(batches.c.settled_at.is_not(None), _then(batches.c.closed_tick, batches.c.settled_at))
+_SETTLED_THEN = sa.and_(
+    batches.c.settled_at.is_not(None), _then(batches.c.closed_tick, batches.c.settled_at)
+)
 _KEPT_BATCH = sa.or_(_IS_WHOLE, _SETTLED_THEN)
 
 
@@ -44,28 +46,40 @@ def _insert(table: sa.Table, source: Any, **changed: Any) -> Any:
     values = {column.name: column for column in table.columns} | {"buffer_id": BUFFER} | changed
     if "buffer_id" not in table.primary_key.columns:
         del values["id"]
-    columns = [sa.type_coerce(value, table.c[name].type).label(name) for name, value in values.items()]
-    return sa.insert(table).from_select(list(values), source(select(*columns)), include_defaults=False)
+    columns = [
+        sa.type_coerce(value, table.c[name].type).label(name) for name, value in values.items()
+    ]
+    return sa.insert(table).from_select(
+        list(values), source(select(*columns)), include_defaults=False
+    )
 
 
 @functools.cache
 def id_range() -> sa.Select[Any]:
     """The lowest and the highest number of the samples of a buffer."""
-    numbers = (sa.func.min(samples.c.id).label("lowest"), sa.func.max(samples.c.id).label("highest"))
+    numbers = (
+        sa.func.min(samples.c.id).label("lowest"),
+        sa.func.max(samples.c.id).label("highest"),
+    )
     return select(*numbers).where(samples.c.buffer_id == BUFFER)
 
 
 @functools.cache
 def next_id() -> sa.Select[Any]:
     """The lowest number beyond another one of the samples of a buffer."""
-    beyond = select(samples.c.id).where(samples.c.buffer_id == BUFFER, samples.c.id > bindparam("after", type_=BigId))
+    beyond = select(samples.c.id).where(
+        samples.c.buffer_id == BUFFER, samples.c.id > bindparam("after", type_=BigId)
+    )
     return beyond.order_by(samples.c.id).limit(1)
 
 
 @functools.cache
 def copy_samples() -> Any:
     """Copy a range of samples as they are."""
-    return _insert(samples, lambda rows: rows.where(_in_a_range_of_ids(samples, _SOURCE)).order_by(samples.c.id))
+    return _insert(
+        samples,
+        lambda rows: rows.where(_in_a_range_of_ids(samples, _SOURCE)).order_by(samples.c.id),
+    )
 
 
 @functools.cache
@@ -82,14 +96,17 @@ def copy_samples_then() -> Any:
     drawn_then = _then(batches.c.drawn_tick, batches.c.drawn_at)
     claimed = drawn.where(drawn_then, ~ended_then, ~draws.c.reported)
     drawn_later = drawn.where(~drawn_then)
-    had_reward = sa.and_(samples.c.rewarded_at.is_not(None), _then(samples.c.rewarded_tick, samples.c.rewarded_at))
+    had_reward = sa.and_(
+        samples.c.rewarded_at.is_not(None), _then(samples.c.rewarded_tick, samples.c.rewarded_at)
+    )
     was_settled = sa.or_(
         samples.c.id.in_(drawn.where(_SETTLED_THEN)),
         sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
     )
     had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_settled)
     waited = sa.case(
-        (bindparam("consumes", type_=sa.Boolean), sa.or_(samples.c.id.in_(claimed), had_waited)), else_=samples.c.queued
+        (bindparam("consumes", type_=sa.Boolean), sa.or_(samples.c.id.in_(claimed), had_waited)),
+        else_=samples.c.queued,
     )
     had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
     changed = {
@@ -98,7 +115,10 @@ def copy_samples_then() -> Any:
             name: sa.case((had_score, samples.c[name]))
             for name in ("score", "score_version", "scored_at", "scored_tick")
         },
-        **{name: sa.case((had_reward, samples.c[name])) for name in ("reward", "rewarded_at", "rewarded_tick")},
+        **{
+            name: sa.case((had_reward, samples.c[name]))
+            for name in ("reward", "rewarded_at", "rewarded_tick")
+        },
     }
 
     def then(rows: sa.Select[Any]) -> sa.Select[Any]:
@@ -132,7 +152,10 @@ def copy_pool() -> Any:
 def copy_batches() -> Any:
     """Copy all batches, or those settled before the cutoff."""
     return _insert(
-        batches, lambda rows: rows.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).order_by(batches.c.id)
+        batches,
+        lambda rows: (
+            rows.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).order_by(batches.c.id)
+        ),
     )
 
 
@@ -143,10 +166,21 @@ def copy_draws() -> Any:
     numbered = select(batches.c.id, number)
     old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).subquery("old")
     new = numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
-    columns = (new.c.id, draws.c.position, _COPIED.c.id, draws.c.race_key, draws.c.weight, draws.c.reported)
+    columns = (
+        new.c.id,
+        draws.c.position,
+        _COPIED.c.id,
+        draws.c.race_key,
+        draws.c.weight,
+        draws.c.reported,
+    )
     names = ["batch_id", "position", "sample_id", "race_key", "weight", "reported"]
     labelled = [column.label(name) for name, column in zip(names, columns, strict=True)]
-    rows = select(*labelled).join_from(old, new, new.c.number == old.c.number).join(draws, draws.c.batch_id == old.c.id)
+    rows = (
+        select(*labelled)
+        .join_from(old, new, new.c.number == old.c.number)
+        .join(draws, draws.c.batch_id == old.c.id)
+    )
     found = _with_copied(rows, draws.c.sample_id).order_by(new.c.id, draws.c.position)
     return sa.insert(draws).from_select(names, found, include_defaults=False)
 
@@ -195,7 +229,9 @@ def version_then() -> sa.Select[Any]:
     scored = select(sa.func.max(samples.c.score_version)).where(
         samples.c.buffer_id == BUFFER, _then(samples.c.scored_tick, samples.c.scored_at)
     )
-    return select(trained.scalar_subquery().label("trained"), scored.scalar_subquery().label("scored"))
+    return select(
+        trained.scalar_subquery().label("trained"), scored.scalar_subquery().label("scored")
+    )
 
 
 @functools.cache
@@ -240,7 +276,9 @@ def history_counts() -> sa.Select[Any]:
     ours = batches.c.buffer_id == BUFFER
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id).where(ours)
     stored = select(sa.func.count()).select_from(samples).where(samples.c.buffer_id == BUFFER)
-    recorded = stored.where(~samples.c.queued, samples.c.rewarded_at.is_not(None), samples.c.id.not_in(drawn))
+    recorded = stored.where(
+        ~samples.c.queued, samples.c.rewarded_at.is_not(None), samples.c.id.not_in(drawn)
+    )
     counts = {
         "batches": select(sa.func.count()).select_from(batches).where(ours),
         "drawn": select(sa.func.count()).select_from(drawn.subquery("drawn")),

@@ -29,7 +29,9 @@ gone back to an earlier state counts on from there."""
 @functools.cache
 def add_job(dialect: Dialect) -> Any:
     """Make sure that there is a row for a job, and say when it is due if that is given."""
-    insert = dialect.upsert(jobs).values(buffer_id=BUFFER, name=_NAME, schedule=bindparam("schedule", type_=sa.Text))
+    insert = dialect.upsert(jobs).values(
+        buffer_id=BUFFER, name=_NAME, schedule=bindparam("schedule", type_=sa.Text)
+    )
     return insert.on_conflict_do_update(
         index_elements=["buffer_id", "name"],
         set_={"schedule": sa.func.coalesce(insert.excluded.schedule, jobs.c.schedule)},
@@ -82,7 +84,9 @@ def end_job() -> sa.Update:
         "ended_run": sa.case((is_over, jobs.c.runs), else_=jobs.c.ended_run),
     }
     error: sa.BindParameter[str] = bindparam("error", type_=sa.Text)
-    return sa.update(jobs).where(_HELD).values(owner=None, lease_until=None, last_error=error, **ended)
+    return (
+        sa.update(jobs).where(_HELD).values(owner=None, lease_until=None, last_error=error, **ended)
+    )
 
 
 @functools.cache
@@ -112,5 +116,7 @@ def jobs_of_buffer() -> sa.Select[Any]:
 
 
 def _measured() -> sa.ColumnElement[int]:
-    total = select(sa.cast(sa.func.sum(workers.c.measured), sa.BigInteger)).where(workers.c.buffer_id == BUFFER)
+    total = select(sa.cast(sa.func.sum(workers.c.measured), sa.BigInteger)).where(
+        workers.c.buffer_id == BUFFER
+    )
     return total.scalar_subquery()

@@ -24,8 +24,12 @@ INCOMING_SAMPLES = Rows(
 INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
 INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
 INCOMING_KNOWN = Rows("incoming_known", (("sample_id", BigId), ("hash", sa.LargeBinary())))
-INCOMING_SCORES = Rows("incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double())))
-INCOMING_REWARDS = Rows("incoming_rewards", (("id", BigId), ("hash", sa.LargeBinary()), ("reward", sa.Double())))
+INCOMING_SCORES = Rows(
+    "incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double()))
+)
+INCOMING_REWARDS = Rows(
+    "incoming_rewards", (("id", BigId), ("hash", sa.LargeBinary()), ("reward", sa.Double()))
+)
 INCOMING_ENTRIES = Rows(
     "incoming_entries",
     (
@@ -51,14 +55,26 @@ INCOMING_KEYS = Rows(
         ("entries", BigId),
     ),
 )
-INCOMING_STANDS = Rows("incoming_stands", (("sample_id", BigId), ("old_key", sa.Double()), ("race_key", sa.Double())))
+INCOMING_STANDS = Rows(
+    "incoming_stands", (("sample_id", BigId), ("old_key", sa.Double()), ("race_key", sa.Double()))
+)
 INCOMING_DRAWN = Rows(
     "incoming_drawn",
-    (("batch", BigId), ("position", sa.Integer()), ("old_key", sa.Double()), ("race_key", sa.Double())),
+    (
+        ("batch", BigId),
+        ("position", sa.Integer()),
+        ("old_key", sa.Double()),
+        ("race_key", sa.Double()),
+    ),
 )
 INCOMING_DRAWS = Rows(
     "incoming_draws",
-    (("position", sa.Integer()), ("sample_id", BigId), ("race_key", sa.Double()), ("weight", sa.Double())),
+    (
+        ("position", sa.Integer()),
+        ("sample_id", BigId),
+        ("race_key", sa.Double()),
+        ("weight", sa.Double()),
+    ),
 )
 
 NEVER = sa.literal(math.inf, sa.Double)
@@ -84,7 +100,9 @@ TIE: sa.ColumnElement[bytes] = sa.func.substr(samples.c.hash, 9, type_=sa.LargeB
 """The bytes of a sample's hash that decide between equal keys, weights, rewards or scores (`race.TIE`)."""
 
 
-def tie_of(top: sa.ColumnElement[bool], sample_id: sa.ColumnElement[int]) -> sa.ColumnElement[bytes | None]:
+def tie_of(
+    top: sa.ColumnElement[bool], sample_id: sa.ColumnElement[int]
+) -> sa.ColumnElement[bytes | None]:
     """What `pool.tie` is: `TIE` of what is marked as top. Nothing else pays for its bytes, or looks its hash up."""
     found = select(TIE.label("tie")).where(samples.c.id == sample_id).correlate_except(samples)
     return sa.case((top, found.scalar_subquery()))

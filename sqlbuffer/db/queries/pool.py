@@ -28,7 +28,9 @@ def enter_pool(dialect: Dialect) -> Any:
     incoming = dialect.each(INCOMING_ENTRIES)
     columns = ("race_key", "sample_id", "weight", "score", "top", "entries")
     values = {name: getattr(incoming, name) for name in columns}
-    return dialect.insert_each(pool, {"buffer_id": BUFFER, **values, "tie": tie_of(incoming.top, incoming.sample_id)})
+    return dialect.insert_each(
+        pool, {"buffer_id": BUFFER, **values, "tie": tie_of(incoming.top, incoming.sample_id)}
+    )
 
 
 @functools.cache
@@ -42,7 +44,10 @@ def move_keys(dialect: Dialect) -> Any:
         .where(pool.c.sample_id == incoming.sample_id)
         .where(pool.c.weight.is_not_distinct_from(incoming.old_weight))
         .values({name: getattr(incoming, name) for name in ("race_key", "weight", "score", "top")})
-        .values(tie=tie_of(incoming.top, incoming.sample_id), entries=dialect.noted(INCOMING_KEYS, incoming.entries))
+        .values(
+            tie=tie_of(incoming.top, incoming.sample_id),
+            entries=dialect.noted(INCOMING_KEYS, incoming.entries),
+        )
     )
 
 
@@ -76,14 +81,19 @@ def shift_weights() -> sa.Update:
     base, floor, least, most, clock = (
         bindparam(name, type_=sa.Double) for name in ("base", "floor", "least", "most", "clock")
     )
-    bounded = sa.case((pool.c.score > most, most), (pool.c.score < least, least), else_=pool.c.score)
+    bounded = sa.case(
+        (pool.c.score > most, most), (pool.c.score < least, least), else_=pool.c.score
+    )
     weight = sa.case((bounded > base, bounded - base + floor), else_=floor)
     stretched = clock + (pool.c.race_key - clock) * (pool.c.weight / weight)
     return (
         sa.update(pool)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.race_key < NEVER)
-        .values(weight=weight, race_key=sa.case((pool.c.race_key > clock, stretched), else_=pool.c.race_key))
+        .values(
+            weight=weight,
+            race_key=sa.case((pool.c.race_key > clock, stretched), else_=pool.c.race_key),
+        )
     )
 
 
@@ -102,7 +112,11 @@ def turn_back_keys() -> sa.Update:
 def turn_back_open() -> tuple[sa.Update, sa.Update]:
     """Subtract the clock from what open batches remember, so that they can be released to where they stood."""
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    still_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    still_open = sa.and_(
+        batches.c.buffer_id == BUFFER,
+        batches.c.settled_at.is_(None),
+        batches.c.released_at.is_(None),
+    )
     ids = select(batches.c.id).where(still_open)
     return (
         sa.update(draws)
@@ -119,9 +133,15 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
 def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
     """The keys that the clock has passed: of what waits, which was released, and of what open batches remember."""
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    of_open = sa.and_(batches.c.buffer_id == BUFFER, batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+    of_open = sa.and_(
+        batches.c.buffer_id == BUFFER,
+        batches.c.settled_at.is_(None),
+        batches.c.released_at.is_(None),
+    )
     return (
-        select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER).where(pool.c.race_key <= clock),
+        select(pool.c.sample_id, pool.c.race_key)
+        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.race_key <= clock),
         select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
         .where(of_open)

@@ -76,10 +76,21 @@ def add_samples(dialect: Dialect) -> Any:
 def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
     """`add_samples` and `enter_unscored` in one; returns how many samples are stored, and how many of these again."""
     stored = add_samples(dialect).cte("stored")
-    columns = (BUFFER.label("buffer_id"), NEVER.label("race_key"), stored.c.id, _NO_WEIGHT, _NOT_TOP, _NOT_ENTERED)
+    columns = (
+        BUFFER.label("buffer_id"),
+        NEVER.label("race_key"),
+        stored.c.id,
+        _NO_WEIGHT,
+        _NOT_TOP,
+        _NOT_ENTERED,
+    )
     entered = sa.insert(pool).from_select(_ENTRY, select(*columns)).cte("entered")
     again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
-    return select(sa.func.count().label("stored"), again.label("requeued")).select_from(stored).add_cte(entered)
+    return (
+        select(sa.func.count().label("stored"), again.label("requeued"))
+        .select_from(stored)
+        .add_cte(entered)
+    )
 
 
 @functools.cache
@@ -89,7 +100,14 @@ def enter_unscored() -> sa.Insert:
     For the one writer of a transaction, whose samples they are: given the buffer too, SQLite without statistics would
     read all of it.
     """
-    columns = (samples.c.buffer_id, NEVER.label("race_key"), samples.c.id, _NO_WEIGHT, _NOT_TOP, _NOT_ENTERED)
+    columns = (
+        samples.c.buffer_id,
+        NEVER.label("race_key"),
+        samples.c.id,
+        _NO_WEIGHT,
+        _NOT_TOP,
+        _NOT_ENTERED,
+    )
     new = select(*columns).where(samples.c.id > bindparam("after", type_=BigId))
     return sa.insert(pool).from_select(_ENTRY, new)
 
@@ -174,7 +192,8 @@ def free_samples(dialect: Dialect) -> sa.Select[Any]:
     """Lock those of the samples with these ids that nobody else is writing; returns their ids."""
     incoming = dialect.relation(INCOMING_IDS)
     return dialect.skip_locked(
-        select(samples.c.id).join_from(incoming, samples, samples.c.id == incoming.c.sample_id), samples
+        select(samples.c.id).join_from(incoming, samples, samples.c.id == incoming.c.sample_id),
+        samples,
     )
 
 
@@ -208,7 +227,9 @@ def store_scores(dialect: Dialect) -> sa.Update:
 @functools.cache
 def store_newer_scores(dialect: Dialect) -> sa.Update:
     """Write scores into the samples that have none of this version either."""
-    return store_scores(dialect).where(sa.or_(samples.c.score_version.is_(None), samples.c.score_version != _VERSION))
+    return store_scores(dialect).where(
+        sa.or_(samples.c.score_version.is_(None), samples.c.score_version != _VERSION)
+    )
 
 
 @functools.cache
@@ -217,7 +238,11 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
     incoming = dialect.relation(INCOMING_REWARDS)
     same = sa.and_(samples.c.id == incoming.c.id, samples.c.hash == incoming.c.hash)
     kept = sa.func.coalesce(incoming.c.reward, samples.c.reward).label("kept")
-    statement = select(samples.c.id, samples.c.reward, kept).join_from(incoming, samples, same).order_by(samples.c.id)
+    statement = (
+        select(samples.c.id, samples.c.reward, kept)
+        .join_from(incoming, samples, same)
+        .order_by(samples.c.id)
+    )
     return dialect.lock_rows(statement, samples)
 
 
@@ -236,7 +261,9 @@ def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
     """
     incoming = dialect.each(INCOMING_REWARDS)
     reward = dialect.noted(INCOMING_REWARDS, incoming.reward)
-    never = sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.rewarded_at.is_(None))
+    never = (
+        sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.rewarded_at.is_(None))
+    )
     return never.values(reward=reward, rewarded_at=now(), rewarded_tick=TICK, queued=_STAYS_QUEUED)
 
 
@@ -262,7 +289,9 @@ _STAYS_QUEUED = sa.and_(samples.c.queued, bindparam("stay_queued", type_=sa.Bool
 
 def _known(dialect: Dialect) -> sa.Update:
     incoming = dialect.each(INCOMING_REWARDS)
-    return sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.hash == incoming.hash)
+    return (
+        sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.hash == incoming.hash)
+    )
 
 
 @functools.cache
@@ -299,7 +328,9 @@ def best(by: str, *columns: Any) -> sa.Select[Any]:
     )
 
 
-def labelled(where: str | sa.ColumnElement[bool] | None, newest: int | None) -> sa.Select[int, bytes, float]:
+def labelled(
+    where: str | sa.ColumnElement[bool] | None, newest: int | None
+) -> sa.Select[int, bytes, float]:
     """Return `id, hash, reward` of measured samples in the order of their ids; of the newest only, those measured last.
 
     The condition is the user's own SQL; on lines of its own, it may end in a comment.
@@ -316,5 +347,9 @@ def labelled(where: str | sa.ColumnElement[bool] | None, newest: int | None) -> 
     # By ticks, since clocks are set; rows of older releases have none, are older than all that have, and have times.
     tick, untold = sa.func.coalesce(samples.c.rewarded_tick, 0), samples.c.rewarded_tick.is_(None)
     time = sa.case((untold, samples.c.rewarded_at))
-    last = statement.order_by(tick.desc(), time.desc(), samples.c.id.desc()).limit(newest).subquery("newest")
+    last = (
+        statement.order_by(tick.desc(), time.desc(), samples.c.id.desc())
+        .limit(newest)
+        .subquery("newest")
+    )
     return select(last.c.id, last.c.hash, last.c.reward).order_by(last.c.id)

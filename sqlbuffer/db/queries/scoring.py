@@ -10,7 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect
-from sqlbuffer.db.queries.params import BUFFER, CONTENT, INCOMING_IDS, INCOMING_PLACES, STANDING, TIE, tie_of
+from sqlbuffer.db.queries.params import (
+    BUFFER,
+    CONTENT,
+    INCOMING_IDS,
+    INCOMING_PLACES,
+    STANDING,
+    TIE,
+    tie_of,
+)
 from sqlbuffer.db.schema import buffers, pool, samples, workers
 
 _NEWEST: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
@@ -31,9 +39,18 @@ def unscored() -> sa.Select[Any]:
     )
     version = select(buffers.c.score_version).where(buffers.c.id == BUFFER).scalar_subquery()
     return (
-        select(page.c.sample_id, samples.c.hash, samples.c.requeues, page.c.entries, *CONTENT, version.label("version"))
+        select(
+            page.c.sample_id,
+            samples.c.hash,
+            samples.c.requeues,
+            page.c.entries,
+            *CONTENT,
+            version.label("version"),
+        )
         .join_from(page, samples, samples.c.id == page.c.sample_id)
-        .where(samples.c.id > after)  # PostgreSQL may merge the two, and would begin with the first sample of all
+        .where(
+            samples.c.id > after
+        )  # PostgreSQL may merge the two, and would begin with the first sample of all
         .order_by(page.c.sample_id)
     )
 
@@ -144,7 +161,9 @@ def refresh_state() -> sa.Select[Any]:
     """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
     own = ("score_version", "refresh_version", "refreshed_version", "epoch")
     return (
-        select(*(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released"))
+        select(
+            *(buffers.c[name] for name in own), sa.func.sum(workers.c.released).label("released")
+        )
         .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
         .where(buffers.c.id == BUFFER)
         .group_by(buffers.c.id)
@@ -155,7 +174,13 @@ def refresh_state() -> sa.Select[Any]:
 def stale() -> sa.Select[Any]:
     """Where the samples stand whose score is older than `version`. Reads the whole pool."""
     return (
-        select(pool.c.sample_id, pool.c.race_key, samples.c.score, samples.c.score_version, TIE.label("tie"))
+        select(
+            pool.c.sample_id,
+            pool.c.race_key,
+            samples.c.score,
+            samples.c.score_version,
+            TIE.label("tie"),
+        )
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_not(None))
@@ -171,11 +196,18 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
     """
     incoming = dialect.relation(INCOMING_PLACES)
     place = sa.and_(
-        pool.c.buffer_id == BUFFER, pool.c.race_key == incoming.c.race_key, pool.c.sample_id == incoming.c.sample_id
+        pool.c.buffer_id == BUFFER,
+        pool.c.race_key == incoming.c.race_key,
+        pool.c.sample_id == incoming.c.sample_id,
     )
     return (
         select(
-            samples.c.id.label("sample_id"), pool.c.race_key, pool.c.weight, pool.c.entries, samples.c.hash, *CONTENT
+            samples.c.id.label("sample_id"),
+            pool.c.race_key,
+            pool.c.weight,
+            pool.c.entries,
+            samples.c.hash,
+            *CONTENT,
         )
         .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
         .outerjoin(pool, place)
