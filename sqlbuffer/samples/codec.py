@@ -99,9 +99,8 @@ def encode_all(
     try:
         for value in texts:
             is_plain = type(value) is str and is_storable(value)
-            rows.append(
-                (value, None, "text") if is_plain else _encode(value, allow_pickle=allow_pickle)
-            )  # type: ignore[arg-type]
+            encoded = _encode(value, allow_pickle=allow_pickle) if not is_plain else None
+            rows.append((value, None, "text") if encoded is None else encoded)  # type: ignore[arg-type]
     except (UnsupportedType, InvalidArgument):
         with naming(None if numbers is None else numbers[len(rows)], texts[len(rows)]):
             raise

@@ -38,7 +38,7 @@ def test_metrics_may_be_chosen() -> None:
 @pytest.mark.parametrize("name", ["phase", "absent", "typo"])
 def test_what_cannot_be_drawn_is_refused(name: str) -> None:
     with pytest.raises(
-        InvalidArgument, match=f"no numbers are logged as '{name}': there are loss, bs"
+        InvalidArgument, match=f"no numbers are logged as '{name}': the metrics are loss, bs"
     ):
         draw_metrics(METRICS, [name])
 
