@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 from scipy import stats
 
+from sqlbuffer.core import pool
 from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
@@ -741,6 +742,14 @@ def _removes_what_it_saw(store: SampleStore) -> None:
     assert store.remove(batch.ids) == 1_000
 
 
+def _removes_it_after_the_clock_was_turned_back(store: SampleStore) -> None:
+    store.sample(300).settle()
+    batch = store.sample(1_000)
+    batch.release()
+    store._buffer.write(pool.turn_back)
+    assert store.remove(batch.ids) == 1_000
+
+
 def _replaces_what_it_saw(store: SampleStore) -> None:
     batch = store.sample(1_000)
     batch.release()
@@ -764,6 +773,7 @@ def _removes_the_rest(store: SampleStore) -> None:
     ("act", "n"),
     [
         (_removes_what_it_saw, 200),
+        (_removes_it_after_the_clock_was_turned_back, 200),
         (_replaces_what_it_saw, 200),
         (_draws_the_best_of_the_rest, 1_050),
         (_removes_the_rest, 1_050),

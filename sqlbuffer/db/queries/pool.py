@@ -110,21 +110,25 @@ def turn_back_keys() -> sa.Update:
 
 @functools.cache
 def turn_back_open() -> tuple[sa.Update, sa.Update]:
-    """Subtract the clock from what open batches remember, so that they can be released to where they stood."""
+    """Subtract the clock from the keys that open batches remember, and released ones beyond it.
+
+    An open batch is released to where it stood. `released_beyond` compares keys with those of a
+    released batch that had gone beyond the clock.
+    """
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    still_open = sa.and_(
+    remembers = sa.and_(
         batches.c.buffer_id == BUFFER,
         batches.c.settled_at.is_(None),
-        batches.c.released_at.is_(None),
+        sa.or_(batches.c.released_at.is_(None), batches.c.clock > clock),
     )
-    ids = select(batches.c.id).where(still_open)
+    ids = select(batches.c.id).where(remembers)
     return (
         sa.update(draws)
         .where(draws.c.batch_id.in_(ids))
         .where(draws.c.race_key < NEVER)
         .values(race_key=draws.c.race_key - clock),
         sa.update(batches)
-        .where(still_open)
+        .where(remembers)
         .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
     )
 
