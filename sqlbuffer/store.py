@@ -36,10 +36,11 @@ from sqlbuffer.core import (
     score,
 )
 from sqlbuffer.core import batch as core_batch
-from sqlbuffer.core.handle import BufferHandle, Work, attach
-from sqlbuffer.core.race import Weighting, weighting_from
+from sqlbuffer.core.attach import attach
+from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weighting import Weighting, weighting_from
 from sqlbuffer.core.workers import GRACE_S, is_grace
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
@@ -122,7 +123,7 @@ def open_store(
         opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
         buffer = reaper.with_heartbeat(opened)
         core_batch.release_dropped(buffer)
-        core_batch.release_dead(buffer)
+        reaper.release_dead(buffer)
     except BaseException:
         database.close()
         raise
@@ -592,7 +593,7 @@ class SampleStore:
         job = as_name(job, "the name of a job")
         rule = "seen must be the job's number of runs, or None"
         seen = None if seen is None else require_count(seen, rule)
-        core_batch.release_dead(self._buffer)
+        reaper.release_dead(self._buffer)
         return leases.leased(self._buffer, job, seen)
 
     # -- metrics and checkpoints ------------------------------------------------------------------

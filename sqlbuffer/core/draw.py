@@ -15,8 +15,8 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.batch import Batch, Drawn
+from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.report import Claim
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries

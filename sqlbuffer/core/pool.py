@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import FLOOR, MOST, shift_base
 from sqlbuffer.core.transaction import RaceState, Transaction
+from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers, workers
 from sqlbuffer.errors import numbers_of, require_all, shown, tampered

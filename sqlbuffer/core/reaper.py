@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sqlbuffer.core import leases
-from sqlbuffer.core.batch import release_dead, release_open
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
+from sqlbuffer.core.release import release_open
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import beat, finish, worker_id
+from sqlbuffer.core.workers import Mark, beat, finish, fold, forget_receipts, lock_dead, worker_id
 
 
 def with_heartbeat(buffer: BufferHandle) -> BufferHandle:
@@ -53,6 +53,23 @@ def _leave(tx: Transaction, *, occasion: Occasion) -> None:
         release_open(tx, [worker_id()])
         leases.let_go(tx, [worker_id()])
     finish(tx)
+
+
+def release_dead(buffer: BufferHandle) -> int:
+    """Release the open batches and jobs of dead workers and drop their rows; return how many batches went back."""
+    gone = buffer.read(leases.dead_workers)
+    return buffer.write(_bury, gone=gone) if gone else 0
+
+
+def _bury(tx: Transaction, *, gone: Mapping[str, Mark]) -> int:
+    tx.lock_race(exclusive=True)  # before any row, as everybody does
+    dead = lock_dead(tx, gone)
+    forget_receipts(tx)
+    n_released = release_open(tx, dead)
+    leases.let_go(tx, dead)
+    for worker in dead:
+        fold(tx, worker=worker)
+    return n_released
 
 
 _stores: dict[object, tuple[str, int]] = {}

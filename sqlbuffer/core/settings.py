@@ -9,7 +9,8 @@ import numpy as np
 
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import require_choice, require_int
-from sqlbuffer.core.race import Weighting, exponentials, replayed_exponentials
+from sqlbuffer.core.race import exponentials, replayed_exponentials
+from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.errors import shown, tampered
 
 _SEED_DIGITS = 1_000
