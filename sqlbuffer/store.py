@@ -36,6 +36,7 @@ from sqlbuffer.core import (
     score,
 )
 from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.settings import Settings
@@ -258,8 +259,8 @@ class SampleStore:
             InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
                 stored.
         """
-        recorded = add.Recorded.prepare(self._buffer, samples, rewards, sources)
-        return self._write(add.record, recorded)
+        recorded = core_rewards.Recorded.prepare(self._buffer, samples, rewards, sources)
+        return self._write(core_rewards.record, recorded)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many waited. `add` puts one back.

@@ -18,9 +18,8 @@ from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import weighting_from_settings, weighting_settings
 from sqlbuffer.core.workers import LEDGER, register
-from sqlbuffer.db.backends import now
+from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import (
     BufferNotFound,
     InvalidArgument,
@@ -96,10 +95,8 @@ def _limit(database: Database, row: Any, max_size: int) -> None:
     Raises:
         SettingsMismatch: If it has another one.
     """
-    this = sa.update(buffers).where(buffers.c.id == row.id)
-    most = sa.func.coalesce(buffers.c.max_size, max_size)
-    given = this.values(max_size=most).returning(buffers.c.max_size)
-    stored = database.write(lambda connection: connection.scalar(given))
+    given = {"buffer": row.id, "most": max_size}
+    stored = database.write(lambda connection: connection.scalar(queries.limit_size(), given))
     if stored not in (None, max_size):  # None: the buffer is gone, which its first use will say
         raise SettingsMismatch(
             f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with max_size={max_size!r}: "
@@ -190,11 +187,11 @@ def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> 
 
 
 def _names(connection: sa.Connection) -> Sequence[str]:
-    return connection.scalars(sa.select(buffers.c.name)).all()
+    return connection.scalars(queries.buffer_names()).all()
 
 
 def _find(connection: sa.Connection, *, name: str) -> Any:
-    return connection.execute(sa.select(buffers).where(buffers.c.name == name)).one_or_none()
+    return connection.execute(queries.buffer_named(), {"name": name}).one_or_none()
 
 
 def _create(
@@ -208,22 +205,16 @@ def _create(
     only_new: bool = False,
 ) -> Any:
     """Create a buffer, unless there is one by now, and return it; None where it is not new and had to be."""
-    insert = database.dialect.upsert(buffers).values(
-        name=name,
-        kind=settings.weighting.name,
-        mode=settings.mode,
-        seed=str(settings.seed),
-        score_version=0,
-        refresh_version=0,
-        refreshed_version=0,
-        settings={"weighting": weighting_settings(settings.weighting)},
-        created_at=now(),
-        key=key,
-        max_size=max_size,
-    )
-    created = connection.scalar(
-        insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)
-    )
+    new = {
+        "name": name,
+        "kind": settings.weighting.name,
+        "mode": settings.mode,
+        "seed": str(settings.seed),
+        "settings": {"weighting": weighting_settings(settings.weighting)},
+        "key": key,
+        "max_size": max_size,
+    }
+    created = connection.scalar(queries.insert_buffer(database.dialect), new)
     if created is not None:
         register(connection, database.dialect, created, worker=LEDGER)
     return None if only_new and created is None else _find(connection, name=name)

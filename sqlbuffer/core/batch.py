@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_rewards, require_flag
@@ -28,7 +27,6 @@ from sqlbuffer.core.run_records import states_from, write_checkpoints, write_met
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
-from sqlbuffer.db.schema import batches
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
@@ -352,9 +350,7 @@ def release_dropped(buffer: BufferHandle) -> None:
 
 
 def _has_open(tx: Transaction) -> bool:
-    ours = sa.and_(batches.c.buffer_id == tx.buffer.buffer_id, batches.c.worker_id == worker_id())
-    still_open = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-    return bool(tx.connection.scalar(sa.select(sa.exists().where(ours, still_open))))
+    return bool(tx.execute(queries.has_open_batch(), worker=worker_id()).scalar())
 
 
 def content(rows: Iterable[Any], buffer: BufferHandle) -> list[Any]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer._typing import Floats, Ints
@@ -16,7 +15,6 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import buffers, workers
 from sqlbuffer.errors import numbers_of, require_all, shown, tampered
 
 _LEAST_TOP = 10_000
@@ -227,16 +225,13 @@ def set_base(tx: Transaction, state: RaceState, base: float) -> RaceState:
         bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
         tx.execute(queries.shift_weights(), base=new, clock=state.clock, **bounds)
         tx.count(touched=state.clock)
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.values(base_score=base, epoch=buffers.c.epoch + 1))
+    tx.execute(queries.set_base_score(), base=base)
     return state._replace(base=base, epoch=state.epoch + 1)
 
 
 def set_top_score(tx: Transaction, least: float | None) -> None:
     """Say from which score on samples are marked as top."""
-    tx.connection.execute(
-        sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id).values(top_score=least)
-    )
+    tx.execute(queries.set_top_score(), least=least)
 
 
 def widen_top(tx: Transaction, *, n: int) -> None:
@@ -261,12 +256,8 @@ def turn_back(tx: Transaction) -> None:
     for statement in (queries.turn_back_keys(), *queries.turn_back_open()):
         tx.execute(statement, clock=state.clock)
     _keep_apart(tx, state.clock, *overdue)
-    clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
-    tx.connection.execute(
-        sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id).values(clocks)
-    )
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.values(epoch=buffers.c.epoch + 1))
+    tx.execute(queries.turn_back_clocks(), passed=state.clock)
+    tx.execute(queries.advance_epoch())
 
 
 def take_back_clock(tx: Transaction, clock: float) -> None:
@@ -274,8 +265,7 @@ def take_back_clock(tx: Transaction, clock: float) -> None:
 
     The caller holds the race exclusively.
     """
-    beyond = sa.and_(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.clock > clock)
-    tx.connection.execute(sa.update(workers).where(beyond).values(clock=clock))
+    tx.execute(queries.take_back_clock(), new_clock=clock)
 
 
 def _keep_apart(

@@ -150,13 +150,6 @@ def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_l
 
 def release_open(tx: Transaction, owners: Sequence[str]) -> int:
     """Release the open batches of some workers; return how many."""
-    find = (
-        sa.select(batches.c.id)
-        .where(batches.c.buffer_id == tx.buffer.buffer_id)
-        .where(batches.c.worker_id.in_(owners))
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
-        .order_by(batches.c.id.desc())  # the last draw of a sample is undone first
-    )
-    still_open = tx.connection.scalars(find).all()
+    # The last draw of a sample is undone first.
+    still_open = tx.execute(queries.open_batches_of(), owners=list(owners)).scalars().all()
     return sum(release(tx, batch=batch) for batch in still_open)

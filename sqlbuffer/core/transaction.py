@@ -12,7 +12,6 @@ from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.workers import register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows
-from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import BufferNotFound, numbers_of, require_all, shown, tampered
 
 if TYPE_CHECKING:
@@ -217,10 +216,7 @@ class Transaction:
     def _tell_key(self) -> None:
         """Store the name of the key function in a buffer of an older release, which has none: the first to write."""
         if self.buffer.key_name is not None:
-            untold = sa.update(buffers).where(
-                buffers.c.id == self.buffer.buffer_id, buffers.c.key.is_(None)
-            )
-            self.connection.execute(untold.values(key=self.buffer.key_name))
+            self.execute(queries.name_key(), key_name=self.buffer.key_name)
 
 
 def _race_state(row: Any) -> RaceState:

@@ -14,6 +14,7 @@ from sqlbuffer.db.queries.params import (
     CONTENT,
     INCOMING_DRAWS,
     INCOMING_IDS,
+    IS_OPEN,
     LATER_THAN_ALL,
     NEVER,
     STANDING,
@@ -206,8 +207,7 @@ def close_batch(column: str) -> sa.Update:
     return (
         sa.update(batches)
         .where(batches.c.id == bindparam("batch", type_=BigId))
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
+        .where(IS_OPEN)
         .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
         .returning(batches.c.size, batches.c.clock_before, batches.c.clock, batches.c.closed_tick)
     )
@@ -312,12 +312,7 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
     """Return the id of the batch that one draw made if it is still open, and keep it so until the transaction ends."""
-    still_open = (
-        select(batches.c.id)
-        .where(*_CLAIM)
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
-    )
+    still_open = select(batches.c.id).where(*_CLAIM).where(IS_OPEN)
     return dialect.lock_rows(still_open, batches)
 
 
@@ -352,4 +347,24 @@ def unreported() -> sa.Select[Any]:
         select(sa.func.count(draws.c.sample_id).label("left"))
         .where(draws.c.batch_id == bindparam("batch", type_=BigId))
         .where(~draws.c.reported)
+    )
+
+
+@functools.cache
+def has_open_batch() -> sa.Select[Any]:
+    """True if a worker has an open batch of this buffer."""
+    its = select(batches.c.id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN)
+    of_worker = its.where(batches.c.worker_id == bindparam("worker", type_=sa.Text))
+    return select(of_worker.exists().label("has_open_batch"))
+
+
+@functools.cache
+def open_batches_of() -> sa.Select[Any]:
+    """The ids of the open batches of some workers, the newest first."""
+    return (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.worker_id.in_(bindparam("owners", type_=sa.Text, expanding=True)))
+        .where(IS_OPEN)
+        .order_by(batches.c.id.desc())
     )
