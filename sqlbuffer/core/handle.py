@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
 
 from sqlbuffer.core.heartbeat import Heartbeat
 from sqlbuffer.core.lineage import Lineage
@@ -17,18 +18,16 @@ from sqlbuffer.core.watch import Watch
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import Database
 
-log = logging.getLogger(__name__)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Work = Callable[Concatenate[Transaction, P], T]
-"""A function of a transaction, and of what it is called with."""
+"""A function whose first argument is a transaction."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BufferHandle:
-    """A buffer, as one process has opened it."""
+    """A buffer that one process has opened."""
 
     database: Database
     buffer_id: int
@@ -42,42 +41,44 @@ class BufferHandle:
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
     watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
     key_name: str | None = None
-    """What the first worker stores of its key function, see `key_name`; None for a handle that was given none."""
+    """Stored name of the key function (`attach.key_name`); None if the handle was opened without
+    looking at keys."""
 
-    @property
+    @functools.cached_property
     def consumes(self) -> bool:
         """True if a drawn sample leaves the pool."""
         return self.settings.consumes
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which only reads, in a transaction that sees one state of the database."""
-        return self.database.read(
-            lambda connection: work(Transaction(connection, self), *args, **kwargs)
-        )
+        return self.database.read(self._bound(work, *args, **kwargs))
 
     def look(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work`, which is one statement that reads: one round trip, where a transaction takes three."""
-        return self.database.look(
-            lambda connection: work(Transaction(connection, self), *args, **kwargs)
-        )
+        """Run `work`, which reads with one statement: one round trip, a transaction takes three."""
+        return self.database.look(self._bound(work, *args, **kwargs))
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in a transaction: all that it writes is stored, or nothing; see `Database.write`."""
-        return self.database.write(
-            lambda connection: work(Transaction(connection, self), *args, **kwargs)
-        )
+        """Run `work` in a transaction that stores all of its writes or none (`Database.write`)."""
+        return self.database.write(self._bound(work, *args, **kwargs))
 
     def write_from_one_state(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on."""
-        return self.database.write_from_one_state(
-            lambda connection: work(Transaction(connection, self), *args, **kwargs)
-        )
+        """Run `work` as `write` does; all of its reads see the database as its first read did."""
+        return self.database.write_from_one_state(self._bound(work, *args, **kwargs))
+
+    def _bound(
+        self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[sa.Connection], T]:
+        """Return `work` as a function of a connection, on which it begins a transaction."""
+        return lambda connection: work(Transaction(connection, self), *args, **kwargs)
 
     def apart(self, *, is_patient: bool = True) -> BufferHandle:
-        """Return the same buffer on connections of its own and without a heartbeat, for a thread in the background.
+        """Return the same buffer with its own connections and no heartbeat, for another thread.
 
-        It leads to nothing of the user's: a thread that has it keeps no store, and no owner of a key, from being
-        garbage.
+        The new handle refers to no object of the user, so a background thread that holds it keeps
+        neither the store nor the owner of a key function in memory.
+
+        Args:
+            is_patient: Wait for a server that cannot be reached; False: fail at once.
         """
         return dataclasses.replace(
             self,
@@ -88,5 +89,5 @@ class BufferHandle:
 
     @functools.cached_property
     def in_disposal(self) -> BufferHandle:
-        """The same buffer for the thread that puts away what garbage leaves behind."""
-        return self.apart(is_patient=False)  # one thread sees to the garbage of all databases
+        """The same buffer for the thread that releases garbage-collected batches and leases."""
+        return self.apart(is_patient=False)  # one thread serves all databases

@@ -1,4 +1,4 @@
-"""Weight functions: from scores to the weights of the race. Arrays in, arrays out."""
+"""Weight functions: scores to weights of the race. Arrays in, arrays out; no SQL."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ from sqlbuffer._validation import is_positive, require_real
 from sqlbuffer.errors import InvalidArgument, shown
 
 FLOOR = 1e-8
-"""Weight of the lowest score under `Shift`, as in the original."""
+"""Weight of the lowest score under `Shift`, as in MRL."""
 
 LEAST, MOST = 1e-150, 1e150
-"""Range of the weights above 0: neither a key, variate / weight, nor a ratio of two weights leaves float64 in it."""
+"""Range of positive weights: within it, keys and ratios of two weights fit into float64."""
 
 
 class Weighting(Protocol):
-    """A weight function: monotone in score, so that the argmax share is the top of the weight index."""
+    """A weight function: monotone in score, so the best scores have the largest weights."""
 
     name: ClassVar[str]
     needs_score: ClassVar[bool]
-    """False where every sample has a weight as soon as it is added."""
+    """False if every sample has a weight as soon as it is added."""
     needs_base: ClassVar[bool]
-    """True where a weight depends on the lowest score of the pool."""
+    """True if a weight depends on the lowest score of the pool."""
 
     def __call__(self, scores: Floats, base: float) -> Floats:
-        """Return (n,) non-negative weights for (n,) scores without NaN; `base` is the lowest score of the pool."""
+        """Return (n,) non-negative weights.
+
+        Args:
+            scores: (n,) float, no NaN.
+            base: Lowest score of the pool.
+        """
         ...
 
 
 def shift_base(base: float) -> float:
-    """Return the lowest score as `Shift` counts from it: within bounds whose differences are weights."""
+    """Return the lowest score, clipped so that differences of scores are valid weights."""
     return min(max(base, -MOST / 2), MOST / 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """`score - lowest score of the pool + 1e-8`, the original's law; scores beyond 5e149 count as that much."""
+    """`score - lowest score of the pool + 1e-8`; scores are clipped to +-5e149."""
 
     name: ClassVar[str] = "shift"
     needs_score: ClassVar[bool] = True
@@ -51,7 +56,7 @@ class Shift:
 
 @dataclasses.dataclass(frozen=True)
 class Softmax:
-    """`exp(score / temperature)`, the exponent cut off at +-345.
+    """`exp(score / temperature)`, the exponent clipped to +-345.
 
     Args:
         temperature: Positive; the lower, the greedier.
@@ -75,10 +80,13 @@ class Softmax:
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """`score ** alpha` for positive scores, 0 below 1e-150, as in prioritised replay (Schaul et al. 2016).
+    """`score ** alpha` for positive scores, and 0 for weights below 1e-150.
 
     Args:
         alpha: Positive; 1 is proportional to score.
+
+    Source:
+        Prioritised replay (Schaul et al. 2016).
     """
 
     alpha: float = 1.0
@@ -112,7 +120,11 @@ _WEIGHTINGS: dict[str, type[Any]] = {kind.name: kind for kind in (Shift, Softmax
 
 
 def weighting_from(spec: str | Weighting) -> Weighting:
-    """Return the weight function that a name stands for; a weight function stands for itself."""
+    """Return the weight function of a name; a weight function is returned as it is.
+
+    Raises:
+        InvalidArgument: If it is neither.
+    """
     if not isinstance(spec, str):
         weighting_settings(spec)
         return spec
@@ -125,7 +137,11 @@ def weighting_from(spec: str | Weighting) -> Weighting:
 
 
 def weighting_settings(weighting: Weighting) -> dict[str, Any]:
-    """Return what is stored of a weight function, so that a buffer is reopened with the same one."""
+    """Return the name and the parameters of a weight function, as a buffer stores them.
+
+    Raises:
+        InvalidArgument: If it is not a weight function.
+    """
     if type(weighting) not in _WEIGHTINGS.values():
         names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
         raise InvalidArgument(
@@ -136,8 +152,8 @@ def weighting_settings(weighting: Weighting) -> dict[str, Any]:
 
 
 def weighting_from_settings(settings: dict[str, Any]) -> Weighting:
-    """Return the weight function that `weighting_settings` described."""
-    # PostgreSQL's JSON gives 1e300 back as an integer, which is not equal to it.
+    """Return the weight function of stored settings (`weighting_settings`)."""
+    # PostgreSQL's JSON returns 1e300 as an integer, which is not equal to the float.
     parameters = {
         key: float(value) if isinstance(value, int) else value
         for key, value in settings.items()
