@@ -36,6 +36,7 @@ from sqlbuffer.core import (
     score,
 )
 from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core import release as core_release
 from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.handle import BufferHandle, Work
@@ -123,7 +124,7 @@ def open_store(
     try:
         opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
         buffer = reaper.with_heartbeat(opened)
-        core_batch.release_dropped(buffer)
+        core_release.release_dropped(buffer)
         reaper.release_dead(buffer)
     except BaseException:
         database.close()
@@ -728,7 +729,7 @@ class SampleStore:
 
     def _release_dropped(self) -> None:
         """Wait until the batches that this process has drawn and dropped are released."""
-        core_batch.release_dropped(self._buffer)
+        core_release.release_dropped(self._buffer)
 
     def _changes(self) -> tuple[Any, ...]:
         """Return a value that stays the same only if no waiting sample has changed."""

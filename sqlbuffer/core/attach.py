@@ -44,12 +44,20 @@ def attach(
     fresh: bool = False,
     **options: Any,
 ) -> BufferHandle:
-    """Open a buffer, or create it; a fresh one under the next free name where that name is taken.
+    """Open a buffer, or create it.
 
-    A buffer that has no limit takes `max_size`.
+    Args:
+        database: The database.
+        name: Name of the buffer.
+        settings: Settings of a new buffer; a stored buffer must have the same.
+        max_size: Largest number of scored samples that may wait, None for any number; stored if the
+            buffer has no limit yet.
+        fresh: Create a new buffer, under the next free name if `name` is taken.
+        options: Further fields of the handle.
 
     Raises:
-        SettingsMismatch: Where it is stored with other settings.
+        SettingsMismatch: If the buffer is stored with other settings, or with another limit.
+        InvalidPayload: If the stored settings or the stored name of the key are corrupt.
     """
     name = require_name(name)
     key = key_name(options.get("key"))
@@ -68,13 +76,15 @@ def attach(
         ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
         if ours != theirs:
             raise SettingsMismatch(
-                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with {field.name}={ours!r}: "
-                f"open it with the stored value, or give another name."
+                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with "
+                f"{field.name}={ours!r}: open it with the stored value, or give another name."
             )
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
     if not isinstance(row.key, (str, type(None))):
-        raise tampered(f"the key of buffer {name!r} is stored as {shown(row.key)}, no name")
+        raise tampered(
+            f"the key of buffer {name!r} is stored as {shown(row.key)}, which is not a name"
+        )
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
             f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with "
@@ -90,23 +100,26 @@ def attach(
 
 
 def _limit(database: Database, row: Any, max_size: int) -> None:
-    """Store `max_size` with a buffer that has no limit yet, as those of older releases.
+    """Store `max_size` in a buffer without a limit, for instance one of an older release.
 
     Raises:
-        SettingsMismatch: If it has another one.
+        SettingsMismatch: If the buffer has another limit.
     """
     given = {"buffer": row.id, "most": max_size}
     stored = database.write(lambda connection: connection.scalar(queries.limit_size(), given))
-    if stored not in (None, max_size):  # None: the buffer is gone, which its first use will say
+    if stored not in (None, max_size):  # None: the buffer is gone, its first use raises
         raise SettingsMismatch(
-            f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with max_size={max_size!r}: "
-            f"open it without max_size, which takes the stored value, or make a copy with another one "
-            f"(store.copy(name, max_size={max_size!r}))."
+            f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with "
+            f"max_size={max_size!r}: open it without max_size, which takes the stored value, or "
+            f"make a copy with another one (store.copy(name, max_size={max_size!r}))."
         )
 
 
 def key_name(key: Callable[[Any], Any] | None) -> str:
-    """Return what is stored of a key function: its module and name, "" for none, "?" for one without a name."""
+    """Return the stored name of a key function: module and name.
+
+    It is "" without a key function, and "?" for a function without a name, such as a lambda.
+    """
     if key is None:
         return ""
     name = getattr(key, "__qualname__", None)
@@ -115,19 +128,18 @@ def key_name(key: Callable[[Any], Any] | None) -> str:
     )
     if not isinstance(name, str) or name.endswith("<lambda>") or not is_storable(name):
         return "?"
-    module = (
-        "__main__" if module == "__mp_main__" else module
-    )  # a spawned process calls the script so
+    if module == "__mp_main__":  # the name of the script in a spawned process
+        module = "__main__"
     return f"{module}.{name}" if isinstance(module, str) and is_storable(module) else name
 
 
 def _are_other_keys(ours: str, theirs: str) -> bool:
-    """Tell whether two names are those of different key functions: known only where both have names."""
+    """Tell whether two stored names belong to different key functions, as far as names show it."""
     if ours == theirs:
         return False
     if "?" in (ours, theirs):
         return "" in (ours, theirs)
-    # A function of a script belongs to the module __main__ there, and to that of the file elsewhere.
+    # The module of a function is __main__ in its script, and the name of the file elsewhere.
     for script, other in ((ours, theirs), (theirs, ours)):
         name = script.removeprefix("__main__.")
         if name != script and other.endswith(f".{name}"):
@@ -140,17 +152,22 @@ def _key_shown(name: str) -> str:
 
 
 def require_name(name: Any) -> str:
-    """Return the name of a buffer, or refuse what is none."""
+    """Return the name of a buffer.
+
+    Raises:
+        InvalidArgument: If it is empty, or cannot be stored.
+    """
     if not (found := as_name(name, "the name of a buffer")):
         raise InvalidArgument("a buffer needs a name, got ''.")
     return found
 
 
 def attach_existing(database: Database, name: str, **options: Any) -> BufferHandle:
-    """Open a buffer with the settings it is stored with.
+    """Open a buffer with its stored settings.
 
     Raises:
-        BufferNotFound: Where there is none of that name.
+        BufferNotFound: If the database has no buffer of this name.
+        InvalidPayload: If the stored settings are corrupt.
     """
     row = database.read(functools.partial(_find, name=as_name(name, "the name of a buffer")))
     if row is None:
@@ -162,7 +179,7 @@ def attach_existing(database: Database, name: str, **options: Any) -> BufferHand
 
 
 def _settings(row: Any) -> Settings:
-    """Read what is stored with a buffer."""
+    """Read the stored settings of a buffer."""
     try:
         return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as exc:
@@ -173,7 +190,7 @@ def _settings(row: Any) -> Settings:
 
 
 def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> Any:
-    """Create a buffer under the first of `name`, `name-2`, `name-3` ... that is free."""
+    """Create a buffer under the first free name of `name`, `name-2`, `name-3` ..."""
     row, found, wanted = None, None, name
     while row is None:
         taken = set(database.read(_names))
@@ -182,7 +199,7 @@ def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> 
         names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
         found = name = next(each for each in names if each not in taken)
         row = database.write(functools.partial(create, name=name, only_new=True))
-    log.info("a new buffer, %r, in %s", name, printable(database.url))
+    log.info("created buffer %r in %s", name, printable(database.url))
     return row
 
 
@@ -204,7 +221,10 @@ def _create(
     key: str,
     only_new: bool = False,
 ) -> Any:
-    """Create a buffer, unless there is one by now, and return it; None where it is not new and had to be."""
+    """Create a buffer and return its row; if another process was first, return the other row.
+
+    With `only_new`, return None if another process was first.
+    """
     new = {
         "name": name,
         "kind": settings.weighting.name,

@@ -1,10 +1,9 @@
-"""A batch is a claim: it ends when it is settled with rewards, or released, by its owner or after the owner's death."""
+"""A batch of samples that this process has claimed: settle it with rewards, or release it."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import os
 import weakref
@@ -19,14 +18,13 @@ from sqlbuffer._validation import as_rewards, require_flag
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.release import release
+from sqlbuffer.core.release import release, release_later
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Known, Recorded, store_measured
 from sqlbuffer.core.rewards import record as write_recorded
 from sqlbuffer.core.run_records import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import worker_id
-from sqlbuffer.db import disposal, queries
+from sqlbuffer.db import queries
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
@@ -35,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Drawn(NamedTuple):
-    """Drawn samples as columns of n each: 512 rows cost half as much to take apart once as to look into ten times."""
+    """Drawn samples, as columns of n values each.
+
+    To split 512 rows into columns once takes half the time of ten loops over the rows.
+    """
 
     sample_id: Sequence[int] = ()
     race_key: Sequence[float] = ()
@@ -54,20 +55,22 @@ class Drawn(NamedTuple):
 class Batch:
     """Samples claimed by this process until they are settled or released.
 
-    As a context manager it releases what the block has not settled; dropped without either it is released too, soon,
-    with a warning. The claim is that of the process which made it: a forked child can store rewards, but neither ends
-    the claim nor gives it back. A pickled batch may be settled, reported or released by the process that it is sent to.
+    As a context manager, a batch is released at the end of the block unless it was settled. A batch
+    that is garbage collected while it is open is released with a warning. The claim belongs to the
+    process that made it: a forked child can store rewards, but it can neither settle nor release
+    the batch. The process that a pickled batch is sent to can settle, report or release it.
 
     Attributes:
-        id: Number of the batch, None where it is empty.
-        iteration: The iteration it was drawn for, from 0.
-        samples: The samples, those of the argmax share first, then in the order of the race.
-        sources: Names of the generators that added them.
-        ids: (n,) int64, numbers of the samples.
-        scores: (n,) float64, NaN where there is none.
-        weights: (n,) float64, NaN where there is none.
+        id: Id of the batch, None if it is empty.
+        iteration: Iteration for which it was drawn, from 0.
+        samples: n samples: those of the argmax share first, then the others in the order of the
+            race.
+        sources: n names of the generators that added the samples.
+        ids: (n,) int64, ids of the samples.
+        scores: (n,) float64, NaN for a sample without a score.
+        weights: (n,) float64, NaN for a sample without a weight.
         clock: Clock of the race after the draw.
-        info: What the draw knows of each sample.
+        info: Probability, argmax share and earlier reward of each sample.
     """
 
     def __init__(
@@ -101,12 +104,14 @@ class Batch:
         self._pid: int | None = os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
         if claim is not None:
-            self._dropped = weakref.finalize(self, _drop, self._pid, buffer.in_disposal, claim)
-            self._dropped.atexit = False  # the last beat of the heartbeat releases all there are
+            self._dropped = weakref.finalize(
+                self, release_later, self._pid, buffer.in_disposal, claim
+            )
+            self._dropped.atexit = False  # the last heartbeat releases all open batches
 
     def __getstate__(self) -> dict[str, Any]:
-        self._has_reports = True  # for all that either of them knows
-        if self._dropped is not None:  # the copy may outlive this one
+        self._has_reports = True  # the copy and this batch do not see each other's reports
+        if self._dropped is not None:  # the copy may outlive this batch
             self._dropped.detach()
         return {**vars(self), "_dropped": None, "_pid": None}
 
@@ -122,18 +127,18 @@ class Batch:
         try:
             self.release()
         except ClaimLost:
-            if kind is None:  # else it was settled a moment ago, and what came then goes on
+            if kind is None:  # else it was just settled, and the exception of the block goes on
                 raise
         except DatabaseUnavailable as exc:
             if kind is None or issubclass(kind, Exception):
                 raise
-            # Ctrl-C, or what else came, goes on.
+            # Ctrl-C, or another exception of this kind, goes on.
             log.warning(
                 "could not release the batch: it stays claimed until this process exits: %s",
                 summary(exc),
             )
         except BaseException as exc:
-            if not isinstance(exc, Exception):  # a signal during it: no other process has the batch
+            if not isinstance(exc, Exception):  # a signal: no other process releases the batch
                 with contextlib.suppress(ClaimLost):
                     self.release()
             raise
@@ -148,23 +153,26 @@ class Batch:
         kept: Mapping[str, int | None] | None = None,
         is_iteration: bool = True,
     ) -> None:
-        """Store the rewards and end the claim; the buffer's iteration advances. All in one transaction.
+        """Store the rewards, end the claim and advance the buffer's iteration, in one transaction.
 
-        What was reported before keeps its reward, unless it is given another one.
+        Samples that were reported before keep their reward, unless `rewards` has another one.
 
         Args:
-            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be measured again; a
-                reward that is stored stays. None, for all or for one: not measured.
-            record: `(samples, rewards, sources)` that were not drawn from the buffer, to be stored as well.
-            metrics: Metrics of this iteration, to be stored as well.
-            checkpoint: States to resume from, by name, to be stored as well.
-            kept: How many states of a name stay stored, None for all; where it says nothing, the newest alone.
-            is_iteration: Let the buffer's iteration advance.
+            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be
+                measured again; a stored reward stays. None, for all or for one sample: not
+                measured.
+            record: `(samples, rewards, sources)` to store as well, not drawn from the buffer.
+            metrics: Metrics of this iteration to store as well.
+            checkpoint: States to resume from, by name, to store as well.
+            kept: Number of states that stay stored, by name; None for all, without an entry only
+                the newest.
+            is_iteration: Advance the buffer's iteration.
 
         Raises:
-            InvalidReward: Where the rewards are infinite, or not one for each sample. Nothing is stored.
-            ClaimLost: Where the batch is settled or released already, or where the database has gone back to a state
-                before its draw. The rewards are stored all the same, with the samples: they were measured.
+            InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
+                stored.
+            ClaimLost: If the batch is already settled or released, or if the database has returned
+                to a state before its draw. The rewards are stored nevertheless, with the samples.
         """
         values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
         recorded = None if record is None else _recorded(self._buffer, record)
@@ -182,28 +190,30 @@ class Batch:
             raise self._lost("its rewards are stored, and nothing else")
 
     def report(self, ids: Sequence[int], rewards: Any) -> int:
-        """Store the rewards of some of the samples, as they come; the last of them settles the batch.
+        """Store the rewards of some of the samples; the last missing reward settles the batch.
 
-        What is reported is measured: a release, or this worker's death, gives back only the rest.
+        If the batch is released, or if this worker dies, only samples without a report wait again.
 
         Args:
-            ids: m of `ids`; a later reward takes the place of an earlier one.
-            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again; a reward that is stored
-                stays.
+            ids: m of `ids`; a later reward replaces an earlier one.
+            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again; a
+                stored reward stays.
 
         Returns:
-            The number of samples whose rewards are still to come.
+            The number of samples without a report.
 
         Raises:
-            InvalidArgument: Where an id is not of this batch. Nothing is stored.
-            InvalidReward: Where the rewards are infinite, or not one for each id. Nothing is stored.
-            ClaimLost: As `settle` does.
+            InvalidArgument: If an id is not in this batch. Nothing is stored.
+            InvalidReward: If a reward is infinite, or there is not one for each id. Nothing is
+                stored.
+            ClaimLost: If the batch is already settled or released, or if the database has returned
+                to a state before its draw. The rewards are stored nevertheless, with the samples.
         """
         reported = Reported.prepare(self._known, ids, rewards)
         store = functools.partial(
             report, claim=self._claim, reported=reported, may_close=not self._is_of_another_process
         )
-        self._has_reports = True  # before it is committed: any process that settles has to look
+        self._has_reports = True  # before the commit: from now on `settle` must look for reports
         left = self._buffer.write(store)
         if left is None or (left == 0 and len(self)):
             self._end()
@@ -212,11 +222,11 @@ class Batch:
         return left
 
     def release(self) -> None:
-        """Give the samples back to the pool, where they are first in line again, but for those already reported.
+        """Put the samples back at the head of the race, except those that were reported.
 
         Raises:
-            ClaimLost: Where the batch is settled or released already, or the database has gone back to a state before
-                its draw.
+            ClaimLost: If the batch is already settled or released, or if the database has returned
+                to a state before its draw.
         """
         is_released = self._is_open and not self._is_of_another_process
         if self._claim is not None and not self._is_of_another_process:
@@ -226,7 +236,7 @@ class Batch:
             raise self._lost("no sample can be released")
 
     def witness(self) -> None:
-        """Let this batch, which is committed, prove the numbers that were read before it."""
+        """Remember this committed batch, which proves the ids that were read before its draw."""
         if self._claim is not None:
             found_by = {"buffer": self._buffer.buffer_id, **self._claim.parameters()}
             self._buffer.lineage.last_draw = found_by
@@ -237,13 +247,13 @@ class Batch:
         return self._pid not in (None, os.getpid())
 
     def _end(self) -> None:
-        """Note that the claim has ended; never that it has not, which another thread may have just found out."""
+        """Note that the claim has ended; it never opens again, whatever another thread finds."""
         self._is_open = False
         if self._dropped is not None:
             self._dropped.detach()
 
     def _lost(self, what: str) -> ClaimLost:
-        """Return the error for a batch that this process cannot end, which says what has become of it."""
+        """Return the error for a batch that this process cannot end, with the reason."""
         if self._is_of_another_process:
             return ClaimLost(
                 f"batch {self.id} belongs to process {self._pid}, and this process is its forked "
@@ -258,7 +268,7 @@ class Batch:
         )
 
     def _reported(self, tx: Transaction) -> list[int]:
-        """Return the samples that have been reported, perhaps by another thread, or by another process."""
+        """Return the ids of reported samples, including reports of other threads and processes."""
         if self.id is None or not self._has_reports:
             return []
         found = tx.execute(queries.reported_samples(), batch=self.id)
@@ -282,9 +292,8 @@ class Batch:
         measured = np.array([reward is not None for reward in rewards], dtype=bool)
         values = pool.as_floats(rewards)
         leaves = is_ours and buffer.consumes
-        early = np.isin(
-            self.ids, self._reported(tx) if is_ours else []
-        )  # they may have been added again since
+        # Samples reported earlier may have been added again since.
+        early = np.isin(self.ids, self._reported(tx) if is_ours else [])
         deltas: Counter[str] = Counter()
         for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
             places = np.flatnonzero(part)
@@ -293,10 +302,10 @@ class Batch:
         if leaves:
             places = np.flatnonzero(~measured & ~early)
             pool.dequeue_known(tx, self.ids[places], [self._known.hash[i] for i in places.tolist()])
-        if recorded is not None:  # it counts, after which no rows of others are locked
+        if recorded is not None:  # last, because it calls `tx.count`
             write_recorded(tx, recorded)
         if not is_ours:
-            tx.race_state()  # or say that the buffer is another one by now
+            tx.race_state()  # raises if the buffer is gone
             tx.count(**deltas)
             return False
         deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
@@ -308,53 +317,14 @@ class Batch:
 
 
 def _recorded(buffer: BufferHandle, record: Any) -> Recorded:
-    """Check what is to be stored with a batch."""
+    """Check the samples and rewards to store with a batch."""
     if not isinstance(record, (tuple, list)) or len(record) != 3:
         raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
     return Recorded.prepare(buffer, *record)
 
 
-def _drop(pid: int, buffer: BufferHandle, claim: Claim) -> None:
-    """Have the claim of a batch given back that is garbage, unless it is one that a forked child has inherited."""
-    if pid == os.getpid():
-        disposal.later(functools.partial(_give_back, buffer, claim), database=buffer.database.url)
-
-
-def _give_back(buffer: BufferHandle, claim: Claim) -> None:
-    # One that was rolled back is not found, though another may have its number by now.
-    try:
-        with contextlib.closing(buffer.database):
-            is_released = buffer.write(release, batch=claim)
-    except Exception as exc:
-        log.warning(
-            "could not release the dropped batch %d: it stays claimed until this process exits: %s",
-            claim.batch,
-            summary(exc),
-        )
-        return
-    if is_released:
-        log.warning(
-            "batch %d of buffer %s was dropped without having been settled or released: its "
-            "samples wait again; settle the batch, with or without rewards, or use it in a "
-            "`with` block",
-            claim.batch,
-            shown(buffer.name),
-        )
-
-
-def release_dropped(buffer: BufferHandle) -> None:
-    """Wait until the open batches of this process that are garbage are released: what a loop left that was given up."""
-    if buffer.look(_has_open):
-        gc.collect()  # a loop and its callbacks lead to each other
-        disposal.wait(database=buffer.database.url)
-
-
-def _has_open(tx: Transaction) -> bool:
-    return bool(tx.execute(queries.has_open_batch(), worker=worker_id()).scalar())
-
-
 def content(rows: Iterable[Any], buffer: BufferHandle) -> list[Any]:
-    """Return the samples of rows with `text`, `payload` and `codec`."""
+    """Decode the samples of rows with `text`, `payload` and `codec`."""
     columns = [(row.text, row.payload, row.codec) for row in rows]
     texts, payloads, codecs = map(list, zip(*columns, strict=True)) if columns else ([], [], [])
     return decode_all(texts, payloads, codecs, allow_pickle=buffer.allow_pickle)

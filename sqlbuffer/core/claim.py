@@ -1,4 +1,4 @@
-"""The claim of a batch, as one draw made it: found in the database, and closed."""
+"""The claim of one draw on its samples: find it in the database, and close it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Closed(NamedTuple):
 class Claim(NamedTuple):
     """A batch as one draw made it.
 
-    Its number alone would not do: where the database has gone back to an earlier state, another draw may have it.
+    The id of the batch alone is not enough: if the database has returned to an earlier state,
+    another draw may have the same id.
     """
 
     batch: int
@@ -31,20 +32,25 @@ class Claim(NamedTuple):
     drawn_at: dt.datetime
 
     def parameters(self) -> dict[str, Any]:
-        """Return what finds it in statements."""
+        """Return the parameters of statements that find this batch."""
         return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
 
     def close(self, tx: Transaction, column: str) -> Closed | None:
-        """Settle or release it; None where it is closed already, or not there any more."""
+        """Settle or release the batch; return None if it is closed or no longer in the database.
+
+        Args:
+            tx: A writing transaction.
+            column: "settled_at" or "released_at".
+        """
         return close(tx, queries.close_claim(column), **self.parameters())
 
     def find(self, tx: Transaction) -> bool:
-        """Tell whether it is in the database, open or closed."""
+        """Tell whether the batch is in the database, open or closed."""
         return tx.execute(queries.find_claim(), **self.parameters()).one_or_none() is not None
 
 
 def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
-    """Settle or release a batch; None if that was done before."""
+    """Settle or release a batch by a statement; return None if it was closed before."""
     closed = tx.execute(statement, **batch).one_or_none()
     if closed is None:
         return None

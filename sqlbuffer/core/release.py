@@ -1,8 +1,13 @@
-"""Release a batch: its samples go back to where they stood in the race."""
+"""Release a batch: put its samples back where they stood in the race."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
+import logging
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,21 +16,29 @@ import numpy as np
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim, Closed, close
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.race import is_blurred, rescaled, turned_back
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
-from sqlbuffer.db import queries
+from sqlbuffer.core.workers import worker_id
+from sqlbuffer.db import disposal, queries
+from sqlbuffer.errors import shown, summary
+
+log = logging.getLogger(__name__)
 
 
 def release(tx: Transaction, *, batch: int | Claim) -> bool:
-    """Put a batch's samples back where they stood in the race; return False where the batch was closed before.
+    """Put the samples of a batch back where they stood in the race.
 
-    With their old keys they are first in line, in the same order. Where nothing has happened in the race since, the
-    clock goes back too, and the race is as if they had never been drawn.
+    With their old keys the samples come first again, in the same order. If the race has not changed
+    since the draw, the clock goes back too, and the race is as if the draw had never happened.
 
     Args:
-        tx: The transaction.
-        batch: What a draw gave, or the number of a batch that was looked up in this transaction.
+        tx: A writing transaction.
+        batch: The claim of a draw, or the id of a batch that was looked up in this transaction.
+
+    Returns:
+        False if the batch was closed before.
     """
     state = tx.lock_race(exclusive=True)
     if isinstance(batch, Claim):
@@ -35,13 +48,14 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     if closed is None:
         return False
     rows = tx.execute(queries.draws_of_batch(), batch=number).all()
-    # A batch of which a part was reported remains a turn of the race: that part went on from it.
+    # A batch that was reported in part stays a turn of the race, which its reported samples used.
     is_whole = len(rows) == closed.size
     tx.count(batches=-int(is_whole), released=len(rows))
     may_go_back = is_whole and _is_as_before(state, closed)
     later = None
     if may_go_back or not tx.buffer.consumes:
-        # An argmax share does not move the clock, yet it came from the samples that this draw had left.
+        # An argmax share does not move the clock, but it was chosen among the samples that this
+        # draw had left.
         later = tx.execute(queries.later_draw(), batch=number).first()
     if may_go_back and later is None:
         pool.take_back_clock(tx, closed.clock_before)
@@ -49,20 +63,20 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     if tx.buffer.consumes:
         put_back(tx, state, rows)
         oldest = tx.execute(queries.oldest_version_of_batch(), batch=number).scalar()
-        if (
-            oldest is not None and pool.as_ints([oldest])[0] < state.version
-        ):  # a refresh came to its end without them
+        # A refresh may have finished without these samples.
+        if oldest is not None and pool.as_ints([oldest])[0] < state.version:
             reopen(tx, version=oldest)
     else:
-        _stand_again(tx, state, rows, is_last=later is None)
+        _undo_replayed(tx, state, rows, is_last=later is None)
     return True
 
 
 def _is_as_before(state: RaceState, closed: Closed) -> bool:
-    """Tell whether the race, once all of a batch is back in it, is what it was before the draw, but for its clock.
+    """Tell whether only the clock differs from the race before the draw, once all samples are back.
 
-    No other draw has gone beyond the batch's own end, and nothing has joined, left or got another weight since.
-    Otherwise the clock stays, and the keys of the batch are overdue. (A clock below 0 has been turned back since.)
+    No other draw has gone beyond the end of the batch, no sample has joined or left since, and no
+    weight has changed. Otherwise the clock stays, and the keys of the batch are overdue. (A clock
+    below 0 was turned back since.)
     """
     return (
         state.clock == closed.clock
@@ -71,29 +85,34 @@ def _is_as_before(state: RaceState, closed: Closed) -> bool:
 
 
 def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries: int = 1) -> None:
-    """Let samples wait again: at their old keys, or at new ones where they have none or their weight is a new one.
+    """Put n samples back into the pool, with the weights of their scores.
 
-    `entries` is how often they have entered the race then, which in replay mode names their variates.
+    A sample keeps its old key, which stretches if it lies beyond the clock and the weight has
+    changed. A sample without a key joins the race.
+
+    Args:
+        tx: A writing transaction that has locked the race exclusively.
+        state: The state of the race.
+        rows: n rows of `queries.draws_of_batch`.
+        entries: How often each sample has entered the race, this time included.
     """
+    weighting = tx.buffer.settings.weighting
     scores, clock = pool.as_floats([row.score for row in rows]), state.clock
     lowest = np.fmin.reduce(scores, initial=math.inf)
-    base = (
-        math.inf if state.base is None else state.base
-    )  # a refresh of what was left has raised or forgotten it
-    if tx.buffer.settings.weighting.needs_base and lowest < base:
+    # A refresh of the other samples may have raised the base, or removed it.
+    base = math.inf if state.base is None else state.base
+    if weighting.needs_base and lowest < base:
         state = pool.set_base(tx, state, float(lowest))
     weights = tx.buffer.settings.weights(scores, state.base)
-    if tx.buffer.settings.weighting.needs_score:
+    if weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
-    keys, before = (
-        pool.as_floats([row.race_key for row in rows]),
-        pool.as_floats([row.weight for row in rows]),
-    )
+    keys = pool.as_floats([row.race_key for row in rows])
+    before = pool.as_floats([row.weight for row in rows])
     joins = (keys == math.inf) | ((keys > clock) & (before != weights))
     if is_blurred(state.clock, weights[joins]):
         pool.turn_back(tx)
         state = state._replace(clock=0.0)
-    if state.clock != clock:  # they would have moved with all others, had they waited
+    if state.clock != clock:  # all waiting keys were moved, so move these keys too
         keys = turned_back(keys, clock)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
     fresh = pool.join_race(
@@ -113,9 +132,9 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
 
 
 def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) -> Floats:
-    """Return the keys of drawn samples at the weights that they have by now.
+    """Return (n,) keys of drawn samples at their new weights.
 
-    A key that the clock has not reached is that of an argmax draw. It stretches as those of waiting samples did.
+    A key beyond the clock belongs to an argmax draw. It stretches as those of waiting samples do.
     """
     changed = (before > 0.0) & (weights > 0.0) & (before != weights)
     stretched = keys.copy()
@@ -123,12 +142,15 @@ def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) 
     return stretched
 
 
-def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_last: bool) -> None:
-    """Undo a draw of replay mode, after which the samples went on waiting with new keys. Reads the whole pool.
+def _undo_replayed(
+    tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_last: bool
+) -> None:
+    """Undo a draw of replay mode, in which drawn samples wait with new keys; reads the whole pool.
 
-    Their next entries have new variates: later draws depended on those of the entries that are undone, and a variate
-    used twice would make batches depend on each other. Where no later draw is left, an interrupted run draws as one
-    that was never interrupted, so the entry is taken off too.
+    The entry into the race that the draw made stays counted, so that the next entry has a new
+    variate: later draws depended on the variate of the undone entry, and a variate that is used
+    twice would make batches depend on each other. If no later draw is left, the entry is taken off
+    too, so that an interrupted run draws the same batches as an uninterrupted one.
     """
     drawn = {row.sample_id: row for row in rows}
     standing = pool.standing(tx, list(drawn))
@@ -150,6 +172,47 @@ def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_l
 
 def release_open(tx: Transaction, owners: Sequence[str]) -> int:
     """Release the open batches of some workers; return how many."""
-    # The last draw of a sample is undone first.
+    # The newest first: the last draw of a sample must be undone before earlier ones.
     still_open = tx.execute(queries.open_batches_of(), owners=list(owners)).scalars().all()
     return sum(release(tx, batch=batch) for batch in still_open)
+
+
+def release_later(pid: int, buffer: BufferHandle, claim: Claim) -> None:
+    """Release a garbage-collected batch soon, unless this process is a forked child."""
+    if pid == os.getpid():
+        disposal.later(
+            functools.partial(_release_dropped, buffer, claim), database=buffer.database.url
+        )
+
+
+def _release_dropped(buffer: BufferHandle, claim: Claim) -> None:
+    # If its draw was rolled back, the batch is not found, even if another one has its id by now.
+    try:
+        with contextlib.closing(buffer.database):
+            is_released = buffer.write(release, batch=claim)
+    except Exception as exc:
+        log.warning(
+            "could not release the dropped batch %d: it stays claimed until this process exits: %s",
+            claim.batch,
+            summary(exc),
+        )
+        return
+    if is_released:
+        log.warning(
+            "batch %d of buffer %s was dropped without having been settled or released: its "
+            "samples wait again; settle the batch, with or without rewards, or use it in a "
+            "`with` block",
+            claim.batch,
+            shown(buffer.name),
+        )
+
+
+def release_dropped(buffer: BufferHandle) -> None:
+    """Release open batches of this process that are no longer used, as those of an ended loop."""
+    if buffer.look(_has_open):
+        gc.collect()  # a loop and its callbacks refer to each other
+        disposal.wait(database=buffer.database.url)
+
+
+def _has_open(tx: Transaction) -> bool:
+    return bool(tx.execute(queries.has_open_batch(), worker=worker_id()).scalar())

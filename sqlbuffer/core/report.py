@@ -1,4 +1,4 @@
-"""Rewards as they come: a batch is reported in parts, and settled by the last of them."""
+"""Report rewards of a batch one by one or in parts; the last one settles the batch."""
 
 from __future__ import annotations
 
@@ -21,31 +21,43 @@ from sqlbuffer.errors import InvalidArgument, InvalidReward
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """Rewards of some samples of a batch, each sample once."""
+    """Rewards of m samples of a batch, each sample once."""
 
     known: Known
     places: Ints
-    """Where in the batch they are."""
+    """(m,) positions of the samples in the batch."""
     rewards: Floats
+    """(m,) rewards; NaN for a failed measurement."""
 
     @property
     def ids(self) -> Ints:
-        """Their numbers."""
+        """(m,) ids of the samples."""
         return self.known.ids[self.places]
 
     @classmethod
     def prepare(cls, known: Known, ids: Sequence[int], rewards: Any) -> Reported:
-        """Check them; where an id comes twice the later reward counts, unless it is NaN."""
+        """Check ids and rewards; if an id is given twice, the later reward that is not NaN counts.
+
+        Args:
+            known: The samples of the batch.
+            ids: Ids of samples of the batch.
+            rewards: One reward for each id.
+
+        Raises:
+            InvalidArgument: If an id is not in the batch.
+            InvalidReward: If a reward is infinite or None, or there is not one for each id.
+        """
         given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
             raise InvalidReward(
-                "a sample cannot be reported with the reward None: give a number, or NaN for a failed measurement."
+                "a sample cannot be reported with the reward None: give a number, or NaN for a "
+                "failed measurement."
             )
         place = {number: i for i, number in enumerate(known.ids.tolist())}
-        if strangers := set(given) - set(place):
+        if unknown := set(given) - set(place):
             raise InvalidArgument(
-                f"sample {min(strangers)} is not in this batch: give ids of batch.ids."
+                f"sample {min(unknown)} is not in this batch: give ids of batch.ids."
             )
         last = _last_of_each(given, values)
         places = np.array([place[number] for number in last], dtype=np.int64)
@@ -53,7 +65,7 @@ class Reported:
 
 
 def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[int, float]:
-    """Return the last reward of each sample; a measurement that failed takes the place of none."""
+    """Return the last reward of each sample, NaN if all of its measurements failed."""
     failed = dict.fromkeys(ids, math.nan)
     pairs = zip(ids, rewards, strict=True)
     return failed | {
@@ -64,16 +76,24 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
 def report(
     tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True
 ) -> int | None:
-    """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
+    """Store rewards of a batch, and settle it with the last one.
 
-    A process that `may_close` nothing, for the claim is another one's, stores the rewards alone.
+    A sample leaves the queue with its first report, so that adding it again requeues it. Its later
+    reports leave the queue as it is.
 
-    What has been reported is no longer queued, so that adding it again requeues it: its further rewards leave that be.
+    Args:
+        tx: A writing transaction.
+        claim: The claim of the batch; None for an empty batch.
+        reported: The rewards.
+        may_close: False if the claim belongs to another process: only store the rewards.
+
+    Returns:
+        The number of samples without a report; None if the batch was closed before.
     """
     batch = None if claim is None else claim.batch
     is_ours = may_close and (claim is None or _is_open(tx, claim))
     if not is_ours:
-        tx.race_state()  # or say that the buffer is another one by now
+        tx.race_state()  # raises if the buffer is gone
     new = _mark(tx, batch, reported.ids) if is_ours and len(reported.places) else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
