@@ -1,4 +1,4 @@
-"""Samples come in: added to the pool, or recorded with a reward without ever having waited."""
+"""Add samples to the pool, and evict samples from a pool that has become too large."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests
 
 CHUNK = 20_000
-"""Samples sent to the database at once."""
+"""Number of samples that are sent to the database at once."""
 
 MOST_UNSCORED = 100_000
-"""Samples that may wait for a score at the least, however small `max_size` is."""
+"""Number of samples that may always wait for a score, even if `max_size` is smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Incoming:
-    """Samples on their way into the database: without repeats, in the order of their hashes."""
+    """Samples to be stored: without duplicates, in the order of their hashes."""
 
     hashes: list[bytes]
     samples: list[Any]
     sources: list[str]
     metas: list[str | None]
     positions: list[int]
-    """Where each sample stands in what the user gave."""
+    """Position of each sample in the user's list."""
     refused: int
     duplicates: int
     start: int | None = 0
-    """What makes a position the number of a sample in what the user gave; None where nothing does."""
+    """Position of the chunk's first sample in the user's list, for errors; None if unknown."""
 
     def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
-        """Return the columns that travel to the database."""
+        """Return the columns of `queries.INCOMING_SAMPLES`, with encoded samples."""
         numbers = (
             None if self.start is None else [self.start + position for position in self.positions]
         )
@@ -68,7 +68,16 @@ def incoming(
     start: int | None = 0,
     hashes: Sequence[bytes | None] | None = None,
 ) -> Incoming:
-    """Hash samples, unless that is done; of equal ones the first stays, and those without a key are refused."""
+    """Hash samples, drop duplicates, and refuse samples without a key.
+
+    Args:
+        buffer: The buffer.
+        samples: n samples; the first of equal samples stays.
+        names: n names of generators.
+        metas: n texts of JSON, None for samples without.
+        start: Position of the first sample in the user's list, for errors; None if unknown.
+        hashes: n hashes if they are known, None for a sample without a key.
+    """
     hashes = hashes_of(buffer, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = hashes.count(None)
@@ -89,7 +98,11 @@ def incoming(
 def hashes_of(
     buffer: BufferHandle, samples: Sequence[Any], *, start: int | None = 0
 ) -> list[bytes | None]:
-    """Return the hash of each sample, None where it has no key; an error names the sample by its number."""
+    """Return the hash of each sample, None if the key function returned None for it.
+
+    Raises:
+        UnsupportedType: If a sample has no hash; the error names its position from `start` on.
+    """
     if buffer.key is None:
         return list(digests(samples, None if start is None else range(start, start + len(samples))))
     keys = [buffer.key(sample) for sample in samples]
@@ -103,7 +116,19 @@ def hashes_of(
 def add(
     buffer: BufferHandle, samples: Sequence[Any], sources: str | Sequence[str], meta: Any
 ) -> AddResult:
-    """Put samples into the pool, in chunks of one transaction each."""
+    """Add samples to the pool, in chunks of one transaction each.
+
+    Args:
+        buffer: The buffer.
+        samples: n samples.
+        sources: Name of the generator, or one name for each sample.
+        meta: A mapping that fits into JSON, or one for each sample, or None.
+
+    Raises:
+        InvalidArgument: If there is not one source or meta for each sample.
+        TooLarge: If a sample is too large for the database.
+        UnsupportedType: If a sample has no hash or no codec.
+    """
     names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
@@ -122,7 +147,7 @@ def _add_chunk(
     *,
     start: int,
 ) -> AddResult:
-    """Put samples into the pool in one transaction, or in several where they are too large for one."""
+    """Add samples in one transaction, or in several if they are too large for one."""
     chunk = incoming(buffer, samples, names, metas, start=start)
     try:
         return buffer.write(insert, chunk=chunk)
@@ -143,7 +168,7 @@ def _add_chunk(
 
 
 def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
-    """Store samples that are new and requeue those that had left the pool; both wait from now on."""
+    """Store new samples and requeue samples that had left the pool; both wait afterwards."""
     state = tx.lock_race()
     needs_score = tx.buffer.settings.weighting.needs_score
     enter = _enter_unscored if needs_score else _enter_race
@@ -157,7 +182,7 @@ def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
 
 
 def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, None]:
-    """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
+    """Add samples that wait for a score; return the number of new and of requeued samples."""
     dialect = tx.backend
     if dialect.adds_in_bulk:
         found = _in_bulk(tx, queries.add_unscored(dialect), chunk, state).one()
@@ -175,7 +200,12 @@ def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple
 def _enter_race(
     tx: Transaction, chunk: Incoming, state: RaceState
 ) -> tuple[int, int, float | None]:
-    """Let samples join the race at once; return how many are new, how many wait again, and the clock at which."""
+    """Add samples that join the race at once.
+
+    Returns:
+        The number of new samples, the number of requeued samples, and the clock at which they
+        joined; None if no sample did.
+    """
     dialect = tx.backend
     if dialect.adds_in_bulk:
         rows = _in_bulk(tx, queries.add_samples(dialect), chunk, state).all()
@@ -186,7 +216,7 @@ def _enter_race(
     if not rows:
         return 0, 0, None
     ids, hashes, requeues = zip(*rows, strict=True)
-    state = tx.lock_race_to_join(state)  # only now: storing them takes most of the time
+    state = tx.lock_race_to_join(state)  # late, because storing takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
@@ -200,7 +230,7 @@ def _in_bulk(tx: Transaction, statement: Any, chunk: Incoming, state: RaceState)
 
 
 def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
-    """Store and requeue samples; return the newest id before, and how many are new or wait again."""
+    """Store and requeue samples; return the newest id before, and their number."""
     newest = tx.connection.execute(queries.newest_sample()).scalar_one()
     statement, columns = queries.put_samples(tx.backend), chunk.columns(tx.buffer)
     moment = {"iteration": state.iteration, "tick": state.tick}
@@ -208,11 +238,11 @@ def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
 
 
 def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
-    """Return `id, hash, requeues` of the n samples that wait again.
+    """Return `id, hash, requeues` of the n samples that were requeued.
 
     Raises:
-        InconsistentDatabase: If they are fewer: a sample has the largest number that there is, so that SQLite gives
-            numbers at random to those that are stored, and they are not found.
+        InconsistentDatabase: If fewer are found. For instance a sample has the largest possible id,
+            so that SQLite gives random ids to new samples.
     """
     dialect = tx.backend
     statement, columns = queries.marked_samples(dialect), {"hash": chunk.hashes}
@@ -224,14 +254,19 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
 
 
 def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int = 0) -> None:
-    """Take out what is beyond the `max_size` of the buffer, when weights are known: the lightest, and a hundredth more.
+    """Remove the lightest samples beyond the buffer's `max_size`, and 1 % more.
 
-    What has no score yet is not compared with what has one, or the heavy would go for the light. It waits beyond the
-    limit, as many as the limit and at least `MOST_UNSCORED`; then the oldest of these go.
+    Samples without a score are not compared with scored samples. As many of them may wait as
+    `max_size`, and at least `MOST_UNSCORED`; beyond that, the oldest of them are removed.
 
-    To be called before the transaction counts by how many `scored` and `unscored` samples it has changed the pool. No
-    other transaction adds, draws or evicts from then on until this one ends: what one counts the others take into
-    account.
+    It is called before the transaction counts its own changes, and locks draws: until the end of
+    this transaction no other one adds, draws or evicts, so each sees the counts of those before.
+
+    Args:
+        tx: A writing transaction that has locked the race.
+        state: The state of the race.
+        scored: Number of scored samples that this transaction has added and not yet counted.
+        unscored: Number of samples without a score that it has added and not yet counted.
     """
     if state.max_size is None:
         return
@@ -251,9 +286,9 @@ def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int =
 
 
 def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
-    """Return the first n that are to go, and lock their samples, passing over those that others are writing.
+    """Return the first n samples of a statement that no other transaction writes; lock them.
 
-    Another transaction may wait, with its samples locked, for the lock that this one holds.
+    To wait for them could deadlock: a transaction that has locked samples may wait for this one.
     """
     dialect = tx.backend
     n_passed = 0

@@ -15,7 +15,6 @@ from sqlbuffer.core.release import release_open
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import Mark, beat, finish, fold, forget_receipts, lock_dead, worker_id
 
-
 _stores: dict[object, tuple[str, int]] = {}
 """Database and buffer of each store of this process that has a heartbeat.
 
@@ -36,7 +35,7 @@ def with_heartbeat(buffer: BufferHandle) -> BufferHandle:
 
 @contextlib.contextmanager
 def _beats(apart: BufferHandle) -> Iterator[Beat]:
-    """Provide the function of the heartbeat, on its own connection: locks of others do not stop it."""
+    """Provide the function of the heartbeat; its own connection waits for no lock of others."""
     store = object()
     opened = apart.database.url, apart.buffer_id
 

@@ -1,4 +1,4 @@
-"""Store rewards: of samples that were drawn, and of samples that never waited."""
+"""Store rewards of samples that were drawn, and of samples that never waited."""
 
 from __future__ import annotations
 
@@ -24,36 +24,42 @@ from sqlbuffer.records import AddResult
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """Samples with rewards that never waited."""
+    """Rewards of samples that were not drawn."""
 
     chunk: Incoming
+    """n samples."""
     rewards: Floats
+    """(n,) float64; NaN for a failed measurement."""
 
     @classmethod
     def prepare(
         cls, buffer: BufferHandle, samples: Sequence[Any], rewards: Any, sources: Any = ""
     ) -> Recorded:
-        """Check and hash them; of equal samples the first counts, and one that was measured before one that failed."""
+        """Check and hash samples with rewards.
+
+        Of equal samples the first one with a reward that is not NaN counts.
+
+        Raises:
+            InvalidReward: If a reward is infinite or None, or there is not one for each sample.
+        """
         samples = as_list(samples)
         values = as_rewards(rewards, len(samples))
         if any(value is None for value in values):
             raise InvalidReward(
-                "a sample cannot be recorded with the reward None: give a number, or NaN for a failed measurement."
+                "a sample cannot be recorded with the reward None: give a number, or NaN for a "
+                "failed measurement."
             )
         names = as_names(sources, len(samples), "source")
         if any(value != value for value in values):  # NaN
             order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
-            samples, values, names = (
-                [samples[i] for i in order],
-                [values[i] for i in order],
-                [names[i] for i in order],
-            )
+            samples, names = [samples[i] for i in order], [names[i] for i in order]
+            values = [values[i] for i in order]
         chunk = incoming(buffer, samples, names)
         return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
 
 
 def record(tx: Transaction, recorded: Recorded) -> AddResult:
-    """Store rewards; samples that are not there yet are stored without waiting."""
+    """Store rewards; new samples are stored and do not wait."""
     chunk = recorded.chunk
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
@@ -66,7 +72,7 @@ def record(tx: Transaction, recorded: Recorded) -> AddResult:
 
 
 class Known(NamedTuple):
-    """Samples as this process knows them, whatever their numbers mean by now: columns of n each."""
+    """Samples as this process has read them, as columns of n values; the ids may be out of date."""
 
     ids: Ints
     hash: Sequence[bytes]
@@ -85,19 +91,21 @@ def store_measured(
     stay_queued: bool = True,
     of_draws: bool = False,
 ) -> Counter[str]:
-    """Write rewards of the samples at m places, found by number and hash; return what this changes of the counters.
+    """Store rewards of m samples, found by id and hash.
 
-    A number is another sample's where the database has gone back to an earlier state and others have added since: after
-    a failover to a standby that lagged, or a restore. Then the sample is found by its hash, or stored again: it was
-    measured.
+    If the database has returned to an earlier state (failover to a lagging standby, restore), the
+    id may belong to another sample. Then the sample is found by its hash, or stored again.
 
     Args:
-        tx: The transaction.
-        known: The samples.
-        places: (m,) which of them were measured.
-        rewards: (m,) their rewards; NaN for a measurement that failed.
-        stay_queued: Leave those that wait in the queue.
-        of_draws: This transaction has found the batch that the samples were drawn in: they are there too.
+        tx: A writing transaction.
+        known: n samples.
+        places: (m,) positions in `known` of the measured samples.
+        rewards: (m,) float64; NaN for a failed measurement.
+        stay_queued: Leave waiting samples in the queue.
+        of_draws: This transaction has found the batch of the samples, so the ids are valid.
+
+    Returns:
+        Changes of the counters.
     """
     is_whole = len(places) == len(known.hash)
     hashes = (
@@ -109,9 +117,8 @@ def store_measured(
         tx, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws
     )
     if not is_there.all():
-        lost = sorted(
-            np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__
-        )  # as all who add lock samples
+        # In the order of hashes, in which all transactions that add lock samples.
+        lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)
         columns = {
             name: [getattr(known, name)[i] for i in places[lost].tolist()]
             for name in ("hash", "text", "payload", "codec", "source")
@@ -123,9 +130,15 @@ def store_measured(
 
 
 def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -> Counter[str]:
-    """Write rewards of samples found by their hash; those that are not there are stored, without waiting.
+    """Store rewards of samples found by their hash; new samples are stored and do not wait.
 
-    Return what this changes of the counters.
+    Args:
+        tx: A writing transaction.
+        columns: Columns of `queries.INCOMING_SAMPLES`, n values each.
+        rewards: n rewards; NaN for a failed measurement.
+
+    Returns:
+        Changes of the counters.
     """
     dialect = tx.backend
     totals = tx.execute(queries.totals()).one()
@@ -139,12 +152,13 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
     reward_of = dict(zip(columns["hash"], rewards, strict=True))
     rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
     if inserted < len(rows):
-        tx.tick(again=True)  # others may have stored some of them a moment ago
+        tx.tick(again=True)  # another transaction may have just stored some of them
     ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
     deltas, is_there = store_rewards(tx, np.array(ids, np.int64), hashes, np.array(values))
     if len(rows) != len(reward_of) or not is_there.all():
         raise tampered(
-            "samples that were just stored are missing because a trigger or rule changes the written rows"
+            "samples that were just stored are missing because a trigger or rule changes the "
+            "written rows"
         )
     deltas["recorded"] = inserted
     return deltas
@@ -159,10 +173,18 @@ def store_rewards(
     stay_queued: bool = True,
     of_draws: bool = False,
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
-    """Write rewards, NaN for a measurement that failed, into samples found by number and hash.
+    """Store rewards of samples found by id and hash; a failure does not replace a stored reward.
 
-    A reward that is stored is replaced by another one, and never by a failure. Return what this changes of the
-    counters, and which of the samples, (n,) bool, were found.
+    Args:
+        tx: A writing transaction.
+        ids: (n,) int64, ids of the samples.
+        hashes: n hashes.
+        rewards: (n,) float64; NaN for a failed measurement.
+        stay_queued: Leave waiting samples in the queue.
+        of_draws: This transaction has found the batch of the samples, so the ids are valid.
+
+    Returns:
+        Changes of the counters, and (n,) bool, True for each sample that was found.
     """
     is_there = np.ones(len(ids), dtype=np.bool_)
     if not len(ids):
@@ -175,11 +197,9 @@ def store_rewards(
         "reward": values,
     }
     shape, dialect = queries.INCOMING_REWARDS, tx.backend
-    first = (queries.store_first_rewards_of_draws if of_draws else queries.store_first_rewards)(
-        dialect
-    )
+    build = queries.store_first_rewards_of_draws if of_draws else queries.store_first_rewards
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
-    is_first = tx.changed_by_each(first, shape, columns, **more)
+    is_first = tx.changed_by_each(build(dialect), shape, columns, **more)
     if all(is_first):
         return _count_rewards(values), is_there
     again = {
