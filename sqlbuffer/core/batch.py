@@ -180,7 +180,7 @@ class Batch:
             self._settle,
             rewards=values,
             recorded=recorded,
-            metrics={} if metrics is None else metrics,
+            metrics=metrics,
             states=states_from(checkpoint),
             kept=kept,
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
@@ -280,7 +280,7 @@ class Batch:
         *,
         rewards: list[float | None],
         recorded: Recorded | None,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, float] | None,
         states: Mapping[str, bytes],
         kept: Mapping[str, int | None] | None,
         n_iterations: int,
@@ -310,9 +310,11 @@ class Batch:
             return False
         deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
         tx.count(**deltas)
-        write_metrics(tx, iteration=self.iteration, values=metrics)
-        settled = self.iteration + n_iterations
-        write_checkpoints(tx, iteration=settled, states=states, kept=kept)
+        if metrics is not None:
+            write_metrics(tx, iteration=self.iteration, values=metrics)
+        if states or kept is not None:
+            settled = self.iteration + n_iterations
+            write_checkpoints(tx, iteration=settled, states=states, kept=kept)
         return True
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import Dialect, now, right_now
+from sqlbuffer.db.backends import BigId, Dialect, now, right_now
 from sqlbuffer.db.queries.params import BUFFER, LATER_THAN_ALL, NEXT_TICK
 from sqlbuffer.db.schema import buffers, samples, workers
 
@@ -149,7 +149,7 @@ def advance_epoch() -> sa.Update:
 @functools.cache
 def limit_size() -> sa.Update:
     """Give a buffer without a limit the limit `most`; returns the limit that is stored then."""
-    most = sa.func.coalesce(buffers.c.max_size, bindparam("most", type_=sa.Integer))
+    most = sa.func.coalesce(buffers.c.max_size, bindparam("most", type_=BigId))
     return UPDATE_BUFFER.values(max_size=most).returning(buffers.c.max_size)
 
 
