@@ -72,13 +72,7 @@ def attach(
         )
     name = row.name
     stored = _settings(row)
-    for field in dataclasses.fields(Settings):
-        ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
-        if ours != theirs:
-            raise SettingsMismatch(
-                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with "
-                f"{field.name}={ours!r}: open it with the stored value, or give another name."
-            )
+    _require_same(name, settings, stored)
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
     if not isinstance(row.key, (str, type(None))):
@@ -97,6 +91,17 @@ def attach(
     )
     buffer.read(Transaction.note_ids)
     return buffer
+
+
+def _require_same(name: str, settings: Settings, stored: Settings) -> None:
+    """Refuse settings that differ from the stored ones."""
+    for field in dataclasses.fields(Settings):
+        ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
+        if ours != theirs:
+            raise SettingsMismatch(
+                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with "
+                f"{field.name}={ours!r}: open it with the stored value, or give another name."
+            )
 
 
 def _limit(database: Database, row: Any, max_size: int) -> None:

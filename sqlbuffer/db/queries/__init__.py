@@ -99,6 +99,8 @@ from sqlbuffer.db.queries.pool import (
     overdue,
     shift_weights,
     stand_at,
+    take_back_clock,
+    turn_back_clocks,
     turn_back_keys,
     turn_back_open,
 )
@@ -146,10 +148,6 @@ from sqlbuffer.db.queries.scoring import (
     still_stale,
     unscored,
     waiting_places,
-)
-from sqlbuffer.db.queries.workers import (
-    take_back_clock,
-    turn_back_clocks,
 )
 
 __all__ = [
