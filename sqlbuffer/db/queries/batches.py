@@ -207,7 +207,8 @@ def close_batch(column: str) -> sa.Update:
     return (
         sa.update(batches)
         .where(batches.c.id == bindparam("batch", type_=BigId))
-        .where(IS_OPEN)
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
         .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
         .returning(batches.c.size, batches.c.clock_before, batches.c.clock, batches.c.closed_tick)
     )
@@ -312,7 +313,12 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 @functools.cache
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
     """Return the id of the batch that one draw made if it is still open, and keep it so until the transaction ends."""
-    still_open = select(batches.c.id).where(*_CLAIM).where(IS_OPEN)
+    still_open = (
+        select(batches.c.id)
+        .where(*_CLAIM)
+        .where(batches.c.settled_at.is_(None))
+        .where(batches.c.released_at.is_(None))
+    )
     return dialect.lock_rows(still_open, batches)
 
 

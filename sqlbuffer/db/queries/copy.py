@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Timestamp
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER
+from sqlbuffer.db.queries.params import BUFFER, NEVER
 from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, pool, predictors, samples
 
 _SOURCE: sa.BindParameter[int] = bindparam("source", type_=sa.Integer)
@@ -240,7 +240,7 @@ def open_batches() -> sa.Select[Any]:
     return (
         select(batches.c.id)
         .where(batches.c.buffer_id == BUFFER)
-        .where(IS_OPEN)
+        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
         .order_by(batches.c.id.desc())
     )
 

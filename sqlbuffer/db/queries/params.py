@@ -109,7 +109,7 @@ def tie_of(
 
 
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-"""True for a batch that is neither settled nor released."""
+"""The condition of an open batch, which is neither settled nor released."""
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """Where samples stand in the race."""

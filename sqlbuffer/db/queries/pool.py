@@ -16,7 +16,6 @@ from sqlbuffer.db.queries.params import (
     INCOMING_KEYS,
     INCOMING_PLACES,
     INCOMING_STANDS,
-    IS_OPEN,
     NEVER,
     tie_of,
 )
@@ -140,7 +139,8 @@ def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
     of_open = sa.and_(
         batches.c.buffer_id == BUFFER,
-        IS_OPEN,
+        batches.c.settled_at.is_(None),
+        batches.c.released_at.is_(None),
     )
     return (
         select(pool.c.sample_id, pool.c.race_key)
