@@ -22,9 +22,9 @@ from sqlbuffer.core import leases, pool
 from sqlbuffer.core.add import Known, Recorded, store_measured
 from sqlbuffer.core.add import record as write_recorded
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.metrics_and_checkpoints import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.race import is_blurred, rescaled, turned_back
 from sqlbuffer.core.report import Claim, Closed, Reported, close, report
-from sqlbuffer.core.run_records import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.workers import Mark, fold, forget_receipts, lock_dead, worker_id

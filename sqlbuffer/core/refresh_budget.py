@@ -18,7 +18,7 @@ from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.run_records import write_checkpoints
+from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (
     GoneBack,

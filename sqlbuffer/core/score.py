@@ -21,8 +21,8 @@ from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import evict
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.refresh import Known, swap_all
-from sqlbuffer.core.run_records import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (
     GoneBack,

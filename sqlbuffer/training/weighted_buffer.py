@@ -20,8 +20,8 @@ from sqlbuffer._validation import (
     require_flag,
     require_real,
 )
+from sqlbuffer.core.predictor_versions import Mark
 from sqlbuffer.core.race import Weighting
-from sqlbuffer.core.run_records import Mark
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.predictor.acquisition import Acquisition, acquisition_from
 from sqlbuffer.predictor.agent import predict

@@ -37,7 +37,7 @@ def buffer_row() -> sa.Select[Any]:
 
 
 @functools.cache
-def pool_counts() -> sa.Select[Any]:
+def pool_counts() -> sa.Select[int, int, int]:
     """Return how many samples wait, how many without a score, and how many at weight 0."""
     return select(
         sa.func.count().label("waiting"),
@@ -47,7 +47,7 @@ def pool_counts() -> sa.Select[Any]:
 
 
 @functools.cache
-def sample_counts() -> sa.Select[Any]:
+def sample_counts() -> sa.Select[int, int, int]:
     """Return how many samples are stored, measured, and failed to be measured."""
     return select(
         sa.func.count().label("stored"),
@@ -98,7 +98,7 @@ def queued_ids() -> sa.Select[Any]:
 
 
 @functools.cache
-def pool_faults() -> sa.Select[Any]:
+def pool_faults() -> sa.Select[int, int, int, int, int]:
     """Return how many rows of the pool contradict themselves, by kind of fault."""
     is_placeless = pool.c.race_key == NEVER
     has_no_weight = sa.or_(pool.c.weight.is_(None), pool.c.weight == 0.0)

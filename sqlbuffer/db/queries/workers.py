@@ -103,7 +103,7 @@ def _has_finished() -> sa.ColumnElement[bool]:
 
 
 @functools.cache
-def delete_worker() -> sa.Delete:
+def delete_worker() -> Any:
     """Delete the row of a worker; return its clocks and counters."""
     return (
         sa.delete(workers)
