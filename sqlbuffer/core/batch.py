@@ -27,7 +27,7 @@ from sqlbuffer.core.race import is_blurred, rescaled, turned_back
 from sqlbuffer.core.report import Claim, Closed, Reported, close, report
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
-from sqlbuffer.core.workers import Mark, fold, forget_receipts, lock_dead, worker_id
+from sqlbuffer.core.workers import Mark, fold, forget_receipts, lock_stale, stale_workers, worker_id
 from sqlbuffer.db import disposal, queries
 from sqlbuffer.db.schema import batches
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
@@ -498,16 +498,16 @@ def _stand_again(tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_l
 
 def release_dead(buffer: BufferHandle) -> int:
     """Release the open batches and jobs of dead workers and drop their rows; return how many batches went back."""
-    gone = buffer.read(leases.dead_workers)
+    gone = buffer.read(stale_workers)
     return buffer.write(_bury, gone=gone) if gone else 0
 
 
 def _bury(tx: Transaction, *, gone: Mapping[str, Mark]) -> int:
     tx.lock_race(exclusive=True)  # before any row, as everybody does
-    dead = lock_dead(tx, gone)
+    dead = lock_stale(tx, gone)
     forget_receipts(tx)
     n_released = release_open(tx, dead)
-    leases.let_go(tx, dead)
+    leases.release_jobs(tx, dead)
     for worker in dead:
         fold(tx, worker=worker)
     return n_released

@@ -51,7 +51,7 @@ def _leave(tx: Transaction, *, occasion: Occasion) -> None:
     """Say that this process is done with the buffer; at its end it has no use for a claim or a job any more."""
     if occasion is Occasion.EXIT:
         release_open(tx, [worker_id()])
-        leases.let_go(tx, [worker_id()])
+        leases.release_jobs(tx, [worker_id()])
     finish(tx)
 
 

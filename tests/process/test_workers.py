@@ -22,12 +22,13 @@ from conftest import hold, new_database, scores_of, server_execute, wait_for_wha
 from sqlbuffer import PredictiveBuffer
 from sqlbuffer.cli import workers as cli_workers
 from sqlbuffer.core import batch as core_batch
-from sqlbuffer.core import draw, leases, reaper, workers
+from sqlbuffer.core import draw, reaper, workers
 from sqlbuffer.core.handle import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
@@ -45,9 +46,7 @@ def scored(store: SampleStore) -> SampleStore:
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of this process."""
     mine = (
-        sa.update(workers.workers)
-        .where(workers.workers.c.id == workers.worker_id())
-        .values(**values)
+        sa.update(workers_table).where(workers_table.c.id == workers.worker_id()).values(**values)
     )
     store._buffer.database.write(lambda connection: connection.execute(mine))
 
@@ -58,7 +57,7 @@ def move_away(store: SampleStore, *, silent_for_s: float) -> None:
 
 
 def rows(store: SampleStore) -> dict[str, Any]:
-    table = workers.workers
+    table = workers_table
     found = store._buffer.database.read(
         lambda connection: connection.execute(sa.select(table)).all()
     )
@@ -336,7 +335,7 @@ def test_a_clock_that_is_set_kills_nobody(
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    found = store._buffer.read(leases.dead_workers)
+    found = store._buffer.read(workers.stale_workers)
     return list(found)
 
 
