@@ -32,6 +32,7 @@ from sqlbuffer.core import (
     predictor_versions,
     read,
     reaper,
+    refresh,
     refresh_budget,
     remove,
     score,
@@ -376,7 +377,7 @@ class SampleStore:
 
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has finished; `refresh` finishes one that has not."""
-        return self._buffer.read(score.is_refreshed)
+        return self._buffer.read(read.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
         """Return how many samples wait with a score of each version, the oldest version first.
@@ -717,11 +718,11 @@ class SampleStore:
         if only == "missing":
             return score.score_missing(self._buffer, score_fn, **options)
         options |= {
-            "again": only == "all",
+            "new_version": only == "all",
             "states": metrics_and_checkpoints.states_from(checkpoint),
         }
         if budget is None:
-            return score.refresh(self._buffer, score_fn, **options)
+            return refresh.refresh(self._buffer, score_fn, **options)
         return refresh_budget.refresh_some(
             self._buffer, self._stale, score_fn, budget=budget, **options
         )

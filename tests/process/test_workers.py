@@ -97,11 +97,11 @@ def test_no_error_ends_a_heartbeat(
     beats: list[int] = []
     beat = workers.beat
 
-    def failing(connection: sa.Connection, buffer_id: int) -> None:
+    def failing(tx: Transaction) -> None:
         beats.append(1)
         if len(beats) < 3:
             raise sa.exc.OperationalError("x", {}, Exception("database is locked"))
-        beat(connection, buffer_id)
+        beat(tx)
 
     monkeypatch.setattr(reaper, "beat", failing)
     with caplog.at_level(logging.ERROR), open_store(store_url, grace_s=0.2) as store:

@@ -146,7 +146,7 @@ from sqlbuffer.db.queries.refresh import (
     finish_refresh,
     finish_refresh_in_steps,
     is_refresh_finished,
-    restart_base_score,
+    set_base_score,
     unfinish_refresh,
 )
 from sqlbuffer.db.queries.samples import (
@@ -342,7 +342,7 @@ __all__ = [
     "reopen_refresh",
     "report_draws",
     "reported_samples",
-    "restart_base_score",
+    "set_base_score",
     "row_of",
     "rows_of_buffer",
     "sample_counts",

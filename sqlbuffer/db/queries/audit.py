@@ -69,7 +69,9 @@ def claimed_draws() -> sa.Select[Any]:
 @functools.cache
 def drawn_batches() -> sa.Select[Any]:
     """Return how many batches are open, settled, or released after a report."""
-    is_reported = sa.exists(draws.c.batch_id).where(draws.c.batch_id == batches.c.id, draws.c.reported)
+    is_reported = sa.exists(draws.c.batch_id).where(
+        draws.c.batch_id == batches.c.id, draws.c.reported
+    )
     return select(sa.func.count().label("drawn")).where(
         batches.c.buffer_id == BUFFER, sa.or_(batches.c.released_at.is_(None), is_reported)
     )

@@ -76,7 +76,7 @@ def finish_refresh_in_steps() -> sa.Update:
 
 
 @functools.cache
-def restart_base_score() -> sa.Update:
-    """Count weights from another lowest score; every pending change of weights starts again."""
+def set_base_score() -> sa.Update:
+    """Count weights from another lowest score; walks through the weights start again."""
     base: sa.BindParameter[float] = bindparam("base", type_=sa.Double)
     return sa.update(buffers).where(_THIS).values(base_score=base, epoch=buffers.c.epoch + 1)

@@ -114,7 +114,10 @@ def delete_worker() -> Any:
 
 @functools.cache
 def add_to_ledger() -> sa.Update:
-    """Add counters to the ledger and move its clocks forward; the parameters are named `d_*`."""
+    """Add counters to the ledger and move its clocks forward; a clock of NULL moves nothing.
+
+    The parameters are named `d_*`, by column.
+    """
     given = {
         name: bindparam(f"d_{name}", type_=workers.c[name].type) for name in (*_CLOCKS, *COUNTERS)
     }
