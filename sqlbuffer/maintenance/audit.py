@@ -156,7 +156,7 @@ class Members(NamedTuple):
 
 
 def members(tx: Transaction) -> Members:
-    """Return where the samples are. In replay mode claimed samples stay in the pool: none counts."""
+    """Return where the samples are; in replay mode claimed samples stay in the pool."""
     return Members(
         list(tx.execute(queries.waiting_ids()).scalars()),
         set(tx.execute(queries.claimed_ids()).scalars()) if tx.buffer.consumes else set(),

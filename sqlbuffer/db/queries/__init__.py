@@ -64,6 +64,7 @@ from sqlbuffer.db.queries.checkpoints import (
 from sqlbuffer.db.queries.copy import (
     began,
     copy_batches,
+    copy_buffer,
     copy_checkpoints,
     copy_draws,
     copy_metrics,
@@ -77,6 +78,7 @@ from sqlbuffer.db.queries.copy import (
     next_id,
     open_batches,
     queued_samples,
+    restart_race,
     version_then,
 )
 from sqlbuffer.db.queries.jobs import (
@@ -246,6 +248,7 @@ __all__ = [
     "close_batch",
     "close_claim",
     "copy_batches",
+    "copy_buffer",
     "copy_checkpoints",
     "copy_draws",
     "copy_metrics",
@@ -343,6 +346,7 @@ __all__ = [
     "report_draws",
     "reported_samples",
     "set_base_score",
+    "restart_race",
     "row_of",
     "rows_of_buffer",
     "sample_counts",
