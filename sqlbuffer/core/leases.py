@@ -181,7 +181,7 @@ def require(tx: Transaction, lease: Lease) -> None:
     if tx.execute(statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
             f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
-            "lease expired or the worker was considered dead, and nothing was stored; the "
+            "lease expired or the worker was considered stale, and nothing was stored; the "
             "worker that now has the job repeats it."
         )
 

@@ -51,7 +51,7 @@ def check_buffer(tx: Transaction) -> list[str]:
         return list(map(printable, wrong))
     if not has_ledger(tx):
         return [
-            "the ledger of the counters of dead workers is missing: no counter can be computed "
+            "the ledger of the counters of stale workers is missing: no counter can be computed "
             "without it."
         ]
     for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):

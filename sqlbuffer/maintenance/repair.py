@@ -63,7 +63,7 @@ def _add_ledger(tx: Transaction) -> list[str]:
     if audit.has_ledger(tx):
         return []
     register(tx.connection, tx.backend, tx.buffer.buffer_id, worker=LEDGER)
-    return ["the ledger of the counters of dead workers was written again."]
+    return ["the ledger of the counters of stale workers was written again."]
 
 
 def _advance_tick(tx: Transaction) -> list[str]:
