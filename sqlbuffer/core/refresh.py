@@ -23,6 +23,7 @@ from sqlbuffer.core.add import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import (
+    ROWS_AT_ONCE,
     DatabaseReverted,
     Scored,
     ScoreFunction,
@@ -41,7 +42,6 @@ from sqlbuffer.errors import no_progress
 WEIGHTS_CHUNK = 5_000
 """Rows whose weights change in one transaction, for which claims wait on PostgreSQL."""
 
-_ROWS_AT_ONCE = 100_000
 _MOST_STALLED = 3
 """Walks in a row that may change nothing although keys are said to have moved."""
 
@@ -116,7 +116,7 @@ def refresh(
 def _waiting(tx: Transaction) -> tuple[Ints, Floats]:
     """Return ids and keys of all waiting samples by id, the order in which they are stored."""
     ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for part in tx.execute(queries.waiting_places()).partitions(_ROWS_AT_ONCE):
+    for part in tx.execute(queries.waiting_places()).partitions(ROWS_AT_ONCE):
         some_ids, some_keys = zip(*part, strict=True)
         ids.append(pool.as_ints(some_ids))
         keys.append(pool.as_floats(some_keys))

@@ -20,6 +20,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (
+    ROWS_AT_ONCE,
     DatabaseReverted,
     Overtaken,
     ScoreFunction,
@@ -35,8 +36,6 @@ from sqlbuffer.db import queries
 
 LONGEST = 1_000_000
 """Most samples that a queue holds: 16 MB."""
-
-_ROWS_AT_ONCE = 100_000
 
 
 class _Due(NamedTuple):
@@ -174,7 +173,7 @@ def _state(tx: Transaction) -> Any:
 def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
     """Return the ids and keys of the stale samples, in the order of their turn."""
     parts = []
-    for rows in tx.execute(queries.stale(), version=version).partitions(_ROWS_AT_ONCE):
+    for rows in tx.execute(queries.stale(), version=version).partitions(ROWS_AT_ONCE):
         *columns, part_ties = zip(*rows, strict=True)
         parts.append(
             [*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")]

@@ -46,6 +46,9 @@ class Overtaken(Exception):
     """
 
 
+ROWS_AT_ONCE = 100_000
+"""Rows fetched at once when the whole pool is read."""
+
 _MOST_STARTS = 3
 """Work is started so often: a database that reverts more often during one call is broken."""
 

@@ -82,23 +82,17 @@ def newest_predictor_mark() -> sa.Select[Any]:
 @functools.cache
 def newest_training() -> sa.Select[Any]:
     """Return `trained_at, trained_tick` of the newest predictor."""
-    return (
-        select(predictors.c.trained_at, predictors.c.trained_tick)
-        .where(_OF_BUFFER)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
-    )
+    return _newest(predictors.c.trained_at, predictors.c.trained_tick)
 
 
 @functools.cache
 def newest_predictor_state() -> sa.Select[Any]:
     """Return `version, state` of the newest predictor."""
-    return (
-        select(predictors.c.version, predictors.c.state)
-        .where(_OF_BUFFER)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
-    )
+    return _newest(predictors.c.version, predictors.c.state)
+
+
+def _newest(*columns: sa.Column[Any]) -> sa.Select[Any]:
+    return select(*columns).where(_OF_BUFFER).order_by(predictors.c.version.desc()).limit(1)
 
 
 @functools.cache
