@@ -526,7 +526,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(
-            store._buffer.weights(waiting.scores, base).tolist()
+            store._buffer.settings.weights(waiting.scores, base).tolist()
         )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert store._buffer.read(audit.check_buffer) == []
