@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlbuffer import errors
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.race import Power, Shift, Softmax, Uniform
+from sqlbuffer.core.weighting import Power, Shift, Softmax, Uniform
 from sqlbuffer.errors import SqlBufferError
 from sqlbuffer.records import AddResult, SampleInfo, Stats
 from sqlbuffer.samples.hashing import register

@@ -38,10 +38,13 @@ from sqlbuffer.core import (
     score,
 )
 from sqlbuffer.core import batch as core_batch
-from sqlbuffer.core.handle import BufferHandle, Work, attach
-from sqlbuffer.core.race import Weighting, weighting_from
+from sqlbuffer.core import release as core_release
+from sqlbuffer.core import rewards as core_rewards
+from sqlbuffer.core.attach import attach
+from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weighting import Weighting, weighting_from
 from sqlbuffer.core.workers import GRACE_S, is_grace
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
@@ -123,8 +126,8 @@ def open_store(
     try:
         opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
         buffer = reaper.with_heartbeat(opened)
-        core_batch.release_dropped(buffer)
-        core_batch.release_dead(buffer)
+        core_release.release_dropped(buffer)
+        reaper.release_dead(buffer)
     except BaseException:
         database.close()
         raise
@@ -259,8 +262,8 @@ class SampleStore:
             InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
                 stored.
         """
-        recorded = add.Recorded.prepare(self._buffer, samples, rewards, sources)
-        return self._write(add.record, recorded)
+        recorded = core_rewards.Recorded.prepare(self._buffer, samples, rewards, sources)
+        return self._write(core_rewards.record, recorded)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many waited. `add` puts one back.
@@ -594,7 +597,7 @@ class SampleStore:
         job = as_name(job, "the name of a job")
         rule = "seen must be the job's number of runs, or None"
         seen = None if seen is None else require_count(seen, rule)
-        core_batch.release_dead(self._buffer)
+        reaper.release_dead(self._buffer)
         return leases.leased(self._buffer, job, seen)
 
     # -- metrics and checkpoints ------------------------------------------------------------------
@@ -733,7 +736,7 @@ class SampleStore:
 
     def _release_dropped(self) -> None:
         """Wait until the batches that this process has drawn and dropped are released."""
-        core_batch.release_dropped(self._buffer)
+        core_release.release_dropped(self._buffer)
 
     def _changes(self) -> tuple[Any, ...]:
         """Return a value that stays the same only if no waiting sample has changed."""

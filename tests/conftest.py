@@ -17,8 +17,7 @@ import pytest
 import sqlalchemy as sa
 from interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 
-from sqlbuffer.core import batch as core_batch
-from sqlbuffer.core import heartbeat, refresh, watch
+from sqlbuffer.core import heartbeat, reaper, refresh, watch
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db import disposal
 from sqlbuffer.db.database import Database
@@ -210,11 +209,11 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def look(store: SampleStore, *, for_s: float) -> int:
         n_steps = math.ceil(for_s / (store._buffer.grace_s / 2))
         step_s = for_s / n_steps
-        n_released = core_batch.release_dead(store._buffer)
+        n_released = reaper.release_dead(store._buffer)
         for _ in range(n_steps):
             store.jobs()
             passed_s[0] += step_s
-            n_released += core_batch.release_dead(store._buffer)
+            n_released += reaper.release_dead(store._buffer)
         store.jobs()
         return n_released
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer.core.handle import BufferHandle, attach_existing
+from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import buffers

@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import open_existing
 from sqlbuffer.cli.options import OneBuffer, Url, examples
-from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.reaper import with_heartbeat
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL

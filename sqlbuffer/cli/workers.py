@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer.core import leases
-from sqlbuffer.core.batch import release, release_dead
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.reaper import release_dead
+from sqlbuffer.core.release import release
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import (
     LEDGER,

@@ -1,4 +1,4 @@
-"""Drawing: a batch is claimed in one short transaction, exactly, from an index."""
+"""Draw a batch: claim its samples exactly, from an index, in one short transaction."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.batch import Batch, Drawn
+from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.report import Claim
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
@@ -25,21 +25,33 @@ from sqlbuffer.records import SampleInfo
 
 EVERYTHING = -1
 _KEY = operator.itemgetter(Drawn._fields.index("race_key"))
-"""The key of a row of a claim: by its name it would take three times as long."""
+"""Returns the race key of a row of a claim, in a third of the time of `row.race_key`."""
 _NO_ID = 2**63 - 1
-"""More than any number of a sample."""
+"""Larger than any id of a sample."""
 _MOST_WIDENINGS = 100
-"""How often others may draw all that has just been marked, each time at least twenty times what was asked for."""
+"""Most attempts of one draw; an attempt fails if others draw all samples that it has marked."""
 
 
 def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
-    """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then the next arrivals of the race."""
+    """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then arrivals of the race.
+
+    Args:
+        buffer: The buffer.
+        n: Size of the batch, or -1 for all waiting samples.
+        pct_argmax: Share of the batch that is taken by weight, in [0, 1].
+
+    Returns:
+        The claimed batch, which is smaller than n if fewer samples can be drawn.
+
+    Raises:
+        InvalidArgument: If n or `pct_argmax` is out of range.
+    """
     n = require_count(
         n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING
     )
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     n_heaviest = round(max(n, 0) * pct_argmax)
-    disposal.wait(database=buffer.database.url)  # what this process has dropped waits again
+    disposal.wait(database=buffer.database.url)  # release dropped batches of this process first
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
         try:
@@ -56,49 +68,40 @@ def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
-    buffer.heartbeat.start()  # who found nothing to draw may wait for what the dead have claimed
+    buffer.heartbeat.start()  # even if the batch is empty: it releases claims of stale workers
     return batch
 
 
 class _TooFewMarked(Exception):
-    """Fewer are marked as top than are wanted of them; raised, so that what was claimed of them goes back."""
+    """Too few samples are marked as top; raised, so that the transaction is rolled back."""
 
 
 class _TiedAtTheEnd(Exception):
-    """The last arrival has the same key as the one after it: their hashes must decide which of them is drawn."""
+    """The last arrival and the next one have the same key: their hashes must decide."""
 
 
 class _Blurred(Exception):
-    """The clock after the draw is too late for the samples to enter the race again: the draw must turn it back."""
+    """The clock after the draw is too large for new keys: the draw must set it back to 0."""
 
 
 def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: bool) -> Batch:
-    """Draw.
+    """Draw a batch within a transaction.
 
     Raises:
-        _TooFewMarked: If the top must be widened first.
-        _TiedAtTheEnd: If the draw must go `by_tie`.
-        _Blurred: If the draw must have the race `exclusive`.
+        _TooFewMarked: If more samples must be marked as top first.
+        _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
+        _Blurred: If the draw must be repeated with `exclusive`.
     """
-    # Samples that join the race again, and the heaviest, whose keys stand anywhere, would be in the way of other draws.
-    alone = bool(n_heaviest) or not tx.buffer.consumes
+    consumes = tx.buffer.consumes
+    # In replay mode drawn samples get new keys, and the heaviest samples have any key: other draws
+    # would meet them.
+    alone = bool(n_heaviest) or not consumes
     state = tx.lock_race(exclusive=True) if exclusive else tx.lock_race_to_draw(alone=alone)
-    dialect = tx.backend
-    if n_heaviest and state.top_score is None:  # after a refresh: marks are those of old scores
-        raise _TooFewMarked
-    heaviest = _head(tx, queries.first_by_score(dialect), n_heaviest)
-    if len(heaviest) < n_heaviest and state.top_score != -math.inf:
-        raise _TooFewMarked
-    heaviest = _sorted(heaviest, "score" if tx.buffer.settings.weighting.needs_score else "weight")[
-        ::-1
-    ]
-    if heaviest and not dialect.claim_deletes:
-        drawn = Drawn(*zip(*heaviest, strict=True))
-        n_left = pool.leave(tx, drawn.sample_id, drawn.race_key)
-        require_all(n_left, len(drawn.sample_id), "a batch was drawn")
+    heaviest = _heaviest(tx, state, n_heaviest)
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
     arrivals, stretch = _arrivals(tx, state.clock, n_arrivals, by_tie=by_tie)
-    drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905 - more with arrivals
+    # An arrival may have more columns than `Drawn`, so `zip` is not strict.
+    drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905
     weights = pool.as_floats(drawn.weight)
     clock = stretch.end
     argmax = np.arange(len(weights)) < len(heaviest)
@@ -109,7 +112,7 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
         return Batch(
             tx.buffer, drawn, claim=None, iteration=state.iteration, clock=clock, info=info
         )
-    is_blurred = not tx.buffer.consumes and race.is_blurred(clock, weights)
+    is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
     made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest))
@@ -117,13 +120,13 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
         clock=clock,
         batches=1,
         drawn=len(weights),
-        unscored=-int(np.isnan(weights).sum()) if tx.buffer.consumes else 0,
-        unscorable=-int((weights == 0).sum()) if tx.buffer.consumes else 0,
+        unscored=-int(np.isnan(weights).sum()) if consumes else 0,
+        unscorable=-int((weights == 0).sum()) if consumes else 0,
     )
-    if is_blurred:  # before new keys are made: at a late clock they would all be one
+    if is_blurred:  # before new keys are made: at a large clock they would all be equal
         pool.turn_back(tx)
         clock = 0.0
-    if not tx.buffer.consumes:
+    if not consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)
         entries = (pool.as_ints(drawn.entries) + 1).tolist()
         new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
@@ -132,60 +135,78 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     return Batch(tx.buffer, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
 
 
+def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
+    """Claim the n samples with the best scores, the best first; equal scores by their hashes."""
+    if n == 0:
+        return []
+    if state.top_score is None:  # a refresh was made: the marks belong to old scores
+        raise _TooFewMarked
+    found = _head(tx, queries.first_by_score(tx.backend), n)
+    if len(found) < n and state.top_score != -math.inf:
+        raise _TooFewMarked
+    column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
+    found = _sorted(found, column)[::-1]
+    if found and not tx.backend.claim_deletes:
+        drawn = Drawn(*zip(*found, strict=True))
+        n_left = pool.leave(tx, drawn.sample_id, drawn.race_key)
+        require_all(n_left, len(drawn.sample_id), "a batch was drawn")
+    return found
+
+
 def _sorted(rows: list[Any], column: str) -> list[Any]:
-    """Sort rows by a column, equals by the end of their hash. Neither a join nor SKIP LOCKED promises an order."""
+    """Sort rows by a column, ties by hash; neither a join nor SKIP LOCKED promises an order."""
     place = operator.itemgetter(Drawn._fields.index(column))
     try:
         ordered = sorted(rows, key=place)
         if len(set(map(place, rows))) < len(rows):
             ordered.sort(key=lambda row: (place(row), row.hash[race.TIE], row.sample_id))
     except TypeError as exc:
-        pool.as_floats([place(row) for row in rows])  # says which one is no number
+        pool.as_floats([place(row) for row in rows])  # raises for a value that is no number
         raise tampered("a weight or key is missing in the pool") from exc
     return ordered
 
 
 class _Stretch(NamedTuple):
-    """The stretch of the race that a draw goes through."""
+    """The part of the race, from one clock to another, that a draw goes through."""
 
     keys: Floats
-    """Those of its arrivals, in their order."""
+    """Keys of the arrivals, in ascending order."""
     clock: float
-    """Where the race stood before the draw."""
+    """Clock of the race before the draw."""
     threshold: float
-    """Key of the first arrival that it left, infinity where there is none."""
+    """Key of the first sample that was not drawn; infinity if there is none."""
     is_interleaved: bool = False
-    """True where other draws under way have claimed what stands among its arrivals."""
+    """True if other open draws have claimed samples among the arrivals."""
 
     @property
     def ends_in_a_tie(self) -> bool:
-        """True if the last arrival has the same key as the first one left in the race."""
+        """True if the last arrival has the same key as the first sample that was not drawn."""
         return bool(len(self.keys) and self.keys[-1] == self.threshold < math.inf)
 
     @property
     def end(self) -> float:
-        """Where the race stands after the draw."""
+        """Clock of the race after the draw."""
         return max(
             self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf))
         )
 
     @property
     def begin(self) -> float:
-        """Where the race stands if the draw is taken back: the end, where others are left that went as far."""
+        """Clock after a release of the draw: its end if other draws went as far."""
         return self.end if self.is_interleaved else self.clock
 
     def probability(self, weights: Floats) -> Floats:
-        """Return the chance of each arrival to be in this draw."""
+        """Return (n,) probabilities of the arrivals to be in this draw, NaN if not known."""
         if self.is_interleaved and self.threshold < math.inf:
             return np.full_like(weights, math.nan)
         return race.arrival_probability(weights, self.keys, self.clock, self.threshold)
 
 
 def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[list[Any], _Stretch]:
-    """Claim the next n arrivals of the race; return them in their order, and the stretch of the race they are from.
+    """Claim the next n arrivals of the race; return them in order, and their part of the race.
 
     Raises:
-        _TiedAtTheEnd: If the last of them has the same key as the one after, and the draw does not go `by_tie`.
+        _TiedAtTheEnd: If the last arrival has the same key as the next one, and `by_tie` is False.
     """
     dialect = tx.backend
     by_key = queries.first_in_race_by_tie if by_tie else queries.first_in_race
@@ -205,7 +226,10 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
 
 
 def _seen(arrivals: list[Any], keys: Floats, clock: float) -> _Stretch:
-    """Return the stretch that arrivals are from, by what stood around them, others' claims included."""
+    """Return the part of the race of claimed arrivals, from the keys around them.
+
+    These keys include samples that other open draws have claimed.
+    """
     arriving = keys[keys < math.inf]
     if not len(arriving):
         return _Stretch(keys, clock, math.inf)
@@ -215,14 +239,14 @@ def _seen(arrivals: list[Any], keys: Floats, clock: float) -> _Stretch:
     after = last if row.n_at_last > n_at_last else around[2]
     return _Stretch(
         keys,
-        clock=float(np.fmax(around[0], around[1])),  # others have drawn that far, committed or not
+        clock=float(np.fmax(around[0], around[1])),  # other draws reached it, committed or open
         threshold=math.inf if math.isnan(after) else float(after),
         is_interleaved=row.n_between > int(before.sum()),
     )
 
 
 def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None:
-    """Take the arrivals out of the pool; if the last key is tied, those with that key one by one."""
+    """Take the arrivals out of the pool; those with a tied last key one by one."""
     is_tied = stretch.ends_in_a_tie
     last_key = float(stretch.keys[-1])
     last = np.flatnonzero(stretch.keys == last_key).tolist() if is_tied else []
@@ -231,14 +255,14 @@ def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None
 
 
 def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
-    """Claim the head of the pool: rows of the columns of `Drawn`."""
+    """Claim the first `limit` rows of a statement, with the columns of `Drawn`."""
     return tx.execute(statement, limit=limit).all() if limit > 0 else []
 
 
 def _write(
     tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *, n_heaviest: int
 ) -> Claim:
-    """Open the batch and write its draws: first the heaviest, then the arrivals, which leave the pool."""
+    """Store the batch and its draws, the heaviest first; the arrivals leave the pool."""
     drawn_by, n = worker_id(), len(drawn.sample_id)
     batch = {
         "worker_id": drawn_by,
@@ -252,7 +276,7 @@ def _write(
     leave, keys = not tx.backend.claim_deletes and n > n_heaviest, stretch.keys
     n_moved = 0
     if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
-        # One statement copies them within the database, in the order of their keys.
+        # One statement copies the arrivals within the database, in the order of their keys.
         up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
         n_moved = tx.execute(
             queries.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to

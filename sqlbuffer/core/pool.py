@@ -1,4 +1,4 @@
-"""The pool: samples enter it, move in it, and leave it. Every function works inside the caller's transaction."""
+"""The pool of waiting samples: enter, move, leave. All functions use the caller's transaction."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import FLOOR, MOST, shift_base
 from sqlbuffer.core.transaction import RaceState, Transaction
+from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import buffers, workers
 from sqlbuffer.errors import numbers_of, require_all, shown, tampered
 
 _LEAST_TOP = 10_000
@@ -26,7 +24,7 @@ def as_floats(values: Sequence[float | None]) -> Floats:
     """Return (n,) float64, NaN for None.
 
     Raises:
-        InvalidPayload: Where one is no number: SQLite stores any value in any column.
+        InvalidPayload: If a value is not a number: SQLite stores any value in any column.
     """
     try:
         return np.array(values, dtype=np.float64)
@@ -35,7 +33,8 @@ def as_floats(values: Sequence[float | None]) -> Floats:
             (value for value in values if not isinstance(value, (int, float, type(None)))), None
         )
         raise tampered(
-            f"a weight, key, score, version or reward is stored as {shown(wrong)}, which is not a number"
+            f"a weight, key, score, version or reward is stored as {shown(wrong)}, "
+            "which is not a number"
         ) from exc
 
 
@@ -43,19 +42,20 @@ def as_ints(values: Sequence[int]) -> Ints:
     """Return (n,) int64.
 
     Raises:
-        InvalidPayload: Where one is no integer: SQLite stores any value in any column.
+        InvalidPayload: If a value is not an integer: SQLite stores any value in any column.
     """
     try:
         return np.array(values, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as exc:
         wrong = next((value for value in values if not isinstance(value, int)), None)
         raise tampered(
-            f"a number of a sample, or of its entries, is stored as {shown(wrong)}, which is not an integer"
+            f"the id of a sample, or the count of its entries, is stored as {shown(wrong)}, "
+            "which is not an integer"
         ) from exc
 
 
 def as_weights(weights: Floats) -> list[float | None]:
-    """Return weights as the database stores them: None for NaN, which stands for not scored."""
+    """Return weights as the database stores them: None for NaN, the weight without a score."""
     is_missing = np.isnan(weights)
     return np.where(is_missing, None, weights).tolist() if is_missing.any() else weights.tolist()  # type: ignore[call-overload,no-any-return]
 
@@ -69,7 +69,7 @@ def _is_top(state: RaceState, weights: Floats, scores: Floats) -> list[bool]:
 
 
 def _ranked(buffer: BufferHandle, weights: Floats, scores: Floats) -> list[float | None]:
-    """Return scores as the pool has them: none where nothing can be drawn, or where weights come from no score."""
+    """Return the scores to store in the pool: None if the sample cannot be drawn, or needs none."""
     if not buffer.settings.weighting.needs_score:
         return [None] * len(scores)
     return as_weights(np.where(weights > 0.0, scores, math.nan))
@@ -84,7 +84,17 @@ def enter(
     scores: Floats,
     entries: Sequence[int],
 ) -> None:
-    """Put samples into the pool, in its own order, with the scores that weights come from; NaN: not scored."""
+    """Put n samples into the pool, in the order of its key.
+
+    Args:
+        tx: The transaction.
+        state: The state of the race.
+        ids: Ids of the samples.
+        keys: (n,) race keys; infinity for a sample that cannot be drawn.
+        weights: (n,) weights; NaN for a sample without a score.
+        scores: (n,) scores that the weights come from; NaN for none.
+        entries: (n,) int, how often each sample has entered the race, this time included.
+    """
     if len(ids):
         numbers = np.asarray(ids)
         order = np.lexsort((numbers, keys))
@@ -102,7 +112,7 @@ def enter(
 
 
 def leave(tx: Transaction, ids: Sequence[int], keys: Sequence[float]) -> int:
-    """Take samples out of the pool, found by their keys; return how many were there."""
+    """Take samples out of the pool, found by key and id; return how many were found."""
     if not ids:
         return 0
     columns = {"sample_id": ids, "race_key": keys}
@@ -111,7 +121,7 @@ def leave(tx: Transaction, ids: Sequence[int], keys: Sequence[float]) -> int:
 
 
 def standing(tx: Transaction, ids: Sequence[int]) -> list[Any]:
-    """Find waiting samples by id, which reads the whole pool, and lock them."""
+    """Find waiting samples by id and lock them; reads the whole pool."""
     columns = {"sample_id": sorted(set(ids))}
     statement = queries.standing_at(tx.backend)
     return list(tx.execute_with(statement, queries.INCOMING_IDS, columns))
@@ -127,9 +137,20 @@ def move(
     scores: Floats,
     entries: Sequence[int],
 ) -> NDArray[np.bool_]:
-    """Give waiting samples new keys and weights; tell which, (n,) bool, still had their old key and weight.
+    """Give n waiting samples new keys and weights.
 
-    `scores` are what the new weights come from.
+    Args:
+        tx: The transaction.
+        state: The state of the race.
+        ids: Ids of the samples.
+        old: (n,) keys and (n,) weights that the samples had when they were read.
+        keys: (n,) new keys.
+        weights: (n,) new weights.
+        scores: (n,) scores that the new weights come from.
+        entries: (n,) int, how often each sample has entered the race.
+
+    Returns:
+        (n,) bool, True for a sample that still had its old key and weight, and was moved.
     """
     if not len(ids):
         return np.zeros(0, dtype=np.bool_)
@@ -148,7 +169,7 @@ def move(
 
 
 def dequeue(tx: Transaction, ids: Sequence[int]) -> None:
-    """Mark samples as neither waiting nor claimed, so that adding them again requeues them."""
+    """Mark samples as neither waiting nor claimed; adding them again requeues them."""
     if len(ids):
         statement = queries.dequeue(tx.backend)
         n_found = tx.execute_each(statement, queries.INCOMING_IDS, {"sample_id": sorted(ids)})
@@ -156,7 +177,7 @@ def dequeue(tx: Transaction, ids: Sequence[int]) -> None:
 
 
 def dequeue_known(tx: Transaction, ids: Ints, hashes: Sequence[bytes]) -> None:
-    """`dequeue` of samples found by number and hash."""
+    """`dequeue` of samples found by id and hash."""
     if len(ids):
         order = np.argsort(ids).tolist()
         columns = {"sample_id": ids[order].tolist(), "hash": [hashes[i] for i in order]}
@@ -166,10 +187,11 @@ def dequeue_known(tx: Transaction, ids: Ints, hashes: Sequence[bytes]) -> None:
 
 
 def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
-    """`remove` what a user has chosen, perhaps for having been in a draw that was released.
+    """Remove samples that the user has chosen, perhaps after seeing them in a released draw.
 
-    The clock went back with that draw, as if it had never been: the draws to come may find these samples first. Without
-    them it would only be known that no other key stands before the end of that draw. So the race goes on from there.
+    The release moved the clock back, so the next draw may return these samples first. Once they
+    are removed, no other key lies before the end of the released draw. The race therefore continues
+    from that end.
     """
     if not rows:
         return
@@ -181,9 +203,15 @@ def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
 
 
 def remove(tx: Transaction, rows: Sequence[Any], *, clock: float) -> None:
-    """Take rows with `sample_id`, `race_key` and `weight` out of the pool for good: filtered, or evicted.
+    """Take samples out of the pool for good: filtered by the user, or evicted.
 
-    Where a draw is out, only what it has left can be taken: once that is done at this clock, the draw cannot be undone.
+    `touched` moves to `clock`. The release of an earlier draw, if it is still open, then leaves the
+    clock where it is.
+
+    Args:
+        tx: The transaction.
+        rows: Rows with `sample_id`, `race_key` and `weight`.
+        clock: Clock of the race at which the samples leave.
     """
     ids = [row.sample_id for row in rows]
     keys = [row.race_key for row in rows]
@@ -207,43 +235,43 @@ def join_race(
     entries: Sequence[int],
     weights: Floats,
 ) -> Floats:
-    """Return the keys of samples that join the race now, each for the time that `entries` says."""
+    """Return (n,) race keys of samples that join the race now (`Settings.variates`)."""
     variates = buffer.settings.variates(hashes, requeues, entries, turn=state.turn)
     return race.joined(state.clock, variates, weights)
 
 
 def set_base(tx: Transaction, state: RaceState, base: float) -> RaceState:
-    """Count weights from another lowest score: each is computed again from its own score. Return the race then.
+    """Count weights from another lowest score, and compute each weight again from its score.
 
-    The caller holds the race exclusively.
+    The caller has locked the race exclusively.
+
+    Returns:
+        The state of the race afterwards.
     """
-    old, new = shift_base(state.base or 0.0), shift_base(base)
+    old, new = shift_base(0.0 if state.base is None else state.base), shift_base(base)
     if new != old:
         waiting = size(tx.buffer, tx.execute(queries.totals()).one())
         grown = max(old - new, 0.0) * waiting
-        if race.is_blurred(state.clock, np.array([grown])):  # so late, the shorter keys would tie
+        if race.is_blurred(state.clock, np.array([grown])):  # shorter keys would tie
             turn_back(tx)
             state = state._replace(clock=0.0)
         bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
         tx.execute(queries.shift_weights(), base=new, clock=state.clock, **bounds)
         tx.count(touched=state.clock)
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.values(base_score=base, epoch=buffers.c.epoch + 1))
+    tx.execute(queries.set_base_score(), base=base)
     return state._replace(base=base, epoch=state.epoch + 1)
 
 
 def set_top_score(tx: Transaction, least: float | None) -> None:
-    """Say from which score on samples are marked as top."""
-    tx.connection.execute(
-        sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id).values(top_score=least)
-    )
+    """Store the score from which on samples are marked as top; None marks no sample."""
+    tx.execute(queries.set_top_score(), least=least)
 
 
 def widen_top(tx: Transaction, *, n: int) -> None:
-    """Mark more samples as top: there are fewer than the n that an argmax share wants.
+    """Mark more samples as top, because an argmax share needs n of them.
 
-    The scan of the pool pays for many draws: a fiftieth of the pool is marked, and at least twenty times n. All are
-    marked where these are all, and where weights, being equal, come from no score.
+    One scan of the pool serves many draws: it marks a fiftieth of the pool, and at least 20 n and
+    10,000 samples. If the pool is smaller, or if weights do not come from scores, it marks all.
     """
     tx.lock_race(exclusive=True)
     waiting = size(tx.buffer, tx.execute(queries.totals()).one())
@@ -255,33 +283,31 @@ def widen_top(tx: Transaction, *, n: int) -> None:
 
 
 def turn_back(tx: Transaction) -> None:
-    """Let the race go on from clock 0, where float64 is finest; all differences between keys stay."""
+    """Move the clock to 0, where float64 resolves most; all differences between keys stay."""
     state = tx.lock_race(exclusive=True)
     overdue = [tx.execute(statement, clock=state.clock).all() for statement in queries.overdue()]
     for statement in (queries.turn_back_keys(), *queries.turn_back_open()):
         tx.execute(statement, clock=state.clock)
     _keep_apart(tx, state.clock, *overdue)
-    clocks = {"clock": 0.0, "touched": workers.c.touched - state.clock}
-    tx.connection.execute(
-        sa.update(workers).where(workers.c.buffer_id == tx.buffer.buffer_id).values(clocks)
-    )
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(this.values(epoch=buffers.c.epoch + 1))
+    tx.execute(queries.turn_back_clocks(), passed=state.clock)
+    tx.execute(queries.advance_epoch())
 
 
 def take_back_clock(tx: Transaction, clock: float) -> None:
-    """Let the race go on from an earlier clock, all keys as they are: the draws beyond it are undone.
+    """Move the clock back to `clock`, because the draws beyond it are undone; keys stay.
 
-    The caller holds the race exclusively.
+    The caller has locked the race exclusively.
     """
-    beyond = sa.and_(workers.c.buffer_id == tx.buffer.buffer_id, workers.c.clock > clock)
-    tx.connection.execute(sa.update(workers).where(beyond).values(clock=clock))
+    tx.execute(queries.take_back_clock(), new_clock=clock)
 
 
 def _keep_apart(
     tx: Transaction, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
 ) -> None:
-    """Give keys behind the clock, of released samples and of open batches, places in their old order where they tie."""
+    """Keep the order of keys behind the clock that would tie once the clock is 0.
+
+    These are keys of released samples, which wait, and of draws in open batches.
+    """
     keys = as_floats([row.race_key for row in (*waiting, *drawn)])
     linear, back = keys - clock, race.turned_back(keys, clock)
     moved = np.flatnonzero(linear != back)
@@ -313,7 +339,7 @@ def _keep_apart(
 
 
 def size(buffer: BufferHandle, totals: Any) -> int:
-    """Return the size of the pool, from the totals of the counters."""
+    """Return the number of waiting samples, computed from the totals of the counters."""
     with numbers_of(f"the counters of buffer {buffer.name!r}"):
         waiting = totals.added + totals.requeued - totals.removed
         return int(waiting - (totals.drawn - totals.released) if buffer.consumes else waiting)

@@ -1,35 +1,26 @@
-"""The arithmetic of the exponential race, and the weight functions. Arrays in, arrays out; no SQL.
+"""The arithmetic of the exponential race. Arrays in, arrays out; no SQL.
 
-Sample i arrives at time Exp(1) / w_i; the k first arrivals are k draws without replacement with probability
-proportional to weight (Efraimidis and Spirakis 2006). The arrival time is kept as the sample's *race key*, and the
-largest key drawn so far is the *clock*. Exponentials have no memory, so what is left of a waiting key beyond the clock
-is again Exp(1) / w_i: the race can go on for ever, with late arrivals and changed weights, and stays exact.
+Sample i arrives at time Exp(1) / w_i. The k first arrivals are k draws without replacement with
+probability proportional to weight (Efraimidis and Spirakis 2006). The arrival time is stored as
+the sample's *race key*, and the largest key drawn so far is the *clock*. Exponentials have no
+memory, so the rest of a waiting key beyond the clock is again distributed as Exp(1) / w_i. The
+race therefore stays exact without an end, while samples join late and weights change.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import is_positive, require_real
-from sqlbuffer.errors import InvalidArgument, shown
-
-FLOOR = 1e-8
-"""Weight of the lowest score under `Shift`, as in the original."""
-
-LEAST, MOST = 1e-150, 1e150
-"""Range of the weights above 0: neither a key, variate / weight, nor a ratio of two weights leaves float64 in it."""
 
 TIE = slice(8, 16)
-"""The bytes of a hash that decide between equal keys or weights: others than those that hold a row out."""
+"""Bytes of a hash that break ties; other bytes decide which rows are held out of training."""
 
 _REPLAY = 0x5245504C4159
-"""First of what names an entry in replay mode: no such name is one of consume mode."""
+"""First word that is mixed in replay mode, so that no variate is one of consume mode."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -37,15 +28,15 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: Ints) -> Floats:
-    """Return one Exp(1) variate a sample, a pure function of what makes this entry into the race distinct.
+    """Return one Exp(1) variate for each sample, computed from seed, hash, turn and requeues alone.
 
-    The same seed, sample, turn and requeues give the same variate on every database, in any order of insertion. The
-    clock itself is not part of it: a last-bit difference in the clock would change every later draw.
+    The same arguments give the same variate on every database, in any order of insertion. The clock
+    is not among the arguments: a difference in its last bit would change every later draw.
 
     Args:
         seed: Seed of the buffer, any integer; taken modulo 2**64.
         hashes: (n, 16) uint8, the canonical hashes.
-        turn: Batches drawn so far, those released taken off.
+        turn: Batches drawn so far, without the released ones.
         requeues: (n,) int, how often each sample was added again after it had left the pool.
 
     Returns:
@@ -60,16 +51,17 @@ def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: I
 def replayed_exponentials(
     seed: int, hashes: NDArray[np.uint8], *, requeues: Ints, entries: Ints
 ) -> Floats:
-    """Return one Exp(1) variate a sample for a race in replay mode, where a sample enters again after each draw.
+    """Return one Exp(1) variate for each sample in replay mode: samples enter after each draw.
 
-    An entry is named by its number, not by the turn: a turn comes twice where a batch is released, and concurrent
-    draws share one. Two entries with one variate would make two batches depend on each other.
+    The count of entries takes the place of the turn: a turn occurs twice if a batch is released,
+    and concurrent draws share a turn. Two entries with one variate would make batches dependent.
 
     Args:
         seed: Seed of the buffer, any integer; taken modulo 2**64.
         hashes: (n, 16) uint8, the canonical hashes.
         requeues: (n,) int, how often each sample was added again after it had left the pool.
-        entries: (n,) int, how often each sample has entered the race since then, this time included.
+        entries: (n,) int, how often each sample has entered the race since then, this time
+            included.
 
     Returns:
         (n,) float64, each in (0, 37).
@@ -84,7 +76,7 @@ def _words(hashes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.ui
 
 
 def _variates(first: int, *words: NDArray[np.uint64] | np.uint64) -> Floats:
-    """Return Exp(1) variates that numbers stand for, mixed in their order."""
+    """Return Exp(1) variates, from words that are mixed in their order."""
     with np.errstate(over="ignore"):
         bits = _mix(np.array([first % 2**64], dtype=np.uint64))
         for word in words:
@@ -101,25 +93,38 @@ def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def joined(clock: float, variates: Floats, weights: Floats) -> Floats:
-    """Return the keys of samples that join the race now: `clock + e / w`, and +inf where w is 0 or NaN."""
+    """Return (n,) keys of samples that join the race: `clock + e / w`, +inf if w is 0 or NaN.
+
+    Args:
+        clock: Where the race stands.
+        variates: (n,) Exp(1) variates e.
+        weights: (n,) weights w.
+    """
     with np.errstate(divide="ignore", over="ignore"):
         keys = clock + variates / weights
     return np.where(weights > 0, keys, np.inf)
 
 
 def rescaled(keys: Floats, clock: float, old: Floats, new: Floats) -> Floats:
-    """Return the keys after a change of weights: what is left beyond the clock stretches by `old / new`.
+    """Return (n,) keys after a change of weights: `old / new` stretches the rest beyond the clock.
 
-    A key at or before the clock has won already (its batch was released) and stays. Both weights must be positive.
+    A key at or before the clock was drawn and released; it stays.
+
+    Args:
+        keys: (n,) race keys.
+        clock: Where the race stands.
+        old: (n,) positive weights before.
+        new: (n,) positive weights after.
     """
     with np.errstate(over="ignore"):
         return np.where(keys > clock, clock + (keys - clock) * (old / new), keys)
 
 
 def turned_back(keys: Floats, clock: float) -> Floats:
-    """Return keys as they stand when what was `clock` is 0: all differences stay, as far as float64 resolves them.
+    """Return (n,) keys after the clock has been set to 0: each difference stays, up to rounding.
 
-    It does not far behind the clock, where only the order of keys counts: unlike ones stay unlike, by the last bit.
+    Far behind the clock, rounding would make different keys equal. There only their order counts,
+    so they are kept apart by the last bit.
     """
     each, which = np.unique(keys, return_inverse=True)
     back: Floats = each - clock
@@ -131,7 +136,15 @@ def turned_back(keys: Floats, clock: float) -> Floats:
 
 
 def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:
-    """Return the chance of each sample to be among the winners, given the first key that was not: `1 - e^(-w (t - c))`.
+    """Return the probability of each sample to be drawn, `1 - exp(-w (t - c))`.
+
+    Args:
+        weights: (n,) weights w.
+        start: Where the race stood before the draw, c.
+        threshold: First key that was not drawn, t; infinity if all were drawn.
+
+    Returns:
+        (n,) float64 in [0, 1].
 
     Source:
         Priority sampling's threshold (Duffield, Lund and Thorup 2007) applied to exponential keys.
@@ -144,17 +157,21 @@ def inclusion_probability(weights: Floats, start: float, threshold: float) -> Fl
 
 
 def arrival_probability(weights: Floats, keys: Floats, clock: float, threshold: float) -> Floats:
-    """Return the chance of each arrival to be in a draw that began at a clock, given the first key that was not drawn.
+    """Return the probability of each arrival to be in a draw, given the first key not drawn.
 
-    Keys at or before the clock are *overdue*: they were drawn and given back, and come first for certain. A draw that
-    ends among them, or with the last of them, says nothing of what stands behind, which it could not reach: NaN for
-    all. A draw that takes all there is, the threshold being infinite, takes each for certain.
+    Keys at or before the clock are *overdue*: their samples were drawn and released, and come first
+    with probability 1. A draw that ends among them, or with the last of them, tells nothing of the
+    samples behind them: NaN for all. A draw that takes all samples has an infinite threshold, and
+    takes each with probability 1.
 
     Args:
         weights: (n,) weights of the arrivals.
         keys: (n,) their keys.
         clock: Where the race stood before the draw.
-        threshold: First key that was not drawn, infinity where nothing was left.
+        threshold: First key that was not drawn, infinity if none was left.
+
+    Returns:
+        (n,) float64 in [0, 1], or NaN for all.
     """
     is_overdue = keys <= clock
     if math.isfinite(threshold) and len(keys) and is_overdue.all():
@@ -163,138 +180,10 @@ def arrival_probability(weights: Floats, keys: Floats, clock: float, threshold: 
 
 
 def is_blurred(clock: float, weights: Floats) -> bool:
-    """Tell whether float64 at this clock resolves less than a millionth of the gaps between arrivals of such weights.
+    """Tell whether the clock is too large for float64 to resolve arrivals of samples of `weights`.
 
-    So it is after samples of tiny weight have been drawn: the clock has jumped by 1 / weight.
+    It is too large if the spacing of float64 there exceeds a millionth of the mean gap between
+    arrivals. Samples of tiny weight lead to it: their draw moves the clock by about 1 / weight.
     """
     total = min(float(np.nansum(weights)), 1e300)
     return total > 0 and float(np.spacing(clock)) * 1e6 > 1.0 / total
-
-
-class Weighting(Protocol):
-    """A weight function: monotone in score, so that the argmax share is the top of the weight index."""
-
-    name: ClassVar[str]
-    needs_score: ClassVar[bool]
-    """False where every sample has a weight as soon as it is added."""
-    needs_base: ClassVar[bool]
-    """True where a weight depends on the lowest score of the pool."""
-
-    def __call__(self, scores: Floats, base: float) -> Floats:
-        """Return (n,) non-negative weights for (n,) scores without NaN; `base` is the lowest score of the pool."""
-        ...
-
-
-def shift_base(base: float) -> float:
-    """Return the lowest score as `Shift` counts from it: within bounds whose differences are weights."""
-    return min(max(base, -MOST / 2), MOST / 2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shift:
-    """`score - lowest score of the pool + 1e-8`, the original's law; scores beyond 5e149 count as that much."""
-
-    name: ClassVar[str] = "shift"
-    needs_score: ClassVar[bool] = True
-    needs_base: ClassVar[bool] = True
-
-    def __call__(self, scores: Floats, base: float) -> Floats:
-        return np.maximum(np.clip(scores, -MOST / 2, MOST / 2) - shift_base(base), 0.0) + FLOOR
-
-
-@dataclasses.dataclass(frozen=True)
-class Softmax:
-    """`exp(score / temperature)`, the exponent cut off at +-345.
-
-    Args:
-        temperature: Positive; the lower, the greedier.
-    """
-
-    temperature: float = 1.0
-    name: ClassVar[str] = "softmax"
-    needs_score: ClassVar[bool] = True
-    needs_base: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        number = require_real(
-            self.temperature, "temperature must be a positive number", is_positive
-        )
-        object.__setattr__(self, "temperature", number)
-
-    def __call__(self, scores: Floats, base: float) -> Floats:
-        with np.errstate(over="ignore"):
-            return np.exp(np.clip(scores / self.temperature, -345.0, 345.0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Power:
-    """`score ** alpha` for positive scores, 0 below 1e-150, as in prioritised replay (Schaul et al. 2016).
-
-    Args:
-        alpha: Positive; 1 is proportional to score.
-    """
-
-    alpha: float = 1.0
-    name: ClassVar[str] = "power"
-    needs_score: ClassVar[bool] = True
-    needs_base: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        number = require_real(self.alpha, "alpha must be a positive number", is_positive)
-        object.__setattr__(self, "alpha", number)
-
-    def __call__(self, scores: Floats, base: float) -> Floats:
-        with np.errstate(over="ignore", under="ignore"):
-            weights = np.minimum(np.maximum(scores, 0.0) ** self.alpha, MOST)
-        return np.where(weights < LEAST, 0.0, weights)
-
-
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Weight 1 for every sample, scored or not."""
-
-    name: ClassVar[str] = "uniform"
-    needs_score: ClassVar[bool] = False
-    needs_base: ClassVar[bool] = False
-
-    def __call__(self, scores: Floats, base: float) -> Floats:
-        return np.ones_like(scores)
-
-
-_WEIGHTINGS: dict[str, type[Any]] = {kind.name: kind for kind in (Shift, Softmax, Power, Uniform)}
-
-
-def weighting_from(spec: str | Weighting) -> Weighting:
-    """Return the weight function that a name stands for; a weight function stands for itself."""
-    if not isinstance(spec, str):
-        weighting_settings(spec)
-        return spec
-    if spec not in _WEIGHTINGS:
-        raise InvalidArgument(
-            f"unknown weighting {shown(spec)}: use one of {', '.join(map(repr, _WEIGHTINGS))}."
-        )
-    weighting: Weighting = _WEIGHTINGS[spec]()
-    return weighting
-
-
-def weighting_settings(weighting: Weighting) -> dict[str, Any]:
-    """Return what is stored of a weight function, so that a buffer is reopened with the same one."""
-    if type(weighting) not in _WEIGHTINGS.values():
-        names = ", ".join(kind.__name__ for kind in _WEIGHTINGS.values())
-        raise InvalidArgument(
-            f"weighting must be a name or one of {names}, got {shown(weighting)}."
-        )
-    parameters = dataclasses.asdict(weighting)  # type: ignore[call-overload]
-    return {"name": weighting.name, **{name: float(value) for name, value in parameters.items()}}
-
-
-def weighting_from_settings(settings: dict[str, Any]) -> Weighting:
-    """Return the weight function that `weighting_settings` described."""
-    # PostgreSQL's JSON gives 1e300 back as an integer, which is not equal to it.
-    parameters = {
-        key: float(value) if isinstance(value, int) else value
-        for key, value in settings.items()
-        if key != "name"
-    }
-    weighting: Weighting = _WEIGHTINGS[settings["name"]](**parameters)
-    return weighting

@@ -1,4 +1,4 @@
-"""What a process does in the background while it is attached: say that it is alive, and look after the dead."""
+"""Heartbeat of this worker, which also releases the claims and jobs of stale workers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,37 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sqlbuffer.core import leases
-from sqlbuffer.core.batch import release_dead, release_open
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
+from sqlbuffer.core.release import release_open
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import beat, finish, worker_id
+from sqlbuffer.core.workers import (
+    Mark,
+    beat,
+    finish,
+    fold,
+    forget_receipts,
+    lock_stale,
+    stale_workers,
+    worker_id,
+)
+
+_stores: dict[object, tuple[str, int]] = {}
+"""Database and buffer of each store of this process that has a heartbeat.
+
+When the last store of a buffer is closed, this process is marked as finished with it. A store that
+writes later removes the mark, so two spellings of the same database do no harm.
+"""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stores.clear)
 
 
 def with_heartbeat(buffer: BufferHandle) -> BufferHandle:
-    """Return the handle with a heartbeat, which its first write starts."""
+    """Return the handle with a heartbeat, which starts with its first write."""
     interval_s = min(INTERVAL_S, buffer.grace_s / 4)
     beats = functools.partial(_beats, buffer.apart())
     return dataclasses.replace(buffer, heartbeat=Heartbeat(beats, interval_s))
@@ -25,9 +44,9 @@ def with_heartbeat(buffer: BufferHandle) -> BufferHandle:
 
 @contextlib.contextmanager
 def _beats(apart: BufferHandle) -> Iterator[Beat]:
-    """Give what a beat does, on a connection of its own: a lock or a loss of the others does not concern it."""
+    """Provide the function of the heartbeat; its own connection waits for no lock of others."""
     store = object()
-    attended = apart.database.url, apart.buffer_id
+    opened = apart.database.url, apart.buffer_id
 
     def attend(occasion: Occasion) -> None:
         if occasion is Occasion.ALIVE:
@@ -36,10 +55,10 @@ def _beats(apart: BufferHandle) -> Iterator[Beat]:
             apart.read(leases.look)
             return
         _stores.pop(store, None)
-        if occasion is Occasion.EXIT or attended not in list(_stores.values()):
+        if occasion is Occasion.EXIT or opened not in list(_stores.values()):
             apart.write(_leave, occasion=occasion)
 
-    _stores[store] = attended
+    _stores[store] = opened
     try:
         with contextlib.closing(apart.database):
             yield attend
@@ -48,18 +67,29 @@ def _beats(apart: BufferHandle) -> Iterator[Beat]:
 
 
 def _leave(tx: Transaction, *, occasion: Occasion) -> None:
-    """Say that this process is done with the buffer; at its end it has no use for a claim or a job any more."""
+    """Mark this worker as finished with the buffer; at exit, also release its claims and jobs."""
     if occasion is Occasion.EXIT:
         release_open(tx, [worker_id()])
         leases.release_jobs(tx, [worker_id()])
     finish(tx)
 
 
-_stores: dict[object, tuple[str, int]] = {}
-"""The database and buffer of each store of this process that beats: the last one to end says that the process is done.
+def release_dead(buffer: BufferHandle) -> int:
+    """Release the open batches and the jobs of stale workers, and delete the rows of the workers.
 
-A store that writes later says otherwise, so no harm is done where two spell the same database in two ways.
-"""
+    Returns:
+        The number of released batches.
+    """
+    stale = buffer.read(stale_workers)
+    return buffer.write(_release_stale, stale=stale) if stale else 0
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_stores.clear)
+
+def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:
+    tx.lock_race(exclusive=True)  # every transaction locks the race before rows
+    dead = lock_stale(tx, stale)
+    forget_receipts(tx)
+    n_released = release_open(tx, dead)
+    leases.release_jobs(tx, dead)
+    for worker in dead:
+        fold(tx, worker=worker)
+    return n_released

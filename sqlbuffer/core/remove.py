@@ -1,4 +1,4 @@
-"""Samples leave the pool without a draw, or are replaced by others."""
+"""Remove waiting samples from the pool, or replace them by other samples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,24 @@ from sqlbuffer.db import queries
 
 
 def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None = None) -> int:
-    """Take waiting samples out of the pool, with `hashes` only those that have them; count them."""
+    """Take waiting samples out of the pool.
+
+    Args:
+        tx: A writing transaction.
+        ids: Ids of samples.
+        hashes: The hash of each sample, if they are known: an id with another hash is skipped.
+
+    Returns:
+        The number of samples that waited.
+
+    Raises:
+        StaleIds: If `hashes` is None and the ids may belong to other samples by now.
+    """
     state = tx.lock_race()
     if tx.backend.writers_overlap:
         columns = {"sample_id": sorted(set(ids))}
         tx.execute_with(queries.lock_samples(tx.backend), queries.INCOMING_IDS, columns)
-    tx.lock_race_to_join(state)  # a sample that a draw under way has taken does not wait
+    tx.lock_race_to_join(state)  # a sample that an open draw has taken does not wait
     rows = _standing(tx, ids, hashes)
     pool.take_out(tx, rows)
     return len(rows)
@@ -29,8 +41,22 @@ def replace(
     hashes: Sequence[bytes | None],
     old: Sequence[bytes] | None = None,
 ) -> int:
-    """Put samples with their `hashes` in the place of waiting ones, with `old` only of those."""
-    tx.lock_race(exclusive=True)  # which samples are stored depends on which still wait
+    """Replace waiting samples by other samples.
+
+    Args:
+        tx: A writing transaction.
+        ids: n ids of waiting samples.
+        samples: n samples that take their places.
+        hashes: n hashes of `samples`; None for a sample without a key, which is refused.
+        old: n hashes of the waiting samples, if they are known: an id with another hash is skipped.
+
+    Returns:
+        The number of samples that waited.
+
+    Raises:
+        StaleIds: If `old` is None and the ids may belong to other samples by now.
+    """
+    tx.lock_race(exclusive=True)  # the waiting samples must not change until the end
     rows = {row.sample_id: row for row in _standing(tx, ids, old)}
     changed = [
         (rows[i], sample, digest)
@@ -46,7 +72,7 @@ def replace(
 
 
 def _standing(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None) -> list[Any]:
-    """Find waiting samples by number and hash, or by numbers that a user has kept."""
+    """Find waiting samples by id and hash, or by ids that the user has kept."""
     if hashes is None:
         tx.require_ids(ids)
         return pool.standing(tx, ids)

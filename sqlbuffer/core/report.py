@@ -1,94 +1,63 @@
-"""Rewards as they come: a batch is reported in parts, and settled by the last of them."""
+"""Report rewards of a batch one by one or in parts; the last one settles the batch."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_rewards
-from sqlbuffer.core.add import Known, store_measured
+from sqlbuffer.core.claim import Claim, close
+from sqlbuffer.core.rewards import Known, store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, InvalidReward, numbers_of
-
-
-class Closed(NamedTuple):
-    """A batch that was just settled or released."""
-
-    size: int
-    clock_before: float
-    """Clock of the race before its draw."""
-    clock: float
-    """Clock of the race after its draw."""
-
-
-class Claim(NamedTuple):
-    """A batch as one draw made it.
-
-    Its number alone would not do: where the database has gone back to an earlier state, another draw may have it.
-    """
-
-    batch: int
-    drawn_by: str
-    drawn_at: dt.datetime
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what finds it in statements."""
-        return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
-
-    def close(self, tx: Transaction, column: str) -> Closed | None:
-        """Settle or release it; None where it is closed already, or not there any more."""
-        return close(tx, queries.close_claim(column), **self.parameters())
-
-    def find(self, tx: Transaction) -> bool:
-        """Tell whether it is in the database, open or closed."""
-        return tx.execute(queries.find_claim(), **self.parameters()).one_or_none() is not None
-
-
-def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
-    """Settle or release a batch; None if that was done before."""
-    closed = tx.execute(statement, **batch).one_or_none()
-    if closed is None:
-        return None
-    tx.reach(closed.closed_tick)
-    with numbers_of("a batch"):
-        return Closed(int(closed.size), float(closed.clock_before), float(closed.clock))
+from sqlbuffer.errors import InvalidArgument, InvalidReward
 
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """Rewards of some samples of a batch, each sample once."""
+    """Rewards of m samples of a batch, each sample once."""
 
     known: Known
     places: Ints
-    """Where in the batch they are."""
+    """(m,) positions of the samples in the batch."""
     rewards: Floats
+    """(m,) rewards; NaN for a failed measurement."""
 
     @property
     def ids(self) -> Ints:
-        """Their numbers."""
+        """(m,) ids of the samples."""
         return self.known.ids[self.places]
 
     @classmethod
     def prepare(cls, known: Known, ids: Sequence[int], rewards: Any) -> Reported:
-        """Check them; where an id comes twice the later reward counts, unless it is NaN."""
+        """Check ids and rewards; if an id is given twice, the later reward that is not NaN counts.
+
+        Args:
+            known: The samples of the batch.
+            ids: Ids of samples of the batch.
+            rewards: One reward for each id.
+
+        Raises:
+            InvalidArgument: If an id is not in the batch.
+            InvalidReward: If a reward is infinite or None, or there is not one for each id.
+        """
         given = as_ids(ids)
         values = as_rewards(rewards, len(given))
         if None in values:
             raise InvalidReward(
-                "a sample cannot be reported with the reward None: give a number, or NaN for a failed measurement."
+                "a sample cannot be reported with the reward None: give a number, or NaN for a "
+                "failed measurement."
             )
         place = {number: i for i, number in enumerate(known.ids.tolist())}
-        if strangers := set(given) - set(place):
+        if unknown := set(given) - set(place):
             raise InvalidArgument(
-                f"sample {min(strangers)} is not in this batch: give ids of batch.ids."
+                f"sample {min(unknown)} is not in this batch: give ids of batch.ids."
             )
         last = _last_of_each(given, values)
         places = np.array([place[number] for number in last], dtype=np.int64)
@@ -96,7 +65,7 @@ class Reported:
 
 
 def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[int, float]:
-    """Return the last reward of each sample; a measurement that failed takes the place of none."""
+    """Return the last reward of each sample, NaN if all of its measurements failed."""
     failed = dict.fromkeys(ids, math.nan)
     pairs = zip(ids, rewards, strict=True)
     return failed | {
@@ -107,16 +76,24 @@ def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[i
 def report(
     tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True
 ) -> int | None:
-    """Store rewards of a batch; return how many are still to come, None where the batch was closed before.
+    """Store rewards of a batch, and settle it with the last one.
 
-    A process that `may_close` nothing, for the claim is another one's, stores the rewards alone.
+    A sample leaves the queue with its first report, so that adding it again requeues it. Its later
+    reports leave the queue as it is.
 
-    What has been reported is no longer queued, so that adding it again requeues it: its further rewards leave that be.
+    Args:
+        tx: A writing transaction.
+        claim: The claim of the batch; None for an empty batch.
+        reported: The rewards.
+        may_close: False if the claim belongs to another process: only store the rewards.
+
+    Returns:
+        The number of samples without a report; None if the batch was closed before.
     """
     batch = None if claim is None else claim.batch
     is_ours = may_close and (claim is None or _is_open(tx, claim))
     if not is_ours:
-        tx.race_state()  # or say that the buffer is another one by now
+        tx.race_state()  # raises if the buffer is gone
     new = _mark(tx, batch, reported.ids) if is_ours and len(reported.places) else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))

@@ -9,17 +9,18 @@ import numpy as np
 
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import require_choice, require_int
-from sqlbuffer.core.race import Weighting, exponentials, replayed_exponentials
+from sqlbuffer.core.race import exponentials, replayed_exponentials
+from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.errors import shown, tampered
 
 _SEED_DIGITS = 1_000
 _LARGEST_SEED = 10**_SEED_DIGITS - 1
-"""Python neither writes nor reads an integer of more than some thousand digits."""
+"""Python reads and writes integers of a few thousand digits at most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What shapes the draws of a buffer: stored with it, the same for everybody."""
+    """Settings that shape the draws of a buffer; stored with it, and the same in every process."""
 
     mode: str
     seed: int
@@ -42,7 +43,20 @@ class Settings:
     def variates(
         self, hashes: Iterable[bytes], requeues: Sequence[int], entries: Sequence[int], *, turn: int
     ) -> Floats:
-        """Return the exponential variates with which samples join the race now."""
+        """Return the exponential variates with which n samples join the race now.
+
+        Args:
+            hashes: n hashes of 16 bytes.
+            requeues: (n,) int, how often each sample was added again after it had left the pool.
+            entries: (n,) int, how often each sample has entered the race, this time included.
+            turn: Batches drawn so far, without the released ones.
+
+        Returns:
+            (n,) float64, each in (0, 37).
+
+        Raises:
+            InvalidPayload: If a stored hash or number is corrupt.
+        """
         try:
             flat = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(requeues), 16)
         except (TypeError, ValueError) as exc:
@@ -61,7 +75,16 @@ class Settings:
         return replayed_exponentials(self.seed, flat, requeues=again, entries=number)
 
     def weights(self, scores: Floats, base: float | None) -> Floats:
-        """Return (n,) weights of scores in which NaN stands for a score that is not finite: weight 0, never drawn."""
+        """Return the weights of n scores.
+
+        Args:
+            scores: (n,) float; NaN stands for a score that is not finite: the weight is 0, and the
+                sample is never drawn.
+            base: Lowest score of the pool, for weightings that need it.
+
+        Returns:
+            (n,) float64, non-negative.
+        """
         known = ~np.isnan(scores)
         weights = np.zeros(len(scores)) if self.weighting.needs_score else np.ones(len(scores))
         weights[known] = self.weighting(scores[known], 0.0 if base is None else base)

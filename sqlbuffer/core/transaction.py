@@ -1,4 +1,4 @@
-"""One transaction on a buffer: the statements that it runs, the race that it locks, and what it counts."""
+"""One transaction on a buffer: runs statements, locks the race, and updates the counters."""
 
 from __future__ import annotations
 
@@ -12,43 +12,48 @@ from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.workers import register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows
-from sqlbuffer.db.schema import buffers
-from sqlbuffer.errors import BufferNotFound, numbers_of, require_all, shown, tampered
+from sqlbuffer.errors import BufferNotFound, require_all, shown, tampered
 
 if TYPE_CHECKING:
     from sqlbuffer.core.handle import BufferHandle
 
 
 LARGEST_TICK = 2**62
-"""Beyond any logical time that was counted, and far from the largest integer of a column."""
+"""Largest logical time that can be genuine; the largest integer of a column is twice as large."""
 
 
 class RaceState(NamedTuple):
-    """Where the race stands."""
+    """State of the race and of its buffer."""
 
     clock: float
+    """Largest race key drawn so far."""
     turn: int
+    """Batches drawn so far, without the released ones."""
     base: float | None
+    """Lowest score of the pool, from which the shift weighting counts."""
     top_score: float | None
-    """What can be drawn and has at least this score is marked as top; -infinity: all of it, None: nothing."""
+    """Samples that can be drawn are marked as top from this score on; -infinity: all of them are,
+    None: no sample is."""
     version: int
+    """Version that the next scores get."""
     iteration: int
     tick: int
+    """Logical time of the transaction that has read this state."""
     touched: float
-    """The latest clock at which a sample joined the race, a weight changed, or a sample was taken out undrawn."""
+    """Latest clock at which a sample joined, a weight changed, or a sample left undrawn."""
     epoch: int
-    """How often every key has been moved at once: a key that was read under another one stands elsewhere."""
+    """How often all keys have been moved at once; a key read in another epoch is out of date."""
     max_size: int | None = None
-    """Most samples that may wait once they are scored; None: any number."""
+    """Largest number of scored samples that may wait; None: any number."""
 
 
 class Transaction:
-    """A transaction under way on one buffer, which `BufferHandle.read` and `write` begin and end.
+    """An open transaction on one buffer; `BufferHandle.read` and `write` begin and end it.
 
     Attributes:
-        connection: The connection of SQLAlchemy that runs it.
+        connection: SQLAlchemy's connection.
         buffer: The buffer.
-        backend: What differs between SQLite and PostgreSQL.
+        backend: The operations that differ between SQLite and PostgreSQL.
     """
 
     __slots__ = ("backend", "buffer", "connection")
@@ -62,53 +67,69 @@ class Transaction:
         """Return the same transaction on another buffer of the same database."""
         return Transaction(self.connection, buffer)
 
-    # -- statements ---------------------------------------------------------------------------------------------------
+    # -- statements -------------------------------------------------------------------------------
 
     def execute(self, statement: Any, **parameters: Any) -> Any:
         """Execute a statement on this buffer."""
         return self.connection.execute(statement, {"buffer": self.buffer.buffer_id, **parameters})
 
     def rows(self, statement: Any, **parameters: Any) -> Sequence[Any]:
-        """Execute a statement on this buffer; return its rows."""
+        """Execute a statement on this buffer and return all of its rows."""
         found: Sequence[Any] = self.execute(statement, **parameters).all()
         return found
 
     def execute_with(self, statement: Any, rows: Rows, columns: Columns, **more: Any) -> Any:
-        """Execute a statement on this buffer with rows that travel with it."""
+        """Execute a statement on this buffer, with `columns` as the relation `rows`."""
         return self.execute(statement, **self.backend.load(self.connection, rows, columns), **more)
 
     def execute_each(self, statement: Any, rows: Rows, columns: Columns, **more: Any) -> int:
-        """Execute a statement on this buffer for each of the rows; return how many rows of the database it changed."""
+        """Execute a statement on this buffer once for each row of `columns`.
+
+        Returns:
+            The number of changed rows of the database.
+        """
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.execute_each(self.connection, statement, rows, columns, constants)
 
     def changed_by_each(
         self, statement: Any, rows: Rows, columns: Columns, **more: Any
     ) -> list[bool]:
-        """Execute a statement on this buffer for each of the rows; tell which of them it found in the database."""
+        """Execute a statement on this buffer once for each row of `columns`.
+
+        Returns:
+            For each row, whether the statement changed a row of the database.
+        """
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.changed_by_each(self.connection, statement, rows, columns, constants)
 
-    # -- the race -----------------------------------------------------------------------------------------------------
+    # -- the race ---------------------------------------------------------------------------------
 
     def lock_race(self, *, exclusive: bool = False) -> RaceState:
-        """Lock the race until the transaction ends and return where it stands; shared, draws still move the clock."""
+        """Lock the race until the transaction ends, and return its state.
+
+        Args:
+            exclusive: Let no other transaction lock it; False: draws may move the clock.
+        """
         self.backend.lock(self.connection, self.buffer.buffer_id, {Lock.RACE: exclusive})
         return self.race_state()
 
     def lock_race_to_draw(self, *, alone: bool) -> RaceState:
-        """Lock the race for a draw, which may be the only one under way, and return where it stands."""
+        """Lock the race for a draw, and return its state.
+
+        Args:
+            alone: Allow no other draw until the transaction ends.
+        """
         self.backend.lock(
             self.connection, self.buffer.buffer_id, {Lock.RACE: False, Lock.DRAWS: alone}
         )
         return self.race_state()
 
     def lock_race_to_join(self, state: RaceState) -> RaceState:
-        """Wait until no draw is under way, hold others up until the transaction ends, and return where the race stands.
+        """Wait until no draw is open, block draws until this transaction ends; return the state.
 
-        A sample that joins the race at a clock that a draw under way passes would stand behind its rivals. The caller
-        has locked the race, has read `state` since, and has already locked the rows of `samples` that it writes: two
-        transactions that wait for each other would be a deadlock.
+        Without this lock an open draw could move the clock beyond the key of a sample that joins.
+        The caller has locked the race, has read `state` after that, and has locked the rows of
+        `samples` that it writes: in another order, two transactions could deadlock.
         """
         if not self.backend.writers_overlap:
             return state
@@ -116,24 +137,30 @@ class Transaction:
         return self.race_state()
 
     def race_state(self) -> RaceState:
-        """Return where the race stands; other transactions may move it.
+        """Return the state of the race; without a lock, other transactions may change it.
 
         Raises:
-            BufferNotFound: If the buffer is gone, even if another buffer has its number.
+            BufferNotFound: If the buffer is gone, even if another buffer has its id by now.
         """
         row = self.own_row(queries.race_state())
         if self.buffer.created_at not in (None, row.created_at):
             raise self._is_gone()
-        with numbers_of(f"the race of buffer {self.buffer.name!r}"):
+        try:
             state = _race_state(row)
+        except (TypeError, ValueError, OverflowError) as exc:
+            name = self.buffer.name
+            raise tampered(
+                f"the race of buffer {name!r} is stored with a value that is not a number "
+                f"({shown(exc)})"
+            ) from exc
         self.reach(state.tick)
         return state
 
     def own_row(self, statement: Any, **parameters: Any) -> Any:
-        """Execute a statement that returns one row for the buffer.
+        """Execute a statement that returns one row if the buffer exists; return this row.
 
         Raises:
-            BufferNotFound: If there is no such row: the buffer is gone.
+            BufferNotFound: If there is no row: the buffer no longer exists.
         """
         row = self.execute(statement, **parameters).one_or_none()
         if row is None:
@@ -147,57 +174,72 @@ class Transaction:
             "(failover, restore): open the store again."
         )
 
-    # -- logical time and numbers -------------------------------------------------------------------------------------
+    # -- logical time and ids ---------------------------------------------------------------------
 
     def tick(self, *, again: bool = False) -> int:
-        """Return the logical time of the transaction, read `again` if it may have seen newer changes since.
+        """Return the logical time of the transaction.
 
-        It is later than that of every transaction whose changes this one could see (Lamport 1978), whatever the clocks
-        of the hosts say. A caller that writes it into a row must also `count`, which stores it for later transactions.
+        It is later than the logical time of each transaction whose changes this transaction can
+        see, independent of the clocks of the hosts. A caller that writes it into a row must also
+        call `count`, which stores it for later transactions.
+
+        Args:
+            again: Read it from the database again, because a later statement of this transaction
+                may have seen newer changes.
+
+        Source:
+            Lamport 1978.
         """
         if again or self.buffer.buffer_id not in self._ticks:
             self.reach(self.execute(queries.next_tick()).scalar_one())
         return self._ticks[self.buffer.buffer_id]
 
     def reach(self, tick: int) -> None:
-        """Move the logical time of the transaction forward to `tick`, which one of its statements has found."""
+        """Move the logical time of the transaction forward to `tick`, returned by a statement.
+
+        Raises:
+            InvalidPayload: If `tick` is larger than any genuine logical time.
+        """
         if not tick <= LARGEST_TICK:
             name = self.buffer.name
             raise tampered(
-                f"the logical time of buffer {name!r} is stored as {shown(tick)}, beyond any that was counted"
+                f"the logical time of buffer {name!r} is stored as {shown(tick)}, more than the "
+                f"largest possible one, {LARGEST_TICK}"
             )
         self._ticks[self.buffer.buffer_id] = max(self._ticks.get(self.buffer.buffer_id, 0), tick)
 
     @property
     def _ticks(self) -> dict[int, int]:
-        """The logical time of the transaction, by buffer; each transaction begins without."""
+        """The logical time of the transaction by buffer id; empty when the transaction begins."""
         ticks: dict[int, int] = self.connection.info.setdefault("ticks", {})
         return ticks
 
     def note_ids(self) -> None:
-        """Remember what proves the numbers of samples that are read in this transaction."""
+        """Remember the newest rows, which later prove the ids that this transaction reads."""
         self.buffer.lineage.note(self.connection, self.backend)
 
     def require_ids(self, ids: Sequence[int]) -> None:
-        """Prove that numbers given by the user mean the samples that they meant.
+        """Check that ids given by the user still belong to the same samples.
 
         Raises:
-            StaleIds: If they may not: the database has gone back to an earlier state, or was replaced.
+            StaleIds: If the database has returned to an earlier state or was replaced, so that the
+                ids may belong to other samples.
         """
         self.buffer.lineage.require(self.connection, self.backend, ids)
 
-    # -- counters -----------------------------------------------------------------------------------------------------
+    # -- counters ---------------------------------------------------------------------------------
 
     def count(self, *, clock: float = 0.0, touched: float | None = None, **deltas: int) -> None:
-        """Add to the counters of this worker; move its clock forward to `clock`, its tick to the transaction's.
+        """Add to the counters of this worker, and move its clock and its tick forward.
 
-        The last statement of a transaction: it locks no rows of other workers after this one.
+        It is the last statement of a transaction: after it, the transaction locks no rows that
+        other workers write.
 
         Args:
-            clock: Largest key that it has drawn.
-            touched: Clock of the race at which a sample joined or a weight changed, or a sample was
-                taken out undrawn; None if none of these happened.
-            deltas: What to add, by counter.
+            clock: Largest key that this transaction has drawn.
+            touched: Clock of the race at which a sample joined, a weight changed, or a sample left
+                undrawn; None if none of these happened.
+            deltas: Amounts to add, by counter.
         """
         self.buffer.heartbeat.start()
         parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in queries.COUNTERS}
@@ -212,19 +254,16 @@ class Transaction:
             register(self.connection, self.backend, self.buffer.buffer_id, worker=worker_id())
             found = self.execute(queries.count(), **parameters).rowcount
             require_all(found, 1, "the counters of a worker were updated")
-            self._tell_key()
+            self._store_key_name()
 
-    def _tell_key(self) -> None:
-        """Store the name of the key function in a buffer of an older release, which has none: the first to write."""
+    def _store_key_name(self) -> None:
+        """Store the name of the key function if the buffer, made by an older release, has none."""
         if self.buffer.key_name is not None:
-            untold = sa.update(buffers).where(
-                buffers.c.id == self.buffer.buffer_id, buffers.c.key.is_(None)
-            )
-            self.connection.execute(untold.values(key=self.buffer.key_name))
+            self.execute(queries.name_key(), key_name=self.buffer.key_name)
 
 
 def _race_state(row: Any) -> RaceState:
-    """Read where the race stands; ValueError or TypeError for what is no number."""
+    """Read the state of the race; raise ValueError or TypeError if a value is not a number."""
     if not 0 <= int(row.score_version) <= LARGEST_INT:
         raise ValueError(f"score_version is {row.score_version}")
     return RaceState(

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlbuffer._validation import as_max_size, require_flag, require_int
-from sqlbuffer.core.batch import put_back, release
-from sqlbuffer.core.handle import BufferHandle, require_name
+from sqlbuffer.core.attach import require_name
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import Heartbeat
-from sqlbuffer.core.race import Weighting, weighting_from, weighting_settings
+from sqlbuffer.core.release import put_back, release
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weighting import Weighting, weighting_from, weighting_settings
 from sqlbuffer.core.weights import progress_bar
 from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
 from sqlbuffer.db import queries

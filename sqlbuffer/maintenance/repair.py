@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from sqlbuffer.core import pool
-from sqlbuffer.core.batch import put_back, release
+from sqlbuffer.core.release import put_back, release
 from sqlbuffer.core.transaction import LARGEST_TICK, Transaction
 from sqlbuffer.core.workers import LEDGER, register
 from sqlbuffer.db import queries

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
 from sqlbuffer._validation import as_floats, as_list, is_share, require_real
-from sqlbuffer.core.race import Weighting
+from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
 from sqlbuffer.records import AddResult

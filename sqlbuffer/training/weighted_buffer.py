@@ -21,7 +21,7 @@ from sqlbuffer._validation import (
     require_real,
 )
 from sqlbuffer.core.predictor_versions import Mark
-from sqlbuffer.core.race import Weighting
+from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.predictor.acquisition import Acquisition, acquisition_from
 from sqlbuffer.predictor.agent import predict

@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.race import Power, Softmax, Weighting
+from sqlbuffer.core.weighting import Power, Softmax, Weighting
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.store import SampleStore, open_store

@@ -25,8 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlbuffer
-from sqlbuffer import training
-from sqlbuffer.core import race
+from sqlbuffer import race, training
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.labels import LabelledRows
 from sqlbuffer.errors import SqlBufferError

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer.core.handle import attach_existing
-from sqlbuffer.core.race import FLOOR, Softmax
+from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.weighting import FLOOR, Softmax
 from sqlbuffer.db import database
 from sqlbuffer.db.schema import batches, buffers, draws, predictors, samples
 from sqlbuffer.errors import BufferNotFound, InvalidArgument

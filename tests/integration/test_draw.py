@@ -26,7 +26,7 @@ from conftest import hold, scores_of
 from scipy import stats
 
 from sqlbuffer.core import pool
-from sqlbuffer.core.race import Power, Softmax
+from sqlbuffer.core.weighting import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
 CLUSTERS = 20_000

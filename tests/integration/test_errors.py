@@ -26,8 +26,8 @@ from test_retry import in_transaction
 from test_workers import until
 
 from sqlbuffer import errors
-from sqlbuffer.core.handle import attach_existing
-from sqlbuffer.core.race import Power, Shift, Softmax
+from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.weighting import Power, Shift, Softmax
 from sqlbuffer.db import retry
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import REVISION

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from sqlbuffer.core.handle import key_name
+from sqlbuffer.core.attach import key_name
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.store import open_store

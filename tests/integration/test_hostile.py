@@ -30,7 +30,7 @@ from rich.console import Console
 from test_cli import run, unstyled
 
 from sqlbuffer import register
-from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.db.schema import (
     batches,
     buffers,

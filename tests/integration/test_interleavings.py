@@ -16,7 +16,7 @@ from test_refresh import assert_weights_are_those_of_the_scores
 
 from sqlbuffer.core import add as adding
 from sqlbuffer.core import pool, refresh
-from sqlbuffer.core.race import Power
+from sqlbuffer.core.weighting import Power
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.maintenance import audit
 from sqlbuffer.store import SampleStore, open_store

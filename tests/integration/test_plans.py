@@ -397,9 +397,10 @@ EXPECTED = {
     "add again": "race_state newest_sample put_samples enter_unscored count",
     "score": "unscored race_state store_scores move_keys count",
     "score nothing": "unscored",
-    "sample": "race_state first_in_race leave_up_to insert_batch insert_draws count",
+    "sample": "race_state first_in_race insert_batch insert_arrivals leave_up_to count",
     "sample with argmax": (
-        "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch insert_draws count"
+        "race_state first_by_score leave_pool first_in_race insert_batch insert_arrivals insert_draws "
+        "leave_up_to count"
     ),
     "settle": "close_claim store_first_rewards_of_draws count",
     "settle without rewards": "close_claim dequeue_known count",
@@ -409,7 +410,7 @@ EXPECTED = {
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
     "release": (
-        "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count oldest_version_of_batch"
+        "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count oldest_version_of_batch"
     ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",

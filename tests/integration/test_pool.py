@@ -12,7 +12,7 @@ from conftest import hold, scores_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sqlbuffer.core import race
+from sqlbuffer import race
 from sqlbuffer.db.schema import buffers, draws
 from sqlbuffer.db.schema import pool as pool_table
 from sqlbuffer.store import SampleStore, open_store

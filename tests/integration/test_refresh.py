@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer.core import race
+from sqlbuffer import race
 from sqlbuffer.db.schema import buffers, pool
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.store import SampleStore, open_store

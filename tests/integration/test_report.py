@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from conftest import hold, scores_of
 
 from sqlbuffer.core import workers
+from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
@@ -237,6 +238,6 @@ def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStor
     batch.release()
     whole = store.sample(3)
     whole.release()
-    totals = store._buffer.database.read(lambda connection: store._buffer.race(connection))
+    totals = store._buffer.read(Transaction.race_state)
     assert totals.turn == 1
     assert store.check() == []

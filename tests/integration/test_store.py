@@ -22,11 +22,11 @@ import pytest
 import sqlalchemy as sa
 from conftest import hold, scores_of
 
-from sqlbuffer.core import add, handle, workers
+from sqlbuffer.core import add, attach, workers
 from sqlbuffer.core import draw as core_draw
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weighting import Power, Softmax
 from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import (
     ClaimLost,
@@ -1101,14 +1101,14 @@ def test_a_fresh_buffer_is_nobody_elses(
     new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_store(name="run")
-    names = handle._names
+    names = attach._names
     seen = []
 
     def before_another_takes_one(connection: sa.Connection) -> Sequence[str]:
         seen.append(names(connection))
         return [name for name in seen[-1] if name != "run"] if len(seen) == 1 else seen[-1]
 
-    monkeypatch.setattr(handle, "_names", before_another_takes_one)
+    monkeypatch.setattr(attach, "_names", before_another_takes_one)
     assert new_store(name="run", fresh=True).name == "run-2"
     assert len(seen) == 2
 

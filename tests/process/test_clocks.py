@@ -231,9 +231,7 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
         for shift in (*SHIFTS, NOT_SET):
             clock.set(shift)
             time.sleep(1.5 * GRACE_S)
-            moved.run(
-                "from sqlbuffer.core import batch as batches; batches.release_dead(store._buffer)"
-            )
+            moved.run("from sqlbuffer.core import reaper; reaper.release_dead(store._buffer)")
             assert store.stats().claimed == 4, shift
         batch.settle([1.0] * 4)
 

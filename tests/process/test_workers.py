@@ -21,9 +21,8 @@ from conftest import hold, new_database, scores_of, server_execute, wait_for_wha
 
 from sqlbuffer import PredictiveBuffer
 from sqlbuffer.cli import workers as cli_workers
-from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import draw, reaper, workers
-from sqlbuffer.core.handle import attach_existing
+from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
@@ -271,7 +270,7 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
 
         def bury(other: SampleStore) -> None:
             start.wait()
-            released.append(core_batch.release_dead(other._buffer))
+            released.append(reaper.release_dead(other._buffer))
 
         buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
         for burier in buriers:
@@ -416,7 +415,7 @@ def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     assert onlooker.communicate("", timeout=60)[0] == "4\n"
     worker.kill()
     worker.wait()
-    assert core_batch.release_dead(store._buffer) == 1
+    assert reaper.release_dead(store._buffer) == 1
     assert store.check() == []
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sqlbuffer import race
 from sqlbuffer._typing import Floats
-from sqlbuffer.core import race
 from sqlbuffer.errors import InvalidArgument
 
 

@@ -14,6 +14,7 @@ from sqlbuffer.db.queries.params import (
     CONTENT,
     INCOMING_DRAWS,
     INCOMING_IDS,
+    IS_OPEN,
     LATER_THAN_ALL,
     NEVER,
     STANDING,
@@ -352,4 +353,24 @@ def unreported() -> sa.Select[Any]:
         select(sa.func.count(draws.c.sample_id).label("left"))
         .where(draws.c.batch_id == bindparam("batch", type_=BigId))
         .where(~draws.c.reported)
+    )
+
+
+@functools.cache
+def has_open_batch() -> sa.Select[Any]:
+    """True if a worker has an open batch of this buffer."""
+    its = select(batches.c.id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN)
+    of_worker = its.where(batches.c.worker_id == bindparam("worker", type_=sa.Text))
+    return select(of_worker.exists().label("has_open_batch"))
+
+
+@functools.cache
+def open_batches_of() -> sa.Select[Any]:
+    """The ids of the open batches of some workers, the newest first."""
+    return (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER)
+        .where(batches.c.worker_id.in_(bindparam("owners", type_=sa.Text, expanding=True)))
+        .where(IS_OPEN)
+        .order_by(batches.c.id.desc())
     )

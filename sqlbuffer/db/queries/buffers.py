@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import right_now
+from sqlbuffer.db.backends import BigId, Dialect, now, right_now
 from sqlbuffer.db.queries.params import BUFFER, LATER_THAN_ALL, NEXT_TICK
 from sqlbuffer.db.schema import buffers, samples, workers
 
@@ -121,3 +121,62 @@ def count() -> sa.Update:
             finished_at=None,
         )
     )
+
+
+UPDATE_BUFFER = sa.update(buffers).where(buffers.c.id == BUFFER)
+"""An update of the row of this buffer, without its values."""
+
+
+@functools.cache
+def set_base_score() -> sa.Update:
+    """Store the lowest score that weights are counted from, `base`; every key has moved."""
+    base: sa.BindParameter[float | None] = bindparam("base", type_=sa.Double)
+    return UPDATE_BUFFER.values(base_score=base, epoch=buffers.c.epoch + 1)
+
+
+@functools.cache
+def set_top_score() -> sa.Update:
+    """Store the lowest score of samples that are marked as top, `least`; NULL: none is marked."""
+    return UPDATE_BUFFER.values(top_score=bindparam("least", type_=sa.Double))
+
+
+@functools.cache
+def advance_epoch() -> sa.Update:
+    """Store that every key has moved."""
+    return UPDATE_BUFFER.values(epoch=buffers.c.epoch + 1)
+
+
+@functools.cache
+def limit_size() -> sa.Update:
+    """Give a buffer without a limit the limit `most`; returns the limit that is stored then."""
+    most = sa.func.coalesce(buffers.c.max_size, bindparam("most", type_=BigId))
+    return UPDATE_BUFFER.values(max_size=most).returning(buffers.c.max_size)
+
+
+@functools.cache
+def name_key() -> sa.Update:
+    """Store the name of the key function in a buffer of an older release, which has none."""
+    untold = UPDATE_BUFFER.where(buffers.c.key.is_(None))
+    return untold.values(key=bindparam("key_name", type_=sa.Text))
+
+
+@functools.cache
+def buffer_names() -> sa.Select[Any]:
+    """The names of all buffers of the database."""
+    return select(buffers.c.name)
+
+
+@functools.cache
+def buffer_named() -> sa.Select[Any]:
+    """The row of the buffer that has a name."""
+    return select(buffers).where(buffers.c.name == bindparam("name", type_=sa.Text))
+
+
+@functools.cache
+def insert_buffer(dialect: Dialect) -> Any:
+    """Store a new buffer; returns its id, and no row if there is a buffer of this name."""
+    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size")
+    values: dict[str, Any] = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
+    versions = dict.fromkeys(("score_version", "refresh_version", "refreshed_version"), 0)
+    insert = dialect.upsert(buffers).values(**values, **versions, created_at=now())
+    return insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)

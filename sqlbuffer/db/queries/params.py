@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Rows
-from sqlbuffer.db.schema import pool, samples, workers
+from sqlbuffer.db.schema import batches, pool, samples, workers
 
 INCOMING_SAMPLES = Rows(
     "incoming_samples",
@@ -107,6 +107,9 @@ def tie_of(
     found = select(TIE.label("tie")).where(samples.c.id == sample_id).correlate_except(samples)
     return sa.case((top, found.scalar_subquery()))
 
+
+IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+"""The condition of an open batch, which is neither settled nor released."""
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """Where samples stand in the race."""

@@ -19,7 +19,7 @@ from sqlbuffer.db.queries.params import (
     NEVER,
     tie_of,
 )
-from sqlbuffer.db.schema import batches, draws, pool
+from sqlbuffer.db.schema import batches, draws, pool, workers
 
 
 @functools.cache
@@ -177,3 +177,21 @@ def drawn_at(dialect: Dialect) -> sa.Update:
         .where(draws.c.race_key == incoming.old_key)
         .values(race_key=incoming.race_key)
     )
+
+
+_PASSED: sa.BindParameter[float] = bindparam("passed", type_=sa.Double)
+_NEW_CLOCK: sa.BindParameter[float] = bindparam("new_clock", type_=sa.Double)
+
+
+@functools.cache
+def turn_back_clocks() -> sa.Update:
+    """Set the clock of every worker to 0, `passed` being the clock of the race before."""
+    this = sa.update(workers).where(workers.c.buffer_id == BUFFER)
+    return this.values(clock=0.0, touched=workers.c.touched - _PASSED)
+
+
+@functools.cache
+def take_back_clock() -> sa.Update:
+    """Set the clock of each worker that is beyond `new_clock` to it."""
+    beyond = sa.update(workers).where(workers.c.buffer_id == BUFFER, workers.c.clock > _NEW_CLOCK)
+    return beyond.values(clock=_NEW_CLOCK)

@@ -73,10 +73,3 @@ def finish_refresh_in_steps() -> sa.Update:
         .where(buffers.c.refresh_version == buffers.c.refreshed_version)
         .values(refresh_version=_REFRESH, refreshed_version=_REFRESH)
     )
-
-
-@functools.cache
-def set_base_score() -> sa.Update:
-    """Count weights from another lowest score; walks through the weights start again."""
-    base: sa.BindParameter[float] = bindparam("base", type_=sa.Double)
-    return sa.update(buffers).where(_THIS).values(base_score=base, epoch=buffers.c.epoch + 1)

@@ -1,0 +1,59 @@
+"""The claim of one draw on its samples: find it in the database, and close it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, NamedTuple
+
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.errors import numbers_of
+
+
+class Closed(NamedTuple):
+    """A batch that was just settled or released."""
+
+    size: int
+    clock_before: float
+    """Clock of the race before its draw."""
+    clock: float
+    """Clock of the race after its draw."""
+
+
+class Claim(NamedTuple):
+    """A batch as one draw made it.
+
+    The id of the batch alone is not enough: if the database has returned to an earlier state,
+    another draw may have the same id.
+    """
+
+    batch: int
+    drawn_by: str
+    drawn_at: dt.datetime
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of statements that find this batch."""
+        return {"batch": self.batch, "drawn_by": self.drawn_by, "drawn_at_time": self.drawn_at}
+
+    def close(self, tx: Transaction, column: str) -> Closed | None:
+        """Settle or release the batch; return None if it is closed or no longer in the database.
+
+        Args:
+            tx: A writing transaction.
+            column: "settled_at" or "released_at".
+        """
+        return close(tx, queries.close_claim(column), **self.parameters())
+
+    def find(self, tx: Transaction) -> bool:
+        """Tell whether the batch is in the database, open or closed."""
+        return tx.execute(queries.find_claim(), **self.parameters()).one_or_none() is not None
+
+
+def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
+    """Settle or release a batch by a statement; return None if it was closed before."""
+    closed = tx.execute(statement, **batch).one_or_none()
+    if closed is None:
+        return None
+    tx.reach(closed.closed_tick)
+    with numbers_of("a batch"):
+        return Closed(int(closed.size), float(closed.clock_before), float(closed.clock))

@@ -1,0 +1,218 @@
+"""Release a batch: put its samples back where they stood in the race."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sqlbuffer._typing import Floats
+from sqlbuffer.core import pool
+from sqlbuffer.core.claim import Claim, Closed, close
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.race import is_blurred, rescaled, turned_back
+from sqlbuffer.core.transaction import RaceState, Transaction
+from sqlbuffer.core.weights import reopen
+from sqlbuffer.core.workers import worker_id
+from sqlbuffer.db import disposal, queries
+from sqlbuffer.errors import shown, summary
+
+log = logging.getLogger(__name__)
+
+
+def release(tx: Transaction, *, batch: int | Claim) -> bool:
+    """Put the samples of a batch back where they stood in the race.
+
+    With their old keys the samples come first again, in the same order. If the race has not changed
+    since the draw, the clock goes back too, and the race is as if the draw had never happened.
+
+    Args:
+        tx: A writing transaction.
+        batch: The claim of a draw, or the id of a batch that was looked up in this transaction.
+
+    Returns:
+        False if the batch was closed before.
+    """
+    state = tx.lock_race(exclusive=True)
+    if isinstance(batch, Claim):
+        number, closed = batch.batch, batch.close(tx, "released_at")
+    else:
+        number, closed = batch, close(tx, queries.close_batch("released_at"), batch=batch)
+    if closed is None:
+        return False
+    rows = tx.execute(queries.draws_of_batch(), batch=number).all()
+    # A batch that was reported in part stays a turn of the race, which its reported samples used.
+    is_whole = len(rows) == closed.size
+    tx.count(batches=-int(is_whole), released=len(rows))
+    may_go_back = is_whole and _is_as_before(state, closed)
+    later = None
+    if may_go_back or not tx.buffer.consumes:
+        # An argmax share does not move the clock, but it was chosen among the samples that this
+        # draw had left.
+        later = tx.execute(queries.later_draw(), batch=number).first()
+    if may_go_back and later is None:
+        pool.take_back_clock(tx, closed.clock_before)
+        state = state._replace(clock=closed.clock_before)
+    if tx.buffer.consumes:
+        put_back(tx, state, rows)
+        oldest = tx.execute(queries.oldest_version_of_batch(), batch=number).scalar()
+        # A refresh may have finished without these samples.
+        if oldest is not None and pool.as_ints([oldest])[0] < state.version:
+            reopen(tx, version=oldest)
+    else:
+        _undo_replayed(tx, state, rows, is_last=later is None)
+    return True
+
+
+def _is_as_before(state: RaceState, closed: Closed) -> bool:
+    """Tell whether only the clock differs from the race before the draw, once all samples are back.
+
+    No other draw has gone beyond the end of the batch, no sample has joined or left since, and no
+    weight has changed. Otherwise the clock stays, and the keys of the batch are overdue. (A clock
+    below 0 was turned back since.)
+    """
+    return (
+        state.clock == closed.clock
+        and max(state.touched, 0.0) <= closed.clock_before < closed.clock
+    )
+
+
+def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries: int = 1) -> None:
+    """Put n samples back into the pool, with the weights of their scores.
+
+    A sample keeps its old key, which stretches if it lies beyond the clock and the weight has
+    changed. A sample without a key joins the race.
+
+    Args:
+        tx: A writing transaction that has locked the race exclusively.
+        state: The state of the race.
+        rows: n rows of `queries.draws_of_batch`.
+        entries: How often each sample has entered the race, this time included.
+    """
+    weighting = tx.buffer.settings.weighting
+    scores, clock = pool.as_floats([row.score for row in rows]), state.clock
+    lowest = np.fmin.reduce(scores, initial=math.inf)
+    # A refresh of the other samples may have raised the base, or removed it.
+    base = math.inf if state.base is None else state.base
+    if weighting.needs_base and lowest < base:
+        state = pool.set_base(tx, state, float(lowest))
+    weights = tx.buffer.settings.weights(scores, state.base)
+    if weighting.needs_score:
+        weights[[not row.scored for row in rows]] = math.nan
+    keys = pool.as_floats([row.race_key for row in rows])
+    before = pool.as_floats([row.weight for row in rows])
+    joins = (keys == math.inf) | ((keys > clock) & (before != weights))
+    if is_blurred(state.clock, weights[joins]):
+        pool.turn_back(tx)
+        state = state._replace(clock=0.0)
+    if state.clock != clock:  # all waiting keys were moved, so move these keys too
+        keys = turned_back(keys, clock)
+    hashes, counts = [row.hash for row in rows], [entries] * len(rows)
+    fresh = pool.join_race(
+        tx.buffer, state, hashes, [row.requeues for row in rows], counts, weights
+    )
+    given = keys
+    keys = np.where(
+        (weights > 0) & (keys < math.inf), _stretched(keys, state, before, weights), fresh
+    )
+    ids = [row.sample_id for row in rows]
+    pool.enter(tx, state, ids, keys, weights, scores, counts)
+    tx.count(
+        touched=state.clock if np.any(keys[weights > 0] != given[weights > 0]) else None,
+        unscored=int(np.isnan(weights).sum()),
+        unscorable=int((weights == 0).sum()),
+    )
+
+
+def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) -> Floats:
+    """Return (n,) keys of drawn samples at their new weights.
+
+    A key beyond the clock belongs to an argmax draw. It stretches as those of waiting samples do.
+    """
+    changed = (before > 0.0) & (weights > 0.0) & (before != weights)
+    stretched = keys.copy()
+    stretched[changed] = rescaled(keys[changed], state.clock, before[changed], weights[changed])
+    return stretched
+
+
+def _undo_replayed(
+    tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_last: bool
+) -> None:
+    """Undo a draw of replay mode, in which drawn samples wait with new keys; reads the whole pool.
+
+    The entry into the race that the draw made stays counted, so that the next entry has a new
+    variate: later draws depended on the variate of the undone entry, and a variate that is used
+    twice would make batches depend on each other. If no later draw is left, the entry is taken off
+    too, so that an interrupted run draws the same batches as an uninterrupted one.
+    """
+    drawn = {row.sample_id: row for row in rows}
+    standing = pool.standing(tx, list(drawn))
+    ids = [row.sample_id for row in standing]
+    keys = pool.as_floats([row.race_key for row in standing])
+    old, before = (
+        pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight")
+    )
+    weights = pool.as_floats([row.weight for row in standing])
+    back = np.where(
+        (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
+    )
+    entries = [row.entries - is_last for row in standing]
+    scores = pool.as_floats([row.score for row in standing])
+    pool.move(tx, state, ids, (keys, weights), back, weights, scores, entries)
+    if np.any((old < math.inf) & (back != old)):
+        tx.count(touched=state.clock)
+
+
+def release_open(tx: Transaction, owners: Sequence[str]) -> int:
+    """Release the open batches of some workers; return how many."""
+    # The newest first: the last draw of a sample must be undone before earlier ones.
+    still_open = tx.execute(queries.open_batches_of(), owners=list(owners)).scalars().all()
+    return sum(release(tx, batch=batch) for batch in still_open)
+
+
+def release_later(pid: int, buffer: BufferHandle, claim: Claim) -> None:
+    """Release a garbage-collected batch soon, unless this process is a forked child."""
+    if pid == os.getpid():
+        disposal.later(
+            functools.partial(_release_dropped, buffer, claim), database=buffer.database.url
+        )
+
+
+def _release_dropped(buffer: BufferHandle, claim: Claim) -> None:
+    # If its draw was rolled back, the batch is not found, even if another one has its id by now.
+    try:
+        with contextlib.closing(buffer.database):
+            is_released = buffer.write(release, batch=claim)
+    except Exception as exc:
+        log.warning(
+            "could not release the dropped batch %d: it stays claimed until this process exits: %s",
+            claim.batch,
+            summary(exc),
+        )
+        return
+    if is_released:
+        log.warning(
+            "batch %d of buffer %s was dropped without having been settled or released: its "
+            "samples wait again; settle the batch, with or without rewards, or use it in a "
+            "`with` block",
+            claim.batch,
+            shown(buffer.name),
+        )
+
+
+def release_dropped(buffer: BufferHandle) -> None:
+    """Release open batches of this process that are no longer used, as those of an ended loop."""
+    if buffer.look(_has_open):
+        gc.collect()  # a loop and its callbacks refer to each other
+        disposal.wait(database=buffer.database.url)
+
+
+def _has_open(tx: Transaction) -> bool:
+    return bool(tx.execute(queries.has_open_batch(), worker=worker_id()).scalar())
