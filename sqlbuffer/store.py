@@ -28,11 +28,13 @@ from sqlbuffer.core import (
     draw,
     labels,
     leases,
+    metrics_and_checkpoints,
+    predictor_versions,
     read,
     reaper,
+    refresh,
     refresh_budget,
     remove,
-    run_records,
     score,
 )
 from sqlbuffer.core import batch as core_batch
@@ -378,7 +380,7 @@ class SampleStore:
 
     def is_refreshed(self) -> bool:
         """Tell whether the newest refresh has finished; `refresh` finishes one that has not."""
-        return self._buffer.read(score.is_refreshed)
+        return self._buffer.read(read.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
         """Return how many samples wait with a score of each version, the oldest version first.
@@ -512,27 +514,27 @@ class SampleStore:
             LeaseLost: If the lease is not held any more. Nothing is stored.
         """
         return self._write(
-            run_records.write_predictor,
+            predictor_versions.write_predictor,
             state=state,
             rows_trained=rows_trained,
             rows_held_out=rows_held_out,
             measures={} if metrics is None else metrics,
             keep=keep,
             lease=lease,
-            states=run_records.states_from(checkpoint),
+            states=metrics_and_checkpoints.states_from(checkpoint),
         )
 
-    def predictors(self) -> list[run_records.PredictorVersion]:
+    def predictors(self) -> list[predictor_versions.PredictorVersion]:
         """Return all predictor versions with their measures, the oldest first."""
-        return self._buffer.read(run_records.read_predictors)
+        return self._buffer.read(predictor_versions.read_predictors)
 
-    def newest_predictor(self) -> run_records.PredictorVersion | None:
+    def newest_predictor(self) -> predictor_versions.PredictorVersion | None:
         """Return the newest predictor version, None before the first."""
-        return self._buffer.read(run_records.newest_predictor)
+        return self._buffer.read(predictor_versions.newest_predictor)
 
     def newest_version(self) -> int | None:
         """Return the version of the newest stored predictor, None before the first."""
-        return self._buffer.read(run_records.newest_version)
+        return self._buffer.read(predictor_versions.newest_version)
 
     def predictor_state(self, version: int | None = None) -> bytes | None:
         """Return the state of a stored predictor, by default the newest; None before the first.
@@ -540,7 +542,7 @@ class SampleStore:
         Raises:
             InvalidArgument: If the version does not exist, or its state was dropped.
         """
-        found = self._buffer.read(run_records.read_state, version=version)
+        found = self._buffer.read(predictor_versions.read_state, version=version)
         return None if found is None else found[1]
 
     def load_predictor(self, agent: Any, version: int | None = None) -> int | None:
@@ -558,7 +560,7 @@ class SampleStore:
             InvalidArgument: If the version does not exist, its state was dropped, or it does not
                 fit the model.
         """
-        found = self._buffer.read(run_records.read_state, version=version)
+        found = self._buffer.read(predictor_versions.read_state, version=version)
         if found is None:
             return None
         from sqlbuffer.predictor.weights import load_state  # imports torch
@@ -602,19 +604,19 @@ class SampleStore:
 
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value replaces an earlier one."""
-        self._write(run_records.write_metrics, iteration=iteration, values=metrics)
+        self._write(metrics_and_checkpoints.write_metrics, iteration=iteration, values=metrics)
 
     def history(self) -> list[dict[str, Any]]:
         """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
-        return self._buffer.read(run_records.history)
+        return self._buffer.read(metrics_and_checkpoints.history)
 
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name: (batches settled when it was written, state)."""
-        return self._buffer.read(run_records.read_checkpoint, name=name)
+        return self._buffer.read(metrics_and_checkpoints.read_checkpoint, name=name)
 
     def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
         """Return all stored checkpoints of a name, see `checkpoint`, the oldest first."""
-        return self._buffer.read(run_records.read_checkpoints, name=name)
+        return self._buffer.read(metrics_and_checkpoints.read_checkpoints, name=name)
 
     def save_checkpoints(
         self,
@@ -631,7 +633,9 @@ class SampleStore:
             kept: How many states of a name stay stored, None for all; a name that is missing keeps
                 the newest.
         """
-        self._write(run_records.write_checkpoints, iteration=iteration, states=states, kept=kept)
+        self._write(
+            metrics_and_checkpoints.write_checkpoints, iteration=iteration, states=states, kept=kept
+        )
 
     # -- a second buffer --------------------------------------------------------------------------
 
@@ -716,16 +720,19 @@ class SampleStore:
         options: dict[str, Any] = {"by": version, "chunk": chunk, "silent": silent}
         if only == "missing":
             return score.score_missing(self._buffer, score_fn, **options)
-        options |= {"again": only == "all", "states": run_records.states_from(checkpoint)}
+        options |= {
+            "new_version": only == "all",
+            "states": metrics_and_checkpoints.states_from(checkpoint),
+        }
         if budget is None:
-            return score.refresh(self._buffer, score_fn, **options)
+            return refresh.refresh(self._buffer, score_fn, **options)
         return refresh_budget.refresh_some(
             self._buffer, self._stale, score_fn, budget=budget, **options
         )
 
-    def _newer(self, held: run_records.Mark | None) -> run_records.Newer:
+    def _newer(self, held: predictor_versions.Mark | None) -> predictor_versions.Newer:
         """Return the newest predictor, with its state unless its mark is `held`."""
-        return self._buffer.read(run_records.newer, held=held)
+        return self._buffer.read(predictor_versions.newer, held=held)
 
     def _release_dropped(self) -> None:
         """Wait until the batches that this process has drawn and dropped are released."""

@@ -233,7 +233,7 @@ def amid_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
                     act()
                 yield page
 
-        monkeypatch.setattr(refresh, "SWAP_CHUNK", chunk)
+        monkeypatch.setattr(refresh, "WEIGHTS_CHUNK", chunk)
         monkeypatch.setattr(refresh, "_pages", pages_beside)
 
     yield let

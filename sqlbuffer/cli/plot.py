@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from sqlbuffer._plotting import draw_metrics
-from sqlbuffer.core import run_records
+from sqlbuffer.core import metrics_and_checkpoints
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.errors import InvalidArgument
 
@@ -14,7 +14,7 @@ from sqlbuffer.errors import InvalidArgument
 def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathlib.Path) -> int:
     """Write a plot of a buffer's metrics over its iterations to a file; return how many metrics it shows."""
     series: dict[str, tuple[list[int], list[float]]] = {}
-    for row in buffer.read(run_records.history):
+    for row in buffer.read(metrics_and_checkpoints.history):
         iterations, values = series.setdefault(row["name"], ([], []))
         iterations.append(row["iteration"])
         values.append(row["value"])

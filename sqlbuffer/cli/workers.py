@@ -13,7 +13,15 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import release_dead
 from sqlbuffer.core.release import release
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import LEDGER, Mark, fold, quiet, unknown, worker_id
+from sqlbuffer.core.workers import (
+    LEDGER,
+    Mark,
+    fold,
+    silent_workers,
+    stale_workers,
+    unverifiable_workers,
+    worker_id,
+)
 from sqlbuffer.db.schema import batches, draws
 from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost
@@ -100,8 +108,8 @@ def _with_state(tx: Transaction, rows: sa.CursorResult[Any]) -> list[dict[str, A
     done = sa.select(workers_table.c.id).where(
         workers_table.c.buffer_id == tx.buffer.buffer_id, is_done
     )
-    state = dict.fromkeys(quiet(tx), "silent")
-    state |= dict.fromkeys(leases.dead_workers(tx), "died")
+    state = dict.fromkeys(silent_workers(tx), "silent")
+    state |= dict.fromkeys(stale_workers(tx), "died")
     state |= dict.fromkeys(tx.connection.scalars(done), "finished")
     return [
         {"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")}
@@ -175,7 +183,7 @@ def _unknown(tx: Transaction) -> dict[str, Mark]:
         batches.c.buffer_id == tx.buffer.buffer_id, IS_OPEN
     )
     at_work = set(tx.connection.scalars(owners))
-    marks = unknown(tx)
+    marks = unverifiable_workers(tx)
     return {worker: mark for worker, mark in marks.items() if worker in at_work}
 
 

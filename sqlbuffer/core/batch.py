@@ -18,11 +18,11 @@ from sqlbuffer._validation import as_rewards, require_flag
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.metrics_and_checkpoints import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.release import release, release_later
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Known, Recorded, store_measured
 from sqlbuffer.core.rewards import record as write_recorded
-from sqlbuffer.core.run_records import states_from, write_checkpoints, write_metrics
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary

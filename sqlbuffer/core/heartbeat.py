@@ -1,4 +1,4 @@
-"""A thread in the background that does something now and then, and that no error ends."""
+"""Background thread that calls a function periodically and survives its errors."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from typing import Any, NamedTuple, TypeAlias
 from sqlbuffer.errors import summary
 
 INTERVAL_S = 10.0
-"""Time between two beats, unless workers count as dead so soon that it must be less."""
+"""Seconds between two beats; less if `grace_s` is short."""
 
 PATIENCE_S = 5.0
-"""How long `stop` and `fork` wait for a beat that is under way."""
+"""Seconds for which `stop` and `fork` wait for a beat that is under way."""
 
 EXIT_PATIENCE_S = 2.0
-"""How long the end of the process waits for the last beats."""
+"""Seconds for which the exit of the process waits for the last beats."""
 
 log = logging.getLogger(__name__)
 
 
 class Occasion(enum.Enum):
-    """Why a heartbeat beats."""
+    """The reason for a beat."""
 
     ALIVE = enum.auto()
-    """It is time."""
+    """The interval has passed."""
     CLOSED = enum.auto()
-    """For the last time: it was stopped, or dropped."""
+    """The last beat: the heartbeat was stopped or dropped."""
     EXIT = enum.auto()
-    """For the last time: the process ends."""
+    """The last beat: the process exits."""
 
 
 Beat = Callable[[Occasion], None]
 Beats = Callable[[], contextlib.AbstractContextManager[Beat]]
 _Mailbox: TypeAlias = "queue.SimpleQueue[Occasion | None]"
-"""What tells a thread to end: with a last beat, or, for a fork, without. Its `put` may be called by a finalizer."""
+"""Queue that ends a thread: with a last beat, or without (None) for a fork.
+
+A finalizer may call its `put`.
+"""
 
 
 class _Thread(NamedTuple):
@@ -58,11 +61,12 @@ class _Thread(NamedTuple):
 
 
 class Heartbeat:
-    """Beats while the process lives, from `start` to `stop`, or until it is garbage.
+    """Calls a function periodically from `start` to `stop`, or until it is garbage.
 
     Args:
-        beats: Opens what a beat needs, in the thread, and returns a context that gives the function to call. It must
-            not lead to the heartbeat itself, or to what has it, for these would then never be garbage.
+        beats: Called in the thread; returns a context manager that opens the resources of a beat
+            and yields the function to call. It must hold no reference to the heartbeat or its
+            owner, which would then never be garbage.
         interval_s: Seconds between two beats.
     """
 
@@ -75,16 +79,13 @@ class Heartbeat:
         return Heartbeat, (self._beats, self._interval_s)  # a thread stays in its process
 
     def start(self) -> None:
-        """Begin to beat in this process, unless it does already; a forked child has a thread of its own."""
+        """Start the thread of this process, unless it runs; a forked child has its own thread."""
         if self._beats is None or os.getpid() in self._threads:
             return
         _beating.add(self)
         mailbox: _Mailbox = queue.SimpleQueue()
-        arguments = (
-            self._beats,
-            mailbox,
-            self._interval_s,
-        )  # not the heartbeat, which is to end it when it is garbage
+        # Without a reference to the heartbeat, which ends the thread when it is garbage.
+        arguments = (self._beats, mailbox, self._interval_s)
         thread = threading.Thread(
             target=_run, args=arguments, name="sqlbuffer heartbeat", daemon=True
         )
@@ -97,22 +98,20 @@ class Heartbeat:
                 thread.start()
             else:
                 dropped.detach()
-        except (
-            BaseException
-        ):  # also what a signal handler raises: the next `start` is to begin again
+        except BaseException:  # a signal handler may raise too: the next `start` tries again
             _running.pop(thread, None)
             if self._threads.get(os.getpid()) is ours:
                 del self._threads[os.getpid()]
-            ours.end(None)  # it may have been started
+            ours.end(None)  # the thread may have been started
             raise
 
     def stop(self, *, patience_s: float = PATIENCE_S) -> None:
-        """End the beating in this process, with a last beat, which is waited for so long."""
+        """End the thread of this process after a last beat; wait up to `patience_s` for it."""
         _beating.discard(self)
         self._end(Occasion.CLOSED, patience_s)
 
     def pause(self) -> None:
-        """Be without a thread until the next `start`."""
+        """End the thread without a last beat, until the next `start`."""
         self._end(None, PATIENCE_S)
 
     def _end(self, occasion: Occasion | None, patience_s: float) -> None:
@@ -139,15 +138,15 @@ def _run(beats: Beats, mailbox: _Mailbox, interval_s: float) -> None:
 def _beat(beat: Beat, occasion: Occasion) -> None:
     try:
         beat(occasion)
-    except Exception as exc:  # a lock, a lost connection, a full disk: the next beat may do
+    except Exception as exc:  # lock, lost connection, full disk: the next beat may succeed
         log.warning("a heartbeat failed: %s", summary(exc))
 
 
 _beating: weakref.WeakSet[Heartbeat] = weakref.WeakSet()
-"""The heartbeats of this process that have a thread, or had one before a fork."""
+"""The heartbeats of this process with a thread, or with one before a fork."""
 
 _running: dict[threading.Thread, _Mailbox] = {}
-"""The threads of this process, those of dropped heartbeats included."""
+"""The threads of this process, including those of dropped heartbeats."""
 
 
 def _join_all(patience_s: float) -> None:
@@ -160,7 +159,7 @@ def _join_all(patience_s: float) -> None:
 def _before_fork() -> None:
     for heartbeat in list(_beating):
         heartbeat.pause()
-    _join_all(PATIENCE_S)  # those that are ending
+    _join_all(PATIENCE_S)  # threads of stopped and dropped heartbeats
 
 
 def _after_fork() -> None:
@@ -173,7 +172,7 @@ def _in_child() -> None:
     _running.clear()
 
 
-# A child that is forked while another thread holds a lock finds it locked for good: there is no other thread then.
+# A lock that another thread holds during a fork stays locked in the child for good.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 

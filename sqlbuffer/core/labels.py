@@ -1,4 +1,4 @@
-"""Labels: the stored samples that have a reward, read when they are looked at, so that any number can be trained on."""
+"""Labelled samples, read from the database when they are used: any number can be trained on."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from sqlbuffer.db import queries
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
 
 READ_AT_ONCE = 4096
-"""Samples read and decoded in one transaction when all are walked through."""
+"""Samples read and decoded in one transaction during an iteration."""
 
 _INDEX_AT_ONCE = 100_000
 
 
 class LabelledRows(Sequence[Any]):
-    """Stored samples with their rewards, in the order in which they were stored; a sequence of n samples.
+    """Stored samples with their rewards, by id; a sequence of n samples.
 
-    Only ids, rewards and places are in memory, 24 bytes a row. A sample is read from the database when it is asked for.
+    Only ids, rewards and places are in memory, 24 bytes a row. Indexing reads samples from the
+    database.
 
     Attributes:
-        ids: (n,) int64, numbers of the samples, ascending.
+        ids: (n,) int64, ids of the samples, ascending.
         rewards: (n,) float64, finite.
-        places: (n,) float64 in [0, 1), uniform, made from the sample's hash: a split by place never moves a sample to
-            the other side, whatever else is stored, here or in another buffer.
+        places: (n,) float64 in [0, 1), uniform, from the sample's hash. A split by place puts a
+            sample on the same side in every buffer.
     """
 
     def __init__(
@@ -50,9 +51,8 @@ class LabelledRows(Sequence[Any]):
         self.ids = ids
         self.rewards = rewards
         self.places = places
-        self._proof = (
-            places if proof is None else proof
-        )  # of the hashes; a training spreads its places again
+        # Places of the hashes: a training replaces `places`.
+        self._proof = places if proof is None else proof
         self._buffer = buffer
 
     def __len__(self) -> int:
@@ -78,8 +78,8 @@ class LabelledRows(Sequence[Any]):
         """Return the samples of m rows, given as (m,) integers from 0 on, in that order.
 
         Raises:
-            StaleIds: Where they are not there any more, or others have their numbers: the database has gone back to an
-                earlier state, by a failover or a restore, or was replaced.
+            StaleIds: If a sample is gone, or another sample has its id: the database has returned
+                to an earlier state (failover, restore), or was replaced.
         """
         at = self._places_of(rows)
         wanted = self.ids[at]
@@ -108,7 +108,7 @@ class LabelledRows(Sequence[Any]):
         return numbers
 
     def subset(self, mask: ArrayLike) -> LabelledRows:
-        """Return the rows where `mask`, (n,) bool, is true."""
+        """Return the rows for which `mask`, (n,) bool, is true."""
         kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
         places = self.places[kept]
         proof = places if self._proof is self.places else self._proof[kept]
@@ -122,13 +122,14 @@ def labelled_rows(
     newest: int | None = None,
     best: float | None = None,
 ) -> LabelledRows:
-    """Return the samples that have a reward, or those of them that were asked for.
+    """Return the samples that have a reward, or some of them.
 
     Args:
         buffer: The buffer.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
-        newest: At most so many, those measured last.
-        best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal ones.
+        newest: Most samples to return, those measured last.
+        best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal
+            rewards.
     """
     if newest is not None:
         newest = require_count(
@@ -151,9 +152,8 @@ def labelled_rows(
     except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
         if where is None:
             raise
-        buffer.database.read(
-            lambda connection: connection.scalar(sa.select(1))
-        )  # where that fails, it is not this
+        # Raises if the database is unavailable: then the condition is not at fault.
+        buffer.look(lambda tx: tx.execute(queries.totals()).one())
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
             f"got {shown(where)}: {summary(exc)}"
@@ -161,7 +161,7 @@ def labelled_rows(
 
 
 def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return a condition whose values are Python's: SQLite would look for the bytes of a number of numpy."""
+    """Return a condition with values of Python: SQLite compares a number of numpy as bytes."""
 
     def convert(parameter: Any) -> None:
         value = parameter.value
@@ -204,7 +204,7 @@ def _index(
     )
     if best is None or not len(rows):
         return rows
-    # By other bytes of the hash than those of a row's place: ties would all be held out, or none.
+    # Not by the bytes of a row's place: all of several equal rewards would be held out, or none.
     order = np.lexsort((np.concatenate(ties), rows.rewards))
     is_best = np.zeros(len(rows), dtype=np.bool_)
     is_best[order[-max(round(best * len(rows)), 1) :]] = True
@@ -212,7 +212,7 @@ def _index(
 
 
 def places_of(hashes: Sequence[bytes]) -> Floats:
-    """Return (n,) numbers in [0, 1) that hashes of 16 bytes stand for."""
+    """Return (n,) numbers in [0, 1) made from n hashes of 16 bytes."""
     heads = np.frombuffer(b"".join(digest[:8] for digest in hashes), dtype=">u8")
     return np.asarray((heads >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 

@@ -1,7 +1,10 @@
-"""A job has one owner at a time: it holds a lease, renewed while the work goes on, and taken over when it is not.
+"""Leases on jobs: a job has one owner at a time.
 
-Each time that a job is taken its row counts one more run. That number is the fence: a process that still works on an
-earlier run, because it was paused for longer than its lease, can neither store a result nor end the run of another.
+The owner renews its lease while it works. Another worker takes a job whose lease is not renewed.
+
+The row of a job counts its runs: each taking is one more. That number is the fence: a process that
+was paused for longer than its lease still works on an earlier run, so it can neither store a
+result nor end the run of another worker.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, PATIENCE_S, Beat, Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import Mark, dead, worker_id
+from sqlbuffer.core.workers import stale_workers, worker_id
 from sqlbuffer.db import disposal, queries
 from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
 
@@ -27,11 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to do a job, once.
+    """The right to do a job once.
 
     Attributes:
         job: Name of the job.
-        owner: The worker that has it.
+        owner: The worker that holds it.
         run: How often the job has been taken, this time included.
         began_at: When it was taken, by the database's clock, UTC.
     """
@@ -44,24 +47,26 @@ class Lease:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """Where a job stands.
+    """The state of a job.
 
     Attributes:
         name: Name of the job.
-        owner: The worker that runs it, None when no process does.
-        is_held: True unless its owner is known to be dead, or has been seen not to renew its lease for `grace_s`.
-        lease_until: Until when the owner has it, UTC.
-        last_started_at: When it last started, UTC.
-        last_finished_at: When it last came to an end, with or without an error, UTC.
-        last_error: What went wrong the last time, None when nothing did.
-        runs: How often it was taken.
-        measured: Labelled samples there were when it last started.
-        schedule: When it is due, in words.
-        measured_now: Labelled samples there are now.
-        now: The time it is, by the database's clock, UTC.
-        started_ago_s: How long ago it last started, in seconds, as this process has seen it by a clock that no process
-            sets; before its first look it has the database's clock. Infinity where that says it is still to start.
-        ended_run: The run that came to an end last; None before the first, and where an older release did.
+        owner: The worker that runs it, None if no worker does.
+        is_held: True unless there is no owner, the owner is stale, or this process has seen that
+            the owner has not renewed its lease for `grace_s`.
+        lease_until: When the lease ends, UTC.
+        last_started_at: When the last run started, UTC.
+        last_finished_at: When a run last ended, with or without an error, UTC.
+        last_error: The error of the last run, None if there was none.
+        runs: How often the job was taken.
+        measured: Number of labelled samples when the last run started.
+        schedule: When the job is due, in words.
+        measured_now: Number of labelled samples now.
+        now: The time now, by the database's clock, UTC.
+        started_ago_s: Seconds since the last run started. This process measures them by a monotonic
+            clock from its first look on; the first look uses the database's clock, and infinity
+            stands for a start in the future.
+        ended_run: The run that ended last; None before the first, and if an older release ran it.
     """
 
     name: str
@@ -81,7 +86,7 @@ class Job:
 
     @property
     def is_broken_off(self) -> bool:
-        """True where the last run never came to an end: its owner died, was told to stop, or lost its lease."""
+        """True if the last run never ended: its owner died, was stopped, or lost its lease."""
         if self.last_started_at is None or self.is_held:
             return False
         if self.ended_run is not None:
@@ -94,7 +99,7 @@ def find(tx: Transaction) -> list[Job]:
     began = tx.buffer.watch.begin()
     rows = tx.execute(queries.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(tx.buffer, rows, began=began)
-    gone = dead_workers(tx)
+    gone = stale_workers(tx)
     return [
         Job(
             **row,
@@ -107,18 +112,13 @@ def find(tx: Transaction) -> list[Job]:
     ]
 
 
-def dead_workers(tx: Transaction) -> dict[str, Mark]:
-    """Return the workers of a buffer that are dead, each with its last mark."""
-    return dead(tx)
-
-
 def look(tx: Transaction) -> None:
-    """See how the jobs stand, so that leases that are not renewed are known for it when a process asks."""
+    """Watch the leases of all jobs: an expired lease is recognised only after two looks."""
     find(tx)
 
 
 def _seen_to_be_lost(buffer: BufferHandle, rows: Sequence[Any], *, began: float) -> set[str]:
-    """Return the names of the jobs whose leases this process has seen not to be renewed for as long as they last."""
+    """Return the names of the jobs whose leases have not been renewed for `grace_s`, as watched."""
     held = {
         row["name"]: (row["owner"], row["runs"], row["lease_until"])
         for row in rows
@@ -138,31 +138,36 @@ def _started_ago_s(buffer: BufferHandle, row: Any, *, began: float) -> float | N
 
 
 def announce(tx: Transaction, job: str, schedule: str | None = None) -> None:
-    """Give a job its row, and say in words when it is due."""
+    """Insert the row of a job, unless it is there; store in words when the job is due."""
     tx.execute(queries.add_job(tx.backend), job=job, schedule=schedule)
 
 
 def take(tx: Transaction, job: str, seen: int | None = None) -> Lease | None:
-    """Take a job; return None where a process has it, or where it has been taken since `seen` runs were counted."""
-    tx.race_state()  # or say that the buffer is another one by now
+    """Take a job.
+
+    Returns:
+        The lease; None if another worker holds the job, or if `seen` is given and is not the number
+        of runs.
+    """
+    tx.race_state()  # raises if the buffer is gone
     announce(tx, job)
     began = tx.buffer.watch.begin()
     rows = tx.execute(queries.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(tx.buffer, rows, began=began)
-    # No process's but this one's: where it has been renewed since, it is not free.
+    # A lease that has been renewed since has another end, so it does not match.
     until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
     owner, lease_s = worker_id(), tx.buffer.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
     run = tx.execute(queries.take_job(), **taken).one_or_none()
-    tx.count()  # an owner has a row among the workers, which is how its death is noticed
+    tx.count()  # registers this worker: others learn from its row whether it is stale
     return None if run is None else Lease(job, owner, int(run.runs), run.last_started_at)
 
 
 def require(tx: Transaction, lease: Lease) -> None:
-    """Keep everybody from taking the job before this transaction ends.
+    """Hold the lease until this transaction ends.
 
     Raises:
-        LeaseLost: Where it was let go or taken over, or is that of the process from which this one was forked.
+        LeaseLost: If the job was released or taken over, or if the parent of this fork holds it.
     """
     if not isinstance(lease, Lease):
         raise InvalidArgument(f"lease must be the result of `leased`, or None; got {shown(lease)}.")
@@ -176,29 +181,29 @@ def require(tx: Transaction, lease: Lease) -> None:
     if tx.execute(statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
             f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
-            "lease expired or the worker was considered dead, and nothing was stored; the "
+            "lease expired or the worker was considered stale, and nothing was stored; the "
             "worker that now has the job repeats it."
         )
 
 
 def end(tx: Transaction, lease: Lease, *, error: str | None = None, is_over: bool = True) -> None:
-    """End a run and let the job go; one that is not over is to be done again.
+    """End a run and release the job. A run that is not over is repeated.
 
     Raises:
-        LeaseLost: Where it was let go or taken over.
+        LeaseLost: If the job was released or taken over.
     """
     require(tx, lease)
     tx.execute(queries.end_job(), **_key(lease), error=error, over=is_over)
 
 
-def let_go(tx: Transaction, owners: Sequence[str]) -> None:
-    """Take the jobs of workers that have died from them."""
+def release_jobs(tx: Transaction, owners: Sequence[str]) -> None:
+    """Release the jobs of stale workers."""
     tx.execute(queries.let_go_jobs(), owner_ids=list(owners))
 
 
 @contextlib.contextmanager
 def renewed(buffer: BufferHandle, lease: Lease) -> Iterator[None]:
-    """Hold the lease for as long as the block takes, from a thread with a connection of its own."""
+    """Renew the lease during the block, from a thread with its own connection."""
     interval_s = min(INTERVAL_S, buffer.grace_s / 4)
     renewal = Heartbeat(functools.partial(_renewals, buffer.apart(), lease), interval_s)
     patience_s = PATIENCE_S
@@ -238,9 +243,10 @@ def _key(lease: Lease) -> dict[str, object]:
 
 @contextlib.contextmanager
 def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[Lease | None]:
-    """Take a job for the block, which is given None where another process has it.
+    """Take a job for the block, and yield the lease; None if another worker holds the job.
 
-    An error is stored with the job, and goes on its way. What is interrupted (Ctrl-C, SIGTERM) is to be done again.
+    An error is stored with the job and raised again. An interrupted run (Ctrl-C, SIGTERM) is
+    repeated.
     """
     lease = _taken(buffer, job, seen)
     if lease is None:
@@ -253,11 +259,10 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
     except LeaseLost:
         raise
     except BaseException as exc:
-        if pid != os.getpid():  # a forked child leaves the block: the job is its parent's
+        if pid != os.getpid():  # a forked child leaves the block: its parent holds the job
             raise
-        if isinstance(
-            exc, GeneratorExit
-        ):  # the block was never left, and is garbage: a finalizer is no place to write
+        # The block was never left and is garbage. A finalizer must not write to the database.
+        if isinstance(exc, GeneratorExit):
             end_dropped = functools.partial(_end_dropped, buffer.in_disposal, lease)
             disposal.later(end_dropped, database=buffer.database.url)
             raise
@@ -267,9 +272,7 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
             _end_surely(buffer, lease, error=message, is_over=is_over)
         except LeaseLost:
             log.debug("another worker already has the job %r", job)
-        except (
-            Exception
-        ) as other:  # the lease runs out; what ended the block is what the caller must hear of
+        except Exception as other:  # the lease expires; the caller gets the error of the block
             log.warning("could not release the job %r: %s", job, summary(other))
         raise
     if pid == os.getpid():
@@ -279,7 +282,7 @@ def leased(buffer: BufferHandle, job: str, seen: int | None = None) -> Iterator[
 def _end_surely(
     buffer: BufferHandle, lease: Lease, *, error: str | None = None, is_over: bool = True
 ) -> None:
-    """End a run; once more if a signal comes during it, for no other process knows of the lease."""
+    """End a run; try once more after a signal, because no other worker knows of the lease."""
     try:
         buffer.write(end, lease, error=error, is_over=is_over)
     except Exception:
@@ -291,7 +294,7 @@ def _end_surely(
 
 
 def _taken(buffer: BufferHandle, job: str, seen: int | None) -> Lease | None:
-    """Take a job; one that is taken when a signal comes, before anybody has the lease, is let go."""
+    """Take a job; release it if a signal comes before the caller has the lease."""
     taken: list[Lease | None] = []
 
     def work(tx: Transaction) -> Lease | None:
@@ -304,17 +307,17 @@ def _taken(buffer: BufferHandle, job: str, seen: int | None) -> Lease | None:
         raise
     except BaseException:
         if taken and (lease := taken[-1]) is not None:
-            _let_go_interrupted(buffer, lease)
+            _release_interrupted(buffer, lease)
         raise
 
 
-def _let_go_interrupted(buffer: BufferHandle, lease: Lease) -> None:
-    """Let a job go that may have been taken: whether the transaction was committed before the signal is not known."""
+def _release_interrupted(buffer: BufferHandle, lease: Lease) -> None:
+    """Release a job that may have been taken: the signal may have come before the commit."""
     try:
         buffer.write(end, lease, error="interrupted", is_over=False)
     except LeaseLost:
         log.debug("the job %r was not taken", lease.job)
-    except Exception as other:  # the lease runs out
+    except Exception as other:  # the lease expires
         log.warning("could not release the job %r: %s", lease.job, summary(other))
 
 

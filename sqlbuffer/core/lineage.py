@@ -1,8 +1,9 @@
-"""What a store has seen of its database, by which it tells whether numbers of samples still mean the same rows.
+"""Proof that ids of samples still belong to the same rows.
 
-Numbers are given in order, and rows are never deleted. So as long as the newest row that was seen is there, and the
-newest batch that was drawn, every number up to theirs means what it meant, or nothing: whatever was stored before them
-is there too. A database that was set back to an earlier state has lost them, and gives their numbers again.
+Ids are given in ascending order, and rows are never deleted. As long as the newest row that a store
+has seen is there, and the newest batch that it has drawn, every row before them is there too, so
+every id up to theirs belongs to the same row, or to none. A database that was set back to an
+earlier state has lost them, and gives their ids to other rows.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from sqlbuffer.errors import StaleIds
 
 
 class Lineage:
-    """The database as a store has opened it, and the newest that it has seen of it since."""
+    """The identity of the database that a store opened, and the newest rows seen since."""
 
     def __init__(self) -> None:
         self.last_draw: Mapping[str, Any] | None = None
-        """The newest batch that this store has drawn: the parameters of `queries.find_claim`."""
+        """The newest batch that this store has drawn, as parameters of `queries.find_claim`."""
         self._opened: str | None = None
         self._newest: Any = None
 
     def note(self, connection: sa.Connection, dialect: Dialect) -> None:
-        """Remember what there is, when numbers are read: they are proven by it later. What is stale stays so."""
+        """Remember the newest row when ids are read; does nothing if the database was set back."""
         if self._opened is None or self._holds(connection):
             self._opened = dialect.lineage(connection)
             newest = connection.execute(queries.newest_row()).one_or_none()
             self._newest = self._newest if newest is None else tuple(newest)
 
     def require(self, connection: sa.Connection, dialect: Dialect, ids: Sequence[int]) -> None:
-        """Prove that these numbers mean what they meant when they were read.
+        """Prove that ids belong to the rows that they belonged to when they were read.
 
-        Numbers beyond all that the store has seen have come by other ways: they are taken at their word while the
-        database is the one that was opened.
+        Ids beyond all that the store has seen come from another source. They are believed as long
+        as the database is the one that was opened.
 
         Raises:
-            StaleIds: Where they do not, or may not.
+            StaleIds: If an id may belong to another row.
         """
         if not len(ids):
             return
@@ -56,7 +57,7 @@ class Lineage:
         self.note(connection, dialect)
 
     def _holds(self, connection: sa.Connection) -> bool:
-        """Tell whether the newest that was seen is still there."""
+        """Return whether the newest row and the newest batch that were seen are still there."""
         if self._newest is not None:
             row = connection.execute(queries.row_of(), {"number": self._newest[0]}).one_or_none()
             if row is None or tuple(row) != self._newest:

@@ -1,4 +1,4 @@
-"""What a buffer can tell: its size and numbers, its waiting samples, its labels, its best."""
+"""Reads of a buffer: its size and statistics, its waiting samples, its labels, its best samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import require_choice, require_count
@@ -16,23 +15,22 @@ from sqlbuffer.core.add import hashes_of
 from sqlbuffer.core.batch import content
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import pool as pool_table
-from sqlbuffer.db.schema import predictors, samples
+from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import numbers_of
 from sqlbuffer.records import Staleness, Stats
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """All that waits in the pool, in the order in which it was stored.
+    """All waiting samples, by id, which is the order in which they were stored.
 
     Attributes:
-        ids: (n,) int64, numbers of the samples.
+        ids: (n,) int64, ids of the samples.
         hashes: Their hashes.
         samples: The n samples.
         sources: Names of the generators that added them.
-        scores: (n,) float64, NaN where there is none.
-        weights: (n,) float64, NaN where there is no score yet.
+        scores: (n,) float64, NaN for none.
+        weights: (n,) float64, NaN if there is no score yet.
     """
 
     ids: Ints
@@ -49,7 +47,7 @@ def size(tx: Transaction) -> int:
 
 
 def stats(tx: Transaction) -> Stats:
-    """Return the buffer in numbers."""
+    """Return the statistics of the buffer."""
     row = tx.own_row(queries.stats())
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
@@ -78,12 +76,12 @@ def stats(tx: Transaction) -> Stats:
 
 
 def changes(tx: Transaction) -> tuple[Any, ...]:
-    """Return numbers of which one is another after every transaction that has changed what waits."""
+    """Return numbers, one of which changes if a transaction changes the waiting samples."""
     return tuple(tx.execute(queries.changes()).one())
 
 
 def staleness(tx: Transaction) -> list[Staleness]:
-    """Return how many samples wait with a score of each version, those without a score first."""
+    """Return how many samples wait with a score of each version, first those without a score."""
     rows = tx.execute(queries.staleness()).all()
     with numbers_of(f"the version of a score of buffer {tx.buffer.name!r}"):
         return sorted(
@@ -95,21 +93,7 @@ def staleness(tx: Transaction) -> list[Staleness]:
 def waiting(tx: Transaction) -> Waiting:
     """Return the whole pool, decoded."""
     tx.note_ids()
-    rows = tx.connection.execute(
-        sa.select(
-            samples.c.id,
-            samples.c.hash,
-            samples.c.source,
-            samples.c.score,
-            samples.c.text,
-            samples.c.payload,
-            samples.c.codec,
-            pool_table.c.weight,
-        )
-        .join_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
-        .where(pool_table.c.buffer_id == tx.buffer.buffer_id)
-        .order_by(samples.c.id)
-    ).all()
+    rows = tx.rows(queries.waiting_samples())
     return Waiting(
         ids=np.array([row.id for row in rows], dtype=np.int64),
         hashes=[row.hash for row in rows],
@@ -121,18 +105,13 @@ def waiting(tx: Transaction) -> Waiting:
 
 
 def labelled(tx: Transaction) -> tuple[list[Any], Floats]:
-    """Return all samples with a reward, in the order in which they were stored, and the rewards, (n,) float64."""
-    rows = tx.connection.execute(
-        sa.select(samples.c.text, samples.c.payload, samples.c.codec, samples.c.reward)
-        .where(samples.c.buffer_id == tx.buffer.buffer_id)
-        .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.id)
-    ).all()
+    """Return the n samples with a reward, by id, and the rewards, (n,) float64."""
+    rows = tx.rows(queries.labelled_samples())
     return content(rows, tx.buffer), pool.as_floats([row.reward for row in rows])
 
 
 def rewards_of(tx: Transaction, given: Sequence[Any]) -> list[float | None]:
-    """Return the stored reward of each sample: NaN where its measurement failed, None where there was none."""
+    """Return the reward of each sample: NaN if its measurement failed, None if there was none."""
     hashes = hashes_of(tx.buffer, given)
     known = sorted({digest for digest in hashes if digest is not None})
     statement = queries.samples_by_hash(tx.backend)
@@ -144,7 +123,7 @@ def rewards_of(tx: Transaction, given: Sequence[Any]) -> list[float | None]:
 
 
 def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
-    """Return the samples of these numbers, by number."""
+    """Return the samples of these ids, by id."""
     known = {"sample_id": sorted(set(ids))}
     statement = queries.scored(tx.backend)
     rows = tx.execute_with(statement, queries.INCOMING_IDS, known).all() if ids else []
@@ -152,29 +131,9 @@ def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
 
 
 def incumbent(tx: Transaction) -> float | None:
-    """Return the best reward stored before the newest predictor was; before the first predictor, the best of all."""
-    newest = tx.connection.execute(
-        sa.select(predictors.c.trained_at, predictors.c.trained_tick)
-        .where(predictors.c.buffer_id == tx.buffer.buffer_id)
-        .order_by(predictors.c.version.desc())
-        .limit(1)
-    ).one_or_none()
-    best = (
-        sa.select(samples.c.reward)
-        .where(samples.c.buffer_id == tx.buffer.buffer_id)
-        .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.reward.desc())
-        .limit(1)
-    )
-    if newest is not None:
-        has_no_tick = samples.c.rewarded_tick.is_(
-            None
-        )  # stored by an older release: before all that have one
-        is_older = sa.or_(has_no_tick, samples.c.rewarded_tick < newest.trained_tick)
-        if newest.trained_tick is None:
-            is_older = sa.and_(has_no_tick, samples.c.rewarded_at <= newest.trained_at)
-        best = best.where(is_older)
-    found = tx.connection.scalar(best)
+    """Return the best reward stored before the newest predictor; without a predictor, the best."""
+    newest = tx.execute(queries.newest_training()).one_or_none()
+    found = tx.execute(queries.best_reward(newest)).scalar()
     return None if found is None else float(pool.as_floats([found])[0])
 
 
@@ -185,14 +144,8 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     tx.note_ids()
     rows = tx.rows(queries.best(by, samples), limit=n)
     columns = (
-        "id",
-        "source",
-        "reward",
-        "score",
-        "created_iteration",
-        "created_at",
-        "rewarded_at",
-        "meta",
+        *("id", "source", "reward", "score"),
+        *("created_iteration", "created_at", "rewarded_at", "meta"),
     )
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}
@@ -201,12 +154,13 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
 
 
 def table(tx: Transaction) -> dict[str, list[Any]]:
-    """Return all samples as columns: what `to_pandas` and `to_arrow` show."""
+    """Return all samples as columns, by name, for `to_pandas` and `to_arrow`."""
     tx.note_ids()
-    names = "id text source queued requeues score score_version reward created_iteration".split()
-    times = "created_at scored_at rewarded_at".split()
-    columns = [samples.c[name] for name in names + times]
-    rows = tx.connection.execute(
-        sa.select(*columns).where(samples.c.buffer_id == tx.buffer.buffer_id).order_by(samples.c.id)
-    ).all()
-    return {name: [row[i] for row in rows] for i, name in enumerate(names + times)}
+    found = tx.execute(queries.all_samples())
+    names, rows = list(found.keys()), found.all()
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def is_refreshed(tx: Transaction) -> bool:
+    """Return whether the newest full refresh that was begun is finished."""
+    return bool(tx.execute(queries.is_refresh_finished()).scalar())

@@ -13,7 +13,16 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
 from sqlbuffer.core.release import release_open
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.workers import Mark, beat, finish, fold, forget_receipts, lock_dead, worker_id
+from sqlbuffer.core.workers import (
+    Mark,
+    beat,
+    finish,
+    fold,
+    forget_receipts,
+    lock_stale,
+    stale_workers,
+    worker_id,
+)
 
 _stores: dict[object, tuple[str, int]] = {}
 """Database and buffer of each store of this process that has a heartbeat.
@@ -61,7 +70,7 @@ def _leave(tx: Transaction, *, occasion: Occasion) -> None:
     """Mark this worker as finished with the buffer; at exit, also release its claims and jobs."""
     if occasion is Occasion.EXIT:
         release_open(tx, [worker_id()])
-        leases.let_go(tx, [worker_id()])
+        leases.release_jobs(tx, [worker_id()])
     finish(tx)
 
 
@@ -71,16 +80,16 @@ def release_dead(buffer: BufferHandle) -> int:
     Returns:
         The number of released batches.
     """
-    stale = buffer.read(leases.dead_workers)
+    stale = buffer.read(stale_workers)
     return buffer.write(_release_stale, stale=stale) if stale else 0
 
 
 def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:
     tx.lock_race(exclusive=True)  # every transaction locks the race before rows
-    dead = lock_dead(tx, stale)
+    dead = lock_stale(tx, stale)
     forget_receipts(tx)
     n_released = release_open(tx, dead)
-    leases.let_go(tx, dead)
+    leases.release_jobs(tx, dead)
     for worker in dead:
         fold(tx, worker=worker)
     return n_released

@@ -1,122 +1,266 @@
-"""The second walk of a refresh: weights are brought to what the new scores say, chunk by chunk.
+"""A full refresh: every waiting sample gets a score of the newest version, then its new weight.
 
-It can be stopped anywhere and gone on with: a weight that is not the one of its score is still to do. A walk begins
-again where something has moved every key in between, for then some stand behind the place that it had come to.
+The score function runs outside of every transaction, chunk by chunk, while draws go on with the old
+weights. A second walk then changes the weights. A refresh that is stopped is resumable: samples
+with a score of an older version are pending, and so are rows whose weight does not match their
+score. The walk starts again if every key has moved since it began.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer._typing import Floats, Ints
+from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.add import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
-from sqlbuffer.core.weights import change_weights, read_scored
+from sqlbuffer.core.weights import (
+    ROWS_AT_ONCE,
+    DatabaseReverted,
+    Scored,
+    ScoreFunction,
+    begin_refresh,
+    change_weights,
+    decoded,
+    progress_bar,
+    read_scored,
+    restarted_if_reverted,
+    store_scores,
+)
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import no_progress
 
-SWAP_CHUNK = 5_000
-"""Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""
+WEIGHTS_CHUNK = 5_000
+"""Rows whose weights change in one transaction, for which claims wait on PostgreSQL."""
+
+_MOST_STALLED = 3
+"""Walks in a row that may change nothing although keys are said to have moved."""
+
+log = logging.getLogger(__name__)
 
 
 class Known(NamedTuple):
-    """What waited when a refresh began, in the order of the ids, with the scores of its version."""
+    """The samples that waited when a refresh began, by id, with the scores of its version."""
 
     version: int
     ids: Ints
     keys: Floats
     scores: Floats
-    has_swapped: NDArray[np.bool_]
+    is_done: NDArray[np.bool_]
+    """True for a sample that already has its new weight."""
 
     @classmethod
     def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> Known:
-        """Add one with an id that is none, so that a search always ends at one of them."""
-        none = (
-            np.append(ids, np.iinfo(np.int64).max),
-            np.append(keys, math.nan),
-            np.append(scores, math.nan),
-        )
-        return cls(version, *none, np.zeros(len(ids) + 1, dtype=np.bool_))
+        """Append an id that no sample has, so that every search ends at one of the ids."""
+        ids = np.append(ids, np.iinfo(np.int64).max)
+        keys, scores = np.append(keys, math.nan), np.append(scores, math.nan)
+        return cls(version, ids, keys, scores, np.zeros(len(ids), dtype=np.bool_))
 
     def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return where samples are among these, (n,), and which of them, (n,) bool, are."""
+        """Return the places, (n,), of n samples, and which of them, (n,) bool, are known."""
         at = np.searchsorted(self.ids, ids)
         return at, self.ids[at] == ids
+
+
+@restarted_if_reverted("the refresh")
+def refresh(
+    buffer: BufferHandle,
+    score_fn: ScoreFunction,
+    *,
+    new_version: bool,
+    by: int | None = None,
+    states: Mapping[str, bytes] | None = None,
+    chunk: int,
+    silent: bool = True,
+) -> int:
+    """Rescore all stale samples, then change all weights. Return how many samples were scored.
+
+    Args:
+        buffer: The buffer.
+        score_fn: Takes a list of n samples, returns (n,) floats.
+        new_version: Begin a new version: all scores are stale from now on.
+        by: Version of the score function, None if unknown.
+        states: Checkpoints, by name, to store when the refresh begins.
+        chunk: Samples scored at once.
+        silent: Show no progress bar.
+
+    Raises:
+        Overtaken: If there is a newer version than `by`. Nothing was written.
+    """
+    begun: Any = {"by": by, "new_version": new_version, "is_full": True, "states": states}
+    version = buffer.write(begin_refresh, **begun)
+    ids, keys = buffer.read(_waiting)
+    scores = np.full(len(ids), math.nan)
+    total = 0
+    chunks = _shuffled(len(ids), chunk, interleaved=buffer.database.dialect.interleaved)
+    with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
+        for part in chunks:
+            scores[part], n_scored = _rescore(buffer, score_fn, ids[part], version=version)
+            total += n_scored
+            advance(len(ids[part]))
+    lowest = float(np.fmin.reduce(scores, initial=math.inf))
+    buffer.write(_begin_weights, lowest=lowest, version=version)
+    _update_weights(buffer, Known.of(version, ids, keys, scores))
+    return total
+
+
+def _waiting(tx: Transaction) -> tuple[Ints, Floats]:
+    """Return ids and keys of all waiting samples by id, the order in which they are stored."""
+    ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for part in tx.execute(queries.waiting_places()).partitions(ROWS_AT_ONCE):
+        some_ids, some_keys = zip(*part, strict=True)
+        ids.append(pool.as_ints(some_ids))
+        keys.append(pool.as_floats(some_keys))
+    order = np.argsort(np.concatenate(ids))
+    return np.concatenate(ids)[order], np.concatenate(keys)[order]
+
+
+def _shuffled(n: int, chunk: int, *, interleaved: int) -> Iterator[slice]:
+    """Divide n samples into chunks, in an order that differs between workers.
+
+    Two workers that refresh at once then seldom score the same chunk. In the same order both would
+    score everything: the second would always be at the samples that the first has not stored yet.
+    `interleaved` chunks share a stretch of the table; each takes some rows of every page there.
+    """
+    rng = np.random.default_rng(list(worker_id().encode()))
+    stretch = chunk * interleaved
+    for i in rng.permutation(math.ceil(n / stretch)):
+        start, stop = i * stretch, min((i + 1) * stretch, n)
+        step = math.ceil((stop - start) / chunk)
+        for first in rng.permutation(step):
+            yield slice(start + first, stop, step)
+
+
+def _rescore(
+    buffer: BufferHandle, score_fn: ScoreFunction, ids: Ints, *, version: int
+) -> tuple[Floats, int]:
+    """Score the stale ones of these samples; return the scores of all, and how many were stored."""
+    found = buffer.read(read_scored, ids=ids)
+    scores = pool.as_floats(found.score)
+    is_stale = ~(pool.as_floats(found.score_version) >= version)  # also where it is NaN
+    stale = np.flatnonzero(is_stale).tolist()
+    if not stale:
+        return scores, 0
+    old = Scored._make([column[i] for i in stale] for column in found)
+    scores[stale] = as_scores(score_fn(decoded(buffer, old)), len(stale))
+    n_stored = buffer.write(_store_scores, found=old, scores=scores[stale], version=version)
+    if n_stored < len(stale):  # another process has scored some of them during this time
+        now = buffer.read(read_scored, ids=ids)
+        if now.hash != found.hash:
+            raise DatabaseReverted
+        scores = pool.as_floats(now.score)
+    return scores, n_stored
+
+
+def _store_scores(tx: Transaction, *, found: Scored, scores: Floats, version: int) -> int:
+    """Store scores with the samples that still have an older one; return how many.
+
+    Raises:
+        DatabaseReverted: If the database has lost the beginning of this refresh, or the samples.
+    """
+    if tx.race_state().version < version:
+        raise DatabaseReverted
+    given: Any = {"ids": found.sample_id, "hashes": found.hash, "scores": scores}
+    n_stored = store_scores(tx, **given, version=version, only_older=True)
+    tx.count()
+    return n_stored
+
+
+def _begin_weights(tx: Transaction, *, lowest: float, version: int) -> None:
+    """Count weights from the new lowest score, and forget the top; then each row must be updated.
+
+    The refresh is not finished until then, even if no score was stale. Does nothing if a newer
+    version has begun, whose refresh does the same.
+    """
+    if tx.lock_race(exclusive=True).version != version:
+        return
+    pool.set_top_score(tx, None)
+    tx.execute(queries.unfinish_refresh(), refresh=version)
+    if tx.buffer.settings.weighting.needs_base:
+        base = lowest if math.isfinite(lowest) else None
+        tx.execute(queries.set_base_score(), base=base)  # restarts walks of other processes
+
+
+def _update_weights(buffer: BufferHandle, known: Known) -> None:
+    """Change every weight that does not match its score, and finish the refresh."""
+    stalled, before = 0, None
+    while not update_weights(buffer, known):
+        log.debug("keys have moved: the walk through the weights starts again")
+        state = buffer.read(Transaction.race_state)
+        now = (state.epoch, state.turn, state.version, int(known.is_done.sum()))
+        stalled, before = (stalled + 1 if now == before else 0), now
+        if stalled == _MOST_STALLED:
+            raise no_progress("a refresh of the weights")
 
 
 class _Blurred(Exception):
     """The clock is too late for these weights: it must be turned back first."""
 
 
-def swap_all(buffer: BufferHandle, known: Known) -> bool:
-    """Bring every weight to what the score says, and say that the refresh is over.
+def update_weights(buffer: BufferHandle, known: Known) -> bool:
+    """Walk the pool once, change weights, and finish the refresh.
 
-    Return False where keys have moved in between: some then stand behind the place that the walk had come to.
+    Returns:
+        False if keys have moved during the walk: it may have passed some rows.
     """
     begun = buffer.read(Transaction.race_state)
-    n_swapped = 0
-    for rows in _pages(buffer, SWAP_CHUNK):
+    n_changed = 0
+    for rows in _pages(buffer, WEIGHTS_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
         at, is_known = known.find(pool.as_ints(ids))
-        due = np.flatnonzero(
-            ~(known.has_swapped[at] & is_known)
-        )  # others have moved ahead, and are met again
+        due = np.flatnonzero(~(known.is_done[at] & is_known))  # keys that moved ahead come again
         if not len(due):
             continue
-        at_keys, old, from_scores = (
-            pool.as_floats(column)[due] for column in (keys, weights, ranked)
-        )
-        places = (pool.as_ints(ids)[due], at_keys, old, from_scores, pool.as_ints(entries)[due])
+        floats = (pool.as_floats(column)[due] for column in (keys, weights, ranked))
+        places = (pool.as_ints(ids)[due], *floats, pool.as_ints(entries)[due])
         try:
-            swapped = buffer.write(_swap, known=known, begun=begun, places=places)
+            changed = buffer.write(_change_page, known=known, begun=begun, places=places)
         except _Blurred:
             buffer.write(pool.turn_back)
             return False
-        if swapped is None:
-            known.has_swapped[:] = False
+        if changed is None:
+            known.is_done[:] = False
             return False
-        known.has_swapped[swapped] = True
-        n_swapped += len(swapped)
-    if (
-        n_swapped and not buffer.consumes
-    ):  # what was drawn in between waits elsewhere, with the weight it had
+        known.is_done[changed] = True
+        n_changed += len(changed)
+    if n_changed and not buffer.consumes:  # drawn samples wait at other keys with their old weights
         return False
     if not (is_over := buffer.write(_finish, version=known.version, begun=begun)):
-        known.has_swapped[:] = False
+        known.is_done[:] = False
     return is_over
 
 
-def _swap(
-    tx: Transaction,
-    *,
-    known: Known,
-    begun: RaceState,
-    places: tuple[Ints, Floats, Floats, Floats, Ints],
+def _change_page(
+    tx: Transaction, *, known: Known, begun: RaceState, places: tuple[Any, ...]
 ) -> Ints | None:
-    """Bring weights to what the scores say, where samples stand with `places`, by the key.
+    """Change the weights of a page of the pool.
 
-    `places` are ids, keys, weights, the scores that these come from, and how often each sample has entered the race.
+    Args:
+        tx: A writing transaction.
+        known: The samples with their new scores.
+        begun: The race when the walk began.
+        places: (n,) each: ids, keys, weights, the scores that gave them, and entries into the race.
 
-    Return which of the known ones have moved; None where something else has moved all.
+    Returns:
+        Which of the known samples have changed; None if every key has moved since `begun`.
     """
-    state = tx.lock_race(exclusive=True)  # a claim would pass over the rows that are locked here
+    state = tx.lock_race(exclusive=True)  # a claim would skip the rows that are locked here
     if state.epoch != begun.epoch:
         return None
     ids, keys, old, ranked, entries = places
     at, is_known = known.find(ids)
-    # Nothing but this refresh has changed the score of what still stands where it stood: who comes back has a new key.
-    is_scored = (
-        is_known & (known.keys[at] == keys) & (keys < math.inf) & (known.version == state.version)
-    )
+    # A sample at its old key still has the score of this refresh: one that returns has a new key.
+    is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf)
+    is_scored &= known.version == state.version
     scores = np.where(is_scored, known.scores[at], math.nan)
     unsure = np.flatnonzero(~is_scored)
     if len(unsure):
@@ -124,48 +268,35 @@ def _swap(
         found = read_scored(tx, ids=ids[unsure])
         scores[unsure] = pool.as_floats(found.score)
         is_scored[unsure] = [version is not None for version in found.score_version]
+    weighting, base = tx.buffer.settings.weighting, state.base
     lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
-    if tx.buffer.settings.weighting.needs_base and lowest < (
-        math.inf if state.base is None else state.base
-    ):
-        pool.set_base(tx, state, lowest)  # it joined while others were scored
+    if weighting.needs_base and lowest < (math.inf if base is None else base):
+        pool.set_base(tx, state, lowest)  # this sample joined while others were scored
         return None
-    new = tx.buffer.settings.weights(scores, state.base)
-    is_other = (new != old) | (
-        (new > 0.0) & (scores != ranked) & tx.buffer.settings.weighting.needs_score
-    )
+    new = tx.buffer.settings.weights(scores, base)
+    is_other = (new != old) | ((new > 0.0) & (scores != ranked) & weighting.needs_score)
     changed = np.flatnonzero(is_other & is_scored)
     if race.is_blurred(state.clock, new[changed]):
         raise _Blurred
     if not len(changed):
         return changed
-    which = (
-        ids[changed],
-        keys[changed],
-        old[changed],
-        new[changed],
-        scores[changed],
-        entries[changed],
-    )
+    which: Any = (column[changed] for column in (ids, keys, old, new, scores, entries))
     moved = change_weights(tx, state, *which)
     return at[changed[moved & is_known[changed]]]
 
 
 def _finish(tx: Transaction, *, version: int, begun: RaceState) -> bool:
-    """Say that the refresh is over, unless every key has moved since."""
+    """Finish the refresh; return False if every key has moved since the walk began."""
     state = tx.lock_race()
     if state.epoch != begun.epoch:
         return False
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    tx.connection.execute(
-        this.where(buffers.c.refreshed_version < version).values(refreshed_version=version)
-    )
-    evict(tx, state)  # it has scored what was new, too
+    tx.execute(queries.finish_refresh(), refresh=version)
+    evict(tx, state)  # the refresh has scored new samples too
     return True
 
 
 def _pages(buffer: BufferHandle, limit: int) -> Iterator[Sequence[Any]]:
-    """Walk the pool in the order of the race. What moves ahead then is met again: all work on it is idempotent."""
+    """Walk the pool in the order of the race; a sample whose key moves ahead comes again."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
     while rows := buffer.read(_page, limit=limit, **after):
         yield rows

@@ -1,8 +1,8 @@
-"""Refreshing with a budget: a few stale samples at a time get a new score, and their weight and key with it.
+"""A refresh with a budget: a call rescores a few stale samples, and changes their weights and keys.
 
-What is stale is found by one scan of the pool, which is good for many calls. The order is a function of what is stored:
-the oldest score first, among these the highest, among equals the last by the end of the hash. So a queue found again,
-after a kill or by another process, goes on where the one before it was.
+One scan of the pool finds the stale samples for many calls. Their order follows from stored values:
+the oldest score first, then the highest score, then the last by the end of the hash. So a call in
+another process, or after a kill, goes on where the last call was.
 """
 
 from __future__ import annotations
@@ -12,33 +12,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sqlalchemy as sa
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.run_records import write_checkpoints
+from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (
-    GoneBack,
+    ROWS_AT_ONCE,
+    DatabaseReverted,
     Overtaken,
     ScoreFunction,
-    begin_version,
-    beginning_again,
+    begin_refresh,
     change_weights,
-    keep,
+    decoded,
     progress_bar,
-    take_in,
+    restarted_if_reverted,
+    store_scores,
+    weigh,
 )
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import buffers
-from sqlbuffer.samples.codec import decode_all
 
 LONGEST = 1_000_000
-"""Samples that a queue holds at the most: 16 MB."""
-
-_ROWS_AT_ONCE = 100_000
+"""Most samples that a queue holds: 16 MB."""
 
 
 class _Due(NamedTuple):
@@ -55,27 +52,28 @@ class _Due(NamedTuple):
 
 
 class StaleQueue:
-    """Where the stale samples stood when the pool was last scanned, in the order of their turn.
+    """Ids and keys of the stale samples at the last scan of the pool, in the order of their turn.
 
-    It knows nothing that the database does not, and may be thrown away at any time.
+    A cache: it may be dropped at any time.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Let the next call scan the pool again."""
+        """Scan the pool at the next call."""
         self._made_at: tuple[Any, ...] | None = None
         self._ids: Ints = np.zeros(0, np.int64)
         self._keys: Floats = np.zeros(0)
 
     def drop(self, n: int) -> None:
-        """Let the first n go: they have been rescored."""
+        """Remove the first n, which have been rescored."""
         self._ids, self._keys = self._ids[n:], self._keys[n:]
 
     def first(self, buffer: BufferHandle, state: Any, n: int) -> list[Any]:
-        """Return the next n that are still stale and wait, fewer where there are no more."""
-        # A new version makes others stale, an epoch moves every key, and a release lets stale samples wait again.
+        """Return the rows of the next n stale waiting samples, fewer if there are no more."""
+        # A new version makes all scores stale, a new epoch moves every key, and a release returns
+        # stale samples to the pool.
         made_at = (state.score_version, state.epoch, state.released)
         if made_at == self._made_at:
             rows, is_in_step = self._check(buffer, state, n)
@@ -86,9 +84,9 @@ class StaleQueue:
         return self._check(buffer, state, n)[0]
 
     def _check(self, buffer: BufferHandle, state: Any, n: int) -> tuple[list[Any], bool]:
-        """Return the first n that still stand where they stood, and whether keys are still what they were.
+        """Return the rows of the first n samples at unchanged keys, and whether keys are unchanged.
 
-        What has been rescored or has left leaves the queue.
+        Removes samples that have been rescored or have left the pool.
         """
         here: list[Any] = []
         lost = 0
@@ -102,77 +100,55 @@ class StaleQueue:
             stays[rest] = np.isin(self._ids[rest], list(found))
             here += [found[i] for i in self._ids[rest].tolist() if i in found]
             self._ids, self._keys = self._ids[stays], self._keys[stays]
-        # Lost in the same epoch: claimed by a worker, or drawn in replay mode, in which it goes on waiting elsewhere.
+        # Lost in the same epoch: claimed, or drawn in replay mode, where it waits at another key.
         return here, buffer.consumes or not lost
 
 
+@restarted_if_reverted("the refresh")
 def refresh_some(
     buffer: BufferHandle,
     queue: StaleQueue,
     score_fn: ScoreFunction,
     *,
     budget: int,
-    again: bool,
+    new_version: bool,
     by: int | None = None,
     chunk: int,
     states: Mapping[str, bytes],
     silent: bool = True,
 ) -> int:
-    """Rescore some of what is stale, in one transaction. Return the number of samples rescored.
+    """Rescore some stale samples, in one transaction. Return how many were rescored.
 
     Args:
         buffer: The buffer.
-        queue: What this process knows of what is stale.
-        score_fn: Takes a list of samples, returns (n,) floats.
-        budget: Samples rescored at the most.
-        again: Begin a new version first: all scores are stale from now on.
-        by: Version that the score function is known to be of, None where it is not known.
+        queue: The stale samples that this process has found.
+        score_fn: Takes a list of n samples, returns (n,) floats.
+        budget: Most samples to rescore.
+        new_version: Begin a new version first: all scores are stale from now on.
+        by: Version of the score function, None if unknown.
         chunk: Samples scored at once.
-        states: Checkpoints, by name, that are stored with the scores; without a budget, with the new version.
+        states: Checkpoints, by name, to store with the scores; with the new version if the budget
+            is 0.
         silent: Show no progress bar.
 
     Raises:
-        Overtaken: There is a newer version than `by`. Nothing is rescored.
+        Overtaken: If there is a newer version than `by`. Nothing is rescored.
     """
-    options: Any = {
-        "budget": budget,
-        "again": again,
-        "by": by,
-        "chunk": chunk,
-        "states": states,
-        "silent": silent,
-    }
-    return beginning_again("the refresh", _refresh_some, buffer, queue, score_fn, **options)
-
-
-def _refresh_some(
-    buffer: BufferHandle,
-    queue: StaleQueue,
-    score_fn: ScoreFunction,
-    *,
-    budget: int,
-    again: bool,
-    by: int | None,
-    chunk: int,
-    states: Mapping[str, bytes],
-    silent: bool,
-) -> int:
     version = by
-    if again:
-        version = buffer.write(_begin, by=by, states={} if budget else states)
+    if new_version:
+        begun: Any = {"by": by, "new_version": True, "is_full": False}
+        version = buffer.write(begin_refresh, **begun, states={} if budget else states)
     state = buffer.read(_state)
     if version is not None and version != state.score_version:
         if by is not None:
             raise Overtaken
-        return 0  # the scorer has seen the version begin, and not the one after
+        return 0  # another version has begun since: the scores would be stale
     if not budget or state.refreshed_version == state.score_version:
         return 0
     rows = queue.first(buffer, state, budget)
     if not rows:
-        is_full = (
-            state.refresh_version != state.refreshed_version
-        )  # a full refresh under way ends itself
-        if not is_full and not buffer.write(_end, version=state.score_version):
+        is_full = state.refresh_version != state.refreshed_version  # it finishes itself
+        if not is_full and not buffer.write(_finish, version=state.score_version):
             queue.forget()
         return 0
     due = _Due(*zip(*sorted(rows), strict=True))
@@ -183,18 +159,11 @@ def _refresh_some(
         if n_rescored is None:
             n_rescored = buffer.write(_rescore, **given, may_move_all=True)
             queue.forget()
-    except GoneBack:
+    except DatabaseReverted:
         queue.forget()
         raise
     queue.drop(len(rows))
     return n_rescored or 0
-
-
-def _begin(tx: Transaction, *, by: int | None, states: Mapping[str, bytes]) -> int:
-    state = tx.race_state()
-    begun = begin_version(tx, by=by, again=True, is_full=False)
-    write_checkpoints(tx, iteration=state.iteration, states=states)
-    return begun
 
 
 def _state(tx: Transaction) -> Any:
@@ -202,9 +171,9 @@ def _state(tx: Transaction) -> Any:
 
 
 def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
-    """Return the ids and keys of what is stale, in the order of its turn."""
+    """Return the ids and keys of the stale samples, in the order of their turn."""
     parts = []
-    for rows in tx.execute(queries.stale(), version=version).partitions(_ROWS_AT_ONCE):
+    for rows in tx.execute(queries.stale(), version=version).partitions(ROWS_AT_ONCE):
         *columns, part_ties = zip(*rows, strict=True)
         parts.append(
             [*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")]
@@ -214,7 +183,7 @@ def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
     ids, keys, scores, versions, ties = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    # By the score, not by the weight, which is rounded again whenever the lowest score changes.
+    # By the score: a weight is rounded again whenever the lowest score changes.
     order = np.lexsort(
         (~ties, -np.nan_to_num(scores, nan=-math.inf), np.nan_to_num(versions, nan=-1.0))
     )[:LONGEST]
@@ -232,7 +201,7 @@ def _still_stale(
 def _predict(
     buffer: BufferHandle, score_fn: ScoreFunction, due: _Due, *, chunk: int, silent: bool
 ) -> Floats:
-    samples = decode_all(due.text, due.payload, due.codec, allow_pickle=buffer.allow_pickle)
+    samples = decoded(buffer, due)
     found = []
     with progress_bar("refreshing scores", silent=silent, total=len(samples)) as advance:
         for start in range(0, len(samples), chunk):
@@ -251,25 +220,21 @@ def _rescore(
     states: Mapping[str, bytes],
     may_move_all: bool = False,
 ) -> int | None:
-    """Write scores, weights and keys of what still waits; None where that would move every key.
+    """Store scores, weights and keys of the samples that still wait; return how many.
 
-    Nothing is written where another refresh has begun in between.
+    Returns None if that would move every key and `may_move_all` is false. Writes nothing if another
+    refresh has begun since.
     """
-    state = tx.lock_race(exclusive=True)  # a claim would pass over the rows that are locked here
+    state = tx.lock_race(exclusive=True)  # a claim would skip the rows that are locked here
     if state.version != version:
         return 0
-    taken_in = take_in(tx, state, scores, may_move_all=may_move_all)
-    if taken_in is None:
+    weighed = weigh(tx, state, scores, may_move_all=may_move_all)
+    if weighed is None:
         return None
-    state, weights = taken_in
-    ids, keys, old = (
-        pool.as_ints(due.sample_id),
-        pool.as_floats(due.race_key),
-        pool.as_floats(due.weight),
-    )
-    entries = pool.as_ints(due.entries)
-    hashes = due.hash
-    if may_move_all:  # and they may have
+    state, weights = weighed
+    ids, entries, hashes = pool.as_ints(due.sample_id), pool.as_ints(due.entries), due.hash
+    keys, old = pool.as_floats(due.race_key), pool.as_floats(due.weight)
+    if may_move_all:  # keys may have moved: read them again
         standing = {row.sample_id: row for row in pool.standing(tx, due.sample_id)}
         same = zip(due.sample_id, due.hash, strict=True)
         waits = np.array(
@@ -281,37 +246,28 @@ def _rescore(
         old = pool.as_floats([standing[i].weight for i in ids.tolist()])
         entries = pool.as_ints([standing[i].entries for i in ids.tolist()])
     moved = change_weights(tx, state, ids, keys, old, weights, scores, entries)
-    kept = {
-        "ids": ids[moved].tolist(),
-        "hashes": [hashes[i] for i in np.flatnonzero(moved).tolist()],
-    }
-    keep(tx, **kept, scores=scores[moved], version=version)
+    moved_hashes = [hashes[i] for i in np.flatnonzero(moved).tolist()]
+    stored: Any = {"ids": ids[moved].tolist(), "hashes": moved_hashes, "scores": scores[moved]}
+    store_scores(tx, **stored, version=version)
     write_checkpoints(tx, iteration=state.iteration, states=states)
     return int(moved.sum())
 
 
-def _end(tx: Transaction, *, version: int) -> bool:
-    """End the refresh if nothing is stale any more: weights count from the lowest score that waits.
+def _finish(tx: Transaction, *, version: int) -> bool:
+    """Finish the refresh, and count weights from the lowest score in the pool.
 
-    The lowest score is read under the lock that keeps others from joining, or one that joins in between would be below
-    it. Return False where something is stale after all: it has joined, or was released, since the pool was scanned.
+    The lowest score is read under the lock that keeps samples from joining: one that joined after
+    the reading could be lower.
+
+    Returns:
+        False if a sample is stale: it has joined, or was released, since the pool was scanned.
     """
     state = tx.lock_race(exclusive=True)
     found = tx.execute(queries.lowest_score()).one()
     if found.oldest is not None and found.oldest < version:
         return False
-    this = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    is_alone = sa.and_(
-        buffers.c.score_version == version, buffers.c.refresh_version == buffers.c.refreshed_version
-    )
-    ended = tx.connection.execute(
-        this.where(is_alone).values(refresh_version=version, refreshed_version=version)
-    )
-    if (
-        ended.rowcount
-        and found.lowest is not None
-        and state.base is not None
-        and found.lowest > state.base
-    ):
+    finished = tx.execute(queries.finish_refresh_in_steps(), refresh=version)
+    is_higher = None not in (found.lowest, state.base) and found.lowest > state.base
+    if finished.rowcount and is_higher:
         pool.set_base(tx, state, found.lowest)
     return True

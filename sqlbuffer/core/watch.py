@@ -1,8 +1,9 @@
-"""What this process has itself seen stay the same, and for how long, by a clock that no process sets.
+"""How long this process has seen a value stay the same, by a monotonic clock.
 
-Differences of wall-clock times do not tell silence: a suspend, NTP or an administrator moves the clock, and everybody
-seems to have been silent for hours. `time.monotonic` only ever runs forward, at its own pace. On Linux it stands still
-while the machine is suspended, which is right here: who did not look on has not seen anybody be silent.
+Differences of wall-clock times do not prove silence: after a suspend, NTP or an administrator has
+moved the clock, every worker seems to have been silent for hours. `time.monotonic` only runs
+forward. On Linux it stands still while the machine is suspended, which is right: this process has
+not watched other workers during the suspend.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 
 class _Same(NamedTuple):
-    """A value that has been seen more than once, for how long it is known to have stayed, and when it was last read."""
+    """A value, for how long it is known to be the same, and when it was last read."""
 
     value: object
     for_s: float
@@ -22,7 +23,7 @@ class _Same(NamedTuple):
 
 
 class _Since(NamedTuple):
-    """A value, when it came, and when the last look at it began."""
+    """A value, when it appeared, and when the last look at it began."""
 
     value: object
     came_at: float
@@ -30,10 +31,11 @@ class _Since(NamedTuple):
 
 
 class Watch:
-    """What one handle has seen. Of a process: another one, to which it is sent, has seen nothing yet.
+    """The values that one handle has seen in this process; sent to another process it is empty.
 
-    Threads share it without a lock, which a fork could leave locked for good: each look replaces what it has found by
-    one assignment, and where a slower thread is the last one, silences are told too short, never too long.
+    Threads share it without a lock, which a fork could leave locked for good. Each look stores its
+    result by one assignment. If a slower thread stores last, silences are too short, never too
+    long.
     """
 
     def __init__(self) -> None:
@@ -45,20 +47,20 @@ class Watch:
 
     @staticmethod
     def begin() -> float:
-        """Return the time at which a look begins, to be asked before the database is."""
+        """Return the time at which a look begins; call it before reading from the database."""
         return monotonic()
 
     def same_for_s(
         self, group: Hashable, values: Mapping[str, object], *, began: float, gap_s: float
     ) -> dict[str, float]:
-        """Return for how long each value of a group has been seen to stay the same, in seconds; 0 at the first look.
+        """Return for how many seconds each value has been seen the same; 0 at the first look.
 
         Args:
-            group: What the values are of; those of it that are not given are forgotten.
-            values: What has just been read, by name.
+            group: The group of the values; values of the group that are not given are forgotten.
+            values: The values just read, by name.
             began: When this look began: the values were read later.
-            gap_s: What lies between two looks counts for no more than this. A process that was stopped, together with
-                those that it looks at, has not watched them.
+            gap_s: Most seconds that count between two looks. A process that was stopped, together
+                with the workers that it looks at, has not watched them.
         """
         before, ended = self._same.get(group, {}), monotonic()
         found = {}
@@ -75,16 +77,17 @@ class Watch:
     def age_s(
         self, group: Hashable, name: str, value: object, *, told_s: float, began: float
     ) -> float:
-        """Return how long ago a value has come, in seconds.
+        """Return how many seconds ago a value appeared.
 
-        A clock that may be set is believed where this process knows no better: how long a value is there that was there
-        at the first look, and when, between two looks, one has come.
+        A wall clock is believed if this process knows no better: for the age of a value at the
+        first look, and for the moment between two looks at which a value appeared.
 
         Args:
-            group: What the value is of.
-            name: Which of the group.
-            value: What has just been read.
-            told_s: How long ago it has come by the clock; at the first look, infinity is made of what lies ahead.
+            group: The group of the value.
+            name: Name of the value in the group.
+            value: The value just read.
+            told_s: Its age by the wall clock, in seconds. A negative age at the first look, which
+                lies in the future, becomes infinity.
             began: When this look began.
         """
         last, ended = self._since.get((group, name)), monotonic()

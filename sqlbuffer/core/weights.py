@@ -1,23 +1,29 @@
-"""What scoring and refreshing do with scores: into the samples, and by way of the weights into the race."""
+"""From scores to weights: what scoring and refreshing share.
+
+Scores are stored with the samples. The weights that they give are stored in the pool, and each
+change of a weight moves a key of the race.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import printable, tampered
+from sqlbuffer.samples.codec import decode_all
 
 log = logging.getLogger(__name__)
 
@@ -26,35 +32,51 @@ ScoreFunction: TypeAlias = Callable[[list[Any]], Any]
 P = ParamSpec("P")
 
 
-class GoneBack(Exception):
-    """A number is that of another sample, or of none: the database has gone back to an earlier state since it was read.
+class DatabaseReverted(Exception):
+    """The database has returned to an earlier state: an id belongs to another sample, or to none.
 
-    The transaction that finds it stores nothing; the work begins again from what the database has now.
+    The transaction stores nothing. The work starts again with what the database has now.
     """
 
 
 class Overtaken(Exception):
-    """A predictor was stored, or a refresh has begun, after the version that the scorer is known to be of.
+    """A newer predictor was stored, or a newer refresh has begun, than the version of the scorer.
 
-    Nothing was written: the scorer is to look for a newer predictor first.
+    Nothing was written: the caller must look for a newer predictor first.
     """
 
 
-_TIMES = 3
-"""How often work begins again: a database that goes back more often while it lasts is a broken one."""
+ROWS_AT_ONCE = 100_000
+"""Rows fetched at once when the whole pool is read."""
+
+_MOST_STARTS = 3
+"""Work is started so often: a database that reverts more often during one call is broken."""
 
 
-def beginning_again(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
-    """Call `work`, again if the database has returned to an earlier state during the call; return its result."""
-    for _ in range(_TIMES):
-        try:
-            return work(*args, **kwargs)
-        except GoneBack:
-            log.warning(
-                "the database has returned to an earlier state (failover, restore): %s starts again",
-                what,
-            )
-    raise tampered("waiting samples are not stored, or their numbers change repeatedly")
+def restarted_if_reverted(name: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """Decorate work that starts again if the database reverts to an earlier state during a call.
+
+    Args:
+        name: Name of the work, for the log.
+    """
+
+    def decorate(work: Callable[P, int]) -> Callable[P, int]:
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> int:
+            for _ in range(_MOST_STARTS):
+                try:
+                    return work(*args, **kwargs)
+                except DatabaseReverted:
+                    log.warning(
+                        "the database has returned to an earlier state (failover, restore): "
+                        "%s starts again",
+                        name,
+                    )
+            raise tampered("waiting samples are not stored, or their numbers change repeatedly")
+
+        return run
+
+    return decorate
 
 
 class Scored(NamedTuple):
@@ -73,14 +95,13 @@ class Scored(NamedTuple):
 def progress_bar(
     description: str, *, silent: bool, total: int | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Give a function that says how many more are done."""
+    """Show a progress bar during the block; yield a function that advances it by n."""
     if silent:
         yield lambda n: None
         return
+    # Imported late: most processes show no bar.
     from rich.markup import escape
-    from rich.progress import (
-        Progress,
-    )  # only where a process looks on: most processes never need it
+    from rich.progress import Progress
 
     with Progress(transient=True) as progress:
         task = progress.add_task(escape(printable(description)), total=total)
@@ -91,16 +112,21 @@ def read_scored(tx: Transaction, *, ids: Ints) -> Scored:
     """Return samples and scores, in the order of the ids.
 
     Raises:
-        GoneBack: Where one is not there any more.
+        DatabaseReverted: If a sample is gone.
     """
     statement = queries.scored(tx.backend)
     rows = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     if len(rows) != len(ids):
-        raise GoneBack
+        raise DatabaseReverted
     return Scored(*zip(*rows, strict=True))
 
 
-def keep(
+def decoded(buffer: BufferHandle, found: Any) -> list[Any]:
+    """Return the samples of columns that have `text`, `payload` and `codec`."""
+    return decode_all(found.text, found.payload, found.codec, allow_pickle=buffer.allow_pickle)
+
+
+def store_scores(
     tx: Transaction,
     *,
     ids: Sequence[int],
@@ -109,12 +135,21 @@ def keep(
     version: int,
     only_older: bool = False,
 ) -> int:
-    """Write scores into the samples, whose ids are sorted, or only where theirs are older; return into how many.
+    """Store scores with their samples; return how many were stored.
 
-    The transaction must also `count`.
+    A sample keeps a score of a newer version, and one of the same version if `only_older`. The
+    transaction must also `count`.
+
+    Args:
+        tx: A writing transaction.
+        ids: Ids of n samples, ascending.
+        hashes: Their hashes.
+        scores: (n,) their scores.
+        version: Version of these scores.
+        only_older: Replace only scores of older versions.
 
     Raises:
-        GoneBack: Where a number is not that of the sample of this hash.
+        DatabaseReverted: If an id does not belong to the sample of this hash.
     """
     if not len(ids):
         return 0
@@ -124,55 +159,61 @@ def keep(
         queries.INCOMING_SCORES,
     )
     dialect, more = tx.backend, {"version": version, "tick": tx.tick()}
-    n_kept = tx.execute_each(statement(dialect), shape, columns, **more)
-    if n_kept < len(ids):  # theirs are newer, unless they are others
+    n_stored = tx.execute_each(statement(dialect), shape, columns, **more)
+    if n_stored < len(ids):  # the other samples have newer scores, if they are the same samples
         found = tx.execute_with(
             queries.samples_by_id(dialect), queries.INCOMING_IDS, {"sample_id": ids}
         )
         if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
-            raise GoneBack
-    return n_kept
+            raise DatabaseReverted
+    return n_stored
 
 
-def begin_version(tx: Transaction, *, by: int | None, again: bool, is_full: bool) -> int:
-    """Begin a refresh, under a new version if it is to score `again`; return its version.
+def begin_refresh(
+    tx: Transaction,
+    *,
+    by: int | None,
+    new_version: bool,
+    is_full: bool,
+    states: Mapping[str, bytes] | None,
+) -> int:
+    """Begin a refresh; return the version of its scores.
 
     Args:
         tx: A writing transaction.
-        by: Version that the scorer is known to be of, None where it is not known.
-        again: Begin a new version.
-        is_full: The refresh scores everything that is stale, and ends itself.
+        by: Version of the scorer, None if unknown.
+        new_version: Begin a new version: all scores are stale from now on.
+        is_full: The refresh scores all stale samples and finishes itself.
+        states: Checkpoints, by name, to store with it.
 
     Raises:
-        Overtaken: There is a newer version than `by`.
+        Overtaken: If there is a newer version than `by`.
     """
-    version = buffers.c.score_version + int(again)
-    begin = sa.update(buffers).where(buffers.c.id == tx.buffer.buffer_id)
-    begin = begin if by is None else begin.where(buffers.c.score_version == by)
-    values = {"score_version": version} | ({"refresh_version": version} if is_full else {})
-    begun: int | None = tx.connection.scalar(
-        begin.values(values).returning(buffers.c.score_version)
-    )
+    state = tx.race_state()
+    begin = queries.begin_refresh()
+    begun = tx.execute(begin, known=by, step=int(new_version), is_full=is_full).scalar()
     if begun is None:
         raise Overtaken
-    return begun
+    write_checkpoints(tx, iteration=state.iteration, states=states or {})
+    return int(begun)
 
 
 def reopen(tx: Transaction, *, version: int) -> None:
-    """Note that something waits whose score is of an older version than the newest finished refresh gave.
+    """Note that a waiting sample has a score of `version`, older than the last finished refresh.
 
-    So the next refresh with a budget looks for it. A refresh of everything that is under way finds it anyway.
+    The next refresh with a budget then looks for the sample. A full refresh finds it anyway.
     """
     tx.execute(queries.reopen_refresh(), version=version)
 
 
-def take_in(
+def weigh(
     tx: Transaction, state: RaceState, scores: Floats, *, may_move_all: bool
 ) -> tuple[RaceState, Floats] | None:
-    """Return where the race stands then, and the weights of scores that come into it.
+    """Return the state of the race and the weights, (n,), after n scores have come into it.
 
-    None where that would move every key, for a new lowest score or a clock that blurs these weights: it may where the
-    caller has the race exclusively.
+    A new lowest score moves every key, and so does a clock too late for float64 to tell these
+    weights apart. `may_move_all` needs a caller that holds the race exclusively; without it, the
+    result is None if every key would move.
     """
     lowest = np.fmin.reduce(scores)
     is_lower = tx.buffer.settings.weighting.needs_base and (
@@ -201,17 +242,20 @@ def change_weights(
     scores: Floats,
     entries: Ints,
 ) -> NDArray[np.bool_]:
-    """Give waiting samples other weights, and their keys with them; tell which, (n,) bool, still stood at their key.
+    """Change weights of waiting samples, and their keys with them.
 
     Args:
         tx: The transaction.
         state: The race.
-        ids: (n,) numbers of the samples.
+        ids: (n,) ids of the samples.
         keys: (n,) their keys so far.
-        old: (n,) their weights so far; NaN where there is none.
+        old: (n,) their weights so far; NaN for none.
         new: (n,) their weights from now on.
-        scores: (n,) the scores that these come from.
-        entries: (n,) how often they have entered the race so far.
+        scores: (n,) the scores that give the new weights.
+        entries: (n,) how often each sample has entered the race so far.
+
+    Returns:
+        (n,) bool, true for a sample that still stood at its key and was changed.
     """
     moving = np.where(new == old, keys, math.inf)
     both = (old > 0) & (new > 0) & (new != old)
@@ -238,6 +282,6 @@ def _joining(
     rows = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
     known = {row.id: (row.hash, row.requeues) for row in rows}
     if len(known) != len(ids):
-        raise GoneBack
+        raise DatabaseReverted
     hashes, requeues = zip(*(known[i] for i in ids.tolist()), strict=True)
     return pool.join_race(tx.buffer, state, hashes, requeues, entries.tolist(), weights)

@@ -1,4 +1,4 @@
-"""Copying a buffer within its database: to go on from the same point in another way."""
+"""Copy of a buffer within its database, to try other settings from the same state."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import sqlalchemy as sa
 
 from sqlbuffer._validation import as_max_size, require_flag, require_int
 from sqlbuffer.core.attach import require_name
@@ -22,9 +20,7 @@ from sqlbuffer.core.weighting import Weighting, weighting_from, weighting_settin
 from sqlbuffer.core.weights import progress_bar
 from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.db.backends import now
 from sqlbuffer.db.queries import COUNTERS
-from sqlbuffer.db.schema import buffers, workers
 from sqlbuffer.errors import InvalidArgument, numbers_of, tampered
 from sqlbuffer.maintenance.repair import recount
 
@@ -40,25 +36,25 @@ _END_OF_THE_RUN = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """The moment in the life of a buffer from which a copy is made; by default now."""
+    """The moment whose state is copied; by default now."""
 
     iteration: int = _END_OF_THE_RUN
-    """Iteration that begins."""
+    """The first iteration that is not copied."""
     tick: int = _END_OF_TICKS
-    """What has an earlier one is copied."""
+    """Rows with an earlier logical time are copied."""
     cutoff: dt.datetime = _END_OF_TIME
-    """What has no tick, since an older release has stored it, is copied if it has an earlier time."""
+    """Rows without a logical time, of an older release, are copied if their time is earlier."""
     version: int | None = None
-    """The newest version of the scores then."""
+    """The newest version of scores at that moment; None for the newest of all."""
 
     @property
     def is_now(self) -> bool:
-        """True where everything is copied."""
+        """True if everything is copied."""
         return self.iteration == _END_OF_THE_RUN
 
     @property
     def is_told_by_times(self) -> bool:
-        """True where only the clock of a host tells what was before."""
+        """True if only the clock of a host gives the order of events."""
         return self.cutoff != _END_OF_TIME
 
 
@@ -73,7 +69,7 @@ def copy(
     max_size: int | None = None,
     silent: bool = True,
 ) -> BufferHandle:
-    """Copy a buffer under another name, in one transaction; return the copy. See `SampleStore.copy`."""
+    """Copy a buffer under another name, in one transaction; see `SampleStore.copy`."""
     new, silent, limit = require_name(new), require_flag(silent, "silent"), as_max_size(max_size)
     old = buffer.settings
     settings = Settings(
@@ -99,16 +95,10 @@ def copy(
             buffer.name,
             new,
         )
-    find = sa.select(buffers.c.created_at).where(buffers.c.id == buffer_id)
-    created_at = buffer.database.read(lambda connection: connection.scalar(find))
-    return dataclasses.replace(
-        buffer,
-        buffer_id=buffer_id,
-        name=new,
-        settings=settings,
-        created_at=created_at,
-        heartbeat=Heartbeat(),
-    )
+    identity: Any = {"buffer_id": buffer_id, "name": new, "settings": settings}
+    copied = dataclasses.replace(buffer, **identity, created_at=None, heartbeat=Heartbeat())
+    row = copied.read(lambda tx: tx.own_row(queries.buffer_row()))
+    return dataclasses.replace(copied, created_at=row.created_at, heartbeat=Heartbeat())
 
 
 def _copy(
@@ -144,7 +134,7 @@ def _copy(
     if same_race:
         advance(take(queries.copy_pool()))
         _take_counters(tx, copied)
-        # By the rules of the original: where it replays, the samples of an open batch wait already.
+        # In the mode of the original: if it replays, the samples of an open batch wait already.
         as_before = tx.on(dataclasses.replace(copied.buffer, settings=tx.buffer.settings))
         for batch in tx.execute(queries.open_batches(), buffer=buffer_id).scalars().all():
             release(as_before, batch=batch)
@@ -170,13 +160,16 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
     if at_iteration is None:
         return Moment()
     reached = int(tx.execute(queries.totals()).one().iterations)
-    rule = f"at_iteration must be from 0 to {reached}, the number of batches that {tx.buffer.name!r} has settled"
+    rule = (
+        f"at_iteration must be from 0 to {reached}, the number of batches that "
+        f"{tx.buffer.name!r} has settled"
+    )
     at_iteration = require_int(at_iteration, rule, least=0, most=reached)
     first = tx.execute(queries.began(), from_iteration=at_iteration).one_or_none()
     moment = Moment(at_iteration)
     if first is not None and first.drawn_tick is not None:
         moment = Moment(at_iteration, tick=first.drawn_tick)
-    elif first is not None:  # then all that has a tick came later
+    elif first is not None:  # rows that have a tick were stored later
         moment = Moment(at_iteration, tick=0, cutoff=first.drawn_at)
     parameters = {
         "from_iteration": at_iteration,
@@ -190,13 +183,13 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
 def _create(
     tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None
 ) -> int:
-    """Write the row of the copy, and its ledger."""
+    """Insert the row of the copy, and its ledger; return its id."""
     state = tx.race_state()
     version = state.version if moment.version is None else min(moment.version, state.version)
-    columns = sa.select(buffers.c.refresh_version, buffers.c.refreshed_version, buffers.c.key)
-    *versions, key = tx.connection.execute(columns.where(buffers.c.id == tx.buffer.buffer_id)).one()
+    row = tx.own_row(queries.buffer_row())
     with numbers_of(f"buffer {tx.buffer.name!r}"):
-        refresh_version, refreshed_version = (min(int(number), version) for number in versions)
+        refresh_version = min(int(row.refresh_version), version)
+        refreshed_version = min(int(row.refreshed_version), version)
     values = {
         "name": new,
         "kind": settings.weighting.name,
@@ -209,24 +202,21 @@ def _create(
         "refresh_version": refresh_version,
         "refreshed_version": refreshed_version,
         "settings": {"weighting": weighting_settings(settings.weighting)},
-        "created_at": now(),
-        "key": key,
+        "key": row.key,
     }
-    insert = tx.backend.upsert(buffers).values(**values)
-    created = tx.connection.scalar(
-        insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)
-    )
+    created = tx.connection.execute(queries.copy_buffer(tx.backend), values).scalar()
     if created is None:
         raise InvalidArgument(
-            f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another name."
+            f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another "
+            "name."
         )
     register(tx.connection, tx.backend, created, worker=LEDGER)
-    _set_counters(tx, int(created), tick=state.tick - 1)  # later than all that is copied
+    _set_counters(tx, int(created), tick=state.tick - 1)  # later than every copied row
     return int(created)
 
 
 def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, **more: Any) -> int:
-    """Execute one of the statements that copy, with whatever parameters it has; return the number of rows."""
+    """Execute a statement that copies rows, with all parameters it may have; count the rows."""
     parameters = {
         "source": tx.buffer.buffer_id,
         "cutoff": moment.cutoff,
@@ -240,17 +230,17 @@ def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, 
 
 
 def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
-    """Walk through the numbers of a buffer's samples."""
+    """Yield ranges of ids that cover the samples of a buffer."""
     numbers = tx.execute(queries.id_range()).one()
     lowest = numbers.lowest
     while lowest is not None:
         if lowest < 1:
             raise tampered(
-                f"a sample of buffer {tx.buffer.name!r} has the number {lowest}, which none is given"
+                f"a sample of buffer {tx.buffer.name!r} has the id {lowest}, but ids begin at 1"
             )
         last = min(lowest - 1 + IDS_AT_ONCE, numbers.highest)
         yield {"after": lowest - 1, "last": last}
-        # Not simply the next range: other buffers have numbers of the same sequence, and there may be a gap.
+        # Ids of other buffers lie between: the next range begins at the next id of this buffer.
         lowest = tx.execute(queries.next_id(), after=last).scalar()
 
 
@@ -263,14 +253,13 @@ def _take_counters(tx: Transaction, copied: Transaction) -> None:
 
 
 def _set_counters(tx: Transaction, buffer_id: int, **values: Any) -> None:
-    ledger = sa.update(workers).where(workers.c.buffer_id == buffer_id, workers.c.id == LEDGER)
-    tx.connection.execute(ledger.values(**values))
+    tx.execute(queries.set_ledger(values), buffer=buffer_id)
 
 
 def _begin_race(
     tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]
 ) -> None:
-    """Let everything that waits join a race that begins, and count what there is; `recount` does the rest."""
+    """Put all waiting samples into a new race, and set counters; `recount` corrects the others."""
     counts = copied.execute(queries.history_counts()).one()
     totals = tx.execute(queries.totals()).one()
     _set_counters(
@@ -285,11 +274,8 @@ def _begin_race(
     )
     needs_base = copied.buffer.settings.weighting.needs_base
     base = copied.execute(queries.lowest_queued()).scalar() if needs_base else None
-    this = sa.update(buffers).where(buffers.c.id == copied.buffer.buffer_id)
-    # Weights are those of the scores, also where a refresh of the original has not come to its end.
-    tx.connection.execute(
-        this.values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version)
-    )
+    # Weights match the scores, even if a refresh of the original is under way.
+    copied.execute(queries.restart_race(), base=base)
     state = copied.lock_race(exclusive=True)
     for part in _ranges(copied):
         rows = copied.execute(queries.queued_samples(), **part).all()

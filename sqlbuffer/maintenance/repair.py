@@ -1,11 +1,9 @@
-"""Repair: what the audit finds wrong is mended from the tables that say what has happened."""
+"""Repair of the faults that the audit finds, from the tables that record events."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
-
-import sqlalchemy as sa
 
 from sqlbuffer.core import pool
 from sqlbuffer.core.release import put_back, release
@@ -20,32 +18,33 @@ from sqlbuffer.maintenance import audit
 
 
 def repair(tx: Transaction) -> list[str]:
-    """Mend what can be mended, and return what was done, one sentence each.
+    """Repair a buffer as far as possible; return what was done, a sentence each.
 
-    What has happened is believed: draws, batches, rewards, and the mark that a sample is queued. What follows from
-    it is set right: who waits, at which weight, and the counters. `audit.check` tells what is left.
+    Events are believed: draws, batches, rewards, and the mark that a sample is queued. What follows
+    from them is corrected: the rows of the pool, their weights, and the counters. `audit.check`
+    returns the faults that are left.
     """
     dialect = tx.backend
     dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.RACE: True})
     dialect.lock_tables(tx.connection, [samples, pool_table, batches, draws, workers])
     done: list[str] = []
-    for mend in (
-        _mend_integers,
-        _open_ledger,
-        _catch_up,
-        _take_out,
+    for step in (
+        _rewrite_integers,
+        _add_ledger,
+        _advance_tick,
+        _remove_from_pool,
         _release_orphans,
-        _mark,
-        _put_in,
-        _unmark,
+        _mark_queued,
+        _put_into_pool,
+        _unmark_top,
         recount,
     ):
-        done += mend(tx)
+        done += step(tx)
     return done
 
 
-def _mend_integers(tx: Transaction) -> list[str]:
-    """Bring back the integers of numpy that older releases have stored as bytes in SQLite files."""
+def _rewrite_integers(tx: Transaction) -> list[str]:
+    """Rewrite integers of numpy, which older releases stored as bytes in SQLite files."""
     mend = tx.backend.mend_integers
     columns = (
         metrics.c.iteration,
@@ -54,50 +53,36 @@ def _mend_integers(tx: Transaction) -> list[str]:
         predictors.c.rows_held_out,
     )
     n = sum(
-        mend(tx.connection, column, audit.of_buffer(tx.buffer, column.table)) for column in columns
+        mend(tx.connection, column, queries.rows_of_buffer(column.table, tx.buffer.buffer_id))
+        for column in columns
     )
     return _said(n, "integers that were stored as bytes were written as integers")
 
 
-def _open_ledger(tx: Transaction) -> list[str]:
+def _add_ledger(tx: Transaction) -> list[str]:
     if audit.has_ledger(tx):
         return []
     register(tx.connection, tx.backend, tx.buffer.buffer_id, worker=LEDGER)
-    return ["the ledger of the counters of dead workers was written again."]
+    return ["the ledger of the counters of stale workers was written again."]
 
 
-def _catch_up(tx: Transaction) -> list[str]:
-    """Let what comes next be later than all that is stored, or the order of events would not be that of the ticks."""
+def _advance_tick(tx: Transaction) -> list[str]:
+    """Advance the logical time beyond all stored ones, so that ticks give the order of events."""
     newest, counted = audit.newest_tick(tx), audit.counted_tick(tx)
     if newest <= counted:
         return []
     if newest > LARGEST_TICK:
         raise tampered(
-            f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, which none comes to"
+            f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, beyond any that "
+            "was counted"
         )
-    ledger = sa.update(workers).where(
-        workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER
-    )
-    tx.connection.execute(ledger.values(tick=newest))
+    tx.execute(queries.set_ledger({"tick": newest}))
     return [f"the logical time was set from {counted} to {newest}."]
 
 
-def _take_out(tx: Transaction) -> list[str]:
-    """Take out of the pool what does not belong there, or not as it stands; `_put_in` puts back what does."""
-    rows = tx.connection.execute(
-        sa.select(
-            pool_table.c.sample_id,
-            pool_table.c.race_key,
-            pool_table.c.weight,
-            samples.c.score,
-            pool_table.c.score.label("ranked"),
-            samples.c.hash,
-            audit.is_mistied().label("is_mistied"),
-        )
-        .outerjoin_from(pool_table, samples, samples.c.id == pool_table.c.sample_id)
-        .where(pool_table.c.buffer_id == tx.buffer.buffer_id)
-        .order_by(pool_table.c.race_key, pool_table.c.sample_id)
-    ).all()
+def _remove_from_pool(tx: Transaction) -> list[str]:
+    """Remove wrong rows of the pool; `_put_into_pool` puts samples that belong there back."""
+    rows = tx.rows(queries.pool_rows())
     seen = set(audit.members(tx).claimed)
     off = audit.off_weights(tx, rows)
     wrong = []
@@ -116,35 +101,35 @@ def _is_misplaced(row: Any) -> bool:
 
 
 def _release_orphans(tx: Transaction) -> list[str]:
-    orphans = tx.connection.scalars(audit.orphans(tx.buffer)).all()
+    orphans = audit.orphaned_batches(tx)
     for batch in orphans:
         release(tx, batch=batch)
     return _said(len(orphans), "batches of workers that do not exist were released")
 
 
-def _mark(tx: Transaction) -> list[str]:
+def _mark_queued(tx: Transaction) -> list[str]:
     waiting, claimed, queued = audit.members(tx)
     unmarked = (set(waiting) | claimed) - queued
     _with_ids(tx, queries.enqueue(tx.backend), unmarked)
     return _said(len(unmarked), "samples that wait or are claimed were marked as such")
 
 
-def _put_in(tx: Transaction) -> list[str]:
+def _put_into_pool(tx: Transaction) -> list[str]:
     waiting, claimed, queued = audit.members(tx)
     lost = sorted(queued - set(waiting) - claimed)
     if lost:
         find = queries.samples_to_put_back(tx.backend)
         rows = tx.execute_with(find, queries.INCOMING_IDS, {"sample_id": lost}).all()
         state = tx.lock_race(exclusive=True)
-        # How often they had entered the race is lost with their rows: a transaction lets a sample enter once at the
-        # most, so its logical time is a number that no entry has had.
+        # The number of times that these samples have entered the race is lost with their rows. A
+        # sample enters at most once in a transaction, so the logical time is a number not used yet.
         put_back(tx, state, rows, entries=state.tick)
     return _said(len(lost), "samples were put into the pool")
 
 
-def _unmark(tx: Transaction) -> list[str]:
-    """Forget what is marked as top where that is wrong: the next argmax share marks again."""
-    if n := audit.mismarked(tx):
+def _unmark_top(tx: Transaction) -> list[str]:
+    """Drop the marks of the top if one is wrong; the next argmax share sets them again."""
+    if n := audit.wrong_marks(tx):
         pool.set_top_score(tx, None)
     return _said(n, "wrong marks of the top were removed")
 
@@ -155,7 +140,10 @@ def _with_ids(tx: Transaction, statement: Any, ids: set[int]) -> None:
 
 
 def recount(tx: Transaction) -> list[str]:
-    """Set the counters right, in the row of the ledger: by those of which only one sum depends, before `waiting`."""
+    """Correct the counters, in the row of the ledger.
+
+    Each number is a sum of counters. It is corrected by a counter that no other number contains.
+    """
     tallies = audit.tallies(tx)
     missing = {name: found - counted for name, (counted, found) in tallies.items()}
     deltas = {
@@ -166,12 +154,10 @@ def recount(tx: Transaction) -> list[str]:
         "batches": missing["batches drawn"],
         **{name: missing[name] for name in ("unscored", "unscorable", "measured", "failed")},
     }
-    ledger = sa.update(workers).where(
-        workers.c.buffer_id == tx.buffer.buffer_id, workers.c.id == LEDGER
-    )
-    corrected = ledger.values({name: workers.c[name] + delta for name, delta in deltas.items()})
     if any(missing.values()):
-        tx.connection.execute(corrected)
+        added = {f"d_{name}": deltas.get(name, 0) for name in queries.COUNTERS}
+        clocks: dict[str, Any] = dict.fromkeys(("d_clock", "d_touched", "d_tick"))
+        tx.execute(queries.add_to_ledger(), **added, **clocks)
     return [
         f"the counter of samples {name} was set from {counted} to {found}."
         for name, (counted, found) in tallies.items()

@@ -26,7 +26,7 @@ from sqlbuffer.predictor.weights import dump_state, is_finite, load_state
 
 if TYPE_CHECKING:
     from sqlbuffer.core.leases import Lease
-    from sqlbuffer.core.run_records import PredictorVersion
+    from sqlbuffer.core.predictor_versions import PredictorVersion
     from sqlbuffer.store import SampleStore
 
 logger = logging.getLogger(__name__)

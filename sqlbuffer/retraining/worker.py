@@ -13,7 +13,7 @@ import numpy as np
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_mapping, require_count, require_flag
 from sqlbuffer.core.leases import Job
-from sqlbuffer.core.run_records import Mark, PredictorVersion
+from sqlbuffer.core.predictor_versions import Mark, PredictorVersion
 from sqlbuffer.core.weights import Overtaken
 from sqlbuffer.errors import (
     EXITS,

@@ -20,7 +20,7 @@ from sqlbuffer._validation import (
     require_flag,
     require_real,
 )
-from sqlbuffer.core.run_records import Mark
+from sqlbuffer.core.predictor_versions import Mark
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
 from sqlbuffer.predictor.acquisition import Acquisition, acquisition_from

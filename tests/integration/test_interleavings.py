@@ -15,7 +15,7 @@ from scipy import stats
 from test_refresh import assert_weights_are_those_of_the_scores
 
 from sqlbuffer.core import add as adding
-from sqlbuffer.core import pool, score
+from sqlbuffer.core import pool, refresh
 from sqlbuffer.core.weighting import Power
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.maintenance import audit
@@ -197,7 +197,7 @@ def test_a_refresh_that_found_nothing_stale_and_was_interrupted_goes_on(
     store.score(scores_of, only="all")
     store.remove(store.waiting().ids[:10].tolist())  # the lowest
     with monkeypatch.context() as patch:
-        patch.setattr(score, "swap_all", lambda *_: 1 / 0)
+        patch.setattr(refresh, "update_weights", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.score(scores_of, only="stale")
     assert not store.is_refreshed()
@@ -218,7 +218,7 @@ def test_scores_of_an_older_predictor_do_not_replace_newer_ones(
     def overtaken(samples: list[str]) -> np.ndarray:
         with monkeypatch.context() as patch:
             patch.setattr(
-                score, "swap_all", lambda *_: 1 / 0
+                refresh, "update_weights", lambda *_: 1 / 0
             )  # scores are stored, no key has moved yet
             with pytest.raises(ZeroDivisionError):
                 other.score(lambda them: scores_of(them) * 2, only="all")
@@ -526,7 +526,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(
-            store._buffer.weights(waiting.scores, base).tolist()
+            store._buffer.settings.weights(waiting.scores, base).tolist()
         )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert store._buffer.read(audit.check_buffer) == []

@@ -475,7 +475,7 @@ def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(add, "CHUNK", 5)
-    monkeypatch.setattr(refresh, "SWAP_CHUNK", 3)
+    monkeypatch.setattr(refresh, "WEIGHTS_CHUNK", 3)
     url = sa.make_url(request.getfixturevalue(f"{kind}_url"))
     if kind == "postgresql":  # thousands of commits that need not outlive a power cut
         url = url.update_query_dict({"options": "-csynchronous_commit=off"})

@@ -274,7 +274,7 @@ def test_hot_statements_go_by_their_index(
 ) -> None:
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
     monkeypatch.setattr(
-        refresh, "SWAP_CHUNK", 1000
+        refresh, "WEIGHTS_CHUNK", 1000
     )  # as small next to this pool as the real one next to a million
     with open_store(store_url) as store:
         fill(store, BIG)

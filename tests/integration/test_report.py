@@ -14,6 +14,7 @@ from conftest import hold, scores_of
 from sqlbuffer.core import workers
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
+from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
@@ -142,7 +143,7 @@ def test_the_dead_leave_what_they_have_not_reported(
     with open_store(store_url) as store:
         batch = scored(store).sample(4)
         batch.report(batch.ids[:1], [1.0])
-        mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
+        mine = sa.update(workers_table).where(workers_table.c.id == workers.worker_id())
         away = mine.values(host="elsewhere", heartbeat_at=ago(100))
         store._buffer.database.write(lambda connection: connection.execute(away))
         with open_store(store_url) as other:

@@ -27,6 +27,7 @@ from sqlbuffer.core import draw as core_draw
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import Power, Softmax
+from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import (
     ClaimLost,
     InvalidArgument,
@@ -1047,16 +1048,14 @@ def test_the_ledger_keeps_what_the_dead_have_counted(
             store.add([f"{i} {sample}" for sample in TEN])
             store.sample(3).settle([1.0] * 3)
             died = (
-                sa.update(workers.workers)
-                .where(workers.workers.c.id == f"dead {i}")
+                sa.update(workers_table)
+                .where(workers_table.c.id == f"dead {i}")
                 .values(process_started_at=1.0)
             )
             store._buffer.database.write(lambda c, died=died: c.execute(died))
     monkeypatch.setattr(workers, "_worker_id", lambda pid: "alive")
     with open_store(store_url, weighting="uniform") as store:
-        rows = store._buffer.database.read(
-            lambda c: c.scalars(sa.select(workers.workers.c.id)).all()
-        )
+        rows = store._buffer.database.read(lambda c: c.scalars(sa.select(workers_table.c.id)).all())
         assert rows == [workers.LEDGER]
         stats = store.stats()
         assert (stats.waiting, stats.measured, stats.drawn, stats.iteration) == (21, 9, 9, 3)

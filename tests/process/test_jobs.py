@@ -29,6 +29,7 @@ from sqlbuffer.core import workers
 from sqlbuffer.core.leases import Job, Lease
 from sqlbuffer.db.schema import jobs as table
 from sqlbuffer.db.schema import samples
+from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import InvalidArgument, LeaseLost
 from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.retraining.background import Background
@@ -163,7 +164,7 @@ def lose(
         if request.param == "expired":
             look_on(store, for_s=60)
         elif request.param == "gone":
-            remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
+            remove = sa.delete(workers_table).where(workers_table.c.id == workers.worker_id())
             store._buffer.database.write(lambda connection: connection.execute(remove))
         else:
             move_away(store, silent_for_s=100)

@@ -13,7 +13,7 @@ import torch
 from conftest import scores_of
 from forked import forkserver
 
-from sqlbuffer.core.run_records import PredictorVersion
+from sqlbuffer.core.predictor_versions import PredictorVersion
 from sqlbuffer.db import database
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.retraining.worker import retrain_alone

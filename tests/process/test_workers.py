@@ -21,12 +21,13 @@ from conftest import hold, new_database, scores_of, server_execute, wait_for_wha
 
 from sqlbuffer import PredictiveBuffer
 from sqlbuffer.cli import workers as cli_workers
-from sqlbuffer.core import draw, leases, reaper, workers
+from sqlbuffer.core import draw, reaper, workers
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.db.database import Database
+from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
@@ -44,9 +45,7 @@ def scored(store: SampleStore) -> SampleStore:
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of this process."""
     mine = (
-        sa.update(workers.workers)
-        .where(workers.workers.c.id == workers.worker_id())
-        .values(**values)
+        sa.update(workers_table).where(workers_table.c.id == workers.worker_id()).values(**values)
     )
     store._buffer.database.write(lambda connection: connection.execute(mine))
 
@@ -57,7 +56,7 @@ def move_away(store: SampleStore, *, silent_for_s: float) -> None:
 
 
 def rows(store: SampleStore) -> dict[str, Any]:
-    table = workers.workers
+    table = workers_table
     found = store._buffer.database.read(
         lambda connection: connection.execute(sa.select(table)).all()
     )
@@ -97,11 +96,11 @@ def test_no_error_ends_a_heartbeat(
     beats: list[int] = []
     beat = workers.beat
 
-    def failing(connection: sa.Connection, buffer_id: int) -> None:
+    def failing(tx: Transaction) -> None:
         beats.append(1)
         if len(beats) < 3:
             raise sa.exc.OperationalError("x", {}, Exception("database is locked"))
-        beat(connection, buffer_id)
+        beat(tx)
 
     monkeypatch.setattr(reaper, "beat", failing)
     with caplog.at_level(logging.ERROR), open_store(store_url, grace_s=0.2) as store:
@@ -335,7 +334,7 @@ def test_a_clock_that_is_set_kills_nobody(
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    found = store._buffer.read(leases.dead_workers)
+    found = store._buffer.read(workers.stale_workers)
     return list(found)
 
 

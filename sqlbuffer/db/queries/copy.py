@@ -11,9 +11,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId, Timestamp
+from sqlbuffer.db.backends import BigId, Dialect, Timestamp, now
 from sqlbuffer.db.queries.params import BUFFER, NEVER
-from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, pool, predictors, samples
+from sqlbuffer.db.schema import (
+    batches,
+    buffers,
+    checkpoints,
+    draws,
+    metrics,
+    pool,
+    predictors,
+    samples,
+)
 
 _SOURCE: sa.BindParameter[int] = bindparam("source", type_=sa.Integer)
 _CUTOFF: Any = bindparam("cutoff", type_=Timestamp)
@@ -286,3 +295,26 @@ def history_counts() -> sa.Select[Any]:
         "recorded": recorded,
     }
     return select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
+
+
+@functools.cache
+def copy_buffer(dialect: Dialect) -> Any:
+    """Insert the row of a copy; return its id, or no row if the name is taken."""
+    given = (
+        *("name", "kind", "mode", "seed", "base_score", "top_score", "max_size", "settings", "key"),
+        *("score_version", "refresh_version", "refreshed_version"),
+    )
+    columns = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
+    insert = dialect.upsert(buffers).values(**columns, created_at=now())
+    return insert.on_conflict_do_nothing(index_elements=["name"]).returning(buffers.c.id)
+
+
+@functools.cache
+def restart_race() -> sa.Update:
+    """Begin the race of a copy: no sample is marked as top, and no refresh is under way."""
+    base: sa.BindParameter[float] = bindparam("base", type_=sa.Double)
+    return (
+        sa.update(buffers)
+        .where(buffers.c.id == BUFFER)
+        .values(base_score=base, top_score=None, refresh_version=buffers.c.refreshed_version)
+    )

@@ -1,0 +1,71 @@
+"""Samples as users list them: the whole pool, all labels, all rows, and the best reward."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from sqlbuffer.db.queries.params import BUFFER, CONTENT
+from sqlbuffer.db.schema import pool, samples
+
+
+@functools.cache
+def waiting_samples() -> sa.Select[Any]:
+    """Return all waiting samples with their weights, by id."""
+    own = (samples.c.id, samples.c.hash, samples.c.source, samples.c.score)
+    return (
+        select(*own, *CONTENT, pool.c.weight)
+        .join_from(pool, samples, samples.c.id == pool.c.sample_id)
+        .where(pool.c.buffer_id == BUFFER)
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def labelled_samples() -> sa.Select[Any]:
+    """Return all samples with a reward, by id."""
+    return (
+        select(*CONTENT, samples.c.reward)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.id)
+    )
+
+
+@functools.cache
+def all_samples() -> sa.Select[Any]:
+    """Return the columns of `to_pandas` of all samples, by id."""
+    names = (
+        *("id", "text", "source", "queued", "requeues", "score", "score_version", "reward"),
+        *("created_iteration", "created_at", "scored_at", "rewarded_at"),
+    )
+    return (
+        select(*(samples.c[name] for name in names))
+        .where(samples.c.buffer_id == BUFFER)
+        .order_by(samples.c.id)
+    )
+
+
+def best_reward(before: Any | None) -> sa.Select[Any]:
+    """Return the best reward, or the best stored before a training.
+
+    Args:
+        before: A row of `newest_training`, or None for the best of all.
+    """
+    best = (
+        select(samples.c.reward)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.reward.desc())
+        .limit(1)
+    )
+    if before is None:
+        return best
+    # Rewards without a tick were stored by an older release: before all that have one.
+    has_no_tick = samples.c.rewarded_tick.is_(None)
+    if before.trained_tick is None:
+        return best.where(has_no_tick, samples.c.rewarded_at <= before.trained_at)
+    return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < before.trained_tick))
