@@ -1,0 +1,3 @@
+"""Converters of arguments."""
+
+from sqlbuffer._validation.scalars import *  # noqa: F403
