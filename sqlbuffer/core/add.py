@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._json import as_json
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_list, as_names, as_rewards
 from sqlbuffer.core import pool
@@ -19,7 +21,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns, Lock
-from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge, require_all, shown, tampered
+from sqlbuffer.errors import InvalidArgument, InvalidReward, TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests

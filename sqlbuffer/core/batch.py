@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_rewards, require_flag
 from sqlbuffer.core import leases, pool
@@ -30,7 +31,7 @@ from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.workers import Mark, fold, forget_receipts, lock_dead, worker_id
 from sqlbuffer.db import disposal, queries
 from sqlbuffer.db.schema import batches
-from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
 

@@ -13,6 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import no_progress, tampered
+from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name, is_storable
 from sqlbuffer.core.heartbeat import Heartbeat
 from sqlbuffer.core.lineage import Lineage
@@ -24,17 +26,7 @@ from sqlbuffer.core.workers import GRACE_S, LEDGER, register
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import buffers
-from sqlbuffer.errors import (
-    BufferNotFound,
-    InvalidArgument,
-    InvalidPayload,
-    SettingsMismatch,
-    listed,
-    no_progress,
-    printable,
-    shown,
-    tampered,
-)
+from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch
 
 log = logging.getLogger(__name__)
 

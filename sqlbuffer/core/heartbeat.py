@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlbuffer.errors import summary
+from sqlbuffer._messages import summary
 
 INTERVAL_S = 10.0
 """Time between two beats, unless workers count as dead so soon that it must be less."""

@@ -10,6 +10,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import numbers_of, require_all, tampered
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
@@ -17,7 +19,6 @@ from sqlbuffer.core.race import FLOOR, MOST, shift_base
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers, workers
-from sqlbuffer.errors import numbers_of, require_all, shown, tampered
 
 _LEAST_TOP = 10_000
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import numbers_of
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import require_choice, require_count
 from sqlbuffer.core import pool
@@ -18,7 +19,6 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import pool as pool_table
 from sqlbuffer.db.schema import predictors, samples
-from sqlbuffer.errors import numbers_of
 from sqlbuffer.records import Staleness, Stats
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.add import evict
@@ -22,7 +23,6 @@ from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import change_weights, read_scored
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers
-from sqlbuffer.errors import no_progress
 
 SWAP_CHUNK = 5_000
 """Rows whose weights are swapped in one transaction, for which claims wait on PostgreSQL."""

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqlbuffer._integrity import numbers_of
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_rewards
 from sqlbuffer.core.add import Known, store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, InvalidReward, numbers_of
+from sqlbuffer.errors import InvalidArgument, InvalidReward
 
 
 class Closed(NamedTuple):

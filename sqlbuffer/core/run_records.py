@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import tampered
 from sqlbuffer._json import as_measures, measures_from
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.core import leases
 from sqlbuffer.core.handle import BufferHandle
@@ -19,7 +21,7 @@ from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import buffers, checkpoints, metrics, predictors, samples
-from sqlbuffer.errors import InvalidArgument, shown, tampered
+from sqlbuffer.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

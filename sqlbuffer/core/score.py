@@ -16,6 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
@@ -39,7 +40,6 @@ from sqlbuffer.core.weights import (
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers
-from sqlbuffer.errors import no_progress
 from sqlbuffer.samples.codec import decode_all
 
 _ROWS_AT_ONCE = 100_000

@@ -12,12 +12,13 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import tampered
+from sqlbuffer._messages import printable
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import buffers
-from sqlbuffer.errors import printable, tampered
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psutil
 import sqlalchemy as sa
 
+from sqlbuffer._messages import printable
 from sqlbuffer.db.backends import Dialect, ago, now, origin_of, right_now
 from sqlbuffer.db.queries import COUNTERS
 from sqlbuffer.db.schema import batches, jobs, receipts, workers
-from sqlbuffer.errors import printable
 
 if TYPE_CHECKING:
     from sqlbuffer.core.transaction import Transaction

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import numbers_of, tampered
 from sqlbuffer._validation import as_max_size, require_flag, require_int
 from sqlbuffer.core.batch import put_back, release
 from sqlbuffer.core.handle import BufferHandle, require_name
@@ -24,7 +25,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.queries import COUNTERS
 from sqlbuffer.db.schema import buffers, workers
-from sqlbuffer.errors import InvalidArgument, numbers_of, tampered
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.maintenance.repair import recount
 
 log = logging.getLogger(__name__)

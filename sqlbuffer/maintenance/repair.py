@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import numbers_of, tampered
 from sqlbuffer.core import pool
 from sqlbuffer.core.batch import put_back, release
 from sqlbuffer.core.transaction import LARGEST_TICK, Transaction
@@ -15,7 +16,6 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Lock
 from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.db.schema import pool as pool_table
-from sqlbuffer.errors import numbers_of, tampered
 from sqlbuffer.maintenance import audit
 
 

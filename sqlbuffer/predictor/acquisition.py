@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats, require_real
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import Stats
 
 Rule = Callable[[list[Any]], Floats]

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import track
 from torch import Tensor, nn
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import (
     as_mapping,
     as_name,
@@ -29,7 +30,7 @@ from sqlbuffer._validation import (
     require_list,
     require_real,
 )
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.predictor.dataset import PredictiveDataset
 from sqlbuffer.predictor.dropout import dropouts_of, one_function
 from sqlbuffer.predictor.metrics import rank_correlation

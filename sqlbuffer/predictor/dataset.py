@@ -10,8 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_floats, as_list, require_function
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 CHUNK = 4096
 """Samples read, and turned into features, at a time."""

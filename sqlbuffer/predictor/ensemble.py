@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list, require_list
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.predictor.agent import (
     PredictiveAgent,
     draws_from,

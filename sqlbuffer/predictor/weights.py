@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload, shown
+from sqlbuffer._messages import shown
+from sqlbuffer.errors import InvalidArgument, InvalidPayload
 
 OPTIMISER = "optimiser."
 """What the names of the optimiser's tensors begin with in a stored state."""
