@@ -146,6 +146,5 @@ def _is_missing(value: Any) -> bool:
 def _not_json(value: Any, path: str) -> InvalidArgument:
     return InvalidArgument(
         f"{path} is {shown(value)}, which JSON cannot hold: give text, a finite number, True, "
-        "False or None, or lists "
-        f"and mappings of these."
+        "False or None, or lists and mappings of these."
     )

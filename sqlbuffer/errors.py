@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlbuffer._messages import printable
 
 EXITS = (SystemExit, GeneratorExit)
-"""Exceptions of user code that `except Exception` does not catch, except Ctrl-C and signals."""
+"""Exceptions of user code that `except Exception` misses; Ctrl-C and signals raise others."""
 
 
 class SqlBufferError(Exception):

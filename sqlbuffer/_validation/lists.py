@@ -53,9 +53,8 @@ def require_list(samples: Any, what: str = "samples") -> None:
         shape = tuple(getattr(samples, "shape", ()))
         raise InvalidArgument(
             f"{what} must be a list, got one {kind.__name__} of shape {shape}: put it into a list, "
-            "or use add_one, if "
-            f"it is one sample; give list(...) of it if it is {shape[0] if shape else 'many'} "
-            "samples."
+            "or use add_one, if it is one sample; give list(...) of it if it is "
+            f"{shape[0] if shape else 'many'} samples."
         )
     if isinstance(samples, io.IOBase):
         raise InvalidArgument(

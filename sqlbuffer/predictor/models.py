@@ -72,14 +72,12 @@ def one_number_each(model: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(output, Tensor):
         raise InvalidArgument(
             f"the model returned {shown(output)}: it must return a tensor of one number for each "
-            "sample, "
-            f"({len(x)},) or ({len(x)}, 1)."
+            f"sample, ({len(x)},) or ({len(x)}, 1)."
         )
     if output.numel() != len(x):
         raise InvalidArgument(
             f"the model made {tuple(output.shape)} of features {tuple(x.shape)}: it must return "
-            "one number for "
-            f"each sample, ({len(x)},) or ({len(x)}, 1)."
+            f"one number for each sample, ({len(x)},) or ({len(x)}, 1)."
         )
     if output.is_complex():
         raise InvalidArgument(

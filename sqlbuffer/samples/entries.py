@@ -114,8 +114,8 @@ def _compares_fields(cls: type[Any], compared: tuple[str, ...]) -> bool:
 def _own_equality(cls: type[Any], how: str, stored: str) -> InvalidArgument:
     return InvalidArgument(
         f"{cls.__qualname__} {how}, so {stored} cannot stand for it: give encode=, which makes "
-        "equal values of equal "
-        f"instances, and decode=, which gets {stored} for samples stored before."
+        f"equal values of equal instances, and decode=, which gets {stored} for samples stored "
+        "before."
     )
 
 

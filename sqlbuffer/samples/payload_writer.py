@@ -98,8 +98,7 @@ def _fraction(value: Fraction, _depth: int) -> CBORTag:
     if any(part.bit_length() > MAX_RATIO_BITS for part in parts):
         raise InvalidArgument(
             f"a Fraction with a part of more than {MAX_RATIO_BITS} bits takes too long to read: "
-            "add its parts as a "
-            "tuple, or fewer digits."
+            "add its parts as a tuple, or fewer digits."
         )
     return CBORTag(30, parts)
 
