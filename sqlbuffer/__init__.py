@@ -1,4 +1,4 @@
-"""A training buffer that lives in a SQL database: durable, shared, without duplicates, with exact weighted draws."""
+"""A training buffer in a SQL database: durable, shared, without duplicates, with exact draws."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ __all__ = [
 ]
 
 
-_ROOMS = {
+_MODULES = {
     "EnsembleAgent": "predictor.ensemble",
     "ExpectedImprovement": "predictor.acquisition",
     "PredictiveAgent": "predictor.agent",
     "ThompsonSampling": "predictor.acquisition",
     "UpperConfidenceBound": "predictor.acquisition",
 }
-"""Where public names are that are imported only when asked for; the others are in `training`."""
+"""Modules of the public names that are imported when first used; the others are in `training`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch only when it is asked for: the store alone starts in a fraction of the time."""
+    """Import a class that needs torch when it is first used: the store does not need torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sqlbuffer.{_ROOMS.get(name, 'training')}"), name)
+    return getattr(importlib.import_module(f"sqlbuffer.{_MODULES.get(name, 'training')}"), name)

@@ -1,4 +1,4 @@
-"""What users give to be stored as JSON: metadata of samples, and measures of predictors."""
+"""Values of users as JSON: metadata of samples, and measures of predictors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_mapping, is_text, plain
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-"""The escape for NUL in JSON, which is none behind an odd backslash."""
+"""The escape of NUL in JSON; after an odd number of backslashes it is text."""
 
 
 def as_json(value: Any, what: str) -> str:
-    """Return a mapping as JSON; NaN, which is a gap in a table, becomes null.
+    """Return a mapping as JSON; NaN, which marks a gap in a table, becomes null.
 
     Raises:
-        InvalidArgument: Where it is none, or holds what JSON, or a database, does not take. The message says where.
+        InvalidArgument: If the value is not a mapping, or has a part that JSON or a database does
+            not take; the message gives the path of the part.
     """
     mapping = as_mapping(value, what)
     try:
@@ -32,12 +34,14 @@ def as_json(value: Any, what: str) -> str:
 
 
 def as_measures(value: Any, what: str) -> dict[str, Any]:
-    """Return a mapping as JSON can hold it, in which "NaN", "Infinity" and "-Infinity" stand for what JSON has not.
+    """Return a mapping of values that JSON has.
 
-    These are the words of PostgreSQL, which reads them as numbers; `measures_from` reads them back.
+    "NaN", "Infinity" and "-Infinity" replace floats that JSON lacks; PostgreSQL reads these words
+    as numbers. `measures_from` is the inverse.
 
     Raises:
-        InvalidArgument: Where it is none, or holds what JSON, or a database, does not take. The message says where.
+        InvalidArgument: If the value is not a mapping, or has a part that JSON or a database does
+            not take; the message gives the path of the part.
     """
     found: dict[str, Any] = _jsonable(as_mapping(value, what), what, _word)
     _require_storable(_as_text(found, what), what)
@@ -45,7 +49,7 @@ def as_measures(value: Any, what: str) -> dict[str, Any]:
 
 
 def measures_from(stored: Any) -> Any:
-    """Return what `as_measures` was given."""
+    """Return the measures that `as_measures` was given."""
     if isinstance(stored, str):
         return _NUMBERS.get(stored, stored)
     if isinstance(stored, list):
@@ -62,9 +66,9 @@ def _word(number: float, _: str) -> str:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
-def _gap(number: float, where: str) -> None:
+def _gap(number: float, path: str) -> None:
     if not math.isnan(number):
-        raise _not_json(number, where)
+        raise _not_json(number, path)
 
 
 def _dumped(value: Any) -> str:
@@ -74,7 +78,7 @@ def _dumped(value: Any) -> str:
 def _as_text(value: Any, what: str) -> str:
     try:
         return _dumped(value)
-    except ValueError as exc:  # an integer of more digits than Python writes
+    except ValueError as exc:  # an integer with more digits than Python writes
         raise InvalidArgument(f"{what} has a number that JSON cannot hold: {exc}.") from exc
 
 
@@ -92,7 +96,7 @@ def _jsonable(value: Any, what: str, spelled: Callable[[float, str], Any]) -> An
         ) from None
 
 
-def _json_value(value: Any, where: str, spelled: Callable[[float, str], Any]) -> Any:
+def _json_value(value: Any, path: str, spelled: Callable[[float, str], Any]) -> Any:
     value = plain(value)
     if value is None or isinstance(value, bool):
         return value
@@ -101,33 +105,33 @@ def _json_value(value: Any, where: str, spelled: Callable[[float, str], Any]) ->
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else spelled(float(value), where)
+        return float(value) if math.isfinite(value) else spelled(float(value), path)
     if isinstance(value, Mapping):
         found: dict[str, Any] = {}
         for key, each in value.items():
-            name = _json_key(key, where)
+            name = _json_key(key, path)
             if name in found:
                 raise InvalidArgument(
-                    f"{where} has the key {name!r} twice, as text and as a number: give each once."
+                    f"{path} has the key {name!r} twice, as text and as a number: give each once."
                 )
-            found[name] = _json_value(each, f"{where}[{shown(key)}]", spelled)
+            found[name] = _json_value(each, f"{path}[{shown(key)}]", spelled)
         return found
     if isinstance(value, (list, tuple)):
-        return [_json_value(each, f"{where}[{i}]", spelled) for i, each in enumerate(value)]
+        return [_json_value(each, f"{path}[{i}]", spelled) for i, each in enumerate(value)]
     if _is_missing(value):
-        return spelled(math.nan, where)
-    raise _not_json(value, where)
+        return spelled(math.nan, path)
+    raise _not_json(value, path)
 
 
-def _json_key(key: Any, where: str) -> str:
-    """Return a key as json writes it."""
+def _json_key(key: Any, path: str) -> str:
+    """Return a key as `json` writes it."""
     key = plain(key)
     if isinstance(key, str):
         return str.__str__(key)
     if key is None or isinstance(key, (bool, int, float)):
         return json.dumps(key)
     raise InvalidArgument(
-        f"{where} has the key {shown(key)}, but keys of JSON are text: give {shown(str(key))}."
+        f"{path} has the key {shown(key)}, but keys of JSON are text: give {shown(str(key))}."
     )
 
 
@@ -139,8 +143,8 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _not_json(value: Any, where: str) -> InvalidArgument:
+def _not_json(value: Any, path: str) -> InvalidArgument:
     return InvalidArgument(
-        f"{where} is {shown(value)}, which JSON cannot hold: give text, a finite number, True, False or None, or lists "
-        f"and mappings of these."
+        f"{path} is {shown(value)}, which JSON cannot hold: give text, a finite number, True, "
+        "False or None, or lists and mappings of these."
     )

@@ -1,4 +1,4 @@
-"""Metrics as plots. matplotlib is imported when something is drawn."""
+"""Plots of metrics; matplotlib is imported when a plot is drawn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_list, require_count, require_flag
-from sqlbuffer.errors import InvalidArgument, MissingExtra, listed, printable, shown
+from sqlbuffer.errors import InvalidArgument, MissingExtra
 
 Series = tuple[Sequence[int], Sequence[Any]]
-"""Iterations, and the value of each."""
+"""(n,) iterations, and the (n,) values."""
 
 
 def draw_metrics(
@@ -23,23 +24,24 @@ def draw_metrics(
     cols: int = 4,
     smooth: bool = True,
 ) -> Any:
-    """Draw metrics over the iterations; return the matplotlib Figure, which belongs to no window.
+    """Draw metrics over the iterations.
 
     Args:
         metrics: Iterations and values of each metric.
-        names: Metrics, one plot for each; None for all that are numbers.
+        names: Metrics to draw, one plot for each; None for all metrics that are numbers.
         cols: Plots in a row.
         smooth: Draw a running mean over the values.
 
+    Returns:
+        A matplotlib Figure without a window.
+
     Raises:
-        InvalidArgument: There is no metric of a name.
-        MissingExtra: matplotlib is not installed.
+        InvalidArgument: If no metric has one of the names.
+        MissingExtra: If matplotlib is not installed.
     """
     cols = require_count(cols, "cols must be 1 or more", least=1)
-    smooth, names = (
-        require_flag(smooth, "smooth"),
-        None if names is None else as_list(names, "names"),
-    )
+    smooth = require_flag(smooth, "smooth")
+    names = None if names is None else as_list(names, "names")
     numbers = {name: series for name, series in metrics.items() if _is_drawable(series[1])}
     chosen = list(numbers if names is None else names)
     if unknown := [name for name in chosen if not isinstance(name, str) or name not in numbers]:
@@ -57,7 +59,7 @@ def draw_metrics(
         iterations, values = numbers[name]
         floats = np.asarray(values, dtype=np.float64)
         axes = figure.add_subplot(n_rows, n_cols, place, xlabel="iteration")
-        axes.set_title(printable(name), parse_math=False)  # a $ is only a $
+        axes.set_title(printable(name), parse_math=False)  # a $ in a name is text
         axes.plot(
             iterations, floats, marker="." if len(floats) == 1 else "", alpha=0.4 if smooth else 1.0
         )
@@ -67,7 +69,7 @@ def draw_metrics(
 
 
 def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of the finite values around each of (n,), a tenth of all at the most."""
+    """Return the running mean (n,) of finite values (n,), over a window of a tenth of them."""
     half = len(values) // 20
     finite = np.isfinite(values)
     sums, counts = (

@@ -1,4 +1,4 @@
-"""Plain records that the package hands out: no database, no behaviour."""
+"""Records that the public functions return."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddResult:
-    """What became of the samples of one `add`.
+    """Counts of the samples of one `add`.
 
     Attributes:
         added: Samples stored for the first time.
-        requeued: Samples that had been drawn or removed before and wait again.
-        duplicates: Samples that were already waiting, or claimed and not yet settled, or came twice in one call.
+        requeued: Samples that were drawn or removed before, and wait again.
+        duplicates: Samples that were already waiting or claimed, or that occur twice in the call.
         refused: Samples for which `key` returned None.
     """
 
@@ -36,16 +36,17 @@ class AddResult:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class SampleInfo:
-    """What the draw knows of each sample of a batch, aligned by position.
+    """Details of the draw of a batch, aligned with its samples.
 
     Attributes:
-        probability: (n,) float64 in (0, 1], the chance the sample had of being in this batch. `1 / probability` is an
-            unbiased importance weight (Horvitz and Thompson 1952); under the weighting "shift" what has the lowest
-            score is drawn so seldom, at a weight of 1e-8, that a total hardly ever counts it. NaN where it cannot be
-            known: in a batch that ends among samples which were drawn before, given back, and must come first; and in
-            one which draws of other processes have claimed samples among, at the same time.
-        argmax: (n,) bool, True where the sample came by the argmax share.
-        reward: (n,) float64, the reward stored before this draw, NaN where there is none.
+        probability: (n,) float64 in (0, 1], the probability that the sample is in this batch. `1 /
+            probability` is an unbiased importance weight (Horvitz and Thompson 1952). Under the
+            weighting "shift", samples with the lowest score have a weight of 1e-8, and are drawn so
+            seldom that a total hardly ever counts them. NaN if the probability is unknown: if the
+            batch ends among released samples, which are drawn first, or if another process claimed
+            samples during the draw.
+        argmax: (n,) bool, True if the sample was drawn by the argmax share.
+        reward: (n,) float64, the reward stored before this draw, NaN if there is none.
     """
 
     probability: NDArray[np.float64]
@@ -55,32 +56,34 @@ class SampleInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stats:
-    """A buffer in numbers. All but `best_reward` come from counters, so the cost does not grow with the buffer.
+    """Counts and settings of a buffer.
+
+    All counts come from stored counters, so their cost does not grow with the buffer.
 
     Attributes:
         name: The buffer's name.
         kind: The weighting, "uniform" for a plain buffer.
         mode: "consume" or "replay".
         iteration: Batches settled so far.
-        waiting: Samples in the pool, `len(store)`.
-        unscored: Samples in the pool that have no score yet.
-        unscorable: Samples in the pool whose score is NaN or whose weight is zero: they are never drawn.
-        stored: Distinct samples ever stored.
+        waiting: Samples in the pool; `len(store)`.
+        unscored: Samples in the pool without a score.
+        unscorable: Samples in the pool with a NaN score or a zero weight; they are never drawn.
+        stored: Distinct samples stored so far.
         claimed: Samples in batches that are neither settled nor released.
-        drawn: Draws made, those of released batches taken off.
-        requeued: Samples that were added again after they had been drawn or removed.
-        removed: Samples taken out of the pool by a filter or by `max_size`.
+        drawn: Samples drawn, without those of released batches.
+        requeued: Samples that were added again after they were drawn or removed.
+        removed: Samples removed from the pool by a filter or by `max_size`.
         measured: Distinct samples with a reward.
         failed: Distinct samples whose measurement failed (a NaN reward).
         refused: Samples refused by `key`.
-        best_reward: The highest reward stored, None before the first.
-        score_version: The newest version of the scores; it grows with each refresh and each predictor.
-        refreshed_version: The version that the newest finished refresh gave to all that waited; where it is not
-            `score_version`, older scores may wait.
+        best_reward: The highest stored reward, None before the first; it is read by an index.
+        score_version: Newest version of the scores; each refresh and each predictor increases it.
+        refreshed_version: Version that the last finished refresh gave to all waiting samples. If it
+            is not `score_version`, samples with older scores may wait.
         created_at: When the buffer was created, UTC.
-        key: Module and name of the key function that the buffer was created with; "" for none, "?" for one without a
-            name, None where a buffer of an older release has not been told.
-        max_size: Scored samples that may wait, None for any number.
+        key: Module and name of the key function of the buffer; "" if it has none, "?" for a
+            function without a name, None if a buffer of an older release has not stored it.
+        max_size: Number of scored samples that may wait, None for no limit.
     """
 
     name: str
@@ -108,12 +111,12 @@ class Stats:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Staleness:
-    """The samples that wait with a score of one version.
+    """The waiting samples with scores of one version.
 
     Attributes:
-        score_version: The version, None for those that have no score.
-        waiting: How many they are.
-        oldest: When the first of these scores was made, UTC; None where there is none.
+        score_version: The version; None for samples without a score.
+        waiting: The number of samples.
+        oldest: Time of the oldest of these scores, UTC; None without scores.
     """
 
     score_version: int | None

@@ -689,7 +689,7 @@ class SampleStore:
         apart = dataclasses.replace(made, database=made.database.sibling())
         return SampleStore(reaper.with_heartbeat(apart))
 
-    # -- internal: for sqlbuffer.training and sqlbuffer.retraining.train --------------------------------
+    # -- internal: for sqlbuffer.training and sqlbuffer.retraining.train ---------------------------
 
     def _write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a writing transaction, if the database still has the buffer."""

@@ -22,8 +22,9 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from sqlbuffer._messages import printable
 from sqlbuffer.db.backends import first_line
-from sqlbuffer.errors import SqlBufferError, printable
+from sqlbuffer.errors import SqlBufferError
 
 Row = Sequence[Any]
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.logging import RichHandler
 
+from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import open_existing
 from sqlbuffer.cli.options import OneBuffer, Url, examples
@@ -22,7 +23,7 @@ from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.reaper import with_heartbeat
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.errors import EXITS, InvalidArgument, printable, summary
+from sqlbuffer.errors import EXITS, InvalidArgument
 from sqlbuffer.retraining.schedule import Schedule
 from sqlbuffer.store import SampleStore
 

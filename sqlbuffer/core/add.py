@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from sqlbuffer._integrity import require_all
 from sqlbuffer._json import as_json
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Lock
-from sqlbuffer.errors import InvalidArgument, TooLarge, require_all, shown
+from sqlbuffer.errors import InvalidArgument, TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests

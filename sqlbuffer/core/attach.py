@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import no_progress, tampered
+from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name, is_storable
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.settings import Settings
@@ -20,17 +22,7 @@ from sqlbuffer.core.weighting import weighting_from_settings, weighting_settings
 from sqlbuffer.core.workers import LEDGER, register
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.errors import (
-    BufferNotFound,
-    InvalidArgument,
-    InvalidPayload,
-    SettingsMismatch,
-    listed,
-    no_progress,
-    printable,
-    shown,
-    tampered,
-)
+from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch
 
 log = logging.getLogger(__name__)
 

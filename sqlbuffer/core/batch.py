@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_rewards, require_flag
 from sqlbuffer.core import pool
@@ -25,7 +26,7 @@ from sqlbuffer.core.rewards import Known, Recorded, store_measured
 from sqlbuffer.core.rewards import record as write_recorded
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument, shown, summary
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, NamedTuple
 
+from sqlbuffer._integrity import numbers_of
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import numbers_of
 
 
 class Closed(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import no_progress, require_all, tampered
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import pool, race
@@ -20,7 +21,6 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
-from sqlbuffer.errors import no_progress, require_all, tampered
 from sqlbuffer.records import SampleInfo
 
 EVERYTHING = -1

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlbuffer.errors import summary
+from sqlbuffer._messages import summary
 
 INTERVAL_S = 10.0
 """Seconds between two beats; less if `grace_s` is short."""

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import ArrayLike
 from sqlalchemy.sql import visitors
 
+from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_mask, as_name, plain, require_count, require_real
 from sqlbuffer.core import pool
@@ -19,7 +20,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.race import TIE
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds, shown, summary
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds
 
 READ_AT_ONCE = 4096
 """Samples read and decoded in one transaction during an iteration."""

@@ -18,12 +18,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sqlbuffer._messages import shown, summary
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, PATIENCE_S, Beat, Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import stale_workers, worker_id
 from sqlbuffer.db import disposal, queries
-from sqlbuffer.errors import InvalidArgument, LeaseLost, shown, summary
+from sqlbuffer.errors import InvalidArgument, LeaseLost
 
 log = logging.getLogger(__name__)
 

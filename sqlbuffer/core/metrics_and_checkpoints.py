@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_float, as_mapping, as_name, require_count, require_int
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 
 def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float]) -> None:

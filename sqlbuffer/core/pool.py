@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import numbers_of, require_all, tampered
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
-from sqlbuffer.errors import numbers_of, require_all, shown, tampered
 
 _LEAST_TOP = 10_000
 

@@ -7,14 +7,16 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sqlbuffer._integrity import tampered
 from sqlbuffer._json import as_measures, measures_from
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import require_count, require_int
 from sqlbuffer.core import leases
 from sqlbuffer.core.metrics_and_checkpoints import number_from, state_from, write_checkpoints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, shown, tampered
+from sqlbuffer.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

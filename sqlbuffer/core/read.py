@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sqlbuffer._integrity import numbers_of
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import require_choice, require_count
 from sqlbuffer.core import pool
@@ -16,7 +17,6 @@ from sqlbuffer.core.batch import content
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
-from sqlbuffer.errors import numbers_of
 from sqlbuffer.records import Staleness, Stats
 
 

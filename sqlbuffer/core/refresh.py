@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool, race
@@ -37,7 +38,6 @@ from sqlbuffer.core.weights import (
 )
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.errors import no_progress
 
 WEIGHTS_CHUNK = 5_000
 """Rows whose weights change in one transaction, for which claims wait on PostgreSQL."""

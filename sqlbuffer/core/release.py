@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim, Closed, close
@@ -22,7 +23,6 @@ from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
-from sqlbuffer.errors import shown, summary
 
 log = logging.getLogger(__name__)
 

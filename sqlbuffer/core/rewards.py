@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import tampered
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_list, as_names, as_rewards
 from sqlbuffer.core.add import Incoming, incoming
@@ -18,7 +19,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns
-from sqlbuffer.errors import InvalidReward, tampered
+from sqlbuffer.errors import InvalidReward
 from sqlbuffer.records import AddResult
 
 

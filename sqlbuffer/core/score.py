@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
@@ -29,7 +30,6 @@ from sqlbuffer.core.weights import (
     weigh,
 )
 from sqlbuffer.db import queries
-from sqlbuffer.errors import no_progress
 
 
 class _Unscored(NamedTuple):

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from sqlbuffer._integrity import tampered
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import require_choice, require_int
 from sqlbuffer.core.race import exponentials, replayed_exponentials
 from sqlbuffer.core.weighting import Weighting
-from sqlbuffer.errors import shown, tampered
 
 _SEED_DIGITS = 1_000
 _LARGEST_SEED = 10**_SEED_DIGITS - 1

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import require_all, tampered
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.workers import register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows
-from sqlbuffer.errors import BufferNotFound, require_all, shown, tampered
+from sqlbuffer.errors import BufferNotFound
 
 if TYPE_CHECKING:
     from sqlbuffer.core.handle import BufferHandle

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import is_positive, require_real
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 FLOOR = 1e-8
 """Weight of the lowest score under `Shift`, as in MRL."""

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import tampered
+from sqlbuffer._messages import printable
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import printable, tampered
 from sqlbuffer.samples.codec import decode_all
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psutil
 import sqlalchemy as sa
 
+from sqlbuffer._messages import printable
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Dialect, origin_of
 from sqlbuffer.db.queries import LEDGER as LEDGER
-from sqlbuffer.errors import printable
 
 if TYPE_CHECKING:
     from sqlbuffer.core.transaction import Transaction

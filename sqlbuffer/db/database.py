@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from sqlbuffer._messages import printable
 from sqlbuffer._validation import require_choice
 from sqlbuffer.db import disposal
 from sqlbuffer.db.backends import (
@@ -40,7 +41,6 @@ from sqlbuffer.errors import (
     SchemaMismatch,
     SchemaTooNew,
     SchemaTooOld,
-    printable,
 )
 
 T = TypeVar("T")

@@ -9,6 +9,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sqlbuffer._integrity import numbers_of
+from sqlbuffer._messages import printable, shown
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
@@ -26,7 +28,6 @@ from sqlbuffer.db.schema import (
     workers,
 )
 from sqlbuffer.db.schema import pool as pool_table
-from sqlbuffer.errors import numbers_of, printable, shown
 
 
 def check(tx: Transaction) -> list[str]:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sqlbuffer._integrity import numbers_of, tampered
 from sqlbuffer._validation import as_max_size, require_flag, require_int
 from sqlbuffer.core.attach import require_name
 from sqlbuffer.core.handle import BufferHandle
@@ -21,7 +22,7 @@ from sqlbuffer.core.weights import progress_bar
 from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.queries import COUNTERS
-from sqlbuffer.errors import InvalidArgument, numbers_of, tampered
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.maintenance.repair import recount
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sqlbuffer._integrity import numbers_of, tampered
 from sqlbuffer.core import pool
 from sqlbuffer.core.release import put_back, release
 from sqlbuffer.core.transaction import LARGEST_TICK, Transaction
@@ -13,7 +14,6 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Lock
 from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
 from sqlbuffer.db.schema import pool as pool_table
-from sqlbuffer.errors import numbers_of, tampered
 from sqlbuffer.maintenance import audit
 
 

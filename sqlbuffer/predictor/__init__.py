@@ -30,11 +30,11 @@ _MODULES = {
     "ThompsonSampling": "acquisition",
     "UpperConfidenceBound": "acquisition",
 }
-"""Where the names are; the others are in `agent`."""
+"""Modules of the names; the other names are in `agent`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a module when one of its names is asked for: acquisitions and metrics work without torch."""
+    """Import a module when one of its names is first used: acquisitions need no torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'agent')}"), name)

@@ -1,8 +1,8 @@
-"""Acquisition: what a sample is worth measuring, given what a predictor expects of it and how sure it is.
+"""Acquisition functions: scores of samples from predicted rewards and their uncertainty.
 
-The greedy score, the prediction itself, only ever asks for more of what is known to be good. These functions also pay
-for what could be better than it looks. The pure functions take and return arrays; the classes ask an agent for its
-uncertainty, and a `PredictiveBuffer` keeps what they say as the scores of its samples.
+The greedy score is the prediction itself. The functions below also favour samples whose reward is
+uncertain. The pure functions take and return arrays. The classes ask an agent for its uncertainty,
+and a `PredictiveBuffer` stores their results as the scores of its samples.
 """
 
 from __future__ import annotations
@@ -15,42 +15,50 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats, require_real
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import Stats
 
 Rule = Callable[[list[Any]], Floats]
-"""Takes n samples, returns (n,) float64; each sample's number does not depend on the others."""
+"""Takes n samples and returns (n,) float64; a score does not depend on the other samples."""
 
 
 def upper_confidence_bound(mean: ArrayLike, std: ArrayLike, beta: float = 1.0) -> Floats:
-    """Return `mean + beta * std`: how good a sample may be, at some confidence.
+    """Return `mean + beta * std`, an optimistic estimate of the rewards.
 
     Args:
         mean: (n,) floats, expected rewards.
-        std: (n,) floats, not negative, how far from it the reward may be.
-        beta: What a unit of uncertainty is worth, in units of reward; 0 is greedy.
+        std: (n,) floats, 0 or more, standard deviations of the rewards.
+        beta: Weight of the deviation; 0 is greedy.
+
+    Returns:
+        (n,) float64.
 
     Source:
-        Srinivas, Krause, Kakade and Seeger 2010, Gaussian process optimization in the bandit setting; `beta` is the
-        square root of theirs.
+        Srinivas, Krause, Kakade and Seeger 2010, Gaussian process optimization in the bandit
+        setting; `beta` is the square root of the paper's.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(mean, dtype=np.float64) + beta * np.asarray(std, dtype=np.float64)
 
 
 def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float = 0.0) -> Floats:
-    """Return the expectation of `max(reward - best - xi, 0)`, rewards being normal with this mean and deviation.
+    """Return the expectation of `max(reward - best - xi, 0)` for normally distributed rewards.
 
     Args:
         mean: (n,) floats, expected rewards.
-        std: (n,) floats, not negative.
+        std: (n,) floats, 0 or more, standard deviations of the rewards.
         best: The reward to improve on.
-        xi: By how much at the least.
+        xi: Smallest improvement that counts.
+
+    Returns:
+        (n,) float64, 0 or more.
 
     Source:
-        Jones, Schonlau and Welch 1998, Efficient global optimization of expensive black-box functions.
+        Jones, Schonlau and Welch 1998, Efficient global optimization of expensive black-box
+        functions.
     """
     spread = np.asarray(std, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -59,8 +67,8 @@ def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float
         improvement = gain * _normal_cdf(z) + spread * np.exp(-0.5 * z**2) / math.sqrt(
             2.0 * math.pi
         )
-    # What is sure improves by its gain or not at all; far below the best the difference of two small terms may round
-    # to less than nothing.
+    # A sample without uncertainty improves by its gain or not at all. Far below the best, the sum
+    # of two small terms may round to a negative number.
     return np.where(
         spread == 0.0, np.maximum(gain, 0.0), np.where(improvement < 0.0, 0.0, improvement)
     )
@@ -71,26 +79,26 @@ def _normal_cdf(z: Floats) -> Floats:
 
 
 class Incumbents(Protocol):
-    """What an acquisition asks of a store; a `SampleStore` has it."""
+    """The methods of a `SampleStore` that acquisitions use."""
 
     def incumbent(self) -> float | None:
         """Return the reward to improve on."""
         ...
 
     def stats(self) -> Stats:
-        """Return the buffer in numbers."""
+        """Return the counters of the buffer."""
         ...
 
 
 class Acquisition(Protocol):
-    """A way to score samples by an agent's predictions and their uncertainty."""
+    """Scores samples by an agent's predictions and their uncertainty."""
 
     name: ClassVar[str]
     asks: ClassVar[str]
-    """The method of the agent that it needs."""
+    """The method of the agent that the acquisition needs."""
 
     def rule(self, agent: Any, store: Incumbents) -> Rule:
-        """Return the rule by which samples are scored now, the same for all that have one score version."""
+        """Return the rule that scores samples now, the same for all samples of a score version."""
         ...
 
 
@@ -99,7 +107,8 @@ class UpperConfidenceBound:
     """Scores a sample by `mean + beta * std`.
 
     Args:
-        beta: Finite; what a unit of uncertainty is worth. 0 is greedy, negative shuns the unknown.
+        beta: Finite weight of the deviation: 0 is greedy, a negative weight avoids uncertain
+            samples.
     """
 
     beta: float = 1.0
@@ -116,12 +125,12 @@ class UpperConfidenceBound:
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedImprovement:
-    """Scores a sample by how much it is expected to improve on the best reward that the predictor knew.
+    """Scores a sample by its expected improvement on the best reward that the predictor knew.
 
-    Before there is any reward the mean decides.
+    Before the first reward, samples are scored by the mean.
 
     Args:
-        xi: Finite; improvements smaller than this count for nothing.
+        xi: Finite; smallest improvement that counts.
     """
 
     xi: float = 0.0
@@ -141,14 +150,14 @@ class ExpectedImprovement:
 
 @dataclasses.dataclass(frozen=True)
 class ThompsonSampling:
-    """Scores all samples by one function drawn from the posterior, another one for each score version.
+    """Scores all samples by one function drawn from the posterior.
 
-    So the ranking of the pool is one that the agent believes possible, and a resumed run draws the same.
+    Each score version has another function. A resumed run draws the same function.
 
     Source:
-        Thompson 1933, On the likelihood that one unknown probability exceeds another in view of the evidence of two
-        samples; Hernández-Lobato et al. 2017, Parallel and distributed Thompson sampling for large-scale accelerated
-        exploration of chemical space.
+        Thompson 1933, On the likelihood that one unknown probability exceeds another in view of the
+        evidence of two samples; Hernández-Lobato et al. 2017, Parallel and distributed Thompson
+        sampling for large-scale accelerated exploration of chemical space.
     """
 
     name: ClassVar[str] = "thompson"
@@ -166,10 +175,11 @@ _BY_NAME: dict[str, type[Any]] = {
 
 
 def acquisition_from(spec: str | Acquisition, agent: Any) -> Acquisition | None:
-    """Return the acquisition that a name stands for, None for "greedy"; an acquisition stands for itself.
+    """Return the acquisition of a name, or the given acquisition; None for "greedy".
 
     Raises:
-        InvalidArgument: There is none of that name, or the agent does not offer the uncertainty that it needs.
+        InvalidArgument: If no acquisition has the name, or the agent lacks the uncertainty that it
+            needs.
     """
     if isinstance(spec, str):
         if spec == "greedy":

@@ -1,4 +1,4 @@
-"""Samples and rewards as tensors, made some thousand rows at a time."""
+"""Samples and rewards as tensors, made from some thousand rows at a time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_floats, as_list, require_function
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 CHUNK = 4096
-"""Samples read, and turned into features, at a time."""
+"""Samples that are read and featurized at a time."""
 
 CACHE_BYTES = 2**28
-"""Features that take no more memory than this are made once for all epochs; others again in each."""
+"""Features up to this size are made once for all epochs; larger ones again in each epoch."""
 
 
 class PredictiveDataset:
-    """Samples with their rewards, made into tensors by a plain function.
+    """Samples with their rewards, made into tensors by a function.
 
     Args:
-        featurize: `featurize(list of n samples)` returns a Tensor (n, ...), each row made from its sample alone.
-        samples: n samples; `LabelledRows`, or what has their `take` and `places`, are read in parts.
-        rewards: (n,) floats; without them, zeros.
+        featurize: `featurize(list of n samples)` returns a Tensor (n, ...). A row depends on its
+            sample alone.
+        samples: n samples. `LabelledRows`, and objects with their `take` and `places`, are read in
+            parts.
+        rewards: (n,) floats; by default zeros.
 
     Attributes:
-        places: (n,) floats in [0, 1) by which rows are held out, or None to hold out rows drawn at random.
+        places: (n,) floats in [0, 1) by which rows are held out; None if rows are held out at
+            random.
     """
 
     def __init__(
@@ -53,7 +57,8 @@ class PredictiveDataset:
             ) from exc
         if self.rewards.shape != (len(self.samples),):
             raise InvalidArgument(
-                f"{len(self.samples)} samples came with rewards of shape {self.rewards.shape}: give one for each."
+                f"{len(self.samples)} samples came with rewards of shape {self.rewards.shape}: "
+                "give one for each."
             )
         self._cached: Tensor | None = None
 
@@ -61,7 +66,7 @@ class PredictiveDataset:
         return len(self.samples)
 
     def new(self, samples: Sequence[Any], rewards: ArrayLike | None = None) -> PredictiveDataset:
-        """Return other samples, featurized the same way."""
+        """Return a dataset of other samples with the same featurize function."""
         return PredictiveDataset(self.featurize, samples, rewards)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -72,9 +77,10 @@ class PredictiveDataset:
         ).float()
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield features (m, ...) and rewards (m,) float32 of each part of the rows, given as (m,) int64.
+        """Yield features (m, ...) and rewards (m,) float32 of each part (m,) int64 of the rows.
 
-        Where all features together would take too much memory, they are made some thousand rows at a time.
+        If all features would take more than `CACHE_BYTES`, they are made some thousand rows at a
+        time.
         """
         rewards = torch.from_numpy(self.rewards).float()
         if self._cached is None and self._fits():
@@ -109,7 +115,7 @@ class PredictiveDataset:
 
 
 def _grouped(parts: Iterable[Tensor], n: int) -> Iterator[list[Tensor]]:
-    """Yield runs of parts that have about n rows together."""
+    """Yield groups of consecutive parts with about n rows together."""
     group: list[Tensor] = []
     for part in parts:
         group.append(part)

@@ -1,4 +1,4 @@
-"""Dropout as uncertainty: a network with one set of units dropped is one function drawn from what is believed."""
+"""Uncertainty by dropout: a network with one set of dropped units is a draw from the posterior."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def dropouts_of(model: nn.Module) -> list[nn.Module]:
-    """Return the model's modules that drop out.
+    """Return the dropout modules of a model.
 
     Raises:
-        InvalidArgument: It has none.
+        InvalidArgument: If there are none.
     """
     dropouts: list[nn.Module] = [
         module for module in model.modules() if isinstance(module, KINDS) and module.p > 0.0
@@ -33,18 +33,19 @@ def dropouts_of(model: nn.Module) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def one_function(model: nn.Module) -> Iterator[None]:
-    """Let the model's dropout act, by the same mask on every row; all other modules keep their mode.
+    """Apply dropout with the same mask on every row; all other modules keep their mode.
 
-    The masks come from torch's random numbers and do not depend on how many rows there are: after the same seed,
-    samples in any chunks pass through the same function. (Dropout in training mode draws a mask for each row, and so
-    another function for each sample.)
+    The masks come from torch's random numbers and do not depend on the number of rows: after the
+    same seed, samples in chunks of any size pass through the same function. (Dropout in training
+    mode draws a mask for each row, and therefore another function for each sample.)
 
     Args:
-        model: In evaluation mode, with a dropout module of positive p whose input has a row for each sample. Dropout
-            inside of other modules, as that between the layers of an LSTM, stays off.
+        model: A model in evaluation mode, with a dropout module of positive p whose input has a row
+            for each sample. Dropout inside of other modules, such as between the layers of an LSTM,
+            stays off.
 
     Raises:
-        InvalidArgument: The model has no such module.
+        InvalidArgument: If the model has no such module.
 
     Source:
         Gal and Ghahramani 2016, Dropout as a Bayesian approximation.
@@ -61,9 +62,8 @@ def _mask_all_rows_alike(module: nn.Module, inputs: tuple[Tensor], output: Any) 
     (x,) = inputs
     module.training = True
     try:
-        mask: Tensor = module.forward(
-            torch.ones_like(x[:1])
-        )  # what it makes of one row of ones: 0 or 1 / (1 - p)
+        # The output for one row of ones: each is 0 or 1 / (1 - p).
+        mask: Tensor = module.forward(torch.ones_like(x[:1]))
     finally:
         module.training = False
     return x * mask

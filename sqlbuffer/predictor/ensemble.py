@@ -1,4 +1,4 @@
-"""A small ensemble of networks: where they disagree, the labels have not yet decided."""
+"""An ensemble of networks: their disagreement is the uncertainty of the prediction."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list, require_list
-from sqlbuffer.errors import InvalidArgument, shown
-from sqlbuffer.predictor.agent import (
-    PredictiveAgent,
-    draws_from,
-    in_mode,
-    one_number_each,
-    require_trainable,
-)
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.predictor.agent import PredictiveAgent, draws_from
 from sqlbuffer.predictor.dataset import PredictiveDataset
+from sqlbuffer.predictor.models import in_mode, one_number_each, require_trainable
 
 
 class Ensemble(nn.Module):
-    """Models of one kind; together they predict the mean.
+    """Models whose mean output is the prediction.
 
     Args:
         members: 2 or more models, each initialised on its own.
@@ -44,7 +40,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def predict_each(self, x: Tensor) -> Tensor:
-        """Return what each of m members makes of features (n, ...), as (m, n)."""
+        """Return the outputs (m, n) of m members for features (n, ...)."""
         return torch.stack([one_number_each(member, x) for member in self.members])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,22 +49,24 @@ class Ensemble(nn.Module):
 
 
 class EnsembleAgent(PredictiveAgent):
-    """An agent of several models, each trained on all rows from its own start and in its own order.
+    """An agent of several models, each trained on all rows from its own start in its own order.
 
-    It predicts their mean, and its uncertainty is their disagreement. It is stored and retrained as any other agent.
+    The prediction is the mean of the models, and the uncertainty is their standard deviation. The
+    agent is stored and retrained like any other agent.
 
     Args:
-        models: 2 or more, each as the model of a `PredictiveAgent`, and initialised on its own. Five are customary.
-        loss_function: As that of a `PredictiveAgent`.
-        dataset: As that of a `PredictiveAgent`.
+        models: 2 or more models like the model of a `PredictiveAgent`, each initialised separately.
+            Five are customary.
+        loss_function: As in `PredictiveAgent`.
+        dataset: As in `PredictiveAgent`.
         opt_kwargs: Keywords of `torch.optim.Adam`.
         clip: Largest norm of a member's gradient; 0 or None for no clipping.
         name: Name of the agent.
-        seed: Seed of what is random in training; each member has one of its own, made from it.
+        seed: Seed of all randomness in training; the seed of each member is derived from it.
 
     Source:
-        Lakshminarayanan, Pritzel and Blundell 2017, Simple and scalable predictive uncertainty estimation using deep
-        ensembles.
+        Lakshminarayanan, Pritzel and Blundell 2017, Simple and scalable predictive uncertainty
+        estimation using deep ensembles.
     """
 
     model: Ensemble
@@ -90,7 +88,7 @@ class EnsembleAgent(PredictiveAgent):
         super().__init__(ensemble, loss_function, dataset, opt_kwargs, clip, name, seed=seed)
 
     def require_uncertainty(self) -> None:
-        """Refuse nothing: members disagree."""
+        """Accept every ensemble: the members are its uncertainty."""
 
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
@@ -101,7 +99,7 @@ class EnsembleAgent(PredictiveAgent):
         return each.mean(dim=0), each.std(dim=0, correction=0)
 
     def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
-        """Return the predictions (n_draws, n) of members drawn by lot; the same for the same step."""
+        """Return predictions (n_draws, n) of members drawn at random, the same for a step."""
         require_list(samples)
         n_draws, step = draws_from(n_draws, step)
         rng = np.random.default_rng([self.seed % 2**64, step])
@@ -111,9 +109,11 @@ class EnsembleAgent(PredictiveAgent):
     def train_supervised(
         self, bs: int, epochs: int, lr: float, *args: Any, **options: Any
     ) -> dict[str, float]:
-        """Train each member as a `PredictiveAgent` is trained; return the mean of each measure, `seconds` in all.
+        """Train each member like a `PredictiveAgent`.
 
-        Where one member never had a finite loss, neither has the ensemble.
+        Returns:
+            The mean of each measure over the members; `seconds` is the sum. If a member never had a
+            finite loss, the loss is NaN.
         """
         found = [
             self._alone(i).train_supervised(bs, epochs, lr, *args, **options)
@@ -123,7 +123,7 @@ class EnsembleAgent(PredictiveAgent):
         return {**means, "seconds": sum(measured["seconds"] for measured in found)}
 
     def _alone(self, number: int) -> PredictiveAgent:
-        """Return a member as an agent of its own, on the same rows."""
+        """Return a member as an agent on the same rows."""
         seed = int(np.random.SeedSequence([self.seed % 2**64, number]).generate_state(1)[0])
         name = f"{self.name} {number + 1} of {len(self.model.members)}"
         member = self.model.members[number]

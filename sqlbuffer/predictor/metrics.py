@@ -1,4 +1,4 @@
-"""How good predictions are, in numbers. Arithmetic only."""
+"""Measures of predictions against rewards. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 10
-"""Groups of equal size in which predictions are compared with what was measured."""
+"""Groups of equal size in which predictions are compared with rewards."""
 
 
 def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
     """Measure predictions against rewards.
 
     Args:
-        predictions: (n,) floats; where one is not finite, every measure is NaN.
+        predictions: (n,) floats; if one is not finite, every measure is NaN.
         rewards: (n,) finite floats.
 
     Returns:
@@ -35,7 +35,10 @@ def measures(predictions: ArrayLike, rewards: ArrayLike) -> dict[str, Any]:
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Return Spearman's rank correlation of two (n,) arrays, ties sharing their mean rank; NaN where undefined."""
+    """Return Spearman's rank correlation of two (n,) arrays; NaN if all values of one are equal.
+
+    Ties share their mean rank.
+    """
     ranks_a, ranks_b = _ranks(a), _ranks(b)
     if _are_equal(ranks_a) or _are_equal(ranks_b):
         return math.nan
@@ -44,7 +47,10 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
-    """Return the coefficient of determination, 1 - residual / total sum of squares; NaN where rewards are all equal."""
+    """Return the coefficient of determination of predictions (n,); NaN if all rewards are equal.
+
+    It is 1 - residual sum of squares / total sum of squares.
+    """
     predicted, measured = (
         np.asarray(values, dtype=np.float64) for values in (predictions, rewards)
     )
@@ -52,9 +58,8 @@ def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
         return math.nan
     scale = _scale(predicted, measured)
     predicted, measured = predicted / scale, measured / scale
-    spread = float(
-        np.abs(measured - measured.mean()).max()
-    )  # else the squares of the smallest numbers would be 0
+    # Without the division the squares of the smallest numbers would be 0.
+    spread = float(np.abs(measured - measured.mean()).max())
     with np.errstate(over="ignore"):
         residual = float((((measured - predicted) / spread) ** 2).sum())
         total = float((((measured - measured.mean()) / spread) ** 2).sum())
@@ -62,16 +67,17 @@ def r2(predictions: ArrayLike, rewards: ArrayLike) -> float:
 
 
 def _are_equal(values: NDArray[np.float64]) -> bool:
-    """Tell whether all values are one: their spread about the mean may be above 0 by the rounding of the mean."""
+    """Tell whether all values are equal; their deviation may exceed 0 by rounding."""
     return len(values) == 0 or bool((values == values[0]).all())
 
 
 def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, float]]:
-    """Compare predictions with rewards in at most ten groups of equal size, from the lowest predictions up.
+    """Compare predictions (n,) with rewards (n,) in at most ten groups of equal size.
 
     Returns:
-        For each group the mean of what was `predicted` and of what was `measured`, and how many `rows` it has. Where
-        the predictor is calibrated the two means agree.
+        For each group, in ascending order of predictions: the means of predictions (`predicted`)
+        and rewards (`measured`), and the number of `rows`. The two means agree if the predictor is
+        calibrated.
     """
     predicted, measured = (
         np.asarray(values, dtype=np.float64) for values in (predictions, rewards)
@@ -85,7 +91,7 @@ def calibration(predictions: ArrayLike, rewards: ArrayLike) -> list[dict[str, fl
 
 
 def _scale(*values: NDArray[np.float64]) -> float:
-    """Return by what to divide numbers so that sums of their squares stay finite: 1 for all but huge ones."""
+    """Return a divisor with which sums of squares stay finite: 1 except for huge numbers."""
     return (
         2.0**600
         if max((float(np.abs(each).max(initial=0.0)) for each in values), default=0.0) > 1e120

@@ -1,4 +1,4 @@
-"""The state of an agent as bytes: safetensors, from which nothing is ever executed."""
+"""The weights of an agent as bytes of safetensors; loading them executes no code."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sqlbuffer.errors import InvalidArgument, InvalidPayload, shown
+from sqlbuffer._messages import shown
+from sqlbuffer._tensors import tensors_to_bytes
+from sqlbuffer.errors import InvalidArgument, InvalidPayload
 
 OPTIMISER = "optimiser."
-"""What the names of the optimiser's tensors begin with in a stored state."""
+"""Prefix of the names of the optimiser's tensors in a stored state."""
 
 
 def dump_state(agent: Any) -> bytes:
     """Return the agent's weights as safetensors, empty for an agent that has no state.
 
     Raises:
-        InvalidArgument: Its state holds what cannot be stored, see `require_storable`.
+        InvalidArgument: If the state cannot be stored, see `require_storable`.
     """
     holder = _state_holder(agent)
     state = {} if holder is None else holder.state_dict()
     require_storable(state)
-    tensors = _tensors(state)
-    # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    return safetensors.torch.save(
-        {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
-    )
+    return tensors_to_bytes(_tensors(state))
 
 
 def load_state(agent: Any, state: bytes) -> None:
-    """Give the agent the weights that `dump_state` returned.
+    """Load weights of `dump_state` into an agent.
 
     Raises:
-        InvalidArgument: They are another model's: other names, shapes or types.
-        InvalidPayload: The bytes are not safetensors.
+        InvalidArgument: If the weights have other names, shapes or types than the model.
+        InvalidPayload: If the bytes are not safetensors.
     """
     holder = _state_holder(agent)
     if holder is None:
@@ -47,16 +45,12 @@ def load_state(agent: Any, state: bytes) -> None:
         stored = safetensors.torch.load(state)
     except safetensors.SafetensorError as exc:
         raise InvalidPayload(f"the stored predictor is not safetensors: {exc}.") from exc
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as exc:  # of a type that torch does not have
+    # A tensor of a dtype that torch lacks.
+    except (KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise InvalidPayload(
             f"the stored predictor has a tensor that torch cannot read: {exc}."
         ) from exc
-    # The optimiser has moments or has none, and looks at them itself.
+    # An agent with an optimiser checks the moments itself: they may be missing.
     has_moments = not isinstance(holder, nn.Module)
     ours, theirs = (
         {
@@ -67,7 +61,7 @@ def load_state(agent: Any, state: bytes) -> None:
         for tensors in (_tensors(holder.state_dict()), stored)
     )
     require_fit(theirs, ours)
-    # What is not a tensor is not stored and stays; moments that are not stored are forgotten.
+    # Values that are not tensors are not stored and stay; moments that are not stored are reset.
     others = {
         key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)
     }
@@ -75,10 +69,11 @@ def load_state(agent: Any, state: bytes) -> None:
 
 
 def require_storable(state: Mapping[str, Any]) -> None:
-    """Refuse a state that would not come back as it is.
+    """Refuse a state that cannot be stored without loss.
 
     Raises:
-        InvalidArgument: An entry is no tensor, not dense, has no data, or is of a type that safetensors has not.
+        InvalidArgument: If a value is not a tensor, not dense, has no data, or has a dtype that
+            safetensors lacks.
     """
     for key, value in state.items():
         if (objection := _objection(value)) is not None:
@@ -89,7 +84,7 @@ def require_storable(state: Mapping[str, Any]) -> None:
 
 
 def _objection(value: Any) -> tuple[str, str] | None:
-    """Return what a value of a state is, and what to do, where it cannot be stored."""
+    """Return why a value of a state cannot be stored, and the way out; None if it can."""
     if not isinstance(value, Tensor):
         return (
             f"{shown(value)}, not a tensor",
@@ -118,7 +113,7 @@ def _objection(value: Any) -> tuple[str, str] | None:
 
 @functools.cache
 def _is_storable(dtype: torch.dtype) -> bool:
-    """Tell whether safetensors brings tensors of a type back."""
+    """Tell whether safetensors restores tensors of a dtype."""
     try:
         stored = safetensors.torch.load(safetensors.torch.save({"x": torch.empty(0, dtype=dtype)}))
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError):
@@ -130,7 +125,7 @@ def require_fit(stored: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> Non
     """Refuse tensors of other names, shapes or types than the model's.
 
     Raises:
-        InvalidArgument: With both of the first five that differ.
+        InvalidArgument: If they differ; the message has the first five pairs.
     """
     theirs, own = (
         {key: _kind(value) for key, value in tensors.items()} for tensors in (stored, ours)
@@ -151,7 +146,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _state_holder(agent: Any) -> Any:
-    """Return what has the agent's state: itself, its model, or None."""
+    """Return the object that has the state of an agent: the agent, its model, or None."""
     return next(
         (
             holder

@@ -19,7 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from sqlbuffer.errors import InvalidArgument, summary
+from sqlbuffer._messages import summary
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.predictor.weights import load_state
 from sqlbuffer.retraining.worker import retrain_alone
 

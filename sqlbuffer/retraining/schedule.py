@@ -9,9 +9,10 @@ import re
 
 from cronsim import CronSim, CronSimError
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_name, require_int
 from sqlbuffer.core.leases import Job
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

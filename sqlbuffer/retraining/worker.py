@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from sqlbuffer._integrity import no_progress
+from sqlbuffer._messages import printable, shown, summary
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_mapping, require_count, require_flag
 from sqlbuffer.core.leases import Job
 from sqlbuffer.core.predictor_versions import Mark, PredictorVersion
 from sqlbuffer.core.weights import Overtaken
-from sqlbuffer.errors import (
-    EXITS,
-    DatabaseUnavailable,
-    InvalidArgument,
-    LeaseLost,
-    no_progress,
-    printable,
-    shown,
-    summary,
-)
+from sqlbuffer.errors import EXITS, DatabaseUnavailable, InvalidArgument, LeaseLost
 from sqlbuffer.predictor.acquisition import Acquisition, Rule, acquisition_from
 from sqlbuffer.predictor.agent import evaluate, predict
 from sqlbuffer.predictor.weights import load_state

@@ -1,4 +1,4 @@
-"""Samples for people: the readable `text` next to a payload."""
+"""Readable renderings of samples: the `text` next to a payload."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from sqlbuffer.samples import registry
-from sqlbuffer.samples.hashing import is_tensor
+from sqlbuffer._sample_classes import find
+from sqlbuffer.samples.arrays import is_tensor
 
 TEXT_LENGTH = 240
 """The most characters of a rendering."""
 
-
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
-"""What the repr of an object ends with where its class has none of its own."""
+"""End of the default repr of an object."""
 
 
 class _Rendering(reprlib.Repr):
@@ -32,17 +31,20 @@ class _Rendering(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         if isinstance(x, np.ndarray) or is_tensor(type(x)):
             return _render_array(x)
-        if type(x).__module__ != "builtins":  # a class that is called "list" is none
+        if type(x).__module__ != "builtins":  # a user's class may be named "list"
             return self.repr_instance(x, level)
         return super().repr1(x, level)
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Render an object: by its own repr, unless that has an address in memory, which says nothing to anybody."""
+        """Render an object by its repr, without its address in memory.
+
+        A registered class whose repr has an address is rendered by its encoded value.
+        """
         try:
             text = repr(x)
-        except Exception:  # a class may do anything there
+        except Exception:  # a user's __repr__ may raise anything
             text = f"<{type(x).__name__} at 0x0>"
-        entry = registry.find(type(x))
+        entry = find(type(x))
         if entry is None or not _ADDRESS.search(text):
             text = _ADDRESS.sub(">", text)
             return text if len(text) <= self.maxother else f"{text[:58]}...{text[len(text) - 59 :]}"
@@ -69,6 +71,6 @@ _RENDERING = _Rendering()
 
 
 def render(value: object) -> str:
-    """Return a sample's repr, cut to size, in characters that every database takes."""
+    """Return the repr of a sample, cut to `TEXT_LENGTH`, as text that every database takes."""
     text = _RENDERING.repr(value).encode(errors="backslashreplace").decode().replace("\0", "\\0")
     return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."

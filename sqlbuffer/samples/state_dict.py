@@ -1,8 +1,8 @@
-"""Any state of a model, an optimiser or a schedule as bytes, and back: safetensors, without pickle.
+"""State dicts of models, optimisers and schedules as bytes of safetensors, without pickle.
 
-A state is nested dicts, lists and tuples. Its tensors become tensors of the file, under their path; all else is CBOR as
-samples are (`sqlbuffer.samples.codec`), one more tensor of the file: every float, None and tuple comes back as it was.
-Reading it imports and executes nothing.
+A state is nested dicts, lists and tuples. Its tensors are stored as tensors, under their paths. All
+other values are stored as CBOR (`sqlbuffer.samples.codec`) in one more tensor, with their exact
+types. Reading a state imports and executes nothing.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sqlbuffer.errors import InvalidPayload, UnsupportedType, shown
+from sqlbuffer._messages import shown
+from sqlbuffer._tensors import tensors_to_bytes
+from sqlbuffer.errors import InvalidPayload, UnsupportedType
 from sqlbuffer.samples.codec import decode_all, encode_all
 from sqlbuffer.samples.registry import register
 
 REST = "/"
-"""Name of the tensor that holds what is no tensor."""
+"""Name of the tensor that has the values which are not tensors."""
 
 _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
-    """Stands for a tensor of the file."""
+    """Placeholder of a tensor in the CBOR."""
 
     name: str
 
@@ -38,28 +40,22 @@ register(Stored, name="sqlbuffer.training.packing.Stored")
 
 
 def pack(state: Any) -> bytes:
-    """Return a state as bytes; tensors that are one in memory are stored once.
+    """Return a state as bytes; tensors with the same memory are stored once.
 
     Raises:
-        UnsupportedType: Where it holds something that is neither a tensor nor data; the message names its key.
+        UnsupportedType: If a value is neither a tensor nor data; the message gives its path.
     """
-    taking = _Taking()
-    (payload,) = encode_all([[taking.take(state, "")]]).payloads
-    # Copies: safetensors refuses tensors that share memory.
-    file = {
-        name: tensor.cpu().resolve_conj().resolve_neg().contiguous().clone()
-        for name, tensor in taking.tensors.items()
-    }
-    return safetensors.torch.save(
-        {**file, REST: torch.from_numpy(np.frombuffer(payload or b"", np.uint8).copy())}
-    )
+    collected = _Tensors()
+    (payload,) = encode_all([[collected.take(state, "")]]).payloads
+    rest = torch.from_numpy(np.frombuffer(payload or b"", np.uint8).copy())
+    return tensors_to_bytes({**collected.tensors, REST: rest})
 
 
 def unpack(data: bytes) -> Any:
-    """Return what `pack` was given, its tensors on the CPU.
+    """Return the state that `pack` was given, with its tensors on the CPU.
 
     Raises:
-        InvalidPayload: The bytes are not what `pack` returns.
+        InvalidPayload: If the bytes are not a result of `pack`.
     """
     if not isinstance(data, bytes):
         raise InvalidPayload(f"a checkpoint must be the stored bytes; got {shown(data)}.")
@@ -68,20 +64,20 @@ def unpack(data: bytes) -> Any:
         payload = tensors.pop(REST).numpy().tobytes()
         (packed,) = decode_all([""], [payload], ["cbor"])
         (rest,) = cast("list[Any]", packed)
-        return _given_back(rest, tensors)
+        return _restored(rest, tensors)
     except (safetensors.SafetensorError, InvalidPayload, KeyError, TypeError, ValueError) as exc:
         raise InvalidPayload(f"a checkpoint of {len(data)} bytes cannot be read: {exc}.") from exc
 
 
-class _Taking:
-    """Takes the tensors out of a state."""
+class _Tensors:
+    """Collects the tensors of a state."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[Any, str] = {}
 
     def take(self, value: Any, path: str) -> Any:
-        """Return a state in which what stands for a tensor is in its place."""
+        """Return a state with a placeholder for each tensor."""
         if isinstance(value, Tensor):
             return self._tensor(value.detach(), path)
         if type(value) in (dict, collections.OrderedDict, collections.defaultdict):
@@ -98,7 +94,7 @@ class _Taking:
     def _tensor(self, tensor: Tensor, path: str) -> Stored:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise _unsupported(path, tensor, "the tensor is not dense")
-        # As long as a tensor is in `tensors`, its memory is not given to another one.
+        # While a tensor is in `tensors`, no other tensor can get its memory.
         layout = (
             tensor.dtype,
             tuple(tensor.shape),
@@ -125,11 +121,11 @@ def _unsupported(path: str, value: Any, reason: str) -> UnsupportedType:
     )
 
 
-def _given_back(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _restored(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Stored):
         return tensors[value.name].clone()
     if isinstance(value, dict):
-        return {key: _given_back(each, tensors) for key, each in value.items()}
+        return {key: _restored(each, tensors) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_given_back(each, tensors) for each in value)
+        return type(value)(_restored(each, tensors) for each in value)
     return value

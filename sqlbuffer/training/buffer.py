@@ -12,10 +12,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_floats, as_list, is_share, require_real
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.hashing import digests
 from sqlbuffer.store import open_store

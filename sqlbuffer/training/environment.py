@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list, require_count
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.weighted_buffer import Buffer

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_floats, require_flag, require_function, require_real
-from sqlbuffer.errors import InvalidArgument, InvalidReward, shown
+from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.training.callback import Callback, mean_of
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import (
     as_list,
     is_share,
@@ -17,7 +18,7 @@ from sqlbuffer._validation import (
     require_list,
     require_real,
 )
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.training.callback import Callback
 
 

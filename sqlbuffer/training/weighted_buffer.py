@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import (
     as_mapping,
     is_rate,
@@ -22,7 +23,7 @@ from sqlbuffer._validation import (
 )
 from sqlbuffer.core.predictor_versions import Mark
 from sqlbuffer.core.weighting import Weighting
-from sqlbuffer.errors import InvalidArgument, TrainingDiverged, shown
+from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.predictor.acquisition import Acquisition, acquisition_from
 from sqlbuffer.predictor.agent import predict
 from sqlbuffer.predictor.weights import dump_state, load_state

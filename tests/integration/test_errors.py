@@ -26,6 +26,7 @@ from test_retry import in_transaction
 from test_workers import until
 
 from sqlbuffer import errors
+from sqlbuffer._messages import listed, summary
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.weighting import Power, Shift, Softmax
 from sqlbuffer.db import retry
@@ -39,8 +40,6 @@ from sqlbuffer.errors import (
     SettingsMismatch,
     SqlBufferError,
     UnsupportedType,
-    listed,
-    summary,
 )
 from sqlbuffer.store import SampleStore, open_store
 

@@ -12,7 +12,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.predictor.agent import PredictiveAgent, PredictiveDataset, in_mode
+from sqlbuffer.predictor.agent import PredictiveAgent
+from sqlbuffer.predictor.dataset import PredictiveDataset
+from sqlbuffer.predictor.models import in_mode
+from sqlbuffer.predictor.supervised import split_rows
 
 pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
@@ -171,7 +174,7 @@ def test_training_on_the_same_rows_gives_the_same_weights() -> None:
     assert not same(weights(one), weights(different))
 
 
-def test_the_best_epoch_is_kept() -> None:
+def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     a = taught()
     losses, after_epoch = iter([3.0, 1.0, math.nan, 2.0]), []
 
@@ -179,16 +182,19 @@ def test_the_best_epoch_is_kept() -> None:
         after_epoch.append(weights(a))
         return {"valid_loss": next(losses), "valid_rank_correlation": 0.5}
 
-    a._validate = validate
+    monkeypatch.setattr("sqlbuffer.predictor.supervised.validate", validate)
     metrics = a.train_supervised(8, 4, 1e-2)
     assert (metrics["valid_loss"], metrics["epochs"]) == (1.0, 4)
     assert [same(epoch, weights(a)) for epoch in after_epoch] == [False, True, False, False]
 
 
-def test_training_stops_when_it_gets_no_better() -> None:
+def test_training_stops_when_it_gets_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
     a = taught()
     losses = iter([3.0, 1.0, 2.0, 2.0, 0.0])
-    a._validate = lambda *_: {"valid_loss": next(losses), "valid_rank_correlation": 0.5}
+    monkeypatch.setattr(
+        "sqlbuffer.predictor.supervised.validate",
+        lambda *_: {"valid_loss": next(losses), "valid_rank_correlation": 0.5},
+    )
     metrics = a.train_supervised(8, 5, 1e-2, patience=2)
     assert (metrics["valid_loss"], metrics["epochs"]) == (1.0, 4)
     with pytest.raises(InvalidArgument, match="patience must be 1 or more"):
@@ -297,7 +303,7 @@ def test_progress_is_shown_on_a_terminal_when_asked(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     console = Console(file=io.StringIO(), force_terminal=is_terminal)
-    monkeypatch.setattr("sqlbuffer.predictor.agent.get_console", lambda: console)
+    monkeypatch.setattr("sqlbuffer.predictor.supervised.get_console", lambda: console)
     taught(20, name="scout").train_supervised(4, 2, 1e-3)
     assert console.file.getvalue() == ""
     taught(20, name="scout").train_supervised(4, 2, 1e-3, silent=False)
@@ -346,11 +352,11 @@ def test_rows_with_places_are_held_out_by_them() -> None:
     a = agent()
     stored = Stored(50)
     a.update_dataset_from_inputs(stored, rows(50)[1])
-    train, valid = a._split(0.3, torch.Generator())
+    train, valid = split_rows(a.dataset, 0.3, torch.Generator())
     assert valid.tolist() == np.flatnonzero(stored.places < 0.3).tolist()
     assert sorted(train.tolist() + valid.tolist()) == list(range(50))
     stored.places[:] = 0.0
-    train, valid = a._split(0.3, torch.Generator())
+    train, valid = split_rows(a.dataset, 0.3, torch.Generator())
     assert (len(train), len(valid)) == (50, 0), "where all would be held out, none is"
 
 

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
-from sqlbuffer.samples import registry
+from sqlbuffer.samples import limits
 from sqlbuffer.samples.codec import decode_all, encode_all
 from sqlbuffer.samples.hashing import digest, register
 from sqlbuffer.samples.preview import TEXT_LENGTH
@@ -198,7 +198,7 @@ def test_a_sample_that_contains_itself_is_refused() -> None:
 )
 def test_the_deepest_sample_that_can_be_written_can_be_read(wrap: Any, levels: int) -> None:
     value: object = np.zeros(2, "c8")
-    for _ in range(registry.MAX_DEPTH // levels):
+    for _ in range(limits.MAX_DEPTH // levels):
         value = wrap(value)
     assert digest(round_trip(value)) == digest(value)
     with pytest.raises(InvalidArgument, match="deeper"):

@@ -43,7 +43,7 @@ from strategies import (
 )
 
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.samples import registry
+from sqlbuffer.samples import limits
 from sqlbuffer.samples.hashing import SCHEME, canonical_bytes, digest, digests, register
 
 UTC = dt.timezone.utc
@@ -377,7 +377,7 @@ def test_a_sample_that_contains_itself_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="contains itself"):
         digest(loop)
     nested: object = 1
-    for _ in range(registry.MAX_DEPTH):
+    for _ in range(limits.MAX_DEPTH):
         nested = [nested]
     digest(nested)
     with pytest.raises(InvalidArgument, match="deeper than 64"):

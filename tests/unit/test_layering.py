@@ -78,13 +78,13 @@ def test_only_what_learns_imports_torch() -> None:
         found = [
             node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")
         ]
-        if (
-            name_of(file).startswith(("predictor/", "training/"))
-            or name_of(file) == "samples/state_dict.py"
+        if name_of(file).startswith(("predictor/", "training/")) or name_of(file) in (
+            "samples/state_dict.py",
+            "_tensors.py",
         ):
             continue
         lazily = {node for function in functions(tree) for node, _ in imports(function)}
-        allowed = lazily if name_of(file) in ("samples/codec.py", "samples/hashing.py") else set()
+        allowed = lazily if name_of(file) == "samples/payload_reader.py" else set()
         assert set(found) <= allowed, name_of(file)
 
 

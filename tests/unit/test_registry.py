@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
-from sqlbuffer.samples import registry
+from sqlbuffer.samples import subclasses
 from sqlbuffer.samples.codec import decode_all, encode_all
 from sqlbuffer.samples.hashing import _ENCODERS, digest, register
 
@@ -367,9 +367,9 @@ def test_each_member_that_a_built_in_type_has_may_be_overridden(value: Any) -> N
     assert require_law_or_refusal(value, {"__eq__"})
     refused = {name for name in OF_BUILT_INS if require_law_or_refusal(value, {name})}
     base = next(
-        base for base in type(value).__mro__ if base in registry._READ_BY or base is np.generic
+        base for base in type(value).__mro__ if base in subclasses.READ_BY or base is np.generic
     )
-    assert refused == {"__eq__"} | (set(registry._READ_BY.get(base, ())) & OF_BUILT_INS.keys())
+    assert refused == {"__eq__"} | (set(subclasses.READ_BY.get(base, ())) & OF_BUILT_INS.keys())
 
 
 @settings(max_examples=300, deadline=None)
@@ -381,7 +381,7 @@ def test_a_subclass_of_a_built_in_type_counts_as_it_or_is_refused(
 
 
 def test_every_supported_type_says_how_its_subclasses_are_read() -> None:
-    known = {*registry._READ_BY, type(None), bool}
+    known = {*subclasses.READ_BY, type(None), bool}
     assert {cls for cls in _ENCODERS if not issubclass(cls, np.generic)} <= known
 
 

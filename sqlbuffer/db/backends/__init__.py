@@ -8,6 +8,7 @@ import os
 
 import sqlalchemy as sa
 
+from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
 from sqlbuffer.db.backends.base import (
     ONE_STATEMENT,
@@ -34,7 +35,7 @@ from sqlbuffer.db.types import (
     where,
 )
 from sqlbuffer.db.urls import WAY_OUT, read_url
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra, shown
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
 
 __all__ = [
     "CHURNED",

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer._messages import shown
+from sqlbuffer.errors import InvalidArgument
 
 CONNECT_TIMEOUT_S = 10
 

@@ -6,8 +6,9 @@ import re
 
 import sqlalchemy as sa
 
+from sqlbuffer._messages import shown
 from sqlbuffer.db.backends.base import quoted
-from sqlbuffer.errors import InvalidArgument, shown
+from sqlbuffer.errors import InvalidArgument
 
 READER = "pg_read_all_data"
 """A role of PostgreSQL itself that may read every table and nothing else; a superuser can step down to it."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from sqlbuffer._integrity import tampered
+from sqlbuffer._messages import shown
 from sqlbuffer.db.backends.base import (
     POOL_TIMEOUT_S,
     Columns,
@@ -43,7 +45,7 @@ from sqlbuffer.db.backends.wal import (
 )
 from sqlbuffer.db.retry import retrying
 from sqlbuffer.db.types import Json, Timestamp, as_text
-from sqlbuffer.errors import InvalidArgument, shown, tampered
+from sqlbuffer.errors import InvalidArgument
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for SQLite's one writer's slot."""

@@ -1,0 +1,21 @@
+"""Limits of samples: a stored sample must not take long to hash or to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+MAX_DEPTH = 64
+"""Levels that a sample may nest; a sample that contains itself is refused by this limit."""
+
+MAX_ALIKE = 1_000
+"""Elements of a set, or keys of a dict, with one hash(): Python compares each with all others."""
+
+MAX_RATIO_BITS = 1 << 16
+"""Bits of a numerator or denominator: reducing a ratio takes quadratic time."""
+
+
+def are_too_alike(elements: Collection[Any]) -> bool:
+    """Tell whether more than `MAX_ALIKE` elements have one hash."""
+    return len(elements) > MAX_ALIKE and max(Counter(map(hash, elements)).values()) > MAX_ALIKE
