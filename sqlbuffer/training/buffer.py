@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,23 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from sqlbuffer._validation import as_floats, as_list, is_share, require_real
 from sqlbuffer.core.race import Weighting
 from sqlbuffer.core.workers import GRACE_S
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward, shown
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward, shown
 from sqlbuffer.records import AddResult
-from sqlbuffer.samples.hashing import digests
 from sqlbuffer.store import open_store
+from sqlbuffer.training import resume
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.pool_list import WaitingList
+from sqlbuffer.training.resume import CHECKPOINT, LOOP
+from sqlbuffer.training.sample_keys import SampleKeys
 
 if TYPE_CHECKING:
     from sqlbuffer.core.batch import Batch
 
 logger = logging.getLogger(__name__)
-
-LOOP = "loop"
-"""Name of the checkpoint with what the loop needs to go on."""
-
-CHECKPOINT = "checkpoint"
-"""Name of the checkpoint with the agents and random states, for those who have a `Checkpoint`."""
 
 
 class Buffer(Callback):
@@ -102,8 +97,8 @@ class Buffer(Callback):
         self._batch: Batch | None = None
         self._drawn: Batch | None = None
         self._measured: NDArray[np.float64] | None = None
-        self._hashed: dict[int, tuple[Any, bytes]] = {}
-        self._waiting = WaitingList(self.store, self._equal)
+        self._keys = SampleKeys(self.store.key)
+        self._waiting = WaitingList(self.store, self._keys.equal)
         self._has_restored = False
         self._is_amid = False
         self._settled = 0
@@ -157,9 +152,9 @@ class Buffer(Callback):
         if self._drawn is None:
             return [None] * len(samples)
         numbers = dict(
-            zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
+            zip(self._keys.hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
         )
-        return [numbers.get(digest) for digest in self._hashes(samples)]
+        return [numbers.get(digest) for digest in self._keys.hashes(samples)]
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -199,14 +194,15 @@ class Buffer(Callback):
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
         batch = self._claim(-1 if everything else round(env.bs * self.p_total))
-        self._batch, self._drawn, self._measured, self._hashed = batch, batch, None, {}
+        self._batch, self._drawn, self._measured = batch, batch, None
+        self._keys.forget()
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
 
     def filter_batch(self) -> None:
         """Let repeats within the batch go; the first stays."""
         first: dict[bytes, int] = {}
-        hashes = self._hashes(self.environment.batch_state.samples)
+        hashes = self._keys.hashes(self.environment.batch_state.samples)
         self._filter_batch([first.setdefault(digest, i) == i for i, digest in enumerate(hashes)])
 
     def after_compute_reward(self) -> None:
@@ -274,10 +270,10 @@ class Buffer(Callback):
         state, measured = self.environment.batch_state, self._measured
         if measured is None:
             return None, None
-        place = {digest: i for i, digest in enumerate(self._hashes(batch.samples))}
+        place = {digest: i for i, digest in enumerate(self._keys.hashes(batch.samples))}
         rewards: list[float | None] = [None] * len(batch)
         others = []
-        for i, digest in enumerate(self._hashes(state.samples)):
+        for i, digest in enumerate(self._keys.hashes(state.samples)):
             if digest in place:
                 if rewards[place[digest]] is None or not np.isnan(measured[i]):
                     rewards[place[digest]] = float(measured[i])
@@ -290,36 +286,6 @@ class Buffer(Callback):
         )
         return rewards, record if others else None
 
-    def _hashes(self, samples: Sequence[Any]) -> list[bytes]:
-        """Return the hash of each sample's key; within a batch each sample is hashed once, for a key may be slow."""
-        new = [sample for sample in samples if id(sample) not in self._hashed]
-        for sample, digest in zip(new, self._digests(new), strict=True):
-            self._hashed[id(sample)] = sample, digest  # holding the sample keeps its id its own
-        return [self._hashed[id(sample)][1] for sample in samples]
-
-    def _digests(self, samples: Sequence[Any]) -> list[bytes]:
-        if self.store.key is None:
-            return digests(samples)
-        keys = [self.store.key(sample) for sample in samples]
-        # What has no key equals only itself: the sample takes the place of the key, apart from all keys.
-        is_none = [key is None for key in keys]
-        found = digests(
-            [
-                sample if none else key
-                for sample, key, none in zip(samples, keys, is_none, strict=True)
-            ]
-        )
-        return [
-            b"invalid" + digest if none else digest
-            for digest, none in zip(found, is_none, strict=True)
-        ]
-
-    def _equal(self, first: Any, second: Any) -> bool:
-        if first is second or (type(first) is type(second) is str and first == second):
-            return True
-        one, other = self._digests([first, second])
-        return one == other
-
     # -- resuming -----------------------------------------------------------------------------------------------------
 
     def _jobs_due(self) -> list[str]:
@@ -330,11 +296,10 @@ class Buffer(Callback):
         raise NotImplementedError(job)
 
     def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
-        loop = {"size": len(self.store), "jobs": jobs}
         states = {
             cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None
         }
-        return {LOOP: json.dumps(loop).encode(), **states}
+        return {LOOP: resume.write_loop(len(self.store), jobs), **states}
 
     def _note_stored(self, states: Mapping[str, bytes]) -> None:
         """Note which checkpoints are stored: the transaction that wrote them has committed."""
@@ -344,25 +309,8 @@ class Buffer(Callback):
         found = self.store.checkpoint(LOOP)
         if found is None or found[0] != self.store.iteration:
             return None
-        return {**self._loop(found[1]), "iteration": found[0]}
-
-    def _loop(self, stored: bytes) -> dict[str, Any]:
-        """Read what `_checkpoints` stored of the loop."""
-        try:
-            loop: dict[str, Any] = json.loads(stored)
-            size, jobs = loop["size"], loop["jobs"]
-            is_ours = (
-                isinstance(size, int) and isinstance(jobs, list) and self.JOBS.issuperset(jobs)
-            )
-        except (ValueError, TypeError, LookupError, RecursionError):
-            is_ours = False
-        if not is_ours:
-            raise InvalidPayload(
-                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from "
-                f"which a {type(self).__name__} cannot resume: resume with the class that stored "
-                "it, or restore a backup."
-            )
-        return loop
+        loop = resume.read_loop(found[1], self.JOBS, stored_by=type(self), buffer=self.store.name)
+        return {**loop, "iteration": found[0]}
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}
@@ -370,6 +318,14 @@ class Buffer(Callback):
     def _callbacks(self) -> list[Callback]:
         """Return the callbacks of the loop that have checkpoints; those of another library have none."""
         return [cb for cb in getattr(self.environment, "cbs", [self]) if isinstance(cb, Callback)]
+
+    def _mark(self, job: str) -> dict[str, bytes]:
+        """Return the checkpoint that marks a job of this iteration as done."""
+        return resume.mark(job, self._settled)
+
+    def _jobs_left(self, jobs: list[str]) -> list[str]:
+        """Return the jobs of the last settled batch that are still to be done."""
+        return resume.jobs_left(self.store, jobs, self._settled)
 
     def _restore(self) -> None:
         callbacks = self._callbacks()
@@ -386,23 +342,6 @@ class Buffer(Callback):
             stored = self.store.checkpoint(cb.name)
             if stored is not None:
                 cb.restore(stored[1])
-
-    def _mark(self, job: str) -> dict[str, bytes]:
-        """Return the checkpoint that says of which iteration a job is done, to be stored with what it makes.
-
-        What is stored apart from does not tell: another process may store predictors, and begin refreshes, at any time.
-        """
-        return {f"{job} done": str(self._settled).encode()}
-
-    def _is_done(self, job: str) -> bool:
-        ((name, data),) = self._mark(job).items()
-        found = self.store.checkpoint(name)
-        return found is not None and found[1] == data
-
-    def _jobs_left(self, jobs: list[str]) -> list[str]:
-        """Return those of the jobs of the last settled batch that come after the last one that was done."""
-        done = [i for i, job in enumerate(jobs) if self._is_done(job)]
-        return jobs[max(done, default=-1) + 1 :]
 
 
 def _is_part(share: float) -> bool:

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from sqlbuffer._validation import require_count
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.samples.state_dict import pack, unpack
-from sqlbuffer.training.buffer import CHECKPOINT
 from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.resume import CHECKPOINT
 from sqlbuffer.training.rng import Randomness, States
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from sqlbuffer._validation import as_list, require_count
 from sqlbuffer.errors import InvalidArgument, shown
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.log import Log
-from sqlbuffer.training.weighted_buffer import Buffer
+from sqlbuffer.training.buffer import Buffer
 
 logger = logging.getLogger(__name__)
 
