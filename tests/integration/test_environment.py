@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sqlbuffer.cli.workers import release_batches
+from sqlbuffer.cli.claims import release_batches
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.store import open_store
 from sqlbuffer.training.buffer import Buffer
