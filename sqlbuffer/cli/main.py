@@ -23,7 +23,7 @@ from sqlbuffer.errors import EXITS
 
 
 class _Group(Group):
-    """Commands whose errors are one line on stderr and exit code 1; `--debug` adds the traceback."""
+    """Commands whose errors are one line on stderr and exit code 1; `--debug` shows more."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

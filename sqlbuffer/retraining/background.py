@@ -97,7 +97,7 @@ def _report(training: Future[None]) -> None:
         logger.error("retraining in the background failed: %s", summary(error))
 
 
-# -- in the child -----------------------------------------------------------------------------------------------------
+# -- in the child ---------------------------------------------------------------------------------
 
 
 def _arrive(store: SampleStore, agent: Any) -> None:

@@ -1,4 +1,4 @@
-"""The four buffer callbacks: a training buffer in a SQL database, with the calls of MRL's."""
+"""The buffer callback that draws by the predictions of a model, and retrains the model."""
 
 from __future__ import annotations
 
@@ -37,26 +37,31 @@ class PredictiveBuffer(WeightedBuffer):
     """A buffer that draws by the predictions of a model, which is retrained on the stored rewards.
 
     Args:
-        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
-        refresh_predictions: Score everything that waits again every so many iterations; 0 or None for never.
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
+            samples.
+        refresh_predictions: Rescore all waiting samples after this many iterations; 0 or None for
+            never.
         predictive_agent: A `PredictiveAgent`, or any object with its methods.
         pred_bs: Samples to predict at a time.
-        supervised_frequency: Retrain every so many iterations; 0 or None for never.
+        supervised_frequency: Retrain after this many iterations; 0 or None for never.
         supervised_epochs: Epochs of each retraining.
         supervised_bs: Batch size of each retraining.
         supervised_lr: Learning rate of each retraining.
         train_silent: Retrain without a progress bar.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         track: Write the metrics `predictive_buffer_loss` and `predictive_buffer_preds`.
-        online: Train the model in the loop too, on each batch, rows that retraining holds out included: the measures of
-            a predictor version are then not of unseen rows. A batch that others have released, and that is
-            done again, has taught it twice.
-        in_background: Retrain in a process next to the loop, which goes on with the predictor that it has until the new
-            one is stored. The agent and the key must be picklable, and a script needs its `if __name__ == "__main__":`.
-        supervised_kwargs: More keywords of `train.retrain`: which rows, how long, how many versions to keep.
-        acquisition: What a sample is worth: "greedy", its prediction; "ucb", "ei" or "thompson", by what the agent
-            says of its uncertainty; or an instance of `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`,
-            `ThompsonSampling()`. That is its score, and its weight follows by `weighting`.
+        online: Train the model in the loop too, on each batch. Batches include rows that retraining
+            holds out, so the measures of a predictor version are no longer of unseen rows. A batch
+            that another process has released is repeated, and trains the model twice.
+        in_background: Retrain in a process next to the loop. The loop continues with its current
+            predictor until the new one is stored. The agent and the key must be picklable, and a
+            script needs `if __name__ == "__main__":`.
+        supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many
+            versions to keep.
+        acquisition: How a prediction becomes a score: "greedy" takes the prediction; "ucb", "ei"
+            and "thompson" also use the agent's uncertainty. Or an instance of
+            `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`, `ThompsonSampling()`. The score
+            becomes a weight by `weighting`.
         **options: Keywords of `WeightedBuffer`.
     """
 
@@ -82,7 +87,7 @@ class PredictiveBuffer(WeightedBuffer):
     ) -> None:
         pred_bs = require_count(pred_bs, "pred_bs must be a whole number, 1 or more", least=1)
         frequency = as_frequency("supervised_frequency", supervised_frequency)
-        if frequency:  # else no process trains here
+        if frequency:  # without retraining these values are not used
             rule = "supervised_epochs must be a whole number, 1 or more"
             supervised_epochs = require_count(supervised_epochs, rule, least=1)
             supervised_bs = require_count(
@@ -102,7 +107,8 @@ class PredictiveBuffer(WeightedBuffer):
         self.acquisition = acquisition_from(acquisition, predictive_agent)
         if online and not hasattr(predictive_agent, "predict_online"):
             raise InvalidArgument(
-                "online=True needs an agent with predict_online(samples, step=), such as PredictiveAgent."
+                "online=True needs an agent with predict_online(samples, step=), "
+                "such as PredictiveAgent."
             )
         self.supervised_frequency = frequency
         super().__init__(p_total, refresh_predictions, pct_argmax, **options)
@@ -135,7 +141,7 @@ class PredictiveBuffer(WeightedBuffer):
         super().close()
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
-        """Return what the acquisition makes of the model's prediction for each sample, (n,) float64."""
+        """Return the acquisition's score of each sample, (n,) float64."""
         scores = self._scores or self._score_function()
         return scores(samples)
 
@@ -143,7 +149,7 @@ class PredictiveBuffer(WeightedBuffer):
         return score_function(self.store, self.predictive_agent, self.acquisition, self.pred_bs)
 
     def _score(self, only: str, **options: Any) -> int:
-        """Score by the newest predictor; all samples by the same function."""
+        """Score by the newest predictor; all samples by one function."""
         self._scores = self._score_function()
         try:
             return score_by_newest(
@@ -153,7 +159,7 @@ class PredictiveBuffer(WeightedBuffer):
             self._scores = None
 
     def setup(self) -> None:
-        """Announce the metrics, and load the newest predictor there is."""
+        """Announce the metrics, and load the newest stored predictor."""
         if self.track:
             log = self.environment.log
             log.add_metric(f"{self.name}_loss")
@@ -162,11 +168,11 @@ class PredictiveBuffer(WeightedBuffer):
         self._load_newer()
 
     def before_batch(self) -> None:
-        """Load what another process has trained in between, and score what has no score yet."""
+        """Load a predictor that another process has stored, and score the unscored samples."""
         super().before_batch()
 
     def get_model_outputs(self) -> None:
-        """Predict the batch, with gradient where the model is trained online."""
+        """Predict the batch; with gradient if the model is trained online."""
         env = self.environment
         samples = env.batch_state.samples
         if self.online and samples:
@@ -177,7 +183,7 @@ class PredictiveBuffer(WeightedBuffer):
         self._update_metric("preds", predictions)
 
     def compute_loss(self) -> None:
-        """Add the loss of the predictions to the loss of the batch; rewards that are not finite are left out."""
+        """Add the loss of the predictions to the batch's loss; rewards must be finite to count."""
         state = self.environment.batch_state
         predictions = state[f"{self.name}_preds"]
         rewards = torch.as_tensor(state.rewards, dtype=predictions.dtype, device=predictions.device)
@@ -198,11 +204,14 @@ class PredictiveBuffer(WeightedBuffer):
         self.predictive_agent.before_step()
 
     def step(self) -> None:
-        """Step the model's optimiser; without online training there is no gradient to step along."""
+        """Step the model's optimiser; without online training there is no gradient."""
         self.predictive_agent.step()
 
     def checkpoint(self) -> bytes | None:
-        """Return the model's state where no stored predictor has it: before the first, and with online training."""
+        """Return the model's state if no stored predictor has it.
+
+        That is so before the first predictor, and with online training.
+        """
         if self._is_agent_stored and not self.online:
             return None
         return dump_state(self.predictive_agent)
@@ -212,18 +221,18 @@ class PredictiveBuffer(WeightedBuffer):
         self._is_agent_stored = self._is_agent_stored or self.name in states
 
     def restore(self, state: bytes) -> None:
-        """Take the state back, if no predictor has been stored since."""
+        """Load a state that `checkpoint` returned, unless a predictor has been stored since."""
         newest = self.store.newest_predictor()
         if newest is None or (self.online and newest.iteration < self.store.iteration):
             load_state(self.predictive_agent, state)
             self._is_agent_stored = True
 
     def _predict(self, samples: list[Any]) -> Tensor:
-        """Return predictions (n,), made in evaluation mode without gradient, `pred_bs` at a time."""
+        """Return predictions, (n,), in evaluation mode without gradient, `pred_bs` at a time."""
         return predict(self.predictive_agent, samples, self.pred_bs)
 
     def _load_newer(self) -> int:
-        """Load the newest stored predictor, unless the model has it already; return of which version its scores are."""
+        """Load the newest stored predictor if it is another; return the version of its scores."""
         self._held, version = load_newer(self.store, self.predictive_agent, self._held)
         self._is_agent_stored = self._is_agent_stored or self._held is not None
         return version
@@ -262,7 +271,7 @@ class PredictiveBuffer(WeightedBuffer):
 
 
 def _keywords(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return further keywords of a retraining."""
+    """Return the keywords of `supervised_kwargs`, refusing unknown ones."""
     kwargs = {} if given is None else dict(as_mapping(given, "supervised_kwargs"))
     known = set(inspect.signature(retrain).parameters) - {"store", "agent", "checkpoint"}
     if unknown := sorted(set(kwargs) - known, key=str):

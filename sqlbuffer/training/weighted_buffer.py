@@ -1,4 +1,4 @@
-"""The four buffer callbacks: a training buffer in a SQL database, with the calls of MRL's."""
+"""The buffer callback that draws by the scores of a function."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from sqlbuffer.training.buffer import Buffer, from_buffer
 logger = logging.getLogger(__name__)
 
 REFRESH_SOME = "refresh_some"
-"""The job of a refresh budget."""
+"""Name of the job that refreshes at most `refresh_budget` samples."""
 
 
 class WeightedBuffer(Buffer):
     """A buffer that draws by weight: override `compute_weights`.
 
     Args:
-        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
-        refresh_predictions: Score everything that waits again every so many iterations; 0 or None for never.
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
+            samples.
+        refresh_predictions: Rescore all waiting samples after this many iterations; 0 or None for
+            never.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
-        refresh_budget: Refresh piece by piece: after each iteration at most so many waiting samples whose score is
-            out of date, the oldest scores first, and of these the highest. A score is out of date when a predictor has
-            been stored since, and `refresh_predictions` says how often all scores are. None: refresh all at once.
+        refresh_budget: Most stale samples to rescore after each iteration: the oldest scores first,
+            and of equally old ones the highest. A score is stale once a newer predictor is stored;
+            every `refresh_predictions` iterations all scores become stale. None: rescore all stale
+            samples at once.
         **options: Keywords of `Buffer`.
     """
 
@@ -63,25 +66,26 @@ class WeightedBuffer(Buffer):
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
         """Return the score of each sample, (n,) floats; its weight follows by `weighting`."""
         raise NotImplementedError(
-            "a WeightedBuffer needs scores: derive from it and override compute_weights(samples) -> (n,) floats, "
+            "a WeightedBuffer needs scores: derive from it and override "
+            "compute_weights(samples) -> (n,) floats, "
             "or use Buffer to draw uniformly."
         )
 
     @property
     def weights(self) -> list[float | None]:
-        """What `compute_weights` said of all waiting samples, in the order of `buffer`; None where it has not yet."""
+        """Scores of all waiting samples, in the order of `buffer`; None for one without a score."""
         return [
             None if np.isnan(score) else score for score in self._waiting.read().scores.tolist()
         ]
 
     def sample(self, n: int) -> tuple[Any, ...]:
-        """Draw n samples, -1 for all, and settle them without rewards; returns (samples, sources, scores)."""
+        """Draw n samples, -1 for all, and settle them: `(samples, sources, scores)`."""
         batch = self._claim(n)
         batch.settle(is_iteration=False)
         return batch.samples, from_buffer(batch.sources), batch.scores.tolist()
 
     def before_batch(self) -> None:
-        """Score what has no score yet."""
+        """Score the samples that have no score yet."""
         self._score("missing")
 
     def sample_batch(self) -> None:
@@ -90,12 +94,12 @@ class WeightedBuffer(Buffer):
         self._realign_weights()
 
     def filter_batch(self) -> None:
-        """Let repeats within the batch go, and their scores with them."""
+        """Remove repeats from the batch, with their scores."""
         super().filter_batch()
         self._realign_weights()
 
     def after_sample(self) -> None:
-        """Keep the scores in step with a batch that other callbacks have filtered."""
+        """Update the scores after other callbacks have filtered the batch."""
         self._realign_weights()
 
     def _score(self, only: str, **options: Any) -> int:
@@ -103,7 +107,7 @@ class WeightedBuffer(Buffer):
         return self.store._score_by(None, self.compute_weights, only, **options)
 
     def _realign_weights(self) -> None:
-        """Set the scores of those samples of the batch that were drawn from the buffer, in the order of the batch."""
+        """Set `buffer_weights`: scores of the batch's samples from the buffer, in their order."""
         state, batch = self.environment.batch_state, self._batch
         if batch is not None:
             scores = dict(zip(self._keys.hashes(batch.samples), batch.scores.tolist(), strict=True))
@@ -127,8 +131,8 @@ class WeightedBuffer(Buffer):
         if job == "refresh" and self.refresh_budget is not None:
             self._score("all", budget=0, checkpoint=mark)
             return
-        # Scoring what is stale ends a refresh that was interrupted. One that is due scores everything: without a new
-        # predictor nothing counts as stale, and yet compute_weights may have come to see things differently.
+        # Scoring stale samples ends a refresh that was interrupted. A refresh that is due scores
+        # all samples: without a new predictor none is stale, but compute_weights may have changed.
         if job == "refresh":
             self._score("all", checkpoint=mark)
         else:
