@@ -53,7 +53,8 @@ def error(exc: BaseException, *, debug: bool) -> None:
         message = str(exc)
     else:
         cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-        message = f"{type(cause).__name__}: {first_line(str(cause))} (`sqlbuffer --debug ...` shows where)"
+        first = first_line(str(cause))
+        message = f"{type(cause).__name__}: {first} (`sqlbuffer --debug ...` shows where)"
     line(f"error: {message}", style="bold red", stderr=True)
 
 
@@ -193,7 +194,7 @@ def _as_records(lines: list[list[str]], width: int) -> Table:
 
 
 def write_json(value: Any) -> None:
-    """Print one JSON value. NaN and infinities, which JSON lacks, become the words of PostgreSQL."""
+    """Print one JSON value. NaN and infinities, which JSON lacks, become PostgreSQL's words."""
     console().file.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 

@@ -34,7 +34,7 @@ EVENTS = (
     "after_batch",
     "after_train",
 )
-"""Every event, in the order of a run. After an exception or a lost batch `abort_batch` is called."""
+"""Every event, in the order of a run. After an exception or a lost batch comes `abort_batch`."""
 
 
 class Callback:

@@ -209,9 +209,8 @@ def _holders_of(agent: Any) -> Iterator[tuple[list[str], Any]]:
 def _state_of(holder: Any) -> dict[str, Any]:
     """Return a holder's state, its class, and the shapes of its tensors or stepped parameters."""
     state = holder.state_dict()
-    is_whole = isinstance(
-        holder, (nn.Module, Optimizer)
-    )  # others may come to have more tensors in time
+    # The state of another object may gain tensors over time.
+    is_whole = isinstance(holder, (nn.Module, Optimizer))
     if isinstance(holder, Optimizer):
         sizes = {
             f"group {i}, parameter {j}": list(parameter.shape)

@@ -123,7 +123,7 @@ class Environment:
         *,
         buffer_frequency: int | None = None,
     ) -> None:
-        """Run the loop for `iters` iterations, after finishing those of an interrupted run.
+        """Run the loop until it has done `iters` iterations more than earlier fits planned.
 
         A script that is killed and run again with the same buffer resumes at the unfinished
         iteration, and runs the iterations that remain. With a `Checkpoint` the resumed run equals

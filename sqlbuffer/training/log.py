@@ -103,7 +103,7 @@ class Log(Callback):
             self.pending[name] = float(value)
 
     def add_log(self, name: str) -> None:
-        """Keep `batch_state[name]` of each batch, one value for each sample, as a column of `df`."""
+        """Keep `batch_state[name]` of each batch, a value for each sample, as a column of `df`."""
         name = as_name(name, "a log")
         if name not in self._logs:
             self._logs.append(name)

@@ -24,7 +24,7 @@ class SampleKeys:
         self._hashed = {}
 
     def hashes(self, samples: Sequence[Any]) -> list[bytes]:
-        """Return the hash of each sample's key; each object is hashed once, for `key` may be slow."""
+        """Return the hash of each sample's key; each object is hashed once: `key` may be slow."""
         new = [sample for sample in samples if id(sample) not in self._hashed]
         for sample, digest in zip(new, self._digests(new), strict=True):
             self._hashed[id(sample)] = sample, digest  # a sample kept alive keeps its id
