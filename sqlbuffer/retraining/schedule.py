@@ -129,7 +129,6 @@ def _crontab(text: str) -> str:
     Raises:
         InvalidArgument: If there are not five, one is out of range, or the day never comes.
     """
-    """
     fields = as_name(text, "cron").split()
     try:
         if len(fields) != 5:  # cronsim reads a sixth field as seconds
