@@ -91,9 +91,9 @@ def qed(smiles: str) -> float:
 def plogp(smiles: str) -> float:
     """Rate the penalised logP: Crippen's logP, less synthetic accessibility, less large rings.
 
-    The last term is the number of atoms beyond six of the largest ring. The value is not normalised by
-    the statistics of a data set: any finite number, about 0 for drugs. It has no sensible optimum
-    (long greasy chains), but all papers report it.
+    The last term is the number of atoms beyond six of the largest ring. The value is not normalised
+    by the statistics of a data set: any finite number, about 0 for drugs. It has no sensible
+    optimum (long greasy chains), but all papers report it.
 
     Source:
         Gomez-Bombarelli et al. 2018, Automatic chemical design, and Kusner et al. 2017, Grammar
