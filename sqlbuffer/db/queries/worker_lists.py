@@ -1,4 +1,4 @@
-"""Workers, and the batches that they have claimed."""
+"""Lists of workers and of their claimed batches, for the command line."""
 
 from __future__ import annotations
 
