@@ -137,8 +137,8 @@ class Environment:
             iters: Number of iterations.
             report: Iterations from one printed line to the next; 0 or None for no lines.
             cbs: Callbacks for this fit only.
-            buffer_frequency: Build the buffer at least after this many iterations. It is always
-                built if it holds less than a batch.
+            buffer_frequency: Most iterations from one building of the buffer to the next; 0 or None
+                for no limit. The buffer is always built if it holds less than a batch.
         """
         bs = require_count(
             bs, rule := "bs must be 1 or more, or -1 for all waiting samples", least=-1

@@ -39,11 +39,11 @@ class PredictiveBuffer(WeightedBuffer):
     Args:
         p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
             samples.
-        refresh_predictions: Rescore all waiting samples after this many iterations; 0 or None for
-            never.
+        refresh_predictions: Iterations from one rescoring of all waiting samples to the next; 0 or
+            None for never.
         predictive_agent: A `PredictiveAgent`, or any object with its methods.
         pred_bs: Samples to predict at a time.
-        supervised_frequency: Retrain after this many iterations; 0 or None for never.
+        supervised_frequency: Iterations from one retraining to the next; 0 or None for never.
         supervised_epochs: Epochs of each retraining.
         supervised_bs: Batch size of each retraining.
         supervised_lr: Learning rate of each retraining.
@@ -265,7 +265,7 @@ class PredictiveBuffer(WeightedBuffer):
         try:
             trained = retrain_alone(self.store, self.predictive_agent, **options)
         except TrainingDiverged as exc:
-            logger.warning("%s", exc)  # the loop goes on with the predictor it has
+            logger.warning("%s", exc)  # the loop keeps its current predictor
             return
         self._held = self._held if trained is None else trained.mark
 

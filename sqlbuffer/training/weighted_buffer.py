@@ -28,8 +28,8 @@ class WeightedBuffer(Buffer):
     Args:
         p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
             samples.
-        refresh_predictions: Rescore all waiting samples after this many iterations; 0 or None for
-            never.
+        refresh_predictions: Iterations from one rescoring of all waiting samples to the next; 0 or
+            None for never.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
         weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
         refresh_budget: Most stale samples to rescore after each iteration: the oldest scores first,
