@@ -28,7 +28,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S, Mark, unknown
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.db.queries import worker_lists as queries
+from sqlbuffer.db.queries import overview as queries
 from sqlbuffer.errors import ClaimLost
 
 app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")

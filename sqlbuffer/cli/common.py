@@ -14,7 +14,7 @@ from sqlbuffer.cli import output
 from sqlbuffer.core.handle import BufferHandle, attach_existing
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import URL_VARIABLE, Database
-from sqlbuffer.db.queries.buffers import buffer_names
+from sqlbuffer.db.queries.overview import buffers_by_age
 from sqlbuffer.errors import DatabaseUnavailable
 
 LOOK = "Look at buffers"
@@ -119,7 +119,7 @@ def handles(database: Database, name: str | None, **options: Any) -> list[Buffer
     """
     if name is not None:
         return [attach_existing(database, name, **options)]
-    names = database.read(lambda connection: connection.scalars(buffer_names()).all())
+    names = database.read(lambda connection: connection.scalars(buffers_by_age()).all())
     return [attach_existing(database, each, **options) for each in names]
 
 

@@ -10,7 +10,7 @@ from sqlbuffer.core import leases
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S, LEDGER, fold, quiet, worker_id
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.db.queries import worker_lists as queries
+from sqlbuffer.db.queries import overview as queries
 
 _COLUMNS = (
     *("buffer", "worker", "pid", "state", "heartbeat_at"),

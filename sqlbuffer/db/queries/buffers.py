@@ -121,9 +121,3 @@ def count() -> sa.Update:
             finished_at=None,
         )
     )
-
-
-@functools.cache
-def buffer_names() -> sa.Select[Any]:
-    """Names of all buffers of a database, in the order of their creation."""
-    return select(buffers.c.name).order_by(buffers.c.id)

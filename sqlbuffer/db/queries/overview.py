@@ -1,4 +1,4 @@
-"""Lists of workers and of their claimed batches, for the command line."""
+"""Lists for the command line: buffers, workers, and the batches that workers have claimed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.queries.params import BUFFER
-from sqlbuffer.db.schema import batches, draws, workers
+from sqlbuffer.db.schema import batches, buffers, draws, workers
 
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 """True for a batch that is claimed: neither settled nor released."""
+
+
+@functools.cache
+def buffers_by_age() -> sa.Select[Any]:
+    """Names of all buffers of a database, in the order of their creation."""
+    return select(buffers.c.name).order_by(buffers.c.id)
 
 
 @functools.cache
