@@ -2,9 +2,10 @@
 
     python examples/molecule_search.py --oracle celecoxib --calls 2000
 
-Real molecules, their mutants and their crossovers wait in the buffer. A small network predicts their rewards, the
-buffer draws promising molecules, an oracle measures them, and the network is retrained on all measured molecules. You
-may kill the search at any moment: the same command resumes it, and measures no molecule twice.
+Real molecules, their mutants and their crossovers wait in the buffer. A small network predicts
+their rewards, the buffer draws promising molecules, an oracle measures them, and the network is
+retrained on all measured molecules. You may kill the search at any moment: the same command resumes
+it, and measures no molecule twice.
 """
 
 import enum
@@ -64,7 +65,7 @@ class Acquisition(str, enum.Enum):
 
 
 class Scaled(torch.nn.Module):
-    """A network that works in units of the labels' spread, so it learns small differences between large rewards."""
+    """A network that works in units of the labels' spread, and learns small differences."""
 
     def __init__(self, hidden: int = 128) -> None:
         super().__init__()
@@ -74,9 +75,8 @@ class Scaled(torch.nn.Module):
             torch.nn.Dropout(0.1),
             torch.nn.Linear(hidden, 1),
         )
-        torch.nn.init.zeros_(
-            self.layers[-1].weight
-        )  # equal predictions for all molecules before the first training
+        # Before the first training all molecules have equal predictions.
+        torch.nn.init.zeros_(self.layers[-1].weight)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
@@ -122,7 +122,7 @@ def make_buffer(
 
 
 def make_samplers(store: SampleStore, seed: int) -> list[FunctionSampler]:
-    """Return the generators: the real molecules, and mutants and crossovers of the best ones measured so far."""
+    """Return the generators: real molecules, and mutants and crossovers of the best measured."""
     data = np.array(molecules.load_molecules())
 
     def novel(generated: Iterable[str | None]) -> list[str]:
@@ -154,7 +154,10 @@ def make_samplers(store: SampleStore, seed: int) -> list[FunctionSampler]:
 
 
 class Budget(Callback):
-    """Ends the search after a number of oracle calls, cuts the last batch to fit, and logs the best so far."""
+    """Ends the search after a number of oracle calls, and logs the best molecules so far.
+
+    It shortens the last batch to the calls that are left.
+    """
 
     def __init__(self, store: SampleStore, calls: int) -> None:
         super().__init__(name="budget", order=90)

@@ -1,6 +1,7 @@
-"""The chemistry of the molecule search: molecules, oracles, offspring, fingerprints, and the benchmark's metric.
+"""Chemistry of the molecule search: molecules, oracles, offspring, fingerprints, and the metric.
 
-These functions work on SMILES and do not use the buffer. All random numbers come from the numpy Generator argument.
+These functions work on SMILES and do not use the buffer. All random numbers come from the numpy
+Generator argument.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from rdkit.Chem import QED, rdFingerprintGenerator, rdMolDescriptors, rdqueries
 from rdkit.Contrib.SA_Score import sascorer
 
 CELECOXIB = "Cc1ccc(-c2cc(C(F)(F)F)nn2-c2ccc(S(N)(=O)=O)cc2)cc1"
-MIN_ATOMS, MAX_ATOMS = (
-    6,
-    38,
-)  # heavy atoms; 38 is the most in ZINC250k, on which these oracles are usually reported
+# Heavy atoms. 38 is the most in ZINC250k, on which these oracles are usually reported.
+MIN_ATOMS, MAX_ATOMS = 6, 38
 N_BITS = 2048
 
 _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2)
@@ -39,10 +38,11 @@ _REFUSED_ATOMS = (
 
 
 def load_molecules() -> list[str]:
-    """Read the real molecules that come with RDKit: the first 5,000 of NCI, and the WEHI screening library.
+    """Read the molecules that come with RDKit: the first 5,000 of NCI, and the WEHI library.
 
     Returns:
-        Some 14,400 distinct canonical SMILES in the order of the files, without those that `canonical_smiles` refuses.
+        Some 14,400 distinct canonical SMILES in the order of the files, without those that
+        `canonical_smiles` refuses.
     """
     data = Path(RDConfig.RDDataDir)
     smiles = [
@@ -58,16 +58,17 @@ def load_molecules() -> list[str]:
 
 @functools.lru_cache(maxsize=100_000)
 def canonical_smiles(smiles: str) -> str | None:
-    """Write a molecule in the one way that serves as its key.
+    """Write a molecule in the one form that serves as its key.
 
-    Stereochemistry and isotopes are dropped: no oracle here sees them, so each variant would cost a call for nothing.
+    Stereochemistry and isotopes are dropped: no oracle here sees them, and each variant would cost
+    a call.
 
     Args:
         smiles: Any text.
 
     Returns:
-        The canonical SMILES; None where `smiles` is invalid, a mixture, a radical, has an element rare in drugs, or is
-        not of `MIN_ATOMS` to `MAX_ATOMS` heavy atoms.
+        The canonical SMILES; None if `smiles` is invalid, a mixture, a radical, has an element rare
+        in drugs, or is not of `MIN_ATOMS` to `MAX_ATOMS` heavy atoms.
     """
     with rdBase.BlockLogs():
         mol = None if "." in smiles else Chem.MolFromSmiles(smiles)
@@ -88,14 +89,15 @@ def qed(smiles: str) -> float:
 
 
 def plogp(smiles: str) -> float:
-    """Rate the penalised logP: Crippen's logP, less the synthetic accessibility, less the atoms beyond six in a ring.
+    """Rate the penalised logP: Crippen's logP, less synthetic accessibility, less large rings.
 
-    Not normalised by the statistics of a data set: any finite number, about 0 for drugs. It has no sensible optimum
-    (long greasy chains), but all papers report it.
+    The last term is the number of atoms beyond six of the largest ring. The value is not normalised
+    by the statistics of a data set: any finite number, about 0 for drugs. It has no sensible
+    optimum (long greasy chains), but all papers report it.
 
     Source:
-        Gomez-Bombarelli et al. 2018, Automatic chemical design, and Kusner et al. 2017, Grammar variational
-        autoencoder; the accessibility as in Ertl and Schuffenhauer 2009.
+        Gomez-Bombarelli et al. 2018, Automatic chemical design, and Kusner et al. 2017, Grammar
+        variational autoencoder; the accessibility as in Ertl and Schuffenhauer 2009.
     """
     mol = _parse(smiles)
     largest_ring = max(map(len, mol.GetRingInfo().AtomRings()), default=0)
@@ -106,7 +108,9 @@ def plogp(smiles: str) -> float:
 
 
 def celecoxib(smiles: str) -> float:
-    """Rate the likeness to celecoxib, in [0, 1]: Tanimoto similarity of ECFP4 counts, 1 for celecoxib itself.
+    """Rate the likeness to celecoxib, in [0, 1]: Tanimoto similarity of ECFP4 counts.
+
+    Celecoxib itself has 1.
 
     Source:
         Brown et al. 2019, GuacaMol, the task "celecoxib rediscovery".
@@ -134,7 +138,7 @@ def _parse(smiles: str) -> Chem.Mol:
 
 
 def fingerprints(smiles: list[str]) -> torch.Tensor:
-    """Count the substructures of molecules: each atom with its neighbours, and each pair of atoms with its distance.
+    """Count substructures: each atom with its neighbours, each pair of atoms with its distance.
 
     Args:
         smiles: n valid SMILES.
@@ -148,7 +152,7 @@ def fingerprints(smiles: list[str]) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=20_000)
 def _counts(smiles: str) -> NDArray[np.uint8]:
-    """The counts of one molecule, (2048,), up to 255: a pool is scored again and again, and RDKit takes 0.2 ms each."""
+    """Return the counts of one molecule, (2048,), up to 255; RDKit takes 0.2 ms for each."""
     mol = _parse(smiles)
     counts = np.concatenate(
         [generator.GetCountFingerprintAsNumPy(mol) for generator in _FINGERPRINTS]
@@ -163,30 +167,33 @@ _ATOMS, _ATOM_SHARES = (6, 7, 8, 16, 9, 17), (0.5, 0.15, 0.15, 0.05, 0.1, 0.05)
 _EDITS = ("append", "insert", "delete", "exchange", "bond", "close", "open")
 _EDIT_SHARES = (0.2, 0.1, 0.2, 0.2, 0.1, 0.15, 0.05)
 _OPEN_BOND = Chem.MolFromSmarts("*-;!@*")
-# What a chemist strikes out at sight: strained and cumulated double bonds, polyenes, chains of heteroatoms, halogens on
-# anything but carbon, sulfur of odd valence, carbocations and iminium, rings of eight atoms and more.
+# What a chemist strikes out at sight: strained and cumulated double bonds, polyenes, chains of
+# heteroatoms, halogens on anything but carbon, sulfur of odd valence, carbocations and iminium,
+# rings of eight atoms and more.
 _STRUCK_OUT = [
     Chem.MolFromSmarts(pattern)
     for pattern in (
-        "[R]=[R]=[R] [r3,r4]=[r3,r4] [#6]=[#6]=* [C;!R]=[C,N;!R]-[C,N;!R]=[C,N;!R] [N,O,S;X2,X3;+0]-;!@[O,S;X2] "
-        "[#7]-;!@[#7]-;!@[#7] [F,Cl,Br,I]-[!#6] [S;!H0;!D1] [S;D3;!$(S=O)] [S;D4;!$(S(=O)=[O,N])] [C,N;+] "
+        "[R]=[R]=[R] [r3,r4]=[r3,r4] [#6]=[#6]=* [C;!R]=[C,N;!R]-[C,N;!R]=[C,N;!R] "
+        "[N,O,S;X2,X3;+0]-;!@[O,S;X2] [#7]-;!@[#7]-;!@[#7] [F,Cl,Br,I]-[!#6] [S;!H0;!D1] "
+        "[S;D3;!$(S=O)] [S;D4;!$(S(=O)=[O,N])] [C,N;+] "
         "[r8,r9,r10,r11,r12,r13,r14]"
     ).split()
 ]
 
 
 def mutate(smiles: str, rng: np.random.Generator) -> str | None:
-    """Make one small change to a molecule: an atom or a bond more, fewer or other, a ring closed or opened.
+    """Make one small change to a molecule: add, remove or change an atom, a bond or a ring.
 
     Args:
         smiles: The parent.
         rng: The same parent and state of the generator give the same child.
 
     Returns:
-        The child's canonical SMILES, never the parent's; None where ten attempts gave nothing admissible.
+        The child's canonical SMILES, never the parent's; None if ten attempts gave nothing
+        admissible.
 
     Source:
-        The mutations of Jensen 2019, A graph-based genetic algorithm, made by editing the graph itself.
+        The mutations of Jensen 2019, A graph-based genetic algorithm, made by editing the graph.
     """
     for _ in range(_TRIES):
         child = Chem.RWMol(_editable(smiles))
@@ -198,7 +205,9 @@ def mutate(smiles: str, rng: np.random.Generator) -> str | None:
 
 
 def crossover(a: str, b: str, rng: np.random.Generator) -> str | None:
-    """Join a part of one molecule to a part of another: both are cut at one open bond, or both through one ring.
+    """Join a part of one molecule to a part of another; both are cut in the same way.
+
+    They are cut at one open bond, or through one ring.
 
     Args:
         a: One parent.
@@ -206,7 +215,8 @@ def crossover(a: str, b: str, rng: np.random.Generator) -> str | None:
         rng: The same parents and state of the generator give the same child.
 
     Returns:
-        The child's canonical SMILES, never a parent's; None where ten attempts gave nothing admissible.
+        The child's canonical SMILES, never a parent's; None if ten attempts gave nothing
+        admissible.
 
     Source:
         The crossovers of Jensen 2019, A graph-based genetic algorithm.
@@ -235,7 +245,7 @@ def crossover(a: str, b: str, rng: np.random.Generator) -> str | None:
 
 
 def _edit(mol: Chem.RWMol, rng: np.random.Generator) -> None:
-    """Make one random edit in place; it may leave a molecule that is not admissible."""
+    """Make one random edit in place; the molecule may not be admissible afterwards."""
     edit = _EDITS[int(rng.choice(len(_EDITS), p=_EDIT_SHARES))]
     element = int(rng.choice(_ATOMS, p=_ATOM_SHARES))
     atom = mol.GetAtomWithIdx(int(rng.integers(mol.GetNumAtoms())))
@@ -270,7 +280,10 @@ def _edit(mol: Chem.RWMol, rng: np.random.Generator) -> None:
 
 
 def _cut(mol: Chem.Mol, rng: np.random.Generator, *, through_ring: bool) -> list[tuple[int, int]]:
-    """One single bond outside of rings or two of one ring, each as (atom that stays, atom that goes); or none."""
+    """Return bonds to cut: one outside of rings, two of one ring, or none.
+
+    Each bond is (atom that stays, atom that goes).
+    """
     if not through_ring:
         bonds = mol.GetSubstructMatches(_OPEN_BOND)
         chosen = [bonds[int(rng.integers(len(bonds)))]] if bonds else []
@@ -292,7 +305,7 @@ def _cut(mol: Chem.Mol, rng: np.random.Generator, *, through_ring: bool) -> list
 
 @functools.lru_cache(maxsize=1_000)
 def _editable(smiles: str) -> Chem.Mol:
-    """A molecule with plain single and double bonds, whose hydrogens follow from its valences."""
+    """Return a molecule with plain single and double bonds and the hydrogens of its valences."""
     mol = _parse(smiles)
     Chem.Kekulize(mol, clearAromaticFlags=True)
     for atom in mol.GetAtoms():
@@ -302,7 +315,7 @@ def _editable(smiles: str) -> Chem.Mol:
 
 
 def _admit(child: Chem.RWMol) -> str | None:
-    """The key of an edited molecule; None where it is broken, refused or struck out."""
+    """Return the key of an edited molecule; None if it is broken, refused or struck out."""
     with rdBase.BlockLogs():
         if Chem.SanitizeMol(child, catchErrors=True) or any(
             map(child.HasSubstructMatch, _STRUCK_OUT)
@@ -312,15 +325,17 @@ def _admit(child: Chem.RWMol) -> str | None:
 
 
 def auc_top_k(rewards: Sequence[float], k: int = 10, *, max_calls: int, every: int = 100) -> float:
-    """Measure how early a search found good samples: the area under the mean of the k best over oracle calls.
+    """Measure how early a search found good samples: the area under the mean of the k best.
 
-    The mean is taken every `every` calls and after the last one, starts from 0 at no call, and is joined by straight
-    lines; a search that ends early keeps its last mean up to `max_calls`. In [0, 1] for rewards in [0, 1]. Rewards are
-    taken as they are: for others (plogp) the area is in their units, and compares searches for the same reward only.
+    The mean is taken every `every` calls and after the last one, starts from 0 at no call, and is
+    joined by straight lines. A search that ends early keeps its last mean up to `max_calls`. The
+    area is in [0, 1] for rewards in [0, 1]. For other rewards (plogp) it is in their units, and
+    compares searches for the same reward only.
 
     Args:
-        rewards: In the order of the calls; NaN is a call that found nothing; beyond `max_calls` they do not count.
-        k: How many of the best.
+        rewards: In the order of the calls; NaN is a call that found nothing; rewards beyond
+            `max_calls` do not count.
+        k: Number of best samples.
         max_calls: The budget, by which the area is divided.
         every: Calls from one evaluation to the next.
 
@@ -328,7 +343,8 @@ def auc_top_k(rewards: Sequence[float], k: int = 10, *, max_calls: int, every: i
         The area, 0.0 without rewards.
 
     Source:
-        Gao et al. 2022, Sample efficiency matters: a benchmark for practical molecular optimization, AUC top-k.
+        Gao et al. 2022, Sample efficiency matters: a benchmark for practical molecular
+        optimization, AUC top-k.
     """
     found = np.asarray(rewards, dtype=np.float64)[:max_calls]
     calls, means = [0], [0.0]

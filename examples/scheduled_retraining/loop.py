@@ -1,8 +1,9 @@
-"""A loop that never trains: a worker trains in another process, and the loop draws by the newest predictor.
+"""A loop without training: a worker trains in another process, and the loop loads the predictors.
 
     cd examples/scheduled_retraining
     python loop.py &
-    sqlbuffer worker --url sqlite:///points.db --name points --agent models:make_agent --when-new 100
+    export SQLBUFFER_URL=sqlite:///points.db
+    sqlbuffer worker --name points --agent models:make_agent --when-new 100
 
 You may start any number of loops and workers, and kill any of them.
 """

@@ -1,6 +1,7 @@
 """The roles of the processes; each process has its own store.
 
-The samples are points of the plane, an experiment takes a tenth of a second, and the best point is (1, -2).
+The samples are points of the plane. An experiment takes a tenth of a second. The best point is
+(1, -2).
 """
 
 import time
@@ -41,15 +42,13 @@ def generate(store: SampleStore, say: Say, is_over: IsOver) -> None:
 
 
 def measure(store: SampleStore, say: Say, is_over: IsOver) -> None:
-    """Draw batches and report each reward at once: if this worker dies, its stored rewards remain."""
+    """Draw batches and report each reward at once: if this process dies, its rewards are stored."""
     while not is_over():
         with store.sample(BATCH, pct_argmax=0.25) as batch:
             try:
                 for sample_id, point in zip(batch.ids, batch.samples, strict=True):
                     batch.report([sample_id], [experiment(point)])
-            except (
-                ClaimLost
-            ) as exc:  # this worker was silent for too long: another worker measures the rest
+            except ClaimLost as exc:  # silent for too long: another worker measures the rest
                 say(str(exc))
         say(f"measured {len(batch)}") if len(batch) else time.sleep(0.2)
 
@@ -64,7 +63,7 @@ def train(store: SampleStore, say: Say, is_over: IsOver) -> None:
             predictor, *_ = np.linalg.lstsq(features(points), rewards, rcond=None)
             n_trained = len(points)
             version = store.save_predictor(predictor.tobytes(), rows_trained=n_trained)
-            store.score(lambda samples: features(samples) @ predictor, only="stale")  # noqa: B023
+            store.refresh(lambda samples: features(samples) @ predictor)  # noqa: B023
             say(f"trained version {version} on {n_trained} points; the best is {rewards.max():.4f}")
         store.score(lambda samples: features(samples) @ predictor)  # noqa: B023
         time.sleep(0.2)

@@ -3,8 +3,8 @@
     python examples/shared_buffer/run.py --url sqlite:///shared.db --calls 200
     python examples/shared_buffer/run.py --url postgresql://user@host/database --calls 200
 
-Kill any process with `kill -9` and the pid that it prints: a new process replaces it, and no reward is lost.
-More processes may join from other terminals, or with PostgreSQL from other machines:
+Kill any process with `kill -9` and the pid that it prints: a new process replaces it, and no reward
+is lost. More processes may join from other terminals, or with PostgreSQL from other machines:
 
     python examples/shared_buffer/run.py --url ... --role reward
 """

@@ -1,1 +1,1 @@
-"""Looking at a buffer from outside: the command line."""
+"""The command line."""

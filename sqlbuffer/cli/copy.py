@@ -1,4 +1,4 @@
-"""`sqlbuffer copy`."""
+"""`sqlbuffer copy`: a second buffer that starts from the state of the first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import handles, open_existing
-from sqlbuffer.cli.options import Url
+from sqlbuffer.cli.common import Url, handles, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.maintenance import copy as maintenance_copy
 
@@ -25,7 +24,7 @@ class Weightings(str, enum.Enum):
 
 
 class Modes(str, enum.Enum):
-    """What becomes of a drawn sample."""
+    """Whether a drawn sample leaves the pool."""
 
     consume = "consume"
     replay = "replay"
@@ -44,22 +43,27 @@ def copy(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="New seed of the draws.")] = None,
     weighting: Annotated[
-        Weightings | None, typer.Option(help="New function from scores to weights.")
+        Weightings | None, typer.Option(help="New function that turns scores into weights.")
     ] = None,
-    mode: Annotated[Modes | None, typer.Option(help="New mode.")] = None,
+    mode: Annotated[
+        Modes | None,
+        typer.Option(help="New mode: consume (a drawn sample leaves the pool) or replay."),
+    ] = None,
     max_size: Annotated[
         int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")
     ] = None,
 ) -> None:
     """Copy a buffer within its database, to try another setting from the same point.
 
-    Without options the copy draws the same batches as the original; claimed samples of the original wait in the copy.
-    Another seed or weighting, or --at-iteration, begins a new race.
+    Without options the copy draws the same batches as the original. Samples that are claimed in the
+    original wait in the copy. Another seed or weighting, or --at-iteration, begins a new race.
 
-    Data that was overwritten since an earlier iteration is missing in the copy: scores of later versions, and rewards
-    that were measured again. Samples that were removed since, or settled and then added again, do not wait in the copy.
+    With --at-iteration, data that was overwritten since that iteration is missing in the copy:
+    scores of later versions, and rewards that were measured again. Samples that were removed since,
+    or settled and then added again, do not wait in the copy.
 
-    The copy is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait for the copy.
+    The copy is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait
+    until it ends.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)

@@ -1,7 +1,7 @@
-"""What the command line prints: tables for people, aligned lines for pipes, JSON and CSV for programs.
+"""Prints results: tables for people, aligned lines for pipes, JSON and CSV for programs.
 
-Whatever comes from a database may be hostile: nothing of it is taken as markup, and no control character of it gets
-to a terminal.
+Values from a database may be hostile. They are never read as markup, and their control characters
+are shown as escapes on a terminal.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ GAP = 2
 """Spaces between the columns of a table."""
 
 READABLE = 16
-"""Characters of a text that a terminal shows at the least."""
+"""Least number of characters of a text that a table on a terminal shows."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console in which brackets and colons are only brackets and colons."""
+    """Return a console that prints text as it is: no markup, no emoji codes, no highlighting."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def line(text: str, *, style: str = "", stderr: bool = False) -> None:
-    """Print one line, however long."""
+    """Print a text as one line of any length."""
     console(stderr=stderr).print(Text(printable(text), style=style))
 
 
 def error(exc: BaseException, *, debug: bool) -> None:
-    """Print an error as one red line on stderr; with `debug` the traceback before it."""
+    """Print an error as one red line on stderr, after its traceback if `debug` is true."""
     if debug:
         for each in "".join(traceback.format_exception(exc)).splitlines():
             line(each, stderr=True)
@@ -54,20 +54,21 @@ def error(exc: BaseException, *, debug: bool) -> None:
         message = str(exc)
     else:
         cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-        message = f"{type(cause).__name__}: {first_line(str(cause))} (`sqlbuffer --debug ...` shows where)"
+        first = first_line(str(cause))
+        message = f"{type(cause).__name__}: {first} (`sqlbuffer --debug ...` shows where)"
     line(f"error: {message}", style="bold red", stderr=True)
 
 
 def status(text: str) -> Status:
-    """Return a context that says on a terminal, with a spinner, what is going on."""
+    """Return a context that shows a text with a spinner on a terminal."""
     return console(stderr=True).status(Text(printable(text)))
 
 
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ---------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> Any:
-    """Return a value of a database as JSON has it: times in UTC and ISO 8601, bytes in hexadecimal digits."""
+    """Return a value as JSON takes it: times in UTC and ISO 8601, bytes in hexadecimal digits."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -97,7 +98,10 @@ def _number(value: decimal.Decimal) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Return a value as a table shows it: a float to eight digits, the first 16 bytes of many, nothing as `-`."""
+    """Return a value as a table shows it: None as `-`, floats to eight digits.
+
+    Of more than 32 bytes it shows the first 16.
+    """
     if isinstance(value, (bytes, memoryview)) and len(value) > 32:
         return f"{bytes(value[:16]).hex()}... ({len(value):,} bytes)"
     value = plain(value)
@@ -108,11 +112,11 @@ def cell(value: Any) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------
+# -- tables ---------------------------------------------------------------------------------------
 
 
 def table(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print a table: on a terminal cut to its width, in a pipe aligned lines with all there is."""
+    """Print a table: cut to the width of a terminal; as aligned, uncut lines in a pipe."""
     out = console()
     given = [list(row) for row in rows]
     is_number = [all(_is_number(row[i]) for row in given) for i in range(len(columns))]
@@ -150,7 +154,7 @@ def _write_aligned(file: IO[str], lines: list[list[str]], is_number: list[bool])
 
 
 def _longest_text(lines: list[list[str]], is_number: list[bool], width: int) -> int | None:
-    """Return the length to which texts must be cut for a table of this width; None when little would be left."""
+    """Return the length to cut texts to for a table of this width; None if it is below 16."""
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     room = width - GAP * (len(widths) - 1)
     for longest in range(max(READABLE, *widths), READABLE - 1, -1):
@@ -175,7 +179,7 @@ def _as_table(lines: list[list[str]], is_number: list[bool], longest: int) -> Ta
 
 
 def _as_records(lines: list[list[str]], width: int) -> Table:
-    """Return one line for each value: what is too wide for a table is read from top to bottom."""
+    """Return a table with one line for each value, for rows that are too wide for a terminal."""
     shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(no_wrap=True, max_width=width - GAP - max(map(cell_len, lines[0])))
@@ -187,16 +191,16 @@ def _as_records(lines: list[list[str]], width: int) -> Table:
     return shown
 
 
-# -- for programs -----------------------------------------------------------------------------------------------------
+# -- for programs ---------------------------------------------------------------------------------
 
 
 def write_json(value: Any) -> None:
-    """Print one JSON value. NaN and infinities, which JSON lacks, are strings, as PostgreSQL writes them."""
+    """Print one JSON value. NaN and infinities, which JSON lacks, become PostgreSQL's words."""
     console().file.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print rows as a JSON array of objects, one a line, as they come."""
+    """Print rows as a JSON array of objects, one a line, each as soon as it is read."""
     file = console().file
     file.write("[")
     for i, row in enumerate(rows):
@@ -206,7 +210,10 @@ def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print rows as CSV, as they come. Nothing is an empty field; a list or an object is JSON."""
+    """Print rows as CSV, each as soon as it is read.
+
+    None is an empty field; a list or an object is JSON.
+    """
     out = console()
     clean = printable if out.is_terminal else str
     writer = csv.writer(out.file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""`sqlbuffer worker`: a process that retrains a buffer's predictor when that is due."""
+"""`sqlbuffer worker`: retrains a buffer's predictor on a schedule."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from rich.logging import RichHandler
 
 from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import open_existing
-from sqlbuffer.cli.options import OneBuffer, Url, examples
+from sqlbuffer.cli.common import OneBuffer, Url, examples, open_existing
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.reaper import with_heartbeat
 from sqlbuffer.core.workers import GRACE_S
@@ -30,7 +29,12 @@ from sqlbuffer.store import SampleStore
 logger = logging.getLogger("sqlbuffer.worker")
 
 METHODS = ("update_dataset_from_inputs", "train_supervised", "predict_data")
-"""What an agent must have, as a `PredictiveAgent` does."""
+"""Methods that an agent must have; a `PredictiveAgent` has them."""
+
+_WHEN = "When to retrain"
+_ROWS = "Which measured samples to train on"
+_TRAINING = "How to train"
+_SCORING = "How to rescore"
 
 WORKER_EXAMPLES = examples(
     "sqlbuffer worker --name qed --agent lab.models:make_agent --every 10m",
@@ -45,66 +49,112 @@ def worker(
         str,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="Function that makes the agent, such as lab.models:make_agent.",
+            help="Function without arguments that returns the agent, such as "
+            "lab.models:make_agent.",
         ),
     ],
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
     every: Annotated[
-        str | None, typer.Option(help="Time from one start to the next: 30s, 10m, 2h, 1d.")
+        str | None,
+        typer.Option(
+            rich_help_panel=_WHEN, help="Time from one start to the next: 30s, 10m, 2h, 1d."
+        ),
     ] = None,
     cron: Annotated[
         str | None,
         typer.Option(
+            rich_help_panel=_WHEN,
             help="Times of the starts, in UTC, in the format of a crontab: minute, hour, day of "
             "the month, month, day of the week, such as '30 3 * * MON-FRI'. 0 and 7 are "
-            "Sunday. If both days are restricted, either is enough."
+            "Sunday. If both days are restricted, either is enough.",
         ),
     ] = None,
     when_new: Annotated[
-        int | None, typer.Option(help="Number of newly measured samples that starts a round.")
+        int | None,
+        typer.Option(
+            rich_help_panel=_WHEN, help="Number of newly measured samples that starts a round."
+        ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the measured samples.")] = 20,
-    bs: Annotated[int, typer.Option(min=1, help="Samples per training step.")] = 256,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    pred_bs: Annotated[int, typer.Option(min=1, help="Samples to predict at a time.")] = 1024,
-    acquisition: Annotated[
-        str, typer.Option(help="Acquisition that scores the samples; use that of the loop.")
-    ] = "greedy",
-    refresh: Annotated[
-        bool, typer.Option(help="Rescore waiting samples after each training.")
-    ] = True,
-    min_rows: Annotated[
-        int, typer.Option(min=2, help="Smallest number of measured samples for a training.")
-    ] = 2,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", rich_help_panel=_WHEN, help="Run the job once if it is due, and exit."
+        ),
+    ] = False,
     where: Annotated[
         str | None,
         typer.Option(
-            metavar="SQL", help="Train only on these rows of samples, such as \"source = 'data'\"."
+            metavar="SQL",
+            rich_help_panel=_ROWS,
+            help="Train only on these rows of samples, such as \"source = 'data'\".",
         ),
     ] = None,
     newest: Annotated[
         int | None,
-        typer.Option(min=1, help="Train on at most this many rows, those measured last."),
+        typer.Option(
+            min=1,
+            rich_help_panel=_ROWS,
+            help="Train on at most this many rows, those measured last.",
+        ),
     ] = None,
     best: Annotated[
         float | None,
         typer.Option(
-            help="Train on this share of the rows, those with the highest rewards, such as 0.5."
+            rich_help_panel=_ROWS,
+            help="Train on this share of the rows, those with the highest rewards, such as 0.5.",
         ),
     ] = None,
+    min_rows: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            rich_help_panel=_ROWS,
+            help="Smallest number of measured samples for a training.",
+        ),
+    ] = 2,
+    epochs: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_TRAINING, help="Passes over the rows.")
+    ] = 20,
+    bs: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_TRAINING, help="Rows per training step.")
+    ] = 256,
+    lr: Annotated[float, typer.Option(rich_help_panel=_TRAINING, help="Learning rate.")] = 1e-3,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many epochs without an improvement.")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=_TRAINING,
+            help="Stop after this many epochs without an improvement.",
+        ),
     ] = None,
     keep: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Keep the weights of this many versions, and of versions still in use."
+            min=1,
+            rich_help_panel=_TRAINING,
+            help="Keep the weights of this many versions, and of versions whose scores are still "
+            "in use; all versions if not given.",
         ),
     ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Run the job once if it is due, and exit.")
-    ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            rich_help_panel=_SCORING, help="Rescore the waiting samples after each training."
+        ),
+    ] = True,
+    acquisition: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_SCORING,
+            help="Acquisition that scores the samples, as in the training loop: greedy, ucb, ei "
+            "or thompson.",
+        ),
+    ] = "greedy",
+    pred_bs: Annotated[
+        int,
+        typer.Option(min=1, rich_help_panel=_SCORING, help="Samples to predict at a time."),
+    ] = 1024,
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -121,14 +171,17 @@ def worker(
 ) -> None:
     """Retrain a buffer's predictor on a schedule, and rescore the waiting samples.
 
-    Any number of workers may run, on any number of machines: one worker trains at a time, and if it dies, another
-    worker repeats the round. Training loops load the new predictor before their next batch. `lab/models.py` has:
+    Give one or more of --every, --cron and --when-new: the job is due if one of them says so. Any
+    number of workers may run, on any number of machines. One worker trains at a time. If it dies,
+    another worker repeats the round. Training loops load the new predictor before their next batch.
+
+    For --agent lab.models:make_agent the file lab/models.py has:
 
         def make_agent():
             return PredictiveAgent(model, loss_function, featurize)
 
-    SIGTERM and Ctrl-C end the current training and release the job. Errors are stored with the job, and shown by
-    `sqlbuffer jobs`.
+    SIGTERM and Ctrl-C end the current training and release the job. Errors are stored with the job,
+    and shown by `sqlbuffer jobs`.
     """
     try:
         schedule = Schedule(every, cron, when_new)
@@ -136,7 +189,9 @@ def worker(
         raise typer.BadParameter(str(exc)) from exc
     with Signals() as signals, logged():
         made = make_agent(agent)
-        from sqlbuffer.retraining.worker import Worker  # torch, which no other command needs
+        from sqlbuffer.retraining.worker import (
+            Worker,  # imports torch, which no other command needs
+        )
 
         rows = {"min_rows": min_rows, "where": where, "newest": newest, "best": best}
         fit = {"bs": bs, "epochs": epochs, "lr": lr, "patience": patience, "keep": keep}
@@ -161,12 +216,12 @@ def make_agent(path: str) -> Any:
     """Import a function by its path and return the agent that it makes.
 
     Raises:
-        typer.BadParameter: Where there is no such function, or it makes no agent.
+        typer.BadParameter: If there is no such function, or it returns no agent.
     """
     module, _, function = path.partition(":")
     if not module or not function:
         raise _no_agent(f"give MODULE:FUNCTION, such as lab.models:make_agent; got {path!r}.")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a module next to the user is found
+    sys.path.insert(0, os.getcwd())  # as `python -m`: find modules in this folder
     try:
         factory = getattr(importlib.import_module(module), function, None)
     except (Exception, *EXITS) as exc:
@@ -191,8 +246,8 @@ def _no_agent(message: str) -> typer.BadParameter:
 
 @contextlib.contextmanager
 def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
-    """Open a buffer that is there, with the settings it is stored with."""
-    with contextlib.closing(open_existing(url)) as database:  # also where there is no such buffer
+    """Open an existing buffer with its stored settings."""
+    with contextlib.closing(open_existing(url)) as database:  # closes it if no buffer has the name
         buffer = with_heartbeat(attach_existing(database, name, **options))
         with contextlib.closing(SampleStore(buffer)) as store:
             yield store
@@ -200,7 +255,7 @@ def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
 
 @contextlib.contextmanager
 def logged() -> Iterator[None]:
-    """Log to stderr: in colours on a terminal, else one line for each event with its time."""
+    """Log to stderr: in colour on a terminal, else one line for each event with its time."""
     console = output.console(stderr=True)
     handler: logging.Handler = RichHandler(console=console, show_path=False)
     handler.setFormatter(Lines("%(message)s"))
@@ -219,10 +274,10 @@ def logged() -> Iterator[None]:
 
 
 class Lines(logging.Formatter):
-    """A message in one line, the traceback below it indented, both without characters that a terminal obeys.
+    """Formats a message as one line and a traceback as indented lines, all without escape codes.
 
-    What an agent raises may quote samples and whatever else strangers have stored: it can neither move the cursor nor
-    forge another event.
+    The error of an agent may quote samples and other text that strangers have stored. Such text
+    must neither control the terminal nor look like another event.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -236,13 +291,16 @@ class Lines(logging.Formatter):
 
 
 class Stop(BaseException):
-    """A signal has come: a training unwinds, and no `except Exception` of an agent stops it."""
+    """Ends a training after a signal; `except Exception` in an agent does not catch it."""
 
 
 class Signals:
-    """Turns the first SIGTERM or SIGINT into an exception in the main thread; the second one kills.
+    """Context that raises `Stop` in the main thread at the first SIGTERM or SIGINT, and catches it.
 
-    As a context manager it swallows that exception.
+    The second signal ends the process.
+
+    Attributes:
+        received: The signal, None before one has come.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ __all__ = ["measure", "retrain", "split"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a training is asked for: a schedule needs none."""
+    """Import torch only for a training: a schedule does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.train"), name)

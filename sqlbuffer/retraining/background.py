@@ -1,8 +1,9 @@
-"""Retraining next to the loop, in a process of its own.
+"""Retraining in a process next to the loop.
 
-A thread would not do: what is random in a model (dropout) draws from torch's one global generator, which a training
-seeds and puts back, so that two threads would spoil each other's numbers; and a forked child may neither use a GPU nor
-the threads that torch has started. So the child is spawned, once, and holds a copy of the agent.
+A thread is unsuitable: dropout draws from torch's one global generator, which a training seeds and
+restores, so two threads would corrupt each other's numbers. A fork is unsuitable: it may use
+neither a GPU nor the threads that torch has started. One process is spawned and keeps a copy of the
+agent.
 """
 
 from __future__ import annotations
@@ -30,18 +31,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _work: tuple[SampleStore, Any]
-"""In the child: its own store and its own agent."""
+"""The store and the agent of the spawned process."""
 
 
 class Background:
-    """A process that retrains a copy of an agent, one training at a time; what it makes is found in the store.
+    """A process that retrains a copy of an agent, one training at a time.
+
+    The process stores each new predictor; the loop loads it from the store.
 
     Args:
         store: The buffer.
         agent: The agent.
 
     Raises:
-        InvalidArgument: Where they cannot be sent to another process.
+        InvalidArgument: If the store or the agent cannot be sent to another process.
     """
 
     def __init__(self, store: SampleStore, agent: Any) -> None:
@@ -51,31 +54,31 @@ class Background:
                 'the script under `if __name__ == "__main__":`.'
             )
         try:
-            # A copy, for tensors are not pickled but put into memory that both processes share: the child would train
-            # the weights that the loop draws by.
+            # Tensors are not pickled but moved to memory that both processes share. Without a copy
+            # the training would change the weights that the loop draws by.
             agent = copy.deepcopy(agent)
             ForkingPickler.dumps((store, agent))
         except Exception as exc:
             raise InvalidArgument(
-                "in_background=True sends agent and key to another process, but they cannot be pickled "
-                f"({summary(exc)}): define their classes and functions at the top of a module, or run "
-                "`sqlbuffer worker` instead."
+                "in_background=True sends agent and key to another process, but they cannot be "
+                f"pickled ({summary(exc)}): define their classes and functions at the top of a "
+                "module, or run `sqlbuffer worker` instead."
             ) from exc
         spawn = multiprocessing.get_context("spawn")
-        self._hire = functools.partial(
-            ProcessPoolExecutor, 1, spawn, initializer=_arrive, initargs=(store, agent)
+        self._new_executor = functools.partial(
+            ProcessPoolExecutor, 1, spawn, initializer=_set_up, initargs=(store, agent)
         )
-        self._executor = self._hire()
+        self._executor = self._new_executor()
         self._pid = os.getpid()
         self._training: Future[None] | None = None
 
     def start(self, state: bytes, options: Mapping[str, Any]) -> None:
-        """Begin a training from these weights, unless one is under way: that one is not waited for.
+        """Begin a training from these weights, unless one is running; never wait for one.
 
-        A process that has died, killed for its memory perhaps, stops nothing: another one takes its place.
+        A process that has died, perhaps killed for its memory, is replaced.
         """
-        if self._pid != os.getpid():  # a forked child has no hold on the process of its parent
-            self._executor, self._pid, self._training = self._hire(), os.getpid(), None
+        if self._pid != os.getpid():  # a forked child cannot use its parent's process
+            self._executor, self._pid, self._training = self._new_executor(), os.getpid(), None
         if self._training is not None and not self._training.done():
             logger.info("not retrained: the previous retraining is still running")
             return
@@ -83,12 +86,12 @@ class Background:
             self._training = self._executor.submit(_train, state, dict(options))
         except BrokenProcessPool:
             logger.warning("the process that retrains has died: a new process replaces it")
-            self._executor = self._hire()
+            self._executor = self._new_executor()
             self._training = self._executor.submit(_train, state, dict(options))
         self._training.add_done_callback(_report)
 
     def close(self) -> None:
-        """Wait for the training that is under way, and end the process; not for those of a parent."""
+        """Wait for the current training, and end the process; a forked child does nothing."""
         if self._pid == os.getpid():
             self._executor.shutdown()
 
@@ -98,17 +101,17 @@ def _report(training: Future[None]) -> None:
         logger.error("retraining in the background failed: %s", summary(error))
 
 
-# -- in the child -----------------------------------------------------------------------------------------------------
+# -- in the spawned process -----------------------------------------------------------------------
 
 
-def _arrive(store: SampleStore, agent: Any) -> None:
+def _set_up(store: SampleStore, agent: Any) -> None:
     global _work
     _work = store, agent
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    """End this process when the loop has been killed: nothing else would."""
+def _exit_with_parent() -> None:
+    """End this process when the loop has been killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

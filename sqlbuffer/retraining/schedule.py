@@ -1,4 +1,4 @@
-"""When a job is due: told from what is stored with it, and from how long ago this process saw it start."""
+"""When a job is due, by its stored state and by the time since this process saw it start."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sqlbuffer.errors import InvalidArgument
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _DRIFT_S = 30.0
-"""Two clocks may drift apart by so much between two runs; one that is further off was set."""
+"""Most seconds that two clocks drift apart between two runs; a larger difference was set."""
 
 _LEAP_YEAR = dt.datetime(2000, 1, 1, tzinfo=dt.timezone.utc)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When a job is due: whenever one of these says so.
+    """When a job is due: if one of `every`, `cron` and `when_new` says so.
 
-    A job that never ran is due by `every` and `cron` at once, as is one whose last run was broken off. Times that have
-    passed while no process was there are made up for once.
+    A job that never ran is due at once by `every` and `cron`. A job whose last run was broken off
+    is due at once. Several missed times are made up for by one run.
 
     Args:
-        every: A time, "30s", "10m", "2h" or "1d", after the last start.
-        cron: Five fields of a crontab, in UTC: minute, hour, day of the month, month, day of the week. 0 and 7 are
-            Sunday. Where both days are restricted, one of them is enough.
+        every: Time since the last start: "30s", "10m", "2h" or "1d".
+        cron: Five fields of a crontab, in UTC: minute, hour, day of the month, month, day of the
+            week. 0 and 7 are Sunday. If both days are restricted, one of them is enough.
         when_new: Number of samples measured since the last start.
 
     Raises:
-        InvalidArgument: Where none is given, or one cannot be read.
+        InvalidArgument: If none is given, or one cannot be read.
     """
 
     every: str | None = None
@@ -68,7 +68,7 @@ class Schedule:
         )
 
     def is_due(self, job: Job) -> bool:
-        """Tell whether a job is to be done now, and no process is at it."""
+        """Return whether a job is due now and no process runs it."""
         if job.is_held:
             return False
         if job.is_broken_off or (
@@ -79,10 +79,11 @@ class Schedule:
         return due_in_s is not None and due_in_s <= 0.0
 
     def due_in_s(self, job: Job) -> float | None:
-        """Return in how many seconds a job is next due by time, 0 or less if it is; None where no time makes it due.
+        """Return the seconds until a job is due by time, 0 or less if it is due now.
 
-        How long ago it started is what this process has seen itself, or a clock that was set would postpone it for
-        hours. The times of a crontab are those of the clock.
+        None if no time makes it due. The time since the last start is the time that this process
+        has seen pass: a clock that was set cannot postpone the job. Times of a crontab are those of
+        the clock.
         """
         if self._every_s is None and self.cron is None:
             return None
@@ -95,10 +96,11 @@ class Schedule:
 
 
 def _started_at(job: Job) -> dt.datetime:
-    """Return when a job last started, by the clock that the crontab goes by.
+    """Return when a job last started, by the clock of the crontab.
 
-    What this process has seen is some milliseconds off, and drifts: a run that has just started at its time would seem
-    to have started before it, and would be due again. So the stored time counts, unless the clock was set since.
+    The time that this process has seen is some milliseconds off: a run that started on time would
+    seem to have started before it, and would be due again. So the stored time counts, unless the
+    clock was set since.
     """
     seen = job.now.astimezone(dt.timezone.utc) - dt.timedelta(seconds=job.started_ago_s or 0.0)
     stored = job.last_started_at
@@ -108,7 +110,7 @@ def _started_at(job: Job) -> dt.datetime:
 
 
 def _next(cron: str, after: dt.datetime) -> dt.datetime | None:
-    """Return the first time of a crontab after a time, None where none comes within fifty years."""
+    """Return the first time of a crontab after a time; None if none comes within fifty years."""
     return next(CronSim(cron, after.astimezone(dt.timezone.utc)), None)
 
 
@@ -116,7 +118,8 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
     if found is None or not int(found[1]):
         raise InvalidArgument(
-            f"every must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; got {shown(text)}."
+            "every must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; "
+            f"got {shown(text)}."
         )
     return float(int(found[1]) * _UNITS[found[2]])
 
@@ -125,11 +128,11 @@ def _crontab(text: str) -> str:
     """Return the fields of a crontab.
 
     Raises:
-        InvalidArgument: Where there are not five of them, one is out of range, or they name a day that never comes.
+        InvalidArgument: If there are not five, one is out of range, or the day never comes.
     """
     fields = as_name(text, "cron").split()
     try:
-        if len(fields) != 5:  # with a sixth one cronsim counts seconds
+        if len(fields) != 5:  # cronsim reads a sixth field as seconds
             raise CronSimError(f"{len(fields)} fields")
         if _next(found := " ".join(fields), _LEAP_YEAR) is None:
             raise CronSimError("the day never comes")

@@ -1,4 +1,4 @@
-"""Retraining: the stored labelled rows, streamed to the agent; what comes of it, measured and stored as a version."""
+"""Retraining: trains an agent on the stored rewards and stores it as a new predictor version."""
 
 from __future__ import annotations
 
@@ -51,38 +51,41 @@ def retrain(
     lease: Lease | None = None,
     checkpoint: Mapping[str, bytes] | None = None,
 ) -> PredictorVersion | None:
-    """Train the agent on the stored labelled rows, and store the new predictor version with its measures.
+    """Train the agent on the stored labelled rows, and store it as a new predictor version.
 
-    A share of the rows is held out of every training, by hash: a row never changes sides, and the measures on these
-    rows are of samples that no version has seen, unless the agent learns elsewhere too (`online=True`). No transaction
-    is open in between.
+    A share of the rows is held out of every training. The hash of a row decides, so a row never
+    changes sides: the measures of a version are of samples that no version was trained on, unless
+    the agent is also trained elsewhere (`online=True`). No transaction is open during the training.
 
     Args:
         store: The buffer.
-        agent: A `PredictiveAgent`, or any object with `update_dataset_from_inputs` and `train_supervised`; to be
-            measured, with `predict_data`.
-        bs: Rows a step.
+        agent: A `PredictiveAgent`, or any object with `update_dataset_from_inputs` and
+            `train_supervised`. It is measured if it has `predict_data`.
+        bs: Rows per training step.
         epochs: Passes over the rows.
         lr: Learning rate.
-        percent_valid: Share of the other rows by which the agent chooses its best epoch; None for its own default.
-        percent_test: Share of the rows held out to measure the version on, in [0, 1).
-        patience: Stop after so many epochs without a better one; None for never.
+        percent_valid: Share of the other rows by which the agent chooses its best epoch; None for
+            the agent's default.
+        percent_test: Share of the rows held out to measure the version, in [0, 1).
+        patience: Stop after this many epochs without an improvement; None for never.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
-        newest: At most so many rows, those measured last.
+        newest: Most rows, those measured last.
         best: Of these, the share in (0, 1] with the highest rewards.
-        min_rows: With fewer labelled rows, nothing is trained.
-        keep: Drop the states of all but so many of the newest versions, though never of one whose scores are still in
-            use; their measures stay. None keeps all.
-        silent: Without a progress bar.
-        lease: The lease of the job that this is; without one, no other process is kept from training.
-        checkpoint: States to resume from, by name, to be stored with the version.
+        min_rows: Smallest number of labelled rows for a training.
+        keep: Keep the states of this many of the newest versions, and of each version whose scores
+            are still in use; measures are always kept. None keeps all.
+        silent: Show no progress bar.
+        lease: The lease of the job. Without a lease other processes may train at the same time.
+        checkpoint: States to resume from, by name, stored with the version.
 
     Returns:
-        The version; None where there were too few rows.
+        The version; None if there were too few rows.
 
     Raises:
-        TrainingDiverged: The loss or the weights were not finite. The agent has its old weights, no version is stored.
-        LeaseLost: The lease is not held any more. The agent has its old weights, no version is stored.
+        TrainingDiverged: If the loss or the weights are not finite. The agent has its old weights,
+            and no version is stored.
+        LeaseLost: If the lease is not held any more. The agent has its old weights, and no version
+            is stored.
     """
     percent_test = require_real(
         percent_test, "percent_test is a share of the rows in [0, 1)", is_part
@@ -114,13 +117,14 @@ def retrain(
     options = {"percent_valid": percent_valid, "patience": patience}
     given = {name: value for name, value in options.items() if value is not None}
     with _all_or_nothing(agent):
-        # An agent of another make gets a list: it may look into it in ways that only a list stands.
+        # Other agents get a list, in case they use a method that only lists have.
         streams = getattr(agent, "streams", False)
         agent.update_dataset_from_inputs(train if streams else list(train), train.rewards)
         found = dict(agent.train_supervised(bs, epochs, lr, silent=silent, **given) or {})
         if math.isnan(found.get("train_loss", 0.0)) or not is_finite(agent):
             raise TrainingDiverged(
-                f"the training diverged on {len(train)} rows, and the predictor keeps its old weights: lower the "
+                f"the training diverged on {len(train)} rows, and the predictor keeps its old "
+                "weights: lower the "
                 f"learning rate ({lr}), or look for features or rewards that are out of range."
             )
         found |= measure(agent, test)
@@ -138,7 +142,7 @@ def retrain(
 
 
 def split(rows: LabelledRows, percent_test: float) -> tuple[LabelledRows, LabelledRows]:
-    """Return the rows to train on, their places spread over [0, 1) again, and those held out."""
+    """Return the rows to train on and those held out; places of the former span [0, 1) again."""
     is_test = rows.places < percent_test
     train = rows.subset(~is_test)
     train.places = (train.places - percent_test) / (1.0 - percent_test)
@@ -146,7 +150,10 @@ def split(rows: LabelledRows, percent_test: float) -> tuple[LabelledRows, Labell
 
 
 def measure(agent: Any, rows: LabelledRows) -> dict[str, Any]:
-    """Return how well the agent predicts rows, none of which it was trained on; nothing for one that cannot predict."""
+    """Return measures of the agent's predictions of rows that it was not trained on.
+
+    Empty without rows, or if the agent has no `predict_data`.
+    """
     if not len(rows) or not hasattr(agent, "predict_data"):
         return {}
     parts = (rows[start : start + READ_AT_ONCE] for start in range(0, len(rows), READ_AT_ONCE))
@@ -158,10 +165,7 @@ def measure(agent: Any, rows: LabelledRows) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _all_or_nothing(agent: Any) -> Iterator[None]:
-    """Give the agent its old weights back where the block fails.
-
-    Ctrl-C, too, must not leave a model that no stored version knows.
-    """
+    """Restore the agent's weights if the block fails, also by Ctrl-C."""
     before = dump_state(agent)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The retraining job: of any number of processes one does it at a time, and all the others load what it made."""
+"""The retraining job: one of any number of processes does it, and all others load the result."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ RETRAIN = "retrain"
 """Name of the job."""
 
 _MOST_OVERTAKEN = 100
-"""How often others may store a predictor between the moment that one is loaded and the beginning of a refresh."""
+"""How often other processes may store a predictor while this one loads one for a refresh."""
 
 POLL_S = 2.0
-"""How long a worker sleeps at the most before it looks again: others may have died, and samples been measured."""
+"""Longest sleep of a worker, in seconds, before it looks whether the job is due."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,22 +46,23 @@ def retrain_alone(
     during: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     **options: Any,
 ) -> PredictorVersion | None:
-    """Retrain the agent and store the new version, unless another process is at it: that one is not waited for.
+    """Retrain the agent and store the new version; do not wait if another process has the job.
 
     Args:
         store: The buffer.
         agent: The agent, which holds the newest stored predictor.
-        seen: Only where the job has been taken this often so far.
-        then: What belongs to the job once there is a new version.
-        during: Makes the context of the work, inside of the lease.
-        **options: Keywords of `train.retrain`.
+        seen: Take the job only if it was taken this often so far.
+        then: Called under the lease once a new version is stored.
+        during: Returns a context for the work under the lease.
+        **options: Keywords of `retraining.retrain`.
 
     Returns:
-        The version; None where there is none, because another process has the job or there were too few rows.
+        The version; None if another process has the job or there were too few rows.
 
     Raises:
-        LeaseLost: Another process took over. The agent has its old weights, no version is stored.
-        TrainingDiverged: As `retrain` does.
+        LeaseLost: If another process took over. The agent has its old weights, and no version is
+            stored.
+        TrainingDiverged: See `retrain`.
     """
     with store.leased(RETRAIN, seen) as lease:
         if lease is None:
@@ -76,7 +77,7 @@ def retrain_alone(
 
 @contextlib.contextmanager
 def _exits_as_errors() -> Iterator[None]:
-    """Turn an agent's `sys.exit()` into an error: that is no signal, after which the round would be due at once."""
+    """Turn an agent's `sys.exit()` into an error: as a signal it would make the job due at once."""
     try:
         yield
     except EXITS as exc:
@@ -89,7 +90,7 @@ def load_newer(store: SampleStore, agent: Any, held: Mark | None) -> tuple[Mark 
     """Load the newest stored predictor into an agent that holds another one.
 
     Returns:
-        The mark of what it then holds, and the version of the scores that it makes.
+        The mark of the predictor that the agent then holds, and the version of its scores.
     """
     newest = store._newer(held)
     if newest.mark is None or newest.state is None:
@@ -106,17 +107,20 @@ def score_by_newest(
     only: str,
     **options: Any,
 ) -> int:
-    """Score by the newest predictor, see `SampleStore.score`, and label the scores with its version.
+    """Score by the newest predictor, see `SampleStore.score`; label the scores with its version.
 
-    A refresh that would begin under a newer version than that of the agent, for another process has stored a predictor
-    since it was loaded, loads that one first.
+    If another process has stored a predictor since the agent's was loaded, a refresh loads that
+    predictor first.
 
     Args:
         store: The buffer.
-        load: Loads the newest predictor, and returns the version of the scores that it makes.
-        score_fn: Scores by what was loaded.
+        load: Loads the newest predictor; returns the version of its scores.
+        score_fn: Scores samples by the loaded predictor.
         only: "missing", "stale" or "all".
         **options: Keywords of `SampleStore._score_by`.
+
+    Returns:
+        The number of samples scored.
     """
     for _ in range(_MOST_OVERTAKEN):
         with contextlib.suppress(Overtaken):
@@ -127,10 +131,10 @@ def score_by_newest(
 def score_function(
     store: SampleStore, agent: Any, acquisition: Acquisition | None, bs: int
 ) -> Callable[[list[Any]], Floats]:
-    """Return what scores samples: the agent's predictions, or what an acquisition makes of them, `bs` at a time.
+    """Return a function that scores samples by predictions or an acquisition, `bs` at a time.
 
-    The function is for one walk through the pool: its first call decides by which rule of the acquisition all samples
-    are scored, whatever predictors are stored in between.
+    The function serves one pass through the pool: its first call fixes the acquisition's rule for
+    all samples, whether or not predictors are stored during the pass.
     """
     rules: list[Rule] = []
 
@@ -145,16 +149,16 @@ def score_function(
 
 
 class Worker:
-    """Retrains a buffer's predictor whenever that is due, and rescores the pool.
+    """Retrains a buffer's predictor on a schedule, and rescores the waiting samples.
 
     Args:
         store: The buffer.
-        agent: The agent; it is given the newest stored predictor.
+        agent: The agent; the newest stored predictor is loaded into it.
         schedule: When the job is due.
-        retraining: Keywords of `train.retrain`.
+        retraining: Keywords of `retraining.retrain`.
         pred_bs: Samples to predict at a time.
-        acquisition: What a sample is worth, as for `PredictiveBuffer`.
-        refresh: Rescore what waits after each retraining.
+        acquisition: How a prediction becomes a score, see `PredictiveBuffer`.
+        refresh: Rescore the waiting samples after each retraining.
     """
 
     def __init__(
@@ -179,15 +183,14 @@ class Worker:
         self._acquisition = acquisition_from(acquisition, agent)
         self._pred_bs = pred_bs
         self._refresh = refresh
-        store.labelled_rows(
-            **{name: retraining.get(name) for name in ("where", "newest", "best")}
-        )  # or refuse them
+        rows = {name: retraining.get(name) for name in ("where", "newest", "best")}
+        store.labelled_rows(**rows)  # raises InvalidArgument now, not in the first round
         self._held: Mark | None = None
         self._load_newer()
         store.announce_job(RETRAIN, str(schedule))
 
     def serve(self, is_told_to_stop: Callable[[], bool]) -> None:
-        """Do the job whenever it is due, until told to stop. No error ends it: the job has it, and the log."""
+        """Do the job when it is due, until told to stop; errors are logged and stored with it."""
         while not is_told_to_stop():
             try:
                 job = self._job()
@@ -195,7 +198,7 @@ class Worker:
                     wait_s = self._wait_s(job)
                 elif self.do(job):
                     continue
-                else:  # before it took the job, perhaps: then it is due still
+                else:  # a job that failed before it was taken is still due
                     wait_s = POLL_S
             except DatabaseUnavailable as exc:
                 logger.error("%s", exc)
@@ -203,7 +206,7 @@ class Worker:
             time.sleep(wait_s)
 
     def once(self) -> bool:
-        """Do the job if it is due; return False where it went wrong."""
+        """Do the job if it is due; return False if it failed."""
         job = self._job()
         if self._schedule.is_due(job):
             return self.do(job)
@@ -211,7 +214,7 @@ class Worker:
         return True
 
     def do(self, job: Job) -> bool:
-        """Do the job, unless a process has done it since `job` was read; return False where it went wrong."""
+        """Do the job unless a process has done it since `job` was read; return False on failure."""
         try:
             with _exits_as_errors():
                 self._load_newer()

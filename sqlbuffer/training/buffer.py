@@ -1,9 +1,8 @@
-"""The buffer callback: what all four have in common, and uniform draws."""
+"""The buffer callback that draws uniformly, and the base of the other buffer callbacks."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,37 +11,36 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
-from sqlbuffer._messages import shown
-from sqlbuffer._validation import as_floats, as_list, is_share, require_real
+from sqlbuffer._validation import as_list, is_share, require_real
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
-from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidPayload, InvalidReward
+from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.records import AddResult
-from sqlbuffer.samples.hashing import digests
 from sqlbuffer.store import open_store
+from sqlbuffer.training import resume
 from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.measured import by_claim, measured_rewards
 from sqlbuffer.training.pool_list import WaitingList
+from sqlbuffer.training.resume import CHECKPOINT, LOOP
+from sqlbuffer.training.sample_keys import SampleKeys
 
 if TYPE_CHECKING:
     from sqlbuffer.core.batch import Batch
 
 logger = logging.getLogger(__name__)
 
-LOOP = "loop"
-"""Name of the checkpoint with what the loop needs to go on."""
-
-CHECKPOINT = "checkpoint"
-"""Name of the checkpoint with the agents and random states, for those who have a `Checkpoint`."""
-
 
 class Buffer(Callback):
     """A training buffer that draws uniformly.
 
     Args:
-        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes everything that waits.
-        url: SQLAlchemy URL; without it `SQLBUFFER_URL`, and without that `sqlite:///sqlbuffer.db`.
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
+            samples.
+        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else
+            `sqlite:///sqlbuffer.db`.
         name: Name of the stored buffer, not of this callback.
-        key: Canonical form of a sample: samples with equal keys are one, a sample whose key is None is refused.
+        key: Canonical form of a sample: samples with equal keys are one sample, a sample whose key
+            is None is refused.
         mode: "consume" or "replay".
         seed: Seed of the draws.
         max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
@@ -50,18 +48,19 @@ class Buffer(Callback):
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
         weighting: How scores become weights; a plain buffer has no scores.
-        fresh: Begin a new run: where there is a buffer `name` already it is left as it is, and this one is stored under
-            the next free name, "default-2" after "default"; the log prints it.
+        fresh: Begin a new run. If a buffer `name` exists, it stays unchanged, and the new one is
+            stored under the next free name: "default-2" after "default". The log prints the name.
 
     Attributes:
-        store: The buffer without a loop.
-        resumed_size: Size of the pool when the last batch was settled, for an iteration that is done again: it may have
-            been built already.
-        is_lost: Whether others have released the last batch before it was settled: its iteration is to be done again.
+        store: The `SampleStore` behind the callback.
+        resumed_size: Number of waiting samples when the last batch was settled. An iteration that
+            is repeated needs it: its samples may already have been built.
+        is_lost: True if another process released the last batch before it was settled: the
+            iteration is to be repeated.
     """
 
     JOBS: ClassVar[frozenset[str]] = frozenset()
-    """What may be left to do after a batch."""
+    """Jobs that may be due after a batch."""
 
     def __init__(
         self,
@@ -103,10 +102,10 @@ class Buffer(Callback):
         self._batch: Batch | None = None
         self._drawn: Batch | None = None
         self._measured: NDArray[np.float64] | None = None
-        self._hashed: dict[int, tuple[Any, bytes]] = {}
-        self._waiting = WaitingList(self.store, self._equal)
+        self._keys = SampleKeys(self.store.key)
+        self._waiting = WaitingList(self.store, self._keys.equal)
         self._has_restored = False
-        self._is_amid = False
+        self._is_in_iteration = False
         self._settled = 0
 
     def __len__(self) -> int:
@@ -116,22 +115,29 @@ class Buffer(Callback):
         """Close the database connections."""
         self.store.close()
 
-    # -- calls from outside -------------------------------------------------------------------------------------------
+    # -- calls from outside -----------------------------------------------------------------------
 
     def add(self, item: Any, name: str = "") -> AddResult:
-        """Add a sample, or those of a list (of lists); they come back with the source `name + "_buffer"`."""
+        """Add a sample, or the samples of a list of samples or lists, from the source `name`.
+
+        Samples of a batch that come from the buffer have the source `name + "_buffer"`.
+        """
         self._waiting.renew()
         return self.store.add(_flat(item), source=name)
 
     def sample(self, n: int) -> tuple[Any, ...]:
-        """Draw n samples, -1 for all, and settle them without rewards; returns (samples, sources)."""
+        """Draw n samples, -1 for all, and settle them without rewards: `(samples, sources)`."""
         batch = self._claim(n)
         batch.settle(is_iteration=False)
         return batch.samples, from_buffer(batch.sources)
 
     @property
     def buffer(self) -> list[Any]:
-        """All waiting samples. Assign a list of that length to standardise them: None is invalid and leaves."""
+        """All waiting samples.
+
+        Assign a list of the same length to standardise the samples. A sample that becomes None is
+        invalid and leaves the pool.
+        """
         return self._waiting.items()
 
     @buffer.setter
@@ -144,113 +150,105 @@ class Buffer(Callback):
         return from_buffer(self._waiting.read().sources)
 
     def _filter_buffer(self, valids: ArrayLike) -> None:
-        """Keep the waiting samples where `valids` is true, in the form in which they were assigned."""
+        """Keep the waiting samples for which `valids` is true, in their assigned form."""
         self._waiting.filter(valids)
 
     @property
     def next_iteration(self) -> int:
-        """Iterations settled so far, that of the batch that is out included."""
+        """Number of settled batches once the current batch is settled."""
         return self.store.iteration if self._batch is None else self._batch.iteration + 1
 
     def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
-        """Return the stored number of each sample of the batch; None for what was not drawn from this buffer."""
+        """Return the stored id of each sample of the batch; None if it was not drawn from here."""
         samples = as_list(samples)
         if self._drawn is None:
             return [None] * len(samples)
         numbers = dict(
-            zip(self._hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
+            zip(self._keys.hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
         )
-        return [numbers.get(digest) for digest in self._hashes(samples)]
+        return [numbers.get(digest) for digest in self._keys.hashes(samples)]
 
-    # -- events -------------------------------------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------
 
     def before_train(self) -> None:
-        """Go on where the last run stopped: restore the callbacks, and do what it was killed before or during."""
+        """Resume where the last run stopped: restore the callbacks, and do the jobs left to do."""
         self.abort_batch()
-        self.store._release_dropped()  # of a loop before this one, whose objects this process has not put away yet
+        self.store._release_dropped()  # batches of an earlier loop, which await garbage collection
         loop = self._stored_loop()
         if not self._has_restored:
             self._restore()
-        if loop is not None and (self._is_amid or not self._has_restored):
+        if loop is not None and (self._is_in_iteration or not self._has_restored):
             self.resumed_size = loop["size"]
         self._has_restored = True
         if loop is not None:
             self._settled = loop["iteration"]
             for job in self._jobs_left(loop["jobs"]):
                 self._do(job)
-        if (
-            self.store.checkpoint(LOOP) is None
-        ):  # killed during the first iteration, a run begins again as it has begun
+        if self.store.checkpoint(LOOP) is None:
+            # A run that is killed in iteration 0 restarts from this state.
             states = self._checkpoints([])
             self.store.save_checkpoints(states, iteration=self.next_iteration, kept=self._kept())
             self._note_stored(states)
 
     def build_buffer(self) -> None:
-        """Note that an iteration has begun, which one that is interrupted will have to do again."""
-        self._is_amid = True
+        """Note that an iteration has begun, which must be repeated if it is interrupted."""
+        self._is_in_iteration = True
 
     def filter_buffer(self) -> None:
-        """Write what was assigned to `buffer`; repeats cannot arise."""
+        """Write the list that was assigned to `buffer`."""
         self._waiting.flush()
 
     def sample_batch(self) -> None:
         """Claim the buffer's share of the batch."""
         self.abort_batch()
-        self._is_amid, self.is_lost = True, False
+        self._is_in_iteration, self.is_lost = True, False
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
         batch = self._claim(-1 if everything else round(env.bs * self.p_total))
-        self._batch, self._drawn, self._measured, self._hashed = batch, batch, None, {}
+        self._batch, self._drawn, self._measured = batch, batch, None
+        self._keys.forget()
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
 
     def filter_batch(self) -> None:
-        """Let repeats within the batch go; the first stays."""
+        """Remove repeats from the batch; the first of equal samples stays."""
         first: dict[bytes, int] = {}
-        hashes = self._hashes(self.environment.batch_state.samples)
+        hashes = self._keys.hashes(self.environment.batch_state.samples)
         self._filter_batch([first.setdefault(digest, i) == i for i, digest in enumerate(hashes)])
 
     def after_compute_reward(self) -> None:
-        """Keep the rewards as measured: what `reward_modification` makes of them holds for this batch alone."""
-        state = self.environment.batch_state
-        try:
-            rewards = as_floats(state.rewards)
-        except (TypeError, ValueError, OverflowError) as exc:
-            raise InvalidReward(
-                f"the rewards of a batch must be numbers; got {shown(state.rewards)}."
-            ) from exc
-        if rewards.ndim and rewards.shape != (len(state.samples),):
-            raise InvalidReward(
-                f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}."
-            )
-        self._measured = rewards.copy() if rewards.ndim else None
+        """Keep the measured rewards: `reward_modification` changes only those of this batch."""
+        self._measured = measured_rewards(self.environment.batch_state)
 
     def after_batch(self) -> None:
-        """Settle the batch, then do what is due; after a batch that was lost, nothing is."""
+        """Settle the batch, then do the jobs that are due; a batch that was lost has none."""
         jobs = self._jobs_due()
         self._settle(jobs)
         for job in [] if self.is_lost else jobs:
             self._do(job)
 
     def abort_batch(self) -> None:
-        """Give the claimed batch back."""
+        """Release the claimed batch."""
         if self._batch is not None:
             with contextlib.suppress(ClaimLost):
                 self._batch.release()
-        self._batch = None  # now: a release that is interrupted is made up for by the next one
+        self._batch = None  # the next release makes up for one that is interrupted
 
-    # -- drawing and settling -----------------------------------------------------------------------------------------
+    # -- drawing and settling ---------------------------------------------------------------------
 
     def _claim(self, n: int) -> Batch:
         self._waiting.renew()
         return self.store.sample(n, pct_argmax=self.pct_argmax)
 
     def _settle(self, jobs: list[str]) -> None:
-        """Store rewards, metrics and checkpoints, and end the claim, in one transaction."""
+        """Store rewards, metrics and checkpoints and end the claim, in one transaction."""
         batch = self._batch
         if batch is None:
             return
-        rewards, record = self._aligned(batch)
+        rewards, record = None, None
+        if self._measured is not None:
+            state = self.environment.batch_state
+            rewards, record = by_claim(batch, state, self._measured, self._keys)
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
         try:
             states = self._checkpoints(jobs)
@@ -260,117 +258,57 @@ class Buffer(Callback):
             self._settled = batch.iteration + 1
             self._note_stored(states)
             metrics.clear()
-            self._is_amid = False
+            self._is_in_iteration = False
         except ClaimLost:
             logger.warning(
-                "batch %s was released before it was settled: its rewards are stored, and its samples wait again",
+                "batch %s was released before it was settled: its rewards are stored, and its "
+                "samples wait again",
                 batch.id,
             )
             self.is_lost = True
             self.resumed_size = (self._stored_loop() or {}).get("size")
         self._batch = None
 
-    def _aligned(self, batch: Batch) -> tuple[list[float | None] | None, tuple[Any, ...] | None]:
-        """Return the rewards in the order of the claim, None where filtered out, and what was not drawn here."""
-        state, measured = self.environment.batch_state, self._measured
-        if measured is None:
-            return None, None
-        place = {digest: i for i, digest in enumerate(self._hashes(batch.samples))}
-        rewards: list[float | None] = [None] * len(batch)
-        others = []
-        for i, digest in enumerate(self._hashes(state.samples)):
-            if digest in place:
-                if rewards[place[digest]] is None or not np.isnan(measured[i]):
-                    rewards[place[digest]] = float(measured[i])
-            else:
-                others.append(i)
-        record = (
-            [state.samples[i] for i in others],
-            measured[others],
-            [state.sources[i] for i in others],
-        )
-        return rewards, record if others else None
-
-    def _hashes(self, samples: Sequence[Any]) -> list[bytes]:
-        """Return the hash of each sample's key; within a batch each sample is hashed once, for a key may be slow."""
-        new = [sample for sample in samples if id(sample) not in self._hashed]
-        for sample, digest in zip(new, self._digests(new), strict=True):
-            self._hashed[id(sample)] = sample, digest  # holding the sample keeps its id its own
-        return [self._hashed[id(sample)][1] for sample in samples]
-
-    def _digests(self, samples: Sequence[Any]) -> list[bytes]:
-        if self.store.key is None:
-            return digests(samples)
-        keys = [self.store.key(sample) for sample in samples]
-        # What has no key equals only itself: the sample takes the place of the key, apart from all keys.
-        is_none = [key is None for key in keys]
-        found = digests(
-            [
-                sample if none else key
-                for sample, key, none in zip(samples, keys, is_none, strict=True)
-            ]
-        )
-        return [
-            b"invalid" + digest if none else digest
-            for digest, none in zip(found, is_none, strict=True)
-        ]
-
-    def _equal(self, first: Any, second: Any) -> bool:
-        if first is second or (type(first) is type(second) is str and first == second):
-            return True
-        one, other = self._digests([first, second])
-        return one == other
-
-    # -- resuming -----------------------------------------------------------------------------------------------------
+    # -- resuming ---------------------------------------------------------------------------------
 
     def _jobs_due(self) -> list[str]:
-        """Return what is to be done once this batch is settled."""
+        """Return the jobs to do once this batch is settled."""
         return []
 
     def _do(self, job: str) -> None:
         raise NotImplementedError(job)
 
     def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
-        loop = {"size": len(self.store), "jobs": jobs}
         states = {
             cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None
         }
-        return {LOOP: json.dumps(loop).encode(), **states}
+        return {LOOP: resume.write_loop(len(self.store), jobs), **states}
 
     def _note_stored(self, states: Mapping[str, bytes]) -> None:
-        """Note which checkpoints are stored: the transaction that wrote them has committed."""
+        """Note which checkpoints are stored, once their transaction has committed."""
 
     def _stored_loop(self) -> dict[str, Any] | None:
-        """Return what the last settled batch has left for the loop, None where it was not this loop's."""
+        """Return the loop's state of the last settled batch; None if another loop settled it."""
         found = self.store.checkpoint(LOOP)
         if found is None or found[0] != self.store.iteration:
             return None
-        return {**self._loop(found[1]), "iteration": found[0]}
-
-    def _loop(self, stored: bytes) -> dict[str, Any]:
-        """Read what `_checkpoints` stored of the loop."""
-        try:
-            loop: dict[str, Any] = json.loads(stored)
-            size, jobs = loop["size"], loop["jobs"]
-            is_ours = (
-                isinstance(size, int) and isinstance(jobs, list) and self.JOBS.issuperset(jobs)
-            )
-        except (ValueError, TypeError, LookupError, RecursionError):
-            is_ours = False
-        if not is_ours:
-            raise InvalidPayload(
-                f"the checkpoint {LOOP!r} of buffer {self.store.name!r} is {shown(stored)}, from "
-                f"which a {type(self).__name__} cannot resume: resume with the class that stored "
-                "it, or restore a backup."
-            )
-        return loop
+        loop = resume.read_loop(found[1], self.JOBS, stored_by=type(self), buffer=self.store.name)
+        return {**loop, "iteration": found[0]}
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}
 
     def _callbacks(self) -> list[Callback]:
-        """Return the callbacks of the loop that have checkpoints; those of another library have none."""
+        """Return the callbacks that have checkpoints; callbacks of other libraries have none."""
         return [cb for cb in getattr(self.environment, "cbs", [self]) if isinstance(cb, Callback)]
+
+    def _mark(self, job: str) -> dict[str, bytes]:
+        """Return the checkpoint that marks a job of this iteration as done."""
+        return resume.mark(job, self._settled)
+
+    def _jobs_left(self, jobs: list[str]) -> list[str]:
+        """Return the jobs of the last settled batch that are still to be done."""
+        return resume.jobs_left(self.store, jobs, self._settled)
 
     def _restore(self) -> None:
         callbacks = self._callbacks()
@@ -388,31 +326,14 @@ class Buffer(Callback):
             if stored is not None:
                 cb.restore(stored[1])
 
-    def _mark(self, job: str) -> dict[str, bytes]:
-        """Return the checkpoint that says of which iteration a job is done, to be stored with what it makes.
-
-        What is stored apart from does not tell: another process may store predictors, and begin refreshes, at any time.
-        """
-        return {f"{job} done": str(self._settled).encode()}
-
-    def _is_done(self, job: str) -> bool:
-        ((name, data),) = self._mark(job).items()
-        found = self.store.checkpoint(name)
-        return found is not None and found[1] == data
-
-    def _jobs_left(self, jobs: list[str]) -> list[str]:
-        """Return those of the jobs of the last settled batch that come after the last one that was done."""
-        done = [i for i, job in enumerate(jobs) if self._is_done(job)]
-        return jobs[max(done, default=-1) + 1 :]
-
 
 def _is_part(share: float) -> bool:
     return share == -1.0 or is_share(share)
 
 
 def _flat(item: Any) -> list[Any]:
-    """Return the items of a list or Series, and of the lists in it; anything else is one item."""
-    if hasattr(item, "iloc"):  # pandas: a table is refused
+    """Return the items of a list or Series and of lists in it; another object is one item."""
+    if hasattr(item, "iloc"):  # pandas; `as_list` refuses a table
         return as_list(item)
     if type(item) is not list:
         return [item]
@@ -422,5 +343,5 @@ def _flat(item: Any) -> list[Any]:
 
 
 def from_buffer(sources: Sequence[str]) -> list[str]:
-    """Return sources as samples from the buffer bear them."""
+    """Return sources as batches name them: each ends in `_buffer`."""
     return [source if source.endswith("_buffer") else f"{source}_buffer" for source in sources]

@@ -1,4 +1,4 @@
-"""The base of every callback, the events it may answer, and the batch that passes through them."""
+"""The base of every callback, the events of a loop, and the batch that callbacks work on."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ EVENTS = (
     "after_batch",
     "after_train",
 )
-"""Every event, in the order of a run. `abort_batch` comes apart from, after an exception or a batch that was lost."""
+"""Every event, in the order of a run. After an exception or a lost batch comes `abort_batch`."""
 
 
 class Callback:
-    """Something that takes part in a training loop: called with an event's name, it runs its method of that name.
+    """Part of a training loop: called with the name of an event, it runs its method of that name.
 
     Args:
         name: Becomes an attribute of the environment, and names the callback's metrics.
@@ -47,7 +47,7 @@ class Callback:
     Attributes:
         environment: The loop this callback is registered with.
         event_timelog: Seconds of each call, by event.
-        kept: How many of its checkpoints stay stored, None for all.
+        kept: Number of its checkpoints that stay stored, None for all.
     """
 
     kept: int | None = 1
@@ -60,7 +60,7 @@ class Callback:
         self.event_timelog: defaultdict[str, list[float]] = defaultdict(list)
 
     def __call__(self, event: str) -> Any:
-        """Answer an event by the method of that name, if there is one."""
+        """Run the method of the event's name, if there is one."""
         start = time.perf_counter()
         handler = getattr(self, event, None)
         result = None if handler is None else handler()
@@ -71,14 +71,14 @@ class Callback:
         return f"{type(self).__name__}(name={self.name!r}, order={self.order})"
 
     def checkpoint(self) -> bytes | None:
-        """Return what a resumed run needs of this callback, stored with each settled batch; None for nothing."""
+        """Return the state that a resumed run needs, to store with each settled batch, or None."""
         return None
 
     def restore(self, state: bytes) -> None:
-        """Take back what `checkpoint` returned at the last settled batch."""
+        """Load the state that `checkpoint` returned at the last settled batch."""
 
     def _filter_batch(self, valids: ArrayLike) -> None:
-        """Keep the samples of the batch where `valids` is true, with their sources and latent rows."""
+        """Keep the batch's samples for which `valids` is true, with their sources and latents."""
         state = self.environment.batch_state
         n = len(state.samples)
         keep = as_mask(valids, n, f"the batch has {n} samples: valids must have a bool for each")
@@ -93,11 +93,11 @@ class Callback:
 
 
 class BatchState(dict[str, Any]):
-    """One batch on its way through the events: a dict whose keys are attributes too.
+    """One batch during its events: a dict whose keys are attributes too.
 
     Attributes:
         samples: The batch's samples, a list that callbacks extend.
-        sources: Where each sample came from.
+        sources: Names of the samples' generators.
         rewards: 0.0 until a callback adds (n,) rewards.
         loss: 0.0 until a callback adds a scalar tensor.
         latent_data: By source, one row for each sample of that source.
@@ -117,7 +117,7 @@ class BatchState(dict[str, Any]):
 
 
 def mean_of(values: Any) -> float:
-    """Return the mean of the finite values, 0.0 where there are none."""
+    """Return the mean of the finite values, 0.0 if there are none."""
     floats = as_floats(values)
     finite = floats[np.isfinite(floats)]
     return float(finite.mean()) if finite.size else 0.0

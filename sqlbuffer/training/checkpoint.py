@@ -1,4 +1,4 @@
-"""The checkpoint: agents, optimisers, schedules and random states, stored with each settled batch."""
+"""The checkpoint: agents, optimisers, schedulers and random states, stored with settled batches."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from torch.optim import Optimizer
 from sqlbuffer._validation import require_count
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.samples.state_dict import pack, unpack
-from sqlbuffer.training.buffer import CHECKPOINT
 from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.resume import CHECKPOINT
 from sqlbuffer.training.rng import Randomness, States
 
 logger = logging.getLogger(__name__)
 
 FIRST = -1000
-"""Before all others: at an event's beginning the random states are already those that the others are to draw from."""
+"""Order before all other callbacks: random states are set before another callback draws."""
 
 
 class Checkpoint(Callback):
-    """Stores agents and random states in the transaction that settles a batch, and gives them back to a resumed run.
+    """Stores agents and random states when a batch is settled, and restores them in a resumed run.
 
-    A run that is killed at any moment and started again goes on as if it had never been killed, to the last bit. Give
-    it all that learns in the loop; the model of a `PredictiveBuffer` is stored by the buffer.
+    A run that is killed at any moment and started again equals a run that was never killed, to the
+    last bit. Give the checkpoint every agent that learns in the loop. A `PredictiveBuffer` stores
+    its own model.
 
-    The state of an agent is what has `state_dict` and `load_state_dict`: the agent itself (a module, an optimiser, a
-    scheduler, a `PredictiveAgent`), and those of its attributes that have it, in a list or dict too. Other attributes
-    are not stored: what a run must not forget of them belongs into a `state_dict` of the agent's. All of them must be
-    there before `fit`.
+    An agent's state is that of the objects with `state_dict` and `load_state_dict`: the agent
+    itself (a module, an optimiser, a scheduler, a `PredictiveAgent`) and its attributes, also in
+    lists and dicts. Other attributes are not stored: put values that a run needs into a
+    `state_dict`. All these objects must exist before `fit`.
 
-    The random states are those of `random`, `numpy.random`, torch's default generators and of `generators`. Each
-    iteration begins with the states that the last settled batch left, whatever has drawn from them since: retraining, a
-    refresh, other callbacks after the batch and between two fits draw from streams of their own. So a job that is done
-    once more by a resumed run disturbs nothing.
+    The random states are those of `random`, `numpy.random`, torch's default generators and
+    `generators`. Each iteration begins with the states that the last settled batch left. Work
+    between two iterations draws from random streams of its own: retraining, a refresh, callbacks
+    after the batch, code between two fits. A resumed run may repeat such work without effect on
+    later iterations.
 
-    With `every=n` only each n-th iteration writes it. A killed run still repeats no iteration, for the rewards are
-    stored; but its agents are those of the last checkpoint, without their last n - 1 updates at the most, and its
-    random numbers are new ones. In the wake of an exception, Ctrl-C among them, or of a batch that was lost, agents go
-    back to the last settled batch where that has a checkpoint.
+    With `every=n` only each n-th iteration stores a state. A killed run still repeats no iteration,
+    because its rewards are stored. Its agents are those of the last stored state, without their
+    last n - 1 updates at most, and its random numbers are new ones. After an exception (also
+    Ctrl-C) or a lost batch, agents return to the last settled batch if its state was stored.
 
     Args:
-        agents: An agent, a list of agents, or a dict of agents by name. Agents in a list are named by their attribute
-            `name`, or by their class.
-        every: Write it every so many iterations.
-        generators: numpy Generators that the loop draws from, in an order that stays.
+        agents: An agent, a list of agents, or a dict of agents by name. Agents in a list are named
+            by their attribute `name`, or by their class.
+        every: Iterations from one stored state to the next.
+        generators: numpy Generators that the loop draws from, in the same order in each run.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class Checkpoint(Callback):
         self._states: States | None = None
         self._is_begun = False
 
-    # -- events -------------------------------------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Refuse what would not be stored: a second checkpoint, and agents that change after the batch is settled."""
+        """Refuse a second checkpoint, and agents that change after the batch is settled."""
         env = self.environment
         if [cb for cb in env.cbs if isinstance(cb, Checkpoint)] != [self]:
             raise InvalidArgument(
@@ -93,7 +95,7 @@ class Checkpoint(Callback):
         self._begin()
 
     def abort_batch(self) -> None:
-        """Take the agents back to the last settled batch, and begin the iteration once more."""
+        """Return the agents to the last settled batch, to begin the iteration again."""
         self._is_begun = False
         store = self.environment.buffer.store
         stored = store.checkpoint(self.name)
@@ -102,14 +104,13 @@ class Checkpoint(Callback):
             self._load(settled["agents"])
             self._states = settled["random"]
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------
 
     def checkpoint(self) -> bytes | None:
-        """Return agents and random states, when they are due."""
+        """Return agents and random states in iterations that store them."""
         iteration = self.environment.buffer.next_iteration
-        if (
-            self._is_begun or self._states is None
-        ):  # else the iteration is to begin with the states it had before
+        # An iteration that has not begun keeps the states that it is to begin with.
+        if self._is_begun or self._states is None:
             self._leave(self._randomness.states())
         if iteration % self.every:
             return None
@@ -117,7 +118,7 @@ class Checkpoint(Callback):
         return pack({"iteration": iteration, "agents": agents, "random": self._states})
 
     def restore(self, state: bytes) -> None:
-        """Take agents and random states back."""
+        """Load agents and random states."""
         stored = unpack(state)
         self._load(stored["agents"])
         iteration, states = self.environment.buffer.store.iteration, stored["random"]
@@ -127,9 +128,8 @@ class Checkpoint(Callback):
                 stored["iteration"],
                 iteration,
             )
-            states = self._randomness.alongside(
-                states, f"iteration {iteration}"
-            )  # its own numbers have been drawn
+            # The numbers of the stored states have been drawn already.
+            states = self._randomness.alongside(states, f"iteration {iteration}")
         self._leave(states)
 
     def _begin(self) -> None:
@@ -138,12 +138,12 @@ class Checkpoint(Callback):
         self._is_begun = True
 
     def _leave(self, states: States) -> None:
-        """Keep states for the next iteration; until then others are in force."""
+        """Keep states for the next iteration, and set others until it begins."""
         self._states, self._is_begun = states, False
         self._randomness.put(self._randomness.alongside(states, "between"))
 
     def _holders(self) -> dict[str, Any]:
-        """Return what holds state, by agent and attribute; the predictor of the buffer is stored by the buffer."""
+        """Return the objects with state, by agent and attribute, but for the buffer's predictor."""
         predictor = getattr(self.environment.buffer, "predictive_agent", None)
         stored_elsewhere = [predictor, getattr(predictor, "model", None)]
         found: dict[str, Any] = {}
@@ -164,7 +164,7 @@ class Checkpoint(Callback):
         return found
 
     def _load(self, stored: Mapping[str, Any]) -> None:
-        """Give the agents their state; nothing is given to any where it does not fit one."""
+        """Load a state into the agents; load nothing if it does not fit one of them."""
         holders = self._holders()
         if holders.keys() != stored.keys():
             raise InvalidArgument(
@@ -196,7 +196,7 @@ def _has_state(thing: Any) -> bool:
 
 
 def _holders_of(agent: Any) -> Iterator[tuple[list[str], Any]]:
-    """Yield what holds an agent's state: itself, its attributes, and what lies in attributes that are collections."""
+    """Yield the objects that hold an agent's state: itself, its attributes, and items of those."""
     if _has_state(agent):
         yield [], agent
     for name, value in getattr(agent, "__dict__", {}).items():
@@ -207,11 +207,10 @@ def _holders_of(agent: Any) -> Iterator[tuple[list[str], Any]]:
 
 
 def _state_of(holder: Any) -> dict[str, Any]:
-    """Return the state of a holder, its class and its shapes: those of the parameters it steps, or of its tensors."""
+    """Return a holder's state, its class, and the shapes of its tensors or stepped parameters."""
     state = holder.state_dict()
-    is_whole = isinstance(
-        holder, (nn.Module, Optimizer)
-    )  # others may come to have more tensors in time
+    # The state of another object may gain tensors over time.
+    is_whole = isinstance(holder, (nn.Module, Optimizer))
     if isinstance(holder, Optimizer):
         sizes = {
             f"group {i}, parameter {j}": list(parameter.shape)

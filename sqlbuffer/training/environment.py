@@ -1,4 +1,4 @@
-"""The loop: builds the buffer, draws a batch, measures it, and lets every callback have its say at each event."""
+"""The training loop: builds the buffer, draws a batch, measures it, and calls the callbacks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list, require_count
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.log import Log
-from sqlbuffer.training.weighted_buffer import Buffer
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +23,17 @@ logger = logging.getLogger(__name__)
 class Environment:
     """Runs callbacks in a training loop.
 
-    Every callback becomes an attribute under its name, and answers the events in order of its `order`.
+    Every callback becomes an attribute under its name. Callbacks answer events in their `order`.
 
     Args:
         agent: A callback with the model that is trained in the loop.
-        samplers: Callbacks that bring samples.
-        rewards: Callbacks that measure them.
+        samplers: Callbacks that make samples.
+        rewards: Callbacks that measure samples.
         losses: Callbacks that add to `batch_state.loss`; without a loss there is no backward pass.
         cbs: Any other callbacks, or classes of callbacks without arguments.
-        buffer: The buffer; without one, a `Buffer` that gives what the samplers leave of each batch.
-        log: The log; without one, a `Log`.
+        buffer: The buffer; by default a `Buffer` that fills the share of each batch that the
+            samplers leave.
+        log: The log; by default a `Log`.
 
     Attributes:
         bs: Batch size.
@@ -72,12 +73,12 @@ class Environment:
         self("setup")
 
     def __call__(self, event: str) -> None:
-        """Let every callback answer an event."""
+        """Call every callback with an event."""
         for cb in self.cbs:
             cb(event)
 
     def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
-        """Take callbacks, or classes of callbacks, into the loop; returns the callbacks."""
+        """Register callbacks, or classes of callbacks; return the callbacks."""
         registered: list[Any] = [
             cb() if isinstance(cb, type) else cb for cb in as_list(cbs, "cbs") if cb is not None
         ]
@@ -101,7 +102,7 @@ class Environment:
         return registered
 
     def remove_cbs(self, cbs: Sequence[Any]) -> None:
-        """Take callbacks out of the loop."""
+        """Remove callbacks from the loop."""
         for cb in as_list(cbs, "cbs"):
             place = next((i for i, each in enumerate(self.cbs) if each is cb), None)
             if place is None:
@@ -123,21 +124,22 @@ class Environment:
         *,
         buffer_frequency: int | None = None,
     ) -> None:
-        """Run the loop for `iters` more iterations than planned so far, those of an interrupted run included.
+        """Run the loop until it has done `iters` iterations more than earlier fits planned.
 
-        A script that is killed and run again with the same buffer goes on at the iteration that was not finished, and
-        ends where it would have ended; with a `Checkpoint` it comes to the same, to the last bit. A buffer opened with
-        `fresh=True` begins a new run instead. An exception, Ctrl-C among them, gives the claimed batch back to the
-        buffer. An iteration whose batch others have released before it was settled does not count, and is done again.
+        A script that is killed and run again with the same buffer resumes at the unfinished
+        iteration, and runs the iterations that remain. With a `Checkpoint` the resumed run equals
+        an uninterrupted one, to the last bit. A buffer opened with `fresh=True` begins a new run
+        instead. An exception (also Ctrl-C) releases the claimed batch. An iteration whose batch
+        another process has released before it was settled does not count, and is repeated.
 
         Args:
-            bs: Batch size; -1 takes everything the buffer has.
-            sl: Largest length of a sample, for callbacks that ask.
-            iters: Iterations.
-            report: Print every so many iterations; 0 or None for never.
+            bs: Batch size; -1 takes all waiting samples.
+            sl: Largest length of a sample, for callbacks that generate sequences.
+            iters: Number of iterations.
+            report: Iterations from one printed line to the next; 0 or None for no lines.
             cbs: Callbacks for this fit only.
-            buffer_frequency: Build the buffer at least every so many iterations; it is built anyhow when it holds less
-                than a batch.
+            buffer_frequency: Most iterations from one building of the buffer to the next; 0 or None
+                for no limit. The buffer is always built if it holds less than a batch.
         """
         bs = require_count(
             bs, rule := "bs must be 1 or more, or -1 for all waiting samples", least=-1
@@ -160,9 +162,8 @@ class Environment:
                 cb("setup")
             begun_at = self.log.iterations
             self("before_train")
-            self._planned += (
-                self.log.iterations - begun_at
-            )  # one that the fit before has settled, and not counted
+            # The fit before may have settled an iteration without counting it.
+            self._planned += self.log.iterations - begun_at
             self._run()
             self("after_train")
         except BaseException:
@@ -173,7 +174,7 @@ class Environment:
             self.remove_cbs(extra)
 
     def stop(self) -> None:
-        """End the fit after this iteration; called before the first one, before it."""
+        """End the fit after this iteration; before the first one, run none."""
         self._stopping = True
 
     def _run(self) -> None:
@@ -214,12 +215,12 @@ class Environment:
             self("before_step")
             self("step")
         self._phase("after_batch", ("after_batch",))
-        if getattr(self.buffer, "is_lost", False):  # the log has not counted it, so it comes again
+        if getattr(self.buffer, "is_lost", False):  # the log has not counted the iteration
             self("abort_batch")
 
     def _is_build_due(self) -> bool:
-        # A run that was killed may have built this iteration's samples already; it asks what the size was before that,
-        # to come to the same answer.
+        # A killed run may have built this iteration's samples already. The size before that leads
+        # to the same decision.
         size = min(len(self.buffer), self._size_at_checkpoint())
         iteration, frequency = self.log.iterations, self.buffer_frequency
         return (
@@ -248,15 +249,13 @@ class Environment:
         self.log.timelog[phase].append(time.perf_counter() - start)
 
     def _abort(self) -> None:
-        """Let the callbacks give back what they hold; what goes wrong here must not hide the first exception."""
+        """Call `abort_batch` of every callback; errors here must not hide the first exception."""
         for cb in self.cbs:
             if not self._has_cleaned_up(cb):
-                self._has_cleaned_up(
-                    cb
-                )  # another Ctrl-C came during it: no other process has the batch
+                self._has_cleaned_up(cb)  # once more after a second Ctrl-C
 
     def _has_cleaned_up(self, cb: Any) -> bool:
-        """Let a callback give back what it holds; return False where it was interrupted."""
+        """Call `abort_batch` of a callback; return False if it was interrupted."""
         try:
             cb("abort_batch")
         except BaseException as exc:
@@ -277,5 +276,6 @@ def _every(given: Any, name: str) -> int | None:
 def _check_shares(direct: float, p_total: float) -> None:
     if p_total + direct > 1.0 + 1e-9:
         raise InvalidArgument(
-            f"the shares of a batch add up to more than 1: {p_total} from the buffer and {direct} from the samplers."
+            f"the shares of a batch add up to more than 1: {p_total} from the buffer and "
+            f"{direct} from the samplers."
         )

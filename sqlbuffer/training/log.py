@@ -1,4 +1,4 @@
-"""The log: metrics of every iteration, kept with the buffer, and the printout."""
+"""The log: prints the metrics of every iteration, and stores them with the buffer."""
 
 from __future__ import annotations
 
@@ -33,21 +33,24 @@ Value = float | int | str
 
 
 class Log(Callback):
-    """Keeps one value of each metric an iteration, prints them, and stores them with the buffer.
+    """Keeps one value of each metric for each iteration, prints it, and stores it with the buffer.
 
-    With a buffer in a database the log starts where the stored one ends: a resumed run reads as one run. Numbers are
-    stored in the table `metrics`; words, and the columns of `df`, for the `keep` newest batches.
+    The log starts with the stored history: a resumed run reads as one run. Numbers are stored in
+    the table `metrics`. Metrics that are strings, and the columns of `df`, are stored for the
+    `keep` newest batches.
 
     Args:
-        keep: Batches whose samples, sources, rewards and other logs are kept for `df`; None for all.
-        console: Where to print.
+        keep: Batches whose samples, sources, rewards and other logs are kept for `df`; None for
+            all.
+        console: Console to print to.
 
     Attributes:
-        iterations: Iterations done; while one runs, its index from 0.
+        iterations: Iterations done; during an iteration its index, from 0.
         metrics: The values of each metric, in order of iteration.
-        pending: Numbers of this iteration that are not stored yet, by metric; a buffer stores them with its batch.
-        timelog: Seconds an iteration of this process spent in each phase.
-        report: Print every so many iterations; 0 or None for never.
+        pending: Numbers of this iteration that are not stored yet, by metric; a buffer stores them
+            with its batch.
+        timelog: Seconds that each iteration of this process spent in each phase.
+        report: Iterations from one printed line to the next; 0 or None for no lines.
     """
 
     def __init__(self, *, keep: int | None = 1000, console: Console | None = None) -> None:
@@ -77,13 +80,21 @@ class Log(Callback):
             self.add_metric(name)
 
     def add_metric(self, name: str) -> None:
-        """Announce a metric; one that was not announced is created when first written."""
+        """Announce a metric; a metric that was not announced is created when first written."""
         name = as_name(name, "a metric")
         self.metrics.setdefault(name, [])
         self._iterations_of.setdefault(name, [])
 
     def update_metric(self, name: str, value: Any) -> None:
-        """Write this iteration's value of a metric: a number, an array or tensor of one element, or a string."""
+        """Write this iteration's value of a metric.
+
+        Args:
+            name: The metric.
+            value: A number, a string, or an array or tensor of one element.
+
+        Raises:
+            InvalidArgument: If the value is none of these.
+        """
         name, value = as_name(name, "a metric"), _metric(name, value)
         self.add_metric(name)
         self.metrics[name].append(value)
@@ -93,14 +104,18 @@ class Log(Callback):
             self.pending[name] = float(value)
 
     def add_log(self, name: str) -> None:
-        """Keep `batch_state[name]` of each batch, one value for each sample, as a column of `df`."""
+        """Keep `batch_state[name]` of each batch, a value for each sample, as a column of `df`."""
         name = as_name(name, "a log")
         if name not in self._logs:
             self._logs.append(name)
 
     @property
     def df(self) -> Any:
-        """One row for each sample of the batches kept, those of earlier runs included, as a pandas DataFrame."""
+        """The kept batches, also of earlier runs, as a pandas DataFrame: one row for each sample.
+
+        Raises:
+            MissingExtra: If pandas is not installed.
+        """
         try:
             import pandas as pd
         except ImportError as exc:
@@ -118,9 +133,7 @@ class Log(Callback):
             values = [cell for batch in batches for cell in cells(batch, name)]
             try:
                 return pd.Series(values)
-            except (
-                UnicodeEncodeError
-            ):  # half of a surrogate pair, which pyarrow's strings do not take
+            except UnicodeEncodeError:  # pyarrow's strings take no lone surrogate
                 return pd.Series(values, dtype=object)
 
         return pd.DataFrame({name: column(name) for name in names})
@@ -136,8 +149,8 @@ class Log(Callback):
             smooth: Draw a running mean over the values.
 
         Raises:
-            InvalidArgument: There is no metric of a name.
-            MissingExtra: matplotlib is not installed.
+            InvalidArgument: If there is no metric of a name.
+            MissingExtra: If matplotlib is not installed.
         """
         series = {
             name: (self._iterations_of[name], values) for name, values in self.metrics.items()
@@ -145,7 +158,7 @@ class Log(Callback):
         return draw_metrics(series, names, cols=cols, smooth=smooth)
 
     def setup(self) -> None:
-        """Take up the stored history."""
+        """Read the stored history."""
         store = self._store
         if store is None:
             return
@@ -163,36 +176,36 @@ class Log(Callback):
         self._iterations_of = {name: sorted(found) for name, found in values.items()}
 
     def after_sample(self) -> None:
-        """Note the size of the batch."""
+        """Write the metric `bs`, the size of the batch."""
         self.update_metric("bs", len(self.environment.batch_state.samples))
 
     def after_compute_reward(self) -> None:
-        """Note mean and maximum of the rewards as measured, failed ones left out."""
+        """Write mean and maximum of the measured rewards; failed measurements do not count."""
         rewards = as_floats(self.environment.batch_state.rewards)
         finite = rewards[np.isfinite(rewards)]
         self.update_metric("rewards", mean_of(rewards))
         self.update_metric("rewards_max", finite.max() if finite.size else 0.0)
 
     def checkpoint(self) -> bytes | None:
-        """Return the batch as `df` shows it, and what of the metrics is not numbers."""
+        """Return the batch as `df` shows it, and the metrics that are strings."""
         iteration = getattr(self.environment.buffer, "next_iteration", self.iterations + 1)
         self._stored = iteration, self._packed()
         return self._stored[1]
 
     def after_batch(self) -> None:
-        """Store, keep and print what this iteration was, and count it; one whose batch was lost comes again."""
+        """Store, keep, print and count the iteration; an iteration whose batch was lost repeats."""
         if self._is_lost:
             self.abort_batch()
             return
         self._end_iteration()
 
     def before_train(self) -> None:
-        """Do what could not be done when the fit before was broken off."""
+        """Finish the cleaning up of an interrupted fit."""
         if self._is_to_abort:
             self.abort_batch()
 
     def abort_batch(self) -> None:
-        """Forget what an iteration has written that did not come to be settled, and will come again."""
+        """Drop the metrics of an iteration that was not settled and will be repeated."""
         self._is_to_abort = True
         if (
             self._store is not None
@@ -225,7 +238,7 @@ class Log(Callback):
         return bool(getattr(self.environment.buffer, "is_lost", False))
 
     def _store_rest(self, store: SampleStore) -> None:
-        """Store what callbacks have written since the batch was settled."""
+        """Store values that callbacks have written since the batch was settled."""
         if self.pending:
             store.log_metrics(self.iterations, self.pending)
         iteration, settled = self._stored or (self.iterations + 1, b"")
@@ -250,12 +263,9 @@ class Log(Callback):
         return pack_batch(self.iterations, names, words, batch, ids_of)
 
     def _print_report(self) -> None:
-        """Print a row of values; the names come first, and again when there are new ones."""
+        """Print a row of values, below the names if they are new."""
         metrics = [name for name, values in self.metrics.items() if values]
-        names = [
-            "iteration",
-            *map(printable, metrics),
-        ]  # those of a resumed run come from the database
+        names = ["iteration", *map(printable, metrics)]  # names may come from the database
         cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in metrics)]
         header = names != self._columns
         self._columns = names
@@ -274,7 +284,7 @@ class Log(Callback):
 
 
 def _metric(name: str, value: Any) -> Value:
-    """Return a value of a metric, a string or a number; an array of one element is its element."""
+    """Return a value of a metric as a string or number; of an array, its one element."""
     number = plain(value)
     if isinstance(number, str):
         return as_name(number, f"metric {shown(name)}")

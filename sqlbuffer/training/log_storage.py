@@ -1,8 +1,8 @@
-"""What a log stores of each batch next to its numbers: a row for each sample, and metrics that are words.
+"""Stores a log's columns of each batch, one cell for each sample, and metrics that are strings.
 
-Rewards, predictions and sources are kept as the batch had them: the tables cannot tell them, for rewards may have been
-modified, samples may have come to the batch without the buffer, and others may have been filtered out. A sample that
-was drawn is stored as its number, any other as it is.
+Rewards, predictions and sources are stored as the batch had them. Other tables cannot tell them:
+rewards may have been modified, and samples may have entered or left the batch. A sample that was
+drawn is stored by its id, any other sample as a whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _warned: set[str] = set()
 
 
 def column(values: Any, n: int) -> list[Any] | NDArray[Any]:
-    """Return n cells, one for each sample; what is not one for each is repeated."""
+    """Return n cells, one for each sample; another number of values is repeated as one value."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     one_each = np.ndim(values) > 0 if isinstance(values, np.ndarray) else isinstance(values, list)
@@ -44,7 +44,7 @@ def column(values: Any, n: int) -> list[Any] | NDArray[Any]:
 
 
 def cells(batch: Columns, name: str) -> list[Any]:
-    """Return the cells of a column, NaN where a batch does not have it."""
+    """Return the cells of a column, NaN if the batch does not have the column."""
     return list(batch[name]) if name in batch else [math.nan] * len(batch["iteration"])
 
 
@@ -58,11 +58,11 @@ def pack_batch(
     """Return a batch as bytes.
 
     Args:
-        iteration: Its iteration.
-        names: The metrics that have values, in the order in which they are printed.
+        iteration: The batch's iteration.
+        names: The metrics that have values, in printed order.
         words: The metrics of this iteration that are strings.
-        batch: Its columns; none where none are kept.
-        ids_of: Returns the number of each sample that has one in the database.
+        batch: The batch's columns; empty if none are kept.
+        ids_of: Returns the ids of samples, None for a sample that has none.
     """
     columns = dict(batch)
     samples = columns.pop("samples", [])
@@ -86,7 +86,10 @@ def pack_batch(
 
 
 def read_words(store: SampleStore) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the metrics that have values, in printed order, and those that are words as `store.history()` does."""
+    """Return the names of metrics in printed order, and metrics that are strings.
+
+    The latter have the form of `store.history()`.
+    """
     newest = store.checkpoint(LOG)
     if newest is None:
         return [], []
@@ -102,7 +105,7 @@ def read_words(store: SampleStore) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
-    """Return the stored batches as columns, in the order of the run, those of iterations before one."""
+    """Return the stored batches of iterations before `before` as columns, the oldest first."""
     contents = [_content(packed) for _, packed in store.checkpoints(LOG)]
     earlier = [
         content["columns"]
@@ -110,7 +113,7 @@ def read_batches(store: SampleStore, *, before: int | None) -> list[Columns]:
         if before is None or content["iteration"] < before
     ]
     found = [columns for columns in earlier if "iteration" in columns]
-    # Numbers that are stored go back with the database: they need no proof.
+    # Stored ids return to earlier states together with the database: they need no proof.
     known = store._buffer.read(
         samples_of, [number for columns in found for number in columns["ids"] if number is not None]
     )

@@ -1,4 +1,4 @@
-"""The pool as a list that can be read, assigned and filtered by position, as template callbacks do."""
+"""The pool as a list to read, assign and filter by position, as callbacks of MRL do."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 class WaitingList:
     """All waiting samples of a store, in the order in which they were stored.
 
-    A callback reads the list, assigns it in a standard form with None where a sample is invalid, reads it again, and
-    filters it. Positions refer to the list as it was last read, whatever other processes have drawn since. The pool is
-    read again only where something has been written since, scores included, and written only where an item differs.
+    A callback reads the list, assigns it in a standard form with None for an invalid sample, reads
+    it again, and filters it. Positions refer to the list as last read, even if other processes have
+    drawn samples since. The pool is read again only if it has changed, scores included, and only
+    items that differ are written.
 
     Args:
         store: The store.
-        equal: Tells whether two samples are the same to the store.
+        equal: Returns whether two samples are one sample to the store.
     """
 
     def __init__(self, store: SampleStore, equal: Callable[[Any, Any], bool]) -> None:
@@ -36,31 +37,32 @@ class WaitingList:
         self._assigned: list[Any] | None = None
 
     def read(self) -> Waiting:
-        """Return what waits, as positions refer to it from now on."""
+        """Return the waiting samples; positions refer to this list until the next read."""
         changes = self._store._changes()
         if self._waiting is None or (self._assigned is None and self._seen != changes):
             self._seen, self._waiting = changes, self._store.waiting()
         return self._waiting
 
     def items(self) -> list[Any]:
-        """Return the samples, as assigned if they have been."""
+        """Return the samples, in their assigned form if there is one."""
         waiting = self.read()
         return list(waiting.samples if self._assigned is None else self._assigned)
 
     def assign(self, items: Sequence[Any]) -> None:
-        """Take the samples in another form; `filter` or `flush` writes it. An empty list empties the pool."""
+        """Set the assigned form, for `filter` or `flush` to write; [] empties the pool."""
         waiting = self.read() if self._waiting is None else self._waiting
         n, items = len(waiting.ids), as_list(items, "the list assigned to the buffer")
         if len(items) not in (0, n):
             raise InvalidArgument(
-                f"{n} samples wait, but {len(items)} were assigned: assign one for each, None for an invalid sample."
+                f"{n} samples wait, but {len(items)} were assigned: assign one for each, None for "
+                "an invalid sample."
             )
         self._assigned = items or [None] * n
         if not items:
             self.flush()
 
     def filter(self, valids: ArrayLike) -> None:
-        """Write what was assigned where `valids` is true; the rest leaves the pool."""
+        """Write the assigned form of samples whose `valids` is true; others leave the pool."""
         waiting = self.read() if self._waiting is None else self._waiting
         n = len(waiting.ids)
         keep = as_mask(valids, n, f"{n} samples wait: valids must have a bool for each")
@@ -71,18 +73,17 @@ class WaitingList:
             self._store._remove_known(waiting, np.flatnonzero(~keep).tolist())
         if changed:
             self._store._replace_known(waiting, changed, [items[i] for i in changed])
-        self._assigned = (
-            None  # now that it is stored: what failed is written by the next call, and once
-        )
+        # Only now, after both writes: if one fails, the next call repeats it.
+        self._assigned = None
         if changed or not keep.all():
             self._waiting = None
 
     def flush(self) -> None:
-        """Write what was assigned and not filtered; None leaves the pool."""
+        """Write the assigned form; samples that became None leave the pool."""
         if self._assigned is not None:
             self.filter([item is not None for item in self._assigned])
 
     def renew(self) -> None:
-        """Write what was assigned, and let the list be read again: the pool is about to change."""
+        """Write the assigned form and read the list again: the pool is about to change."""
         self.flush()
         self._waiting = None

@@ -1,4 +1,4 @@
-"""The reward callback: what the experiment measures for the samples of a batch."""
+"""The reward callback: measures the samples of a batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from sqlbuffer.training.callback import Callback, mean_of
 class RewardCallback(Callback):
     """Measures the samples of a batch and adds `weight * function(samples)` to the batch's rewards.
 
-    A sample drawn again need not be measured again: with `reuse=True` a reward that the buffer has stored is taken
-    instead. What is stored is the whole reward of a sample, so this works only where one callback computes all of it;
-    with several, give each `reuse=False`. Measurements that failed are stored too, and not repeated either. Change
-    `function` or `weight` and the stored rewards are those of the old one: use another buffer, or `reuse=False`.
+    With `reuse=True` a sample that is drawn again takes its stored reward, and is not measured.
+    A stored reward is the whole reward of a sample, so reuse needs a loop with one reward callback;
+    with several, give each `reuse=False`. Failed measurements are stored too, and not repeated.
+    Stored rewards stay those of the old `function` and `weight`: after a change use another
+    buffer, or `reuse=False`.
 
     Args:
-        function: `function(list of n samples)` returns (n,) rewards, an array, list or tensor; NaN where the
-            measurement failed.
+        function: `function(list of n samples)` returns (n,) rewards, an array, list or tensor; NaN
+            if a measurement failed.
         name: Names the metric, the mean reward of the batch, and the rewards in the batch state.
         weight: Scales the rewards.
-        reuse: Take stored rewards where there are any.
+        reuse: Use stored rewards.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class RewardCallback(Callback):
         self.environment.log.add_metric(self.name)
 
     def before_train(self) -> None:
-        """Refuse to reuse whole rewards where another callback adds to them."""
+        """Refuse to reuse rewards if another callback adds to them."""
         others = [
             cb.name
             for cb in self.environment.cbs
@@ -58,7 +59,8 @@ class RewardCallback(Callback):
         ]
         if self.reuse and others:
             raise InvalidArgument(
-                f"reward callback {self.name!r} would reuse stored rewards, but {', '.join(map(repr, others))} adds to "
+                f"reward callback {self.name!r} would reuse stored rewards, but "
+                f"{', '.join(map(repr, others))} adds to "
                 f"them: give each RewardCallback reuse=False."
             )
 
@@ -94,12 +96,13 @@ class RewardCallback(Callback):
             ) from exc
         if values.shape != (len(samples),):
             raise InvalidReward(
-                f"reward function {self.name!r} returned shape {values.shape} for {len(samples)} samples: "
+                f"reward function {self.name!r} returned shape {values.shape} for "
+                f"{len(samples)} samples: "
                 f"it must return one number for each, shape ({len(samples)},)."
             )
         return self.weight * values
 
 
 def _sum(total: Any, rewards: NDArray[np.float64]) -> Any:
-    """Return total + rewards, a tensor where the total is one (numpy on the left does not add tensors)."""
+    """Return total + rewards, a tensor if the total is one: numpy cannot add a tensor."""
     return total + total.new_tensor(rewards) if hasattr(total, "new_tensor") else total + rewards

@@ -1,4 +1,4 @@
-"""The random states that a training loop draws from: those of python, numpy and torch, and generators of its own."""
+"""Random states of a training loop: those of python, numpy and torch, and of given generators."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ States = dict[str, Any]
 
 
 class Randomness:
-    """Reads and writes the states of all global generators, and of those handed in.
+    """Reads and writes the states of all global generators and of given ones.
 
     Args:
-        generators: numpy Generators that the loop draws from apart from.
+        generators: numpy Generators that the loop draws from.
     """
 
     def __init__(self, generators: Sequence[np.random.Generator] = ()) -> None:
         self._generators = list(generators)
 
     def states(self) -> States:
-        """Return where all generators stand. GPUs that no process has used yet have no state."""
+        """Return the states of all generators. A GPU that is not in use yet has no state."""
         return {
             "python": random.getstate(),
             "numpy": np.random.get_state(legacy=False),
@@ -37,10 +37,10 @@ class Randomness:
         }
 
     def put(self, states: States) -> None:
-        """Let all generators stand where `states` says.
+        """Set the states of all generators.
 
         Raises:
-            InvalidArgument: It knows of another number of generators.
+            InvalidArgument: If `states` is of another number of generators.
         """
         self._check(states)
         random.setstate(states["python"])
@@ -52,7 +52,7 @@ class Randomness:
             generator.bit_generator.state = state
 
     def alongside(self, states: States, label: str) -> States:
-        """Return states that follow from others and a label alone, and give numbers of their own."""
+        """Return states that follow from given states and a label alone, for other numbers."""
         self._check(states)
         seed = int.from_bytes(hashlib.blake2b(pack([states, label]), digest_size=7).digest(), "big")
         gpus = range(min(len(states["cuda"]), torch.cuda.device_count()))

@@ -1,4 +1,4 @@
-"""Samplers: callbacks that bring samples to the buffer, or straight to the batch."""
+"""Samplers: callbacks that add samples to the buffer, or directly to the batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sqlbuffer.training.callback import Callback
 
 
 class Sampler(Callback):
-    """Base of the samplers: override `_build_buffer`, `_sample_batch`, or both.
+    """Base class of samplers: override `_build_buffer`, `_sample_batch`, or both.
 
     Args:
         name: The source of its samples.
@@ -47,7 +47,7 @@ class Sampler(Callback):
         )
 
     def rng(self, event: str) -> np.random.Generator:
-        """Return a generator that depends on seed, name, event and iteration alone: a resumed run repeats its draws."""
+        """Return a generator seeded by seed, name, event and iteration: resumed runs repeat it."""
         key = zlib.crc32(f"{self.name}/{event}".encode())
         return np.random.default_rng([self.seed % 2**64, key, self.environment.log.iterations])
 
@@ -106,9 +106,8 @@ class DatasetSampler(Sampler):
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
         require_list(data, f"the data of sampler {self.name!r}")
-        self.data = (
-            as_list(data) if hasattr(data, "iloc") else data
-        )  # a Series is indexed by its labels
+        # A pandas Series is indexed by its labels, a list by positions.
+        self.data = as_list(data) if hasattr(data, "iloc") else data
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:
         chosen = rng.choice(len(self.data), size=min(n, len(self.data)), replace=False)
@@ -119,8 +118,8 @@ class FunctionSampler(Sampler):
     """Calls a function for new samples.
 
     Args:
-        function: `function(n, rng)` returns up to n samples; `rng` is a numpy Generator. Samples that depend on `rng`
-            and on the buffer alone are made again by a resumed run.
+        function: `function(n, rng)` returns up to n samples; `rng` is a numpy Generator. A resumed
+            run makes the same samples if they depend on `rng` and the buffer alone.
         name: The source of its samples.
         buffer_size: Samples to ask for each time the buffer is built, 0 for none.
         p_batch: Share of each batch that comes from this sampler directly, in [0, 1].

@@ -19,7 +19,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer import SampleStore, open_store
-from sqlbuffer.cli.workers import claims, release_batches
+from sqlbuffer.cli.claims import find_claims, release_batches
 from sqlbuffer.db.schema import batches, draws, predictors, samples
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
 
@@ -90,7 +90,7 @@ def meddle(store: SampleStore, note: Note) -> None:
     """Give back the batches of others, who go on with them in good faith."""
     time.sleep(random.uniform(0.2, 1.0))
     buffer = store._buffer
-    taken = buffer.read(claims)
+    taken = buffer.read(find_claims)
     if taken:
         with contextlib.suppress(ClaimLost):  # it was settled just now
             note("meddled", release_batches([buffer], [random.choice(taken)["batch"]]))

@@ -22,17 +22,15 @@ from torch import nn
 from sqlbuffer.errors import InvalidArgument, InvalidReward, UnsupportedType
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.buffer import Buffer
+from sqlbuffer.training.buffer_size import BufferSizeCallback
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import (
-    Buffer,
-    BufferSizeCallback,
-    PredictiveBuffer,
-    WeightedBuffer,
-)
+from sqlbuffer.training.weighted_buffer import WeightedBuffer
 
 # -- what the tests are made of ---------------------------------------------------------------------------------------
 

@@ -15,14 +15,15 @@ from torch import nn
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.samples.state_dict import unpack
+from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.rng import Randomness
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import Buffer, PredictiveBuffer
 
 
 def named(numbers: Any) -> list[str]:

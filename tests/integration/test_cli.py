@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
+from sqlbuffer.cli.common import unwrapped
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.backends import PostgreSQL, SQLite, wal
 from sqlbuffer.db.schema import REVISION
@@ -1097,6 +1098,25 @@ def test_every_command_has_help_and_examples_that_run(
         assert result.code == 0, (example, result)
 
 
+def test_a_help_text_wraps_to_the_terminal() -> None:
+    text = """First line.
+
+    A paragraph
+    of two lines:
+
+    - an item
+      of two lines
+    - another
+
+        code
+        code
+    """
+    assert unwrapped(text) == (
+        "First line.\n\nA paragraph of two lines:\n\n- an item of two lines\n- another\n\n"
+        "    code\n    code"
+    )
+
+
 # -- as a program -----------------------------------------------------------------------------------------------------
 
 
@@ -1115,6 +1135,26 @@ def test_the_program_in_a_pipe(url: str) -> None:
     assert (done.returncode, LONG_TEXT in done.stdout, "\x1b" in done.stdout) == (0, True, False)
     failed = _program("top", "--name", "none", env={"SQLBUFFER_URL": url})
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize("arguments", [("db", "check"), ("stats",), ("stats", "--help")])
+def test_a_pipe_that_is_closed_is_no_error(arguments: tuple[str, ...], sqlite_url: str) -> None:
+    open_store(sqlite_url).close()
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "sqlbuffer", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={
+            **os.environ,
+            "SQLBUFFER_URL": sqlite_url,
+            "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),
+        },
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_the_program_where_only_ascii_can_be_written(sqlite_url: str) -> None:

@@ -10,20 +10,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from sqlbuffer.cli.workers import release_batches
+from sqlbuffer.cli.claims import release_batches
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.store import open_store
+from sqlbuffer.training.buffer import Buffer
+from sqlbuffer.training.buffer_size import BufferSizeCallback
 from sqlbuffer.training.callback import EVENTS, BatchState, Callback, as_floats, mean_of
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import DatasetSampler, FunctionSampler, Sampler
-from sqlbuffer.training.weighted_buffer import (
-    Buffer,
-    BufferSizeCallback,
-    PredictiveBuffer,
-    WeightedBuffer,
-)
+from sqlbuffer.training.weighted_buffer import WeightedBuffer
 
 ITERATION = [
     *("before_batch", "sample_batch", "before_filter_batch", "filter_batch", "after_sample"),

@@ -17,12 +17,14 @@ from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.retraining.background import Background
 from sqlbuffer.retraining.train import retrain
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import Buffer, PredictiveBuffer, WeightedBuffer
+from sqlbuffer.training.weighted_buffer import WeightedBuffer
 
 SAMPLES = [f"s{i}" for i in range(20)]
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
+from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import BatchState, Callback
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import Buffer
 
 
 def environment(log: Log, store: SampleStore | None = None) -> Any:

@@ -24,13 +24,14 @@ from torch import nn
 from sqlbuffer.db import database
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.buffer_size import BufferSizeCallback
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
-from sqlbuffer.training.weighted_buffer import BufferSizeCallback, PredictiveBuffer
 
 ITERATIONS = 60
 KILLS = 20

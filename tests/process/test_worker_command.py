@@ -343,7 +343,7 @@ def test_a_buffer_that_is_not_there_is_one_line(lab: Lab, buffer: SampleStore) -
 def test_once_says_in_one_line_that_nothing_is_due(lab: Lab, buffer: SampleStore) -> None:
     for owner, said in (
         ("", "not due\n"),
-        ("\x1b[2J\x9b31m\nx", "not due: \\x1b[2J\\x9b31m\\nx is at it\n"),
+        ("\x1b[2J\x9b31m\nx", "not due: \\x1b[2J\\x9b31m\\nx runs it\n"),
     ):
         hold(buffer, owner)
         done = lab.run("--when-new", "1000", "--once")

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from conftest import hold, new_database, scores_of, server_execute, wait_for_what_was_dropped
 
 from sqlbuffer import PredictiveBuffer
-from sqlbuffer.cli import workers as cli_workers
+from sqlbuffer.cli.workers import find_workers
 from sqlbuffer.core import draw, reaper, workers
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
@@ -567,7 +567,7 @@ if sys.argv[2] == "closed":
 
     def states() -> dict[str, int]:
         with contextlib.closing(Database(store_url, create=False)) as database:
-            found = attach_existing(database, "default").read(cli_workers.workers)
+            found = attach_existing(database, "default").read(find_workers)
         return {row["state"]: row["pid"] for row in found}
 
     open_store(store_url, weighting="uniform").close()

@@ -1,0 +1,123 @@
+"""`sqlbuffer db`: version, upgrade, audit and rights of a database."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Annotated
+
+import typer
+
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import AnyBuffer, Group, Url, examples, handles, open_existing
+from sqlbuffer.cli.workers import unregister
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db.backends import parse_url
+from sqlbuffer.db.database import DEFAULT_URL, Database
+from sqlbuffer.db.schema import REVISION
+from sqlbuffer.maintenance import audit
+from sqlbuffer.maintenance.repair import repair
+
+app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.command("version", epilog=examples("sqlbuffer db version --url sqlite:///run.db"))
+def version_command(url: Url = DEFAULT_URL) -> None:
+    """Show the schema revision of the database, and the one that this release of sqlbuffer needs.
+
+    A second line shows the version of SQLite or of the PostgreSQL server. For SQLite it also tells
+    whether this version has the WAL-reset race, and how sqlbuffer guards against it. The exit code
+    is 0 if the revisions match, else 1.
+    """
+    with contextlib.closing(open_existing(url, any_revision=True)) as database:
+        output.table(["database", "release"], [[database.revision(), REVISION]])
+        output.line(database.read(database.dialect.about))
+    open_existing(url).close()  # raises SchemaMismatch, whose message tells the way out
+
+
+@app.command(epilog=examples("sqlbuffer db upgrade --url sqlite:///run.db"))
+def upgrade(url: Url = DEFAULT_URL) -> None:
+    """Create the schema in an empty database, or upgrade the schema of an older release.
+
+    The upgrade is one transaction: a failed upgrade changes nothing. Stop all workers and back up
+    the database first.
+    """
+    with contextlib.closing(Database(url, create=False, any_revision=True)) as database:
+        found = database.revision()
+        if found == REVISION:
+            output.line(f"{database.url} is already at revision {REVISION}")
+            return
+        database.upgrade()
+        output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
+
+
+@app.command(
+    epilog=examples(
+        "sqlbuffer db check", "sqlbuffer db check --name qed", "sqlbuffer db check --repair"
+    )
+)
+def check(
+    url: Url = DEFAULT_URL,
+    name: AnyBuffer = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Repair the findings, and list the repairs.")
+    ] = False,
+) -> None:
+    """Audit the stored data of one buffer or of all buffers.
+
+    The audit compares counters, pool, batches and rewards with each other, and prints a line for
+    each problem, or "sound". It reads every row. Back up the database before --repair.
+
+    The exit code is 0 if no problem is found, or if --repair leaves none, else 1.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        output.line(database.read(database.dialect.about))
+        buffers = handles(database, name)
+        with output.status("checking the storage"):
+            # Once for all buffers: it reads the whole file.
+            damage = database.read(functools.partial(audit.damage, database=database))
+        for problem in damage:
+            output.line(f"{database.url}: {problem}", style="red")
+        found = len(damage)
+        for i, buffer in enumerate(buffers, 1):
+            with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
+                done = buffer.write(_repair) if mend else []
+                problems = buffer.read(audit.check_buffer)
+            for each in done:
+                output.line(f"{buffer.name}: {each}")
+            for problem in problems:
+                output.line(f"{buffer.name}: {problem}", style="red")
+            if not problems:
+                output.line(f"{buffer.name}: sound")
+            found += len(problems)
+    if not buffers:
+        output.line("no buffers yet")
+    if found:
+        raise typer.Exit(1)
+
+
+def _repair(tx: Transaction) -> list[str]:
+    """Repair a buffer; return the repairs in words."""
+    done = repair(tx)
+    unregister(tx)
+    return done
+
+
+@app.command(
+    epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members")
+)
+def grants(
+    url: Url = DEFAULT_URL,
+    reader: Annotated[str, typer.Option(help="Role that may read.")] = "sqlbuffer_reader",
+    worker: Annotated[
+        str, typer.Option(help="Role that may add, draw and settle.")
+    ] = "sqlbuffer_worker",
+) -> None:
+    """Print the SQL that grants PostgreSQL roles exactly the rights that they need.
+
+    The command executes no SQL. Run the printed SQL as the role that ran `db upgrade`, after each
+    upgrade.
+    """
+    location, dialect = parse_url(url)
+    for statement in dialect.grants(location, reader=reader, worker=worker):
+        output.line(f"{statement};")

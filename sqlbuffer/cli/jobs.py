@@ -1,0 +1,63 @@
+"""`sqlbuffer jobs`: the retraining and other jobs of a buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlbuffer.cli.common import AnyBuffer, AsJson, Grace, Url, show_rows
+from sqlbuffer.core import leases
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.workers import GRACE_S
+from sqlbuffer.db.database import DEFAULT_URL
+
+_COLUMNS = (
+    *("buffer", "job", "state", "owner", "lease_until", "last_started_at", "last_finished_at"),
+    *("runs", "new", "schedule", "last_error"),
+)
+
+
+def jobs(
+    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
+) -> None:
+    """Show the jobs of buffers, such as retraining: owner, schedule, and result of the last run.
+
+    One worker at a time does a job: its owner, which holds a lease on the job and renews it.
+    States:
+
+    - running: the owner holds the lease.
+    - silent: the lease has run out by the clock of the database. Another worker takes the job once
+      it has seen for --grace seconds that the lease is not renewed.
+    - idle: the last run has ended.
+    - broken off: the last run was interrupted. The job is due at once.
+
+    "new" counts the samples measured since the last start.
+    """
+    show_rows(find_jobs, _COLUMNS, url=url, name=name, grace=grace, as_json=as_json)
+
+
+def find_jobs(tx: Transaction) -> list[dict[str, Any]]:
+    """Return the jobs of a buffer, each with its state."""
+    return [
+        {
+            "buffer": tx.buffer.name,
+            "job": job.name,
+            "state": _state(job),
+            "owner": job.owner,
+            "lease_until": job.lease_until,
+            "last_started_at": job.last_started_at,
+            "last_finished_at": job.last_finished_at,
+            "runs": job.runs,
+            "new": job.measured_now - job.measured,
+            "schedule": job.schedule,
+            "last_error": job.last_error,
+        }
+        for job in leases.find(tx)
+    ]
+
+
+def _state(job: leases.Job) -> str:
+    if job.is_held:
+        # A lease that has run out by the clock may be taken only by a process that has watched it.
+        has_run_out = job.lease_until is not None and job.lease_until < job.now
+        return "silent" if has_run_out else "running"
+    return "broken off" if job.is_broken_off else "idle"

@@ -1,0 +1,61 @@
+"""`sqlbuffer top`: the best samples of a buffer."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import Annotated, Any
+
+import typer
+
+from sqlbuffer._validation import LARGEST_INT
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import AsJson, OneBuffer, Url, handles, open_existing
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.db.schema import samples
+
+_COLUMNS = ("reward", "score", "source", "created_iteration", "sample")
+
+
+class By(str, enum.Enum):
+    """The order of the best samples."""
+
+    reward = "reward"
+    score = "score"
+
+
+def top(
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
+    by: Annotated[
+        By, typer.Option(help="Order by measured reward, or by predicted score.")
+    ] = By.reward,
+    as_json: AsJson = False,
+) -> None:
+    """Show the best samples of a buffer, the best first.
+
+    "source" is the generator that added the sample, "created_iteration" the iteration. The sample
+    is shown as the text that the database stores for people. --json also prints its id, metadata
+    and times.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        (buffer,) = handles(database, name)
+        best = buffer.read(find_best, n, by=by.value)
+    if as_json:
+        output.write_json(best)
+    else:
+        output.table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in best])
+
+
+def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
+    """Return the n best samples by "reward" or "score", the best first, each with its stored text.
+
+    The text is there for every sample; decoding may need a type that only the user's program knows.
+    """
+    names = "id reward score source created_iteration created_at rewarded_at meta".split()
+    columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
+    statement = queries.best(by, *columns)
+    return [dict(row) for row in tx.execute(statement, limit=min(n, LARGEST_INT)).mappings()]

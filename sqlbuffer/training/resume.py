@@ -1,0 +1,79 @@
+"""The checkpoints that tell a resumed loop which jobs of its last settled batch are still to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from typing import TYPE_CHECKING, Any
+
+from sqlbuffer._messages import shown
+from sqlbuffer.errors import InvalidPayload
+
+if TYPE_CHECKING:
+    from sqlbuffer.store import SampleStore
+
+LOOP = "loop"
+"""Name of the checkpoint with the loop's own state: the size of the pool, and the jobs."""
+
+CHECKPOINT = "checkpoint"
+"""Name of the checkpoint with agents and random states, which a `Checkpoint` stores."""
+
+
+def write_loop(size: int, jobs: list[str]) -> bytes:
+    """Return the loop's own state as bytes.
+
+    Args:
+        size: Number of waiting samples.
+        jobs: The jobs to do once the batch is settled, in their order.
+    """
+    return json.dumps({"size": size, "jobs": jobs}).encode()
+
+
+def read_loop(
+    stored: bytes, known_jobs: Set[str], *, stored_by: type, buffer: str
+) -> dict[str, Any]:
+    """Return `size` and `jobs` of bytes that `write_loop` made.
+
+    Args:
+        stored: The bytes.
+        known_jobs: The jobs that the resuming class can do.
+        stored_by: The resuming class, for the error.
+        buffer: Name of the buffer, for the error.
+
+    Raises:
+        InvalidPayload: If the bytes are no such state, or a job in it is unknown.
+    """
+    try:
+        loop: dict[str, Any] = json.loads(stored)
+        size, jobs = loop["size"], loop["jobs"]
+        is_ours = isinstance(size, int) and isinstance(jobs, list) and known_jobs >= set(jobs)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        raise InvalidPayload(
+            f"the checkpoint {LOOP!r} of buffer {buffer!r} is {shown(stored)}, from "
+            f"which a {stored_by.__name__} cannot resume: resume with the class that stored "
+            "it, or restore a backup."
+        )
+    return loop
+
+
+def mark(job: str, iteration: int) -> dict[str, bytes]:
+    """Return the checkpoint that marks a job of an iteration as done, to be stored with its result.
+
+    The results alone are no proof: another process may store predictors and begin refreshes at any
+    time.
+    """
+    return {f"{job} done": str(iteration).encode()}
+
+
+def jobs_left(store: SampleStore, jobs: list[str], iteration: int) -> list[str]:
+    """Return the jobs of an iteration that come after the last one that is marked as done."""
+    done = [i for i, job in enumerate(jobs) if _is_done(store, job, iteration)]
+    return jobs[max(done, default=-1) + 1 :]
+
+
+def _is_done(store: SampleStore, job: str, iteration: int) -> bool:
+    ((name, data),) = mark(job, iteration).items()
+    found = store.checkpoint(name)
+    return found is not None and found[1] == data
