@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from sqlbuffer.db.backends import parse_url, sqlite, wal
+from sqlbuffer.db.backends import parse_url, sqlite
+from sqlbuffer.db.backends import sqlite_lock as wal
 
 N_WRITERS, N_CHECKPOINTERS = 3, 3
 BUSY_S = 60.0

@@ -27,7 +27,8 @@ from typer.testing import CliRunner
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.main import app
-from sqlbuffer.db.backends import PostgreSQL, SQLite, wal
+from sqlbuffer.db.backends import PostgreSQL, SQLite
+from sqlbuffer.db.backends import sqlite_lock as wal
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.store import open_store

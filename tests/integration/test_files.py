@@ -16,7 +16,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer.db.backends import files, wal
+from sqlbuffer.db.backends import sqlite_files as files
+from sqlbuffer.db.backends import sqlite_lock as wal
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store

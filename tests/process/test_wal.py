@@ -20,7 +20,8 @@ from conftest import scores_of
 from wal_race import provoke
 
 from sqlbuffer.db import database as database_module
-from sqlbuffer.db.backends import sqlite, wal
+from sqlbuffer.db.backends import sqlite
+from sqlbuffer.db.backends import sqlite_lock as wal
 from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.store import SampleStore, open_store
 

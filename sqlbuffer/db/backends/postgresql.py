@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from sqlbuffer.db.backends import privileges
+from sqlbuffer.db.backends import postgresql_privileges as privileges
 from sqlbuffer.db.backends.base import (
     POOL_TIMEOUT_S,
     SCHEMA,
@@ -27,7 +27,7 @@ from sqlbuffer.db.backends.base import (
     needs_begin,
     quoted,
 )
-from sqlbuffer.db.backends.options import driver_options
+from sqlbuffer.db.backends.postgresql_options import driver_options
 from sqlbuffer.db.types import Json
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra, TooLarge
 

@@ -27,9 +27,9 @@ from sqlbuffer.db.backends.base import (
     Rows,
     needs_begin,
 )
-from sqlbuffer.db.backends.files import network_file_system
-from sqlbuffer.db.backends.libraries import STANDARD, require_one_library, watch
-from sqlbuffer.db.backends.wal import (
+from sqlbuffer.db.backends.sqlite_files import network_file_system
+from sqlbuffer.db.backends.sqlite_libraries import STANDARD, require_one_library, watch
+from sqlbuffer.db.backends.sqlite_lock import (
     Passage,
     SameFile,
     WriterLock,

@@ -117,7 +117,7 @@ from sqlbuffer.db.queries.samples import (
     store_scores,
     unmark,
 )
-from sqlbuffer.db.queries.scoring import (
+from sqlbuffer.db.queries.scores import (
     lightest,
     lowest_score,
     mark_top,

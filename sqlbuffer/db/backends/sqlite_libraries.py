@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from sqlbuffer.db.backends.wal import file_id, opened
+from sqlbuffer.db.backends.sqlite_lock import file_id, opened
 from sqlbuffer.errors import DatabaseUnavailable
 
 STANDARD = sqlite3.__name__
