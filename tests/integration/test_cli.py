@@ -27,8 +27,7 @@ from typer.testing import CliRunner
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.main import app
-from sqlbuffer.db.backends import PostgreSQL, SQLite
-from sqlbuffer.db.backends import sqlite_lock as wal
+from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.store import open_store
@@ -966,7 +965,7 @@ def test_version_and_check_say_which_database_it_is(url: str) -> None:
         said = run(*command.split(), url=url).out
         if url.startswith("sqlite"):
             assert f"SQLite {sqlite3.sqlite_version} (sqlite3), " in said
-            is_affected = wal.is_affected(sqlite3.sqlite_version_info)
+            is_affected = sqlite_lock.is_affected(sqlite3.sqlite_version_info)
             assert (
                 "guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())
             ) == is_affected
