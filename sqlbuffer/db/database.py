@@ -35,7 +35,7 @@ URL_VARIABLE = "SQLBUFFER_URL"
 
 
 def boundary(moment: str) -> None:
-    """Do nothing "before" and "after" every COMMIT of a writer: a test may stop the process here."""
+    """Do nothing "before" and "after" each COMMIT of a writer: tests may stop the process here."""
 
 
 def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -286,7 +286,7 @@ class Database:
             raise cause from cause.__cause__
 
     def _renew_engines(self) -> None:
-        """Drop all engines: the next use opens new connections, those in use are closed after it."""
+        """Drop all engines: the next use opens new connections, old ones close after their use."""
         _dispose(self._engines)
 
     def _is_passing(self, error: BaseException, attempt: int) -> bool:

@@ -123,7 +123,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def caution(self, url: sa.URL) -> str | None:
-        """Return the reason why this database should not be used at this place, None if none is."""
+        """Return a reason not to use the database at this place, None if there is none."""
 
     def may_fork(self) -> bool:
         """Return True if a child may be forked now; if not, no connection is opened until then."""
@@ -131,7 +131,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def shortage(self, connection: sa.Connection) -> str | None:
-        """Return the reason why a process cannot open the connections of a store, None if it can."""
+        """Return the reason why a process cannot open all connections of a store, or None."""
 
     @abc.abstractmethod
     def lineage(self, connection: sa.Connection) -> str:
@@ -282,7 +282,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
-        """Return True if a transaction was ended in favour of another one: running it again helps."""
+        """Return True if a transaction was ended in favour of another one: it may run again."""
 
     @abc.abstractmethod
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
@@ -294,11 +294,11 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def receipt(self, connection: sa.Connection) -> Receipt | None:
-        """Return the row that proves the commit of this transaction; None without `has_receipts`."""
+        """Return the row that proves this transaction's commit; None without `has_receipts`."""
 
     @abc.abstractmethod
     def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
-        """End the transaction of a lost connection if it still runs; return True if it has ended."""
+        """End the transaction of a lost connection; return True if it does not run any more."""
 
     @abc.abstractmethod
     def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:

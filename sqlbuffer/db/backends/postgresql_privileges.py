@@ -13,7 +13,7 @@ from sqlbuffer.db.backends.base import quoted
 from sqlbuffer.errors import InvalidArgument, shown
 
 READER = "pg_read_all_data"
-"""A role of PostgreSQL itself that may read every table and nothing else; a superuser can step down to it."""
+"""A predefined role that may read every table and nothing else; a superuser can take it."""
 
 # Roles that reach files and processes of the server through functions, which a read-only
 # transaction may call.

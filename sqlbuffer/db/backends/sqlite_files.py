@@ -1,4 +1,4 @@
-"""The files of an SQLite database: what SQLite can share, and whether they are still the same ones."""
+"""The files of an SQLite database: SQLite can share them, and they are still the same files."""
 
 from __future__ import annotations
 

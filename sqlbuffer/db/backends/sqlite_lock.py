@@ -136,7 +136,7 @@ class WriterLock:
             os.close(fd)
 
     def leave(self) -> None:
-        """Close the file in a forked child, which must not hold the lock once its parent is gone."""
+        """Close the file in a forked child, which must not hold the lock of its parent."""
         fd, self.fd = self.fd, None
         if fd is not None:
             os.close(fd)
