@@ -1,7 +1,7 @@
-"""Builds every statement of the hot paths and executes none. Each is built once for each dialect.
+"""Builds every SQL statement and executes none. Each is built once for each backend.
 
-Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with a statement are relations named
-`incoming_*` (`backends.Rows`).
+The bound parameter `buffer` is the buffer's id. Rows that travel with a statement are relations
+named `incoming_*` (`backends.Rows`).
 """
 
 from sqlbuffer.db.queries.batches import (
@@ -90,6 +90,13 @@ from sqlbuffer.db.queries.pool import (
     turn_back_keys,
     turn_back_open,
 )
+from sqlbuffer.db.queries.rewards import (
+    labelled,
+    measured_before,
+    store_first_rewards,
+    store_first_rewards_of_draws,
+    store_rewards,
+)
 from sqlbuffer.db.queries.samples import (
     add_samples,
     add_unscored,
@@ -100,20 +107,15 @@ from sqlbuffer.db.queries.samples import (
     enter_unscored,
     free_samples,
     insert_samples,
-    labelled,
     lock_samples,
     marked_samples,
-    measured_before,
     newest_row,
     newest_sample,
     put_samples,
     row_of,
     samples_after,
     samples_by_hash,
-    store_first_rewards,
-    store_first_rewards_of_draws,
     store_newer_scores,
-    store_rewards,
     store_scores,
     unmark,
 )
