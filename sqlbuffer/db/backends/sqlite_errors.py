@@ -54,8 +54,8 @@ def is_busy(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return str(error) == "database is locked"
-    return bool(code == _SQLITE_BUSY)
+    return bool(code == SQLITE_BUSY)
 
 
-_SQLITE_BUSY = 5
+SQLITE_BUSY = 5
 """`sqlite3.SQLITE_BUSY`, which Python 3.10 does not have."""
