@@ -131,7 +131,7 @@ def _add_chunk(
         return buffer.write(insert, chunk=chunk)
     except TooLarge as exc:
         if len(samples) == 1:
-            largest = buffer.database.dialect.largest / 1e6
+            largest = buffer.database.dialect.max_value_bytes / 1e6
             raise TooLarge(
                 f"sample {start} is larger than {largest:,.0f} MB, the limit of this database "
                 "for one value: store the sample in a file and add the path, or make the sample "
@@ -162,7 +162,7 @@ def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
 def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, None]:
     """Let samples wait for a score, beyond the race; return how many are new, and how many wait again."""
     dialect = tx.backend
-    if dialect.adds_in_bulk:
+    if dialect.supports_bulk_upsert:
         found = _in_bulk(tx, queries.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(tx, chunk, state)
@@ -180,7 +180,7 @@ def _enter_race(
 ) -> tuple[int, int, float | None]:
     """Let samples join the race at once; return how many are new, how many wait again, and the clock at which."""
     dialect = tx.backend
-    if dialect.adds_in_bulk:
+    if dialect.supports_bulk_upsert:
         rows = _in_bulk(tx, queries.add_samples(dialect), chunk, state).all()
     else:
         newest, stored = _put(tx, chunk, state)
@@ -262,7 +262,7 @@ def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
     n_passed = 0
     while True:
         going = tx.execute(statement, limit=n + n_passed).all()
-        if not dialect.writers_overlap:
+        if not dialect.has_concurrent_writers:
             return list(going)
         columns = {"sample_id": sorted(row.sample_id for row in going)}
         found = tx.execute_with(queries.free_samples(dialect), queries.INCOMING_IDS, columns)

@@ -13,7 +13,7 @@ from sqlbuffer.db import queries
 def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None = None) -> int:
     """Take waiting samples out of the pool, with `hashes` only those that have them; count them."""
     state = tx.lock_race()
-    if tx.backend.writers_overlap:
+    if tx.backend.has_concurrent_writers:
         columns = {"sample_id": sorted(set(ids))}
         tx.execute_with(queries.lock_samples(tx.backend), queries.INCOMING_IDS, columns)
     tx.lock_race_to_join(state)  # a sample that a draw under way has taken does not wait

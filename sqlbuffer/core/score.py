@@ -147,7 +147,7 @@ def _refresh(
     total = 0
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
         for part in _in_an_order_of_its_own(
-            len(ids), chunk, interleaved=buffer.database.dialect.interleaved
+            len(ids), chunk, interleaved=buffer.database.dialect.chunks_sharing_pages
         ):
             scores[part], n_scored = _rescore(buffer, score_fn, ids[part], version=version)
             total += n_scored

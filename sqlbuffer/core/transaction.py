@@ -110,7 +110,7 @@ class Transaction:
         has locked the race, has read `state` since, and has already locked the rows of `samples` that it writes: two
         transactions that wait for each other would be a deadlock.
         """
-        if not self.backend.writers_overlap:
+        if not self.backend.has_concurrent_writers:
             return state
         self.backend.lock(self.connection, self.buffer.buffer_id, {Lock.DRAWS: True})
         return self.race_state()

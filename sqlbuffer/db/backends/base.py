@@ -76,15 +76,21 @@ class Dialect(abc.ABC):
     """Everything that the rest of the package asks of a database."""
 
     schema: ClassVar[str | None]
-    claim_deletes: ClassVar[bool]
-    adds_in_bulk: ClassVar[bool]
-    largest: ClassVar[int]
+    """Name of the schema of our tables, None if the database has no schemas."""
+
+    supports_deleting_claims: ClassVar[bool]
+    """Whether a claim takes its rows out of the pool in the same statement."""
+
+    supports_bulk_upsert: ClassVar[bool]
+    """Whether one statement inserts or updates many rows and returns those that it changed."""
+
+    max_value_bytes: ClassVar[int]
     """Bytes of the largest value that can be stored and read back."""
 
-    writers_overlap: ClassVar[bool]
+    has_concurrent_writers: ClassVar[bool]
     """Whether a writing transaction may run at the same time as another one, uncommitted."""
 
-    interleaved: ClassVar[int]
+    chunks_sharing_pages: ClassVar[int]
     """Chunks that share their pages when a whole table is rewritten chunk by chunk."""
 
     has_receipts: ClassVar[bool]
@@ -100,11 +106,11 @@ class Dialect(abc.ABC):
         Raises:
             TooLarge: If the value is too large.
         """
-        if size > self.largest:
+        if size > self.max_value_bytes:
             raise TooLarge(
                 f"{what} takes {size / 1e6:,.0f} MB in storage, and this database takes "
-                f"{self.largest / 1e6:,.0f} MB at most: keep the value in a file and store the "
-                "path, or make the value smaller."
+                f"{self.max_value_bytes / 1e6:,.0f} MB at most: keep the value in a file and store "
+                "the path, or make the value smaller."
             )
 
     # -- the database -----------------------------------------------------------------------------
@@ -251,7 +257,7 @@ class Dialect(abc.ABC):
     def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
         """Return the rows that a statement selects from `table`, without those locked by a claim.
 
-        If `claim_deletes`, the rows leave the table with it.
+        If `supports_deleting_claims`, the rows leave the table with it.
         """
 
     @abc.abstractmethod

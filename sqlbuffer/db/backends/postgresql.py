@@ -62,11 +62,11 @@ class PostgreSQL(Dialect):
     """A server. All tables live in a schema of their own; claims skip each other's rows."""
 
     schema = SCHEMA
-    claim_deletes = True
-    adds_in_bulk = True
-    largest = LARGEST
-    writers_overlap = True
-    interleaved = 10  # a row's new version stays on its page, in the space of a few older rows
+    supports_deleting_claims = True
+    supports_bulk_upsert = True
+    max_value_bytes = LARGEST
+    has_concurrent_writers = True
+    chunks_sharing_pages = 10  # a row's new version stays on its page, in space of older rows
     has_receipts = True
 
     # -- the database -----------------------------------------------------------------------------

@@ -34,11 +34,11 @@ class SQLite(Dialect):
     """
 
     schema = None
-    claim_deletes = False
-    adds_in_bulk = False
-    largest = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
-    writers_overlap = False
-    interleaved = 1  # each page is written by one transaction only
+    supports_deleting_claims = False
+    supports_bulk_upsert = False
+    max_value_bytes = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
+    has_concurrent_writers = False
+    chunks_sharing_pages = 1  # each page is written by one transaction only
     has_receipts = False
 
     def __init__(self, driver: Any = sqlite3) -> None:

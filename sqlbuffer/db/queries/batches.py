@@ -46,7 +46,7 @@ def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -
         samples.c.requeues,
         *CONTENT,
     ).join_from(head, samples, samples.c.id == head.c.sample_id)
-    if not (by_key and dialect.claim_deletes):
+    if not (by_key and dialect.supports_deleting_claims):
         return found
     around = _around(head)
     return found.add_columns(*around.c).join(around, sa.true())
