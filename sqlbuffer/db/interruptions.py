@@ -1,4 +1,4 @@
-"""What a signal raised during a transaction, found behind the errors that it has caused."""
+"""The exception of a signal handler, found behind the errors that it has caused."""
 
 from __future__ import annotations
 

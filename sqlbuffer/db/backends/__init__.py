@@ -194,6 +194,6 @@ def is_unavailable(error: sa.exc.DBAPIError) -> bool:
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
     """Return our error for a driver's: its message, the URL without password, and the solution."""
-    what = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
+    message = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
     way_out = dialect.advice(error)
-    return DatabaseUnavailable(f"{what}: {way_out}." if way_out else f"{what}.")
+    return DatabaseUnavailable(f"{message}: {way_out}." if way_out else f"{message}.")

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means, and how to solve it."""
+"""Kinds of errors of PostgreSQL, and advice for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQLite allows SQL that a person types: reading, and nothing else."""
+"""Authorizers for SQL that a person types: it may read, and nothing else."""
 
 from __future__ import annotations
 

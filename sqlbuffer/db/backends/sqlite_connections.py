@@ -1,4 +1,4 @@
-"""Engines for an SQLite file: how connections are opened, and what happens at BEGIN and COMMIT."""
+"""Engines for an SQLite file: opening connections, and the locks at BEGIN and COMMIT."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class Engines:
 
 
 def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -> None:
-    """Add to an engine what its connections do when they are opened, given back and closed."""
+    """Add the hooks of an engine: connections opened, given back to the pool, or closed."""
 
     @sa.event.listens_for(engine, "connect")
     def _add_functions(connection: _Connection, record: sa.pool.ConnectionPoolEntry) -> None:

@@ -1,4 +1,4 @@
-"""What an error of SQLite means, and how to solve it."""
+"""Advice for errors of SQLite."""
 
 from __future__ import annotations
 
