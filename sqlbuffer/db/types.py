@@ -17,10 +17,13 @@ Json = sa.JSON().with_variant(JSONB(), "postgresql")
 CLUSTERED: Any = {"sqlite_with_rowid": False}
 """Table keywords: rows are stored in the order of the primary key, if the database can."""
 
-_VACUUM_SOONER = sa.DDL("ALTER TABLE %(fullname)s SET (autovacuum_vacuum_scale_factor = 0.01)")
+_VACUUM_SOONER: Any = sa.DDL(  # type: ignore[no-untyped-call,unused-ignore]
+    "ALTER TABLE %(fullname)s SET (autovacuum_vacuum_scale_factor = 0.01)"
+)
+# SQLAlchemy 2.1 has `postgresql_with`; 2.0, the last version for Python 3.10, does not.
 CHURNED: Any = {
-    "listeners": [("after_create", _VACUUM_SOONER.execute_if(dialect="postgresql"))]
-}  # SQLAlchemy 2.1 has `postgresql_with`, but 2.0, the last for Python 3.10, has not
+    "listeners": [("after_create", _VACUUM_SOONER.execute_if(dialect="postgresql"))],
+}
 """Table keywords for many deletes: autovacuum begins at 1 % of dead rows instead of 20 %."""
 
 
