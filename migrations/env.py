@@ -1,7 +1,7 @@
-"""Alembic's environment: one transaction, on SQLite or PostgreSQL, imports nothing from sqlbuffer.
+"""Alembic's environment: one transaction, on SQLite or PostgreSQL; imports nothing from sqlbuffer.
 
-Run by `sqlbuffer db upgrade` and by opening an empty database with a connection of theirs; run by `alembic` itself
-with the URL of `alembic.ini`, `-x url=...` or the environment variable SQLBUFFER_URL.
+`sqlbuffer db upgrade`, and opening an empty database, run this with their own connection; `alembic`
+runs it with the URL of `alembic.ini`, `-x url=...` or the environment variable SQLBUFFER_URL.
 """
 
 import os

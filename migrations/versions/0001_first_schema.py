@@ -15,7 +15,9 @@ branch_labels = None
 depends_on = None
 
 VIEWS = ("buffer_overview", "sample_overview", "batch_overview", "draw_overview")
-TABLES = "receipts metrics checkpoints jobs predictors workers draws batches pool samples buffers".split()
+TABLES = (
+    "receipts metrics checkpoints jobs predictors workers draws batches pool samples buffers"
+).split()
 
 
 def upgrade() -> None:
@@ -137,7 +139,8 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
         sa.Column(
             "score",
             sa.Double(),
-            comment="Cached prediction; NULL when not scored, or when the prediction was not finite",
+            comment="Cached prediction; NULL when not scored, or when the prediction was not "
+            "finite",
         ),
         sa.Column(
             "score_version", sa.Integer(), comment="Version of the score; NULL when not scored"
@@ -385,7 +388,7 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             comment="The buffer it belongs to",
         ),
         sa.Column("name", sa.Text(), primary_key=True, comment="Name of the job"),
-        sa.Column("owner", sa.Text(), comment="The worker that runs it; NULL when no process does"),
+        sa.Column("owner", sa.Text(), comment="The worker that runs it; NULL when nobody does"),
         sa.Column("lease_until", timestamp, comment="Until when the owner has it (UTC)"),
         sa.Column("last_started_at", timestamp, comment="When it last started (UTC)"),
         sa.Column("last_finished_at", timestamp, comment="When it last finished (UTC)"),

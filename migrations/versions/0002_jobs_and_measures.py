@@ -1,4 +1,4 @@
-"""A job counts its runs; a predictor has measures on rows that it has never seen; the pool is vacuumed sooner.
+"""Jobs count their runs; predictors have measures on held-out rows; the pool is vacuumed sooner.
 
 Revision ID: 0002
 """
@@ -21,7 +21,8 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 big_id,
                 nullable=False,
                 server_default=sa.text("0"),
-                comment="How often it was taken; the owner of an earlier run can store nothing any more",
+                comment="How often it was taken; the owner of an earlier run can store nothing "
+                "any more",
             ),
             sa.Column(
                 "measured",
@@ -55,7 +56,7 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
 
 
 def upgrade() -> None:
-    """Add the columns, and let dead rows of the pool be taken away at a hundredth of it instead of a fifth."""
+    """Add the columns; vacuum the pool at 1 % of dead rows instead of 20 %."""
     is_server = op.get_bind().dialect.name == "postgresql"
     for table, columns in _columns(is_server).items():
         for column in columns:

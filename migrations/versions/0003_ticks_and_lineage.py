@@ -1,4 +1,4 @@
-"""Logical time orders events; hashes decide ties; entries into the race are counted; a database has a name.
+"""Logical time orders events; hashes decide ties; race entries are counted; databases have names.
 
 Revision ID: 0003
 """
@@ -23,7 +23,8 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
             sa.Column(
                 "key",
                 sa.Text(),
-                comment="Module and name of the key function; '' for none, '?' for one without a name",
+                comment="Module and name of the key function; '' for none, '?' for one without "
+                "a name",
             ),
         ],
         "samples": [
@@ -65,7 +66,8 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 big_id,
                 nullable=False,
                 server_default=sa.text("0"),
-                comment="Logical time of its last transaction: more than that of any transaction it could see",
+                comment="Logical time of its last transaction: more than that of any "
+                "transaction it could see",
             ),
             sa.Column(
                 "finished_at",
@@ -131,7 +133,8 @@ def _refuse_under_workers(is_server: bool) -> None:
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
         sa.text(
-            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} "
+            "ORDER BY id"
         )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
@@ -147,13 +150,14 @@ def _extend_pool() -> None:
         if column.name in _POOL_NEW:
             op.add_column("pool", column, schema="sqlbuffer")
     op.execute(
-        "UPDATE sqlbuffer.pool SET tie = substr(s.hash, 9) FROM sqlbuffer.samples AS s WHERE s.id = pool.sample_id"
+        "UPDATE sqlbuffer.pool SET tie = substr(s.hash, 9) FROM sqlbuffer.samples AS s WHERE "
+        "s.id = pool.sample_id"
     )
     op.alter_column("pool", "tie", nullable=False, schema="sqlbuffer")
 
 
 def _rebuild_pool(names: tuple[str, ...]) -> None:
-    """Write the pool again with other columns: SQLite cannot add one without a default that may not be NULL."""
+    """Write the pool again with other columns: SQLite cannot add NOT NULL without a default."""
     for index in ("ix_pool_top", "ix_pool_unscored"):
         op.drop_index(index, "pool")
     op.rename_table("pool", "pool_before")
@@ -165,7 +169,8 @@ def _rebuild_pool(names: tuple[str, ...]) -> None:
     new = ", substr(s.hash, 9)" if "tie" in names else ""
     listed = ", ".join(_POOL) + (", tie" if "tie" in names else "")
     op.execute(
-        f"INSERT INTO pool ({listed}) SELECT {old}{new} FROM pool_before AS p JOIN samples AS s ON s.id = p.sample_id "
+        f"INSERT INTO pool ({listed}) SELECT {old}{new} FROM pool_before AS p JOIN samples AS s "
+        "ON s.id = p.sample_id "
         "ORDER BY p.buffer_id, p.race_key, p.sample_id"
     )
     op.drop_table("pool_before")
@@ -244,6 +249,7 @@ def _pool_columns(big_id: Any) -> list[sa.Column[Any]]:
             big_id,
             nullable=False,
             server_default=sa.text("0"),
-            comment="How often it has entered the race; in replay mode it names the variate of its key",
+            comment="How often it has entered the race; in replay mode it names the variate of "
+            "its key",
         ),
     ]

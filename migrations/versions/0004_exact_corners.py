@@ -1,4 +1,4 @@
-"""What the race inferred from values is stored: scores in the pool, the clock of the last change, epochs, the limit.
+"""Stored, no longer inferred: scores in the pool, the clock of the last change, epochs, the limit.
 
 Revision ID: 0004
 """
@@ -19,7 +19,8 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
             sa.Column(
                 "top_score",
                 sa.Double(),
-                comment="What can be drawn and has at least this score is marked as top; NULL: nothing is",
+                comment="What can be drawn and has at least this score is marked as top; NULL: "
+                "nothing is",
             ),
             sa.Column(
                 "max_size",
@@ -38,7 +39,8 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
             sa.Column(
                 "score",
                 sa.Double(),
-                comment="Score that its weight comes from; NULL when it has none or cannot be drawn",
+                comment="Score that its weight comes from; NULL when it has none or cannot be "
+                "drawn",
             ),
         ],
         "workers": [
@@ -90,7 +92,7 @@ def downgrade() -> None:
 
 
 def _refuse_under_workers(is_server: bool) -> None:
-    """Refuse to go on while an older release draws: it takes no lock of the draws, and notes no change of the race."""
+    """Refuse to upgrade while an older release draws: it neither locks draws nor notes changes."""
     recent = (
         "heartbeat_at > now() - interval '1 minute' AND heartbeat_at < now() + interval '1 minute'"
         if is_server
@@ -99,7 +101,8 @@ def _refuse_under_workers(is_server: bool) -> None:
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
         sa.text(
-            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} "
+            "ORDER BY id"
         )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
@@ -110,9 +113,9 @@ def _refuse_under_workers(is_server: bool) -> None:
 
 
 def _weigh_again(prefix: str) -> None:
-    """Compute shifted weights from the scores: they were moved by differences, and carry the rounding of each.
+    """Compute shifted weights from the scores: they were moved by differences, each rounded.
 
-    Where a refresh is under way, weights are not those of the scores yet; it brings them there when it goes on.
+    While a refresh is under way, some weights are not those of the scores; the refresh sets them.
     """
     bounded = "min({0}, 5e149)" if not prefix else "least({0}, 5e149)"
     bounded = f"max({bounded}, -5e149)" if not prefix else f"greatest({bounded}, -5e149)"
@@ -126,9 +129,11 @@ def _weigh_again(prefix: str) -> None:
         f"race_key = CASE WHEN race_key > of_buffer.clock THEN {stretched} ELSE race_key END "
         f"FROM (SELECT b.id, {base} AS base, max(w.clock) AS clock "
         f"FROM {prefix}buffers AS b JOIN {prefix}workers AS w ON w.buffer_id = b.id "
-        f"WHERE b.kind = 'shift' AND b.base_score IS NOT NULL AND b.refresh_version = b.refreshed_version "
+        f"WHERE b.kind = 'shift' AND b.base_score IS NOT NULL AND b.refresh_version = "
+        "b.refreshed_version "
         f"GROUP BY b.id, b.base_score) AS of_buffer "
-        f"WHERE pool.buffer_id = of_buffer.id AND pool.score IS NOT NULL AND pool.weight <> {weight}"
+        f"WHERE pool.buffer_id = of_buffer.id AND pool.score IS NOT NULL AND pool.weight <> "
+        f"{weight}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fewer bytes a batch: ties are stored for what is marked as top alone, and the index of rewards has no hashes.
+"""Fewer bytes a batch: only top samples have ties, and the index of rewards has no hashes.
 
 Revision ID: 0005
 """
@@ -33,7 +33,8 @@ def downgrade() -> None:
     comment = "Last 8 bytes of the hash: decides between equal keys or weights"
     if is_server:
         op.execute(
-            f"UPDATE sqlbuffer.pool SET tie = {_TIE} FROM sqlbuffer.samples AS s WHERE s.id = pool.sample_id"
+            f"UPDATE sqlbuffer.pool SET tie = {_TIE} FROM sqlbuffer.samples AS s WHERE s.id = "
+            "pool.sample_id"
         )
         op.alter_column("pool", "tie", nullable=False, comment=comment, schema="sqlbuffer")
     else:
@@ -42,7 +43,7 @@ def downgrade() -> None:
 
 
 def _refuse_under_workers(is_server: bool) -> None:
-    """Refuse to go on while an older release draws: it finds the last of its arrivals by the ties of the pool."""
+    """Refuse to upgrade while an older release draws: it orders its arrivals by the pool's ties."""
     recent = (
         "heartbeat_at > now() - interval '1 minute' AND heartbeat_at < now() + interval '1 minute'"
         if is_server
@@ -51,18 +52,19 @@ def _refuse_under_workers(is_server: bool) -> None:
     prefix = "sqlbuffer." if is_server else ""
     found = op.get_bind().execute(
         sa.text(
-            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} ORDER BY id"
+            f"SELECT id, heartbeat_at FROM {prefix}workers WHERE id <> 'ledger' AND {recent} "
+            "ORDER BY id"
         )
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
-            f"a process of an older release may be at work: {', '.join(workers)}. "
-            "Stop it, and run the upgrade a minute after it was last seen."
+            f"a worker of an older release may still run: {', '.join(workers)}. "
+            "Stop the worker, and run the upgrade a minute after it was last seen."
         )
 
 
 def _rebuild_pool(*, tie: str, nullable: bool) -> None:
-    """Write the pool again: SQLite cannot say of a column that it may be NULL from now on, or no longer."""
+    """Write the pool again: SQLite cannot change whether a column may be NULL."""
     for index in ("ix_pool_top", "ix_pool_unscored"):
         op.drop_index(index, "pool")
     op.rename_table("pool", "pool_before")
@@ -81,7 +83,8 @@ def _rebuild_pool(*, tie: str, nullable: bool) -> None:
     values = ", ".join(tie if name == "tie" else f"p.{name}" for name in names)
     op.execute(
         f"INSERT INTO pool ({', '.join(names)}) SELECT {values} "
-        "FROM pool_before AS p JOIN samples AS s ON s.id = p.sample_id ORDER BY p.buffer_id, p.race_key, p.sample_id"
+        "FROM pool_before AS p JOIN samples AS s ON s.id = p.sample_id ORDER BY p.buffer_id, "
+        "p.race_key, p.sample_id"
     )
     op.drop_table("pool_before")
     op.create_index(

@@ -155,7 +155,7 @@ def _add_chunk(
         return buffer.write(insert, chunk=chunk)
     except TooLarge as exc:
         if len(samples) == 1:
-            largest = buffer.database.dialect.largest / 1e6
+            largest = buffer.database.dialect.max_value_bytes / 1e6
             raise TooLarge(
                 f"sample {start} is larger than {largest:,.0f} MB, the limit of this database "
                 "for one value: store the sample in a file and add the path, or make the sample "
@@ -186,7 +186,7 @@ def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
 def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, None]:
     """Add samples that wait for a score; return the number of new and of requeued samples."""
     dialect = tx.backend
-    if dialect.adds_in_bulk:
+    if dialect.supports_bulk_upsert:
         found = _in_bulk(tx, queries.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(tx, chunk, state)
@@ -209,7 +209,7 @@ def _enter_race(
         joined; None if no sample did.
     """
     dialect = tx.backend
-    if dialect.adds_in_bulk:
+    if dialect.supports_bulk_upsert:
         rows = _in_bulk(tx, queries.add_samples(dialect), chunk, state).all()
     else:
         newest, stored = _put(tx, chunk, state)
@@ -296,7 +296,7 @@ def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
     n_passed = 0
     while True:
         going = tx.execute(statement, limit=n + n_passed).all()
-        if not dialect.writers_overlap:
+        if not dialect.has_concurrent_writers:
             return list(going)
         columns = {"sample_id": sorted(row.sample_id for row in going)}
         found = tx.execute_with(queries.free_samples(dialect), queries.INCOMING_IDS, columns)

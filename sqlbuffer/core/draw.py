@@ -146,7 +146,7 @@ def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
         raise _TooFewMarked
     column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
     found = _sorted(found, column)[::-1]
-    if found and not tx.backend.claim_deletes:
+    if found and not tx.backend.supports_deleting_claims:
         drawn = Drawn(*zip(*found, strict=True))
         n_left = pool.leave(tx, drawn.sample_id, drawn.race_key)
         require_all(n_left, len(drawn.sample_id), "a batch was drawn")
@@ -211,10 +211,12 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
     dialect = tx.backend
     by_key = queries.first_in_race_by_tie if by_tie else queries.first_in_race
     build, limit = (queries.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
-    found = _sorted(_head(tx, build(dialect), limit + (not dialect.claim_deletes)), "race_key")
+    found = _sorted(
+        _head(tx, build(dialect), limit + (not dialect.supports_deleting_claims)), "race_key"
+    )
     arrivals, after = found[:limit], found[limit:]
     keys = pool.as_floats(list(map(_KEY, arrivals)))
-    if dialect.claim_deletes:
+    if dialect.supports_deleting_claims:
         stretch = _seen(arrivals, keys, clock)
     else:
         stretch = _Stretch(
@@ -273,7 +275,7 @@ def _write(
     }
     opened = tx.execute(queries.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)
-    leave, keys = not tx.backend.claim_deletes and n > n_heaviest, stretch.keys
+    leave, keys = not tx.backend.supports_deleting_claims and n > n_heaviest, stretch.keys
     n_moved = 0
     if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
         # One statement copies the arrivals within the database, in the order of their keys.

@@ -101,7 +101,7 @@ def refresh(
     ids, keys = buffer.read(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
-    chunks = _shuffled(len(ids), chunk, interleaved=buffer.database.dialect.interleaved)
+    chunks = _shuffled(len(ids), chunk, interleaved=buffer.database.dialect.chunks_sharing_pages)
     with progress_bar("refreshing scores", silent=silent, total=len(ids)) as advance:
         for part in chunks:
             scores[part], n_scored = _rescore(buffer, score_fn, ids[part], version=version)

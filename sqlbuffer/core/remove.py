@@ -25,7 +25,7 @@ def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None =
         StaleIds: If `hashes` is None and the ids may belong to other samples by now.
     """
     state = tx.lock_race()
-    if tx.backend.writers_overlap:
+    if tx.backend.has_concurrent_writers:
         columns = {"sample_id": sorted(set(ids))}
         tx.execute_with(queries.lock_samples(tx.backend), queries.INCOMING_IDS, columns)
     tx.lock_race_to_join(state)  # a sample that an open draw has taken does not wait

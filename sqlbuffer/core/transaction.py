@@ -133,7 +133,7 @@ class Transaction:
         The caller has locked the race, has read `state` after that, and has locked the rows of
         `samples` that it writes: in another order, two transactions could deadlock.
         """
-        if not self.backend.writers_overlap:
+        if not self.backend.has_concurrent_writers:
             return state
         self.backend.lock(self.connection, self.buffer.buffer_id, {Lock.DRAWS: True})
         return self.race_state()

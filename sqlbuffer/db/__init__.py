@@ -1,1 +1,1 @@
-"""Engines, transactions, tables, every SQL statement, and what differs between SQLite and PostgreSQL."""
+"""Engines, transactions, tables, SQL statements, and the differences between the databases."""

@@ -1,16 +1,12 @@
-"""Engines, transactions and the schema's version: the only module that opens a database."""
+"""A database: its engines and transactions. The only module that opens one."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import gc
 import inspect
-import logging
 import os
-import pathlib
 import sys
-import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -20,68 +16,27 @@ import sqlalchemy as sa
 
 from sqlbuffer._messages import printable
 from sqlbuffer._validation import require_choice
-from sqlbuffer.db import disposal
+from sqlbuffer.db import disposal, forks, migrate
 from sqlbuffer.db.backends import (
     ONE_STATEMENT,
-    VERSION_TABLE,
-    Columns,
     Receipt,
-    Rows,
     first_line,
     is_unavailable,
     parse_url,
     unavailable,
 )
-from sqlbuffer.db.retry import retrying, until_true
-from sqlbuffer.db.schema import REVISION
-from sqlbuffer.errors import (
-    DatabaseUnavailable,
-    ForeignDatabase,
-    InvalidArgument,
-    SchemaMismatch,
-    SchemaTooNew,
-    SchemaTooOld,
-)
+from sqlbuffer.db.interruptions import interruption
+from sqlbuffer.db.retry import call_again, until_true
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
 
-log = logging.getLogger(__name__)
-
 
 def boundary(moment: str) -> None:
-    """Do nothing, "before" and "after" every COMMIT of a writer: where a test may stop the process."""
-
-
-def _interruption(
-    error: BaseException | None, handled: BaseException | None
-) -> BaseException | None:
-    """Return the Ctrl-C, or what else a signal raised, that an error came of, other than one that is `handled` already.
-
-    A signal may come during the steps of a driver or a pool, which then fail in their own words.
-    """
-    if isinstance(error, Exception) and not _is_of_database(error):
-        return None
-    while error is not None and error is not handled:
-        if not _is_of_database(error):
-            return error
-        error = error.__context__
-    return None
-
-
-def _is_of_database(error: BaseException) -> bool:
-    is_theirs = type(error).__module__.partition(".")[0] in (
-        "sqlalchemy",
-        "sqlite3",
-        "pysqlite3",
-        "psycopg",
-    )
-    is_of_network = (
-        isinstance(error, OSError) and type(error) is not TimeoutError
-    )  # which a handler likes to raise
-    return is_theirs or is_of_network or isinstance(error, AssertionError)
+    """Do nothing "before" and "after" each COMMIT of a writer: tests may stop the process here."""
 
 
 def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -90,18 +45,20 @@ def _begin(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
 
 
 class Database:
-    """A database of ours: opened, checked, and created where it was empty.
+    """A database with our schema, which is created in an empty one.
 
     Args:
-        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else `sqlite:///sqlbuffer.db`.
-        durability: "normal": a power cut may take the last commits on SQLite, and what the server's own
-            `synchronous_commit` allows on PostgreSQL; "full": it takes none. Killing processes never takes any.
-        create: Create the schema in an empty database; otherwise refuse it.
-        any_revision: Open a database of ours even where its schema does not fit this release.
+        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else
+            `sqlite:///sqlbuffer.db`.
+        durability: With "normal" a power cut may lose the last commits on SQLite, and on PostgreSQL
+            those that the server's `synchronous_commit` allows. With "full" it loses none. Killing
+            processes never loses any.
+        create: True to create the schema in an empty database, False to refuse it.
+        any_revision: True to open a database whose schema is not that of this release.
 
     Raises:
-        DatabaseUnavailable: Where it cannot be opened, reached, read or written.
-        SchemaMismatch: Where it holds an older or newer schema, or another process's tables. It is left untouched.
+        DatabaseUnavailable: If it cannot be opened, reached, read or written.
+        SchemaMismatch: If it holds an older or newer schema, or other tables. Nothing is changed.
     """
 
     def __init__(
@@ -127,9 +84,9 @@ class Database:
         try:
             found = self.revision()
             if found is None and create:
-                self._change_schema(self._create)
+                self._change_schema(migrate.create)
             elif not any_revision:
-                _require_current(found, self.url)
+                migrate.require_current(found, self.url)
         except BaseException:
             self.close()
             raise
@@ -145,22 +102,24 @@ class Database:
         return self._run("reader", functools.partial(_begin, work=work))
 
     def look(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work`, which is one statement that reads: one round trip, where a transaction takes three."""
+        """Run `work`, one statement that reads: one round trip, a third of a transaction's."""
         return self._run("looker", functools.partial(_begin, work=work))
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction: all that it writes is stored, or nothing.
 
-        `work` runs again where a deadlock ended its transaction (adding locks samples in the order of their hashes,
-        settling and scoring in that of their ids), and where the connection was lost; never when it was committed.
+        `work` runs again if a deadlock ended its transaction (adding locks samples in the order of
+        their hashes, settling and scoring in that of their ids), or if the connection was lost. It
+        never runs again once it was committed.
         """
         self._require_room()
         return self._run("writer", functools.partial(self._commit, work=work))
 
     def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` as `write` does, in a transaction that sees one state of the database from its first read on.
+        """Run `work` as `write` does, in a transaction that sees one state of the database.
 
-        It writes new rows only: where it changed a row that another process has changed since, it would begin again.
+        `work` may only insert rows: if it changed a row that another process has changed since, the
+        transaction would fail and run again.
         """
         self._require_room()
         return self._run("copier", functools.partial(self._commit, work=work))
@@ -169,40 +128,41 @@ class Database:
         """Return a connection that can read and nothing else."""
         return self._run("viewer", sa.Engine.connect)
 
-    def execute(
-        self, connection: sa.Connection, statement: Any, rows: Rows, columns: Columns, **more: Any
-    ) -> Any:
-        """Execute a statement with rows that travel with it."""
-        return connection.execute(
-            statement, {**self.dialect.load(connection, rows, columns), **more}
-        )
-
     def revision(self) -> str | None:
         """Return the revision of the schema, None for an empty database.
 
         Raises:
-            ForeignDatabase: Where the tables are another process's.
+            ForeignDatabase: If the database holds tables of another program.
         """
-        return self.read(self._revision) if self.dialect.exists(self._url) else None
+        if not self.dialect.exists(self._url):
+            return None
+        return self.read(
+            functools.partial(migrate.read_revision, dialect=self.dialect, url=self.url)
+        )
 
     def upgrade(self) -> None:
-        """Create the schema, or bring it up to date, in one transaction."""
-        self._change_schema(self._upgrade)
+        """Create the schema, or upgrade it, in one transaction."""
+        self._change_schema(migrate.upgrade)
 
-    def _change_schema(self, work: Callable[[sa.Connection], None]) -> None:
+    def _change_schema(self, change: Callable[..., None]) -> None:
         self._require_room()
+        work = functools.partial(change, dialect=self.dialect, url=self.url)
         self._run("owner", functools.partial(_begin, work=work))
         if (owner := self._engines.pop((os.getpid(), "owner"), None)) is not None:
-            owner.dispose()  # one connection less: it is needed once
+            owner.dispose()  # one connection less: used once
 
     def sibling(self, *, is_patient: bool = True) -> Database:
-        """Return the same database with connections of its own; an impatient one waits for no server that is gone."""
+        """Return the same database with connections of its own.
+
+        Args:
+            is_patient: False to fail at once if the server is gone.
+        """
         made = copy.copy(self)
         made._is_patient = is_patient
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the connections behind: a process, and a sibling, opens its own."""
+        """Leave the connections out: a process, and a sibling, opens its own."""
         kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room", "_is_patient")
         return {name: self.__dict__[name] for name in kept}
 
@@ -213,16 +173,22 @@ class Database:
 
     def _begin_without_connections(self) -> None:
         self._engines: dict[tuple[int, str], sa.Engine] = {}
-        # Connections that are garbage warn, and where they are closed SQLite may write: not in a finalizer.
+        # Connections that are garbage warn, and closing one may make SQLite write: not in a
+        # finalizer.
         weakref.finalize(self, _put_away, self._engines).atexit = False
-        _databases.add(self)
+        forks.databases.add(self)
 
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
         self._renew_engines()
 
+    def close_idle(self) -> None:
+        """Close the connections that no thread uses, and let the others close after their use."""
+        for engine in list(self._engines.values()):
+            engine.dispose()
+
     def _require_room(self) -> None:
-        """Refuse, before the first write, what would wait for a connection in vain."""
+        """Check before the first write that the server allows enough connections."""
         if self._has_room or not self.dialect.exists(self._url):
             return
         if shortage := self.read(self.dialect.shortage):
@@ -255,12 +221,12 @@ class Database:
         return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
-        """Run a transaction, and again while what ended it is said to pass."""
+        """Run a transaction, again after errors that may pass."""
         if kind in _WRITING:
             self._refuse_reentry()
         once = functools.partial(self._once, kind, attempt, handled=sys.exc_info()[1])
         try:
-            found = retrying(self._is_passing)(once)
+            found = self._again_if_passing(once)
         except sa.exc.TimeoutError as exc:
             raise DatabaseUnavailable(
                 f"no connection of this process to {self.url} became free in time, because other "
@@ -278,15 +244,23 @@ class Database:
         self._was_reached = True
         return found
 
-    def _refuse_reentry(self) -> None:
-        """Refuse to write where this thread is writing already, which would wait for itself.
+    def _again_if_passing(self, once: Callable[[], T]) -> T:
+        try:
+            return once()
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as exc:
+            if not self._is_passing(exc, 1):
+                raise
+        return call_again(once, self._is_passing)  # here: its errors have no context
 
-        Found on the stack of calls, which takes 7 us at 60 calls. A mark that is set and taken back could stay for good
-        where a signal comes between.
+    def _refuse_reentry(self) -> None:
+        """Refuse to write if this thread is writing already: the write would wait for itself.
+
+        The stack of calls is searched, which takes 7 us at 60 calls. A mark that is set and removed
+        could stay for good if a signal comes between.
         """
         code = Database._run.__code__
         frame = inspect.currentframe()
-        frame = frame and frame.f_back and frame.f_back.f_back  # those that call this one
+        frame = frame and frame.f_back and frame.f_back.f_back  # the callers of `_run`
         while frame is not None:
             given = frame.f_locals if frame.f_code is code else {}
             if given and given["kind"] in _WRITING and given["self"]._url == self._url:
@@ -300,57 +274,57 @@ class Database:
     def _once(
         self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None
     ) -> T:
-        """Run a transaction once; what a signal raised during it comes out as such."""
+        """Run a transaction once; raise the exception of a signal as it was."""
         try:
             return attempt(self._engine(kind))
         except BaseException as exc:
-            interruption = _interruption(exc, handled)
-            if interruption is None:
+            cause = interruption(exc, handled)
+            if cause is None:
                 raise
             self._renew_engines()  # a connection that was just being handed out is lost to its pool
-            if interruption is exc:
+            if cause is exc:
                 raise
-            raise interruption from interruption.__cause__
+            raise cause from cause.__cause__
 
     def _renew_engines(self) -> None:
-        """Let the next use open new connections; those in use are closed when they come back."""
+        """Drop all engines: the next use opens new connections, old ones close after their use."""
         _dispose(self._engines)
 
     def _is_passing(self, error: BaseException, attempt: int) -> bool:
-        """Tell whether to try again; a server that was never reached is more likely a wrong URL than a restart."""
-        if isinstance(
-            error, sa.exc.TimeoutError
-        ):  # who waits for a connection may wait at a pool that was replaced
+        """Return True to try again.
+
+        A server that was never reached is more likely a wrong URL than one that restarts.
+        """
+        if isinstance(error, sa.exc.TimeoutError):  # of a pool that may have been replaced
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return False
-        if self.dialect.is_overdue(
-            error
-        ):  # a process that was suspended during a transaction is in time at the next
+        if self.dialect.is_overdue(error):  # a suspended process is in time at the next attempt
             return attempt == 1
         may_be_back = self._was_reached and self._is_patient
         return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))
 
     def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a transaction of its own, and commit it, also where the answer to the COMMIT is lost."""
+        """Run `work` in a transaction and commit it, even if the answer to the COMMIT is lost."""
         handled = sys.exc_info()[1]
         receipt, done = None, []
         try:
             with engine.begin() as connection:
-                receipt = self.dialect.receipt(connection)
+                if self.dialect.has_receipts:
+                    receipt = self.dialect.receipt(connection)
                 connection.info["ticks"] = {}
                 done.append(work(connection))
                 boundary("before")
             boundary("after")
         except sa.exc.DBAPIError as exc:
-            if receipt is None or _interruption(exc, handled) or not self.dialect.is_lost(exc):
+            if receipt is None or interruption(exc, handled) or not self.dialect.is_lost(exc):
                 raise
             if not self._was_committed(receipt):
                 raise
         return done[0]
 
     def _was_committed(self, receipt: Receipt) -> bool:
-        """Tell what became of a transaction whose connection was lost."""
+        """Return True if a transaction whose connection was lost was committed."""
         if not until_true(self.read, functools.partial(self.dialect.end, receipt=receipt)):
             raise DatabaseUnavailable(
                 f"the connection to {self.url} was lost, and the server still runs its last "
@@ -358,123 +332,19 @@ class Database:
             )
         return self.read(functools.partial(self.dialect.was_committed, receipt=receipt))
 
-    def _revision(self, connection: sa.Connection) -> str | None:
-        tables = self.dialect.tables(connection)
-        if not tables:
-            return None
-        found = (
-            connection.scalar(sa.select(_version.c.version_num))
-            if VERSION_TABLE in tables
-            else None
-        )
-        if found is None and tables == {VERSION_TABLE}:  # what `alembic downgrade base` leaves
-            return None
-        if found is None:
-            raise ForeignDatabase(
-                f"{self.url} holds other tables ({', '.join(sorted(tables)[:3])}, ...): give an empty database."
-            )
-        return str(found)
-
-    def _create(self, connection: sa.Connection) -> None:
-        """Create the schema, unless another process has created one since this one looked: that has to fit."""
-        self.dialect.lock_schema(connection)
-        found = self._revision(connection)
-        if found is None:
-            self._migrate(connection)
-        else:
-            _require_current(found, self.url)
-
-    def _upgrade(self, connection: sa.Connection) -> None:
-        self.dialect.lock_schema(connection)
-        found = self._revision(connection)
-        if found is not None and found > REVISION:
-            _require_current(found, self.url)
-        self._migrate(connection)
-
-    def _migrate(self, connection: sa.Connection) -> None:
-        from alembic import command  # 0.2 s to import, needed once in a database's life
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(migrations_folder()))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except RuntimeError as exc:
-            raise SchemaTooOld(
-                f"{self.url} was not upgraded, and nothing has changed: {exc}"
-            ) from exc
-        log.info("schema of %s is now at revision %s", printable(self.url), REVISION)
-
 
 def _put_away(engines: dict[tuple[int, str], sa.Engine]) -> None:
-    """Have the connections closed of a database that is garbage."""
+    """Close, in another thread, the connections of a database that is garbage."""
     if engines:
         disposal.later(functools.partial(_dispose, engines))
 
 
 def _dispose(engines: dict[tuple[int, str], sa.Engine]) -> None:
-    """Close all connections, but for those that a forked child finds: they are its parent's."""
+    """Close all connections. A forked child leaves those of its parent open."""
     while engines:
         (pid, _), engine = engines.popitem()
         engine.dispose(close=pid == os.getpid())
 
 
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-FORK_PATIENCE_S = 5.0
-"""How long a fork waits for the transactions of other threads."""
-_LONGER_THAN_A_TRANSACTION_S = 0.1
-
-
-def _before_fork() -> None:
-    """Close what a child must not find; the next use opens it again."""
-    disposal.before_fork()
-    begun = time.monotonic()
-    is_collected = False
-    while open_ones := [
-        database for database in list(_databases) if not database.dialect.may_fork()
-    ]:
-        for database in open_ones:
-            for engine in list(database._engines.values()):
-                engine.dispose()
-        passed_s = time.monotonic() - begun
-        if passed_s > FORK_PATIENCE_S:
-            return
-        if passed_s > _LONGER_THAN_A_TRANSACTION_S and not is_collected:
-            gc.collect()  # who waited at a pool that was replaced has left a connection in it
-            is_collected = True
-        time.sleep(0.001)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
-
 _WRITING = ("writer", "copier", "owner")
 """The kinds of engines whose transactions write."""
-
-_version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.Text))
-
-
-def migrations_folder() -> pathlib.Path:
-    """Return the folder of the Alembic migrations: inside an installed wheel, or at the top of a checkout."""
-    package = pathlib.Path(__file__).parents[1]
-    shipped = package / "migrations"
-    return shipped if shipped.is_dir() else package.parent / "migrations"
-
-
-def _require_current(found: str | None, url: str) -> None:
-    if found is None:
-        raise SchemaMismatch(
-            f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one."
-        )
-    if found < REVISION:
-        raise SchemaTooOld(
-            f"{url} has the schema of an older release ({found}, this one needs {REVISION}): make a copy, then run "
-            f"`sqlbuffer db upgrade --url {url}`."
-        )
-    if found > REVISION:
-        raise SchemaTooNew(
-            f"{url} has the schema of a newer release ({found}, this one knows {REVISION}): `pip install -U sqlbuffer`."
-        )

@@ -1,7 +1,8 @@
-"""Puts away what garbage leaves behind: connections, and claims that no process can settle any more.
+"""Closes and releases, in a thread, the connections and claims of objects that were garbage.
 
-A finalizer may run at any moment, in any thread, in the middle of a transaction of the same store. So it neither takes
-a lock nor writes: it hands the work to a thread, which is there for as long as there is work.
+A finalizer may run at any moment, in any thread, in the middle of a transaction of the same store.
+So it neither takes a lock nor writes: it gives the work to a thread, which lives while there is
+work.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """One thing to do, and the database that it is done in."""
+    """A function to call, and the database that it works on."""
 
     do: Callable[[], object]
     database: str | None
@@ -27,28 +28,34 @@ class Work(NamedTuple):
 POLL_S = 0.002
 
 PATIENCE_S = 2.0
-"""How long the end of the process, and a fork, wait for work that is under way."""
+"""How long the end of the process, and a fork, wait for work."""
 
 log = logging.getLogger(__name__)
 
 _work: deque[Work] = deque()  # whose `append` may interrupt an `append` of the same thread
 _under_way: Work | None = None
 _busy = threading.Lock()
-"""Held while there is a thread, by that thread alone: what a signal handler raises in another one leaves it free."""
+"""Held by the thread while it lives: an exception of a signal handler in another thread cannot
+leave it locked."""
 _forking = threading.local()
 
 
 def later(do: Callable[[], object], *, database: str | None = None) -> None:
-    """Have some work done soon, by a thread, in a database. Safe in a finalizer and in a signal handler."""
+    """Call a function soon, in a thread. Safe in a finalizer and in a signal handler.
+
+    Args:
+        do: The function.
+        database: The database that it works on, for `wait`.
+    """
     _work.append(Work(do, database))
-    _see_to_it()
+    _ensure_thread()
 
 
 def wait(timeout_s: float = PATIENCE_S, *, database: str | None = None) -> bool:
-    """Wait until all work is done, or that in a database; return False if it takes longer."""
+    """Wait until all work, or that on one database, is done; return False after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while _is_left(database):
-        if not _see_to_it() or time.monotonic() >= end:
+        if not _ensure_thread() or time.monotonic() >= end:
             return False
         time.sleep(POLL_S)
     return True
@@ -59,21 +66,19 @@ def _is_left(database: str | None) -> bool:
         return _busy.locked() or bool(_work)
     if not _work and _under_way is None:
         return False
-    # A copy, which is one step for other threads. Work that is about to be done is in the queue until it is under way.
+    # A copy, which is one step for other threads. Work stays in the queue until it is under way.
     return any(
         work is not None and work.database == database for work in (*_work.copy(), _under_way)
     )
 
 
-def _see_to_it() -> bool:
-    """Start a thread that does the work, unless there is one; return False where none can be started."""
-    if not _busy.locked():  # any process that holds it looks for work once more after letting go
+def _ensure_thread() -> bool:
+    """Start a thread that does the work, unless there is one; return False if none can start."""
+    if not _busy.locked():  # a thread that holds it looks for work again after releasing it
         try:
             # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
             _thread.start_new_thread(_begin, ())
-        except (
-            RuntimeError
-        ):  # no more threads, or the process is ending: the next work, or the end, sees to it
+        except RuntimeError:  # no more threads, or the process is ending: tried again later
             return False
     return True
 
@@ -92,7 +97,7 @@ def _do() -> None:
             _do_all()
         finally:
             _busy.release()
-        if not _work or not _busy.acquire(blocking=False):  # another thread has what came since
+        if not _work or not _busy.acquire(blocking=False):  # another thread does later work
             return
 
 
@@ -106,11 +111,11 @@ def _do_all() -> None:
         except Exception as exc:
             log.warning("a dropped object could not be released: %s", exc)
         finally:
-            _under_way = None  # what it holds is not to wait for the next
+            _under_way = None  # its objects must not live until the next work
 
 
 def before_fork() -> None:
-    """Let the thread come to its end: the child is to find no lock taken, of SQLAlchemy's or a driver's, for good."""
+    """Wait for the thread to end: the child would inherit locks of SQLAlchemy or a driver."""
     _forking.holds = _busy.acquire(timeout=PATIENCE_S)
 
 
@@ -118,11 +123,11 @@ def _after_fork() -> None:
     if getattr(_forking, "holds", False):
         _busy.release()
         if _work:
-            _see_to_it()
+            _ensure_thread()
 
 
 def _forget() -> None:
-    """Begin again in a forked child, in which there is neither a thread nor work of its own."""
+    """Reset in a forked child, which has neither the thread nor work of its own."""
     global _work, _under_way, _busy
     _work, _under_way, _busy = deque(), None, threading.Lock()
 

@@ -1,34 +1,39 @@
-"""How long, and how often, something that fails is tried again."""
+"""How long, and how often, a failed function is called again."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import tenacity
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 PATIENCE_S = 60.0
-"""How long a transaction is tried again: a server that restarts is back by then."""
+"""How long a failed transaction runs again and again: a server that restarts takes less."""
 
 LONGEST_S = 1.0
 """The longest pause between two attempts."""
+
+_FIRST_PAUSE_S = 0.01
 
 _system = random.SystemRandom()
 
 
 def _backoff(state: tenacity.RetryCallState) -> float:
-    """Return how long to wait: at random, so that rivals part, but not by the global generator, which is the user's."""
-    return _system.uniform(0.0, min(LONGEST_S, 0.01 * 2.0 ** min(state.attempt_number - 1, 10)))
+    """Return a random pause: rivals do not meet again. The global generator is the user's."""
+    longest_s = min(LONGEST_S, _FIRST_PAUSE_S * 2.0 ** min(state.attempt_number - 1, 10))
+    return _system.uniform(0.0, longest_s)
 
 
 def retrying(is_passing: Callable[[BaseException, int], bool]) -> tenacity.Retrying:
-    """Return what calls a function again and again while its errors are of those that pass.
+    """Return a caller that calls a function again while its errors may pass.
 
     Args:
-        is_passing: Takes an error and the number of the attempt, from 1 on, that has ended with it.
+        is_passing: Takes an error and the number of its attempt, from 1; returns True to try again.
     """
 
     def passes(state: tenacity.RetryCallState) -> bool:
@@ -43,8 +48,17 @@ def retrying(is_passing: Callable[[BaseException, int], bool]) -> tenacity.Retry
     )
 
 
+def call_again(function: Callable[[], T], is_passing: Callable[[BaseException, int], bool]) -> T:
+    """Call a function again, whose first attempt has ended with an error that may pass.
+
+    The first attempt needs no `retrying`, which takes longer than a short transaction.
+    """
+    time.sleep(_system.uniform(0.0, _FIRST_PAUSE_S))
+    return retrying(lambda error, attempt: is_passing(error, attempt + 1))(function)
+
+
 def until_true(function: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -> bool:
-    """Call a function until it returns True; return False where it never did."""
+    """Call a function until it returns True; return False if it never does."""
     again = tenacity.Retrying(
         retry=tenacity.retry_if_result(_is_false),
         wait=_backoff,

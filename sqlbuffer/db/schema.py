@@ -1,8 +1,8 @@
-"""The tables, as the code sees them. Alembic alone creates them (`migrations/`); a test compares the two.
+"""The tables, as the code uses them; Alembic creates them (`migrations/`), a test compares the two.
 
-What changes with every batch lives in narrow tables beside the samples. `pool`, `draws`, `samples` and `batches` carry
-no foreign keys: on PostgreSQL each would lock a parent row for every child written, the row of the buffer first of
-all. `SampleStore.check` audits what the keys would have enforced.
+The columns that change with every batch are in narrow tables next to the samples. `pool`, `draws`,
+`samples` and `batches` have no foreign keys: on PostgreSQL each key would lock a parent row for
+every child written, above all the row of the buffer. `SampleStore.check` audits the same rules.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
-    ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
@@ -26,26 +24,36 @@ from sqlalchemy import (
 )
 
 from sqlbuffer.db.backends import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
+from sqlbuffer.db.metadata import OF_BUFFER, metadata
+from sqlbuffer.db.run_tables import (
+    checkpoints,
+    jobs,
+    lineage,
+    metrics,
+    predictors,
+    receipts,
+    workers,
+)
+
+__all__ = [
+    "REVISION",
+    "batches",
+    "buffers",
+    "checkpoints",
+    "draws",
+    "jobs",
+    "lineage",
+    "metadata",
+    "metrics",
+    "pool",
+    "predictors",
+    "receipts",
+    "samples",
+    "workers",
+]
 
 REVISION = "0005"
 """The Alembic revision that this release works with."""
-
-metadata = MetaData(
-    naming_convention={
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
-
-_OF_BUFFER = "The buffer it belongs to"
-
-
-def _buffer_key() -> Column[int]:
-    return Column(
-        "buffer_id", Integer, ForeignKey("buffers.id"), primary_key=True, comment=_OF_BUFFER
-    )
-
 
 buffers = Table(
     "buffers",
@@ -114,7 +122,7 @@ samples = Table(
     "samples",
     metadata,
     Column("id", BigId, primary_key=True, comment="Number of the sample"),
-    Column("buffer_id", Integer, nullable=False, comment=_OF_BUFFER),
+    Column("buffer_id", Integer, nullable=False, comment=OF_BUFFER),
     Column(
         "hash",
         LargeBinary,
@@ -169,7 +177,8 @@ samples = Table(
     Column("rewarded_tick", BigId, comment="Logical time when the reward was stored"),
     UniqueConstraint("buffer_id", "hash"),
 )
-# Without the hash, which decides between equals: with it, a batch of rewards writes half as many pages again.
+# Without the hash, which orders equal rewards: with it, a batch of rewards writes 1.5 times as
+# many pages.
 Index(
     "ix_samples_reward",
     samples.c.buffer_id,
@@ -180,7 +189,7 @@ Index(
 pool = Table(
     "pool",
     metadata,
-    Column("buffer_id", Integer, primary_key=True, autoincrement=False, comment=_OF_BUFFER),
+    Column("buffer_id", Integer, primary_key=True, autoincrement=False, comment=OF_BUFFER),
     Column(
         "race_key",
         Double,
@@ -219,9 +228,9 @@ pool = Table(
     **CLUSTERED,
     **CHURNED,
 )
-# Partial, both: a draw takes 512 neighbours out of the table, but would take 512 far-flung rows out of an index over
-# all scores, which trebles its cost at a million rows.
-# "= true", as statements have it on SQLite: from "top = 1" it does not see that an index WHERE top would do.
+# Both are partial: a draw deletes 512 neighbours from the table, but would delete 512 scattered
+# rows from an index over all scores, which trebles its cost at a million rows.
+# "= true", as in the statements: SQLite does not use an index WHERE top for "top = 1".
 Index(
     "ix_pool_top",
     pool.c.buffer_id,
@@ -236,7 +245,7 @@ batches = Table(
     "batches",
     metadata,
     Column("id", BigId, primary_key=True, comment="Number of the batch"),
-    Column("buffer_id", Integer, nullable=False, comment=_OF_BUFFER),
+    Column("buffer_id", Integer, nullable=False, comment=OF_BUFFER),
     Column("worker_id", Text, nullable=False, comment="The worker that drew it"),
     Column("iteration", Integer, nullable=False, comment="Iteration that it was drawn for, from 0"),
     Column("size", Integer, nullable=False, comment="Samples in it"),
@@ -276,230 +285,4 @@ draws = Table(
         comment="True when its reward came before the batch was closed",
     ),
     **CLUSTERED,
-)
-
-_COUNTED = "by this worker"
-
-workers = Table(
-    "workers",
-    metadata,
-    _buffer_key(),
-    Column(
-        "id",
-        Text,
-        primary_key=True,
-        comment="Host, pid and random letters; 'ledger' sums up those that are gone",
-    ),
-    Column(
-        "host",
-        Text,
-        nullable=False,
-        comment="Host, boot and pid namespace in which the pid is unique",
-    ),
-    Column("pid", Integer, nullable=False, comment="Process number"),
-    Column(
-        "process_started_at",
-        Double,
-        nullable=False,
-        comment="When the process started, seconds since 1970",
-    ),
-    Column("created_at", Timestamp, nullable=False, comment="When it attached (UTC)"),
-    Column("heartbeat_at", Timestamp, nullable=False, comment="When it was last seen alive (UTC)"),
-    Column("clock", Double, nullable=False, comment="Largest race key it has drawn"),
-    Column(
-        "batches",
-        Integer,
-        nullable=False,
-        comment=f"Batches drawn {_COUNTED}, those released taken off",
-    ),
-    Column(
-        "iterations",
-        Integer,
-        nullable=False,
-        comment=f"Batches settled as iterations of a loop {_COUNTED}",
-    ),
-    Column("added", BigId, nullable=False, comment=f"Samples stored for the first time {_COUNTED}"),
-    Column(
-        "recorded",
-        BigId,
-        nullable=False,
-        comment=f"Samples stored with a reward, without waiting, {_COUNTED}",
-    ),
-    Column(
-        "requeued", BigId, nullable=False, comment=f"Samples put into the pool again {_COUNTED}"
-    ),
-    Column("drawn", BigId, nullable=False, comment=f"Draws made {_COUNTED}"),
-    Column("settled", BigId, nullable=False, comment=f"Draws settled {_COUNTED}"),
-    Column("released", BigId, nullable=False, comment=f"Draws given back {_COUNTED}"),
-    Column(
-        "removed",
-        BigId,
-        nullable=False,
-        comment=f"Samples taken out of the pool without a draw {_COUNTED}",
-    ),
-    Column("refused", BigId, nullable=False, comment=f"Samples without a key refused {_COUNTED}"),
-    Column(
-        "unscored",
-        BigId,
-        nullable=False,
-        comment=f"Change in waiting samples without a score {_COUNTED}",
-    ),
-    Column(
-        "unscorable",
-        BigId,
-        nullable=False,
-        comment=f"Change in waiting samples of weight 0 {_COUNTED}",
-    ),
-    Column(
-        "measured",
-        BigId,
-        nullable=False,
-        comment=f"Change in samples that have a reward {_COUNTED}",
-    ),
-    Column(
-        "failed",
-        BigId,
-        nullable=False,
-        comment=f"Change in samples whose measurement failed {_COUNTED}",
-    ),
-    Column(
-        "tick",
-        BigId,
-        nullable=False,
-        server_default=text("0"),
-        comment="Logical time of its last transaction: more than that of any transaction it could see",
-    ),
-    Column(
-        "finished_at",
-        Timestamp,
-        comment="When it closed the buffer (UTC); NULL while it is attached",
-    ),
-    Column(
-        "touched",
-        Double,
-        nullable=False,
-        server_default=text("0"),
-        comment="Latest clock at which it let a sample join the race, or changed a weight",
-    ),
-)
-
-predictors = Table(
-    "predictors",
-    metadata,
-    _buffer_key(),
-    Column("version", Integer, primary_key=True, comment="Score version from which it is in force"),
-    Column("iteration", Integer, nullable=False, comment="Batches settled when it was trained"),
-    Column("state", LargeBinary, nullable=False, comment="Its weights, as safetensors"),
-    Column("rows_trained", Integer, nullable=False, comment="Labelled samples it was trained on"),
-    Column("train_loss", Double, comment="Loss on the training rows"),
-    Column("valid_loss", Double, comment="Loss on the held-out rows"),
-    Column("metrics", Json, nullable=False, comment="Other measures of its training"),
-    Column("trained_at", Timestamp, nullable=False, comment="When it was stored (UTC)"),
-    Column("worker_id", Text, nullable=False, comment="The worker that trained it"),
-    Column(
-        "rows_held_out",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="Labelled samples it never saw, on which it was measured",
-    ),
-    Column(
-        "rank_correlation",
-        Double,
-        comment="Spearman's, of predictions and rewards of the rows held out",
-    ),
-    Column("r2", Double, comment="Share of the variance of the held-out rewards that it explains"),
-    Column(
-        "trained_tick", BigId, comment="Logical time when it was stored; NULL: by an older release"
-    ),
-)
-
-jobs = Table(
-    "jobs",
-    metadata,
-    _buffer_key(),
-    Column("name", Text, primary_key=True, comment="Name of the job"),
-    Column("owner", Text, comment="The worker that runs it; NULL when nobody does"),
-    Column("lease_until", Timestamp, comment="Until when the owner has it (UTC)"),
-    Column("last_started_at", Timestamp, comment="When it last started (UTC)"),
-    Column("last_finished_at", Timestamp, comment="When it last finished (UTC)"),
-    Column("last_error", Text, comment="What went wrong the last time; NULL when nothing did"),
-    Column(
-        "runs",
-        BigId,
-        nullable=False,
-        server_default=text("0"),
-        comment="How often it was taken; the owner of an earlier run can store nothing any more",
-    ),
-    Column(
-        "measured",
-        BigId,
-        nullable=False,
-        server_default=text("0"),
-        comment="Labelled samples there were when it last started",
-    ),
-    Column("schedule", Text, comment="When it is due, in words"),
-    Column(
-        "ended_run",
-        BigId,
-        comment="Run that came to an end last; NULL: none, or one of an older release",
-    ),
-)
-
-checkpoints = Table(
-    "checkpoints",
-    metadata,
-    _buffer_key(),
-    Column("name", Text, primary_key=True, comment="What it is a checkpoint of"),
-    Column(
-        "iteration",
-        Integer,
-        primary_key=True,
-        autoincrement=False,
-        comment="Batches settled when it was written",
-    ),
-    Column("data", LargeBinary, nullable=False, comment="The state"),
-    Column("created_at", Timestamp, nullable=False, comment="When it was written (UTC)"),
-)
-
-metrics = Table(
-    "metrics",
-    metadata,
-    _buffer_key(),
-    Column(
-        "iteration",
-        Integer,
-        primary_key=True,
-        autoincrement=False,
-        comment="Iteration that it measures, from 0",
-    ),
-    Column("name", Text, primary_key=True, comment="Name of the metric"),
-    Column("value", Double, comment="Its value; NULL when not a number"),
-    Column("recorded_at", Timestamp, nullable=False, comment="When it was recorded (UTC)"),
-)
-
-receipts = Table(
-    "receipts",
-    metadata,
-    Column(
-        "connection",
-        Text,
-        primary_key=True,
-        comment="Random name of a connection to a server; none on SQLite",
-    ),
-    Column(
-        "number", BigId, nullable=False, comment="Number of the last transaction that it committed"
-    ),
-    Column("written_at", Timestamp, nullable=False, comment="When that was (UTC)"),
-)
-
-lineage = Table(
-    "lineage",
-    metadata,
-    Column(
-        "id",
-        Text,
-        primary_key=True,
-        comment="Random name of this database, given when it was created",
-    ),
 )

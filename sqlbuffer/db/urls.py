@@ -1,4 +1,4 @@
-"""Database URLs, read so that a password is masked wherever the URL is shown."""
+"""Database URLs, parsed so that no message shows a password."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ _SECRETS = ("sslpassword", "oauth_client_secret", "scram_client_key", "scram_ser
 
 
 def read_url(given: str | sa.URL) -> sa.URL:
-    """Read a database URL; a password in its query becomes its password.
+    """Parse a database URL; a password in its query becomes its password.
 
     Raises:
-        InvalidArgument: Where it cannot be read for certain. The message has no part of it.
+        InvalidArgument: If the URL is invalid or ambiguous. The message has no part of the URL.
     """
     if isinstance(given, str):
         _require_options(given)
         user, at, rest = given.partition("://")[2].partition("@")
         if at and "@" in rest.partition("?")[0] and "/" not in user.partition(":")[0]:
-            # Taken as it stands, part of the password would count as the host, and be shown.
+            # Parsed as it is, part of the password would become the host, and be shown.
             raise InvalidArgument(
-                "the database URL has more than one @: write those of user and password as %40 (/ as %2F, : as %3A)."
+                "the database URL has more than one @: write those of user and password as %40 "
+                "(/ as %2F, : as %3A)."
             )
     try:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):  # a ValueError for a port that is no number
-        raise InvalidArgument(
-            f"cannot read the database URL: {WAY_OUT}."
-        ) from None  # the cause may quote the URL
+        # Without the cause, which may quote the URL.
+        raise InvalidArgument(f"cannot read the database URL: {WAY_OUT}.") from None
     if secrets := [name for name in _SECRETS if name in url.query]:
         raise InvalidArgument(
             f"{secrets[0]} would be shown as part of the URL: put it into pg_service.conf."
@@ -42,7 +42,7 @@ def read_url(given: str | sa.URL) -> sa.URL:
 
 
 def _require_options(given: str) -> None:
-    """Refuse what SQLAlchemy would leave out. The message has no part of it, which may be one of a password."""
+    """Refuse options that SQLAlchemy would ignore. The message quotes none: one may be secret."""
     for option in given.partition("?")[2].split("&"):
         name, _, value = option.partition("=")
         if option and not (name and value):

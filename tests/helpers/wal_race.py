@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from sqlbuffer.db.backends import parse_url, sqlite, wal
+from sqlbuffer.db.backends import parse_url, sqlite_connections, sqlite_lock
 
 N_WRITERS, N_CHECKPOINTERS = 3, 3
 BUSY_S = 60.0
@@ -117,7 +117,7 @@ def checkpoint(url: str, until: float) -> None:
     """Write the log back again and again, under the lock of the writers."""
     location, dialect = parse_url(url)
     driver: Any = dialect._driver
-    lock = wal.WriterLock(location.database or "")
+    lock = sqlite_lock.WriterLock(location.database or "")
     connection = driver.connect(location.database, timeout=BUSY_S, isolation_level=None)
     # Between reading the header of the log and believing it, SQLite unmaps the file: where it maps it, the race takes
     # seconds to be lost instead of hours.
@@ -132,7 +132,7 @@ def checkpoint(url: str, until: float) -> None:
 
 
 @contextlib.contextmanager
-def held(lock: wal.WriterLock) -> Iterator[None]:
+def held(lock: sqlite_lock.WriterLock) -> Iterator[None]:
     assert lock.acquire(BUSY_S)
     try:
         yield
@@ -142,9 +142,9 @@ def held(lock: wal.WriterLock) -> Iterator[None]:
 
 def main() -> None:
     role, url, seconds, word = sys.argv[1:]
-    sqlite.CHECKPOINT_PAGES = 1
+    sqlite_connections.CHECKPOINT_PAGES = 1
     if word == "unguarded":
-        wal.WriterLock.acquire = lambda self, timeout_s: True  # type: ignore[method-assign]
+        sqlite_lock.WriterLock.acquire = lambda self, timeout_s: True  # type: ignore[method-assign]
     until = time.monotonic() + float(seconds)
     if role == "checkpointer":
         checkpoint(url, until)

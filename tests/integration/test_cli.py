@@ -28,7 +28,7 @@ from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.common import unwrapped
 from sqlbuffer.cli.main import app
-from sqlbuffer.db.backends import PostgreSQL, SQLite, wal
+from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.store import open_store
@@ -966,7 +966,7 @@ def test_version_and_check_say_which_database_it_is(url: str) -> None:
         said = run(*command.split(), url=url).out
         if url.startswith("sqlite"):
             assert f"SQLite {sqlite3.sqlite_version} (sqlite3), " in said
-            is_affected = wal.is_affected(sqlite3.sqlite_version_info)
+            is_affected = sqlite_lock.is_affected(sqlite3.sqlite_version_info)
             assert (
                 "guarded: each writer of sqlbuffer holds FILE-lock" in " ".join(said.split())
             ) == is_affected

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from conftest import server_execute
+from sqlalchemy.engine.interfaces import CacheStats
 
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import buffers
@@ -205,3 +206,33 @@ def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
         except ValueError:
             store.add(["s1"])
         assert len(store) == 1
+
+
+def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
+    """Engines of SQLite share a dialect, and with it the compiled statements."""
+    compiled: list[str] = []
+
+    def note(*given: Any) -> None:
+        statement, context = given[2], given[4]
+        if context.cache_hit is CacheStats.CACHE_MISS:
+            compiled.append(statement)
+
+    for name in ("first", "second"):
+        compiled.clear()
+        with open_store(f"sqlite:///{tmp_path}/{name}.db") as store:
+            for kind in ("reader", "writer"):
+                engine = store._buffer.database._engine(kind)
+                sa.event.listen(engine, "before_cursor_execute", note)
+            store.add(["a", "b"])
+            store.score(lambda samples: [1.0] * len(samples))
+            store.sample(1).settle([1.0])
+    assert compiled == []
+
+
+def test_the_statements_of_a_viewer_are_cached_apart(tmp_path: pathlib.Path) -> None:
+    with open_store(f"sqlite:///{tmp_path}/x.db") as store, store.connect() as viewer:
+        ours = store._buffer.database._engine("reader").get_execution_options()["compiled_cache"]
+        before = len(ours)
+        for limit in range(20):
+            viewer.execute(sa.text(f"SELECT {limit}")).all()
+        assert len(ours) == before

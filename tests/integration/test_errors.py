@@ -561,9 +561,9 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
 
 
 def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlbuffer.db.backends import sqlite
+    from sqlbuffer.db.backends import sqlite_connections
 
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", 0.1)
     with open_store(sqlite_url) as store:
         store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import scores_of
 
-from sqlbuffer.db.backends import files, wal
+from sqlbuffer.db.backends import sqlite_files
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
@@ -41,7 +41,7 @@ def test_a_network_file_system_is_warned_of(
         Disk(str(tmp_path), kind),
         Disk("/elsewhere", "ext4"),
     ]
-    monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: disks)
+    monkeypatch.setattr(sqlite_files.psutil, "disk_partitions", lambda all: disks)
     with pytest.warns(UserWarning, match=f"network file system .{kind}.*local disk.*PostgreSQL"):
         open_store(f"sqlite:///{tmp_path}/x.db").close()
 
@@ -49,12 +49,12 @@ def test_a_network_file_system_is_warned_of(
 def test_a_local_disk_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(f"sqlite:///{tmp_path}/x.db").close()
     disks = [Disk("/", "nfs"), Disk(str(tmp_path), "ext4"), Disk(f"{tmp_path}/x", "nfs")]
-    monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: disks)
+    monkeypatch.setattr(sqlite_files.psutil, "disk_partitions", lambda all: disks)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_store(f"sqlite:///{tmp_path}/y.db").close()
-    monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: [])
-    assert files.network_file_system(tmp_path) is None
+    monkeypatch.setattr(sqlite_files.psutil, "disk_partitions", lambda all: [])
+    assert sqlite_files.network_file_system(tmp_path) is None
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
@@ -244,10 +244,10 @@ def test_a_store_may_be_opened_while_another_is_being_closed(
 ) -> None:
     """SQLite deletes the log with the last connection: no process may miss it at that moment."""
     url = f"sqlite:///{tmp_path}/x.db"
-    forget = wal.SameFile.forget
+    forget = sqlite_files.SameFile.forget
     outcomes: list[Any] = []
 
-    def while_another_opens(same: wal.SameFile) -> None:
+    def while_another_opens(same: sqlite_files.SameFile) -> None:
         if same in ours:
             try:
                 with open_store(url, weighting="uniform") as other:
@@ -258,8 +258,8 @@ def test_a_store_may_be_opened_while_another_is_being_closed(
 
     with open_store(url, weighting="uniform") as store:
         store.add(TEN)
-        ours = wal.opened(wal.file_id(f"{tmp_path}/x.db"))
-        monkeypatch.setattr(wal.SameFile, "forget", while_another_opens)
+        ours = sqlite_files.opened(sqlite_files.file_id(f"{tmp_path}/x.db"))
+        monkeypatch.setattr(sqlite_files.SameFile, "forget", while_another_opens)
     assert outcomes == [10] * len(ours)
 
 

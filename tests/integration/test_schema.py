@@ -23,7 +23,8 @@ from conftest import scores_of
 
 from sqlbuffer.db import schema
 from sqlbuffer.db.backends import SCHEMA, VERSION_TABLE
-from sqlbuffer.db.database import Database, migrations_folder
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.migrate import migrations_folder
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
 
@@ -473,7 +474,7 @@ def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -
 
 AWAY = """
 import pathlib, sys, sqlbuffer
-from sqlbuffer.db.database import migrations_folder
+from sqlbuffer.db.migrate import migrations_folder
 site = pathlib.Path(sys.argv[2])
 assert pathlib.Path(sqlbuffer.__file__).is_relative_to(site), sqlbuffer.__file__
 assert migrations_folder().is_relative_to(site), migrations_folder()

@@ -13,7 +13,8 @@ from alembic.config import Config
 from conftest import scores_of
 from test_schema import connect
 
-from sqlbuffer.db.database import Database, migrations_folder
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.migrate import migrations_folder
 from sqlbuffer.db.schema import REVISION, pool
 from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
@@ -25,19 +26,21 @@ OLD = "0001"
 
 OLDER_RELEASE = f"""
 import sys
-from sqlbuffer.db import database
-database.REVISION = {OLD!r}
+from sqlbuffer.db import migrate
+migrate.REVISION = {OLD!r}
 from sqlbuffer.store import open_store
 """
 
 KILLED = """
-import os, signal
-def migrate(self, connection, migrate=database.Database._upgrade):
-    migrate(self, connection)
+import os, signal, sys
+from sqlbuffer.db import migrate
+from sqlbuffer.db.database import Database
+def upgrade(*arguments, upgrade=migrate.upgrade, **named):
+    upgrade(*arguments, **named)
     os.kill(os.getpid(), signal.SIGKILL)
-database.REVISION = sys.argv[2]
-database.Database._upgrade = migrate
-database.Database(sys.argv[1], any_revision=True).upgrade()
+migrate.REVISION = sys.argv[2]
+migrate.upgrade = upgrade
+Database(sys.argv[1], any_revision=True).upgrade()
 """
 
 

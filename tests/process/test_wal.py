@@ -20,7 +20,7 @@ from conftest import scores_of
 from wal_race import provoke
 
 from sqlbuffer.db import database as database_module
-from sqlbuffer.db.backends import sqlite, wal
+from sqlbuffer.db.backends import sqlite, sqlite_connections, sqlite_lock
 from sqlbuffer.errors import DatabaseUnavailable
 from sqlbuffer.store import SampleStore, open_store
 
@@ -50,7 +50,7 @@ TEN = [f"s{i}" for i in range(10)]
     ],
 )
 def test_the_versions_with_the_race(version: str, expected: bool) -> None:
-    assert wal.is_affected(tuple(map(int, version.split(".")))) is expected
+    assert sqlite_lock.is_affected(tuple(map(int, version.split(".")))) is expected
 
 
 # -- who holds the lock -----------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def path_of(url: str) -> pathlib.Path:
 
 def is_held(url: str) -> bool:
     """Tell whether anybody holds the lock, this process too: each has a file of its own."""
-    lock = wal.WriterLock(str(path_of(url)))
+    lock = sqlite_lock.WriterLock(str(path_of(url)))
     is_free = lock.acquire(0)
     lock.release()
     return not is_free
@@ -113,7 +113,7 @@ def test_so_does_the_one_that_makes_the_schema(sqlite_url: str) -> None:
 def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
-        lock = wal.WriterLock(str(path_of(sqlite_url)))
+        lock = sqlite_lock.WriterLock(str(path_of(sqlite_url)))
         lock.acquire(0)
         assert len(store) == 10
         assert len(store.waiting().samples) == 10
@@ -159,7 +159,7 @@ def test_a_commit_that_fails_lets_go(sqlite_url: str) -> None:
 def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = wal.WriterLock(str(path_of(sqlite_url)))
+    lock = sqlite_lock.WriterLock(str(path_of(sqlite_url)))
     with open_store(sqlite_url) as store:
         store.add(TEN)
         lock.acquire(0)
@@ -168,7 +168,7 @@ def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
         store.add(["waits"])
         assert time.monotonic() - begun > 0.2
         lock.acquire(0)
-        monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", 0.1)
         with pytest.raises(
             DatabaseUnavailable, match=r"database is locked.*another program held the file"
         ):
@@ -183,7 +183,7 @@ def test_a_lock_file_that_is_deleted_is_made_again(sqlite_url: str) -> None:
     file = str(path_of(sqlite_url))
     with open_store(sqlite_url) as store:
         store.add(TEN)
-        first, second = wal.WriterLock(file), wal.WriterLock(file)
+        first, second = sqlite_lock.WriterLock(file), sqlite_lock.WriterLock(file)
         first.acquire(0)
         os.unlink(f"{file}-lock")
         assert second.acquire(0)
@@ -299,7 +299,7 @@ def _add_alone(url: str, name: str) -> None:
 def test_the_log_is_written_back_and_does_not_grow(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(sqlite_connections, "CHECKPOINT_PAGES", 50)
     with open_store(sqlite_url) as store:
         for i in range(200):
             store.add([f"{i} {j}" for j in range(20)])
@@ -332,7 +332,8 @@ def test_the_race_is_never_lost_under_the_lock(fast_url: str) -> None:
 
 @pytest.mark.soak
 @pytest.mark.skipif(
-    not wal.is_affected(sqlite3.sqlite_version_info), reason="this SQLite does not have the race"
+    not sqlite_lock.is_affected(sqlite3.sqlite_version_info),
+    reason="this SQLite does not have the race",
 )
 def test_the_race_is_lost_without_the_lock(fast_url: str) -> None:
     """Else the test before would show nothing."""

@@ -1,4 +1,4 @@
-"""Every difference between SQLite and PostgreSQL. No other room knows a dialect's name."""
+"""Every difference between SQLite and PostgreSQL. No other package knows their names."""
 
 from __future__ import annotations
 
@@ -69,11 +69,14 @@ _POSTGRESQL = PostgreSQL()
 
 
 def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
-    """Return a database URL and its dialect. That of an SQLite file, which may be a path alone, has an absolute path.
+    """Return a database URL, with an absolute path on SQLite, and its backend.
+
+    Args:
+        url: A URL, or the path of an SQLite file.
 
     Raises:
-        InvalidArgument: If it is no URL, or of a database that sqlbuffer does not work with.
-        MissingExtra: If the driver that it names is not installed.
+        InvalidArgument: If `url` is no URL, or the URL of another kind of database.
+        MissingExtra: If the driver in the URL is not installed.
     """
     parsed = read_url(_as_url(url))
     backend, _, driver = parsed.drivername.partition("+")
@@ -86,7 +89,7 @@ def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
 
 
 def _as_url(given: str | os.PathLike[str] | sa.URL) -> str | sa.URL:
-    """Return a path alone as a URL, and all else as it is."""
+    """Turn a path into a URL; return any other argument unchanged."""
     if isinstance(given, os.PathLike):
         return sa.URL.create("sqlite", database=os.fspath(given))
     return (
@@ -97,7 +100,7 @@ def _as_url(given: str | os.PathLike[str] | sa.URL) -> str | sa.URL:
 
 
 def _is_path(text: str) -> bool:
-    """Tell a path from a URL and from a slip of the pen: it has a dot or a slash, and no user, password or scheme."""
+    """Return True for a path: it has a dot or a slash, and no user, password or scheme."""
     begins = os.path.splitdrive(text)[1].partition("/")[0]
     return (
         ("." in text or "/" in text or os.sep in text)
@@ -107,10 +110,11 @@ def _is_path(text: str) -> bool:
 
 
 def _require_file(url: sa.URL) -> None:
-    """Refuse what the URL of a file cannot have, rather than leave it out."""
+    """Refuse parts that the URL of a file cannot have."""
     if url.host or url.username or url.password or url.port:
         raise InvalidArgument(
-            "the URL of an SQLite file has three slashes, four before an absolute path: sqlite:///FILE."
+            "the URL of an SQLite file has three slashes, four before an absolute path: "
+            "sqlite:///FILE."
         )
     if not url.database or ":memory:" in url.database:
         raise InvalidArgument(
@@ -118,7 +122,8 @@ def _require_file(url: sa.URL) -> None:
         )
     if not is_storable(url.database):
         raise InvalidArgument(
-            f"{shown(url.database)} is not a file name in UTF-8: rename the file, and use sqlite:///FILE."
+            f"{shown(url.database)} is not a file name in UTF-8: rename the file, and use "
+            "sqlite:///FILE."
         )
     if url.database.startswith("file:"):
         raise InvalidArgument(
@@ -126,13 +131,14 @@ def _require_file(url: sa.URL) -> None:
         )
     if url.query:
         raise InvalidArgument(
-            f"the URL of an SQLite file has no options, got {shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; "
-            "`store.connect()` and the command line read without writing."
+            "the URL of an SQLite file has no options, got "
+            f"{shown(', '.join(sorted(url.query)))}: use sqlite:///FILE; `store.connect()` and the "
+            "command line read without writing."
         )
 
 
 def _absolute(path: str) -> str:
-    """Return the path of a file, wherever the process goes later, and behind all links: its log lies next to that."""
+    """Return the absolute path of a file behind all links, next to which SQLite keeps its log."""
     try:
         return os.path.realpath(path)
     except ValueError as exc:  # a null character
@@ -147,12 +153,13 @@ def _absolute(path: str) -> str:
 
 @functools.cache
 def _sqlite(driver: str) -> SQLite:
-    """Return the dialect that works by a driver: the one of Python, or one with an SQLite library of its own."""
+    """Return the backend of a driver: Python's, or one with an SQLite library of its own."""
     if driver in ("", "pysqlite"):
         return SQLite()
     if driver != "pysqlite3":
         raise InvalidArgument(
-            f"no support for the driver {shown(driver)}: use sqlite:///FILE or sqlite+pysqlite3:///FILE."
+            f"no support for the driver {shown(driver)}: use sqlite:///FILE or "
+            "sqlite+pysqlite3:///FILE."
         )
     try:
         return SQLite(importlib.import_module("pysqlite3.dbapi2"))
@@ -163,7 +170,7 @@ def _sqlite(driver: str) -> SQLite:
 
 
 def origin_of(connection: sa.Connection) -> str:
-    """Return what tells the database of a connection from its copies. It is asked once for each connection."""
+    """Return text that a copy of the database does not share; read once for each connection."""
     found = connection.info.get("origin")
     if found is None:
         dialect = _sqlite("") if connection.dialect.name == "sqlite" else _POSTGRESQL
@@ -177,7 +184,7 @@ def first_line(message: str) -> str:
 
 
 def is_unavailable(error: sa.exc.DBAPIError) -> bool:
-    """Tell whether the database is to blame, and not the statement."""
+    """Return True if an error is the database's fault, and not the statement's."""
     has_no_right = getattr(error.orig, "sqlstate", None) == "42501"
     is_outage = (
         isinstance(error, (sa.exc.OperationalError, sa.exc.InternalError))
@@ -187,7 +194,7 @@ def is_unavailable(error: sa.exc.DBAPIError) -> bool:
 
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
-    """Return our error for a driver's one: what happened, where, and the way out. Passwords are masked."""
-    what = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
+    """Return our error for a driver's: its message, the URL without password, and the solution."""
+    message = f"{first_line(str(error.orig))} ({url.render_as_string(hide_password=True)})"
     way_out = dialect.advice(error)
-    return DatabaseUnavailable(f"{what}: {way_out}." if way_out else f"{what}.")
+    return DatabaseUnavailable(f"{message}: {way_out}." if way_out else f"{message}.")

@@ -1,4 +1,4 @@
-"""The contract: what the rest of the package asks of a database, and the words in which it does."""
+"""The contract: everything that the rest of the package asks of a database."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ VERSION_TABLE = "sqlbuffer_version"
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
 POOL_TIMEOUT_S = 1.0
-"""How long a thread waits for a connection before it looks at the pool again, which may be another one by then."""
+"""How long a thread waits for a connection before it looks for the pool again, which may have been
+replaced."""
+
+CACHED_STATEMENTS = 1000
+"""Compiled statements that are kept: the package has about 200, some of them in variants."""
 
 ONE_STATEMENT = {"is_one_statement": True}
-"""Execution options of a reader that executes one statement: it sees one state without BEGIN and COMMIT around it."""
+"""Execution options of a reader that executes one statement, which sees one state of the database
+without BEGIN and COMMIT."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """The shape of rows that travel with a statement, which reads them as a relation."""
+    """The columns of rows that travel with a statement, which reads them as a relation."""
 
     name: str
     columns: tuple[tuple[str, TypeEngine[Any]], ...]
@@ -42,87 +47,137 @@ class Rows:
 
 
 def quoted(name: str) -> str:
-    """Return an identifier as SQL has it, whatever is in it."""
+    """Return a name, which may contain any character, as an identifier of SQL."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
-def needs_begin(connection: sa.Connection) -> bool:
-    """Tell whether a transaction is more than the one statement that it consists of."""
-    return not connection.get_execution_options().get("is_one_statement", False)
-
-
 class Lock(enum.Enum):
-    """What a transaction may hold of a buffer's race until it ends.
+    """Locks of a buffer's race, which a transaction holds until it ends.
 
-    Everybody locks in one order: the race, rows of `samples`, draws, rows of `pool`, counters of the own worker.
+    All transactions lock in one order: the race, rows of `samples`, draws, rows of `pool`, counters
+    of their own worker.
     """
 
     RACE = 0
     """Shared to use keys and clock, exclusive to move every key."""
     DRAWS = 1
-    """Shared to draw; exclusive, while no draw is under way, to let samples join the race or leave it undrawn."""
+    """Shared to draw. Exclusive, while no draw is under way, to add samples to the race or to take
+    samples out of it undrawn."""
 
 
 class Receipt(NamedTuple):
-    """What a transaction leaves in the table `receipts`: the number of the transaction of one connection."""
+    """A row of the table `receipts`: the number of a transaction of one connection."""
 
     connection: str
     number: int
 
 
 class Dialect(abc.ABC):
-    """What the rest of the package asks of a database."""
+    """Everything that the rest of the package asks of a database."""
 
     schema: ClassVar[str | None]
-    claim_deletes: ClassVar[bool]
-    adds_in_bulk: ClassVar[bool]
-    largest: ClassVar[int]
-    """Bytes that one value may have, so that it can also be read back."""
+    """Name of the schema of our tables, None if the database has no schemas."""
 
-    writers_overlap: ClassVar[bool]
-    """Whether a transaction that writes may meet what others have written and not committed yet."""
+    supports_deleting_claims: ClassVar[bool]
+    """Whether a claim takes its rows out of the pool in the same statement."""
 
-    interleaved: ClassVar[int]
-    """Chunks that share their pages where a whole table is rewritten chunk by chunk."""
+    supports_bulk_upsert: ClassVar[bool]
+    """Whether one statement inserts or updates many rows and returns those that it changed."""
+
+    max_value_bytes: ClassVar[int]
+    """Bytes of the largest value that can be stored and read back."""
+
+    has_concurrent_writers: ClassVar[bool]
+    """Whether a writing transaction may run at the same time as another one, uncommitted."""
+
+    chunks_sharing_pages: ClassVar[int]
+    """Chunks that share their pages when a whole table is rewritten chunk by chunk."""
+
+    has_receipts: ClassVar[bool]
+    """Whether the answer to a COMMIT can be lost, so that transactions leave receipts."""
 
     def require_fits(self, what: str, size: int) -> None:
-        """Refuse a value of so many bytes where the database would not take it, or not give it back.
+        """Refuse a value that the database could not store or not return.
+
+        Args:
+            what: The value, as the error names it.
+            size: Bytes of the value.
 
         Raises:
-            TooLarge: Where it is too large.
+            TooLarge: If the value is too large.
         """
-        if size > self.largest:
+        if size > self.max_value_bytes:
             raise TooLarge(
                 f"{what} takes {size / 1e6:,.0f} MB in storage, and this database takes "
-                f"{self.largest / 1e6:,.0f} MB at most: keep the value in a file and store the "
-                "path, or make the value smaller."
+                f"{self.max_value_bytes / 1e6:,.0f} MB at most: keep the value in a file and store "
+                "the path, or make the value smaller."
             )
 
-    def may_fork(self) -> bool:
-        """Tell whether a child may be forked now; where it may not, no connection is opened until it is forked."""
-        return True  # a child leaves the connections that it finds alone
-
-    @abc.abstractmethod
-    def shortage(self, connection: sa.Connection) -> str | None:
-        """Return what keeps a process from opening the connections that a store needs, if anything does."""
+    # -- the database -----------------------------------------------------------------------------
 
     @abc.abstractmethod
     def exists(self, url: sa.URL) -> bool:
-        """Tell whether there is a database to read from."""
+        """Return True if there is a database to read from."""
 
     @abc.abstractmethod
     def identity(self, url: sa.URL) -> object:
-        """Return what tells a database, without a connection, from another one of the same URL; None: nothing does."""
+        """Return a value, found without a connection, that another database of the URL has not.
+
+        Returns:
+            None if no such value exists.
+        """
 
     @abc.abstractmethod
     def caution(self, url: sa.URL) -> str | None:
-        """Return what speaks against this database where it is, if anything does."""
+        """Return a reason not to use the database at this place, None if there is none."""
+
+    def may_fork(self) -> bool:
+        """Return True if a child may be forked now; if not, no connection is opened until then."""
+        return True  # a child does not touch the connections that it finds
+
+    @abc.abstractmethod
+    def shortage(self, connection: sa.Connection) -> str | None:
+        """Return the reason why a process cannot open all connections of a store, or None."""
+
+    @abc.abstractmethod
+    def lineage(self, connection: sa.Connection) -> str:
+        """Return text that differs for another database and for one that was restored since."""
+
+    @abc.abstractmethod
+    def origin(self, connection: sa.Connection) -> str:
+        """Return text that a copy of the database does not share.
+
+        Returns:
+            Parts joined by dots, each empty if it cannot be known.
+        """
+
+    @abc.abstractmethod
+    def about(self, connection: sa.Connection) -> str:
+        """Return the name and version of the database, and known faults of that version."""
+
+    @abc.abstractmethod
+    def damage(self, connection: sa.Connection) -> list[str]:
+        """Return the faults that the database itself finds in its storage."""
+
+    @abc.abstractmethod
+    def wrong_types(
+        self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]
+    ) -> list[str]:
+        """Return one sentence for each column in which rows have values of another type."""
+
+    @abc.abstractmethod
+    def mend_integers(
+        self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]
+    ) -> int:
+        """Replace integers that were stored as bytes by integers; return their number."""
+
+    # -- engines ----------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
         """Return an engine whose transactions may write from their first statement on.
 
-        With `sees_one_state` they do not see what others commit in between.
+        With `sees_one_state` a transaction does not see later commits of other transactions.
         """
 
     @abc.abstractmethod
@@ -134,6 +189,12 @@ class Dialect(abc.ABC):
         """Return an engine that is only read from, and never waits for a writer."""
 
     @abc.abstractmethod
+    def viewer(self, url: sa.URL) -> sa.Engine:
+        """Return an engine for SQL of the user's own program, which can only read."""
+
+    # -- rows that travel with a statement --------------------------------------------------------
+
+    @abc.abstractmethod
     def relation(self, rows: Rows) -> sa.FromClause:
         """Return the relation in which a statement reads the rows that travel with it."""
 
@@ -143,11 +204,11 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def each(self, rows: Rows) -> Any:
-        """Return what stands for the columns of a row, by name, in a statement that is for each row."""
+        """Return an object with the columns of a row as attributes, for `execute_each`."""
 
     @abc.abstractmethod
     def insert_each(self, table: sa.Table, values: Mapping[str, Any]) -> Any:
-        """Return an INSERT for each row, which knows `on_conflict_do_nothing`."""
+        """Return an INSERT for each row, with the method `on_conflict_do_nothing`."""
 
     @abc.abstractmethod
     def execute_each(
@@ -158,7 +219,7 @@ class Dialect(abc.ABC):
         columns: Columns,
         constants: Mapping[str, Any],
     ) -> int:
-        """Execute a statement for each row, in their order; return how many rows of the database it has changed."""
+        """Execute a statement for each row, in order; return how many stored rows it changed."""
 
     @abc.abstractmethod
     def changed_by_each(
@@ -169,123 +230,95 @@ class Dialect(abc.ABC):
         columns: Columns,
         constants: Mapping[str, Any],
     ) -> list[bool]:
-        """Execute an UPDATE for each row, found by a key, its first column; tell which of them found theirs.
+        """Execute an UPDATE for each row; return for each row whether it found a stored row.
 
-        One of the values that it sets is `noted`.
+        The first column is the key. One of the values that the UPDATE sets is `noted`.
         """
 
     def noted(self, rows: Rows, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Return a value such that `changed_by_each` knows the rows in which it is set."""
+        """Return a value that tells `changed_by_each` in which rows it was set."""
         return value
+
+    # -- statements and locks ---------------------------------------------------------------------
 
     @abc.abstractmethod
     def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
-        """Take locks of a buffer's race, in the order given, each shared, or exclusive where it says True."""
+        """Take locks of a buffer's race in the order given, exclusive if True, else shared."""
+
+    @abc.abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Keep other processes from creating or upgrading the schema until the transaction ends."""
+
+    @abc.abstractmethod
+    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
+        """Keep other processes from writing into tables until the transaction ends."""
 
     @abc.abstractmethod
     def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
-        """Return the rows that a statement selects from `table`, passing over those that another claim has locked.
+        """Return the rows that a statement selects from `table`, without those locked by a claim.
 
-        Where `claim_deletes`, they leave the table with it.
+        If `supports_deleting_claims`, the rows leave the table with it.
         """
 
     @abc.abstractmethod
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-        """Lock the rows of `table` that a statement selects, passing over those that another claim has locked."""
+        """Lock the rows of `table` that a statement selects, without those locked by a claim."""
 
     @abc.abstractmethod
     def lock_rows(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
-        """Lock the rows of `table` that a statement selects, waiting for any process that has them."""
+        """Lock the rows of `table` that a statement selects, after waiting for other locks."""
 
     @abc.abstractmethod
     def upsert(self, table: sa.Table) -> Any:
-        """Return an INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`."""
+        """Return an INSERT with `on_conflict_do_update` and `on_conflict_do_nothing`."""
 
     @abc.abstractmethod
     def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Read a column of JSON text as the JSON type."""
+        """Return a column of JSON text as the JSON type."""
 
     @abc.abstractmethod
     def tables(self, connection: sa.Connection) -> set[str]:
-        """Return the names of the tables and views that stand where ours would."""
-
-    @abc.abstractmethod
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """Make sure that no other process creates or upgrades the schema until the transaction ends."""
-
-    @abc.abstractmethod
-    def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
-        """Make sure that no other process writes into tables until the transaction ends."""
+        """Return the names of all tables and views in the schema of our tables."""
 
     @abc.abstractmethod
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        """Return the SQL that lets one role read a database's buffers, and another one work on them."""
+        """Return the SQL that grants reading to the role `reader`, and working to `worker`."""
 
-    @abc.abstractmethod
-    def lineage(self, connection: sa.Connection) -> str:
-        """Return what changes where this is another database, or one that others may have written into since."""
-
-    @abc.abstractmethod
-    def about(self, connection: sa.Connection) -> str:
-        """Return which database it is, in which version, and what is known to be wrong with that."""
-
-    @abc.abstractmethod
-    def origin(self, connection: sa.Connection) -> str:
-        """Return what tells a database from its copies: parts joined by dots, empty where they cannot be known."""
-
-    @abc.abstractmethod
-    def damage(self, connection: sa.Connection) -> list[str]:
-        """Return what the database itself finds wrong with its storage."""
-
-    @abc.abstractmethod
-    def wrong_types(
-        self, connection: sa.Connection, table: sa.Table, rows: sa.ColumnElement[bool]
-    ) -> list[str]:
-        """Return what of these rows is not of the type of its column, one sentence for each column."""
-
-    @abc.abstractmethod
-    def mend_integers(
-        self, connection: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]
-    ) -> int:
-        """Write integers that were stored as bytes as what they are; return how many there were."""
+    # -- errors and lost connections --------------------------------------------------------------
 
     @abc.abstractmethod
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
-        """Tell whether a transaction was given up for another one's sake, and would do if run again."""
+        """Return True if a transaction was ended in favour of another one: it may run again."""
 
     @abc.abstractmethod
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
-        """Tell whether a transaction was ended for the time that it took, as where its process was suspended."""
+        """Return True if a transaction took too long, such as that of a suspended process."""
 
     @abc.abstractmethod
     def is_lost(self, error: sa.exc.DBAPIError) -> bool:
-        """Tell whether the connection was lost, or none could be made: another one may do."""
+        """Return True if the connection was lost or could not be made: another one may work."""
 
     @abc.abstractmethod
     def receipt(self, connection: sa.Connection) -> Receipt | None:
-        """Return what proves that the transaction under way was committed; None where its answer cannot be lost."""
+        """Return the row that proves this transaction's commit; None without `has_receipts`."""
 
     @abc.abstractmethod
     def end(self, connection: sa.Connection, receipt: Receipt) -> bool:
-        """End the transaction of a lost connection if the server goes on with it; tell whether it has ended."""
+        """End the transaction of a lost connection; return True if it does not run any more."""
 
     @abc.abstractmethod
     def was_committed(self, connection: sa.Connection, receipt: Receipt) -> bool:
-        """Tell whether a transaction that has ended was committed."""
+        """Return True if a transaction that has ended was committed."""
 
     @abc.abstractmethod
     def advice(self, error: BaseException) -> str:
-        """Return what to do about an error of the database."""
+        """Return how to solve an error of the database, "" if that is not known."""
 
-    @abc.abstractmethod
-    def viewer(self, url: sa.URL) -> sa.Engine:
-        """Return an engine for SQL of the user's own program, which can read and nothing else."""
-
-    # -- SQL that a person types --------------------------------------------------------------------------------------
+    # -- SQL that a person types ------------------------------------------------------------------
 
     @abc.abstractmethod
     def inspector(self, url: sa.URL) -> sa.Engine:
-        """Return an engine for SQL that is not ours: one statement at a time, which can read and nothing else."""
+        """Return an engine for SQL that a person types: one statement at a time, which can read."""
 
     @abc.abstractmethod
     def guarded(
@@ -296,14 +329,15 @@ class Dialect(abc.ABC):
         role: str | None = None,
         may_step_down: bool = False,
     ) -> contextlib.AbstractContextManager[None]:
-        """Make sure that SQL that is not ours, run in the block, can do no more than read.
+        """Make sure that SQL that a person has typed, run in the block, can only read.
 
         Args:
             connection: A transaction, which does nothing else afterwards.
             sql: The SQL, or part of it.
-            role: The role to go on as, None for the one that has logged in.
-            may_step_down: Go on as a role that only reads where the one that has logged in may do too much, and can.
+            role: The role that runs the SQL; None for the one that has logged in.
+            may_step_down: True to run the SQL as a role that only reads if the role that has logged
+                in has too many rights and may take that role.
 
         Raises:
-            InvalidArgument: Where it could do more, or there are no roles.
+            InvalidArgument: If the SQL could do more than read, or there are no roles.
         """

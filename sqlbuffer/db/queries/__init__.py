@@ -1,7 +1,7 @@
-"""Builds every statement of the hot paths and executes none. Each is built once for each dialect.
+"""Builds every SQL statement and executes none. Each is built once for each backend.
 
-Bound parameters: `buffer` is the buffer's id everywhere. Rows that travel with a statement are relations named
-`incoming_*` (`backends.Rows`).
+The bound parameter `buffer` is the buffer's id. Rows that travel with a statement are relations
+named `incoming_*` (`backends.Rows`).
 """
 
 from sqlbuffer.db.queries.audit import (
@@ -111,6 +111,13 @@ from sqlbuffer.db.queries.metrics import (
     metrics_of_buffer,
     upsert_metric,
 )
+from sqlbuffer.db.queries.overview import (
+    buffers_by_age,
+    claim_owners,
+    claimed_batches,
+    finished_workers,
+    workers_with_claims,
+)
 from sqlbuffer.db.queries.params import (
     INCOMING_DRAWN,
     INCOMING_DRAWS,
@@ -164,6 +171,13 @@ from sqlbuffer.db.queries.refresh import (
     is_refresh_finished,
     unfinish_refresh,
 )
+from sqlbuffer.db.queries.rewards import (
+    labelled,
+    measured_before,
+    store_first_rewards,
+    store_first_rewards_of_draws,
+    store_rewards,
+)
 from sqlbuffer.db.queries.samples import (
     add_samples,
     add_unscored,
@@ -174,24 +188,19 @@ from sqlbuffer.db.queries.samples import (
     enter_unscored,
     free_samples,
     insert_samples,
-    labelled,
     lock_samples,
     marked_samples,
-    measured_before,
     newest_row,
     newest_sample,
     put_samples,
     row_of,
     samples_after,
     samples_by_hash,
-    store_first_rewards,
-    store_first_rewards_of_draws,
     store_newer_scores,
-    store_rewards,
     store_scores,
     unmark,
 )
-from sqlbuffer.db.queries.scoring import (
+from sqlbuffer.db.queries.scores import (
     lightest,
     lowest_score,
     mark_top,
@@ -259,8 +268,11 @@ __all__ = [
     "buffer_named",
     "buffer_names",
     "buffer_row",
+    "buffers_by_age",
     "changes",
     "checkpoints_of_name",
+    "claim_owners",
+    "claimed_batches",
     "claimed_draws",
     "claimed_ids",
     "close_batch",
@@ -295,6 +307,7 @@ __all__ = [
     "finish_refresh",
     "finish_refresh_in_steps",
     "finish_worker",
+    "finished_workers",
     "first_by_score",
     "first_in_race",
     "first_in_race_by_tie",
@@ -413,5 +426,6 @@ __all__ = [
     "waiting_places",
     "waiting_samples",
     "whole_pool",
+    "workers_with_claims",
     "wrong_marks",
 ]

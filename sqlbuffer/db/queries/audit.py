@@ -9,10 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from sqlbuffer.db.queries.params import BUFFER, NEVER, tie_of
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, tie_of
 from sqlbuffer.db.schema import batches, buffers, draws, pool, predictors, samples, workers
 
-_IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 _IS_MISTIED = pool.c.tie.is_distinct_from(tie_of(pool.c.top, pool.c.sample_id))
 
 
@@ -62,7 +61,7 @@ def claimed_draws() -> sa.Select[Any]:
     return (
         select(sa.func.count().label("claimed"))
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, ~draws.c.reported, _IS_OPEN)
+        .where(batches.c.buffer_id == BUFFER, ~draws.c.reported, IS_OPEN)
     )
 
 
@@ -89,7 +88,7 @@ def claimed_ids() -> sa.Select[Any]:
     return (
         select(draws.c.sample_id)
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
-        .where(batches.c.buffer_id == BUFFER, _IS_OPEN, ~draws.c.reported)
+        .where(batches.c.buffer_id == BUFFER, IS_OPEN, ~draws.c.reported)
     )
 
 
@@ -176,7 +175,7 @@ def orphaned_batches() -> sa.Select[Any]:
     )
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, _IS_OPEN, ~has_worker)
+        .where(batches.c.buffer_id == BUFFER, IS_OPEN, ~has_worker)
         .order_by(batches.c.id.desc())
     )
 

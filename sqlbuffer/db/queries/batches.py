@@ -1,4 +1,4 @@
-"""Batches: claimed, settled and released, and the draws in them."""
+"""SQL of batches and their draws: claimed, settled and released."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sqlbuffer.db.schema import batches, draws, pool, samples, workers
 
 
 def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -> sa.Select[Any]:
-    """Claim the head of the pool, then look up what the samples are.
+    """Claim the head of the pool, then look the samples up.
 
-    Where claims overlap, the statement that claims `by_key` also tells what stands around the rows that it got.
+    If claims may overlap, a statement that claims `by_key` also returns the keys around its rows.
     """
     limited = statement.where(pool.c.buffer_id == BUFFER).limit(
         bindparam("limit", type_=sa.Integer)
@@ -38,26 +38,28 @@ def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -
         head.c.weight,
         head.c.entries,
         samples.c.source,
-        # The score of the weight: during a refresh the sample may have a newer one. Equal weights come from no score.
+        # The score of the weight: during a refresh the sample may have a newer one. Uniform weights
+        # come from no score.
         sa.func.coalesce(head.c.score, samples.c.score).label("score"),
         samples.c.reward,
         samples.c.hash,
         samples.c.requeues,
         *CONTENT,
     ).join_from(head, samples, samples.c.id == head.c.sample_id)
-    if not (by_key and dialect.claim_deletes):
+    if not (by_key and dialect.supports_deleting_claims):
         return found
     around = _around(head)
     return found.add_columns(*around.c).join(around, sa.true())
 
 
 def _around(claimed: sa.FromClause) -> sa.CTE:
-    """Return what stood around the claimed rows when their statement began: one row.
+    """Return the keys around the claimed rows when their statement began: one row.
 
-    It sees the claimed rows, and those that other draws have claimed and not committed. A statement of its own would
-    miss what they have committed since, and take the rows of the one for those of the other.
+    It sees the claimed rows, and those that other draws have claimed without a commit. A statement
+    of its own would miss rows that other draws have committed since, and mix up both.
 
-    Materialised, or PostgreSQL would look around for each claimed row: 15 ms for 64 of them, where 1 is enough.
+    Materialised: otherwise PostgreSQL would look around for each claimed row, 15 ms for 64 of them
+    instead of 1 ms.
     """
     arrives = claimed.c.race_key < NEVER
     ends = select(
@@ -111,12 +113,12 @@ def first_in_race(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
-    """The next `limit` arrivals where the last of them has the same key as the one after: their hashes decide.
+    """The next `limit` arrivals in the order of key and hash, for equal keys at the end of a batch.
 
-    Equal keys are so rare that they are not part of the pool's own order, which every draw would pay for: sorting
-    within each key took 0.35 ms for 512 of SQLite's 5 ms.
+    Equal keys are too rare to make every draw sort by hashes: that took 0.35 ms for 512 samples, of
+    SQLite's 5 ms.
     """
-    # Looked up for each arrival, not joined: the claim is one of rows of the pool alone.
+    # Looked up for each arrival, not joined: a claim selects from the pool alone.
     tie = select(TIE.label("tie")).where(samples.c.id == pool.c.sample_id).scalar_subquery()
     order = (pool.c.buffer_id, pool.c.race_key, tie, pool.c.sample_id)
     return _head(dialect, STANDING.where(pool.c.race_key < NEVER).order_by(*order))
@@ -124,9 +126,9 @@ def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def first_by_score(dialect: Dialect) -> sa.Select[Any]:
-    """The `limit` best scores of those marked as top; equals by their hashes, the last first: one range of their index.
+    """The `limit` best scores of samples marked as top, equal ones by hash: one range of an index.
 
-    Not the heaviest: weights are rounded and bounded, and many scores may share one.
+    Scores and not weights: weights are rounded and bounded, and many scores may share one.
 
     SELECT race_key, sample_id, weight FROM pool
     WHERE buffer_id = :buffer AND top
@@ -139,15 +141,15 @@ def first_by_score(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def whole_pool(dialect: Dialect) -> sa.Select[Any]:
-    """All that waits, also what has no weight."""
+    """All waiting samples, with or without a weight."""
     return _head(dialect, STANDING.order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id))
 
 
 @functools.cache
 def insert_batch() -> sa.Insert:
-    """Open a batch, later than all that the claim has seen.
+    """Open a batch whose tick is later than all that the claim has seen.
 
-    Returns its id, when it was drawn, by which it differs from any other of that id, and its tick.
+    Returns its id, its tick, and when it was drawn: no other batch has the same id and time.
     """
     given = ("worker_id", "iteration", "size", "clock_before", "clock")
     values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
@@ -203,12 +205,11 @@ def insert_arrivals() -> sa.Insert:
 
 @functools.cache
 def close_batch(column: str) -> sa.Update:
-    """Settle or release a batch, if nobody has; returns what a release needs to know, and the tick."""
+    """Settle or release an open batch; returns its size, its clocks and the tick."""
     return (
         sa.update(batches)
         .where(batches.c.id == bindparam("batch", type_=BigId))
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
+        .where(IS_OPEN)
         .values({column: now(), "closed_tick": LATER_THAN_ALL.scalar_subquery()})
         .returning(batches.c.size, batches.c.clock_before, batches.c.clock, batches.c.closed_tick)
     )
@@ -220,32 +221,31 @@ _CLAIM = (
     batches.c.worker_id == bindparam("drawn_by", type_=sa.Text),
     batches.c.drawn_at == bindparam("drawn_at_time", type_=Timestamp),
 )
-"""The batch that one draw made: a database that has lost it may have given its id to another one."""
+"""The batch of one draw: a restored database may have given its id to another batch."""
 
 
 @functools.cache
 def close_claim(column: str) -> sa.Update:
-    """`close_batch` of the batch that one draw made."""
+    """`close_batch` of the batch of one draw."""
     return close_batch(column).where(*_CLAIM[1:])
 
 
 @functools.cache
 def find_claim() -> sa.Select[Any]:
-    """The id of the batch that one draw made, whatever has become of it; no row where the database has lost it."""
+    """The id of the batch of one draw, open or closed; no row if the database has lost it."""
     return select(batches.c.id).where(*_CLAIM)
 
 
 @functools.cache
 def later_draw() -> sa.Select[Any]:
-    """A batch drawn after this one of which anything is left: it was not released, or some of it was reported."""
+    """A batch drawn after this one that was not released, or of which some draws were reported."""
     in_part = (
         select(draws.c.sample_id).where(draws.c.batch_id == batches.c.id, draws.c.reported).exists()
     )
     return (
         select(batches.c.id)
-        .where(
-            batches.c.buffer_id + 0 == BUFFER
-        )  # by number: the index of the buffer has all its batches
+        # `+ 0` makes SQLite use the primary key: the index of the buffer has all its batches.
+        .where(batches.c.buffer_id + 0 == BUFFER)
         .where(batches.c.id > bindparam("batch", type_=BigId))
         .where(sa.or_(batches.c.released_at.is_(None), in_part))
         .limit(1)
@@ -254,7 +254,7 @@ def later_draw() -> sa.Select[Any]:
 
 @functools.cache
 def released_beyond() -> sa.Select[Any]:
-    """The draws of released batches that had gone beyond the clock, and how far: few, most often none."""
+    """The draws of released batches whose clock is beyond the race's: few, most often none."""
     return (
         select(draws.c.sample_id, draws.c.race_key, batches.c.clock)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
@@ -266,7 +266,7 @@ def released_beyond() -> sa.Select[Any]:
 
 @functools.cache
 def draws_of_batch() -> sa.Select[Any]:
-    """The draws of a batch that have no reward yet, with what decides a sample's weight."""
+    """The draws of a batch that have no reward yet, with the scores and keys of their samples."""
     return (
         select(
             draws.c.sample_id,
@@ -297,7 +297,7 @@ def oldest_version_of_batch() -> sa.Select[Any]:
 
 @functools.cache
 def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
-    """Samples that stand nowhere in the race, in the columns of `draws_of_batch`."""
+    """Samples that have no key in the race, in the columns of `draws_of_batch`."""
     incoming = dialect.relation(INCOMING_IDS)
     return select(
         samples.c.id.label("sample_id"),
@@ -312,19 +312,13 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
-    """Return the id of the batch that one draw made if it is still open, and keep it so until the transaction ends."""
-    still_open = (
-        select(batches.c.id)
-        .where(*_CLAIM)
-        .where(batches.c.settled_at.is_(None))
-        .where(batches.c.released_at.is_(None))
-    )
-    return dialect.lock_rows(still_open, batches)
+    """Lock the batch of one draw if it is still open; returns its id."""
+    return dialect.lock_rows(select(batches.c.id).where(*_CLAIM, IS_OPEN), batches)
 
 
 @functools.cache
 def report_draws(dialect: Dialect) -> Any:
-    """Mark draws as reported; returns the ids of the samples for which that is new."""
+    """Mark draws as reported; returns the ids of samples that were not reported before."""
     incoming = dialect.relation(INCOMING_IDS).c
     return (
         sa.update(draws)
@@ -348,7 +342,7 @@ def reported_samples() -> sa.Select[Any]:
 
 @functools.cache
 def unreported() -> sa.Select[Any]:
-    """The number of draws of a batch whose rewards are still to come."""
+    """The number of draws of a batch that have no reward yet."""
     return (
         select(sa.func.count(draws.c.sample_id).label("left"))
         .where(draws.c.batch_id == bindparam("batch", type_=BigId))

@@ -1,4 +1,4 @@
-"""The buffer as a whole: its clock, and its counters, which are kept by worker and summed up when read."""
+"""SQL of buffers: clock, logical time, and the counters of workers, which are summed when read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COUNTERS = (
     *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
     *("removed", "refused", "unscored", "unscorable", "measured", "failed"),
 )
-"""The columns of `workers` that are summed up."""
+"""The columns of `workers` that are summed."""
 
 
 @functools.cache
 def next_tick() -> sa.Select[Any]:
-    """The logical time of a transaction: later than that of every one that it can see."""
+    """The logical time of a transaction: later than that of each transaction that it can see."""
     return LATER_THAN_ALL
 
 
@@ -35,9 +35,9 @@ def totals() -> sa.Select[Any]:
 
 @functools.cache
 def changes() -> sa.Select[Any]:
-    """Numbers of which one is another after every transaction that has changed what waits.
+    """Numbers of which at least one differs after each transaction that changed waiting samples.
 
-    The ticks are summed up, not the largest taken: of two transactions at the same time both may have one tick.
+    The sum of the ticks, not the largest: two transactions at the same time may have the same tick.
     """
     sums = (sa.func.sum(workers.c[name]).label(name) for name in ("tick", *COUNTERS))
     return select(*sums).where(workers.c.buffer_id == BUFFER)
@@ -45,7 +45,7 @@ def changes() -> sa.Select[Any]:
 
 @functools.cache
 def stats() -> sa.Select[Any]:
-    """Every counter summed over the workers, what the buffer itself says, and its best reward, in one round trip."""
+    """All counters summed over the workers, the buffer's row and best reward: one statement."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
     best = (
         select(samples.c.reward)
@@ -75,7 +75,7 @@ def stats() -> sa.Select[Any]:
 
 @functools.cache
 def race_state() -> sa.Select[Any]:
-    """What a change of the race needs to know of the buffer, in one round trip."""
+    """The state of the race, which each change of the race reads: one statement."""
     return (
         select(
             sa.func.max(workers.c.clock).label("clock"),
@@ -98,9 +98,9 @@ def race_state() -> sa.Select[Any]:
 
 @functools.cache
 def count() -> sa.Update:
-    """Add to the counters of a worker, say that it is alive, and move its clocks and its tick forward.
+    """Add to the counters of a worker, set its heartbeat, and move its clocks and tick forward.
 
-    A clock of NULL moves nothing.
+    A clock of NULL changes nothing.
     """
     added = {
         name: workers.c[name] + bindparam(f"d_{name}", type_=sa.BigInteger) for name in COUNTERS

@@ -1,6 +1,7 @@
-"""What a copy of a buffer takes over: `source` is the buffer's id, `buffer` that of the copy.
+"""SQL that copies a buffer: `source` is the buffer's id, `buffer` that of the copy.
 
-Sample numbers are new, in the old order, and are found by the hash; batches are found by their order.
+Copied samples have new ids, in the same order, and are matched by hash; batches are matched by
+their order.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Timestamp, now
-from sqlbuffer.db.queries.params import BUFFER, NEVER
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER
 from sqlbuffer.db.schema import (
     batches,
     buffers,
@@ -33,7 +34,7 @@ _TICK: sa.BindParameter[int] = bindparam("cutoff_tick", type_=BigId)
 
 
 def _then(tick: Any, time: Any) -> Any:
-    """Was before the cutoff: by its tick; what an older release has stored has none, and is told by its time."""
+    """Before the cutoff by tick, or by time for rows of older releases, which have no tick."""
     return sa.or_(sa.and_(tick.is_not(None), tick < _TICK), sa.and_(tick.is_(None), time < _CUTOFF))
 
 
@@ -44,14 +45,14 @@ _KEPT_BATCH = sa.or_(_IS_WHOLE, _SETTLED_THEN)
 
 
 def _in_a_range_of_ids(table: Any, buffer: Any) -> Any:
-    """Rows of a buffer in a range of ids: given the buffer as it is, SQLite would read all of it for each range."""
+    """Rows of a buffer in a range of ids. `+ zero` keeps SQLite from reading the whole buffer."""
     after, last = bindparam("after", type_=BigId), bindparam("last", type_=BigId)
     zero: sa.BindParameter[int] = bindparam("zero", 0, type_=sa.Integer)
     return sa.and_(table.c.id > after, table.c.id <= last, table.c.buffer_id + zero == buffer)
 
 
 def _insert(table: sa.Table, source: Any, **changed: Any) -> Any:
-    """Insert rows of a table again, as the copy's, with some columns changed; a number of its own comes by itself."""
+    """Insert rows of a table for the copy, some columns changed; the database assigns new ids."""
     values = {column.name: column for column in table.columns} | {"buffer_id": BUFFER} | changed
     if "buffer_id" not in table.primary_key.columns:
         del values["id"]
@@ -65,7 +66,7 @@ def _insert(table: sa.Table, source: Any, **changed: Any) -> Any:
 
 @functools.cache
 def id_range() -> sa.Select[Any]:
-    """The lowest and the highest number of the samples of a buffer."""
+    """The lowest and the highest id of the samples of a buffer."""
     numbers = (
         sa.func.min(samples.c.id).label("lowest"),
         sa.func.max(samples.c.id).label("highest"),
@@ -75,7 +76,7 @@ def id_range() -> sa.Select[Any]:
 
 @functools.cache
 def next_id() -> sa.Select[Any]:
-    """The lowest number beyond another one of the samples of a buffer."""
+    """The lowest id after another one of the samples of a buffer."""
     beyond = select(samples.c.id).where(
         samples.c.buffer_id == BUFFER, samples.c.id > bindparam("after", type_=BigId)
     )
@@ -95,8 +96,9 @@ def copy_samples() -> Any:
 def copy_samples_then() -> Any:
     """Copy a range of samples as they were before the cutoff.
 
-    What had been created by then; the reward, if it had been stored; the score, if its version was there. It waits if
-    it was claimed, or if it had not been settled and either still waits or was drawn later.
+    Samples that had been created, with the reward if it had been stored, and the score if it has a
+    version of that time. A sample waits if it was claimed then, or if it had not been settled and
+    either still waits or was drawn later.
     """
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
     drawn = drawn.where(batches.c.buffer_id == _SOURCE)
@@ -141,14 +143,14 @@ _COPIED = samples.alias("copied")
 
 
 def _with_copied(rows: Any, number: Any) -> Any:
-    """Join the sample of a number, and its copy."""
+    """Join the sample of an id, and its copy."""
     same = sa.and_(_COPIED.c.buffer_id == BUFFER, _COPIED.c.hash == samples.c.hash)
     return rows.join(samples, samples.c.id == number).join(_COPIED, same)
 
 
 @functools.cache
 def copy_pool() -> Any:
-    """Let the copies wait where the samples wait."""
+    """Copy the rows of the pool, for the copied samples."""
 
     def waiting(rows: sa.Select[Any]) -> sa.Select[Any]:
         found: sa.Select[Any] = _with_copied(rows.select_from(pool), pool.c.sample_id)
@@ -200,7 +202,7 @@ def _up_to(table: sa.Table, condition: Any) -> Any:
 
 @functools.cache
 def copy_predictors() -> Any:
-    """Copy the predictors that were there when an iteration began."""
+    """Copy the predictors that were stored before an iteration began."""
     return _up_to(predictors, predictors.c.iteration <= _ITERATION)
 
 
@@ -212,13 +214,13 @@ def copy_metrics() -> Any:
 
 @functools.cache
 def copy_checkpoints() -> Any:
-    """Copy the checkpoints that were there when an iteration began."""
+    """Copy the checkpoints that were stored before an iteration began."""
     return _up_to(checkpoints, checkpoints.c.iteration <= _ITERATION)
 
 
 @functools.cache
 def began() -> sa.Select[Any]:
-    """When the first batch of an iteration, or of a later one, was drawn: its tick, or time where it has none."""
+    """When the first batch of an iteration, or a later one, was drawn: tick and time."""
     has_no_tick = batches.c.drawn_tick.is_(None)
     return (
         select(batches.c.drawn_tick, batches.c.drawn_at)
@@ -231,7 +233,7 @@ def began() -> sa.Select[Any]:
 
 @functools.cache
 def version_then() -> sa.Select[Any]:
-    """The newest versions of predictors and of scores that were there when an iteration began."""
+    """The newest versions of predictors and scores that were stored before an iteration began."""
     trained = select(sa.func.max(predictors.c.version)).where(
         predictors.c.buffer_id == BUFFER, predictors.c.iteration <= _ITERATION
     )
@@ -245,25 +247,25 @@ def version_then() -> sa.Select[Any]:
 
 @functools.cache
 def open_batches() -> sa.Select[Any]:
-    """The batches that are out, the last first."""
+    """The ids of open batches, the last first."""
     return (
         select(batches.c.id)
         .where(batches.c.buffer_id == BUFFER)
-        .where(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
+        .where(IS_OPEN)
         .order_by(batches.c.id.desc())
     )
 
 
 @functools.cache
 def lowest_queued() -> sa.Select[Any]:
-    """The lowest score of what is marked as waiting."""
+    """The lowest score of samples marked as waiting."""
     lowest = sa.func.min(samples.c.score).label("lowest")
     return select(lowest).where(samples.c.buffer_id == BUFFER, samples.c.queued)
 
 
 @functools.cache
 def queued_samples() -> sa.Select[Any]:
-    """A range of samples that are marked as waiting but stand nowhere, in the columns of `draws_of_batch`."""
+    """A range of samples marked as waiting, without keys, in the columns of `draws_of_batch`."""
     return (
         select(
             samples.c.id.label("sample_id"),
@@ -281,7 +283,7 @@ def queued_samples() -> sa.Select[Any]:
 
 @functools.cache
 def history_counts() -> sa.Select[Any]:
-    """How many batches and draws a copy has, how many samples, and how many of these were recorded without a draw."""
+    """The numbers of a copy's batches, draws, samples, and samples recorded without a draw."""
     ours = batches.c.buffer_id == BUFFER
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id).where(ours)
     stored = select(sa.func.count()).select_from(samples).where(samples.c.buffer_id == BUFFER)

@@ -1,4 +1,4 @@
-"""Jobs: who does what nobody else may do at the same time, and until when."""
+"""SQL of jobs, which one worker at a time may run, under a lease."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HELD = sa.and_(
     jobs.c.runs == bindparam("run", type_=sa.BigInteger),
     jobs.c.last_started_at == bindparam("began_at", type_=Timestamp),
 )
-"""The fence: taken by this owner, and by nobody since. The time tells two runs of one number apart: a database that has
-gone back to an earlier state counts on from there."""
+"""The fence: this owner took the job, and no worker since. The time distinguishes two runs of the
+same number: a restored database counts on from an earlier run."""
 
 
 @functools.cache
 def add_job(dialect: Dialect) -> Any:
-    """Make sure that there is a row for a job, and say when it is due if that is given."""
+    """Create the row of a job if it does not exist; set its schedule if one is given."""
     insert = dialect.upsert(jobs).values(
         buffer_id=BUFFER, name=_NAME, schedule=bindparam("schedule", type_=sa.Text)
     )
@@ -40,9 +40,10 @@ def add_job(dialect: Dialect) -> Any:
 
 @functools.cache
 def take_job() -> Any:
-    """Take a job that nobody has, or whose lease is the one that was seen not to be renewed.
+    """Take a job that has no owner, or whose lease was not renewed: `lost_until` is its end.
 
-    Only where it has been taken `seen` times, if that is given. Returns the run, and when it began.
+    If `seen` is given, only if the job has been taken `seen` times. Returns the run, and when it
+    began.
     """
     owner_is_gone = jobs.c.owner.not_in(select(workers.c.id).where(workers.c.buffer_id == BUFFER))
     is_lost = jobs.c.lease_until == bindparam("lost_until", type_=Timestamp)
@@ -65,19 +66,19 @@ def take_job() -> Any:
 
 @functools.cache
 def renew_job() -> sa.Update:
-    """Hold a job for longer."""
+    """Renew the lease of a job."""
     return sa.update(jobs).where(_HELD).values(lease_until=_UNTIL)
 
 
 @functools.cache
 def hold_job(dialect: Dialect) -> sa.Select[Any]:
-    """Find a job that is still held, and let nobody take it before the transaction ends."""
+    """Lock a job that is still held, so that no worker takes it before the transaction ends."""
     return dialect.lock_rows(select(jobs.c.runs).where(_HELD), jobs)
 
 
 @functools.cache
 def end_job() -> sa.Update:
-    """End a run, with what went wrong if something did. A run that is not `over` is to be done again."""
+    """End a run, with its error if it failed. A run that is not `over` is due again."""
     is_over: sa.BindParameter[bool] = bindparam("over", type_=sa.Boolean)
     ended = {
         "last_finished_at": sa.case((is_over, now()), else_=jobs.c.last_finished_at),
@@ -91,19 +92,19 @@ def end_job() -> sa.Update:
 
 @functools.cache
 def let_go_jobs() -> sa.Update:
-    """Take the jobs of workers that have died from them."""
+    """Release the jobs of workers that have died."""
     owners = bindparam("owner_ids", type_=sa.Text, expanding=True)
-    obituary = jobs.c.owner + " died in run " + sa.cast(jobs.c.runs, sa.Text)
+    died = jobs.c.owner + " died in run " + sa.cast(jobs.c.runs, sa.Text)
     return (
         sa.update(jobs)
         .where(jobs.c.buffer_id == BUFFER, jobs.c.owner.in_(owners))
-        .values(owner=None, lease_until=None, last_error=obituary)
+        .values(owner=None, lease_until=None, last_error=died)
     )
 
 
 @functools.cache
 def jobs_of_buffer() -> sa.Select[Any]:
-    """Every job, with the labelled samples there are now, and the time it is now."""
+    """Every job, with the number of labelled samples and the time, both as of now."""
     return (
         select(
             *(column for column in jobs.c if column is not jobs.c.buffer_id),

@@ -8,11 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
 from sqlbuffer.db.schema import batches, buffers, draws, workers
-
-IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
-"""True for a batch that is claimed: neither settled nor released."""
 
 
 @functools.cache

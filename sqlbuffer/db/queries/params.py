@@ -1,4 +1,4 @@
-"""What statements have in common: the shapes of the rows that travel with them, and terms that many of them use."""
+"""Parts of many statements: columns of rows that travel with them, parameters and terms."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ INCOMING_DRAWS = Rows(
 )
 
 NEVER = sa.literal(math.inf, sa.Double)
-"""The race key of what has no weight: it never arrives."""
+"""The race key of samples without a weight: they never arrive."""
 
 BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
 """The buffer's id."""
@@ -87,23 +87,23 @@ TICK: sa.BindParameter[int] = bindparam("tick", type_=BigId)
 """The logical time of the transaction."""
 
 NEXT_TICK = sa.func.coalesce(sa.func.max(workers.c.tick), 0) + 1
-"""Of the workers of a buffer: later than all that the statement can see."""
+"""A tick later than all of the buffer that the statement can see; select it from `workers`."""
 
 
 LATER_THAN_ALL = select(NEXT_TICK.label("tick")).where(workers.c.buffer_id == BUFFER)
-"""The same by itself."""
+"""`NEXT_TICK` as a statement."""
 
 CONTENT = (samples.c.text, samples.c.payload, samples.c.codec)
-"""What a sample is decoded from."""
+"""The columns from which a sample is decoded."""
 
 TIE: sa.ColumnElement[bytes] = sa.func.substr(samples.c.hash, 9, type_=sa.LargeBinary())
-"""The bytes of a sample's hash that decide between equal keys, weights, rewards or scores (`race.TIE`)."""
+"""The bytes of a sample's hash that order equal keys, weights, rewards or scores (`race.TIE`)."""
 
 
 def tie_of(
     top: sa.ColumnElement[bool], sample_id: sa.ColumnElement[int]
 ) -> sa.ColumnElement[bytes | None]:
-    """What `pool.tie` is: `TIE` of what is marked as top. Nothing else pays for its bytes, or looks its hash up."""
+    """The value of `pool.tie`: `TIE` of a top sample; others save the bytes and the lookup."""
     found = select(TIE.label("tie")).where(samples.c.id == sample_id).correlate_except(samples)
     return sa.case((top, found.scalar_subquery()))
 
@@ -112,4 +112,4 @@ IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None
 """The condition of an open batch, which is neither settled nor released."""
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
-"""Where samples stand in the race."""
+"""The keys and weights of samples in the pool."""

@@ -1,4 +1,4 @@
-"""The pool: samples enter it, move in it and leave it; the race is shifted and turned back."""
+"""SQL of the pool: samples enter, move and leave; the race is shifted and its clock reset."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlbuffer.db.queries.params import (
     INCOMING_KEYS,
     INCOMING_PLACES,
     INCOMING_STANDS,
+    IS_OPEN,
     NEVER,
     tie_of,
 )
@@ -35,7 +36,7 @@ def enter_pool(dialect: Dialect) -> Any:
 
 @functools.cache
 def move_keys(dialect: Dialect) -> Any:
-    """Give waiting samples new keys and weights, where they still stand at their old key with their old weight."""
+    """Give waiting samples new keys and weights if they still have the old ones."""
     incoming = dialect.each(INCOMING_KEYS)
     return (
         sa.update(pool)
@@ -53,7 +54,7 @@ def move_keys(dialect: Dialect) -> Any:
 
 @functools.cache
 def leave_pool(dialect: Dialect) -> sa.Delete:
-    """Take samples out of the pool, found by the key at which they stand."""
+    """Take samples out of the pool, found by their keys."""
     incoming = dialect.each(INCOMING_PLACES)
     return (
         sa.delete(pool)
@@ -65,7 +66,7 @@ def leave_pool(dialect: Dialect) -> sa.Delete:
 
 @functools.cache
 def leave_up_to() -> sa.Delete:
-    """Take out of the pool whatever stands up to a key and an id: a batch, where nobody else can be drawing."""
+    """Take all samples up to a key and an id out of the pool: a batch, if no other draw can run."""
     place = sa.tuple_(pool.c.race_key, pool.c.sample_id)
     last = sa.tuple_(bindparam("last_key", type_=sa.Double), bindparam("last_id", type_=BigId))
     return sa.delete(pool).where(pool.c.buffer_id == BUFFER).where(place <= last)
@@ -73,10 +74,11 @@ def leave_up_to() -> sa.Delete:
 
 @functools.cache
 def shift_weights() -> sa.Update:
-    """Give every sample in the race the weight that `race.Shift` gives its score, and stretch what is left of its key.
+    """Give every sample in the race the weight of `race.Shift`, and stretch the rest of its key.
 
-    The lowest score, bounded as `race.shift_base` does it, is `base` now. Sums and differences of float64 are the
-    same in SQL and numpy, to the last bit; a weight that is moved by the difference of two bases is another number.
+    `base` is the lowest score, bounded as in `race.shift_base`. Sums and differences of float64 are
+    the same in SQL and numpy, to the last bit. Adding the difference of two bases to the old weight
+    would be rounded differently.
     """
     base, floor, least, most, clock = (
         bindparam(name, type_=sa.Double) for name in ("base", "floor", "least", "most", "clock")
@@ -99,7 +101,7 @@ def shift_weights() -> sa.Update:
 
 @functools.cache
 def turn_back_keys() -> sa.Update:
-    """Subtract the clock from every key: the race goes on from zero."""
+    """Subtract the clock from every key: the clock continues from zero."""
     return (
         sa.update(pool)
         .where(pool.c.buffer_id == BUFFER)
@@ -110,10 +112,10 @@ def turn_back_keys() -> sa.Update:
 
 @functools.cache
 def turn_back_open() -> tuple[sa.Update, sa.Update]:
-    """Subtract the clock from the keys that open batches remember, and released ones beyond it.
+    """Subtract the clock from the keys and clocks of open batches, and of released ones beyond it.
 
-    An open batch is released to where it stood. `released_beyond` compares keys with those of a
-    released batch that had gone beyond the clock.
+    A release puts the samples of an open batch back to these keys. `released_beyond` compares keys
+    with those of a released batch whose clock was beyond the race's.
     """
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
     remembers = sa.and_(
@@ -135,27 +137,22 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
 
 @functools.cache
 def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
-    """The keys that the clock has passed: of what waits, which was released, and of what open batches remember."""
+    """The keys that the clock has passed: of waiting samples, and of draws in open batches."""
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    of_open = sa.and_(
-        batches.c.buffer_id == BUFFER,
-        batches.c.settled_at.is_(None),
-        batches.c.released_at.is_(None),
-    )
     return (
         select(pool.c.sample_id, pool.c.race_key)
         .where(pool.c.buffer_id == BUFFER)
         .where(pool.c.race_key <= clock),
         select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(of_open)
+        .where(batches.c.buffer_id == BUFFER, IS_OPEN)
         .where(draws.c.race_key <= clock),
     )
 
 
 @functools.cache
 def stand_at(dialect: Dialect) -> sa.Update:
-    """Move waiting samples from one key to another, and nothing else."""
+    """Move waiting samples from one key to another, with the same weight."""
     incoming = dialect.each(INCOMING_STANDS)
     return (
         sa.update(pool)

@@ -1,4 +1,7 @@
-"""SQL that is not ours, on PostgreSQL: a read-only transaction is no wall, so who runs it must be able to do little."""
+"""SQL that a person types, on PostgreSQL: it runs as a role with few rights.
+
+A read-only transaction alone does not stop functions that write files or run programs.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from sqlbuffer.db.backends.base import quoted
 from sqlbuffer.errors import InvalidArgument
 
 READER = "pg_read_all_data"
-"""A role of PostgreSQL itself that may read every table and nothing else; a superuser can step down to it."""
+"""A predefined role that may read every table and nothing else; a superuser can take it."""
 
-# These reach files and processes of the server through functions, which a transaction that only reads may call.
+# Roles that reach files and processes of the server through functions, which a read-only
+# transaction may call.
 _POWERS = (
     "pg_execute_server_program",
     "pg_read_server_files",
@@ -40,10 +44,12 @@ _SUSPECT = """
 SELECT DISTINCT proname
 FROM pg_catalog.pg_proc
 WHERE provolatile = 'v'
-   OR provolatile = 's' AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+   OR provolatile = 's'
+      AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 ORDER BY proname
 """
-"""Functions that do more than read are volatile; those that execute text, as `crosstab`, are stable, and not core."""
+"""Functions that may do more than read: volatile ones, and those of extensions that execute text,
+such as `crosstab`, which are stable."""
 
 _POWERFUL = """
 SELECT rolname, rolsuper, rolname = current_user AS is_own
@@ -53,11 +59,11 @@ WHERE pg_catalog.pg_has_role(current_user, oid, 'MEMBER')
 ORDER BY rolname = current_user DESC, rolsuper DESC, rolname
 LIMIT 1
 """
-"""The role itself where it is a superuser, else a role whose rights it has, or can take."""
+"""The role itself if it is a superuser, else a powerful role of which it is a member."""
 
 
 def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_down: bool) -> None:
-    """Make sure that SQL of others, run in this transaction, can do no more than read. See `Dialect.guarded`."""
+    """Make sure that SQL, run in this transaction, can only read. See `Dialect.guarded`."""
     if calls := _side_effects(connection, sql):
         raise InvalidArgument(
             f"{', '.join(calls)} may do more than read: leave it out of this SQL."
@@ -80,7 +86,7 @@ def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_dow
 
 
 def _power(connection: sa.Connection) -> str | None:
-    """Return why a role may do too much, None where it may not."""
+    """Return the reason why the role has too many rights, None if it has few."""
     found = connection.execute(sa.text(_POWERFUL), {"powers": list(_POWERS)}).one_or_none()
     if found is None:
         return None
@@ -98,14 +104,14 @@ def _can_step_down(connection: sa.Connection) -> bool:
 
 
 def _take(connection: sa.Connection, role: str) -> None:
-    """Go on as another role until the transaction ends."""
+    """Take another role until the transaction ends."""
     connection.exec_driver_sql(
         f"SET LOCAL ROLE {quoted(role)}", execution_options={"stream_results": False}
     )
 
 
 def _side_effects(connection: sa.Connection, sql: str) -> list[str]:
-    """Return the functions called in SQL that may do more than read, as far as can be told from their names."""
+    """Return the functions called in SQL that, by their names, may do more than read."""
     suspects = connection.scalars(sa.text(_SUSPECT))
     names = "|".join(re.escape(name) for name in suspects if name not in _HARMLESS)
     calls = re.finditer(rf"(?<!\w)({names})\"?\s*(?:\(|--|/\*)", sql, re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The options of a PostgreSQL URL: heeded, or refused."""
+"""The options of a PostgreSQL URL: each is used, or refused."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ _LIBPQ_PAGE = "https://www.postgresql.org/docs/current/libpq-connect.html"
 
 
 def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
-    """Take out of a URL the options that the driver wants as numbers, and refuse those that no process would heed.
+    """Take the options that the driver wants as numbers out of a URL; refuse unknown options.
 
     `prepare_threshold=none` prepares no statements.
+
+    Returns:
+        The URL without these options, and the options.
+
+    Raises:
+        InvalidArgument: If an option is unknown, invalid, set by sqlbuffer or given twice.
     """
     known = _options_of_urls()
     for name, given in url.query.items():
         if name in _SET_BY_US:
             raise InvalidArgument(
-                f"{name} cannot be an option of the database URL, because sqlbuffer sets it: leave it out."
+                f"{name} cannot be an option of the database URL, because sqlbuffer sets it: leave "
+                "it out."
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -65,7 +72,7 @@ def driver_options(url: sa.URL) -> tuple[sa.URL, dict[str, Any]]:
 
 
 def _as_positive(text: str) -> int:
-    """Return a positive number, 0 for what is none."""
+    """Return a positive number, 0 for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
 
 
@@ -74,7 +81,7 @@ def _as_threshold(text: str) -> int | None:
 
 
 def _require_ports(url: sa.URL) -> None:
-    """Refuse ports and hosts that cannot be told apart."""
+    """Refuse hosts and ports that do not match, and ports that are no numbers."""
     try:
         _, arguments = postgresql.psycopg.dialect().create_connect_args(url)  # type: ignore[no-untyped-call]
         for port in str(arguments.get("port", "")).split(","):
@@ -89,7 +96,7 @@ def _require_ports(url: sa.URL) -> None:
 
 @functools.cache
 def _options_of_urls() -> frozenset[str]:
-    """Return the names of options that a URL may have: those of libpq that are not ours to set, and one of psycopg."""
+    """Return the options that a URL may have: those of libpq but for ours, and one of psycopg."""
     from psycopg.pq import Conninfo  # an extra
 
     of_libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}

@@ -1,8 +1,8 @@
-"""Two SQLite libraries in one process, which must never have one file open.
+"""Two SQLite libraries in one process, which must never have the same file open.
 
-The locks that SQLite takes are those of POSIX, which a process loses when it closes the file anywhere. One library
-knows how to wait with that, two do not (https://sqlite.org/howtocorrupt.html, 2.2.1). Without the locks another process
-that closes the file deletes the log, and with it all that is committed from then on.
+SQLite takes POSIX locks, which a process loses when it closes the file anywhere. One library delays
+such a close, two do not know of each other (https://sqlite.org/howtocorrupt.html, 2.2.1). Without
+the locks another process that closes the file deletes the log, and with it all later commits.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 import psutil
 
-from sqlbuffer.db.backends.wal import file_id, opened
+from sqlbuffer.db.backends.sqlite_files import file_id, opened
 from sqlbuffer.errors import DatabaseUnavailable
 
 STANDARD = sqlite3.__name__
-"""The library that other code of the process has most likely loaded."""
+"""The library that other code of the process most likely uses."""
 
 
 def require_one_library(file: str, library: str) -> None:
     """Refuse to open a file that another SQLite library of this process has open.
 
     Raises:
-        DatabaseUnavailable: If there is one. That of another module than `sqlite3` cannot be told from it.
+        DatabaseUnavailable: If there is one. The error names `sqlite3` if the library is unknown.
     """
     others = {same.library for same in opened(file_id(file))}
     if others - {library}:
@@ -50,9 +50,9 @@ def _two_libraries(file: str, library: str, other: str) -> DatabaseUnavailable:
 
 @functools.cache
 def watch() -> None:
-    """Refuse, from now on, that `sqlite3` opens a file that a store has open through another library.
+    """Keep `sqlite3` from opening a file that a store has open through another library.
 
-    For the life of the process: Python cannot take an audit hook back.
+    For the life of the process: Python cannot remove an audit hook.
     """
     sys.addaudithook(_audit)
 
@@ -67,10 +67,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _path_of(database: Any) -> str:
-    """Return the path that `sqlite3.connect` is given, or a name that no file has."""
+    """Return the path in the argument of `sqlite3.connect`, or a name that no file has."""
     try:
         path = os.fsdecode(database)
-    except TypeError:  # it will say so itself
+    except TypeError:  # `sqlite3.connect` raises it too
         return ""
     if not path.startswith("file:"):
         return path

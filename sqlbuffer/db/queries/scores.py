@@ -1,4 +1,4 @@
-"""What scoring and eviction read of the pool, and the mark of its top."""
+"""SQL of scoring, refreshing and eviction: samples to score, their keys, the top of the pool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IS_STALE = sa.or_(samples.c.score_version.is_(None), samples.c.score_version < 
 
 @functools.cache
 def unscored() -> sa.Select[Any]:
-    """The next `limit` waiting samples without a score, from an id on: a range of an index over just these."""
+    """The next `limit` waiting samples without a score after an id: a range of a partial index."""
     after = bindparam("after", type_=BigId)
     page = (
         STANDING.where(pool.c.buffer_id == BUFFER)
@@ -48,16 +48,15 @@ def unscored() -> sa.Select[Any]:
             version.label("version"),
         )
         .join_from(page, samples, samples.c.id == page.c.sample_id)
-        .where(
-            samples.c.id > after
-        )  # PostgreSQL may merge the two, and would begin with the first sample of all
+        # Again: PostgreSQL may merge the two, and would begin with the first sample of all.
+        .where(samples.c.id > after)
         .order_by(page.c.sample_id)
     )
 
 
 @functools.cache
 def oldest_unscored(dialect: Dialect) -> sa.Select[Any]:
-    """Where the `limit` oldest samples without a score stand, and lock them: somebody may be scoring them."""
+    """Lock the `limit` oldest samples without a score that no process is scoring; returns keys."""
     statement = (
         STANDING.where(pool.c.buffer_id == BUFFER)
         .where(pool.c.weight.is_(None))
@@ -69,7 +68,7 @@ def oldest_unscored(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def pool_page() -> sa.Select[Any]:
-    """The next `limit` rows of the pool in its own order, after a key and an id."""
+    """The next `limit` rows of the pool in the order of its primary key, after a key and an id."""
     standing = sa.tuple_(pool.c.race_key, pool.c.sample_id)
     after = sa.tuple_(bindparam("after_key", type_=sa.Double), bindparam("after_id", type_=BigId))
     return (
@@ -82,7 +81,7 @@ def pool_page() -> sa.Select[Any]:
 
 @functools.cache
 def waiting_places() -> sa.Select[Any]:
-    """Where all that waits stands."""
+    """The keys of all waiting samples."""
     return select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER)
 
 
@@ -108,7 +107,7 @@ def samples_by_id(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def score_at() -> sa.Select[Any]:
-    """The score of the sample with `rank` better ones: where the top is to begin. Reads the whole pool."""
+    """The score of the sample with `rank` better ones: the top begins here. Reads all the pool."""
     return (
         select(pool.c.score)
         .where(pool.c.buffer_id == BUFFER)
@@ -121,7 +120,10 @@ def score_at() -> sa.Select[Any]:
 
 @functools.cache
 def mark_top() -> sa.Update:
-    """Mark what can be drawn and has at least a score as top, all of it from -infinity on; and nothing else."""
+    """Mark samples that can be drawn and have at least a score as top, and no others.
+
+    A score of -infinity marks all that can be drawn.
+    """
     least: sa.BindParameter[float] = bindparam("least", type_=sa.Double)
     is_top = sa.and_(pool.c.weight > 0.0, sa.or_(least == -math.inf, pool.c.score >= least))
     changed = sa.update(pool).where(pool.c.buffer_id == BUFFER).where(pool.c.top != is_top)
@@ -130,7 +132,7 @@ def mark_top() -> sa.Update:
 
 @functools.cache
 def lightest(dialect: Dialect) -> sa.Select[Any]:
-    """The `limit` samples of the lowest score, first those of weight 0, the oldest first among equals.
+    """The `limit` samples of the lowest scores, first those of weight 0; of equal ones the oldest.
 
     Reads the whole pool.
     """
@@ -145,7 +147,7 @@ def lightest(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def standing_at(dialect: Dialect) -> sa.Select[Any]:
-    """Where the samples with these ids stand in the pool, and lock them."""
+    """Lock the samples with these ids in the pool; returns their keys."""
     incoming = dialect.relation(INCOMING_IDS)
     statement = (
         STANDING.add_columns(samples.c.source, samples.c.hash)
@@ -158,7 +160,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def refresh_state() -> sa.Select[Any]:
-    """How far the refresh has come, and what moves every key or lets stale samples wait again, in one round trip."""
+    """The versions of the refresh, the epoch, and the number of released draws: one statement."""
     own = ("score_version", "refresh_version", "refreshed_version", "epoch")
     return (
         select(
@@ -172,7 +174,7 @@ def refresh_state() -> sa.Select[Any]:
 
 @functools.cache
 def stale() -> sa.Select[Any]:
-    """Where the samples stand whose score is older than `version`. Reads the whole pool."""
+    """The keys of samples whose score is older than `version`. Reads the whole pool."""
     return (
         select(
             pool.c.sample_id,
@@ -190,9 +192,9 @@ def stale() -> sa.Select[Any]:
 
 @functools.cache
 def still_stale(dialect: Dialect) -> sa.Select[Any]:
-    """Return those of the samples which stood at these places that are queued, with a score older than `version`.
+    """Return those of the samples with these keys that are queued and have an older score.
 
-    `race_key` is NULL where they stand there no more.
+    Older than `version`. `race_key` is NULL if the sample has another key by now.
     """
     incoming = dialect.relation(INCOMING_PLACES)
     place = sa.and_(
@@ -218,7 +220,7 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def reopen_refresh() -> sa.Update:
-    """Let the newest finished refresh be one that gave `version`, unless it was that or an older one already."""
+    """Set the version of the newest finished refresh back to `version`, if it is newer."""
     return (
         sa.update(buffers)
         .where(buffers.c.id == BUFFER)
@@ -230,7 +232,7 @@ def reopen_refresh() -> sa.Update:
 
 @functools.cache
 def lowest_score() -> sa.Select[Any]:
-    """The lowest score of the pool, and the oldest version of a score. Reads the whole of it."""
+    """The lowest score of the pool, and the oldest version of a score. Reads the whole pool."""
     oldest = sa.func.min(sa.func.coalesce(samples.c.score_version, -1))
     return (
         select(sa.func.min(samples.c.score).label("lowest"), oldest.label("oldest"))
@@ -242,7 +244,7 @@ def lowest_score() -> sa.Select[Any]:
 
 @functools.cache
 def staleness() -> sa.Select[Any]:
-    """How many wait with a score of each version, and when the first of these was made. Reads the whole pool."""
+    """Waiting samples by version of their score, and the oldest time. Reads the whole pool."""
     return (
         select(
             samples.c.score_version,

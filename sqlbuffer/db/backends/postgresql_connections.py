@@ -1,0 +1,172 @@
+"""Engines for a PostgreSQL server: how connections are opened, and how transactions begin."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from sqlbuffer.db.backends.base import POOL_TIMEOUT_S, SCHEMA, quoted
+from sqlbuffer.db.backends.postgresql_arrays import dumpers
+from sqlbuffer.db.backends.postgresql_options import driver_options
+from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
+
+# A batch needs scattered rows, and they are in memory. At the default of 4 the planner reads and
+# sorts the whole pool for each chunk of a refresh. Both are set for one transaction: behind a
+# proxy that pools transactions the next one may be another session's.
+_PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+_SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
+
+_NO_CURSOR = {"stream_results": False}
+
+_PINNED = {
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "DateStyle": "ISO, MDY",
+    "extra_float_digits": "1",  # shortest text that reads back as the same float
+    "IntervalStyle": "postgres",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+}
+"""Settings that change the meaning of values; a role, a database or a server may have others."""
+
+
+def writer(url: sa.URL, *, durability: str, sees_one_state: bool) -> sa.Engine:
+    """See `Dialect.writer`."""
+    level = "REPEATABLE READ" if sees_one_state else "READ COMMITTED"
+    settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
+    begins = f"BEGIN ISOLATION LEVEL {level}; {settings}"
+    return _engine(url, pool_size=2, begins=begins, leaves_receipts=True)
+
+
+def owner(url: sa.URL) -> sa.Engine:
+    """See `Dialect.owner`."""
+    return _engine(url, pool_size=1, begins="BEGIN ISOLATION LEVEL READ COMMITTED")
+
+
+def reader(url: sa.URL) -> sa.Engine:
+    """See `Dialect.reader`."""
+    begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
+    return _engine(url, pool_size=4, begins=begins)
+
+
+def viewer(url: sa.URL) -> sa.Engine:
+    """See `Dialect.viewer`."""
+    begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public"
+    return _engine(url, pool_size=4, begins=begins)
+
+
+def inspector(url: sa.URL) -> sa.Engine:
+    """See `Dialect.inspector`."""
+    # The time zone stays that of the role, in which a person writes times.
+    pinned = {name: value for name, value in _PINNED.items() if name != "TimeZone"}
+    begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}"
+    # A server-side cursor takes one SELECT: anything after a semicolon, COMMIT, SET, COPY and DO
+    # are errors.
+    engine = _engine(url, pool_size=1, begins=begins, pinned=pinned)
+    return engine.execution_options(no_parameters=True, stream_results=True)
+
+
+def _engine(
+    url: sa.URL,
+    *,
+    pool_size: int,
+    begins: str,
+    leaves_receipts: bool = False,
+    pinned: Mapping[str, str] = _PINNED,
+) -> sa.Engine:
+    """Return an engine whose transactions begin with some SQL, all of it sent at once.
+
+    Args:
+        url: URL of the database.
+        pool_size: Connections at most.
+        begins: The SQL.
+        leaves_receipts: True if each transaction writes a receipt.
+        pinned: Settings of a session. Behind a pooler, where the next transaction may be in another
+            session, they are set for each transaction.
+    """
+    try:
+        url, options = driver_options(url)
+        engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            execution_options={"schema_translate_map": {None: SCHEMA}},
+            # BEGIN is sent below.
+            connect_args={"autocommit": True, "client_encoding": "utf8", **options},
+        )
+    except ModuleNotFoundError as exc:
+        raise MissingExtra(
+            'PostgreSQL needs psycopg: pip install "sqlbuffer[postgresql]".'
+        ) from exc
+    for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
+    for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(
+        dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]
+    ) -> Any:
+        record.info["connection"] = secrets.token_hex(8)
+        parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
+        connection = dialect.connect(*arguments, **parameters)
+        try:
+            _require_unicode(connection)
+            for kind, dumper in dumpers().items():
+                connection.adapters.register_dumper(kind, dumper)
+            record.info["is_pooled"] = _is_pooled(connection)
+            if not record.info["is_pooled"]:
+                connection.execute(for_session, prepare=False)
+            elif "prepare_threshold" not in parameters:
+                # A statement that was prepared in one session is unknown in the next.
+                connection.prepare_threshold = None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        is_pooled = connection.info["is_pooled"]
+        sql = for_transaction if is_pooled else begins
+        if leaves_receipts:
+            connection.info["number"] = connection.info.get("number", 0) + 1
+            sql = f"{sql}; {_leave_receipt(connection)}"
+        if is_pooled or not connection.get_execution_options().get("is_one_statement"):
+            connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
+
+    return engine
+
+
+def _require_unicode(connection: Any) -> None:
+    """Refuse a database whose encoding cannot store every text."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = quoted(connection.info.dbname)
+        raise DatabaseUnavailable(
+            f"the database {name} has the encoding {encoding}, which cannot store every text: "
+            "create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and "
+            "use it."
+        )
+
+
+def _is_pooled(connection: Any) -> bool:
+    """Return True if a pooler answers: the server process is not the one that was connected to."""
+    (pid,) = connection.execute("SELECT pg_catalog.pg_backend_pid()", prepare=False).fetchone()
+    return bool(pid != connection.info.backend_pid)
+
+
+def _leave_receipt(connection: sa.Connection) -> str:
+    """Return the SQL by which a transaction leaves its receipt.
+
+    The number of the transaction itself would not do: a server that crashed may give it to another
+    transaction, whose commit would then be taken for this one's.
+    """
+    receipt = f"'{connection.info['connection']}', {connection.info['number']}, now()"
+    return (
+        f"INSERT INTO {SCHEMA}.receipts (connection, number, written_at) VALUES ({receipt}) "
+        "ON CONFLICT (connection) DO UPDATE "
+        "SET number = excluded.number, written_at = excluded.written_at"
+    )

@@ -1,0 +1,42 @@
+"""Authorizers for SQL that a person types: it may read, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+
+_READING_PRAGMAS = frozenset(
+    "foreign_key_check foreign_key_list index_info index_list index_xinfo integrity_check "
+    "quick_check table_info table_list table_xinfo".split()
+)
+"""PRAGMAs that change nothing even if they have a value."""
+_ACTING_PRAGMAS = frozenset("incremental_vacuum optimize shrink_memory wal_checkpoint".split())
+"""PRAGMAs that change the database even if they have no value."""
+
+_READING = (
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+)
+
+
+def authorize_viewer(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+    """Deny a connection that only reads to open other files, or to make itself writable."""
+    reads = name in _READING_PRAGMAS or (value is None and name not in _ACTING_PRAGMAS)
+    opens_files = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
+    is_denied = opens_files or (action == sqlite3.SQLITE_PRAGMA and not reads)
+    return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
+
+
+def authorize_select(action: int, _: str | None, function: str | None, *__: str | None) -> int:
+    """Allow a statement only the actions of a SELECT, whatever its text looks like."""
+    is_harmless = action != sqlite3.SQLITE_FUNCTION or function not in (
+        "load_extension",
+        "fts3_tokenizer",
+    )
+    return sqlite3.SQLITE_OK if action in _READING and is_harmless else sqlite3.SQLITE_DENY
+
+
+def keep_going() -> int:
+    """Return 0, which continues a statement: this progress handler gives Python time for Ctrl-C."""
+    return 0

@@ -1,0 +1,61 @@
+"""Advice for errors of SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BUSY_TIMEOUT_S = 60.0
+"""How long a writer waits while another process writes."""
+
+_NO_LOCKS = "the file system refuses a lock: put the file on a local disk"
+_WAYS_OUT_BY_NAME = {
+    "SQLITE_IOERR_SHORT_READ": "the file or its -wal is shorter than SQLite left it: it was "
+    "truncated, or the -wal deleted, while in use; end all processes that use it, and restore a "
+    "copy if `sqlbuffer db check` finds damage",
+    "SQLITE_IOERR_LOCK": _NO_LOCKS,
+    "SQLITE_IOERR_RDLOCK": _NO_LOCKS,
+    "SQLITE_IOERR_SHMLOCK": _NO_LOCKS,
+    "SQLITE_READONLY_DBMOVED": "the file was removed or moved while in use: restore the file, or "
+    "open the store again",
+}
+"""By the name of the error, which Python 3.10 does not give."""
+
+_WAYS_OUT_BY_MESSAGE = {
+    "unable to open": "the folder must exist and the file must be readable and writable by you",
+    "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy the "
+    "file and its -wal",
+    "not a database": "the file is not an SQLite database: give the path of another file",
+    "malformed": "the file is corrupt: restore a copy, or save what is left with "
+    "`sqlite3 FILE .recover`",
+    "disk i/o error": "the disk fails, or a quota is used up: check both, and that the file was "
+    "not truncated",
+    "is full": "the disk is full: make room; no stored data was lost",
+    "locked": f"another program held the file for over {BUSY_TIMEOUT_S:.0f} s: close that program "
+    "and try again",
+}
+"""By a part of the message; the first that fits."""
+
+
+def way_out(error: Any) -> str:
+    """Return how to solve an error of the driver, "" if that is not known."""
+    name = getattr(error, "sqlite_errorname", None)  # Python 3.11 or newer
+    if name in _WAYS_OUT_BY_NAME:
+        return _WAYS_OUT_BY_NAME[name]
+    message = str(error).lower()
+    return next((text for part, text in _WAYS_OUT_BY_MESSAGE.items() if part in message), "")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return True if another connection holds the file: SQLITE_BUSY, and no extension of it.
+
+    Python 3.10 gives no codes. Its message is that of SQLITE_BUSY, and the extended codes
+    SQLITE_BUSY_RECOVERY and SQLITE_BUSY_SNAPSHOT have the same one: they pass too.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return str(error) == "database is locked"
+    return bool(code == SQLITE_BUSY)
+
+
+SQLITE_BUSY = 5
+"""`sqlite3.SQLITE_BUSY`, which Python 3.10 does not have."""

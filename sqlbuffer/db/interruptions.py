@@ -1,0 +1,34 @@
+"""The exception of a signal handler, found behind the errors that it has caused."""
+
+from __future__ import annotations
+
+
+def interruption(
+    error: BaseException | None, handled: BaseException | None
+) -> BaseException | None:
+    """Return the Ctrl-C, or another exception of a signal handler, that has caused an error.
+
+    A signal may come during the steps of a driver or a pool, which then fail with errors of their
+    own.
+
+    Args:
+        error: The error.
+        handled: An exception that was being handled before; it is not the cause.
+    """
+    if isinstance(error, Exception) and not _is_of_database(error):
+        return None
+    while error is not None and error is not handled:
+        if not _is_of_database(error):
+            return error
+        error = error.__context__
+    return None
+
+
+_DATABASE_PACKAGES = ("sqlalchemy", "sqlite3", "pysqlite3", "psycopg")
+
+
+def _is_of_database(error: BaseException) -> bool:
+    is_theirs = type(error).__module__.partition(".")[0] in _DATABASE_PACKAGES
+    # Signal handlers often raise TimeoutError.
+    is_of_network = isinstance(error, OSError) and type(error) is not TimeoutError
+    return is_theirs or is_of_network or isinstance(error, AssertionError)
