@@ -385,7 +385,7 @@ def _tables(is_server: bool, schema: str | None, prefix: str) -> None:
             comment="The buffer it belongs to",
         ),
         sa.Column("name", sa.Text(), primary_key=True, comment="Name of the job"),
-        sa.Column("owner", sa.Text(), comment="The worker that runs it; NULL when no process does"),
+        sa.Column("owner", sa.Text(), comment="The worker that runs it; NULL when nobody does"),
         sa.Column("lease_until", timestamp, comment="Until when the owner has it (UTC)"),
         sa.Column("last_started_at", timestamp, comment="When it last started (UTC)"),
         sa.Column("last_finished_at", timestamp, comment="When it last finished (UTC)"),
