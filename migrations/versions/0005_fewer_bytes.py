@@ -56,8 +56,8 @@ def _refuse_under_workers(is_server: bool) -> None:
     )
     if workers := [f"{row.id} (last seen at {row.heartbeat_at})" for row in found]:
         raise RuntimeError(
-            f"a process of an older release may be at work: {', '.join(workers)}. "
-            "Stop it, and run the upgrade a minute after it was last seen."
+            f"a worker of an older release may still run: {', '.join(workers)}. "
+            "Stop the worker, and run the upgrade a minute after it was last seen."
         )
 
 
