@@ -17,7 +17,10 @@ Json = sa.JSON().with_variant(JSONB(), "postgresql")
 CLUSTERED: Any = {"sqlite_with_rowid": False}
 """Table keywords: rows are stored in the order of the primary key where the database can."""
 
-CHURNED: Any = {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01"}}
+_VACUUM_SOONER = sa.DDL("ALTER TABLE %(fullname)s SET (autovacuum_vacuum_scale_factor = 0.01)")
+CHURNED: Any = {
+    "listeners": [("after_create", _VACUUM_SOONER.execute_if(dialect="postgresql"))]
+}  # SQLAlchemy 2.1 has `postgresql_with`, but 2.0, the last for Python 3.10, has not
 """Table keywords: rows come and go, and dead ones are taken away at a hundredth of the table instead of a fifth."""
 
 
