@@ -22,7 +22,6 @@ import io
 import math
 import pickle
 import uuid
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
 from fractions import Fraction
@@ -239,7 +238,16 @@ def _set(value: Collection[Any], depth: int) -> list[Any]:
 
 def _are_too_alike(elements: Collection[Any]) -> bool:
     """Tell whether so many elements have one hash that a set or dict of them takes quadratic time to build."""
-    return len(elements) > _MAX_ALIKE and max(Counter(map(hash, elements)).values()) > _MAX_ALIKE
+    if len(elements) <= _MAX_ALIKE:
+        return False
+    # Stops at the first hash of too many: since 3.12 Python keeps the hashes of fractions in a
+    # dict, so that hashing 20,000 of them that are alike takes quadratic time itself.
+    alike: dict[int, int] = {}
+    for number in map(hash, elements):
+        alike[number] = alike.get(number, 0) + 1
+        if alike[number] > _MAX_ALIKE:
+            return True
+    return False
 
 
 def _fraction(value: Fraction, _depth: int) -> CBORTag:
