@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -18,4 +17,13 @@ MAX_RATIO_BITS = 1 << 16
 
 def are_too_alike(elements: Collection[Any]) -> bool:
     """Tell whether more than `MAX_ALIKE` elements have one hash."""
-    return len(elements) > MAX_ALIKE and max(Counter(map(hash, elements)).values()) > MAX_ALIKE
+    if len(elements) <= MAX_ALIKE:
+        return False
+    # The loop stops at the first hash that is too many. Python 3.12 and later keep the hashes of
+    # fractions in a dict, so hashing 20,000 fractions of one hash takes quadratic time.
+    alike: dict[int, int] = {}
+    for number in map(hash, elements):
+        alike[number] = alike.get(number, 0) + 1
+        if alike[number] > MAX_ALIKE:
+            return True
+    return False

@@ -58,7 +58,9 @@ def test_console_commands_exist(tmp_path: pathlib.Path) -> None:
         assert done.returncode == 0 or "no buffer 'celecoxib-ucb-0'" in done.stderr, done.stderr
 
 
-def test_ci_runs_the_test_command() -> None:
+def test_ci_runs_the_test_command_in_a_fresh_clone() -> None:
     first, second = blocks("bash")
-    assert second in (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    assert script.endswith(f'git clone -q "$checkout" "$clone"\ncd "$clone"\n{second}')
     assert first.split(" && ")[0] == second.split(" && ")[0]
+    assert "--clear" not in first + second  # a second run must not install again

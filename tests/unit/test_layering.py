@@ -163,15 +163,26 @@ print(*sorted({"torch", "pandas", "psycopg"} & set(sys.modules)))
     assert python(code, f"sqlite:///{tmp_path}/x.db").split() == []
 
 
+# Every name that 0.3.0 documents, by the path at which 0.3.0 has it.
 OLD_PATHS = """
-    sqlbuffer.errors SqlBufferError ClaimLost InvalidArgument LeaseLost
-    sqlbuffer.hashing register digest digests canonical_bytes
-    sqlbuffer.predictor PredictiveAgent
-    sqlbuffer.race Power Shift Softmax Uniform Weighting
-    sqlbuffer.records AddResult SampleInfo Stats
-    sqlbuffer.retraining retrain
+    sqlbuffer AddResult Batch Buffer BufferSizeCallback Callback Checkpoint DatasetSampler
+    sqlbuffer EnsembleAgent Environment ExpectedImprovement FunctionSampler Log Power
+    sqlbuffer PredictiveAgent PredictiveBuffer RewardCallback SampleInfo SampleStore Sampler Shift
+    sqlbuffer Softmax SqlBufferError Stats ThompsonSampling Uniform UpperConfidenceBound
+    sqlbuffer WeightedBuffer open_store register
+    sqlbuffer.errors BufferNotFound ClaimLost DatabaseUnavailable ForeignDatabase
+    sqlbuffer.errors InconsistentDatabase InvalidArgument InvalidPayload InvalidReward LeaseLost
+    sqlbuffer.errors MissingExtra SchemaMismatch SchemaTooNew SchemaTooOld SettingsMismatch
+    sqlbuffer.errors SqlBufferError StaleIds TooLarge TrainingDiverged UnsupportedType
+    sqlbuffer.hashing canonical_bytes digest digests register
+    sqlbuffer.predictor PredictiveAgent evaluate predict
+    sqlbuffer.race Power Shift Softmax Uniform Weighting exponentials inclusion_probability
+    sqlbuffer.records AddResult SampleInfo Staleness Stats
+    sqlbuffer.retraining measure retrain split
     sqlbuffer.store SampleStore open_store
-    sqlbuffer.training Buffer Checkpoint Environment Log PredictiveBuffer Sampler WeightedBuffer
+    sqlbuffer.training BatchState Buffer BufferSizeCallback Callback Checkpoint DatasetSampler
+    sqlbuffer.training Environment FunctionSampler Log PredictiveBuffer RewardCallback Sampler
+    sqlbuffer.training WeightedBuffer
 """
 
 
