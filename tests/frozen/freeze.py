@@ -93,7 +93,7 @@ def of_sqlite() -> str:
 def of_postgresql() -> str:
     """Return the statements of a database of PostgreSQL, as pg_dump gives them, without its comments and settings."""
     sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parent / "helpers")]
-    from conftest import start_server
+    from helpers.servers import start_server
 
     folder = tempfile.mkdtemp(prefix="sb")
     server = start_server(pathlib.Path(folder, "pg"))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer.core import workers
-from sqlbuffer.db import database
+from sqlbuffer.store import SampleStore
 
 _PATIENCE_S = 60.0
 _MOMENT_S = 0.5
@@ -160,7 +161,7 @@ def interleaving(
 ) -> Iterator[Interleaving]:
     """Lets a test stop transactions; none of them may have ended in a deadlock."""
     made = Interleaving()
-    monkeypatch.setattr(database, "boundary", made.before_commit)
+    inside.call_at_commits(monkeypatch, made.before_commit)
     hooks = {"after_cursor_execute": made.after_statement, "handle_error": made.on_error}
     for event, hook in hooks.items():
         sa.event.listen(sa.Engine, event, hook)
@@ -171,3 +172,24 @@ def interleaving(
         for event, hook in hooks.items():
             sa.event.remove(sa.Engine, event, hook)
     assert made.deadlocks == []
+
+
+class Gap:
+    """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
+
+    def __init__(
+        self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.was_there = False
+        self._left = n
+        database = inside.database_of(store)
+        run = database._run
+
+        def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.was_there = True
+                act()
+            return run(kind, attempt)
+
+        monkeypatch.setattr(database, "_run", run_beside)

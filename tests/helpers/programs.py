@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.race import Power, Softmax, Weighting
 from sqlbuffer.core.workers import worker_id
@@ -216,8 +217,8 @@ def play_together(
             url, name=f"together {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4]
         ) as store:
             player = Player(store, seed, number + 1)
-            journal = Journal(store._buffer.buffer_id)
-            engine = store._buffer.database._engine("writer")
+            journal = Journal(inside.buffer_id(store))
+            engine = inside.engine_of(store, "writer")
             sa.event.listen(engine, "commit", journal.before_commit)
             barrier.wait(120)
             player.add()

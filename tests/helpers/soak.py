@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer import SampleStore, open_store
 from sqlbuffer.cli.workers import claims, release_batches
 from sqlbuffer.db.schema import batches, draws, predictors, samples
@@ -89,7 +90,7 @@ def report(store: SampleStore, note: Note) -> None:
 def meddle(store: SampleStore, note: Note) -> None:
     """Give back the batches of others, who go on with them in good faith."""
     time.sleep(random.uniform(0.2, 1.0))
-    buffer = store._buffer
+    buffer = inside.handle_of(store)
     taken = buffer.read(claims)
     if taken:
         with contextlib.suppress(ClaimLost):  # it was settled just now
@@ -221,7 +222,7 @@ def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:
         drain(store)
         assert store.check() == []
         stats = store.stats()
-        with store._buffer.database._engine("reader").begin() as connection:
+        with inside.engine_of(store, "reader").begin() as connection:
             stored = {row.text: row for row in connection.execute(sa.select(samples))}
             ends = {row.id: row for row in connection.execute(sa.select(batches))}
             versions = set(connection.scalars(sa.select(predictors.c.version)))

@@ -6,9 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
-from test_cli import run
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.commands import run
+from helpers.samples import scores_of
 from sqlbuffer.core import add
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import SettingsMismatch
@@ -162,7 +164,7 @@ def test_a_limit_that_is_no_number_is_an_error_of_ours(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TWO_HUNDRED)
         wrong = sa.update(buffers).values(max_size=sa.literal_column("'x'"))
-        store._buffer.database.write(lambda connection: connection.execute(wrong))
+        inside.execute(store, wrong)
         for call in (lambda: store.add(["s1.5"]), lambda: hold(store.sample(1)), store.stats):
             with pytest.raises(SqlBufferError, match="buffer 'default'"):
                 call()

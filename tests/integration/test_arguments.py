@@ -20,11 +20,11 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import new_database, server_execute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlbuffer
+from helpers.servers import new_database, server_execute
 from sqlbuffer import training
 from sqlbuffer.core import race
 from sqlbuffer.core.batch import Batch
@@ -468,12 +468,12 @@ def two(scene: Scene) -> dict[str, Any]:
 
 def training_targets() -> Iterator[tuple[str, Target]]:
     plain = lambda scene: {"url": scene.url(), "name": "plain", "p_total": 0.5}  # noqa: E731
-    weighted = lambda scene: {
+    weighted = lambda scene: {  # noqa: E731
         "url": scene.url(),
         "name": "weighted",
         "p_total": 0.5,
         "refresh_predictions": 1,
-    }  # noqa: E731
+    }
     predictive = lambda scene: {  # noqa: E731
         **{
             "url": scene.url(),
@@ -630,11 +630,11 @@ def model_targets() -> Iterator[tuple[str, Target]]:
     }
     yield "PredictiveAgent", (PredictiveAgent, whole(PredictiveAgent), lambda scene: dict(valid))
     models = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
-    several = lambda scene: {
+    several = lambda scene: {  # noqa: E731
         "models": models,
         "loss_function": torch.nn.functional.mse_loss,
         "dataset": zeros,
-    }  # noqa: E731
+    }
     yield "EnsembleAgent", (EnsembleAgent, whole(EnsembleAgent), several)
     ensemble = lambda scene: EnsembleAgent(models, torch.nn.functional.mse_loss, zeros)  # noqa: E731
     samples = {"samples": ["a", "b"]}
@@ -677,13 +677,13 @@ def model_targets() -> Iterator[tuple[str, Target]]:
         acquisition.ExpectedImprovement,
     ):
         yield kind.__name__, (kind, whole(kind), lambda scene: {})
-    training_of = lambda scene: {
+    training_of = lambda scene: {  # noqa: E731
         "store": scene.store,
         "agent": scene.agent,
         "bs": 2,
         "epochs": 1,
         "lr": 1e-3,
-    }  # noqa: E731
+    }
     yield "retrain", (retrain, whole(retrain), training_of)
     yield "Schedule", (Schedule, whole(Schedule), lambda scene: {"when_new": 1})
     worker = lambda scene: {  # noqa: E731

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import hold
-from forked import forkserver
 from rich.console import Console
 from torch import nn
 
+from helpers.cleanup import hold
+from helpers.forked import forkserver
+from helpers.loops import environment, featurize, make_agent, named, number, predictive
 from sqlbuffer.errors import InvalidArgument, InvalidReward, UnsupportedType
-from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.environment import Environment
@@ -37,14 +37,6 @@ from sqlbuffer.training.weighted_buffer import (
 # -- what the tests are made of ---------------------------------------------------------------------------------------
 
 
-def number(sample: str) -> float:
-    return float(sample[1:])
-
-
-def named(*numbers: int) -> list[str]:
-    return [f"s{i}" for i in numbers]
-
-
 class ScoredBuffer(WeightedBuffer):
     """Scores a sample `s<number>` by its number, and remembers whom it scored."""
 
@@ -55,31 +47,6 @@ class ScoredBuffer(WeightedBuffer):
     def compute_weights(self, samples: list[str]) -> np.ndarray:
         self.scored.append(samples)
         return np.array([number(sample) for sample in samples])
-
-
-def featurize(samples: list[str]) -> torch.Tensor:
-    return torch.tensor([[number(sample) / 100, 1.0] for sample in samples])
-
-
-def make_agent(*layers: nn.Module, seed: int = 0, **options: Any) -> PredictiveAgent:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), *layers, nn.Linear(8, 1))
-    return PredictiveAgent(model, nn.functional.mse_loss, featurize, **options)
-
-
-def predictive(agent: Any = None, **options: Any) -> PredictiveBuffer:
-    settings: dict[str, Any] = {
-        "p_total": 1.0,
-        "refresh_predictions": 2,
-        "predictive_agent": make_agent() if agent is None else agent,
-        "pred_bs": 8,
-        "supervised_frequency": 3,
-        "supervised_epochs": 2,
-        "supervised_bs": 16,
-        "supervised_lr": 1e-2,
-    }
-    return PredictiveBuffer(**{**settings, **options})
 
 
 @pytest.fixture
@@ -94,16 +61,6 @@ def opened(store_url: str) -> Iterator[Callable[..., Any]]:
     yield make
     for buffer in buffers:
         buffer.close()
-
-
-def environment(
-    buffer: Buffer, *, waiting: int = 0, reward: Any = None, **options: Any
-) -> Environment:
-    """An environment without samplers, on a buffer in which some samples wait."""
-    buffer.add(named(*range(waiting)), "gen")
-    oracle = reward or (lambda samples: [number(sample) for sample in samples])
-    options.setdefault("rewards", [RewardCallback(oracle, reuse=False)])
-    return Environment(buffer=buffer, log=Log(console=Console(file=io.StringIO())), **options)
 
 
 class At(Callback):

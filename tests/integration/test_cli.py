@@ -15,15 +15,17 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 import typer
-from typer.testing import CliRunner
 
+from helpers import inside
+from helpers.commands import refused, run, unstyled
+from helpers.direct import Execute, sql_runner
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.main import app
@@ -53,54 +55,6 @@ COMMANDS += (
 )
 
 
-Execute: TypeAlias = Callable[[str], list[Any]]
-
-
-class Result:
-    """What a command left behind."""
-
-    def __init__(self, outcome: Any) -> None:
-        self.code: int = outcome.exit_code
-        self.out: str = outcome.stdout
-        self.err: str = outcome.stderr
-        self.exception = outcome.exception
-
-    def __repr__(self) -> str:
-        return f"exit code {self.code}\n{self.out}\n{self.err}\n{self.exception!r}"
-
-
-def run(*arguments: str, url: str | None = None, **environment: str) -> Result:
-    """Run a command; the database is given by the environment variable, and SQL runs as a role that may do no more."""
-    if (
-        arguments[:1] == ("sql",)
-        and str(url).startswith("postgresql")
-        and "--role" not in arguments
-    ):
-        arguments += ("--role", "pg_read_all_data")
-    clean = {
-        "FORCE_COLOR": None,
-        "TTY_COMPATIBLE": None,
-        "COLUMNS": None,
-        "SQLBUFFER_URL": url,
-        **environment,
-    }
-    return Result(CliRunner().invoke(app, list(arguments), env=clean))
-
-
-def unstyled(text: str) -> str:
-    """Return a text without the codes for bold and colours."""
-    return re.sub(r"\x1b\[[\d;]*m", "", text)
-
-
-def refused(result: Result) -> str:
-    """Return the one line on stderr of a command that failed as it should."""
-    assert result.code == 1, result
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def fill(url: str) -> None:
     """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
     with open_store(url) as store:
@@ -124,25 +78,10 @@ def url(store_url: str) -> str:
     return store_url
 
 
-def somebody_else(url: str) -> Execute:
-    """Return what runs any SQL."""
-    address = sa.make_url(url)
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-
-    def execute_sql(sql: str) -> list[Any]:
-        with engine.connect() as connection:
-            result = connection.execution_options(no_parameters=True).exec_driver_sql(sql)
-            return list(result.all()) if result.returns_rows else []
-
-    return execute_sql
-
-
 @pytest.fixture
 def execute(store_url: str) -> Execute:
     """Runs any SQL: the hand of another process."""
-    return somebody_else(store_url)
+    return sql_runner(store_url)
 
 
 def dump(url: str) -> list[Any]:
@@ -250,12 +189,10 @@ def test_upgrade_creates_the_schema_once(store_url: str) -> None:
 def test_an_empty_server_is_not_filled_by_looking(postgresql_url: str) -> None:
     for command in ("stats", "top", "db check", "db version", "sql 'SELECT 1'"):
         assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=postgresql_url))
-    assert not somebody_else(postgresql_url)(
-        "SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'"
-    )
+    assert not sql_runner(postgresql_url)("SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'")
 
 
-def test_somebody_elses_database_is_refused(tmp_path: pathlib.Path) -> None:
+def test_sql_runners_database_is_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "other.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE birds (name)")
@@ -411,7 +348,7 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
         execute(
             f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
         )
-        store._buffer.heartbeat.stop()
+        inside.handle_of(store).heartbeat.stop()
         began = time.monotonic()
         done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
         assert done.stdout == "1 released\n"
@@ -829,7 +766,7 @@ def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 @pytest.fixture
 def besieged(postgresql_url: str) -> tuple[str, Execute]:
     """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
-    url, execute = postgresql_url, somebody_else(postgresql_url)
+    url, execute = postgresql_url, sql_runner(postgresql_url)
     fill(url)
     for name in ("wipe", '"Wipe It"'):
         execute(

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 from scipy import stats
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import pool
 from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
@@ -689,7 +691,7 @@ def test_no_draw_looks_for_what_was_released(store: SampleStore) -> None:
     def note(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
         executed.append(sql)
 
-    engine = store._buffer.database._engine("writer")
+    engine = inside.engine_of(store, "writer")
     sa.event.listen(engine, "before_cursor_execute", note)
     store.sample(5).settle()
     batch = store.sample(5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers import inside
 from sqlbuffer.cli.workers import release_batches
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.store import open_store
@@ -559,7 +560,7 @@ class Thief(Callback):
         if env.log.iterations == self.iteration and not self.stolen:
             self.stolen = list(env.batch_state.samples)
             with open_store(self.url, weighting="uniform") as other:
-                assert release_batches([other._buffer], [env.buffer._batch.id]) == 1
+                assert release_batches([inside.handle_of(other)], [env.buffer._batch.id]) == 1
 
     def after_batch(self) -> None:
         self.environment.log.update_metric("late", self.environment.log.iterations)

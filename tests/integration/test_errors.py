@@ -20,15 +20,16 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import hold, scores_of
-from proxies import proxy_before
-from test_retry import in_transaction
-from test_workers import until
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.polling import until
+from helpers.proxies import proxy_before
+from helpers.samples import scores_of
+from helpers.servers import in_transaction
 from sqlbuffer import errors
 from sqlbuffer.core.handle import attach_existing
 from sqlbuffer.core.race import Power, Shift, Softmax
-from sqlbuffer.db import retry
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import (
@@ -561,10 +562,9 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
         assert file.read_bytes() == content
 
 
-def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlbuffer.db.backends import sqlite
+def test_a_file_that_sql_runner_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
+    inside.shorten_patience(monkeypatch, 0.1)
     with open_store(sqlite_url) as store:
         store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
@@ -628,8 +628,8 @@ def test_passwords_are_in_no_message_and_no_repr(
             repr(store),
             str(store),
             store.url,
-            repr(store._buffer),
-            repr(store._buffer.database),
+            repr(inside.handle_of(store)),
+            repr(inside.database_of(store)),
         ]
         store.add(["a"])
         batch = store.sample(1)
@@ -637,7 +637,7 @@ def test_passwords_are_in_no_message_and_no_repr(
         shown += [repr(dataclasses.asdict(store.stats()))]
         for wrong in (
             lambda: open_store(seed=1),
-            lambda: attach_existing(store._buffer.database, "none"),
+            lambda: attach_existing(inside.database_of(store), "none"),
             lambda: open_store(url.set(database="none")),
             lambda: open_store(secret.replace("postgresql://", "mysql://")),
             lambda: batch.settle([math.inf]),
@@ -654,7 +654,7 @@ def test_passwords_are_in_no_log(
 ) -> None:
     """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
+    inside.shorten_patience(monkeypatch, 0.3)
     with proxy_before(postgresql_url) as proxy:
         url = sa.make_url(proxy.url).set(password=PASSWORD)
         secret, masked = (
@@ -662,7 +662,7 @@ def test_passwords_are_in_no_log(
             url.render_as_string(hide_password=True),
         )
         with open_store(secret, weighting="uniform", grace_s=0.2) as store:
-            store._buffer.database.upgrade()
+            inside.database_of(store).upgrade()
             assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
             proxy.cut = ["answer", "request"]
             store.add(["a"])

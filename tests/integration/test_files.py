@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
 
+from helpers import inside
+from helpers.samples import scores_of
 from sqlbuffer.db.backends import files, wal
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
@@ -147,7 +148,7 @@ AFTER_A_MOVE: dict[str, Callable[[SampleStore], object]] = {
     "closed and used again": lambda store: (store.close(), store.add(["new"])),
     "copy": lambda store: store.copy("other"),
     "lease": lambda store: store.leased("job").__enter__().__class__,
-    "pickled": lambda store: pickle.loads(pickle.dumps(store._buffer.database)).write(rows),
+    "pickled": lambda store: pickle.loads(pickle.dumps(inside.database_of(store))).write(rows),
     "pickled and opened": lambda store: pickle.loads(pickle.dumps(store)).add(["new"]),
     "its url": lambda store: open_store(store.url, weighting="uniform").add(["new"]),
 }
@@ -176,7 +177,7 @@ def test_heartbeats_go_on_after_a_change_of_folder(
         store.add(TEN)
         monkeypatch.chdir(elsewhere)
         query = sa.text("SELECT max(heartbeat_at) FROM workers WHERE id <> 'ledger'")
-        database = store._buffer.database
+        database = inside.database_of(store)
         before = database.read(lambda connection: connection.scalar(query))
         end = time.monotonic() + 20
         while database.read(lambda connection: connection.scalar(query)) == before:

@@ -23,12 +23,13 @@ import pytest
 import safetensors.torch
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from test_cli import run, unstyled
 
+from helpers import inside
+from helpers.commands import run, unstyled
+from helpers.samples import scores_of
 from sqlbuffer import register
 from sqlbuffer.core.handle import attach_existing
 from sqlbuffer.db.schema import (
@@ -152,12 +153,10 @@ CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
     "bytes": lambda store, text: store.add([text.encode("utf-8", "surrogatepass")]),
     "source": lambda store, text: store.add(["new"], source=text),
     "meta": lambda store, text: store.add(["newer"], meta={text: text}),
-    "buffer": lambda store, text: open_store(store._buffer.database._url, name=text).close(),
+    "buffer": lambda store, text: open_store(inside.url_of(store), name=text).close(),
     "metric": lambda store, text: store.log_metrics(0, {text: 1.0}),
     "checkpoint": lambda store, text: store.sample(0).settle([], checkpoint={text: b"x"}),
-    "setting": lambda store, text: open_store(
-        store._buffer.database._url, name="other", weighting=text
-    ),
+    "setting": lambda store, text: open_store(inside.url_of(store), name="other", weighting=text),
     "reward": lambda store, text: store.record(["newest"], [text]),
 }
 
@@ -401,7 +400,7 @@ CALLS: list[Callable[[SampleStore], object]] = [
 
 def resume(store: SampleStore) -> None:
     """Begin a loop where the last one stopped."""
-    buffer = looping(store._buffer.database.url)
+    buffer = looping(inside.database_of(store).url)
     buffer.store = store
     buffer.before_train()
 
@@ -414,10 +413,8 @@ def looping(url: str) -> PredictiveBuffer:
 
 def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
     """What a stranger with the right to write does."""
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
-    store._buffer.database.write(
-        lambda connection: connection.execute(sa.update(table).where(mine).values(values))
-    )
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == inside.buffer_id(store)
+    inside.execute(store, sa.update(table).where(mine).values(values))
 
 
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
@@ -522,14 +519,12 @@ def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None
         else words
     )
     table = column.table
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == inside.buffer_id(store)
     chosen = sa.update(table).where(mine)
     if column.primary_key:
         one = sa.select(sa.func.max(column)).where(mine, column != "ledger").scalar_subquery()
         chosen = chosen.where(column == one)
-    store._buffer.database.write(
-        lambda connection: connection.execute(chosen.values({column.name: value}))
-    )
+    inside.execute(store, chosen.values({column.name: value}))
 
 
 def is_quiet(text: str) -> bool:
@@ -608,7 +603,8 @@ def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (
-            run("plot", "--out", str(tmp_path / "x.svg"), url=store._buffer.database.url).code == 0
+            run("plot", "--out", str(tmp_path / "x.svg"), url=inside.database_of(store).url).code
+            == 0
         )
 
 
@@ -618,8 +614,8 @@ def settle(store: SampleStore, **more: Any) -> None:
 
 
 NAMES: dict[str, Callable[[SampleStore, str], object]] = {
-    "buffer": lambda store, name: open_store(store._buffer.database._url, name=name).close(),
-    "buffer that is there": lambda store, name: attach_existing(store._buffer.database, name),
+    "buffer": lambda store, name: open_store(inside.url_of(store), name=name).close(),
+    "buffer that is there": lambda store, name: attach_existing(inside.database_of(store), name),
     "copy": lambda store, name: store.copy(name).close(),
     "source": lambda store, name: store.add(["x"], source=name),
     "sources": lambda store, name: store.add(["x"], source=[name]),
@@ -727,7 +723,7 @@ MORE_CALLS: list[Callable[[SampleStore], object]] = [
 
 
 def mend(store: SampleStore) -> None:
-    store._buffer.write(repair)
+    inside.handle_of(store).write(repair)
 
 
 @pytest.mark.soak
@@ -804,7 +800,7 @@ def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStor
         sa.update(pool).values(sample_id=far),
     )
     moved = number[1].where(pool.c.sample_id == 10)
-    store._buffer.database.write(
+    inside.database_of(store).write(
         lambda connection: [connection.execute(each) for each in (number[0], moved)]
     )
     with store.copy("copied") as copied:

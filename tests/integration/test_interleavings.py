@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
-from interleaving import Interleaving
 from scipy import stats
-from test_refresh import assert_weights_are_those_of_the_scores
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.interleaving import Gap, Interleaving
+from helpers.pool import assert_weights_are_those_of_the_scores
+from helpers.samples import scores_of
 from sqlbuffer.core import add as adding
 from sqlbuffer.core import pool, score
 from sqlbuffer.core.race import Power
@@ -63,8 +65,8 @@ def before(
 
 
 def base_of(store: SampleStore) -> float | None:
-    this = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-    found: float | None = store._buffer.database.read(lambda connection: connection.scalar(this))
+    this = sa.select(buffers.c.base_score).where(buffers.c.id == inside.buffer_id(store))
+    found: float | None = inside.scalar(store, this)
     return found
 
 
@@ -421,27 +423,6 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
 # -- what others do between two transactions --------------------------------------------------------------------------
 
 
-class Gap:
-    """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
-
-    def __init__(
-        self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.was_there = False
-        self._left = n
-        database = store._buffer.database
-        run = database._run
-
-        def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
-            self._left -= 1
-            if self._left == 0:
-                self.was_there = True
-                act()
-            return run(kind, attempt)
-
-        monkeypatch.setattr(database, "_run", run_beside)
-
-
 def store_a_predictor(store: SampleStore) -> None:
     store.save_predictor(b"", rows_trained=1)
 
@@ -526,10 +507,10 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(
-            store._buffer.weights(waiting.scores, base).tolist()
+            inside.handle_of(store).weights(waiting.scores, base).tolist()
         )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
-        assert store._buffer.read(audit.check_buffer) == []
+        assert inside.handle_of(store).read(audit.check_buffer) == []
         store.close()
         alongside.close()
     assert n > 2

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of, server_execute
-from restored import save
 
+from helpers import inside
+from helpers.restored import save
+from helpers.samples import scores_of
+from helpers.servers import server_execute
 from sqlbuffer.errors import BufferNotFound, ClaimLost, LeaseLost, StaleIds
 from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.retraining.train import split
@@ -285,9 +287,9 @@ def test_numbers_of_other_ways_need_the_database_that_was_opened(
     with open_store(store_url) as other:
         fill(other, names(10, 20))
         theirs = other.waiting().ids.tolist()
-    store._buffer.lineage._opened = (
-        "the timeline before a promotion"  # test_failover.py promotes a server
-    )
+    inside.handle_of(
+        store
+    ).lineage._opened = "the timeline before a promotion"  # test_failover.py promotes a server
     with pytest.raises(StaleIds):
         store.remove(theirs)
     assert len(store.samples_of(numbers)) == 10
@@ -300,12 +302,12 @@ def test_lineages_of_two_databases_differ(
     new_store: OpenStore, store_url: str, tmp_path: pathlib.Path
 ) -> None:
     store = new_store()
-    database = store._buffer.database
+    database = inside.database_of(store)
     lineage = [database.read(database.dialect.lineage) for _ in range(2)]
     assert lineage[0] == lineage[1]
     if store_url.startswith("sqlite"):
         with open_store(f"sqlite:///{tmp_path / 'other.db'}") as other:
-            assert other._buffer.database.read(database.dialect.lineage) != lineage[0]
+            assert inside.database_of(other).read(database.dialect.lineage) != lineage[0]
         return
     system, timeline, *numbers = lineage[0].split("/")
     assert int(system)
@@ -317,7 +319,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
     """A server may deny its identifier."""
     denied = "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
     with open_store(postgresql_url) as store:
-        dialect = store._buffer.database.dialect
+        dialect = inside.backend_of(store)
         role = f"asker_{os.getpid()}"
         for statement in (
             denied,
@@ -326,7 +328,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
         ):
             server_execute(postgresql_url, statement)
         with open_store(sa.make_url(postgresql_url).set(username=role)) as restricted:
-            lineage = restricted._buffer.database.read(dialect.lineage)
+            lineage = inside.database_of(restricted).read(dialect.lineage)
             assert lineage.startswith("/00000001/")
             fill(restricted, names(0, 5))
             assert restricted.remove(restricted.waiting().ids.tolist()) == 5
@@ -389,7 +391,7 @@ def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> 
         batch = store.sample(5)
         go_back()
         with open_store(store_url, name="another") as another:
-            assert another._buffer.buffer_id == store._buffer.buffer_id
+            assert inside.buffer_id(another) == inside.buffer_id(store)
             for use in (
                 lambda: store.add(["s1"]),
                 lambda: store.record(["s1"], [1.0]),

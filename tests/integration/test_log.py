@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers import inside
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.callback import BatchState, Callback
@@ -320,7 +321,7 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
             if moment == "before" and buffer.store.iteration:
                 raise OSError("away")
 
-        patch.setattr("sqlbuffer.db.database.boundary", away)
+        inside.call_at_commits(patch, away)
         with pytest.raises(OSError, match="away"):
             env.fit(2, iters=1, report=0)
     env.fit(2, iters=1, report=0)

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from helpers import inside
 from sqlbuffer.core import add, refresh
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.workers import worker_id
@@ -399,7 +400,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def die_and_reopen(self) -> None:
         """What this process has claimed is said to be another one's, which runs no more."""
-        buffer = self.store._buffer
+        buffer = inside.handle_of(self.store)
         gone = f"gone {next(self.deaths)}"
 
         def rename(connection: sa.Connection) -> None:

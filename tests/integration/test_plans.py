@@ -16,9 +16,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold
 from sqlalchemy.engine.interfaces import CacheStats
 
+from helpers import inside
+from helpers.cleanup import hold
 from sqlbuffer.core import refresh
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db import queries
@@ -53,7 +54,7 @@ def first_words(sql: str) -> str:
 
 def built(store: SampleStore) -> dict[int, str]:
     """The name of its builder for every statement, by the statement's identity: each is built once."""
-    arguments = {**ARGUMENTS, ("dialect",): [(store._buffer.database.dialect,)]}
+    arguments = {**ARGUMENTS, ("dialect",): [(inside.backend_of(store),)]}
     return {
         id(builder(*given)): name
         for name, builder in vars(queries).items()
@@ -120,7 +121,7 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
     """Collect what the store executes, by name; what is not built by SQLAlchemy by its first word."""
     executed: list[Executed] = []
     names = built(store)
-    database = store._buffer.database
+    database = inside.database_of(store)
     is_sqlite = database.dialect.schema is None
     explain = explain_on_sqlite if is_sqlite else explain_on_postgresql
 
@@ -468,7 +469,7 @@ def test_no_statement_is_compiled_twice(store_url: str) -> None:
             if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
                 compiled.append(sql)
 
-        database = store._buffer.database
+        database = inside.database_of(store)
         for kind in ("reader", "writer"):
             sa.event.listen(database._engine(kind), "before_cursor_execute", before)
         statements_of_a_run(store, 6000)

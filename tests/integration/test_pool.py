@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import race
 from sqlbuffer.db.schema import buffers, draws
 from sqlbuffer.db.schema import pool as pool_table
@@ -37,20 +39,20 @@ def rows_of(store: SampleStore) -> list[Any]:
     columns = [pool_table.c[name] for name in ("sample_id", "race_key", "weight", "score", "top")]
     query = (
         sa.select(*columns)
-        .where(pool_table.c.buffer_id == store._buffer.buffer_id)
+        .where(pool_table.c.buffer_id == inside.buffer_id(store))
         .order_by("race_key")
     )
-    return store._buffer.database.read(lambda connection: list(connection.execute(query)))
+    return list(inside.rows(store, query))
 
 
 def base_of(store: SampleStore) -> float | None:
-    query = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-    return store._buffer.database.read(lambda connection: connection.scalar(query))
+    query = sa.select(buffers.c.base_score).where(buffers.c.id == inside.buffer_id(store))
+    return inside.scalar(store, query)
 
 
 def assert_weights_are_exact(store: SampleStore) -> None:
     waiting = store.waiting()
-    expected = store._buffer.settings.weights(waiting.scores, base_of(store))
+    expected = inside.handle_of(store).settings.weights(waiting.scores, base_of(store))
     found = {row.sample_id: row.weight for row in rows_of(store)}
     assert [found[i] for i in waiting.ids.tolist()] == expected.tolist()
 
@@ -169,7 +171,7 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
     store.score(lambda samples: np.full(len(samples), lowest))
     batch = hold(store.sample(100))
     keys = sa.select(draws.c.race_key).where(draws.c.batch_id == batch.id)
-    drawn = store._buffer.database.read(lambda connection: connection.scalars(keys).all())
+    drawn = inside.scalars(store, keys)
     if not clock:
         assert len(set(drawn)) == 100
         assert (batch.info.probability > 0.0).all()
@@ -292,7 +294,7 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
 def run_through(store: SampleStore, chunks: list[list[float]]) -> None:
     """Add, score, draw, release, refresh with a budget and without one; look at all that waits after each."""
     numbers, scores = itertools.count(), dict[str, float]()
-    by_score = store._buffer.settings.weighting.needs_score
+    by_score = inside.handle_of(store).settings.weighting.needs_score
 
     def score(samples: list[str]) -> np.ndarray:
         return np.array([scores[sample] for sample in samples])

@@ -10,24 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.pool import assert_weights_are_those_of_the_scores, places
+from helpers.samples import scores_of
 from sqlbuffer.core import race
-from sqlbuffer.db.schema import buffers, pool
+from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
 THIRTY = [f"s{i}" for i in range(30)]
 SAMPLES_BYTES = "SELECT pg_relation_size('sqlbuffer.samples')"
-
-
-def places(store: SampleStore) -> dict[int, tuple[float, float]]:
-    """Key and weight of all that waits, by the number of the sample."""
-    ours = sa.select(pool.c.sample_id, pool.c.race_key, pool.c.weight).where(
-        pool.c.buffer_id == store._buffer.buffer_id
-    )
-    rows = store._buffer.database.read(lambda connection: connection.execute(ours).all())
-    return {row.sample_id: (row.race_key, row.weight) for row in rows}
 
 
 class Scorer:
@@ -219,7 +213,7 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
         story.append(batch.samples)
         batch.settle(np.zeros(len(batch)))
         if i == 20:
-            store._buffer.database.write(turn_back_of(store))
+            inside.database_of(store).write(turn_back_of(store))
         store = next(stores)
     assert store.check() == []
     return story
@@ -229,7 +223,7 @@ def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
     from sqlbuffer.core.pool import turn_back
     from sqlbuffer.core.transaction import Transaction
 
-    return lambda connection: turn_back(Transaction(connection, store._buffer))
+    return lambda connection: turn_back(Transaction(connection, inside.handle_of(store)))
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -323,16 +317,6 @@ def test_what_others_score_amid_a_refresh_has_its_own_weight(
     assert store.check() == []
 
 
-def assert_weights_are_those_of_the_scores(store: SampleStore) -> None:
-    waiting, standing = store.waiting(), places(store)
-    with store._buffer.database._engine("reader").connect() as connection:
-        base = connection.scalar(
-            sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-        )
-    weights = [standing[i][1] for i in waiting.ids.tolist()]
-    assert weights == store._buffer.settings.weights(waiting.scores, base).tolist()
-
-
 def test_who_scored_first_is_right_when_two_refresh_the_same(
     new_store: Callable[..., SampleStore],
 ) -> None:
@@ -360,7 +344,7 @@ def test_a_refresh_on_postgresql_writes_new_versions_where_the_old_ones_are(
         store.add([f"s{i}" for i in range(20_000)])
         store.score(scores_of)
         read = functools.partial(
-            store._buffer.database.read, lambda c: c.scalar(sa.text(SAMPLES_BYTES))
+            inside.database_of(store).read, lambda c: c.scalar(sa.text(SAMPLES_BYTES))
         )
         before = read()
         assert store.score(scores_of, only="all", chunk=1000) == 20_000
@@ -375,7 +359,7 @@ def test_a_refresh_on_sqlite_goes_through_neighbours(sqlite_url: str) -> None:
         scorer = Scorer()
         store.score(scorer, only="all", chunk=10)
         in_order = sa.text("SELECT text FROM samples ORDER BY id")
-        stored = store._buffer.database.read(lambda connection: connection.scalars(in_order).all())
+        stored = inside.scalars(store, in_order)
         assert sorted(scorer.seen) == sorted(list(stored[i : i + 10]) for i in (0, 10, 20))
 
 
@@ -406,7 +390,7 @@ def test_two_processes_share_a_refresh(store_url: str) -> None:
         assert waiting.scores.tolist() == (scores_of(waiting.samples) / 2).tolist()
         assert (store.is_refreshed(), store.check()) == (True, [])
         version = sa.select(buffers.c.refreshed_version)
-        assert store._buffer.database.read(lambda connection: connection.scalar(version)) == 1
+        assert inside.scalar(store, version) == 1
 
 
 def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
@@ -432,7 +416,7 @@ def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
 def draw_and_turn_back(store: SampleStore) -> None:
     """The clock comes back to where it was, and all that waits stands nearer."""
     store.sample(8).settle()
-    store._buffer.database.write(turn_back_of(store))
+    inside.database_of(store).write(turn_back_of(store))
 
 
 def come_and_go(store: SampleStore) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import workers
+from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.records import AddResult
@@ -143,7 +146,7 @@ def test_the_dead_leave_what_they_have_not_reported(
         batch.report(batch.ids[:1], [1.0])
         mine = sa.update(workers.workers).where(workers.workers.c.id == workers.worker_id())
         away = mine.values(host="elsewhere", heartbeat_at=ago(100))
-        store._buffer.database.write(lambda connection: connection.execute(away))
+        inside.execute(store, away)
         with open_store(store_url) as other:
             assert look_on(other, for_s=60) == 1
             assert account(other) == (9, 0, 1, 1, 0)
@@ -190,7 +193,7 @@ def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
             first_is_committed.set()
             assert go_on.wait(20)
 
-    monkeypatch.setattr("sqlbuffer.db.database.boundary", slow)
+    inside.call_at_commits(monkeypatch, slow)
     thread = threading.Thread(target=batch.report, args=(batch.ids[:3], np.ones(3)), name="slow")
     thread.start()
     assert first_is_committed.wait(20)
@@ -215,7 +218,7 @@ def test_settling_counts_what_others_have_reported(new_store: OpenStore, is_pick
         pickle.loads(pickle.dumps(batch)).report(batch.ids[:2], [1.0, 2.0])
     else:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sqlbuffer.db.database.boundary", interrupt)
+            inside.call_at_commits(patch, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 batch.report(batch.ids[:2], [1.0, 2.0])
     batch.settle([None] * 6)
@@ -236,6 +239,5 @@ def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStor
     batch.release()
     whole = store.sample(3)
     whole.release()
-    totals = store._buffer.database.read(lambda connection: store._buffer.race(connection))
-    assert totals.turn == 1
+    assert inside.handle_of(store).read(Transaction.race_state).turn == 1
     assert store.check() == []

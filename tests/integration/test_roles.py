@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
 from typer.testing import CliRunner
 
+from helpers.samples import scores_of
 from sqlbuffer import open_store
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.database import Database

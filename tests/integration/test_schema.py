@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import scores_of
 
+from helpers.direct import connect
+from helpers.samples import scores_of
 from sqlbuffer.db import schema
-from sqlbuffer.db.backends import SCHEMA, VERSION_TABLE
+from sqlbuffer.db.backends import VERSION_TABLE
 from sqlbuffer.db.database import Database, migrations_folder
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
@@ -31,19 +31,6 @@ pytestmark = pytest.mark.empty_database
 
 ROOT = pathlib.Path(__file__).parents[2]
 VIEWS = {"buffer_overview", "sample_overview", "batch_overview", "draw_overview"}
-
-
-@contextlib.contextmanager
-def connect(url: str) -> Iterator[sa.Connection]:
-    """A connection that is not ours, in whose eyes our tables are those of the default schema."""
-    parsed = sa.make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        parsed = parsed.update_query_dict({"options": f"-csearch_path={SCHEMA}"})
-    engine = sa.create_engine(parsed, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
 
 
 def execute(url: str, sql: str) -> list[Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import server_execute
-from proxies import proxy_before
 
+from helpers import inside
+from helpers.proxies import proxy_before
+from helpers.servers import server_execute
 from sqlbuffer import open_store
 from sqlbuffer.cli import sql as query
 from sqlbuffer.errors import DatabaseUnavailable, InconsistentDatabase, InvalidArgument
@@ -203,7 +204,7 @@ def test_too_few_connections_are_refused_at_once(role: Callable[..., str], limit
         store.add(SAMPLES)
         store.score(score)
         store.sample(3).settle([1.0, 2.0, 3.0])
-        store._buffer.database.write_from_one_state(
+        inside.database_of(store).write_from_one_state(
             lambda connection: connection.scalar(sa.text("SELECT 1"))
         )
         time.sleep(0.5)
@@ -229,7 +230,7 @@ def test_a_transaction_that_takes_too_long_is_tried_once_more(
         return int(connection.scalar(sa.text("SELECT 7")) or 0)
 
     with open_store(postgresql_url) as store:
-        for transaction in (store._buffer.database.read, store._buffer.database.write):
+        for transaction in (inside.database_of(store).read, inside.database_of(store).write):
             runs.clear()
             assert transaction(functools.partial(work, n_slow=1)) == 7
             runs.clear()
@@ -239,7 +240,7 @@ def test_a_transaction_that_takes_too_long_is_tried_once_more(
 
 
 def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> None:
-    dialect = store._buffer.database.dialect
+    dialect = inside.backend_of(store)
     dialect.require_fits("this", 400_000_000)
     with pytest.raises(
         InvalidArgument, match=r"this takes 1,100 MB .* MB at most: keep the value in a file"
@@ -320,11 +321,11 @@ def test_an_option_that_is_known_is_heeded(
     with open_store(given, weighting="uniform") as store:
         for i in range(12):
             store.add([i])
-        shown = store._buffer.database.read(
+        shown = inside.database_of(store).read(
             lambda connection: connection.exec_driver_sql(f"SHOW {setting}").scalar()
         )
         assert shown == expected
-        driver: Any = store._buffer.database._engine("reader").raw_connection()
+        driver: Any = inside.engine_of(store, "reader").raw_connection()
         if query.startswith("connect_timeout"):
             assert driver.driver_connection.info.get_parameters()["connect_timeout"] == "3"
         threshold = {"prepare_threshold=1": 1, "prepare_threshold=none": None}.get(query, 5)
@@ -337,7 +338,7 @@ def test_an_option_that_is_known_is_heeded(
 
 def keep_rows(store: SampleStore, command: str, table: str) -> None:
     """Let a database silently leave the rows of a table as they are, as one that does not find them does."""
-    database = store._buffer.database
+    database = inside.database_of(store)
     if store.url.startswith("sqlite"):
         trigger = f"CREATE TRIGGER keep BEFORE {command} ON {table} BEGIN SELECT RAISE(IGNORE); END"
         database.write(lambda connection: connection.exec_driver_sql(trigger))
@@ -407,7 +408,7 @@ def test_behind_a_pooler_nothing_is_left_in_a_session(
         for _ in range(8):
             len(store)
         for kind in ("reader", "writer"):
-            driver = store._buffer.database._engine(kind).raw_connection()
+            driver = inside.engine_of(store, kind).raw_connection()
             cursor = driver.cursor()
             assert cursor.execute("SHOW extra_float_digits").fetchone() == ("0",)
             assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)

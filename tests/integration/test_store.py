@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import add, handle, workers
 from sqlbuffer.core import draw as core_draw
 from sqlbuffer.core.batch import Batch
@@ -790,7 +792,7 @@ def test_reopening_keeps_everything(store_url: str) -> None:
         open_batch.settle([5.0, 6.0])
         assert store.rewards_of(expected) == [5.0, 6.0]
         assert store.check() == []
-    open_batch._buffer.database.close()
+    inside.database_of(open_batch).close()
 
 
 def everything(store: SampleStore) -> str:
@@ -855,7 +857,7 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(
 
         def slow(self: Transaction, **more: Any) -> Any:
             state = lock_race(self, **more)
-            if self.buffer is store._buffer:
+            if self.buffer is inside.handle_of(store):
                 monkeypatch.setattr(Transaction, "lock_race", lock_race)
                 with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
                     another.submit(lambda: other.sample(9).settle()).result()
@@ -882,7 +884,9 @@ def test_four_claims_are_open_at_the_same_time(
             monkeypatch.setattr(
                 workers, "_worker_id", lambda pid, name=name: name
             )  # as if it were another process
-            other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._buffer
+            other = inside.handle_of(
+                stack.enter_context(open_store(postgresql_url, weighting="uniform"))
+            )
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
             tx = Transaction(connection, other)
@@ -898,7 +902,7 @@ def test_four_claims_are_open_at_the_same_time(
 DYING_WORKER = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2].split(os.pathsep)
-from conftest import scores_of
+from helpers.samples import scores_of
 from sqlbuffer import open_store
 from sqlbuffer.core.transaction import Transaction
 store = open_store(sys.argv[1], name="run", mode=sys.argv[3])
@@ -1042,7 +1046,7 @@ def test_the_ledger_keeps_what_the_dead_have_counted(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(3):
-        monkeypatch.setattr(workers, "_worker_id", lambda pid, i=i: f"dead {i}")
+        inside.act_as(monkeypatch, f"dead {i}")
         with open_store(store_url, weighting="uniform") as store:
             store.add([f"{i} {sample}" for sample in TEN])
             store.sample(3).settle([1.0] * 3)
@@ -1051,12 +1055,10 @@ def test_the_ledger_keeps_what_the_dead_have_counted(
                 .where(workers.workers.c.id == f"dead {i}")
                 .values(process_started_at=1.0)
             )
-            store._buffer.database.write(lambda c, died=died: c.execute(died))
-    monkeypatch.setattr(workers, "_worker_id", lambda pid: "alive")
+            inside.execute(store, died)
+    inside.act_as(monkeypatch, "alive")
     with open_store(store_url, weighting="uniform") as store:
-        rows = store._buffer.database.read(
-            lambda c: c.scalars(sa.select(workers.workers.c.id)).all()
-        )
+        rows = inside.scalars(store, sa.select(workers.workers.c.id))
         assert rows == [workers.LEDGER]
         stats = store.stats()
         assert (stats.waiting, stats.measured, stats.drawn, stats.iteration) == (21, 9, 9, 3)
@@ -1080,9 +1082,9 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
         store.sample(3).settle([1.0, 2.0, 3.0])
         _held = store.sample(2)
         assert store.check() == []
-        schema = f"{schema}." if (schema := store._buffer.database.dialect.schema) else ""
-        sql = harm.format(schema, store._buffer.buffer_id)
-        store._buffer.database.write(lambda c, sql=sql: c.exec_driver_sql(sql))
+        schema = f"{schema}." if (schema := inside.backend_of(store).schema) else ""
+        sql = harm.format(schema, inside.buffer_id(store))
+        inside.database_of(store).write(lambda c, sql=sql: c.exec_driver_sql(sql))
         assert store.check() != [], harm
 
 

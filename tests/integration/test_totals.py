@@ -10,10 +10,10 @@ import multiprocessing
 from typing import Any
 
 import numpy as np
-import programs
 import pytest
 import sqlalchemy as sa
 
+from helpers import programs
 from sqlbuffer.store import open_store
 
 N_ERRORS = 4.0

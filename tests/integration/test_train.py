@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 import torch
 from scipy import stats
-from test_agent import agent, featurize, network, rows, same, weights
 from torch import nn
 
+from helpers import inside
+from helpers.agents import agent, featurize, network, rows, same, weights
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import samples as samples_table
@@ -28,9 +29,7 @@ FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
 
 
 def database_time(store: SampleStore) -> dt.datetime:
-    found: dt.datetime = store._buffer.database.read(
-        lambda connection: connection.scalar(sa.select(now()))
-    )
+    found: dt.datetime = inside.scalar(store, sa.select(now()))
     return found
 
 

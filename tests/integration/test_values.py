@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import Polymer
 
+from helpers import inside
+from helpers.samples import scores_of
+from helpers.strategies import Polymer
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.schema import checkpoints, metrics, predictors, samples
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
@@ -44,7 +45,7 @@ def ten(store: SampleStore) -> SampleStore:
 
 
 def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
-    return store._buffer.database.read(lambda connection: connection.execute(statement).all())
+    return inside.rows(store, statement)
 
 
 # -- integers ---------------------------------------------------------------------------------------------------------
@@ -199,11 +200,11 @@ def found_after(store: SampleStore, sql: str, value: Any) -> list[str]:
     def harm(connection: sa.Connection) -> None:
         connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
         connection.exec_driver_sql(sql, (value,))
-        found.extend(audit.check(Transaction(connection, store._buffer)))
+        found.extend(audit.check(Transaction(connection, inside.handle_of(store))))
         raise _Undone
 
     with pytest.raises(_Undone):
-        store._buffer.database.write(harm)
+        inside.database_of(store).write(harm)
     return found
 
 
@@ -237,7 +238,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         store.log_metrics(0, {"x": 1.0, "y": 1.0})
         store.save_checkpoints({"c": b"state"}, iteration=3)
         store.save_predictor(b"", rows_trained=7)
-        database = store._buffer.database
+        database = inside.database_of(store)
         packed: dict[Any, int] = {
             metrics.c.iteration: 0,
             checkpoints.c.iteration: 3,
@@ -252,7 +253,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
             )
         store.log_metrics(0, {"y": 2.0})
         assert len(store.check()) == 3
-        done = store._buffer.write(repair)
+        done = inside.handle_of(store).write(repair)
         assert done == ["4 integers that were stored as bytes were written as integers."]
         assert store.check() == []
         assert [(row["name"], row["value"]) for row in store.history()] == [("x", 1.0), ("y", 2.0)]

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import new_database, start_server
-from test_workers import rows, until
 
+from helpers.polling import until
+from helpers.servers import new_database, start_server
+from helpers.workers import rows
 from sqlbuffer.retraining.schedule import Schedule
 from sqlbuffer.retraining.worker import RETRAIN
 from sqlbuffer.store import SampleStore, open_store
@@ -94,7 +95,8 @@ class Moved:
     """A process by the clock that is set. It runs what it is sent, and says when that is done."""
 
     def __init__(self, clock: Clock, url: str) -> None:
-        environment = {**os.environ, **clock.environment}
+        path = os.pathsep.join(sys.path)
+        environment = {**os.environ, **clock.environment, "PYTHONPATH": path}
         command = [sys.executable, "-c", _MOVED, url, str(GRACE_S)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -232,7 +234,8 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
             clock.set(shift)
             time.sleep(1.5 * GRACE_S)
             moved.run(
-                "from sqlbuffer.core import batch as batches; batches.release_dead(store._buffer)"
+                "from helpers.inside import handle_of; "
+                "from sqlbuffer.core.batch import release_dead; release_dead(handle_of(store))"
             )
             assert store.stats().claimed == 4, shift
         batch.settle([1.0] * 4)

@@ -8,9 +8,9 @@ import time
 from collections import Counter
 
 import pytest
-from forked import Forked
-from searches import search
 
+from helpers.forked import Forked
+from helpers.searches import search
 from sqlbuffer.store import open_store
 
 CALLS = 400

@@ -10,9 +10,9 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from soak import predicted, reward_of, soak
-from standbys import Pair, pair
 
+from helpers.soak import predicted, reward_of, soak
+from helpers.standbys import Pair, pair
 from sqlbuffer.errors import ClaimLost, StaleIds
 from sqlbuffer.store import SampleStore, open_store
 

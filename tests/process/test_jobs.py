@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
-from test_callbacks import environment, make_agent, named, predictive
-from test_interleavings import Gap
-from test_workers import move_away, until
 
+from helpers import inside
+from helpers.interleaving import Gap
+from helpers.jobs import job_of
+from helpers.loops import environment, make_agent, named, predictive
+from helpers.polling import until
+from helpers.samples import scores_of
+from helpers.workers import move_away
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.core import workers
 from sqlbuffer.core.leases import Job, Lease
@@ -42,15 +45,9 @@ TINY: dict[str, Any] = {"bs": 8, "epochs": 1, "lr": 1e-2}
 SAMPLES = [f"s{i}" for i in range(30)]
 
 
-def job_of(store: SampleStore, name: str = RETRAIN) -> Job:
-    return next(job for job in store.jobs() if job.name == name)
-
-
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of the job."""
-    store._buffer.database.write(
-        lambda connection: connection.execute(sa.update(table).values(**values))
-    )
+    inside.execute(store, sa.update(table).values(**values))
 
 
 def measured(store: SampleStore, n: int = 10) -> SampleStore:
@@ -66,7 +63,7 @@ def act_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets this process be another worker."""
 
     def act(name: str) -> None:
-        monkeypatch.setattr(workers, "_worker_id", lambda pid: name)
+        inside.act_as(monkeypatch, name)
 
     return act
 
@@ -164,7 +161,7 @@ def lose(
             look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers.workers).where(workers.workers.c.id == workers.worker_id())
-            store._buffer.database.write(lambda connection: connection.execute(remove))
+            inside.execute(store, remove)
         else:
             move_away(store, silent_for_s=100)
             look_on(store, for_s=60)
@@ -205,7 +202,7 @@ with store.leased("retrain") as lease:
     print(lease.owner, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    url = store._buffer.database._url.render_as_string(hide_password=False)
+    url = inside.url_of(store)
     killed = subprocess.run(
         [sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600
     )
@@ -579,7 +576,7 @@ def test_a_loop_loads_what_another_process_has_trained(opened: Callable[..., Any
     env = environment(buffer, waiting=60)
     env.fit(10, iters=2)
     mine = buffer.predictive_agent
-    with open_store(buffer.store._buffer.database._url) as store:
+    with open_store(inside.url_of(buffer.store)) as store:
         other = make_agent(seed=1)
         assert worker(store, other, refresh=False).once()
     assert dump_state(mine) != dump_state(other)
@@ -617,10 +614,8 @@ def assert_scores_are_of_their_versions(store: SampleStore) -> None:
         made[version] = make_agent()
         store.load_predictor(made[version], version)
     waiting = store.waiting()
-    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._buffer.buffer_id)
-    versions = store._buffer.database.read(
-        lambda c: c.scalars(query.where(samples.c.queued).order_by("id")).all()
-    )
+    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == inside.buffer_id(store))
+    versions = inside.scalars(store, query.where(samples.c.queued).order_by("id"))
     assert len(versions) == len(waiting.samples) > 0
     for sample, score, version in zip(
         waiting.samples, waiting.scores.tolist(), versions, strict=True
@@ -825,7 +820,7 @@ def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathli
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys; sys.path[:0] = sys.argv[2].split(os.pathsep)\n"
-        "from test_callbacks import environment, predictive\n"
+        "from helpers.loops import environment, predictive\n"
         "buffer = predictive(url=sys.argv[1], supervised_frequency=1, in_background=True)\n"
         "environment(buffer, waiting=40).fit(10, iters=2)\n"
         "buffer.close()\n"

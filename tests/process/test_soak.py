@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import server_execute, start_server
-from soak import soak
 
+from helpers.servers import server_execute, start_server
+from helpers.soak import soak
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.soak

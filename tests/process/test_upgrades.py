@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from conftest import scores_of
-from test_schema import connect
 
+from helpers import inside
+from helpers.direct import connect
+from helpers.samples import scores_of
 from sqlbuffer.db.database import Database, migrations_folder
 from sqlbuffer.db.schema import REVISION, pool
 from sqlbuffer.errors import SchemaTooNew, SchemaTooOld
@@ -113,7 +114,7 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
             store.add(samples)
             store.score(scores_of, only="all")
             store.sample(5, pct_argmax=0.4).settle()
-            order = store._buffer.database.read(first_in_race)
+            order = inside.database_of(store).read(first_in_race)
     database = Database(store_url)
     database._run("owner", lambda engine: downgrade(engine, "0003"))
     database.close()
@@ -138,7 +139,7 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
             assert found.samples == sorted(rank_of, key=rank_of.__getitem__)[:-11:-1]
             found.release()
     with open_store(store_url, name=kinds[-1], weighting=kinds[-1]) as store:
-        assert store._buffer.database.read(first_in_race) == order
+        assert inside.database_of(store).read(first_in_race) == order
 
 
 def first_in_race(connection: sa.Connection) -> list[int]:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
-from wal_race import provoke
 
+from helpers import inside
+from helpers.samples import scores_of
+from helpers.wal_race import provoke
 from sqlbuffer.db import database as database_module
 from sqlbuffer.db.backends import sqlite, wal
 from sqlbuffer.errors import DatabaseUnavailable
@@ -118,7 +119,7 @@ def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str)
         assert len(store) == 10
         assert len(store.waiting().samples) == 10
         lock.release()
-        database = store._buffer.database
+        database = inside.database_of(store)
         read = database.read if kind == "reader" else database.look
         assert not read(lambda connection: connection.scalar(sa.select(1)) and is_held(sqlite_url))
 
@@ -136,7 +137,7 @@ def test_a_transaction_that_fails_lets_go(sqlite_url: str, times: int) -> None:
     with open_store(sqlite_url) as store:
         for _ in range(times):
             with pytest.raises(Boom):
-                store._buffer.database.write(fail)
+                inside.database_of(store).write(fail)
             assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -151,7 +152,7 @@ def test_a_commit_that_fails_lets_go(sqlite_url: str) -> None:
 
     with open_store(sqlite_url) as store:
         with pytest.raises(sa.exc.IntegrityError):
-            store._buffer.database.write(violate)
+            inside.database_of(store).write(violate)
         assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -168,7 +169,7 @@ def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
         store.add(["waits"])
         assert time.monotonic() - begun > 0.2
         lock.acquire(0)
-        monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
+        inside.shorten_patience(monkeypatch, 0.1)
         with pytest.raises(
             DatabaseUnavailable, match=r"database is locked.*another program held the file"
         ):
@@ -235,7 +236,7 @@ def fork(connection):
     time.sleep(60)
 
 with open_store(sys.argv[1]) as store:
-    store._buffer.database.write(fork)
+    inside.database_of(store).write(fork)
 """
     open_store(sqlite_url).close()
     parent = subprocess.Popen(

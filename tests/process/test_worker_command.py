@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
-from forked import Forked
-from test_jobs import job_of
-from test_workers import until
 
+from helpers import inside
+from helpers.forked import Forked
+from helpers.jobs import job_of
+from helpers.polling import until
+from helpers.samples import scores_of
 from sqlbuffer.cli.main import main
 from sqlbuffer.db.backends import from_now, now
 from sqlbuffer.db.queries import COUNTERS
@@ -308,7 +309,7 @@ def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> s
 def test_what_cannot_work_is_one_message(
     agent: str, options: list[str], message: str, url_beside_lab: str
 ) -> None:
-    from test_cli import run, unstyled
+    from helpers.commands import run, unstyled
 
     result = run("worker", "--agent", agent, *options, url=url_beside_lab, COLUMNS="300")
     assert result.code == 2, result
@@ -327,7 +328,7 @@ def test_what_cannot_work_is_one_message(
 def test_what_every_round_would_fail_of_is_refused_at_the_start(
     options: list[str], message: str, url_beside_lab: str
 ) -> None:
-    from test_cli import refused, run
+    from helpers.commands import refused, run
 
     assert message in refused(
         run("worker", "--agent", "lab:make_agent", "--every", "1m", *options, url=url_beside_lab)
@@ -359,7 +360,7 @@ def hold(buffer: SampleStore, owner: str) -> None:
     if not owner:
         return
     row = {"host": "elsewhere", "pid": 1, "process_started_at": 0.0, "clock": 0.0}
-    row |= {"buffer_id": buffer._buffer.buffer_id, "id": owner, **dict.fromkeys(COUNTERS, 0)}
+    row |= {"buffer_id": inside.buffer_id(buffer), "id": owner, **dict.fromkeys(COUNTERS, 0)}
     times = {"created_at": now(), "heartbeat_at": now()}
     held = sa.update(jobs).values(owner=owner, lease_until=from_now(3600.0))
 
@@ -367,7 +368,7 @@ def hold(buffer: SampleStore, owner: str) -> None:
         connection.execute(sa.insert(workers).values(**row, **times))
         connection.execute(held)
 
-    buffer._buffer.database.write(write)
+    inside.database_of(buffer).write(write)
 
 
 def test_an_agent_that_exits_fails_its_round_and_is_said(lab: Lab, buffer: SampleStore) -> None:

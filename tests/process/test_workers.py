@@ -17,8 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from conftest import hold, new_database, scores_of, server_execute, wait_for_what_was_dropped
 
+from helpers import inside
+from helpers.cleanup import hold, wait_for_disposal
+from helpers.polling import until
+from helpers.samples import scores_of
+from helpers.servers import new_database, server_execute
+from helpers.workers import change, move_away, rows
 from sqlbuffer import PredictiveBuffer
 from sqlbuffer.cli import workers as cli_workers
 from sqlbuffer.core import batch as core_batch
@@ -42,38 +47,8 @@ def scored(store: SampleStore) -> SampleStore:
     return store
 
 
-def change(store: SampleStore, **values: Any) -> None:
-    """Change the row of this process."""
-    mine = (
-        sa.update(workers.workers)
-        .where(workers.workers.c.id == workers.worker_id())
-        .values(**values)
-    )
-    store._buffer.database.write(lambda connection: connection.execute(mine))
-
-
-def move_away(store: SampleStore, *, silent_for_s: float) -> None:
-    """Let the row of this process be one of another host that was last heard of some time ago."""
-    change(store, host="elsewhere", heartbeat_at=ago(silent_for_s))
-
-
-def rows(store: SampleStore) -> dict[str, Any]:
-    table = workers.workers
-    found = store._buffer.database.read(
-        lambda connection: connection.execute(sa.select(table)).all()
-    )
-    return {row.id: row for row in found if row.id != workers.LEDGER}
-
-
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"]
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "this never came true"
-        time.sleep(0.02)
 
 
 # -- the heartbeat ----------------------------------------------------------------------------------------------------
@@ -133,7 +108,7 @@ def test_a_signal_while_a_heartbeat_starts_does_not_end_it_for_good(
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(Told):
             heartbeat.start()
-    wait_for_what_was_dropped()
+    wait_for_disposal()
     heartbeat.start()
     end = time.monotonic() + 20
     while not beats and time.monotonic() < end:
@@ -141,7 +116,7 @@ def test_a_signal_while_a_heartbeat_starts_does_not_end_it_for_good(
     heartbeat.stop()
     assert beats[0] is Occasion.ALIVE
     assert beats.count(Occasion.CLOSED) == 1
-    wait_for_what_was_dropped()
+    wait_for_disposal()
 
 
 def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
@@ -152,7 +127,7 @@ def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
             " AND datname = current_database()"
         )
         for _ in range(3):
-            store._buffer.database.read(lambda connection: connection.execute(kill))
+            inside.database_of(store).read(lambda connection: connection.execute(kill))
             first = rows(store)[workers.worker_id()].heartbeat_at
             until(lambda first=first: rows(store)[workers.worker_id()].heartbeat_at > first)
 
@@ -272,7 +247,7 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
 
         def bury(other: SampleStore) -> None:
             start.wait()
-            released.append(core_batch.release_dead(other._buffer))
+            released.append(core_batch.release_dead(inside.handle_of(other)))
 
         buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
         for burier in buriers:
@@ -305,7 +280,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(
             go_on.wait(10)
             return batch
 
-        drawer = threading.Thread(target=store._buffer.write, args=(slow_draw,))
+        drawer = threading.Thread(target=inside.handle_of(store).write, args=(slow_draw,))
         drawer.start()
         drawing.wait(10)
         burier = threading.Thread(target=look_on, args=(other,), kwargs={"for_s": 60})
@@ -336,7 +311,7 @@ def test_a_clock_that_is_set_kills_nobody(
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    found = store._buffer.read(leases.dead_workers)
+    found = inside.handle_of(store).read(leases.dead_workers)
     return list(found)
 
 
@@ -392,7 +367,7 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
     """A worker of another user with a claim; starts who looks on from where /proc is another one."""
     scored(store)
-    url = store._buffer.database._url.render_as_string(hide_password=False)
+    url = inside.url_of(store)
     with contextlib.ExitStack() as processes:
         worker = processes.enter_context(running(sys.executable, "-c", AT_WORK_AS_NOBODY, url))
         assert worker.stdout is not None
@@ -417,7 +392,7 @@ def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     assert onlooker.communicate("", timeout=60)[0] == "4\n"
     worker.kill()
     worker.wait()
-    assert core_batch.release_dead(store._buffer) == 1
+    assert core_batch.release_dead(inside.handle_of(store)) == 1
     assert store.check() == []
 
 
@@ -462,7 +437,7 @@ def test_what_cannot_be_seen_is_not_gone(
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
     with open_store(postgresql_url) as store:
         _held = scored(store).sample(1)
-        database = store._buffer.database
+        database = inside.database_of(store)
         old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
         database.write(lambda connection: connection.execute(old))
         move_away(store, silent_for_s=100)

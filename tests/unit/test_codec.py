@@ -27,8 +27,8 @@ import torch
 from cbor2 import CBORTag
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 
+from helpers.strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
 from sqlbuffer.samples import registry
 from sqlbuffer.samples.codec import decode_all, encode_all

@@ -24,7 +24,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import (
+
+from helpers.strategies import (
     DTYPES,
     Access,
     Colour,
@@ -41,7 +42,6 @@ from strategies import (
     samples,
     texts,
 )
-
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.samples import registry
 from sqlbuffer.samples.hashing import SCHEME, canonical_bytes, digest, digests, register

@@ -1,0 +1,31 @@
+"""Rows of the table of workers."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from helpers import inside
+from sqlbuffer.core import workers
+from sqlbuffer.db.backends import ago
+from sqlbuffer.store import SampleStore
+
+
+def change(store: SampleStore, **values: Any) -> None:
+    """Change the row of this process."""
+    mine = (
+        sa.update(workers.workers)
+        .where(workers.workers.c.id == workers.worker_id())
+        .values(**values)
+    )
+    inside.execute(store, mine)
+
+
+def move_away(store: SampleStore, *, silent_for_s: float) -> None:
+    """Let the row of this process be one of another host that was last heard of some time ago."""
+    change(store, host="elsewhere", heartbeat_at=ago(silent_for_s))
+
+
+def rows(store: SampleStore) -> dict[str, Any]:
+    table = workers.workers
+    found = inside.rows(store, sa.select(table))
+    return {row.id: row for row in found if row.id != workers.LEDGER}
