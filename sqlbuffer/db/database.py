@@ -41,12 +41,16 @@ from sqlbuffer.errors import (
     SchemaTooNew,
     SchemaTooOld,
     printable,
+    tampered,
 )
 
 T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
+
+_OVERFLOWS = ("integer overflow", "bigint out of range")
+"""Messages of SQLite and of PostgreSQL. Numbers that users give are checked before they are sent."""
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +272,11 @@ class Database:
                 "each."
             ) from exc
         except sa.exc.DBAPIError as exc:
+            if first_line(str(exc.orig)) in _OVERFLOWS:
+                raise tampered(
+                    f"a result in {self.url} is beyond the largest integer ({exc.orig}), so a stored "
+                    "number is beyond any that sqlbuffer counts to"
+                ) from exc
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
             if isinstance(exc, sa.exc.DataError):

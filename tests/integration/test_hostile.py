@@ -792,6 +792,13 @@ def test_a_logical_time_that_none_comes_to_is_not_caught_up_with(store: SampleSt
     assert store.check() == []
 
 
+def test_a_counter_that_overflows_its_sum_is_said_to_be_corrupt(store: SampleStore) -> None:
+    store.add(TEN)
+    tamper(store, workers, {"added": 2**63 - 1})
+    with pytest.raises(InvalidPayload, match="beyond the largest integer.*restore a backup"):
+        store.stats() if inside.backend_of(store).schema is None else store.add(["later"])
+
+
 def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStore) -> None:
     store.add(TEN)
     far = 2**60

@@ -56,7 +56,7 @@ class Waiting(PredictiveAgent):
                 except BlockingIOError:
                     time.sleep(0.01)
             else:
-                say("next to")
+                say("alongside")
             say("begin")
             while not (HERE / "go").exists():
                 time.sleep(0.01)
