@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from helpers import inside, servers
 from helpers.cleanup import wait_for_disposal
 from helpers.interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
+from helpers.recycling import Recycled
 from helpers.servers import server_execute, start_server
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import heartbeat, refresh, watch
@@ -80,23 +81,31 @@ def template(server_url: str) -> Iterator[str]:
     server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def recycled(server_url: str, template: str) -> Iterator[Recycled]:
+    """Databases that hold the schema, each used by one test at a time."""
+    databases = Recycled(server_url, template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
 def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[str]:
-    """A fresh PostgreSQL database, with the schema or, marked `empty_database`, empty; no transaction may stay open."""
-    is_empty = request.node.get_closest_marker("empty_database") is not None
-    url = (
-        servers.new_database(server_url)
-        if is_empty
-        else servers.new_database(server_url, request.getfixturevalue("template"))
-    )
-    yield url
-    name = sa.make_url(url).database
-    wait_for_disposal()
-    left_open = server_execute(
-        server_url,
-        f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'",
-    )
-    server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    """A PostgreSQL database with the schema or, marked `empty_database`, without it.
+
+    No transaction may stay open.
+    """
+    if request.node.get_closest_marker("empty_database") is not None:
+        url = servers.new_database(server_url)
+        yield url
+        wait_for_disposal()
+        left_open = servers.drop_database(server_url, url)
+    else:
+        databases: Recycled = request.getfixturevalue("recycled")
+        url = databases.take()
+        yield url
+        wait_for_disposal()
+        left_open = databases.give_back(url)
     assert not left_open
 
 

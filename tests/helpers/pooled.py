@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from helpers import servers
+from helpers.recycling import Recycled
 
 POOL_SIZE = int(os.environ.get("POOL_SIZE", "10"))
 """Connections to the server for each database."""
@@ -74,6 +75,7 @@ def _pooler(server_url: str) -> Iterator[None]:
         try:
             wait_for(own_port)
             patch.setattr(servers, "new_database", new_pooled)
+            patch.setattr(Recycled, "is_emptied", lambda *_: False)  # the pooler stays connected
             yield
         finally:
             process.terminate()

@@ -21,11 +21,25 @@ def new_database(server_url: str, template: str = "template1") -> str:
     """Create a PostgreSQL database as a copy of another one, and return its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     server_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    return (
-        sa.make_url(server_url)
-        .set(drivername="postgresql", database=name)
-        .render_as_string(hide_password=False)
+    return url_of_database(server_url, name)
+
+
+def url_of_database(server_url: str, name: str) -> str:
+    """Return the URL of a database of a server."""
+    url = sa.make_url(server_url).set(drivername="postgresql", database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def drop_database(server_url: str, url: str) -> list[Any]:
+    """Drop a database; return the transactions that were left open in it."""
+    name = sa.make_url(url).database
+    left_open = server_execute(
+        server_url,
+        "SELECT query FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND state LIKE 'idle in transaction%'",
     )
+    server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    return left_open
 
 
 def server_execute(server_url: str, statement: str) -> list[Any]:
