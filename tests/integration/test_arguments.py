@@ -853,7 +853,7 @@ def called_with(scene: Scene, function: str, parameter: str, value: Any) -> None
 
 
 @pytest.mark.parametrize(("function", "parameter"), parameters())
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
 def test_any_value_for_any_argument(
     scene: Scene, function: str, parameter: str, value: Any
@@ -867,7 +867,7 @@ OF_STORES = [
 
 
 @pytest.mark.parametrize(("function", "parameter"), OF_STORES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
 def test_any_value_for_any_argument_on_a_server(
     server_scene: Scene, function: str, parameter: str, value: Any

@@ -471,7 +471,15 @@ def same_floats(found: Any, expected: Any) -> None:
     assert np.array_equal(found == 0, expected == 0)
 
 
-@pytest.mark.parametrize(("kind", "max_examples"), [("sqlite", 25), ("postgresql", 10)])
+@pytest.mark.parametrize(
+    ("kind", "max_examples"),
+    [
+        ("sqlite", 15),
+        ("postgresql", 5),
+        pytest.param("sqlite", 200, marks=pytest.mark.soak),
+        pytest.param("postgresql", 100, marks=pytest.mark.soak),
+    ],
+)
 def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

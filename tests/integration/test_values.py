@@ -216,7 +216,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(place=st.sampled_from([place for place in PLACES if place not in FIXED]), value=VALUES)
 def test_a_value_of_another_type_is_found(
     whole: SampleStore, place: tuple[str, str], value: Any

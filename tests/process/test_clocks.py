@@ -158,9 +158,7 @@ def told(store: SampleStore) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize(
-    ("shift", "back"), [*((shift, False) for shift in SHIFTS), ("-5h", True), ("+5h", True)]
-)
+@pytest.mark.parametrize(("shift", "back"), [("-5h", False), ("+2m", False), ("+5h", True)])
 def test_copies_labels_and_incumbent(
     clock: Clock, url: str, moved: Moved, shift: str, back: bool
 ) -> None:
@@ -241,8 +239,10 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
         batch.settle([1.0] * 4)
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
-@pytest.mark.parametrize("who", ["started", "looks on"])
+@pytest.mark.parametrize(
+    ("who", "shift"),
+    [("started", "-5h"), ("started", "+2m"), ("looks on", "-1m"), ("looks on", "+5h")],
+)
 def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -> None:
     """A job is due `every` seconds after it started, whichever process asks, and not before."""
     schedule = Schedule("1s")
@@ -277,7 +277,7 @@ def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -
         assert time.monotonic() > looked_at + 1.0, "that it had not started by then was seen"
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("shift", ["-5h", "+5h"])
 def test_a_run_that_has_ended_is_not_broken_off(
     clock: Clock, url: str, moved: Moved, shift: str
 ) -> None:

@@ -55,8 +55,15 @@ def live(url: str, name: str, action: str, fatal: int | None, passed: Connection
         ACTIONS[action](store)
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_killed_at_every_boundary(store_url: str, action: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "action"),
+    [
+        *(("sqlite", action) for action in ACTIONS),
+        *(("postgresql", action) for action in ("add", "sample", "settle", "retrain")),
+    ],
+)
+def test_killed_at_every_boundary(kind: str, action: str, request: pytest.FixtureRequest) -> None:
+    store_url = request.getfixturevalue(f"{kind}_url")
     start(store_url, "undisturbed")
     n_boundaries = run_until(store_url, "undisturbed", action, fatal=None)
     assert n_boundaries >= 2

@@ -50,7 +50,7 @@ def read(payload: bytes) -> object:
     return decode_all([""], [payload], ["cbor"])[0]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(samples())
 def test_a_sample_comes_back_as_it_was(value: object) -> None:
     restored = round_trip(value)
@@ -404,7 +404,7 @@ def survives(payload: bytes) -> None:
         pass  # read in good order, yet too deep or out of bounds
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64))
 @example(pickle.dumps(Decimal(1)))
 def test_random_bytes_do_no_harm(payload: bytes) -> None:
@@ -434,7 +434,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.binary(max_size=2))),

@@ -128,7 +128,7 @@ def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
     assert json.loads(done.stdout) == {name: expected for name, (_, expected) in GOLDEN.items()}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(equal_pairs(max_leaves=6))
 def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
     a, b = pair
@@ -136,19 +136,19 @@ def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
     assert canonical_bytes(a) == canonical_bytes(b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(samples(max_leaves=4), samples(max_leaves=4))
 def test_two_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(numbers(), numbers())
 def test_two_numbers_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(hashables(), hashables())
 def test_two_plain_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)

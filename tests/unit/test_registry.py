@@ -98,7 +98,7 @@ def dataclasses_of_every_make(draw: st.DrawFn) -> type[Any]:
     return made
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(dataclasses_of_every_make(), st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4))
 def test_a_dataclass_of_any_make_keeps_the_law_or_is_refused(
     cls: type[Any], values: list[tuple[Any, Any]]
@@ -143,7 +143,7 @@ OF_TUPLES: dict[str, Any] = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sets(st.sampled_from([*OF_TUPLES])),
     st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4),
@@ -177,7 +177,7 @@ ENUMS: dict[str, tuple[tuple[type[Any], ...], tuple[Any, Any]]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([*ENUMS]), st.sets(st.sampled_from([*OF_ENUMS]), max_size=3))
 def test_an_enum_of_any_make_keeps_the_law_or_is_refused(kind: str, own: set[str]) -> None:
     bases, values = ENUMS[kind]
@@ -372,7 +372,7 @@ def test_each_member_that_a_built_in_type_has_may_be_overridden(value: Any) -> N
     assert refused == {"__eq__"} | (set(registry._READ_BY.get(base, ())) & OF_BUILT_INS.keys())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(PLAIN), st.sets(st.sampled_from([*OF_BUILT_INS]), max_size=6))
 def test_a_subclass_of_a_built_in_type_counts_as_it_or_is_refused(
     value: Any, own: set[str]
