@@ -1,4 +1,6 @@
-"""Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts itself."""
+"""Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts
+itself.
+"""
 
 import math
 import os
@@ -48,7 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """A PostgreSQL server (15 or newer): `SQLBUFFER_TEST_URL`, or one that this session starts from a wheel."""
+    """A PostgreSQL server (15 or newer): `SQLBUFFER_TEST_URL`, or one that this session starts from
+    a wheel.
+    """
     if "SQLBUFFER_TEST_URL" in os.environ:
         yield os.environ["SQLBUFFER_TEST_URL"]
         return
@@ -73,7 +77,9 @@ def _no_heartbeats_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """A database that holds the schema, and nothing else: copying it takes a tenth of the time of the migrations."""
+    """A database that holds the schema, and nothing else: copying it takes a tenth of the time of
+    the migrations.
+    """
     url = servers.new_database(server_url)
     Database(url).close()
     name = str(sa.make_url(url).database)
@@ -111,7 +117,9 @@ def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An SQLite file that holds the schema, and nothing else: copying it takes no time, the migrations take 60 ms."""
+    """An SQLite file that holds the schema, and nothing else: copying it takes no time, the
+    migrations take 60 ms.
+    """
     file = tmp_path_factory.mktemp("template") / "template.db"
     Database(f"sqlite:///{file}").close()
     assert not file.with_name("template.db-wal").exists()
@@ -120,7 +128,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def sqlite_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[str]:
-    """A fresh SQLite file, with the schema or, marked `empty_database`, not there yet; no lock may be left on it."""
+    """A fresh SQLite file, with the schema or, marked `empty_database`, not there yet; no lock may
+    be left on it.
+    """
     file = tmp_path / "buffer.db"
     if request.node.get_closest_marker("empty_database") is None:
         file.write_bytes(request.getfixturevalue("sqlite_template"))
@@ -161,7 +171,9 @@ def store(new_store: Callable[..., SampleStore]) -> SampleStore:
 
 @pytest.fixture
 def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Lets time pass by a clock that is never set, while a store looks on; returns the number of batches released."""
+    """Lets time pass by a clock that is never set, while a store looks on; returns the number of
+    batches released.
+    """
     passed_s = [0.0]
     monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
 

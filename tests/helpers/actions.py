@@ -115,7 +115,9 @@ def drain(store: SampleStore) -> list[str]:
 
 
 def take_up_the_job(store: SampleStore) -> None:
-    """Any process that comes next does what the dead one left undone, at once and under the next number."""
+    """Any process that comes next does what the dead one left undone, at once and under the next
+    number.
+    """
     before = store.predictors()
     assert len(before) <= 1
     version = retrain(store)

@@ -17,7 +17,9 @@ def hold(batch: Batch) -> Batch:
 
 
 def wait_for_disposal() -> None:
-    """Wait until what a test has dropped is put away: threads and connections of stores, claims of batches."""
+    """Wait until what a test has dropped is put away: threads and connections of stores, claims of
+    batches.
+    """
     _held.clear()
     end = time.monotonic() + 120  # who waits for a server that is gone gives up after a minute
     while not disposal.wait(120) or is_ending():

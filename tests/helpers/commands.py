@@ -22,7 +22,9 @@ class Result:
 
 
 def run(*arguments: str, url: str | None = None, **environment: str) -> Result:
-    """Run a command; the database is given by the environment variable, and SQL runs as a role that may do no more."""
+    """Run a command; the database is given by the environment variable, and SQL runs as a role that
+    may do no more.
+    """
     if (
         arguments[:1] == ("sql",)
         and str(url).startswith("postgresql")

@@ -1,4 +1,6 @@
-"""The database, the handle and the rows behind a store: the one place that knows their private names."""
+"""The database, the handle and the rows behind a store: the one place that knows their private
+names.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,6 +77,8 @@ def call_at_commits(patch: pytest.MonkeyPatch, function: Callable[[str], None]) 
 
 
 def shorten_patience(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Give up after some seconds on a server that is gone, and on a file that another process has locked."""
+    """Give up after some seconds on a server that is gone, and on a file that another process has
+    locked.
+    """
     patch.setattr(retry, "PATIENCE_S", seconds)
     patch.setattr(sqlite, "BUSY_TIMEOUT_S", seconds)

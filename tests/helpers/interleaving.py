@@ -59,7 +59,9 @@ class Acting:
 
 
 class Stopped(Acting):
-    """Something that stops once, in its first writing transaction: before the COMMIT, or after a statement."""
+    """Something that stops once, in its first writing transaction: before the COMMIT, or after a
+    statement.
+    """
 
     def __init__(self, action: Callable[[], object], after: str | None) -> None:
         super().__init__(action)
@@ -125,7 +127,7 @@ class Interleaving:
         for acting in (*self._stopped, *self._acting):
             acting._thread.join(_PATIENCE_S)
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- hooks -------------------------------------------------------------------------------------
 
     def before_commit(self, moment: str) -> None:
         for stopped in self._stopped:
@@ -144,7 +146,9 @@ class Interleaving:
 
 @pytest.fixture
 def threads_are_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread is a worker of its own, else they would wait for each other at the row of their counters."""
+    """Each thread is a worker of its own, else they would wait for each other at the row of their
+    counters.
+    """
 
     worker_id = workers._worker_id
 
@@ -175,7 +179,9 @@ def interleaving(
 
 
 class Gap:
-    """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
+    """Lets something be done once, just before the n-th transaction of a store from now on; it may
+    never come.
+    """
 
     def __init__(
         self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch

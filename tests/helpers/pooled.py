@@ -1,4 +1,5 @@
-"""A plugin that puts PgBouncer, which must be installed, between the tests and PostgreSQL, in transaction mode.
+"""A plugin that puts PgBouncer, which must be installed, between the tests and PostgreSQL, in
+transaction mode.
 
 PYTHONPATH=tests python -m pytest -p helpers.pooled -n 0 tests/process/test_retry.py
 """

@@ -1,4 +1,6 @@
-"""Imported once by the server that processes are forked from: what takes seconds to import, or to load."""
+"""Imported once by the server that processes are forked from: what takes seconds to import, or to
+load.
+"""
 
 # ruff: noqa: F401
 import molecules

@@ -88,7 +88,10 @@ class Witness(Callback):
 def make_run(
     url: str, name: str, come_by: Callable[[str], None] = lambda moment: None, every: int = 1
 ) -> Environment:
-    """A loop with everything random that there is. The process it runs in has nothing seeded by itself."""
+    """A loop with everything random that there is.
+
+    The process it runs in has nothing seeded by itself.
+    """
 
     class Moments(Callback):
         def __call__(self, event: str) -> None:

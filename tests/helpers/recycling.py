@@ -1,4 +1,6 @@
-"""PostgreSQL databases that are emptied and renamed after a test, which is cheaper than to drop and to create them."""
+"""PostgreSQL databases that are emptied and renamed after a test, which is cheaper than to drop and
+to create them.
+"""
 
 import contextlib
 import uuid

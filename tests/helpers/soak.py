@@ -1,7 +1,8 @@
-"""A crew that works on one buffer while its members are killed at random, and the books that it keeps.
+"""A crew that works on one buffer while its members are killed at random, and the books that it
+keeps.
 
-Each member is a process of its own and writes down what the store has acknowledged. In the end the books must agree
-with the tables.
+Each member is a process of its own and writes down what the store has acknowledged. In the end the
+books must agree with the tables.
 """
 
 import collections
@@ -41,11 +42,13 @@ def predicted(texts: list[str]) -> np.ndarray:
     return np.array([float(text[1:]) % 101 for text in texts]) * random.uniform(0.5, 2.0)
 
 
-# -- what a member does -----------------------------------------------------------------------------------------------
+# -- what a member does ----------------------------------------------------------------------------
 
 
 def generate(store: SampleStore, note: Note) -> None:
-    """Add samples, many of which are there already: some wait, some are claimed, some have been measured."""
+    """Add samples, many of which are there already: some wait, some are claimed, some have been
+    measured.
+    """
     if len(store) < ROOM:
         added = [f"s{random.randrange(N_DISTINCT)}" for _ in range(40)]
         store.add(added, source="generator")
@@ -129,7 +132,7 @@ def live(role: str, url: str, journal: str) -> None:
         time.sleep(random.uniform(0.01, 0.05))
 
 
-# -- who kills and hires them -----------------------------------------------------------------------------------------
+# -- who kills and hires them ----------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -206,7 +209,7 @@ def kill(member: BaseProcess) -> None:
     member.join()
 
 
-# -- the books --------------------------------------------------------------------------------------------------------
+# -- the books -------------------------------------------------------------------------------------
 
 
 def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:

@@ -1,4 +1,6 @@
-"""What `max_size` lets go: the lightest, when weights are known, whatever the chunks in which samples came."""
+"""What `max_size` lets go: the lightest, when weights are known, whatever the chunks in which
+samples came.
+"""
 
 import random
 from collections.abc import Callable
@@ -114,7 +116,7 @@ def test_a_released_batch_comes_on_top_until_the_next_score(new_store: NewStore)
     assert store.check() == []
 
 
-# -- the limit is the buffer's ----------------------------------------------------------------------------------------
+# -- the limit is the buffer's ---------------------------------------------------------------------
 
 
 def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
@@ -131,7 +133,10 @@ def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
 
 
 def test_a_buffer_without_a_limit_takes_the_first_that_is_given(new_store: NewStore) -> None:
-    """As those of older releases, which did not store it. Processes that have it open keep to it."""
+    """As those of older releases, which did not store it.
+
+    Processes that have it open keep to it.
+    """
     store = new_store(weighting="uniform")
     store.add(TWO_HUNDRED)
     assert store.stats().max_size is None

@@ -41,7 +41,7 @@ from sqlbuffer.store import SampleStore, open_store
 
 PACKAGE = pathlib.Path(sqlbuffer.__file__).parent
 
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 NUMBERS: list[Any] = [
     *(
@@ -261,7 +261,7 @@ VALUES = (
 )
 
 
-# -- functions --------------------------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -779,7 +779,9 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 
 def test_every_public_function_is_among_them() -> None:
-    """But for what takes nothing, or tensors and objects that only the user's own model or loop understands."""
+    """But for what takes nothing, or tensors and objects that only the user's own model or loop
+    understands.
+    """
     known = {function for function, _, _ in TARGETS.values()}
     left_out = {"predict_tensor", "load_state_dict", "rule"}
     missing = {
@@ -876,6 +878,8 @@ def test_any_value_for_any_argument_on_a_server(
 
 
 def test_what_was_stored_meanwhile_is_sound(scene: Scene, server_scene: Scene) -> None:
-    """Last of this file: nothing that the others have left has a value of another type than its column."""
+    """Last of this file: nothing that the others have left has a value of another type than its
+    column.
+    """
     assert scene.store.check() == []
     assert server_scene.store.check() == []

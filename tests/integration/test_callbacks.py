@@ -1,4 +1,6 @@
-"""The four buffer callbacks: the calls of the original, without its mistakes, in its loop and in ours."""
+"""The four buffer callbacks: the calls of the original, without its mistakes, in its loop and in
+ours.
+"""
 
 import inspect
 import io
@@ -34,7 +36,7 @@ from sqlbuffer.training.weighted_buffer import (
     WeightedBuffer,
 )
 
-# -- what the tests are made of ---------------------------------------------------------------------------------------
+# -- what the tests are made of --------------------------------------------------------------------
 
 
 class ScoredBuffer(WeightedBuffer):
@@ -75,7 +77,7 @@ class At(Callback):
             self.action()
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_names_and_orders(opened: Callable[..., Any]) -> None:
         callback.environment = callback.batch_state = None
 
 
-# -- calls from outside -----------------------------------------------------------------------------------------------
+# -- calls from outside ----------------------------------------------------------------------------
 
 
 def test_a_list_is_many_and_anything_else_is_one(opened: Callable[..., Any]) -> None:
@@ -223,7 +225,7 @@ def test_arguments_out_of_range_are_refused(
         make(sqlite_url)
 
 
-# -- the pool as a list -----------------------------------------------------------------------------------------------
+# -- the pool as a list ----------------------------------------------------------------------------
 
 
 class CountingStore:
@@ -321,7 +323,7 @@ def test_lists_of_the_wrong_length_are_refused(opened: Callable[..., Any]) -> No
         buffer._filter_buffer([True] * 3)
 
 
-# -- settling ---------------------------------------------------------------------------------------------------------
+# -- settling --------------------------------------------------------------------------------------
 
 
 def rewards_stored(store: SampleStore) -> dict[str, float]:
@@ -432,7 +434,7 @@ def test_metrics_and_checkpoints_are_stored_with_the_batch(opened: Callable[...,
     assert again.state == b"after 0"
 
 
-# -- what the original got wrong, one by one --------------------------------------------------------------------------
+# -- what the original got wrong, one by one -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -633,7 +635,7 @@ def test_12_silent_means_silent(
     assert capsys.readouterr() == ("", "")
 
 
-# -- the predictor in the loop ----------------------------------------------------------------------------------------
+# -- the predictor in the loop ---------------------------------------------------------------------
 
 
 def test_retraining_uses_the_stored_rows_with_the_current_batch(opened: Callable[..., Any]) -> None:
@@ -738,7 +740,7 @@ def test_samples_of_unknown_types_are_refused(opened: Callable[..., Any]) -> Non
         opened(Buffer, 1.0).add(object())
 
 
-# -- MRL's loop -------------------------------------------------------------------------------------------------------
+# -- MRL's loop ------------------------------------------------------------------------------------
 
 
 class Other:
@@ -764,7 +766,9 @@ class OtherState(dict):
 
 
 class OtherLog(Other):
-    """MRL's log: metrics must be announced, and each needs a value and each log a column in every batch."""
+    """MRL's log: metrics must be announced, and each needs a value and each log a column in every
+    batch.
+    """
 
     def __init__(self) -> None:
         super().__init__("log", 100)
@@ -965,7 +969,7 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
     )
 
 
-# -- kill -9 ----------------------------------------------------------------------------------------------------------
+# -- kill -9 ---------------------------------------------------------------------------------------
 
 
 def search(
@@ -1005,7 +1009,8 @@ def search(
         return named(*rng.integers(0, 300, n))
 
     log = Log(console=Console(file=io.StringIO()))
-    # Another model for a process that resumes: the stored state is to take its place, from the first settled batch on.
+    # Another model for a process that resumes: the stored state is to take its place, from the
+    # first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
     options = {"online": online, "refresh_budget": refresh_budget, "acquisition": acquisition}
     buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, url=url, **options)
@@ -1041,7 +1046,10 @@ MOMENTS = [
     (7, "before step"),
     (8, "after after_batch"),
 ]
-"""Moments of a run that is killed at each. After a batch is settled, what is due belongs to the next iteration."""
+"""Moments of a run that is killed at each.
+
+After a batch is settled, what is due belongs to the next iteration.
+"""
 
 
 def story(url: str) -> dict[str, Any]:
@@ -1059,7 +1067,9 @@ def story(url: str) -> dict[str, Any]:
 
 
 def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) -> None:
-    """Start a run again and again, each time in a process that dies at the next moment; the last one lives."""
+    """Start a run again and again, each time in a process that dies at the next moment; the last
+    one lives.
+    """
     processes = forkserver()
     for moment in [*moments, None]:
         process = processes.Process(target=search, args=(url, moment), kwargs=options)

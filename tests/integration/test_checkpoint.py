@@ -1,4 +1,6 @@
-"""The checkpoint: what it stores of agents and random states, what it refuses, and how far a run goes back."""
+"""The checkpoint: what it stores of agents and random states, what it refuses, and how far a run
+goes back.
+"""
 
 import io
 import random
@@ -55,7 +57,9 @@ class Policy(Callback):
 
 
 class Notes(Callback):
-    """Notes the policy and the samples of each iteration, and draws from what all draw from after the batch."""
+    """Notes the policy and the samples of each iteration, and draws from what all draw from after
+    the batch.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="notes", order=50)
@@ -69,7 +73,9 @@ class Notes(Callback):
 
 @pytest.fixture
 def loop(store_url: str) -> Iterator[Callable[..., Environment]]:
-    """Makes loops over one database; those that are given a seed begin with its policy and random states."""
+    """Makes loops over one database; those that are given a seed begin with its policy and random
+    states.
+    """
     opened: list[Buffer] = []
 
     def make(
@@ -112,7 +118,7 @@ def told(*environments: Environment) -> dict[int, Any]:
     return {i: seen for env in environments for i, seen in env.notes.seen.items()}
 
 
-# -- states -----------------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), amsgrad=True),
@@ -345,7 +351,7 @@ def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(
     loop(policy=Late(order=-1)).fit(10, iters=1)
 
 
-# -- random states ----------------------------------------------------------------------------------------------------
+# -- random states ---------------------------------------------------------------------------------
 
 
 def drawn(generator: np.random.Generator) -> list[float]:
@@ -400,7 +406,7 @@ def test_other_generators_are_refused() -> None:
         resumed.restore(stored)
 
 
-# -- in a loop --------------------------------------------------------------------------------------------------------
+# -- in a loop -------------------------------------------------------------------------------------
 
 
 class Stumble(Callback):
@@ -525,7 +531,7 @@ def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(
     assert told(first, second) == told(whole)
 
 
-# -- a run that is not the one it was ---------------------------------------------------------------------------------
+# -- a run that is not the one it was --------------------------------------------------------------
 
 
 def test_a_run_that_has_lost_its_checkpoint_is_refused(loop: Callable[..., Environment]) -> None:

@@ -1,4 +1,6 @@
-"""The command line, on both databases: what it shows, what it refuses, and that looking never changes anything."""
+"""The command line, on both databases: what it shows, what it refuses, and that looking never
+changes anything.
+"""
 
 import contextlib
 import csv
@@ -57,7 +59,9 @@ COMMANDS += (
 
 
 def fill(url: str) -> None:
-    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
+    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be
+    trusted.
+    """
     with open_store(url) as store:
         store.add([f"s{i}" for i in range(40)], source="first", meta={"round": 1})
         store.score(lambda samples: [float(sample[1:]) / 3 for sample in samples])
@@ -101,7 +105,9 @@ def execute(store_url: str) -> Execute:
 
 
 def dump(url: str) -> list[Any]:
-    """Return all that a statement could change: every row, every object, settings, roles, locks and files."""
+    """Return all that a statement could change: every row, every object, settings, roles, locks and
+    files.
+    """
     if url.startswith("sqlite"):
         file = pathlib.Path(sa.make_url(url).database or "")
         with sqlite3.connect(file) as connection:
@@ -152,7 +158,7 @@ def dump(url: str) -> list[Any]:
     return [relations, rows, sequences, catalogues]
 
 
-# -- the schema -------------------------------------------------------------------------------------------------------
+# -- the schema ------------------------------------------------------------------------------------
 
 
 def without_version(out: str) -> str:
@@ -276,7 +282,7 @@ def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     assert dump(url) == before
 
 
-# -- workers, claims, roles --------------------------------------------------------------------------------------------
+# -- workers, claims, roles ------------------------------------------------------------------------
 
 
 def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
@@ -401,7 +407,7 @@ def test_release_wants_batches_or_the_dead(url: str) -> None:
         assert run(*wrong, url=url).code == 2
 
 
-# -- stats and top ----------------------------------------------------------------------------------------------------
+# -- stats and top ---------------------------------------------------------------------------------
 
 
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:
@@ -443,7 +449,7 @@ def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
     assert "staleness" not in run("stats", "--name", "default", url=url).out
 
 
-# -- copy -------------------------------------------------------------------------------------------------------------
+# -- copy ------------------------------------------------------------------------------------------
 
 
 def test_copy(url: str) -> None:
@@ -507,7 +513,7 @@ def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
     )
 
 
-# -- output -----------------------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 def test_pipes_get_everything_and_no_control_characters(url: str) -> None:
@@ -568,7 +574,7 @@ def test_values(value: Any, as_json: Any, as_cell: str) -> None:
     assert output.cell(value) == as_cell
 
 
-# -- any SELECT -------------------------------------------------------------------------------------------------------
+# -- any SELECT ------------------------------------------------------------------------------------
 
 
 def test_the_same_sql_on_both_databases(url: str) -> None:
@@ -633,7 +639,7 @@ def test_views_for_people(url: str) -> None:
         assert json.loads(run("sql", f"SELECT * FROM {view}", "--json", url=url).out)
 
 
-# -- hostile SQL ------------------------------------------------------------------------------------------------------
+# -- hostile SQL -----------------------------------------------------------------------------------
 
 ANYWHERE = [
     "DELETE FROM samples",
@@ -781,7 +787,9 @@ def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 
 @pytest.fixture
 def besieged(postgresql_url: str) -> tuple[str, Execute]:
-    """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
+    """A PostgreSQL database in which a process has put functions that write, opened by its
+    superuser.
+    """
     url, execute = postgresql_url, sql_runner(postgresql_url)
     fill(url)
     for name in ("wipe", '"Wipe It"'):
@@ -843,7 +851,7 @@ def test_harmless_functions_and_words_may_be_used(url: str) -> None:
         assert run("sql", sql, url=url).code == 0, sql
 
 
-# -- errors and passwords ---------------------------------------------------------------------------------------------
+# -- errors and passwords --------------------------------------------------------------------------
 
 SECRET = "hunter2pw"
 
@@ -939,7 +947,7 @@ def test_version_and_bare_command() -> None:
     assert "Usage" in run().out + run().err
 
 
-# -- plots ------------------------------------------------------------------------------------------------------------
+# -- plots -----------------------------------------------------------------------------------------
 
 
 def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
@@ -993,7 +1001,7 @@ def test_a_table_shows_of_many_bytes_the_first() -> None:
     assert output.cell(b"\x01\xff") == "01ff"
 
 
-# -- help -------------------------------------------------------------------------------------------------------------
+# -- help ------------------------------------------------------------------------------------------
 
 
 def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -1050,7 +1058,7 @@ def test_every_command_has_help_and_examples_that_run(
         assert result.code == 0, (example, result)
 
 
-# -- as a program -----------------------------------------------------------------------------------------------------
+# -- as a program ----------------------------------------------------------------------------------
 
 
 def _program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ def shown(statement: str) -> Callable[[sa.Connection], Any]:
     return lambda connection: connection.exec_driver_sql(statement).scalar_one()
 
 
-# -- durability -------------------------------------------------------------------------------------------------------
+# -- durability ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(
             connection.close()
 
 
-# -- what time it is --------------------------------------------------------------------------------------------------
+# -- what time it is -------------------------------------------------------------------------------
 
 
 def test_a_transaction_on_sqlite_has_one_time_and_the_next_a_later_one(sqlite_url: str) -> None:
@@ -83,7 +83,7 @@ def test_a_transaction_on_sqlite_has_one_time_and_the_next_a_later_one(sqlite_ur
     assert found == sorted(found)
 
 
-# -- how many ---------------------------------------------------------------------------------------------------------
+# -- how many --------------------------------------------------------------------------------------
 
 
 def n_connections(url: str) -> int:
@@ -135,7 +135,7 @@ def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> N
             store.add(["CCO"])
 
 
-# -- a thread that would wait for itself ------------------------------------------------------------------------------
+# -- a thread that would wait for itself -----------------------------------------------------------
 
 
 WRITES: dict[str, Callable[[SampleStore, Any], object]] = {

@@ -1,4 +1,6 @@
-"""A copy of a buffer: it goes on as the original would have, or from an earlier iteration in another way."""
+"""A copy of a buffer: it goes on as the original would have, or from an earlier iteration in
+another way.
+"""
 
 import concurrent.futures
 import datetime as dt
@@ -209,7 +211,7 @@ def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
         assert copied.check() == []
 
 
-# -- from an earlier iteration ----------------------------------------------------------------------------------------
+# -- from an earlier iteration ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -340,7 +342,7 @@ def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
         assert [it.iteration for it in (first, also)] == [1, 1]
 
 
-# -- refused, and killed ----------------------------------------------------------------------------------------------
+# -- refused, and killed ---------------------------------------------------------------------------
 
 
 def test_what_is_refused(lived: SampleStore) -> None:
@@ -415,7 +417,7 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(
             assert store.check() == copied.check() == []
 
 
-# -- the order of events ----------------------------------------------------------------------------------------------
+# -- the order of events ---------------------------------------------------------------------------
 
 TIMES = [
     *(samples.c.created_at, samples.c.scored_at, samples.c.rewarded_at),

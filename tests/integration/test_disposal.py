@@ -1,4 +1,6 @@
-"""What is dropped lets go: of threads, of connections, and of claims; and a finalizer does none of it itself."""
+"""What is dropped lets go: of threads, of connections, and of claims; and a finalizer does none of
+it itself.
+"""
 
 import contextlib
 import gc
@@ -72,7 +74,7 @@ def connections_of(url: str) -> Iterator[Callable[[], int]]:
         )
 
 
-# -- stores -----------------------------------------------------------------------------------------------------------
+# -- stores ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", [filled, lambda url: len(open_store(url))], ids=["written", "read"])
@@ -120,7 +122,7 @@ def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
         assert (store.iteration, store.check()) == (1, [])
 
 
-# -- batches ----------------------------------------------------------------------------------------------------------
+# -- batches ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -211,7 +213,7 @@ def test_batches_dropped_at_any_moment_do_no_harm(store_url: str) -> None:
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
 
-# -- loops ------------------------------------------------------------------------------------------------------------
+# -- loops -----------------------------------------------------------------------------------------
 
 
 def test_a_cell_run_twice_leaves_no_claim(store_url: str) -> None:
@@ -232,7 +234,7 @@ def test_a_cell_run_twice_leaves_no_claim(store_url: str) -> None:
         assert (store.stats().claimed, store.check()) == (0, [])
 
 
-# -- the end of a process ---------------------------------------------------------------------------------------------
+# -- the end of a process --------------------------------------------------------------------------
 
 ENDS = """
 import sys, time

@@ -97,7 +97,7 @@ def environment(store_url: str) -> Iterator[Callable[..., Environment]]:
         buffer.close()
 
 
-# -- events -----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_events_come_in_order(environment: Callable[..., Environment]) -> None:
@@ -199,7 +199,7 @@ def test_nothing_but_a_method_has_the_name_of_an_event(
         callback.close()
 
 
-# -- the batch --------------------------------------------------------------------------------------------------------
+# -- the batch -------------------------------------------------------------------------------------
 
 
 def test_batch_state_is_a_dict_and_has_attributes() -> None:
@@ -232,7 +232,7 @@ def test_floats_come_from_anything() -> None:
     assert mean_of([]) == mean_of(0.0) == 0.0
 
 
-# -- building ---------------------------------------------------------------------------------------------------------
+# -- building --------------------------------------------------------------------------------------
 
 
 def builds(env: Environment, bs: int, iters: int, **options: Any) -> list[int]:
@@ -354,7 +354,7 @@ def test_samplers_refuse_bad_shares(options: Any) -> None:
         Sampler("gen", **options)
 
 
-# -- rewards ----------------------------------------------------------------------------------------------------------
+# -- rewards ---------------------------------------------------------------------------------------
 
 
 def test_rewards_are_weighted_and_summed(environment: Callable[..., Environment]) -> None:
@@ -446,7 +446,7 @@ def test_rewards_are_added_to_tensors(environment: Callable[..., Environment]) -
     assert rewards == pytest.approx(number(samples) + 1)
 
 
-# -- the loss ---------------------------------------------------------------------------------------------------------
+# -- the loss --------------------------------------------------------------------------------------
 
 
 class TinyAgent(Callback):
@@ -489,7 +489,7 @@ def test_an_agent_that_is_no_callback_is_kept_as_it_is(
     assert env.agent is agent
 
 
-# -- how long it runs -------------------------------------------------------------------------------------------------
+# -- how long it runs ------------------------------------------------------------------------------
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(

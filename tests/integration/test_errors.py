@@ -1,4 +1,6 @@
-"""Bad input is refused with one of our errors, whose message has the value, the rule and the way out."""
+"""Bad input is refused with one of our errors, whose message has the value, the rule and the way
+out.
+"""
 
 import dataclasses
 import logging
@@ -75,7 +77,7 @@ def test_every_error_is_ours_and_one_of_the_standard_library() -> None:
     assert all(issubclass(kind, standard) for kind in kinds if kind is not SqlBufferError)
 
 
-# -- scores -----------------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 class Opaque:
@@ -136,7 +138,7 @@ def test_score_arguments(three: SampleStore, more: dict[str, Any], words: str) -
         three.score(**{"score_fn": scores_of, **more})
 
 
-# -- rewards ----------------------------------------------------------------------------------------------------------
+# -- rewards ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_recorded_sample_needs_its_reward(three: SampleStore) -> None:
         three.record(["a", "b"], [1.0, None])
 
 
-# -- samples ----------------------------------------------------------------------------------------------------------
+# -- samples ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_ids_and_samples_that_do_not_fit(three: SampleStore) -> None:
     assert len(three) == 3
 
 
-# -- sizes and shares -------------------------------------------------------------------------------------------------
+# -- sizes and shares ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [-2, 1.0, "3", None, True, math.nan])
@@ -339,7 +341,7 @@ def test_settings_that_differ_show_both_values(new_store: Callable[..., SampleSt
         assert is_one_sentence(message)
 
 
-# -- URLs and files ---------------------------------------------------------------------------------------------------
+# -- URLs and files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -433,7 +435,9 @@ def test_a_role_without_rights(postgresql_url: str) -> None:
 
 
 def test_a_server_that_goes_away(postgresql_url: str) -> None:
-    """Connections that have died are noticed; work that was under way is refused, what follows goes on."""
+    """Connections that have died are noticed; work that was under way is refused, what follows goes
+    on.
+    """
     with open_store(postgresql_url) as store:
         store.add(["a"])
         engine = sa.create_engine(sa.make_url(postgresql_url).set(drivername="postgresql+psycopg"))
@@ -613,7 +617,7 @@ def test_a_buffer_that_is_not_there(store_url: str) -> None:
     database.close()
 
 
-# -- passwords --------------------------------------------------------------------------------------------------------
+# -- passwords -------------------------------------------------------------------------------------
 
 
 def test_passwords_are_in_no_message_and_no_repr(
@@ -652,7 +656,9 @@ def test_passwords_are_in_no_message_and_no_repr(
 def test_passwords_are_in_no_log(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
+    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the
+    drivers' logs included.
+    """
     caplog.set_level(logging.DEBUG)
     inside.shorten_patience(monkeypatch, 0.3)
     with proxy_before(postgresql_url) as proxy:

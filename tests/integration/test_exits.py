@@ -1,4 +1,6 @@
-"""What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing behind."""
+"""What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing
+behind.
+"""
 
 import contextlib
 import io

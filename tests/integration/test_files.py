@@ -58,7 +58,7 @@ def test_a_local_disk_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     assert files.network_file_system(tmp_path) is None
 
 
-# -- a full disk ------------------------------------------------------------------------------------------------------
+# -- a full disk -----------------------------------------------------------------------------------
 
 FILLS_UP = """
 import resource, sys
@@ -126,12 +126,14 @@ def test_a_limit_on_the_size_of_files_takes_nothing(tmp_path: pathlib.Path) -> N
         store.add(["goes on"])
 
 
-# -- by what name -----------------------------------------------------------------------------------------------------
+# -- by what name ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """Another folder to go to; the test begins in the one that the database is opened in, and leaves no file here."""
+    """Another folder to go to; the test begins in the one that the database is opened in, and
+    leaves no file here.
+    """
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -275,7 +277,7 @@ def test_a_relative_path_in_a_folder_that_is_gone(
         open_store("sqlite:///x.db")
 
 
-# -- what is no file that can be shared -------------------------------------------------------------------------------
+# -- what is no file that can be shared ------------------------------------------------------------
 
 
 def hard_linked(path: pathlib.Path) -> None:
@@ -307,7 +309,7 @@ def test_what_is_no_file_has_words_of_its_own(tmp_path: pathlib.Path, kind: str)
     assert sorted(tmp_path.iterdir()) == before
 
 
-# -- removed, moved, replaced -----------------------------------------------------------------------------------------
+# -- removed, moved, replaced ----------------------------------------------------------------------
 
 
 def replace(file: pathlib.Path) -> None:
@@ -327,7 +329,9 @@ def replace_log(file: pathlib.Path) -> None:
 
 
 def delete_index(file: pathlib.Path) -> None:
-    """What looks like a leftover is not one: two processes that have not the same index overwrite each other."""
+    """What looks like a leftover is not one: two processes that have not the same index overwrite
+    each other.
+    """
     pathlib.Path(f"{file}-shm").unlink()
 
 

@@ -224,7 +224,9 @@ def test_an_upgraded_run_is_read(url: str) -> None:
 
 
 def test_an_upgraded_run_goes_on(url: str) -> None:
-    """With the claims that its processes had; the next draws are those that the older release would have made."""
+    """With the claims that its processes had; the next draws are those that the older release would
+    have made.
+    """
     upgrade(url)
     claims = {
         number

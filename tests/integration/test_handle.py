@@ -1,4 +1,6 @@
-"""A buffer remembers its key function: another process that forgets it, or has another one, is told so."""
+"""A buffer remembers its key function: another process that forgets it, or has another one, is told
+so.
+"""
 
 from __future__ import annotations
 

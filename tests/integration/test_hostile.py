@@ -1,4 +1,6 @@
-"""What strangers give, and write into the tables: nothing but our own errors, and nothing else is touched."""
+"""What strangers give, and write into the tables: nothing but our own errors, and nothing else is
+touched.
+"""
 
 import contextlib
 import datetime as dt
@@ -481,7 +483,7 @@ def test_nothing_is_unpickled_unasked(store_url: str, tmp_path: pathlib.Path) ->
     assert not (tmp_path / "boom").exists()
 
 
-# -- what is stored, in logs, messages and on terminals ---------------------------------------------------------------
+# -- what is stored, in logs, messages and on terminals --------------------------------------------
 
 LOUD = "\x1b[2J\x9b31m\nforged [red]\u202e\x7f"
 LOOKS = (
@@ -512,7 +514,9 @@ def columns_of_text() -> list[sa.Column[Any]]:
 
 
 def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None:
-    """Write words into a column, by default those that a terminal would obey: into one row, where words are a key."""
+    """Write words into a column, by default those that a terminal would obey: into one row, where
+    words are a key.
+    """
     value = (
         {"weighting": {"name": words}, words: words}
         if not isinstance(column.type, sa.Text)
@@ -669,7 +673,9 @@ def test_an_error_that_no_database_takes_is_stored_with_its_job(store: SampleSto
 def test_nothing_that_is_stored_is_imported_or_evaluated(
     store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each column of words holds Python that leaves a folder behind, or the name of a module that does."""
+    """Each column of words holds Python that leaves a folder behind, or the name of a module that
+    does.
+    """
     boom = tmp_path / "boom"
     (tmp_path / "leaves_a_folder.py").write_text(f"import os\nos.mkdir({str(boom)!r})\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -768,7 +774,9 @@ def is_bytes(column: sa.Column[Any]) -> bool:
 
 
 def overwrite(file: pathlib.Path, column: sa.Column[Any], junk: Any) -> bool:
-    """Write junk into a column of every row, where it is not part of a key; return whether SQLite takes it."""
+    """Write junk into a column of every row, where it is not part of a key; return whether SQLite
+    takes it.
+    """
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = 1")
         try:
@@ -815,7 +823,9 @@ def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStor
 
 
 def test_the_largest_number_of_a_sample_leaves_none_for_others(sqlite_url: str) -> None:
-    """SQLite then gives numbers at random: what is stored would not be found among the new ones, and would not wait."""
+    """SQLite then gives numbers at random: what is stored would not be found among the new ones,
+    and would not wait.
+    """
     with open_store(sqlite_url) as store:
         store.add(TEN)
         with contextlib.closing(

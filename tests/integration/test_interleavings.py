@@ -1,4 +1,6 @@
-"""What processes do to each other at the worst moment: each test stops one of them there, and lets another one act."""
+"""What processes do to each other at the worst moment: each test stops one of them there, and lets
+another one act.
+"""
 
 import contextlib
 import math
@@ -29,7 +31,9 @@ NewStore = Callable[..., SampleStore]
 
 
 class Interleaved:
-    """Does something once, in a thread, when it is called, and gives it a moment: a lock may make it wait for us."""
+    """Does something once, in a thread, when it is called, and gives it a moment: a lock may make
+    it wait for us.
+    """
 
     def __init__(self, action: Callable[[], object]) -> None:
         self._found: list[object] = []
@@ -259,7 +263,7 @@ def test_two_that_score_the_same_count_it_once(new_store: NewStore, value: float
     assert store.check() == []
 
 
-# -- draws, and what joins, leaves or draws while one of them is not committed ----------------------------------------
+# -- draws, and what joins, leaves or draws while one of them is not committed ---------------------
 
 
 def names(prefix: str, n: int) -> list[str]:
@@ -276,7 +280,9 @@ def ones(samples: list[str]) -> np.ndarray:
 def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     new_store: NewStore, interleaving: Interleaving, way: str, pct_argmax: float, mode: str
 ) -> None:
-    """At the clock that the draw leaves; at the one before, nearly all of the next batch would be new."""
+    """At the clock that the draw leaves; at the one before, nearly all of the next batch would be
+    new.
+    """
     options: dict[str, Any] = {
         "weighting": "uniform" if way == "added" else Power(1.0),
         "mode": mode,
@@ -404,7 +410,9 @@ def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
 def test_whoever_adds_the_same_again_while_it_is_evicted(
     new_store: NewStore, interleaving: Interleaving, weighting: str
 ) -> None:
-    """One holds rows of samples and waits to evict; the other one evicts, and passes over these rows."""
+    """One holds rows of samples and waits to evict; the other one evicts, and passes over these
+    rows.
+    """
     store, other = (new_store(weighting=weighting, max_size=40) for _ in range(2))
     store.add(names("s", 40))
     store.score(scores_of)
@@ -420,7 +428,7 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
     assert store.check() == []
 
 
-# -- what others do between two transactions --------------------------------------------------------------------------
+# -- what others do between two transactions -------------------------------------------------------
 
 
 def store_a_predictor(store: SampleStore) -> None:
@@ -488,7 +496,9 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     work: str,
     other: Callable[[SampleStore], None],
 ) -> None:
-    """Whatever others have done in between, weights are those of the scores, and what is stale is found."""
+    """Whatever others have done in between, weights are those of the scores, and what is stale is
+    found.
+    """
     n, was_there = 0, True
     while was_there:
         n += 1
@@ -519,7 +529,9 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
 def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sample that joined while weights came to count from a higher score had weight 1e-8 instead of 1."""
+    """A sample that joined while weights came to count from a higher score had weight 1e-8 instead
+    of 1.
+    """
     for n in range(1, 5):
         store, other = (new_store(name=f"end {n}") for _ in range(2))
         store.add(THIRTY)
@@ -541,14 +553,16 @@ def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
         assert store.check() == []
 
 
-# -- the version of a score --------------------------------------------------------------------------------------------
+# -- the version of a score ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_before", [0, 1, 2])
 def test_all_scores_of_a_walk_have_the_version_it_began_with(
     new_store: NewStore, n_before: int
 ) -> None:
-    """A worker stores a predictor during a chunk: it has made neither these scores nor those of the chunks after it."""
+    """A worker stores a predictor during a chunk: it has made neither these scores nor those of the
+    chunks after it.
+    """
     store, worker = new_store(), new_store()
     store.add(THIRTY)
     store.save_predictor(b"", rows_trained=1)

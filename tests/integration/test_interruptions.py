@@ -1,4 +1,5 @@
-"""A COMMIT fails, or is interrupted, at every write of a store and of a loop, which then go on: nothing is lost.
+"""A COMMIT fails, or is interrupted, at every write of a store and of a loop, which then go on:
+nothing is lost.
 
 Unlike a kill this leaves the objects in memory, with all that they believe to be stored.
 """
@@ -50,7 +51,7 @@ class Commits:
             raise error(f"at COMMIT {self.n}")
 
 
-# -- a store ----------------------------------------------------------------------------------------------------------
+# -- a store ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_the_first_state_of_a_predictor_is_stored_at_last(
     env.buffer.close()
 
 
-# -- a loop -----------------------------------------------------------------------------------------------------------
+# -- a loop ----------------------------------------------------------------------------------------
 
 ITERATIONS = 6
 

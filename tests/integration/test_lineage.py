@@ -1,7 +1,8 @@
-"""A number is not a sample: where the database goes back to an earlier state, others get the numbers of what was lost.
+"""A number is not a sample: where the database goes back to an earlier state, others get the
+numbers of what was lost.
 
-So it is after a failover to a standby that lagged, and after a restore, under processes that live on. Here the state is
-set back by hand; `test_failover.py` does it with servers.
+So it is after a failover to a standby that lagged, and after a restore, under processes that live
+on. Here the state is set back by hand; `test_failover.py` does it with servers.
 """
 
 import contextlib
@@ -76,7 +77,9 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
     kept: int,
     is_drawn: bool,
 ) -> None:
-    """Whatever of its samples the earlier state has, and whatever others have made of their numbers since."""
+    """Whatever of its samples the earlier state has, and whatever others have made of their numbers
+    since.
+    """
     store = new_store(mode=mode)
     fill(store, names(0, kept))
     go_back = save(store_url)
@@ -161,7 +164,7 @@ def test_a_batch_of_the_same_number_drawn_by_the_same_process_is_another_one(
     assert_rewards_are_right(store, measured=batch.samples)
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def once(act: Callable[[], object]) -> Callable[[list[str]], np.ndarray]:
@@ -208,7 +211,7 @@ def test_a_score_is_never_that_of_another_sample(
     assert store.check() == []
 
 
-# -- numbers that users keep -------------------------------------------------------------------------------------------
+# -- numbers that users keep -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +284,9 @@ def test_numbers_stay_good_while_nothing_is_lost(store: SampleStore, store_url: 
 def test_numbers_of_other_ways_need_the_database_that_was_opened(
     store: SampleStore, store_url: str
 ) -> None:
-    """What this store has seen is proven by its rows, whatever the server; what it has not is taken at its word."""
+    """What this store has seen is proven by its rows, whatever the server; what it has not is taken
+    at its word.
+    """
     fill(store, names(0, 10))
     numbers = store.waiting().ids.tolist()
     with open_store(store_url) as other:
@@ -379,7 +384,7 @@ def test_the_list_of_what_waits_passes_over_what_was_lost(
     assert store.check() == []
 
 
-# -- the buffer, predictors and leases ---------------------------------------------------------------------------------
+# -- the buffer, predictors and leases -------------------------------------------------------------
 
 
 def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> None:

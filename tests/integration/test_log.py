@@ -166,7 +166,9 @@ def test_df_has_a_row_for_each_sample() -> None:
 
 
 class Late(Callback):
-    """Writes a column when the batch is settled already, and one of things that no process can store."""
+    """Writes a column when the batch is settled already, and one of things that no process can
+    store.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="late", order=50)
@@ -296,7 +298,9 @@ def test_df_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is away when the rest of a settled batch is to be stored, and still when the loop cleans up."""
+    """The database is away when the rest of a settled batch is to be stored, and still when the
+    loop cleans up.
+    """
 
     class Late(Callback):
         def after_batch(self) -> None:

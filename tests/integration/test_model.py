@@ -1,4 +1,6 @@
-"""A store and a plain-Python model of it are driven by the same random steps and must agree after each of them."""
+"""A store and a plain-Python model of it are driven by the same random steps and must agree after
+each of them.
+"""
 
 import contextlib
 import dataclasses
@@ -204,7 +206,7 @@ class StoreMachine(RuleBasedStateMachine):
         for store in self.stores:
             store.close()
 
-    # -- samples in ---------------------------------------------------------------------------------------------------
+    # -- samples in --------------------------------------------------------------------------------
 
     @rule(given=names, source=st.integers(0, 2))
     def add(self, given: list[str], source: int) -> None:
@@ -226,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
             given, of_each, "lab"
         )
 
-    # -- scores -------------------------------------------------------------------------------------------------------
+    # -- scores ------------------------------------------------------------------------------------
 
     def score_function(
         self, palette: list[float], shift: int
@@ -295,7 +297,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.score(self.model.pool, of_one)
         self.after_refresh()
 
-    # -- batches out --------------------------------------------------------------------------------------------------
+    # -- batches out -------------------------------------------------------------------------------
 
     @rule(
         n=st.sampled_from([0, 1, 2, 3, 5, 30, -1]),
@@ -364,7 +366,7 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(ClaimLost):
                 batch.release()
 
-    # -- the pool changes without a draw ------------------------------------------------------------------------------
+    # -- the pool changes without a draw -----------------------------------------------------------
 
     def chosen(self, pick: list[int]) -> tuple[list[int], list[str]]:
         waiting = self.store.waiting()
@@ -390,7 +392,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.remove(olds)
         self.model.add(news, sources)
 
-    # -- processes end ------------------------------------------------------------------------------------------------
+    # -- processes end -----------------------------------------------------------------------------
 
     @rule()
     def reopen(self) -> None:
@@ -417,7 +419,7 @@ class StoreMachine(RuleBasedStateMachine):
         for batch in list(self.model.open):
             self.model.close(batch, released=True)
 
-    # -- what must always hold ----------------------------------------------------------------------------------------
+    # -- what must always hold ---------------------------------------------------------------------
 
     @invariant()
     def agrees(self) -> None:

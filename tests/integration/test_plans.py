@@ -1,7 +1,8 @@
-"""What the store's hot statements cost: every one goes by its index, and their number does not depend on the pool.
+"""What the store's hot statements cost: every one goes by its index, and their number does not
+depend on the pool.
 
-Nothing is asked of statements by themselves: a store works, and each statement that it executes is explained by the
-database just before, with the parameters it has.
+Nothing is asked of statements by themselves: a store works, and each statement that it executes is
+explained by the database just before, with the parameters it has.
 """
 
 import contextlib
@@ -72,7 +73,8 @@ def explain_on_sqlite(
         line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH"))
     )
     sorts = [line for line in lines if "TEMP B-TREE" in line and reads_ours]
-    # A search of nothing but the buffer reads everything that waits in it, unless the order is that of the index.
+    # A search of nothing but the buffer reads everything that waits in it, unless the order is that
+    # of the index.
     narrow = any(re.match(r"SEARCH pool .*\(buffer_id=\? AND", line) for line in lines)
     scans += [line for line in lines if line.startswith("SEARCH pool") and sorts and not narrow]
     indexes = {
@@ -112,7 +114,9 @@ def explain_on_postgresql(
 
 
 def has_condition(scan: dict[str, Any]) -> bool:
-    """True where an index narrows the scan down, or gives it an order of which only the first rows are taken."""
+    """True where an index narrows the scan down, or gives it an order of which only the first rows
+    are taken.
+    """
     return "Index Cond" in scan or any("Index Cond" in below for below in walk(scan))
 
 
@@ -254,7 +258,9 @@ HOT = {
         "unreported": {"draws"},
     },
 }
-"""The statements that every batch pays for, with the tables or indexes by which they find their rows."""
+"""The statements that every batch pays for, with the tables or indexes by which they find their
+rows.
+"""
 
 SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "unscored", "scored"}
 """They look rows up, all of which they return: as many as a batch or a chunk has."""
@@ -344,7 +350,7 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
                 assert not it.sorts
 
 
-# -- how many statements ----------------------------------------------------------------------------------------------
+# -- how many statements ---------------------------------------------------------------------------
 
 
 def executed_by(store: SampleStore, action: Callable[[], Any]) -> list[str]:
@@ -391,7 +397,9 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
 
 
 ON_THE_SIDE = {"BEGIN", "COMMIT", "ROLLBACK", "CREATE", "DELETE", "INSERT", "PRAGMA", "SET"}
-"""Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which rows travel."""
+"""Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which
+rows travel.
+"""
 
 EXPECTED = {
     "add": "race_state newest_sample put_samples enter_unscored count",
@@ -456,7 +464,9 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:
-    """An element of SQL without a cache key would have SQLAlchemy compile its statement at each execution."""
+    """An element of SQL without a cache key would have SQLAlchemy compile its statement at each
+    execution.
+    """
     with open_store(store_url) as store:
         fill(store, 2000)
         for first in (2000, 4000):

@@ -57,7 +57,7 @@ def assert_weights_are_exact(store: SampleStore) -> None:
     assert [found[i] for i in waiting.ids.tolist()] == expected.tolist()
 
 
-# -- argmax goes by score ---------------------------------------------------------------------------------------------
+# -- argmax goes by score --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -65,7 +65,9 @@ def assert_weights_are_exact(store: SampleStore) -> None:
 def test_argmax_goes_by_score_where_weights_are_one(
     new_store: NewStore, weighting: race.Weighting, mode: str
 ) -> None:
-    """Rounded (shift, flat power, hot softmax) or bounded (cold softmax, steep power): scores differ, weights tie."""
+    """Rounded (shift, flat power, hot softmax) or bounded (cold softmax, steep power): scores
+    differ, weights tie.
+    """
     store = new_store(weighting=weighting, mode=mode)
     store.add(FOUR_HUNDRED)
     store.score(scores_of)
@@ -123,7 +125,7 @@ def test_what_cannot_be_drawn_is_never_top(new_store: NewStore, weighting: race.
     assert store.check() == []
 
 
-# -- weights are computed from scores ---------------------------------------------------------------------------------
+# -- weights are computed from scores --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lowest", LOWEST)
@@ -185,7 +187,9 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
 def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
     new_store: NewStore, while_open: bool
 ) -> None:
-    """Keys of about 1e-10 are released behind a clock of 1e8, from where float64 does not tell them apart."""
+    """Keys of about 1e-10 are released behind a clock of 1e8, from where float64 does not tell them
+    apart.
+    """
     store = new_store()
     store.add([f"s{i}e9" for i in range(20)])
     store.score(scores_of)
@@ -208,7 +212,9 @@ def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
 
 
 def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: NewStore) -> None:
-    """Its score is the lowest again, which moves every key; those of the batch are on their way back."""
+    """Its score is the lowest again, which moves every key; those of the batch are on their way
+    back.
+    """
     store = new_store()
     store.add([f"s{-i}e9" for i in range(1, 10)])
     store.score(scores_of)
@@ -225,7 +231,7 @@ def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: 
     assert store.check() == []
 
 
-# -- scores of any size -----------------------------------------------------------------------------------------------
+# -- scores of any size ----------------------------------------------------------------------------
 
 ANY_SIZE = st.one_of(
     st.sampled_from(
@@ -254,7 +260,9 @@ COUNTER = itertools.count()
 
 
 def assert_sound(store: SampleStore, scores: dict[str, float]) -> None:
-    """No two samples of different weight have one key, as far as their keys differ by more than float64 resolves."""
+    """No two samples of different weight have one key, as far as their keys differ by more than
+    float64 resolves.
+    """
     assert store.check() == []
     rows = [row for row in rows_of(store) if row.weight]
     for one, other in itertools.pairwise(rows):
@@ -292,7 +300,9 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
 
 
 def run_through(store: SampleStore, chunks: list[list[float]]) -> None:
-    """Add, score, draw, release, refresh with a budget and without one; look at all that waits after each."""
+    """Add, score, draw, release, refresh with a budget and without one; look at all that waits
+    after each.
+    """
     numbers, scores = itertools.count(), dict[str, float]()
     by_score = inside.handle_of(store).settings.weighting.needs_score
 

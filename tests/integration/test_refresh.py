@@ -25,7 +25,9 @@ SAMPLES_BYTES = "SELECT pg_relation_size('sqlbuffer.samples')"
 
 
 class Scorer:
-    """Scores by name, a little differently with each version, and remembers whom it scored, call by call."""
+    """Scores by name, a little differently with each version, and remembers whom it scored, call by
+    call.
+    """
 
     def __init__(self, plus: float = 0.0) -> None:
         self.plus = plus
@@ -187,7 +189,7 @@ def test_a_checkpoint_is_stored_with_the_scores(thirty: SampleStore) -> None:
     assert thirty.checkpoint("some") == (0, b"7")
 
 
-# -- a queue found again -----------------------------------------------------------------------------------------------
+# -- a queue found again ---------------------------------------------------------------------------
 
 
 def run(stores: Iterator[SampleStore]) -> list[Any]:
@@ -200,7 +202,8 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
     for i in range(40):
         if i % 12 == 0:
             store.save_predictor(b"", rows_trained=1)
-        # New lowest scores now and then, and weights so small that the clock jumps when they are drawn.
+        # New lowest scores now and then, and weights so small that the clock jumps when they are
+        # drawn.
         scorer = Scorer(plus=float(rng.normal()) - 3 * (i % 9 == 8))
         refresh_some(store, scorer, 11)
         story += [sorted(samples) for samples in scorer.seen]
@@ -245,7 +248,7 @@ def test_a_queue_found_anew_goes_on_where_the_old_one_was(
     assert run(the_same()) == run(another_each_time())
 
 
-# -- shared by processes ----------------------------------------------------------------------------------------------
+# -- shared by processes ---------------------------------------------------------------------------
 
 MANY, CHUNK = 4000, 50
 
@@ -260,7 +263,7 @@ def take_part(url: str, barrier: Any, results: Any) -> None:
         results.put(store.score(slow, only="stale", chunk=CHUNK))
 
 
-# -- what others do between the scores and the weights of a full refresh -----------------------------------------------
+# -- what others do between the scores and the weights of a full refresh ---------------------------
 
 
 def come_back_with_another_score(store: SampleStore) -> None:
@@ -410,7 +413,7 @@ def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
     assert store.check() == []
 
 
-# -- keys that are moved at once -------------------------------------------------------------------------------------
+# -- keys that are moved at once -------------------------------------------------------------------
 
 
 def draw_and_turn_back(store: SampleStore) -> None:
@@ -420,7 +423,9 @@ def draw_and_turn_back(store: SampleStore) -> None:
 
 
 def come_and_go(store: SampleStore) -> None:
-    """A lowest score comes, with which every key moves, and a refresh brings back the one there was."""
+    """A lowest score comes, with which every key moves, and a refresh brings back the one there
+    was.
+    """
     store.add(["s-1"])
     store.score(scores_of)
     store.remove([int(i) for i in store.waiting().ids[-1:]])

@@ -101,7 +101,7 @@ def test_what_is_sound_stays_as_it_is(buffer: BufferHandle) -> None:
     assert buffer.database.read(lambda connection: connection.execute(rows).all()) == before
 
 
-# -- the logical time -------------------------------------------------------------------------------------------------
+# -- the logical time ------------------------------------------------------------------------------
 
 
 def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleStore) -> None:

@@ -1,4 +1,6 @@
-"""Rewards that come one by one: what is reported is measured, the rest goes back when its worker gives up or dies."""
+"""Rewards that come one by one: what is reported is measured, the rest goes back when its worker
+gives up or dies.
+"""
 
 import math
 import pickle
@@ -232,7 +234,9 @@ def interrupt(moment: str) -> None:
 
 
 def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStore) -> None:
-    """In replay mode what it drew stands at keys of that turn: no other draw may use the turn's variates again."""
+    """In replay mode what it drew stands at keys of that turn: no other draw may use the turn's
+    variates again.
+    """
     store = scored(new_store(mode="replay", weighting="uniform"))
     batch = store.sample(3)
     batch.report(batch.ids[:1], [1.0])

@@ -1,4 +1,6 @@
-"""The roles of PostgreSQL: what `sqlbuffer db grants` prints suffices, and gives nothing that is not needed."""
+"""The roles of PostgreSQL: what `sqlbuffer db grants` prints suffices, and gives nothing that is
+not needed.
+"""
 
 import contextlib
 import pathlib

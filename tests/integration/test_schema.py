@@ -43,7 +43,7 @@ def file_of(url: str) -> pathlib.Path:
     return pathlib.Path(sa.make_url(url).database or "")
 
 
-# -- the schema is that of the code -----------------------------------------------------------------------------------
+# -- the schema is that of the code ----------------------------------------------------------------
 
 
 def test_migrations_make_what_the_code_expects(store_url: str) -> None:
@@ -180,7 +180,7 @@ def test_migrations_do_not_depend_on_the_code() -> None:
             assert not [name for name in names if name.split(".")[0] in ("sqlbuffer", "")], file
 
 
-# -- Alembic's own command --------------------------------------------------------------------------------------------
+# -- Alembic's own command -------------------------------------------------------------------------
 
 
 def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
@@ -232,7 +232,7 @@ def test_alembic_asks_for_a_database() -> None:
     assert "Traceback" not in done.stderr
 
 
-# -- opening ----------------------------------------------------------------------------------------------------------
+# -- opening ---------------------------------------------------------------------------------------
 
 
 def test_opening_an_empty_database_creates_the_schema(store_url: str) -> None:
@@ -414,7 +414,7 @@ def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for
         assert store.add(["a"]).added == 1
 
 
-# -- the wheel --------------------------------------------------------------------------------------------------------
+# -- the wheel -------------------------------------------------------------------------------------
 
 
 def run(*command: str, cwd: pathlib.Path, **environment: str) -> str:

@@ -1,4 +1,6 @@
-"""What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a store is opened."""
+"""What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a
+store is opened.
+"""
 
 import functools
 import secrets
@@ -120,7 +122,9 @@ def test_a_database_may_set_what_it_likes(
 
 @pytest.fixture
 def role(postgresql_url: str) -> Iterator[Callable[..., str]]:
-    """Gives the URL by which a role that owns the database, and has some attributes and settings, reaches it."""
+    """Gives the URL by which a role that owns the database, and has some attributes and settings,
+    reaches it.
+    """
     url, name = sa.make_url(postgresql_url), f"role_{secrets.token_hex(4)}"
 
     def create(*settings: str, attributes: str = "") -> str:
@@ -248,7 +252,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         dialect.require_fits("this", 1_100_000_000)
 
 
-# -- options of URLs --------------------------------------------------------------------------------------------------
+# -- options of URLs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -333,11 +337,13 @@ def test_an_option_that_is_known_is_heeded(
         driver.close()
 
 
-# -- what must match is counted ---------------------------------------------------------------------------------------
+# -- what must match is counted --------------------------------------------------------------------
 
 
 def keep_rows(store: SampleStore, command: str, table: str) -> None:
-    """Let a database silently leave the rows of a table as they are, as one that does not find them does."""
+    """Let a database silently leave the rows of a table as they are, as one that does not find them
+    does.
+    """
     database = inside.database_of(store)
     if store.url.startswith("sqlite"):
         trigger = f"CREATE TRIGGER keep BEFORE {command} ON {table} BEGIN SELECT RAISE(IGNORE); END"
@@ -394,13 +400,15 @@ def test_a_loop_over_chunks_that_makes_no_progress_is_an_error(
         act(filled)
 
 
-# -- a pooler, as it is recognised ------------------------------------------------------------------------------------
+# -- a pooler, as it is recognised -----------------------------------------------------------------
 
 
 def test_behind_a_pooler_nothing_is_left_in_a_session(
     postgresql_url: str, expected: list[Any]
 ) -> None:
-    """A pooler names a process of its own; what a transaction needs is set in it, and no statement is prepared."""
+    """A pooler names a process of its own; what a transaction needs is set in it, and no statement
+    is prepared.
+    """
     name = sa.make_url(postgresql_url).database
     server_execute(postgresql_url, f"ALTER DATABASE {name} SET extra_float_digits = 0")
     with proxy_before(postgresql_url, renames=True) as proxy, open_store(proxy.url) as store:
@@ -415,7 +423,7 @@ def test_behind_a_pooler_nothing_is_left_in_a_session(
             driver.close()
 
 
-# -- SQL that is not ours ---------------------------------------------------------------------------------------------
+# -- SQL that is not ours --------------------------------------------------------------------------
 
 
 def ask(url: str, sql: str, role: str | None = None) -> list[Any]:

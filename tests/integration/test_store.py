@@ -49,7 +49,7 @@ def scored(store: SampleStore, samples: Sequence[str] = TEN) -> SampleStore:
     return store
 
 
-# -- samples in -------------------------------------------------------------------------------------------------------
+# -- samples in ------------------------------------------------------------------------------------
 
 
 def test_a_draw_before_any_score_says_why_it_is_empty(
@@ -174,7 +174,7 @@ def test_strings_that_no_database_takes_as_text(new_store: OpenStore) -> None:
     assert sorted(hold(store.sample(-1)).samples) == sorted(odd)
 
 
-# -- batches out ------------------------------------------------------------------------------------------------------
+# -- batches out -----------------------------------------------------------------------------------
 
 
 def test_an_empty_pool_gives_an_empty_batch(store: SampleStore) -> None:
@@ -385,7 +385,7 @@ def test_rewards_of_any_number_type(store: SampleStore) -> None:
         assert store.rewards_of(batch.samples) == [1.0, 2.0]
 
 
-# -- the race ---------------------------------------------------------------------------------------------------------
+# -- the race --------------------------------------------------------------------------------------
 
 
 def run_of_batches(
@@ -419,7 +419,9 @@ def run_of_batches(
 def test_the_same_seed_samples_and_scores_give_the_same_batches(
     sqlite_url: str, postgresql_url: str, weighting: Any
 ) -> None:
-    """On both databases, with the samples in another order, in other chunks, and scored in another order."""
+    """On both databases, with the samples in another order, in other chunks, and scored in another
+    order.
+    """
     samples = [f"s{i}" for i in range(1, 60)]
     shuffled = random.Random(5).sample(samples, len(samples))
     runs = []
@@ -578,7 +580,7 @@ def test_extreme_scores(new_store: OpenStore) -> None:
         assert len(store.sample(20)) == stats.waiting - stats.unscorable > 0
 
 
-# -- the pool changes without a draw ----------------------------------------------------------------------------------
+# -- the pool changes without a draw ---------------------------------------------------------------
 
 
 def test_max_size_lets_the_lightest_go(new_store: OpenStore) -> None:
@@ -630,7 +632,7 @@ def test_replaced_samples_keep_their_source(store: SampleStore) -> None:
     assert store.check() == []
 
 
-# -- what it holds ----------------------------------------------------------------------------------------------------
+# -- what it holds ---------------------------------------------------------------------------------
 
 
 def test_labels_leave_out_failures_and_keep_their_order(store: SampleStore) -> None:
@@ -774,7 +776,7 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
     assert store.checkpoint("rng") == (1, b"\0\xff")
 
 
-# -- opened again, and shared -----------------------------------------------------------------------------------------
+# -- opened again, and shared ----------------------------------------------------------------------
 
 
 def test_reopening_keeps_everything(store_url: str) -> None:
@@ -847,7 +849,9 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
 def test_a_claim_made_meanwhile_does_not_stop_the_race(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process draws beyond the clock that a transaction has read, which then lets its samples join."""
+    """Another process draws beyond the clock that a transaction has read, which then lets its
+    samples join.
+    """
     with (
         open_store(postgresql_url, weighting="uniform") as store,
         open_store(postgresql_url, weighting="uniform") as other,
@@ -876,7 +880,9 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(
 def test_four_claims_are_open_at_the_same_time(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each passes over the rows that the others have locked; one that waited would give up after ten seconds."""
+    """Each passes over the rows that the others have locked; one that waited would give up after
+    ten seconds.
+    """
     with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
@@ -1002,7 +1008,9 @@ def test_threads_share_a_store(new_store: OpenStore) -> None:
 
 
 def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
-    """Duplicates are added while their batches are settled, standardised and refreshed: all touch the same rows."""
+    """Duplicates are added while their batches are settled, standardised and refreshed: all touch
+    the same rows.
+    """
     samples = [f"s{i}" for i in range(600)]
     stores = [scored(new_store(), samples), *(new_store() for _ in range(3))]
     failures: list[BaseException] = []
@@ -1088,7 +1096,7 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
         assert store.check() != [], harm
 
 
-# -- a fresh buffer ---------------------------------------------------------------------------------------------------
+# -- a fresh buffer --------------------------------------------------------------------------------
 
 
 def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
@@ -1116,7 +1124,7 @@ def test_a_fresh_buffer_is_nobody_elses(
     assert len(seen) == 2
 
 
-# -- checkpoints ------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------------------
 
 
 def test_as_many_checkpoints_stay_as_are_kept(store: SampleStore) -> None:

@@ -1,8 +1,10 @@
-"""Sums of 1/p over what is drawn estimate totals of what waits, without bias, whatever happens to a buffer.
+"""Sums of 1/p over what is drawn estimate totals of what waits, without bias, whatever happens to a
+buffer.
 
-A program is some forty acts at random: adds, scores with new lowest ones among them, draws with and without a share by
-argmax, settlements, releases, removals, refreshes with and without a budget. The sum of what its draws miss the truth
-by is a martingale, and its size is estimated from the draws too (Horvitz and Thompson 1952). The soak, by hand:
+A program is some forty acts at random: adds, scores with new lowest ones among them, draws with and
+without a share by argmax, settlements, releases, removals, refreshes with and without a budget. The
+sum of what its draws miss the truth by is a martingale, and its size is estimated from the draws
+too (Horvitz and Thompson 1952). The soak, by hand:
 `pytest -m soak -n 0 -s tests/integration/test_totals.py`.
 """
 

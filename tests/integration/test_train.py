@@ -1,4 +1,6 @@
-"""Retraining: what is trained on, what is measured, what is stored, and what happens when it goes wrong."""
+"""Retraining: what is trained on, what is measured, what is stored, and what happens when it goes
+wrong.
+"""
 
 import datetime as dt
 import logging
@@ -292,7 +294,7 @@ def test_training_that_is_interrupted_leaves_the_weights_as_they_were(store: Sam
     assert same(before, weights(a))
 
 
-# -- labels that are hard to learn from -------------------------------------------------------------------------------
+# -- labels that are hard to learn from ------------------------------------------------------------
 
 
 def test_labels_that_are_all_equal_are_learned(store: SampleStore) -> None:

@@ -1,4 +1,6 @@
-"""What numpy, torch and pandas compute is stored as what it is, and what was measured is never lost to a failure."""
+"""What numpy, torch and pandas compute is stored as what it is, and what was measured is never lost
+to a failure.
+"""
 
 import json
 import math
@@ -48,7 +50,7 @@ def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
     return inside.rows(store, statement)
 
 
-# -- integers ---------------------------------------------------------------------------------------------------------
+# -- integers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", INT_KINDS)
@@ -154,7 +156,7 @@ def test_flags_are_bools(new_store: OpenStore) -> None:
     assert store.iteration == 1
 
 
-# -- rows of a wrong type ---------------------------------------------------------------------------------------------
+# -- rows of a wrong type --------------------------------------------------------------------------
 
 PLACES = [
     (table.name, column.name)
@@ -171,7 +173,9 @@ FITS: dict[type, tuple[str, ...]] = {
     int: ("Integer", "BigInteger", "Double", "Boolean", "Text", "Timestamp"),
     float: ("Double", "Text", "Timestamp"),
 }
-"""What SQLite stores as what the column is to hold: it converts numbers to text, and integers to floats."""
+"""What SQLite stores as what the column is to hold: it converts numbers to text, and integers to
+floats.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +265,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         assert store.predictors()[0].rows_trained == 7
 
 
-# -- lists of samples -------------------------------------------------------------------------------------------------
+# -- lists of samples ------------------------------------------------------------------------------
 
 
 def test_a_table_stores_nothing(store: SampleStore) -> None:
@@ -308,7 +312,7 @@ def test_one_sample_of_any_kind(store: SampleStore) -> None:
         store.add_one(pd.DataFrame({"a": [1]}))
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def meta_of(store: SampleStore) -> list[Any]:
@@ -440,7 +444,7 @@ def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
         assert found == math.inf
 
 
-# -- rewards that failed ----------------------------------------------------------------------------------------------
+# -- rewards that failed ---------------------------------------------------------------------------
 
 WAYS = ["settle", "report", "record", "settle alongside"]
 

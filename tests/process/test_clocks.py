@@ -191,7 +191,9 @@ def test_copies_labels_and_incumbent(
 
 
 def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
-    """A worker of another host keeps its claim and its job while clocks jump, and loses both once it is dead."""
+    """A worker of another host keeps its claim and its job while clocks jump, and loses both once
+    it is dead.
+    """
     moved.run('store.add(["s1", "s2", "s3", "s4"]); store.score(scores); batch = store.sample(4)')
     moved.run('work = store.leased("tidy"); lease = work.__enter__(); print(lease.run)')
     with open_store(url, grace_s=GRACE_S) as store:

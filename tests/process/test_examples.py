@@ -1,4 +1,6 @@
-"""The main job, killed with SIGKILL at random moments and started again, loses nothing and measures nothing twice."""
+"""The main job, killed with SIGKILL at random moments and started again, loses nothing and measures
+nothing twice.
+"""
 
 import json
 import pathlib

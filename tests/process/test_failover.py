@@ -1,6 +1,8 @@
-"""Two PostgreSQL servers that change places. By hand: `pytest -m soak -n 0 -s tests/process/test_failover.py`.
+"""Two PostgreSQL servers that change places. By hand: `pytest -m soak -n 0 -s
+tests/process/test_failover.py`.
 
-`SQLBUFFER_FAILOVERS` says how often an in-step standby is promoted while a crew works: 20 by default.
+`SQLBUFFER_FAILOVERS` says how often an in-step standby is promoted while a crew works: 20 by
+default.
 """
 
 import itertools
@@ -46,7 +48,9 @@ def fill(store: SampleStore, samples: list[str]) -> None:
 
 
 def work_elsewhere(url: str, first: int) -> None:
-    """What another process does after the failover: it stores and draws samples of its own, as many."""
+    """What another process does after the failover: it stores and draws samples of its own, as
+    many.
+    """
     with open_store(url) as store:
         fill(store, names(first))
         batch = store.sample(N)
@@ -71,7 +75,9 @@ def wrong_rewards(store: SampleStore) -> int:
 def worker_lives_through(
     servers: Pair, before: Callable[[], None], go_back: Callable[[], None]
 ) -> None:
-    """Lose a batch, its samples, and numbers that were read; nothing of it may touch what others store since."""
+    """Lose a batch, its samples, and numbers that were read; nothing of it may touch what others
+    store since.
+    """
     with open_store(servers.url) as store:
         fill(store, names(0, 100))
         before()

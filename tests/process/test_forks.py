@@ -1,4 +1,6 @@
-"""A claim belongs to the process that made it: what a forked child does, or how it ends, takes none from its parent."""
+"""A claim belongs to the process that made it: what a forked child does, or how it ends, takes none
+from its parent.
+"""
 
 import pathlib
 import subprocess
@@ -227,7 +229,9 @@ os._exit(0)
 
 
 def test_a_child_that_outlives_its_parent_keeps_the_log_of_the_file(sqlite_url: str) -> None:
-    """SQLite's locks are not inherited, but a child that found its parent's connections would take them for its own."""
+    """SQLite's locks are not inherited, but a child that found its parent's connections would take
+    them for its own.
+    """
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     script = LOSES.replace("read, write = os.pipe()", "read = sys.stdin.fileno()").replace(
         "print(write", "print(0"
@@ -300,7 +304,9 @@ assert store.check() == []
 
 @pytest.mark.parametrize("way", ["by_busy_threads", "by_an_open_look"])
 def test_a_fork_finds_no_transaction_of_another_thread(store_url: str, way: str) -> None:
-    """SQLite has a table of locks in the memory of the process: a child would find it with those of its parent."""
+    """SQLite has a table of locks in the memory of the process: a child would find it with those of
+    its parent.
+    """
     command = [sys.executable, "-c", BUSY, store_url, way]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")

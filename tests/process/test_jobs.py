@@ -1,4 +1,6 @@
-"""A job has one owner at a time; who lost it can store nothing; and its schedule is the same for everybody."""
+"""A job has one owner at a time; who lost it can store nothing; and its schedule is the same for
+everybody.
+"""
 
 import contextlib
 import datetime as dt
@@ -68,7 +70,7 @@ def act_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return act
 
 
-# -- the lease --------------------------------------------------------------------------------------------------------
+# -- the lease -------------------------------------------------------------------------------------
 
 
 def test_one_has_it_at_a_time(store: SampleStore) -> None:
@@ -238,7 +240,7 @@ def test_what_is_interrupted_is_to_be_done_again(store: SampleStore) -> None:
     )
 
 
-# -- the schedule -----------------------------------------------------------------------------------------------------
+# -- the schedule ----------------------------------------------------------------------------------
 
 NOON = dt.datetime(2030, 5, 1, 12, 0, 10, tzinfo=dt.timezone.utc)
 
@@ -331,12 +333,17 @@ CRONTABS = {
     "0 3 * 2 *": "",
     "0 3 L * *": "31",
 }
-"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets something run."""
+"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets
+something run.
+"""
 
 
 @pytest.mark.parametrize("cron", CRONTABS)
 def test_days_of_a_crontab_are_those_of_cron(cron: str) -> None:
-    """0 and 7 are Sunday. Where both days are restricted one is enough; where one begins with a star both must fit."""
+    """0 and 7 are Sunday.
+
+    Where both days are restricted one is enough; where one begins with a star both must fit.
+    """
     schedule, day = Schedule(cron=cron), dt.timedelta(days=1)
     found = []
     start = dt.datetime(2032, 1, 1, 3, tzinfo=dt.timezone.utc)
@@ -369,7 +376,9 @@ def test_times_are_utc_whatever_the_zone_of_the_database(
 
 @pytest.mark.parametrize("drift_s", [-20.0, -0.02, 0.02, 20.0])
 def test_a_run_that_has_just_started_is_not_due_again(drift_s: float) -> None:
-    """Clocks drift: what this process has seen would place the start before the time at which it was due."""
+    """Clocks drift: what this process has seen would place the start before the time at which it
+    was due.
+    """
     start = dt.datetime(2032, 1, 1, 3, 0, 0, 10_000, tzinfo=dt.timezone.utc)
     now = start + dt.timedelta(seconds=25)
     just_started = state(last_started_at=start, now=now, started_ago_s=25.0 + drift_s)
@@ -429,7 +438,7 @@ def test_a_schedule_that_cannot_be_read(given: Any, message: str) -> None:
         Schedule(**given)
 
 
-# -- retraining under the lease ---------------------------------------------------------------------------------------
+# -- retraining under the lease --------------------------------------------------------------------
 
 
 class Interfering(PredictiveAgent):
@@ -554,7 +563,7 @@ def test_what_has_been_missed_is_made_up_for_once(
     assert job_of(store).runs == 2
 
 
-# -- loops elsewhere --------------------------------------------------------------------------------------------------
+# -- loops elsewhere -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -608,7 +617,9 @@ def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) 
 
 
 def assert_scores_are_of_their_versions(store: SampleStore) -> None:
-    """Each score is what the newest predictor predicts that is not newer than the version of the score."""
+    """Each score is what the newest predictor predicts that is not newer than the version of the
+    score.
+    """
     made: dict[int, Any] = {}
     for version in [each.version for each in store.predictors()]:
         made[version] = make_agent()
@@ -635,7 +646,9 @@ LOOP_WORK: dict[str, Callable[[Any], object]] = {
 def test_scores_of_a_loop_have_the_version_of_its_agent(
     opened: Callable[..., Any], store_url: str, monkeypatch: pytest.MonkeyPatch, work: str
 ) -> None:
-    """Whenever another process stores a predictor, before the loop has loaded the one before or since."""
+    """Whenever another process stores a predictor, before the loop has loaded the one before or
+    since.
+    """
     n, was_there = 0, True
     while was_there:
         n += 1
@@ -665,7 +678,9 @@ def test_scores_of_a_loop_have_the_version_of_its_agent(
 def test_scores_of_a_worker_have_the_version_of_its_agent(
     new_store: Callable[..., SampleStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
+    """It has trained a version; before it rescores what waits another process stores one, or begins
+    a refresh.
+    """
     for other in ("store", "refresh"):
         store, alongside = (new_store(name=other) for _ in range(2))
         store.add(named(*range(20)))
@@ -731,7 +746,7 @@ def test_the_loop_runs_the_job(opened: Callable[..., Any]) -> None:
     assert (done.runs, done.owner, done.last_error, done.measured) == (3, None, None, 70)
 
 
-# -- in the background ------------------------------------------------------------------------------------------------
+# -- in the background -----------------------------------------------------------------------------
 
 
 class Breaking(PredictiveAgent):

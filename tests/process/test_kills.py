@@ -1,4 +1,6 @@
-"""A process is killed at every boundary of a transaction, just before and just after each COMMIT: nothing is lost."""
+"""A process is killed at every boundary of a transaction, just before and just after each COMMIT:
+nothing is lost.
+"""
 
 import contextlib
 import os
@@ -23,7 +25,9 @@ from sqlbuffer.store import open_store
 
 
 def run_until(url: str, name: str, action: str, *, fatal: int | None) -> int:
-    """Do something in a process of its own, which is killed at a boundary; return at how many it has come by."""
+    """Do something in a process of its own, which is killed at a boundary; return at how many it
+    has come by.
+    """
     processes = forkserver()
     read, write = processes.Pipe(duplex=False)
     process = processes.Process(target=live, args=(url, name, action, fatal, write))

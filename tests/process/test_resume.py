@@ -1,4 +1,5 @@
-"""A run killed with SIGKILL at random moments, again and again, equals to the last bit one that was never killed.
+"""A run killed with SIGKILL at random moments, again and again, equals to the last bit one that was
+never killed.
 
 With a checkpoint every few iterations its agent goes back to the last one, and nothing else does.
 """
@@ -29,13 +30,16 @@ from sqlbuffer.store import open_store
 KILLS = 20
 
 
-# -- the run ----------------------------------------------------------------------------------------------------------
+# -- the run ---------------------------------------------------------------------------------------
 
 
 def live(
     url: str, name: str, passed: Connection, fatal: tuple[int, str] | None, every: int, iters: int
 ) -> None:
-    """The life of a process. It dies at the first moment of a kind after so many, if not before by another hand."""
+    """The life of a process.
+
+    It dies at the first moment of a kind after so many, if not before by another hand.
+    """
     n_passed = 0
 
     def come_by(moment: str) -> None:
@@ -47,7 +51,8 @@ def live(
 
     torch.set_num_threads(1)
     with open_store(url, name=name) as store:
-        # Another start each time, from before the first batch on: only what is stored can make the runs alike.
+        # Another start each time, from before the first batch on: only what is stored can make the
+        # runs alike.
         seed = (
             0 if store.checkpoint("checkpoint") is None else random.SystemRandom().randrange(2**32)
         )
@@ -97,14 +102,17 @@ def run_once(
     return moments
 
 
-# -- what it leaves ---------------------------------------------------------------------------------------------------
+# -- what it leaves --------------------------------------------------------------------------------
 
-# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or before its transaction
+# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or
+# before its transaction
 # is killed, so what is added again leaves gaps in the numbers.
 
 
 def story(url: str, name: str) -> dict[str, Any]:
-    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees it."""
+    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees
+    it.
+    """
     resumed = make_run(url, name)
     resumed.fit(10, iters=ITERATIONS)
     log, store = resumed.log, resumed.buffer.store
@@ -141,7 +149,9 @@ KINDS = [
     "before retrain",
     "",
 ]
-"""Where it dies; half of the times where there is no kind it is killed from outside, wherever it is then."""
+"""Where it dies; half of the times where there is no kind it is killed from outside, wherever it is
+then.
+"""
 
 
 def test_killed_at_twenty_random_moments(store_url: str) -> None:
@@ -168,7 +178,9 @@ RARE = {"every": 3, "iters": 15}
 """A checkpoint after iterations 2, 5, 8 and so on."""
 
 RESUMED = {7: (1, "step of 7"), 11: (1, "before_step of 11"), 13: (1, "before refresh")}
-"""The iteration that a run goes on with, and where it was killed: during it, or when the one before was settled."""
+"""The iteration that a run goes on with, and where it was killed: during it, or when the one before
+was settled.
+"""
 
 
 def test_killed_between_two_checkpoints(store_url: str) -> None:
@@ -208,7 +220,8 @@ def test_killed_between_two_checkpoints(store_url: str) -> None:
     env = make_run(store_url, "rare", every=3)
     env.buffer.close()
     log = env.log
-    # The agent is that of the last checkpoint, which is behind by one update, two, and one; all else went on.
+    # The agent is that of the last checkpoint, which is behind by one update, two, and one; all
+    # else went on.
     policies = log.metrics["before the step"]
     for i in RESUMED:
         assert policies[i] == policies[i - i % 3]

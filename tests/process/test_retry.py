@@ -1,4 +1,6 @@
-"""What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
+"""What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is
+done twice.
+"""
 
 import concurrent.futures
 import itertools
@@ -306,7 +308,9 @@ def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
 
 
 def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> None:
-    """Also where it is an `Exception`: the driver then finds its connection busy, and says no more than that."""
+    """Also where it is an `Exception`: the driver then finds its connection busy, and says no more
+    than that.
+    """
     runs: list[int] = []
 
     def interrupted(_: sa.Connection) -> None:
@@ -363,7 +367,9 @@ def test_a_release_amid_which_a_signal_comes_is_made_up_for(
 def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
     store_url: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """A signal may come between the COMMIT of `settle` and its return: the block does not know that it is settled."""
+    """A signal may come between the COMMIT of `settle` and its return: the block does not know that
+    it is settled.
+    """
 
     def interrupt(moment: str) -> None:
         if moment == "after":
@@ -445,7 +451,7 @@ def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.Mon
         assert moments == ["before", "after"]
 
 
-# -- behind a proxy that pools transactions ---------------------------------------------------------------------------
+# -- behind a proxy that pools transactions --------------------------------------------------------
 
 
 def with_threshold(url: str, threshold: str) -> sa.URL:
@@ -453,7 +459,9 @@ def with_threshold(url: str, threshold: str) -> sa.URL:
 
 
 def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
-    """What a transaction sets, it sets for itself; the next one on the connection may be another client's."""
+    """What a transaction sets, it sets for itself; the next one on the connection may be another
+    client's.
+    """
     with open_store(with_threshold(postgresql_url, "none")) as store:
         for _ in range(8):
             store.add(TEN)

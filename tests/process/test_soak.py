@@ -1,6 +1,8 @@
-"""Many processes on one buffer, for long. By hand: `pytest -m soak -n 0 -s tests/process/test_soak.py`.
+"""Many processes on one buffer, for long. By hand: `pytest -m soak -n 0 -s
+tests/process/test_soak.py`.
 
-`SQLBUFFER_SOAK_S` says for how many seconds processes are killed and servers stopped: 600 by default.
+`SQLBUFFER_SOAK_S` says for how many seconds processes are killed and servers stopped: 600 by
+default.
 """
 
 import functools
@@ -75,7 +77,9 @@ def test_each_sample_is_drawn_exactly_once(store_url: str) -> None:
 
 
 def deadlocks(url: str) -> int:
-    """Return how many transactions the server has given up; they are run again, so that nothing else shows them."""
+    """Return how many transactions the server has given up; they are run again, so that nothing
+    else shows them.
+    """
     if not url.startswith("postgresql"):
         return 0
     (row,) = server_execute(
@@ -94,7 +98,7 @@ def test_each_distinct_sample_is_added_once(store_url: str) -> None:
     assert deadlocks(store_url) == 0
 
 
-# -- killed at random -------------------------------------------------------------------------------------------------
+# -- killed at random ------------------------------------------------------------------------------
 
 
 @pytest.fixture

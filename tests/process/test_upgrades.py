@@ -1,4 +1,6 @@
-"""Two releases on one database: the schema is brought up to date when the older one has ended its work."""
+"""Two releases on one database: the schema is brought up to date when the older one has ended its
+work.
+"""
 
 import contextlib
 import pathlib
@@ -83,7 +85,9 @@ def set_last_seen(url: str, ago_s: float) -> None:
 @pytest.mark.parametrize("old_url", ["0001", "0003", "0004"], indirect=True)
 @pytest.mark.parametrize("ago_s", [0.0, 45.0, -45.0])
 def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None:
-    """Each of these releases draws by other laws than the next: ties and replay, the locks of draws, stored ties."""
+    """Each of these releases draws by other laws than the next: ties and replay, the locks of
+    draws, stored ties.
+    """
     old = revision(old_url)
     set_last_seen(old_url, ago_s)
     with pytest.raises(SchemaTooOld, match="db upgrade"):
@@ -106,7 +110,9 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
 
 
 def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str) -> None:
-    """As the release before has left them; and the top is marked by scores, of which equal weights have none."""
+    """As the release before has left them; and the top is marked by scores, of which equal weights
+    have none.
+    """
     samples = [f"s{i}.{i}" for i in range(50)]
     kinds = ("shift", "uniform", "softmax")
     for kind in kinds:
@@ -173,7 +179,9 @@ def test_an_upgrade_that_is_killed_changes_nothing(old_url: str) -> None:
 
 
 class Late(Database):
-    """Finds an empty database, in which another process then creates a schema, before this one has its lock."""
+    """Finds an empty database, in which another process then creates a schema, before this one has
+    its lock.
+    """
 
     def __init__(self, url: str, creates: str) -> None:
         self._creates = creates
@@ -201,7 +209,9 @@ def migrate_to(engine: sa.Engine, wanted: str) -> None:
 
 @pytest.mark.parametrize("older", OLDER)
 def test_creating_a_schema_upgrades_none(store_url: str, older: str) -> None:
-    """An older release was quicker: its processes are at work, and an upgrade is for people to begin."""
+    """An older release was quicker: its processes are at work, and an upgrade is for people to
+    begin.
+    """
     with pytest.raises(SchemaTooOld, match="sqlbuffer db upgrade"):
         Late(store_url, older)
     assert revision(store_url) == older

@@ -1,4 +1,6 @@
-"""SQLite's WAL-reset race: which versions have it, and the lock that keeps two of our processes from losing it."""
+"""SQLite's WAL-reset race: which versions have it, and the lock that keeps two of our processes
+from losing it.
+"""
 
 import contextlib
 import functools
@@ -54,7 +56,7 @@ def test_the_versions_with_the_race(version: str, expected: bool) -> None:
     assert wal.is_affected(tuple(map(int, version.split(".")))) is expected
 
 
-# -- who holds the lock -----------------------------------------------------------------------------------------------
+# -- who holds the lock ----------------------------------------------------------------------------
 
 
 def path_of(url: str) -> pathlib.Path:
@@ -307,7 +309,7 @@ def test_the_log_is_written_back_and_does_not_grow(
         assert os.path.getsize(f"{path_of(sqlite_url)}-wal") < 1_000_000
 
 
-# -- the race ---------------------------------------------------------------------------------------------------------
+# -- the race --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

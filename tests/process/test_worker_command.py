@@ -1,4 +1,6 @@
-"""`sqlbuffer worker`, as processes: one of them trains at a time, and what one leaves undone another one does."""
+"""`sqlbuffer worker`, as processes: one of them trains at a time, and what one leaves undone
+another one does.
+"""
 
 import contextlib
 import json
@@ -28,7 +30,8 @@ ROUNDS = 10
 ROUNDS_ON_POSTGRESQL = 3
 PATIENCE_S = 600.0
 
-# Each training says that it begins and ends, and waits in between until it is told to go on. It holds a lock of the
+# Each training says that it begins and ends, and waits in between until it is told to go on. It
+# holds a lock of the
 # system's in between, which goes with the process: who cannot get it trains next to another one.
 LAB = """
 import fcntl, os, pathlib, time

@@ -51,7 +51,7 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"]
 
 
-# -- the heartbeat ----------------------------------------------------------------------------------------------------
+# -- the heartbeat ---------------------------------------------------------------------------------
 
 
 def test_the_first_write_starts_a_heartbeat_and_closing_ends_it(store_url: str) -> None:
@@ -165,7 +165,7 @@ def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> 
         PredictiveBuffer(1.0, 1, None, 1, 1, 1, 1, 0.1, url=store_url, grace_s=grace_s)
 
 
-# -- the dead ---------------------------------------------------------------------------------------------------------
+# -- the dead --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -268,7 +268,9 @@ def open_and_forget(url: str) -> SampleStore:
 def test_who_was_only_silent_is_not_buried_while_it_writes(
     postgresql_url: str, look_on: LookOn
 ) -> None:
-    """It is found silent while its draw is under way: the burial waits for the draw, and sees that it lives."""
+    """It is found silent while its draw is under way: the burial waits for the draw, and sees that
+    it lives.
+    """
     with open_store(postgresql_url) as store, open_store(postgresql_url) as other:
         scored(store)
         move_away(store, silent_for_s=100)
@@ -315,7 +317,7 @@ def dead_of(store: SampleStore) -> list[str]:
     return list(found)
 
 
-# -- processes that cannot be seen ------------------------------------------------------------------------------------
+# -- processes that cannot be seen -----------------------------------------------------------------
 
 AT_WORK_AS_NOBODY = """
 import os, sys
@@ -385,7 +387,10 @@ def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
 def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     store: SampleStore, hidden_worker: Callable[[str, float], Any]
 ) -> None:
-    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there. It sends no heartbeat."""
+    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there.
+
+    It sends no heartbeat.
+    """
     worker, onlooker = hidden_worker(HIDDEN, 0.4)
     assert onlooker.stdout.readline() == "4\n"
     time.sleep(1.5)
@@ -450,7 +455,7 @@ def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_
         assert store.add(["s77"]).added == 1
 
 
-# -- a copy of the database -------------------------------------------------------------------------------------------
+# -- a copy of the database ------------------------------------------------------------------------
 
 
 def tool(url: str, name: str) -> str:
@@ -526,7 +531,7 @@ def test_what_is_not_known_of_a_database_is_no_difference(
     assert workers._is_of_another(theirs, here) is is_another
 
 
-# -- running, silent, finished, died ----------------------------------------------------------------------------------
+# -- running, silent, finished, died ---------------------------------------------------------------
 
 
 def test_workers_say_how_they_ended(store_url: str) -> None:

@@ -198,7 +198,9 @@ def test_training_refuses_bad_arguments(arguments: tuple[Any, ...], words: str) 
 
 @pytest.mark.parametrize("n_steps", range(1, 12))
 def test_the_learning_rate_is_reached_in_however_few_steps(n_steps: int) -> None:
-    """A step of Adam is as long as the learning rate: a schedule that begins past its peak would hardly move."""
+    """A step of Adam is as long as the learning rate: a schedule that begins past its peak would
+    hardly move.
+    """
     made = agent()
     made.update_dataset_from_inputs(rows(4 * n_steps)[0], [5.0] * (4 * n_steps))
     before = [parameter.detach().clone() for parameter in made.model.parameters()]

@@ -89,7 +89,9 @@ def test_only_what_learns_imports_torch() -> None:
 
 
 def test_manners() -> None:
-    """No print, no assert, no pickle but where a user asked for it, no seeding of what belongs to the user."""
+    """No print, no assert, no pickle but where a user asked for it, no seeding of what belongs to
+    the user.
+    """
     seeding = {"random.seed", "np.random.seed", "numpy.random.seed", "torch.manual_seed"}
     for file, tree in TREES.items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -124,7 +126,7 @@ def test_the_arithmetic_knows_no_database() -> None:
     assert packages <= set(sys.stdlib_module_names) | {"numpy", "sqlbuffer", "__future__"}
 
 
-# -- what is loaded when ----------------------------------------------------------------------------------------------
+# -- what is loaded when ---------------------------------------------------------------------------
 
 
 def python(code: str, *arguments: str) -> str:

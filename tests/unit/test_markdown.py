@@ -1,4 +1,6 @@
-"""Markdown has one sentence a line, and table cells of at most 120 characters: diffs stay small, tables readable."""
+"""Markdown has one sentence a line, and table cells of at most 120 characters: diffs stay small,
+tables readable.
+"""
 
 import pathlib
 import re

@@ -1,4 +1,6 @@
-"""The law of the hash on classes of every make: equal samples are one, others are not, or the class is refused."""
+"""The law of the hash on classes of every make: equal samples are one, others are not, or the class
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def round_trip(value: object) -> Any:
 
 
 def require_the_law(instances: list[Any], relatives: list[Any] = ()) -> None:  # type: ignore[assignment]
-    """Instances are equal where their digests are, to each other and to plain values, and come back equal."""
+    """Instances are equal where their digests are, to each other and to plain values, and come back
+    equal.
+    """
     for a, b in itertools.product(instances, [*instances, *relatives]):
         assert (digest(a) == digest(b)) == bool(a == b), (a, b)
     for a in instances:
@@ -412,7 +416,9 @@ def test_a_registered_class_is_not_equal_to_a_built_in_value() -> None:
 
 
 def test_what_a_refused_class_has_stored_is_read_by_functions_under_the_same_digest() -> None:
-    """Digests and payloads are those of the release before, which registered these classes without functions."""
+    """Digests and payloads are those of the release before, which registered these classes without
+    functions.
+    """
 
     @dataclasses.dataclass(eq=False)
     class Pose:
