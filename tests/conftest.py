@@ -26,19 +26,12 @@ from sqlbuffer.core import heartbeat, refresh, watch
 from sqlbuffer.db.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
-SLOW = set(
-    "test_benchmarks test_clocks test_draws test_draw test_examples test_exits test_failover test_forks test_jobs "
-    "test_kills test_libraries test_model test_processes test_readme test_resume test_scheduled_retraining "
-    "test_shared_buffer test_totals test_upgrades test_wal test_worker_command test_workers".split()
-)
-"""Files whose tests start processes, or take samples large enough for statistics."""
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `just test-fast` leaves out."""
+    """Mark what `just test-fast` leaves out: files of other folders mark themselves as slow."""
     for item in items:
-        if item.path.stem in SLOW or item.path.parent.name == "process":
+        if item.path.parent.name == "process":
             item.add_marker("slow")
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))

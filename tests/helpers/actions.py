@@ -1,4 +1,6 @@
-"""Everything that a process does to a buffer, and an account of where its samples are afterwards."""
+"""Everything that a process does to a buffer, and an account of where its samples are
+afterwards.
+"""
 
 import functools
 from collections.abc import Callable

@@ -202,8 +202,10 @@ class Journal:
     def __init__(self, buffer: int) -> None:
         self.events: list[Event] = []
         self._written = (
-            f"SELECT nextval('{SEQUENCE}'), sample_id, weight FROM (SELECT 1) AS one LEFT JOIN sqlbuffer.pool "
-            f"ON buffer_id = {buffer} AND pool.weight IS NOT NULL AND pool.xmin = pg_current_xact_id()::xid"
+            f"SELECT nextval('{SEQUENCE}'), sample_id, weight FROM (SELECT 1) AS one LEFT "
+            f"JOIN sqlbuffer.pool "
+            f"ON buffer_id = {buffer} AND pool.weight IS NOT NULL AND pool.xmin = "
+            f"pg_current_xact_id()::xid"
         )
 
     def before_commit(self, connection: sa.Connection) -> None:

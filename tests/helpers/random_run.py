@@ -146,12 +146,14 @@ def make_run(
 
 
 DRAWS = """
-    SELECT batches.iteration, draws.position, ranked.place, ranked.text, ranked.source, ranked.reward, draws.weight
+    SELECT batches.iteration, draws.position, ranked.place, ranked.text, ranked.source,
+        ranked.reward, draws.weight
     FROM draws JOIN batches ON batches.id = draws.batch_id JOIN (
         SELECT id, text, source, reward, rank() OVER (ORDER BY id) AS place FROM samples
         WHERE buffer_id = (SELECT id FROM buffers WHERE name = :name)
     ) AS ranked ON ranked.id = draws.sample_id
-    WHERE batches.settled_at IS NOT NULL AND batches.buffer_id = (SELECT id FROM buffers WHERE name = :name)
+    WHERE batches.settled_at IS NOT NULL
+        AND batches.buffer_id = (SELECT id FROM buffers WHERE name = :name)
     ORDER BY batches.iteration, draws.position
 """
 

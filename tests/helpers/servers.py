@@ -53,5 +53,8 @@ def in_transaction(url: str) -> int:
     plain = sa.make_url(url).difference_update_query(["prepare_threshold"])
     engine = sa.create_engine(plain.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
     with engine.connect() as connection:
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
+        sql = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state "
+            "LIKE 'idle in%%'"
+        )
         return int(connection.exec_driver_sql(sql).scalar_one())

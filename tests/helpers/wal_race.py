@@ -78,7 +78,10 @@ def audit(url: str, commits: dict[int, int]) -> tuple[int, list[str]]:
     try:
         with reader.begin() as connection:
             damage = dialect.damage(connection)
-            query = "SELECT writer, count(DISTINCT number) AS n FROM acknowledged NOT INDEXED GROUP BY writer"
+            query = (
+                "SELECT writer, count(DISTINCT number) AS n FROM acknowledged NOT INDEXED GROUP "
+                "BY writer"
+            )
             stored = {int(row.writer): int(row.n) for row in connection.execute(sa.text(query))}
     except sa.exc.DBAPIError as exc:
         return sum(commits.values()), [str(exc.orig)]

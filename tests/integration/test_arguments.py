@@ -1,4 +1,6 @@
-"""Any value for any argument of any public function: it works, or it is refused in words of ours."""
+"""Any value for any argument of any public function: it works, or it is refused in
+words of ours.
+"""
 
 import contextlib
 import dataclasses

@@ -87,7 +87,8 @@ class At(Callback):
         (WeightedBuffer, "p_total refresh_predictions pct_argmax"),
         (
             PredictiveBuffer,
-            "p_total refresh_predictions predictive_agent pred_bs supervised_frequency supervised_epochs supervised_bs "
+            "p_total refresh_predictions predictive_agent pred_bs supervised_frequency "
+            "supervised_epochs supervised_bs "
             "supervised_lr train_silent pct_argmax track",
         ),
         (BufferSizeCallback, ""),
@@ -1174,7 +1175,9 @@ class Storing(Callback):
 def test_a_resumed_run_refreshes_whatever_others_have_stored(
     opened: Callable[..., Any], store_url: str, moments: str, budget: int | None
 ) -> None:
-    """Predictors of others, stored as the batch was settled or since, are no refresh of this loop."""
+    """Predictors of others, stored as the batch was settled or since, are no refresh of
+    this loop.
+    """
     buffer = opened(ScoredBuffer, 1.0, 2, refresh_budget=budget)
     worker = open_store(store_url)
     cbs = [Storing(worker, 2)] if "before" in moments else []

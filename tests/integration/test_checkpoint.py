@@ -453,7 +453,9 @@ def test_an_iteration_that_was_interrupted_is_done_anew(
 
 
 class Thief(Callback):
-    """Releases the batch of an iteration behind the loop's back, when the policy has stepped: once."""
+    """Releases the batch of an iteration behind the loop's back, when the policy has
+    stepped: once.
+    """
 
     def __init__(self, iteration: int) -> None:
         super().__init__(name="thief", order=3)

@@ -127,7 +127,8 @@ def dump(url: str) -> list[Any]:
 
         kept = "nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
         relations = execute(
-            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON "
+            "n.oid = c.relnamespace "
             f"WHERE {kept} ORDER BY 1, 2"
         )
         rows = [
@@ -143,7 +144,10 @@ def dump(url: str) -> list[Any]:
         catalogues = [
             execute(statement)
             for statement in (
-                f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {kept} ORDER BY 1",
+                (
+                    f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
+                    f"WHERE {kept} ORDER BY 1"
+                ),
                 "SELECT rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 1",
                 "SELECT setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2",
                 "SELECT oid FROM pg_largeobject_metadata ORDER BY 1",
@@ -302,7 +306,8 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
             == "running"
         )
         execute(
-            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' "
+            f"WHERE id <> 'ledger'"
         )
         assert (
             json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"]
@@ -368,7 +373,8 @@ def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
         _held = store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         execute(
-            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' "
+            f"WHERE id <> 'ledger'"
         )
         inside.handle_of(store).heartbeat.stop()
         began = time.monotonic()
@@ -536,7 +542,10 @@ def test_terminals_get_short_lines_and_no_control_characters_of_others(url: str)
 
 
 def test_what_is_too_wide_for_a_terminal_is_read_from_top_to_bottom(url: str) -> None:
-    sql = "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE buffer_id = 2 ORDER BY id"
+    sql = (
+        "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE "
+        "buffer_id = 2 ORDER BY id"
+    )
     lines = unstyled(run("sql", sql, url=url, FORCE_COLOR="1", COLUMNS="60").out).splitlines()
     assert [line.split()[:1] for line in lines[:8]] == [
         [name] for name in re.findall(r"\w+", sql)[1:7]
@@ -590,7 +599,10 @@ def test_the_same_sql_on_both_databases(url: str) -> None:
 
 
 def test_sql_is_passed_on_as_it_is(url: str) -> None:
-    text = "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e -- a comment; :f %"
+    text = (
+        "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e "
+        "-- a comment; :f %"
+    )
     (row,) = json.loads(run("sql", text + "\n;", "--json", url=url).out)
     assert row == {"a": ":b", "b": "%s %(x)s 100%", "c": "{x}", "a.d": "semi;colon", "e": "--"}
     assert (
@@ -617,7 +629,10 @@ def test_sql_as_json_and_csv(url: str) -> None:
 
 
 def test_sql_limit(url: str) -> None:
-    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT i FROM n ORDER BY i"
+    many = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT "
+        "i FROM n ORDER BY i"
+    )
     shown = run("sql", many, url=url)
     assert (len(shown.out.splitlines()), "--limit" in shown.err) == (1001, True)
     assert len(run("sql", many, "--limit", "7", url=url).out.splitlines()) == 8
@@ -795,7 +810,8 @@ def besieged(postgresql_url: str) -> tuple[str, Execute]:
     for name in ("wipe", '"Wipe It"'):
         execute(
             f"CREATE FUNCTION public.{name}() RETURNS integer LANGUAGE plpgsql AS "
-            f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'touch {FILE}'; DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+            f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'touch {FILE}'; DELETE FROM "
+            f"sqlbuffer.samples; RETURN 1; END $$"
         )
     execute("SELECT lo_create(77)")
     return url, execute
@@ -820,7 +836,8 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     url, execute = besieged
     execute(
         "CREATE FUNCTION public.sly() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN "
-        "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+        "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM "
+        "sqlbuffer.samples; RETURN 1; END $$"
     )
     before = dump(url)
     address = read_url(url)

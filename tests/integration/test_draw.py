@@ -32,6 +32,8 @@ from sqlbuffer.core import pool
 from sqlbuffer.core.race import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = 20_000
 FEW_CLUSTERS = 1_000
 SCORES = np.array([1.0, 2.0, 3.0, 5.0, 9.0])
@@ -495,7 +497,9 @@ def test_equal_keys_are_drawn_in_the_order_of_the_hash(
 def test_replay_over_many_decades_of_weight_goes_on_exactly(
     new_store: Callable[..., SampleStore],
 ) -> None:
-    """A draw of everything ends at the lightest, at a clock that resolves none of the others' keys."""
+    """A draw of everything ends at the lightest, at a clock that resolves none of the
+    others' keys.
+    """
     store = new_store(weighting="softmax", mode="replay", seed=16)
     scores = {"a": -3.0, "b": -3.0, "c": -3.0, "d": 0.0, "e": 0.0, "f": -60.0}
     store.add(list(scores))

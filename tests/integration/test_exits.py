@@ -26,6 +26,8 @@ from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
 from sqlbuffer.training.weighted_buffer import Buffer, PredictiveBuffer, WeightedBuffer
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = [f"s{i}" for i in range(20)]
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]
 

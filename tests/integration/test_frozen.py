@@ -269,7 +269,10 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
 
 def open_batches(url: str, store: SampleStore) -> list[int]:
     """The batches of a buffer that are out: those of another host's dead workers may still be."""
-    ours = f"WHERE buffer_id = {inside.buffer_id(store)} AND settled_at IS NULL AND released_at IS NULL"
+    ours = (
+        f"WHERE buffer_id = {inside.buffer_id(store)} AND settled_at IS NULL AND released_at IS "
+        f"NULL"
+    )
     return [number for (number,) in Rows(url)("id", "batches", ours)]
 
 

@@ -116,7 +116,10 @@ def test_a_key_of_a_script_is_that_of_its_module(store_url: str, tmp_path: Path)
     path = os.pathsep.join((str(root), str(tmp_path)))
     run = functools.partial(subprocess.run, env=os.environ | {"PYTHONPATH": path}, check=True)
     as_module = [sys.executable, "-W", "error", "-c"]
-    text = "import sys, canonical_script as s; from sqlbuffer import open_store; open_store({}, key=s.{})"
+    text = (
+        "import sys, canonical_script as s; from sqlbuffer import open_store; open_store({}, "
+        "key=s.{})"
+    )
     run([sys.executable, "-W", "error", str(script), store_url])
     run([*as_module, text.format("sys.argv[1]", "canonical"), store_url])
     with warned("__main__.canonical", f"{HERE}.lowered"):

@@ -280,8 +280,10 @@ def agent() -> PredictiveAgent:
 
 def with_header(dtype: str) -> bytes:
     """Safetensors of a type that torch may not have."""
-    header = f'{{"weight":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{1 if dtype == "F4" else 2}]}}}}'.encode()
-    return len(header).to_bytes(8, "little") + header + b"\0" * (1 if dtype == "F4" else 2)
+    n_bytes = 1 if dtype == "F4" else 2
+    about = f'{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{n_bytes}]}}'
+    header = f'{{"weight":{about}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * n_bytes
 
 
 def with_tensors(**more: torch.Tensor) -> bytes:
@@ -543,7 +545,9 @@ def is_quiet(text: str) -> bool:
 def test_no_stored_word_is_obeyed_by_a_terminal(
     store_url: str, column: sa.Column[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In no message of an error, no line of a log and no output of a command, whatever the column."""
+    """In no message of an error, no line of a log and no output of a command, whatever
+    the column.
+    """
     caplog.set_level(logging.DEBUG, "sqlbuffer")
     said = []
     with open_store(store_url, name="shouted at") as store:
@@ -803,7 +807,7 @@ def test_a_logical_time_that_none_comes_to_is_not_caught_up_with(store: SampleSt
 def test_a_counter_that_overflows_its_sum_is_said_to_be_corrupt(store: SampleStore) -> None:
     store.add(TEN)
     tamper(store, workers, {"added": 2**63 - 1})
-    with pytest.raises(InvalidPayload, match="beyond the largest integer.*restore a backup"):
+    with pytest.raises(InvalidPayload, match=r"beyond the largest integer.*restore a backup"):
         store.stats() if inside.backend_of(store).schema is None else store.add(["later"])
 
 

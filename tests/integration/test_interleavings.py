@@ -383,7 +383,9 @@ def test_draws_beside_each_other_know_their_probabilities(
 def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
     postgresql_url: str, interleaving: Interleaving
 ) -> None:
-    """One fails, and leaves a gap before the other one: the next draw is from both sides of that."""
+    """One fails, and leaves a gap before the other one: the next draw is from both
+    sides of that.
+    """
     with contextlib.ExitStack() as stack:
         stores = [
             stack.enter_context(open_store(postgresql_url, weighting="uniform")) for _ in range(4)

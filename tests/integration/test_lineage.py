@@ -369,7 +369,9 @@ def test_labelled_rows_prove_themselves(
 def test_the_list_of_what_waits_passes_over_what_was_lost(
     store: SampleStore, store_url: str
 ) -> None:
-    """The loop's list goes by hashes: what is not there any more has left, as if it had been drawn."""
+    """The loop's list goes by hashes: what is not there any more has left, as if it had
+    been drawn.
+    """
     fill(store, names(0, 5))
     go_back = save(store_url)
     fill(store, names(5, 10))

@@ -31,6 +31,8 @@ from sqlbuffer.db.schema import batches, workers
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"s{i}" for i in range(16)]
 NAN = math.nan
 FLOOR = 1e-8

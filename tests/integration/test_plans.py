@@ -54,7 +54,9 @@ def first_words(sql: str) -> str:
 
 
 def built(store: SampleStore) -> dict[int, str]:
-    """The name of its builder for every statement, by the statement's identity: each is built once."""
+    """The name of its builder for every statement, by the statement's identity: each is
+    built once.
+    """
     arguments = {**ARGUMENTS, ("dialect",): [(inside.backend_of(store),)]}
     return {
         id(builder(*given)): name
@@ -122,7 +124,9 @@ def has_condition(scan: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def watched(store: SampleStore) -> Iterator[list[Executed]]:
-    """Collect what the store executes, by name; what is not built by SQLAlchemy by its first word."""
+    """Collect what the store executes, by name; what is not built by SQLAlchemy by its
+    first word.
+    """
     executed: list[Executed] = []
     names = built(store)
     database = inside.database_of(store)
@@ -307,7 +311,9 @@ def test_hot_statements_go_by_their_index(
 
 @pytest.mark.parametrize("has_statistics", [False, True])
 def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) -> None:
-    """Also where a third of all samples tie for the best: only among equals does the database sort."""
+    """Also where a third of all samples tie for the best: only among equals does the
+    database sort.
+    """
     with open_store(store_url) as store:
         fill(store, 1000)
         store.record(
@@ -408,7 +414,8 @@ EXPECTED = {
     "score nothing": "unscored",
     "sample": "race_state first_in_race leave_up_to insert_batch insert_draws count",
     "sample with argmax": (
-        "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch insert_draws count"
+        "race_state first_by_score leave_pool first_in_race leave_up_to insert_batch "
+        "insert_draws count"
     ),
     "settle": "close_claim store_first_rewards_of_draws count",
     "settle without rewards": "close_claim dequeue_known count",
@@ -418,7 +425,8 @@ EXPECTED = {
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
     "release": (
-        "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count oldest_version_of_batch"
+        "race_state close_claim draws_of_batch count UPDATE:workers enter_pool count "
+        "oldest_version_of_batch"
     ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",

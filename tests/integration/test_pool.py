@@ -1,4 +1,6 @@
-"""The pool: the argmax share goes by scores, and weights are those of the scores, to the last bit."""
+"""The pool: the argmax share goes by scores, and weights are those of the scores, to
+the last bit.
+"""
 
 import itertools
 import math

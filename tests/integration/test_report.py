@@ -185,7 +185,9 @@ def test_threads_report_one_batch(new_store: OpenStore) -> None:
 def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
     new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one before is committed before the last, and comes back after it: the batch stays closed."""
+    """The one before is committed before the last, and comes back after it: the batch
+    stays closed.
+    """
     store = scored(new_store())
     batch = store.sample(4)
     first_is_committed, go_on = threading.Event(), threading.Event()

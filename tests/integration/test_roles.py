@@ -111,7 +111,9 @@ def test_a_reader_cannot_write(role_urls: tuple[str, str], what: str) -> None:
         WRITES[what](store)
 
 
-TABLES = "buffers samples pool batches draws workers predictors jobs checkpoints metrics receipts".split()
+TABLES = (
+    "buffers samples pool batches draws workers predictors jobs checkpoints metrics receipts"
+).split()
 
 
 @pytest.mark.parametrize("table", [*TABLES, "sqlbuffer_version"])

@@ -1,4 +1,6 @@
-"""The schema: what the migrations make is what the code expects, and no other database is touched."""
+"""The schema: what the migrations make is what the code expects, and no other database
+is touched.
+"""
 
 import ast
 import contextlib
@@ -90,14 +92,16 @@ CATALOGUE = {
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'r' AND c.relname <> 'sqlbuffer_version'
+        WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'r'
+            AND c.relname <> 'sqlbuffer_version'
         ORDER BY 1, 2""",
     "indexes": """
         SELECT tablename, indexname, indexdef FROM pg_indexes
         WHERE schemaname = 'sqlbuffer' AND tablename <> 'sqlbuffer_version' ORDER BY 1, 2""",
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-        WHERE connamespace = 'sqlbuffer'::regnamespace AND conrelid::regclass::text <> 'sqlbuffer_version'
+        WHERE connamespace = 'sqlbuffer'::regnamespace
+            AND conrelid::regclass::text <> 'sqlbuffer_version'
         ORDER BY 1, 2""",
     "options": """
         SELECT relname, reloptions FROM pg_class

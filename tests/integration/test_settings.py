@@ -350,8 +350,14 @@ def keep_rows(store: SampleStore, command: str, table: str) -> None:
         database.write(lambda connection: connection.exec_driver_sql(trigger))
         return
     for sql in (
-        "CREATE FUNCTION sqlbuffer.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
-        f"CREATE TRIGGER keep BEFORE {command} ON sqlbuffer.{table} FOR EACH ROW EXECUTE FUNCTION sqlbuffer.keep()",
+        (
+            "CREATE FUNCTION sqlbuffer.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RETURN NULL; END $$"
+        ),
+        (
+            f"CREATE TRIGGER keep BEFORE {command} ON sqlbuffer.{table} FOR EACH ROW EXECUTE "
+            f"FUNCTION sqlbuffer.keep()"
+        ),
     ):
         database.write(functools.partial(sa.Connection.exec_driver_sql, statement=sql))
 

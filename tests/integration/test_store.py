@@ -391,7 +391,9 @@ def test_rewards_of_any_number_type(store: SampleStore) -> None:
 def run_of_batches(
     store: SampleStore, order: Sequence[str], *, chunks: int, score_chunk: int
 ) -> list[list[str]]:
-    """Add, score, draw, release, requeue and refresh; only the order in which samples come differs."""
+    """Add, score, draw, release, requeue and refresh; only the order in which samples
+    come differs.
+    """
     history, kind = [], store.stats().kind
     for step in range(4):
         size = -(-len(order) // chunks)

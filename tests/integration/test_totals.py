@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from helpers import programs
 from sqlbuffer.store import open_store
 
+pytestmark = pytest.mark.slow
+
 N_ERRORS = 4.0
 MOST_BEYOND = 0.005
 
@@ -28,7 +30,8 @@ def assert_right(found: list[programs.Totals], *, least_known: float) -> None:
         sum(getattr(totals, name) for totals in found) for name in ("n_draws", "n_unknown")
     )
     print(
-        f"{len(found)} programs, {n_known} draws with and {n_unknown} without probabilities; misses in standard "
+        f"{len(found)} programs, {n_known} draws with and {n_unknown} without probabilities; "
+        f"misses in standard "
         f"errors: median {np.median(misses):.2f}, largest {np.sort(misses)[-5:].round(2)}"
     )
     assert n_known >= least_known * (n_known + n_unknown)

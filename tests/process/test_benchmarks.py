@@ -79,7 +79,10 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
 
 
 def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path) -> None:
-    words = "--cpu --sizes 100 --repeats 1 --cases draw,import --contenders list,usual-sqlite,usual-postgresql".split()
+    words = (
+        "--cpu --sizes 100 --repeats 1 --cases draw,import --contenders "
+        "list,usual-sqlite,usual-postgresql"
+    ).split()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
         cwd=ROOT,

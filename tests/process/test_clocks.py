@@ -162,7 +162,9 @@ def told(store: SampleStore) -> tuple[Any, ...]:
 def test_copies_labels_and_incumbent(
     clock: Clock, url: str, moved: Moved, shift: str, back: bool
 ) -> None:
-    """The clock is set before the fourth of six batches, and set back, perhaps, before the fifth."""
+    """The clock is set before the fourth of six batches, and set back, perhaps, before
+    the fifth.
+    """
     with open_store(url, grace_s=GRACE_S) as store:
         then, drawn = [], []
         for i in range(6):

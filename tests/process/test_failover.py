@@ -100,7 +100,8 @@ def worker_lives_through(
         assert store.check() == []
         n_measured = store.stats().measured
         print(
-            f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of batches that were lost"
+            f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of "
+            f"batches that were lost"
         )
         again = store.sample(100)
         again.settle([reward_of(sample) for sample in again.samples])

@@ -458,7 +458,9 @@ class Interfering(PredictiveAgent):
 def test_a_version_that_lost_its_lease_is_not_stored(
     store: SampleStore, lose: Callable[[SampleStore], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that was paused for longer than its lease finds that another one has done the round."""
+    """A worker that was paused for longer than its lease finds that another one has
+    done the round.
+    """
     measured(store)
     other = make_agent(seed=1)
 

@@ -76,7 +76,9 @@ def test_waiting_leaves_the_global_generator_alone() -> None:
 
 def account(store: SampleStore) -> dict[str, Any]:
     stats = store.stats()
-    names = "iteration waiting unscored stored claimed drawn requeued removed measured score_version".split()
+    names = (
+        "iteration waiting unscored stored claimed drawn requeued removed measured score_version"
+    ).split()
     return {name: getattr(stats, name) for name in names}
 
 
@@ -207,7 +209,8 @@ def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(
         def fail(connection: sa.Connection) -> None:
             runs.append(1)
             connection.exec_driver_sql(
-                f"DO $$ BEGIN RAISE EXCEPTION 'tabla \"x\": permission denied' USING ERRCODE = '{state}'; END $$"
+                f"DO $$ BEGIN RAISE EXCEPTION 'tabla \"x\": permission denied' USING ERRCODE "
+                f"= '{state}'; END $$"
             )
 
         with pytest.raises(DatabaseUnavailable, match=words) as caught:

@@ -103,7 +103,9 @@ def test_each_distinct_sample_is_added_once(store_url: str) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """A PostgreSQL server of its own, which may be stopped, and which syncs its log as servers do."""
+    """A PostgreSQL server of its own, which may be stopped, and which syncs its log as
+    servers do.
+    """
     folder = tempfile.mkdtemp(prefix="sb")
     server = start_server(pathlib.Path(folder, "pg"))
     yield server

@@ -282,7 +282,9 @@ def test_once_fails_where_the_training_does(lab: Lab, buffer: SampleStore) -> No
 
 @pytest.fixture
 def url_beside_lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database with a buffer, in the folder with the agent, which is where this process is too."""
+    """A database with a buffer, in the folder with the agent, which is where this
+    process is too.
+    """
     url = f"sqlite:///{tmp_path}/x.db"
     with contextlib.closing(open_store(url)):
         (tmp_path / "lab.py").write_text(LAB)

@@ -123,7 +123,8 @@ def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
     with open_store(postgresql_url, grace_s=0.4) as store:
         store.add(TEN)
         kill = sa.text(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> "
+            "pg_backend_pid()"
             " AND datname = current_database()"
         )
         for _ in range(3):
@@ -367,7 +368,9 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
-    """A worker of another user with a claim; starts who looks on from where /proc is another one."""
+    """A worker of another user with a claim; starts who looks on from where /proc is
+    another one.
+    """
     scored(store)
     url = inside.url_of(store)
     with contextlib.ExitStack() as processes:

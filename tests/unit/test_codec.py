@@ -1,4 +1,6 @@
-"""Samples go into a database and come back as they were, and a payload from anywhere does no harm."""
+"""Samples go into a database and come back as they were, and a payload from anywhere
+does no harm.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,10 @@ def test_golden_digests() -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
-    script = "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in t.GOLDEN.items()}))"
+    script = (
+        "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in "
+        "t.GOLDEN.items()}))"
+    )
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
@@ -312,7 +315,10 @@ def test_tensors_are_equal_wherever_and_however_they_live() -> None:
 
 
 def test_hashing_alone_does_not_import_torch() -> None:
-    script = "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in sys.modules)"
+    script = (
+        "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in "
+        "sys.modules)"
+    )
     root = Path(__file__).parents[2]
     subprocess.run(
         [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True
