@@ -185,7 +185,7 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture
-def amid_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def during_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Lets others act, once, when so many chunks of the weights of a refresh have been swapped."""
     pages = refresh._pages
 

@@ -879,7 +879,7 @@ def test_any_value_for_any_argument_on_a_server(
     called_with(server_scene, function, parameter, value)
 
 
-def test_what_was_stored_meanwhile_is_sound(scene: Scene, server_scene: Scene) -> None:
+def test_values_stored_by_the_other_tests_are_sound(scene: Scene, server_scene: Scene) -> None:
     """Last of this file: nothing that the others have left has a value of another type than its
     column.
     """

@@ -275,7 +275,7 @@ def test_nothing_is_read_again_or_written_where_nothing_changed(opened: Callable
     assert buffer.store.calls == ["waiting"]
 
 
-def test_positions_stay_when_another_process_draws_meanwhile(opened: Callable[..., Any]) -> None:
+def test_positions_stay_when_another_process_draws(opened: Callable[..., Any]) -> None:
     buffer, other = opened(Buffer, 1.0), opened(Buffer, 1.0)
     buffer.add(named(*range(6)))
     before = buffer.buffer

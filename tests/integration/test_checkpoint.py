@@ -376,7 +376,7 @@ def test_random_states_are_those_of_all_generators() -> None:
     assert drawn(generator) == first
 
 
-def test_streams_beside_depend_on_states_and_label_alone() -> None:
+def test_parallel_streams_depend_on_states_and_label_alone() -> None:
     generator = np.random.Generator(np.random.Philox(3))
     randomness = Randomness([generator])
     states = randomness.states()
@@ -438,7 +438,7 @@ def test_a_run_goes_on_as_it_would_have(loop: Callable[..., Environment]) -> Non
 
 @pytest.mark.parametrize("event", ["build_buffer", "compute_reward", "step"])
 @pytest.mark.parametrize("iteration", [0, 2])
-def test_an_iteration_that_was_interrupted_is_done_anew(
+def test_an_interrupted_iteration_is_repeated(
     loop: Callable[..., Environment], event: str, iteration: int
 ) -> None:
     whole = loop(name="whole", seed=0)
@@ -468,7 +468,7 @@ class Thief(Callback):
 
 
 @pytest.mark.parametrize("iteration", [0, 2, 3])
-def test_an_iteration_whose_batch_was_lost_is_done_anew(
+def test_an_iteration_whose_batch_was_lost_is_repeated(
     loop: Callable[..., Environment], iteration: int
 ) -> None:
     whole = loop(name="whole", seed=0)

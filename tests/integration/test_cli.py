@@ -367,7 +367,7 @@ def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
         batch.settle()
 
 
-def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
+def test_claims_of_dead_workers_are_released(url: str, execute: Execute) -> None:
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     with open_store(url) as store:
         _held = store.sample(3)
@@ -408,7 +408,7 @@ def test_the_storage_is_checked_once_for_all_buffers(
     assert asked == [1, 1]
 
 
-def test_release_wants_batches_or_the_dead(url: str) -> None:
+def test_release_needs_batches_or_dead_workers(url: str) -> None:
     for wrong in (["claims", "release"], ["claims", "release", "1", "--dead"]):
         assert run(*wrong, url=url).code == 2
 

@@ -391,7 +391,7 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
             assert (len(copied), copied.check()) == (len(store), [])
 
 
-def test_a_copy_does_not_see_what_others_do_meanwhile(
+def test_a_copy_does_not_see_later_changes_of_others(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server lets others go on; a file has one writer."""

@@ -568,7 +568,7 @@ class Thief(Callback):
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 3])
-def test_an_iteration_whose_batch_was_lost_is_done_anew(
+def test_an_iteration_whose_batch_was_lost_is_repeated(
     store_url: str,
     environment: Callable[..., Environment],
     caplog: pytest.LogCaptureFixture,

@@ -595,7 +595,7 @@ def test_advice_does_not_follow_from_what_samples_say(postgresql_url: str) -> No
         assert "check user and password" not in str(caught.value)
 
 
-def test_what_the_driver_says_amid_many_rows_is_told_as_of_one(sqlite_url: str) -> None:
+def test_a_driver_error_among_many_rows_names_one(sqlite_url: str) -> None:
     """Keys are moved row by row through the driver itself."""
     with open_store(sqlite_url) as store:
         store.add(["a", "bb"])

@@ -177,7 +177,7 @@ def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(
+def test_a_callback_that_raises_during_the_clean_up_hides_nothing(
     store_url: str, error: type[BaseException]
 ) -> None:
     """The others clean up all the same, and the first exception is the one that comes out."""

@@ -233,7 +233,7 @@ def test_what_a_url_of_a_file_cannot_have_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_name_too_long_for_its_log_creates_nothing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         DatabaseUnavailable, match=r"leaves no room for -journal, which SQLite adds"
     ):

@@ -126,7 +126,7 @@ def test_a_key_of_a_script_is_that_of_its_module(store_url: str, tmp_path: Path)
         open_store(store_url, key=lowered).close()
 
 
-def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_who_writes(store_url: str) -> None:
+def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_writer(store_url: str) -> None:
     open_store(store_url).close()
     database = Database(store_url)
     database.write(lambda connection: connection.execute(sa.update(buffers).values(key=None)))

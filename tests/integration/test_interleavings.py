@@ -125,7 +125,7 @@ def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("budget", [None, 25])
-def test_a_claim_amid_a_swap_is_whole(
+def test_a_claim_during_a_swap_is_whole(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, budget: int | None
 ) -> None:
     """It waits for the rows whose keys are being moved, instead of passing over them."""
@@ -178,8 +178,8 @@ def test_weights_of_an_emptied_pool_count_from_what_comes_next(store: SampleStor
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize(("chunk", "n_swapped"), [(20, 0), (4, 2)])
-def test_what_is_drawn_amid_a_swap_has_its_new_weight(
-    new_store: NewStore, amid_a_swap: Callable[..., None], mode: str, chunk: int, n_swapped: int
+def test_samples_drawn_during_a_swap_have_their_new_weights(
+    new_store: NewStore, during_a_swap: Callable[..., None], mode: str, chunk: int, n_swapped: int
 ) -> None:
     store, other = new_store(mode=mode), new_store(mode=mode)
     store.add(THIRTY)
@@ -189,7 +189,7 @@ def test_what_is_drawn_amid_a_swap_has_its_new_weight(
         other.sample(15, pct_argmax=0.2).settle()
         other.sample(9, pct_argmax=0.5).release()
 
-    amid_a_swap(draw, n_swapped=n_swapped, chunk=chunk)
+    during_a_swap(draw, n_swapped=n_swapped, chunk=chunk)
     store.score(lambda samples: scores_of(samples)[::-1] * 2 + 1, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert store.check() == []
@@ -360,7 +360,7 @@ def assert_totals(batch: Any, n: int) -> None:
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.5])
 @pytest.mark.parametrize("after", ["race_key", None], ids=["claimed", "before COMMIT"])
-def test_draws_beside_each_other_know_their_probabilities(
+def test_concurrent_draws_know_their_probabilities(
     new_store: NewStore, interleaving: Interleaving, after: str | None, pct_argmax: float
 ) -> None:
     """Each saw what the other has claimed: it counts from there, or up to there."""
@@ -409,7 +409,7 @@ def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "shift"])
-def test_whoever_adds_the_same_again_while_it_is_evicted(
+def test_a_sample_added_again_while_it_is_evicted(
     new_store: NewStore, interleaving: Interleaving, weighting: str
 ) -> None:
     """One holds rows of samples and waits to evict; the other one evicts, and passes over these

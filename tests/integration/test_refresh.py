@@ -115,7 +115,7 @@ def test_staleness(store: SampleStore) -> None:
     assert found[1].oldest.tzinfo is not None  # type: ignore[union-attr]
 
 
-def test_what_is_drawn_meanwhile_is_left_alone(thirty: SampleStore) -> None:
+def test_samples_drawn_during_a_refresh_are_left_alone(thirty: SampleStore) -> None:
     drawn: list[str] = []
 
     def draw_and_score(samples: list[str]) -> np.ndarray:
@@ -230,7 +230,7 @@ def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_queue_found_anew_goes_on_where_the_old_one_was(
+def test_a_queue_found_again_goes_on_where_the_old_one_was(
     new_store: Callable[..., SampleStore], mode: str
 ) -> None:
     kept = new_store(name="kept", mode=mode)
@@ -303,9 +303,9 @@ def bring_lower_ones(store: SampleStore) -> None:
     ],
 )
 @pytest.mark.parametrize("n_swapped", [0, 2])
-def test_what_others_score_amid_a_refresh_has_its_own_weight(
+def test_samples_scored_by_others_during_a_refresh_have_their_own_weight(
     new_store: Callable[..., SampleStore],
-    amid_a_swap: Callable[..., None],
+    during_a_swap: Callable[..., None],
     others: Callable[[SampleStore], None],
     n_swapped: int,
 ) -> None:
@@ -313,14 +313,14 @@ def test_what_others_score_amid_a_refresh_has_its_own_weight(
     store, other = new_store(), new_store()
     store.add(THIRTY)
     store.score(scores_of)
-    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
+    during_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
     assert store.score(lambda samples: scores_of(samples) * 7, only="all") == 30
     assert_weights_are_those_of_the_scores(store)
     store.score(Scorer(), only="stale")
     assert store.check() == []
 
 
-def test_who_scored_first_is_right_when_two_refresh_the_same(
+def test_the_first_score_counts_when_two_refresh_the_same(
     new_store: Callable[..., SampleStore],
 ) -> None:
     """What another process has scored, while we were at the same samples, keeps its score."""
@@ -437,7 +437,7 @@ def come_and_go(store: SampleStore) -> None:
 @pytest.mark.parametrize("n_swapped", [1, 3, 5])
 def test_a_walk_notices_that_every_key_has_moved(
     new_store: Callable[..., SampleStore],
-    amid_a_swap: Callable[..., None],
+    during_a_swap: Callable[..., None],
     others: Callable[[SampleStore], None],
     mode: str,
     n_swapped: int,
@@ -446,7 +446,7 @@ def test_a_walk_notices_that_every_key_has_moved(
     store, other = new_store(mode=mode), new_store(mode=mode)
     store.add(THIRTY)
     store.score(scores_of)
-    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
+    during_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
     store.score(lambda samples: scores_of(samples) * 7, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert (store.is_refreshed(), store.check()) == (True, [])

@@ -139,7 +139,7 @@ def test_wrong_reports_store_nothing(
     assert account(store) == (7, 3, 3, 0, 0)
 
 
-def test_the_dead_leave_what_they_have_not_reported(
+def test_dead_workers_give_back_unreported_samples(
     store_url: str, look_on: Callable[..., int]
 ) -> None:
     """And who was only taken for dead stores what it measures, but settles nothing."""

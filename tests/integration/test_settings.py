@@ -285,9 +285,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         ("%1b[31m=1", r"does not know the option"),
     ],
 )
-def test_an_option_that_nobody_would_heed_is_refused(
-    postgresql_url: str, query: str, words: str
-) -> None:
+def test_an_option_without_effect_is_refused(postgresql_url: str, query: str, words: str) -> None:
     given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
     with pytest.raises(InvalidArgument, match=words) as caught:
         open_store(given)

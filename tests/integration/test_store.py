@@ -86,7 +86,7 @@ def test_what_was_drawn_waits_again_with_its_reward(new_store: OpenStore) -> Non
     assert store.stats().requeued == 1
 
 
-def test_a_requeued_sample_is_scored_anew(store: SampleStore) -> None:
+def test_a_requeued_sample_is_scored_again(store: SampleStore) -> None:
     scored(store, ["s3"]).sample(1).settle()
     store.add(["s3"])
     assert store.stats().unscored == 1
@@ -848,7 +848,7 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
     assert one.check() == two.check() == []
 
 
-def test_a_claim_made_meanwhile_does_not_stop_the_race(
+def test_a_claim_of_another_process_does_not_stop_the_race(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process draws beyond the clock that a transaction has read, which then lets its
@@ -1052,7 +1052,7 @@ def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
     assert stores[0].check() == []
 
 
-def test_the_ledger_keeps_what_the_dead_have_counted(
+def test_the_ledger_keeps_the_counts_of_dead_workers(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(3):
@@ -1110,7 +1110,7 @@ def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
         new_store(name="", fresh=True)
 
 
-def test_a_fresh_buffer_is_nobody_elses(
+def test_a_fresh_buffer_is_shared_with_no_other_process(
     new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_store(name="run")

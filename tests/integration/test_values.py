@@ -429,7 +429,7 @@ def test_measures_of_a_predictor_come_back_as_they_were(store: SampleStore) -> N
     assert found.metrics["0"] == math.inf
 
 
-def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
+def test_measures_can_be_read_by_sql(store: SampleStore) -> None:
     """As PostgreSQL writes them in JSON, where it reads them as numbers again."""
     store.save_predictor(
         b"", rows_trained=1, metrics={"a": math.inf, "b": -math.inf, "c": math.nan}

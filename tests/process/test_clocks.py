@@ -224,7 +224,9 @@ def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
         assert store.check() == []
 
 
-def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Moved) -> None:
+def test_an_observer_whose_clock_is_set_releases_no_batch(
+    clock: Clock, url: str, moved: Moved
+) -> None:
     """The other way about: the clock of the observer jumps."""
     moved.run("workers.host = lambda: 'another'")
     with open_store(url, grace_s=GRACE_S) as store:

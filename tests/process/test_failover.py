@@ -136,7 +136,7 @@ def test_numbers_and_claims_outlive_the_promotion_of_a_standby_in_step(servers: 
         assert (store.iteration, wrong_rewards(store), store.check()) == (1, 0, [])
 
 
-def test_a_standby_in_step_is_promoted_again_and_again_while_a_crew_works(
+def test_a_standby_in_step_is_promoted_repeatedly_while_workers_write(
     servers: Pair, tmp_path: pathlib.Path
 ) -> None:
     """Nothing that was acknowledged is lost, no reward is on a wrong sample."""

@@ -125,7 +125,7 @@ def test_of_many_at_once_one_gets_it(store_url: str) -> None:
         assert job_of(store, "tidy").runs == len(runs)
 
 
-def test_who_has_seen_too_little_does_not_get_it(store: SampleStore) -> None:
+def test_a_worker_that_saw_too_little_gets_no_lease(store: SampleStore) -> None:
     """Two workers find the job due; the second one comes when the first has done it already."""
     with store.leased("tidy", seen=0) as lease:
         assert lease is not None
@@ -172,7 +172,7 @@ def lose(
     return lose_it
 
 
-def test_who_lost_it_can_store_nothing(
+def test_a_worker_that_lost_its_lease_can_store_nothing(
     store: SampleStore, lose: Callable[[SampleStore], None]
 ) -> None:
     state = dump_state(make_agent())

@@ -248,7 +248,7 @@ class Told(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["read", "look", "write"])
-def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind: str) -> None:
+def test_the_caller_sees_a_signal_during_a_statement(store_url: str, kind: str) -> None:
     def interrupt(*_: object) -> None:
         raise Told
 
@@ -348,7 +348,7 @@ def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_
         assert [future.result(30).added for future in waiting] == [1] * 4
 
 
-def test_a_release_amid_which_a_signal_comes_is_made_up_for(
+def test_a_release_that_a_signal_interrupts_is_repeated(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments: list[str] = []
@@ -392,7 +392,7 @@ def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
         assert (store.stats().claimed, store.stats().measured, store.iteration) == (0, 2, 1)
 
 
-def test_a_signal_amid_a_commit_is_what_the_caller_sees(
+def test_the_caller_sees_a_signal_during_a_commit(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the driver then takes the connection for lost, and the commit came through."""

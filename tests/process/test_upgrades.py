@@ -217,6 +217,6 @@ def test_creating_a_schema_upgrades_none(store_url: str, older: str) -> None:
     assert revision(store_url) == older
 
 
-def test_a_schema_that_another_process_has_created_meanwhile_will_do(store_url: str) -> None:
+def test_a_schema_created_by_another_process_is_used(store_url: str) -> None:
     Late(store_url, REVISION).close()
     assert revision(store_url) == REVISION

@@ -113,7 +113,7 @@ def test_so_does_the_one_that_makes_the_schema(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reader", "looker"])
-def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str) -> None:
+def test_a_reader_waits_for_no_lock_and_holds_none(sqlite_url: str, kind: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
         lock = wal.WriterLock(str(path_of(sqlite_url)))
@@ -196,7 +196,7 @@ def test_a_lock_file_that_is_deleted_is_made_again(sqlite_url: str) -> None:
         store.add(["goes on"])
 
 
-def test_whoever_may_write_to_the_file_may_lock_it(sqlite_url: str) -> None:
+def test_a_user_who_may_write_to_the_file_may_lock_it(sqlite_url: str) -> None:
     file = path_of(sqlite_url)
     file.touch()
     file.chmod(0o660)

@@ -195,7 +195,7 @@ def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
             assert other.stats().claimed == 4
 
 
-def test_who_was_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> None:
+def test_a_worker_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> None:
     """It stores what it measured, learns that its claim is gone, and goes on."""
     with open_store(store_url) as store:
         batch, kept = scored(store).sample(3), store.sample(2)
@@ -215,7 +215,7 @@ def test_who_was_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> N
         assert (store.iteration, store.check()) == (1, [])
 
 
-def test_running_processes_release_the_batches_of_the_dead(store_url: str) -> None:
+def test_running_processes_release_the_batches_of_dead_workers(store_url: str) -> None:
     script = """
 import os, signal, sys
 from sqlbuffer import open_store
@@ -234,7 +234,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert store.check() == []
 
 
-def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
+def test_a_dead_worker_is_removed_once(store_url: str, look_on: LookOn) -> None:
     with open_store(store_url) as store:
         hold(scored(store).sample(4))
         hold(store.sample(3))
@@ -246,14 +246,14 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
         released: list[int] = []
         start = threading.Barrier(len(others))
 
-        def bury(other: SampleStore) -> None:
+        def release(other: SampleStore) -> None:
             start.wait()
             released.append(core_batch.release_dead(inside.handle_of(other)))
 
-        buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
-        for burier in buriers:
+        reapers = [threading.Thread(target=release, args=(other,)) for other in others]
+        for burier in reapers:
             burier.start()
-        for burier in buriers:
+        for burier in reapers:
             burier.join()
         for other in others:
             other.close()
@@ -266,7 +266,7 @@ def open_and_forget(url: str) -> SampleStore:
     return SampleStore(attach_existing(Database(url), "default"))
 
 
-def test_who_was_only_silent_is_not_buried_while_it_writes(
+def test_a_silent_worker_is_not_removed_while_it_writes(
     postgresql_url: str, look_on: LookOn
 ) -> None:
     """It is found silent while its draw is under way: the burial waits for the draw, and sees that
@@ -298,7 +298,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(
         assert (store.stats().claimed, store.check()) == (3, [])
 
 
-def test_a_clock_that_is_set_kills_nobody(
+def test_a_clock_that_is_set_makes_no_worker_dead(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn
 ) -> None:
     """All processes seem to have started at another time then; who is silent as well is dead."""

@@ -207,7 +207,7 @@ def test_the_deepest_sample_that_can_be_written_can_be_read(wrap: Any, levels: i
         encode_all([wrap(value)])
 
 
-def test_pickle_is_for_those_who_ask_and_for_what_nothing_else_supports() -> None:
+def test_pickle_needs_a_request_and_a_type_without_other_support() -> None:
     queue = deque([1, 2])
     encoded = encode_all(["a", (1,), [queue]], allow_pickle=True)
     assert encoded.codecs == ["text", "cbor", "pickle"]

@@ -41,7 +41,7 @@ def test_the_first_look_tells_nothing_and_a_change_begins_again(clock: Clock) ->
     assert same(watching, a=2, b=1)["a"] == 0.0, "what was gone has come back"
 
 
-def test_who_was_stopped_has_not_watched(clock: Clock) -> None:
+def test_a_process_that_was_stopped_has_not_watched(clock: Clock) -> None:
     """A container that is paused with all others for an hour sees the old heartbeats once more when
     it wakes up.
     """
