@@ -41,6 +41,8 @@ from sqlbuffer.retraining.train import retrain
 from sqlbuffer.retraining.worker import Worker
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = pathlib.Path(sqlbuffer.__file__).parent
 
 # -- values ----------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.environment import Environment
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, tuple[str, type[BaseException]]] = {
     "fails": ("before", OSError),
     "is interrupted": ("before", KeyboardInterrupt),

@@ -27,6 +27,8 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends.sqlite import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 BIG = 50_000
 TABLES = {"pool", "samples", "draws", "batches"}
 
