@@ -151,7 +151,8 @@ def test_an_unknown_acquisition_is_refused_with_those_that_there_are(
     acquisition: Any, sqlite_url: str
 ) -> None:
     with pytest.raises(
-        InvalidArgument, match=r"'greedy', 'ucb', 'ei', 'thompson', or an object such as Upper.*; got"
+        InvalidArgument,
+        match=r"'greedy', 'ucb', 'ei', 'thompson', or an object such as Upper.*; got",
     ):
         buffer_for(dropout_agent(), sqlite_url, acquisition)
 

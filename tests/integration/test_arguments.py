@@ -406,6 +406,11 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "add_one": lambda scene: {"sample": "x"},
         "record": lambda scene: {"samples": ["x", "y"], "rewards": [1.0, 2.0]},
         "score": lambda scene: {"score_fn": lambda samples: np.ones(len(samples)), "only": "all"},
+        "refresh": lambda scene: {
+            "score_fn": no_rewards,
+            "budget": 2,
+            "checkpoint": {"x": b""},
+        },
         "remove": lambda scene: {"ids": []},
         "replace": lambda scene: {"ids": [1, 2], "samples": ["v", "w"]},
         "labelled_rows": lambda scene: {},
