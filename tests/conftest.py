@@ -54,6 +54,7 @@ def server_url() -> Iterator[str]:
     )  # short: the path of a Unix socket has 107 characters at the most
     server = start_server(pathlib.Path(folder, "pg"))
     server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
+    server.psql("ALTER SYSTEM SET full_page_writes = off;")
     server.psql("SELECT pg_reload_conf();")
     yield server.get_uri()
     server.cleanup()

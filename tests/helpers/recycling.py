@@ -15,7 +15,8 @@ _SCHEMA = "'sqlbuffer'::regnamespace"
 
 FINGERPRINT = f"""
 SELECT md5(string_agg(part, chr(10) ORDER BY part)) FROM (
-    SELECT format('relation %s %s %s %s %s', relname, relkind, relowner, relacl, reloptions)
+    SELECT format('relation %s %s %s %s %s %s %s', relname, relkind, relowner, relacl, reloptions,
+        relrowsecurity, relpersistence)
     FROM pg_class WHERE relnamespace = {_SCHEMA}
     UNION ALL
     SELECT format('column %s %s %s %s %s %s %s', attrelid::regclass, attnum, attname, atttypid,
@@ -48,6 +49,20 @@ SELECT md5(string_agg(part, chr(10) ORDER BY part)) FROM (
     UNION ALL
     SELECT format('database %s %s %s %s', datdba, datacl, datconnlimit, encoding) FROM pg_database
     WHERE datname = current_database()
+    UNION ALL
+    SELECT format('rights of the future %s %s', defaclrole, defaclacl) FROM pg_default_acl
+    UNION ALL
+    SELECT format('extension %s', extname) FROM pg_extension
+    UNION ALL
+    SELECT format('default %s %s', adrelid::regclass, pg_get_expr(adbin, adrelid)) FROM pg_attrdef
+    UNION ALL
+    SELECT format('policy %s', polname) FROM pg_policy
+    UNION ALL
+    SELECT format('rule %s %s', ev_class::regclass, rulename) FROM pg_rewrite WHERE oid >= 16384
+    UNION ALL
+    SELECT format('type %s', oid::regtype) FROM pg_type WHERE oid >= 16384 AND typtype IN ('d', 'e')
+    UNION ALL
+    SELECT format('large object %s', oid) FROM pg_largeobject_metadata
     UNION ALL
     SELECT format('version %s', version_num) FROM sqlbuffer.sqlbuffer_version
 ) AS parts (part)
