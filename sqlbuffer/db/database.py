@@ -50,7 +50,7 @@ DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
 
 _OVERFLOWS = ("integer overflow", "bigint out of range")
-"""Messages of SQLite and of PostgreSQL. Numbers that users give are checked before they are sent."""
+"""Messages of SQLite and of PostgreSQL; numbers of users are checked before they are sent."""
 
 log = logging.getLogger(__name__)
 
@@ -274,8 +274,8 @@ class Database:
         except sa.exc.DBAPIError as exc:
             if first_line(str(exc.orig)) in _OVERFLOWS:
                 raise tampered(
-                    f"a result in {self.url} is beyond the largest integer ({exc.orig}), so a stored "
-                    "number is beyond any that sqlbuffer counts to"
+                    f"a result in {self.url} is beyond the largest integer ({exc.orig}), so a "
+                    "stored number is beyond any that sqlbuffer counts to"
                 ) from exc
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
