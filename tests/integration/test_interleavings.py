@@ -519,7 +519,7 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(
-            inside.handle_of(store).weights(waiting.scores, base).tolist()
+            inside.handle_of(store).settings.weights(waiting.scores, base).tolist()
         )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
         assert inside.handle_of(store).read(audit.check_buffer) == []
