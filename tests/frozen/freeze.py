@@ -1,7 +1,9 @@
-"""Freeze a database as this release leaves it: `python tests/frozen/freeze.py` writes REVISION.sqlite.sql and so on.
+"""Freeze a database as this release leaves it: `python tests/frozen/freeze.py` writes
+REVISION.sqlite.sql and so on.
 
-Run it in a checkout of the release, before the next revision of the schema is begun (the tests' requirements must be
-installed), and keep both files for good: `test_frozen.py` upgrades each of them.
+Run it in a checkout of the release, before the next revision of the schema is begun (the tests'
+requirements must be installed), and keep both files for good: `test_frozen.py` upgrades each of
+them.
 """
 
 import pathlib
@@ -42,7 +44,9 @@ STILL_OPEN: list[object] = []
 
 
 def fill(store: SampleStore) -> None:
-    """Have one of everything: a batch settled, released, open, in part; samples scored, stale, unscored, failed."""
+    """Have one of everything: a batch settled, released, open, in part; samples scored, stale,
+    unscored, failed.
+    """
     store.add([f"s{i}" for i in range(40)], source="generated")
     store.add(
         [(1, 2), np.arange(3.0), {"a": 1.5}, None, "é\0"], source="mixed", meta={"note": "mixed"}
@@ -91,9 +95,11 @@ def of_sqlite() -> str:
 
 
 def of_postgresql() -> str:
-    """Return the statements of a database of PostgreSQL, as pg_dump gives them, without its comments and settings."""
+    """Return the statements of a database of PostgreSQL, as pg_dump gives them, without its
+    comments and settings.
+    """
     sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parent / "helpers")]
-    from conftest import start_server
+    from helpers.servers import start_server
 
     folder = tempfile.mkdtemp(prefix="sb")
     server = start_server(pathlib.Path(folder, "pg"))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer.core import workers
-from sqlbuffer.db import database
+from sqlbuffer.store import SampleStore
 
 _PATIENCE_S = 60.0
 _MOMENT_S = 0.5
@@ -58,7 +59,9 @@ class Acting:
 
 
 class Stopped(Acting):
-    """Something that stops once, in its first writing transaction: before the COMMIT, or after a statement."""
+    """Something that stops once, in its first writing transaction: before the COMMIT, or after a
+    statement.
+    """
 
     def __init__(self, action: Callable[[], object], after: str | None) -> None:
         super().__init__(action)
@@ -124,7 +127,7 @@ class Interleaving:
         for acting in (*self._stopped, *self._acting):
             acting._thread.join(_PATIENCE_S)
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- hooks -------------------------------------------------------------------------------------
 
     def before_commit(self, moment: str) -> None:
         for stopped in self._stopped:
@@ -143,7 +146,9 @@ class Interleaving:
 
 @pytest.fixture
 def threads_are_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread is a worker of its own, else they would wait for each other at the row of their counters."""
+    """Each thread is a worker of its own, else they would wait for each other at the row of their
+    counters.
+    """
 
     worker_id = workers._worker_id
 
@@ -160,7 +165,7 @@ def interleaving(
 ) -> Iterator[Interleaving]:
     """Lets a test stop transactions; none of them may have ended in a deadlock."""
     made = Interleaving()
-    monkeypatch.setattr(database, "boundary", made.before_commit)
+    inside.call_at_commits(monkeypatch, made.before_commit)
     hooks = {"after_cursor_execute": made.after_statement, "handle_error": made.on_error}
     for event, hook in hooks.items():
         sa.event.listen(sa.Engine, event, hook)
@@ -171,3 +176,26 @@ def interleaving(
         for event, hook in hooks.items():
             sa.event.remove(sa.Engine, event, hook)
     assert made.deadlocks == []
+
+
+class Gap:
+    """Lets something be done once, just before the n-th transaction of a store from now on; it may
+    never come.
+    """
+
+    def __init__(
+        self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.was_there = False
+        self._left = n
+        database = inside.database_of(store)
+        run = database._run
+
+        def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.was_there = True
+                act()
+            return run(kind, attempt)
+
+        monkeypatch.setattr(database, "_run", run_beside)

@@ -1,6 +1,7 @@
-"""A plugin that puts PgBouncer, which must be installed, between the tests and PostgreSQL, in transaction mode.
+"""A plugin that puts PgBouncer, which must be installed, between the tests and PostgreSQL, in
+transaction mode.
 
-PYTHONPATH=tests python -m pytest -p pooled -n 0 tests/process/test_retry.py
+PYTHONPATH=tests python -m pytest -p helpers.pooled -n 0 tests/process/test_retry.py
 """
 
 import os
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+
+from helpers import servers
+from helpers.recycling import Recycled
 
 POOL_SIZE = int(os.environ.get("POOL_SIZE", "10"))
 """Connections to the server for each database."""
@@ -37,7 +41,6 @@ max_client_conn = 1000
 @pytest.fixture(scope="session", autouse=True)
 def _pooler(server_url: str) -> Iterator[None]:
     """Lets every database that is a copy of the template be reached by way of the pooler."""
-    import conftest
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,7 +61,7 @@ def _pooler(server_url: str) -> Iterator[None]:
             "-u",
             pathlib.Path(host).owner() if host.startswith("/") else "nobody",
         ]  # codespell:ignore nobody
-    new_database = conftest.new_database
+    new_database = servers.new_database
 
     def new_pooled(server_url: str, template: str = "template1") -> str:
         url = sa.make_url(new_database(server_url, template))
@@ -72,7 +75,8 @@ def _pooler(server_url: str) -> Iterator[None]:
     with subprocess.Popen(command) as process, pytest.MonkeyPatch.context() as patch:
         try:
             wait_for(own_port)
-            patch.setattr(conftest, "new_database", new_pooled)
+            patch.setattr(servers, "new_database", new_pooled)
+            patch.setattr(Recycled, "is_emptied", lambda *_: False)  # the pooler stays connected
             yield
         finally:
             process.terminate()

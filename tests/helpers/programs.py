@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import Power, Softmax, Weighting
 from sqlbuffer.core.workers import worker_id
@@ -42,10 +43,12 @@ def work(store: SampleStore, results: Any) -> None:
 
 @dataclasses.dataclass
 class Totals:
-    """Sums over draws of what 1/p estimates less the truth, and of its variance: a martingale and its size.
+    """Sums over draws of what 1/p estimates less the truth, and of its variance: a martingale and
+    its size.
 
-    Two attributes of the samples are summed up: whether a weight is at least a quarter, and weight / (weight + 1).
-    A plain number would hang on samples of weight 1e-8: each is seen in one of 1e8 batches, and counts for 1e8 there.
+    Two attributes of the samples are summed up: whether a weight is at least a quarter, and weight
+    / (weight + 1). A plain number would hang on samples of weight 1e-8: each is seen in one of 1e8
+    batches, and counts for 1e8 there.
     """
 
     error: Any = dataclasses.field(default_factory=lambda: np.zeros(2))
@@ -114,7 +117,9 @@ class Player:
         self.store.score(self.scores, only="all" if self.rng.random() < 0.5 else "stale", budget=10)
 
     def draw(self) -> Batch:
-        """Draw some dozens: of a handful 1/p is so skewed that its own standard error misses 4 in 0.6 % of programs."""
+        """Draw some dozens: of a handful 1/p is so skewed that its own standard error misses 4 in
+        0.6 % of programs.
+        """
         batch = self.store.sample(int(self.rng.integers(12, 40)), float(self.rng.choice(SHARES)))
         self.open.append(batch)
         return batch
@@ -172,14 +177,16 @@ def mode_of(seed: int) -> str:
     return "replay" if seed % 3 == 2 else "consume"
 
 
-# -- three processes on a server --------------------------------------------------------------------------------------
+# -- three processes on a server -------------------------------------------------------------------
 
 SEQUENCE = "public.order_of_commits"
 
 
 @dataclasses.dataclass
 class Event:
-    """What a transaction has done, with its place among all: taken before its COMMIT, when it still has its locks."""
+    """What a transaction has done, with its place among all: taken before its COMMIT, when it still
+    has its locks.
+    """
 
     place: int
     written: list[tuple[int, float]]
@@ -195,8 +202,10 @@ class Journal:
     def __init__(self, buffer: int) -> None:
         self.events: list[Event] = []
         self._written = (
-            f"SELECT nextval('{SEQUENCE}'), sample_id, weight FROM (SELECT 1) AS one LEFT JOIN sqlbuffer.pool "
-            f"ON buffer_id = {buffer} AND pool.weight IS NOT NULL AND pool.xmin = pg_current_xact_id()::xid"
+            f"SELECT nextval('{SEQUENCE}'), sample_id, weight FROM (SELECT 1) AS one LEFT "
+            f"JOIN sqlbuffer.pool "
+            f"ON buffer_id = {buffer} AND pool.weight IS NOT NULL AND pool.xmin = "
+            f"pg_current_xact_id()::xid"
         )
 
     def before_commit(self, connection: sa.Connection) -> None:
@@ -216,8 +225,8 @@ def play_together(
             url, name=f"together {seed}", seed=seed, weighting=WEIGHTINGS[seed % 4]
         ) as store:
             player = Player(store, seed, number + 1)
-            journal = Journal(store._buffer.buffer_id)
-            engine = store._buffer.database._engine("writer")
+            journal = Journal(inside.buffer_id(store))
+            engine = inside.engine_of(store, "writer")
             sa.event.listen(engine, "commit", journal.before_commit)
             barrier.wait(120)
             player.add()
@@ -235,7 +244,8 @@ def play_together(
                     if len(batch):
                         columns = (batch.ids, batch.weights, batch.info.probability)
                         ids, weights, p = (column.tolist() for column in columns)
-                        # A share by argmax may have widened the top first, which writes rows of the pool too.
+                        # A share by argmax may have widened the top first, which writes rows of the
+                        # pool too.
                         assert len(journal.events) > n_before
                         journal.events[-1].draw = (
                             ids,
@@ -256,7 +266,9 @@ def play_together(
 
 
 def totals_of(events: list[Event]) -> Totals:
-    """Go through what all have done, in the order of the locks; draws that overlap in the order of the race."""
+    """Go through what all have done, in the order of the locks; draws that overlap in the order of
+    the race.
+    """
     totals, waiting = Totals(), dict[int, float]()
     moving = (event for event in events if event.draw is not None or event.written or event.removed)
     events = sorted(

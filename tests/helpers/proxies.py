@@ -19,7 +19,8 @@ class Proxy:
 
     Attributes:
         url: The server, as it is reached through the proxy.
-        cut: For each COMMIT to come: "answer" forwards it and drops the answer, "request" keeps it from the server,
+        cut: For each COMMIT to come: "answer" forwards it and drops the answer, "request" keeps it
+        from the server,
             whose end of the connection stays open; None forwards it.
         n_cut: COMMITs that were cut.
         is_up: False refuses new connections.
@@ -110,7 +111,9 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy_before(server_url: str, *, renames: bool = False) -> Iterator[Proxy]:
-    """Run a proxy; one that `renames` names another process than that of the server, as a pooler does."""
+    """Run a proxy; one that `renames` names another process than that of the server, as a pooler
+    does.
+    """
     proxy = Proxy(server_url, renames=renames)
     try:
         yield proxy

@@ -1,4 +1,6 @@
-"""A database that goes back to an earlier state under a living process, as a failover or a restore lets it."""
+"""A database that goes back to an earlier state under a living process, as a failover or a restore
+lets it.
+"""
 
 import pathlib
 import sqlite3

@@ -1,4 +1,6 @@
-"""The main job, with an oracle that writes down what it measures, so that a second measurement would be seen."""
+"""The main job, with an oracle that writes down what it measures, so that a second measurement
+would be seen.
+"""
 
 import datetime as dt
 import json

@@ -1,7 +1,8 @@
-"""A crew that works on one buffer while its members are killed at random, and the books that it keeps.
+"""A crew that works on one buffer while its members are killed at random, and the books that it
+keeps.
 
-Each member is a process of its own and writes down what the store has acknowledged. In the end the books must agree
-with the tables.
+Each member is a process of its own and writes down what the store has acknowledged. In the end the
+books must agree with the tables.
 """
 
 import collections
@@ -18,6 +19,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer import SampleStore, open_store
 from sqlbuffer.cli.claims import find_claims, release_batches
 from sqlbuffer.db.schema import batches, draws, predictors, samples
@@ -40,11 +42,13 @@ def predicted(texts: list[str]) -> np.ndarray:
     return np.array([float(text[1:]) % 101 for text in texts]) * random.uniform(0.5, 2.0)
 
 
-# -- what a member does -----------------------------------------------------------------------------------------------
+# -- what a member does ----------------------------------------------------------------------------
 
 
 def generate(store: SampleStore, note: Note) -> None:
-    """Add samples, many of which are there already: some wait, some are claimed, some have been measured."""
+    """Add samples, many of which are there already: some wait, some are claimed, some have been
+    measured.
+    """
     if len(store) < ROOM:
         added = [f"s{random.randrange(N_DISTINCT)}" for _ in range(40)]
         store.add(added, source="generator")
@@ -89,7 +93,7 @@ def report(store: SampleStore, note: Note) -> None:
 def meddle(store: SampleStore, note: Note) -> None:
     """Give back the batches of others, who go on with them in good faith."""
     time.sleep(random.uniform(0.2, 1.0))
-    buffer = store._buffer
+    buffer = inside.handle_of(store)
     taken = buffer.read(find_claims)
     if taken:
         with contextlib.suppress(ClaimLost):  # it was settled just now
@@ -128,7 +132,7 @@ def live(role: str, url: str, journal: str) -> None:
         time.sleep(random.uniform(0.01, 0.05))
 
 
-# -- who kills and hires them -----------------------------------------------------------------------------------------
+# -- who kills and hires them ----------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -205,7 +209,7 @@ def kill(member: BaseProcess) -> None:
     member.join()
 
 
-# -- the books --------------------------------------------------------------------------------------------------------
+# -- the books -------------------------------------------------------------------------------------
 
 
 def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:
@@ -221,7 +225,7 @@ def audit(url: str, folder: pathlib.Path, figures: Figures) -> None:
         drain(store)
         assert store.check() == []
         stats = store.stats()
-        with store._buffer.database._engine("reader").begin() as connection:
+        with inside.engine_of(store, "reader").begin() as connection:
             stored = {row.text: row for row in connection.execute(sa.select(samples))}
             ends = {row.id: row for row in connection.execute(sa.select(batches))}
             versions = set(connection.scalars(sa.select(predictors.c.version)))

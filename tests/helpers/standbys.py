@@ -1,6 +1,8 @@
-"""Two PostgreSQL servers that follow each other: a primary, and a standby that is promoted when the primary is gone.
+"""Two PostgreSQL servers that follow each other: a primary, and a standby that is promoted when the
+primary is gone.
 
-`SQLBUFFER_PG_BIN` names the folder of `initdb`, `pg_ctl` and `pg_basebackup`; by default it is that of Debian's newest.
+`SQLBUFFER_PG_BIN` names the folder of `initdb`, `pg_ctl` and `pg_basebackup`; by default it is that
+of Debian's newest.
 """
 
 import contextlib
@@ -36,7 +38,9 @@ def binaries() -> pathlib.Path:
 
 
 def run(program: str, *arguments: str) -> None:
-    """Run one of the server's programs; its output goes to no process, for a server would keep the pipe open."""
+    """Run one of the server's programs; its output goes to no process, for a server would keep the
+    pipe open.
+    """
     command = [str(binaries() / program), *arguments]
     subprocess.run(
         command,

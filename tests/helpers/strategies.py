@@ -1,4 +1,6 @@
-"""Hypothesis strategies for samples of every supported type, for equal pairs of them, and what equal means."""
+"""Hypothesis strategies for samples of every supported type, for equal pairs of them, and what
+equal means.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +162,9 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 
 def samples(max_leaves: int = 12) -> st.SearchStrategy[Any]:
-    """Every supported kind of sample, and nestings of them; each comes back from storage with its own type."""
+    """Every supported kind of sample, and nestings of them; each comes back from storage with its
+    own type.
+    """
     keys = (
         hashables() | st.tuples(hashables(), hashables()) | st.frozensets(hashables(), max_size=3)
     )
@@ -226,7 +230,9 @@ def _fits(cls: type[np.integer[Any]], value: int) -> bool:
 
 
 def variant(draw: st.DrawFn, value: Any) -> Any:
-    """Draw a value that is equal to this one, where possible of another type, order, layout or time zone."""
+    """Draw a value that is equal to this one, where possible of another type, order, layout or time
+    zone.
+    """
 
     def again(item: Any) -> Any:
         return variant(draw, item)
@@ -300,7 +306,9 @@ def equal_pairs(draw: st.DrawFn, max_leaves: int = 8) -> tuple[Any, Any]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Tell whether two samples are equal: by Python's own answer where it has one, NaN as NaN, arrays by elements."""
+    """Tell whether two samples are equal: by Python's own answer where it has one, NaN as NaN,
+    arrays by elements.
+    """
     if isinstance(a, NUMBERS) or isinstance(b, NUMBERS):
         a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
         return isinstance(a, NUMBERS) and isinstance(b, NUMBERS) and _same_number(a, b)
@@ -354,7 +362,9 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def exactly(a: Any, b: Any) -> bool:
-    """Tell whether b is a in all that storage keeps: value, type, sign of zero, digits, offset, order of keys."""
+    """Tell whether b is a in all that storage keeps: value, type, sign of zero, digits, offset,
+    order of keys.
+    """
     if isinstance(a, np.generic) and isinstance(b, np.generic):
         return a.dtype == b.dtype and exactly(
             a.item(), b.item()

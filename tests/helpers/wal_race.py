@@ -1,8 +1,9 @@
-"""Processes that provoke SQLite's WAL-reset race on one file, with or without the lock of the writers.
+"""Processes that provoke SQLite's WAL-reset race on one file, with or without the lock of the
+writers.
 
-`python tests/helpers/wal_race.py ROLE URL SECONDS guarded|unguarded` is one of them. A writer commits tiny
-transactions, each of which writes the log back, and prints how many were acknowledged; a checkpointer only writes the
-log back.
+`python tests/helpers/wal_race.py ROLE URL SECONDS guarded|unguarded` is one of them. A writer
+commits tiny transactions, each of which writes the log back, and prints how many were acknowledged;
+a checkpointer only writes the log back.
 """
 
 import contextlib
@@ -77,7 +78,10 @@ def audit(url: str, commits: dict[int, int]) -> tuple[int, list[str]]:
     try:
         with reader.begin() as connection:
             damage = dialect.damage(connection)
-            query = "SELECT writer, count(DISTINCT number) AS n FROM acknowledged NOT INDEXED GROUP BY writer"
+            query = (
+                "SELECT writer, count(DISTINCT number) AS n FROM acknowledged NOT INDEXED GROUP "
+                "BY writer"
+            )
             stored = {int(row.writer): int(row.n) for row in connection.execute(sa.text(query))}
     except sa.exc.DBAPIError as exc:
         return sum(commits.values()), [str(exc.orig)]
@@ -86,7 +90,7 @@ def audit(url: str, commits: dict[int, int]) -> tuple[int, list[str]]:
     return sum(max(0, count - stored.get(writer, 0)) for writer, count in commits.items()), damage
 
 
-# -- the processes ----------------------------------------------------------------------------------------------------
+# -- the processes ---------------------------------------------------------------------------------
 
 
 def write(url: str, number: int, until: float) -> None:
@@ -119,7 +123,8 @@ def checkpoint(url: str, until: float) -> None:
     driver: Any = dialect._driver
     lock = sqlite_lock.WriterLock(location.database or "")
     connection = driver.connect(location.database, timeout=BUSY_S, isolation_level=None)
-    # Between reading the header of the log and believing it, SQLite unmaps the file: where it maps it, the race takes
+    # Between reading the header of the log and believing it, SQLite unmaps the file: where it maps
+    # it, the race takes
     # seconds to be lost instead of hours.
     connection.execute("PRAGMA mmap_size = 2147418112")
     connection.execute("PRAGMA synchronous = OFF")

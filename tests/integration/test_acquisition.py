@@ -1,4 +1,6 @@
-"""Acquisitions: their arithmetic, what they ask of the agent and the store, and the buffer that draws by them."""
+"""Acquisitions: their arithmetic, what they ask of the agent and the store, and the buffer that
+draws by them.
+"""
 
 import io
 import math
@@ -29,7 +31,7 @@ from sqlbuffer.training import Environment, FunctionSampler, Log, PredictiveBuff
 MEANS, STDS = (grid.ravel() for grid in np.meshgrid([-3.0, -0.5, 0.0, 0.2, 2.0], [0.01, 0.5, 3.0]))
 
 
-# -- the arithmetic ---------------------------------------------------------------------------------------------------
+# -- the arithmetic --------------------------------------------------------------------------------
 
 
 def test_the_upper_confidence_bound_is_a_quantile_of_a_normal() -> None:
@@ -77,7 +79,7 @@ def test_parameters_are_finite_numbers(value: Any) -> None:
         ExpectedImprovement(xi=value)
 
 
-# -- agents -----------------------------------------------------------------------------------------------------------
+# -- agents ----------------------------------------------------------------------------------------
 
 
 def number(sample: str) -> float:
@@ -115,7 +117,9 @@ def ensemble_agent(seed: int = 0) -> EnsembleAgent:
 
 
 class GuessingAgent:
-    """Not of this library: the mean of a sample is its number, its standard deviation a tenth of that."""
+    """Not of this library: the mean of a sample is its number, its standard deviation a tenth of
+    that.
+    """
 
     def predict_distribution(self, samples: list[str]) -> tuple[list[float], list[float]]:
         means = [number(sample) for sample in samples]
@@ -135,7 +139,7 @@ def buffer_for(agent: Any, url: str, acquisition: Any, **options: Any) -> Predic
     )
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def test_greedy_asks_for_nothing() -> None:
@@ -178,7 +182,7 @@ def test_a_model_without_dropout_is_refused_with_the_way_out(
         buffer_for(agent, sqlite_url, acquisition)
 
 
-# -- what they ask of the store ---------------------------------------------------------------------------------------
+# -- what they ask of the store --------------------------------------------------------------------
 
 
 def test_the_incumbent_is_the_best_reward_that_the_predictor_knew(store: SampleStore) -> None:
@@ -230,7 +234,7 @@ def test_one_function_is_drawn_for_each_score_version(
     assert any(not np.array_equal(drawn(make(seed=seed)), drawn(make())) for seed in (1, 2))
 
 
-# -- in the buffer ----------------------------------------------------------------------------------------------------
+# -- in the buffer ---------------------------------------------------------------------------------
 
 
 def test_greedy_scores_are_the_predictions_bit_for_bit(store_url: str) -> None:

@@ -1,4 +1,6 @@
-"""What `max_size` lets go: the lightest, when weights are known, whatever the chunks in which samples came."""
+"""What `max_size` lets go: the lightest, when weights are known, whatever the chunks in which
+samples came.
+"""
 
 import random
 from collections.abc import Callable
@@ -6,9 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
-from test_cli import run
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.commands import run
+from helpers.samples import scores_of
 from sqlbuffer.core import add
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import SettingsMismatch
@@ -112,7 +116,7 @@ def test_a_released_batch_comes_on_top_until_the_next_score(new_store: NewStore)
     assert store.check() == []
 
 
-# -- the limit is the buffer's ----------------------------------------------------------------------------------------
+# -- the limit is the buffer's ---------------------------------------------------------------------
 
 
 def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
@@ -129,7 +133,10 @@ def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
 
 
 def test_a_buffer_without_a_limit_takes_the_first_that_is_given(new_store: NewStore) -> None:
-    """As those of older releases, which did not store it. Processes that have it open keep to it."""
+    """As those of older releases, which did not store it.
+
+    Processes that have it open keep to it.
+    """
     store = new_store(weighting="uniform")
     store.add(TWO_HUNDRED)
     assert store.stats().max_size is None
@@ -162,7 +169,7 @@ def test_a_limit_that_is_no_number_is_an_error_of_ours(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TWO_HUNDRED)
         wrong = sa.update(buffers).values(max_size=sa.literal_column("'x'"))
-        store._buffer.database.write(lambda connection: connection.execute(wrong))
+        inside.execute(store, wrong)
         for call in (lambda: store.add(["s1.5"]), lambda: hold(store.sample(1)), store.stats):
             with pytest.raises(SqlBufferError, match="buffer 'default'"):
                 call()

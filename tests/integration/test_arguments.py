@@ -1,4 +1,6 @@
-"""Any value for any argument of any public function: it works, or it is refused in words of ours."""
+"""Any value for any argument of any public function: it works, or it is refused in
+words of ours.
+"""
 
 import contextlib
 import dataclasses
@@ -20,11 +22,11 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import new_database, server_execute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlbuffer
+from helpers.servers import new_database, server_execute
 from sqlbuffer import race, training
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.labels import LabelledRows
@@ -38,9 +40,11 @@ from sqlbuffer.retraining.train import retrain
 from sqlbuffer.retraining.worker import Worker
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = pathlib.Path(sqlbuffer.__file__).parent
 
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 NUMBERS: list[Any] = [
     *(
@@ -260,7 +264,7 @@ VALUES = (
 )
 
 
-# -- functions --------------------------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -401,6 +405,11 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "add_one": lambda scene: {"sample": "x"},
         "record": lambda scene: {"samples": ["x", "y"], "rewards": [1.0, 2.0]},
         "score": lambda scene: {"score_fn": lambda samples: np.ones(len(samples)), "only": "all"},
+        "refresh": lambda scene: {
+            "score_fn": no_rewards,
+            "budget": 2,
+            "checkpoint": {"x": b""},
+        },
         "remove": lambda scene: {"ids": []},
         "replace": lambda scene: {"ids": [1, 2], "samples": ["v", "w"]},
         "labelled_rows": lambda scene: {},
@@ -467,12 +476,12 @@ def two(scene: Scene) -> dict[str, Any]:
 
 def training_targets() -> Iterator[tuple[str, Target]]:
     plain = lambda scene: {"url": scene.url(), "name": "plain", "p_total": 0.5}  # noqa: E731
-    weighted = lambda scene: {
+    weighted = lambda scene: {  # noqa: E731
         "url": scene.url(),
         "name": "weighted",
         "p_total": 0.5,
         "refresh_predictions": 1,
-    }  # noqa: E731
+    }
     predictive = lambda scene: {  # noqa: E731
         **{
             "url": scene.url(),
@@ -629,11 +638,11 @@ def model_targets() -> Iterator[tuple[str, Target]]:
     }
     yield "PredictiveAgent", (PredictiveAgent, whole(PredictiveAgent), lambda scene: dict(valid))
     models = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
-    several = lambda scene: {
+    several = lambda scene: {  # noqa: E731
         "models": models,
         "loss_function": torch.nn.functional.mse_loss,
         "dataset": zeros,
-    }  # noqa: E731
+    }
     yield "EnsembleAgent", (EnsembleAgent, whole(EnsembleAgent), several)
     ensemble = lambda scene: EnsembleAgent(models, torch.nn.functional.mse_loss, zeros)  # noqa: E731
     samples = {"samples": ["a", "b"]}
@@ -676,13 +685,13 @@ def model_targets() -> Iterator[tuple[str, Target]]:
         acquisition.ExpectedImprovement,
     ):
         yield kind.__name__, (kind, whole(kind), lambda scene: {})
-    training_of = lambda scene: {
+    training_of = lambda scene: {  # noqa: E731
         "store": scene.store,
         "agent": scene.agent,
         "bs": 2,
         "epochs": 1,
         "lr": 1e-3,
-    }  # noqa: E731
+    }
     yield "retrain", (retrain, whole(retrain), training_of)
     yield "Schedule", (Schedule, whole(Schedule), lambda scene: {"when_new": 1})
     worker = lambda scene: {  # noqa: E731
@@ -778,7 +787,9 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 
 def test_every_public_function_is_among_them() -> None:
-    """But for what takes nothing, or tensors and objects that only the user's own model or loop understands."""
+    """But for what takes nothing, or tensors and objects that only the user's own model or loop
+    understands.
+    """
     known = {function for function, _, _ in TARGETS.values()}
     left_out = {"predict_tensor", "load_state_dict", "rule"}
     missing = {
@@ -852,7 +863,7 @@ def called_with(scene: Scene, function: str, parameter: str, value: Any) -> None
 
 
 @pytest.mark.parametrize(("function", "parameter"), parameters())
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
 def test_any_value_for_any_argument(
     scene: Scene, function: str, parameter: str, value: Any
@@ -866,7 +877,7 @@ OF_STORES = [
 
 
 @pytest.mark.parametrize(("function", "parameter"), OF_STORES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(value=VALUES)
 def test_any_value_for_any_argument_on_a_server(
     server_scene: Scene, function: str, parameter: str, value: Any
@@ -874,7 +885,9 @@ def test_any_value_for_any_argument_on_a_server(
     called_with(server_scene, function, parameter, value)
 
 
-def test_what_was_stored_meanwhile_is_sound(scene: Scene, server_scene: Scene) -> None:
-    """Last of this file: nothing that the others have left has a value of another type than its column."""
+def test_values_stored_by_the_other_tests_are_sound(scene: Scene, server_scene: Scene) -> None:
+    """Last of this file: nothing that the others have left has a value of another type than its
+    column.
+    """
     assert scene.store.check() == []
     assert server_scene.store.check() == []

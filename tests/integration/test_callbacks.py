@@ -1,4 +1,6 @@
-"""The four buffer callbacks: the calls of the original, without its mistakes, in its loop and in ours."""
+"""The four buffer callbacks: the calls of the original, without its mistakes, in its loop and in
+ours.
+"""
 
 import inspect
 import io
@@ -14,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import hold
-from forked import forkserver
 from rich.console import Console
 from torch import nn
 
+from helpers.cleanup import hold
+from helpers.forked import forkserver
+from helpers.loops import environment, featurize, make_agent, named, number, predictive
 from sqlbuffer.errors import InvalidArgument, InvalidReward, UnsupportedType
-from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.buffer_size import BufferSizeCallback
@@ -32,15 +34,7 @@ from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
 from sqlbuffer.training.weighted_buffer import WeightedBuffer
 
-# -- what the tests are made of ---------------------------------------------------------------------------------------
-
-
-def number(sample: str) -> float:
-    return float(sample[1:])
-
-
-def named(*numbers: int) -> list[str]:
-    return [f"s{i}" for i in numbers]
+# -- what the tests are made of --------------------------------------------------------------------
 
 
 class ScoredBuffer(WeightedBuffer):
@@ -53,31 +47,6 @@ class ScoredBuffer(WeightedBuffer):
     def compute_weights(self, samples: list[str]) -> np.ndarray:
         self.scored.append(samples)
         return np.array([number(sample) for sample in samples])
-
-
-def featurize(samples: list[str]) -> torch.Tensor:
-    return torch.tensor([[number(sample) / 100, 1.0] for sample in samples])
-
-
-def make_agent(*layers: nn.Module, seed: int = 0, **options: Any) -> PredictiveAgent:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), *layers, nn.Linear(8, 1))
-    return PredictiveAgent(model, nn.functional.mse_loss, featurize, **options)
-
-
-def predictive(agent: Any = None, **options: Any) -> PredictiveBuffer:
-    settings: dict[str, Any] = {
-        "p_total": 1.0,
-        "refresh_predictions": 2,
-        "predictive_agent": make_agent() if agent is None else agent,
-        "pred_bs": 8,
-        "supervised_frequency": 3,
-        "supervised_epochs": 2,
-        "supervised_bs": 16,
-        "supervised_lr": 1e-2,
-    }
-    return PredictiveBuffer(**{**settings, **options})
 
 
 @pytest.fixture
@@ -94,16 +63,6 @@ def opened(store_url: str) -> Iterator[Callable[..., Any]]:
         buffer.close()
 
 
-def environment(
-    buffer: Buffer, *, waiting: int = 0, reward: Any = None, **options: Any
-) -> Environment:
-    """An environment without samplers, on a buffer in which some samples wait."""
-    buffer.add(named(*range(waiting)), "gen")
-    oracle = reward or (lambda samples: [number(sample) for sample in samples])
-    options.setdefault("rewards", [RewardCallback(oracle, reuse=False)])
-    return Environment(buffer=buffer, log=Log(console=Console(file=io.StringIO())), **options)
-
-
 class At(Callback):
     """Does something at one event of each iteration."""
 
@@ -116,7 +75,7 @@ class At(Callback):
             self.action()
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +85,8 @@ class At(Callback):
         (WeightedBuffer, "p_total refresh_predictions pct_argmax"),
         (
             PredictiveBuffer,
-            "p_total refresh_predictions predictive_agent pred_bs supervised_frequency supervised_epochs supervised_bs "
+            "p_total refresh_predictions predictive_agent pred_bs supervised_frequency "
+            "supervised_epochs supervised_bs "
             "supervised_lr train_silent pct_argmax track",
         ),
         (BufferSizeCallback, ""),
@@ -158,7 +118,7 @@ def test_names_and_orders(opened: Callable[..., Any]) -> None:
         callback.environment = callback.batch_state = None
 
 
-# -- calls from outside -----------------------------------------------------------------------------------------------
+# -- calls from outside ----------------------------------------------------------------------------
 
 
 def test_a_list_is_many_and_anything_else_is_one(opened: Callable[..., Any]) -> None:
@@ -264,7 +224,7 @@ def test_arguments_out_of_range_are_refused(
         make(sqlite_url)
 
 
-# -- the pool as a list -----------------------------------------------------------------------------------------------
+# -- the pool as a list ----------------------------------------------------------------------------
 
 
 class CountingStore:
@@ -313,7 +273,7 @@ def test_nothing_is_read_again_or_written_where_nothing_changed(opened: Callable
     assert buffer.store.calls == ["waiting"]
 
 
-def test_positions_stay_when_another_process_draws_meanwhile(opened: Callable[..., Any]) -> None:
+def test_positions_stay_when_another_process_draws(opened: Callable[..., Any]) -> None:
     buffer, other = opened(Buffer, 1.0), opened(Buffer, 1.0)
     buffer.add(named(*range(6)))
     before = buffer.buffer
@@ -362,7 +322,7 @@ def test_lists_of_the_wrong_length_are_refused(opened: Callable[..., Any]) -> No
         buffer._filter_buffer([True] * 3)
 
 
-# -- settling ---------------------------------------------------------------------------------------------------------
+# -- settling --------------------------------------------------------------------------------------
 
 
 def rewards_stored(store: SampleStore) -> dict[str, float]:
@@ -473,7 +433,7 @@ def test_metrics_and_checkpoints_are_stored_with_the_batch(opened: Callable[...,
     assert again.state == b"after 0"
 
 
-# -- what the original got wrong, one by one --------------------------------------------------------------------------
+# -- what the original got wrong, one by one -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -674,7 +634,7 @@ def test_12_silent_means_silent(
     assert capsys.readouterr() == ("", "")
 
 
-# -- the predictor in the loop ----------------------------------------------------------------------------------------
+# -- the predictor in the loop ---------------------------------------------------------------------
 
 
 def test_retraining_uses_the_stored_rows_with_the_current_batch(opened: Callable[..., Any]) -> None:
@@ -779,7 +739,7 @@ def test_samples_of_unknown_types_are_refused(opened: Callable[..., Any]) -> Non
         opened(Buffer, 1.0).add(object())
 
 
-# -- MRL's loop -------------------------------------------------------------------------------------------------------
+# -- MRL's loop ------------------------------------------------------------------------------------
 
 
 class Other:
@@ -805,7 +765,9 @@ class OtherState(dict):
 
 
 class OtherLog(Other):
-    """MRL's log: metrics must be announced, and each needs a value and each log a column in every batch."""
+    """MRL's log: metrics must be announced, and each needs a value and each log a column in every
+    batch.
+    """
 
     def __init__(self) -> None:
         super().__init__("log", 100)
@@ -1006,7 +968,7 @@ def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
     )
 
 
-# -- kill -9 ----------------------------------------------------------------------------------------------------------
+# -- kill -9 ---------------------------------------------------------------------------------------
 
 
 def search(
@@ -1046,7 +1008,8 @@ def search(
         return named(*rng.integers(0, 300, n))
 
     log = Log(console=Console(file=io.StringIO()))
-    # Another model for a process that resumes: the stored state is to take its place, from the first settled batch on.
+    # Another model for a process that resumes: the stored state is to take its place, from the
+    # first settled batch on.
     agent = make_agent(nn.Dropout(0.1), seed=int(kill_at is not None and kill_at[0] > 1))
     options = {"online": online, "refresh_budget": refresh_budget, "acquisition": acquisition}
     buffer = Searched(1.0, 2, agent, 16, 3, 3, 16, 1e-2, pct_argmax=0.2, url=url, **options)
@@ -1082,7 +1045,10 @@ MOMENTS = [
     (7, "before step"),
     (8, "after after_batch"),
 ]
-"""Moments of a run that is killed at each. After a batch is settled, what is due belongs to the next iteration."""
+"""Moments of a run that is killed at each.
+
+After a batch is settled, what is due belongs to the next iteration.
+"""
 
 
 def story(url: str) -> dict[str, Any]:
@@ -1100,7 +1066,9 @@ def story(url: str) -> dict[str, Any]:
 
 
 def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) -> None:
-    """Start a run again and again, each time in a process that dies at the next moment; the last one lives."""
+    """Start a run again and again, each time in a process that dies at the next moment; the last
+    one lives.
+    """
     processes = forkserver()
     for moment in [*moments, None]:
         process = processes.Process(target=search, args=(url, moment), kwargs=options)
@@ -1205,7 +1173,9 @@ class Storing(Callback):
 def test_a_resumed_run_refreshes_whatever_others_have_stored(
     opened: Callable[..., Any], store_url: str, moments: str, budget: int | None
 ) -> None:
-    """Predictors of others, stored as the batch was settled or since, are no refresh of this loop."""
+    """Predictors of others, stored as the batch was settled or since, are no refresh of
+    this loop.
+    """
     buffer = opened(ScoredBuffer, 1.0, 2, refresh_budget=budget)
     worker = open_store(store_url)
     cbs = [Storing(worker, 2)] if "before" in moments else []

@@ -1,4 +1,6 @@
-"""The checkpoint: what it stores of agents and random states, what it refuses, and how far a run goes back."""
+"""The checkpoint: what it stores of agents and random states, what it refuses, and how far a run
+goes back.
+"""
 
 import io
 import random
@@ -56,7 +58,9 @@ class Policy(Callback):
 
 
 class Notes(Callback):
-    """Notes the policy and the samples of each iteration, and draws from what all draw from after the batch."""
+    """Notes the policy and the samples of each iteration, and draws from what all draw from after
+    the batch.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="notes", order=50)
@@ -70,7 +74,9 @@ class Notes(Callback):
 
 @pytest.fixture
 def loop(store_url: str) -> Iterator[Callable[..., Environment]]:
-    """Makes loops over one database; those that are given a seed begin with its policy and random states."""
+    """Makes loops over one database; those that are given a seed begin with its policy and random
+    states.
+    """
     opened: list[Buffer] = []
 
     def make(
@@ -113,7 +119,7 @@ def told(*environments: Environment) -> dict[int, Any]:
     return {i: seen for env in environments for i, seen in env.notes.seen.items()}
 
 
-# -- states -----------------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), amsgrad=True),
@@ -346,7 +352,7 @@ def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(
     loop(policy=Late(order=-1)).fit(10, iters=1)
 
 
-# -- random states ----------------------------------------------------------------------------------------------------
+# -- random states ---------------------------------------------------------------------------------
 
 
 def drawn(generator: np.random.Generator) -> list[float]:
@@ -371,7 +377,7 @@ def test_random_states_are_those_of_all_generators() -> None:
     assert drawn(generator) == first
 
 
-def test_streams_beside_depend_on_states_and_label_alone() -> None:
+def test_parallel_streams_depend_on_states_and_label_alone() -> None:
     generator = np.random.Generator(np.random.Philox(3))
     randomness = Randomness([generator])
     states = randomness.states()
@@ -401,7 +407,7 @@ def test_other_generators_are_refused() -> None:
         resumed.restore(stored)
 
 
-# -- in a loop --------------------------------------------------------------------------------------------------------
+# -- in a loop -------------------------------------------------------------------------------------
 
 
 class Stumble(Callback):
@@ -433,7 +439,7 @@ def test_a_run_goes_on_as_it_would_have(loop: Callable[..., Environment]) -> Non
 
 @pytest.mark.parametrize("event", ["build_buffer", "compute_reward", "step"])
 @pytest.mark.parametrize("iteration", [0, 2])
-def test_an_iteration_that_was_interrupted_is_done_anew(
+def test_an_interrupted_iteration_is_repeated(
     loop: Callable[..., Environment], event: str, iteration: int
 ) -> None:
     whole = loop(name="whole", seed=0)
@@ -448,7 +454,9 @@ def test_an_iteration_that_was_interrupted_is_done_anew(
 
 
 class Thief(Callback):
-    """Releases the batch of an iteration behind the loop's back, when the policy has stepped: once."""
+    """Releases the batch of an iteration behind the loop's back, when the policy has
+    stepped: once.
+    """
 
     def __init__(self, iteration: int) -> None:
         super().__init__(name="thief", order=3)
@@ -461,7 +469,7 @@ class Thief(Callback):
 
 
 @pytest.mark.parametrize("iteration", [0, 2, 3])
-def test_an_iteration_whose_batch_was_lost_is_done_anew(
+def test_an_iteration_whose_batch_was_lost_is_repeated(
     loop: Callable[..., Environment], iteration: int
 ) -> None:
     whole = loop(name="whole", seed=0)
@@ -526,7 +534,7 @@ def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(
     assert told(first, second) == told(whole)
 
 
-# -- a run that is not the one it was ---------------------------------------------------------------------------------
+# -- a run that is not the one it was --------------------------------------------------------------
 
 
 def test_a_run_that_has_lost_its_checkpoint_is_refused(loop: Callable[..., Environment]) -> None:

@@ -1,4 +1,6 @@
-"""The command line, on both databases: what it shows, what it refuses, and that looking never changes anything."""
+"""The command line, on both databases: what it shows, what it refuses, and that looking never
+changes anything.
+"""
 
 import contextlib
 import csv
@@ -15,15 +17,18 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 import typer
-from typer.testing import CliRunner
 
+from helpers import inside
+from helpers.cleanup import wait_for_disposal
+from helpers.commands import refused, run, unstyled
+from helpers.direct import Execute, sql_runner
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.common import unwrapped
@@ -54,56 +59,10 @@ COMMANDS += (
 )
 
 
-Execute: TypeAlias = Callable[[str], list[Any]]
-
-
-class Result:
-    """What a command left behind."""
-
-    def __init__(self, outcome: Any) -> None:
-        self.code: int = outcome.exit_code
-        self.out: str = outcome.stdout
-        self.err: str = outcome.stderr
-        self.exception = outcome.exception
-
-    def __repr__(self) -> str:
-        return f"exit code {self.code}\n{self.out}\n{self.err}\n{self.exception!r}"
-
-
-def run(*arguments: str, url: str | None = None, **environment: str) -> Result:
-    """Run a command; the database is given by the environment variable, and SQL runs as a role that may do no more."""
-    if (
-        arguments[:1] == ("sql",)
-        and str(url).startswith("postgresql")
-        and "--role" not in arguments
-    ):
-        arguments += ("--role", "pg_read_all_data")
-    clean = {
-        "FORCE_COLOR": None,
-        "TTY_COMPATIBLE": None,
-        "COLUMNS": None,
-        "SQLBUFFER_URL": url,
-        **environment,
-    }
-    return Result(CliRunner().invoke(app, list(arguments), env=clean))
-
-
-def unstyled(text: str) -> str:
-    """Return a text without the codes for bold and colours."""
-    return re.sub(r"\x1b\[[\d;]*m", "", text)
-
-
-def refused(result: Result) -> str:
-    """Return the one line on stderr of a command that failed as it should."""
-    assert result.code == 1, result
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def fill(url: str) -> None:
-    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be trusted."""
+    """Make two buffers: one with rewards, an open and a settled batch, and one with texts not to be
+    trusted.
+    """
     with open_store(url) as store:
         store.add([f"s{i}" for i in range(40)], source="first", meta={"round": 1})
         store.score(lambda samples: [float(sample[1:]) / 3 for sample in samples])
@@ -118,36 +77,38 @@ def fill(url: str) -> None:
         )
 
 
+@pytest.fixture(scope="session")
+def filled_file(sqlite_template: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An SQLite file with two buffers: to copy it takes no time, to fill it takes 60 ms."""
+    file = tmp_path_factory.mktemp("filled") / "buffer.db"
+    file.write_bytes(sqlite_template)
+    fill(f"sqlite:///{file}")
+    wait_for_disposal()
+    assert not file.with_name("buffer.db-wal").exists()
+    return file.read_bytes()
+
+
 @pytest.fixture
-def url(store_url: str) -> str:
+def url(store_url: str, request: pytest.FixtureRequest) -> str:
     """A database with two buffers."""
-    fill(store_url)
+    if store_url.startswith("sqlite"):
+        file = pathlib.Path(store_url.removeprefix("sqlite:///"))
+        file.write_bytes(request.getfixturevalue("filled_file"))
+    else:
+        fill(store_url)
     return store_url
-
-
-def somebody_else(url: str) -> Execute:
-    """Return what runs any SQL."""
-    address = sa.make_url(url)
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-
-    def execute_sql(sql: str) -> list[Any]:
-        with engine.connect() as connection:
-            result = connection.execution_options(no_parameters=True).exec_driver_sql(sql)
-            return list(result.all()) if result.returns_rows else []
-
-    return execute_sql
 
 
 @pytest.fixture
 def execute(store_url: str) -> Execute:
     """Runs any SQL: the hand of another process."""
-    return somebody_else(store_url)
+    return sql_runner(store_url)
 
 
 def dump(url: str) -> list[Any]:
-    """Return all that a statement could change: every row, every object, settings, roles, locks and files."""
+    """Return all that a statement could change: every row, every object, settings, roles, locks and
+    files.
+    """
     if url.startswith("sqlite"):
         file = pathlib.Path(sa.make_url(url).database or "")
         with sqlite3.connect(file) as connection:
@@ -167,7 +128,8 @@ def dump(url: str) -> list[Any]:
 
         kept = "nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
         relations = execute(
-            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON "
+            "n.oid = c.relnamespace "
             f"WHERE {kept} ORDER BY 1, 2"
         )
         rows = [
@@ -183,7 +145,10 @@ def dump(url: str) -> list[Any]:
         catalogues = [
             execute(statement)
             for statement in (
-                f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {kept} ORDER BY 1",
+                (
+                    f"SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
+                    f"WHERE {kept} ORDER BY 1"
+                ),
                 "SELECT rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 1",
                 "SELECT setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2",
                 "SELECT oid FROM pg_largeobject_metadata ORDER BY 1",
@@ -198,7 +163,7 @@ def dump(url: str) -> list[Any]:
     return [relations, rows, sequences, catalogues]
 
 
-# -- the schema -------------------------------------------------------------------------------------------------------
+# -- the schema ------------------------------------------------------------------------------------
 
 
 def without_version(out: str) -> str:
@@ -251,12 +216,10 @@ def test_upgrade_creates_the_schema_once(store_url: str) -> None:
 def test_an_empty_server_is_not_filled_by_looking(postgresql_url: str) -> None:
     for command in ("stats", "top", "db check", "db version", "sql 'SELECT 1'"):
         assert "sqlbuffer db upgrade" in refused(run(*shlex.split(command), url=postgresql_url))
-    assert not somebody_else(postgresql_url)(
-        "SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'"
-    )
+    assert not sql_runner(postgresql_url)("SELECT 1 FROM pg_namespace WHERE nspname = 'sqlbuffer'")
 
 
-def test_somebody_elses_database_is_refused(tmp_path: pathlib.Path) -> None:
+def test_the_database_of_another_program_is_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "other.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE birds (name)")
@@ -324,7 +287,7 @@ def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     assert dump(url) == before
 
 
-# -- workers, claims, roles --------------------------------------------------------------------------------------------
+# -- workers, claims, roles ------------------------------------------------------------------------
 
 
 def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
@@ -344,7 +307,8 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
             == "running"
         )
         execute(
-            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' "
+            f"WHERE id <> 'ledger'"
         )
         assert (
             json.loads(run("workers", "--name", "default", "--json", url=url).out)[0]["state"]
@@ -404,15 +368,16 @@ def test_a_batch_of_another_buffer_is_not_released(url: str) -> None:
         batch.settle()
 
 
-def test_claims_of_the_dead_are_released(url: str, execute: Execute) -> None:
+def test_claims_of_dead_workers_are_released(url: str, execute: Execute) -> None:
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     with open_store(url) as store:
         _held = store.sample(3)
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         execute(
-            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id <> 'ledger'"
+            f"UPDATE {prefix}workers SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' "
+            f"WHERE id <> 'ledger'"
         )
-        store._buffer.heartbeat.stop()
+        inside.handle_of(store).heartbeat.stop()
         began = time.monotonic()
         done = _program("claims", "release", "--dead", "--grace", "2", env={"SQLBUFFER_URL": url})
         assert done.stdout == "1 released\n"
@@ -444,12 +409,12 @@ def test_the_storage_is_checked_once_for_all_buffers(
     assert asked == [1, 1]
 
 
-def test_release_wants_batches_or_the_dead(url: str) -> None:
+def test_release_needs_batches_or_dead_workers(url: str) -> None:
     for wrong in (["claims", "release"], ["claims", "release", "1", "--dead"]):
         assert run(*wrong, url=url).code == 2
 
 
-# -- stats and top ----------------------------------------------------------------------------------------------------
+# -- stats and top ---------------------------------------------------------------------------------
 
 
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:
@@ -491,7 +456,7 @@ def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
     assert "staleness" not in run("stats", "--name", "default", url=url).out
 
 
-# -- copy -------------------------------------------------------------------------------------------------------------
+# -- copy ------------------------------------------------------------------------------------------
 
 
 def test_copy(url: str) -> None:
@@ -555,7 +520,7 @@ def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
     )
 
 
-# -- output -----------------------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 def test_pipes_get_everything_and_no_control_characters(url: str) -> None:
@@ -578,7 +543,10 @@ def test_terminals_get_short_lines_and_no_control_characters_of_others(url: str)
 
 
 def test_what_is_too_wide_for_a_terminal_is_read_from_top_to_bottom(url: str) -> None:
-    sql = "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE buffer_id = 2 ORDER BY id"
+    sql = (
+        "SELECT id, text, source, created_at, scored_at, rewarded_at FROM samples WHERE "
+        "buffer_id = 2 ORDER BY id"
+    )
     lines = unstyled(run("sql", sql, url=url, FORCE_COLOR="1", COLUMNS="60").out).splitlines()
     assert [line.split()[:1] for line in lines[:8]] == [
         [name] for name in re.findall(r"\w+", sql)[1:7]
@@ -616,7 +584,7 @@ def test_values(value: Any, as_json: Any, as_cell: str) -> None:
     assert output.cell(value) == as_cell
 
 
-# -- any SELECT -------------------------------------------------------------------------------------------------------
+# -- any SELECT ------------------------------------------------------------------------------------
 
 
 def test_the_same_sql_on_both_databases(url: str) -> None:
@@ -632,7 +600,10 @@ def test_the_same_sql_on_both_databases(url: str) -> None:
 
 
 def test_sql_is_passed_on_as_it_is(url: str) -> None:
-    text = "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e -- a comment; :f %"
+    text = (
+        "SELECT ':b' AS a, '%s %(x)s 100%' AS b, '{x}' AS c, 'semi;colon' AS \"a.d\", '--' AS e "
+        "-- a comment; :f %"
+    )
     (row,) = json.loads(run("sql", text + "\n;", "--json", url=url).out)
     assert row == {"a": ":b", "b": "%s %(x)s 100%", "c": "{x}", "a.d": "semi;colon", "e": "--"}
     assert (
@@ -659,7 +630,10 @@ def test_sql_as_json_and_csv(url: str) -> None:
 
 
 def test_sql_limit(url: str) -> None:
-    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT i FROM n ORDER BY i"
+    many = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT "
+        "i FROM n ORDER BY i"
+    )
     shown = run("sql", many, url=url)
     assert (len(shown.out.splitlines()), "--limit" in shown.err) == (1001, True)
     assert len(run("sql", many, "--limit", "7", url=url).out.splitlines()) == 8
@@ -681,7 +655,7 @@ def test_views_for_people(url: str) -> None:
         assert json.loads(run("sql", f"SELECT * FROM {view}", "--json", url=url).out)
 
 
-# -- hostile SQL ------------------------------------------------------------------------------------------------------
+# -- hostile SQL -----------------------------------------------------------------------------------
 
 ANYWHERE = [
     "DELETE FROM samples",
@@ -829,13 +803,16 @@ def test_no_sql_can_write_on_sqlite(sqlite_url: str, tmp_path: pathlib.Path) -> 
 
 @pytest.fixture
 def besieged(postgresql_url: str) -> tuple[str, Execute]:
-    """A PostgreSQL database in which a process has put functions that write, opened by its superuser."""
-    url, execute = postgresql_url, somebody_else(postgresql_url)
+    """A PostgreSQL database in which a process has put functions that write, opened by its
+    superuser.
+    """
+    url, execute = postgresql_url, sql_runner(postgresql_url)
     fill(url)
     for name in ("wipe", '"Wipe It"'):
         execute(
             f"CREATE FUNCTION public.{name}() RETURNS integer LANGUAGE plpgsql AS "
-            f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'touch {FILE}'; DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+            f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'touch {FILE}'; DELETE FROM "
+            f"sqlbuffer.samples; RETURN 1; END $$"
         )
     execute("SELECT lo_create(77)")
     return url, execute
@@ -860,7 +837,8 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     url, execute = besieged
     execute(
         "CREATE FUNCTION public.sly() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN "
-        "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM sqlbuffer.samples; RETURN 1; END $$"
+        "PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM "
+        "sqlbuffer.samples; RETURN 1; END $$"
     )
     before = dump(url)
     address = read_url(url)
@@ -891,7 +869,7 @@ def test_harmless_functions_and_words_may_be_used(url: str) -> None:
         assert run("sql", sql, url=url).code == 0, sql
 
 
-# -- errors and passwords ---------------------------------------------------------------------------------------------
+# -- errors and passwords --------------------------------------------------------------------------
 
 SECRET = "hunter2pw"
 
@@ -987,7 +965,7 @@ def test_version_and_bare_command() -> None:
     assert "Usage" in run().out + run().err
 
 
-# -- plots ------------------------------------------------------------------------------------------------------------
+# -- plots -----------------------------------------------------------------------------------------
 
 
 def test_plot_writes_a_file(url: str, tmp_path: pathlib.Path) -> None:
@@ -1041,7 +1019,7 @@ def test_a_table_shows_of_many_bytes_the_first() -> None:
     assert output.cell(b"\x01\xff") == "01ff"
 
 
-# -- help -------------------------------------------------------------------------------------------------------------
+# -- help ------------------------------------------------------------------------------------------
 
 
 def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -1117,7 +1095,7 @@ def test_a_help_text_wraps_to_the_terminal() -> None:
     )
 
 
-# -- as a program -----------------------------------------------------------------------------------------------------
+# -- as a program ----------------------------------------------------------------------------------
 
 
 def _program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from conftest import server_execute
 from sqlalchemy.engine.interfaces import CacheStats
 
+from helpers import inside
+from helpers.servers import server_execute
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import DatabaseUnavailable
@@ -29,7 +30,7 @@ def shown(statement: str) -> Callable[[sa.Connection], Any]:
     return lambda connection: connection.exec_driver_sql(statement).scalar_one()
 
 
-# -- durability -------------------------------------------------------------------------------------------------------
+# -- durability ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_sqlite_syncs_its_log_at_every_commit_only_when_told(
     sqlite_url: str, options: dict[str, str], expected: int
 ) -> None:
     with open_store(sqlite_url, **options) as store:  # type: ignore[arg-type]
-        database = store._buffer.database
+        database = inside.database_of(store)
         for same in (
             database,
             database.sibling(),
@@ -60,16 +61,16 @@ def test_postgresql_commits_as_its_server_says_or_waits_for_the_disk(
     for durability, expected in (("normal", of_server), ("full", "on")):
         with open_store(postgresql_url, durability=durability) as store:
             for kind in TRANSACTIONS:
-                transaction = getattr(store._buffer.database, kind)
+                transaction = getattr(inside.database_of(store), kind)
                 assert transaction(shown("SHOW synchronous_commit")) == expected
-            connection = store._buffer.database._engine("writer").raw_connection()
+            connection = inside.engine_of(store, "writer").raw_connection()
             cursor = connection.cursor()
             cursor.execute("SHOW synchronous_commit")
             assert cursor.fetchone() == (of_server,), "it is set for one transaction"
             connection.close()
 
 
-# -- what time it is --------------------------------------------------------------------------------------------------
+# -- what time it is -------------------------------------------------------------------------------
 
 
 def test_a_transaction_on_sqlite_has_one_time_and_the_next_a_later_one(sqlite_url: str) -> None:
@@ -77,13 +78,13 @@ def test_a_transaction_on_sqlite_has_one_time_and_the_next_a_later_one(sqlite_ur
         return [connection.scalar(sa.select(now())) for _ in range(3)]
 
     with open_store(sqlite_url) as store:
-        found = [store._buffer.database.write(times) for _ in range(100)]
+        found = [inside.database_of(store).write(times) for _ in range(100)]
     assert all(len(set(of_one)) == 1 for of_one in found)
     assert len({of_one[0] for of_one in found}) == 100
     assert found == sorted(found)
 
 
-# -- how many ---------------------------------------------------------------------------------------------------------
+# -- how many --------------------------------------------------------------------------------------
 
 
 def n_connections(url: str) -> int:
@@ -109,7 +110,7 @@ def test_threads_that_use_one_store_share_a_few_connections(
         return int(connection.scalar(sa.text("SELECT 1")) or 0)
 
     with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(12) as threads:
-        database = store._buffer.database
+        database = inside.database_of(store)
         database.close()  # what opening has opened
         done = [threads.submit(getattr(database, kind), work) for _ in range(12)]
         try:
@@ -124,7 +125,7 @@ def test_threads_that_use_one_store_share_a_few_connections(
 
 def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> None:
     with open_store(store_url) as store, contextlib.ExitStack() as held:
-        database = store._buffer.database
+        database = inside.database_of(store)
         writer: Any = database._engine("writer")
         writer.pool._timeout = 0.1
         for _ in range(writer.pool.size()):
@@ -135,7 +136,7 @@ def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> N
             store.add(["CCO"])
 
 
-# -- a thread that would wait for itself ------------------------------------------------------------------------------
+# -- a thread that would wait for itself -----------------------------------------------------------
 
 
 WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
@@ -153,7 +154,7 @@ WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
 
 
 def _url_of(store: SampleStore) -> str:
-    return store._buffer.database._url.render_as_string(hide_password=False)
+    return inside.url_of(store)
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -181,7 +182,7 @@ def test_a_signal_handler_that_writes_while_its_thread_is_writing_is_refused_at_
 
         before = signal.signal(signal.SIGUSR1, handle)
         try:
-            store._buffer.database.write(interrupted)
+            inside.database_of(store).write(interrupted)
         finally:
             signal.signal(signal.SIGUSR1, before)
         (error,) = caught
@@ -200,9 +201,9 @@ def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
             raise ValueError("during it")
 
         with pytest.raises(ValueError, match="during it"):
-            store._buffer.database.write(fail)
+            inside.database_of(store).write(fail)
         try:
-            store._buffer.database.write(fail)
+            inside.database_of(store).write(fail)
         except ValueError:
             store.add(["s1"])
         assert len(store) == 1

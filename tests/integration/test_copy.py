@@ -1,4 +1,6 @@
-"""A copy of a buffer: it goes on as the original would have, or from an earlier iteration in another way."""
+"""A copy of a buffer: it goes on as the original would have, or from an earlier iteration in
+another way.
+"""
 
 import concurrent.futures
 import datetime as dt
@@ -12,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.weighting import FLOOR, Softmax
 from sqlbuffer.db import database
@@ -120,7 +124,7 @@ def history(store: SampleStore) -> list[tuple[Any, ...]]:
         .where(buffers.c.name == store.name)
         .order_by(batches.c.id, draws.c.position)
     )
-    return store._buffer.database.read(
+    return inside.database_of(store).read(
         lambda connection: [tuple(row) for row in connection.execute(rows)]
     )
 
@@ -191,7 +195,7 @@ def test_another_seed_or_weighting_makes_a_new_race(
 
 
 def url_of(store: SampleStore) -> str:
-    url: str = store._buffer.database._url.render_as_string(hide_password=False)
+    url: str = inside.url_of(store)
     return url
 
 
@@ -207,7 +211,7 @@ def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
         assert copied.check() == []
 
 
-# -- from an earlier iteration ----------------------------------------------------------------------------------------
+# -- from an earlier iteration ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -317,7 +321,7 @@ def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
             for sample in batch.ids.tolist():
                 time.sleep(0.003)
                 batch.report([sample], [float(i)])
-        store._buffer.database.write(cut)
+        inside.database_of(store).write(cut)
         for i in range(3):
             with store.copy(f"at {i}", at_iteration=i) as then:
                 assert (len(then), sorted(then.labelled()[1].tolist())) == (
@@ -338,7 +342,7 @@ def test_a_copy_of_a_copy_at_an_iteration(lived: SampleStore) -> None:
         assert [it.iteration for it in (first, also)] == [1, 1]
 
 
-# -- refused, and killed ----------------------------------------------------------------------------------------------
+# -- refused, and killed ---------------------------------------------------------------------------
 
 
 def test_what_is_refused(lived: SampleStore) -> None:
@@ -355,7 +359,7 @@ def test_what_is_refused(lived: SampleStore) -> None:
     with pytest.raises(InvalidArgument, match="needs a name"):
         lived.copy("")
     with pytest.raises(BufferNotFound):
-        attach_existing(lived._buffer.database, "copied")
+        attach_existing(inside.database_of(lived), "copied")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -378,7 +382,7 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     with open_store(store_url) as store:
-        names = store._buffer.database.read(lambda c: c.scalars(sa.select(buffers.c.name)).all())
+        names = inside.scalars(store, sa.select(buffers.c.name))
         assert sorted(names) == (["copied", "default"] if moment == "after" else ["default"])
         assert store.check() == []
         if moment == "before":
@@ -387,7 +391,7 @@ def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> Non
             assert (len(copied), copied.check()) == (len(store), [])
 
 
-def test_a_copy_does_not_see_what_others_do_meanwhile(
+def test_a_copy_does_not_see_later_changes_of_others(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server lets others go on; a file has one writer."""
@@ -413,7 +417,7 @@ def test_a_copy_does_not_see_what_others_do_meanwhile(
             assert store.check() == copied.check() == []
 
 
-# -- the order of events ----------------------------------------------------------------------------------------------
+# -- the order of events ---------------------------------------------------------------------------
 
 TIMES = [
     *(samples.c.created_at, samples.c.scored_at, samples.c.rewarded_at),
@@ -429,18 +433,18 @@ def scramble_times(store: SampleStore) -> None:
         for column in TIMES:
             key = column.table.primary_key.columns.values()[-1]
             rows = sa.select(key).where(
-                column.table.c.buffer_id == store._buffer.buffer_id, column.is_not(None)
+                column.table.c.buffer_id == inside.buffer_id(store), column.is_not(None)
             )
             for value in connection.scalars(rows).all():
                 time = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(
                     hours=float(rng.uniform(-4e3, 4e3))
                 )
                 changed = sa.update(column.table).where(
-                    column.table.c.buffer_id == store._buffer.buffer_id
+                    column.table.c.buffer_id == inside.buffer_id(store)
                 )
                 connection.execute(changed.where(key == value).values({column.name: time}))
 
-    store._buffer.database.write(write)
+    inside.database_of(store).write(write)
 
 
 def test_no_time_decides_what_came_first(lived: SampleStore) -> None:
@@ -473,7 +477,7 @@ def forget_ticks(store: SampleStore) -> None:
             )
             connection.execute(sa.update(column.table).values({tick: None}))
 
-    store._buffer.database.write(write)
+    inside.database_of(store).write(write)
 
 
 def test_what_an_older_release_has_stored_is_older_than_all_else(

@@ -1,4 +1,6 @@
-"""What is dropped lets go: of threads, of connections, and of claims; and a finalizer does none of it itself."""
+"""What is dropped lets go: of threads, of connections, and of claims; and a finalizer does none of
+it itself.
+"""
 
 import contextlib
 import gc
@@ -14,8 +16,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of, server_execute, wait_for_what_was_dropped
 
+from helpers import inside
+from helpers.cleanup import wait_for_disposal
+from helpers.samples import scores_of
+from helpers.servers import server_execute
 from sqlbuffer import Buffer, Environment
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal
@@ -35,7 +40,7 @@ def filled(url: str, **options: Any) -> SampleStore:
 def settle_down() -> None:
     """Collect the garbage, and wait until it is put away."""
     gc.collect()
-    wait_for_what_was_dropped()
+    wait_for_disposal()
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
@@ -69,7 +74,7 @@ def connections_of(url: str) -> Iterator[Callable[[], int]]:
         )
 
 
-# -- stores -----------------------------------------------------------------------------------------------------------
+# -- stores ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", [filled, lambda url: len(open_store(url))], ids=["written", "read"])
@@ -117,7 +122,7 @@ def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
         assert (store.iteration, store.check()) == (1, [])
 
 
-# -- batches ----------------------------------------------------------------------------------------------------------
+# -- batches ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -165,7 +170,7 @@ def test_a_batch_that_was_rolled_back_takes_no_other_with_it(
                 raise ValueError("not to be committed")
 
         with monkeypatch.context() as patch:
-            patch.setattr("sqlbuffer.db.database.boundary", fail)
+            inside.call_at_commits(patch, fail)
             with pytest.raises(ValueError, match="not to be"):
                 store.sample(3)
         batch = store.sample(3)
@@ -185,7 +190,7 @@ def test_a_draw_that_a_signal_takes_away_goes_back(
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("sqlbuffer.db.database.boundary", interrupt)
+            inside.call_at_commits(patch, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.sample(3)
         settle_down()
@@ -203,12 +208,12 @@ def test_batches_dropped_at_any_moment_do_no_harm(store_url: str) -> None:
 
         for _ in range(5):
             held = [store.sample(2)]
-            store._buffer.database.write(drop)
+            inside.database_of(store).write(drop)
         settle_down()
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
 
-# -- loops ------------------------------------------------------------------------------------------------------------
+# -- loops -----------------------------------------------------------------------------------------
 
 
 def test_a_cell_run_twice_leaves_no_claim(store_url: str) -> None:
@@ -229,7 +234,7 @@ def test_a_cell_run_twice_leaves_no_claim(store_url: str) -> None:
         assert (store.stats().claimed, store.check()) == (0, [])
 
 
-# -- the end of a process ---------------------------------------------------------------------------------------------
+# -- the end of a process --------------------------------------------------------------------------
 
 ENDS = """
 import sys, time
@@ -249,12 +254,12 @@ def test_a_process_that_ends_leaves_no_claim_and_has_finished(store_url: str, en
         subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
         assert store.stats().claimed == 0, "before anybody has looked for the dead"
         table = sa.text(f"SELECT id FROM {table_of(store_url)} WHERE finished_at IS NOT NULL")
-        finished = store._buffer.database.read(lambda connection: connection.scalars(table).all())
+        finished = inside.scalars(store, table)
         assert len(finished) == 1
         open_store(store_url).close()
         assert store.check() == []
         left = sa.text(f"SELECT id FROM {table_of(store_url)} WHERE id <> 'ledger'")
-        assert store._buffer.database.read(lambda c: c.scalars(left).all()) == [worker_id()]
+        assert inside.scalars(store, left) == [worker_id()]
 
 
 def table_of(url: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers import inside
 from sqlbuffer.cli.claims import release_batches
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.store import open_store
@@ -94,7 +95,7 @@ def environment(store_url: str) -> Iterator[Callable[..., Environment]]:
         buffer.close()
 
 
-# -- events -----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_events_come_in_order(environment: Callable[..., Environment]) -> None:
@@ -196,7 +197,7 @@ def test_nothing_but_a_method_has_the_name_of_an_event(
         callback.close()
 
 
-# -- the batch --------------------------------------------------------------------------------------------------------
+# -- the batch -------------------------------------------------------------------------------------
 
 
 def test_batch_state_is_a_dict_and_has_attributes() -> None:
@@ -229,7 +230,7 @@ def test_floats_come_from_anything() -> None:
     assert mean_of([]) == mean_of(0.0) == 0.0
 
 
-# -- building ---------------------------------------------------------------------------------------------------------
+# -- building --------------------------------------------------------------------------------------
 
 
 def builds(env: Environment, bs: int, iters: int, **options: Any) -> list[int]:
@@ -351,7 +352,7 @@ def test_samplers_refuse_bad_shares(options: Any) -> None:
         Sampler("gen", **options)
 
 
-# -- rewards ----------------------------------------------------------------------------------------------------------
+# -- rewards ---------------------------------------------------------------------------------------
 
 
 def test_rewards_are_weighted_and_summed(environment: Callable[..., Environment]) -> None:
@@ -443,7 +444,7 @@ def test_rewards_are_added_to_tensors(environment: Callable[..., Environment]) -
     assert rewards == pytest.approx(number(samples) + 1)
 
 
-# -- the loss ---------------------------------------------------------------------------------------------------------
+# -- the loss --------------------------------------------------------------------------------------
 
 
 class TinyAgent(Callback):
@@ -486,7 +487,7 @@ def test_an_agent_that_is_no_callback_is_kept_as_it_is(
     assert env.agent is agent
 
 
-# -- how long it runs -------------------------------------------------------------------------------------------------
+# -- how long it runs ------------------------------------------------------------------------------
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(
@@ -557,7 +558,7 @@ class Thief(Callback):
         if env.log.iterations == self.iteration and not self.stolen:
             self.stolen = list(env.batch_state.samples)
             with open_store(self.url, weighting="uniform") as other:
-                assert release_batches([other._buffer], [env.buffer._batch.id]) == 1
+                assert release_batches([inside.handle_of(other)], [env.buffer._batch.id]) == 1
 
     def after_batch(self) -> None:
         self.environment.log.update_metric("late", self.environment.log.iterations)
@@ -565,7 +566,7 @@ class Thief(Callback):
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 3])
-def test_an_iteration_whose_batch_was_lost_is_done_anew(
+def test_an_iteration_whose_batch_was_lost_is_repeated(
     store_url: str,
     environment: Callable[..., Environment],
     caplog: pytest.LogCaptureFixture,

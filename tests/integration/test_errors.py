@@ -1,4 +1,6 @@
-"""Bad input is refused with one of our errors, whose message has the value, the rule and the way out."""
+"""Bad input is refused with one of our errors, whose message has the value, the rule and the way
+out.
+"""
 
 import dataclasses
 import logging
@@ -20,16 +22,17 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import hold, scores_of
-from proxies import proxy_before
-from test_retry import in_transaction
-from test_workers import until
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.polling import until
+from helpers.proxies import proxy_before
+from helpers.samples import scores_of
+from helpers.servers import in_transaction
 from sqlbuffer import errors
 from sqlbuffer._messages import listed, summary
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.weighting import Power, Shift, Softmax
-from sqlbuffer.db import retry
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import (
@@ -73,7 +76,7 @@ def test_every_error_is_ours_and_one_of_the_standard_library() -> None:
     assert all(issubclass(kind, standard) for kind in kinds if kind is not SqlBufferError)
 
 
-# -- scores -----------------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 class Opaque:
@@ -134,7 +137,7 @@ def test_score_arguments(three: SampleStore, more: dict[str, Any], words: str) -
         three.score(**{"score_fn": scores_of, **more})
 
 
-# -- rewards ----------------------------------------------------------------------------------------------------------
+# -- rewards ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_a_recorded_sample_needs_its_reward(three: SampleStore) -> None:
         three.record(["a", "b"], [1.0, None])
 
 
-# -- samples ----------------------------------------------------------------------------------------------------------
+# -- samples ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ def test_ids_and_samples_that_do_not_fit(three: SampleStore) -> None:
     assert len(three) == 3
 
 
-# -- sizes and shares -------------------------------------------------------------------------------------------------
+# -- sizes and shares ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [-2, 1.0, "3", None, True, math.nan])
@@ -337,7 +340,7 @@ def test_settings_that_differ_show_both_values(new_store: Callable[..., SampleSt
         assert is_one_sentence(message)
 
 
-# -- URLs and files ---------------------------------------------------------------------------------------------------
+# -- URLs and files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -431,7 +434,9 @@ def test_a_role_without_rights(postgresql_url: str) -> None:
 
 
 def test_a_server_that_goes_away(postgresql_url: str) -> None:
-    """Connections that have died are noticed; work that was under way is refused, what follows goes on."""
+    """Connections that have died are noticed; work that was under way is refused, what follows goes
+    on.
+    """
     with open_store(postgresql_url) as store:
         store.add(["a"])
         engine = sa.create_engine(sa.make_url(postgresql_url).set(drivername="postgresql+psycopg"))
@@ -560,10 +565,9 @@ def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -
         assert file.read_bytes() == content
 
 
-def test_a_file_that_somebody_else_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlbuffer.db.backends import sqlite_connections
+def test_a_file_that_sql_runner_holds(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    monkeypatch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", 0.1)
+    inside.shorten_patience(monkeypatch, 0.1)
     with open_store(sqlite_url) as store:
         store.add(["before"])
         holder = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
@@ -590,7 +594,7 @@ def test_advice_does_not_follow_from_what_samples_say(postgresql_url: str) -> No
         assert "check user and password" not in str(caught.value)
 
 
-def test_what_the_driver_says_amid_many_rows_is_told_as_of_one(sqlite_url: str) -> None:
+def test_a_driver_error_among_many_rows_names_one(sqlite_url: str) -> None:
     """Keys are moved row by row through the driver itself."""
     with open_store(sqlite_url) as store:
         store.add(["a", "bb"])
@@ -612,7 +616,7 @@ def test_a_buffer_that_is_not_there(store_url: str) -> None:
     database.close()
 
 
-# -- passwords --------------------------------------------------------------------------------------------------------
+# -- passwords -------------------------------------------------------------------------------------
 
 
 def test_passwords_are_in_no_message_and_no_repr(
@@ -627,8 +631,8 @@ def test_passwords_are_in_no_message_and_no_repr(
             repr(store),
             str(store),
             store.url,
-            repr(store._buffer),
-            repr(store._buffer.database),
+            repr(inside.handle_of(store)),
+            repr(inside.database_of(store)),
         ]
         store.add(["a"])
         batch = store.sample(1)
@@ -636,7 +640,7 @@ def test_passwords_are_in_no_message_and_no_repr(
         shown += [repr(dataclasses.asdict(store.stats()))]
         for wrong in (
             lambda: open_store(seed=1),
-            lambda: attach_existing(store._buffer.database, "none"),
+            lambda: attach_existing(inside.database_of(store), "none"),
             lambda: open_store(url.set(database="none")),
             lambda: open_store(secret.replace("postgresql://", "mysql://")),
             lambda: batch.settle([math.inf]),
@@ -651,9 +655,11 @@ def test_passwords_are_in_no_message_and_no_repr(
 def test_passwords_are_in_no_log(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the drivers' logs included."""
+    """The schema is created and upgraded, transactions are run again, a heartbeat fails: the
+    drivers' logs included.
+    """
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
+    inside.shorten_patience(monkeypatch, 0.3)
     with proxy_before(postgresql_url) as proxy:
         url = sa.make_url(proxy.url).set(password=PASSWORD)
         secret, masked = (
@@ -661,7 +667,7 @@ def test_passwords_are_in_no_log(
             url.render_as_string(hide_password=True),
         )
         with open_store(secret, weighting="uniform", grace_s=0.2) as store:
-            store._buffer.database.upgrade()
+            inside.database_of(store).upgrade()
             assert caplog.messages.count(f"schema of {masked} is now at revision {REVISION}") == 2
             proxy.cut = ["answer", "request"]
             store.add(["a"])

@@ -1,4 +1,6 @@
-"""What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing behind."""
+"""What user code raises that no `except Exception` sees: it comes out as it is, and leaves nothing
+behind.
+"""
 
 import contextlib
 import io
@@ -25,6 +27,8 @@ from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
 from sqlbuffer.training.weighted_buffer import WeightedBuffer
+
+pytestmark = pytest.mark.slow
 
 SAMPLES = [f"s{i}" for i in range(20)]
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]
@@ -175,7 +179,7 @@ def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_a_callback_that_leaves_amid_the_clean_up_hides_nothing(
+def test_a_callback_that_raises_during_the_clean_up_hides_nothing(
     store_url: str, error: type[BaseException]
 ) -> None:
     """The others clean up all the same, and the first exception is the one that comes out."""

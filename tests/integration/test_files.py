@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
 
+from helpers import inside
+from helpers.samples import scores_of
 from sqlbuffer.db.backends import sqlite_files
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
@@ -57,7 +58,7 @@ def test_a_local_disk_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     assert sqlite_files.network_file_system(tmp_path) is None
 
 
-# -- a full disk ------------------------------------------------------------------------------------------------------
+# -- a full disk -----------------------------------------------------------------------------------
 
 FILLS_UP = """
 import resource, sys
@@ -125,12 +126,14 @@ def test_a_limit_on_the_size_of_files_takes_nothing(tmp_path: pathlib.Path) -> N
         store.add(["goes on"])
 
 
-# -- by what name -----------------------------------------------------------------------------------------------------
+# -- by what name ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """Another folder to go to; the test begins in the one that the database is opened in, and leaves no file here."""
+    """Another folder to go to; the test begins in the one that the database is opened in, and
+    leaves no file here.
+    """
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -147,7 +150,7 @@ AFTER_A_MOVE: dict[str, Callable[[SampleStore], object]] = {
     "closed and used again": lambda store: (store.close(), store.add(["new"])),
     "copy": lambda store: store.copy("other"),
     "lease": lambda store: store.leased("job").__enter__().__class__,
-    "pickled": lambda store: pickle.loads(pickle.dumps(store._buffer.database)).write(rows),
+    "pickled": lambda store: pickle.loads(pickle.dumps(inside.database_of(store))).write(rows),
     "pickled and opened": lambda store: pickle.loads(pickle.dumps(store)).add(["new"]),
     "its url": lambda store: open_store(store.url, weighting="uniform").add(["new"]),
 }
@@ -176,7 +179,7 @@ def test_heartbeats_go_on_after_a_change_of_folder(
         store.add(TEN)
         monkeypatch.chdir(elsewhere)
         query = sa.text("SELECT max(heartbeat_at) FROM workers WHERE id <> 'ledger'")
-        database = store._buffer.database
+        database = inside.database_of(store)
         before = database.read(lambda connection: connection.scalar(query))
         end = time.monotonic() + 20
         while database.read(lambda connection: connection.scalar(query)) == before:
@@ -230,7 +233,7 @@ def test_what_a_url_of_a_file_cannot_have_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_too_long_for_a_log_beside_it_creates_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_name_too_long_for_its_log_creates_nothing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         DatabaseUnavailable, match=r"leaves no room for -journal, which SQLite adds"
     ):
@@ -274,7 +277,7 @@ def test_a_relative_path_in_a_folder_that_is_gone(
         open_store("sqlite:///x.db")
 
 
-# -- what is no file that can be shared -------------------------------------------------------------------------------
+# -- what is no file that can be shared ------------------------------------------------------------
 
 
 def hard_linked(path: pathlib.Path) -> None:
@@ -306,7 +309,7 @@ def test_what_is_no_file_has_words_of_its_own(tmp_path: pathlib.Path, kind: str)
     assert sorted(tmp_path.iterdir()) == before
 
 
-# -- removed, moved, replaced -----------------------------------------------------------------------------------------
+# -- removed, moved, replaced ----------------------------------------------------------------------
 
 
 def replace(file: pathlib.Path) -> None:
@@ -326,7 +329,9 @@ def replace_log(file: pathlib.Path) -> None:
 
 
 def delete_index(file: pathlib.Path) -> None:
-    """What looks like a leftover is not one: two processes that have not the same index overwrite each other."""
+    """What looks like a leftover is not one: two processes that have not the same index overwrite
+    each other.
+    """
     pathlib.Path(f"{file}-shm").unlink()
 
 

@@ -15,9 +15,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import new_database, server_execute
-from test_cli import refused, run, somebody_else
 
+from helpers import inside
+from helpers.commands import refused, run
+from helpers.direct import sql_runner
+from helpers.servers import new_database, server_execute
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import REVISION
@@ -60,7 +62,7 @@ class Rows:
     """What SQL sees."""
 
     def __init__(self, url: str) -> None:
-        self.execute = somebody_else(url)
+        self.execute = sql_runner(url)
         self.prefix = "" if url.startswith("sqlite") else "sqlbuffer."
 
     def __call__(self, columns: str, table: str, rest: str = "") -> list[tuple[Any, ...]]:
@@ -197,7 +199,7 @@ def test_an_upgraded_run_is_read(url: str) -> None:
     rows = Rows(url)
     for store in opened(url):
         assert store.check() == []
-        stats, ours = store.stats(), f"WHERE buffer_id = {store._buffer.buffer_id}"
+        stats, ours = store.stats(), f"WHERE buffer_id = {inside.buffer_id(store)}"
         assert rows("count(*)", "samples", ours) == [(stats.stored,)]
         assert rows("count(*)", "samples", f"{ours} AND reward IS NOT NULL") == [(stats.measured,)]
         assert len(store.waiting().samples) == len(store)
@@ -222,7 +224,9 @@ def test_an_upgraded_run_is_read(url: str) -> None:
 
 
 def test_an_upgraded_run_goes_on(url: str) -> None:
-    """With the claims that its processes had; the next draws are those that the older release would have made."""
+    """With the claims that its processes had; the next draws are those that the older release would
+    have made.
+    """
     upgrade(url)
     claims = {
         number
@@ -239,7 +243,7 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
         assert store.stats().claimed == 0
         assert store.check() == []
         store.score(lambda samples: np.array([float(len(str(sample))) for sample in samples]))
-        ours = f"WHERE buffer_id = {store._buffer.buffer_id}"
+        ours = f"WHERE buffer_id = {inside.buffer_id(store)}"
         first = [
             number
             for (number,) in Rows(url)(
@@ -247,7 +251,7 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
             )
         ]
         before = store.iteration
-        for expected in (first[:3], first[3:] if store._buffer.consumes else None):
+        for expected in (first[:3], first[3:] if inside.handle_of(store).consumes else None):
             with store.sample(3) as batch:
                 assert expected is None or batch.ids.tolist() == expected
                 batch.settle([1.0, 2.0, 3.0])
@@ -265,7 +269,10 @@ def test_an_upgraded_run_goes_on(url: str) -> None:
 
 def open_batches(url: str, store: SampleStore) -> list[int]:
     """The batches of a buffer that are out: those of another host's dead workers may still be."""
-    ours = f"WHERE buffer_id = {store._buffer.buffer_id} AND settled_at IS NULL AND released_at IS NULL"
+    ours = (
+        f"WHERE buffer_id = {inside.buffer_id(store)} AND settled_at IS NULL AND released_at IS "
+        f"NULL"
+    )
     return [number for (number,) in Rows(url)("id", "batches", ours)]
 
 

@@ -1,4 +1,6 @@
-"""A buffer remembers its key function: another process that forgets it, or has another one, is told so."""
+"""A buffer remembers its key function: another process that forgets it, or has another one, is told
+so.
+"""
 
 from __future__ import annotations
 
@@ -114,14 +116,17 @@ def test_a_key_of_a_script_is_that_of_its_module(store_url: str, tmp_path: Path)
     path = os.pathsep.join((str(root), str(tmp_path)))
     run = functools.partial(subprocess.run, env=os.environ | {"PYTHONPATH": path}, check=True)
     as_module = [sys.executable, "-W", "error", "-c"]
-    text = "import sys, canonical_script as s; from sqlbuffer import open_store; open_store({}, key=s.{})"
+    text = (
+        "import sys, canonical_script as s; from sqlbuffer import open_store; open_store({}, "
+        "key=s.{})"
+    )
     run([sys.executable, "-W", "error", str(script), store_url])
     run([*as_module, text.format("sys.argv[1]", "canonical"), store_url])
     with warned("__main__.canonical", f"{HERE}.lowered"):
         open_store(store_url, key=lowered).close()
 
 
-def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_who_writes(store_url: str) -> None:
+def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_writer(store_url: str) -> None:
     open_store(store_url).close()
     database = Database(store_url)
     database.write(lambda connection: connection.execute(sa.update(buffers).values(key=None)))

@@ -1,4 +1,6 @@
-"""What strangers give, and write into the tables: nothing but our own errors, and nothing else is touched."""
+"""What strangers give, and write into the tables: nothing but our own errors, and nothing else is
+touched.
+"""
 
 import contextlib
 import datetime as dt
@@ -23,12 +25,13 @@ import pytest
 import safetensors.torch
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from test_cli import run, unstyled
 
+from helpers import inside
+from helpers.commands import run, unstyled
+from helpers.samples import scores_of
 from sqlbuffer import register
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.db.schema import (
@@ -152,12 +155,10 @@ CHANNELS: dict[str, Callable[[SampleStore, str], object]] = {
     "bytes": lambda store, text: store.add([text.encode("utf-8", "surrogatepass")]),
     "source": lambda store, text: store.add(["new"], source=text),
     "meta": lambda store, text: store.add(["newer"], meta={text: text}),
-    "buffer": lambda store, text: open_store(store._buffer.database._url, name=text).close(),
+    "buffer": lambda store, text: open_store(inside.url_of(store), name=text).close(),
     "metric": lambda store, text: store.log_metrics(0, {text: 1.0}),
     "checkpoint": lambda store, text: store.sample(0).settle([], checkpoint={text: b"x"}),
-    "setting": lambda store, text: open_store(
-        store._buffer.database._url, name="other", weighting=text
-    ),
+    "setting": lambda store, text: open_store(inside.url_of(store), name="other", weighting=text),
     "reward": lambda store, text: store.record(["newest"], [text]),
 }
 
@@ -279,8 +280,10 @@ def agent() -> PredictiveAgent:
 
 def with_header(dtype: str) -> bytes:
     """Safetensors of a type that torch may not have."""
-    header = f'{{"weight":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{1 if dtype == "F4" else 2}]}}}}'.encode()
-    return len(header).to_bytes(8, "little") + header + b"\0" * (1 if dtype == "F4" else 2)
+    n_bytes = 1 if dtype == "F4" else 2
+    about = f'{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{n_bytes}]}}'
+    header = f'{{"weight":{about}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * n_bytes
 
 
 def with_tensors(**more: torch.Tensor) -> bytes:
@@ -401,7 +404,7 @@ CALLS: list[Callable[[SampleStore], object]] = [
 
 def resume(store: SampleStore) -> None:
     """Begin a loop where the last one stopped."""
-    buffer = looping(store._buffer.database.url)
+    buffer = looping(inside.database_of(store).url)
     buffer.store = store
     buffer.before_train()
 
@@ -414,10 +417,8 @@ def looping(url: str) -> PredictiveBuffer:
 
 def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
     """What a stranger with the right to write does."""
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
-    store._buffer.database.write(
-        lambda connection: connection.execute(sa.update(table).where(mine).values(values))
-    )
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == inside.buffer_id(store)
+    inside.execute(store, sa.update(table).where(mine).values(values))
 
 
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
@@ -484,7 +485,7 @@ def test_nothing_is_unpickled_unasked(store_url: str, tmp_path: pathlib.Path) ->
     assert not (tmp_path / "boom").exists()
 
 
-# -- what is stored, in logs, messages and on terminals ---------------------------------------------------------------
+# -- what is stored, in logs, messages and on terminals --------------------------------------------
 
 LOUD = "\x1b[2J\x9b31m\nforged [red]\u202e\x7f"
 LOOKS = (
@@ -515,21 +516,21 @@ def columns_of_text() -> list[sa.Column[Any]]:
 
 
 def shout(store: SampleStore, column: sa.Column[Any], words: str = LOUD) -> None:
-    """Write words into a column, by default those that a terminal would obey: into one row, where words are a key."""
+    """Write words into a column, by default those that a terminal would obey: into one row, where
+    words are a key.
+    """
     value = (
         {"weighting": {"name": words}, words: words}
         if not isinstance(column.type, sa.Text)
         else words
     )
     table = column.table
-    mine = (table.c.id if table is buffers else table.c.buffer_id) == store._buffer.buffer_id
+    mine = (table.c.id if table is buffers else table.c.buffer_id) == inside.buffer_id(store)
     chosen = sa.update(table).where(mine)
     if column.primary_key:
         one = sa.select(sa.func.max(column)).where(mine, column != "ledger").scalar_subquery()
         chosen = chosen.where(column == one)
-    store._buffer.database.write(
-        lambda connection: connection.execute(chosen.values({column.name: value}))
-    )
+    inside.execute(store, chosen.values({column.name: value}))
 
 
 def is_quiet(text: str) -> bool:
@@ -544,7 +545,9 @@ def is_quiet(text: str) -> bool:
 def test_no_stored_word_is_obeyed_by_a_terminal(
     store_url: str, column: sa.Column[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In no message of an error, no line of a log and no output of a command, whatever the column."""
+    """In no message of an error, no line of a log and no output of a command, whatever
+    the column.
+    """
     caplog.set_level(logging.DEBUG, "sqlbuffer")
     said = []
     with open_store(store_url, name="shouted at") as store:
@@ -608,7 +611,8 @@ def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (
-            run("plot", "--out", str(tmp_path / "x.svg"), url=store._buffer.database.url).code == 0
+            run("plot", "--out", str(tmp_path / "x.svg"), url=inside.database_of(store).url).code
+            == 0
         )
 
 
@@ -618,8 +622,8 @@ def settle(store: SampleStore, **more: Any) -> None:
 
 
 NAMES: dict[str, Callable[[SampleStore, str], object]] = {
-    "buffer": lambda store, name: open_store(store._buffer.database._url, name=name).close(),
-    "buffer that is there": lambda store, name: attach_existing(store._buffer.database, name),
+    "buffer": lambda store, name: open_store(inside.url_of(store), name=name).close(),
+    "buffer that is there": lambda store, name: attach_existing(inside.database_of(store), name),
     "copy": lambda store, name: store.copy(name).close(),
     "source": lambda store, name: store.add(["x"], source=name),
     "sources": lambda store, name: store.add(["x"], source=[name]),
@@ -673,7 +677,9 @@ def test_an_error_that_no_database_takes_is_stored_with_its_job(store: SampleSto
 def test_nothing_that_is_stored_is_imported_or_evaluated(
     store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each column of words holds Python that leaves a folder behind, or the name of a module that does."""
+    """Each column of words holds Python that leaves a folder behind, or the name of a module that
+    does.
+    """
     boom = tmp_path / "boom"
     (tmp_path / "leaves_a_folder.py").write_text(f"import os\nos.mkdir({str(boom)!r})\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -727,7 +733,7 @@ MORE_CALLS: list[Callable[[SampleStore], object]] = [
 
 
 def mend(store: SampleStore) -> None:
-    store._buffer.write(repair)
+    inside.handle_of(store).write(repair)
 
 
 @pytest.mark.soak
@@ -772,7 +778,9 @@ def is_bytes(column: sa.Column[Any]) -> bool:
 
 
 def overwrite(file: pathlib.Path, column: sa.Column[Any], junk: Any) -> bool:
-    """Write junk into a column of every row, where it is not part of a key; return whether SQLite takes it."""
+    """Write junk into a column of every row, where it is not part of a key; return whether SQLite
+    takes it.
+    """
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = 1")
         try:
@@ -796,6 +804,13 @@ def test_a_logical_time_that_none_comes_to_is_not_caught_up_with(store: SampleSt
     assert store.check() == []
 
 
+def test_a_counter_that_overflows_its_sum_is_said_to_be_corrupt(store: SampleStore) -> None:
+    store.add(TEN)
+    tamper(store, workers, {"added": 2**63 - 1})
+    with pytest.raises(InvalidPayload, match=r"beyond the largest integer.*restore a backup"):
+        store.stats() if inside.backend_of(store).schema is None else store.add(["later"])
+
+
 def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStore) -> None:
     store.add(TEN)
     far = 2**60
@@ -804,7 +819,7 @@ def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStor
         sa.update(pool).values(sample_id=far),
     )
     moved = number[1].where(pool.c.sample_id == 10)
-    store._buffer.database.write(
+    inside.database_of(store).write(
         lambda connection: [connection.execute(each) for each in (number[0], moved)]
     )
     with store.copy("copied") as copied:
@@ -812,7 +827,9 @@ def test_a_gap_in_the_numbers_of_samples_does_not_delay_a_copy(store: SampleStor
 
 
 def test_the_largest_number_of_a_sample_leaves_none_for_others(sqlite_url: str) -> None:
-    """SQLite then gives numbers at random: what is stored would not be found among the new ones, and would not wait."""
+    """SQLite then gives numbers at random: what is stored would not be found among the new ones,
+    and would not wait.
+    """
     with open_store(sqlite_url) as store:
         store.add(TEN)
         with contextlib.closing(

@@ -1,4 +1,6 @@
-"""What processes do to each other at the worst moment: each test stops one of them there, and lets another one act."""
+"""What processes do to each other at the worst moment: each test stops one of them there, and lets
+another one act.
+"""
 
 import contextlib
 import math
@@ -9,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
-from interleaving import Interleaving
 from scipy import stats
-from test_refresh import assert_weights_are_those_of_the_scores
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.interleaving import Gap, Interleaving
+from helpers.pool import assert_weights_are_those_of_the_scores
+from helpers.samples import scores_of
 from sqlbuffer.core import add as adding
 from sqlbuffer.core import pool, refresh
 from sqlbuffer.core.weighting import Power
@@ -27,7 +31,9 @@ NewStore = Callable[..., SampleStore]
 
 
 class Interleaved:
-    """Does something once, in a thread, when it is called, and gives it a moment: a lock may make it wait for us."""
+    """Does something once, in a thread, when it is called, and gives it a moment: a lock may make
+    it wait for us.
+    """
 
     def __init__(self, action: Callable[[], object]) -> None:
         self._found: list[object] = []
@@ -63,8 +69,8 @@ def before(
 
 
 def base_of(store: SampleStore) -> float | None:
-    this = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-    found: float | None = store._buffer.database.read(lambda connection: connection.scalar(this))
+    this = sa.select(buffers.c.base_score).where(buffers.c.id == inside.buffer_id(store))
+    found: float | None = inside.scalar(store, this)
     return found
 
 
@@ -119,7 +125,7 @@ def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("budget", [None, 25])
-def test_a_claim_amid_a_swap_is_whole(
+def test_a_claim_during_a_swap_is_whole(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, budget: int | None
 ) -> None:
     """It waits for the rows whose keys are being moved, instead of passing over them."""
@@ -172,8 +178,8 @@ def test_weights_of_an_emptied_pool_count_from_what_comes_next(store: SampleStor
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize(("chunk", "n_swapped"), [(20, 0), (4, 2)])
-def test_what_is_drawn_amid_a_swap_has_its_new_weight(
-    new_store: NewStore, amid_a_swap: Callable[..., None], mode: str, chunk: int, n_swapped: int
+def test_samples_drawn_during_a_swap_have_their_new_weights(
+    new_store: NewStore, during_a_swap: Callable[..., None], mode: str, chunk: int, n_swapped: int
 ) -> None:
     store, other = new_store(mode=mode), new_store(mode=mode)
     store.add(THIRTY)
@@ -183,7 +189,7 @@ def test_what_is_drawn_amid_a_swap_has_its_new_weight(
         other.sample(15, pct_argmax=0.2).settle()
         other.sample(9, pct_argmax=0.5).release()
 
-    amid_a_swap(draw, n_swapped=n_swapped, chunk=chunk)
+    during_a_swap(draw, n_swapped=n_swapped, chunk=chunk)
     store.score(lambda samples: scores_of(samples)[::-1] * 2 + 1, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert store.check() == []
@@ -257,7 +263,7 @@ def test_two_that_score_the_same_count_it_once(new_store: NewStore, value: float
     assert store.check() == []
 
 
-# -- draws, and what joins, leaves or draws while one of them is not committed ----------------------------------------
+# -- draws, and what joins, leaves or draws while one of them is not committed ---------------------
 
 
 def names(prefix: str, n: int) -> list[str]:
@@ -274,7 +280,9 @@ def ones(samples: list[str]) -> np.ndarray:
 def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     new_store: NewStore, interleaving: Interleaving, way: str, pct_argmax: float, mode: str
 ) -> None:
-    """At the clock that the draw leaves; at the one before, nearly all of the next batch would be new."""
+    """At the clock that the draw leaves; at the one before, nearly all of the next batch would be
+    new.
+    """
     options: dict[str, Any] = {
         "weighting": "uniform" if way == "added" else Power(1.0),
         "mode": mode,
@@ -352,7 +360,7 @@ def assert_totals(batch: Any, n: int) -> None:
 
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.5])
 @pytest.mark.parametrize("after", ["race_key", None], ids=["claimed", "before COMMIT"])
-def test_draws_beside_each_other_know_their_probabilities(
+def test_concurrent_draws_know_their_probabilities(
     new_store: NewStore, interleaving: Interleaving, after: str | None, pct_argmax: float
 ) -> None:
     """Each saw what the other has claimed: it counts from there, or up to there."""
@@ -375,7 +383,9 @@ def test_draws_beside_each_other_know_their_probabilities(
 def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
     postgresql_url: str, interleaving: Interleaving
 ) -> None:
-    """One fails, and leaves a gap before the other one: the next draw is from both sides of that."""
+    """One fails, and leaves a gap before the other one: the next draw is from both
+    sides of that.
+    """
     with contextlib.ExitStack() as stack:
         stores = [
             stack.enter_context(open_store(postgresql_url, weighting="uniform")) for _ in range(4)
@@ -399,10 +409,12 @@ def test_a_draw_among_those_of_others_does_not_know_its_probabilities(
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "shift"])
-def test_whoever_adds_the_same_again_while_it_is_evicted(
+def test_a_sample_added_again_while_it_is_evicted(
     new_store: NewStore, interleaving: Interleaving, weighting: str
 ) -> None:
-    """One holds rows of samples and waits to evict; the other one evicts, and passes over these rows."""
+    """One holds rows of samples and waits to evict; the other one evicts, and passes over these
+    rows.
+    """
     store, other = (new_store(weighting=weighting, max_size=40) for _ in range(2))
     store.add(names("s", 40))
     store.score(scores_of)
@@ -418,28 +430,7 @@ def test_whoever_adds_the_same_again_while_it_is_evicted(
     assert store.check() == []
 
 
-# -- what others do between two transactions --------------------------------------------------------------------------
-
-
-class Gap:
-    """Lets something be done once, just before the n-th transaction of a store from now on; it may never come."""
-
-    def __init__(
-        self, store: SampleStore, n: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.was_there = False
-        self._left = n
-        database = store._buffer.database
-        run = database._run
-
-        def run_beside(kind: str, attempt: Callable[[Any], Any]) -> Any:
-            self._left -= 1
-            if self._left == 0:
-                self.was_there = True
-                act()
-            return run(kind, attempt)
-
-        monkeypatch.setattr(database, "_run", run_beside)
+# -- what others do between two transactions -------------------------------------------------------
 
 
 def store_a_predictor(store: SampleStore) -> None:
@@ -507,7 +498,9 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     work: str,
     other: Callable[[SampleStore], None],
 ) -> None:
-    """Whatever others have done in between, weights are those of the scores, and what is stale is found."""
+    """Whatever others have done in between, weights are those of the scores, and what is stale is
+    found.
+    """
     n, was_there = 0, True
     while was_there:
         n += 1
@@ -526,10 +519,10 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
         assert versions <= {store.stats().score_version}, f"something is stale after gap {n}"
         waiting, base = store.waiting(), base_of(store)
         assert waiting.weights.tolist() == pytest.approx(
-            store._buffer.settings.weights(waiting.scores, base).tolist()
+            inside.handle_of(store).settings.weights(waiting.scores, base).tolist()
         )
         assert len(waiting.scores) == 0 or base <= waiting.scores.min()  # type: ignore[operator]
-        assert store._buffer.read(audit.check_buffer) == []
+        assert inside.handle_of(store).read(audit.check_buffer) == []
         store.close()
         alongside.close()
     assert n > 2
@@ -538,7 +531,9 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
 def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sample that joined while weights came to count from a higher score had weight 1e-8 instead of 1."""
+    """A sample that joined while weights came to count from a higher score had weight 1e-8 instead
+    of 1.
+    """
     for n in range(1, 5):
         store, other = (new_store(name=f"end {n}") for _ in range(2))
         store.add(THIRTY)
@@ -560,14 +555,16 @@ def test_the_end_of_a_refresh_with_a_budget_sees_what_joins(
         assert store.check() == []
 
 
-# -- the version of a score --------------------------------------------------------------------------------------------
+# -- the version of a score ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_before", [0, 1, 2])
 def test_all_scores_of_a_walk_have_the_version_it_began_with(
     new_store: NewStore, n_before: int
 ) -> None:
-    """A worker stores a predictor during a chunk: it has made neither these scores nor those of the chunks after it."""
+    """A worker stores a predictor during a chunk: it has made neither these scores nor those of the
+    chunks after it.
+    """
     store, worker = new_store(), new_store()
     store.add(THIRTY)
     store.save_predictor(b"", rows_trained=1)

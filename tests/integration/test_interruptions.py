@@ -1,4 +1,5 @@
-"""A COMMIT fails, or is interrupted, at every write of a store and of a loop, which then go on: nothing is lost.
+"""A COMMIT fails, or is interrupted, at every write of a store and of a loop, which then go on:
+nothing is lost.
 
 Unlike a kill this leaves the objects in memory, with all that they believe to be stored.
 """
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_kills import ACTIONS, TWENTY, account, drain, reward_of, start, take_up_the_job
-from test_resume import DRAWS, VERSIONS, digest, make_run, rows
 
+from helpers import inside
+from helpers.actions import ACTIONS, TWENTY, account, drain, reward_of, start, take_up_the_job
+from helpers.random_run import DRAWS, VERSIONS, digest, make_run, rows
 from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.environment import Environment
+
+pytestmark = pytest.mark.slow
 
 KINDS: dict[str, tuple[str, type[BaseException]]] = {
     "fails": ("before", OSError),
@@ -49,11 +53,17 @@ class Commits:
             raise error(f"at COMMIT {self.n}")
 
 
-# -- a store ----------------------------------------------------------------------------------------------------------
+# -- a store ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("store_url", "action", "kind"),
+    [
+        *(("sqlite", action, kind) for action in ACTIONS for kind in KINDS),
+        *(("postgresql", action, [*KINDS][i % 3]) for i, action in enumerate(ACTIONS)),
+    ],
+    indirect=["store_url"],
+)
 def test_a_store_goes_on(
     store_url: str,
     new_store: NewStore,
@@ -69,7 +79,7 @@ def test_a_store_goes_on(
         store = new_store(name=f"fails at {n}")
         with monkeypatch.context() as patch:
             commits = Commits(iter([(n, kind)]))
-            patch.setattr("sqlbuffer.db.database.boundary", commits)
+            inside.call_at_commits(patch, commits)
             try:
                 ACTIONS[action](store)
             except KINDS[kind][1] as exc:
@@ -82,7 +92,7 @@ def test_a_store_goes_on(
         if action == "retrain" and has_failed:
             if kind == "fails" and any(job.is_held for job in store.jobs()):
                 look_on(
-                    store, for_s=store._buffer.grace_s
+                    store, for_s=inside.handle_of(store).grace_s
                 )  # a lease that could not be ended runs out
             take_up_the_job(store)
         ACTIONS[action](store)
@@ -102,7 +112,7 @@ def test_the_first_state_of_a_predictor_is_stored_at_last(
     """It is what a run that is killed before the first retraining begins with again."""
     env = seeded(store_url, "first state")
     with monkeypatch.context() as patch:
-        patch.setattr("sqlbuffer.db.database.boundary", Commits(iter([(1, kind)])))
+        inside.call_at_commits(patch, Commits(iter([(1, kind)])))
         with pytest.raises(KINDS[kind][1]):
             env.fit(10, iters=1, report=0)
     assert env.buffer.store.iteration == 0
@@ -113,7 +123,7 @@ def test_the_first_state_of_a_predictor_is_stored_at_last(
     env.buffer.close()
 
 
-# -- a loop -----------------------------------------------------------------------------------------------------------
+# -- a loop ----------------------------------------------------------------------------------------
 
 ITERATIONS = 6
 
@@ -161,11 +171,12 @@ def test_a_loop_goes_on(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None
     whole = told(env)
     env.buffer.close()
     assert len(whole["versions"]) == 1
-    for first in range(1, APART + 1):
+    every = 1 if store_url.startswith("sqlite") else 4
+    for first in range(1, APART + 1, every):
         env = seeded(store_url, f"first at {first}")
         with monkeypatch.context() as patch:
             commits = Commits((first + i * APART, kinds[(first + i) % 3]) for i in range(1000))
-            patch.setattr("sqlbuffer.db.database.boundary", commits)
+            inside.call_at_commits(patch, commits)
             while env.log.iterations < ITERATIONS:
                 try:
                     env.fit(10, iters=ITERATIONS - env.log.iterations, report=0)

@@ -1,7 +1,8 @@
-"""A number is not a sample: where the database goes back to an earlier state, others get the numbers of what was lost.
+"""A number is not a sample: where the database goes back to an earlier state, others get the
+numbers of what was lost.
 
-So it is after a failover to a standby that lagged, and after a restore, under processes that live on. Here the state is
-set back by hand; `test_failover.py` does it with servers.
+So it is after a failover to a standby that lagged, and after a restore, under processes that live
+on. Here the state is set back by hand; `test_failover.py` does it with servers.
 """
 
 import contextlib
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of, server_execute
-from restored import save
 
+from helpers import inside
+from helpers.restored import save
+from helpers.samples import scores_of
+from helpers.servers import server_execute
 from sqlbuffer.errors import BufferNotFound, ClaimLost, LeaseLost, StaleIds
 from sqlbuffer.predictor.weights import dump_state
 from sqlbuffer.retraining.train import split
@@ -74,7 +77,9 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
     kept: int,
     is_drawn: bool,
 ) -> None:
-    """Whatever of its samples the earlier state has, and whatever others have made of their numbers since."""
+    """Whatever of its samples the earlier state has, and whatever others have made of their numbers
+    since.
+    """
     store = new_store(mode=mode)
     fill(store, names(0, kept))
     go_back = save(store_url)
@@ -159,7 +164,7 @@ def test_a_batch_of_the_same_number_drawn_by_the_same_process_is_another_one(
     assert_rewards_are_right(store, measured=batch.samples)
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def once(act: Callable[[], object]) -> Callable[[list[str]], np.ndarray]:
@@ -206,7 +211,7 @@ def test_a_score_is_never_that_of_another_sample(
     assert store.check() == []
 
 
-# -- numbers that users keep -------------------------------------------------------------------------------------------
+# -- numbers that users keep -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -279,15 +284,17 @@ def test_numbers_stay_good_while_nothing_is_lost(store: SampleStore, store_url: 
 def test_numbers_of_other_ways_need_the_database_that_was_opened(
     store: SampleStore, store_url: str
 ) -> None:
-    """What this store has seen is proven by its rows, whatever the server; what it has not is taken at its word."""
+    """What this store has seen is proven by its rows, whatever the server; what it has not is taken
+    at its word.
+    """
     fill(store, names(0, 10))
     numbers = store.waiting().ids.tolist()
     with open_store(store_url) as other:
         fill(other, names(10, 20))
         theirs = other.waiting().ids.tolist()
-    store._buffer.lineage._opened = (
-        "the timeline before a promotion"  # test_failover.py promotes a server
-    )
+    inside.handle_of(
+        store
+    ).lineage._opened = "the timeline before a promotion"  # test_failover.py promotes a server
     with pytest.raises(StaleIds):
         store.remove(theirs)
     assert len(store.samples_of(numbers)) == 10
@@ -300,12 +307,12 @@ def test_lineages_of_two_databases_differ(
     new_store: OpenStore, store_url: str, tmp_path: pathlib.Path
 ) -> None:
     store = new_store()
-    database = store._buffer.database
+    database = inside.database_of(store)
     lineage = [database.read(database.dialect.lineage) for _ in range(2)]
     assert lineage[0] == lineage[1]
     if store_url.startswith("sqlite"):
         with open_store(f"sqlite:///{tmp_path / 'other.db'}") as other:
-            assert other._buffer.database.read(database.dialect.lineage) != lineage[0]
+            assert inside.database_of(other).read(database.dialect.lineage) != lineage[0]
         return
     system, timeline, *numbers = lineage[0].split("/")
     assert int(system)
@@ -317,7 +324,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
     """A server may deny its identifier."""
     denied = "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
     with open_store(postgresql_url) as store:
-        dialect = store._buffer.database.dialect
+        dialect = inside.backend_of(store)
         role = f"asker_{os.getpid()}"
         for statement in (
             denied,
@@ -326,7 +333,7 @@ def test_a_role_that_may_ask_for_nothing_has_a_lineage(postgresql_url: str) -> N
         ):
             server_execute(postgresql_url, statement)
         with open_store(sa.make_url(postgresql_url).set(username=role)) as restricted:
-            lineage = restricted._buffer.database.read(dialect.lineage)
+            lineage = inside.database_of(restricted).read(dialect.lineage)
             assert lineage.startswith("/00000001/")
             fill(restricted, names(0, 5))
             assert restricted.remove(restricted.waiting().ids.tolist()) == 5
@@ -362,7 +369,9 @@ def test_labelled_rows_prove_themselves(
 def test_the_list_of_what_waits_passes_over_what_was_lost(
     store: SampleStore, store_url: str
 ) -> None:
-    """The loop's list goes by hashes: what is not there any more has left, as if it had been drawn."""
+    """The loop's list goes by hashes: what is not there any more has left, as if it had
+    been drawn.
+    """
     fill(store, names(0, 5))
     go_back = save(store_url)
     fill(store, names(5, 10))
@@ -377,7 +386,7 @@ def test_the_list_of_what_waits_passes_over_what_was_lost(
     assert store.check() == []
 
 
-# -- the buffer, predictors and leases ---------------------------------------------------------------------------------
+# -- the buffer, predictors and leases -------------------------------------------------------------
 
 
 def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> None:
@@ -389,7 +398,7 @@ def test_a_buffer_that_was_lost_is_not_taken_for_another_one(store_url: str) -> 
         batch = store.sample(5)
         go_back()
         with open_store(store_url, name="another") as another:
-            assert another._buffer.buffer_id == store._buffer.buffer_id
+            assert inside.buffer_id(another) == inside.buffer_id(store)
             for use in (
                 lambda: store.add(["s1"]),
                 lambda: store.record(["s1"], [1.0]),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers import inside
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.buffer import Buffer
@@ -165,7 +166,9 @@ def test_df_has_a_row_for_each_sample() -> None:
 
 
 class Late(Callback):
-    """Writes a column when the batch is settled already, and one of things that no process can store."""
+    """Writes a column when the batch is settled already, and one of things that no process can
+    store.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="late", order=50)
@@ -295,7 +298,9 @@ def test_df_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is away when the rest of a settled batch is to be stored, and still when the loop cleans up."""
+    """The database is away when the rest of a settled batch is to be stored, and still when the
+    loop cleans up.
+    """
 
     class Late(Callback):
         def after_batch(self) -> None:
@@ -320,7 +325,7 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
             if moment == "before" and buffer.store.iteration:
                 raise OSError("away")
 
-        patch.setattr("sqlbuffer.db.database.boundary", away)
+        inside.call_at_commits(patch, away)
         with pytest.raises(OSError, match="away"):
             env.fit(2, iters=1, report=0)
     env.fit(2, iters=1, report=0)

@@ -1,4 +1,6 @@
-"""A store and a plain-Python model of it are driven by the same random steps and must agree after each of them."""
+"""A store and a plain-Python model of it are driven by the same random steps and must agree after
+each of them.
+"""
 
 import contextlib
 import dataclasses
@@ -21,12 +23,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from helpers import inside
 from sqlbuffer.core import add, refresh
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.schema import batches, workers
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.store import SampleStore, open_store
+
+pytestmark = pytest.mark.slow
 
 NAMES = [f"s{i}" for i in range(16)]
 NAN = math.nan
@@ -203,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
         for store in self.stores:
             store.close()
 
-    # -- samples in ---------------------------------------------------------------------------------------------------
+    # -- samples in --------------------------------------------------------------------------------
 
     @rule(given=names, source=st.integers(0, 2))
     def add(self, given: list[str], source: int) -> None:
@@ -225,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
             given, of_each, "lab"
         )
 
-    # -- scores -------------------------------------------------------------------------------------------------------
+    # -- scores ------------------------------------------------------------------------------------
 
     def score_function(
         self, palette: list[float], shift: int
@@ -294,7 +299,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.score(self.model.pool, of_one)
         self.after_refresh()
 
-    # -- batches out --------------------------------------------------------------------------------------------------
+    # -- batches out -------------------------------------------------------------------------------
 
     @rule(
         n=st.sampled_from([0, 1, 2, 3, 5, 30, -1]),
@@ -363,7 +368,7 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(ClaimLost):
                 batch.release()
 
-    # -- the pool changes without a draw ------------------------------------------------------------------------------
+    # -- the pool changes without a draw -----------------------------------------------------------
 
     def chosen(self, pick: list[int]) -> tuple[list[int], list[str]]:
         waiting = self.store.waiting()
@@ -389,7 +394,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.remove(olds)
         self.model.add(news, sources)
 
-    # -- processes end ------------------------------------------------------------------------------------------------
+    # -- processes end -----------------------------------------------------------------------------
 
     @rule()
     def reopen(self) -> None:
@@ -399,7 +404,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def die_and_reopen(self) -> None:
         """What this process has claimed is said to be another one's, which runs no more."""
-        buffer = self.store._buffer
+        buffer = inside.handle_of(self.store)
         gone = f"gone {next(self.deaths)}"
 
         def rename(connection: sa.Connection) -> None:
@@ -416,7 +421,7 @@ class StoreMachine(RuleBasedStateMachine):
         for batch in list(self.model.open):
             self.model.close(batch, released=True)
 
-    # -- what must always hold ----------------------------------------------------------------------------------------
+    # -- what must always hold ---------------------------------------------------------------------
 
     @invariant()
     def agrees(self) -> None:
@@ -470,7 +475,15 @@ def same_floats(found: Any, expected: Any) -> None:
     assert np.array_equal(found == 0, expected == 0)
 
 
-@pytest.mark.parametrize(("kind", "max_examples"), [("sqlite", 25), ("postgresql", 10)])
+@pytest.mark.parametrize(
+    ("kind", "max_examples"),
+    [
+        ("sqlite", 15),
+        ("postgresql", 5),
+        pytest.param("sqlite", 200, marks=pytest.mark.soak),
+        pytest.param("postgresql", 100, marks=pytest.mark.soak),
+    ],
+)
 def test_the_store_and_a_plain_python_model_agree(
     kind: str, max_examples: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
-"""What the store's hot statements cost: every one goes by its index, and their number does not depend on the pool.
+"""What the store's hot statements cost: every one goes by its index, and their number does not
+depend on the pool.
 
-Nothing is asked of statements by themselves: a store works, and each statement that it executes is explained by the
-database just before, with the parameters it has.
+Nothing is asked of statements by themselves: a store works, and each statement that it executes is
+explained by the database just before, with the parameters it has.
 """
 
 import contextlib
@@ -16,14 +17,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold
 from sqlalchemy.engine.interfaces import CacheStats
 
+from helpers import inside
+from helpers.cleanup import hold
 from sqlbuffer.core import refresh
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends.sqlite import _row_by_row
 from sqlbuffer.store import SampleStore, open_store
+
+pytestmark = pytest.mark.slow
 
 BIG = 50_000
 TABLES = {"pool", "samples", "draws", "batches"}
@@ -52,8 +56,10 @@ def first_words(sql: str) -> str:
 
 
 def built(store: SampleStore) -> dict[int, str]:
-    """The name of its builder for every statement, by the statement's identity: each is built once."""
-    arguments = {**ARGUMENTS, ("dialect",): [(store._buffer.database.dialect,)]}
+    """The name of its builder for every statement, by the statement's identity: each is
+    built once.
+    """
+    arguments = {**ARGUMENTS, ("dialect",): [(inside.backend_of(store),)]}
     return {
         id(builder(*given)): name
         for name, builder in vars(queries).items()
@@ -71,7 +77,8 @@ def explain_on_sqlite(
         line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH"))
     )
     sorts = [line for line in lines if "TEMP B-TREE" in line and reads_ours]
-    # A search of nothing but the buffer reads everything that waits in it, unless the order is that of the index.
+    # A search of nothing but the buffer reads everything that waits in it, unless the order is that
+    # of the index.
     narrow = any(re.match(r"SEARCH pool .*\(buffer_id=\? AND", line) for line in lines)
     scans += [line for line in lines if line.startswith("SEARCH pool") and sorts and not narrow]
     indexes = {
@@ -111,16 +118,20 @@ def explain_on_postgresql(
 
 
 def has_condition(scan: dict[str, Any]) -> bool:
-    """True where an index narrows the scan down, or gives it an order of which only the first rows are taken."""
+    """True where an index narrows the scan down, or gives it an order of which only the first rows
+    are taken.
+    """
     return "Index Cond" in scan or any("Index Cond" in below for below in walk(scan))
 
 
 @contextlib.contextmanager
 def watched(store: SampleStore) -> Iterator[list[Executed]]:
-    """Collect what the store executes, by name; what is not built by SQLAlchemy by its first word."""
+    """Collect what the store executes, by name; what is not built by SQLAlchemy by its
+    first word.
+    """
     executed: list[Executed] = []
     names = built(store)
-    database = store._buffer.database
+    database = inside.database_of(store)
     is_sqlite = database.dialect.schema is None
     explain = explain_on_sqlite if is_sqlite else explain_on_postgresql
 
@@ -253,7 +264,9 @@ HOT = {
         "unreported": {"draws"},
     },
 }
-"""The statements that every batch pays for, with the tables or indexes by which they find their rows."""
+"""The statements that every batch pays for, with the tables or indexes by which they find their
+rows.
+"""
 
 SORT_WHAT_THEY_RETURN = {"measured_before", "draws_of_batch", "unscored", "scored"}
 """They look rows up, all of which they return: as many as a batch or a chunk has."""
@@ -300,7 +313,9 @@ def test_hot_statements_go_by_their_index(
 
 @pytest.mark.parametrize("has_statistics", [False, True])
 def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) -> None:
-    """Also where a third of all samples tie for the best: only among equals does the database sort."""
+    """Also where a third of all samples tie for the best: only among equals does the
+    database sort.
+    """
     with open_store(store_url) as store:
         fill(store, 1000)
         store.record(
@@ -343,7 +358,7 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
                 assert not it.sorts
 
 
-# -- how many statements ----------------------------------------------------------------------------------------------
+# -- how many statements ---------------------------------------------------------------------------
 
 
 def executed_by(store: SampleStore, action: Callable[[], Any]) -> list[str]:
@@ -390,7 +405,9 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
 
 
 ON_THE_SIDE = {"BEGIN", "COMMIT", "ROLLBACK", "CREATE", "DELETE", "INSERT", "PRAGMA", "SET"}
-"""Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which rows travel."""
+"""Executed without SQLAlchemy's compiler: SQLite's transactions, and the temporary tables in which
+rows travel.
+"""
 
 EXPECTED = {
     "add": "race_state newest_sample put_samples enter_unscored count",
@@ -456,7 +473,9 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:
-    """An element of SQL without a cache key would have SQLAlchemy compile its statement at each execution."""
+    """An element of SQL without a cache key would have SQLAlchemy compile its statement at each
+    execution.
+    """
     with open_store(store_url) as store:
         fill(store, 2000)
         for first in (2000, 4000):
@@ -469,7 +488,7 @@ def test_no_statement_is_compiled_twice(store_url: str) -> None:
             if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
                 compiled.append(sql)
 
-        database = store._buffer.database
+        database = inside.database_of(store)
         for kind in ("reader", "writer"):
             sa.event.listen(database._engine(kind), "before_cursor_execute", before)
         statements_of_a_run(store, 6000)

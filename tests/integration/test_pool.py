@@ -1,4 +1,6 @@
-"""The pool: the argmax share goes by scores, and weights are those of the scores, to the last bit."""
+"""The pool: the argmax share goes by scores, and weights are those of the scores, to
+the last bit.
+"""
 
 import itertools
 import math
@@ -8,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer import race
 from sqlbuffer.db.schema import buffers, draws
 from sqlbuffer.db.schema import pool as pool_table
@@ -37,25 +41,25 @@ def rows_of(store: SampleStore) -> list[Any]:
     columns = [pool_table.c[name] for name in ("sample_id", "race_key", "weight", "score", "top")]
     query = (
         sa.select(*columns)
-        .where(pool_table.c.buffer_id == store._buffer.buffer_id)
+        .where(pool_table.c.buffer_id == inside.buffer_id(store))
         .order_by("race_key")
     )
-    return store._buffer.database.read(lambda connection: list(connection.execute(query)))
+    return list(inside.rows(store, query))
 
 
 def base_of(store: SampleStore) -> float | None:
-    query = sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-    return store._buffer.database.read(lambda connection: connection.scalar(query))
+    query = sa.select(buffers.c.base_score).where(buffers.c.id == inside.buffer_id(store))
+    return inside.scalar(store, query)
 
 
 def assert_weights_are_exact(store: SampleStore) -> None:
     waiting = store.waiting()
-    expected = store._buffer.settings.weights(waiting.scores, base_of(store))
+    expected = inside.handle_of(store).settings.weights(waiting.scores, base_of(store))
     found = {row.sample_id: row.weight for row in rows_of(store)}
     assert [found[i] for i in waiting.ids.tolist()] == expected.tolist()
 
 
-# -- argmax goes by score ---------------------------------------------------------------------------------------------
+# -- argmax goes by score --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -63,7 +67,9 @@ def assert_weights_are_exact(store: SampleStore) -> None:
 def test_argmax_goes_by_score_where_weights_are_one(
     new_store: NewStore, weighting: race.Weighting, mode: str
 ) -> None:
-    """Rounded (shift, flat power, hot softmax) or bounded (cold softmax, steep power): scores differ, weights tie."""
+    """Rounded (shift, flat power, hot softmax) or bounded (cold softmax, steep power): scores
+    differ, weights tie.
+    """
     store = new_store(weighting=weighting, mode=mode)
     store.add(FOUR_HUNDRED)
     store.score(scores_of)
@@ -121,7 +127,7 @@ def test_what_cannot_be_drawn_is_never_top(new_store: NewStore, weighting: race.
     assert store.check() == []
 
 
-# -- weights are computed from scores ---------------------------------------------------------------------------------
+# -- weights are computed from scores --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lowest", LOWEST)
@@ -169,7 +175,7 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
     store.score(lambda samples: np.full(len(samples), lowest))
     batch = hold(store.sample(100))
     keys = sa.select(draws.c.race_key).where(draws.c.batch_id == batch.id)
-    drawn = store._buffer.database.read(lambda connection: connection.scalars(keys).all())
+    drawn = inside.scalars(store, keys)
     if not clock:
         assert len(set(drawn)) == 100
         assert (batch.info.probability > 0.0).all()
@@ -183,7 +189,9 @@ def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, c
 def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
     new_store: NewStore, while_open: bool
 ) -> None:
-    """Keys of about 1e-10 are released behind a clock of 1e8, from where float64 does not tell them apart."""
+    """Keys of about 1e-10 are released behind a clock of 1e8, from where float64 does not tell them
+    apart.
+    """
     store = new_store()
     store.add([f"s{i}e9" for i in range(20)])
     store.score(scores_of)
@@ -206,7 +214,9 @@ def test_what_is_behind_a_late_clock_keeps_its_order_when_it_is_turned_back(
 
 
 def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: NewStore) -> None:
-    """Its score is the lowest again, which moves every key; those of the batch are on their way back."""
+    """Its score is the lowest again, which moves every key; those of the batch are on their way
+    back.
+    """
     store = new_store()
     store.add([f"s{-i}e9" for i in range(1, 10)])
     store.score(scores_of)
@@ -223,7 +233,7 @@ def test_a_release_that_turns_the_clock_back_goes_back_with_its_keys(new_store: 
     assert store.check() == []
 
 
-# -- scores of any size -----------------------------------------------------------------------------------------------
+# -- scores of any size ----------------------------------------------------------------------------
 
 ANY_SIZE = st.one_of(
     st.sampled_from(
@@ -252,7 +262,9 @@ COUNTER = itertools.count()
 
 
 def assert_sound(store: SampleStore, scores: dict[str, float]) -> None:
-    """No two samples of different weight have one key, as far as their keys differ by more than float64 resolves."""
+    """No two samples of different weight have one key, as far as their keys differ by more than
+    float64 resolves.
+    """
     assert store.check() == []
     rows = [row for row in rows_of(store) if row.weight]
     for one, other in itertools.pairwise(rows):
@@ -290,9 +302,11 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
 
 
 def run_through(store: SampleStore, chunks: list[list[float]]) -> None:
-    """Add, score, draw, release, refresh with a budget and without one; look at all that waits after each."""
+    """Add, score, draw, release, refresh with a budget and without one; look at all that waits
+    after each.
+    """
     numbers, scores = itertools.count(), dict[str, float]()
-    by_score = store._buffer.settings.weighting.needs_score
+    by_score = inside.handle_of(store).settings.weighting.needs_score
 
     def score(samples: list[str]) -> np.ndarray:
         return np.array([scores[sample] for sample in samples])

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.pool import assert_weights_are_those_of_the_scores, places
+from helpers.samples import scores_of
 from sqlbuffer import race
-from sqlbuffer.db.schema import buffers, pool
+from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
@@ -21,17 +24,10 @@ THIRTY = [f"s{i}" for i in range(30)]
 SAMPLES_BYTES = "SELECT pg_relation_size('sqlbuffer.samples')"
 
 
-def places(store: SampleStore) -> dict[int, tuple[float, float]]:
-    """Key and weight of all that waits, by the number of the sample."""
-    ours = sa.select(pool.c.sample_id, pool.c.race_key, pool.c.weight).where(
-        pool.c.buffer_id == store._buffer.buffer_id
-    )
-    rows = store._buffer.database.read(lambda connection: connection.execute(ours).all())
-    return {row.sample_id: (row.race_key, row.weight) for row in rows}
-
-
 class Scorer:
-    """Scores by name, a little differently with each version, and remembers whom it scored, call by call."""
+    """Scores by name, a little differently with each version, and remembers whom it scored, call by
+    call.
+    """
 
     def __init__(self, plus: float = 0.0) -> None:
         self.plus = plus
@@ -119,7 +115,7 @@ def test_staleness(store: SampleStore) -> None:
     assert found[1].oldest.tzinfo is not None  # type: ignore[union-attr]
 
 
-def test_what_is_drawn_meanwhile_is_left_alone(thirty: SampleStore) -> None:
+def test_samples_drawn_during_a_refresh_are_left_alone(thirty: SampleStore) -> None:
     drawn: list[str] = []
 
     def draw_and_score(samples: list[str]) -> np.ndarray:
@@ -193,7 +189,7 @@ def test_a_checkpoint_is_stored_with_the_scores(thirty: SampleStore) -> None:
     assert thirty.checkpoint("some") == (0, b"7")
 
 
-# -- a queue found again -----------------------------------------------------------------------------------------------
+# -- a queue found again ---------------------------------------------------------------------------
 
 
 def run(stores: Iterator[SampleStore]) -> list[Any]:
@@ -206,7 +202,8 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
     for i in range(40):
         if i % 12 == 0:
             store.save_predictor(b"", rows_trained=1)
-        # New lowest scores now and then, and weights so small that the clock jumps when they are drawn.
+        # New lowest scores now and then, and weights so small that the clock jumps when they are
+        # drawn.
         scorer = Scorer(plus=float(rng.normal()) - 3 * (i % 9 == 8))
         refresh_some(store, scorer, 11)
         story += [sorted(samples) for samples in scorer.seen]
@@ -219,7 +216,7 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
         story.append(batch.samples)
         batch.settle(np.zeros(len(batch)))
         if i == 20:
-            store._buffer.database.write(turn_back_of(store))
+            inside.database_of(store).write(turn_back_of(store))
         store = next(stores)
     assert store.check() == []
     return story
@@ -229,11 +226,11 @@ def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
     from sqlbuffer.core.pool import turn_back
     from sqlbuffer.core.transaction import Transaction
 
-    return lambda connection: turn_back(Transaction(connection, store._buffer))
+    return lambda connection: turn_back(Transaction(connection, inside.handle_of(store)))
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-def test_a_queue_found_anew_goes_on_where_the_old_one_was(
+def test_a_queue_found_again_goes_on_where_the_old_one_was(
     new_store: Callable[..., SampleStore], mode: str
 ) -> None:
     kept = new_store(name="kept", mode=mode)
@@ -251,7 +248,7 @@ def test_a_queue_found_anew_goes_on_where_the_old_one_was(
     assert run(the_same()) == run(another_each_time())
 
 
-# -- shared by processes ----------------------------------------------------------------------------------------------
+# -- shared by processes ---------------------------------------------------------------------------
 
 MANY, CHUNK = 4000, 50
 
@@ -266,7 +263,7 @@ def take_part(url: str, barrier: Any, results: Any) -> None:
         results.put(store.score(slow, only="stale", chunk=CHUNK))
 
 
-# -- what others do between the scores and the weights of a full refresh -----------------------------------------------
+# -- what others do between the scores and the weights of a full refresh ---------------------------
 
 
 def come_back_with_another_score(store: SampleStore) -> None:
@@ -306,9 +303,9 @@ def bring_lower_ones(store: SampleStore) -> None:
     ],
 )
 @pytest.mark.parametrize("n_swapped", [0, 2])
-def test_what_others_score_amid_a_refresh_has_its_own_weight(
+def test_samples_scored_by_others_during_a_refresh_have_their_own_weight(
     new_store: Callable[..., SampleStore],
-    amid_a_swap: Callable[..., None],
+    during_a_swap: Callable[..., None],
     others: Callable[[SampleStore], None],
     n_swapped: int,
 ) -> None:
@@ -316,24 +313,14 @@ def test_what_others_score_amid_a_refresh_has_its_own_weight(
     store, other = new_store(), new_store()
     store.add(THIRTY)
     store.score(scores_of)
-    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
+    during_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
     assert store.score(lambda samples: scores_of(samples) * 7, only="all") == 30
     assert_weights_are_those_of_the_scores(store)
     store.score(Scorer(), only="stale")
     assert store.check() == []
 
 
-def assert_weights_are_those_of_the_scores(store: SampleStore) -> None:
-    waiting, standing = store.waiting(), places(store)
-    with store._buffer.database._engine("reader").connect() as connection:
-        base = connection.scalar(
-            sa.select(buffers.c.base_score).where(buffers.c.id == store._buffer.buffer_id)
-        )
-    weights = [standing[i][1] for i in waiting.ids.tolist()]
-    assert weights == store._buffer.settings.weights(waiting.scores, base).tolist()
-
-
-def test_who_scored_first_is_right_when_two_refresh_the_same(
+def test_the_first_score_counts_when_two_refresh_the_same(
     new_store: Callable[..., SampleStore],
 ) -> None:
     """What another process has scored, while we were at the same samples, keeps its score."""
@@ -360,7 +347,7 @@ def test_a_refresh_on_postgresql_writes_new_versions_where_the_old_ones_are(
         store.add([f"s{i}" for i in range(20_000)])
         store.score(scores_of)
         read = functools.partial(
-            store._buffer.database.read, lambda c: c.scalar(sa.text(SAMPLES_BYTES))
+            inside.database_of(store).read, lambda c: c.scalar(sa.text(SAMPLES_BYTES))
         )
         before = read()
         assert store.score(scores_of, only="all", chunk=1000) == 20_000
@@ -375,7 +362,7 @@ def test_a_refresh_on_sqlite_goes_through_neighbours(sqlite_url: str) -> None:
         scorer = Scorer()
         store.score(scorer, only="all", chunk=10)
         in_order = sa.text("SELECT text FROM samples ORDER BY id")
-        stored = store._buffer.database.read(lambda connection: connection.scalars(in_order).all())
+        stored = inside.scalars(store, in_order)
         assert sorted(scorer.seen) == sorted(list(stored[i : i + 10]) for i in (0, 10, 20))
 
 
@@ -406,7 +393,7 @@ def test_two_processes_share_a_refresh(store_url: str) -> None:
         assert waiting.scores.tolist() == (scores_of(waiting.samples) / 2).tolist()
         assert (store.is_refreshed(), store.check()) == (True, [])
         version = sa.select(buffers.c.refreshed_version)
-        assert store._buffer.database.read(lambda connection: connection.scalar(version)) == 1
+        assert inside.scalar(store, version) == 1
 
 
 def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
@@ -426,17 +413,19 @@ def test_what_is_released_after_a_refresh_of_an_empty_pool_has_its_weights(
     assert store.check() == []
 
 
-# -- keys that are moved at once -------------------------------------------------------------------------------------
+# -- keys that are moved at once -------------------------------------------------------------------
 
 
 def draw_and_turn_back(store: SampleStore) -> None:
     """The clock comes back to where it was, and all that waits stands nearer."""
     store.sample(8).settle()
-    store._buffer.database.write(turn_back_of(store))
+    inside.database_of(store).write(turn_back_of(store))
 
 
 def come_and_go(store: SampleStore) -> None:
-    """A lowest score comes, with which every key moves, and a refresh brings back the one there was."""
+    """A lowest score comes, with which every key moves, and a refresh brings back the one there
+    was.
+    """
     store.add(["s-1"])
     store.score(scores_of)
     store.remove([int(i) for i in store.waiting().ids[-1:]])
@@ -448,7 +437,7 @@ def come_and_go(store: SampleStore) -> None:
 @pytest.mark.parametrize("n_swapped", [1, 3, 5])
 def test_a_walk_notices_that_every_key_has_moved(
     new_store: Callable[..., SampleStore],
-    amid_a_swap: Callable[..., None],
+    during_a_swap: Callable[..., None],
     others: Callable[[SampleStore], None],
     mode: str,
     n_swapped: int,
@@ -457,7 +446,7 @@ def test_a_walk_notices_that_every_key_has_moved(
     store, other = new_store(mode=mode), new_store(mode=mode)
     store.add(THIRTY)
     store.score(scores_of)
-    amid_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
+    during_a_swap(lambda: others(other), n_swapped=n_swapped, chunk=4)
     store.score(lambda samples: scores_of(samples) * 7, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert (store.is_refreshed(), store.check()) == (True, [])

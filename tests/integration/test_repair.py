@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.workers import LEDGER
 from sqlbuffer.db.schema import batches, buffers, draws, pool, samples, workers
@@ -63,7 +65,7 @@ def buffer(new_store: OpenStore, request: pytest.FixtureRequest) -> BufferHandle
     batch.report(batch.ids[:1], [3.0])
     batch.release()
     hold(store.sample(3))
-    return store._buffer
+    return inside.handle_of(store)
 
 
 def problems(buffer: BufferHandle) -> list[str]:
@@ -99,7 +101,7 @@ def test_what_is_sound_stays_as_it_is(buffer: BufferHandle) -> None:
     assert buffer.database.read(lambda connection: connection.execute(rows).all()) == before
 
 
-# -- the logical time -------------------------------------------------------------------------------------------------
+# -- the logical time ------------------------------------------------------------------------------
 
 
 def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleStore) -> None:
@@ -107,11 +109,11 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
     store.score(lambda samples: [1.0] * len(samples))
     batch = store.sample(2)
     batch.settle([1.0, 2.0])
-    database = store._buffer.database
+    database = inside.database_of(store)
     database.write(lambda connection: connection.execute(sa.update(workers).values(tick=0)))
     (problem,) = store.check()
     assert problem.endswith("but the workers have only reached 0.")
-    assert [done[:24] for done in mend(store._buffer)] == ["the logical time was set"]
+    assert [done[:24] for done in mend(inside.handle_of(store))] == ["the logical time was set"]
     assert store.check() == []
     store.record(["a"], [5.0])
     assert list(store.labelled_rows(newest=1)) == ["a"]
@@ -141,6 +143,6 @@ def test_an_order_that_cannot_be_is_found(
     store.score(lambda samples: [1.0] * len(samples))
     store.sample(3).settle([1.0, 2.0, 3.0])
     assert store.check() == []
-    store._buffer.database.write(lambda connection: connection.execute(change()))
+    inside.execute(store, change())
     (found,) = store.check()
     assert found.startswith(problem)

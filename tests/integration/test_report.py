@@ -1,4 +1,6 @@
-"""Rewards that come one by one: what is reported is measured, the rest goes back when its worker gives up or dies."""
+"""Rewards that come one by one: what is reported is measured, the rest goes back when its worker
+gives up or dies.
+"""
 
 import math
 import pickle
@@ -9,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import workers
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
@@ -136,7 +140,7 @@ def test_wrong_reports_store_nothing(
     assert account(store) == (7, 3, 3, 0, 0)
 
 
-def test_the_dead_leave_what_they_have_not_reported(
+def test_dead_workers_give_back_unreported_samples(
     store_url: str, look_on: Callable[..., int]
 ) -> None:
     """And who was only taken for dead stores what it measures, but settles nothing."""
@@ -145,7 +149,7 @@ def test_the_dead_leave_what_they_have_not_reported(
         batch.report(batch.ids[:1], [1.0])
         mine = sa.update(workers_table).where(workers_table.c.id == workers.worker_id())
         away = mine.values(host="elsewhere", heartbeat_at=ago(100))
-        store._buffer.database.write(lambda connection: connection.execute(away))
+        inside.execute(store, away)
         with open_store(store_url) as other:
             assert look_on(other, for_s=60) == 1
             assert account(other) == (9, 0, 1, 1, 0)
@@ -182,7 +186,9 @@ def test_threads_report_one_batch(new_store: OpenStore) -> None:
 def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
     new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one before is committed before the last, and comes back after it: the batch stays closed."""
+    """The one before is committed before the last, and comes back after it: the batch
+    stays closed.
+    """
     store = scored(new_store())
     batch = store.sample(4)
     first_is_committed, go_on = threading.Event(), threading.Event()
@@ -192,7 +198,7 @@ def test_the_last_report_closes_a_batch_whichever_thread_hears_of_it_first(
             first_is_committed.set()
             assert go_on.wait(20)
 
-    monkeypatch.setattr("sqlbuffer.db.database.boundary", slow)
+    inside.call_at_commits(monkeypatch, slow)
     thread = threading.Thread(target=batch.report, args=(batch.ids[:3], np.ones(3)), name="slow")
     thread.start()
     assert first_is_committed.wait(20)
@@ -217,7 +223,7 @@ def test_settling_counts_what_others_have_reported(new_store: OpenStore, is_pick
         pickle.loads(pickle.dumps(batch)).report(batch.ids[:2], [1.0, 2.0])
     else:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sqlbuffer.db.database.boundary", interrupt)
+            inside.call_at_commits(patch, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 batch.report(batch.ids[:2], [1.0, 2.0])
     batch.settle([None] * 6)
@@ -231,13 +237,14 @@ def interrupt(moment: str) -> None:
 
 
 def test_a_batch_reported_in_part_remains_a_turn_of_the_race(new_store: OpenStore) -> None:
-    """In replay mode what it drew stands at keys of that turn: no other draw may use the turn's variates again."""
+    """In replay mode what it drew stands at keys of that turn: no other draw may use the turn's
+    variates again.
+    """
     store = scored(new_store(mode="replay", weighting="uniform"))
     batch = store.sample(3)
     batch.report(batch.ids[:1], [1.0])
     batch.release()
     whole = store.sample(3)
     whole.release()
-    totals = store._buffer.read(Transaction.race_state)
-    assert totals.turn == 1
+    assert inside.handle_of(store).read(Transaction.race_state).turn == 1
     assert store.check() == []

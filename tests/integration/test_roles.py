@@ -1,4 +1,6 @@
-"""The roles of PostgreSQL: what `sqlbuffer db grants` prints suffices, and gives nothing that is not needed."""
+"""The roles of PostgreSQL: what `sqlbuffer db grants` prints suffices, and gives nothing that is
+not needed.
+"""
 
 import contextlib
 import pathlib
@@ -7,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
 from typer.testing import CliRunner
 
+from helpers.samples import scores_of
 from sqlbuffer import open_store
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.database import Database
@@ -109,7 +111,9 @@ def test_a_reader_cannot_write(role_urls: tuple[str, str], what: str) -> None:
         WRITES[what](store)
 
 
-TABLES = "buffers samples pool batches draws workers predictors jobs checkpoints metrics receipts".split()
+TABLES = (
+    "buffers samples pool batches draws workers predictors jobs checkpoints metrics receipts"
+).split()
 
 
 @pytest.mark.parametrize("table", [*TABLES, "sqlbuffer_version"])

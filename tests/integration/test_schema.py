@@ -1,4 +1,6 @@
-"""The schema: what the migrations make is what the code expects, and no other database is touched."""
+"""The schema: what the migrations make is what the code expects, and no other database
+is touched.
+"""
 
 import ast
 import contextlib
@@ -10,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import scores_of
 
+from helpers.direct import connect
+from helpers.samples import scores_of
 from sqlbuffer.db import schema
-from sqlbuffer.db.backends import SCHEMA, VERSION_TABLE
+from sqlbuffer.db.backends import VERSION_TABLE
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
@@ -32,19 +34,6 @@ pytestmark = pytest.mark.empty_database
 
 ROOT = pathlib.Path(__file__).parents[2]
 VIEWS = {"buffer_overview", "sample_overview", "batch_overview", "draw_overview"}
-
-
-@contextlib.contextmanager
-def connect(url: str) -> Iterator[sa.Connection]:
-    """A connection that is not ours, in whose eyes our tables are those of the default schema."""
-    parsed = sa.make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        parsed = parsed.update_query_dict({"options": f"-csearch_path={SCHEMA}"})
-    engine = sa.create_engine(parsed, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
 
 
 def execute(url: str, sql: str) -> list[Any]:
@@ -57,7 +46,7 @@ def file_of(url: str) -> pathlib.Path:
     return pathlib.Path(sa.make_url(url).database or "")
 
 
-# -- the schema is that of the code -----------------------------------------------------------------------------------
+# -- the schema is that of the code ----------------------------------------------------------------
 
 
 def test_migrations_make_what_the_code_expects(store_url: str) -> None:
@@ -104,14 +93,16 @@ CATALOGUE = {
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'r' AND c.relname <> 'sqlbuffer_version'
+        WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'r'
+            AND c.relname <> 'sqlbuffer_version'
         ORDER BY 1, 2""",
     "indexes": """
         SELECT tablename, indexname, indexdef FROM pg_indexes
         WHERE schemaname = 'sqlbuffer' AND tablename <> 'sqlbuffer_version' ORDER BY 1, 2""",
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-        WHERE connamespace = 'sqlbuffer'::regnamespace AND conrelid::regclass::text <> 'sqlbuffer_version'
+        WHERE connamespace = 'sqlbuffer'::regnamespace
+            AND conrelid::regclass::text <> 'sqlbuffer_version'
         ORDER BY 1, 2""",
     "options": """
         SELECT relname, reloptions FROM pg_class
@@ -194,7 +185,7 @@ def test_migrations_do_not_depend_on_the_code() -> None:
             assert not [name for name in names if name.split(".")[0] in ("sqlbuffer", "")], file
 
 
-# -- Alembic's own command --------------------------------------------------------------------------------------------
+# -- Alembic's own command -------------------------------------------------------------------------
 
 
 def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
@@ -246,7 +237,7 @@ def test_alembic_asks_for_a_database() -> None:
     assert "Traceback" not in done.stderr
 
 
-# -- opening ----------------------------------------------------------------------------------------------------------
+# -- opening ---------------------------------------------------------------------------------------
 
 
 def test_opening_an_empty_database_creates_the_schema(store_url: str) -> None:
@@ -428,7 +419,7 @@ def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for
         assert store.add(["a"]).added == 1
 
 
-# -- the wheel --------------------------------------------------------------------------------------------------------
+# -- the wheel -------------------------------------------------------------------------------------
 
 
 def run(*command: str, cwd: pathlib.Path, **environment: str) -> str:

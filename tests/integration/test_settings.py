@@ -1,4 +1,6 @@
-"""What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a store is opened."""
+"""What a server, a database, a role or a URL sets: the same draws, or one clear refusal when a
+store is opened.
+"""
 
 import functools
 import secrets
@@ -9,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import server_execute
-from proxies import proxy_before
 
+from helpers import inside
+from helpers.proxies import proxy_before
+from helpers.servers import server_execute
 from sqlbuffer import open_store
 from sqlbuffer.cli import sql as query
 from sqlbuffer.errors import DatabaseUnavailable, InconsistentDatabase, InvalidArgument
@@ -119,7 +122,9 @@ def test_a_database_may_set_what_it_likes(
 
 @pytest.fixture
 def role(postgresql_url: str) -> Iterator[Callable[..., str]]:
-    """Gives the URL by which a role that owns the database, and has some attributes and settings, reaches it."""
+    """Gives the URL by which a role that owns the database, and has some attributes and settings,
+    reaches it.
+    """
     url, name = sa.make_url(postgresql_url), f"role_{secrets.token_hex(4)}"
 
     def create(*settings: str, attributes: str = "") -> str:
@@ -203,7 +208,7 @@ def test_too_few_connections_are_refused_at_once(role: Callable[..., str], limit
         store.add(SAMPLES)
         store.score(score)
         store.sample(3).settle([1.0, 2.0, 3.0])
-        store._buffer.database.write_from_one_state(
+        inside.database_of(store).write_from_one_state(
             lambda connection: connection.scalar(sa.text("SELECT 1"))
         )
         time.sleep(0.5)
@@ -229,7 +234,7 @@ def test_a_transaction_that_takes_too_long_is_tried_once_more(
         return int(connection.scalar(sa.text("SELECT 7")) or 0)
 
     with open_store(postgresql_url) as store:
-        for transaction in (store._buffer.database.read, store._buffer.database.write):
+        for transaction in (inside.database_of(store).read, inside.database_of(store).write):
             runs.clear()
             assert transaction(functools.partial(work, n_slow=1)) == 7
             runs.clear()
@@ -239,7 +244,7 @@ def test_a_transaction_that_takes_too_long_is_tried_once_more(
 
 
 def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> None:
-    dialect = store._buffer.database.dialect
+    dialect = inside.backend_of(store)
     dialect.require_fits("this", 400_000_000)
     with pytest.raises(
         InvalidArgument, match=r"this takes 1,100 MB .* MB at most: keep the value in a file"
@@ -247,7 +252,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         dialect.require_fits("this", 1_100_000_000)
 
 
-# -- options of URLs --------------------------------------------------------------------------------------------------
+# -- options of URLs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -280,9 +285,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(store: SampleStore) -> N
         ("%1b[31m=1", r"does not know the option"),
     ],
 )
-def test_an_option_that_nobody_would_heed_is_refused(
-    postgresql_url: str, query: str, words: str
-) -> None:
+def test_an_option_without_effect_is_refused(postgresql_url: str, query: str, words: str) -> None:
     given = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{query}"
     with pytest.raises(InvalidArgument, match=words) as caught:
         open_store(given)
@@ -320,11 +323,11 @@ def test_an_option_that_is_known_is_heeded(
     with open_store(given, weighting="uniform") as store:
         for i in range(12):
             store.add([i])
-        shown = store._buffer.database.read(
+        shown = inside.database_of(store).read(
             lambda connection: connection.exec_driver_sql(f"SHOW {setting}").scalar()
         )
         assert shown == expected
-        driver: Any = store._buffer.database._engine("reader").raw_connection()
+        driver: Any = inside.engine_of(store, "reader").raw_connection()
         if query.startswith("connect_timeout"):
             assert driver.driver_connection.info.get_parameters()["connect_timeout"] == "3"
         threshold = {"prepare_threshold=1": 1, "prepare_threshold=none": None}.get(query, 5)
@@ -332,19 +335,27 @@ def test_an_option_that_is_known_is_heeded(
         driver.close()
 
 
-# -- what must match is counted ---------------------------------------------------------------------------------------
+# -- what must match is counted --------------------------------------------------------------------
 
 
 def keep_rows(store: SampleStore, command: str, table: str) -> None:
-    """Let a database silently leave the rows of a table as they are, as one that does not find them does."""
-    database = store._buffer.database
+    """Let a database silently leave the rows of a table as they are, as one that does not find them
+    does.
+    """
+    database = inside.database_of(store)
     if store.url.startswith("sqlite"):
         trigger = f"CREATE TRIGGER keep BEFORE {command} ON {table} BEGIN SELECT RAISE(IGNORE); END"
         database.write(lambda connection: connection.exec_driver_sql(trigger))
         return
     for sql in (
-        "CREATE FUNCTION sqlbuffer.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
-        f"CREATE TRIGGER keep BEFORE {command} ON sqlbuffer.{table} FOR EACH ROW EXECUTE FUNCTION sqlbuffer.keep()",
+        (
+            "CREATE FUNCTION sqlbuffer.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RETURN NULL; END $$"
+        ),
+        (
+            f"CREATE TRIGGER keep BEFORE {command} ON sqlbuffer.{table} FOR EACH ROW EXECUTE "
+            f"FUNCTION sqlbuffer.keep()"
+        ),
     ):
         database.write(functools.partial(sa.Connection.exec_driver_sql, statement=sql))
 
@@ -393,13 +404,15 @@ def test_a_loop_over_chunks_that_makes_no_progress_is_an_error(
         act(filled)
 
 
-# -- a pooler, as it is recognised ------------------------------------------------------------------------------------
+# -- a pooler, as it is recognised -----------------------------------------------------------------
 
 
 def test_behind_a_pooler_nothing_is_left_in_a_session(
     postgresql_url: str, expected: list[Any]
 ) -> None:
-    """A pooler names a process of its own; what a transaction needs is set in it, and no statement is prepared."""
+    """A pooler names a process of its own; what a transaction needs is set in it, and no statement
+    is prepared.
+    """
     name = sa.make_url(postgresql_url).database
     server_execute(postgresql_url, f"ALTER DATABASE {name} SET extra_float_digits = 0")
     with proxy_before(postgresql_url, renames=True) as proxy, open_store(proxy.url) as store:
@@ -407,14 +420,14 @@ def test_behind_a_pooler_nothing_is_left_in_a_session(
         for _ in range(8):
             len(store)
         for kind in ("reader", "writer"):
-            driver = store._buffer.database._engine(kind).raw_connection()
+            driver = inside.engine_of(store, kind).raw_connection()
             cursor = driver.cursor()
             assert cursor.execute("SHOW extra_float_digits").fetchone() == ("0",)
             assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
             driver.close()
 
 
-# -- SQL that is not ours ---------------------------------------------------------------------------------------------
+# -- SQL that is not ours --------------------------------------------------------------------------
 
 
 def ask(url: str, sql: str, role: str | None = None) -> list[Any]:

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
 
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
 from sqlbuffer.core import add, attach, workers
 from sqlbuffer.core import draw as core_draw
 from sqlbuffer.core.batch import Batch
@@ -48,7 +50,7 @@ def scored(store: SampleStore, samples: Sequence[str] = TEN) -> SampleStore:
     return store
 
 
-# -- samples in -------------------------------------------------------------------------------------------------------
+# -- samples in ------------------------------------------------------------------------------------
 
 
 def test_a_draw_before_any_score_says_why_it_is_empty(
@@ -85,7 +87,7 @@ def test_what_was_drawn_waits_again_with_its_reward(new_store: OpenStore) -> Non
     assert store.stats().requeued == 1
 
 
-def test_a_requeued_sample_is_scored_anew(store: SampleStore) -> None:
+def test_a_requeued_sample_is_scored_again(store: SampleStore) -> None:
     scored(store, ["s3"]).sample(1).settle()
     store.add(["s3"])
     assert store.stats().unscored == 1
@@ -173,7 +175,7 @@ def test_strings_that_no_database_takes_as_text(new_store: OpenStore) -> None:
     assert sorted(hold(store.sample(-1)).samples) == sorted(odd)
 
 
-# -- batches out ------------------------------------------------------------------------------------------------------
+# -- batches out -----------------------------------------------------------------------------------
 
 
 def test_an_empty_pool_gives_an_empty_batch(store: SampleStore) -> None:
@@ -384,13 +386,15 @@ def test_rewards_of_any_number_type(store: SampleStore) -> None:
         assert store.rewards_of(batch.samples) == [1.0, 2.0]
 
 
-# -- the race ---------------------------------------------------------------------------------------------------------
+# -- the race --------------------------------------------------------------------------------------
 
 
 def run_of_batches(
     store: SampleStore, order: Sequence[str], *, chunks: int, score_chunk: int
 ) -> list[list[str]]:
-    """Add, score, draw, release, requeue and refresh; only the order in which samples come differs."""
+    """Add, score, draw, release, requeue and refresh; only the order in which samples
+    come differs.
+    """
     history, kind = [], store.stats().kind
     for step in range(4):
         size = -(-len(order) // chunks)
@@ -418,7 +422,9 @@ def run_of_batches(
 def test_the_same_seed_samples_and_scores_give_the_same_batches(
     sqlite_url: str, postgresql_url: str, weighting: Any
 ) -> None:
-    """On both databases, with the samples in another order, in other chunks, and scored in another order."""
+    """On both databases, with the samples in another order, in other chunks, and scored in another
+    order.
+    """
     samples = [f"s{i}" for i in range(1, 60)]
     shuffled = random.Random(5).sample(samples, len(samples))
     runs = []
@@ -577,7 +583,7 @@ def test_extreme_scores(new_store: OpenStore) -> None:
         assert len(store.sample(20)) == stats.waiting - stats.unscorable > 0
 
 
-# -- the pool changes without a draw ----------------------------------------------------------------------------------
+# -- the pool changes without a draw ---------------------------------------------------------------
 
 
 def test_max_size_lets_the_lightest_go(new_store: OpenStore) -> None:
@@ -629,7 +635,7 @@ def test_replaced_samples_keep_their_source(store: SampleStore) -> None:
     assert store.check() == []
 
 
-# -- what it holds ----------------------------------------------------------------------------------------------------
+# -- what it holds ---------------------------------------------------------------------------------
 
 
 def test_labels_leave_out_failures_and_keep_their_order(store: SampleStore) -> None:
@@ -773,7 +779,7 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
     assert store.checkpoint("rng") == (1, b"\0\xff")
 
 
-# -- opened again, and shared -----------------------------------------------------------------------------------------
+# -- opened again, and shared ----------------------------------------------------------------------
 
 
 def test_reopening_keeps_everything(store_url: str) -> None:
@@ -791,7 +797,7 @@ def test_reopening_keeps_everything(store_url: str) -> None:
         open_batch.settle([5.0, 6.0])
         assert store.rewards_of(expected) == [5.0, 6.0]
         assert store.check() == []
-    open_batch._buffer.database.close()
+    inside.database_of(open_batch).close()
 
 
 def everything(store: SampleStore) -> str:
@@ -843,10 +849,12 @@ def test_stores_of_other_names_do_not_see_each_other(new_store: OpenStore) -> No
     assert one.check() == two.check() == []
 
 
-def test_a_claim_made_meanwhile_does_not_stop_the_race(
+def test_a_claim_of_another_process_does_not_stop_the_race(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process draws beyond the clock that a transaction has read, which then lets its samples join."""
+    """Another process draws beyond the clock that a transaction has read, which then lets its
+    samples join.
+    """
     with (
         open_store(postgresql_url, weighting="uniform") as store,
         open_store(postgresql_url, weighting="uniform") as other,
@@ -856,7 +864,7 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(
 
         def slow(self: Transaction, **more: Any) -> Any:
             state = lock_race(self, **more)
-            if self.buffer is store._buffer:
+            if self.buffer is inside.handle_of(store):
                 monkeypatch.setattr(Transaction, "lock_race", lock_race)
                 with concurrent.futures.ThreadPoolExecutor() as another:  # this one is writing
                     another.submit(lambda: other.sample(9).settle()).result()
@@ -875,7 +883,9 @@ def test_a_claim_made_meanwhile_does_not_stop_the_race(
 def test_four_claims_are_open_at_the_same_time(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each passes over the rows that the others have locked; one that waited would give up after ten seconds."""
+    """Each passes over the rows that the others have locked; one that waited would give up after
+    ten seconds.
+    """
     with open_store(postgresql_url, weighting="uniform") as store, contextlib.ExitStack() as stack:
         store.add([f"s{i}" for i in range(40)])
         drawn: list[str] = []
@@ -883,7 +893,9 @@ def test_four_claims_are_open_at_the_same_time(
             monkeypatch.setattr(
                 workers, "_worker_id", lambda pid, name=name: name
             )  # as if it were another process
-            other = stack.enter_context(open_store(postgresql_url, weighting="uniform"))._buffer
+            other = inside.handle_of(
+                stack.enter_context(open_store(postgresql_url, weighting="uniform"))
+            )
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
             tx = Transaction(connection, other)
@@ -899,7 +911,7 @@ def test_four_claims_are_open_at_the_same_time(
 DYING_WORKER = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2].split(os.pathsep)
-from conftest import scores_of
+from helpers.samples import scores_of
 from sqlbuffer import open_store
 from sqlbuffer.core.transaction import Transaction
 store = open_store(sys.argv[1], name="run", mode=sys.argv[3])
@@ -999,7 +1011,9 @@ def test_threads_share_a_store(new_store: OpenStore) -> None:
 
 
 def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
-    """Duplicates are added while their batches are settled, standardised and refreshed: all touch the same rows."""
+    """Duplicates are added while their batches are settled, standardised and refreshed: all touch
+    the same rows.
+    """
     samples = [f"s{i}" for i in range(600)]
     stores = [scored(new_store(), samples), *(new_store() for _ in range(3))]
     failures: list[BaseException] = []
@@ -1039,11 +1053,11 @@ def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
     assert stores[0].check() == []
 
 
-def test_the_ledger_keeps_what_the_dead_have_counted(
+def test_the_ledger_keeps_the_counts_of_dead_workers(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(3):
-        monkeypatch.setattr(workers, "_worker_id", lambda pid, i=i: f"dead {i}")
+        inside.act_as(monkeypatch, f"dead {i}")
         with open_store(store_url, weighting="uniform") as store:
             store.add([f"{i} {sample}" for sample in TEN])
             store.sample(3).settle([1.0] * 3)
@@ -1052,10 +1066,10 @@ def test_the_ledger_keeps_what_the_dead_have_counted(
                 .where(workers_table.c.id == f"dead {i}")
                 .values(process_started_at=1.0)
             )
-            store._buffer.database.write(lambda c, died=died: c.execute(died))
-    monkeypatch.setattr(workers, "_worker_id", lambda pid: "alive")
+            inside.execute(store, died)
+    inside.act_as(monkeypatch, "alive")
     with open_store(store_url, weighting="uniform") as store:
-        rows = store._buffer.database.read(lambda c: c.scalars(sa.select(workers_table.c.id)).all())
+        rows = inside.scalars(store, sa.select(workers_table.c.id))
         assert rows == [workers.LEDGER]
         stats = store.stats()
         assert (stats.waiting, stats.measured, stats.drawn, stats.iteration) == (21, 9, 9, 3)
@@ -1079,13 +1093,13 @@ def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
         store.sample(3).settle([1.0, 2.0, 3.0])
         _held = store.sample(2)
         assert store.check() == []
-        schema = f"{schema}." if (schema := store._buffer.database.dialect.schema) else ""
-        sql = harm.format(schema, store._buffer.buffer_id)
-        store._buffer.database.write(lambda c, sql=sql: c.exec_driver_sql(sql))
+        schema = f"{schema}." if (schema := inside.backend_of(store).schema) else ""
+        sql = harm.format(schema, inside.buffer_id(store))
+        inside.database_of(store).write(lambda c, sql=sql: c.exec_driver_sql(sql))
         assert store.check() != [], harm
 
 
-# -- a fresh buffer ---------------------------------------------------------------------------------------------------
+# -- a fresh buffer --------------------------------------------------------------------------------
 
 
 def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
@@ -1097,7 +1111,7 @@ def test_a_fresh_buffer_takes_the_next_free_name(new_store: OpenStore) -> None:
         new_store(name="", fresh=True)
 
 
-def test_a_fresh_buffer_is_nobody_elses(
+def test_a_fresh_buffer_is_shared_with_no_other_process(
     new_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_store(name="run")
@@ -1113,7 +1127,7 @@ def test_a_fresh_buffer_is_nobody_elses(
     assert len(seen) == 2
 
 
-# -- checkpoints ------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------------------
 
 
 def test_as_many_checkpoints_stay_as_are_kept(store: SampleStore) -> None:

@@ -1,4 +1,6 @@
-"""Retraining: what is trained on, what is measured, what is stored, and what happens when it goes wrong."""
+"""Retraining: what is trained on, what is measured, what is stored, and what happens when it goes
+wrong.
+"""
 
 import datetime as dt
 import logging
@@ -10,9 +12,10 @@ import pytest
 import sqlalchemy as sa
 import torch
 from scipy import stats
-from test_agent import agent, featurize, network, rows, same, weights
 from torch import nn
 
+from helpers import inside
+from helpers.agents import agent, featurize, network, rows, same, weights
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import samples as samples_table
@@ -28,9 +31,7 @@ FIT = {"bs": 16, "epochs": 5, "lr": 1e-2}
 
 
 def database_time(store: SampleStore) -> dt.datetime:
-    found: dt.datetime = store._buffer.database.read(
-        lambda connection: connection.scalar(sa.select(now()))
-    )
+    found: dt.datetime = inside.scalar(store, sa.select(now()))
     return found
 
 
@@ -293,7 +294,7 @@ def test_training_that_is_interrupted_leaves_the_weights_as_they_were(store: Sam
     assert same(before, weights(a))
 
 
-# -- labels that are hard to learn from -------------------------------------------------------------------------------
+# -- labels that are hard to learn from ------------------------------------------------------------
 
 
 def test_labels_that_are_all_equal_are_learned(store: SampleStore) -> None:

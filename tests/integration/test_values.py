@@ -1,4 +1,6 @@
-"""What numpy, torch and pandas compute is stored as what it is, and what was measured is never lost to a failure."""
+"""What numpy, torch and pandas compute is stored as what it is, and what was measured is never lost
+to a failure.
+"""
 
 import json
 import math
@@ -10,11 +12,12 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import Polymer
 
+from helpers import inside
+from helpers.samples import scores_of
+from helpers.strategies import Polymer
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.schema import checkpoints, metrics, predictors, samples
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
@@ -44,10 +47,10 @@ def ten(store: SampleStore) -> SampleStore:
 
 
 def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
-    return store._buffer.database.read(lambda connection: connection.execute(statement).all())
+    return inside.rows(store, statement)
 
 
-# -- integers ---------------------------------------------------------------------------------------------------------
+# -- integers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", INT_KINDS)
@@ -153,7 +156,7 @@ def test_flags_are_bools(new_store: OpenStore) -> None:
     assert store.iteration == 1
 
 
-# -- rows of a wrong type ---------------------------------------------------------------------------------------------
+# -- rows of a wrong type --------------------------------------------------------------------------
 
 PLACES = [
     (table.name, column.name)
@@ -170,7 +173,9 @@ FITS: dict[type, tuple[str, ...]] = {
     int: ("Integer", "BigInteger", "Double", "Boolean", "Text", "Timestamp"),
     float: ("Double", "Text", "Timestamp"),
 }
-"""What SQLite stores as what the column is to hold: it converts numbers to text, and integers to floats."""
+"""What SQLite stores as what the column is to hold: it converts numbers to text, and integers to
+floats.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +204,11 @@ def found_after(store: SampleStore, sql: str, value: Any) -> list[str]:
     def harm(connection: sa.Connection) -> None:
         connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
         connection.exec_driver_sql(sql, (value,))
-        found.extend(audit.check(Transaction(connection, store._buffer)))
+        found.extend(audit.check(Transaction(connection, inside.handle_of(store))))
         raise _Undone
 
     with pytest.raises(_Undone):
-        store._buffer.database.write(harm)
+        inside.database_of(store).write(harm)
     return found
 
 
@@ -215,7 +220,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(place=st.sampled_from([place for place in PLACES if place not in FIXED]), value=VALUES)
 def test_a_value_of_another_type_is_found(
     whole: SampleStore, place: tuple[str, str], value: Any
@@ -237,7 +242,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         store.log_metrics(0, {"x": 1.0, "y": 1.0})
         store.save_checkpoints({"c": b"state"}, iteration=3)
         store.save_predictor(b"", rows_trained=7)
-        database = store._buffer.database
+        database = inside.database_of(store)
         packed: dict[Any, int] = {
             metrics.c.iteration: 0,
             checkpoints.c.iteration: 3,
@@ -252,7 +257,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
             )
         store.log_metrics(0, {"y": 2.0})
         assert len(store.check()) == 3
-        done = store._buffer.write(repair)
+        done = inside.handle_of(store).write(repair)
         assert done == ["4 integers that were stored as bytes were written as integers."]
         assert store.check() == []
         assert [(row["name"], row["value"]) for row in store.history()] == [("x", 1.0), ("y", 2.0)]
@@ -260,7 +265,7 @@ def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: st
         assert store.predictors()[0].rows_trained == 7
 
 
-# -- lists of samples -------------------------------------------------------------------------------------------------
+# -- lists of samples ------------------------------------------------------------------------------
 
 
 def test_a_table_stores_nothing(store: SampleStore) -> None:
@@ -307,7 +312,7 @@ def test_one_sample_of_any_kind(store: SampleStore) -> None:
         store.add_one(pd.DataFrame({"a": [1]}))
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def meta_of(store: SampleStore) -> list[Any]:
@@ -424,7 +429,7 @@ def test_measures_of_a_predictor_come_back_as_they_were(store: SampleStore) -> N
     assert found.metrics["0"] == math.inf
 
 
-def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
+def test_measures_can_be_read_by_sql(store: SampleStore) -> None:
     """As PostgreSQL writes them in JSON, where it reads them as numbers again."""
     store.save_predictor(
         b"", rows_trained=1, metrics={"a": math.inf, "b": -math.inf, "c": math.nan}
@@ -439,7 +444,7 @@ def test_measures_are_told_to_people_who_ask_in_sql(store: SampleStore) -> None:
         assert found == math.inf
 
 
-# -- rewards that failed ----------------------------------------------------------------------------------------------
+# -- rewards that failed ---------------------------------------------------------------------------
 
 WAYS = ["settle", "report", "record", "settle alongside"]
 

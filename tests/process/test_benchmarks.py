@@ -21,14 +21,14 @@ from benchmarks.report import Results, significant
 from benchmarks.stage import Record, Workshop
 
 ROOT = pathlib.Path(__file__).parents[2]
-SIZE = 200
+SIZE = 100
 
 
 def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(
     tmp_path: pathlib.Path,
 ) -> None:
     script = str(ROOT / "benchmarks" / "buffers_compared.py")
-    chosen = ["--oracles", "plogp", "--ways", "greedy-0.5,ucb-0.5", "--seeds", "1", "--calls", "60"]
+    chosen = ["--oracles", "plogp", "--ways", "greedy-0.5,ucb-0.5", "--seeds", "1", "--calls", "24"]
     command = [sys.executable, "-W", "error", script, "--folder", str(tmp_path), *chosen]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
@@ -51,7 +51,7 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
         "--sizes",
         str(SIZE),
         "--repeats",
-        "2",
+        "1",
         "--contenders",
         ",".join(who),
         "--out",
@@ -79,7 +79,10 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
 
 
 def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path) -> None:
-    words = "--cpu --sizes 200 --repeats 1 --cases draw,import --contenders list,usual-sqlite,usual-postgresql".split()
+    words = (
+        "--cpu --sizes 100 --repeats 1 --cases draw,import --contenders "
+        "list,usual-sqlite,usual-postgresql"
+    ).split()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
         cwd=ROOT,
@@ -110,8 +113,8 @@ def test_a_database_is_built_once_and_copied(server_url: str, tmp_path: pathlib.
         for mode in ("consume", "consume", "replay"):
             contender = BY_NAME[f"sqlbuffer-{family}"]()
             contender.furnish(workshop, SIZE, mode=mode)
-            drawn.append(contender.draw(40))
-            assert contender.count() == SIZE - 40 * (mode == "consume")
+            drawn.append(contender.draw(20))
+            assert contender.count() == SIZE - 20 * (mode == "consume")
             contender.discard(workshop)
         assert drawn[0] == drawn[1]
         databases.close()
@@ -127,10 +130,10 @@ def test_the_list_buffer_never_returns_repeats(pct_argmax: float) -> None:
     buffer.score()
     assert buffer.count() == SIZE
     heaviest = items[int(scores(items).argmax())]
-    first = buffer.draw(100, pct_argmax)
-    drawn = first + buffer.draw(100, pct_argmax)
+    first = buffer.draw(SIZE // 2, pct_argmax)
+    drawn = first + buffer.draw(SIZE // 2, pct_argmax)
     assert sorted(drawn) == sorted(items)
-    assert not pct_argmax or heaviest in first[: round(100 * pct_argmax)]
+    assert not pct_argmax or heaviest in first[: round(SIZE // 2 * pct_argmax)]
     assert buffer.count() == 0
 
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import new_database, start_server
-from test_workers import rows, until
 
+from helpers.polling import until
+from helpers.servers import new_database, start_server
+from helpers.workers import rows
 from sqlbuffer.retraining.schedule import Schedule
 from sqlbuffer.retraining.worker import RETRAIN
 from sqlbuffer.store import SampleStore, open_store
@@ -94,7 +95,8 @@ class Moved:
     """A process by the clock that is set. It runs what it is sent, and says when that is done."""
 
     def __init__(self, clock: Clock, url: str) -> None:
-        environment = {**os.environ, **clock.environment}
+        path = os.pathsep.join(sys.path)
+        environment = {**os.environ, **clock.environment, "PYTHONPATH": path}
         command = [sys.executable, "-c", _MOVED, url, str(GRACE_S)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -156,13 +158,13 @@ def told(store: SampleStore) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize(
-    ("shift", "back"), [*((shift, False) for shift in SHIFTS), ("-5h", True), ("+5h", True)]
-)
+@pytest.mark.parametrize(("shift", "back"), [("-5h", False), ("+2m", False), ("+5h", True)])
 def test_copies_labels_and_incumbent(
     clock: Clock, url: str, moved: Moved, shift: str, back: bool
 ) -> None:
-    """The clock is set before the fourth of six batches, and set back, perhaps, before the fifth."""
+    """The clock is set before the fourth of six batches, and set back, perhaps, before
+    the fifth.
+    """
     with open_store(url, grace_s=GRACE_S) as store:
         then, drawn = [], []
         for i in range(6):
@@ -191,7 +193,9 @@ def test_copies_labels_and_incumbent(
 
 
 def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
-    """A worker of another host keeps its claim and its job while clocks jump, and loses both once it is dead."""
+    """A worker of another host keeps its claim and its job while clocks jump, and loses both once
+    it is dead.
+    """
     moved.run('store.add(["s1", "s2", "s3", "s4"]); store.score(scores); batch = store.sample(4)')
     moved.run('work = store.leased("tidy"); lease = work.__enter__(); print(lease.run)')
     with open_store(url, grace_s=GRACE_S) as store:
@@ -220,7 +224,9 @@ def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
         assert store.check() == []
 
 
-def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Moved) -> None:
+def test_an_observer_whose_clock_is_set_releases_no_batch(
+    clock: Clock, url: str, moved: Moved
+) -> None:
     """The other way about: the clock of the observer jumps."""
     moved.run("workers.host = lambda: 'another'")
     with open_store(url, grace_s=GRACE_S) as store:
@@ -231,13 +237,18 @@ def test_who_looks_on_by_a_clock_that_is_set(clock: Clock, url: str, moved: Move
         for shift in (*SHIFTS, NOT_SET):
             clock.set(shift)
             time.sleep(1.5 * GRACE_S)
-            moved.run("from sqlbuffer.core import reaper; reaper.release_dead(store._buffer)")
+            moved.run(
+                "from helpers.inside import handle_of; "
+                "from sqlbuffer.core.reaper import release_dead; release_dead(handle_of(store))"
+            )
             assert store.stats().claimed == 4, shift
         batch.settle([1.0] * 4)
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
-@pytest.mark.parametrize("who", ["started", "looks on"])
+@pytest.mark.parametrize(
+    ("who", "shift"),
+    [("started", "-5h"), ("started", "+2m"), ("looks on", "-1m"), ("looks on", "+5h")],
+)
 def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -> None:
     """A job is due `every` seconds after it started, whichever process asks, and not before."""
     schedule = Schedule("1s")
@@ -272,7 +283,7 @@ def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -
         assert time.monotonic() > looked_at + 1.0, "that it had not started by then was seen"
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("shift", ["-5h", "+5h"])
 def test_a_run_that_has_ended_is_not_broken_off(
     clock: Clock, url: str, moved: Moved, shift: str
 ) -> None:

@@ -1,4 +1,6 @@
-"""The main job, killed with SIGKILL at random moments and started again, loses nothing and measures nothing twice."""
+"""The main job, killed with SIGKILL at random moments and started again, loses nothing and measures
+nothing twice.
+"""
 
 import json
 import pathlib
@@ -8,13 +10,13 @@ import time
 from collections import Counter
 
 import pytest
-from forked import Forked
-from searches import search
 
+from helpers.forked import Forked
+from helpers.searches import search
 from sqlbuffer.store import open_store
 
 CALLS = 400
-KILLS = 10
+KILLS = 4
 CALLS_WITH_KILLS = 600
 
 
@@ -41,7 +43,7 @@ def test_the_search_finds_better_molecules_than_it_started_with(
     assert float(found["AUC top-10"]) > 0
 
 
-def test_killed_at_ten_random_moments(store_url: str, tmp_path: pathlib.Path) -> None:
+def test_killed_at_random_moments(store_url: str, tmp_path: pathlib.Path) -> None:
     rng = random.Random(store_url.partition(":")[0])
     log, kills, output = tmp_path / "log", 0, ""
     log.touch()

@@ -1,6 +1,8 @@
-"""Two PostgreSQL servers that change places. By hand: `pytest -m soak -n 0 -s tests/process/test_failover.py`.
+"""Two PostgreSQL servers that change places. By hand: `pytest -m soak -n 0 -s
+tests/process/test_failover.py`.
 
-`SQLBUFFER_FAILOVERS` says how often an in-step standby is promoted while a crew works: 20 by default.
+`SQLBUFFER_FAILOVERS` says how often an in-step standby is promoted while a crew works: 20 by
+default.
 """
 
 import itertools
@@ -10,9 +12,9 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from soak import predicted, reward_of, soak
-from standbys import Pair, pair
 
+from helpers.soak import predicted, reward_of, soak
+from helpers.standbys import Pair, pair
 from sqlbuffer.errors import ClaimLost, StaleIds
 from sqlbuffer.store import SampleStore, open_store
 
@@ -46,7 +48,9 @@ def fill(store: SampleStore, samples: list[str]) -> None:
 
 
 def work_elsewhere(url: str, first: int) -> None:
-    """What another process does after the failover: it stores and draws samples of its own, as many."""
+    """What another process does after the failover: it stores and draws samples of its own, as
+    many.
+    """
     with open_store(url) as store:
         fill(store, names(first))
         batch = store.sample(N)
@@ -71,7 +75,9 @@ def wrong_rewards(store: SampleStore) -> int:
 def worker_lives_through(
     servers: Pair, before: Callable[[], None], go_back: Callable[[], None]
 ) -> None:
-    """Lose a batch, its samples, and numbers that were read; nothing of it may touch what others store since."""
+    """Lose a batch, its samples, and numbers that were read; nothing of it may touch what others
+    store since.
+    """
     with open_store(servers.url) as store:
         fill(store, names(0, 100))
         before()
@@ -94,7 +100,8 @@ def worker_lives_through(
         assert store.check() == []
         n_measured = store.stats().measured
         print(
-            f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of batches that were lost"
+            f"{n_measured} rewards are stored, none of them wrong; {len(measured)} came of "
+            f"batches that were lost"
         )
         again = store.sample(100)
         again.settle([reward_of(sample) for sample in again.samples])
@@ -129,7 +136,7 @@ def test_numbers_and_claims_outlive_the_promotion_of_a_standby_in_step(servers: 
         assert (store.iteration, wrong_rewards(store), store.check()) == (1, 0, [])
 
 
-def test_a_standby_in_step_is_promoted_again_and_again_while_a_crew_works(
+def test_a_standby_in_step_is_promoted_repeatedly_while_workers_write(
     servers: Pair, tmp_path: pathlib.Path
 ) -> None:
     """Nothing that was acknowledged is lost, no reward is on a wrong sample."""

@@ -1,4 +1,6 @@
-"""A claim belongs to the process that made it: what a forked child does, or how it ends, takes none from its parent."""
+"""A claim belongs to the process that made it: what a forked child does, or how it ends, takes none
+from its parent.
+"""
 
 import pathlib
 import subprocess
@@ -101,7 +103,7 @@ def claim_of_the_child(store):
         sys.exit()
     wait(child)
     batch.settle([1.0] * 5)
-    assert (store.iteration, store.stats().claimed) == (2, 0), "what the child had left went back as it ended"
+    assert (store.iteration, store.stats().claimed) == (2, 0), "claims of the child were released"
     store.settled_elsewhere = True
 
 def leave_lease(store):
@@ -119,7 +121,8 @@ def leave_lease(store):
     batch.settle([1.0] * 5)
 
 def loop(store):
-    from sqlbuffer import Buffer, Environment  # with torch, whose import and end cost more than all the rest
+    # with torch, whose import and end cost more than all the rest
+    from sqlbuffer import Buffer, Environment
     def fork_once(batch_state):
         pass
     buffer = Buffer(1.0, url=url, name="loop")
@@ -136,7 +139,8 @@ def loop(store):
     buffer.close()
 
 folder, ways = sys.argv[1], sys.argv[2:]
-for way in ways:  # each in a process of its own, forked from one that has imported everything and opened nothing
+# each in a process of its own, forked from one that has imported everything and opened nothing
+for way in ways:
     if not (child := os.fork()):
         os.dup2(os.open(f"{folder}/{way}", os.O_WRONLY | os.O_CREAT), 2)
         url = open(f"{folder}/url").read()
@@ -188,7 +192,8 @@ def main():
         trainer.close()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert trainer._executor.submit(os.getpid).result() != os.getpid(), "the parent's trainer goes on"
+    other = trainer._executor.submit(os.getpid).result()
+    assert other != os.getpid(), "the parent's trainer goes on"
     trainer.close()
 
 if __name__ == "__main__":
@@ -227,7 +232,9 @@ os._exit(0)
 
 
 def test_a_child_that_outlives_its_parent_keeps_the_log_of_the_file(sqlite_url: str) -> None:
-    """SQLite's locks are not inherited, but a child that found its parent's connections would take them for its own."""
+    """SQLite's locks are not inherited, but a child that found its parent's connections would take
+    them for its own.
+    """
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     script = LOSES.replace("read, write = os.pipe()", "read = sys.stdin.fileno()").replace(
         "print(write", "print(0"
@@ -286,7 +293,8 @@ def by_an_open_look():
                 assert "was open in the process from which this one was forked" in str(error), error
                 os._exit(7)
             os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if sys.argv[1].startswith("sqlite") else 0)
+        status = 7 if sys.argv[1].startswith("sqlite") else 0
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
     store.add(["child of no process"])
 
@@ -300,7 +308,9 @@ assert store.check() == []
 
 @pytest.mark.parametrize("way", ["by_busy_threads", "by_an_open_look"])
 def test_a_fork_finds_no_transaction_of_another_thread(store_url: str, way: str) -> None:
-    """SQLite has a table of locks in the memory of the process: a child would find it with those of its parent."""
+    """SQLite has a table of locks in the memory of the process: a child would find it with those of
+    its parent.
+    """
     command = [sys.executable, "-c", BUSY, store_url, way]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,6 @@
-"""A job has one owner at a time; who lost it can store nothing; and its schedule is the same for everybody."""
+"""A job has one owner at a time; who lost it can store nothing; and its schedule is the same for
+everybody.
+"""
 
 import contextlib
 import datetime as dt
@@ -19,11 +21,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from conftest import scores_of
-from test_callbacks import environment, make_agent, named, predictive
-from test_interleavings import Gap
-from test_workers import move_away, until
 
+from helpers import inside
+from helpers.interleaving import Gap
+from helpers.jobs import job_of
+from helpers.loops import environment, make_agent, named, predictive
+from helpers.polling import until
+from helpers.samples import scores_of
+from helpers.workers import move_away
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.core import workers
 from sqlbuffer.core.leases import Job, Lease
@@ -43,15 +48,9 @@ TINY: dict[str, Any] = {"bs": 8, "epochs": 1, "lr": 1e-2}
 SAMPLES = [f"s{i}" for i in range(30)]
 
 
-def job_of(store: SampleStore, name: str = RETRAIN) -> Job:
-    return next(job for job in store.jobs() if job.name == name)
-
-
 def change(store: SampleStore, **values: Any) -> None:
     """Change the row of the job."""
-    store._buffer.database.write(
-        lambda connection: connection.execute(sa.update(table).values(**values))
-    )
+    inside.execute(store, sa.update(table).values(**values))
 
 
 def measured(store: SampleStore, n: int = 10) -> SampleStore:
@@ -67,12 +66,12 @@ def act_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets this process be another worker."""
 
     def act(name: str) -> None:
-        monkeypatch.setattr(workers, "_worker_id", lambda pid: name)
+        inside.act_as(monkeypatch, name)
 
     return act
 
 
-# -- the lease --------------------------------------------------------------------------------------------------------
+# -- the lease -------------------------------------------------------------------------------------
 
 
 def test_one_has_it_at_a_time(store: SampleStore) -> None:
@@ -127,7 +126,7 @@ def test_of_many_at_once_one_gets_it(store_url: str) -> None:
         assert job_of(store, "tidy").runs == len(runs)
 
 
-def test_who_has_seen_too_little_does_not_get_it(store: SampleStore) -> None:
+def test_a_worker_that_saw_too_little_gets_no_lease(store: SampleStore) -> None:
     """Two workers find the job due; the second one comes when the first has done it already."""
     with store.leased("tidy", seen=0) as lease:
         assert lease is not None
@@ -165,7 +164,7 @@ def lose(
             look_on(store, for_s=60)
         elif request.param == "gone":
             remove = sa.delete(workers_table).where(workers_table.c.id == workers.worker_id())
-            store._buffer.database.write(lambda connection: connection.execute(remove))
+            inside.execute(store, remove)
         else:
             move_away(store, silent_for_s=100)
             look_on(store, for_s=60)
@@ -174,7 +173,7 @@ def lose(
     return lose_it
 
 
-def test_who_lost_it_can_store_nothing(
+def test_a_worker_that_lost_its_lease_can_store_nothing(
     store: SampleStore, lose: Callable[[SampleStore], None]
 ) -> None:
     state = dump_state(make_agent())
@@ -206,7 +205,7 @@ with store.leased("retrain") as lease:
     print(lease.owner, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    url = store._buffer.database._url.render_as_string(hide_password=False)
+    url = inside.url_of(store)
     killed = subprocess.run(
         [sys.executable, "-c", script, url], capture_output=True, text=True, timeout=600
     )
@@ -242,7 +241,7 @@ def test_what_is_interrupted_is_to_be_done_again(store: SampleStore) -> None:
     )
 
 
-# -- the schedule -----------------------------------------------------------------------------------------------------
+# -- the schedule ----------------------------------------------------------------------------------
 
 NOON = dt.datetime(2030, 5, 1, 12, 0, 10, tzinfo=dt.timezone.utc)
 
@@ -335,12 +334,17 @@ CRONTABS = {
     "0 3 * 2 *": "",
     "0 3 L * *": "31",
 }
-"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets something run."""
+"""The first three days of January 2032, of which the 1st is a Thursday, on which a crontab lets
+something run.
+"""
 
 
 @pytest.mark.parametrize("cron", CRONTABS)
 def test_days_of_a_crontab_are_those_of_cron(cron: str) -> None:
-    """0 and 7 are Sunday. Where both days are restricted one is enough; where one begins with a star both must fit."""
+    """0 and 7 are Sunday.
+
+    Where both days are restricted one is enough; where one begins with a star both must fit.
+    """
     schedule, day = Schedule(cron=cron), dt.timedelta(days=1)
     found = []
     start = dt.datetime(2032, 1, 1, 3, tzinfo=dt.timezone.utc)
@@ -373,7 +377,9 @@ def test_times_are_utc_whatever_the_zone_of_the_database(
 
 @pytest.mark.parametrize("drift_s", [-20.0, -0.02, 0.02, 20.0])
 def test_a_run_that_has_just_started_is_not_due_again(drift_s: float) -> None:
-    """Clocks drift: what this process has seen would place the start before the time at which it was due."""
+    """Clocks drift: what this process has seen would place the start before the time at which it
+    was due.
+    """
     start = dt.datetime(2032, 1, 1, 3, 0, 0, 10_000, tzinfo=dt.timezone.utc)
     now = start + dt.timedelta(seconds=25)
     just_started = state(last_started_at=start, now=now, started_ago_s=25.0 + drift_s)
@@ -433,7 +439,7 @@ def test_a_schedule_that_cannot_be_read(given: Any, message: str) -> None:
         Schedule(**given)
 
 
-# -- retraining under the lease ---------------------------------------------------------------------------------------
+# -- retraining under the lease --------------------------------------------------------------------
 
 
 class Interfering(PredictiveAgent):
@@ -453,7 +459,9 @@ class Interfering(PredictiveAgent):
 def test_a_version_that_lost_its_lease_is_not_stored(
     store: SampleStore, lose: Callable[[SampleStore], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that was paused for longer than its lease finds that another one has done the round."""
+    """A worker that was paused for longer than its lease finds that another one has
+    done the round.
+    """
     measured(store)
     other = make_agent(seed=1)
 
@@ -558,7 +566,7 @@ def test_what_has_been_missed_is_made_up_for_once(
     assert job_of(store).runs == 2
 
 
-# -- loops elsewhere --------------------------------------------------------------------------------------------------
+# -- loops elsewhere -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -580,7 +588,7 @@ def test_a_loop_loads_what_another_process_has_trained(opened: Callable[..., Any
     env = environment(buffer, waiting=60)
     env.fit(10, iters=2)
     mine = buffer.predictive_agent
-    with open_store(buffer.store._buffer.database._url) as store:
+    with open_store(inside.url_of(buffer.store)) as store:
         other = make_agent(seed=1)
         assert worker(store, other, refresh=False).once()
     assert dump_state(mine) != dump_state(other)
@@ -612,16 +620,16 @@ def test_a_loop_loads_a_version_before_it_refreshes(opened: Callable[..., Any]) 
 
 
 def assert_scores_are_of_their_versions(store: SampleStore) -> None:
-    """Each score is what the newest predictor predicts that is not newer than the version of the score."""
+    """Each score is what the newest predictor predicts that is not newer than the version of the
+    score.
+    """
     made: dict[int, Any] = {}
     for version in [each.version for each in store.predictors()]:
         made[version] = make_agent()
         store.load_predictor(made[version], version)
     waiting = store.waiting()
-    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == store._buffer.buffer_id)
-    versions = store._buffer.database.read(
-        lambda c: c.scalars(query.where(samples.c.queued).order_by("id")).all()
-    )
+    query = sa.select(samples.c.score_version).where(samples.c.buffer_id == inside.buffer_id(store))
+    versions = inside.scalars(store, query.where(samples.c.queued).order_by("id"))
     assert len(versions) == len(waiting.samples) > 0
     for sample, score, version in zip(
         waiting.samples, waiting.scores.tolist(), versions, strict=True
@@ -641,7 +649,9 @@ LOOP_WORK: dict[str, Callable[[Any], object]] = {
 def test_scores_of_a_loop_have_the_version_of_its_agent(
     opened: Callable[..., Any], store_url: str, monkeypatch: pytest.MonkeyPatch, work: str
 ) -> None:
-    """Whenever another process stores a predictor, before the loop has loaded the one before or since."""
+    """Whenever another process stores a predictor, before the loop has loaded the one before or
+    since.
+    """
     n, was_there = 0, True
     while was_there:
         n += 1
@@ -671,7 +681,9 @@ def test_scores_of_a_loop_have_the_version_of_its_agent(
 def test_scores_of_a_worker_have_the_version_of_its_agent(
     new_store: Callable[..., SampleStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has trained a version; before it rescores what waits another process stores one, or begins a refresh."""
+    """It has trained a version; before it rescores what waits another process stores one, or begins
+    a refresh.
+    """
     for other in ("store", "refresh"):
         store, alongside = (new_store(name=other) for _ in range(2))
         store.add(named(*range(20)))
@@ -737,7 +749,7 @@ def test_the_loop_runs_the_job(opened: Callable[..., Any]) -> None:
     assert (done.runs, done.owner, done.last_error, done.measured) == (3, None, None, 70)
 
 
-# -- in the background ------------------------------------------------------------------------------------------------
+# -- in the background -----------------------------------------------------------------------------
 
 
 class Breaking(PredictiveAgent):
@@ -826,7 +838,7 @@ def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathli
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys; sys.path[:0] = sys.argv[2].split(os.pathsep)\n"
-        "from test_callbacks import environment, predictive\n"
+        "from helpers.loops import environment, predictive\n"
         "buffer = predictive(url=sys.argv[1], supervised_frequency=1, in_background=True)\n"
         "environment(buffer, waiting=40).fit(10, iters=2)\n"
         "buffer.close()\n"

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from helpers import inside
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 from sqlbuffer.store import SampleStore, open_store
@@ -31,7 +32,7 @@ def file_of(url: str) -> str:
     return url.partition("///")[2]
 
 
-# -- a look -----------------------------------------------------------------------------------------------------------
+# -- a look ----------------------------------------------------------------------------------------
 
 
 def test_a_connection_of_the_store_reads_and_cannot_write(store: SampleStore) -> None:
@@ -109,7 +110,7 @@ open_store(sys.argv[1])
     assert list(tmp_path.iterdir()) == []
 
 
-# -- another library --------------------------------------------------------------------------------------------------
+# -- another library -------------------------------------------------------------------------------
 
 
 @pytest.mark.pysqlite3
@@ -122,7 +123,7 @@ def test_a_store_works_by_another_library(other_url: str) -> None:
         batch.release()
         store.copy("other")
         assert store.check() == []
-        about = store._buffer.database.read(store._buffer.database.dialect.about)
+        about = inside.database_of(store).read(inside.backend_of(store).about)
         assert "(pysqlite3)" in about
         pathlib.Path(f"{file_of(other_url)}-2").write_bytes(b"no database" * 100)
         with pytest.raises(DatabaseUnavailable, match="not an SQLite database"):

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import scores_of, wait_for_what_was_dropped
-from programs import lower, work
 
+from helpers import inside
+from helpers.cleanup import wait_for_disposal
+from helpers.programs import lower, work
+from helpers.samples import scores_of
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.store import SampleStore, open_store
@@ -89,12 +91,12 @@ def test_a_batch_is_settled_by_another_process(store_url: str) -> None:
         store.add(TEN)
         store.score(scores_of)
         batch: Batch = pickle.loads(pickle.dumps(store.sample(3)))
-        wait_for_what_was_dropped()  # the one that was pickled is garbage, and gives nothing back
+        wait_for_disposal()  # the one that was pickled is garbage, and gives nothing back
         batch.settle([1.0, 2.0, 3.0])
-        batch._buffer.database.close()
+        inside.database_of(batch).close()
         assert (store.iteration, store.stats().requeued, store.check()) == (1, 0, [])
         batch = copy.copy(store.sample(3))
-        wait_for_what_was_dropped()
+        wait_for_disposal()
         batch.settle([1.0, 2.0, 3.0])
         assert store.iteration == 2
 
@@ -103,8 +105,8 @@ def test_what_is_pickled_has_neither_connections_nor_threads(store_url: str) -> 
     with open_store(store_url) as store:
         store.add(TEN)
         copied = pickle.loads(pickle.dumps(store))
-        assert copied._buffer.database._engines == {}
-        assert copied._buffer.database.dialect is store._buffer.database.dialect
-        assert copied._buffer.heartbeat._threads == {}
+        assert inside.database_of(copied)._engines == {}
+        assert inside.backend_of(copied) is inside.backend_of(store)
+        assert inside.handle_of(copied).heartbeat._threads == {}
         copied.close()
         assert len(store) == 10

@@ -1,4 +1,6 @@
-"""What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is done twice."""
+"""What passes is tried again: deadlocks, lost connections, servers that restart; and nothing is
+done twice.
+"""
 
 import concurrent.futures
 import itertools
@@ -13,10 +15,13 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import hold, scores_of
-from proxies import Proxy, proxy_before
 
-from sqlbuffer.db import database, retry
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.proxies import Proxy, proxy_before
+from helpers.samples import scores_of
+from helpers.servers import in_transaction
+from sqlbuffer.db import retry
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import AddResult
@@ -71,7 +76,9 @@ def test_waiting_leaves_the_global_generator_alone() -> None:
 
 def account(store: SampleStore) -> dict[str, Any]:
     stats = store.stats()
-    names = "iteration waiting unscored stored claimed drawn requeued removed measured score_version".split()
+    names = (
+        "iteration waiting unscored stored claimed drawn requeued removed measured score_version"
+    ).split()
     return {name: getattr(stats, name) for name in names}
 
 
@@ -118,7 +125,7 @@ def test_a_server_that_restarts_is_waited_for(proxy: Proxy, store: SampleStore) 
 
 
 def test_patience_ends(proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
+    inside.shorten_patience(monkeypatch, 0.3)
     proxy.close()
     start = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="check that the server runs"):
@@ -144,19 +151,11 @@ def test_a_transaction_that_goes_on_without_us_is_ended(
     assert in_transaction(postgresql_url) == 0
 
 
-def in_transaction(url: str) -> int:
-    plain = sa.make_url(url).difference_update_query(["prepare_threshold"])
-    engine = sa.create_engine(plain.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
-        return int(connection.exec_driver_sql(sql).scalar_one())
-
-
 def test_an_unknown_outcome_is_an_error(
     proxy: Proxy, store: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(type(store._buffer.database.dialect), "end", lambda *_, **__: False)
+    inside.shorten_patience(monkeypatch, 0.3)
+    monkeypatch.setattr(type(inside.backend_of(store)), "end", lambda *_, **__: False)
     proxy.cut = ["answer"]
     with pytest.raises(DatabaseUnavailable, match="outcome is not known"):
         store.add(["s20"])
@@ -175,7 +174,7 @@ def test_conflicts_are_run_again(postgresql_url: str, state: str) -> None:
                 )
             return len(runs)
 
-        assert store._buffer.database.write(conflict) == 4
+        assert inside.database_of(store).write(conflict) == 4
 
 
 def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
@@ -187,7 +186,7 @@ def test_errors_that_do_not_pass_are_not_run_again(store_url: str) -> None:
             connection.exec_driver_sql("SELECT nonsense")
 
         with pytest.raises((sa.exc.DBAPIError, DatabaseUnavailable)):
-            store._buffer.database.write(fail)
+            inside.database_of(store).write(fail)
         assert len(runs) == 1
 
 
@@ -210,11 +209,12 @@ def test_what_the_server_says_by_its_code_has_an_advice_of_its_own(
         def fail(connection: sa.Connection) -> None:
             runs.append(1)
             connection.exec_driver_sql(
-                f"DO $$ BEGIN RAISE EXCEPTION 'tabla \"x\": permission denied' USING ERRCODE = '{state}'; END $$"
+                f"DO $$ BEGIN RAISE EXCEPTION 'tabla \"x\": permission denied' USING ERRCODE "
+                f"= '{state}'; END $$"
             )
 
         with pytest.raises(DatabaseUnavailable, match=words) as caught:
-            store._buffer.database.write(fail)
+            inside.database_of(store).write(fail)
         assert "check that the server runs" not in str(caught.value)
         assert len(runs) == 1
         assert store.add(TEN).added == 10
@@ -248,12 +248,12 @@ class Told(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["read", "look", "write"])
-def test_a_signal_amid_a_statement_is_what_the_caller_sees(store_url: str, kind: str) -> None:
+def test_the_caller_sees_a_signal_during_a_statement(store_url: str, kind: str) -> None:
     def interrupt(*_: object) -> None:
         raise Told
 
     with open_store(store_url) as store:
-        transaction = getattr(store._buffer.database, kind)
+        transaction = getattr(inside.database_of(store), kind)
         transaction(lambda connection: connection.scalar(sa.text("SELECT 1")))
         sa.event.listen(sa.Engine, "do_execute", interrupt)
         try:
@@ -302,16 +302,18 @@ def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
 
     with open_store(store_url) as store:
         with pytest.raises(Told):
-            store._buffer.database.write(interrupted)
+            inside.database_of(store).write(interrupted)
         try:
             raise KeyError
         except KeyError:  # in whose wake the store is used, as it is to release a batch
             with pytest.raises(Told):
-                store._buffer.database.write(interrupted)
+                inside.database_of(store).write(interrupted)
 
 
 def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> None:
-    """Also where it is an `Exception`: the driver then finds its connection busy, and says no more than that."""
+    """Also where it is an `Exception`: the driver then finds its connection busy, and says no more
+    than that.
+    """
     runs: list[int] = []
 
     def interrupted(_: sa.Connection) -> None:
@@ -325,7 +327,7 @@ def test_what_a_handler_raises_is_no_lost_connection(postgresql_url: str) -> Non
 
     with open_store(postgresql_url) as store:
         with pytest.raises(TimeoutError, match="the alarm"):
-            store._buffer.database.write(interrupted)
+            inside.database_of(store).write(interrupted)
         assert runs == [1]
 
 
@@ -333,7 +335,7 @@ def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_
     store_url: str,
 ) -> None:
     with open_store(store_url) as store, concurrent.futures.ThreadPoolExecutor(4) as threads:
-        database = store._buffer.database
+        database = inside.database_of(store)
         waiting: list[concurrent.futures.Future[AddResult]] = []
 
         def interrupted(_: sa.Connection) -> None:
@@ -346,7 +348,7 @@ def test_a_thread_that_waits_for_the_connection_of_one_that_is_interrupted_gets_
         assert [future.result(30).added for future in waiting] == [1] * 4
 
 
-def test_a_release_amid_which_a_signal_comes_is_made_up_for(
+def test_a_release_that_a_signal_interrupts_is_repeated(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments: list[str] = []
@@ -360,7 +362,7 @@ def test_a_release_amid_which_a_signal_comes_is_made_up_for(
         store.add(["s1", "s2"])
         store.score(scores_of)
         with pytest.raises(Told), store.sample(2):
-            monkeypatch.setattr(database, "boundary", interrupt)
+            inside.call_at_commits(monkeypatch, interrupt)
         assert (moments, store.stats().claimed) == (["before", "before", "after"], 0)
 
 
@@ -368,7 +370,9 @@ def test_a_release_amid_which_a_signal_comes_is_made_up_for(
 def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
     store_url: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """A signal may come between the COMMIT of `settle` and its return: the block does not know that it is settled."""
+    """A signal may come between the COMMIT of `settle` and its return: the block does not know that
+    it is settled.
+    """
 
     def interrupt(moment: str) -> None:
         if moment == "after":
@@ -380,7 +384,7 @@ def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
 
         def settle() -> None:
             with store.sample(2) as batch:
-                monkeypatch.setattr(database, "boundary", interrupt)
+                inside.call_at_commits(monkeypatch, interrupt)
                 batch.settle([1.0, 2.0])
 
         with pytest.raises(error):
@@ -388,7 +392,7 @@ def test_what_ends_a_block_is_not_hidden_by_a_batch_that_is_settled(
         assert (store.stats().claimed, store.stats().measured, store.iteration) == (0, 2, 1)
 
 
-def test_a_signal_amid_a_commit_is_what_the_caller_sees(
+def test_the_caller_sees_a_signal_during_a_commit(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the driver then takes the connection for lost, and the commit came through."""
@@ -401,9 +405,9 @@ def test_a_signal_amid_a_commit_is_what_the_caller_sees(
                 raise sa.exc.OperationalError("COMMIT", None, Exception("the connection is lost"))
 
     with open_store(postgresql_url) as store:
-        monkeypatch.setattr(store._buffer.database.dialect, "is_lost", lambda _: True)
-        monkeypatch.setattr(store._buffer.database, "_was_committed", lambda _: True)
-        monkeypatch.setattr(database, "boundary", interrupt)
+        monkeypatch.setattr(inside.backend_of(store), "is_lost", lambda _: True)
+        monkeypatch.setattr(inside.database_of(store), "_was_committed", lambda _: True)
+        inside.call_at_commits(monkeypatch, interrupt)
         with pytest.raises(Told):
             store.add(["s1"])
 
@@ -420,7 +424,7 @@ def test_a_signal_while_the_database_is_away_is_what_the_caller_sees(
 
         def lose_the_database_and(error: type[BaseException]) -> None:
             with monkeypatch.context() as patch, store.sample(1), store.leased("job"):
-                patch.setattr(store._buffer.database, "write", unavailable)
+                patch.setattr(inside.database_of(store), "write", unavailable)
                 raise error
 
         with pytest.raises(Told):
@@ -438,19 +442,19 @@ def test_an_error_while_a_signal_is_handled_is_its_own(store_url: str) -> None:
             raise Told
         except Told:
             with pytest.raises(KeyError, match="mine"):
-                store._buffer.database.write(fail)
+                inside.database_of(store).write(fail)
 
 
 def test_every_commit_has_its_boundaries(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moments: list[str] = []
     with open_store(store_url) as store:
-        monkeypatch.setattr(database, "boundary", moments.append)
+        inside.call_at_commits(monkeypatch, moments.append)
         store.add(["s1"])
         len(store)
         assert moments == ["before", "after"]
 
 
-# -- behind a proxy that pools transactions ---------------------------------------------------------------------------
+# -- behind a proxy that pools transactions --------------------------------------------------------
 
 
 def with_threshold(url: str, threshold: str) -> sa.URL:
@@ -458,12 +462,14 @@ def with_threshold(url: str, threshold: str) -> sa.URL:
 
 
 def test_nothing_is_left_in_a_session(postgresql_url: str) -> None:
-    """What a transaction sets, it sets for itself; the next one on the connection may be another client's."""
+    """What a transaction sets, it sets for itself; the next one on the connection may be another
+    client's.
+    """
     with open_store(with_threshold(postgresql_url, "none")) as store:
         for _ in range(8):
             store.add(TEN)
         for kind in ("reader", "writer"):
-            driver = store._buffer.database._engine(kind).raw_connection()
+            driver = inside.engine_of(store, kind).raw_connection()
             cursor = driver.cursor()
             assert cursor.execute("SHOW random_page_cost").fetchone() == ("4",)
             assert cursor.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from forked import Forked
 
+from helpers.forked import Forked
 from sqlbuffer.cli.main import main
 from sqlbuffer.store import open_store
 

@@ -1,6 +1,8 @@
-"""Many processes on one buffer, for long. By hand: `pytest -m soak -n 0 -s tests/process/test_soak.py`.
+"""Many processes on one buffer, for long. By hand: `pytest -m soak -n 0 -s
+tests/process/test_soak.py`.
 
-`SQLBUFFER_SOAK_S` says for how many seconds processes are killed and servers stopped: 600 by default.
+`SQLBUFFER_SOAK_S` says for how many seconds processes are killed and servers stopped: 600 by
+default.
 """
 
 import functools
@@ -15,9 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import server_execute, start_server
-from soak import soak
 
+from helpers.servers import server_execute, start_server
+from helpers.soak import soak
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.soak
@@ -75,7 +77,9 @@ def test_each_sample_is_drawn_exactly_once(store_url: str) -> None:
 
 
 def deadlocks(url: str) -> int:
-    """Return how many transactions the server has given up; they are run again, so that nothing else shows them."""
+    """Return how many transactions the server has given up; they are run again, so that nothing
+    else shows them.
+    """
     if not url.startswith("postgresql"):
         return 0
     (row,) = server_execute(
@@ -94,12 +98,14 @@ def test_each_distinct_sample_is_added_once(store_url: str) -> None:
     assert deadlocks(store_url) == 0
 
 
-# -- killed at random -------------------------------------------------------------------------------------------------
+# -- killed at random ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """A PostgreSQL server of its own, which may be stopped, and which syncs its log as servers do."""
+    """A PostgreSQL server of its own, which may be stopped, and which syncs its log as
+    servers do.
+    """
     folder = tempfile.mkdtemp(prefix="sb")
     server = start_server(pathlib.Path(folder, "pg"))
     yield server

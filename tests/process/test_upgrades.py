@@ -1,4 +1,6 @@
-"""Two releases on one database: the schema is brought up to date when the older one has ended its work."""
+"""Two releases on one database: the schema is brought up to date when the older one has ended its
+work.
+"""
 
 import contextlib
 import pathlib
@@ -10,9 +12,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from conftest import scores_of
-from test_schema import connect
 
+from helpers import inside
+from helpers.direct import connect
+from helpers.samples import scores_of
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder
 from sqlbuffer.db.schema import REVISION, pool
@@ -85,7 +88,9 @@ def set_last_seen(url: str, ago_s: float) -> None:
 @pytest.mark.parametrize("old_url", ["0001", "0003", "0004"], indirect=True)
 @pytest.mark.parametrize("ago_s", [0.0, 45.0, -45.0])
 def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None:
-    """Each of these releases draws by other laws than the next: ties and replay, the locks of draws, stored ties."""
+    """Each of these releases draws by other laws than the next: ties and replay, the locks of
+    draws, stored ties.
+    """
     old = revision(old_url)
     set_last_seen(old_url, ago_s)
     with pytest.raises(SchemaTooOld, match="db upgrade"):
@@ -108,7 +113,9 @@ def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None
 
 
 def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str) -> None:
-    """As the release before has left them; and the top is marked by scores, of which equal weights have none."""
+    """As the release before has left them; and the top is marked by scores, of which equal weights
+    have none.
+    """
     samples = [f"s{i}.{i}" for i in range(50)]
     kinds = ("shift", "uniform", "softmax")
     for kind in kinds:
@@ -116,7 +123,7 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
             store.add(samples)
             store.score(scores_of, only="all")
             store.sample(5, pct_argmax=0.4).settle()
-            order = store._buffer.database.read(first_in_race)
+            order = inside.database_of(store).read(first_in_race)
     database = Database(store_url)
     database._run("owner", lambda engine: downgrade(engine, "0003"))
     database.close()
@@ -141,7 +148,7 @@ def test_weights_moved_by_differences_become_those_of_the_scores(store_url: str)
             assert found.samples == sorted(rank_of, key=rank_of.__getitem__)[:-11:-1]
             found.release()
     with open_store(store_url, name=kinds[-1], weighting=kinds[-1]) as store:
-        assert store._buffer.database.read(first_in_race) == order
+        assert inside.database_of(store).read(first_in_race) == order
 
 
 def first_in_race(connection: sa.Connection) -> list[int]:
@@ -175,7 +182,9 @@ def test_an_upgrade_that_is_killed_changes_nothing(old_url: str) -> None:
 
 
 class Late(Database):
-    """Finds an empty database, in which another process then creates a schema, before this one has its lock."""
+    """Finds an empty database, in which another process then creates a schema, before this one has
+    its lock.
+    """
 
     def __init__(self, url: str, creates: str) -> None:
         self._creates = creates
@@ -203,12 +212,14 @@ def migrate_to(engine: sa.Engine, wanted: str) -> None:
 
 @pytest.mark.parametrize("older", OLDER)
 def test_creating_a_schema_upgrades_none(store_url: str, older: str) -> None:
-    """An older release was quicker: its processes are at work, and an upgrade is for people to begin."""
+    """An older release was quicker: its processes are at work, and an upgrade is for people to
+    begin.
+    """
     with pytest.raises(SchemaTooOld, match="sqlbuffer db upgrade"):
         Late(store_url, older)
     assert revision(store_url) == older
 
 
-def test_a_schema_that_another_process_has_created_meanwhile_will_do(store_url: str) -> None:
+def test_a_schema_created_by_another_process_is_used(store_url: str) -> None:
     Late(store_url, REVISION).close()
     assert revision(store_url) == REVISION

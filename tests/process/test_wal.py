@@ -1,4 +1,6 @@
-"""SQLite's WAL-reset race: which versions have it, and the lock that keeps two of our processes from losing it."""
+"""SQLite's WAL-reset race: which versions have it, and the lock that keeps two of our processes
+from losing it.
+"""
 
 import contextlib
 import functools
@@ -16,9 +18,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from conftest import scores_of
-from wal_race import provoke
 
+from helpers import inside
+from helpers.samples import scores_of
+from helpers.wal_race import provoke
 from sqlbuffer.db import database as database_module
 from sqlbuffer.db.backends import sqlite, sqlite_connections, sqlite_lock
 from sqlbuffer.errors import DatabaseUnavailable
@@ -53,7 +56,7 @@ def test_the_versions_with_the_race(version: str, expected: bool) -> None:
     assert sqlite_lock.is_affected(tuple(map(int, version.split(".")))) is expected
 
 
-# -- who holds the lock -----------------------------------------------------------------------------------------------
+# -- who holds the lock ----------------------------------------------------------------------------
 
 
 def path_of(url: str) -> pathlib.Path:
@@ -110,7 +113,7 @@ def test_so_does_the_one_that_makes_the_schema(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reader", "looker"])
-def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str) -> None:
+def test_a_reader_waits_for_no_lock_and_holds_none(sqlite_url: str, kind: str) -> None:
     with open_store(sqlite_url) as store:
         store.add(TEN)
         lock = sqlite_lock.WriterLock(str(path_of(sqlite_url)))
@@ -118,7 +121,7 @@ def test_a_reader_waits_for_nobody_and_holds_nothing(sqlite_url: str, kind: str)
         assert len(store) == 10
         assert len(store.waiting().samples) == 10
         lock.release()
-        database = store._buffer.database
+        database = inside.database_of(store)
         read = database.read if kind == "reader" else database.look
         assert not read(lambda connection: connection.scalar(sa.select(1)) and is_held(sqlite_url))
 
@@ -136,7 +139,7 @@ def test_a_transaction_that_fails_lets_go(sqlite_url: str, times: int) -> None:
     with open_store(sqlite_url) as store:
         for _ in range(times):
             with pytest.raises(Boom):
-                store._buffer.database.write(fail)
+                inside.database_of(store).write(fail)
             assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -151,7 +154,7 @@ def test_a_commit_that_fails_lets_go(sqlite_url: str) -> None:
 
     with open_store(sqlite_url) as store:
         with pytest.raises(sa.exc.IntegrityError):
-            store._buffer.database.write(violate)
+            inside.database_of(store).write(violate)
         assert not is_held(sqlite_url)
         store.add(TEN)
 
@@ -168,7 +171,7 @@ def test_a_writer_waits_for_the_lock_and_says_when_it_does_not_come(
         store.add(["waits"])
         assert time.monotonic() - begun > 0.2
         lock.acquire(0)
-        monkeypatch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", 0.1)
+        inside.shorten_patience(monkeypatch, 0.1)
         with pytest.raises(
             DatabaseUnavailable, match=r"database is locked.*another program held the file"
         ):
@@ -193,7 +196,7 @@ def test_a_lock_file_that_is_deleted_is_made_again(sqlite_url: str) -> None:
         store.add(["goes on"])
 
 
-def test_whoever_may_write_to_the_file_may_lock_it(sqlite_url: str) -> None:
+def test_a_user_who_may_write_to_the_file_may_lock_it(sqlite_url: str) -> None:
     file = path_of(sqlite_url)
     file.touch()
     file.chmod(0o660)
@@ -235,7 +238,7 @@ def fork(connection):
     time.sleep(60)
 
 with open_store(sys.argv[1]) as store:
-    store._buffer.database.write(fork)
+    inside.database_of(store).write(fork)
 """
     open_store(sqlite_url).close()
     parent = subprocess.Popen(
@@ -306,7 +309,7 @@ def test_the_log_is_written_back_and_does_not_grow(
         assert os.path.getsize(f"{path_of(sqlite_url)}-wal") < 1_000_000
 
 
-# -- the race ---------------------------------------------------------------------------------------------------------
+# -- the race --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Spelling, and words that are not used here: those of tests/words.txt. A linter, not a test of behaviour."""
+"""Spelling, and words that are not used here: those of tests/words.txt.
+
+A linter, not a test of behaviour.
+"""
 
 import pathlib
 import subprocess

@@ -17,8 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from conftest import hold, new_database, scores_of, server_execute, wait_for_what_was_dropped
 
+from helpers import inside
+from helpers.cleanup import hold, wait_for_disposal
+from helpers.polling import until
+from helpers.samples import scores_of
+from helpers.servers import new_database, server_execute
+from helpers.workers import change, move_away, rows
 from sqlbuffer import PredictiveBuffer
 from sqlbuffer.cli.workers import find_workers
 from sqlbuffer.core import draw, reaper, workers
@@ -27,7 +32,6 @@ from sqlbuffer.core.heartbeat import Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.db.database import Database
-from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
 
@@ -42,39 +46,11 @@ def scored(store: SampleStore) -> SampleStore:
     return store
 
 
-def change(store: SampleStore, **values: Any) -> None:
-    """Change the row of this process."""
-    mine = (
-        sa.update(workers_table).where(workers_table.c.id == workers.worker_id()).values(**values)
-    )
-    store._buffer.database.write(lambda connection: connection.execute(mine))
-
-
-def move_away(store: SampleStore, *, silent_for_s: float) -> None:
-    """Let the row of this process be one of another host that was last heard of some time ago."""
-    change(store, host="elsewhere", heartbeat_at=ago(silent_for_s))
-
-
-def rows(store: SampleStore) -> dict[str, Any]:
-    table = workers_table
-    found = store._buffer.database.read(
-        lambda connection: connection.execute(sa.select(table)).all()
-    )
-    return {row.id: row for row in found if row.id != workers.LEDGER}
-
-
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sqlbuffer heartbeat"]
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "this never came true"
-        time.sleep(0.02)
-
-
-# -- the heartbeat ----------------------------------------------------------------------------------------------------
+# -- the heartbeat ---------------------------------------------------------------------------------
 
 
 def test_the_first_write_starts_a_heartbeat_and_closing_ends_it(store_url: str) -> None:
@@ -131,7 +107,7 @@ def test_a_signal_while_a_heartbeat_starts_does_not_end_it_for_good(
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(Told):
             heartbeat.start()
-    wait_for_what_was_dropped()
+    wait_for_disposal()
     heartbeat.start()
     end = time.monotonic() + 20
     while not beats and time.monotonic() < end:
@@ -139,18 +115,19 @@ def test_a_signal_while_a_heartbeat_starts_does_not_end_it_for_good(
     heartbeat.stop()
     assert beats[0] is Occasion.ALIVE
     assert beats.count(Occasion.CLOSED) == 1
-    wait_for_what_was_dropped()
+    wait_for_disposal()
 
 
 def test_connections_lost_do_not_end_a_heartbeat(postgresql_url: str) -> None:
     with open_store(postgresql_url, grace_s=0.4) as store:
         store.add(TEN)
         kill = sa.text(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> "
+            "pg_backend_pid()"
             " AND datname = current_database()"
         )
         for _ in range(3):
-            store._buffer.database.read(lambda connection: connection.execute(kill))
+            inside.database_of(store).read(lambda connection: connection.execute(kill))
             first = rows(store)[workers.worker_id()].heartbeat_at
             until(lambda first=first: rows(store)[workers.worker_id()].heartbeat_at > first)
 
@@ -188,7 +165,7 @@ def test_a_grace_period_is_a_number_of_seconds(store_url: str, grace_s: Any) -> 
         PredictiveBuffer(1.0, 1, None, 1, 1, 1, 1, 0.1, url=store_url, grace_s=grace_s)
 
 
-# -- the dead ---------------------------------------------------------------------------------------------------------
+# -- the dead --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
@@ -217,7 +194,7 @@ def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
             assert other.stats().claimed == 4
 
 
-def test_who_was_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> None:
+def test_a_worker_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> None:
     """It stores what it measured, learns that its claim is gone, and goes on."""
     with open_store(store_url) as store:
         batch, kept = scored(store).sample(3), store.sample(2)
@@ -237,7 +214,7 @@ def test_who_was_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> N
         assert (store.iteration, store.check()) == (1, [])
 
 
-def test_running_processes_release_the_batches_of_the_dead(store_url: str) -> None:
+def test_running_processes_release_the_batches_of_dead_workers(store_url: str) -> None:
     script = """
 import os, signal, sys
 from sqlbuffer import open_store
@@ -256,7 +233,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert store.check() == []
 
 
-def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
+def test_a_dead_worker_is_removed_once(store_url: str, look_on: LookOn) -> None:
     with open_store(store_url) as store:
         hold(scored(store).sample(4))
         hold(store.sample(3))
@@ -268,14 +245,14 @@ def test_the_dead_are_buried_once(store_url: str, look_on: LookOn) -> None:
         released: list[int] = []
         start = threading.Barrier(len(others))
 
-        def bury(other: SampleStore) -> None:
+        def release(other: SampleStore) -> None:
             start.wait()
-            released.append(reaper.release_dead(other._buffer))
+            released.append(reaper.release_dead(inside.handle_of(other)))
 
-        buriers = [threading.Thread(target=bury, args=(other,)) for other in others]
-        for burier in buriers:
+        reapers = [threading.Thread(target=release, args=(other,)) for other in others]
+        for burier in reapers:
             burier.start()
-        for burier in buriers:
+        for burier in reapers:
             burier.join()
         for other in others:
             other.close()
@@ -288,10 +265,12 @@ def open_and_forget(url: str) -> SampleStore:
     return SampleStore(attach_existing(Database(url), "default"))
 
 
-def test_who_was_only_silent_is_not_buried_while_it_writes(
+def test_a_silent_worker_is_not_removed_while_it_writes(
     postgresql_url: str, look_on: LookOn
 ) -> None:
-    """It is found silent while its draw is under way: the burial waits for the draw, and sees that it lives."""
+    """It is found silent while its draw is under way: the burial waits for the draw, and sees that
+    it lives.
+    """
     with open_store(postgresql_url) as store, open_store(postgresql_url) as other:
         scored(store)
         move_away(store, silent_for_s=100)
@@ -303,7 +282,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(
             go_on.wait(10)
             return batch
 
-        drawer = threading.Thread(target=store._buffer.write, args=(slow_draw,))
+        drawer = threading.Thread(target=inside.handle_of(store).write, args=(slow_draw,))
         drawer.start()
         drawing.wait(10)
         burier = threading.Thread(target=look_on, args=(other,), kwargs={"for_s": 60})
@@ -318,7 +297,7 @@ def test_who_was_only_silent_is_not_buried_while_it_writes(
         assert (store.stats().claimed, store.check()) == (3, [])
 
 
-def test_a_clock_that_is_set_kills_nobody(
+def test_a_clock_that_is_set_makes_no_worker_dead(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch, look_on: LookOn
 ) -> None:
     """All processes seem to have started at another time then; who is silent as well is dead."""
@@ -334,11 +313,11 @@ def test_a_clock_that_is_set_kills_nobody(
 
 
 def dead_of(store: SampleStore) -> list[str]:
-    found = store._buffer.read(workers.stale_workers)
+    found = inside.handle_of(store).read(workers.stale_workers)
     return list(found)
 
 
-# -- processes that cannot be seen ------------------------------------------------------------------------------------
+# -- processes that cannot be seen -----------------------------------------------------------------
 
 AT_WORK_AS_NOBODY = """
 import os, sys
@@ -388,9 +367,11 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
-    """A worker of another user with a claim; starts who looks on from where /proc is another one."""
+    """A worker of another user with a claim; starts who looks on from where /proc is
+    another one.
+    """
     scored(store)
-    url = store._buffer.database._url.render_as_string(hide_password=False)
+    url = inside.url_of(store)
     with contextlib.ExitStack() as processes:
         worker = processes.enter_context(running(sys.executable, "-c", AT_WORK_AS_NOBODY, url))
         assert worker.stdout is not None
@@ -408,14 +389,17 @@ def hidden_worker(store: SampleStore) -> Iterator[Callable[[str, float], Any]]:
 def test_a_worker_of_another_user_that_hides_keeps_its_claim(
     store: SampleStore, hidden_worker: Callable[[str, float], Any]
 ) -> None:
-    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there. It sends no heartbeat."""
+    """With hidepid=2 a process looks as if it was gone: only `kill` tells that it is there.
+
+    It sends no heartbeat.
+    """
     worker, onlooker = hidden_worker(HIDDEN, 0.4)
     assert onlooker.stdout.readline() == "4\n"
     time.sleep(1.5)
     assert onlooker.communicate("", timeout=60)[0] == "4\n"
     worker.kill()
     worker.wait()
-    assert reaper.release_dead(store._buffer) == 1
+    assert reaper.release_dead(inside.handle_of(store)) == 1
     assert store.check() == []
 
 
@@ -460,7 +444,7 @@ def test_what_cannot_be_seen_is_not_gone(
 def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_on: LookOn) -> None:
     with open_store(postgresql_url) as store:
         _held = scored(store).sample(1)
-        database = store._buffer.database
+        database = inside.database_of(store)
         old = sa.text("UPDATE sqlbuffer.receipts SET written_at = now() - interval '2 days'")
         database.write(lambda connection: connection.execute(old))
         move_away(store, silent_for_s=100)
@@ -473,7 +457,7 @@ def test_receipts_of_closed_connections_are_forgotten(postgresql_url: str, look_
         assert store.add(["s77"]).added == 1
 
 
-# -- a copy of the database -------------------------------------------------------------------------------------------
+# -- a copy of the database ------------------------------------------------------------------------
 
 
 def tool(url: str, name: str) -> str:
@@ -549,7 +533,7 @@ def test_what_is_not_known_of_a_database_is_no_difference(
     assert workers._is_of_another(theirs, here) is is_another
 
 
-# -- running, silent, finished, died ----------------------------------------------------------------------------------
+# -- running, silent, finished, died ---------------------------------------------------------------
 
 
 def test_workers_say_how_they_ended(store_url: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from helpers.agents import agent, featurize, network, rows, same, weights
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.predictor.dataset import PredictiveDataset
@@ -20,39 +21,11 @@ from sqlbuffer.predictor.supervised import split_rows
 pytestmark = pytest.mark.usefixtures("global_random_state_stays")
 
 
-def featurize(samples: list[str]) -> Tensor:
-    """Two features of samples named `s<number>`."""
-    numbers = torch.tensor([float(sample[1:]) for sample in samples])
-    return torch.stack([numbers / 100, torch.ones_like(numbers)], dim=1)
-
-
-def network(*layers: nn.Module, seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), *layers, nn.Linear(16, 1))
-
-
-def agent(*layers: nn.Module, **options: Any) -> PredictiveAgent:
-    return PredictiveAgent(network(*layers), nn.functional.mse_loss, featurize, **options)
-
-
 def taught(n: int = 200, **options: Any) -> PredictiveAgent:
     """An agent with n samples whose reward is twice their number."""
     made = agent(nn.Dropout(0.1), **options)
     made.update_dataset_from_inputs(*rows(n))
     return made
-
-
-def rows(n: int) -> tuple[list[str], np.ndarray]:
-    return [f"s{i}" for i in range(n)], np.arange(n) * 0.02
-
-
-def weights(of: Any) -> list[Tensor]:
-    return [value.clone() for value in of.model.state_dict().values()]
-
-
-def same(ones: list[Tensor], others: list[Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
 
 def test_predictions_are_one_number_a_sample() -> None:
@@ -231,7 +204,9 @@ def test_training_refuses_bad_arguments(arguments: tuple[Any, ...], words: str) 
 
 @pytest.mark.parametrize("n_steps", range(1, 12))
 def test_the_learning_rate_is_reached_in_however_few_steps(n_steps: int) -> None:
-    """A step of Adam is as long as the learning rate: a schedule that begins past its peak would hardly move."""
+    """A step of Adam is as long as the learning rate: a schedule that begins past its peak would
+    hardly move.
+    """
     made = agent()
     made.update_dataset_from_inputs(rows(4 * n_steps)[0], [5.0] * (4 * n_steps))
     before = [parameter.detach().clone() for parameter in made.model.parameters()]

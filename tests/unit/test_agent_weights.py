@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_agent import agent, featurize, network, rows, same, weights
 from torch import nn
 
+from helpers.agents import agent, featurize, network, rows, same, weights
 from sqlbuffer.errors import InvalidArgument, InvalidPayload
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.predictor.ensemble import EnsembleAgent

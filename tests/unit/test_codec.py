@@ -1,4 +1,6 @@
-"""Samples go into a database and come back as they were, and a payload from anywhere does no harm."""
+"""Samples go into a database and come back as they were, and a payload from anywhere
+does no harm.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ import torch
 from cbor2 import CBORTag
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 
+from helpers.strategies import Colour, Ligand, Point, Polymer, Smiles, exactly, samples, texts
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
 from sqlbuffer.samples import limits
 from sqlbuffer.samples.codec import decode_all, encode_all
@@ -50,7 +52,7 @@ def read(payload: bytes) -> object:
     return decode_all([""], [payload], ["cbor"])[0]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(samples())
 def test_a_sample_comes_back_as_it_was(value: object) -> None:
     restored = round_trip(value)
@@ -205,7 +207,7 @@ def test_the_deepest_sample_that_can_be_written_can_be_read(wrap: Any, levels: i
         encode_all([wrap(value)])
 
 
-def test_pickle_is_for_those_who_ask_and_for_what_nothing_else_supports() -> None:
+def test_pickle_needs_a_request_and_a_type_without_other_support() -> None:
     queue = deque([1, 2])
     encoded = encode_all(["a", (1,), [queue]], allow_pickle=True)
     assert encoded.codecs == ["text", "cbor", "pickle"]
@@ -404,7 +406,7 @@ def survives(payload: bytes) -> None:
         pass  # read in good order, yet too deep or out of bounds
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64))
 @example(pickle.dumps(Decimal(1)))
 def test_random_bytes_do_no_harm(payload: bytes) -> None:
@@ -434,7 +436,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.binary(max_size=2))),

@@ -1,4 +1,6 @@
-"""Where uncertainty comes from: dropout with one mask for all rows, and the disagreement of an ensemble."""
+"""Where uncertainty comes from: dropout with one mask for all rows, and the disagreement of an
+ensemble.
+"""
 
 import math
 from collections.abc import Iterator
@@ -51,7 +53,7 @@ def _global_random_state_stays() -> Iterator[None]:
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
-# -- dropout ----------------------------------------------------------------------------------------------------------
+# -- dropout ---------------------------------------------------------------------------------------
 
 
 def test_a_draw_of_dropout_is_one_function() -> None:
@@ -76,7 +78,8 @@ def test_a_draw_has_the_weights_of_the_units_that_are_kept() -> None:
     (first, relu, _, last), x = a.model, featurize(["s1", "s70"])
     hidden = relu(first(x))
     made = a.predict_samples(["s1", "s70"], 400)
-    # Each unit is dropped with p and the others scaled up: the mean over masks is the network without dropout.
+    # Each unit is dropped with p and the others scaled up: the mean over masks is the network
+    # without dropout.
     contributions = hidden * last.weight / 0.75
     variance = (contributions**2 * 0.25 * 0.75).sum(dim=1)
     torch.testing.assert_close(made.var(dim=0), variance, rtol=0.3, atol=0.0)
@@ -137,7 +140,7 @@ def test_at_least_two_draws_make_a_spread() -> None:
         agent(n_draws=1)
 
 
-# -- an ensemble ------------------------------------------------------------------------------------------------------
+# -- an ensemble -----------------------------------------------------------------------------------
 
 
 def test_an_ensemble_predicts_the_mean_and_the_disagreement() -> None:

@@ -1,4 +1,6 @@
-"""Each sentence of the README's "What it guarantees" has a test that would notice: `docs/guarantees.md` says which."""
+"""Each sentence of the README's "What it guarantees" has a test that would notice:
+`docs/guarantees.md` says which.
+"""
 
 import inspect
 import pathlib

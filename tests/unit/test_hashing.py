@@ -24,7 +24,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import (
+
+from helpers.strategies import (
     DTYPES,
     Access,
     Colour,
@@ -41,7 +42,6 @@ from strategies import (
     samples,
     texts,
 )
-
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.samples import limits
 from sqlbuffer.samples.hashing import SCHEME, canonical_bytes, digest, digests, register
@@ -120,7 +120,10 @@ def test_golden_digests() -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
-    script = "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in t.GOLDEN.items()}))"
+    script = (
+        "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in "
+        "t.GOLDEN.items()}))"
+    )
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
@@ -128,7 +131,7 @@ def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
     assert json.loads(done.stdout) == {name: expected for name, (_, expected) in GOLDEN.items()}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(equal_pairs(max_leaves=6))
 def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
     a, b = pair
@@ -136,19 +139,19 @@ def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
     assert canonical_bytes(a) == canonical_bytes(b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(samples(max_leaves=4), samples(max_leaves=4))
 def test_two_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(numbers(), numbers())
 def test_two_numbers_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(hashables(), hashables())
 def test_two_plain_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
@@ -312,7 +315,10 @@ def test_tensors_are_equal_wherever_and_however_they_live() -> None:
 
 
 def test_hashing_alone_does_not_import_torch() -> None:
-    script = "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in sys.modules)"
+    script = (
+        "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in "
+        "sys.modules)"
+    )
     root = Path(__file__).parents[2]
     subprocess.run(
         [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(root)}, check=True

@@ -47,6 +47,16 @@ def test_imports_run_downwards(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_tests_import_from_helpers_alone() -> None:
+    """No test file and no conftest.py is a library for others; one helper knows private names."""
+    for file in (ROOT / "tests").rglob("*.py"):
+        tree, place = ast.parse(file.read_text()), file.relative_to(ROOT)
+        named = [name for _, name in imports(tree)]
+        assert not [name for name in named if re.match(r"(test_\w+|conftest)\.", name)], place
+        private = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        assert file.name == "inside.py" or "_buffer" not in {node.attr for node in private}, place
+
+
 def test_one_package_knows_the_databases() -> None:
     for file, tree in TREES.items():
         if name_of(file).startswith("db/backends/") or name_of(file) == "db/types.py":
@@ -89,7 +99,9 @@ def test_only_what_learns_imports_torch() -> None:
 
 
 def test_manners() -> None:
-    """No print, no assert, no pickle but where a user asked for it, no seeding of what belongs to the user."""
+    """No print, no assert, no pickle but where a user asked for it, no seeding of what belongs to
+    the user.
+    """
     seeding = {"random.seed", "np.random.seed", "numpy.random.seed", "torch.manual_seed"}
     for file, tree in TREES.items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -124,7 +136,7 @@ def test_the_arithmetic_knows_no_database() -> None:
     assert packages <= set(sys.stdlib_module_names) | {"numpy", "sqlbuffer", "__future__"}
 
 
-# -- what is loaded when ----------------------------------------------------------------------------------------------
+# -- what is loaded when ---------------------------------------------------------------------------
 
 
 def python(code: str, *arguments: str) -> str:

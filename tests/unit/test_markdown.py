@@ -1,4 +1,6 @@
-"""Markdown has one sentence a line, and table cells of at most 120 characters: diffs stay small, tables readable."""
+"""Markdown has one sentence a line, and table cells of at most 120 characters: diffs stay small,
+tables readable.
+"""
 
 import pathlib
 import re
@@ -10,7 +12,9 @@ PARAGRAPH_START = re.compile(r"\s*(?:$|[#|>!]|[-*] |\d+\. )")
 
 
 def faults(text: str) -> list[str]:
-    """Find lines with two sentences, lines that end within a sentence, and cells that are too long."""
+    """Find lines with two sentences, lines that end within a sentence, and cells that
+    are too long.
+    """
     found, unfinished = [], ""
     for line in re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
         if unfinished and not PARAGRAPH_START.match(line):

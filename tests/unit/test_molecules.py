@@ -1,4 +1,6 @@
-"""The chemistry of the example: known values, keys, offspring, features, and the benchmark's metric."""
+"""The chemistry of the example: known values, keys, offspring, features, and the benchmark's
+metric.
+"""
 
 import importlib.util
 import pathlib
@@ -38,7 +40,7 @@ def real(molecules: types.ModuleType) -> list[str]:
     return molecules.load_molecules()
 
 
-# -- molecules and keys ------------------------------------------------------------------------------------------------
+# -- molecules and keys ----------------------------------------------------------------------------
 
 
 def test_the_real_molecules_are_distinct_and_canonical(
@@ -99,7 +101,7 @@ def test_what_has_no_key(
     assert capfd.readouterr() == ("", ""), "RDKit complained aloud"
 
 
-# -- oracles -----------------------------------------------------------------------------------------------------------
+# -- oracles ---------------------------------------------------------------------------------------
 
 
 def test_qed_has_its_published_values(molecules: types.ModuleType) -> None:
@@ -139,7 +141,7 @@ def test_an_oracle_refuses_what_is_no_molecule(molecules: types.ModuleType, orac
         molecules.ORACLES[oracle]("c1ccccc")
 
 
-# -- offspring ---------------------------------------------------------------------------------------------------------
+# -- offspring -------------------------------------------------------------------------------------
 
 
 def offspring(
@@ -198,7 +200,7 @@ def test_molecules_without_rings_or_open_bonds_have_no_crossover_of_that_kind(
     assert molecules.crossover("c1ccccc1", "CCCCCC", rng) is None
 
 
-# -- features ----------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------
 
 
 def test_fingerprints_count(molecules: types.ModuleType) -> None:
@@ -211,7 +213,7 @@ def test_fingerprints_count(molecules: types.ModuleType) -> None:
     assert molecules.fingerprints([]).shape == (0, molecules.N_BITS)
 
 
-# -- the metric --------------------------------------------------------------------------------------------------------
+# -- the metric ------------------------------------------------------------------------------------
 
 
 def test_auc_by_hand(molecules: types.ModuleType) -> None:
@@ -223,7 +225,8 @@ def test_auc_by_hand(molecules: types.ModuleType) -> None:
 
 
 def test_auc_of_the_mean_of_the_two_best(molecules: types.ModuleType) -> None:
-    # After 2 calls (0.2 + 0.4) / 2, after 4 (0.4 + 0.8) / 2, and after the last, 5, (0.8 + 0.6) / 2.
+    # After 2 calls (0.2 + 0.4) / 2, after 4 (0.4 + 0.8) / 2, and after the last, 5, (0.8 + 0.6) /
+    # 2.
     area = 2 * (0.0 + 0.3) / 2 + 2 * (0.3 + 0.6) / 2 + 1 * (0.6 + 0.7) / 2
     assert molecules.auc_top_k(
         [0.2, 0.4, 0.1, 0.8, 0.6], k=2, max_calls=5, every=2

@@ -1,4 +1,6 @@
-"""The SQL of the statements that matter most, as a person would read it in a log, on both databases."""
+"""The SQL of the statements that matter most, as a person would read it in a log, on both
+databases.
+"""
 
 import inspect
 import pkgutil
@@ -242,7 +244,9 @@ def test_golden_sql(name: str, kind: str) -> None:
 
 
 class TestEveryStatement:
-    """Every statement is built once, binds its values, and names its columns; a failure names builder and database."""
+    """Every statement is built once, binds its values, and names its columns; a failure names
+    builder and database.
+    """
 
     def test_is_built_once(self) -> None:
         for name, kind in EVERY:

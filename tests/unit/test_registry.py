@@ -1,4 +1,6 @@
-"""The law of the hash on classes of every make: equal samples are one, others are not, or the class is refused."""
+"""The law of the hash on classes of every make: equal samples are one, others are not, or the class
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def round_trip(value: object) -> Any:
 
 
 def require_the_law(instances: list[Any], relatives: list[Any] = ()) -> None:  # type: ignore[assignment]
-    """Instances are equal where their digests are, to each other and to plain values, and come back equal."""
+    """Instances are equal where their digests are, to each other and to plain values, and come back
+    equal.
+    """
     for a, b in itertools.product(instances, [*instances, *relatives]):
         assert (digest(a) == digest(b)) == bool(a == b), (a, b)
     for a in instances:
@@ -98,7 +102,7 @@ def dataclasses_of_every_make(draw: st.DrawFn) -> type[Any]:
     return made
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(dataclasses_of_every_make(), st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4))
 def test_a_dataclass_of_any_make_keeps_the_law_or_is_refused(
     cls: type[Any], values: list[tuple[Any, Any]]
@@ -143,7 +147,7 @@ OF_TUPLES: dict[str, Any] = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sets(st.sampled_from([*OF_TUPLES])),
     st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4),
@@ -177,7 +181,7 @@ ENUMS: dict[str, tuple[tuple[type[Any], ...], tuple[Any, Any]]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([*ENUMS]), st.sets(st.sampled_from([*OF_ENUMS]), max_size=3))
 def test_an_enum_of_any_make_keeps_the_law_or_is_refused(kind: str, own: set[str]) -> None:
     bases, values = ENUMS[kind]
@@ -372,7 +376,7 @@ def test_each_member_that_a_built_in_type_has_may_be_overridden(value: Any) -> N
     assert refused == {"__eq__"} | (set(subclasses.READ_BY.get(base, ())) & OF_BUILT_INS.keys())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(PLAIN), st.sets(st.sampled_from([*OF_BUILT_INS]), max_size=6))
 def test_a_subclass_of_a_built_in_type_counts_as_it_or_is_refused(
     value: Any, own: set[str]
@@ -412,7 +416,9 @@ def test_a_registered_class_is_not_equal_to_a_built_in_value() -> None:
 
 
 def test_what_a_refused_class_has_stored_is_read_by_functions_under_the_same_digest() -> None:
-    """Digests and payloads are those of the release before, which registered these classes without functions."""
+    """Digests and payloads are those of the release before, which registered these classes without
+    functions.
+    """
 
     @dataclasses.dataclass(eq=False)
     class Pose:

@@ -1,4 +1,6 @@
-"""Converters: one for each kind of argument, and every value of a kind, wherever it was computed, is one."""
+"""Converters: one for each kind of argument, and every value of a kind, wherever it was computed,
+is one.
+"""
 
 import collections
 import io

@@ -1,4 +1,6 @@
-"""Silence is what a process has watched, by a clock that is never set, not a difference of two times that were read."""
+"""Silence is what a process has watched, by a clock that is never set, not a difference of two
+times that were read.
+"""
 
 import copy
 import math
@@ -39,8 +41,10 @@ def test_the_first_look_tells_nothing_and_a_change_begins_again(clock: Clock) ->
     assert same(watching, a=2, b=1)["a"] == 0.0, "what was gone has come back"
 
 
-def test_who_was_stopped_has_not_watched(clock: Clock) -> None:
-    """A container that is paused with all others for an hour sees the old heartbeats once more when it wakes up."""
+def test_a_process_that_was_stopped_has_not_watched(clock: Clock) -> None:
+    """A container that is paused with all others for an hour sees the old heartbeats once more when
+    it wakes up.
+    """
     watching = Watch()
     same(watching, a=1)
     clock.now += 3600
@@ -73,7 +77,9 @@ def test_groups_and_watches_are_apart(clock: Clock) -> None:
 
 @pytest.mark.parametrize("jump_s", [-18_000.0, -60.0, 0.0, 120.0, 18_000.0])
 def test_the_age_of_what_came_is_what_was_seen(clock: Clock, jump_s: float) -> None:
-    """The clock that tells is set between the two looks: it is believed no further than what was seen leaves open."""
+    """The clock that tells is set between the two looks: it is believed no further than what was
+    seen leaves open.
+    """
     watching = Watch()
 
     def age_s(value: int, told_s: float) -> float:

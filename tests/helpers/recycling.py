@@ -1,0 +1,151 @@
+"""PostgreSQL databases that are emptied and renamed after a test, which is cheaper than to drop and
+to create them.
+"""
+
+import contextlib
+import uuid
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from helpers import servers
+
+_SCHEMA = "'sqlbuffer'::regnamespace"
+
+FINGERPRINT = f"""
+SELECT md5(string_agg(part, chr(10) ORDER BY part)) FROM (
+    SELECT format('relation %s %s %s %s %s %s %s', relname, relkind, relowner, relacl, reloptions,
+        relrowsecurity, relpersistence)
+    FROM pg_class WHERE relnamespace = {_SCHEMA}
+    UNION ALL
+    SELECT format('column %s %s %s %s %s %s %s', attrelid::regclass, attnum, attname, atttypid,
+        attnotnull, attacl, attisdropped)
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = {_SCHEMA} AND attnum > 0
+    UNION ALL
+    SELECT format('constraint %s', pg_get_constraintdef(oid)) FROM pg_constraint
+    WHERE connamespace = {_SCHEMA}
+    UNION ALL
+    SELECT format('index %s', pg_get_indexdef(indexrelid)) FROM pg_index
+    JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = {_SCHEMA}
+    UNION ALL
+    SELECT format('schema %s %s %s', nspname, nspowner, nspacl) FROM pg_namespace
+    WHERE nspname !~ '^pg_(toast_)?temp'
+    UNION ALL
+    SELECT format('outside %s', oid::regclass) FROM pg_class WHERE oid >= 16384
+    AND relnamespace <> {_SCHEMA} AND relnamespace <> 'pg_toast'::regnamespace
+    UNION ALL
+    SELECT format('function %s', oid::regprocedure) FROM pg_proc WHERE oid >= 16384
+    UNION ALL
+    SELECT format('trigger %s %s', tgrelid::regclass, tgenabled) FROM pg_trigger
+    WHERE NOT tgisinternal
+    UNION ALL
+    SELECT format('statistics %s', starelid::regclass) FROM pg_statistic
+    JOIN pg_class ON pg_class.oid = starelid WHERE relnamespace = {_SCHEMA}
+    UNION ALL
+    SELECT format('setting %s %s', setrole, setconfig) FROM pg_db_role_setting
+    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL
+    SELECT format('database %s %s %s %s', datdba, datacl, datconnlimit, encoding) FROM pg_database
+    WHERE datname = current_database()
+    UNION ALL
+    SELECT format('rights of the future %s %s', defaclrole, defaclacl) FROM pg_default_acl
+    UNION ALL
+    SELECT format('extension %s', extname) FROM pg_extension
+    UNION ALL
+    SELECT format('default %s %s', adrelid::regclass, pg_get_expr(adbin, adrelid)) FROM pg_attrdef
+    UNION ALL
+    SELECT format('policy %s', polname) FROM pg_policy
+    UNION ALL
+    SELECT format('rule %s %s', ev_class::regclass, rulename) FROM pg_rewrite WHERE oid >= 16384
+    UNION ALL
+    SELECT format('type %s', oid::regtype) FROM pg_type WHERE oid >= 16384 AND typtype IN ('d', 'e')
+    UNION ALL
+    SELECT format('large object %s', oid) FROM pg_largeobject_metadata
+    UNION ALL
+    SELECT format('version %s', version_num) FROM sqlbuffer.sqlbuffer_version
+) AS parts (part)
+"""
+"""What a test may have changed beyond rows: such a database is dropped."""
+
+EMPTY = f"""
+DO $$
+DECLARE named text;
+BEGIN
+    SELECT string_agg(oid::regclass::text, ', ') INTO named FROM pg_class
+    WHERE relnamespace = {_SCHEMA} AND relkind IN ('r', 'p') AND relname <> 'sqlbuffer_version'
+    AND pg_relation_size(oid) > 0;
+    IF named IS NOT NULL THEN EXECUTE 'TRUNCATE ' || named || ' CASCADE'; END IF;
+    FOR named IN SELECT oid::regclass::text FROM pg_class
+        WHERE relnamespace = {_SCHEMA} AND relkind = 'S'
+    LOOP
+        PERFORM setval(named, 1, false);
+    END LOOP;
+END $$
+"""
+
+
+class Recycled:
+    """Databases of one server, each used by one test at a time, under a new name for each test.
+
+    Args:
+        server_url: URL of the server.
+        template: Name of the database that holds the schema, and nothing else.
+    """
+
+    def __init__(self, server_url: str, template: str) -> None:
+        self._server_url, self._template = server_url, template
+        self._idle: list[str] = []
+        self._expected: str | None = None
+        self._server = psycopg.connect(server_url, autocommit=True)
+
+    def take(self) -> str:
+        """Return the URL of a database that holds the schema, and nothing else."""
+        if not self._idle:
+            return servers.new_database(self._server_url, self._template)
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self._server.execute(f"ALTER DATABASE {self._idle.pop()} RENAME TO {name}")
+        return servers.url_of_database(self._server_url, name)
+
+    def give_back(self, url: str) -> list[Any]:
+        """Empty a database or drop it; return the transactions that were left open in it."""
+        name = str(sa.make_url(url).database)
+        left_open = self._server.execute(
+            "SELECT query FROM pg_stat_activity "
+            "WHERE datname = %s AND state LIKE 'idle in transaction%%'",
+            [name],
+        ).fetchall()
+        if self.is_emptied(name):
+            self._idle.append(name)
+        else:
+            self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        return left_open
+
+    def is_emptied(self, name: str) -> bool:
+        """Empty a database; return False if it has to be dropped."""
+        self._server.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+            [name],
+        )
+        found = None
+        with contextlib.suppress(psycopg.Error):
+            url = servers.url_of_database(self._server_url, name)
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(EMPTY)
+                (found,) = connection.execute(FINGERPRINT).fetchone() or (None,)
+        if self._expected is None:
+            self._expected = self._fingerprint_of_template()
+        return found is not None and found == self._expected
+
+    def _fingerprint_of_template(self) -> str:
+        url = servers.url_of_database(self._server_url, self._template)
+        with psycopg.connect(url, autocommit=True) as connection:
+            (found,) = connection.execute(FINGERPRINT).fetchone() or ("",)
+        return str(found)
+
+    def close(self) -> None:
+        """Drop the databases that are idle."""
+        for name in self._idle:
+            self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self._server.close()
