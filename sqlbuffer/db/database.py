@@ -21,22 +21,20 @@ from sqlbuffer.db.backends import (
     ONE_STATEMENT,
     Receipt,
     first_line,
+    is_overflow,
     is_unavailable,
+    overflowed,
     parse_url,
     unavailable,
 )
 from sqlbuffer.db.interruptions import interruption
 from sqlbuffer.db.retry import call_again, until_true
-from sqlbuffer._integrity import tampered
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///sqlbuffer.db"
 URL_VARIABLE = "SQLBUFFER_URL"
-
-_OVERFLOWS = ("integer overflow", "bigint out of range")
-"""Messages of SQLite and of PostgreSQL; numbers of users are checked before they are sent."""
 
 
 def boundary(moment: str) -> None:
@@ -238,11 +236,8 @@ class Database:
                 "each."
             ) from exc
         except sa.exc.DBAPIError as exc:
-            if first_line(str(exc.orig)) in _OVERFLOWS:
-                raise tampered(
-                    f"a result in {self.url} is beyond the largest integer ({exc.orig}), so a "
-                    "stored number is beyond any that sqlbuffer counts to"
-                ) from exc
+            if is_overflow(exc):
+                raise overflowed(exc, self.url) from exc
             if is_unavailable(exc):
                 raise unavailable(exc, self._url, self.dialect) from exc
             if isinstance(exc, sa.exc.DataError):

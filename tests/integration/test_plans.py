@@ -416,8 +416,8 @@ EXPECTED = {
     "score nothing": "unscored",
     "sample": "race_state first_in_race insert_batch insert_arrivals leave_up_to count",
     "sample with argmax": (
-        "race_state first_by_score leave_pool first_in_race insert_batch insert_arrivals insert_draws "
-        "leave_up_to count"
+        "race_state first_by_score leave_pool first_in_race insert_batch insert_arrivals "
+        "insert_draws leave_up_to count"
     ),
     "settle": "close_claim store_first_rewards_of_draws count",
     "settle without rewards": "close_claim dequeue_known count",
@@ -427,7 +427,8 @@ EXPECTED = {
         "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
     ),
     "release": (
-        "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count oldest_version_of_batch"
+        "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count "
+        "oldest_version_of_batch"
     ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",

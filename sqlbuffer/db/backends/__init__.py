@@ -8,6 +8,7 @@ import os
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
 from sqlbuffer.db.backends.base import (
@@ -56,9 +57,11 @@ __all__ = [
     "ago",
     "first_line",
     "from_now",
+    "is_overflow",
     "is_unavailable",
     "now",
     "origin_of",
+    "overflowed",
     "parse_url",
     "right_now",
     "unavailable",
@@ -191,6 +194,23 @@ def is_unavailable(error: sa.exc.DBAPIError) -> bool:
         or type(error) is sa.exc.DatabaseError
     )
     return has_no_right or is_outage
+
+
+_OVERFLOWS = ("integer overflow", "bigint out of range")
+"""Messages of SQLite and of PostgreSQL; numbers of users are checked before they are sent."""
+
+
+def is_overflow(error: sa.exc.DBAPIError) -> bool:
+    """Return True if a sum of stored integers is beyond the largest integer."""
+    return first_line(str(error.orig)) in _OVERFLOWS
+
+
+def overflowed(error: sa.exc.DBAPIError, url: str) -> Exception:
+    """Return our error for a sum that overflowed: a stored counter is corrupt."""
+    return tampered(
+        f"a result in {url} is beyond the largest integer ({error.orig}), so a stored number is "
+        "beyond any that sqlbuffer counts to"
+    )
 
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
