@@ -8,8 +8,8 @@ from typing import Any
 from sqlbuffer.cli.common import AnyBuffer, AsJson, Grace, Url, show_rows
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S, LEDGER, fold, silent_workers, stale_workers, worker_id
+from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.db.queries import overview as queries
 
 _COLUMNS = (
     *("buffer", "worker", "pid", "state", "heartbeat_at"),
@@ -44,14 +44,16 @@ def find_workers(tx: Transaction) -> list[dict[str, Any]]:
     the grace period by the database's clock. One look cannot tell a dead worker from a clock that
     was set.
     """
-    return with_state(tx, tx.execute(queries.workers_with_claims(), ledger=LEDGER).mappings().all())
+    return with_state(
+        tx, tx.execute(queries.overview.workers_with_claims(), ledger=LEDGER).mappings().all()
+    )
 
 
 def with_state(tx: Transaction, rows: Sequence[Any]) -> list[dict[str, Any]]:
     """Return rows that have a `worker`, with the buffer's name and the state of that worker."""
     state = dict.fromkeys(silent_workers(tx), "silent")
     state |= dict.fromkeys(stale_workers(tx), "died")
-    state |= dict.fromkeys(tx.execute(queries.finished_workers()).scalars(), "finished")
+    state |= dict.fromkeys(tx.execute(queries.overview.finished_workers()).scalars(), "finished")
     return [
         {"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")}
         for row in rows

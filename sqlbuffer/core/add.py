@@ -46,7 +46,7 @@ class Incoming:
     """Position of the chunk's first sample in the user's list, for errors; None if unknown."""
 
     def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
-        """Return the columns of `queries.INCOMING_SAMPLES`, with encoded samples."""
+        """Return the columns of `queries.params.INCOMING_SAMPLES`, with encoded samples."""
         numbers = (
             None if self.start is None else [self.start + position for position in self.positions]
         )
@@ -187,10 +187,10 @@ def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple
     """Add samples that wait for a score; return the number of new and of requeued samples."""
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        found = _in_bulk(tx, queries.add_unscored(dialect), chunk, state).one()
+        found = _in_bulk(tx, queries.samples.add_unscored(dialect), chunk, state).one()
         return found.stored - found.requeued, found.requeued, None
     newest, stored = _put(tx, chunk, state)
-    added = tx.execute(queries.enter_unscored(), after=newest).rowcount
+    added = tx.execute(queries.samples.enter_unscored(), after=newest).rowcount
     again = _requeued(tx, chunk, stored - added) if added < stored else []
     never = np.full(len(again), math.inf)
     ids = [row.id for row in again]
@@ -210,10 +210,10 @@ def _enter_race(
     """
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        rows = _in_bulk(tx, queries.add_samples(dialect), chunk, state).all()
+        rows = _in_bulk(tx, queries.samples.add_samples(dialect), chunk, state).all()
     else:
         newest, stored = _put(tx, chunk, state)
-        rows = tx.execute(queries.samples_after(), after=newest).all()
+        rows = tx.execute(queries.samples.samples_after(), after=newest).all()
         rows += _requeued(tx, chunk, stored - len(rows)) if len(rows) < stored else []
     if not rows:
         return 0, 0, None
@@ -227,16 +227,16 @@ def _enter_race(
 
 
 def _in_bulk(tx: Transaction, statement: Any, chunk: Incoming, state: RaceState) -> Any:
-    columns, shape = chunk.columns(tx.buffer), queries.INCOMING_SAMPLES
+    columns, shape = chunk.columns(tx.buffer), queries.params.INCOMING_SAMPLES
     return tx.execute_with(statement, shape, columns, iteration=state.iteration, tick=state.tick)
 
 
 def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
     """Store and requeue samples; return the newest id before, and their number."""
-    newest = tx.connection.execute(queries.newest_sample()).scalar_one()
-    statement, columns = queries.put_samples(tx.backend), chunk.columns(tx.buffer)
+    newest = tx.connection.execute(queries.samples.newest_sample()).scalar_one()
+    statement, columns = queries.samples.put_samples(tx.backend), chunk.columns(tx.buffer)
     moment = {"iteration": state.iteration, "tick": state.tick}
-    return newest, tx.execute_each(statement, queries.INCOMING_SAMPLES, columns, **moment)
+    return newest, tx.execute_each(statement, queries.params.INCOMING_SAMPLES, columns, **moment)
 
 
 def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
@@ -247,11 +247,11 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
             so that SQLite gives random ids to new samples.
     """
     dialect = tx.backend
-    statement, columns = queries.marked_samples(dialect), {"hash": chunk.hashes}
-    marked = list(tx.execute_with(statement, queries.INCOMING_HASHES, columns).all())
+    statement, columns = queries.samples.marked_samples(dialect), {"hash": chunk.hashes}
+    marked = list(tx.execute_with(statement, queries.params.INCOMING_HASHES, columns).all())
     require_all(len(marked), n, "samples were added again")
     ids = {"sample_id": [row.id for row in marked]}
-    tx.execute_each(queries.unmark(dialect), queries.INCOMING_IDS, ids)
+    tx.execute_each(queries.samples.unmark(dialect), queries.params.INCOMING_IDS, ids)
     return marked
 
 
@@ -274,15 +274,15 @@ def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int =
         return
     dialect = tx.backend
     dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.DRAWS: True})
-    totals = tx.execute(queries.totals()).one()
+    totals = tx.execute(queries.buffers.totals()).one()
     unscored += int(totals.unscored)
     scored += pool.size(tx.buffer, totals) - int(totals.unscored)
     going: list[Any] = []
     if (excess := scored - state.max_size) > 0:
         excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
-        going += _free(tx, queries.lightest(dialect), excess)
+        going += _free(tx, queries.scores.lightest(dialect), excess)
     if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
-        going += _free(tx, queries.oldest_unscored(dialect), excess)
+        going += _free(tx, queries.scores.oldest_unscored(dialect), excess)
     if going:
         pool.remove(tx, going, clock=tx.race_state().clock)
 
@@ -299,7 +299,9 @@ def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
         if not dialect.has_concurrent_writers:
             return list(going)
         columns = {"sample_id": sorted(row.sample_id for row in going)}
-        found = tx.execute_with(queries.free_samples(dialect), queries.INCOMING_IDS, columns)
+        found = tx.execute_with(
+            queries.samples.free_samples(dialect), queries.params.INCOMING_IDS, columns
+        )
         is_free = set(found.scalars())
         free = [row for row in going if row.sample_id in is_free]
         if len(free) >= n or len(going) < n + n_passed:

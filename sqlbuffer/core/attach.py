@@ -103,7 +103,9 @@ def _limit(database: Database, row: Any, max_size: int) -> None:
         SettingsMismatch: If the buffer has another limit.
     """
     given = {"buffer": row.id, "most": max_size}
-    stored = database.write(lambda connection: connection.scalar(queries.limit_size(), given))
+    stored = database.write(
+        lambda connection: connection.scalar(queries.buffers.limit_size(), given)
+    )
     if stored not in (None, max_size):  # None: the buffer is gone, its first use raises
         raise SettingsMismatch(
             f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with "
@@ -201,11 +203,11 @@ def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> 
 
 
 def _names(connection: sa.Connection) -> Sequence[str]:
-    return connection.scalars(queries.buffer_names()).all()
+    return connection.scalars(queries.buffers.buffer_names()).all()
 
 
 def _find(connection: sa.Connection, *, name: str) -> Any:
-    return connection.execute(queries.buffer_named(), {"name": name}).one_or_none()
+    return connection.execute(queries.buffers.buffer_named(), {"name": name}).one_or_none()
 
 
 def _create(
@@ -231,7 +233,7 @@ def _create(
         "key": key,
         "max_size": max_size,
     }
-    created = connection.scalar(queries.insert_buffer(database.dialect), new)
+    created = connection.scalar(queries.buffers.insert_buffer(database.dialect), new)
     if created is not None:
         register(connection, database.dialect, created, worker=LEDGER)
     return None if only_new and created is None else _find(connection, name=name)

@@ -272,7 +272,7 @@ class Batch:
         """Return the ids of reported samples, including reports of other threads and processes."""
         if self.id is None or not self._has_reports:
             return []
-        found = tx.execute(queries.reported_samples(), batch=self.id)
+        found = tx.execute(queries.batches.reported_samples(), batch=self.id)
         return list(found.scalars())
 
     def _settle(

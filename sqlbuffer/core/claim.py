@@ -42,11 +42,13 @@ class Claim(NamedTuple):
             tx: A writing transaction.
             column: "settled_at" or "released_at".
         """
-        return close(tx, queries.close_claim(column), **self.parameters())
+        return close(tx, queries.batches.close_claim(column), **self.parameters())
 
     def find(self, tx: Transaction) -> bool:
         """Tell whether the batch is in the database, open or closed."""
-        return tx.execute(queries.find_claim(), **self.parameters()).one_or_none() is not None
+        return (
+            tx.execute(queries.batches.find_claim(), **self.parameters()).one_or_none() is not None
+        )
 
 
 def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:

@@ -141,7 +141,7 @@ def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
         return []
     if state.top_score is None:  # a refresh was made: the marks belong to old scores
         raise _TooFewMarked
-    found = _head(tx, queries.first_by_score(tx.backend), n)
+    found = _head(tx, queries.batches.first_by_score(tx.backend), n)
     if len(found) < n and state.top_score != -math.inf:
         raise _TooFewMarked
     column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
@@ -209,8 +209,8 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
         _TiedAtTheEnd: If the last arrival has the same key as the next one, and `by_tie` is False.
     """
     dialect = tx.backend
-    by_key = queries.first_in_race_by_tie if by_tie else queries.first_in_race
-    build, limit = (queries.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
+    by_key = queries.batches.first_in_race_by_tie if by_tie else queries.batches.first_in_race
+    build, limit = (queries.batches.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
     found = _sorted(
         _head(tx, build(dialect), limit + (not dialect.supports_deleting_claims)), "race_key"
     )
@@ -252,7 +252,7 @@ def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None
     is_tied = stretch.ends_in_a_tie
     last_key = float(stretch.keys[-1])
     last = np.flatnonzero(stretch.keys == last_key).tolist() if is_tied else []
-    tx.execute(queries.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
+    tx.execute(queries.pool.leave_up_to(), last_key=last_key, last_id=0 if is_tied else _NO_ID)
     pool.leave(tx, [ids[i] for i in last], [last_key] * len(last))
 
 
@@ -273,7 +273,7 @@ def _write(
         "clock_before": stretch.begin,
         "clock": stretch.end,
     }
-    opened = tx.execute(queries.insert_batch(), **batch).one()
+    opened = tx.execute(queries.batches.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)
     leave, keys = not tx.backend.supports_deleting_claims and n > n_heaviest, stretch.keys
     n_moved = 0
@@ -281,7 +281,7 @@ def _write(
         # One statement copies the arrivals within the database, in the order of their keys.
         up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
         n_moved = tx.execute(
-            queries.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to
+            queries.batches.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to
         ).rowcount
     columns = {
         "position": range(n),
@@ -291,9 +291,9 @@ def _write(
     }
     if n_moved:
         columns = {name: values[:n_heaviest] for name, values in columns.items()}
-    statement = queries.insert_draws(tx.backend)
+    statement = queries.batches.insert_draws(tx.backend)
     n_written = (
-        tx.execute_each(statement, queries.INCOMING_DRAWS, columns, batch=opened.id)
+        tx.execute_each(statement, queries.params.INCOMING_DRAWS, columns, batch=opened.id)
         if n > n_moved
         else 0
     )

@@ -154,7 +154,7 @@ def labelled_rows(
         if where is None:
             raise
         # Raises if the database is unavailable: then the condition is not at fault.
-        buffer.look(lambda tx: tx.execute(queries.totals()).one())
+        buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
             f"got {shown(where)}: {summary(exc)}"
@@ -186,7 +186,7 @@ def _index(
     best: float | None,
 ) -> LabelledRows:
     tx.note_ids()
-    statement = queries.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
+    statement = queries.rewards.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
     ties = [np.zeros(0, np.uint64)]
     guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -220,8 +220,8 @@ def places_of(hashes: Sequence[bytes]) -> Floats:
 
 def _rows(tx: Transaction, ids: Ints) -> Sequence[Any]:
     """Return the rows of these ids, which are sorted and distinct."""
-    statement = queries.scored(tx.backend)
+    statement = queries.scores.scored(tx.backend)
     rows: Sequence[Any] = tx.execute_with(
-        statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}
+        statement, queries.params.INCOMING_IDS, {"sample_id": ids.tolist()}
     ).all()
     return rows

@@ -98,7 +98,7 @@ class Job:
 def find(tx: Transaction) -> list[Job]:
     """Return the jobs of a buffer."""
     began = tx.buffer.watch.begin()
-    rows = tx.execute(queries.jobs_of_buffer()).mappings().all()
+    rows = tx.execute(queries.jobs.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(tx.buffer, rows, began=began)
     gone = stale_workers(tx)
     return [
@@ -140,7 +140,7 @@ def _started_ago_s(buffer: BufferHandle, row: Any, *, began: float) -> float | N
 
 def announce(tx: Transaction, job: str, schedule: str | None = None) -> None:
     """Insert the row of a job, unless it is there; store in words when the job is due."""
-    tx.execute(queries.add_job(tx.backend), job=job, schedule=schedule)
+    tx.execute(queries.jobs.add_job(tx.backend), job=job, schedule=schedule)
 
 
 def take(tx: Transaction, job: str, seen: int | None = None) -> Lease | None:
@@ -153,13 +153,13 @@ def take(tx: Transaction, job: str, seen: int | None = None) -> Lease | None:
     tx.race_state()  # raises if the buffer is gone
     announce(tx, job)
     began = tx.buffer.watch.begin()
-    rows = tx.execute(queries.jobs_of_buffer()).mappings().all()
+    rows = tx.execute(queries.jobs.jobs_of_buffer()).mappings().all()
     lost = _seen_to_be_lost(tx.buffer, rows, began=began)
     # A lease that has been renewed since has another end, so it does not match.
     until = next((row["lease_until"] for row in rows if row["name"] == job and job in lost), None)
     owner, lease_s = worker_id(), tx.buffer.grace_s
     taken = {"job": job, "owner_id": owner, "lease_s": lease_s, "seen": seen, "lost_until": until}
-    run = tx.execute(queries.take_job(), **taken).one_or_none()
+    run = tx.execute(queries.jobs.take_job(), **taken).one_or_none()
     tx.count()  # registers this worker: others learn from its row whether it is stale
     return None if run is None else Lease(job, owner, int(run.runs), run.last_started_at)
 
@@ -178,7 +178,7 @@ def require(tx: Transaction, lease: Lease) -> None:
             f"process is {worker_id()}: nothing was stored; store the result in the process that "
             "took the job."
         )
-    statement = queries.hold_job(tx.backend)
+    statement = queries.jobs.hold_job(tx.backend)
     if tx.execute(statement, **_key(lease)).one_or_none() is None:
         raise LeaseLost(
             f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
@@ -194,12 +194,12 @@ def end(tx: Transaction, lease: Lease, *, error: str | None = None, is_over: boo
         LeaseLost: If the job was released or taken over.
     """
     require(tx, lease)
-    tx.execute(queries.end_job(), **_key(lease), error=error, over=is_over)
+    tx.execute(queries.jobs.end_job(), **_key(lease), error=error, over=is_over)
 
 
 def release_jobs(tx: Transaction, owners: Sequence[str]) -> None:
     """Release the jobs of stale workers."""
-    tx.execute(queries.let_go_jobs(), owner_ids=list(owners))
+    tx.execute(queries.jobs.let_go_jobs(), owner_ids=list(owners))
 
 
 @contextlib.contextmanager
@@ -230,7 +230,7 @@ def _renewals(apart: BufferHandle, lease: Lease) -> Iterator[Beat]:
 
 def _renew(tx: Transaction, lease: Lease) -> None:
     renewal = {**_key(lease), "lease_s": tx.buffer.grace_s}
-    if not tx.execute(queries.renew_job(), **renewal).rowcount:
+    if not tx.execute(queries.jobs.renew_job(), **renewal).rowcount:
         log.warning(
             "run %d of the job %r was lost to another worker: its result will be discarded",
             lease.run,

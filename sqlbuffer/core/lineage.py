@@ -23,7 +23,7 @@ class Lineage:
 
     def __init__(self) -> None:
         self.last_draw: Mapping[str, Any] | None = None
-        """The newest batch that this store has drawn, as parameters of `queries.find_claim`."""
+        """The newest batch that this store has drawn: parameters of `queries.batches.find_claim`."""
         self._opened: str | None = None
         self._newest: Any = None
 
@@ -31,7 +31,7 @@ class Lineage:
         """Remember the newest row when ids are read; does nothing if the database was set back."""
         if self._opened is None or self._holds(connection):
             self._opened = dialect.lineage(connection)
-            newest = connection.execute(queries.newest_row()).one_or_none()
+            newest = connection.execute(queries.samples.newest_row()).one_or_none()
             self._newest = self._newest if newest is None else tuple(newest)
 
     def require(self, connection: sa.Connection, dialect: Dialect, ids: Sequence[int]) -> None:
@@ -59,10 +59,13 @@ class Lineage:
     def _holds(self, connection: sa.Connection) -> bool:
         """Return whether the newest row and the newest batch that were seen are still there."""
         if self._newest is not None:
-            row = connection.execute(queries.row_of(), {"number": self._newest[0]}).one_or_none()
+            row = connection.execute(
+                queries.samples.row_of(), {"number": self._newest[0]}
+            ).one_or_none()
             if row is None or tuple(row) != self._newest:
                 return False
         draw = self.last_draw
         return (
-            draw is None or connection.execute(queries.find_claim(), draw).one_or_none() is not None
+            draw is None
+            or connection.execute(queries.batches.find_claim(), draw).one_or_none() is not None
         )

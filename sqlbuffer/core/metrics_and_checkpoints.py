@@ -22,14 +22,14 @@ def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float
             {**key, "metric": as_name(name, "a metric"), "number": number_from(values[name], name)}
             for name in values
         ]
-        tx.connection.execute(queries.upsert_metric(tx.backend), rows)
+        tx.connection.execute(queries.metrics.upsert_metric(tx.backend), rows)
 
 
 def history(tx: Transaction) -> list[dict[str, Any]]:
     """Return all metrics as `{"iteration", "name", "value"}`, by iteration; NaN is a value too."""
     return [
         {"iteration": i, "name": name, "value": math.nan if value is None else value}
-        for i, name, value in tx.execute(queries.metrics_of_buffer())
+        for i, name, value in tx.execute(queries.metrics.metrics_of_buffer())
     ]
 
 
@@ -74,12 +74,14 @@ def write_checkpoints(
         data = state_from(data, f"checkpoint {shown(name)}")
         tx.backend.require_fits(f"checkpoint {shown(name)}", len(data))
         if n == 1:
-            tx.execute(queries.delete_checkpoints(), **key)
+            tx.execute(queries.checkpoints.delete_checkpoints(), **key)
         else:
             oldest = -1 if n is None else iteration - n
-            outdated = queries.delete_outdated_checkpoints()
+            outdated = queries.checkpoints.delete_outdated_checkpoints()
             tx.execute(outdated, **key, oldest=oldest, at_iteration=iteration)
-        tx.execute(queries.insert_checkpoint(), **key, at_iteration=iteration, state=data)
+        tx.execute(
+            queries.checkpoints.insert_checkpoint(), **key, at_iteration=iteration, state=data
+        )
 
 
 def states_from(given: Any) -> Mapping[str, bytes]:
@@ -97,12 +99,12 @@ def state_from(data: Any, what: str) -> bytes:
 def read_checkpoints(tx: Transaction, *, name: str) -> list[tuple[int, bytes]]:
     """Return all checkpoints of a name as (batches settled, state), the oldest first."""
     name = as_name(name, "a checkpoint")
-    rows = tx.rows(queries.checkpoints_of_name(), checkpoint=name)
+    rows = tx.rows(queries.checkpoints.checkpoints_of_name(), checkpoint=name)
     return [(row.iteration, row.data) for row in rows]
 
 
 def read_checkpoint(tx: Transaction, *, name: str) -> tuple[int, bytes] | None:
     """Return the newest checkpoint of a name as (batches settled, state), None if there is none."""
     name = as_name(name, "a checkpoint")
-    row = tx.execute(queries.newest_checkpoint(), checkpoint=name).one_or_none()
+    row = tx.execute(queries.checkpoints.newest_checkpoint(), checkpoint=name).one_or_none()
     return None if row is None else (row.iteration, row.data)

@@ -107,8 +107,8 @@ def enter(
             "top": _is_top(state, weights[order], scores[order]),
             "entries": np.asarray(entries)[order].tolist(),
         }
-        statement = queries.enter_pool(tx.backend)
-        n_entered = tx.execute_each(statement, queries.INCOMING_ENTRIES, columns)
+        statement = queries.pool.enter_pool(tx.backend)
+        n_entered = tx.execute_each(statement, queries.params.INCOMING_ENTRIES, columns)
         require_all(n_entered, len(ids), "samples entered the pool")
 
 
@@ -117,15 +117,15 @@ def leave(tx: Transaction, ids: Sequence[int], keys: Sequence[float]) -> int:
     if not ids:
         return 0
     columns = {"sample_id": ids, "race_key": keys}
-    statement = queries.leave_pool(tx.backend)
-    return tx.execute_each(statement, queries.INCOMING_PLACES, columns)
+    statement = queries.pool.leave_pool(tx.backend)
+    return tx.execute_each(statement, queries.params.INCOMING_PLACES, columns)
 
 
 def standing(tx: Transaction, ids: Sequence[int]) -> list[Any]:
     """Find waiting samples by id and lock them; reads the whole pool."""
     columns = {"sample_id": sorted(set(ids))}
-    statement = queries.standing_at(tx.backend)
-    return list(tx.execute_with(statement, queries.INCOMING_IDS, columns))
+    statement = queries.scores.standing_at(tx.backend)
+    return list(tx.execute_with(statement, queries.params.INCOMING_IDS, columns))
 
 
 def move(
@@ -165,15 +165,17 @@ def move(
         "top": _is_top(state, weights, scores),
         "entries": entries,
     }
-    statement = queries.move_keys(tx.backend)
-    return np.array(tx.changed_by_each(statement, queries.INCOMING_KEYS, columns))
+    statement = queries.pool.move_keys(tx.backend)
+    return np.array(tx.changed_by_each(statement, queries.params.INCOMING_KEYS, columns))
 
 
 def dequeue(tx: Transaction, ids: Sequence[int]) -> None:
     """Mark samples as neither waiting nor claimed; adding them again requeues them."""
     if len(ids):
-        statement = queries.dequeue(tx.backend)
-        n_found = tx.execute_each(statement, queries.INCOMING_IDS, {"sample_id": sorted(ids)})
+        statement = queries.samples.dequeue(tx.backend)
+        n_found = tx.execute_each(
+            statement, queries.params.INCOMING_IDS, {"sample_id": sorted(ids)}
+        )
         require_all(n_found, len(ids), "samples left the queue")
 
 
@@ -182,8 +184,8 @@ def dequeue_known(tx: Transaction, ids: Ints, hashes: Sequence[bytes]) -> None:
     if len(ids):
         order = np.argsort(ids).tolist()
         columns = {"sample_id": ids[order].tolist(), "hash": [hashes[i] for i in order]}
-        statement = queries.dequeue_known(tx.backend)
-        n_found = tx.execute_each(statement, queries.INCOMING_KNOWN, columns)
+        statement = queries.samples.dequeue_known(tx.backend)
+        n_found = tx.execute_each(statement, queries.params.INCOMING_KNOWN, columns)
         require_all(n_found, len(ids), "samples left the queue")
 
 
@@ -198,7 +200,7 @@ def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
         return
     clock = tx.race_state().clock
     places = {(row.sample_id, row.race_key) for row in rows}
-    drawn = tx.execute(queries.released_beyond(), clock=clock).all()
+    drawn = tx.execute(queries.batches.released_beyond(), clock=clock).all()
     ends = as_floats([draw.clock for draw in drawn if (draw.sample_id, draw.race_key) in places])
     remove(tx, rows, clock=float(np.max(ends, initial=clock)))
 
@@ -251,21 +253,21 @@ def set_base(tx: Transaction, state: RaceState, base: float) -> RaceState:
     """
     old, new = shift_base(0.0 if state.base is None else state.base), shift_base(base)
     if new != old:
-        waiting = size(tx.buffer, tx.execute(queries.totals()).one())
+        waiting = size(tx.buffer, tx.execute(queries.buffers.totals()).one())
         grown = max(old - new, 0.0) * waiting
         if race.is_blurred(state.clock, np.array([grown])):  # shorter keys would tie
             turn_back(tx)
             state = state._replace(clock=0.0)
         bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
-        tx.execute(queries.shift_weights(), base=new, clock=state.clock, **bounds)
+        tx.execute(queries.pool.shift_weights(), base=new, clock=state.clock, **bounds)
         tx.count(touched=state.clock)
-    tx.execute(queries.set_base_score(), base=base)
+    tx.execute(queries.buffers.set_base_score(), base=base)
     return state._replace(base=base, epoch=state.epoch + 1)
 
 
 def set_top_score(tx: Transaction, least: float | None) -> None:
     """Store the score from which on samples are marked as top; None marks no sample."""
-    tx.execute(queries.set_top_score(), least=least)
+    tx.execute(queries.buffers.set_top_score(), least=least)
 
 
 def widen_top(tx: Transaction, *, n: int) -> None:
@@ -275,23 +277,25 @@ def widen_top(tx: Transaction, *, n: int) -> None:
     10,000 samples. If the pool is smaller, or if weights do not come from scores, it marks all.
     """
     tx.lock_race(exclusive=True)
-    waiting = size(tx.buffer, tx.execute(queries.totals()).one())
+    waiting = size(tx.buffer, tx.execute(queries.buffers.totals()).one())
     rank = min(max(_LEAST_TOP, 20 * n, waiting // 50) - 1, waiting)
-    found = tx.execute(queries.score_at(), rank=rank).scalar()
+    found = tx.execute(queries.scores.score_at(), rank=rank).scalar()
     least = -math.inf if found is None else float(as_floats([found])[0])
-    tx.execute(queries.mark_top(), least=least)
+    tx.execute(queries.scores.mark_top(), least=least)
     set_top_score(tx, least)
 
 
 def turn_back(tx: Transaction) -> None:
     """Move the clock to 0, where float64 resolves most; all differences between keys stay."""
     state = tx.lock_race(exclusive=True)
-    overdue = [tx.execute(statement, clock=state.clock).all() for statement in queries.overdue()]
-    for statement in (queries.turn_back_keys(), *queries.turn_back_open()):
+    overdue = [
+        tx.execute(statement, clock=state.clock).all() for statement in queries.pool.overdue()
+    ]
+    for statement in (queries.pool.turn_back_keys(), *queries.pool.turn_back_open()):
         tx.execute(statement, clock=state.clock)
     _keep_apart(tx, state.clock, *overdue)
-    tx.execute(queries.turn_back_clocks(), passed=state.clock)
-    tx.execute(queries.advance_epoch())
+    tx.execute(queries.pool.turn_back_clocks(), passed=state.clock)
+    tx.execute(queries.buffers.advance_epoch())
 
 
 def take_back_clock(tx: Transaction, clock: float) -> None:
@@ -299,7 +303,7 @@ def take_back_clock(tx: Transaction, clock: float) -> None:
 
     The caller has locked the race exclusively.
     """
-    tx.execute(queries.take_back_clock(), new_clock=clock)
+    tx.execute(queries.pool.take_back_clock(), new_clock=clock)
 
 
 def _keep_apart(
@@ -318,15 +322,15 @@ def _keep_apart(
             waiting,
             moved[moved < n],
             ("sample_id",),
-            queries.stand_at(dialect),
-            queries.INCOMING_STANDS,
+            queries.pool.stand_at(dialect),
+            queries.params.INCOMING_STANDS,
         ),
         (
             drawn,
             moved[moved >= n],
             ("batch", "position"),
-            queries.drawn_at(dialect),
-            queries.INCOMING_DRAWN,
+            queries.pool.drawn_at(dialect),
+            queries.params.INCOMING_DRAWN,
         ),
     ):
         if not len(part):

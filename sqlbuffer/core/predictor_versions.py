@@ -115,17 +115,17 @@ def write_predictor(
         keep = require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
     if lease is not None:
         leases.require(tx, lease)
-    version = int(tx.execute(queries.begin_predictor_version()).scalar_one())
+    version = int(tx.execute(queries.predictors.begin_predictor_version()).scalar_one())
     newest = newest_version(tx)
     if newest is not None and version <= newest:
         raise tampered(
             f"scores of buffer {tx.buffer.name!r} have version {version - 1}, a predictor has "
             f"{newest}"
         )
-    iteration = tx.execute(queries.totals()).one().iterations
+    iteration = tx.execute(queries.buffers.totals()).one().iterations
     write_checkpoints(tx, iteration=iteration, states=states or {})
     tx.execute(
-        queries.insert_predictor(),
+        queries.predictors.insert_predictor(),
         version=version,
         iteration=iteration,
         state=state,
@@ -144,12 +144,12 @@ def write_predictor(
 
 def read_predictors(tx: Transaction) -> list[PredictorVersion]:
     """Return all predictor versions, the oldest first."""
-    return [_version(row) for row in tx.execute(queries.predictor_versions())]
+    return [_version(row) for row in tx.execute(queries.predictors.predictor_versions())]
 
 
 def newest_predictor(tx: Transaction) -> PredictorVersion | None:
     """Return the newest predictor, None before the first."""
-    row = tx.execute(queries.newest_predictor()).one_or_none()
+    row = tx.execute(queries.predictors.newest_predictor()).one_or_none()
     return None if row is None else _version(row)
 
 
@@ -159,7 +159,7 @@ def _version(row: Any) -> PredictorVersion:
 
 def newest_version(tx: Transaction) -> int | None:
     """Return the version of the newest predictor, None before the first. Reads one index entry."""
-    version: int | None = tx.execute(queries.newest_predictor_version()).scalar()
+    version: int | None = tx.execute(queries.predictors.newest_predictor_version()).scalar()
     if not isinstance(version, (int, type(None))):
         raise tampered(f"the version of a predictor is stored as {shown(version)}, no integer")
     return version
@@ -191,7 +191,7 @@ def newer(tx: Transaction, *, held: Mark | None) -> Newer:
 
 
 def _newest_mark(tx: Transaction) -> tuple[Mark | None, int]:
-    row = tx.execute(queries.newest_predictor_mark()).one_or_none()
+    row = tx.execute(queries.predictors.newest_predictor_mark()).one_or_none()
     if row is None:  # `race_state` raises if the buffer is gone
         return None, tx.race_state().version
     *mark, version = row
@@ -205,13 +205,13 @@ def read_state(tx: Transaction, *, version: int | None) -> tuple[int, bytes] | N
         InvalidArgument: There is no such version, or its state has been dropped.
     """
     if version is None:
-        row = tx.execute(queries.newest_predictor_state()).one_or_none()
+        row = tx.execute(queries.predictors.newest_predictor_state()).one_or_none()
         if row is None:
             return None
     else:
         rule = "version must be the version of a predictor, or None for the newest"
         version = require_int(version, rule, least=0)
-        row = tx.execute(queries.predictor_state(), wanted=version).one_or_none()
+        row = tx.execute(queries.predictors.predictor_state(), wanted=version).one_or_none()
     if row is None or not row.state:
         kept = [str(found.version) for found in read_predictors(tx) if found.size_bytes]
         raise InvalidArgument(
@@ -226,16 +226,18 @@ def _drop_states(tx: Transaction, *, keep: int) -> None:
 
     Reads all samples if there is a state to drop.
     """
-    stored = tx.execute(queries.versions_with_state()).scalars().all()
+    stored = tx.execute(queries.predictors.versions_with_state()).scalars().all()
     candidates = stored[max(keep, 1) :]
     if not candidates:
         return
     # A score belongs to the newest predictor that is not newer than the score: refreshes have
     # versions between those of predictors.
     oldest_kept = stored[max(keep, 1) - 1]
-    scored = tx.execute(queries.score_versions_below(), bound=oldest_kept).scalars().all()
+    scored = (
+        tx.execute(queries.predictors.score_versions_below(), bound=oldest_kept).scalars().all()
+    )
     in_use = {
         max((version for version in stored if version <= score), default=0) for score in scored
     }
     gone = [version for version in candidates if version not in in_use]
-    tx.execute(queries.drop_predictor_states(), versions=gone)
+    tx.execute(queries.predictors.drop_predictor_states(), versions=gone)

@@ -43,12 +43,12 @@ class Waiting:
 
 def size(tx: Transaction) -> int:
     """Return the number of samples in the pool."""
-    return pool.size(tx.buffer, tx.execute(queries.totals()).one())
+    return pool.size(tx.buffer, tx.execute(queries.buffers.totals()).one())
 
 
 def stats(tx: Transaction) -> Stats:
     """Return the statistics of the buffer."""
-    row = tx.own_row(queries.stats())
+    row = tx.own_row(queries.buffers.stats())
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
@@ -77,12 +77,12 @@ def stats(tx: Transaction) -> Stats:
 
 def changes(tx: Transaction) -> tuple[Any, ...]:
     """Return numbers, one of which changes if a transaction changes the waiting samples."""
-    return tuple(tx.execute(queries.changes()).one())
+    return tuple(tx.execute(queries.buffers.changes()).one())
 
 
 def staleness(tx: Transaction) -> list[Staleness]:
     """Return how many samples wait with a score of each version, first those without a score."""
-    rows = tx.execute(queries.staleness()).all()
+    rows = tx.execute(queries.scores.staleness()).all()
     with numbers_of(f"the version of a score of buffer {tx.buffer.name!r}"):
         return sorted(
             (Staleness(*row) for row in rows),
@@ -93,7 +93,7 @@ def staleness(tx: Transaction) -> list[Staleness]:
 def waiting(tx: Transaction) -> Waiting:
     """Return the whole pool, decoded."""
     tx.note_ids()
-    rows = tx.rows(queries.waiting_samples())
+    rows = tx.rows(queries.listings.waiting_samples())
     return Waiting(
         ids=np.array([row.id for row in rows], dtype=np.int64),
         hashes=[row.hash for row in rows],
@@ -106,7 +106,7 @@ def waiting(tx: Transaction) -> Waiting:
 
 def labelled(tx: Transaction) -> tuple[list[Any], Floats]:
     """Return the n samples with a reward, by id, and the rewards, (n,) float64."""
-    rows = tx.rows(queries.labelled_samples())
+    rows = tx.rows(queries.listings.labelled_samples())
     return content(rows, tx.buffer), pool.as_floats([row.reward for row in rows])
 
 
@@ -114,8 +114,10 @@ def rewards_of(tx: Transaction, given: Sequence[Any]) -> list[float | None]:
     """Return the reward of each sample: NaN if its measurement failed, None if there was none."""
     hashes = hashes_of(tx.buffer, given)
     known = sorted({digest for digest in hashes if digest is not None})
-    statement = queries.samples_by_hash(tx.backend)
-    rows = tx.execute_with(statement, queries.INCOMING_HASHES, {"hash": known}) if known else []
+    statement = queries.samples.samples_by_hash(tx.backend)
+    rows = (
+        tx.execute_with(statement, queries.params.INCOMING_HASHES, {"hash": known}) if known else []
+    )
     measured = [row for row in rows if row.rewarded_at is not None]
     rewards = pool.as_floats([row.reward for row in measured]).tolist()
     reward = dict(zip([row.hash for row in measured], rewards, strict=True))
@@ -125,15 +127,15 @@ def rewards_of(tx: Transaction, given: Sequence[Any]) -> list[float | None]:
 def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     """Return the samples of these ids, by id."""
     known = {"sample_id": sorted(set(ids))}
-    statement = queries.scored(tx.backend)
-    rows = tx.execute_with(statement, queries.INCOMING_IDS, known).all() if ids else []
+    statement = queries.scores.scored(tx.backend)
+    rows = tx.execute_with(statement, queries.params.INCOMING_IDS, known).all() if ids else []
     return dict(zip([row.id for row in rows], content(rows, tx.buffer), strict=True))
 
 
 def incumbent(tx: Transaction) -> float | None:
     """Return the best reward stored before the newest predictor; without a predictor, the best."""
-    newest = tx.execute(queries.newest_training()).one_or_none()
-    found = tx.execute(queries.best_reward(newest)).scalar()
+    newest = tx.execute(queries.predictors.newest_training()).one_or_none()
+    found = tx.execute(queries.listings.best_reward(newest)).scalar()
     return None if found is None else float(pool.as_floats([found])[0])
 
 
@@ -142,7 +144,7 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
-    rows = tx.rows(queries.best(by, samples), limit=n)
+    rows = tx.rows(queries.samples.best(by, samples), limit=n)
     columns = (
         *("id", "source", "reward", "score"),
         *("created_iteration", "created_at", "rewarded_at", "meta"),
@@ -156,11 +158,11 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
 def table(tx: Transaction) -> dict[str, list[Any]]:
     """Return all samples as columns, by name, for `to_pandas` and `to_arrow`."""
     tx.note_ids()
-    found = tx.execute(queries.all_samples())
+    found = tx.execute(queries.listings.all_samples())
     names, rows = list(found.keys()), found.all()
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
 def is_refreshed(tx: Transaction) -> bool:
     """Return whether the newest full refresh that was begun is finished."""
-    return bool(tx.execute(queries.is_refresh_finished()).scalar())
+    return bool(tx.execute(queries.refresh.is_refresh_finished()).scalar())

@@ -116,7 +116,7 @@ def refresh(
 def _waiting(tx: Transaction) -> tuple[Ints, Floats]:
     """Return ids and keys of all waiting samples by id, the order in which they are stored."""
     ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for part in tx.execute(queries.waiting_places()).partitions(ROWS_AT_ONCE):
+    for part in tx.execute(queries.scores.waiting_places()).partitions(ROWS_AT_ONCE):
         some_ids, some_keys = zip(*part, strict=True)
         ids.append(pool.as_ints(some_ids))
         keys.append(pool.as_floats(some_keys))
@@ -184,10 +184,10 @@ def _begin_weights(tx: Transaction, *, lowest: float, version: int) -> None:
     if tx.lock_race(exclusive=True).version != version:
         return
     pool.set_top_score(tx, None)
-    tx.execute(queries.unfinish_refresh(), refresh=version)
+    tx.execute(queries.refresh.unfinish_refresh(), refresh=version)
     if tx.buffer.settings.weighting.needs_base:
         base = lowest if math.isfinite(lowest) else None
-        tx.execute(queries.set_base_score(), base=base)  # restarts walks of other processes
+        tx.execute(queries.buffers.set_base_score(), base=base)  # restarts walks of other processes
 
 
 def _update_weights(buffer: BufferHandle, known: Known) -> None:
@@ -290,7 +290,7 @@ def _finish(tx: Transaction, *, version: int, begun: RaceState) -> bool:
     state = tx.lock_race()
     if state.epoch != begun.epoch:
         return False
-    tx.execute(queries.finish_refresh(), refresh=version)
+    tx.execute(queries.refresh.finish_refresh(), refresh=version)
     evict(tx, state)  # the refresh has scored new samples too
     return True
 
@@ -307,4 +307,4 @@ def _pages(buffer: BufferHandle, limit: int) -> Iterator[Sequence[Any]]:
 
 
 def _page(tx: Transaction, *, after_key: float, after_id: int, limit: int) -> Sequence[Any]:
-    return tx.rows(queries.pool_page(), after_key=after_key, after_id=after_id, limit=limit)
+    return tx.rows(queries.scores.pool_page(), after_key=after_key, after_id=after_id, limit=limit)

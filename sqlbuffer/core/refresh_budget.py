@@ -39,7 +39,7 @@ LONGEST = 1_000_000
 
 
 class _Due(NamedTuple):
-    """Columns of `queries.still_stale`, in the order of the ids."""
+    """Columns of `queries.scores.still_stale`, in the order of the ids."""
 
     sample_id: Sequence[int]
     race_key: Sequence[float]
@@ -167,13 +167,13 @@ def refresh_some(
 
 
 def _state(tx: Transaction) -> Any:
-    return tx.own_row(queries.refresh_state())
+    return tx.own_row(queries.scores.refresh_state())
 
 
 def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
     """Return the ids and keys of the stale samples, in the order of their turn."""
     parts = []
-    for rows in tx.execute(queries.stale(), version=version).partitions(ROWS_AT_ONCE):
+    for rows in tx.execute(queries.scores.stale(), version=version).partitions(ROWS_AT_ONCE):
         *columns, part_ties = zip(*rows, strict=True)
         parts.append(
             [*map(pool.as_floats, columns), np.frombuffer(b"".join(part_ties), dtype=">u8")]
@@ -193,8 +193,8 @@ def _scan(tx: Transaction, *, version: int) -> tuple[Ints, Floats]:
 def _still_stale(
     tx: Transaction, *, version: int, places: Mapping[str, Sequence[Any]]
 ) -> list[Any]:
-    statement = queries.still_stale(tx.backend)
-    rows = tx.execute_with(statement, queries.INCOMING_PLACES, places, version=version)
+    statement = queries.scores.still_stale(tx.backend)
+    rows = tx.execute_with(statement, queries.params.INCOMING_PLACES, places, version=version)
     return list(rows)
 
 
@@ -263,10 +263,10 @@ def _finish(tx: Transaction, *, version: int) -> bool:
         False if a sample is stale: it has joined, or was released, since the pool was scanned.
     """
     state = tx.lock_race(exclusive=True)
-    found = tx.execute(queries.lowest_score()).one()
+    found = tx.execute(queries.scores.lowest_score()).one()
     if found.oldest is not None and found.oldest < version:
         return False
-    finished = tx.execute(queries.finish_refresh_in_steps(), refresh=version)
+    finished = tx.execute(queries.refresh.finish_refresh_in_steps(), refresh=version)
     is_higher = None not in (found.lowest, state.base) and found.lowest > state.base
     if finished.rowcount and is_higher:
         pool.set_base(tx, state, found.lowest)

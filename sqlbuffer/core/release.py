@@ -44,10 +44,10 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     if isinstance(batch, Claim):
         number, closed = batch.batch, batch.close(tx, "released_at")
     else:
-        number, closed = batch, close(tx, queries.close_batch("released_at"), batch=batch)
+        number, closed = batch, close(tx, queries.batches.close_batch("released_at"), batch=batch)
     if closed is None:
         return False
-    rows = tx.execute(queries.draws_of_batch(), batch=number).all()
+    rows = tx.execute(queries.batches.draws_of_batch(), batch=number).all()
     # A batch that was reported in part stays a turn of the race, which its reported samples used.
     is_whole = len(rows) == closed.size
     tx.count(batches=-int(is_whole), released=len(rows))
@@ -56,13 +56,13 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     if may_go_back or not tx.buffer.consumes:
         # An argmax share does not move the clock, but it was chosen among the samples that this
         # draw had left.
-        later = tx.execute(queries.later_draw(), batch=number).first()
+        later = tx.execute(queries.batches.later_draw(), batch=number).first()
     if may_go_back and later is None:
         pool.take_back_clock(tx, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
     if tx.buffer.consumes:
         put_back(tx, state, rows)
-        oldest = tx.execute(queries.oldest_version_of_batch(), batch=number).scalar()
+        oldest = tx.execute(queries.batches.oldest_version_of_batch(), batch=number).scalar()
         # A refresh may have finished without these samples.
         if oldest is not None and pool.as_ints([oldest])[0] < state.version:
             reopen(tx, version=oldest)
@@ -93,7 +93,7 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     Args:
         tx: A writing transaction that has locked the race exclusively.
         state: The state of the race.
-        rows: n rows of `queries.draws_of_batch`.
+        rows: n rows of `queries.batches.draws_of_batch`.
         entries: How often each sample has entered the race, this time included.
     """
     weighting = tx.buffer.settings.weighting
@@ -173,7 +173,7 @@ def _undo_replayed(
 def release_open(tx: Transaction, owners: Sequence[str]) -> int:
     """Release the open batches of some workers; return how many."""
     # The newest first: the last draw of a sample must be undone before earlier ones.
-    still_open = tx.execute(queries.open_batches_of(), owners=list(owners)).scalars().all()
+    still_open = tx.execute(queries.batches.open_batches_of(), owners=list(owners)).scalars().all()
     return sum(release(tx, batch=batch) for batch in still_open)
 
 
@@ -215,4 +215,4 @@ def release_dropped(buffer: BufferHandle) -> None:
 
 
 def _has_open(tx: Transaction) -> bool:
-    return bool(tx.execute(queries.has_open_batch(), worker=worker_id()).scalar())
+    return bool(tx.execute(queries.batches.has_open_batch(), worker=worker_id()).scalar())

@@ -27,7 +27,9 @@ def remove(tx: Transaction, ids: Sequence[int], hashes: Sequence[bytes] | None =
     state = tx.lock_race()
     if tx.backend.has_concurrent_writers:
         columns = {"sample_id": sorted(set(ids))}
-        tx.execute_with(queries.lock_samples(tx.backend), queries.INCOMING_IDS, columns)
+        tx.execute_with(
+            queries.samples.lock_samples(tx.backend), queries.params.INCOMING_IDS, columns
+        )
     tx.lock_race_to_join(state)  # a sample that an open draw has taken does not wait
     rows = _standing(tx, ids, hashes)
     pool.take_out(tx, rows)

@@ -100,20 +100,24 @@ def report(
     for part, stay_queued in ((is_new, not tx.buffer.consumes), (~is_new, True)):
         places, rewards = reported.places[part], reported.rewards[part]
         deltas.update(store_measured(tx, reported.known, places, rewards, stay_queued=stay_queued))
-    left = int(tx.execute(queries.unreported(), batch=batch).scalar_one()) if is_ours else None
+    left = (
+        int(tx.execute(queries.batches.unreported(), batch=batch).scalar_one()) if is_ours else None
+    )
     if new and not left:
-        close(tx, queries.close_batch("settled_at"), batch=batch)
+        close(tx, queries.batches.close_batch("settled_at"), batch=batch)
         deltas["iterations"] = 1
     tx.count(**deltas)
     return left
 
 
 def _is_open(tx: Transaction, claim: Claim) -> bool:
-    statement = queries.open_batch(tx.backend)
+    statement = queries.batches.open_batch(tx.backend)
     return tx.execute(statement, **claim.parameters()).one_or_none() is not None
 
 
 def _mark(tx: Transaction, batch: int | None, ids: Ints) -> list[int]:
-    statement = queries.report_draws(tx.backend)
+    statement = queries.batches.report_draws(tx.backend)
     columns = {"sample_id": ids.tolist()}
-    return list(tx.execute_with(statement, queries.INCOMING_IDS, columns, batch=batch).scalars())
+    return list(
+        tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch).scalars()
+    )

@@ -135,20 +135,22 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
 
     Args:
         tx: A writing transaction.
-        columns: Columns of `queries.INCOMING_SAMPLES`, n values each.
+        columns: Columns of `queries.params.INCOMING_SAMPLES`, n values each.
         rewards: n rewards; NaN for a failed measurement.
 
     Returns:
         Changes of the counters.
     """
     dialect = tx.backend
-    totals = tx.execute(queries.totals()).one()
+    totals = tx.execute(queries.buffers.totals()).one()
     tx.reach(totals.tick)
     moment = {"iteration": totals.iterations, "tick": tx.tick()}
-    insert = queries.insert_samples(dialect)
-    inserted = tx.execute_each(insert, queries.INCOMING_SAMPLES, columns, **moment)
+    insert = queries.samples.insert_samples(dialect)
+    inserted = tx.execute_each(insert, queries.params.INCOMING_SAMPLES, columns, **moment)
     found = tx.execute_with(
-        queries.samples_by_hash(dialect), queries.INCOMING_HASHES, {"hash": columns["hash"]}
+        queries.samples.samples_by_hash(dialect),
+        queries.params.INCOMING_HASHES,
+        {"hash": columns["hash"]},
     )
     reward_of = dict(zip(columns["hash"], rewards, strict=True))
     rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
@@ -197,8 +199,12 @@ def store_rewards(
         "hash": [hashes[i] for i in order.tolist()],
         "reward": values,
     }
-    shape, dialect = queries.INCOMING_REWARDS, tx.backend
-    build = queries.store_first_rewards_of_draws if of_draws else queries.store_first_rewards
+    shape, dialect = queries.params.INCOMING_REWARDS, tx.backend
+    build = (
+        queries.rewards.store_first_rewards_of_draws
+        if of_draws
+        else queries.rewards.store_first_rewards
+    )
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
     is_first = tx.changed_by_each(build(dialect), shape, columns, **more)
     if all(is_first):
@@ -207,8 +213,8 @@ def store_rewards(
         name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
         for name, column in columns.items()
     }
-    before = tx.execute_with(queries.measured_before(dialect), shape, again).all()
-    tx.execute_each(queries.store_rewards(dialect), shape, again, **more)
+    before = tx.execute_with(queries.rewards.measured_before(dialect), shape, again).all()
+    tx.execute_each(queries.rewards.store_rewards(dialect), shape, again, **more)
     measured = {row.id for row in before}
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
     deltas = _count_rewards(

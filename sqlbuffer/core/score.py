@@ -33,7 +33,7 @@ from sqlbuffer.db import queries
 
 
 class _Unscored(NamedTuple):
-    """Columns of `queries.unscored`."""
+    """Columns of `queries.scores.unscored`."""
 
     sample_id: Sequence[int]
     hash: Sequence[bytes]
@@ -84,7 +84,7 @@ def score_missing(
 
 
 def _unscored(tx: Transaction, *, after: int, limit: int) -> Sequence[Any]:
-    return tx.rows(queries.unscored(), after=after, limit=limit)
+    return tx.rows(queries.scores.unscored(), after=after, limit=limit)
 
 
 class _MovesAllKeys(Exception):

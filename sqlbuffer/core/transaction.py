@@ -144,7 +144,7 @@ class Transaction:
         Raises:
             BufferNotFound: If the buffer is gone, even if another buffer has its id by now.
         """
-        row = self.own_row(queries.race_state())
+        row = self.own_row(queries.buffers.race_state())
         if self.buffer.created_at not in (None, row.created_at):
             raise self._is_gone()
         try:
@@ -193,7 +193,7 @@ class Transaction:
             Lamport 1978.
         """
         if again or self.buffer.buffer_id not in self._ticks:
-            self.reach(self.execute(queries.next_tick()).scalar_one())
+            self.reach(self.execute(queries.buffers.next_tick()).scalar_one())
         return self._ticks[self.buffer.buffer_id]
 
     def reach(self, tick: int) -> None:
@@ -244,7 +244,9 @@ class Transaction:
             deltas: Amounts to add, by counter.
         """
         self.buffer.heartbeat.start()
-        parameters: dict[str, Any] = {f"d_{name}": deltas.get(name, 0) for name in queries.COUNTERS}
+        parameters: dict[str, Any] = {
+            f"d_{name}": deltas.get(name, 0) for name in queries.buffers.COUNTERS
+        }
         new_tick = self._ticks.get(self.buffer.buffer_id, 0)
         parameters |= {
             "new_clock": clock,
@@ -252,16 +254,16 @@ class Transaction:
             "new_touched": touched,
             "worker": worker_id(),
         }
-        if self.execute(queries.count(), **parameters).rowcount == 0:
+        if self.execute(queries.buffers.count(), **parameters).rowcount == 0:
             register(self.connection, self.backend, self.buffer.buffer_id, worker=worker_id())
-            found = self.execute(queries.count(), **parameters).rowcount
+            found = self.execute(queries.buffers.count(), **parameters).rowcount
             require_all(found, 1, "the counters of a worker were updated")
             self._store_key_name()
 
     def _store_key_name(self) -> None:
         """Store the name of the key function if the buffer, made by an older release, has none."""
         if self.buffer.key_name is not None:
-            self.execute(queries.name_key(), key_name=self.buffer.key_name)
+            self.execute(queries.buffers.name_key(), key_name=self.buffer.key_name)
 
 
 def _race_state(row: Any) -> RaceState:

@@ -81,7 +81,7 @@ def restarted_if_reverted(name: str) -> Callable[[Callable[P, int]], Callable[P,
 
 
 class Scored(NamedTuple):
-    """Columns of `queries.scored`."""
+    """Columns of `queries.scores.scored`."""
 
     sample_id: Sequence[int] = ()
     hash: Sequence[bytes] = ()
@@ -115,8 +115,10 @@ def read_scored(tx: Transaction, *, ids: Ints) -> Scored:
     Raises:
         DatabaseReverted: If a sample is gone.
     """
-    statement = queries.scored(tx.backend)
-    rows = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    statement = queries.scores.scored(tx.backend)
+    rows = tx.execute_with(
+        statement, queries.params.INCOMING_IDS, {"sample_id": ids.tolist()}
+    ).all()
     if len(rows) != len(ids):
         raise DatabaseReverted
     return Scored(*zip(*rows, strict=True))
@@ -156,14 +158,14 @@ def store_scores(
         return 0
     columns = {"sample_id": ids, "hash": hashes, "score": pool.as_weights(scores)}
     statement, shape = (
-        queries.store_newer_scores if only_older else queries.store_scores,
-        queries.INCOMING_SCORES,
+        queries.samples.store_newer_scores if only_older else queries.samples.store_scores,
+        queries.params.INCOMING_SCORES,
     )
     dialect, more = tx.backend, {"version": version, "tick": tx.tick()}
     n_stored = tx.execute_each(statement(dialect), shape, columns, **more)
     if n_stored < len(ids):  # the other samples have newer scores, if they are the same samples
         found = tx.execute_with(
-            queries.samples_by_id(dialect), queries.INCOMING_IDS, {"sample_id": ids}
+            queries.scores.samples_by_id(dialect), queries.params.INCOMING_IDS, {"sample_id": ids}
         )
         if {row.id: row.hash for row in found} != dict(zip(ids, hashes, strict=True)):
             raise DatabaseReverted
@@ -191,7 +193,7 @@ def begin_refresh(
         Overtaken: If there is a newer version than `by`.
     """
     state = tx.race_state()
-    begin = queries.begin_refresh()
+    begin = queries.refresh.begin_refresh()
     begun = tx.execute(begin, known=by, step=int(new_version), is_full=is_full).scalar()
     if begun is None:
         raise Overtaken
@@ -204,7 +206,7 @@ def reopen(tx: Transaction, *, version: int) -> None:
 
     The next refresh with a budget then looks for the sample. A full refresh finds it anyway.
     """
-    tx.execute(queries.reopen_refresh(), version=version)
+    tx.execute(queries.scores.reopen_refresh(), version=version)
 
 
 def weigh(
@@ -279,8 +281,10 @@ def _joining(
     """Return the keys of samples that could not be drawn before."""
     if not len(ids):
         return weights
-    statement = queries.samples_by_id(tx.backend)
-    rows = tx.execute_with(statement, queries.INCOMING_IDS, {"sample_id": ids.tolist()}).all()
+    statement = queries.scores.samples_by_id(tx.backend)
+    rows = tx.execute_with(
+        statement, queries.params.INCOMING_IDS, {"sample_id": ids.tolist()}
+    ).all()
     known = {row.id: (row.hash, row.requeues) for row in rows}
     if len(known) != len(ids):
         raise DatabaseReverted

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlbuffer._messages import printable
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Dialect, origin_of
-from sqlbuffer.db.queries import LEDGER as LEDGER
+from sqlbuffer.db.queries.workers import LEDGER as LEDGER
 
 if TYPE_CHECKING:
     from sqlbuffer.core.transaction import Transaction
@@ -94,18 +94,18 @@ def register(connection: sa.Connection, dialect: Dialect, buffer_id: int, *, wor
         "process": 0 if is_ledger else os.getpid(),
         "started_at": 0.0 if is_ledger else _started_at(os.getpid()),
     }
-    statement = queries.register_worker(dialect)
+    statement = queries.workers.register_worker(dialect)
     connection.execute(statement, {"buffer": buffer_id, "worker": worker, **row})
 
 
 def beat(tx: Transaction) -> None:
     """Store the heartbeat of this worker."""
-    tx.execute(queries.beat_worker(), worker=worker_id())
+    tx.execute(queries.workers.beat_worker(), worker=worker_id())
 
 
 def finish(tx: Transaction) -> None:
     """Note that this worker has closed the buffer; its next write takes the note back."""
-    tx.execute(queries.finish_worker(), worker=worker_id())
+    tx.execute(queries.workers.finish_worker(), worker=worker_id())
 
 
 Mark: TypeAlias = tuple[Any, int]
@@ -125,7 +125,7 @@ def stale_workers(tx: Transaction) -> dict[str, Mark]:
     """
     watch, grace_s = tx.buffer.watch, tx.buffer.grace_s
     began = watch.begin()
-    rows = _attached(tx, queries.attached_workers())
+    rows = _attached(tx, queries.workers.attached_workers())
     marks = {row.id: _mark(row) for row in rows}
     silent_s = watch.same_for_s(
         ("workers", tx.buffer.buffer_id), marks, began=began, gap_s=grace_s / 2
@@ -143,13 +143,13 @@ def lock_stale(tx: Transaction, marks: Mapping[str, Mark]) -> list[str]:
     Once the row of a worker is locked, no transaction of its process is under way. A worker that
     was only silent waits for the lock, and registers again when it finds its row gone.
     """
-    rows = _attached(tx, queries.lock_workers(tx.backend), worker_ids=list(marks))
+    rows = _attached(tx, queries.workers.lock_workers(tx.backend), worker_ids=list(marks))
     return [row.id for row in rows if _is_stale(row, is_silent=_mark(row) == marks[row.id])]
 
 
 def unverifiable_workers(tx: Transaction) -> dict[str, Mark]:
     """Return the workers whose death only silence can tell, by id, each with its last mark."""
-    rows = _attached(tx, queries.attached_workers())
+    rows = _attached(tx, queries.workers.attached_workers())
     return {row.id: _mark(row) for row in rows if _is_unverifiable(row)}
 
 
@@ -158,7 +158,7 @@ def silent_workers(tx: Transaction) -> list[str]:
 
     For display only: the clock may have been set.
     """
-    rows = _attached(tx, queries.silent_workers(tx.buffer.grace_s))
+    rows = _attached(tx, queries.workers.silent_workers(tx.buffer.grace_s))
     return [row.id for row in rows if _is_unverifiable(row)]
 
 
@@ -225,11 +225,13 @@ def _exists(pid: int) -> bool:
 
 def forget_receipts(tx: Transaction) -> None:
     """Delete the receipts of connections that were closed long ago."""
-    tx.execute(queries.delete_receipts(RECEIPTS_KEPT_S))
+    tx.execute(queries.workers.delete_receipts(RECEIPTS_KEPT_S))
 
 
 def fold(tx: Transaction, *, worker: str) -> None:
     """Add the counters of a worker that is gone to the ledger, and delete its row."""
-    gone = tx.execute(queries.delete_worker(), worker=worker).mappings().one_or_none()
+    gone = tx.execute(queries.workers.delete_worker(), worker=worker).mappings().one_or_none()
     if gone is not None:  # else another process was quicker
-        tx.execute(queries.add_to_ledger(), **{f"d_{name}": value for name, value in gone.items()})
+        tx.execute(
+            queries.workers.add_to_ledger(), **{f"d_{name}": value for name, value in gone.items()}
+        )

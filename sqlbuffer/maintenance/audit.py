@@ -80,13 +80,15 @@ def wrong_types(tx: Transaction) -> list[str]:
     return [
         words
         for table in _TABLES
-        for words in find(tx.connection, table, queries.rows_of_buffer(table, tx.buffer.buffer_id))
+        for words in find(
+            tx.connection, table, queries.audit.rows_of_buffer(table, tx.buffer.buffer_id)
+        )
     ]
 
 
 def _settings(tx: Transaction) -> list[str]:
     """Check the row of the buffer, with whose values the other checks compute."""
-    row = tx.own_row(queries.buffer_row())
+    row = tx.own_row(queries.audit.buffer_row())
     known, problems = tx.buffer.settings, []
     for name, ours in (
         ("kind", known.weighting.name),
@@ -103,7 +105,7 @@ def _settings(tx: Transaction) -> list[str]:
         problems.append(
             f"the versions of finished refresh, refresh and scores are {versions}, which cannot be."
         )
-    newest = tx.execute(queries.newest_predictor_version()).scalar()
+    newest = tx.execute(queries.predictors.newest_predictor_version()).scalar()
     if newest is not None and newest > row.score_version:
         problems.append(
             f"there is a predictor of version {newest}, but scores have only come to "
@@ -119,14 +121,14 @@ def _settings(tx: Transaction) -> list[str]:
 
 def has_ledger(tx: Transaction) -> bool:
     """Return whether the row to which the counters of stale workers are added is there."""
-    return tx.execute(queries.ledger()).scalar() is not None
+    return tx.execute(queries.workers.ledger()).scalar() is not None
 
 
 def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
     """Return each number twice, by name: from the counters, and counted in the tables."""
-    totals = tx.execute(queries.totals()).one()
-    waits = tx.execute(queries.pool_counts()).one()
-    stored = tx.execute(queries.sample_counts()).one()
+    totals = tx.execute(queries.buffers.totals()).one()
+    waits = tx.execute(queries.audit.pool_counts()).one()
+    stored = tx.execute(queries.audit.sample_counts()).one()
     claimed = totals.drawn - totals.released - totals.settled
     return {
         "waiting": (pool.size(tx.buffer, totals), waits.waiting),
@@ -135,8 +137,8 @@ def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
         "stored": (totals.added + totals.recorded, stored.stored),
         "measured": (totals.measured, stored.measured),
         "failed": (totals.failed, stored.failed),
-        "claimed": (claimed, tx.execute(queries.claimed_draws()).scalar_one()),
-        "batches drawn": (totals.batches, tx.execute(queries.drawn_batches()).scalar_one()),
+        "claimed": (claimed, tx.execute(queries.audit.claimed_draws()).scalar_one()),
+        "batches drawn": (totals.batches, tx.execute(queries.audit.drawn_batches()).scalar_one()),
     }
 
 
@@ -159,9 +161,9 @@ class Members(NamedTuple):
 def members(tx: Transaction) -> Members:
     """Return where the samples are; in replay mode claimed samples stay in the pool."""
     return Members(
-        list(tx.execute(queries.waiting_ids()).scalars()),
-        set(tx.execute(queries.claimed_ids()).scalars()) if tx.buffer.consumes else set(),
-        set(tx.execute(queries.queued_ids()).scalars()),
+        list(tx.execute(queries.audit.waiting_ids()).scalars()),
+        set(tx.execute(queries.audit.claimed_ids()).scalars()) if tx.buffer.consumes else set(),
+        set(tx.execute(queries.audit.queued_ids()).scalars()),
     )
 
 
@@ -195,11 +197,11 @@ _KEY_FAULTS = {
     "without_key": "stand at a key that is no number",
     "negative": "have a negative weight",
 }
-"""Sentences for the columns of `queries.pool_faults`."""
+"""Sentences for the columns of `queries.audit.pool_faults`."""
 
 
 def _keys(tx: Transaction) -> list[str]:
-    faults = tx.execute(queries.pool_faults()).one()
+    faults = tx.execute(queries.audit.pool_faults()).one()
     return [
         f"{n} waiting samples {fault}."
         for name, fault in _KEY_FAULTS.items()
@@ -208,7 +210,7 @@ def _keys(tx: Transaction) -> list[str]:
 
 
 def _weights(tx: Transaction) -> list[str]:
-    off = off_weights(tx, tx.rows(queries.pool_weights()))
+    off = off_weights(tx, tx.rows(queries.audit.pool_weights()))
     problems = [f"{int(off.sum())} weights do not match their scores."] if off.any() else []
     if n := wrong_marks(tx):
         problems.append(f"{n} waiting samples have a wrong mark of the top.")
@@ -217,7 +219,7 @@ def _weights(tx: Transaction) -> list[str]:
 
 def wrong_marks(tx: Transaction) -> int:
     """Return how many waiting samples have, or lack, the mark of the top against their score."""
-    return int(tx.execute(queries.wrong_marks()).scalar_one())
+    return int(tx.execute(queries.audit.wrong_marks()).scalar_one())
 
 
 def off_weights(tx: Transaction, rows: Sequence[Any]) -> NDArray[np.bool_]:
@@ -226,7 +228,7 @@ def off_weights(tx: Transaction, rows: Sequence[Any]) -> NDArray[np.bool_]:
     A row is also off if `ranked`, the pool's copy of the score, is not the score. No row is off
     while a refresh is under way: weights follow when it ends.
     """
-    state = tx.own_row(queries.buffer_row())
+    state = tx.own_row(queries.audit.buffer_row())
     if state.refresh_version != state.refreshed_version:
         return np.zeros(len(rows), dtype=np.bool_)
     scores, weights, ranked = (
@@ -248,7 +250,7 @@ def off_weights(tx: Transaction, rows: Sequence[Any]) -> NDArray[np.bool_]:
 def _batches(tx: Transaction) -> list[str]:
     problems = [
         f"the number of draws of batch {batch} differs from its size."
-        for batch in tx.execute(queries.miscounted_batches()).scalars()
+        for batch in tx.execute(queries.audit.miscounted_batches()).scalars()
     ]
     if orphans := orphaned_batches(tx):
         problems.append(f"{len(orphans)} open batches belong to workers that do not exist.")
@@ -257,19 +259,19 @@ def _batches(tx: Transaction) -> list[str]:
 
 def orphaned_batches(tx: Transaction) -> Sequence[int]:
     """Return the open batches of workers that do not exist, the newest first."""
-    found: Sequence[int] = tx.execute(queries.orphaned_batches()).scalars().all()
+    found: Sequence[int] = tx.execute(queries.audit.orphaned_batches()).scalars().all()
     return found
 
 
 def newest_tick(tx: Transaction) -> int:
     """Return the largest logical time in the rows of the buffer, 0 if there is none."""
     with numbers_of(f"a logical time of buffer {tx.buffer.name!r}"):
-        return max(int(tick or 0) for tick in tx.execute(queries.newest_ticks()).one())
+        return max(int(tick or 0) for tick in tx.execute(queries.audit.newest_ticks()).one())
 
 
 def counted_tick(tx: Transaction) -> int:
     """Return the largest logical time of the workers of the buffer."""
-    return int(tx.execute(queries.next_tick()).scalar_one()) - 1
+    return int(tx.execute(queries.buffers.next_tick()).scalar_one()) - 1
 
 
 def _ticks(tx: Transaction) -> list[str]:
@@ -279,8 +281,8 @@ def _ticks(tx: Transaction) -> list[str]:
         problems.append(
             f"a row has the logical time {newest}, but the workers have only reached {now}."
         )
-    if n := tx.execute(queries.early_closed_batches()).scalar_one():
+    if n := tx.execute(queries.audit.early_closed_batches()).scalar_one():
         problems.append(f"{n} batches were closed before they were drawn.")
-    if n := tx.execute(queries.early_samples()).scalar_one():
+    if n := tx.execute(queries.audit.early_samples()).scalar_one():
         problems.append(f"{n} samples were scored or measured before they were stored.")
     return problems

@@ -21,7 +21,7 @@ from sqlbuffer.core.weighting import Weighting, weighting_from, weighting_settin
 from sqlbuffer.core.weights import progress_bar
 from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.db.queries import COUNTERS
+from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.maintenance.repair import recount
 
@@ -98,7 +98,7 @@ def copy(
         )
     identity: Any = {"buffer_id": buffer_id, "name": new, "settings": settings}
     copied = dataclasses.replace(buffer, **identity, created_at=None, heartbeat=Heartbeat())
-    row = copied.read(lambda tx: tx.own_row(queries.buffer_row()))
+    row = copied.read(lambda tx: tx.own_row(queries.audit.buffer_row()))
     return dataclasses.replace(copied, created_at=row.created_at, heartbeat=Heartbeat())
 
 
@@ -128,25 +128,27 @@ def _copy(
     )
     take = functools.partial(_take, tx, copied, moment, is_whole=same_race)
     for part in _ranges(tx):
-        statement = queries.copy_samples() if moment.is_now else queries.copy_samples_then()
+        statement = (
+            queries.copy.copy_samples() if moment.is_now else queries.copy.copy_samples_then()
+        )
         advance(take(statement, **part))
-    for statement in (queries.copy_batches(), queries.copy_draws()):
+    for statement in (queries.copy.copy_batches(), queries.copy.copy_draws()):
         advance(take(statement))
     if same_race:
-        advance(take(queries.copy_pool()))
+        advance(take(queries.copy.copy_pool()))
         _take_counters(tx, copied)
         # In the mode of the original: if it replays, the samples of an open batch wait already.
         as_before = tx.on(dataclasses.replace(copied.buffer, settings=tx.buffer.settings))
-        for batch in tx.execute(queries.open_batches(), buffer=buffer_id).scalars().all():
+        for batch in tx.execute(queries.copy.open_batches(), buffer=buffer_id).scalars().all():
             release(as_before, batch=batch)
     else:
         _begin_race(tx, copied, moment, advance=advance)
     if not same_race or settings.mode != tx.buffer.settings.mode:
         recount(copied)
     for statement in (
-        queries.copy_predictors(),
-        queries.copy_metrics(),
-        queries.copy_checkpoints(),
+        queries.copy.copy_predictors(),
+        queries.copy.copy_metrics(),
+        queries.copy.copy_checkpoints(),
     ):
         take(statement)
     fold(copied, worker=worker_id())
@@ -160,13 +162,13 @@ def _race_of(settings: Settings) -> tuple[int, Weighting]:
 def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
     if at_iteration is None:
         return Moment()
-    reached = int(tx.execute(queries.totals()).one().iterations)
+    reached = int(tx.execute(queries.buffers.totals()).one().iterations)
     rule = (
         f"at_iteration must be from 0 to {reached}, the number of batches that "
         f"{tx.buffer.name!r} has settled"
     )
     at_iteration = require_int(at_iteration, rule, least=0, most=reached)
-    first = tx.execute(queries.began(), from_iteration=at_iteration).one_or_none()
+    first = tx.execute(queries.copy.began(), from_iteration=at_iteration).one_or_none()
     moment = Moment(at_iteration)
     if first is not None and first.drawn_tick is not None:
         moment = Moment(at_iteration, tick=first.drawn_tick)
@@ -177,7 +179,7 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
         "cutoff": moment.cutoff,
         "cutoff_tick": moment.tick,
     }
-    then = tx.execute(queries.version_then(), **parameters).one()
+    then = tx.execute(queries.copy.version_then(), **parameters).one()
     return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
 
 
@@ -187,7 +189,7 @@ def _create(
     """Insert the row of the copy, and its ledger; return its id."""
     state = tx.race_state()
     version = state.version if moment.version is None else min(moment.version, state.version)
-    row = tx.own_row(queries.buffer_row())
+    row = tx.own_row(queries.audit.buffer_row())
     with numbers_of(f"buffer {tx.buffer.name!r}"):
         refresh_version = min(int(row.refresh_version), version)
         refreshed_version = min(int(row.refreshed_version), version)
@@ -205,7 +207,7 @@ def _create(
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "key": row.key,
     }
-    created = tx.connection.execute(queries.copy_buffer(tx.backend), values).scalar()
+    created = tx.connection.execute(queries.copy.copy_buffer(tx.backend), values).scalar()
     if created is None:
         raise InvalidArgument(
             f"buffer {new!r} already exists in {tx.buffer.database.url}: give the copy another "
@@ -232,7 +234,7 @@ def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, 
 
 def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
     """Yield ranges of ids that cover the samples of a buffer."""
-    numbers = tx.execute(queries.id_range()).one()
+    numbers = tx.execute(queries.copy.id_range()).one()
     lowest = numbers.lowest
     while lowest is not None:
         if lowest < 1:
@@ -242,11 +244,11 @@ def _ranges(tx: Transaction) -> Iterator[dict[str, int]]:
         last = min(lowest - 1 + IDS_AT_ONCE, numbers.highest)
         yield {"after": lowest - 1, "last": last}
         # Ids of other buffers lie between: the next range begins at the next id of this buffer.
-        lowest = tx.execute(queries.next_id(), after=last).scalar()
+        lowest = tx.execute(queries.copy.next_id(), after=last).scalar()
 
 
 def _take_counters(tx: Transaction, copied: Transaction) -> None:
-    totals = tx.execute(queries.totals()).one()
+    totals = tx.execute(queries.buffers.totals()).one()
     with numbers_of(f"the counters of buffer {tx.buffer.name!r}"):
         counters = {name: int(getattr(totals, name)) for name in COUNTERS}
         clocks = {name: float(getattr(totals, name)) for name in ("clock", "touched")}
@@ -254,15 +256,15 @@ def _take_counters(tx: Transaction, copied: Transaction) -> None:
 
 
 def _set_counters(tx: Transaction, buffer_id: int, **values: Any) -> None:
-    tx.execute(queries.set_ledger(values), buffer=buffer_id)
+    tx.execute(queries.workers.set_ledger(values), buffer=buffer_id)
 
 
 def _begin_race(
     tx: Transaction, copied: Transaction, moment: Moment, *, advance: Callable[[int], None]
 ) -> None:
     """Put all waiting samples into a new race, and set counters; `recount` corrects the others."""
-    counts = copied.execute(queries.history_counts()).one()
-    totals = tx.execute(queries.totals()).one()
+    counts = copied.execute(queries.copy.history_counts()).one()
+    totals = tx.execute(queries.buffers.totals()).one()
     _set_counters(
         tx,
         copied.buffer.buffer_id,
@@ -274,11 +276,11 @@ def _begin_race(
         settled=counts.drawn,
     )
     needs_base = copied.buffer.settings.weighting.needs_base
-    base = copied.execute(queries.lowest_queued()).scalar() if needs_base else None
+    base = copied.execute(queries.copy.lowest_queued()).scalar() if needs_base else None
     # Weights match the scores, even if a refresh of the original is under way.
-    copied.execute(queries.restart_race(), base=base)
+    copied.execute(queries.copy.restart_race(), base=base)
     state = copied.lock_race(exclusive=True)
     for part in _ranges(copied):
-        rows = copied.execute(queries.queued_samples(), **part).all()
+        rows = copied.execute(queries.copy.queued_samples(), **part).all()
         put_back(copied, state, rows)
         advance(len(rows))

@@ -53,7 +53,7 @@ def _rewrite_integers(tx: Transaction) -> list[str]:
         predictors.c.rows_held_out,
     )
     n = sum(
-        mend(tx.connection, column, queries.rows_of_buffer(column.table, tx.buffer.buffer_id))
+        mend(tx.connection, column, queries.audit.rows_of_buffer(column.table, tx.buffer.buffer_id))
         for column in columns
     )
     return _said(n, "integers that were stored as bytes were written as integers")
@@ -76,13 +76,13 @@ def _advance_tick(tx: Transaction) -> list[str]:
             f"a row of buffer {tx.buffer.name!r} has the logical time {newest}, beyond any that "
             "was counted"
         )
-    tx.execute(queries.set_ledger({"tick": newest}))
+    tx.execute(queries.workers.set_ledger({"tick": newest}))
     return [f"the logical time was set from {counted} to {newest}."]
 
 
 def _remove_from_pool(tx: Transaction) -> list[str]:
     """Remove wrong rows of the pool; `_put_into_pool` puts samples that belong there back."""
-    rows = tx.rows(queries.pool_rows())
+    rows = tx.rows(queries.audit.pool_rows())
     seen = set(audit.members(tx).claimed)
     off = audit.off_weights(tx, rows)
     wrong = []
@@ -110,7 +110,7 @@ def _release_orphans(tx: Transaction) -> list[str]:
 def _mark_queued(tx: Transaction) -> list[str]:
     waiting, claimed, queued = audit.members(tx)
     unmarked = (set(waiting) | claimed) - queued
-    _with_ids(tx, queries.enqueue(tx.backend), unmarked)
+    _with_ids(tx, queries.samples.enqueue(tx.backend), unmarked)
     return _said(len(unmarked), "samples that wait or are claimed were marked as such")
 
 
@@ -118,8 +118,8 @@ def _put_into_pool(tx: Transaction) -> list[str]:
     waiting, claimed, queued = audit.members(tx)
     lost = sorted(queued - set(waiting) - claimed)
     if lost:
-        find = queries.samples_to_put_back(tx.backend)
-        rows = tx.execute_with(find, queries.INCOMING_IDS, {"sample_id": lost}).all()
+        find = queries.batches.samples_to_put_back(tx.backend)
+        rows = tx.execute_with(find, queries.params.INCOMING_IDS, {"sample_id": lost}).all()
         state = tx.lock_race(exclusive=True)
         # The number of times that these samples have entered the race is lost with their rows. A
         # sample enters at most once in a transaction, so the logical time is a number not used yet.
@@ -136,7 +136,7 @@ def _unmark_top(tx: Transaction) -> list[str]:
 
 def _with_ids(tx: Transaction, statement: Any, ids: set[int]) -> None:
     if ids:
-        tx.execute_each(statement, queries.INCOMING_IDS, {"sample_id": sorted(ids)})
+        tx.execute_each(statement, queries.params.INCOMING_IDS, {"sample_id": sorted(ids)})
 
 
 def recount(tx: Transaction) -> list[str]:
@@ -155,9 +155,9 @@ def recount(tx: Transaction) -> list[str]:
         **{name: missing[name] for name in ("unscored", "unscorable", "measured", "failed")},
     }
     if any(missing.values()):
-        added = {f"d_{name}": deltas.get(name, 0) for name in queries.COUNTERS}
+        added = {f"d_{name}": deltas.get(name, 0) for name in queries.buffers.COUNTERS}
         clocks: dict[str, Any] = dict.fromkeys(("d_clock", "d_touched", "d_tick"))
-        tx.execute(queries.add_to_ledger(), **added, **clocks)
+        tx.execute(queries.workers.add_to_ledger(), **added, **clocks)
     return [
         f"the counter of samples {name} was set from {counted} to {found}."
         for name, (counted, found) in tallies.items()

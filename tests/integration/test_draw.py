@@ -774,7 +774,7 @@ def _removes_it_after_the_clock_was_turned_back(store: SampleStore) -> None:
     store.sample(300).settle()
     batch = store.sample(1_000)
     batch.release()
-    store._buffer.write(pool.turn_back)
+    inside.handle_of(store).write(pool.turn_back)
     assert store.remove(batch.ids) == 1_000
 
 

@@ -62,7 +62,8 @@ def built(store: SampleStore) -> dict[int, str]:
     arguments = {**ARGUMENTS, ("dialect",): [(inside.backend_of(store),)]}
     return {
         id(builder(*given)): name
-        for name, builder in vars(queries).items()
+        for module in queries.__all__
+        for name, builder in vars(vars(queries)[module]).items()
         if hasattr(builder, "cache_info")
         for given in arguments[tuple(inspect.signature(builder).parameters)]
     }

@@ -22,7 +22,7 @@ from helpers.polling import until
 from helpers.samples import scores_of
 from sqlbuffer.cli.main import main
 from sqlbuffer.db.backends import from_now, now
-from sqlbuffer.db.queries import COUNTERS
+from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.db.schema import jobs, workers
 from sqlbuffer.store import SampleStore, open_store
 
