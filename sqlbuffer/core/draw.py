@@ -141,7 +141,7 @@ def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
         return []
     if state.top_score is None:  # a refresh was made: the marks belong to old scores
         raise _TooFewMarked
-    found = _head(tx, queries.batches.first_by_score(tx.backend), n)
+    found = _head(tx, queries.claims.first_by_score(tx.backend), n)
     if len(found) < n and state.top_score != -math.inf:
         raise _TooFewMarked
     column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
@@ -209,8 +209,8 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
         _TiedAtTheEnd: If the last arrival has the same key as the next one, and `by_tie` is False.
     """
     dialect = tx.backend
-    by_key = queries.batches.first_in_race_by_tie if by_tie else queries.batches.first_in_race
-    build, limit = (queries.batches.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
+    by_key = queries.claims.first_in_race_by_tie if by_tie else queries.claims.first_in_race
+    build, limit = (queries.claims.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
     found = _sorted(
         _head(tx, build(dialect), limit + (not dialect.supports_deleting_claims)), "race_key"
     )

@@ -23,7 +23,7 @@ class Lineage:
 
     def __init__(self) -> None:
         self.last_draw: Mapping[str, Any] | None = None
-        """The newest batch that this store has drawn: parameters of `queries.batches.find_claim`."""
+        """The newest batch that this store has drawn, as `queries.batches.find_claim` takes it."""
         self._opened: str | None = None
         self._newest: Any = None
 

@@ -20,16 +20,12 @@ from sqlbuffer.db import disposal, forks, migrate
 from sqlbuffer.db.backends import (
     ONE_STATEMENT,
     Receipt,
-    first_line,
-    is_overflow,
-    is_unavailable,
-    overflowed,
     parse_url,
-    unavailable,
+    translated,
 )
 from sqlbuffer.db.interruptions import interruption
 from sqlbuffer.db.retry import call_again, until_true
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.errors import DatabaseUnavailable
 
 T = TypeVar("T")
 
@@ -236,14 +232,8 @@ class Database:
                 "each."
             ) from exc
         except sa.exc.DBAPIError as exc:
-            if is_overflow(exc):
-                raise overflowed(exc, self.url) from exc
-            if is_unavailable(exc):
-                raise unavailable(exc, self._url, self.dialect) from exc
-            if isinstance(exc, sa.exc.DataError):
-                raise InvalidArgument(
-                    f"a value does not fit its column in {self.url}: {first_line(str(exc.orig))}."
-                ) from exc
+            if (ours := translated(exc, self._url, self.dialect)) is not None:
+                raise ours from exc
             raise
         self._was_reached = True
         return found

@@ -57,13 +57,12 @@ __all__ = [
     "ago",
     "first_line",
     "from_now",
-    "is_overflow",
     "is_unavailable",
     "now",
     "origin_of",
-    "overflowed",
     "parse_url",
     "right_now",
+    "translated",
     "unavailable",
     "where",
 ]
@@ -200,17 +199,20 @@ _OVERFLOWS = ("integer overflow", "bigint out of range")
 """Messages of SQLite and of PostgreSQL; numbers of users are checked before they are sent."""
 
 
-def is_overflow(error: sa.exc.DBAPIError) -> bool:
-    """Return True if a sum of stored integers is beyond the largest integer."""
-    return first_line(str(error.orig)) in _OVERFLOWS
-
-
-def overflowed(error: sa.exc.DBAPIError, url: str) -> Exception:
-    """Return our error for a sum that overflowed: a stored counter is corrupt."""
-    return tampered(
-        f"a result in {url} is beyond the largest integer ({error.orig}), so a stored number is "
-        "beyond any that sqlbuffer counts to"
-    )
+def translated(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> Exception | None:
+    """Return our error for a driver's, None if the statement is at fault."""
+    message = first_line(str(error.orig))
+    shown_url = url.render_as_string(hide_password=True)
+    if message in _OVERFLOWS:
+        return tampered(
+            f"a result in {shown_url} is beyond the largest integer ({message}), so a stored "
+            "number is beyond any that sqlbuffer counts to"
+        )
+    if is_unavailable(error):
+        return unavailable(error, url, dialect)
+    if isinstance(error, sa.exc.DataError):
+        return InvalidArgument(f"a value does not fit its column in {shown_url}: {message}.")
+    return None
 
 
 def unavailable(error: sa.exc.DBAPIError, url: sa.URL, dialect: Dialect) -> DatabaseUnavailable:
