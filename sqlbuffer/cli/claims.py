@@ -87,7 +87,7 @@ def release_claims(
 
 def find_claims(tx: Transaction) -> list[dict[str, Any]]:
     """Return the claimed batches of a buffer with the states of their workers, the oldest first."""
-    return with_state(tx, tx.execute(queries.overview.claimed_batches()).mappings().all())
+    return with_state(tx, tx.execute(queries.batches.claimed_batches()).mappings().all())
 
 
 def release_batches(buffers: Sequence[BufferHandle], numbers: Sequence[int]) -> int:
@@ -142,5 +142,5 @@ def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], objec
 
 def _doubtful_owners(tx: Transaction) -> dict[str, Mark]:
     """Return workers of other hosts that have claimed batches, each with its last mark."""
-    owners = set(tx.execute(queries.overview.claim_owners()).scalars())
+    owners = set(tx.execute(queries.batches.claim_owners()).scalars())
     return {worker: mark for worker, mark in unverifiable_workers(tx).items() if worker in owners}

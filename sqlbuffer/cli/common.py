@@ -15,7 +15,7 @@ from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import URL_VARIABLE, Database
-from sqlbuffer.db.queries.overview import buffers_by_age
+from sqlbuffer.db.queries.overview import buffer_names
 from sqlbuffer.errors import DatabaseUnavailable
 
 LOOK = "Look at buffers"
@@ -120,7 +120,7 @@ def handles(database: Database, name: str | None, **options: Any) -> list[Buffer
     """
     if name is not None:
         return [attach_existing(database, name, **options)]
-    names = database.read(lambda connection: connection.scalars(buffers_by_age()).all())
+    names = database.read(lambda connection: connection.scalars(buffer_names()).all())
     return [attach_existing(database, each, **options) for each in names]
 
 

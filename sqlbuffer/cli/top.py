@@ -57,5 +57,5 @@ def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    statement = queries.samples.best(by, *columns)
+    statement = queries.read.best(by, *columns)
     return [dict(row) for row in tx.execute(statement, limit=min(n, LARGEST_INT)).mappings()]

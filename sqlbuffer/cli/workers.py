@@ -45,7 +45,7 @@ def find_workers(tx: Transaction) -> list[dict[str, Any]]:
     was set.
     """
     return with_state(
-        tx, tx.execute(queries.overview.workers_with_claims(), ledger=LEDGER).mappings().all()
+        tx, tx.execute(queries.workers.workers_with_claims(), ledger=LEDGER).mappings().all()
     )
 
 
@@ -53,7 +53,7 @@ def with_state(tx: Transaction, rows: Sequence[Any]) -> list[dict[str, Any]]:
     """Return rows that have a `worker`, with the buffer's name and the state of that worker."""
     state = dict.fromkeys(silent_workers(tx), "silent")
     state |= dict.fromkeys(stale_workers(tx), "died")
-    state |= dict.fromkeys(tx.execute(queries.overview.finished_workers()).scalars(), "finished")
+    state |= dict.fromkeys(tx.execute(queries.workers.finished_workers()).scalars(), "finished")
     return [
         {"buffer": tx.buffer.name, **row, "state": state.get(row["worker"], "running")}
         for row in rows

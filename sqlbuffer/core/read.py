@@ -93,7 +93,7 @@ def staleness(tx: Transaction) -> list[Staleness]:
 def waiting(tx: Transaction) -> Waiting:
     """Return the whole pool, decoded."""
     tx.note_ids()
-    rows = tx.rows(queries.listings.waiting_samples())
+    rows = tx.rows(queries.read.waiting_samples())
     return Waiting(
         ids=np.array([row.id for row in rows], dtype=np.int64),
         hashes=[row.hash for row in rows],
@@ -106,7 +106,7 @@ def waiting(tx: Transaction) -> Waiting:
 
 def labelled(tx: Transaction) -> tuple[list[Any], Floats]:
     """Return the n samples with a reward, by id, and the rewards, (n,) float64."""
-    rows = tx.rows(queries.listings.labelled_samples())
+    rows = tx.rows(queries.read.labelled_samples())
     return content(rows, tx.buffer), pool.as_floats([row.reward for row in rows])
 
 
@@ -135,7 +135,7 @@ def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
 def incumbent(tx: Transaction) -> float | None:
     """Return the best reward stored before the newest predictor; without a predictor, the best."""
     newest = tx.execute(queries.predictors.newest_training()).one_or_none()
-    found = tx.execute(queries.listings.best_reward(newest)).scalar()
+    found = tx.execute(queries.read.best_reward(newest)).scalar()
     return None if found is None else float(pool.as_floats([found])[0])
 
 
@@ -144,7 +144,7 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
-    rows = tx.rows(queries.samples.best(by, samples), limit=n)
+    rows = tx.rows(queries.read.best(by, samples), limit=n)
     columns = (
         *("id", "source", "reward", "score"),
         *("created_iteration", "created_at", "rewarded_at", "meta"),
@@ -158,7 +158,7 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
 def table(tx: Transaction) -> dict[str, list[Any]]:
     """Return all samples as columns, by name, for `to_pandas` and `to_arrow`."""
     tx.note_ids()
-    found = tx.execute(queries.listings.all_samples())
+    found = tx.execute(queries.read.all_samples())
     names, rows = list(found.keys()), found.all()
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 

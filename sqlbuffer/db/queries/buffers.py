@@ -162,8 +162,8 @@ def name_key() -> sa.Update:
 
 @functools.cache
 def buffer_names() -> sa.Select[Any]:
-    """The names of all buffers of the database."""
-    return select(buffers.c.name)
+    """Names of all buffers of a database, in the order of their creation."""
+    return select(buffers.c.name).order_by(buffers.c.id)
 
 
 @functools.cache

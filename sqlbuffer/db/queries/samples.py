@@ -245,15 +245,3 @@ def enqueue(dialect: Dialect) -> sa.Update:
     """Mark samples as waiting or claimed."""
     incoming = dialect.each(INCOMING_IDS)
     return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
-
-
-def best(by: str, *columns: Any) -> sa.Select[Any]:
-    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash."""
-    column = samples.c[by]
-    return (
-        select(*columns)
-        .where(samples.c.buffer_id == BUFFER)
-        .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.hash.desc())
-        .limit(bindparam("limit", type_=sa.Integer))
-    )

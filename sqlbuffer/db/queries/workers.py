@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import Dialect, ago, now, right_now
 from sqlbuffer.db.queries.buffers import COUNTERS
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
 from sqlbuffer.db.schema import batches, jobs, receipts, workers
 
 LEDGER = "ledger"
@@ -143,3 +143,46 @@ def set_ledger(values: dict[str, Any]) -> sa.Update:
 def delete_receipts(older_than_s: float) -> sa.Delete:
     """Delete receipts of all buffers that are older than some seconds."""
     return sa.delete(receipts).where(receipts.c.written_at < ago(older_than_s))
+
+
+@functools.cache
+def workers_with_claims() -> sa.Select[Any]:
+    """Every worker of a buffer but the ledger, with its number of claimed batches and counters."""
+    return (
+        select(
+            workers.c.id.label("worker"),
+            workers.c.host,
+            workers.c.pid,
+            workers.c.created_at,
+            workers.c.heartbeat_at,
+            workers.c.finished_at,
+            _n_claims().label("claims"),
+            workers.c.added,
+            workers.c.drawn,
+            workers.c.settled,
+        )
+        .where(workers.c.buffer_id == BUFFER)
+        .where(workers.c.id != bindparam("ledger", type_=sa.Text))
+        .order_by(workers.c.created_at, workers.c.id)
+    )
+
+
+@functools.cache
+def finished_workers() -> sa.Select[Any]:
+    """Ids of the workers that have closed the buffer and have no claimed batch."""
+    return (
+        select(workers.c.id)
+        .where(workers.c.buffer_id == BUFFER)
+        .where(workers.c.finished_at.is_not(None))
+        .where(_n_claims() == 0)
+    )
+
+
+def _n_claims() -> sa.ScalarSelect[int]:
+    return (
+        select(sa.func.count())
+        .where(batches.c.buffer_id == workers.c.buffer_id)
+        .where(batches.c.worker_id == workers.c.id)
+        .where(IS_OPEN)
+        .scalar_subquery()
+    )

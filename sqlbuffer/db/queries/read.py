@@ -1,4 +1,4 @@
-"""Samples as users list them: the whole pool, all labels, all rows, and the best reward."""
+"""Samples as users read them: the pool, all labels, all rows, the best samples and reward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.queries.params import BUFFER, CONTENT
 from sqlbuffer.db.schema import pool, samples
@@ -46,6 +46,18 @@ def all_samples() -> sa.Select[Any]:
         select(*(samples.c[name] for name in names))
         .where(samples.c.buffer_id == BUFFER)
         .order_by(samples.c.id)
+    )
+
+
+def best(by: str, *columns: Any) -> sa.Select[Any]:
+    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash."""
+    column = samples.c[by]
+    return (
+        select(*columns)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(column.is_not(None))
+        .order_by(column.desc(), samples.c.hash.desc())
+        .limit(bindparam("limit", type_=sa.Integer))
     )
 
 
