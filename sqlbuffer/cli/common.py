@@ -15,7 +15,7 @@ from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import URL_VARIABLE, Database
-from sqlbuffer.db.queries.overview import buffer_names
+from sqlbuffer.db.queries.buffers import buffer_names
 from sqlbuffer.errors import DatabaseUnavailable
 
 LOOK = "Look at buffers"

@@ -222,7 +222,7 @@ def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
         compiled.clear()
         with open_store(f"sqlite:///{tmp_path}/{name}.db") as store:
             for kind in ("reader", "writer"):
-                engine = store._buffer.database._engine(kind)
+                engine = inside.database_of(store)._engine(kind)
                 sa.event.listen(engine, "before_cursor_execute", note)
             store.add(["a", "b"])
             store.score(lambda samples: [1.0] * len(samples))
@@ -232,7 +232,7 @@ def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
 
 def test_the_statements_of_a_viewer_are_cached_apart(tmp_path: pathlib.Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/x.db") as store, store.connect() as viewer:
-        ours = store._buffer.database._engine("reader").get_execution_options()["compiled_cache"]
+        ours = inside.database_of(store)._engine("reader").get_execution_options()["compiled_cache"]
         before = len(ours)
         for limit in range(20):
             viewer.execute(sa.text(f"SELECT {limit}")).all()
