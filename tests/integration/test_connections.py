@@ -102,10 +102,10 @@ def test_threads_that_use_one_store_share_a_few_connections(
 ) -> None:
     """Twelve threads want one at once; who finds none free waits for it."""
     most = sqlite if store_url.startswith("sqlite") else postgresql
-    inside, go_on = threading.Semaphore(0), threading.Event()
+    started, go_on = threading.Semaphore(0), threading.Event()
 
     def work(connection: sa.Connection) -> int:
-        inside.release()
+        started.release()
         assert go_on.wait(60)
         return int(connection.scalar(sa.text("SELECT 1")) or 0)
 
@@ -114,8 +114,8 @@ def test_threads_that_use_one_store_share_a_few_connections(
         database.close()  # what opening has opened
         done = [threads.submit(getattr(database, kind), work) for _ in range(12)]
         try:
-            assert all(inside.acquire(timeout=60) for _ in range(most))
-            assert not inside.acquire(timeout=0.3), "there is one more than there should be"
+            assert all(started.acquire(timeout=60) for _ in range(most))
+            assert not started.acquire(timeout=0.3), "there is one more than there should be"
             assert n_connections(store_url) == most
         finally:
             go_on.set()
