@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlbuffer.core import workers
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db import database, retry
-from sqlbuffer.db.backends import sqlite
+from sqlbuffer.db.backends import sqlite_connections
 from sqlbuffer.db.database import Database
 
 
@@ -81,4 +81,4 @@ def shorten_patience(patch: pytest.MonkeyPatch, seconds: float) -> None:
     locked.
     """
     patch.setattr(retry, "PATIENCE_S", seconds)
-    patch.setattr(sqlite, "BUSY_TIMEOUT_S", seconds)
+    patch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", seconds)

@@ -53,14 +53,10 @@ def _pooler(server_url: str) -> Iterator[None]:
         CONFIG.format(host=host, port=port, user=server.username, own_port=own_port, size=POOL_SIZE)
     )
     command = ["pgbouncer", str(config)]
-    if (
-        os.geteuid() == 0
-    ):  # whom it refuses: it runs as who runs the server, and can reach its socket
+    if os.geteuid() == 0:  # PgBouncer refuses root: it runs as the user of the server's socket
         folder.chmod(0o755)
-        command += [
-            "-u",
-            pathlib.Path(host).owner() if host.startswith("/") else "nobody",
-        ]  # codespell:ignore nobody
+        user = pathlib.Path(host).owner() if host.startswith("/") else "nobody"  # codespell:ignore
+        command += ["-u", user]
     new_database = servers.new_database
 
     def new_pooled(server_url: str, template: str = "template1") -> str:

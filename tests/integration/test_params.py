@@ -1,6 +1,7 @@
 """Rows that travel with a statement arrive as they were sent, to the last bit."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,8 +39,11 @@ def test_rows_arrive_as_they_were_sent(store_url: str, n: int) -> None:
     columns = {name: values[:n] for name, values in THINGS.items()}
     database = Database(store_url)
     relation = database.dialect.relation(SHAPE)
-    found = database.read(
-        lambda connection: database.execute(connection, sa.select(relation), SHAPE, columns).all()
-    )
+
+    def read(connection: sa.Connection) -> Sequence[Any]:
+        rows = database.dialect.load(connection, SHAPE, columns)
+        return connection.execute(sa.select(relation), rows).all()
+
+    found = database.read(read)
     database.close()
     assert [tuple(row) for row in found] == list(zip(*columns.values(), strict=True))

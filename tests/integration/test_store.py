@@ -1158,7 +1158,7 @@ class Unregistered:
 @pytest.mark.parametrize(
     ("odd", "shown"),
     [
-        (object(), r"<object object at .*>: builtins\.object is no supported type"),
+        (object(), r"<object object at .*>: builtins\.object is not a supported type"),
         (Unregistered(7), r"Unregistered\(x=7\): .*is not registered"),
         ([1, {"a": Unregistered(7)}], r"\[1, \{'a': Unregistered\(x=7\)\}\]: .*is not registered"),
         ((1, Decimal("1E+99999")), r"\(1, Decimal\('1E\+99999'\)\): a Decimal about"),

@@ -28,7 +28,7 @@ def refused(error, function, *given):
     try:
         function(*given)
     except error as exc:
-        assert "belongs to process" in str(exc) or "is that of" in str(exc), exc
+        assert "belongs to" in str(exc), exc
     else:
         raise AssertionError("this was not refused")
 

@@ -238,7 +238,7 @@ def fork(connection):
     time.sleep(60)
 
 with open_store(sys.argv[1]) as store:
-    inside.database_of(store).write(fork)
+    store._buffer.database.write(fork)
 """
     open_store(sqlite_url).close()
     parent = subprocess.Popen(
