@@ -425,7 +425,7 @@ EXPECTED = {
     "settle with everything": (
         "close_claim store_first_rewards_of_draws totals insert_samples samples_by_hash next_tick "
         "store_first_rewards measured_before store_rewards count count "
-        "INSERT:metrics DELETE:checkpoints INSERT:checkpoints"
+        "upsert_metric delete_checkpoints insert_checkpoint"
     ),
     "release": (
         "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count "
