@@ -299,7 +299,7 @@ def test_workers_are_shown_alive_or_dead(url: str, execute: Execute) -> None:
         assert (row["state"], row["claims"], row["pid"]) == ("running", 1, os.getpid())
         # On a copied file this process is a new worker, which has added nothing.
         stored = execute(f"SELECT added, drawn FROM {prefix}workers WHERE id = '{worker_id()}'")
-        assert [(row["added"], row["drawn"])] == [tuple(each) for each in stored]
+        assert (row["added"], row["drawn"]) in [tuple(each) for each in stored]
         assert row["drawn"] >= 2
         execute(f"UPDATE {prefix}workers SET host = 'elsewhere' WHERE id <> 'ledger'")
         assert (
