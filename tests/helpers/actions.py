@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-from helpers.cleanup import hold
 from helpers.samples import scores_of
 from sqlbuffer.core.predictor_versions import PredictorVersion
 from sqlbuffer.predictor.agent import PredictiveAgent
@@ -69,7 +68,7 @@ def refresh_some(store: SampleStore) -> None:
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "add": lambda store: store.add([*LATE, *TWENTY[:5]]),
     "score": lambda store: (store.add(LATE), store.score(scores_of, chunk=2)),
-    "sample": lambda store: hold(store.sample(3, pct_argmax=0.5)),
+    "sample": lambda store: store.sample(3, pct_argmax=0.5),
     "settle": settle,
     "report": report_one_by_one,
     "release": report_and_release,
