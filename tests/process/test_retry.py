@@ -277,7 +277,7 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
     told: list[BaseException] = []
     moments, numbers = random.Random(0), itertools.count()
     before = signal.signal(signal.SIGALRM, tell)
-    gc.freeze()  # a collection of what earlier tests have left takes longer than the adds
+    gc.disable()  # Python ignores what a handler raises during a destructor
     with open_store(store_url) as store:
         for i in range(20):
             try:
@@ -290,8 +290,8 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
             assert store.record([f"after {i}"], [1.0]).added == 1
         assert store.check() == []
     signal.signal(signal.SIGALRM, before)
-    gc.unfreeze()
-    assert len(told) >= 18, "all but what came during a destructor"
+    gc.enable()
+    assert len(told) >= 15, "all but what came during a destructor"
 
 
 def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
