@@ -43,6 +43,7 @@ __all__ = [
     "draws",
     "jobs",
     "lineage",
+    "measurements",
     "metadata",
     "metrics",
     "pool",
@@ -52,7 +53,7 @@ __all__ = [
     "workers",
 ]
 
-REVISION = "0005"
+REVISION = "0006"
 """The Alembic revision that this release works with."""
 
 buffers = Table(
@@ -115,6 +116,39 @@ buffers = Table(
         server_default=text("0"),
         comment="How often every key of the race has been moved at once",
     ),
+    Column(
+        "direction",
+        Text,
+        nullable=False,
+        server_default=text("'maximize'"),
+        comment="maximize: a higher reward is better; minimize: a lower one",
+    ),
+    Column(
+        "objective",
+        Text,
+        nullable=False,
+        server_default=text("'reward'"),
+        comment="Name of the reward function whose rewards the samples have",
+    ),
+    Column(
+        "budget",
+        BigId,
+        comment="Most samples that may be measured, failed or claimed; NULL: any number",
+    ),
+    Column(
+        "max_attempts",
+        Integer,
+        server_default=text("3"),
+        comment="How often a worker may die while it measures a sample before the sample has "
+        "failed; NULL: any number",
+    ),
+    Column(
+        "evict",
+        Text,
+        nullable=False,
+        server_default=text("'lightest'"),
+        comment="Which samples leave beyond max_size: the lightest, or the oldest",
+    ),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
 )
 
@@ -175,6 +209,25 @@ samples = Table(
     ),
     Column("scored_tick", BigId, comment="Logical time when it was scored"),
     Column("rewarded_tick", BigId, comment="Logical time when the reward was stored"),
+    Column(
+        "error",
+        Text,
+        comment="Why the measurement failed; NULL if it has a reward, or was not measured",
+    ),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Workers that have died while they measured it",
+    ),
+    Column(
+        "evicted",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="True if it left the pool because of max_size",
+    ),
     UniqueConstraint("buffer_id", "hash"),
 )
 # Without the hash, which orders equal rewards: with it, a batch of rewards writes 1.5 times as
@@ -258,6 +311,13 @@ batches = Table(
         "drawn_tick", BigId, comment="Logical time when it was drawn; NULL: by an older release"
     ),
     Column("closed_tick", BigId, comment="Logical time when it was settled or released"),
+    Column(
+        "counts_attempts",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="True if the death of its worker is an attempt at each sample that was started",
+    ),
 )
 _OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
 Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))
@@ -284,5 +344,24 @@ draws = Table(
         server_default=false(),
         comment="True when its reward came before the batch was closed",
     ),
+    Column("started_at", Timestamp, comment="When its measurement was started (UTC)"),
     **CLUSTERED,
 )
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", BigId, primary_key=True, comment="Number of the measurement"),
+    Column("buffer_id", Integer, nullable=False, comment=OF_BUFFER),
+    Column("sample_id", BigId, nullable=False, comment="The measured sample"),
+    Column("batch_id", BigId, comment="The batch that it was drawn in; NULL: it was not drawn"),
+    Column("worker_id", Text, nullable=False, comment="The worker that stored it"),
+    Column("objective", Text, nullable=False, comment="Name of the reward function"),
+    Column("reward", Double, comment="Measured reward; NULL if the measurement failed"),
+    Column("error", Text, comment="Why the measurement failed; NULL if it did not"),
+    Column("seconds", Double, comment="How long it took; NULL if it is not known"),
+    Column("details", Json, comment="What else was measured"),
+    Column("measured_at", Timestamp, nullable=False, comment="When it was stored (UTC)"),
+    Column("tick", BigId, comment="Logical time when it was stored; NULL: by an older release"),
+)
+Index("ix_measurements_sample", measurements.c.sample_id)
