@@ -249,20 +249,38 @@ class SampleStore:
         return add.add(self._buffer, [sample], source, meta)
 
     def record(
-        self, samples: Sequence[Any], rewards: Any, sources: str | Sequence[str] = ""
+        self,
+        samples: Sequence[Any],
+        rewards: Any,
+        sources: str | Sequence[str] = "",
+        *,
+        errors: Any = None,
+        seconds: Any = None,
+        details: Any = None,
     ) -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
         Args:
             samples: n samples.
-            rewards: (n,) floats; NaN: measured and failed, which keeps a stored reward.
+            rewards: (n,) finite floats. NaN or None: the measurement failed; a stored reward stays.
             sources: Name of the generator, or one name for each sample.
+            errors: n reasons of failed measurements; None for a measurement that has a reward.
+            seconds: (n,) floats, how long each measurement took.
+            details: n mappings that JSON can hold, or None: what else was measured.
 
         Raises:
-            InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
-                stored.
+            InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
+                finite reward came with an error. Nothing is stored.
         """
-        recorded = core_rewards.Recorded.prepare(self._buffer, samples, rewards, sources)
+        recorded = core_rewards.Recorded.prepare(
+            self._buffer,
+            samples,
+            rewards,
+            sources,
+            errors=errors,
+            seconds=seconds,
+            details=details,
+        )
         return self._write(core_rewards.record, recorded)
 
     def remove(self, ids: Sequence[int]) -> int:

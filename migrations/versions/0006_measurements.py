@@ -105,7 +105,8 @@ def upgrade() -> None:
     op.execute(f"UPDATE {prefix}samples SET error = 'the reward is NaN' WHERE {failed}")
     op.execute(f"""
         INSERT INTO {prefix}measurements
-            (buffer_id, sample_id, batch_id, worker_id, objective, reward, error, measured_at, tick)
+            (buffer_id, sample_id, batch_id, worker_id, objective, reward, error, measured_at,
+            measured_tick)
         SELECT s.buffer_id, s.id, t.id, coalesce(t.worker_id, ''), 'reward', s.reward, s.error,
             s.rewarded_at, s.rewarded_tick
         FROM {prefix}samples AS s
@@ -177,7 +178,9 @@ def _create_measurements(is_server: bool, schema: str | None) -> None:
         sa.Column("details", json, comment="What else was measured"),
         sa.Column("measured_at", timestamp, nullable=False, comment="When it was stored (UTC)"),
         sa.Column(
-            "tick", big_id, comment="Logical time when it was stored; NULL: by an older release"
+            "measured_tick",
+            big_id,
+            comment="Logical time when it was stored; NULL: by an older release",
         ),
         schema=schema,
     )

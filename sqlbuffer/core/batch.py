@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import as_rewards, require_flag
+from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import pool
-from sqlbuffer.core.claim import Claim
+from sqlbuffer.core.claim import Claim, Drawn
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.metrics_and_checkpoints import states_from, write_checkpoints, write_metrics
+from sqlbuffer.core.measured import IS_NONE
+from sqlbuffer.core.metrics_and_checkpoints import states_from
 from sqlbuffer.core.release import release, release_later
 from sqlbuffer.core.report import Reported, report
-from sqlbuffer.core.rewards import Known, Recorded, store_measured
-from sqlbuffer.core.rewards import record as write_recorded
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db import queries
+from sqlbuffer.core.rewards import Known, Origin, Recorded
+from sqlbuffer.core.settle import Settlement, settle
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
 
 log = logging.getLogger(__name__)
-
-
-class Drawn(NamedTuple):
-    """Drawn samples, as columns of n values each.
-
-    To split 512 rows into columns once takes half the time of ten loops over the rows.
-    """
-
-    sample_id: Sequence[int] = ()
-    race_key: Sequence[float] = ()
-    weight: Sequence[float | None] = ()
-    entries: Sequence[int] = ()
-    source: Sequence[str] = ()
-    score: Sequence[float | None] = ()
-    reward: Sequence[float | None] = ()
-    hash: Sequence[bytes] = ()
-    requeues: Sequence[int] = ()
-    text: Sequence[str] = ()
-    payload: Sequence[bytes | None] = ()
-    codec: Sequence[str] = ()
 
 
 class Batch:
@@ -83,6 +60,7 @@ class Batch:
         iteration: int,
         clock: float,
         info: SampleInfo,
+        objective: str,
     ) -> None:
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
@@ -100,8 +78,10 @@ class Batch:
         self._known = Known(
             self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source
         )
+        self._objective = objective
         self._is_open = True
         self._has_reports = False
+        self._reported: dict[int, float] = {}
         self._pid: int | None = os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
         if claim is not None:
@@ -148,6 +128,10 @@ class Batch:
         self,
         rewards: Any = None,
         *,
+        ids: Sequence[int] | None = None,
+        errors: Any = None,
+        seconds: Any = None,
+        details: Any = None,
         record: tuple[Sequence[Any], Any, str | Sequence[str]] | None = None,
         metrics: Mapping[str, float] | None = None,
         checkpoint: Mapping[str, bytes] | None = None,
@@ -156,12 +140,16 @@ class Batch:
     ) -> None:
         """Store the rewards, end the claim and advance the buffer's iteration, in one transaction.
 
-        Samples that were reported before keep their reward, unless `rewards` has another one.
+        Samples that were reported before keep their reward, unless `rewards` has another one. A
+        sample without a reward has left the pool unmeasured.
 
         Args:
-            rewards: (n,) finite floats, one for each sample. NaN: measured and failed, never to be
-                measured again; a stored reward stays. None, for all or for one sample: not
-                measured.
+            rewards: (m,) finite floats, one for each sample of `ids`. NaN or None: the measurement
+                failed; a stored reward stays. Without rewards no sample is measured.
+            ids: m of `batch.ids`; by default all of them, in their order.
+            errors: m reasons of failed measurements; None for a measurement that has a reward.
+            seconds: (m,) floats, how long each measurement took.
+            details: m mappings that JSON can hold, or None: what else was measured.
             record: `(samples, rewards, sources)` to store as well, not drawn from the buffer.
             metrics: Metrics of this iteration to store as well.
             checkpoint: States to resume from, by name, to store as well.
@@ -170,57 +158,115 @@ class Batch:
             is_iteration: Advance the buffer's iteration.
 
         Raises:
-            InvalidReward: If a reward is infinite, or there is not one for each sample. Nothing is
-                stored.
+            InvalidArgument: If an id is not in this batch. Nothing is stored.
+            InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
+                finite reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
-                to a state before its draw. The rewards are stored nevertheless, with the samples.
+                to a state before its draw. The rewards are stored nevertheless, with the samples;
+                a sample that has a reward by now keeps it.
         """
-        values = as_rewards([None] * len(self) if rewards is None else rewards, len(self))
-        recorded = None if record is None else _recorded(self._buffer, record)
-        is_settled = self._buffer.write(
-            self._settle,
-            rewards=values,
-            recorded=recorded,
+        settlement = Settlement(
+            self._measured(rewards, ids, errors=errors, seconds=seconds, details=details),
+            None if record is None else _recorded(self._buffer, record),
             metrics=metrics,
             states=states_from(checkpoint),
             kept=kept,
+            iteration=self.iteration,
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
+        )
+        is_settled = self._buffer.write(
+            settle,
+            claim=self._claim,
+            origin=self._origin(),
+            settlement=settlement,
+            has_reports=self._has_reports,
         )
         self._end()
         if not is_settled:
             raise self._lost("its rewards are stored, and nothing else")
 
-    def report(self, ids: Sequence[int], rewards: Any) -> int:
+    def _measured(self, rewards: Any, ids: Any, **details: Any) -> Reported:
+        """Return the measurements to settle with, without those that were reported before."""
+        numbers: Any = self.ids if ids is None else ids
+        if rewards is None and all(each is None for each in details.values()):
+            numbers, rewards = [], []
+        reported = Reported.prepare(self._known, numbers, rewards, **details)
+        if not self._reported:
+            return reported
+        measured = reported.measured
+        rows = zip(reported.ids.tolist(), measured.rewards.tolist(), measured.errors, strict=True)
+        is_new = [
+            number not in self._reported
+            or not (error == IS_NONE or self._reported[number] == reward)
+            for number, reward, error in rows
+        ]
+        return reported.take(np.flatnonzero(is_new))
+
+    def report(
+        self,
+        ids: Sequence[int],
+        rewards: Any,
+        *,
+        errors: Any = None,
+        seconds: Any = None,
+        details: Any = None,
+        settle: bool = True,
+    ) -> int:
         """Store the rewards of some of the samples; the last missing reward settles the batch.
 
         If the batch is released, or if this worker dies, only samples without a report wait again.
 
         Args:
             ids: m of `ids`; a later reward replaces an earlier one.
-            rewards: (m,) finite floats. NaN: measured and failed, never to be measured again; a
-                stored reward stays.
+            rewards: (m,) finite floats. NaN or None: the measurement failed; a stored reward stays.
+            errors: m reasons of failed measurements; None for a measurement that has a reward.
+            seconds: (m,) floats, how long each measurement took.
+            details: m mappings that JSON can hold, or None: what else was measured.
+            settle: Settle the batch with the last missing reward; False leaves this to `settle`.
 
         Returns:
             The number of samples without a report.
 
         Raises:
             InvalidArgument: If an id is not in this batch. Nothing is stored.
-            InvalidReward: If a reward is infinite, or there is not one for each id. Nothing is
-                stored.
+            InvalidReward: If a reward is infinite, if there is not one for each id, or if a finite
+                reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
-                to a state before its draw. The rewards are stored nevertheless, with the samples.
+                to a state before its draw. The rewards are stored nevertheless, with the samples;
+                a sample that has a reward by now keeps it.
         """
-        reported = Reported.prepare(self._known, ids, rewards)
-        store = functools.partial(
-            report, claim=self._claim, reported=reported, may_close=not self._is_of_another_process
+        closes = require_flag(settle, "settle")
+        reported = Reported.prepare(
+            self._known, ids, rewards, errors=errors, seconds=seconds, details=details
         )
         self._has_reports = True  # before the commit: from now on `settle` must look for reports
-        left = self._buffer.write(store)
-        if left is None or (left == 0 and len(self)):
+        left = self._buffer.write(
+            report,
+            claim=self._claim,
+            origin=self._origin(),
+            reported=reported,
+            closes=closes,
+        )
+        if left is None or (closes and left == 0 and len(self)):
             self._end()
         if left is None:
             raise self._lost("its rewards are stored, and nothing else")
+        self._reported |= zip(
+            reported.ids.tolist(), reported.measured.rewards.tolist(), strict=True
+        )
         return left
+
+    def fail(self, ids: Sequence[int], reason: str, *, settle: bool = True) -> int:
+        """Store that the measurement of some of the samples has failed; see `report`.
+
+        Args:
+            ids: m of `ids`.
+            reason: Why, in at most 2,000 characters.
+            settle: Settle the batch with the last missing report.
+        """
+        numbers = as_ids(ids)
+        m = len(numbers)
+        return self.report(numbers, [None] * m, errors=[reason] * m, settle=settle)
 
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
@@ -241,6 +287,11 @@ class Batch:
         if self._claim is not None:
             found_by = {"buffer": self._buffer.buffer_id, **self._claim.parameters()}
             self._buffer.lineage.last_draw = found_by
+
+    def _origin(self) -> Origin:
+        """Return the batch as this process knows it."""
+        is_open = self._is_open and not self._is_of_another_process
+        return Origin(self.id, self._objective, is_open)
 
     @property
     def _is_of_another_process(self) -> bool:
@@ -267,56 +318,6 @@ class Batch:
             f"batch {self.id} is no longer in the database, which has returned to an earlier "
             f"state (failover to a lagging standby, restore): {what}; draw again."
         )
-
-    def _reported(self, tx: Transaction) -> list[int]:
-        """Return the ids of reported samples, including reports of other threads and processes."""
-        if self.id is None or not self._has_reports:
-            return []
-        found = tx.execute(queries.batches.reported_samples(), batch=self.id)
-        return list(found.scalars())
-
-    def _settle(
-        self,
-        tx: Transaction,
-        *,
-        rewards: list[float | None],
-        recorded: Recorded | None,
-        metrics: Mapping[str, float] | None,
-        states: Mapping[str, bytes],
-        kept: Mapping[str, int | None] | None,
-        n_iterations: int,
-    ) -> bool:
-        buffer = self._buffer
-        is_ours = self._is_open and not self._is_of_another_process
-        if self._claim is not None and not self._is_of_another_process:
-            is_ours = self._claim.close(tx, "settled_at") is not None
-        measured = np.array([reward is not None for reward in rewards], dtype=bool)
-        values = pool.as_floats(rewards)
-        leaves = is_ours and buffer.consumes
-        # Samples reported earlier may have been added again since.
-        early = np.isin(self.ids, self._reported(tx) if is_ours else [])
-        deltas: Counter[str] = Counter()
-        for part, stay_queued in ((measured & ~early, not leaves), (measured & early, True)):
-            places = np.flatnonzero(part)
-            options = {"stay_queued": stay_queued, "of_draws": is_ours and self._claim is not None}
-            deltas.update(store_measured(tx, self._known, places, values[part], **options))
-        if leaves:
-            places = np.flatnonzero(~measured & ~early)
-            pool.dequeue_known(tx, self.ids[places], [self._known.hash[i] for i in places.tolist()])
-        if recorded is not None:  # last, because it calls `tx.count`
-            write_recorded(tx, recorded)
-        if not is_ours:
-            tx.race_state()  # raises if the buffer is gone
-            tx.count(**deltas)
-            return False
-        deltas.update(settled=len(self) - int(early.sum()), iterations=n_iterations)
-        tx.count(**deltas)
-        if metrics is not None:
-            write_metrics(tx, iteration=self.iteration, values=metrics)
-        if states or kept is not None:
-            settled = self.iteration + n_iterations
-            write_checkpoints(tx, iteration=settled, states=states, kept=kept)
-        return True
 
 
 def _recorded(buffer: BufferHandle, record: Any) -> Recorded:

@@ -1,13 +1,34 @@
-"""The claim of one draw on its samples: find it in the database, and close it."""
+"""The claim of one draw on its samples: what it has drawn; find it, and close it."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
+
+
+class Drawn(NamedTuple):
+    """Drawn samples, as columns of n values each.
+
+    To split 512 rows into columns once takes half the time of ten loops over the rows.
+    """
+
+    sample_id: Sequence[int] = ()
+    race_key: Sequence[float] = ()
+    weight: Sequence[float | None] = ()
+    entries: Sequence[int] = ()
+    source: Sequence[str] = ()
+    score: Sequence[float | None] = ()
+    reward: Sequence[float | None] = ()
+    hash: Sequence[bytes] = ()
+    requeues: Sequence[int] = ()
+    text: Sequence[str] = ()
+    payload: Sequence[bytes | None] = ()
+    codec: Sequence[str] = ()
 
 
 class Closed(NamedTuple):

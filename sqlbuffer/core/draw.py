@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -15,8 +16,8 @@ from sqlbuffer._integrity import no_progress, require_all, tampered
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import pool, race
-from sqlbuffer.core.batch import Batch, Drawn
-from sqlbuffer.core.claim import Claim
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.claim import Claim, Drawn
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -108,10 +109,16 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     probability = np.ones_like(weights)
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
+    make = functools.partial(
+        Batch,
+        tx.buffer,
+        drawn,
+        iteration=state.iteration,
+        info=info,
+        objective=state.objective,
+    )
     if not len(weights):
-        return Batch(
-            tx.buffer, drawn, claim=None, iteration=state.iteration, clock=clock, info=info
-        )
+        return make(claim=None, clock=clock)
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
@@ -132,7 +139,7 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
         new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
         pool.enter(tx, after, drawn.sample_id, new_keys, weights, scores, entries)
-    return Batch(tx.buffer, drawn, claim=made, iteration=state.iteration, clock=clock, info=info)
+    return make(claim=made, clock=clock)
 
 
 def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:

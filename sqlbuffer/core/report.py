@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,72 +10,76 @@ from typing import Any
 import numpy as np
 
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import as_ids, as_rewards
+from sqlbuffer._validation import as_ids
 from sqlbuffer.core.claim import Claim, close
-from sqlbuffer.core.rewards import Known, store_measured
+from sqlbuffer.core.measured import Measured
+from sqlbuffer.core.rewards import Known, Origin, store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """Rewards of m samples of a batch, each sample once."""
+    """Measurements of m samples of a batch, each sample once."""
 
     known: Known
     places: Ints
     """(m,) positions of the samples in the batch."""
-    rewards: Floats
-    """(m,) rewards; NaN for a failed measurement."""
+    measured: Measured
+    """m measurements."""
 
     @property
     def ids(self) -> Ints:
         """(m,) ids of the samples."""
         return self.known.ids[self.places]
 
+    def take(self, chosen: Ints) -> Reported:
+        """Return the measurements at some of the m positions."""
+        return Reported(self.known, self.places[chosen], self.measured.take(chosen))
+
     @classmethod
-    def prepare(cls, known: Known, ids: Sequence[int], rewards: Any) -> Reported:
+    def prepare(cls, known: Known, ids: Sequence[int], rewards: Any, **details: Any) -> Reported:
         """Check ids and rewards; if an id is given twice, the later reward that is not NaN counts.
 
         Args:
             known: The samples of the batch.
             ids: Ids of samples of the batch.
             rewards: One reward for each id.
+            details: What else `Measured.prepare` takes.
 
         Raises:
             InvalidArgument: If an id is not in the batch.
-            InvalidReward: If a reward is infinite or None, or there is not one for each id.
+            InvalidReward: If a reward is infinite, or there is not one for each id.
         """
         given = as_ids(ids)
-        values = as_rewards(rewards, len(given))
-        if None in values:
-            raise InvalidReward(
-                "a sample cannot be reported with the reward None: give a number, or NaN for a "
-                "failed measurement."
-            )
+        measured = Measured.prepare(rewards, len(given), **details)
         place = {number: i for i, number in enumerate(known.ids.tolist())}
         if unknown := set(given) - set(place):
             raise InvalidArgument(
                 f"sample {min(unknown)} is not in this batch: give ids of batch.ids."
             )
-        last = _last_of_each(given, values)
+        last = _last_of_each(given, measured.rewards)
         places = np.array([place[number] for number in last], dtype=np.int64)
-        return cls(known, places, np.array(list(last.values()), dtype=np.float64))
+        return cls(known, places, measured.take(np.array(list(last.values()), dtype=np.int64)))
 
 
-def _last_of_each(ids: Sequence[int], rewards: Sequence[float | None]) -> dict[int, float]:
-    """Return the last reward of each sample, NaN if all of its measurements failed."""
-    failed = dict.fromkeys(ids, math.nan)
-    pairs = zip(ids, rewards, strict=True)
-    return failed | {
-        i: reward for i, reward in pairs if reward is not None and not math.isnan(reward)
-    }
+def _last_of_each(ids: Sequence[int], rewards: Floats) -> dict[int, int]:
+    """Return the place of each sample's last reward; of the last failure if all have failed."""
+    succeeded = np.flatnonzero(~np.isnan(rewards)).tolist()
+    places = {number: i for i, number in enumerate(ids)}
+    return places | {ids[i]: i for i in succeeded}
 
 
 def report(
-    tx: Transaction, *, claim: Claim | None, reported: Reported, may_close: bool = True
+    tx: Transaction,
+    *,
+    claim: Claim | None,
+    reported: Reported,
+    origin: Origin,
+    closes: bool,
 ) -> int | None:
-    """Store rewards of a batch, and settle it with the last one.
+    """Store measurements of a batch, and settle it with the last one.
 
     A sample leaves the queue with its first report, so that adding it again requeues it. Its later
     reports leave the queue as it is.
@@ -84,26 +87,33 @@ def report(
     Args:
         tx: A writing transaction.
         claim: The claim of the batch; None for an empty batch.
-        reported: The rewards.
-        may_close: False if the claim belongs to another process: only store the rewards.
+        reported: The measurements.
+        origin: The batch as the process knows it. If the batch is not open, or if the claim belongs
+            to another process, the measurements are stored as late ones, and nothing else.
+        closes: Settle the batch with the last missing report.
 
     Returns:
         The number of samples without a report; None if the batch was closed before.
     """
-    batch = None if claim is None else claim.batch
-    is_ours = may_close and (claim is None or _is_open(tx, claim))
+    batch = origin.batch
+    is_ours = origin.is_open and (claim is None or _is_open(tx, claim))
     if not is_ours:
         tx.race_state()  # raises if the buffer is gone
     new = _mark(tx, batch, reported.ids) if is_ours and len(reported.places) else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
+    origin = origin._replace(is_open=is_ours)
     for part, stay_queued in ((is_new, not tx.buffer.consumes), (~is_new, True)):
-        places, rewards = reported.places[part], reported.rewards[part]
-        deltas.update(store_measured(tx, reported.known, places, rewards, stay_queued=stay_queued))
+        places, measured = reported.places[part], reported.measured.take(np.flatnonzero(part))
+        deltas.update(
+            store_measured(
+                tx, reported.known, places, measured, origin=origin, stay_queued=stay_queued
+            )
+        )
     left = (
         int(tx.execute(queries.batches.unreported(), batch=batch).scalar_one()) if is_ours else None
     )
-    if new and not left:
+    if closes and new and not left:
         close(tx, queries.batches.close_batch("settled_at"), batch=batch)
         deltas["iterations"] = 1
     tx.count(**deltas)

@@ -1,4 +1,4 @@
-"""Store rewards of samples that were drawn, and of samples that never waited."""
+"""Store measurements of samples that were drawn, and of samples that never waited."""
 
 from __future__ import annotations
 
@@ -11,60 +11,67 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer._integrity import tampered
-from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import as_list, as_names, as_rewards
+from sqlbuffer._integrity import require_all, tampered
+from sqlbuffer._typing import Ints
+from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core.add import Incoming, incoming
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.measured import Measured
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns
-from sqlbuffer.errors import InvalidReward
 from sqlbuffer.records import AddResult
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """Rewards of samples that were not drawn."""
+    """Measurements of samples that were not drawn."""
 
     chunk: Incoming
     """n samples."""
-    rewards: Floats
-    """(n,) float64; NaN for a failed measurement."""
+    measured: Measured
+    """n measurements."""
 
     @classmethod
     def prepare(
-        cls, buffer: BufferHandle, samples: Sequence[Any], rewards: Any, sources: Any = ""
+        cls,
+        buffer: BufferHandle,
+        samples: Sequence[Any],
+        rewards: Any,
+        sources: Any = "",
+        **details: Any,
     ) -> Recorded:
-        """Check and hash samples with rewards.
+        """Check and hash measured samples.
 
         Of equal samples the first one with a reward that is not NaN counts.
 
+        Args:
+            buffer: The buffer.
+            samples: n samples.
+            rewards: n rewards.
+            sources: Name of the generator, or one name for each sample.
+            details: What else `Measured.prepare` takes.
+
         Raises:
-            InvalidReward: If a reward is infinite or None, or there is not one for each sample.
+            InvalidReward: If a reward is infinite, or there is not one for each sample.
         """
         samples = as_list(samples)
-        values = as_rewards(rewards, len(samples))
-        if any(value is None for value in values):
-            raise InvalidReward(
-                "a sample cannot be recorded with the reward None: give a number, or NaN for a "
-                "failed measurement."
-            )
+        measured = Measured.prepare(rewards, len(samples), **details)
         names = as_names(sources, len(samples), "source")
-        if any(value != value for value in values):  # NaN
-            order = sorted(range(len(samples)), key=lambda i: values[i] != values[i])
-            samples, names = [samples[i] for i in order], [names[i] for i in order]
-            values = [values[i] for i in order]
+        order = np.argsort(np.isnan(measured.rewards), kind="stable")
+        measured = measured.take(order)
+        samples, names = [samples[i] for i in order], [names[i] for i in order]
         chunk = incoming(buffer, samples, names)
-        return cls(chunk, np.array([values[i] for i in chunk.positions], dtype=np.float64))
+        return cls(chunk, measured.take(np.array(chunk.positions, dtype=np.int64)))
 
 
 def record(tx: Transaction, recorded: Recorded) -> AddResult:
-    """Store rewards; new samples are stored and do not wait."""
+    """Store measurements; new samples are stored and do not wait."""
     chunk = recorded.chunk
     if not chunk.hashes:
         return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
-    deltas = store_by_hash(tx, chunk.columns(tx.buffer), recorded.rewards.tolist())
+    deltas = _store_by_hash(tx, chunk.columns(tx.buffer), recorded.measured, _Of())
     tx.count(refused=chunk.refused, **deltas)
     added = deltas["recorded"]
     return AddResult(
@@ -83,16 +90,38 @@ class Known(NamedTuple):
     source: Sequence[str]
 
 
+class Origin(NamedTuple):
+    """The batch that measured samples were drawn in."""
+
+    batch: int | None
+    objective: str
+    """The objective when it was drawn."""
+    is_open: bool
+    """True if this transaction has found the batch open: then the ids are valid."""
+
+
+class _Of(NamedTuple):
+    """What measurements belong to."""
+
+    batch: int | None = None
+    objective: str | None = None
+    """None: the current one."""
+    is_late: bool = False
+    """True if the claim had ended: a reward then counts only if the sample has none."""
+    has_ids: bool = False
+    """True if the ids are valid."""
+
+
 def store_measured(
     tx: Transaction,
     known: Known,
     places: Ints,
-    rewards: Floats,
+    measured: Measured,
     *,
+    origin: Origin,
     stay_queued: bool = True,
-    of_draws: bool = False,
 ) -> Counter[str]:
-    """Store rewards of m samples, found by id and hash.
+    """Store measurements of m samples of a batch, found by id and hash.
 
     If the database has returned to an earlier state (failover to a lagging standby, restore), the
     id may belong to another sample. Then the sample is found by its hash, or stored again.
@@ -101,9 +130,10 @@ def store_measured(
         tx: A writing transaction.
         known: n samples.
         places: (m,) positions in `known` of the measured samples.
-        rewards: (m,) float64; NaN for a failed measurement.
+        measured: m measurements.
+        origin: The batch of the samples. If it is not open, the measurements are late: they are
+            stored, and a reward counts as the sample's only if the sample has none.
         stay_queued: Leave waiting samples in the queue.
-        of_draws: This transaction has found the batch of the samples, so the ids are valid.
 
     Returns:
         Changes of the counters.
@@ -114,9 +144,13 @@ def store_measured(
         if is_whole and bool((np.diff(places) > 0).all())
         else [known.hash[i] for i in places.tolist()]
     )
-    deltas, is_there = store_rewards(
-        tx, known.ids[places], hashes, rewards, stay_queued=stay_queued, of_draws=of_draws
+    of = _Of(
+        origin.batch,
+        objective=None if origin.is_open else origin.objective,
+        is_late=not origin.is_open,
+        has_ids=origin.is_open and origin.batch is not None,
     )
+    deltas, is_there = _store(tx, known.ids[places], hashes, measured, of, stay_queued=stay_queued)
     if not is_there.all():
         # In the order of hashes, in which all transactions that add lock samples.
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)
@@ -124,19 +158,19 @@ def store_measured(
             name: [getattr(known, name)[i] for i in places[lost].tolist()]
             for name in ("hash", "text", "payload", "codec", "source")
         }
-        deltas.update(
-            store_by_hash(tx, {**columns, "meta": [None] * len(lost)}, rewards[lost].tolist())
-        )
+        columns["meta"] = [None] * len(lost)
+        deltas.update(_store_by_hash(tx, columns, measured.take(np.array(lost)), of))
     return deltas
 
 
-def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -> Counter[str]:
-    """Store rewards of samples found by their hash; new samples are stored and do not wait.
+def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _Of) -> Counter[str]:
+    """Store measurements of samples found by their hash; new samples are stored and do not wait.
 
     Args:
         tx: A writing transaction.
         columns: Columns of `queries.params.INCOMING_SAMPLES`, n values each.
-        rewards: n rewards; NaN for a failed measurement.
+        measured: n measurements.
+        of: What they belong to.
 
     Returns:
         Changes of the counters.
@@ -152,13 +186,13 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
         queries.params.INCOMING_HASHES,
         {"hash": columns["hash"]},
     )
-    reward_of = dict(zip(columns["hash"], rewards, strict=True))
-    rows = [(row.id, row.hash, reward_of[row.hash]) for row in found]
-    if inserted < len(rows):
+    id_of = {row.hash: row.id for row in found}
+    if inserted < len(id_of):
         tx.tick(again=True)  # another transaction may have just stored some of them
-    ids, hashes, values = zip(*rows, strict=True) if rows else ((), (), ())
-    deltas, is_there = store_rewards(tx, np.array(ids, np.int64), hashes, np.array(values))
-    if len(rows) != len(reward_of) or not is_there.all():
+    hashes = list(columns["hash"])
+    ids = np.array([id_of.get(digest, -1) for digest in hashes], np.int64)
+    deltas, is_there = _store(tx, ids, hashes, measured, of._replace(has_ids=False))
+    if not is_there.all():
         raise tampered(
             "samples that were just stored are missing because a trigger or rule changes the "
             "written rows"
@@ -167,24 +201,24 @@ def store_by_hash(tx: Transaction, columns: Columns, rewards: Sequence[float]) -
     return deltas
 
 
-def store_rewards(
+def _store(
     tx: Transaction,
     ids: Ints,
     hashes: Sequence[bytes],
-    rewards: Floats,
+    measured: Measured,
+    of: _Of,
     *,
     stay_queued: bool = True,
-    of_draws: bool = False,
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
-    """Store rewards of samples found by id and hash; a failure does not replace a stored reward.
+    """Store measurements of samples found by id and hash.
 
     Args:
         tx: A writing transaction.
         ids: (n,) int64, ids of the samples.
         hashes: n hashes.
-        rewards: (n,) float64; NaN for a failed measurement.
+        measured: n measurements.
+        of: What they belong to.
         stay_queued: Leave waiting samples in the queue.
-        of_draws: This transaction has found the batch of the samples, so the ids are valid.
 
     Returns:
         Changes of the counters, and (n,) bool, True for each sample that was found.
@@ -193,37 +227,101 @@ def store_rewards(
     if not len(ids):
         return Counter(), is_there
     order = np.argsort(ids)
-    values = [None if math.isnan(reward) else reward for reward in rewards[order].tolist()]
+    measured = measured.take(order)
     columns = {
         "id": ids[order].tolist(),
         "hash": [hashes[i] for i in order.tolist()],
-        "reward": values,
+        "reward": [None if math.isnan(reward) else reward for reward in measured.rewards.tolist()],
+        "error": measured.errors,
     }
+    store = _store_late if of.is_late else _store_current
+    deltas, found = store(tx, columns, of, stay_queued=stay_queued)
+    _keep(tx, columns["id"], columns["reward"], measured, of, found)
+    is_there[order] = found
+    return deltas, is_there
+
+
+def _store_current(
+    tx: Transaction, columns: dict[str, Any], of: _Of, *, stay_queued: bool
+) -> tuple[Counter[str], list[bool]]:
+    """Make rewards the samples' own; a failure does not replace a stored reward."""
     shape, dialect = queries.params.INCOMING_REWARDS, tx.backend
     build = (
         queries.rewards.store_first_rewards_of_draws
-        if of_draws
+        if of.has_ids
         else queries.rewards.store_first_rewards
     )
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
     is_first = tx.changed_by_each(build(dialect), shape, columns, **more)
     if all(is_first):
-        return _count_rewards(values), is_there
-    again = {
-        name: [value for value, is_new in zip(column, is_first, strict=True) if not is_new]
-        for name, column in columns.items()
-    }
+        return _count_rewards(columns["reward"]), is_first
+    again = _chosen(columns, [not is_new for is_new in is_first])
     before = tx.execute_with(queries.rewards.measured_before(dialect), shape, again).all()
     tx.execute_each(queries.rewards.store_rewards(dialect), shape, again, **more)
     measured = {row.id for row in before}
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
-    deltas = _count_rewards(
-        [value for value, is_new in zip(values, is_first, strict=True) if is_new]
-    )
+    deltas = _count_rewards(_chosen(columns, is_first)["reward"])
     deltas.update(_count_rewards([row.kept for row in before]))
     deltas.subtract(_count_rewards([row.reward for row in before]))
-    is_there[order] = found
-    return deltas, is_there
+    return deltas, found
+
+
+def _store_late(
+    tx: Transaction, columns: dict[str, Any], of: _Of, *, stay_queued: bool
+) -> tuple[Counter[str], list[bool]]:
+    """Make late rewards the samples' own if these have none, and if the objective is the same."""
+    is_same = of.objective in (None, tx.execute(queries.buffers.objective()).scalar())
+    before = tx.execute_with(
+        queries.rewards.measured_before(tx.backend), queries.params.INCOMING_REWARDS, columns
+    ).all()
+    stored = {row.id: row.reward for row in before}
+    found = [i in stored for i in columns["id"]]
+    counts = [
+        is_same and is_there and reward is not None and stored[i] is None
+        for i, reward, is_there in zip(columns["id"], columns["reward"], found, strict=True)
+    ]
+    current = _chosen(columns, counts)
+    if not current["id"]:
+        return Counter(), found
+    return _store_current(tx, current, of, stay_queued=stay_queued)[0], found
+
+
+def _keep(
+    tx: Transaction,
+    ids: Sequence[int],
+    rewards: Sequence[float | None],
+    measured: Measured,
+    of: _Of,
+    found: Sequence[bool],
+) -> None:
+    """Append the measurements of the samples that were found."""
+    columns = {
+        "sample_id": ids,
+        "reward": rewards,
+        "error": measured.errors,
+        "seconds": measured.seconds,
+        "details": measured.details,
+    }
+    if not all(found):
+        columns = _chosen(columns, found)
+    objective = of.objective or tx.own_row(queries.buffers.objective()).objective
+    n_kept = tx.execute_each(
+        queries.measurements.insert_measurements(tx.backend),
+        queries.params.INCOMING_MEASUREMENTS,
+        columns,
+        batch=of.batch,
+        worker=worker_id(),
+        objective=objective,
+        tick=tx.tick(),
+    )
+    require_all(n_kept, len(columns["sample_id"]), "measurements were stored")
+
+
+def _chosen(columns: dict[str, Any], is_chosen: Sequence[bool]) -> dict[str, Any]:
+    return {
+        name: [value for value, chosen in zip(column, is_chosen, strict=True) if chosen]
+        for name, column in columns.items()
+    }
 
 
 def _count_rewards(values: Sequence[float | None]) -> Counter[str]:

@@ -47,6 +47,8 @@ class RaceState(NamedTuple):
     """How often all keys have been moved at once; a key read in another epoch is out of date."""
     max_size: int | None = None
     """Largest number of scored samples that may wait; None: any number."""
+    objective: str = ""
+    """Name of the reward function whose rewards the samples have."""
 
 
 class Transaction:
@@ -281,6 +283,7 @@ def _race_state(row: Any) -> RaceState:
         touched=_finite(row.touched),
         epoch=int(row.epoch),
         max_size=None if row.max_size is None else int(row.max_size),
+        objective=str(row.objective),
     )
 
 

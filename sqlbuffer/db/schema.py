@@ -362,6 +362,10 @@ measurements = Table(
     Column("seconds", Double, comment="How long it took; NULL if it is not known"),
     Column("details", Json, comment="What else was measured"),
     Column("measured_at", Timestamp, nullable=False, comment="When it was stored (UTC)"),
-    Column("tick", BigId, comment="Logical time when it was stored; NULL: by an older release"),
+    Column(
+        "measured_tick",
+        BigId,
+        comment="Logical time when it was stored; NULL: by an older release",
+    ),
 )
 Index("ix_measurements_sample", measurements.c.sample_id)

@@ -22,6 +22,7 @@ from sqlbuffer.db.schema import (
     checkpoints,
     draws,
     jobs,
+    measurements,
     metrics,
     predictors,
     samples,
@@ -55,7 +56,7 @@ def check_buffer(tx: Transaction) -> list[str]:
             "the ledger of the counters of stale workers is missing: no counter can be computed "
             "without it."
         ]
-    for rule in (_counters, _membership, _keys, _weights, _batches, _ticks):
+    for rule in (_counters, _membership, _keys, _weights, _batches, _measurements, _ticks):
         problems += rule(tx)
     return list(map(printable, problems))  # SQLite quotes the names of tables of other programs
 
@@ -66,6 +67,7 @@ _TABLES = (
     pool_table,
     batches,
     draws,
+    measurements,
     workers,
     predictors,
     jobs,
@@ -261,6 +263,24 @@ def orphaned_batches(tx: Transaction) -> Sequence[int]:
     """Return the open batches of workers that do not exist, the newest first."""
     found: Sequence[int] = tx.execute(queries.audit.orphaned_batches()).scalars().all()
     return found
+
+
+_MEASUREMENT_FAULTS = {
+    "without_sample": "measurements are of samples that do not exist",
+    "with_both": "measurements have neither a reward nor an error, or both",
+    "unexplained": "samples have failed without an error, or have one without having failed",
+    "unkept": "samples have a reward or a failure that no measurement has",
+}
+"""Sentences for the columns of `queries.audit.measurement_faults`."""
+
+
+def _measurements(tx: Transaction) -> list[str]:
+    faults = tx.execute(queries.audit.measurement_faults()).one()
+    return [
+        f"{n} {fault}."
+        for name, fault in _MEASUREMENT_FAULTS.items()
+        if (n := getattr(faults, name))
+    ]
 
 
 def newest_tick(tx: Transaction) -> int:

@@ -132,7 +132,11 @@ def _copy(
             queries.copy.copy_samples() if moment.is_now else queries.copy.copy_samples_then()
         )
         advance(take(statement, **part))
-    for statement in (queries.copy.copy_batches(), queries.copy.copy_draws()):
+    for statement in (
+        queries.copy.copy_batches(),
+        queries.copy.copy_draws(),
+        queries.copy.copy_measurements(),
+    ):
         advance(take(statement))
     if same_race:
         advance(take(queries.copy.copy_pool()))
@@ -206,6 +210,8 @@ def _create(
         "refreshed_version": refreshed_version,
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "key": row.key,
+        "objective": row.objective,
+        "max_attempts": row.max_attempts,
     }
     created = tx.connection.execute(queries.copy.copy_buffer(tx.backend), values).scalar()
     if created is None:

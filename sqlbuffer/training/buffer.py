@@ -245,7 +245,8 @@ class Buffer(Callback):
         batch = self._batch
         if batch is None:
             return
-        rewards, record = None, None
+        rewards: dict[int, float] = {}
+        record = None
         if self._measured is not None:
             state = self.environment.batch_state
             rewards, record = by_claim(batch, state, self._measured, self._keys)
@@ -253,7 +254,12 @@ class Buffer(Callback):
         try:
             states = self._checkpoints(jobs)
             batch.settle(
-                rewards, record=record, metrics=metrics, checkpoint=states, kept=self._kept()
+                list(rewards.values()),
+                ids=list(rewards),
+                record=record,
+                metrics=metrics,
+                checkpoint=states,
+                kept=self._kept(),
             )
             self._settled = batch.iteration + 1
             self._note_stored(states)

@@ -38,8 +38,8 @@ def measured_rewards(state: BatchState) -> Floats | None:
 
 def by_claim(
     batch: Batch, state: BatchState, measured: Floats, keys: SampleKeys
-) -> tuple[list[float | None], tuple[Any, ...] | None]:
-    """Return the rewards of claimed samples in the order of the claim, and those of other samples.
+) -> tuple[dict[int, float], tuple[Any, ...] | None]:
+    """Return the rewards of claimed samples by id, and those of other samples.
 
     Args:
         batch: The claim.
@@ -48,18 +48,18 @@ def by_claim(
         keys: Compares samples.
 
     Returns:
-        The rewards, None for a claimed sample that was filtered out; and `(samples, rewards,
+        The rewards, without claimed samples that were filtered out; and `(samples, rewards,
         sources)` of the samples that were not drawn from the buffer, None without such samples.
     """
-    place = {digest: i for i, digest in enumerate(keys.hashes(batch.samples))}
-    rewards: list[float | None] = [None] * len(batch)
+    id_of = dict(zip(keys.hashes(batch.samples), batch.ids.tolist(), strict=True))
+    rewards: dict[int, float] = {}
     others = []
     for i, digest in enumerate(keys.hashes(state.samples)):
-        if digest in place:
-            if rewards[place[digest]] is None or not np.isnan(measured[i]):
-                rewards[place[digest]] = float(measured[i])
-        else:
+        number = id_of.get(digest)
+        if number is None:
             others.append(i)
+        elif number not in rewards or not np.isnan(measured[i]):
+            rewards[number] = float(measured[i])
     record = (
         [state.samples[i] for i in others],
         measured[others],

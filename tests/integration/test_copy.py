@@ -21,7 +21,7 @@ from helpers.samples import scores_of
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.weighting import FLOOR, Softmax
 from sqlbuffer.db import database
-from sqlbuffer.db.schema import batches, buffers, draws, predictors, samples
+from sqlbuffer.db.schema import batches, buffers, draws, measurements, predictors, samples
 from sqlbuffer.errors import BufferNotFound, InvalidArgument
 from sqlbuffer.maintenance import copy
 from sqlbuffer.store import SampleStore, open_store
@@ -422,6 +422,7 @@ def test_a_copy_does_not_see_later_changes_of_others(
 TIMES = [
     *(samples.c.created_at, samples.c.scored_at, samples.c.rewarded_at),
     *(batches.c.drawn_at, batches.c.settled_at, batches.c.released_at, predictors.c.trained_at),
+    measurements.c.measured_at,
 ]
 
 

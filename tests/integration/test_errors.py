@@ -193,9 +193,13 @@ def test_nan_rewards_are_failures(three: SampleStore) -> None:
     assert three.stats().failed == 3
 
 
-def test_a_recorded_sample_needs_its_reward(three: SampleStore) -> None:
-    with pytest.raises(InvalidReward, match=r"None.*NaN"):
-        three.record(["a", "b"], [1.0, None])
+def test_a_reward_of_none_is_a_failure(three: SampleStore) -> None:
+    three.record(["a", "b"], [1.0, None])
+    batch = three.sample(3)
+    batch.report(batch.ids[:1], [None])
+    batch.settle([None, 1.0], ids=batch.ids[1:])
+    stats = three.stats()
+    assert (stats.failed, stats.measured) == (3, 2)
 
 
 # -- samples ---------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_the_parts_of_a_batch_are_stored_before_and_after(
     with pytest.raises(ClaimLost, match="returned"):
         batch.report(batch.ids[2:3], rewards(batch.samples[2:3]))
     with pytest.raises(ClaimLost, match="returned"):
-        batch.settle([None, None, math.nan, *rewards(batch.samples[3:])])
+        batch.settle([math.nan, *rewards(batch.samples[3:])], ids=batch.ids[2:])
     assert store.rewards_of(batch.samples)[:2] == [None, None], (
         "lost with the state, and not given again"
     )

@@ -72,7 +72,7 @@ def test_a_release_gives_back_what_has_no_reward(new_store: OpenStore, mode: str
 def test_settling_stores_the_rest(store: SampleStore) -> None:
     batch = scored(store).sample(4)
     batch.report(batch.ids[:2], [1.0, 2.0])
-    batch.settle([None, 9.0, 3.0, None], metrics={"loss": 1.0})
+    batch.settle([9.0, 3.0], ids=batch.ids[1:3], metrics={"loss": 1.0})
     assert store.rewards_of(batch.samples) == [1.0, 9.0, 3.0, None]
     assert account(store) == (6, 0, 4, 3, 1)
     assert store.add(batch.samples) == AddResult(requeued=4)
@@ -89,7 +89,7 @@ def test_what_is_reported_may_be_added_again_at_once(store: SampleStore) -> None
         assert store.add(batch.samples) == AddResult(requeued=2, duplicates=2)
         batch.report(batch.ids[:1], [3.0])
         rewards = {
-            "settle": ([4.0, None, 5.0, 6.0],),
+            "settle": ([4.0, 2.0, 5.0, 6.0],),
             "release": (),
             "report": (batch.ids, [4.0, 2.0, 5.0, 6.0]),
         }[end]
@@ -126,7 +126,6 @@ def test_an_empty_batch_has_nothing_to_report(store: SampleStore) -> None:
         (None, [1.0], InvalidArgument),
         ("own", [1.0], InvalidReward),
         ("own", [math.inf, 1.0], InvalidReward),
-        ("own", [None, 1.0], InvalidReward),
         ("own", None, InvalidReward),
     ],
 )
@@ -226,7 +225,7 @@ def test_settling_counts_what_others_have_reported(new_store: OpenStore, is_pick
             inside.call_at_commits(patch, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 batch.report(batch.ids[:2], [1.0, 2.0])
-    batch.settle([None] * 6)
+    batch.settle()
     assert store.rewards_of(batch.samples[:2]) == [1.0, 2.0]
     assert (store.stats().claimed, store.check()) == (0, [])
 

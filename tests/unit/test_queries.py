@@ -190,7 +190,8 @@ GOLDEN = {
         UPDATE samples
         SET queued=(samples.queued = 1 AND ? = 1), reward=coalesce(?, samples.reward),
            rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END,
-           rewarded_tick=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_tick ELSE ? END
+           rewarded_tick=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_tick ELSE ? END,
+           error=CASE WHEN (NOT (? IS NULL AND samples.reward IS NOT NULL)) THEN ? END
         WHERE samples.id = ? AND samples.hash = ?
     """,
     ("add_unscored", "postgresql"): """

@@ -10,7 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, tie_of
-from sqlbuffer.db.schema import batches, buffers, draws, pool, predictors, samples, workers
+from sqlbuffer.db.schema import (
+    batches,
+    buffers,
+    draws,
+    measurements,
+    pool,
+    predictors,
+    samples,
+    workers,
+)
 
 _IS_MISTIED = pool.c.tie.is_distinct_from(tie_of(pool.c.top, pool.c.sample_id))
 
@@ -186,6 +195,7 @@ def newest_ticks() -> sa.Select[Any]:
     columns = (
         *(samples.c.created_tick, samples.c.scored_tick, samples.c.rewarded_tick),
         *(batches.c.drawn_tick, batches.c.closed_tick, predictors.c.trained_tick),
+        measurements.c.measured_tick,
     )
     return select(
         *(
@@ -196,6 +206,33 @@ def newest_ticks() -> sa.Select[Any]:
             for column in columns
         )
     )
+
+
+@functools.cache
+def measurement_faults() -> sa.Select[int, int, int, int]:
+    """Return how many rows contradict each other about measurements, by kind of fault."""
+    own = measurements.c.buffer_id == BUFFER
+    has_sample = sa.exists(samples.c.id).where(
+        samples.c.id == measurements.c.sample_id, samples.c.buffer_id == measurements.c.buffer_id
+    )
+    has_not_one = measurements.c.reward.is_(None) == measurements.c.error.is_(None)
+    is_failed = sa.and_(samples.c.reward.is_(None), samples.c.rewarded_at.is_not(None))
+    has_measurement = sa.exists(measurements.c.id).where(
+        measurements.c.sample_id == samples.c.id,
+        measurements.c.objective == buffers.c.objective,
+        measurements.c.reward.is_not_distinct_from(samples.c.reward),
+    )
+    is_measured = select(sa.func.count()).join_from(
+        samples, buffers, buffers.c.id == samples.c.buffer_id
+    )
+    is_measured = is_measured.where(samples.c.buffer_id == BUFFER)
+    counts = {
+        "without_sample": select(sa.func.count()).select_from(measurements).where(own, ~has_sample),
+        "with_both": select(sa.func.count()).select_from(measurements).where(own, has_not_one),
+        "unexplained": is_measured.where(samples.c.error.is_not(None) != is_failed),
+        "unkept": is_measured.where(samples.c.rewarded_at.is_not(None), ~has_measurement),
+    }
+    return select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
 
 
 @functools.cache

@@ -87,6 +87,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.score_version,
             buffers.c.epoch,
             buffers.c.max_size,
+            buffers.c.objective,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )
@@ -94,6 +95,12 @@ def race_state() -> sa.Select[Any]:
         .where(buffers.c.id == BUFFER)
         .group_by(buffers.c.id)
     )
+
+
+@functools.cache
+def objective() -> sa.Select[Any]:
+    """The name of the reward function whose rewards the samples have."""
+    return select(buffers.c.objective).where(buffers.c.id == BUFFER)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from sqlbuffer.db.schema import (
     buffers,
     checkpoints,
     draws,
+    measurements,
     metrics,
     pool,
     predictors,
@@ -128,7 +129,7 @@ def copy_samples_then() -> Any:
         },
         **{
             name: sa.case((had_reward, samples.c[name]))
-            for name in ("reward", "rewarded_at", "rewarded_tick")
+            for name in ("reward", "rewarded_at", "rewarded_tick", "error")
         },
     }
 
@@ -184,8 +185,9 @@ def copy_draws() -> Any:
         draws.c.race_key,
         draws.c.weight,
         draws.c.reported,
+        draws.c.started_at,
     )
-    names = ["batch_id", "position", "sample_id", "race_key", "weight", "reported"]
+    names = ["batch_id", "position", "sample_id", "race_key", "weight", "reported", "started_at"]
     labelled = [column.label(name) for name, column in zip(names, columns, strict=True)]
     rows = (
         select(*labelled)
@@ -194,6 +196,30 @@ def copy_draws() -> Any:
     )
     found = _with_copied(rows, draws.c.sample_id).order_by(new.c.id, draws.c.position)
     return sa.insert(draws).from_select(names, found, include_defaults=False)
+
+
+@functools.cache
+def copy_measurements() -> Any:
+    """Copy the measurements that were stored before the cutoff, for copied samples and batches."""
+    number = sa.func.row_number().over(order_by=batches.c.id).label("number")
+    numbered = select(batches.c.id, number)
+    old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).subquery("old")
+    new = numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
+
+    def stored_then(rows: sa.Select[Any]) -> sa.Select[Any]:
+        found: sa.Select[Any] = _with_copied(
+            rows.select_from(measurements), measurements.c.sample_id
+        )
+        found = found.outerjoin(old, old.c.id == measurements.c.batch_id)
+        found = found.outerjoin(new, new.c.number == old.c.number)
+        was_stored = sa.or_(
+            _IS_WHOLE, _then(measurements.c.measured_tick, measurements.c.measured_at)
+        )
+        return found.where(measurements.c.buffer_id == _SOURCE, was_stored).order_by(
+            measurements.c.id
+        )
+
+    return _insert(measurements, stored_then, sample_id=_COPIED.c.id, batch_id=new.c.id)
 
 
 def _up_to(table: sa.Table, condition: Any) -> Any:
@@ -305,6 +331,7 @@ def copy_buffer(dialect: Dialect) -> Any:
     given = (
         *("name", "kind", "mode", "seed", "base_score", "top_score", "max_size", "settings", "key"),
         *("score_version", "refresh_version", "refreshed_version"),
+        *("objective", "max_attempts"),
     )
     columns = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     insert = dialect.upsert(buffers).values(**columns, created_at=now())

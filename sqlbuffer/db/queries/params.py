@@ -28,7 +28,23 @@ INCOMING_SCORES = Rows(
     "incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double()))
 )
 INCOMING_REWARDS = Rows(
-    "incoming_rewards", (("id", BigId), ("hash", sa.LargeBinary()), ("reward", sa.Double()))
+    "incoming_rewards",
+    (
+        ("id", BigId),
+        ("hash", sa.LargeBinary()),
+        ("reward", sa.Double()),
+        ("error", sa.Text()),
+    ),
+)
+INCOMING_MEASUREMENTS = Rows(
+    "incoming_measurements",
+    (
+        ("sample_id", BigId),
+        ("reward", sa.Double()),
+        ("error", sa.Text()),
+        ("seconds", sa.Double()),
+        ("details", sa.Text()),
+    ),
 )
 INCOMING_ENTRIES = Rows(
     "incoming_entries",

@@ -22,7 +22,7 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
     same = sa.and_(samples.c.id == incoming.c.id, samples.c.hash == incoming.c.hash)
     kept = sa.func.coalesce(incoming.c.reward, samples.c.reward).label("kept")
     statement = (
-        select(samples.c.id, samples.c.reward, kept)
+        select(samples.c.id, samples.c.reward, samples.c.rewarded_at, kept)
         .join_from(incoming, samples, same)
         .order_by(samples.c.id)
     )
@@ -47,7 +47,13 @@ def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
     never = (
         sa.update(samples).where(samples.c.id == incoming.id).where(samples.c.rewarded_at.is_(None))
     )
-    return never.values(reward=reward, rewarded_at=now(), rewarded_tick=TICK, queued=_STAYS_QUEUED)
+    return never.values(
+        reward=reward,
+        error=incoming.error,
+        rewarded_at=now(),
+        rewarded_tick=TICK,
+        queued=_STAYS_QUEUED,
+    )
 
 
 @functools.cache
@@ -61,6 +67,7 @@ def store_rewards(dialect: Dialect) -> sa.Update:
     stays = sa.and_(incoming.reward.is_(None), samples.c.reward.is_not(None))
     return _known(dialect).values(
         reward=sa.func.coalesce(incoming.reward, samples.c.reward),
+        error=sa.case((~stays, incoming.error)),
         rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
         rewarded_tick=sa.case((stays, samples.c.rewarded_tick), else_=TICK),
         queued=_STAYS_QUEUED,

@@ -1,0 +1,123 @@
+"""Settle a batch: store its measurements and end its claim, in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from sqlbuffer._typing import Ints
+from sqlbuffer.core import pool
+from sqlbuffer.core.claim import Claim
+from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints, write_metrics
+from sqlbuffer.core.report import Reported
+from sqlbuffer.core.rewards import Origin, Recorded, record, store_measured
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+
+
+@dataclasses.dataclass(frozen=True)
+class Settlement:
+    """What is stored when a batch is settled."""
+
+    reported: Reported
+    """Measurements of samples of the batch."""
+    recorded: Recorded | None
+    """Measurements of samples that were not drawn."""
+    metrics: Mapping[str, float] | None
+    states: Mapping[str, bytes]
+    """States to resume from, by name."""
+    kept: Mapping[str, int | None] | None
+    """How many states of a name stay stored."""
+    iteration: int
+    """Iteration that the batch was drawn for."""
+    n_iterations: int
+    """Iterations by which the buffer advances."""
+
+
+def settle(
+    tx: Transaction,
+    *,
+    claim: Claim | None,
+    origin: Origin,
+    settlement: Settlement,
+    has_reports: bool,
+) -> bool:
+    """Store measurements of a batch, and end its claim.
+
+    Args:
+        tx: A writing transaction.
+        claim: The claim of the batch; None for an empty batch.
+        origin: The batch as the process knows it.
+        settlement: What is stored.
+        has_reports: True if samples may have been reported before.
+
+    Returns:
+        False if the batch was closed before, or belongs to another process; then only the
+        measurements are stored.
+    """
+    if claim is not None and origin.is_open:
+        origin = origin._replace(is_open=claim.close(tx, "settled_at") is not None)
+    is_ours = origin.is_open
+    known = settlement.reported.known
+    leaves = is_ours and tx.buffer.consumes
+    # Samples reported earlier may have been added again since.
+    early = _reported(tx, origin.batch) if is_ours and has_reports else []
+    deltas = _store(tx, settlement.reported, origin, early, leaves=leaves)
+    if leaves:
+        is_done = np.isin(known.ids, early)
+        is_done[settlement.reported.places] = True
+        places = np.flatnonzero(~is_done)
+        pool.dequeue_known(tx, known.ids[places], [known.hash[i] for i in places.tolist()])
+    if settlement.recorded is not None:  # last, because it calls `tx.count`
+        record(tx, settlement.recorded)
+    if not is_ours:
+        tx.race_state()  # raises if the buffer is gone
+        tx.count(**deltas)
+        return False
+    deltas.update(settled=len(known.ids) - len(early), iterations=settlement.n_iterations)
+    tx.count(**deltas)
+    _write_state(tx, settlement)
+    return True
+
+
+def _store(
+    tx: Transaction, reported: Reported, origin: Origin, early: list[int], *, leaves: bool
+) -> Counter[str]:
+    is_early = np.isin(reported.ids, early)
+    deltas: Counter[str] = Counter()
+    for part, stay_queued in ((~is_early, not leaves), (is_early, True)):
+        some = reported.take(_places(part))
+        deltas.update(
+            store_measured(
+                tx,
+                known=some.known,
+                places=some.places,
+                measured=some.measured,
+                origin=origin,
+                stay_queued=stay_queued,
+            )
+        )
+    return deltas
+
+
+def _places(part: np.ndarray) -> Ints:
+    places: Ints = np.flatnonzero(part)
+    return places
+
+
+def _reported(tx: Transaction, batch: int | None) -> list[int]:
+    """Return the ids of reported samples, including reports of other threads and processes."""
+    if batch is None:
+        return []
+    return list(tx.execute(queries.batches.reported_samples(), batch=batch).scalars())
+
+
+def _write_state(tx: Transaction, settlement: Settlement) -> None:
+    if settlement.metrics is not None:
+        write_metrics(tx, iteration=settlement.iteration, values=settlement.metrics)
+    if settlement.states or settlement.kept is not None:
+        settled = settlement.iteration + settlement.n_iterations
+        write_checkpoints(tx, iteration=settled, states=settlement.states, kept=settlement.kept)
