@@ -25,6 +25,7 @@ from sqlbuffer._validation import (
 )
 from sqlbuffer.core import (
     add,
+    attempts,
     draw,
     labels,
     leases,
@@ -45,6 +46,7 @@ from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import Weighting, weighting_from
+from sqlbuffer.core.where import Where
 from sqlbuffer.core.workers import GRACE_S, is_grace
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
@@ -448,7 +450,7 @@ class SampleStore:
     def labelled_rows(
         self,
         *,
-        where: str | sa.ColumnElement[bool] | None = None,
+        where: Where = None,
         newest: int | None = None,
         best: float | None = None,
     ) -> labels.LabelledRows:
@@ -501,6 +503,36 @@ class SampleStore:
             MissingExtra: If pyarrow is not installed.
         """
         return _optional("pyarrow").table(self._buffer.read(read.table))
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def failed(self, n: int | None = None, where: Where = None) -> list[dict[str, Any]]:
+        """Return the samples whose measurement failed, the newest failure first, each as a dict.
+
+        The keys are `id`, `sample`, `source`, `error`, `attempts` (workers that died while they
+        measured it), `seconds` and `failed_at`.
+
+        Args:
+            n: Most samples; None for all.
+            where: A condition on the columns of `samples`, see `labelled_rows`, such as
+                `"error LIKE 'timed out%'"`.
+        """
+        return attempts.failed(self._buffer, n, where)
+
+    def retry(self, ids: Sequence[int] | None = None, where: Where = None) -> int:
+        """Let failed samples wait for another measurement, first in line; return how many.
+
+        Their attempts are counted from 0 again. Their earlier measurements stay stored.
+
+        Args:
+            ids: Only these samples; None for all failed ones.
+            where: A condition on the columns of `samples`, see `labelled_rows`.
+
+        Raises:
+            StaleIds: See `remove`.
+        """
+        numbers = None if ids is None else as_ids(ids)
+        return attempts.retry(self._buffer, numbers, where)
 
     # -- predictors -------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from sqlbuffer._messages import shown, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, require_flag
-from sqlbuffer.core import pool
+from sqlbuffer.core import attempts, pool
 from sqlbuffer.core.claim import Claim, Drawn
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import IS_NONE
@@ -268,6 +269,25 @@ class Batch:
         m = len(numbers)
         return self.report(numbers, [None] * m, errors=[reason] * m, settle=settle)
 
+    def start(self, ids: Sequence[int]) -> None:
+        """Note that the measurement of some samples starts; internal, for `sqlbuffer.measuring`."""
+        if self._claim is not None:
+            self._buffer.write(attempts.start, batch=self._claim.batch, ids=ids)
+
+    def died(self, number: int, how: str) -> bool:
+        """Note that the process that measured a sample has died; internal, see `start`.
+
+        Returns:
+            True if the sample has failed, after as many attempts as the buffer allows.
+        """
+        if self._claim is None:
+            return False
+        self._has_reports = True
+        batch = self._claim.batch
+        gone = self._buffer.write(attempts.count_deaths, batch=batch, ids=[number], how=how)
+        self._reported |= dict.fromkeys(gone, math.nan)
+        return bool(gone)
+
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
 
@@ -325,10 +345,3 @@ def _recorded(buffer: BufferHandle, record: Any) -> Recorded:
     if not isinstance(record, (tuple, list)) or len(record) != 3:
         raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
     return Recorded.prepare(buffer, *record)
-
-
-def content(rows: Iterable[Any], buffer: BufferHandle) -> list[Any]:
-    """Decode the samples of rows with `text`, `payload` and `codec`."""
-    columns = [(row.text, row.payload, row.codec) for row in rows]
-    texts, payloads, codecs = map(list, zip(*columns, strict=True)) if columns else ([], [], [])
-    return decode_all(texts, payloads, codecs, allow_pickle=buffer.allow_pickle)

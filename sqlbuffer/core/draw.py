@@ -33,13 +33,16 @@ _MOST_WIDENINGS = 100
 """Most attempts of one draw; an attempt fails if others draw all samples that it has marked."""
 
 
-def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
+def claim(
+    buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0, counts_attempts: bool = False
+) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then arrivals of the race.
 
     Args:
         buffer: The buffer.
         n: Size of the batch, or -1 for all waiting samples.
         pct_argmax: Share of the batch that is taken by weight, in [0, 1].
+        counts_attempts: The death of this process is an attempt at each sample that was started.
 
     Returns:
         The claimed batch, which is smaller than n if fewer samples can be drawn.
@@ -57,7 +60,12 @@ def claim(buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0) -> Batch:
     for _ in range(_MOST_WIDENINGS):
         try:
             batch = buffer.write(
-                _draw, n=n, n_heaviest=n_heaviest, by_tie=by_tie, exclusive=exclusive
+                _draw,
+                n=n,
+                n_heaviest=n_heaviest,
+                by_tie=by_tie,
+                exclusive=exclusive,
+                counts_attempts=counts_attempts,
             )
             break
         except _TiedAtTheEnd:
@@ -85,7 +93,15 @@ class _Blurred(Exception):
     """The clock after the draw is too large for new keys: the draw must set it back to 0."""
 
 
-def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: bool) -> Batch:
+def _draw(
+    tx: Transaction,
+    *,
+    n: int,
+    n_heaviest: int,
+    by_tie: bool,
+    exclusive: bool,
+    counts_attempts: bool,
+) -> Batch:
     """Draw a batch within a transaction.
 
     Raises:
@@ -122,7 +138,9 @@ def _draw(tx: Transaction, *, n: int, n_heaviest: int, by_tie: bool, exclusive: 
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
-    made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest))
+    made = _write(
+        tx, state, drawn, stretch, n_heaviest=len(heaviest), counts_attempts=counts_attempts
+    )
     tx.count(
         clock=clock,
         batches=1,
@@ -269,7 +287,13 @@ def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
 
 
 def _write(
-    tx: Transaction, state: RaceState, drawn: Drawn, stretch: _Stretch, *, n_heaviest: int
+    tx: Transaction,
+    state: RaceState,
+    drawn: Drawn,
+    stretch: _Stretch,
+    *,
+    n_heaviest: int,
+    counts_attempts: bool,
 ) -> Claim:
     """Store the batch and its draws, the heaviest first; the arrivals leave the pool."""
     drawn_by, n = worker_id(), len(drawn.sample_id)
@@ -279,6 +303,7 @@ def _write(
         "size": n,
         "clock_before": stretch.begin,
         "clock": stretch.end,
+        "counts_attempts": counts_attempts,
     }
     opened = tx.execute(queries.batches.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)

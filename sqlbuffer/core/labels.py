@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import ArrayLike
-from sqlalchemy.sql import visitors
 
-from sqlbuffer._messages import shown, summary
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import as_ids, as_mask, as_name, plain, require_count, require_real
+from sqlbuffer._validation import as_ids, as_mask, require_count, require_real
 from sqlbuffer.core import pool
-from sqlbuffer.core.batch import content
+from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.race import TIE
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, StaleIds
+from sqlbuffer.errors import InvalidArgument, StaleIds
 
 READ_AT_ONCE = 4096
 """Samples read and decoded in one transaction during an iteration."""
@@ -119,7 +118,7 @@ class LabelledRows(Sequence[Any]):
 def labelled_rows(
     buffer: BufferHandle,
     *,
-    where: str | sa.ColumnElement[bool] | None = None,
+    where: Where = None,
     newest: int | None = None,
     best: float | None = None,
 ) -> LabelledRows:
@@ -140,38 +139,9 @@ def labelled_rows(
         best = require_real(
             best, "best must be a share of the rows in (0, 1], or None for all", _is_some
         )
-    if where is not None and not isinstance(where, (str, sa.ColumnElement)):
-        raise InvalidArgument(
-            f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}."
-        )
-    if isinstance(where, sa.ColumnElement):
-        where = _in_python(where)
-    if isinstance(where, str):
-        as_name(where, "where")
-    try:
-        return buffer.read(_index, where=where, newest=newest, best=best)
-    except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
-        if where is None:
-            raise
-        # Raises if the database is unavailable: then the condition is not at fault.
-        buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
-        raise InvalidArgument(
-            "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
-            f"got {shown(where)}: {summary(exc)}"
-        ) from exc
-
-
-def _in_python(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return a condition with values of Python: SQLite compares a number of numpy as bytes."""
-
-    def convert(parameter: Any) -> None:
-        value = parameter.value
-        parameter.value = (
-            [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
-        )
-
-    found: sa.ColumnElement[bool] = visitors.cloned_traverse(where, {}, {"bindparam": convert})
-    return found
+    where = as_where(where)
+    index = functools.partial(buffer.read, _index, where=where, newest=newest, best=best)
+    return explained(buffer, where, index)
 
 
 def _is_some(share: float) -> bool:
@@ -181,18 +151,18 @@ def _is_some(share: float) -> bool:
 def _index(
     tx: Transaction,
     *,
-    where: str | sa.ColumnElement[bool] | None,
+    where: Where,
     newest: int | None,
     best: float | None,
 ) -> LabelledRows:
     tx.note_ids()
-    statement = queries.rewards.labelled(where, newest).execution_options(yield_per=_INDEX_AT_ONCE)
+    some = narrowed(queries.rewards.labelled(), where)
+    statement = (
+        some if newest is None else queries.rewards.newest(some, newest)
+    ).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
     ties = [np.zeros(0, np.uint64)]
-    guarded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if isinstance(where, str):
-        guarded = tx.backend.guarded(tx.connection, where, may_step_down=True)
-    with guarded:
+    with guarded(tx, where):
         for part in tx.execute(statement).partitions():
             part_ids, hashes, values = zip(*part, strict=True)
             ids.append(np.array(part_ids, dtype=np.int64))

@@ -13,7 +13,7 @@ from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import require_choice, require_count
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import hashes_of
-from sqlbuffer.core.batch import content
+from sqlbuffer.core.content import content
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples

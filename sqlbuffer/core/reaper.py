@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from sqlbuffer.core import leases
+from sqlbuffer.core.attempts import count_deaths
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
 from sqlbuffer.core.release import release_open
@@ -23,6 +24,7 @@ from sqlbuffer.core.workers import (
     stale_workers,
     worker_id,
 )
+from sqlbuffer.db import queries
 
 _stores: dict[object, tuple[str, int]] = {}
 """Database and buffer of each store of this process that has a heartbeat.
@@ -88,6 +90,8 @@ def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:
     tx.lock_race(exclusive=True)  # every transaction locks the race before rows
     dead = lock_stale(tx, stale)
     forget_receipts(tx)
+    for batch in tx.execute(queries.batches.open_batches_of(), owners=dead).scalars().all():
+        count_deaths(tx, batch=batch)
     n_released = release_open(tx, dead)
     leases.release_jobs(tx, dead)
     for worker in dead:

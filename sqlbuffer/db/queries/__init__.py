@@ -6,6 +6,7 @@ named `incoming_*` (`backends.Rows`).
 """
 
 from sqlbuffer.db.queries import (
+    attempts,
     audit,
     batches,
     buffers,
@@ -27,6 +28,7 @@ from sqlbuffer.db.queries import (
 )
 
 __all__ = [
+    "attempts",
     "audit",
     "batches",
     "buffers",

@@ -26,7 +26,7 @@ def insert_batch() -> sa.Insert:
 
     Returns its id, its tick, and when it was drawn: no other batch has the same id and time.
     """
-    given = ("worker_id", "iteration", "size", "clock_before", "clock")
+    given = ("worker_id", "iteration", "size", "clock_before", "clock", "counts_attempts")
     values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
     values |= {
         "buffer_id": BUFFER,

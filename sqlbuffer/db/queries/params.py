@@ -23,6 +23,7 @@ INCOMING_SAMPLES = Rows(
 )
 INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
 INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
+INCOMING_ATTEMPTS = Rows("incoming_attempts", (("sample_id", BigId), ("attempts", sa.Integer())))
 INCOMING_KNOWN = Rows("incoming_known", (("sample_id", BigId), ("hash", sa.LargeBinary())))
 INCOMING_SCORES = Rows(
     "incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double()))

@@ -81,31 +81,26 @@ def _known(dialect: Dialect) -> sa.Update:
     )
 
 
-def labelled(
-    where: str | sa.ColumnElement[bool] | None, newest: int | None
-) -> sa.Select[int, bytes, float]:
-    """Return `id, hash, reward` of measured samples, ordered by id.
-
-    Args:
-        where: The user's condition; as text on lines of its own, since it may end in a comment.
-        newest: Only so many samples, those measured last; None for all.
-    """
-    statement = (
+def labelled() -> sa.Select[Any]:
+    """Return `id, hash, reward` of measured samples, ordered by id; the user may narrow it."""
+    return (
         select(samples.c.id, samples.c.hash, samples.c.reward)
         .where(samples.c.buffer_id == BUFFER)
         .where(samples.c.reward.is_not(None))
+        .order_by(samples.c.id)
     )
-    if where is not None:
-        statement = statement.where(sa.text(f"(\n{where}\n)") if isinstance(where, str) else where)
-    if newest is None:
-        return statement.order_by(samples.c.id)
+
+
+def newest(some: sa.Select[Any], n: int) -> sa.Select[Any]:
+    """Return the n rows of `labelled` that were measured last, ordered by id."""
     # By tick, since clocks may be set. Rows of older releases have times and no ticks; they are
     # older than all rows that have ticks.
     tick, untold = sa.func.coalesce(samples.c.rewarded_tick, 0), samples.c.rewarded_tick.is_(None)
     time = sa.case((untold, samples.c.rewarded_at))
     last = (
-        statement.order_by(tick.desc(), time.desc(), samples.c.id.desc())
-        .limit(newest)
+        some.order_by(None)
+        .order_by(tick.desc(), time.desc(), samples.c.id.desc())
+        .limit(n)
         .subquery("newest")
     )
     return select(last.c.id, last.c.hash, last.c.reward).order_by(last.c.id)

@@ -1,0 +1,135 @@
+"""Attempts at a measurement: started, ended by the death of a worker, given up, begun again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sqlbuffer._validation import require_count
+from sqlbuffer.core.content import content
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.measured import Measured
+from sqlbuffer.core.release import put_back
+from sqlbuffer.core.report import Reported, report
+from sqlbuffer.core.rewards import Known, Origin
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.weights import reopen
+from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
+from sqlbuffer.db import queries
+
+
+def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
+    """Note that the measurement of some samples of a batch starts now."""
+    columns = {"sample_id": sorted(ids)}
+    statement = queries.attempts.start(tx.backend)
+    tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch)
+
+
+def count_deaths(
+    tx: Transaction, *, batch: int, ids: Sequence[int] | None = None, how: str = ""
+) -> list[int]:
+    """Count an attempt at samples of a batch that were started and not reported.
+
+    The buffer's `max_attempts` decides when a sample has failed.
+
+    Args:
+        tx: A writing transaction.
+        batch: Number of an open batch.
+        ids: Only these samples; None for all.
+        how: How the last worker died.
+
+    Returns:
+        The ids of the samples that have failed. They are reported.
+    """
+    rows = tx.execute(queries.attempts.interrupted(), batch=batch).all()
+    rows = [row for row in rows if ids is None or row.sample_id in ids]
+    if not rows:
+        return []
+    columns = {
+        "sample_id": [row.sample_id for row in rows],
+        "attempts": [row.attempts + 1 for row in rows],
+    }
+    statement = queries.attempts.store_attempts(tx.backend)
+    tx.execute_each(statement, queries.params.INCOMING_ATTEMPTS, columns)
+    over = [
+        row for row in rows if row.max_attempts is not None and row.attempts + 1 >= row.max_attempts
+    ]
+    if over:
+        reported = _given_up(over, how)
+        report(tx, claim=None, origin=Origin(batch, "", True), reported=reported, closes=False)
+    return [row.sample_id for row in over]
+
+
+def _given_up(rows: Sequence[Any], how: str) -> Reported:
+    """Return the failures of samples at which there were too many attempts."""
+    n, none = len(rows), [None] * len(rows)
+    ids = np.array([row.sample_id for row in rows], dtype=np.int64)
+    hashes = [row.hash for row in rows]
+    errors = [_deaths(row.attempts + 1, how) for row in rows]
+    nothing: list[Any] = [""] * n
+    known = Known(ids, hashes, nothing, none, nothing, nothing)
+    return Reported(known, np.arange(n), Measured(np.full(n, np.nan), errors, none, none))
+
+
+def _deaths(n: int, how: str) -> str:
+    times = "once" if n == 1 else f"{n} times"
+    return f"worker died {times}, last {how}" if how else f"worker died {times}"
+
+
+def failed(buffer: BufferHandle, n: int | None, where: Where) -> list[dict[str, Any]]:
+    """Return the samples whose measurement failed, the newest failure first, each as a dict."""
+    if n is not None:
+        n = require_count(n, "n must be a number of samples, or None for all")
+    where = as_where(where)
+    return explained(buffer, where, lambda: buffer.read(_failed, n=n, where=where))
+
+
+def _failed(tx: Transaction, *, n: int | None, where: Where) -> list[dict[str, Any]]:
+    tx.note_ids()
+    with guarded(tx, where):
+        rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
+    columns = ("source", "error", "attempts", "seconds", "failed_at")
+    return [
+        {"id": row.id, "sample": sample, **{name: getattr(row, name) for name in columns}}
+        for sample, row in zip(content(rows, tx.buffer), rows, strict=True)
+    ]
+
+
+def retry(buffer: BufferHandle, ids: Sequence[int] | None, where: Where) -> int:
+    """Make failed samples wait again, first in line; return how many."""
+    where = as_where(where)
+
+    def find(tx: Transaction) -> list[int]:
+        with guarded(tx, where):
+            rows = tx.rows(narrowed(queries.attempts.failed(), where))
+        return [row.id for row in rows if ids is None or row.id in wanted]
+
+    wanted = set() if ids is None else set(ids)
+    found = explained(buffer, where, lambda: buffer.read(find))
+    return buffer.write(_retry, ids=found, is_by_user=ids is not None) if found else 0
+
+
+def _retry(tx: Transaction, *, ids: Sequence[int], is_by_user: bool) -> int:
+    state = tx.lock_race(exclusive=True)
+    if is_by_user:
+        tx.require_ids(ids)
+    incoming, columns = queries.params.INCOMING_IDS, {"sample_id": sorted(ids)}
+    rows = tx.execute_with(
+        queries.attempts.failed_of(tx.backend), incoming, columns, clock=state.clock
+    ).all()
+    if not rows:
+        return 0
+    tx.execute_each(
+        queries.attempts.forget_failures(tx.backend),
+        incoming,
+        {"sample_id": [row.sample_id for row in rows]},
+    )
+    back = [row for row in rows if not row.queued]
+    put_back(tx, state, back)
+    tx.count(requeued=len(back), failed=-len(rows))
+    versions = [row.score_version for row in back if row.score_version is not None]
+    if versions and min(versions) < state.version:
+        reopen(tx, version=min(versions))  # a refresh may have finished without these samples
+    return len(rows)

@@ -1,0 +1,81 @@
+"""A user's condition on the columns of `samples`: checked, guarded, and explained if it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.sql import visitors
+
+from sqlbuffer._messages import shown, summary
+from sqlbuffer._validation import as_name, plain
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+
+T = TypeVar("T")
+Rows = TypeVar("Rows", bound=sa.Select[Any])
+
+Where = str | sa.ColumnElement[bool] | None
+"""A condition as SQL or as an expression of SQLAlchemy; None for all samples."""
+
+
+def as_where(where: Any) -> Where:
+    """Return a condition with values of Python: SQLite compares a number of numpy as bytes.
+
+    Raises:
+        InvalidArgument: If it is no condition.
+    """
+    if isinstance(where, sa.ColumnElement):
+        return visitors.cloned_traverse(where, {}, {"bindparam": _convert})
+    if where is not None and not isinstance(where, str):
+        raise InvalidArgument(
+            f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}."
+        )
+    return where if where is None else as_name(where, "where")
+
+
+def _convert(parameter: Any) -> None:
+    value = parameter.value
+    parameter.value = (
+        [plain(each) for each in value] if isinstance(value, (list, tuple)) else plain(value)
+    )
+
+
+def narrowed(statement: Rows, where: Where) -> Rows:
+    """Return a statement with the user's condition.
+
+    Text stands on lines of its own, since it may end in a comment.
+    """
+    if where is None:
+        return statement
+    return statement.where(sa.text(f"(\n{where}\n)") if isinstance(where, str) else where)
+
+
+def guarded(tx: Transaction, where: Where) -> contextlib.AbstractContextManager[None]:
+    """Let statements with the user's condition read, and do nothing else."""
+    if not isinstance(where, str):
+        return contextlib.nullcontext()
+    return tx.backend.guarded(tx.connection, where, may_step_down=True)
+
+
+def explained(buffer: BufferHandle, where: Where, read: Callable[[], T]) -> T:
+    """Call `read`, which executes a statement with the user's condition.
+
+    Raises:
+        InvalidArgument: If the condition is wrong.
+    """
+    try:
+        return read()
+    except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
+        if where is None:
+            raise
+        # Raises if the database is unavailable: then the condition is not at fault.
+        buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
+        raise InvalidArgument(
+            "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
+            f"got {shown(where)}: {summary(exc)}"
+        ) from exc

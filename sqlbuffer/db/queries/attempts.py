@@ -1,0 +1,123 @@
+"""SQL of attempts and failures: started, died, failed, and to be measured again."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import BigId, Dialect, now
+from sqlbuffer.db.queries.params import BUFFER, CONTENT, INCOMING_ATTEMPTS, INCOMING_IDS
+from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
+
+_BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
+
+HAS_FAILED = samples.c.error.is_not(None)
+
+
+@functools.cache
+def start(dialect: Dialect) -> Any:
+    """Note that the measurement of some samples of a batch starts now."""
+    incoming = dialect.relation(INCOMING_IDS).c
+    return (
+        sa.update(draws)
+        .where(draws.c.batch_id == _BATCH)
+        .where(draws.c.sample_id == incoming.sample_id)
+        .values(started_at=now())
+    )
+
+
+@functools.cache
+def interrupted() -> sa.Select[Any]:
+    """The samples of a batch that were started and not reported, with the attempts at each.
+
+    No rows if the batch does not count attempts.
+    """
+    return (
+        select(draws.c.sample_id, samples.c.hash, samples.c.attempts, buffers.c.max_attempts)
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .join(samples, samples.c.id == draws.c.sample_id)
+        .join(buffers, buffers.c.id == batches.c.buffer_id)
+        .where(batches.c.id == _BATCH, batches.c.counts_attempts)
+        .where(draws.c.started_at.is_not(None), ~draws.c.reported)
+        .order_by(draws.c.sample_id)
+    )
+
+
+@functools.cache
+def store_attempts(dialect: Dialect) -> sa.Update:
+    """Set how often workers have died while they measured a sample."""
+    incoming = dialect.each(INCOMING_ATTEMPTS)
+    return (
+        sa.update(samples)
+        .where(samples.c.id == incoming.sample_id)
+        .values(attempts=incoming.attempts)
+    )
+
+
+def failed() -> sa.Select[Any]:
+    """The samples whose measurement failed and that do not wait again; the user may narrow it."""
+    seconds = (
+        select(measurements.c.seconds)
+        .where(measurements.c.sample_id == samples.c.id, measurements.c.error.is_not(None))
+        .order_by(measurements.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    tick = sa.func.coalesce(samples.c.rewarded_tick, 0)
+    return (
+        select(
+            samples.c.id,
+            *CONTENT,
+            samples.c.source,
+            samples.c.error,
+            samples.c.attempts,
+            seconds.label("seconds"),
+            samples.c.rewarded_at.label("failed_at"),
+        )
+        .where(samples.c.buffer_id == BUFFER, HAS_FAILED)
+        .order_by(tick.desc(), samples.c.rewarded_at.desc(), samples.c.id.desc())
+    )
+
+
+@functools.cache
+def failed_of(dialect: Dialect) -> sa.Select[Any]:
+    """Lock the failed ones of some samples, with the columns of `batches.draws_of_batch`."""
+    incoming = dialect.relation(INCOMING_IDS)
+    found = (
+        select(
+            samples.c.id.label("sample_id"),
+            samples.c.queued,
+            bindparam("clock", type_=sa.Double).label("race_key"),
+            sa.null().label("weight"),
+            samples.c.score,
+            samples.c.score_version,
+            samples.c.scored_at.is_not(None).label("scored"),
+            samples.c.hash,
+            (samples.c.requeues + 1).label("requeues"),
+        )
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .where(samples.c.buffer_id == BUFFER, HAS_FAILED)
+        .order_by(samples.c.id)
+    )
+    return dialect.lock_rows(found, samples)
+
+
+@functools.cache
+def forget_failures(dialect: Dialect) -> sa.Update:
+    """Make failed samples wait for their first measurement again."""
+    incoming = dialect.each(INCOMING_IDS)
+    return (
+        sa.update(samples)
+        .where(samples.c.id == incoming.sample_id)
+        .values(
+            queued=True,
+            requeues=samples.c.requeues + sa.case((samples.c.queued, 0), else_=1),
+            attempts=0,
+            error=None,
+            rewarded_at=None,
+            rewarded_tick=None,
+        )
+    )

@@ -1,0 +1,266 @@
+"""Measurements: each is kept with its reward or error; failures, attempts and retries."""
+
+import math
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from helpers import inside
+from helpers.cleanup import hold
+from helpers.samples import scores_of
+from sqlbuffer.db.schema import measurements, samples
+from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
+from sqlbuffer.store import SampleStore, open_store
+
+OpenStore = Callable[..., SampleStore]
+TEN = [f"s{i}" for i in range(10)]
+
+
+@pytest.fixture(params=["consume", "replay"])
+def scored(new_store: OpenStore, request: pytest.FixtureRequest) -> SampleStore:
+    store = new_store(mode=request.param)
+    store.add(TEN)
+    store.score(scores_of)
+    return store
+
+
+def kept(store: SampleStore) -> list[tuple[Any, ...]]:
+    """Text of the sample, reward, error, seconds, details of all measurements, in their order."""
+    m = measurements.c
+    columns = (samples.c.text, m.reward, m.error, m.seconds, m.details)
+    query = sa.select(*columns).join(samples, samples.c.id == m.sample_id).order_by(m.id)
+    return [tuple(row) for row in inside.rows(store, query)]
+
+
+ERRORS = [None, "no conformer", None, None]
+REWARDS = [1.5, None, math.nan, -2.0]
+STORED = [
+    (1.5, None, 0.25, {"pose": 3}),
+    (None, "no conformer", None, None),
+    (None, "the reward is NaN", 2.0, None),
+    (-2.0, None, None, None),
+]
+MORE: dict[str, Any] = {
+    "errors": ERRORS,
+    "seconds": [0.25, None, 2.0, math.nan],
+    "details": [{"pose": np.int64(3)}, None, None, None],
+}
+
+
+def by_report(store: SampleStore) -> list[str]:
+    batch = store.sample(4)
+    for i in range(4):
+        more = {name: values[i : i + 1] for name, values in MORE.items()}
+        assert batch.report(batch.ids[i : i + 1], REWARDS[i : i + 1], **more) == 3 - i
+    return batch.samples
+
+
+def by_settle(store: SampleStore) -> list[str]:
+    batch = store.sample(4)
+    batch.settle(REWARDS, **MORE)
+    return batch.samples
+
+
+def by_settling_the_rest(store: SampleStore) -> list[str]:
+    """A reward that is given again is not measured again."""
+    batch = store.sample(4)
+    first = {name: values[:2] for name, values in MORE.items()}
+    assert batch.report(batch.ids[:2], REWARDS[:2], **first, settle=False) == 2
+    batch.settle([1.5, None, math.nan, -2.0], **{**MORE, "errors": None})
+    return batch.samples
+
+
+def by_record(store: SampleStore) -> list[str]:
+    new = [f"new {i}" for i in range(4)]
+    store.record(new, REWARDS, **MORE)
+    return new
+
+
+def by_fail(store: SampleStore) -> list[str]:
+    batch = store.sample(4)
+    batch.report(batch.ids[:1], [1.5], seconds=[0.25], details=[{"pose": 3}])
+    assert batch.fail(batch.ids[1:2], "no conformer") == 2
+    batch.settle([math.nan, -2.0], ids=batch.ids[2:], seconds=[2.0, None])
+    return batch.samples
+
+
+@pytest.mark.parametrize(
+    "measure", [by_report, by_settle, by_settling_the_rest, by_record, by_fail]
+)
+def test_every_measurement_is_kept_as_it_was_told(
+    scored: SampleStore, measure: Callable[[SampleStore], list[str]]
+) -> None:
+    measured = measure(scored)
+    found = {row[0]: row[1:] for row in kept(scored)}
+    assert found == dict(zip(measured, STORED, strict=True))
+    assert len(kept(scored)) == 4
+    expected = dict(zip(measured, [1.5, math.nan, math.nan, -2.0], strict=True))
+    assert scored.rewards_of(measured) == pytest.approx(list(expected.values()), nan_ok=True)
+    assert {it["sample"]: it["error"] for it in scored.failed()} == {
+        measured[1]: "no conformer",
+        measured[2]: "the reward is NaN",
+    }
+    stats = scored.stats()
+    assert (stats.measured, stats.failed, scored.check()) == (2, 2, [])
+
+
+def test_a_failure_never_replaces_a_reward(scored: SampleStore) -> None:
+    for rewards, errors in (([math.nan], ["first"]), ([2.0], None), ([None], ["later"])):
+        scored.record(["s0"], rewards, errors=errors)
+    assert scored.rewards_of(["s0"]) == [2.0]
+    assert [row[1:3] for row in kept(scored)] == [(None, "first"), (2.0, None), (None, "later")]
+    assert (scored.failed(), scored.check()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("had", "told", "has"),
+    [(None, 5.0, 5.0), (math.nan, 5.0, 5.0), (1.0, 5.0, 1.0), (None, None, None), (1.0, None, 1.0)],
+)
+def test_a_late_reward_is_kept_and_counts_only_where_there_is_none(
+    scored: SampleStore, had: float | None, told: float | None, has: float | None
+) -> None:
+    late = scored.sample(1)
+    late.release()
+    if had is not None:
+        scored.record(late.samples, [had])
+    for act in (late.settle, lambda rewards: late.report(late.ids, rewards)):
+        with pytest.raises(ClaimLost):
+            act([told])
+    assert scored.rewards_of(late.samples) == [has]
+    told_rewards = [row[1] for row in kept(scored)]
+    assert told_rewards[-2:] == [told, told]
+    assert scored.check() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "words"),
+    [
+        ({"errors": ["bad"] * 4}, InvalidReward, r"measurement 0.*reward 1.5.*error 'bad'"),
+        ({"errors": ["bad"]}, InvalidArgument, "4 measurements.*1 errors"),
+        ({"errors": [None, 3, None, None]}, InvalidArgument, "reason of a failed.*3"),
+        ({"errors": [None, "", None, None]}, InvalidArgument, "reason of a failed"),
+        ({"seconds": [1.0, -1.0, 0.0, 0.0]}, InvalidArgument, "seconds"),
+        ({"seconds": ["a"] * 4}, InvalidArgument, "seconds"),
+        ({"seconds": [math.inf] * 4}, InvalidArgument, "seconds"),
+        ({"details": [1, None, None, None]}, InvalidArgument, "details"),
+        ({"details": [{"a": object()}, None, None, None]}, InvalidArgument, "details"),
+    ],
+)
+def test_what_cannot_be_true_of_a_measurement_stores_nothing(
+    scored: SampleStore, told: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    batch = hold(scored.sample(4))
+    for act in (
+        lambda: batch.settle(REWARDS, **told),
+        lambda: batch.report(batch.ids, REWARDS, **told),
+        lambda: scored.record(["a", "b", "c", "d"], REWARDS, **told),
+    ):
+        with pytest.raises(error, match=words):
+            act()
+    assert (kept(scored), scored.stats().claimed, scored.check()) == ([], 4, [])
+
+
+def test_an_error_is_stored_without_nul_and_not_too_long(scored: SampleStore) -> None:
+    for error in ("a\0b", "x" * 5_000, "lone \ud800", "line\nline"):
+        scored.record([error[:3].encode(errors="replace")], [None], errors=[error])
+    stored = [row[2] for row in kept(scored)]
+    assert stored == ["a\\0b", "x" * 1_999 + "…", "lone \\ud800", "line\nline"]
+
+
+def test_a_retried_sample_is_first_in_line(new_store: OpenStore) -> None:
+    store = new_store()
+    store.add(TEN)
+    store.score(scores_of)
+    batch = store.sample(3)
+    batch.settle([None, 1.0, None], errors=["timed out", None, "crashed"])
+    failed = store.failed()
+    assert {it["sample"] for it in failed} == {batch.samples[0], batch.samples[2]}
+    assert store.failed(n=1) == failed[:1]
+    assert [it["error"] for it in store.failed(where="error LIKE 'timed%'")] == ["timed out"]
+    assert [it["error"] for it in store.failed(where=samples.c.error == "crashed")] == ["crashed"]
+    assert store.retry(where="error = 'crashed'") == 1
+    assert store.sample(1).samples == [batch.samples[2]]
+    assert store.retry(ids=[it["id"] for it in failed]) == 1
+    again = store.sample(1)
+    assert again.samples == [batch.samples[0]]
+    again.settle([4.0])
+    assert store.rewards_of(again.samples) == [4.0]
+    assert (store.retry(), store.failed(), store.check()) == (0, [], [])
+    assert [row[1:3] for row in kept(store) if row[0] == again.samples[0]] == [
+        (None, "timed out"),
+        (4.0, None),
+    ]
+
+
+def test_a_retry_in_replay_mode_forgets_the_failure(new_store: OpenStore) -> None:
+    store = new_store(mode="replay")
+    store.add(TEN)
+    store.score(scores_of)
+    batch = store.sample(2)
+    batch.fail(batch.ids, "crashed")
+    n = len(set(batch.samples))
+    assert (store.stats().failed, store.retry(), store.stats().failed) == (n, n, 0)
+    assert (store.failed(), len(store), store.check()) == ([], 10, [])
+
+
+def test_a_wrong_condition_is_explained(scored: SampleStore) -> None:
+    for act in (scored.failed, scored.retry):
+        for where in ("nonsense = 1", "error; DROP TABLE samples", 3):
+            with pytest.raises(InvalidArgument, match="where must be"):
+                act(where=where)
+
+
+DIE = """
+import os, signal, sys
+from sqlbuffer.core import draw
+from sqlbuffer.store import open_store
+store = open_store(sys.argv[1])
+batch = draw.claim(store._buffer, 4, counts_attempts=sys.argv[2] == "counts")
+batch.start(batch.ids[:2])
+batch.report(batch.ids[:1], [1.0])
+print(*batch.ids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("counts", ["counts", "does not"])
+def test_a_death_is_an_attempt_at_what_was_started_and_not_reported(
+    store_url: str, counts: str
+) -> None:
+    with open_store(store_url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+        deaths: dict[int, int] = {}
+        for _ in range(3):
+            died = run_script(DIE, store_url, counts)
+            ids = [int(word) for word in died.split()]
+            deaths[ids[1]] = deaths.get(ids[1], 0) + (counts == "counts")
+            open_store(store_url).close()  # finds the dead worker
+            stored = dict(
+                tuple(row)
+                for row in inside.rows(store, sa.select(samples.c.id, samples.c.attempts))
+            )
+            assert {i: n for i, n in stored.items() if n} == {i: n for i, n in deaths.items() if n}
+            assert store.check() == []
+        # Each time the same sample is second, and the first is measured.
+        failed = [(it["id"], it["error"], it["attempts"]) for it in store.failed()]
+        assert failed == [(i, "worker died 3 times", 3) for i, n in deaths.items() if n >= 3]
+
+
+def run_script(script: str, *arguments: str) -> str:
+    path = str(pathlib.Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=path,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    return done.stdout
