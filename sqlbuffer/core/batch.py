@@ -272,7 +272,7 @@ class Batch:
     def start(self, ids: Sequence[int]) -> None:
         """Note that the measurement of some samples starts; internal, for `sqlbuffer.measuring`."""
         if self._claim is not None:
-            self._buffer.write(attempts.start, batch=self._claim.batch, ids=ids)
+            self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
     def died(self, number: int, how: str) -> bool:
         """Note that the process that measured a sample has died; internal, see `start`.
