@@ -6,14 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sqlbuffer import errors
-from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.weighting import Power, Shift, Softmax, Uniform
 from sqlbuffer.errors import SqlBufferError
-from sqlbuffer.records import AddResult, SampleInfo, Stats
-from sqlbuffer.samples.hashing import register
-from sqlbuffer.store import SampleStore, open_store
 
 if TYPE_CHECKING:
+    from sqlbuffer.core.batch import Batch
+    from sqlbuffer.core.weighting import Power, Shift, Softmax, Uniform
     from sqlbuffer.predictor.acquisition import (
         ExpectedImprovement,
         ThompsonSampling,
@@ -21,6 +18,9 @@ if TYPE_CHECKING:
     )
     from sqlbuffer.predictor.agent import PredictiveAgent
     from sqlbuffer.predictor.ensemble import EnsembleAgent
+    from sqlbuffer.records import AddResult, SampleInfo, Stats
+    from sqlbuffer.samples.hashing import register
+    from sqlbuffer.store import SampleStore, open_store
     from sqlbuffer.training import (
         Buffer,
         BufferSizeCallback,
@@ -71,17 +71,33 @@ __all__ = [
 
 
 _MODULES = {
+    "AddResult": "records",
+    "Batch": "core.batch",
     "EnsembleAgent": "predictor.ensemble",
     "ExpectedImprovement": "predictor.acquisition",
+    "Power": "core.weighting",
     "PredictiveAgent": "predictor.agent",
+    "SampleInfo": "records",
+    "SampleStore": "store",
+    "Shift": "core.weighting",
+    "Softmax": "core.weighting",
+    "Stats": "records",
     "ThompsonSampling": "predictor.acquisition",
+    "Uniform": "core.weighting",
     "UpperConfidenceBound": "predictor.acquisition",
+    "open_store": "store",
+    "register": "samples.hashing",
 }
 """Modules of the public names that are imported when first used; the others are in `training`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class that needs torch when it is first used: the store does not need torch."""
+    """Import a public name when it is first used.
+
+    The store does not need torch, and a child process that measures needs no database.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sqlbuffer.{_MODULES.get(name, 'training')}"), name)
+    module = importlib.import_module(f"sqlbuffer.{_MODULES.get(name, 'training')}")
+    globals()[name] = found = getattr(module, name)
+    return found

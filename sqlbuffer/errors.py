@@ -56,6 +56,10 @@ class TrainingDiverged(SqlBufferError, ArithmeticError):
     """The loss or the weights in training were not finite; the predictor keeps its old weights."""
 
 
+class CannotMeasure(SqlBufferError, RuntimeError):
+    """The reward function cannot run: no child process starts with it, or its executor broke."""
+
+
 class LeaseLost(SqlBufferError, RuntimeError):
     """The lease of a job was released or taken over; its former owner can store nothing more."""
 

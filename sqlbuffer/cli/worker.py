@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Annotated, Any
@@ -23,6 +20,7 @@ from sqlbuffer.core.reaper import with_heartbeat
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import EXITS, InvalidArgument
+from sqlbuffer.measuring.functions import function_from
 from sqlbuffer.retraining.schedule import Schedule
 from sqlbuffer.store import SampleStore
 
@@ -218,16 +216,10 @@ def make_agent(path: str) -> Any:
     Raises:
         typer.BadParameter: If there is no such function, or it returns no agent.
     """
-    module, _, function = path.partition(":")
-    if not module or not function:
-        raise _no_agent(f"give MODULE:FUNCTION, such as lab.models:make_agent; got {path!r}.")
-    sys.path.insert(0, os.getcwd())  # as `python -m`: find modules in this folder
     try:
-        factory = getattr(importlib.import_module(module), function, None)
-    except (Exception, *EXITS) as exc:
-        raise _no_agent(f"{module} cannot be imported: {summary(exc)}.") from exc
-    if not callable(factory):
-        raise _no_agent(f"{module} has no function {function!r}.")
+        factory = function_from(path, example="lab.models:make_agent")
+    except InvalidArgument as exc:
+        raise _no_agent(str(exc)) from exc
     try:
         agent = factory()
     except (Exception, *EXITS) as exc:

@@ -107,7 +107,8 @@ def test_manners() -> None:
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert not calls & (seeding | {"eval", "exec", "print"}), name_of(file)
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], name_of(file)
-        if name_of(file) != "samples/codec.py":
+        # A reward function and its samples are pickled for child processes, and never stored.
+        if name_of(file) != "samples/codec.py" and not name_of(file).startswith("measuring/"):
             pickles = [
                 name
                 for _, name in imports(tree)

@@ -1,0 +1,70 @@
+"""Reward functions that misbehave as their sample says.
+
+Child processes import this module, so it imports little.
+"""
+
+import ctypes
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from helpers.polling import until
+
+CALLS = "SQLBUFFER_TEST_CALLS"
+"""Environment variable: a file to which each call appends its sample and its process."""
+
+
+def dock(sample: str) -> Any:
+    """Do as the first word of the sample says."""
+    word, _, rest = sample.partition(" ")
+    note(sample)
+    if word == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "exit":
+        os._exit(int(rest))
+    elif word == "crash":
+        ctypes.string_at(0)
+    elif word == "hang":
+        time.sleep(300)
+    elif word == "hang-in-c":
+        ctypes.PyDLL(None).sleep(300)  # holds the interpreter
+    elif word == "hang-in-program":
+        subprocess.run(["sleep", "300"], check=True)
+    elif word == "sleep":
+        time.sleep(float(rest))
+    elif word == "await":
+        until(lambda: os.path.exists(rest))
+    elif word == "raise":
+        raise ValueError("no conformer")
+    elif word == "leave":
+        sys.exit("bye")
+    elif word == "none":
+        return None
+    elif word == "say":
+        print(rest)
+    return 1.0
+
+
+def dock_all(samples: list[str]) -> list[Any]:
+    return [dock(sample) for sample in samples]
+
+
+def note(sample: str) -> None:
+    if CALLS in os.environ:
+        with open(os.environ[CALLS], "a") as file:
+            file.write(f"{os.getpid()} {sample}\n")
+
+
+def calls(path: pathlib.Path) -> list[tuple[int, str]]:
+    """The calls so far: their processes and samples."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
+
+
+def loaded(sample: str) -> Any:
+    """Measure whether the process of a call has loaded a module."""
+    return sample in sys.modules
