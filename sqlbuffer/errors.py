@@ -57,7 +57,7 @@ class TrainingDiverged(SqlBufferError, ArithmeticError):
 
 
 class CannotMeasure(SqlBufferError, RuntimeError):
-    """The reward function cannot run: no child process starts with it, or its executor broke."""
+    """The reward function cannot run, or a measurement failed and failures were to be raised."""
 
 
 class LeaseLost(SqlBufferError, RuntimeError):

@@ -122,3 +122,20 @@ class Staleness:
     score_version: int | None
     waiting: int
     oldest: dt.datetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureResult:
+    """What a process has measured.
+
+    Attributes:
+        measured: Samples that got a reward.
+        failed: Samples whose measurement failed.
+        released: Samples that were claimed and not measured; they wait again.
+        seconds: How long it took.
+    """
+
+    measured: int
+    failed: int
+    released: int
+    seconds: float

@@ -52,7 +52,8 @@ from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.maintenance import copy
 from sqlbuffer.maintenance.audit import check
-from sqlbuffer.records import AddResult, Staleness, Stats
+from sqlbuffer.measuring.measure import measure
+from sqlbuffer.records import AddResult, MeasureResult, Staleness, Stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -503,6 +504,69 @@ class SampleStore:
             MissingExtra: If pyarrow is not installed.
         """
         return _optional("pyarrow").table(self._buffer.read(read.table))
+
+    # -- measurements ------------------------------------------------------------------------------
+
+    def measure(
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        batch: int = 8,
+        n_jobs: int = 1,
+        each: bool = True,
+        timeout_s: float | None = None,
+        on_error: str = "fail",
+        max_calls: int | None = None,
+        until_empty: bool = True,
+        executor: Any = None,
+        silent: bool = False,
+    ) -> MeasureResult:
+        """Measure waiting samples with a reward function; store each reward as it comes.
+
+        Any number of processes may do so at the same time. A sample whose measurement fails is
+        stored with the reason: see `failed` and `retry`. If a process dies, other processes
+        measure its samples; a sample at which `max_attempts` processes have died has failed.
+
+        With `n_jobs=1` and no `timeout_s` the function runs in this process. Otherwise each slot is
+        a child process, which is killed and replaced alone.
+
+        Args:
+            fn: `fn(sample)` returns the reward, a finite number, or `(reward, details)` with a
+                mapping that JSON can hold. An exception, NaN, None, text and infinity are failures.
+            batch: Samples that are claimed at once.
+            n_jobs: Number of slots; of an executor, the number of calls at a time.
+            each: False: `fn(list of n samples)` returns n rewards. If the call fails, each sample
+                of the list is measured alone.
+            timeout_s: Seconds after which a call is killed, and its sample has failed.
+            on_error: "fail": a failed measurement is stored at once; "retry": it is an attempt, and
+                the sample has failed after `max_attempts`; "raise": it is raised.
+            max_calls: Most samples that this process starts; None for any number.
+            until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
+                new samples.
+            executor: A `concurrent.futures.Executor`, such as those of dask, submitit and mpi4py;
+                it stays open.
+            silent: Show no progress line.
+
+        Raises:
+            InvalidArgument: If an argument is out of range, or the function cannot be sent to a
+                child process.
+            CannotMeasure: If the function does not load in a child process, if the executor is
+                broken, or if a measurement fails and `on_error` is "raise". Claimed samples wait
+                again.
+        """
+        return measure(
+            self._buffer,
+            fn,
+            batch=batch,
+            n_jobs=n_jobs,
+            each=each,
+            timeout_s=timeout_s,
+            on_error=on_error,
+            max_calls=max_calls,
+            until_empty=until_empty,
+            executor=executor,
+            silent=silent,
+        )
 
     # -- failures ----------------------------------------------------------------------------------
 

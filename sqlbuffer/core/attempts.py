@@ -10,7 +10,7 @@ import numpy as np
 from sqlbuffer._validation import require_count
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.measured import Measured
+from sqlbuffer.core.measured import Measured, as_error
 from sqlbuffer.core.release import put_back
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Known, Origin
@@ -27,10 +27,16 @@ def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
     tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch)
 
 
-def count_deaths(
-    tx: Transaction, *, batch: int, ids: Sequence[int] | None = None, how: str = ""
+def count_attempts(
+    tx: Transaction,
+    *,
+    batch: int,
+    ids: Sequence[int] | None = None,
+    what: str = "worker died",
+    how: str = "",
+    closes: bool = True,
 ) -> list[int]:
-    """Count an attempt at samples of a batch that were started and not reported.
+    """Count an attempt at samples of a batch that were started and not measured.
 
     The buffer's `max_attempts` decides when a sample has failed.
 
@@ -38,10 +44,12 @@ def count_deaths(
         tx: A writing transaction.
         batch: Number of an open batch.
         ids: Only these samples; None for all.
-        how: How the last worker died.
+        what: What ended the attempt.
+        how: How it ended.
+        closes: Settle the samples that have failed, and with the last one the batch.
 
     Returns:
-        The ids of the samples that have failed. They are reported.
+        The ids of the samples that have failed.
     """
     rows = tx.execute(queries.attempts.interrupted(), batch=batch).all()
     rows = [row for row in rows if ids is None or row.sample_id in ids]
@@ -57,25 +65,25 @@ def count_deaths(
         row for row in rows if row.max_attempts is not None and row.attempts + 1 >= row.max_attempts
     ]
     if over:
-        reported = _given_up(over, how)
-        report(tx, claim=None, origin=Origin(batch, "", True), reported=reported, closes=False)
+        reported = _given_up(over, what, how)
+        report(tx, claim=None, origin=Origin(batch, "", True), reported=reported, closes=closes)
     return [row.sample_id for row in over]
 
 
-def _given_up(rows: Sequence[Any], how: str) -> Reported:
+def _given_up(rows: Sequence[Any], what: str, how: str) -> Reported:
     """Return the failures of samples at which there were too many attempts."""
     n, none = len(rows), [None] * len(rows)
     ids = np.array([row.sample_id for row in rows], dtype=np.int64)
     hashes = [row.hash for row in rows]
-    errors = [_deaths(row.attempts + 1, how) for row in rows]
+    errors = [as_error(_reason(row.attempts + 1, what, how)) for row in rows]
     nothing: list[Any] = [""] * n
     known = Known(ids, hashes, nothing, none, nothing, nothing)
     return Reported(known, np.arange(n), Measured(np.full(n, np.nan), errors, none, none))
 
 
-def _deaths(n: int, how: str) -> str:
-    times = "once" if n == 1 else f"{n} times"
-    return f"worker died {times}, last {how}" if how else f"worker died {times}"
+def _reason(n: int, what: str, how: str) -> str:
+    times = f"{what} once" if n == 1 else f"{what} {n} times"
+    return f"{times}, last {how}" if how else times
 
 
 def failed(buffer: BufferHandle, n: int | None, where: Where) -> list[dict[str, Any]]:

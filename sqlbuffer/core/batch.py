@@ -18,7 +18,6 @@ from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import attempts, pool
 from sqlbuffer.core.claim import Claim, Drawn
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.measured import IS_NONE
 from sqlbuffer.core.metrics_and_checkpoints import states_from
 from sqlbuffer.core.release import release, release_later
 from sqlbuffer.core.report import Reported, report
@@ -194,12 +193,11 @@ class Batch:
         reported = Reported.prepare(self._known, numbers, rewards, **details)
         if not self._reported:
             return reported
-        measured = reported.measured
-        rows = zip(reported.ids.tolist(), measured.rewards.tolist(), measured.errors, strict=True)
+        rows = zip(reported.ids.tolist(), reported.measured.rewards.tolist(), strict=True)
         is_new = [
             number not in self._reported
-            or not (error == IS_NONE or self._reported[number] == reward)
-            for number, reward, error in rows
+            or not (math.isnan(reward) or reward == self._reported[number])
+            for number, reward in rows
         ]
         return reported.take(np.flatnonzero(is_new))
 
@@ -216,6 +214,8 @@ class Batch:
         """Store the rewards of some of the samples; the last missing reward settles the batch.
 
         If the batch is released, or if this worker dies, only samples without a report wait again.
+        With `settle=False` the rewards are stored, and all samples stay claimed until the batch is
+        settled or released.
 
         Args:
             ids: m of `ids`; a later reward replaces an earlier one.
@@ -223,10 +223,11 @@ class Batch:
             errors: m reasons of failed measurements; None for a measurement that has a reward.
             seconds: (m,) floats, how long each measurement took.
             details: m mappings that JSON can hold, or None: what else was measured.
-            settle: Settle the batch with the last missing reward; False leaves this to `settle`.
+            settle: Settle the samples, and the batch with the last one; False leaves this to the
+                method `settle`.
 
         Returns:
-            The number of samples without a report.
+            The number of samples that are not settled.
 
         Raises:
             InvalidArgument: If an id is not in this batch. Nothing is stored.
@@ -274,8 +275,14 @@ class Batch:
         if self._claim is not None:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
-    def died(self, number: int, how: str) -> bool:
-        """Note that the process that measured a sample has died; internal, see `start`.
+    def ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
+        """Count an attempt at a sample that gave no measurement; internal, see `start`.
+
+        Args:
+            number: Id of the sample.
+            what: What ended the attempt, such as "worker died".
+            how: How, such as "exit code -9".
+            settle: See `report`.
 
         Returns:
             True if the sample has failed, after as many attempts as the buffer allows.
@@ -283,8 +290,14 @@ class Batch:
         if self._claim is None:
             return False
         self._has_reports = True
-        batch = self._claim.batch
-        gone = self._buffer.write(attempts.count_deaths, batch=batch, ids=[number], how=how)
+        gone = self._buffer.write(
+            attempts.count_attempts,
+            batch=self._claim.batch,
+            ids=[number],
+            what=what,
+            how=how,
+            closes=settle,
+        )
         self._reported |= dict.fromkeys(gone, math.nan)
         return bool(gone)
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from sqlbuffer.core import leases
-from sqlbuffer.core.attempts import count_deaths
+from sqlbuffer.core.attempts import count_attempts
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
 from sqlbuffer.core.release import release_open
@@ -91,7 +91,7 @@ def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:
     dead = lock_stale(tx, stale)
     forget_receipts(tx)
     for batch in tx.execute(queries.batches.open_batches_of(), owners=dead).scalars().all():
-        count_deaths(tx, batch=batch)
+        count_attempts(tx, batch=batch)
     n_released = release_open(tx, dead)
     leases.release_jobs(tx, dead)
     for worker in dead:

@@ -79,7 +79,7 @@ def report(
     origin: Origin,
     closes: bool,
 ) -> int | None:
-    """Store measurements of a batch, and settle it with the last one.
+    """Store measurements of a batch; with `closes`, settle it with the last one.
 
     A sample leaves the queue with its first report, so that adding it again requeues it. Its later
     reports leave the queue as it is.
@@ -90,7 +90,7 @@ def report(
         reported: The measurements.
         origin: The batch as the process knows it. If the batch is not open, or if the claim belongs
             to another process, the measurements are stored as late ones, and nothing else.
-        closes: Settle the batch with the last missing report.
+        closes: Settle the samples, and with the last one the batch. False: they stay claimed.
 
     Returns:
         The number of samples without a report; None if the batch was closed before.
@@ -99,7 +99,8 @@ def report(
     is_ours = origin.is_open and (claim is None or _is_open(tx, claim))
     if not is_ours:
         tx.race_state()  # raises if the buffer is gone
-    new = _mark(tx, batch, reported.ids) if is_ours and len(reported.places) else []
+    marks = closes and is_ours and len(reported.places)
+    new = _mark(tx, batch, reported.ids) if marks else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
     origin = origin._replace(is_open=is_ours)
@@ -113,7 +114,7 @@ def report(
     left = (
         int(tx.execute(queries.batches.unreported(), batch=batch).scalar_one()) if is_ours else None
     )
-    if closes and new and not left:
+    if new and not left:
         close(tx, queries.batches.close_batch("settled_at"), batch=batch)
         deltas["iterations"] = 1
     tx.count(**deltas)

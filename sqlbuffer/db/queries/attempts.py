@@ -31,17 +31,20 @@ def start(dialect: Dialect) -> Any:
 
 @functools.cache
 def interrupted() -> sa.Select[Any]:
-    """The samples of a batch that were started and not reported, with the attempts at each.
+    """The samples of a batch that were started and not measured, with the attempts at each.
 
     No rows if the batch does not count attempts.
     """
+    is_measured = sa.exists(measurements.c.id).where(
+        measurements.c.sample_id == draws.c.sample_id, measurements.c.batch_id == draws.c.batch_id
+    )
     return (
         select(draws.c.sample_id, samples.c.hash, samples.c.attempts, buffers.c.max_attempts)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
         .join(samples, samples.c.id == draws.c.sample_id)
         .join(buffers, buffers.c.id == batches.c.buffer_id)
         .where(batches.c.id == _BATCH, batches.c.counts_attempts)
-        .where(draws.c.started_at.is_not(None), ~draws.c.reported)
+        .where(draws.c.started_at.is_not(None), ~draws.c.reported, ~is_measured)
         .order_by(draws.c.sample_id)
     )
 

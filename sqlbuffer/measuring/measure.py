@@ -1,0 +1,284 @@
+"""Measure the waiting samples of a buffer: claim, run the reward function, store as it comes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from sqlbuffer._messages import shown
+from sqlbuffer._validation import require_choice, require_count, require_flag
+from sqlbuffer.core import draw, pool
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.errors import CannotMeasure, ClaimLost, InvalidArgument
+from sqlbuffer.measuring.outcome import Outcome
+from sqlbuffer.measuring.progress import Progress
+from sqlbuffer.measuring.slots import Slots
+from sqlbuffer.records import MeasureResult
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+"""Seconds from one look to the next: for samples to claim, and for a request to stop."""
+
+ON_ERROR = ("fail", "retry", "raise")
+
+
+class Measuring:
+    """Measures samples of a buffer until none is left, or until it is told to stop.
+
+    Args:
+        buffer: The buffer.
+        slots: Runs the reward function.
+        batch: Samples of one claim.
+        on_error: See `SampleStore.measure`.
+        max_calls: Most samples to start; None for any number.
+        until_empty: End when nothing waits; False: wait for new samples.
+        drain_s: Seconds that running measurements get after a request to stop.
+        silent: Show no progress.
+    """
+
+    def __init__(
+        self,
+        buffer: BufferHandle,
+        slots: Slots,
+        *,
+        batch: int = 8,
+        on_error: str = "fail",
+        max_calls: int | None = None,
+        until_empty: bool = True,
+        drain_s: float = 0.0,
+        silent: bool = True,
+    ) -> None:
+        self._buffer, self._slots = buffer, slots
+        self._size = require_count(batch, "batch must be a number of samples, 1 or more", least=1)
+        self._on_error = require_choice(
+            on_error, 'on_error must be "fail", "retry" or "raise"', ON_ERROR
+        )
+        self._calls_left: float = (
+            math.inf
+            if max_calls is None
+            else require_count(max_calls, "max_calls must be a number of calls, or None")
+        )
+        self._until_empty = require_flag(until_empty, "until_empty")
+        if not buffer.consumes and max_calls is None and until_empty:
+            raise InvalidArgument(
+                f"buffer {buffer.name!r} replays its samples, so that it never becomes empty: give "
+                "max_calls, or until_empty=False."
+            )
+        self._drain_s = drain_s
+        self._progress = Progress(buffer, silent=require_flag(silent, "silent"))
+        self._batches: list[_Claimed] = []
+        self._running: dict[int, tuple[_Claimed, int]] = {}
+        self._is_stopped = False
+        self._measured = self._failed = self._released = 0
+
+    def stop(self) -> None:
+        """Claim and start no more samples; running measurements get `drain_s` seconds."""
+        self._is_stopped = True
+
+    def run(self) -> MeasureResult:
+        """Measure, and return what was done.
+
+        Raises:
+            CannotMeasure: If a measurement fails and `on_error` is "raise", if the reward function
+                does not load in a child process, or if the executor is broken.
+        """
+        began = time.monotonic()
+        with self._progress:
+            try:
+                while not self._is_stopped and self._has_more():
+                    for outcome in self._slots.wait(_LOOK_S):
+                        self._store(outcome)
+                for outcome in self._slots.drain(self._drain_s if self._is_stopped else math.inf):
+                    self._store(outcome)
+            finally:
+                self._slots.close()
+                self._release()
+        return MeasureResult(self._measured, self._failed, self._released, time.monotonic() - began)
+
+    # -- samples ----------------------------------------------------------------------------------
+
+    def _has_more(self) -> bool:
+        """Hand samples to free slots; return False if none runs and none will come."""
+        while (free := self._slots.free()) and self._calls_left > 0 and not self._is_stopped:
+            claimed = self._next_claim()
+            if claimed is None:
+                break
+            self._start(claimed, claimed.take(min(free, self._calls_left)))
+        if self._running:
+            return True
+        if self._calls_left <= 0 or self._is_stopped:
+            return False
+        if self._until_empty and not self._buffer.read(_has_claims):
+            self._warn_of_unscored()
+            return False
+        self._pause()
+        return True
+
+    def _next_claim(self) -> _Claimed | None:
+        """Return a claim with samples that are not started; None if nothing can be drawn."""
+        for claimed in self._batches:
+            if claimed.waiting:
+                return claimed
+        n = int(min(self._size, self._calls_left))
+        batch = draw.claim(self._buffer, n, counts_attempts=True)
+        if not len(batch):
+            return None
+        self._batches.append(_Claimed(batch))
+        return self._batches[-1]
+
+    def _start(self, claimed: _Claimed, places: list[int]) -> None:
+        batch = claimed.batch
+        batch.start(batch.ids[places])
+        self._calls_left -= len(places)
+        for index, place in zip(
+            self._slots.submit([batch.samples[place] for place in places]), places, strict=True
+        ):
+            self._running[index] = claimed, place
+
+    def _warn_of_unscored(self) -> None:
+        if n := self._buffer.read(_unscored):
+            log.warning(
+                "%d samples of buffer %s wait without a score and cannot be drawn: call "
+                "`store.score`, or open the buffer with weighting='uniform'",
+                n,
+                shown(self._buffer.name),
+            )
+
+    def _pause(self) -> None:
+        end = time.monotonic() + _LOOK_S
+        while not self._is_stopped and time.monotonic() < end:
+            time.sleep(min(_LOOK_S / 10, max(0.0, end - time.monotonic())))
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def _store(self, outcome: Outcome) -> None:
+        claimed, place = self._running.pop(outcome.index)
+        has_failed = outcome.reward is None or math.isnan(outcome.reward)
+        if has_failed and self._on_error == "raise":
+            raise CannotMeasure(
+                f"sample {claimed.batch.ids[place]} of buffer {self._buffer.name!r} "
+                f"({shown(claimed.batch.samples[place])}) could not be measured: {outcome.error}."
+            )
+        try:
+            if outcome.died or (has_failed and self._on_error == "retry"):
+                has_failed = self._again(claimed, place, outcome)
+                is_done = has_failed
+            else:
+                claimed.report(place, outcome)
+                is_done = True
+        except ClaimLost:
+            claimed.lose()
+            is_done = not outcome.died
+        if not any(claimed is each for each, _ in self._running.values()) and claimed.is_done:
+            self._batches.remove(claimed)
+        if is_done:
+            self._failed += has_failed
+            self._measured += not has_failed
+            self._progress.advance(has_failed=has_failed)
+
+    def _again(self, claimed: _Claimed, place: int, outcome: Outcome) -> bool:
+        """Count an attempt; return True if the sample has failed, else measure it again."""
+        what, _, how = (outcome.error or "").partition(", ")
+        if not outcome.died:
+            what, how = "the measurement failed", outcome.error or ""
+        if claimed.ended(place, what, how):
+            return True
+        claimed.waiting.append(place)
+        return False
+
+    def _release(self) -> None:
+        """Release the samples that have no outcome."""
+        for claimed in self._batches:
+            self._released += claimed.release()
+        self._batches.clear()
+        self._running.clear()
+
+
+class _Claimed:
+    """A batch that is being measured.
+
+    Attributes:
+        batch: The batch.
+        waiting: Positions of the samples that are not started.
+        n_left: Samples without a reward or failure.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.waiting = deque(range(len(batch)))
+        self.n_left = len(batch)
+
+    @property
+    def is_done(self) -> bool:
+        """True if every sample has a reward or has failed, or if the claim was lost."""
+        return not self.n_left
+
+    def take(self, n: float) -> list[int]:
+        """Return the positions of at most n samples to start now."""
+        return [self.waiting.popleft() for _ in range(int(min(n, len(self.waiting))))]
+
+    def report(self, place: int, outcome: Outcome) -> None:
+        """Store the reward or the failure of a sample."""
+        batch = self.batch
+        self.n_left -= 1
+        batch.report(
+            batch.ids[place : place + 1],
+            [outcome.reward],
+            errors=[outcome.error],
+            seconds=[outcome.seconds],
+            details=[outcome.details],
+        )
+
+    def ended(self, place: int, what: str, how: str) -> bool:
+        """Count an attempt at a sample; return True if it has failed."""
+        has_failed = self.batch.ended(int(self.batch.ids[place]), what, how)
+        self.n_left -= has_failed
+        return has_failed
+
+    def lose(self) -> None:
+        """Start no more of its samples: another process has released them."""
+        self.waiting.clear()
+        self.n_left = 0
+
+    def release(self) -> int:
+        """Put the samples without an outcome back; return how many."""
+        try:
+            self.batch.release()
+        except ClaimLost:
+            return 0
+        return self.n_left
+
+
+def _has_claims(tx: Transaction) -> bool:
+    """Tell whether samples wait to be drawn, or a worker has samples that may wait again."""
+    totals = tx.execute(queries.buffers.totals()).one()
+    drawable = pool.size(tx.buffer, totals) - totals.unscored - totals.unscorable
+    claimed = totals.drawn - totals.released - totals.settled
+    return drawable > 0 or claimed > 0
+
+
+def _unscored(tx: Transaction) -> int:
+    return int(tx.execute(queries.buffers.totals()).one().unscored)
+
+
+def measure(
+    buffer: BufferHandle,
+    fn: Callable[[Any], Any],
+    *,
+    n_jobs: int = 1,
+    each: bool = True,
+    timeout_s: float | None = None,
+    executor: Any = None,
+    **options: Any,
+) -> MeasureResult:
+    """Measure waiting samples; see `SampleStore.measure`."""
+    with Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s, executor=executor) as slots:
+        return Measuring(buffer, slots, **options).run()
