@@ -39,6 +39,7 @@ from sqlbuffer.core import (
     score,
 )
 from sqlbuffer.core import batch as core_batch
+from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import release as core_release
 from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach
@@ -567,6 +568,26 @@ class SampleStore:
             executor=executor,
             silent=silent,
         )
+
+    def set_budget(self, budget: int | None) -> None:
+        """Limit how many distinct samples may be measured, failed or claimed, in all processes.
+
+        `sample` claims no more than what is left, and then returns an empty batch: `measure` and
+        `Environment.fit` end. A release gives back. `record` and rewards that come too late count,
+        and are never refused.
+
+        Args:
+            budget: Number of samples; None for any number.
+
+        Raises:
+            InvalidArgument: If more samples are measured, failed or claimed already.
+        """
+        self._write(core_budget.set_budget, core_budget.as_budget(budget))
+
+    @property
+    def budget_left(self) -> int | None:
+        """Number of samples that may still be claimed; None for any number."""
+        return self._buffer.read(core_budget.left)
 
     # -- failures ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sqlbuffer._validation.arrays import (
 from sqlbuffer._validation.lists import as_list, as_mapping, as_names, require_list
 from sqlbuffer._validation.scalars import (
     LARGEST_INT,
+    as_duration_s,
     as_float,
     as_max_size,
     is_integer,
@@ -35,6 +36,7 @@ from sqlbuffer._validation.text import as_name, is_storable, is_text
 
 __all__ = [
     "LARGEST_INT",
+    "as_duration_s",
     "as_float",
     "as_floats",
     "as_ids",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -115,6 +116,24 @@ def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isf
     except OverflowError:  # an integer beyond every float
         pass
     raise InvalidArgument(f"{rule}; got {shown(value)}.")
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def as_duration_s(text: Any, name: str) -> float:
+    """Return the seconds of a duration such as "30s", "10m", "2h" or "1d".
+
+    Raises:
+        InvalidArgument: If it is none, or 0.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
+    if found is None or not int(found[1]):
+        raise InvalidArgument(
+            f"{name} must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; "
+            f"got {shown(text)}."
+        )
+    return float(int(found[1]) * _UNITS[found[2]])
 
 
 def is_share(number: float) -> bool:

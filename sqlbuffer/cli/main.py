@@ -11,7 +11,9 @@ import typer
 from sqlbuffer.cli import claims, db, output
 from sqlbuffer.cli.common import CHANGE, LOOK, PROCESSES, Group, examples
 from sqlbuffer.cli.copy import copy
+from sqlbuffer.cli.failures import budget, failed, retry
 from sqlbuffer.cli.jobs import jobs
+from sqlbuffer.cli.measure import MEASURE_EXAMPLES, measure
 from sqlbuffer.cli.plot import plot
 from sqlbuffer.cli.sql import sql
 from sqlbuffer.cli.stats import stats
@@ -119,6 +121,29 @@ app.command(
         "sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg"
     ),
 )(plot)
+app.command(
+    "failed",
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "sqlbuffer failed -n 5",
+        "sqlbuffer failed --name qed --where \"error LIKE 'timed out%'\"",
+    ),
+)(failed)
+app.command("measure", rich_help_panel=PROCESSES, epilog=MEASURE_EXAMPLES)(measure)
+app.command(
+    "retry",
+    rich_help_panel=PROCESSES,
+    epilog=examples(
+        "sqlbuffer retry 17 23",
+        "sqlbuffer retry --all --name qed",
+        "sqlbuffer retry --where \"error LIKE 'timed out%'\"",
+    ),
+)(retry)
+app.command(
+    "budget",
+    rich_help_panel=PROCESSES,
+    epilog=examples("sqlbuffer budget", "sqlbuffer budget 1500 --name qed"),
+)(budget)
 app.command("worker", rich_help_panel=PROCESSES, epilog=WORKER_EXAMPLES)(worker)
 app.command(
     "workers",

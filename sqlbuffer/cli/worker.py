@@ -16,6 +16,7 @@ from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, examples, open_existing
 from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import with_heartbeat
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
@@ -193,7 +194,8 @@ def worker(
 
         rows = {"min_rows": min_rows, "where": where, "newest": newest, "best": best}
         fit = {"bs": bs, "epochs": epochs, "lr": lr, "patience": patience, "keep": keep}
-        with opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as store:
+        with opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as buffer:
+            store = SampleStore(buffer)
             working = Worker(
                 store,
                 made,
@@ -237,12 +239,12 @@ def _no_agent(message: str) -> typer.BadParameter:
 
 
 @contextlib.contextmanager
-def opened(url: str, name: str, **options: Any) -> Iterator[SampleStore]:
-    """Open an existing buffer with its stored settings."""
+def opened(url: str, name: str, **options: Any) -> Iterator[BufferHandle]:
+    """Open an existing buffer with its stored settings, as a worker."""
     with contextlib.closing(open_existing(url)) as database:  # closes it if no buffer has the name
         buffer = with_heartbeat(attach_existing(database, name, **options))
-        with contextlib.closing(SampleStore(buffer)) as store:
-            yield store
+        with contextlib.closing(SampleStore(buffer)):
+            yield buffer
 
 
 @contextlib.contextmanager

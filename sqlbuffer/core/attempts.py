@@ -86,22 +86,33 @@ def _reason(n: int, what: str, how: str) -> str:
     return f"{times}, last {how}" if how else times
 
 
-def failed(buffer: BufferHandle, n: int | None, where: Where) -> list[dict[str, Any]]:
-    """Return the samples whose measurement failed, the newest failure first, each as a dict."""
+def failed(
+    buffer: BufferHandle, n: int | None, where: Where, *, as_text: bool = False
+) -> list[dict[str, Any]]:
+    """Return the samples whose measurement failed, the newest failure first, each as a dict.
+
+    Args:
+        buffer: The buffer.
+        n: Most samples; None for all.
+        where: A condition on the columns of `samples`.
+        as_text: Return the stored text of each sample: decoding may need a type that only the
+            user's program knows.
+    """
     if n is not None:
         n = require_count(n, "n must be a number of samples, or None for all")
     where = as_where(where)
-    return explained(buffer, where, lambda: buffer.read(_failed, n=n, where=where))
+    return explained(buffer, where, lambda: buffer.read(_failed, n=n, where=where, as_text=as_text))
 
 
-def _failed(tx: Transaction, *, n: int | None, where: Where) -> list[dict[str, Any]]:
+def _failed(tx: Transaction, *, n: int | None, where: Where, as_text: bool) -> list[dict[str, Any]]:
     tx.note_ids()
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
     columns = ("source", "error", "attempts", "seconds", "failed_at")
+    found = [row.text for row in rows] if as_text else content(rows, tx.buffer)
     return [
         {"id": row.id, "sample": sample, **{name: getattr(row, name) for name in columns}}
-        for sample, row in zip(content(rows, tx.buffer), rows, strict=True)
+        for sample, row in zip(found, rows, strict=True)
     ]
 
 

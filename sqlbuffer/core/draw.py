@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlbuffer._integrity import no_progress, require_all, tampered
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
-from sqlbuffer.core import pool, race
+from sqlbuffer.core import budget, pool, race
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.claim import Claim, Drawn
 from sqlbuffer.core.handle import BufferHandle
@@ -54,7 +54,6 @@ def claim(
         n, "n must be a number of samples, or -1 for all waiting samples", least=EVERYTHING
     )
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
-    n_heaviest = round(max(n, 0) * pct_argmax)
     disposal.wait(database=buffer.database.url)  # release dropped batches of this process first
     by_tie = exclusive = False
     for _ in range(_MOST_WIDENINGS):
@@ -62,7 +61,7 @@ def claim(
             batch = buffer.write(
                 _draw,
                 n=n,
-                n_heaviest=n_heaviest,
+                pct_argmax=pct_argmax,
                 by_tie=by_tie,
                 exclusive=exclusive,
                 counts_attempts=counts_attempts,
@@ -70,10 +69,10 @@ def claim(
             break
         except _TiedAtTheEnd:
             by_tie = True
-        except _Blurred:
+        except (_Blurred, _Budgeted):
             exclusive = True
         except _TooFewMarked:
-            buffer.write(pool.widen_top, n=n_heaviest)
+            buffer.write(pool.widen_top, n=round(max(n, 0) * pct_argmax))
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
@@ -93,11 +92,15 @@ class _Blurred(Exception):
     """The clock after the draw is too large for new keys: the draw must set it back to 0."""
 
 
+class _Budgeted(Exception):
+    """The buffer has a budget: the draw must know what other draws have claimed."""
+
+
 def _draw(
     tx: Transaction,
     *,
     n: int,
-    n_heaviest: int,
+    pct_argmax: float,
     by_tie: bool,
     exclusive: bool,
     counts_attempts: bool,
@@ -107,13 +110,18 @@ def _draw(
     Raises:
         _TooFewMarked: If more samples must be marked as top first.
         _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
-        _Blurred: If the draw must be repeated with `exclusive`.
+        _Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
     """
     consumes = tx.buffer.consumes
     # In replay mode drawn samples get new keys, and the heaviest samples have any key: other draws
     # would meet them.
-    alone = bool(n_heaviest) or not consumes
+    alone = bool(round(max(n, 0) * pct_argmax)) or not consumes
     state = tx.lock_race(exclusive=True) if exclusive else tx.lock_race_to_draw(alone=alone)
+    if state.has_budget:
+        if tx.backend.has_concurrent_writers and not exclusive:
+            raise _Budgeted
+        n = budget.cut(tx, n)
+    n_heaviest = round(max(n, 0) * pct_argmax)
     heaviest = _heaviest(tx, state, n_heaviest)
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
     arrivals, stretch = _arrivals(tx, state.clock, n_arrivals, by_tie=by_tie)

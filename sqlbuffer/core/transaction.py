@@ -49,6 +49,8 @@ class RaceState(NamedTuple):
     """Largest number of scored samples that may wait; None: any number."""
     objective: str = ""
     """Name of the reward function whose rewards the samples have."""
+    has_budget: bool = False
+    """True if the number of samples that may be claimed is limited."""
 
 
 class Transaction:
@@ -284,6 +286,7 @@ def _race_state(row: Any) -> RaceState:
         epoch=int(row.epoch),
         max_size=None if row.max_size is None else int(row.max_size),
         objective=str(row.objective),
+        has_budget=row.budget is not None,
     )
 
 

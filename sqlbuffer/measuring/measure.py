@@ -13,6 +13,7 @@ from sqlbuffer._messages import shown
 from sqlbuffer._validation import require_choice, require_count, require_flag
 from sqlbuffer.core import draw, pool
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.budget import left
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
@@ -116,7 +117,7 @@ class Measuring:
             return True
         if self._calls_left <= 0 or self._is_stopped:
             return False
-        if self._until_empty and not self._buffer.read(_has_claims):
+        if not self._buffer.read(_may_come, until_empty=self._until_empty):
             self._warn_of_unscored()
             return False
         self._pause()
@@ -136,7 +137,7 @@ class Measuring:
 
     def _start(self, claimed: _Claimed, places: list[int]) -> None:
         batch = claimed.batch
-        batch.start(batch.ids[places])
+        batch.start([int(batch.ids[place]) for place in places])
         self._calls_left -= len(places)
         for index, place in zip(
             self._slots.submit([batch.samples[place] for place in places]), places, strict=True
@@ -144,7 +145,7 @@ class Measuring:
             self._running[index] = claimed, place
 
     def _warn_of_unscored(self) -> None:
-        if n := self._buffer.read(_unscored):
+        if self._buffer.read(left) != 0 and (n := self._buffer.read(_unscored)):
             log.warning(
                 "%d samples of buffer %s wait without a score and cannot be drawn: call "
                 "`store.score`, or open the buffer with weighting='uniform'",
@@ -230,7 +231,7 @@ class _Claimed:
         batch = self.batch
         self.n_left -= 1
         batch.report(
-            batch.ids[place : place + 1],
+            [int(batch.ids[place])],
             [outcome.reward],
             errors=[outcome.error],
             seconds=[outcome.seconds],
@@ -257,12 +258,19 @@ class _Claimed:
         return self.n_left
 
 
-def _has_claims(tx: Transaction) -> bool:
-    """Tell whether samples wait to be drawn, or a worker has samples that may wait again."""
+def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
+    """Tell whether samples may come to be measured: waiting, or claimed by a worker that may die.
+
+    Of a budget that is used up nothing is left, but claims may be released.
+    """
     totals = tx.execute(queries.buffers.totals()).one()
-    drawable = pool.size(tx.buffer, totals) - totals.unscored - totals.unscorable
     claimed = totals.drawn - totals.released - totals.settled
-    return drawable > 0 or claimed > 0
+    if claimed > 0:
+        return True
+    if left(tx) == 0:
+        return False
+    drawable = pool.size(tx.buffer, totals) - totals.unscored - totals.unscorable
+    return not until_empty or bool(drawable > 0)
 
 
 def _unscored(tx: Transaction) -> int:

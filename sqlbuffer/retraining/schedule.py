@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
-import re
 
 from cronsim import CronSim, CronSimError
 
 from sqlbuffer._messages import shown
-from sqlbuffer._validation import as_name, require_int
+from sqlbuffer._validation import as_duration_s, as_name, require_int
 from sqlbuffer.core.leases import Job
 from sqlbuffer.errors import InvalidArgument
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _DRIFT_S = 30.0
 """Most seconds that two clocks drift apart between two runs; a larger difference was set."""
@@ -57,7 +54,9 @@ class Schedule:
                 most=None,
             )
             object.__setattr__(self, "when_new", n)
-        object.__setattr__(self, "_every_s", None if self.every is None else _seconds(self.every))
+        object.__setattr__(
+            self, "_every_s", None if self.every is None else as_duration_s(self.every, "every")
+        )
         if self.cron is not None:
             object.__setattr__(self, "cron", _crontab(self.cron))
 
@@ -112,16 +111,6 @@ def _started_at(job: Job) -> dt.datetime:
 def _next(cron: str, after: dt.datetime) -> dt.datetime | None:
     """Return the first time of a crontab after a time; None if none comes within fifty years."""
     return next(CronSim(cron, after.astimezone(dt.timezone.utc)), None)
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text) if isinstance(text, str) else None
-    if found is None or not int(found[1]):
-        raise InvalidArgument(
-            "every must be a number with s, m, h or d, such as 30s, 10m, 2h or 1d; "
-            f"got {shown(text)}."
-        )
-    return float(int(found[1]) * _UNITS[found[2]])
 
 
 def _crontab(text: str) -> str:

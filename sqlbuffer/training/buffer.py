@@ -234,6 +234,11 @@ class Buffer(Callback):
                 self._batch.release()
         self._batch = None  # the next release makes up for one that is interrupted
 
+    @property
+    def is_spent(self) -> bool:
+        """True if the buffer has a budget, and nothing of it is left."""
+        return self.store.budget_left == 0
+
     # -- drawing and settling ---------------------------------------------------------------------
 
     def _claim(self, n: int) -> Batch:

@@ -189,6 +189,9 @@ class Environment:
         with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
             bar = progress.add_task("training", total=self._planned, completed=self.log.iterations)
             while self.log.iterations < self._planned and not self._stopping:
+                if getattr(self.buffer, "is_spent", False):
+                    logger.warning("the budget of the buffer is used up: the fit ends")
+                    break
                 self._iterate()
                 progress.update(bar, completed=self.log.iterations)
 

@@ -88,6 +88,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.epoch,
             buffers.c.max_size,
             buffers.c.objective,
+            buffers.c.budget,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )
