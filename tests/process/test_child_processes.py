@@ -76,7 +76,7 @@ def processes_of(noted: pathlib.Path) -> list[psutil.Process]:
 
 def is_over(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -400,20 +400,29 @@ def test_a_child_loads_little() -> None:
     assert [outcome.reward for outcome in outcomes] == [1.0] + [0.0] * len(heavy)
 
 
-def test_loading_takes_no_part_in_the_timeout(
+def test_loading_takes_no_part_in_a_call(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = (
-        f"import os, time\nif os.getpid() != {os.getpid()}: time.sleep(1)\ndef dock(s): return 1."
-    )
+    """A timeout does not count it, and a child that is killed in it has not begun the sample."""
+    starts = tmp_path / "starts"
+    code = f"""
+import os, time
+if os.getpid() != {os.getpid()}:
+    open({str(starts)!r}, "a").write(f"{{os.getpid()}}\\n")
+    time.sleep(1)
+def dock(sample): return 1.0
+"""
     (tmp_path / "slow_to_load.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     import slow_to_load  # type: ignore[import-not-found]
 
-    begun = time.monotonic()
     with Slots(slow_to_load.dock, timeout_s=0.5) as slots:
-        [outcome] = measured(slots, ["a"])
-    assert (outcome.reward, time.monotonic() - begun > 1) == (1.0, True)
+        slots.submit(["a"])
+        until(lambda: starts.exists() and starts.read_text())
+        os.kill(int(starts.read_text()), signal.SIGKILL)
+        [outcome] = slots.wait()
+    assert (outcome.reward, outcome.error) == (1.0, None)
+    assert len(starts.read_text().splitlines()) == 2
 
 
 # -- pools of the standard library -----------------------------------------------------------------
