@@ -258,6 +258,44 @@ def test_children_end_with_a_parent_that_is_killed(noted: pathlib.Path) -> None:
         until(lambda: all(map(is_over, found)))
 
 
+@pytest.mark.parametrize("system", ["Linux", "others"])
+def test_a_process_ends_with_the_other_end_of_its_pipe(system: str) -> None:
+    """By the kernel, or by a thread; also when the other end was closed before."""
+    code = """
+import fcntl, subprocess, sys, time
+if sys.argv[2] == "others":
+    del fcntl.F_SETSIG
+from sqlbuffer.measuring.child import end_with_parent
+program = subprocess.Popen(["sleep", "300"])
+print(program.pid, flush=True)
+if sys.argv[3] == "late":
+    sys.stdin.read()
+end_with_parent(int(sys.argv[1]))
+print("alive", flush=True)
+time.sleep(300)
+"""
+    for order in ("before", "late"):
+        life, other_end = os.pipe()
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(life), system, order],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[life],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            program = psutil.Process(int(process.stdout.readline()))
+            if order == "before":
+                assert process.stdout.readline() == b"alive\n"
+            os.close(life)
+            os.close(other_end)
+            process.stdin.close()
+            assert process.wait(20) == -signal.SIGKILL
+            until(lambda program=program: is_over(program))
+
+
 def test_ctrl_c_is_for_the_parent_alone(noted: pathlib.Path, tmp_path: pathlib.Path) -> None:
     gate = tmp_path / "gate"
     with parent(f"await {gate}") as process:
