@@ -21,8 +21,8 @@ class Futures:
     """Runs each call as a future of an executor.
 
     Only `submit` of the executor is used, and `done`, `result`, `cancel` and, where there is one,
-    `running` of its futures: dask, submitit and mpi4py have them. A future that cannot say whether
-    it runs waits in a queue for all that is known, and is never too late.
+    `running` of its futures: dask, submitit and mpi4py have them. A future that cannot tell whether
+    it runs may wait in a queue, and never times out.
     """
 
     def __init__(

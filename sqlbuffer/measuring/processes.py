@@ -31,7 +31,7 @@ _MOST_FAILED_STARTS = 3
 _LOOK_S = 1.0
 """How often to look for dead children whose socket a process that they forked keeps open."""
 _END_S = 1.0
-"""How long an idle child may take to end."""
+"""How long a child that has nothing to do may take to end."""
 _DEATH_S = 5.0
 """How long a killed process may take to end."""
 _LOST = (EOFError, OSError)
@@ -227,7 +227,7 @@ class _Child:
             theirs.close()
             os.close(life)
         with contextlib.suppress(*_LOST):  # has died already, which `has_ended` tells
-            self.link.send_bytes(json.dumps(sys.path).encode())
+            self.link.send_bytes(json.dumps([os.fsdecode(path) for path in sys.path]).encode())
             self.link.send_bytes(function)
 
     def has_ended(self) -> bool:

@@ -32,10 +32,13 @@ class Slots:
 
     Every submitted sample has one outcome, or is in `unfinished`. An exception, a timeout, and a
     value that is no finite number are failures. A child process that dies is replaced, and the
-    others go on. Processes that a child has started are killed with it. Ctrl-C and SIGTERM do not
+    others go on. Programs that a child has started are killed with it. Ctrl-C and SIGTERM do not
     end a child, so its parent decides; when the parent ends, even by SIGKILL, all children end.
 
     With one slot and no `timeout_s` the function runs in this process, when `wait` is called.
+    Otherwise a function of a module travels to the child processes by its name, and a lambda, or a
+    function of a notebook or of the script that runs, by its code: the script needs no
+    `if __name__ == "__main__"`.
 
     Args:
         fn: `fn(sample)` returns a number, or `(number, details)` with a mapping of whatever else is
@@ -46,7 +49,8 @@ class Slots:
             `submit` are one call. When that call fails or does not end, each of its samples is
             measured in a call of its own, so that one bad sample fails alone.
         timeout_s: Seconds after which a call is a failure, and its process is killed. A call of an
-            executor is given up instead, and goes on there. Loading the function takes no part.
+            executor is given up instead, and goes on there. The time to load the function, and in
+            the queue of an executor, does not count.
         executor: A `concurrent.futures.Executor` that makes the calls, such as those of dask and
             mpi4py; it stays open.
 

@@ -76,7 +76,7 @@ def processes_of(noted: pathlib.Path) -> list[psutil.Process]:
 
 def is_over(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -258,6 +258,44 @@ def test_children_end_with_a_parent_that_is_killed(noted: pathlib.Path) -> None:
         until(lambda: all(map(is_over, found)))
 
 
+@pytest.mark.parametrize("system", ["Linux", "others"])
+def test_a_process_ends_with_the_other_end_of_its_pipe(system: str) -> None:
+    """By the kernel, or by a thread; also when the other end was closed before."""
+    code = """
+import fcntl, subprocess, sys, time
+if sys.argv[2] == "others":
+    del fcntl.F_SETSIG
+from sqlbuffer.measuring.child import end_with_parent
+program = subprocess.Popen(["sleep", "300"])
+print(program.pid, flush=True)
+if sys.argv[3] == "late":
+    sys.stdin.read()
+end_with_parent(int(sys.argv[1]))
+print("alive", flush=True)
+time.sleep(300)
+"""
+    for order in ("before", "late"):
+        life, other_end = os.pipe()
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(life), system, order],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[life],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            program = psutil.Process(int(process.stdout.readline()))
+            if order == "before":
+                assert process.stdout.readline() == b"alive\n"
+            os.close(life)
+            os.close(other_end)
+            process.stdin.close()
+            assert process.wait(20) == -signal.SIGKILL
+            until(lambda program=program: is_over(program))
+
+
 def test_ctrl_c_is_for_the_parent_alone(noted: pathlib.Path, tmp_path: pathlib.Path) -> None:
     gate = tmp_path / "gate"
     with parent(f"await {gate}") as process:
@@ -400,20 +438,29 @@ def test_a_child_loads_little() -> None:
     assert [outcome.reward for outcome in outcomes] == [1.0] + [0.0] * len(heavy)
 
 
-def test_loading_takes_no_part_in_the_timeout(
+def test_loading_takes_no_part_in_a_call(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = (
-        f"import os, time\nif os.getpid() != {os.getpid()}: time.sleep(1)\ndef dock(s): return 1."
-    )
+    """A timeout does not count it, and a child that is killed in it has not begun the sample."""
+    starts = tmp_path / "starts"
+    code = f"""
+import os, time
+if os.getpid() != {os.getpid()}:
+    open({str(starts)!r}, "a").write(f"{{os.getpid()}}\\n")
+    time.sleep(1)
+def dock(sample): return 1.0
+"""
     (tmp_path / "slow_to_load.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     import slow_to_load  # type: ignore[import-not-found]
 
-    begun = time.monotonic()
     with Slots(slow_to_load.dock, timeout_s=0.5) as slots:
-        [outcome] = measured(slots, ["a"])
-    assert (outcome.reward, time.monotonic() - begun > 1) == (1.0, True)
+        slots.submit(["a"])
+        until(lambda: starts.exists() and starts.read_text())
+        os.kill(int(starts.read_text()), signal.SIGKILL)
+        [outcome] = slots.wait()
+    assert (outcome.reward, outcome.error) == (1.0, None)
+    assert len(starts.read_text().splitlines()) == 2
 
 
 # -- pools of the standard library -----------------------------------------------------------------

@@ -220,6 +220,17 @@ assert not hasattr(sqlbuffer, "nope")
     python(code)
 
 
+def test_the_package_loads_no_database_until_it_is_used() -> None:
+    code = """
+import sys, sqlbuffer
+assert not {"sqlalchemy", "numpy", "cbor2"} & set(sys.modules)
+assert sqlbuffer.records.Stats is sqlbuffer.Stats
+assert sqlbuffer.store.open_store is sqlbuffer.open_store
+assert "sqlalchemy" in sys.modules
+"""
+    python(code)
+
+
 def test_the_public_names_are_those_of_the_design() -> None:
     import sqlbuffer
 
