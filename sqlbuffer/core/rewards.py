@@ -262,7 +262,9 @@ def _store_current(
     found = [new or i in measured for new, i in zip(is_first, columns["id"], strict=True)]
     deltas = _count_rewards(_chosen(columns, is_first)["reward"])
     deltas.update(_count_rewards([row.kept for row in before]))
-    deltas.subtract(_count_rewards([row.reward for row in before]))
+    # A retry may have taken back the failure that the first statement found.
+    counted = [row.reward for row in before if row.rewarded_at is not None]
+    deltas.subtract(_count_rewards(counted))
     return deltas, found
 
 

@@ -1,0 +1,281 @@
+"""`store.measure`: what it stores, when it ends, and what it refuses; and the budget."""
+
+import concurrent.futures
+import math
+import pathlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from helpers import inside, rewards
+from helpers.cleanup import hold
+from sqlbuffer.db.schema import measurements
+from sqlbuffer.errors import CannotMeasure, InvalidArgument
+from sqlbuffer.records import MeasureResult
+from sqlbuffer.store import SampleStore
+
+OpenStore = Callable[..., SampleStore]
+
+BAD = {
+    "raise 1": "ValueError: no conformer",
+    "none 1": "the reward function returned None",
+    "hang 1": "timed out after 1 s",
+    "kill 1": "worker died 3 times, last exit code -9 (SIGKILL)",
+    "exit 3": "worker died 3 times, last exit code 3",
+}
+GOOD = [f"good {i}" for i in range(12)]
+
+
+@pytest.fixture
+def store(new_store: OpenStore) -> SampleStore:
+    return new_store(weighting="uniform")
+
+
+def n_measured(result: MeasureResult) -> tuple[int, int, int]:
+    return result.measured, result.failed, result.released
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"each": True}, {"each": False}], ids=["each", "all"])
+def test_bad_samples_fail_alone_with_their_reasons(
+    store: SampleStore,
+    options: dict[str, Any],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(rewards.CALLS, str(tmp_path / "calls"))
+    store.add([*GOOD, *BAD])
+    fn = rewards.dock if options["each"] else rewards.dock_all
+    done = store.measure(fn, n_jobs=3, batch=4, timeout_s=1, silent=True, **options)
+    assert n_measured(done) == (len(GOOD), len(BAD), 0)
+    errors = {it["sample"]: it["error"] for it in store.failed()}
+    assert set(errors) == set(BAD)
+    for sample, reason in BAD.items():
+        assert errors[sample].startswith(reason)
+    assert store.rewards_of(GOOD) == [1.0] * len(GOOD)
+    called = [sample for _, sample in rewards.calls(tmp_path / "calls")]
+    if options["each"]:
+        assert {sample: called.count(sample) for sample in called} == {
+            **dict.fromkeys([*GOOD, "raise 1", "none 1", "hang 1"], 1),
+            **dict.fromkeys(["kill 1", "exit 3"], 3),
+        }
+    assert store.check() == []
+
+
+def test_every_reward_is_stored_before_the_next_is_measured(store: SampleStore) -> None:
+    store.add(GOOD)
+    stored: list[int] = []
+
+    def fn(sample: str) -> tuple[float, dict[str, Any]]:
+        stored.append(store.stats().measured)
+        return float(len(stored)), {"after": stored[-1]}
+
+    assert n_measured(store.measure(fn, silent=True)) == (12, 0, 0)
+    assert stored == list(range(12))
+    m = measurements.c
+    rows = inside.rows(store, sa.select(m.reward, m.details, m.seconds).order_by(m.id))
+    assert [(row.reward, row.details) for row in rows] == [
+        (float(i + 1), {"after": i}) for i in range(12)
+    ]
+    assert all(row.seconds > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (math.nan, "NaN"),
+        (None, "None"),
+        ("high", "'high'"),
+        (math.inf, "inf"),
+        ([1.0, 2.0], "[1.0, 2.0]"),
+        (np.zeros(2), "array"),
+    ],
+)
+def test_what_is_no_reward_is_a_failure_that_says_so(
+    store: SampleStore, returned: Any, reason: str
+) -> None:
+    store.add(["s"])
+    assert n_measured(store.measure(lambda sample: returned, silent=True)) == (0, 1, 0)
+    assert reason in store.failed()[0]["error"]
+
+
+def test_on_error(store: SampleStore) -> None:
+    def fn(sample: str) -> float:
+        calls.append(sample)
+        raise OSError("no licence")
+
+    calls: list[str] = []
+    store.add(["a"])
+    with pytest.raises(CannotMeasure, match=r"sample \d+.*'a'.*no licence"):
+        store.measure(fn, on_error="raise", silent=True)
+    assert (store.stats().claimed, len(store), store.failed()) == (0, 1, [])
+    assert n_measured(store.measure(fn, on_error="retry", silent=True)) == (0, 1, 0)
+    assert len(calls) == 4
+    assert store.failed()[0]["error"].startswith(
+        "the measurement failed 3 times, last OSError: no licence"
+    )
+
+
+def test_ctrl_c_gives_back_what_has_no_reward(store: SampleStore) -> None:
+    def fn(sample: str) -> float:
+        if store.stats().measured == 5:
+            raise KeyboardInterrupt
+        return 1.0
+
+    store.add(GOOD)
+    with pytest.raises(KeyboardInterrupt):
+        store.measure(fn, silent=True)
+    stats = store.stats()
+    assert (stats.measured, stats.waiting, stats.claimed) == (5, 7, 0)
+    assert store.check() == []
+
+
+def test_max_calls_and_executors(store: SampleStore) -> None:
+    store.add(GOOD)
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        done = store.measure(
+            lambda sample: 2.0, executor=executor, n_jobs=2, max_calls=5, silent=True
+        )
+    assert n_measured(done) == (5, 0, 0)
+    stats = store.stats()
+    assert (stats.measured, stats.waiting, stats.claimed) == (5, 7, 0)
+
+
+def test_it_waits_for_samples_that_others_have_claimed(store: SampleStore) -> None:
+    """They may be released, as here, or die."""
+    store.add(GOOD)
+    theirs = store.sample(6)
+    timer = threading.Timer(0.5, theirs.release)
+    timer.start()
+    assert n_measured(store.measure(lambda sample: 1.0, silent=True)) == (12, 0, 0)
+    timer.join()
+
+
+def test_samples_without_scores_are_named(
+    new_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store()
+    store.add(GOOD)
+    assert n_measured(store.measure(lambda sample: 1.0, silent=True)) == (0, 0, 0)
+    assert "12 samples" in caplog.text
+    assert "wait without a score" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_jobs": 0}, "n_jobs must be 1 or more"),
+        ({"timeout_s": 0}, "timeout_s must be a positive number"),
+        ({"batch": 0}, "batch must be"),
+        ({"on_error": "ignore"}, "on_error must be"),
+        ({"max_calls": -1}, "max_calls must be"),
+        ({"until_empty": 2}, "until_empty"),
+        ({"executor": 3}, "executor must"),
+    ],
+)
+def test_wrong_arguments_claim_nothing(
+    store: SampleStore, options: dict[str, Any], words: str
+) -> None:
+    store.add(GOOD)
+    with pytest.raises(InvalidArgument, match=words):
+        store.measure(len, silent=True, **options)
+    assert store.stats().drawn == 0
+
+
+def test_a_replaying_buffer_never_becomes_empty(new_store: OpenStore) -> None:
+    store = new_store(mode="replay", weighting="uniform")
+    store.add(GOOD)
+    with pytest.raises(InvalidArgument, match=r"replays.*max_calls"):
+        store.measure(len, silent=True)
+    assert n_measured(store.measure(len, max_calls=20, silent=True)) == (20, 0, 0)
+    assert store.check() == []
+
+
+# -- budget ----------------------------------------------------------------------------------------
+
+
+def test_a_budget_counts_what_is_measured_failed_or_claimed(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.add(GOOD)
+    assert store.budget_left is None
+    store.set_budget(7)
+    batch = hold(store.sample(4))
+    assert (len(batch), store.budget_left) == (4, 3)
+    assert batch.report(batch.ids[:2], [1.0, None]) == 2
+    assert store.budget_left == 3
+    batch.release()
+    assert store.budget_left == 5
+    assert store.retry() == 1
+    assert store.budget_left == 6
+    second = hold(store.sample(-1, pct_argmax=0.5))
+    assert (len(second), store.budget_left, len(store.sample(1))) == (6, 0, 0)
+    for _ in range(3):
+        assert len(store.sample(5)) == 0
+    assert caplog.text.count("is used up") == 1
+    second.settle([1.0] * 6)
+    store.record(["known", "too"], [1.0, 2.0])
+    assert (store.budget_left, store.stats().measured) == (0, 9)
+    with pytest.raises(InvalidArgument, match=r"cannot be 8, because 9"):
+        store.set_budget(8)
+    store.set_budget(None)
+    assert len(hold(store.sample(1))) == 1
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("budget", [-1, 1.5, "many", True])
+def test_a_wrong_budget(store: SampleStore, budget: Any) -> None:
+    with pytest.raises(InvalidArgument, match="budget must be a number of samples"):
+        store.set_budget(budget)
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_budget_holds_among_threads(new_store: OpenStore, mode: str) -> None:
+    """They claim, report, release and retry at the same time."""
+    store = new_store(weighting="uniform", mode=mode)
+    store.add([f"s{i}" for i in range(200)])
+    store.set_budget(60)
+    most: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(25):
+            with store.sample(int(rng.integers(1, 9)), pct_argmax=float(rng.choice([0, 0.5]))) as b:
+                n = int(rng.integers(0, len(b) + 1))
+                if n:
+                    b.report(b.ids[:n], [rng.choice([1.0, None]) for _ in range(n)])
+                most.append(used(store))
+            if rng.random() < 0.2:
+                store.retry()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work, seed) for seed in range(4)]:
+            done.result()
+    assert max(most) <= 60
+    if mode == "consume":
+        assert max(most) == 60
+    assert store.check() == []
+
+
+def used(store: SampleStore) -> int:
+    from sqlbuffer.db import queries
+
+    found = inside.handle_of(store).read(lambda tx: tx.own_row(queries.budget.used()).used)
+    return int(found)
+
+
+@pytest.mark.parametrize("mode", ["consume"])
+def test_measuring_ends_with_the_budget(new_store: OpenStore, mode: str) -> None:
+    store = new_store(weighting="uniform", mode=mode)
+    store.add(GOOD)
+    store.set_budget(5)
+    assert n_measured(store.measure(lambda sample: 1.0, until_empty=False, silent=True)) == (
+        5,
+        0,
+        0,
+    )
+    assert (store.budget_left, len(store)) == (0, 7)
