@@ -49,35 +49,50 @@ def all_samples() -> sa.Select[Any]:
     )
 
 
-def best(by: str, *columns: Any) -> sa.Select[Any]:
-    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash."""
-    column = samples.c[by]
+def best(by: str, *columns: Any, lowest: bool = False) -> sa.Select[Any]:
+    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
+
+    Args:
+        by: The column whose highest values are the best.
+        *columns: The columns to return.
+        lowest: The lowest values are the best instead.
+    """
     return (
         select(*columns)
         .where(samples.c.buffer_id == BUFFER)
-        .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.hash.desc())
+        .where(samples.c[by].is_not(None))
+        .order_by(_best_first(samples.c[by], lowest=lowest), samples.c.hash.desc())
         .limit(bindparam("limit", type_=sa.Integer))
     )
 
 
-def best_reward(before: Any | None) -> sa.Select[Any]:
-    """Return the best reward, or the best stored before a training.
-
-    Args:
-        before: A row of `newest_training`, or None for the best of all.
-    """
-    best = (
+def best_reward(*, lowest: bool) -> sa.Select[Any]:
+    """Return the highest reward, or the lowest."""
+    return (
         select(samples.c.reward)
         .where(samples.c.buffer_id == BUFFER)
         .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.reward.desc())
+        .order_by(_best_first(samples.c.reward, lowest=lowest))
         .limit(1)
     )
-    if before is None:
+
+
+def best_reward_before(training: Any | None, *, lowest: bool) -> sa.Select[Any]:
+    """Return the best reward that was stored before a training.
+
+    Args:
+        training: A row of `newest_training`, or None for the best of all.
+        lowest: The best reward is the lowest instead of the highest.
+    """
+    best = best_reward(lowest=lowest)
+    if training is None:
         return best
     # Rewards without a tick were stored by an older release: before all that have one.
     has_no_tick = samples.c.rewarded_tick.is_(None)
-    if before.trained_tick is None:
-        return best.where(has_no_tick, samples.c.rewarded_at <= before.trained_at)
-    return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < before.trained_tick))
+    if training.trained_tick is None:
+        return best.where(has_no_tick, samples.c.rewarded_at <= training.trained_at)
+    return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < training.trained_tick))
+
+
+def _best_first(column: Any, *, lowest: bool) -> Any:
+    return column.asc() if lowest else column.desc()
