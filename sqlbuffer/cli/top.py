@@ -60,6 +60,5 @@ def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    lowest = by == "reward" and tx.buffer.minimizes
-    statement = queries.read.best(by, *columns, lowest=lowest)
+    statement = queries.read.best(by, tx.buffer.direction, *columns)
     return [dict(row) for row in tx.execute(statement, limit=min(n, LARGEST_INT)).mappings()]

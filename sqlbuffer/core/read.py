@@ -48,7 +48,7 @@ def size(tx: Transaction) -> int:
 
 def stats(tx: Transaction) -> Stats:
     """Return the statistics of the buffer."""
-    row = tx.own_row(queries.buffers.stats(lowest=tx.buffer.minimizes))
+    row = tx.own_row(queries.buffers.stats(tx.buffer.direction))
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
@@ -136,7 +136,7 @@ def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
 def incumbent(tx: Transaction) -> float | None:
     """Return the best reward stored before the newest predictor; without a predictor, the best."""
     newest = tx.execute(queries.predictors.newest_training()).one_or_none()
-    statement = queries.read.best_reward_before(newest, lowest=tx.buffer.minimizes)
+    statement = queries.read.best_reward_before(newest, tx.buffer.direction)
     found = tx.execute(statement).scalar()
     return None if found is None else float(pool.as_floats([found])[0])
 
@@ -146,8 +146,7 @@ def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
-    lowest = by == "reward" and tx.buffer.minimizes
-    rows = tx.rows(queries.read.best(by, samples, lowest=lowest), limit=n)
+    rows = tx.rows(queries.read.best(by, tx.buffer.direction, samples), limit=n)
     columns = (
         *("id", "source", "reward", "score"),
         *("created_iteration", "created_at", "rewarded_at", "meta"),

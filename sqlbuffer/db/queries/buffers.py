@@ -45,14 +45,10 @@ def changes() -> sa.Select[Any]:
 
 
 @functools.cache
-def stats(*, lowest: bool = False) -> sa.Select[Any]:
-    """All counters summed over the workers, the buffer's row and best reward: one statement.
-
-    Args:
-        lowest: The best reward is the lowest instead of the highest.
-    """
+def stats(direction: str) -> sa.Select[Any]:
+    """All counters summed over the workers, the buffer's row and best reward: one statement."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
-    best = best_reward(lowest=lowest)
+    best = best_reward(direction)
     names = (
         "name",
         "kind",

@@ -49,42 +49,44 @@ def all_samples() -> sa.Select[Any]:
     )
 
 
-def best(by: str, *columns: Any, lowest: bool = False) -> sa.Select[Any]:
+def best(by: str, direction: str, *columns: Any) -> sa.Select[Any]:
     """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
 
     Args:
-        by: The column whose highest values are the best.
+        by: The column; a higher score is better in either direction.
+        direction: "maximize" or "minimize", which reward is better.
         *columns: The columns to return.
-        lowest: The lowest values are the best instead.
     """
+    column = samples.c[by]
+    best_first = _best_first(column, direction) if by == "reward" else column.desc()
     return (
         select(*columns)
         .where(samples.c.buffer_id == BUFFER)
-        .where(samples.c[by].is_not(None))
-        .order_by(_best_first(samples.c[by], lowest=lowest), samples.c.hash.desc())
+        .where(column.is_not(None))
+        .order_by(best_first, samples.c.hash.desc())
         .limit(bindparam("limit", type_=sa.Integer))
     )
 
 
-def best_reward(*, lowest: bool) -> sa.Select[Any]:
-    """Return the highest reward, or the lowest."""
+def best_reward(direction: str) -> sa.Select[Any]:
+    """Return the best reward: the highest, or the lowest under "minimize"."""
     return (
         select(samples.c.reward)
         .where(samples.c.buffer_id == BUFFER)
         .where(samples.c.reward.is_not(None))
-        .order_by(_best_first(samples.c.reward, lowest=lowest))
+        .order_by(_best_first(samples.c.reward, direction))
         .limit(1)
     )
 
 
-def best_reward_before(training: Any | None, *, lowest: bool) -> sa.Select[Any]:
+def best_reward_before(training: Any | None, direction: str) -> sa.Select[Any]:
     """Return the best reward that was stored before a training.
 
     Args:
         training: A row of `newest_training`, or None for the best of all.
-        lowest: The best reward is the lowest instead of the highest.
+        direction: "maximize" or "minimize".
     """
-    best = best_reward(lowest=lowest)
+    best = best_reward(direction)
     if training is None:
         return best
     # Rewards without a tick were stored by an older release: before all that have one.
@@ -94,5 +96,5 @@ def best_reward_before(training: Any | None, *, lowest: bool) -> sa.Select[Any]:
     return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < training.trained_tick))
 
 
-def _best_first(column: Any, *, lowest: bool) -> Any:
-    return column.asc() if lowest else column.desc()
+def _best_first(column: Any, direction: str) -> Any:
+    return column.asc() if direction == "minimize" else column.desc()
