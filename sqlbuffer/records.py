@@ -76,7 +76,8 @@ class Stats:
         measured: Distinct samples with a reward.
         failed: Distinct samples whose measurement failed (a NaN reward).
         refused: Samples refused by `key`.
-        best_reward: The highest stored reward, None before the first; it is read by an index.
+        best_reward: The best stored reward, None before the first: the highest, under "minimize"
+            the lowest. It is read by an index.
         score_version: Newest version of the scores; each refresh and each predictor increases it.
         refreshed_version: Version that the last finished refresh gave to all waiting samples. If it
             is not `score_version`, samples with older scores may wait.
@@ -84,6 +85,7 @@ class Stats:
         key: Module and name of the key function of the buffer; "" if it has none, "?" for a
             function without a name, None if a buffer of an older release has not stored it.
         max_size: Number of scored samples that may wait, None for no limit.
+        direction: "maximize": a higher reward is better; "minimize": a lower one.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Stats:
     created_at: dt.datetime
     key: str | None = None
     max_size: int | None = None
+    direction: str = "maximize"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

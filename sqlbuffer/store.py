@@ -44,7 +44,7 @@ from sqlbuffer.core import release as core_release
 from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.handle import BufferHandle, Work
-from sqlbuffer.core.settings import Settings
+from sqlbuffer.core.settings import Settings, direction_from
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import Weighting, weighting_from
 from sqlbuffer.core.where import Where
@@ -71,6 +71,7 @@ def open_store(
     seed: int = 0,
     weighting: str | Weighting = "shift",
     max_size: int | None = None,
+    direction: str | None = None,
     durability: str = "normal",
     allow_pickle: bool = False,
     grace_s: float = GRACE_S,
@@ -100,6 +101,12 @@ def open_store(
             Released samples come on top until the next `add` or `score`. The limit is stored with
             the buffer: without `max_size` the stored one counts, and a buffer without a limit
             takes the first one given.
+        direction: "maximize": a higher reward is better; "minimize": a lower one, as of a docking
+            score. Rewards are given and stored as they were measured. `top`, `incumbent`,
+            `labelled_rows(best=)` and `Stats.best_reward` follow the direction. A score says how
+            much a sample is wanted, so the highest are drawn first in either direction. The
+            direction is stored with the buffer: None takes the stored one, "maximize" for a new
+            buffer.
         durability: "normal": a power cut may lose the last commits; "full": it loses none. A
             killed process loses nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Give it only
@@ -114,7 +121,8 @@ def open_store(
     Raises:
         DatabaseUnavailable: If the database cannot be opened, reached, read or written.
         SchemaMismatch: If its schema is of another release, or the database has other tables.
-        SettingsMismatch: If the buffer is stored with another mode, seed, weighting or max_size.
+        SettingsMismatch: If the buffer is stored with another mode, seed, weighting, max_size or
+            direction.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
@@ -126,9 +134,12 @@ def open_store(
         "grace_s": require_real(grace_s, rule, is_grace),
     }
     fresh, limit = require_flag(fresh, "fresh"), as_max_size(max_size)
+    direction = direction_from(direction)
     database = Database(url, durability=durability)
     try:
-        opened = attach(database, name, settings, max_size=limit, fresh=fresh, **options)
+        opened = attach(
+            database, name, settings, max_size=limit, direction=direction, fresh=fresh, **options
+        )
         buffer = reaper.with_heartbeat(opened)
         core_release.release_dropped(buffer)
         reaper.release_dead(buffer)
@@ -195,6 +206,11 @@ class SampleStore:
     def iteration(self) -> int:
         """Batches settled so far."""
         return self.stats().iteration
+
+    @property
+    def direction(self) -> str:
+        """Which reward is better: "maximize", the higher; "minimize", the lower."""
+        return self._buffer.direction
 
     @property
     def key(self) -> Callable[[Any], Any] | None:
@@ -332,7 +348,8 @@ class SampleStore:
         stale if a predictor is stored during the call.
 
         Args:
-            score_fn: Takes a list of n samples, returns (n,) floats. A sample whose score is not
+            score_fn: Takes a list of n samples, returns (n,) floats. A sample with a higher score
+                is drawn earlier, whatever the direction of the buffer. A sample whose score is not
                 finite is never drawn, and counted. The function runs outside of any transaction.
             only: "missing": samples without a score. An alias: "stale" is `refresh`; "all" is
                 `mark_stale`, then `refresh`.
@@ -462,7 +479,7 @@ class SampleStore:
             where: A condition on the columns of `samples`, as SQL or as an expression of
                 SQLAlchemy; never one from a person you do not trust.
             newest: Most rows, those measured last.
-            best: Of these, the share in (0, 1] with the highest rewards.
+            best: Of these, the share in (0, 1] with the best rewards, see `direction`.
         """
         return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
 
@@ -482,12 +499,17 @@ class SampleStore:
         """Return the reward to improve on: the best before the newest predictor, None without any.
 
         Before the first predictor it is the best of all. It stays until the next predictor, so
-        that all samples scored by one predictor are compared with the same reward.
+        that all samples scored by one predictor are compared with the same reward. It is the lowest
+        reward if the direction is "minimize".
         """
         return self._buffer.read(read.incumbent)
 
     def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
-        """Return the n best samples by "reward" or "score", the best first, each as a dict."""
+        """Return the n best samples by "reward" or "score", the best first, each as a dict.
+
+        By reward the highest are the best, or the lowest if the direction is "minimize". By score
+        the highest are the best in either direction: a score says how much a sample is wanted.
+        """
         return self._buffer.read(read.top, n, by=by)
 
     def to_pandas(self) -> Any:

@@ -123,14 +123,16 @@ def upgrade() -> None:
     """)
     op.create_index("ix_measurements_sample", "measurements", ["sample_id"], schema=schema)
     _create_view(prefix)
+    _replace_buffer_overview(prefix, follows_direction=True)
 
 
 def downgrade() -> None:
-    """Drop the columns, the table and the view."""
+    """Drop the columns, the table and the view; the other view has the highest reward again."""
     is_server = op.get_bind().dialect.name == "postgresql"
     schema = "sqlbuffer" if is_server else None
     prefix = "sqlbuffer." if is_server else ""
     op.execute(f"DROP VIEW {prefix}measurement_overview")
+    _replace_buffer_overview(prefix, follows_direction=False)
     op.drop_table("measurements", schema=schema)
     for table, columns in _columns(is_server).items():
         for column in columns:
@@ -208,4 +210,42 @@ def _create_view(prefix: str) -> None:
         JOIN {prefix}buffers AS b ON b.id = m.buffer_id
         JOIN {prefix}samples AS s ON s.id = m.sample_id
         LEFT JOIN {prefix}batches AS t ON t.id = m.batch_id
+    """)
+
+
+def _replace_buffer_overview(prefix: str, *, follows_direction: bool) -> None:
+    """Create the view again; its best reward is the lowest where a buffer minimizes."""
+    best = f"""
+            (SELECT max(s.reward) FROM {prefix}samples AS s
+             WHERE s.buffer_id = b.id AND s.reward IS NOT NULL)"""
+    if follows_direction:
+        best = f"""
+            CASE b.direction WHEN 'minimize' THEN
+            (SELECT min(s.reward) FROM {prefix}samples AS s
+             WHERE s.buffer_id = b.id AND s.reward IS NOT NULL)
+            ELSE{best}
+            END"""
+    direction = ", b.direction" if follows_direction else ""
+    op.execute(f"DROP VIEW {prefix}buffer_overview")
+    op.execute(f"""
+        CREATE VIEW {prefix}buffer_overview AS
+        SELECT
+            b.name AS buffer,
+            b.kind,
+            b.mode{direction},
+            sum(w.iterations) AS iteration,
+            sum(w.added + w.requeued - w.removed
+                - CASE b.mode WHEN 'consume' THEN w.drawn - w.released ELSE 0 END) AS waiting,
+            sum(w.unscored) AS unscored,
+            sum(w.unscorable) AS unscorable,
+            sum(w.added + w.recorded) AS stored,
+            sum(w.drawn - w.released - w.settled) AS claimed,
+            sum(w.measured) AS measured,
+            sum(w.failed) AS failed,{best} AS best_reward,
+            b.score_version,
+            b.created_at,
+            max(w.heartbeat_at) AS seen_at
+        FROM {prefix}buffers AS b
+        LEFT JOIN {prefix}workers AS w ON w.buffer_id = b.id
+        GROUP BY b.id, b.name, b.kind, b.mode{direction}, b.score_version, b.created_at
     """)

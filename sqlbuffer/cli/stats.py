@@ -37,6 +37,7 @@ def stats(
     - claimed: samples drawn, and neither settled nor released yet.
     - stored: distinct samples ever stored.
     - measured: distinct samples with a reward.
+    - best_reward: the highest reward, or the lowest in a buffer that minimizes.
 
     If refreshed_version (with --name or --json) is not score_version, some waiting samples may have
     scores of an older predictor: --stale counts them. All other counters cost the same at any size

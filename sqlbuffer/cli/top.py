@@ -37,6 +37,9 @@ def top(
 ) -> None:
     """Show the best samples of a buffer, the best first.
 
+    By reward the highest are the best, in a buffer that minimizes the lowest. By score the highest
+    are the best in every buffer: they are drawn first.
+
     "source" is the generator that added the sample, "created_iteration" the iteration. The sample
     is shown as the text that the database stores for people. --json also prints its id, metadata
     and times.
@@ -57,5 +60,5 @@ def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    statement = queries.read.best(by, *columns)
+    statement = queries.read.best(by, tx.buffer.direction, *columns)
     return [dict(row) for row in tx.execute(statement, limit=min(n, LARGEST_INT)).mappings()]

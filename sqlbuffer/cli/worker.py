@@ -101,7 +101,7 @@ def worker(
         float | None,
         typer.Option(
             rich_help_panel=_ROWS,
-            help="Train on this share of the rows, those with the highest rewards, such as 0.5.",
+            help="Train on this share of the rows, those with the best rewards, such as 0.5.",
         ),
     ] = None,
     min_rows: Annotated[

@@ -16,7 +16,7 @@ from sqlbuffer._integrity import no_progress, tampered
 from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name, is_storable
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.settings import Settings
+from sqlbuffer.core.settings import DIRECTIONS, Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import weighting_from_settings, weighting_settings
 from sqlbuffer.core.workers import LEDGER, register
@@ -33,6 +33,7 @@ def attach(
     settings: Settings,
     *,
     max_size: int | None = None,
+    direction: str | None = None,
     fresh: bool = False,
     **options: Any,
 ) -> BufferHandle:
@@ -44,17 +45,24 @@ def attach(
         settings: Settings of a new buffer; a stored buffer must have the same.
         max_size: Largest number of scored samples that may wait, None for any number; stored if the
             buffer has no limit yet.
+        direction: "maximize" or "minimize"; None takes the stored one, "maximize" for a new buffer.
         fresh: Create a new buffer, under the next free name if `name` is taken.
         options: Further fields of the handle.
 
     Raises:
-        SettingsMismatch: If the buffer is stored with other settings, or with another limit.
+        SettingsMismatch: If the buffer is stored with other settings, another limit or another
+            direction.
         InvalidPayload: If the stored settings or the stored name of the key are corrupt.
     """
     name = require_name(name)
     key = key_name(options.get("key"))
     create = functools.partial(
-        _create, database=database, settings=settings, max_size=max_size, key=key
+        _create,
+        database=database,
+        settings=settings,
+        max_size=max_size,
+        direction=direction or DIRECTIONS[0],
+        key=key,
     )
     if fresh:
         row = _create_fresh(database, name, create)
@@ -65,6 +73,7 @@ def attach(
     name = row.name
     stored = _settings(row)
     _require_same(name, settings, stored)
+    _require_direction(row, direction)
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
     if not isinstance(row.key, (str, type(None))):
@@ -78,9 +87,7 @@ def attach(
             "the same key= to every process.",
             stacklevel=3,
         )
-    buffer = BufferHandle(
-        database, row.id, name, stored, created_at=row.created_at, key_name=key, **options
-    )
+    buffer = _handle(database, row, stored, key_name=key, **options)
     buffer.read(Transaction.note_ids)
     return buffer
 
@@ -94,6 +101,27 @@ def _require_same(name: str, settings: Settings, stored: Settings) -> None:
                 f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with "
                 f"{field.name}={ours!r}: open it with the stored value, or give another name."
             )
+
+
+def _require_direction(row: Any, direction: str | None) -> None:
+    """Refuse a direction that was given and is not the stored one."""
+    stored = _direction(row)
+    if direction not in (None, stored):
+        raise SettingsMismatch(
+            f"buffer {row.name!r} is stored with direction={stored!r}, but was opened with "
+            f"direction={direction!r}: open it without direction, which takes the stored value, or "
+            "give another name."
+        )
+
+
+def _direction(row: Any) -> str:
+    """Read the stored direction of a buffer."""
+    if row.direction not in DIRECTIONS:
+        raise tampered(
+            f"the direction of buffer {row.name!r} is stored as {shown(row.direction)}, which is "
+            "neither 'maximize' nor 'minimize'"
+        )
+    return str(row.direction)
 
 
 def _limit(database: Database, row: Any, max_size: int) -> None:
@@ -172,8 +200,19 @@ def attach_existing(database: Database, name: str, **options: Any) -> BufferHand
     if row is None:
         names = listed(map(repr, database.read(_names)))
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
+    return _handle(database, row, _settings(row), **options)
+
+
+def _handle(database: Database, row: Any, settings: Settings, **options: Any) -> BufferHandle:
+    """Return a handle on the buffer of a row of `buffers`."""
     return BufferHandle(
-        database, row.id, name, _settings(row), created_at=row.created_at, **options
+        database,
+        row.id,
+        row.name,
+        settings,
+        created_at=row.created_at,
+        direction=_direction(row),
+        **options,
     )
 
 
@@ -217,6 +256,7 @@ def _create(
     name: str,
     settings: Settings,
     max_size: int | None,
+    direction: str,
     key: str,
     only_new: bool = False,
 ) -> Any:
@@ -232,6 +272,7 @@ def _create(
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "key": key,
         "max_size": max_size,
+        "direction": direction,
     }
     created = connection.scalar(queries.buffers.insert_buffer(database.dialect), new)
     if created is not None:

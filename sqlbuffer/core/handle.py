@@ -37,6 +37,7 @@ class BufferHandle:
     allow_pickle: bool = False
     grace_s: float = GRACE_S
     created_at: dt.datetime | None = None
+    direction: str = "maximize"
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
     watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
@@ -48,6 +49,11 @@ class BufferHandle:
     def consumes(self) -> bool:
         """True if a drawn sample leaves the pool."""
         return self.settings.consumes
+
+    @property
+    def minimizes(self) -> bool:
+        """True if a lower reward is better."""
+        return self.direction == "minimize"
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which only reads, in a transaction that sees one state of the database."""

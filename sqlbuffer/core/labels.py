@@ -128,8 +128,8 @@ def labelled_rows(
         buffer: The buffer.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
         newest: Most samples to return, those measured last.
-        best: Of these, the share in (0, 1] with the highest rewards; the hash decides between equal
-            rewards.
+        best: Of these, the share in (0, 1] with the best rewards, which are the lowest under
+            "minimize"; the hash decides between equal rewards.
     """
     if newest is not None:
         newest = require_count(
@@ -176,7 +176,8 @@ def _index(
     if best is None or not len(rows):
         return rows
     # Not by the bytes of a row's place: all of several equal rewards would be held out, or none.
-    order = np.lexsort((np.concatenate(ties), rows.rewards))
+    gains = -rows.rewards if tx.buffer.minimizes else rows.rewards
+    order = np.lexsort((np.concatenate(ties), gains))
     is_best = np.zeros(len(rows), dtype=np.bool_)
     is_best[order[-max(round(best * len(rows)), 1) :]] = True
     return rows.subset(is_best)

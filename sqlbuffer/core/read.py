@@ -48,7 +48,7 @@ def size(tx: Transaction) -> int:
 
 def stats(tx: Transaction) -> Stats:
     """Return the statistics of the buffer."""
-    row = tx.own_row(queries.buffers.stats())
+    row = tx.own_row(queries.buffers.stats(tx.buffer.direction))
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,
@@ -72,6 +72,7 @@ def stats(tx: Transaction) -> Stats:
             created_at=row.created_at,
             key=row.key,
             max_size=None if row.max_size is None else int(row.max_size),
+            direction=row.direction,
         )
 
 
@@ -135,16 +136,17 @@ def samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
 def incumbent(tx: Transaction) -> float | None:
     """Return the best reward stored before the newest predictor; without a predictor, the best."""
     newest = tx.execute(queries.predictors.newest_training()).one_or_none()
-    found = tx.execute(queries.read.best_reward(newest)).scalar()
+    statement = queries.read.best_reward_before(newest, tx.buffer.direction)
+    found = tx.execute(statement).scalar()
     return None if found is None else float(pool.as_floats([found])[0])
 
 
 def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
-    """Return the n best samples as dicts, the best first."""
+    """Return the n best samples as dicts, the best first; a higher score is always better."""
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
-    rows = tx.rows(queries.read.best(by, samples), limit=n)
+    rows = tx.rows(queries.read.best(by, tx.buffer.direction, samples), limit=n)
     columns = (
         *("id", "source", "reward", "score"),
         *("created_iteration", "created_at", "rewarded_at", "meta"),

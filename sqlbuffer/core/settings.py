@@ -14,9 +14,20 @@ from sqlbuffer._validation import require_choice, require_int
 from sqlbuffer.core.race import exponentials, replayed_exponentials
 from sqlbuffer.core.weighting import Weighting
 
+DIRECTIONS = ("maximize", "minimize")
+"""Which reward is better: the higher, or the lower."""
+
 _SEED_DIGITS = 1_000
 _LARGEST_SEED = 10**_SEED_DIGITS - 1
 """Python reads and writes integers of a few thousand digits at most."""
+
+
+def direction_from(given: str | None) -> str | None:
+    """Return a direction, checked; None stands for the stored one."""
+    if given is None:
+        return None
+    rule = 'direction must be "maximize" or "minimize"'
+    return require_choice(given, rule, DIRECTIONS)
 
 
 @dataclasses.dataclass(frozen=True)

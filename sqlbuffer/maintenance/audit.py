@@ -96,6 +96,7 @@ def _settings(tx: Transaction) -> list[str]:
         ("kind", known.weighting.name),
         ("mode", known.mode),
         ("seed", str(known.seed)),
+        ("direction", tx.buffer.direction),
     ):
         if (stored := getattr(row, name)) != ours:
             problems.append(

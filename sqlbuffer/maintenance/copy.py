@@ -210,6 +210,7 @@ def _create(
         "refreshed_version": refreshed_version,
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "key": row.key,
+        "direction": row.direction,
         "objective": row.objective,
         "max_attempts": row.max_attempts,
     }

@@ -3,6 +3,9 @@
 The greedy score is the prediction itself. The functions below also favour samples whose reward is
 uncertain. The pure functions take and return arrays. The classes ask an agent for its uncertainty,
 and a `PredictiveBuffer` stores their results as the scores of its samples.
+
+A higher reward is better here. A buffer that minimizes gives acquisitions its predictions and its
+incumbent negated.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class Incumbents(Protocol):
 
 
 class Acquisition(Protocol):
-    """Scores samples by an agent's predictions and their uncertainty."""
+    """Scores samples by an agent's predictions and their uncertainty; a higher score is better."""
 
     name: ClassVar[str]
     asks: ClassVar[str]

@@ -55,7 +55,8 @@ def retrain(
 
     A share of the rows is held out of every training. The hash of a row decides, so a row never
     changes sides: the measures of a version are of samples that no version was trained on, unless
-    the agent is also trained elsewhere (`online=True`). No transaction is open during the training.
+    the agent is also trained elsewhere (`online=True`). Rewards are learnt as they were measured,
+    whatever the direction of the buffer. No transaction is open during the training.
 
     Args:
         store: The buffer.
@@ -70,7 +71,8 @@ def retrain(
         patience: Stop after this many epochs without an improvement; None for never.
         where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
         newest: Most rows, those measured last.
-        best: Of these, the share in (0, 1] with the highest rewards.
+        best: Of these, the share in (0, 1] with the best rewards: the highest, or the lowest if the
+            buffer's direction is "minimize".
         min_rows: Smallest number of labelled rows for a training.
         keep: Keep the states of this many of the newest versions, and of each version whose scores
             are still in use; measures are always kept. None keeps all.

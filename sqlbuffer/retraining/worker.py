@@ -18,8 +18,9 @@ from sqlbuffer.core.leases import Job
 from sqlbuffer.core.predictor_versions import Mark, PredictorVersion
 from sqlbuffer.core.weights import Overtaken
 from sqlbuffer.errors import EXITS, DatabaseUnavailable, InvalidArgument, LeaseLost
-from sqlbuffer.predictor.acquisition import Acquisition, Rule, acquisition_from
+from sqlbuffer.predictor.acquisition import Acquisition, Incumbents, Rule, acquisition_from
 from sqlbuffer.predictor.agent import evaluate, predict
+from sqlbuffer.predictor.negated import NegatedAgent, NegatedIncumbents
 from sqlbuffer.predictor.weights import load_state
 from sqlbuffer.retraining.schedule import Schedule
 from sqlbuffer.retraining.train import retrain
@@ -133,16 +134,21 @@ def score_function(
 ) -> Callable[[list[Any]], Floats]:
     """Return a function that scores samples by predictions or an acquisition, `bs` at a time.
 
+    A higher score is better: in a buffer that minimizes, predictions and incumbent are negated.
+
     The function serves one pass through the pool: its first call fixes the acquisition's rule for
     all samples, whether or not predictors are stored during the pass.
     """
+    incumbents: Incumbents = store
+    if store.direction == "minimize":
+        agent, incumbents = NegatedAgent(agent), NegatedIncumbents(store)
     rules: list[Rule] = []
 
     def scores(samples: list[Any]) -> Floats:
         if acquisition is None:
             return np.asarray(predict(agent, samples, bs).detach().double().cpu().numpy())
         if not rules:
-            rules.append(acquisition.rule(agent, store))
+            rules.append(acquisition.rule(agent, incumbents))
         return np.concatenate([np.zeros(0), *evaluate(agent, rules[0], samples, bs)])
 
     return scores

@@ -44,6 +44,7 @@ class Buffer(Callback):
         mode: "consume" or "replay".
         seed: Seed of the draws.
         max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
+        direction: "maximize" or "minimize": which reward is better; see `open_store`.
         durability: "normal" or "full".
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
@@ -72,6 +73,7 @@ class Buffer(Callback):
         mode: str = "consume",
         seed: int = 0,
         max_size: int | None = None,
+        direction: str | None = None,
         durability: str = "normal",
         allow_pickle: bool = False,
         grace_s: float = GRACE_S,
@@ -93,6 +95,7 @@ class Buffer(Callback):
             seed=seed,
             weighting=weighting,
             max_size=max_size,
+            direction=direction,
             durability=durability,
             allow_pickle=allow_pickle,
             grace_s=grace_s,

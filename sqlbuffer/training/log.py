@@ -76,7 +76,8 @@ class Log(Callback):
         self._columns: list[str] = []
         self._is_to_abort = False
         self._written: list[str] = []
-        for name in ("bs", "rewards", "rewards_max"):
+        self._best = "rewards_max"
+        for name in ("bs", "rewards", self._best):
             self.add_metric(name)
 
     def add_metric(self, name: str) -> None:
@@ -168,8 +169,11 @@ class Log(Callback):
             )
         self.iterations = store.iteration
         self._earlier = None
+        known = list(self.metrics)
+        if store.direction == "minimize":
+            known[known.index(self._best)] = self._best = "rewards_min"
         names, words = read_words(store)
-        values: dict[str, dict[int, Value]] = {name: {} for name in [*self.metrics, *names]}
+        values: dict[str, dict[int, Value]] = {name: {} for name in [*known, *names]}
         for row in [*store.history(), *words]:
             values.setdefault(row["name"], {})[row["iteration"]] = row["value"]
         self.metrics = {name: [found[i] for i in sorted(found)] for name, found in values.items()}
@@ -180,11 +184,16 @@ class Log(Callback):
         self.update_metric("bs", len(self.environment.batch_state.samples))
 
     def after_compute_reward(self) -> None:
-        """Write mean and maximum of the measured rewards; failed measurements do not count."""
+        """Write mean and best of the measured rewards; failed measurements do not count.
+
+        The best is the highest, `rewards_max`, or the lowest, `rewards_min`, if the buffer
+        minimizes.
+        """
         rewards = as_floats(self.environment.batch_state.rewards)
         finite = rewards[np.isfinite(rewards)]
         self.update_metric("rewards", mean_of(rewards))
-        self.update_metric("rewards_max", finite.max() if finite.size else 0.0)
+        best = finite.min if self._best == "rewards_min" else finite.max
+        self.update_metric(self._best, best() if finite.size else 0.0)
 
     def checkpoint(self) -> bytes | None:
         """Return the batch as `df` shows it, and the metrics that are strings."""

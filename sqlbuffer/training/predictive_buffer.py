@@ -59,7 +59,8 @@ class PredictiveBuffer(WeightedBuffer):
             script needs `if __name__ == "__main__":`.
         supervised_kwargs: More keywords of `retraining.retrain`: which rows, how long, how many
             versions to keep.
-        acquisition: How a prediction becomes a score: "greedy" takes the prediction; "ucb", "ei"
+        acquisition: How a prediction becomes a score: "greedy" takes the prediction, negated if the
+            buffer minimizes; "ucb", "ei"
             and "thompson" also use the agent's uncertainty. Or an instance of
             `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`, `ThompsonSampling()`. The score
             becomes a weight by `weighting`.

@@ -205,7 +205,8 @@ def test_an_upgraded_run_is_read(url: str) -> None:
         assert len(store.waiting().samples) == len(store)
         samples, rewards = store.labelled()
         assert (len(samples), np.isfinite(rewards).all()) == (stats.measured, True)
-        assert store.top(1)[0]["reward"] == max(rewards)
+        assert store.direction == "maximize"
+        assert store.top(1)[0]["reward"] == store.stats().best_reward == max(rewards)
         assert store.load_predictor(agent()) == store.predictors()[-1].version
         assert {row["name"] for row in store.history()} == {"loss"}
         assert len(store.jobs()) == len(rows("name", "jobs", ours))

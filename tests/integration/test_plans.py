@@ -46,7 +46,11 @@ class Executed:
     indexes: set[str]
 
 
-ARGUMENTS = {(): [()], ("column",): [("settled_at",), ("released_at",)]}
+ARGUMENTS = {
+    (): [()],
+    ("column",): [("settled_at",), ("released_at",)],
+    ("direction",): [("maximize",), ("minimize",)],
+}
 
 
 def first_words(sql: str) -> str:
@@ -314,23 +318,27 @@ def test_hot_statements_go_by_their_index(
                 assert not missing, f"{name} does not use {missing} but {it.indexes}: {it.sql}"
 
 
+@pytest.mark.parametrize(
+    ("direction", "order", "sign"), [("maximize", "DESC", 1.0), ("minimize", "ASC", -1.0)]
+)
 @pytest.mark.parametrize("has_statistics", [False, True])
-def test_the_best_are_found_by_an_index(store_url: str, has_statistics: bool) -> None:
+def test_the_best_are_found_by_an_index(
+    store_url: str, has_statistics: bool, direction: str, order: str, sign: float
+) -> None:
     """Also where a third of all samples tie for the best: only among equals does the
     database sort.
     """
-    with open_store(store_url) as store:
+    with open_store(store_url, direction=direction) as store:
         fill(store, 1000)
-        store.record(
-            [f"measured {i}" for i in range(BIG)], np.minimum(np.arange(float(BIG)), 30_000)
-        )
+        rewards = sign * np.minimum(np.arange(float(BIG)), 30_000)
+        store.record([f"measured {i}" for i in range(BIG)], rewards)
         if has_statistics:
             analyze(store_url)
         with watched(store) as executed:
             store.top(10)
             store.incumbent()
             store.stats()
-        on_rewards = [it for it in executed if "reward DESC" in it.sql]
+        on_rewards = [it for it in executed if f"reward {order}" in it.sql]
         assert len(on_rewards) == 3
         for it in on_rewards:
             assert not it.scans, (it.scans, it.sql)

@@ -219,6 +219,21 @@ def test_alembic_upgrades_and_downgrades(store_url: str, tmp_path: pathlib.Path)
         assert len(store) == 0
 
 
+def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_url: str) -> None:
+    with open_store(store_url, direction="minimize") as store:
+        store.record(["a", "b"], [1.0, 2.0])
+
+    def best() -> Any:
+        with connect(store_url) as connection:
+            view = sa.text("SELECT * FROM buffer_overview")
+            (row,) = connection.execute(view).mappings()
+            return row["best_reward"], "direction" in row
+
+    assert best() == (1.0, True)
+    alembic(store_url, "downgrade", "0005")
+    assert best() == (2.0, False)
+
+
 def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
     alembic(store_url, "downgrade", "base")

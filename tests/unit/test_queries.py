@@ -33,6 +33,7 @@ def build(name: str, kind: str) -> list[Any]:
         (): [()],
         ("dialect",): [(DIALECTS[kind][0],)],
         ("column",): [("settled_at",), ("released_at",)],
+        ("direction",): [("maximize",), ("minimize",)],
     }
     built = [
         BUILDERS[name](*given)

@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now, right_now
 from sqlbuffer.db.queries.params import BUFFER, LATER_THAN_ALL, NEXT_TICK
-from sqlbuffer.db.schema import buffers, samples, workers
+from sqlbuffer.db.queries.read import best_reward
+from sqlbuffer.db.schema import buffers, workers
 
 COUNTERS = (
     *("batches", "iterations", "added", "recorded", "requeued", "drawn", "settled", "released"),
@@ -44,16 +45,10 @@ def changes() -> sa.Select[Any]:
 
 
 @functools.cache
-def stats() -> sa.Select[Any]:
+def stats(direction: str) -> sa.Select[Any]:
     """All counters summed over the workers, the buffer's row and best reward: one statement."""
     sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
-    best = (
-        select(samples.c.reward)
-        .where(samples.c.buffer_id == BUFFER)
-        .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.reward.desc())
-        .limit(1)
-    )
+    best = best_reward(direction)
     names = (
         "name",
         "kind",
@@ -63,6 +58,7 @@ def stats() -> sa.Select[Any]:
         "created_at",
         "key",
         "max_size",
+        "direction",
     )
     own = (buffers.c[name] for name in names)
     return (
@@ -183,7 +179,7 @@ def buffer_named() -> sa.Select[Any]:
 @functools.cache
 def insert_buffer(dialect: Dialect) -> Any:
     """Store a new buffer; returns its id, and no row if there is a buffer of this name."""
-    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size")
+    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size", "direction")
     values: dict[str, Any] = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     versions = dict.fromkeys(("score_version", "refresh_version", "refreshed_version"), 0)
     insert = dialect.upsert(buffers).values(**values, **versions, created_at=now())

@@ -331,7 +331,7 @@ def copy_buffer(dialect: Dialect) -> Any:
     given = (
         *("name", "kind", "mode", "seed", "base_score", "top_score", "max_size", "settings", "key"),
         *("score_version", "refresh_version", "refreshed_version"),
-        *("objective", "max_attempts"),
+        *("direction", "objective", "max_attempts"),
     )
     columns = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     insert = dialect.upsert(buffers).values(**columns, created_at=now())

@@ -49,35 +49,52 @@ def all_samples() -> sa.Select[Any]:
     )
 
 
-def best(by: str, *columns: Any) -> sa.Select[Any]:
-    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash."""
+def best(by: str, direction: str, *columns: Any) -> sa.Select[Any]:
+    """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
+
+    Args:
+        by: The column; a higher score is better in either direction.
+        direction: "maximize" or "minimize", which reward is better.
+        *columns: The columns to return.
+    """
     column = samples.c[by]
+    best_first = _best_first(column, direction) if by == "reward" else column.desc()
     return (
         select(*columns)
         .where(samples.c.buffer_id == BUFFER)
         .where(column.is_not(None))
-        .order_by(column.desc(), samples.c.hash.desc())
+        .order_by(best_first, samples.c.hash.desc())
         .limit(bindparam("limit", type_=sa.Integer))
     )
 
 
-def best_reward(before: Any | None) -> sa.Select[Any]:
-    """Return the best reward, or the best stored before a training.
-
-    Args:
-        before: A row of `newest_training`, or None for the best of all.
-    """
-    best = (
+def best_reward(direction: str) -> sa.Select[Any]:
+    """Return the best reward: the highest, or the lowest under "minimize"."""
+    return (
         select(samples.c.reward)
         .where(samples.c.buffer_id == BUFFER)
         .where(samples.c.reward.is_not(None))
-        .order_by(samples.c.reward.desc())
+        .order_by(_best_first(samples.c.reward, direction))
         .limit(1)
     )
-    if before is None:
+
+
+def best_reward_before(training: Any | None, direction: str) -> sa.Select[Any]:
+    """Return the best reward that was stored before a training.
+
+    Args:
+        training: A row of `newest_training`, or None for the best of all.
+        direction: "maximize" or "minimize".
+    """
+    best = best_reward(direction)
+    if training is None:
         return best
     # Rewards without a tick were stored by an older release: before all that have one.
     has_no_tick = samples.c.rewarded_tick.is_(None)
-    if before.trained_tick is None:
-        return best.where(has_no_tick, samples.c.rewarded_at <= before.trained_at)
-    return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < before.trained_tick))
+    if training.trained_tick is None:
+        return best.where(has_no_tick, samples.c.rewarded_at <= training.trained_at)
+    return best.where(sa.or_(has_no_tick, samples.c.rewarded_tick < training.trained_tick))
+
+
+def _best_first(column: Any, direction: str) -> Any:
+    return column.asc() if direction == "minimize" else column.desc()
