@@ -40,6 +40,7 @@ from sqlbuffer.core import (
 )
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
+from sqlbuffer.core import objective as core_objective
 from sqlbuffer.core import release as core_release
 from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach
@@ -49,6 +50,7 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import Weighting, weighting_from
 from sqlbuffer.core.where import Where
 from sqlbuffer.core.workers import GRACE_S, is_grace
+from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
 from sqlbuffer.maintenance import copy
@@ -504,13 +506,20 @@ class SampleStore:
         """
         return self._buffer.read(read.incumbent)
 
-    def top(self, n: int = 10, by: str = "reward") -> list[dict[str, Any]]:
+    def top(
+        self, n: int = 10, by: str = "reward", *, objective: str | None = None
+    ) -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict.
 
-        By reward the highest are the best, or the lowest if the direction is "minimize". By score
-        the highest are the best in either direction: a score says how much a sample is wanted.
+        The direction of the buffer says which reward is better. A higher score is always better.
+
+        Args:
+            n: Most samples.
+            by: "reward" or "score".
+            objective: An earlier objective, by whose rewards the samples are ordered; None for the
+                current one.
         """
-        return self._buffer.read(read.top, n, by=by)
+        return self._buffer.read(read.top, n, by=by, objective=objective)
 
     def to_pandas(self) -> Any:
         """Return all samples as a pandas DataFrame.
@@ -590,6 +599,27 @@ class SampleStore:
             executor=executor,
             silent=silent,
         )
+
+    def remeasure(self, objective: str, where: Where = None) -> int:
+        """Begin to measure the samples by another reward function; return how many wait again.
+
+        Every sample loses its reward or failure. Measured samples wait again. Earlier measurements
+        stay stored with the name of their objective: `top(objective=...)` and the view
+        `measurement_overview` show them. Scores stay.
+
+        Args:
+            objective: A name for the new reward function that the buffer has not had yet.
+            where: Only samples that meet this condition wait again, see `labelled_rows`.
+
+        Raises:
+            InvalidArgument: If a batch is claimed, or if the buffer has had this objective.
+        """
+        return core_objective.remeasure(self._buffer, objective, where)
+
+    @property
+    def objective(self) -> str:
+        """Name of the reward function whose rewards the samples have; "reward" at first."""
+        return str(self._buffer.read(lambda tx: tx.own_row(queries.buffers.objective()).objective))
 
     def set_budget(self, budget: int | None) -> None:
         """Limit how many distinct samples may be measured, failed or claimed, in all processes.

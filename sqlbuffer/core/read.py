@@ -10,7 +10,7 @@ import numpy as np
 
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import require_choice, require_count
+from sqlbuffer._validation import as_name, require_choice, require_count
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import hashes_of
 from sqlbuffer.core.content import content
@@ -141,16 +141,31 @@ def incumbent(tx: Transaction) -> float | None:
     return None if found is None else float(pool.as_floats([found])[0])
 
 
-def top(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
+def top(tx: Transaction, n: int, *, by: str, objective: str | None = None) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first; a higher score is always better."""
+    if objective is not None:
+        return _top_of(tx, n, as_name(objective, "the name of an objective"))
     by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
     rows = tx.rows(queries.read.best(by, tx.buffer.direction, samples), limit=n)
-    columns = (
-        *("id", "source", "reward", "score"),
-        *("created_iteration", "created_at", "rewarded_at", "meta"),
-    )
+    return _as_dicts(tx, rows, ("rewarded_at",))
+
+
+def _top_of(tx: Transaction, n: int, objective: str) -> list[dict[str, Any]]:
+    """Return the n best samples by their newest rewards under an earlier objective."""
+    n = require_count(n, "n must be a number of samples")
+    tx.note_ids()
+    statement = queries.read.best("reward", tx.buffer.direction, samples, of_earlier=True)
+    rows = tx.rows(statement, limit=n, objective=objective)
+    return [
+        {**found, "reward": row.earlier}
+        for found, row in zip(_as_dicts(tx, rows, ()), rows, strict=True)
+    ]
+
+
+def _as_dicts(tx: Transaction, rows: Sequence[Any], more: Sequence[str]) -> list[dict[str, Any]]:
+    columns = ("id", "source", "reward", "score", "created_iteration", "created_at", *more, "meta")
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}
         for sample, row in zip(content(rows, tx.buffer), rows, strict=True)

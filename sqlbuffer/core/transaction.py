@@ -94,6 +94,8 @@ class Transaction:
         Returns:
             The number of changed rows of the database.
         """
+        if not _has_rows(columns):
+            return 0
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.execute_each(self.connection, statement, rows, columns, constants)
 
@@ -105,6 +107,8 @@ class Transaction:
         Returns:
             For each row, whether the statement changed a row of the database.
         """
+        if not _has_rows(columns):
+            return []
         constants = {"buffer": self.buffer.buffer_id, **more}
         return self.backend.changed_by_each(self.connection, statement, rows, columns, constants)
 
@@ -268,6 +272,10 @@ class Transaction:
         """Store the name of the key function if the buffer, made by an older release, has none."""
         if self.buffer.key_name is not None:
             self.execute(queries.buffers.name_key(), key_name=self.buffer.key_name)
+
+
+def _has_rows(columns: Columns) -> bool:
+    return any(len(column) for column in columns.values())
 
 
 def _race_state(row: Any) -> RaceState:

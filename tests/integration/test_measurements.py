@@ -216,6 +216,71 @@ def test_a_wrong_condition_is_explained(scored: SampleStore) -> None:
                 act(where=where)
 
 
+# -- another reward function -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [None, "reward > 1", samples.c.reward > 1])
+def test_another_objective_measures_again_and_keeps_the_earlier_rewards(
+    scored: SampleStore, where: Any
+) -> None:
+    batch = scored.sample(3)
+    batch.settle([1.0, None, 3.0])
+    scored.record(["known"], [9.0])
+    before, waiting = kept(scored), len(scored)
+    first, _, third = batch.samples
+    again = {first, batch.samples[1], third, "known"} if where is None else {third, "known"}
+    already = set(scored.waiting().samples)
+    assert (scored.objective, scored.remeasure("affinity", where)) == (
+        "reward",
+        len(again - already),
+    )
+    assert set(scored.waiting().samples) == already | again
+    assert len(scored) == waiting + len(again - already)
+    stats = scored.stats()
+    assert (scored.objective, stats.measured, stats.failed, scored.top()) == ("affinity", 0, 0, [])
+    assert (kept(scored), scored.failed(), scored.labelled()[0]) == (before, [], [])
+    earlier = scored.top(objective="reward")
+    assert [(it["sample"], it["reward"]) for it in earlier] == [
+        ("known", 9.0),
+        (third, 3.0),
+        (first, 1.0),
+    ]
+    assert scored.check() == []
+    scored.score(scores_of, only="all") if "known" not in again else None
+    scored.record([third], [-5.0])
+    assert [(it["sample"], it["reward"]) for it in scored.top()] == [(third, -5.0)]
+    assert scored.check() == []
+
+
+def test_a_late_reward_of_an_earlier_objective_is_not_the_sample_s(scored: SampleStore) -> None:
+    late = scored.sample(1)
+    late.release()
+    scored.remeasure("affinity")
+    with pytest.raises(ClaimLost):
+        late.settle([5.0])
+    assert scored.rewards_of(late.samples) == [None]
+    assert [it["reward"] for it in scored.top(objective="reward")] == [5.0]
+    assert (scored.top(objective="affinity"), scored.check()) == ([], [])
+
+
+def test_an_objective_is_refused(scored: SampleStore) -> None:
+    scored.record(["known"], [9.0])
+    for name in ("reward", "", 3, None):
+        with pytest.raises(InvalidArgument, match="objective"):
+            scored.remeasure(name)  # type: ignore[arg-type]
+    batch = hold(scored.sample(2))
+    with pytest.raises(InvalidArgument, match=r"1 batches.*claimed.*sqlbuffer claims list"):
+        scored.remeasure("affinity")
+    batch.release()
+    scored.remeasure("affinity")
+    with pytest.raises(InvalidArgument, match=r"'reward' already.*another name"):
+        scored.remeasure("reward")
+    assert scored.check() == []
+
+
+# -- attempts --------------------------------------------------------------------------------------
+
+
 DIE = """
 import os, signal, sys
 from sqlbuffer.core import draw

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
+from sqlbuffer.db.queries.objective import newest_rewards
 from sqlbuffer.db.queries.params import BUFFER, CONTENT
 from sqlbuffer.db.schema import pool, samples
 
@@ -49,14 +50,23 @@ def all_samples() -> sa.Select[Any]:
     )
 
 
-def best(by: str, direction: str, *columns: Any) -> sa.Select[Any]:
+def best(by: str, direction: str, *columns: Any, of_earlier: bool = False) -> sa.Select[Any]:
     """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
 
     Args:
         by: The column; a higher score is better in either direction.
         direction: "maximize" or "minimize", which reward is better.
         *columns: The columns to return.
+        of_earlier: Go by the rewards of the objective named by the parameter `objective`.
     """
+    if of_earlier:
+        of = newest_rewards()
+        return (
+            select(*columns, of.c.reward.label("earlier"))
+            .join_from(of, samples, samples.c.id == of.c.sample_id)
+            .order_by(_best_first(of.c.reward, direction), samples.c.hash.desc())
+            .limit(bindparam("limit", type_=sa.Integer))
+        )
     column = samples.c[by]
     best_first = _best_first(column, direction) if by == "reward" else column.desc()
     return (
