@@ -14,7 +14,9 @@ from sqlbuffer.core import read
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.database import DEFAULT_URL
 
-_OVERVIEW = ("name", "iteration", "waiting", "claimed", "stored", "measured", "best_reward")
+_OVERVIEW = (
+    *("name", "iteration", "waiting", "claimed", "stored", "measured", "failed", "best_reward"),
+)
 _STALENESS = ("name", "score_version", "waiting", "oldest")
 
 
