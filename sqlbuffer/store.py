@@ -26,6 +26,7 @@ from sqlbuffer._validation import (
 from sqlbuffer.core import (
     add,
     attempts,
+    claim,
     draw,
     labels,
     leases,
@@ -37,6 +38,7 @@ from sqlbuffer.core import (
     refresh_budget,
     remove,
     score,
+    tokens,
 )
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
@@ -49,7 +51,7 @@ from sqlbuffer.core.settings import Settings, direction_from
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weighting import Weighting, weighting_from
 from sqlbuffer.core.where import Where
-from sqlbuffer.core.workers import GRACE_S, is_grace
+from sqlbuffer.core.workers import GRACE_S, is_grace, is_lease
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, MissingExtra
@@ -432,7 +434,9 @@ class SampleStore:
 
     # -- batches out ------------------------------------------------------------------------------
 
-    def sample(self, n: int, pct_argmax: float = 0.0) -> core_batch.Batch:
+    def sample(
+        self, n: int, pct_argmax: float = 0.0, *, lease_s: float | None = None
+    ) -> core_batch.Batch:
         """Claim a batch: exact weighted draws without replacement, after a share of the heaviest.
 
         The batch has fewer samples if fewer can be drawn; samples without a score and those of
@@ -442,11 +446,18 @@ class SampleStore:
             n: Samples wanted; -1: every waiting sample, drawable or not.
             pct_argmax: Share of the batch in [0, 1], rounded to whole samples, that is taken from
                 the top of the weights.
+            lease_s: Seconds for which the batch stays claimed, also if this process ends, such as
+                86_400 for a day; see `Batch.detach`. None: while this process lives.
 
         Returns:
             The batch, to be settled or released. It is empty if nothing can be drawn.
         """
-        batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax)
+        if lease_s is not None:
+            rule = "lease_s must be a positive number of seconds, or None"
+            lease_s = require_real(lease_s, rule, is_lease)
+        batch = draw.claim(
+            self._buffer, n, pct_argmax=pct_argmax, terms=claim.Terms(lease_s=lease_s)
+        )
         if len(batch):
             self._was_told_why = False
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
@@ -457,6 +468,18 @@ class SampleStore:
                 self.name,
             )
         return batch
+
+    def batch(self, token: str) -> core_batch.Batch:
+        """Return the batch that was detached with this token, with its samples as they are now.
+
+        The batch can be settled, reported and released as before; its probabilities are NaN. It
+        stays claimed until then, or until its lease is over.
+
+        Raises:
+            InvalidArgument: If no batch of this buffer has the token.
+            ClaimLost: If the batch was settled or released, or if its lease is over.
+        """
+        return self._buffer.read(tokens.take_up, token)
 
     # -- stored samples ---------------------------------------------------------------------------
 

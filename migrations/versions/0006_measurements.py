@@ -84,6 +84,13 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 comment="True if the death of its worker is an attempt at each sample that was "
                 "started",
             ),
+            sa.Column(
+                "lease_until",
+                timestamp,
+                comment="Until when it stays claimed without its worker (UTC); NULL: while that "
+                "lives",
+            ),
+            sa.Column("token", sa.Text(), comment="Token with which another process takes it up"),
         ],
         "draws": [
             sa.Column("started_at", timestamp, comment="When its measurement was started (UTC)"),

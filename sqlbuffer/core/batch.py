@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -10,13 +11,12 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from sqlbuffer._messages import shown, summary
+from sqlbuffer._messages import summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import attempts, pool
-from sqlbuffer.core.claim import Claim, Drawn
+from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
+from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import states_from
 from sqlbuffer.core.release import release, release_later
@@ -36,7 +36,8 @@ class Batch:
     As a context manager, a batch is released at the end of the block unless it was settled. A batch
     that is garbage collected while it is open is released with a warning. The claim belongs to the
     process that made it: a forked child can store rewards, but it can neither settle nor release
-    the batch. The process that a pickled batch is sent to can settle, report or release it.
+    the batch. The process that a pickled batch is sent to can settle, report or release it. A batch
+    with a lease can be detached, and taken up in any process by `SampleStore.batch`.
 
     Attributes:
         id: Id of the batch, None if it is empty.
@@ -61,6 +62,7 @@ class Batch:
         clock: float,
         info: SampleInfo,
         objective: str,
+        outlives: bool = False,
     ) -> None:
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
@@ -80,11 +82,12 @@ class Batch:
         )
         self._objective = objective
         self._is_open = True
-        self._has_reports = False
+        self._has_reports = outlives  # those of other processes
         self._reported: dict[int, float] = {}
-        self._pid: int | None = os.getpid()
+        self._outlives = outlives  # a leased claim, which ends by itself
+        self._pid: int | None = None if outlives else os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
-        if claim is not None:
+        if claim is not None and not outlives:
             self._dropped = weakref.finalize(
                 self, release_later, self._pid, buffer.in_disposal, claim
             )
@@ -103,7 +106,7 @@ class Batch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._is_open or self._is_of_another_process:
+        if not self._is_open or self._is_of_another_process or self._outlives:
             return
         try:
             self.release()
@@ -167,7 +170,7 @@ class Batch:
         """
         settlement = Settlement(
             self._measured(rewards, ids, errors=errors, seconds=seconds, details=details),
-            None if record is None else _recorded(self._buffer, record),
+            None if record is None else Recorded.of(self._buffer, record),
             metrics=metrics,
             states=states_from(checkpoint),
             kept=kept,
@@ -191,15 +194,7 @@ class Batch:
         if rewards is None and all(each is None for each in details.values()):
             numbers, rewards = [], []
         reported = Reported.prepare(self._known, numbers, rewards, **details)
-        if not self._reported:
-            return reported
-        rows = zip(reported.ids.tolist(), reported.measured.rewards.tolist(), strict=True)
-        is_new = [
-            number not in self._reported
-            or not (math.isnan(reward) or reward == self._reported[number])
-            for number, reward in rows
-        ]
-        return reported.take(np.flatnonzero(is_new))
+        return reported.without(self._reported)
 
     def report(
         self,
@@ -276,13 +271,7 @@ class Batch:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
     def ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
-        """Count an attempt at a sample that gave no measurement; internal, see `start`.
-
-        Args:
-            number: Id of the sample.
-            what: What ended the attempt, such as "worker died".
-            how: How, such as "exit code -9".
-            settle: See `report`.
+        """Count an attempt at a sample, which gave no measurement; internal, see `start`.
 
         Returns:
             True if the sample has failed, after as many attempts as the buffer allows.
@@ -290,16 +279,36 @@ class Batch:
         if self._claim is None:
             return False
         self._has_reports = True
-        gone = self._buffer.write(
-            attempts.count_attempts,
-            batch=self._claim.batch,
-            ids=[number],
-            what=what,
-            how=how,
-            closes=settle,
-        )
+        count = functools.partial(attempts.count_attempts, what=what, how=how, closes=settle)
+        gone = self._buffer.write(count, batch=self._claim.batch, ids=[number])
         self._reported |= dict.fromkeys(gone, math.nan)
         return bool(gone)
+
+    def detach(self) -> str:
+        """Leave the batch claimed, also after the end of this process; return its token.
+
+        Until the lease is over, `SampleStore.batch(token)` takes the batch up in any process. This
+        object can do nothing more.
+
+        Raises:
+            InvalidArgument: If the batch was drawn without `lease_s`, or is empty.
+            ClaimLost: See `release`.
+        """
+        token = new_token()
+        if self._claim is None or not self._buffer.write(detach, claim=self._claim, token=token):
+            if self._claim is not None and not self._buffer.read(self._claim.is_open):
+                raise self._lost("it cannot be detached")
+            raise InvalidArgument(
+                "the batch has no lease, so it ends with this process: draw it with "
+                "store.sample(n, lease_s=86_400)."
+            )
+        self._end()
+        return token
+
+    @property
+    def meta(self) -> list[Any]:
+        """N mappings, what `add` was told about each sample as `meta`; None for nothing."""
+        return self._buffer.read(metas_of, self.ids.tolist())
 
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
@@ -339,22 +348,6 @@ class Batch:
 
     def _lost(self, what: str) -> ClaimLost:
         """Return the error for a batch that this process cannot end, with the reason."""
-        if self._is_of_another_process:
-            return ClaimLost(
-                f"batch {self.id} belongs to process {self._pid}, and this process is its forked "
-                f"child {os.getpid()}: {what}; settle the batch in process {self._pid}, or send "
-                "it pickled to another process."
-            )
-        if self._claim is None or self._buffer.read(self._claim.find):
-            return ClaimLost(f"batch {self.id} was already settled or released: {what}.")
-        return ClaimLost(
-            f"batch {self.id} is no longer in the database, which has returned to an earlier "
-            f"state (failover to a lagging standby, restore): {what}; draw again."
-        )
-
-
-def _recorded(buffer: BufferHandle, record: Any) -> Recorded:
-    """Check the samples and rewards to store with a batch."""
-    if not isinstance(record, (tuple, list)) or len(record) != 3:
-        raise InvalidArgument(f"record must be (samples, rewards, sources), got {shown(record)}.")
-    return Recorded.prepare(buffer, *record)
+        owner = self._pid if self._is_of_another_process else None
+        is_stored = self._claim is None or self._buffer.read(self._claim.find)
+        return lost(self.id, what, owner=owner, is_stored=is_stored)

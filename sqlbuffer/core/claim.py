@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
+from sqlbuffer.errors import ClaimLost
 
 
 class Drawn(NamedTuple):
@@ -65,11 +68,50 @@ class Claim(NamedTuple):
         """
         return close(tx, queries.batches.close_claim(column), **self.parameters())
 
+    def is_open(self, tx: Transaction) -> bool:
+        """Tell whether the batch is open."""
+        statement = queries.batches.find_claim().where(queries.params.IS_OPEN)
+        return tx.execute(statement, **self.parameters()).one_or_none() is not None
+
     def find(self, tx: Transaction) -> bool:
         """Tell whether the batch is in the database, open or closed."""
         return (
             tx.execute(queries.batches.find_claim(), **self.parameters()).one_or_none() is not None
         )
+
+
+def new_token() -> str:
+    """Return text that no other batch has."""
+    return secrets.token_hex(16)
+
+
+def detach(tx: Transaction, *, claim: Claim, token: str) -> bool:
+    """Store the token of a batch; return False if it has no lease, or is not open."""
+    found = tx.execute(queries.batches.set_token(), new_token=token, **claim.parameters())
+    return bool(found.rowcount)
+
+
+def lost(number: int | None, what: str, *, owner: int | None, is_stored: bool) -> ClaimLost:
+    """Return the error for a batch that this process cannot end.
+
+    Args:
+        number: Id of the batch.
+        what: What becomes of the samples.
+        owner: Id of the process that the claim belongs to; None for this process.
+        is_stored: True if the database has the batch.
+    """
+    if owner is not None:
+        return ClaimLost(
+            f"batch {number} belongs to process {owner}, and this process is its forked child "
+            f"{os.getpid()}: {what}; settle the batch in process {owner}, or send it pickled to "
+            "another process."
+        )
+    if is_stored:
+        return ClaimLost(f"batch {number} was already settled, released or detached: {what}.")
+    return ClaimLost(
+        f"batch {number} is no longer in the database, which has returned to an earlier state "
+        f"(failover to a lagging standby, restore): {what}; draw again."
+    )
 
 
 def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
@@ -80,3 +122,16 @@ def close(tx: Transaction, statement: Any, **batch: Any) -> Closed | None:
     tx.reach(closed.closed_tick)
     with numbers_of("a batch"):
         return Closed(int(closed.size), float(closed.clock_before), float(closed.clock))
+
+
+class Terms(NamedTuple):
+    """How a batch is claimed."""
+
+    counts_attempts: bool = False
+    """The death of its worker is an attempt at each sample that was started."""
+    lease_s: float | None = None
+    """Seconds for which it stays claimed without its worker; None: while the worker lives."""
+
+
+WHILE_ALIVE = Terms()
+"""The batch stays claimed while its worker lives, whose death counts nothing."""

@@ -17,7 +17,7 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import budget, pool, race
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.claim import Claim, Drawn
+from sqlbuffer.core.claim import WHILE_ALIVE, Claim, Drawn, Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -34,7 +34,7 @@ _MOST_WIDENINGS = 100
 
 
 def claim(
-    buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0, counts_attempts: bool = False
+    buffer: BufferHandle, n: int, *, pct_argmax: float = 0.0, terms: Terms = WHILE_ALIVE
 ) -> Batch:
     """Draw a batch: the heaviest `round(n * pct_argmax)` samples, then arrivals of the race.
 
@@ -42,7 +42,7 @@ def claim(
         buffer: The buffer.
         n: Size of the batch, or -1 for all waiting samples.
         pct_argmax: Share of the batch that is taken by weight, in [0, 1].
-        counts_attempts: The death of this process is an attempt at each sample that was started.
+        terms: How the batch is claimed.
 
     Returns:
         The claimed batch, which is smaller than n if fewer samples can be drawn.
@@ -64,7 +64,7 @@ def claim(
                 pct_argmax=pct_argmax,
                 by_tie=by_tie,
                 exclusive=exclusive,
-                counts_attempts=counts_attempts,
+                terms=terms,
             )
             break
         except _TiedAtTheEnd:
@@ -103,7 +103,7 @@ def _draw(
     pct_argmax: float,
     by_tie: bool,
     exclusive: bool,
-    counts_attempts: bool,
+    terms: Terms,
 ) -> Batch:
     """Draw a batch within a transaction.
 
@@ -146,9 +146,7 @@ def _draw(
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise _Blurred
-    made = _write(
-        tx, state, drawn, stretch, n_heaviest=len(heaviest), counts_attempts=counts_attempts
-    )
+    made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest), terms=terms)
     tx.count(
         clock=clock,
         batches=1,
@@ -301,7 +299,7 @@ def _write(
     stretch: _Stretch,
     *,
     n_heaviest: int,
-    counts_attempts: bool,
+    terms: Terms,
 ) -> Claim:
     """Store the batch and its draws, the heaviest first; the arrivals leave the pool."""
     drawn_by, n = worker_id(), len(drawn.sample_id)
@@ -311,7 +309,7 @@ def _write(
         "size": n,
         "clock_before": stretch.begin,
         "clock": stretch.end,
-        "counts_attempts": counts_attempts,
+        **terms._asdict(),
     }
     opened = tx.execute(queries.batches.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)

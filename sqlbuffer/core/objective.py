@@ -37,7 +37,7 @@ def _begin(tx: Transaction, *, objective: str, chosen: set[int] | None) -> int:
             f"buffer {tx.buffer.name!r} has measurements of the objective {shown(objective)} "
             "already: give the new objective another name."
         )
-    if n := len(tx.execute(queries.batches.claim_owners()).all()):
+    if n := tx.execute(queries.batches.count_open()).scalar_one():
         raise InvalidArgument(
             f"{n} batches of buffer {tx.buffer.name!r} are claimed, and their rewards would be of "
             "the old objective: settle or release them first (`sqlbuffer claims list`)."

@@ -12,7 +12,7 @@ from sqlbuffer.core import leases
 from sqlbuffer.core.attempts import count_attempts
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
-from sqlbuffer.core.release import release_open
+from sqlbuffer.core.release import release, release_open
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import (
     Mark,
@@ -79,11 +79,25 @@ def _leave(tx: Transaction, *, occasion: Occasion) -> None:
 def release_dead(buffer: BufferHandle) -> int:
     """Release the open batches and the jobs of stale workers, and delete the rows of the workers.
 
+    Batches whose leases are over are released too.
+
     Returns:
         The number of released batches.
     """
     stale = buffer.read(stale_workers)
-    return buffer.write(_release_stale, stale=stale) if stale else 0
+    n_released = buffer.write(_release_stale, stale=stale) if stale else 0
+    if buffer.look(_expired):
+        n_released += buffer.write(_release_expired)
+    return n_released
+
+
+def _expired(tx: Transaction) -> list[int]:
+    return list(tx.execute(queries.batches.expired_batches()).scalars())
+
+
+def _release_expired(tx: Transaction) -> int:
+    tx.lock_race(exclusive=True)
+    return sum(release(tx, batch=batch) for batch in _expired(tx))
 
 
 def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:

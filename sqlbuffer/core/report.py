@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,17 @@ class Reported:
     def take(self, chosen: Ints) -> Reported:
         """Return the measurements at some of the m positions."""
         return Reported(self.known, self.places[chosen], self.measured.take(chosen))
+
+    def without(self, rewards: Mapping[int, float]) -> Reported:
+        """Return the measurements without those that are known, by id; NaN adds nothing to them."""
+        if not rewards:
+            return self
+        rows = zip(self.ids.tolist(), self.measured.rewards.tolist(), strict=True)
+        is_new = [
+            number not in rewards or not (math.isnan(reward) or reward == rewards[number])
+            for number, reward in rows
+        ]
+        return self.take(np.flatnonzero(is_new))
 
     @classmethod
     def prepare(cls, known: Known, ids: Sequence[int], rewards: Any, **details: Any) -> Reported:

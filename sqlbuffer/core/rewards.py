@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlbuffer._integrity import require_all, tampered
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Ints
 from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core.add import Incoming, incoming
@@ -21,6 +22,7 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import AddResult
 
 
@@ -64,6 +66,15 @@ class Recorded:
         samples, names = [samples[i] for i in order], [names[i] for i in order]
         chunk = incoming(buffer, samples, names)
         return cls(chunk, measured.take(np.array(chunk.positions, dtype=np.int64)))
+
+    @classmethod
+    def of(cls, buffer: BufferHandle, record: Any) -> Recorded:
+        """Check the samples and rewards to store with a batch: `(samples, rewards, sources)`."""
+        if not isinstance(record, (tuple, list)) or len(record) != 3:
+            raise InvalidArgument(
+                f"record must be (samples, rewards, sources), got {shown(record)}."
+            )
+        return cls.prepare(buffer, *record)
 
 
 def record(tx: Transaction, recorded: Recorded) -> AddResult:

@@ -41,6 +41,11 @@ def is_grace(seconds: float) -> bool:
     return SHORTEST_GRACE_S <= seconds <= LONGEST_GRACE_S
 
 
+def is_lease(seconds: float) -> bool:
+    """Return whether a batch may be leased for so long, in seconds."""
+    return 0.0 < seconds <= LONGEST_GRACE_S
+
+
 @functools.cache
 def host() -> str:
     """Return the scope in which a pid is unique: host name, digest of boot and pid namespace."""

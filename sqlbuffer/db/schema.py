@@ -318,6 +318,12 @@ batches = Table(
         server_default=false(),
         comment="True if the death of its worker is an attempt at each sample that was started",
     ),
+    Column(
+        "lease_until",
+        Timestamp,
+        comment="Until when it stays claimed without its worker (UTC); NULL: while that lives",
+    ),
+    Column("token", Text, comment="Token with which another process takes it up"),
 )
 _OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
 Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))

@@ -14,6 +14,7 @@ from sqlbuffer._validation import require_choice, require_count, require_flag
 from sqlbuffer.core import draw, pool
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.budget import left
+from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
@@ -129,7 +130,7 @@ class Measuring:
             if claimed.waiting:
                 return claimed
         n = int(min(self._size, self._calls_left))
-        batch = draw.claim(self._buffer, n, counts_attempts=True)
+        batch = draw.claim(self._buffer, n, terms=Terms(counts_attempts=True))
         if not len(batch):
             return None
         self._batches.append(_Claimed(batch))
@@ -263,12 +264,11 @@ def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
 
     Of a budget that is used up nothing is left, but claims may be released.
     """
-    totals = tx.execute(queries.buffers.totals()).one()
-    claimed = totals.drawn - totals.released - totals.settled
-    if claimed > 0:
+    if tx.execute(queries.batches.claim_owners()).first() is not None:
         return True
     if left(tx) == 0:
         return False
+    totals = tx.execute(queries.buffers.totals()).one()
     drawable = pool.size(tx.buffer, totals) - totals.unscored - totals.unscorable
     return not until_empty or bool(drawable > 0)
 

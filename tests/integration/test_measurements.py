@@ -284,9 +284,10 @@ def test_an_objective_is_refused(scored: SampleStore) -> None:
 DIE = """
 import os, signal, sys
 from sqlbuffer.core import draw
+from sqlbuffer.core.claim import Terms
 from sqlbuffer.store import open_store
 store = open_store(sys.argv[1])
-batch = draw.claim(store._buffer, 4, counts_attempts=sys.argv[2] == "counts")
+batch = draw.claim(store._buffer, 4, terms=Terms(sys.argv[2] == "counts"))
 batch.start(batch.ids[:2])
 batch.report(batch.ids[:1], [1.0])
 print(*batch.ids, flush=True)

@@ -178,13 +178,17 @@ def miscounted_batches() -> sa.Select[Any]:
 
 @functools.cache
 def orphaned_batches() -> sa.Select[Any]:
-    """Return the ids of the open batches whose workers have no row, the newest first."""
+    """Return the ids of the open batches whose workers have no row, the newest first.
+
+    Leased batches need no worker.
+    """
     has_worker = sa.exists(workers.c.id).where(
         workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id
     )
     return (
         select(batches.c.id)
         .where(batches.c.buffer_id == BUFFER, IS_OPEN, ~has_worker)
+        .where(batches.c.lease_until.is_(None))
         .order_by(batches.c.id.desc())
     )
 

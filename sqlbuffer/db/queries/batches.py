@@ -8,16 +8,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId, Dialect, Timestamp, now
+from sqlbuffer.db.backends import BigId, Dialect, Timestamp, from_now, now, right_now
 from sqlbuffer.db.queries.params import (
     BUFFER,
+    CONTENT,
     INCOMING_DRAWS,
     INCOMING_IDS,
     IS_OPEN,
     LATER_THAN_ALL,
     NEVER,
 )
-from sqlbuffer.db.schema import batches, draws, pool, samples
+from sqlbuffer.db.schema import batches, buffers, draws, pool, samples
 
 
 @functools.cache
@@ -32,6 +33,7 @@ def insert_batch() -> sa.Insert:
         "buffer_id": BUFFER,
         "drawn_at": now(),
         "drawn_tick": LATER_THAN_ALL.scalar_subquery(),
+        "lease_until": from_now(bindparam("lease_s", type_=sa.Double)),
     }
     return (
         sa.insert(batches)
@@ -235,12 +237,12 @@ def has_open_batch() -> sa.Select[Any]:
 
 @functools.cache
 def open_batches_of() -> sa.Select[Any]:
-    """The ids of the open batches of some workers, the newest first."""
+    """The ids of the open batches of some workers, the newest first; without leased ones."""
     return (
         select(batches.c.id)
         .where(batches.c.buffer_id == BUFFER)
         .where(batches.c.worker_id.in_(bindparam("owners", type_=sa.Text, expanding=True)))
-        .where(IS_OPEN)
+        .where(IS_OPEN, batches.c.lease_until.is_(None))
         .order_by(batches.c.id.desc())
     )
 
@@ -257,6 +259,7 @@ def claimed_batches() -> sa.Select[Any]:
             batches.c.size,
             reported.scalar_subquery().label("reported"),
             batches.c.drawn_at,
+            batches.c.lease_until,
         )
         .where(batches.c.buffer_id == BUFFER)
         .where(IS_OPEN)
@@ -266,5 +269,76 @@ def claimed_batches() -> sa.Select[Any]:
 
 @functools.cache
 def claim_owners() -> sa.Select[Any]:
-    """Ids of the workers that have claimed batches, one row for each batch."""
-    return select(batches.c.worker_id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN)
+    """Ids of the workers that have claimed batches, one row for each batch without a lease."""
+    ours = select(batches.c.worker_id).where(batches.c.buffer_id == BUFFER)
+    return ours.where(IS_OPEN, batches.c.lease_until.is_(None))
+
+
+@functools.cache
+def count_open() -> sa.Select[Any]:
+    """The number of claimed batches."""
+    n = sa.func.count().label("n")
+    return select(n).select_from(batches).where(batches.c.buffer_id == BUFFER, IS_OPEN)
+
+
+@functools.cache
+def expired_batches() -> sa.Select[Any]:
+    """The ids of the claimed batches whose leases are over, the newest first."""
+    return (
+        select(batches.c.id)
+        .where(batches.c.buffer_id == BUFFER, IS_OPEN)
+        .where(batches.c.lease_until < right_now())
+        .order_by(batches.c.id.desc())
+    )
+
+
+@functools.cache
+def set_token() -> sa.Update:
+    """Store the token of the leased batch of one draw, if it is open."""
+    return (
+        sa.update(batches)
+        .where(*_CLAIM, IS_OPEN, batches.c.lease_until.is_not(None))
+        .values(token=bindparam("new_token", type_=sa.Text))
+    )
+
+
+@functools.cache
+def batch_of_token() -> sa.Select[Any]:
+    """The batch of a token, in any buffer, and the name of the buffer."""
+    return (
+        select(
+            batches.c.id,
+            batches.c.buffer_id,
+            buffers.c.name,
+            buffers.c.objective,
+            batches.c.worker_id,
+            batches.c.drawn_at,
+            batches.c.iteration,
+            batches.c.clock,
+            IS_OPEN.label("is_open"),
+        )
+        .join_from(batches, buffers, buffers.c.id == batches.c.buffer_id)
+        .where(batches.c.token == bindparam("token", type_=sa.Text))
+    )
+
+
+@functools.cache
+def drawn_samples() -> sa.Select[Any]:
+    """The draws of a batch in the columns of a claim, and whether each was reported."""
+    return (
+        select(
+            draws.c.sample_id,
+            draws.c.race_key,
+            draws.c.weight,
+            sa.literal(0, BigId).label("entries"),
+            samples.c.source,
+            samples.c.score,
+            samples.c.reward,
+            samples.c.hash,
+            samples.c.requeues,
+            *CONTENT,
+        )
+        .join_from(draws, samples, samples.c.id == draws.c.sample_id)
+        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
+        .order_by(draws.c.position)
+    )

@@ -191,6 +191,15 @@ def free_samples(dialect: Dialect) -> sa.Select[Any]:
 
 
 @functools.cache
+def metas(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, meta` of the samples with these ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(samples.c.id, samples.c.meta).join_from(
+        incoming, samples, samples.c.id == incoming.c.sample_id
+    )
+
+
+@functools.cache
 def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
     """Return `hash, id, reward, rewarded_at` of the samples with these hashes."""
     incoming = dialect.relation(INCOMING_HASHES)
