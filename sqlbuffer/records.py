@@ -11,19 +11,31 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddResult:
-    """Counts of the samples of one `add`.
+    """Counts of the samples of one `add`: each sample given is counted once.
+
+    `added + requeued + duplicates + known + refused` is the number of samples given.
 
     Attributes:
-        added: Samples stored for the first time.
-        requeued: Samples that were drawn or removed before, and wait again.
-        duplicates: Samples that were already waiting or claimed, or that occur twice in the call.
-        refused: Samples for which `key` returned None.
+        added: Samples stored for the first time; they wait.
+        requeued: Samples that were stored before, neither waited nor were claimed, and wait again:
+            evicted ones; with `requeue=True` also measured, failed, settled and removed ones.
+        duplicates: Samples that wait or are claimed, and repeats of a sample in the call.
+        known: Samples that were stored before, neither wait nor are claimed, and stay out:
+            measured, failed, settled or removed. 0 with `requeue=True`. `add` stores 20,000 samples
+            at a time, and a repeat that comes later than that is counted here again.
+        refused_at: Positions in the call, from 0, of the samples for which `key` returned None.
     """
 
     added: int = 0
     requeued: int = 0
     duplicates: int = 0
-    refused: int = 0
+    known: int = 0
+    refused_at: tuple[int, ...] = ()
+
+    @property
+    def refused(self) -> int:
+        """Number of samples for which `key` returned None."""
+        return len(self.refused_at)
 
     def __add__(self, other: AddResult) -> AddResult:
         return AddResult(
@@ -86,6 +98,7 @@ class Stats:
             function without a name, None if a buffer of an older release has not stored it.
         max_size: Number of scored samples that may wait, None for no limit.
         direction: "maximize": a higher reward is better; "minimize": a lower one.
+        evict: Samples that leave beyond `max_size`: "lightest" or "oldest".
     """
 
     name: str
@@ -110,6 +123,7 @@ class Stats:
     key: str | None = None
     max_size: int | None = None
     direction: str = "maximize"
+    evict: str = "lightest"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

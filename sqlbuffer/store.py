@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
+    as_evict,
     as_ids,
     as_list,
     as_max_size,
@@ -76,6 +77,7 @@ def open_store(
     weighting: str | Weighting = "shift",
     max_size: int | None = None,
     direction: str | None = None,
+    evict: str | None = None,
     durability: str = "normal",
     allow_pickle: bool = False,
     grace_s: float = GRACE_S,
@@ -99,18 +101,22 @@ def open_store(
         weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an
             instance of `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`,
             `race.Power(alpha)`.
-        max_size: Most scored samples that wait. Scoring beyond it removes the lightest, the oldest
-            first among equals, and a hundredth more than necessary. Samples without a score wait
+        max_size: Most scored samples that wait. Scoring beyond it removes the lightest, or the
+            oldest (see `evict`), and a hundredth more than necessary. Samples without a score wait
             in addition, at most as many, or 100,000 if that is more; then the oldest leave.
-            Released samples come on top until the next `add` or `score`. The limit is stored with
-            the buffer: without `max_size` the stored one counts, and a buffer without a limit
-            takes the first one given.
+            Released samples come on top until the next `add` or `score`. Adding an evicted sample
+            puts it back. The limit is stored with the buffer: without `max_size` the stored one
+            counts, and a buffer without a limit takes the first one given.
         direction: "maximize": a higher reward is better; "minimize": a lower one, as of a docking
             score. Rewards are given and stored as they were measured. `top`, `incumbent`,
             `labelled_rows(best=)` and `Stats.best_reward` follow the direction. A score says how
             much a sample is wanted, so the highest are drawn first in either direction. The
             direction is stored with the buffer: None takes the stored one, "maximize" for a new
             buffer.
+        evict: Scored samples that leave beyond `max_size`. "lightest": the lowest scores, the
+            oldest first among equals. "oldest": the samples that were stored first (the lowest
+            ids), whatever their scores; a sample that waits again is as old as when it was first
+            stored. Stored with a new buffer, "lightest" by default; None takes the stored value.
         durability: "normal": a power cut may lose the last commits; "full": it loses none. A
             killed process loses nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Give it only
@@ -126,24 +132,24 @@ def open_store(
         DatabaseUnavailable: If the database cannot be opened, reached, read or written.
         SchemaMismatch: If its schema is of another release, or the database has other tables.
         SettingsMismatch: If the buffer is stored with another mode, seed, weighting, max_size or
-            direction.
+            direction or evict.
     """
     settings = Settings(mode, seed, weighting_from(weighting))
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
-    options = {
+    options: dict[str, Any] = {
+        "max_size": as_max_size(max_size),
+        "direction": direction_from(direction),
+        "evict": as_evict(evict),
         "key": None
         if key is None
         else require_function(key, "key must be a function of a sample, or None"),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, rule, is_grace),
     }
-    fresh, limit = require_flag(fresh, "fresh"), as_max_size(max_size)
-    direction = direction_from(direction)
+    fresh = require_flag(fresh, "fresh")
     database = Database(url, durability=durability)
     try:
-        opened = attach(
-            database, name, settings, max_size=limit, direction=direction, fresh=fresh, **options
-        )
+        opened = attach(database, name, settings, fresh=fresh, **options)
         buffer = reaper.with_heartbeat(opened)
         core_release.release_dropped(buffer)
         reaper.release_dead(buffer)
@@ -236,11 +242,14 @@ class SampleStore:
         samples: Sequence[Any],
         source: str | Sequence[str] = "",
         meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        requeue: bool = False,
     ) -> AddResult:
         """Put samples into the pool, each distinct one once.
 
-        A sample that waits or is claimed is a duplicate. A sample that was drawn or removed waits
-        again, and its reward is kept.
+        A script that begins with `store.add(library)` may be killed and run again: samples that
+        were measured, failed, settled or removed stay out and count as `known`. A sample that waits
+        or is claimed is a duplicate. A sample that `max_size` has evicted waits again.
 
         Args:
             samples: Samples of any supported types; see `register` for your own. A list, a pandas
@@ -248,6 +257,8 @@ class SampleStore:
             source: Name of the generator, or one name for each sample.
             meta: What to store with them: a mapping that JSON can hold, or one for each sample.
                 Numbers of numpy are stored as numbers; NaN, a gap in a table, as null.
+            requeue: Let samples that were measured, failed, settled or removed wait again, too.
+                Their rewards are kept until they are measured again.
 
         Raises:
             InvalidArgument: If the samples are no list but one sample, such as a string or an
@@ -255,10 +266,15 @@ class SampleStore:
             UnsupportedType: If a sample has no canonical hash. Samples before it, by 20,000, are
                 stored.
         """
-        return add.add(self._buffer, as_list(samples), source, meta)
+        return add.add(self._buffer, as_list(samples), source, meta, requeue=requeue)
 
     def add_one(
-        self, sample: Any, source: str = "", meta: Mapping[str, Any] | None = None
+        self,
+        sample: Any,
+        source: str = "",
+        meta: Mapping[str, Any] | None = None,
+        *,
+        requeue: bool = False,
     ) -> AddResult:
         """Put one sample into the pool; `add` would take an image for a list of its rows.
 
@@ -266,11 +282,12 @@ class SampleStore:
             sample: The sample, of any supported type.
             source: Name of the generator.
             meta: What to store with it: a mapping that JSON can hold.
+            requeue: See `add`.
 
         Raises:
             UnsupportedType: If the sample has no canonical hash.
         """
-        return add.add(self._buffer, [sample], source, meta)
+        return add.add(self._buffer, [sample], source, meta, requeue=requeue)
 
     def record(
         self,
@@ -308,7 +325,9 @@ class SampleStore:
         return self._write(core_rewards.record, recorded)
 
     def remove(self, ids: Sequence[int]) -> int:
-        """Take waiting samples out of the pool; return how many waited. `add` puts one back.
+        """Take waiting samples out of the pool; return how many waited.
+
+        `add` leaves them out; `add(..., requeue=True)` puts them back.
 
         Raises:
             StaleIds: If the numbers may be those of other samples: the database has gone back to
@@ -858,6 +877,7 @@ class SampleStore:
         weighting: str | Weighting | None = None,
         mode: str | None = None,
         max_size: int | None = None,
+        evict: str | None = None,
         silent: bool = True,
     ) -> SampleStore:
         """Copy the buffer within its database, and open the copy: to try another setting.
@@ -871,8 +891,8 @@ class SampleStore:
         With `at_iteration` the copy holds the state before the first batch of that iteration was
         drawn, in a new race: samples, rewards, scores, predictors, and metrics of the iterations
         before. Overwritten values cannot be known: a score of a later version is missing, and so is
-        a reward that was measured again. A sample removed since does not wait; a sample added again
-        after it was settled does not wait either.
+        a reward that was measured again. A sample removed or evicted since does not wait; a sample
+        added again after it was settled does not wait either. Adding an evicted one puts it back.
 
         Args:
             new: Name of the copy.
@@ -881,6 +901,7 @@ class SampleStore:
             weighting: Another weighting, see `open_store`.
             mode: Another mode.
             max_size: Another limit of the pool, in force from the next `add` or `score` on.
+            evict: Another choice of the samples that leave beyond the limit, see `open_store`.
             silent: Show no progress bar.
 
         Raises:
@@ -894,6 +915,7 @@ class SampleStore:
             weighting=weighting,
             mode=mode,
             max_size=max_size,
+            evict=evict,
             silent=silent,
         )
         apart = dataclasses.replace(made, database=made.database.sibling())

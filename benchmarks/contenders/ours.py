@@ -63,7 +63,7 @@ class SqlbufferSqlite(DatabaseContender):
 
     def give_back(self) -> None:
         self._claimed.pop().settle()
-        self._store.add(self._batch.samples, source=BUFFER)
+        self._store.add(self._batch.samples, source=BUFFER, requeue=True)
         self.score()
 
     def iterate(self, items: list[str], k: int) -> None:

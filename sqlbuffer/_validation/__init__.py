@@ -14,8 +14,10 @@ from sqlbuffer._validation.arrays import (
 )
 from sqlbuffer._validation.lists import as_list, as_mapping, as_names, require_list
 from sqlbuffer._validation.scalars import (
+    EVICTIONS,
     LARGEST_INT,
     as_duration_s,
+    as_evict,
     as_float,
     as_max_size,
     is_integer,
@@ -35,8 +37,10 @@ from sqlbuffer._validation.scalars import (
 from sqlbuffer._validation.text import as_name, is_storable, is_text
 
 __all__ = [
+    "EVICTIONS",
     "LARGEST_INT",
     "as_duration_s",
+    "as_evict",
     "as_float",
     "as_floats",
     "as_ids",

@@ -94,6 +94,16 @@ def as_max_size(value: Any) -> int | None:
     return None if value is None else require_count(value, rule, least=1)
 
 
+EVICTIONS = ("lightest", "oldest")
+"""Names of the samples that leave a pool first when it has become too large."""
+
+
+def as_evict(value: Any) -> str | None:
+    """Return the name of the samples that leave beyond `max_size`, None for the stored one."""
+    rule = 'evict must be "lightest", "oldest", or None for the stored value'
+    return None if value is None else require_choice(value, rule, EVICTIONS)
+
+
 def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isfinite) -> float:
     """Return a float.
 

@@ -23,6 +23,13 @@ class Weightings(str, enum.Enum):
     uniform = "uniform"
 
 
+class Evictions(str, enum.Enum):
+    """Samples that leave first when too many wait."""
+
+    lightest = "lightest"
+    oldest = "oldest"
+
+
 class Modes(str, enum.Enum):
     """Whether a drawn sample leaves the pool."""
 
@@ -52,6 +59,10 @@ def copy(
     max_size: Annotated[
         int | None, typer.Option(min=1, help="New limit of scored samples that may wait.")
     ] = None,
+    evict: Annotated[
+        Evictions | None,
+        typer.Option(help="New choice of the samples that leave beyond the limit."),
+    ] = None,
 ) -> None:
     """Copy a buffer within its database, to try another setting from the same point.
 
@@ -75,6 +86,7 @@ def copy(
             weighting=None if weighting is None else weighting.value,
             mode=None if mode is None else mode.value,
             max_size=max_size,
+            evict=None if evict is None else evict.value,
             silent=not output.console().is_terminal,
         )
     output.line(f"{buffer.name} was copied to {made.name}")

@@ -1,23 +1,23 @@
-"""Add samples to the pool, and evict samples from a pool that has become too large."""
+"""Add samples to the pool."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sqlbuffer._integrity import require_all
 from sqlbuffer._json import as_json
 from sqlbuffer._messages import shown
-from sqlbuffer._validation import as_list, as_names
+from sqlbuffer._validation import as_list, as_names, require_flag
 from sqlbuffer.core import pool
+from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.db.backends import Lock
 from sqlbuffer.errors import InvalidArgument, TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
@@ -25,9 +25,6 @@ from sqlbuffer.samples.hashing import digests
 
 CHUNK = 20_000
 """Number of samples that are sent to the database at once."""
-
-MOST_UNSCORED = 100_000
-"""Number of samples that may always wait for a score, even if `max_size` is smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +37,8 @@ class Incoming:
     metas: list[str | None]
     positions: list[int]
     """Position of each sample in the user's list."""
-    refused: int
+    refused_at: tuple[int, ...]
+    """Positions in the user's list, counted from `start`, of the samples without a key."""
     duplicates: int
     start: int | None = 0
     """Position of the chunk's first sample in the user's list, for errors; None if unknown."""
@@ -82,7 +80,7 @@ def incoming(
     """
     hashes = hashes_of(buffer, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
-    refused = hashes.count(None)
+    refused = [i for i, digest in enumerate(hashes) if digest is None] if None in first else []
     ordered = sorted(digest for digest in first if digest is not None)
     positions = [first[digest] for digest in ordered]
     return Incoming(
@@ -91,8 +89,8 @@ def incoming(
         sources=[names[i] for i in positions],
         metas=[None] * len(positions) if metas is None else [metas[i] for i in positions],
         positions=positions,
-        refused=refused,
-        duplicates=len(samples) - refused - len(positions),
+        refused_at=tuple(position + (start or 0) for position in refused),
+        duplicates=len(samples) - len(refused) - len(positions),
         start=start,
     )
 
@@ -116,7 +114,12 @@ def hashes_of(
 
 
 def add(
-    buffer: BufferHandle, samples: Sequence[Any], sources: str | Sequence[str], meta: Any
+    buffer: BufferHandle,
+    samples: Sequence[Any],
+    sources: str | Sequence[str],
+    meta: Any,
+    *,
+    requeue: bool,
 ) -> AddResult:
     """Add samples to the pool, in chunks of one transaction each.
 
@@ -125,6 +128,7 @@ def add(
         samples: n samples.
         sources: Name of the generator, or one name for each sample.
         meta: A mapping that fits into JSON, or one for each sample, or None.
+        requeue: Let samples that were measured, settled or removed wait again.
 
     Raises:
         InvalidArgument: If there is not one source or meta for each sample.
@@ -132,12 +136,12 @@ def add(
         UnsupportedType: If a sample has no hash or no codec.
     """
     names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
+    requeue = require_flag(requeue, "requeue")
     result = AddResult()
     for start in range(0, len(samples), CHUNK):
         end = start + CHUNK
-        result += _add_chunk(
-            buffer, samples[start:end], names[start:end], metas[start:end], start=start
-        )
+        part = samples[start:end], names[start:end], metas[start:end]
+        result += _add_chunk(buffer, *part, start=start, requeue=requeue)
     return result
 
 
@@ -148,11 +152,12 @@ def _add_chunk(
     metas: Sequence[str | None],
     *,
     start: int,
+    requeue: bool,
 ) -> AddResult:
     """Add samples in one transaction, or in several if they are too large for one."""
     chunk = incoming(buffer, samples, names, metas, start=start)
     try:
-        return buffer.write(insert, chunk=chunk)
+        return buffer.write(insert, chunk=chunk, requeue=requeue)
     except TooLarge as exc:
         if len(samples) == 1:
             largest = buffer.database.dialect.max_value_bytes / 1e6
@@ -164,79 +169,116 @@ def _add_chunk(
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
     first, second = (
-        _add_chunk(buffer, samples[of], names[of], metas[of], start=at) for of, at in parts
+        _add_chunk(buffer, samples[of], names[of], metas[of], start=at, requeue=requeue)
+        for of, at in parts
     )
     return first + second
 
 
-def insert(tx: Transaction, *, chunk: Incoming) -> AddResult:
-    """Store new samples and requeue samples that had left the pool; both wait afterwards."""
+class _Entered(NamedTuple):
+    """What became of the distinct samples of a chunk; the others wait or are claimed."""
+
+    added: int = 0
+    requeued: int = 0
+    known: int = 0
+    """Samples that neither wait nor are claimed, and stay out."""
+    touched: float | None = None
+    """Clock at which samples joined the race; None if no sample did."""
+
+
+def insert(tx: Transaction, *, chunk: Incoming, requeue: bool) -> AddResult:
+    """Store new samples and requeue evicted ones, or all that had left; they wait afterwards."""
     state = tx.lock_race()
     needs_score = tx.buffer.settings.weighting.needs_score
     enter = _enter_unscored if needs_score else _enter_race
-    added, requeued, touched = enter(tx, chunk, state) if chunk.hashes else (0, 0, None)
+    entered = enter(tx, chunk, state, requeue=requeue) if chunk.hashes else _Entered()
+    added, requeued, known, touched = entered
     unscored = added + requeued if needs_score else 0
     evict(tx, state, scored=added + requeued - unscored, unscored=unscored)
-    deltas = {"added": added, "requeued": requeued, "refused": chunk.refused, "unscored": unscored}
-    tx.count(touched=touched, **deltas)
-    duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued
-    return AddResult(added, requeued, duplicates, chunk.refused)
+    deltas = {"added": added, "requeued": requeued, "unscored": unscored}
+    tx.count(touched=touched, refused=len(chunk.refused_at), **deltas)
+    duplicates = chunk.duplicates + len(chunk.hashes) - added - requeued - known
+    return AddResult(added, requeued, duplicates, known, chunk.refused_at)
 
 
-def _enter_unscored(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int, None]:
-    """Add samples that wait for a score; return the number of new and of requeued samples."""
+def _enter_unscored(
+    tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool
+) -> _Entered:
+    """Add samples that wait for a score."""
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        found = _in_bulk(tx, queries.samples.add_unscored(dialect), chunk, state).one()
-        return found.stored - found.requeued, found.requeued, None
-    newest, stored = _put(tx, chunk, state)
-    added = tx.execute(queries.samples.enter_unscored(), after=newest).rowcount
-    again = _requeued(tx, chunk, stored - added) if added < stored else []
+        statement = queries.samples.add_unscored(dialect, requeue=requeue)
+        found = _in_bulk(tx, statement, chunk, state, given=len(chunk.hashes)).one()
+        # At the same time, others may have requeued and evicted a sample that was out before.
+        known = min(found.known, len(chunk.hashes) - found.stored)
+        return _Entered(found.stored - found.requeued, found.requeued, known)
+    put = _put(tx, chunk, state, requeue=requeue)
+    added = tx.execute(queries.samples.enter_unscored(), after=put.newest).rowcount
+    again = _requeued(tx, chunk, put.stored - added) if added < put.stored else []
     never = np.full(len(again), math.inf)
     ids = [row.id for row in again]
     none = np.full(len(again), math.nan)
     pool.enter(tx, state, ids, never, none, none, [0] * len(again))
-    return added, len(again), None
+    return _Entered(added, len(again), put.known)
 
 
-def _enter_race(
-    tx: Transaction, chunk: Incoming, state: RaceState
-) -> tuple[int, int, float | None]:
-    """Add samples that join the race at once.
-
-    Returns:
-        The number of new samples, the number of requeued samples, and the clock at which they
-        joined; None if no sample did.
-    """
+def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool) -> _Entered:
+    """Add samples that join the race at once."""
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        rows = _in_bulk(tx, queries.samples.add_samples(dialect), chunk, state).all()
+        statement = queries.samples.add_samples(dialect, requeue=requeue)
+        rows = _in_bulk(tx, statement, chunk, state).all()
+        is_told = requeue or len(rows) == len(chunk.hashes)
+        known = 0 if is_told else _count_known(tx, chunk)
     else:
-        newest, stored = _put(tx, chunk, state)
+        newest, stored, known = _put(tx, chunk, state, requeue=requeue)
         rows = tx.execute(queries.samples.samples_after(), after=newest).all()
         rows += _requeued(tx, chunk, stored - len(rows)) if len(rows) < stored else []
     if not rows:
-        return 0, 0, None
+        return _Entered(known=known)
     ids, hashes, requeues = zip(*rows, strict=True)
     state = tx.lock_race_to_join(state)  # late, because storing takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
     keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
     pool.enter(tx, state, ids, keys, weights, scores, first)
-    return requeues.count(0), len(requeues) - requeues.count(0), state.clock
+    added = requeues.count(0)
+    return _Entered(added, len(requeues) - added, known, state.clock)
 
 
-def _in_bulk(tx: Transaction, statement: Any, chunk: Incoming, state: RaceState) -> Any:
+def _in_bulk(
+    tx: Transaction, statement: Any, chunk: Incoming, state: RaceState, **more: Any
+) -> Any:
     columns, shape = chunk.columns(tx.buffer), queries.params.INCOMING_SAMPLES
-    return tx.execute_with(statement, shape, columns, iteration=state.iteration, tick=state.tick)
+    more |= {"iteration": state.iteration, "tick": state.tick}
+    return tx.execute_with(statement, shape, columns, **more)
 
 
-def _put(tx: Transaction, chunk: Incoming, state: RaceState) -> tuple[int, int]:
-    """Store and requeue samples; return the newest id before, and their number."""
+def _count_known(tx: Transaction, chunk: Incoming) -> int:
+    """Return how many samples of a chunk stay out, after the others were put in.
+
+    The upsert has locked all of them, so none has come or gone since.
+    """
+    statement, columns = queries.samples.samples_out(tx.backend), {"hash": chunk.hashes}
+    return int(tx.execute_with(statement, queries.params.INCOMING_HASHES, columns).scalar_one())
+
+
+class _Put(NamedTuple):
+    """The newest id before samples were put in, and how many were stored, and stay out."""
+
+    newest: int
+    stored: int
+    known: int
+
+
+def _put(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool) -> _Put:
+    """Store and requeue samples, row by row."""
     newest = tx.connection.execute(queries.samples.newest_sample()).scalar_one()
-    statement, columns = queries.samples.put_samples(tx.backend), chunk.columns(tx.buffer)
+    statement = queries.samples.put_samples(tx.backend, requeue=requeue)
+    columns = chunk.columns(tx.buffer)
     moment = {"iteration": state.iteration, "tick": state.tick}
-    return newest, tx.execute_each(statement, queries.params.INCOMING_SAMPLES, columns, **moment)
+    stored = tx.execute_each(statement, queries.params.INCOMING_SAMPLES, columns, **moment)
+    return _Put(newest, stored, tx.backend.n_noted(tx.connection))
 
 
 def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
@@ -253,60 +295,6 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
     ids = {"sample_id": [row.id for row in marked]}
     tx.execute_each(queries.samples.unmark(dialect), queries.params.INCOMING_IDS, ids)
     return marked
-
-
-def evict(tx: Transaction, state: RaceState, *, scored: int = 0, unscored: int = 0) -> None:
-    """Remove the lightest samples beyond the buffer's `max_size`, and 1 % more.
-
-    Samples without a score are not compared with scored samples. As many of them may wait as
-    `max_size`, and at least `MOST_UNSCORED`; beyond that, the oldest of them are removed.
-
-    It is called before the transaction counts its own changes, and locks draws: until the end of
-    this transaction no other one adds, draws or evicts, so each sees the counts of those before.
-
-    Args:
-        tx: A writing transaction that has locked the race.
-        state: The state of the race.
-        scored: Number of scored samples that this transaction has added and not yet counted.
-        unscored: Number of samples without a score that it has added and not yet counted.
-    """
-    if state.max_size is None:
-        return
-    dialect = tx.backend
-    dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.DRAWS: True})
-    totals = tx.execute(queries.buffers.totals()).one()
-    unscored += int(totals.unscored)
-    scored += pool.size(tx.buffer, totals) - int(totals.unscored)
-    going: list[Any] = []
-    if (excess := scored - state.max_size) > 0:
-        excess += state.max_size // 100  # finding the lightest reads the whole pool: make it rare
-        going += _free(tx, queries.scores.lightest(dialect), excess)
-    if (excess := unscored - max(state.max_size, MOST_UNSCORED)) > 0:
-        going += _free(tx, queries.scores.oldest_unscored(dialect), excess)
-    if going:
-        pool.remove(tx, going, clock=tx.race_state().clock)
-
-
-def _free(tx: Transaction, statement: Any, n: int) -> list[Any]:
-    """Return the first n samples of a statement that no other transaction writes; lock them.
-
-    To wait for them could deadlock: a transaction that has locked samples may wait for this one.
-    """
-    dialect = tx.backend
-    n_passed = 0
-    while True:
-        going = tx.execute(statement, limit=n + n_passed).all()
-        if not dialect.has_concurrent_writers:
-            return list(going)
-        columns = {"sample_id": sorted(row.sample_id for row in going)}
-        found = tx.execute_with(
-            queries.samples.free_samples(dialect), queries.params.INCOMING_IDS, columns
-        )
-        is_free = set(found.scalars())
-        free = [row for row in going if row.sample_id in is_free]
-        if len(free) >= n or len(going) < n + n_passed:
-            return free[:n]
-        n_passed = len(going) - len(free)
 
 
 def _metas(meta: Any, n: int) -> list[str | None]:

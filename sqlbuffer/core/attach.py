@@ -34,6 +34,7 @@ def attach(
     *,
     max_size: int | None = None,
     direction: str | None = None,
+    evict: str | None = None,
     fresh: bool = False,
     **options: Any,
 ) -> BufferHandle:
@@ -46,12 +47,14 @@ def attach(
         max_size: Largest number of scored samples that may wait, None for any number; stored if the
             buffer has no limit yet.
         direction: "maximize" or "minimize"; None takes the stored one, "maximize" for a new buffer.
+        evict: Samples that leave beyond `max_size`: "lightest" or "oldest"; None for the stored
+            value, "lightest" in a new buffer.
         fresh: Create a new buffer, under the next free name if `name` is taken.
         options: Further fields of the handle.
 
     Raises:
-        SettingsMismatch: If the buffer is stored with other settings, another limit or another
-            direction.
+        SettingsMismatch: If the buffer is stored with other settings, another limit, another
+            direction, or another value of `evict`.
         InvalidPayload: If the stored settings or the stored name of the key are corrupt.
     """
     name = require_name(name)
@@ -62,6 +65,7 @@ def attach(
         settings=settings,
         max_size=max_size,
         direction=direction or DIRECTIONS[0],
+        evict=evict,
         key=key,
     )
     if fresh:
@@ -74,6 +78,8 @@ def attach(
     stored = _settings(row)
     _require_same(name, settings, stored)
     _require_direction(row, direction)
+    if evict is not None and row.evict != evict:
+        raise _other_limit(row, "evict", stored=row.evict, given=evict)
     if max_size is not None and row.max_size != max_size:
         _limit(database, row, max_size)
     if not isinstance(row.key, (str, type(None))):
@@ -135,11 +141,15 @@ def _limit(database: Database, row: Any, max_size: int) -> None:
         lambda connection: connection.scalar(queries.buffers.limit_size(), given)
     )
     if stored not in (None, max_size):  # None: the buffer is gone, its first use raises
-        raise SettingsMismatch(
-            f"buffer {row.name!r} is stored with max_size={shown(stored)}, but was opened with "
-            f"max_size={max_size!r}: open it without max_size, which takes the stored value, or "
-            f"make a copy with another one (store.copy(name, max_size={max_size!r}))."
-        )
+        raise _other_limit(row, "max_size", stored=stored, given=max_size)
+
+
+def _other_limit(row: Any, name: str, *, stored: Any, given: Any) -> SettingsMismatch:
+    return SettingsMismatch(
+        f"buffer {row.name!r} is stored with {name}={shown(stored)}, but was opened with "
+        f"{name}={given!r}: open it without {name}, which takes the stored value, or make a copy "
+        f"with another one (store.copy(name, {name}={given!r}))."
+    )
 
 
 def key_name(key: Callable[[Any], Any] | None) -> str:
@@ -257,6 +267,7 @@ def _create(
     settings: Settings,
     max_size: int | None,
     direction: str,
+    evict: str | None,
     key: str,
     only_new: bool = False,
 ) -> Any:
@@ -273,6 +284,7 @@ def _create(
         "key": key,
         "max_size": max_size,
         "direction": direction,
+        "evict": "lightest" if evict is None else evict,
     }
     created = connection.scalar(queries.buffers.insert_buffer(database.dialect), new)
     if created is not None:

@@ -169,13 +169,12 @@ def move(
     return np.array(tx.changed_by_each(statement, queries.params.INCOMING_KEYS, columns))
 
 
-def dequeue(tx: Transaction, ids: Sequence[int]) -> None:
-    """Mark samples as neither waiting nor claimed; adding them again requeues them."""
+def dequeue(tx: Transaction, ids: Sequence[int], *, evicted: bool) -> None:
+    """Mark samples as neither waiting nor claimed; adding evicted ones puts them back."""
     if len(ids):
-        statement = queries.samples.dequeue(tx.backend)
-        n_found = tx.execute_each(
-            statement, queries.params.INCOMING_IDS, {"sample_id": sorted(ids)}
-        )
+        statement = queries.samples.dequeue(tx.backend, evicted=evicted)
+        columns = {"sample_id": sorted(ids)}
+        n_found = tx.execute_each(statement, queries.params.INCOMING_IDS, columns)
         require_all(n_found, len(ids), "samples left the queue")
 
 
@@ -205,8 +204,8 @@ def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
     remove(tx, rows, clock=float(np.max(ends, initial=clock)))
 
 
-def remove(tx: Transaction, rows: Sequence[Any], *, clock: float) -> None:
-    """Take samples out of the pool for good: filtered by the user, or evicted.
+def remove(tx: Transaction, rows: Sequence[Any], *, clock: float, evicted: bool = False) -> None:
+    """Take samples out of the pool: filtered by the user, or evicted.
 
     `touched` moves to `clock`. The release of an earlier draw, if it is still open, then leaves the
     clock where it is.
@@ -215,12 +214,13 @@ def remove(tx: Transaction, rows: Sequence[Any], *, clock: float) -> None:
         tx: The transaction.
         rows: Rows with `sample_id`, `race_key` and `weight`.
         clock: Clock of the race at which the samples leave.
+        evicted: They leave because of `max_size`, and adding them puts them back.
     """
     ids = [row.sample_id for row in rows]
     keys = [row.race_key for row in rows]
     n_left = leave(tx, ids, keys)
     require_all(n_left, len(ids), "samples were taken out of the pool")
-    dequeue(tx, ids)
+    dequeue(tx, ids, evicted=evicted)
     tx.count(
         clock=clock,
         touched=clock if np.any(as_floats(keys) < math.inf) else None,

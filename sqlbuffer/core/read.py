@@ -73,6 +73,7 @@ def stats(tx: Transaction) -> Stats:
             key=row.key,
             max_size=None if row.max_size is None else int(row.max_size),
             direction=row.direction,
+            evict=row.evict,
         )
 
 

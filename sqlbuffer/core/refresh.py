@@ -20,7 +20,7 @@ from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool, race
-from sqlbuffer.core.add import evict
+from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import (

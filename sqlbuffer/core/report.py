@@ -93,8 +93,8 @@ def report(
 ) -> int | None:
     """Store measurements of a batch; with `closes`, settle it with the last one.
 
-    A sample leaves the queue with its first report, so that adding it again requeues it. Its later
-    reports leave the queue as it is.
+    A sample leaves the queue with its first report, so that adding it with `requeue=True` puts it
+    back. Its later reports leave the queue as it is.
 
     Args:
         tx: A writing transaction.

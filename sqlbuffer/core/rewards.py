@@ -65,6 +65,8 @@ class Recorded:
         measured = measured.take(order)
         samples, names = [samples[i] for i in order], [names[i] for i in order]
         chunk = incoming(buffer, samples, names)
+        refused_at = tuple(np.sort(order[list(chunk.refused_at)]).tolist())
+        chunk = dataclasses.replace(chunk, refused_at=refused_at)
         return cls(chunk, measured.take(np.array(chunk.positions, dtype=np.int64)))
 
     @classmethod
@@ -81,13 +83,12 @@ def record(tx: Transaction, recorded: Recorded) -> AddResult:
     """Store measurements; new samples are stored and do not wait."""
     chunk = recorded.chunk
     if not chunk.hashes:
-        return AddResult(refused=chunk.refused, duplicates=chunk.duplicates)
+        return AddResult(duplicates=chunk.duplicates, refused_at=chunk.refused_at)
     deltas = _store_by_hash(tx, chunk.columns(tx.buffer), recorded.measured, _Of())
-    tx.count(refused=chunk.refused, **deltas)
+    tx.count(refused=len(chunk.refused_at), **deltas)
     added = deltas["recorded"]
-    return AddResult(
-        added=added, duplicates=chunk.duplicates + len(chunk.hashes) - added, refused=chunk.refused
-    )
+    duplicates = chunk.duplicates + len(chunk.hashes) - added
+    return AddResult(added=added, duplicates=duplicates, refused_at=chunk.refused_at)
 
 
 class Known(NamedTuple):

@@ -17,7 +17,7 @@ from sqlbuffer._integrity import no_progress
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
-from sqlbuffer.core.add import evict
+from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (

@@ -51,6 +51,8 @@ class RaceState(NamedTuple):
     """Name of the reward function whose rewards the samples have."""
     has_budget: bool = False
     """True if the number of samples that may be claimed is limited."""
+    evict: str = "lightest"
+    """Samples that leave beyond `max_size`: "lightest" or "oldest"."""
 
 
 class Transaction:
@@ -295,6 +297,7 @@ def _race_state(row: Any) -> RaceState:
         max_size=None if row.max_size is None else int(row.max_size),
         objective=str(row.objective),
         has_budget=row.budget is not None,
+        evict=row.evict,
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer._messages import printable, shown
-from sqlbuffer._validation import LARGEST_INT
+from sqlbuffer._validation import EVICTIONS, LARGEST_INT
 from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
@@ -119,6 +119,11 @@ def _settings(tx: Transaction) -> list[str]:
             f"the buffer is stored with epoch {row.epoch} and max_size {row.max_size}, which "
             "cannot be."
         )
+    if row.evict not in EVICTIONS:
+        problems.append(
+            f"the buffer is stored with evict {shown(row.evict)}, which is none of "
+            f"{', '.join(EVICTIONS)}."
+        )
     return problems
 
 
@@ -190,6 +195,8 @@ def _membership(tx: Transaction) -> list[str]:
             f"{len(extra)} samples wait or are claimed but are not marked as queued, "
             f"such as {min(extra)}."
         )
+    if both := tx.execute(queries.audit.evicted_and_queued()).scalar_one():
+        problems.append(f"{both} samples are marked as evicted and as queued at once.")
     return problems
 
 

@@ -6,11 +6,11 @@ import dataclasses
 import datetime as dt
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sqlbuffer._integrity import numbers_of, tampered
-from sqlbuffer._validation import as_max_size, require_flag, require_int
+from sqlbuffer._validation import as_evict, as_max_size, require_flag, require_int
 from sqlbuffer.core.attach import require_name
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import Heartbeat
@@ -68,10 +68,12 @@ def copy(
     weighting: str | Weighting | None = None,
     mode: str | None = None,
     max_size: int | None = None,
+    evict: str | None = None,
     silent: bool = True,
 ) -> BufferHandle:
     """Copy a buffer under another name, in one transaction; see `SampleStore.copy`."""
-    new, silent, limit = require_name(new), require_flag(silent, "silent"), as_max_size(max_size)
+    new, silent = require_name(new), require_flag(silent, "silent")
+    limits = {"max_size": as_max_size(max_size), "evict": as_evict(evict)}
     old = buffer.settings
     settings = Settings(
         old.mode if mode is None else mode,
@@ -83,7 +85,7 @@ def copy(
             _copy,
             new=new,
             settings=settings,
-            max_size=limit,
+            limits=limits,
             at_iteration=at_iteration,
             advance=advance,
         )
@@ -107,12 +109,12 @@ def _copy(
     *,
     new: str,
     settings: Settings,
-    max_size: int | None,
+    limits: Mapping[str, Any],
     at_iteration: int | None,
     advance: Callable[[int], None],
 ) -> tuple[int, Moment]:
     moment = _moment(tx, at_iteration)
-    buffer_id = _create(tx, new, settings, moment, max_size=max_size)
+    buffer_id = _create(tx, new, settings, moment, limits=limits)
     copied = tx.on(
         dataclasses.replace(
             tx.buffer,
@@ -188,9 +190,12 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
 
 
 def _create(
-    tx: Transaction, new: str, settings: Settings, moment: Moment, *, max_size: int | None
+    tx: Transaction, new: str, settings: Settings, moment: Moment, *, limits: Mapping[str, Any]
 ) -> int:
-    """Insert the row of the copy, and its ledger; return its id."""
+    """Insert the row of the copy, and its ledger; return its id.
+
+    `limits` are other values of columns of the buffer; None for the value of the original.
+    """
     state = tx.race_state()
     version = state.version if moment.version is None else min(moment.version, state.version)
     row = tx.own_row(queries.audit.buffer_row())
@@ -204,7 +209,7 @@ def _create(
         "seed": str(settings.seed),
         "base_score": state.base,
         "top_score": state.top_score,
-        "max_size": state.max_size if max_size is None else max_size,
+        **{name: getattr(row, name) if limit is None else limit for name, limit in limits.items()},
         "score_version": version,
         "refresh_version": refresh_version,
         "refreshed_version": refreshed_version,

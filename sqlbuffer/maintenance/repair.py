@@ -35,6 +35,7 @@ def repair(tx: Transaction) -> list[str]:
         _remove_from_pool,
         _release_orphans,
         _mark_queued,
+        _unmark_evicted,
         _put_into_pool,
         _unmark_top,
         recount,
@@ -112,6 +113,11 @@ def _mark_queued(tx: Transaction) -> list[str]:
     unmarked = (set(waiting) | claimed) - queued
     _with_ids(tx, queries.samples.enqueue(tx.backend), unmarked)
     return _said(len(unmarked), "samples that wait or are claimed were marked as such")
+
+
+def _unmark_evicted(tx: Transaction) -> list[str]:
+    n = tx.execute(queries.samples.unmark_evicted()).rowcount
+    return _said(n, "marks of an eviction were removed from samples that wait or are claimed")
 
 
 def _put_into_pool(tx: Transaction) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import ArrayLike, NDArray
 
-from sqlbuffer._validation import as_list, is_share, require_real
+from sqlbuffer._validation import as_list, is_share, require_flag, require_real
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.errors import ClaimLost, InvalidArgument
@@ -20,7 +20,7 @@ from sqlbuffer.store import open_store
 from sqlbuffer.training import resume
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.measured import by_claim, measured_rewards
-from sqlbuffer.training.pool_list import WaitingList
+from sqlbuffer.training.pool_list import WaitingList, flat
 from sqlbuffer.training.resume import CHECKPOINT, LOOP
 from sqlbuffer.training.sample_keys import SampleKeys
 
@@ -45,12 +45,15 @@ class Buffer(Callback):
         seed: Seed of the draws.
         max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
         direction: "maximize" or "minimize": which reward is better; see `open_store`.
+        evict: Samples that leave beyond `max_size`: "lightest" or "oldest"; see `open_store`.
         durability: "normal" or "full".
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
         weighting: How scores become weights; a plain buffer has no scores.
         fresh: Begin a new run. If a buffer `name` exists, it stays unchanged, and the new one is
             stored under the next free name: "default-2" after "default". The log prints the name.
+        requeue: Let samples that were measured, failed, settled or removed wait again when they are
+            added. False: only evicted ones, as in `SampleStore.add`.
 
     Attributes:
         store: The `SampleStore` behind the callback.
@@ -74,17 +77,20 @@ class Buffer(Callback):
         seed: int = 0,
         max_size: int | None = None,
         direction: str | None = None,
+        evict: str | None = None,
         durability: str = "normal",
         allow_pickle: bool = False,
         grace_s: float = GRACE_S,
         weighting: str | Weighting = "uniform",
         fresh: bool = False,
+        requeue: bool = True,
     ) -> None:
         super().__init__(name="buffer", order=0)
         self.p_total = require_real(
             p_total, "p_total is a share between 0 and 1, or -1 for everything", _is_part
         )
         self.pct_argmax = 0.0
+        self.requeue = require_flag(requeue, "requeue")
         self.resumed_size: int | None = None
         self.is_lost = False
         self.store = open_store(
@@ -96,6 +102,7 @@ class Buffer(Callback):
             weighting=weighting,
             max_size=max_size,
             direction=direction,
+            evict=evict,
             durability=durability,
             allow_pickle=allow_pickle,
             grace_s=grace_s,
@@ -123,10 +130,11 @@ class Buffer(Callback):
     def add(self, item: Any, name: str = "") -> AddResult:
         """Add a sample, or the samples of a list of samples or lists, from the source `name`.
 
+        Samples that were drawn or removed wait again, unless the buffer has `requeue=False`.
         Samples of a batch that come from the buffer have the source `name + "_buffer"`.
         """
         self._waiting.renew()
-        return self.store.add(_flat(item), source=name)
+        return self.store.add(flat(item), source=name, requeue=self.requeue)
 
     def sample(self, n: int) -> tuple[Any, ...]:
         """Draw n samples, -1 for all, and settle them without rewards: `(samples, sources)`."""
@@ -343,17 +351,6 @@ class Buffer(Callback):
 
 def _is_part(share: float) -> bool:
     return share == -1.0 or is_share(share)
-
-
-def _flat(item: Any) -> list[Any]:
-    """Return the items of a list or Series and of lists in it; another object is one item."""
-    if hasattr(item, "iloc"):  # pandas; `as_list` refuses a table
-        return as_list(item)
-    if type(item) is not list:
-        return [item]
-    if not any(type(part) is list for part in item):
-        return item
-    return [leaf for part in item for leaf in _flat(part)]
 
 
 def from_buffer(sources: Sequence[str]) -> list[str]:

@@ -87,3 +87,14 @@ class WaitingList:
         """Write the assigned form and read the list again: the pool is about to change."""
         self.flush()
         self._waiting = None
+
+
+def flat(item: Any) -> list[Any]:
+    """Return the items of a list or Series and of lists in it; another object is one item."""
+    if hasattr(item, "iloc"):  # pandas; `as_list` refuses a table
+        return as_list(item)
+    if type(item) is not list:
+        return [item]
+    if not any(type(part) is list for part in item):
+        return item
+    return [leaf for part in item for leaf in flat(part)]

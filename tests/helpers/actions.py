@@ -66,7 +66,7 @@ def refresh_some(store: SampleStore) -> None:
 
 
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
-    "add": lambda store: store.add([*LATE, *TWENTY[:5]]),
+    "add": lambda store: store.add([*LATE, *TWENTY[:5]], requeue=True),
     "score": lambda store: (store.add(LATE), store.score(scores_of, chunk=2)),
     "sample": lambda store: store.sample(3, pct_argmax=0.5),
     "settle": settle,

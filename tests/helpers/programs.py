@@ -98,12 +98,14 @@ class Player:
         return found
 
     def add(self) -> None:
-        self.store.add([next(self.names) for _ in range(self.rng.integers(20, 100))])
+        names = [next(self.names) for _ in range(self.rng.integers(20, 100))]
+        self.store.add(names, requeue=True)
         self.store.score(self.scores)
 
     def again(self) -> None:
         """What was settled or removed waits again; what waits is a duplicate."""
-        self.store.add([f"{self.number}-{i}" for i in self.rng.integers(0, 100, 10).tolist()])
+        names = [f"{self.number}-{i}" for i in self.rng.integers(0, 100, 10).tolist()]
+        self.store.add(names, requeue=True)
         self.store.score(self.scores)
 
     def remove(self) -> None:

@@ -51,7 +51,7 @@ def generate(store: SampleStore, note: Note) -> None:
     """
     if len(store) < ROOM:
         added = [f"s{random.randrange(N_DISTINCT)}" for _ in range(40)]
-        store.add(added, source="generator")
+        store.add(added, source="generator", requeue=True)
         note("added", *added)
 
 

@@ -13,7 +13,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from helpers.commands import run
 from helpers.samples import scores_of
-from sqlbuffer.core import add
+from sqlbuffer.core import evict
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import SettingsMismatch
 from sqlbuffer.store import SampleStore, open_store
@@ -87,7 +87,7 @@ def test_unscored_samples_are_bounded(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, most: int, left: int
 ) -> None:
     """By `max_size`, or by the least that may always wait; the scored ones stay."""
-    monkeypatch.setattr(add, "MOST_UNSCORED", most)
+    monkeypatch.setattr(evict, "MOST_UNSCORED", most)
     store = new_store(max_size=20)
     store.add(TWO_HUNDRED[:10])
     store.score(scores_of)

@@ -35,7 +35,7 @@ def go_on(store: SampleStore, iterations: int = 4, first: int = 1000) -> list[li
     """Add, score, draw, settle, retrain and refresh; return what was drawn."""
     drawn = []
     for i in range(iterations):
-        store.add([f"s{first + 10 * i + j}" for j in range(4)] + ["s3"])
+        store.add([f"s{first + 10 * i + j}" for j in range(4)] + ["s3"], requeue=True)
         store.score(scores_of)
         with store.sample(7, pct_argmax=0.3) as batch:
             drawn.append(batch.samples)

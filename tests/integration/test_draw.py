@@ -153,7 +153,7 @@ def requeued_samples(new_store: OpenStore, observer: Observer) -> None:
         for cluster, present in enumerate(observer.present)
         for member in {3, 4} - present
     ]
-    store.add([name(*one) for one in again])
+    store.add([name(*one) for one in again], requeue=True)
     for cluster, member in again:
         observer.present[cluster].add(member)
     store.score(scorer(SCORES))

@@ -18,8 +18,7 @@ from helpers.cleanup import hold
 from helpers.interleaving import Gap, Interleaving
 from helpers.pool import assert_weights_are_those_of_the_scores
 from helpers.samples import scores_of
-from sqlbuffer.core import add as adding
-from sqlbuffer.core import pool, refresh
+from sqlbuffer.core import evict, pool, refresh
 from sqlbuffer.core.weighting import Power
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.maintenance import audit
@@ -93,7 +92,7 @@ def test_a_top_that_is_used_up_is_widened_and_nothing_of_it_is_lost(
 def test_what_is_scored_while_it_is_evicted(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adding, "MOST_UNSCORED", 10)
+    monkeypatch.setattr(evict, "MOST_UNSCORED", 10)
     store, other = new_store(max_size=10), new_store()
     store.add(["s-1"])  # the others, when they are scored, need not wait for anybody
     store.score(scores_of)
@@ -454,7 +453,7 @@ def draw_and_release(store: SampleStore) -> None:
 def draw_all_and_add_again(store: SampleStore) -> None:
     batch = store.sample(-1)
     batch.settle([1.0] * len(batch))
-    store.add(batch.samples[::2])
+    store.add(batch.samples[::2], requeue=True)
 
 
 def remove_the_lowest(store: SampleStore) -> None:

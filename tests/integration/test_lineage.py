@@ -144,7 +144,7 @@ def test_what_is_stored_again_is_what_it_was(store: SampleStore, store_url: str)
     for reward, sample, source in zip([1.0, 2.0, 3.0], batch.samples, batch.sources, strict=True):
         np.testing.assert_equal(found[reward], (sample, source))
     assert (len(store), store.stats().stored, store.iteration) == (0, 4, 0)
-    assert store.add(things).requeued == 3
+    assert store.add(things, requeue=True).requeued == 3
     assert store.check() == []
 
 

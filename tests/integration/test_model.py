@@ -29,6 +29,7 @@ from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.schema import batches, workers
 from sqlbuffer.errors import ClaimLost
+from sqlbuffer.records import AddResult
 from sqlbuffer.store import SampleStore, open_store
 
 pytestmark = pytest.mark.slow
@@ -104,9 +105,12 @@ class Model:
     def drawable(self) -> list[str]:
         return [name for name in self.pool if self.weight(name)]
 
-    def add(self, given: Sequence[str], sources: Sequence[str]) -> tuple[int, int, int, int]:
+    def add(
+        self, given: Sequence[str], sources: Sequence[str], *, requeue: bool = True
+    ) -> AddResult:
         added = requeued = 0
-        for name, source in zip(given, sources, strict=True):
+        known = set()
+        for i, (name, source) in enumerate(zip(given, sources, strict=True)):
             if name not in self.samples:
                 self.samples[name] = Sample(source, waits=True)
                 added += 1
@@ -114,14 +118,17 @@ class Model:
                 self.mode == "consume" and self.samples[name].claimed
             ):
                 sample = self.samples[name]
+                if not requeue:
+                    known.add((i // add.CHUNK, name))  # repeats are found within a chunk
+                    continue
                 sample.waits, sample.version, sample.score = True, None, NAN
                 requeued += 1
         self.requeued += requeued
-        return added, requeued, len(given) - added - requeued, 0
+        return AddResult(
+            added, requeued, len(given) - added - requeued - len(known), known=len(known)
+        )
 
-    def record(
-        self, given: Sequence[str], values: Sequence[float], source: str
-    ) -> tuple[int, int, int, int]:
+    def record(self, given: Sequence[str], values: Sequence[float], source: str) -> AddResult:
         added = 0
         value_of: dict[str, float] = {}
         for name, value in zip(
@@ -132,7 +139,7 @@ class Model:
         for name, value in value_of.items():
             added += name not in self.samples
             self.samples.setdefault(name, Sample(source)).measure(value)
-        return added, 0, len(given) - added, 0
+        return AddResult(added, duplicates=len(given) - added)
 
     def score(self, names: Sequence[str], score_of: Callable[[str], float]) -> None:
         for name in names:
@@ -194,7 +201,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, mode: str, weighting: str, first: list[str], palette: list[float]) -> None:
         self.model = Model(mode, weighting)
         self.open()
-        self.add(first, 0)
+        self.add(first, 0, True)
         self.score_missing(palette, 0, 10_000)
 
     def open(self) -> None:
@@ -210,25 +217,22 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- samples in --------------------------------------------------------------------------------
 
-    @rule(given=names, source=st.integers(0, 2))
-    def add(self, given: list[str], source: int) -> None:
+    @rule(given=names, source=st.integers(0, 2), requeue=st.booleans())
+    def add(self, given: list[str], source: int, requeue: bool) -> None:
         sources = [f"g{source + i % 2}" for i in range(len(given))]
-        assert dataclasses.astuple(self.store.add(given, source=sources)) == self.model.add(
-            given, sources
-        )
+        result = self.store.add(given, source=sources, requeue=requeue)
+        assert result == self.model.add(given, sources, requeue=requeue)
 
-    @rule(pick=picks)
-    def add_what_is_known(self, pick: list[int]) -> None:
+    @rule(pick=picks, requeue=st.booleans())
+    def add_what_is_known(self, pick: list[int], requeue: bool) -> None:
         known = [name for name in sorted(self.model.samples) if not self.model.samples[name].waits]
-        self.add([known[i % len(known)] for i in pick] if known else [], 0)
+        self.add([known[i % len(known)] for i in pick] if known else [], 0, requeue)
 
     @rule(given=names, values=rewards)
     def record(self, given: list[str], values: list[float | None]) -> None:
         measured = [value for value in values if value is not None] or [0.5]
         of_each = [measured[i % len(measured)] for i in range(len(given))]
-        assert dataclasses.astuple(self.store.record(given, of_each, "lab")) == self.model.record(
-            given, of_each, "lab"
-        )
+        assert self.store.record(given, of_each, "lab") == self.model.record(given, of_each, "lab")
 
     # -- scores ------------------------------------------------------------------------------------
 

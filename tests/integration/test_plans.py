@@ -63,13 +63,21 @@ def built(store: SampleStore) -> dict[int, str]:
     """The name of its builder for every statement, by the statement's identity: each is
     built once.
     """
-    arguments = {**ARGUMENTS, ("dialect",): [(inside.backend_of(store),)]}
+    backend = inside.backend_of(store)
+    arguments = {
+        **{key: [(given, {}) for given in values] for key, values in ARGUMENTS.items()},
+        ("dialect",): [((backend,), {})],
+        **{
+            ("dialect", flag): [((backend,), {flag: value}) for value in (True, False)]
+            for flag in ("requeue", "evicted")
+        },
+    }
     return {
-        id(builder(*given)): name
+        id(builder(*given, **named)): name
         for module in queries.__all__
         for name, builder in vars(vars(queries)[module]).items()
         if hasattr(builder, "cache_info")
-        for given in arguments[tuple(inspect.signature(builder).parameters)]
+        for given, named in arguments[tuple(inspect.signature(builder).parameters)]
     }
 
 
@@ -226,7 +234,7 @@ def work(store: SampleStore, first: int) -> None:
     store.add(hold(store.sample(8, pct_argmax=0.5)).samples)
     with store.sample(8) as batch:
         batch.settle()
-    store.add(batch.samples)
+    store.add(batch.samples, requeue=True)
     store.record(samples[:8], np.zeros(8))
     store.record(samples[:8], np.ones(8))
     store.rewards_of(samples)

@@ -270,7 +270,7 @@ def come_back_with_another_score(store: SampleStore) -> None:
     """Ten leave, and wait again under another score."""
     batch = store.sample(10, pct_argmax=0.5)
     batch.settle()
-    store.add(batch.samples)
+    store.add(batch.samples, requeue=True)
     store.score(lambda samples: scores_of(samples) + 100)
 
 

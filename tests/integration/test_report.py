@@ -75,18 +75,18 @@ def test_settling_stores_the_rest(store: SampleStore) -> None:
     batch.settle([9.0, 3.0], ids=batch.ids[1:3], metrics={"loss": 1.0})
     assert store.rewards_of(batch.samples) == [1.0, 9.0, 3.0, None]
     assert account(store) == (6, 0, 4, 3, 1)
-    assert store.add(batch.samples) == AddResult(requeued=4)
+    assert store.add(batch.samples, requeue=True) == AddResult(requeued=4)
     assert store.check() == []
 
 
 def test_what_is_reported_may_be_added_again_at_once(store: SampleStore) -> None:
     """It waits again; neither the end of its old batch nor another reward for it ends that."""
     for end in ("settle", "release", "report"):
-        store.add(TEN)
+        store.add(TEN, requeue=True)
         store.score(scores_of)
         batch = store.sample(4)
         batch.report(batch.ids[:2], [1.0, 2.0])
-        assert store.add(batch.samples) == AddResult(requeued=2, duplicates=2)
+        assert store.add(batch.samples, requeue=True) == AddResult(requeued=2, duplicates=2)
         batch.report(batch.ids[:1], [3.0])
         rewards = {
             "settle": ([4.0, 2.0, 5.0, 6.0],),

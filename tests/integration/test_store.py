@@ -79,7 +79,7 @@ def test_what_was_drawn_waits_again_with_its_reward(new_store: OpenStore) -> Non
     batch = store.sample(1)
     assert store.add(["a"]) == AddResult(duplicates=1), "claimed, not settled"
     batch.settle([2.5])
-    assert store.add(["a"], source="second") == AddResult(requeued=1)
+    assert store.add(["a"], source="second", requeue=True) == AddResult(requeued=1)
     again = store.sample(1)
     assert (again.samples, again.sources, again.info.reward.tolist()) == (["a"], ["first"], [2.5])
     again.settle()
@@ -89,7 +89,7 @@ def test_what_was_drawn_waits_again_with_its_reward(new_store: OpenStore) -> Non
 
 def test_a_requeued_sample_is_scored_again(store: SampleStore) -> None:
     scored(store, ["s3"]).sample(1).settle()
-    store.add(["s3"])
+    store.add(["s3"], requeue=True)
     assert store.stats().unscored == 1
     assert len(store.sample(1)) == 0
     assert store.score(scores_of) == 1
@@ -117,10 +117,11 @@ def test_sources_and_meta_are_kept(store: SampleStore) -> None:
 
 def test_equal_keys_are_one_sample_and_none_is_refused(new_store: OpenStore) -> None:
     store = new_store(key=lambda sample: sample.strip().lower() or None)
-    assert store.add(["A", " a", "", "b", "  "]) == AddResult(added=2, duplicates=1, refused=2)
+    given = ["A", " a", "", "b", "  "]
+    assert store.add(given) == AddResult(added=2, duplicates=1, refused_at=(2, 4))
     assert sorted(store.waiting().samples) == ["A", "b"], "the first form stays"
     assert store.record(["B ", "", "c"], [1.0, 2.0, 3.0]) == AddResult(
-        added=1, duplicates=1, refused=1
+        added=1, duplicates=1, refused_at=(1,)
     )
     assert store.stats().refused == 3
     assert store.rewards_of(["b", " C", " ", "d"]) == [1.0, 3.0, None, None]
@@ -160,7 +161,7 @@ def test_record_stores_rewards_of_what_was_never_drawn(store: SampleStore) -> No
     )
     assert store.waiting().samples == ["waits"], "a reward does not end the waiting"
     assert store.rewards_of(["new", "waits", "never"]) == [2.0, 1.0, None]
-    assert store.add(["new"]) == AddResult(requeued=1)
+    assert store.add(["new"], requeue=True) == AddResult(requeued=1)
     stats = store.stats()
     assert (stats.stored, stats.measured, stats.failed) == (2, 2, 0)
     store.record(["failed"], [math.nan])
@@ -243,7 +244,7 @@ def test_the_argmax_share_stays_exact_while_the_pool_changes(store: SampleStore)
     left: set[str] = set()
     for step in range(40):
         new = [f"s{rng.randrange(10**6)}.5" for _ in range(rng.randrange(200))]
-        store.add(new)
+        store.add(new, requeue=True)
         store.score(scores_of)
         left |= set(new)
         if step % 7 == 3:
@@ -381,7 +382,9 @@ def test_rewards_of_any_number_type(store: SampleStore) -> None:
         torch.tensor([1.0, 2.0], requires_grad=True),
         (1, 2),
     ):
-        batch = scored(store, ["s1", "s2"]).sample(2)
+        store.add(["s1", "s2"], requeue=True)
+        store.score(scores_of)
+        batch = store.sample(2)
         batch.settle(given)
         assert store.rewards_of(batch.samples) == [1.0, 2.0]
 
@@ -412,7 +415,7 @@ def run_of_batches(
             history.append(batch.samples)
             batch.settle()
         store.sample(5).release()
-        store.add(history[-1])
+        store.add(history[-1], requeue=True)
         if step == 2:
             store.score(lambda samples: -scores_of(samples), only="all")
     return history
@@ -507,7 +510,7 @@ def test_samples_taken_out_while_claimed_in_replay_mode(new_store: OpenStore) ->
     batch = store.sample(3)
     assert store.remove(batch.ids.tolist()) == 3
     assert store.check() == []
-    assert store.add(batch.samples[:1]) == AddResult(requeued=1)
+    assert store.add(batch.samples[:1], requeue=True) == AddResult(requeued=1)
     batch.settle([1.0, 2.0, 3.0])
     assert len(store) == 8
     assert store.check() == []
@@ -614,7 +617,7 @@ def test_removed_samples_do_not_wait(store: SampleStore) -> None:
     assert store.remove(waiting.ids[:3].tolist() * 2 + [10**12]) == 3
     assert store.remove(np.array([], dtype=np.int64)) == 0  # type: ignore[arg-type]
     assert store.waiting().samples == waiting.samples[3:]
-    assert store.add(waiting.samples[:1]) == AddResult(requeued=1)
+    assert store.add(waiting.samples[:1], requeue=True) == AddResult(requeued=1)
     assert store.check() == []
 
 
@@ -984,7 +987,7 @@ def test_threads_share_a_store(new_store: OpenStore) -> None:
     def work(i: int) -> None:
         try:
             for step in range(6):
-                store.add([f"s{1000 + 100 * i + step}", "s1000"])
+                store.add([f"s{1000 + 100 * i + step}", "s1000"], requeue=True)
                 store.score(scores_of)
                 batch = store.sample(10, pct_argmax=0.2)
                 if step == 3:
@@ -1038,7 +1041,7 @@ def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
 
     works = [
         draw,
-        lambda: stores[1].add(samples),
+        lambda: stores[1].add(samples, requeue=True),
         replace,
         lambda: stores[3].score(scores_of, only="all", chunk=100),
     ]

@@ -478,7 +478,7 @@ def test_a_failure_never_replaces_a_reward(
     with open_store(store_url, mode=mode, fresh=True) as store:
         expected = None
         for way, reward in steps:
-            store.add(["s1"])
+            store.add(["s1"], requeue=True)
             store.score(scores_of)
             measure(store, way, reward)
             expected = expected if math.isnan(reward) and expected is not None else reward

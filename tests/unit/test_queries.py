@@ -3,6 +3,7 @@ databases.
 """
 
 import inspect
+import itertools
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -29,15 +30,17 @@ BUILDERS = {
 
 def build(name: str, kind: str) -> list[Any]:
     """What a builder builds for a database, with every argument that it takes."""
-    arguments: dict[tuple[str, ...], list[tuple[Any, ...]]] = {
-        (): [()],
-        ("dialect",): [(DIALECTS[kind][0],)],
-        ("column",): [("settled_at",), ("released_at",)],
-        ("direction",): [("maximize",), ("minimize",)],
+    arguments: dict[str, list[Any]] = {
+        "dialect": [DIALECTS[kind][0]],
+        "column": ["settled_at", "released_at"],
+        "requeue": [True, False],
+        "evicted": [True, False],
+        "direction": ["maximize", "minimize"],
     }
+    names = list(inspect.signature(BUILDERS[name]).parameters)
     built = [
-        BUILDERS[name](*given)
-        for given in arguments[tuple(inspect.signature(BUILDERS[name]).parameters)]
+        BUILDERS[name](**dict(zip(names, given, strict=True)))
+        for given in itertools.product(*(arguments[each] for each in names))
     ]
     return [statement for one in built for statement in (one if isinstance(one, tuple) else (one,))]
 
@@ -192,7 +195,7 @@ GOLDEN = {
         SET queued=(samples.queued = 1 AND ? = 1), reward=coalesce(?, samples.reward),
            rewarded_at=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_at ELSE utc_now() END,
            rewarded_tick=CASE WHEN (? IS NULL AND samples.reward IS NOT NULL) THEN samples.rewarded_tick ELSE ? END,
-           error=CASE WHEN (NOT (? IS NULL AND samples.reward IS NOT NULL)) THEN ? END
+           error=CASE WHEN (NOT (? IS NULL AND samples.reward IS NOT NULL)) THEN ? END, evicted=0
         WHERE samples.id = ? AND samples.hash = ?
     """,
     ("add_unscored", "postgresql"): """
@@ -210,15 +213,16 @@ GOLDEN = {
            meta)
         ORDER BY incoming_samples.hash
         ON CONFLICT (buffer_id, hash) DO UPDATE
-        SET queued = %(param_6)s, requeues = (samples.requeues + %(requeues_1)s), score = %(param_7)s,
-           score_version = %(param_8)s, scored_at = %(param_9)s, scored_tick = %(param_10)s
+        SET queued = true, requeues = (samples.requeues + 1), score = NULL, score_version = NULL,
+           scored_at = NULL, scored_tick = NULL, evicted = false
         WHERE NOT samples.queued
         RETURNING samples.id, samples.hash, samples.requeues), entered AS (INSERT INTO pool (buffer_id,
            race_key, sample_id, weight, top, entries)
         SELECT %(buffer)s AS buffer_id, %(param_1)s AS race_key, stored.id AS id, %(param_2)s AS weight,
            %(param_3)s AS top, %(param_4)s AS entries
         FROM stored)
-        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_11)s) AS requeued
+        SELECT count(*) AS stored, count(*) FILTER (WHERE stored.requeues > %(param_6)s) AS requeued,
+           %(param_6)s AS known
         FROM stored
     """,
     ("put_samples", "sqlite"): """
@@ -226,8 +230,8 @@ GOLDEN = {
            created_iteration, created_tick)
         VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, utc_now(), ?, ?)
         ON CONFLICT (buffer_id, hash) DO UPDATE
-        SET queued = ?, requeues = (samples.requeues + ?), score = ?, score_version = ?, scored_at = ?,
-           scored_tick = ?
+        SET queued = 1, requeues = (samples.requeues + 1), score = NULL, score_version = ?, scored_at = NULL,
+           scored_tick = NULL, evicted = 0
         WHERE samples.queued = 0
     """,
     ("leave_up_to", "sqlite"): """

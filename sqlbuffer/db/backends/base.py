@@ -236,8 +236,15 @@ class Dialect(abc.ABC):
         """
 
     def noted(self, rows: Rows, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Return a value that tells `changed_by_each` in which rows it was set."""
+        """Return a value that tells `changed_by_each` and `n_noted` in which rows it was used."""
         return value
+
+    def n_noted(self, connection: sa.Connection) -> int:
+        """Return how often the last `execute_each` used a value that is `noted`.
+
+        Only without `supports_bulk_upsert`, whose statements return the rows that they changed.
+        """
+        return 0
 
     # -- statements and locks ---------------------------------------------------------------------
 

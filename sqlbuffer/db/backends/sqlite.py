@@ -166,6 +166,7 @@ class SQLite(Dialect):
     ) -> int:
         # Through the driver: a temporary table would write the rows twice.
         sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
+        connection.info["noted"].clear()
         return connection.exec_driver_sql(sql, values).rowcount
 
     def changed_by_each(
@@ -176,13 +177,11 @@ class SQLite(Dialect):
         columns: Columns,
         constants: Mapping[str, Any],
     ) -> list[bool]:
-        noted: list[Any] = connection.info["noted"]
-        noted.clear()
         n_changed = self.execute_each(connection, statement, rows, columns, constants)
         key = columns[rows.columns[0][0]]
         if n_changed == len(key):
             return [True] * len(key)
-        changed = set(noted)
+        changed = set(connection.info["noted"])
         return [value in changed for value in key]
 
     def noted(self, rows: Rows, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -190,6 +189,9 @@ class SQLite(Dialect):
         # has changed.
         key = getattr(self.each(rows), rows.columns[0][0])
         return sa.func.coalesce(sa.func.note(key), value, type_=value.type)
+
+    def n_noted(self, connection: sa.Connection) -> int:
+        return len(connection.info["noted"])
 
     # -- statements and locks ---------------------------------------------------------------------
 

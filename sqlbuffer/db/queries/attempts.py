@@ -122,5 +122,6 @@ def forget_failures(dialect: Dialect) -> sa.Update:
             error=None,
             rewarded_at=None,
             rewarded_tick=None,
+            evicted=False,
         )
     )

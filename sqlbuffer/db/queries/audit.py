@@ -108,6 +108,14 @@ def queued_ids() -> sa.Select[Any]:
 
 
 @functools.cache
+def evicted_and_queued() -> sa.Select[Any]:
+    """Return how many samples are marked as evicted, and as waiting or claimed."""
+    return select(sa.func.count().label("both")).where(
+        samples.c.buffer_id == BUFFER, samples.c.queued, samples.c.evicted
+    )
+
+
+@functools.cache
 def pool_faults() -> sa.Select[int, int, int, int, int]:
     """Return how many rows of the pool contradict themselves, by kind of fault."""
     is_placeless = pool.c.race_key == NEVER

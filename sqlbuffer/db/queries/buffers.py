@@ -59,6 +59,7 @@ def stats(direction: str) -> sa.Select[Any]:
         "key",
         "max_size",
         "direction",
+        "evict",
     )
     own = (buffers.c[name] for name in names)
     return (
@@ -85,6 +86,7 @@ def race_state() -> sa.Select[Any]:
             buffers.c.max_size,
             buffers.c.objective,
             buffers.c.budget,
+            buffers.c.evict,
             buffers.c.created_at,
             NEXT_TICK.label("tick"),
         )
@@ -179,7 +181,7 @@ def buffer_named() -> sa.Select[Any]:
 @functools.cache
 def insert_buffer(dialect: Dialect) -> Any:
     """Store a new buffer; returns its id, and no row if there is a buffer of this name."""
-    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size", "direction")
+    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size", "direction", "evict")
     values: dict[str, Any] = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     versions = dict.fromkeys(("score_version", "refresh_version", "refreshed_version"), 0)
     insert = dialect.upsert(buffers).values(**values, **versions, created_at=now())

@@ -29,6 +29,7 @@ from sqlbuffer.db.schema import (
 _SOURCE: sa.BindParameter[int] = bindparam("source", type_=sa.Integer)
 _CUTOFF: Any = bindparam("cutoff", type_=Timestamp)
 _ITERATION: sa.BindParameter[int] = bindparam("from_iteration", type_=sa.Integer)
+_CONSUMES: sa.BindParameter[bool] = bindparam("consumes", type_=sa.Boolean)
 _IS_WHOLE: sa.BindParameter[bool] = bindparam("is_whole", type_=sa.Boolean)
 
 _TICK: sa.BindParameter[int] = bindparam("cutoff_tick", type_=BigId)
@@ -99,7 +100,7 @@ def copy_samples_then() -> Any:
 
     Samples that had been created, with the reward if it had been stored, and the score if it has a
     version of that time. A sample waits if it was claimed then, or if it had not been settled and
-    either still waits or was drawn later.
+    either still waits or was drawn later. One that is evicted now stays so unless it was settled.
     """
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
     drawn = drawn.where(batches.c.buffer_id == _SOURCE)
@@ -116,13 +117,13 @@ def copy_samples_then() -> Any:
         sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
     )
     had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_settled)
-    waited = sa.case(
-        (bindparam("consumes", type_=sa.Boolean), sa.or_(samples.c.id.in_(claimed), had_waited)),
-        else_=samples.c.queued,
-    )
+    consumed = sa.or_(samples.c.id.in_(claimed), had_waited)
+    waited = sa.case((_CONSUMES, consumed), else_=samples.c.queued)
+    was_evicted = sa.and_(samples.c.evicted, ~waited, ~sa.and_(_CONSUMES, was_settled))
     had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
     changed = {
         "queued": waited,
+        "evicted": was_evicted,
         **{
             name: sa.case((had_score, samples.c[name]))
             for name in ("score", "score_version", "scored_at", "scored_tick")
@@ -331,7 +332,7 @@ def copy_buffer(dialect: Dialect) -> Any:
     given = (
         *("name", "kind", "mode", "seed", "base_score", "top_score", "max_size", "settings", "key"),
         *("score_version", "refresh_version", "refreshed_version"),
-        *("direction", "objective", "max_attempts"),
+        *("direction", "objective", "max_attempts", "evict"),
     )
     columns = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     insert = dialect.upsert(buffers).values(**columns, created_at=now())

@@ -75,7 +75,7 @@ def requeue(dialect: Dialect) -> sa.Update:
     return (
         sa.update(samples)
         .where(samples.c.id == incoming.sample_id)
-        .values(queued=True, requeues=samples.c.requeues + 1)
+        .values(queued=True, evicted=False, requeues=samples.c.requeues + 1)
     )
 
 

@@ -53,6 +53,7 @@ def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
         rewarded_at=now(),
         rewarded_tick=TICK,
         queued=_STAYS_QUEUED,
+        evicted=sa.false(),
     )
 
 
@@ -60,7 +61,8 @@ def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
 def store_rewards(dialect: Dialect) -> sa.Update:
     """Write rewards into the samples, found by id and hash: an id alone may be another sample's.
 
-    Settled samples are no longer queued. NULL is a failed measurement: it does not change a stored
+    Settled samples are no longer queued, and a measured sample is no longer an evicted one: adding
+    it does not put it back. NULL is a failed measurement: it does not change a stored
     reward and its time.
     """
     incoming = dialect.each(INCOMING_REWARDS)
@@ -71,6 +73,7 @@ def store_rewards(dialect: Dialect) -> sa.Update:
         rewarded_at=sa.case((stays, samples.c.rewarded_at), else_=now()),
         rewarded_tick=sa.case((stays, samples.c.rewarded_tick), else_=TICK),
         queued=_STAYS_QUEUED,
+        evicted=sa.false(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId, Dialect, now
+from sqlbuffer.db.backends import BigId, Dialect, Rows, now
 from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_HASHES,
@@ -23,15 +23,20 @@ from sqlbuffer.db.schema import pool, samples
 
 _ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top", "entries"]
 
+_HASHES_OF_SAMPLES = Rows(INCOMING_SAMPLES.name, INCOMING_SAMPLES.columns[:1])
+"""The hashes of incoming samples, without their other columns."""
+
 _HASH = [samples.c.buffer_id, samples.c.hash]
-_WAIT_AGAIN = {
-    "queued": True,
-    "requeues": samples.c.requeues + 1,
-    "score": None,
-    "score_version": None,
-    "scored_at": None,
-    "scored_tick": None,
+_WAIT_AGAIN: dict[str, Any] = {
+    "queued": sa.true(),
+    "requeues": samples.c.requeues + sa.literal_column("1", sa.Integer),
+    "score": sa.null(),
+    "score_version": sa.null(),
+    "scored_at": sa.null(),
+    "scored_tick": sa.null(),
+    "evicted": sa.false(),
 }
+"""Without bound values, which SQLite's driver would bind for each row."""
 _MARK = sa.literal(-1, sa.Integer)
 """A score version that no score has, and that no other transaction sees."""
 
@@ -66,28 +71,41 @@ def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, A
 
 
 @functools.cache
-def add_samples(dialect: Dialect) -> Any:
-    """Store new samples, requeue those that had left the pool; returns both, no waiting ones."""
+def add_samples(dialect: Dialect, *, requeue: bool) -> Any:
+    """Store new samples, requeue those that had left the pool or been evicted; returns both."""
     incoming = dialect.relation(INCOMING_SAMPLES).c
     values = _new_samples(incoming, dialect, queued=sa.literal(True, sa.Boolean))
+    is_out = ~samples.c.queued
+    waits_again = is_out if requeue else sa.and_(is_out, samples.c.evicted)
     # The order prevents deadlocks, and makes ids independent of the order within a batch.
     source = select(*(value.label(name) for name, value in values.items())).order_by(incoming.hash)
     return (
         dialect.upsert(samples)
         .from_select(list(values), source, include_defaults=False)
-        .on_conflict_do_update(index_elements=_HASH, set_=_WAIT_AGAIN, where=~samples.c.queued)
+        .on_conflict_do_update(index_elements=_HASH, set_=_WAIT_AGAIN, where=waits_again)
         .returning(samples.c.id, samples.c.hash, samples.c.requeues)
     )
 
 
 @functools.cache
-def add_unscored(dialect: Dialect) -> sa.Select[int, int]:
-    """`add_samples` and `enter_unscored` in one; returns how many were stored and requeued."""
-    stored = add_samples(dialect).cte("stored")
+def add_unscored(dialect: Dialect, *, requeue: bool) -> sa.Select[int, int, int]:
+    """`add_samples` and `enter_unscored` in one; returns how many were stored and requeued.
+
+    And how many are `known`, as `samples_out`, but as they were before the statement. They are
+    looked up only if fewer samples were stored than `given`.
+    """
+    stored = add_samples(dialect, requeue=requeue).cte("stored")
     entered = sa.insert(pool).from_select(_ENTRY, _entry(BUFFER, stored.c.id)).cte("entered")
-    again = sa.func.count().filter(stored.c.requeues > sa.literal(0, sa.Integer))
+    n_stored, none = sa.func.count(), sa.literal(0, sa.Integer)
+    again = n_stored.filter(stored.c.requeues > none)
+    out = _out(dialect.relation(_HASHES_OF_SAMPLES)).where(~samples.c.evicted).scalar_subquery()
+    known = sa.case((n_stored < bindparam("given", type_=BigId), out), else_=none)
     return (
-        select(sa.func.count().label("stored"), again.label("requeued"))
+        select(
+            n_stored.label("stored"),
+            again.label("requeued"),
+            (none if requeue else known).label("known"),
+        )
         .select_from(stored)
         .add_cte(entered)
     )
@@ -144,12 +162,36 @@ def samples_after() -> sa.Select[Any]:
 
 
 @functools.cache
-def put_samples(dialect: Dialect) -> Any:
-    """Store new samples, requeue and mark those that had left the pool; for `execute_each`."""
+def put_samples(dialect: Dialect, *, requeue: bool) -> Any:
+    """`add_samples` for `execute_each`; the samples that wait again are marked.
+
+    The samples that neither wait nor are claimed, and stay out, are noted.
+    """
     values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.true())
     marked = _WAIT_AGAIN | {"score_version": _MARK}
+    stays_out = dialect.noted(INCOMING_SAMPLES, sa.false())
+    waits_again = sa.case(
+        (samples.c.queued, sa.false()),
+        (samples.c.evicted, sa.true()),
+        else_=stays_out,
+    )
     return dialect.insert_each(samples, values).on_conflict_do_update(
-        index_elements=_HASH, set_=marked, where=~samples.c.queued
+        index_elements=_HASH, set_=marked, where=~samples.c.queued if requeue else waits_again
+    )
+
+
+@functools.cache
+def samples_out(dialect: Dialect) -> sa.Select[Any]:
+    """How many of the samples of these hashes neither wait nor are claimed."""
+    return _out(dialect.relation(INCOMING_HASHES))
+
+
+def _out(incoming: sa.FromClause) -> sa.Select[Any]:
+    return (
+        select(sa.func.count().label("known"))
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(~samples.c.queued)
     )
 
 
@@ -235,10 +277,11 @@ def store_newer_scores(dialect: Dialect) -> sa.Update:
 
 
 @functools.cache
-def dequeue(dialect: Dialect) -> sa.Update:
-    """Mark samples as neither waiting nor claimed: adding them again requeues them."""
+def dequeue(dialect: Dialect, *, evicted: bool) -> sa.Update:
+    """Mark samples as neither waiting nor claimed; adding evicted ones puts them back."""
     incoming = dialect.each(INCOMING_IDS)
-    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=False)
+    found = sa.update(samples).where(samples.c.id == incoming.sample_id)
+    return found.values(queued=sa.false(), evicted=sa.true() if evicted else sa.false())
 
 
 @functools.cache
@@ -251,6 +294,14 @@ def dequeue_known(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def enqueue(dialect: Dialect) -> sa.Update:
-    """Mark samples as waiting or claimed."""
+    """Mark samples as waiting or claimed, and as not evicted."""
     incoming = dialect.each(INCOMING_IDS)
-    return sa.update(samples).where(samples.c.id == incoming.sample_id).values(queued=True)
+    found = sa.update(samples).where(samples.c.id == incoming.sample_id)
+    return found.values(queued=True, evicted=False)
+
+
+@functools.cache
+def unmark_evicted() -> sa.Update:
+    """Remove the mark of an eviction from the samples that wait or are claimed."""
+    wrong = sa.and_(samples.c.buffer_id == BUFFER, samples.c.queued, samples.c.evicted)
+    return sa.update(samples).where(wrong).values(evicted=False)

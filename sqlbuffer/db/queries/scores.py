@@ -130,19 +130,30 @@ def mark_top() -> sa.Update:
     return changed.values(top=is_top, tie=tie_of(is_top, pool.c.sample_id))
 
 
+def _first_scored(dialect: Dialect, *order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Lock the `limit` first scored samples in an order; reads the whole pool."""
+    statement = (
+        STANDING.where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.weight >= 0.0)
+        .order_by(*order)
+        .limit(bindparam("limit", type_=sa.Integer))
+    )
+    return dialect.skip_locked(statement, pool)
+
+
 @functools.cache
 def lightest(dialect: Dialect) -> sa.Select[Any]:
     """The `limit` samples of the lowest scores, first those of weight 0; of equal ones the oldest.
 
     Reads the whole pool.
     """
-    statement = (
-        STANDING.where(pool.c.buffer_id == BUFFER)
-        .where(pool.c.weight >= 0.0)
-        .order_by(pool.c.weight > 0.0, pool.c.score, pool.c.sample_id)
-        .limit(bindparam("limit", type_=sa.Integer))
-    )
-    return dialect.skip_locked(statement, pool)
+    return _first_scored(dialect, pool.c.weight > 0.0, pool.c.score, pool.c.sample_id)
+
+
+@functools.cache
+def oldest(dialect: Dialect) -> sa.Select[Any]:
+    """The `limit` scored samples that were stored first; reads the whole pool."""
+    return _first_scored(dialect, pool.c.sample_id)
 
 
 @functools.cache
