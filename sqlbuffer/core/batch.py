@@ -294,10 +294,12 @@ class Batch:
             InvalidArgument: If the batch was drawn without `lease_s`, or is empty.
             ClaimLost: See `release`.
         """
+        if self._claim is None:
+            raise InvalidArgument("an empty batch cannot be detached: it has no sample.")
         token = new_token()
-        if self._claim is None or not self._buffer.write(detach, claim=self._claim, token=token):
-            if self._claim is not None and not self._buffer.read(self._claim.is_open):
-                raise self._lost("it cannot be detached")
+        if not (self._is_open and self._buffer.read(self._claim.is_open)):
+            raise self._lost("it cannot be detached")
+        if not self._buffer.write(detach, claim=self._claim, token=token):
             raise InvalidArgument(
                 "the batch has no lease, so it ends with this process: draw it with "
                 "store.sample(n, lease_s=86_400)."
