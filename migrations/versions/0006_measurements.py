@@ -91,6 +91,11 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 "lives",
             ),
             sa.Column("token", sa.Text(), comment="Token with which another process takes it up"),
+            sa.Column(
+                "n_argmax",
+                sa.Integer(),
+                comment="Samples of its argmax share, which come first; NULL: by an older release",
+            ),
         ],
         "draws": [
             sa.Column("started_at", timestamp, comment="When its measurement was started (UTC)"),

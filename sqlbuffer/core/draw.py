@@ -309,6 +309,7 @@ def _write(
         "size": n,
         "clock_before": stretch.begin,
         "clock": stretch.end,
+        "n_argmax": n_heaviest,
         **terms._asdict(),
     }
     opened = tx.execute(queries.batches.insert_batch(), **batch).one()

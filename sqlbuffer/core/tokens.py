@@ -41,8 +41,8 @@ def take_up(tx: Transaction, token: str) -> Batch:
     tx.note_ids()
     rows = tx.execute(queries.batches.drawn_samples(), batch=row.id).all()
     drawn = Drawn(*zip(*rows, strict=True))
-    keys = pool.as_floats(drawn.race_key)
-    info = SampleInfo(np.full(len(keys), np.nan), keys > row.clock, pool.as_floats(drawn.reward))
+    n, rewards = len(rows), pool.as_floats(drawn.reward)
+    info = SampleInfo(np.full(n, np.nan), np.arange(n) < row.n_argmax, rewards)
     return Batch(
         tx.buffer,
         drawn,

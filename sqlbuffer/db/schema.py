@@ -324,6 +324,11 @@ batches = Table(
         comment="Until when it stays claimed without its worker (UTC); NULL: while that lives",
     ),
     Column("token", Text, comment="Token with which another process takes it up"),
+    Column(
+        "n_argmax",
+        Integer,
+        comment="Samples of its argmax share, which come first; NULL: by an older release",
+    ),
 )
 _OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
 Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))

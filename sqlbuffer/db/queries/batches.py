@@ -27,7 +27,10 @@ def insert_batch() -> sa.Insert:
 
     Returns its id, its tick, and when it was drawn: no other batch has the same id and time.
     """
-    given = ("worker_id", "iteration", "size", "clock_before", "clock", "counts_attempts")
+    given = (
+        *("worker_id", "iteration", "size", "clock_before", "clock", "n_argmax"),
+        "counts_attempts",
+    )
     values: dict[str, Any] = {name: bindparam(name, type_=batches.c[name].type) for name in given}
     values |= {
         "buffer_id": BUFFER,
@@ -315,6 +318,7 @@ def batch_of_token() -> sa.Select[Any]:
             batches.c.drawn_at,
             batches.c.iteration,
             batches.c.clock,
+            batches.c.n_argmax,
             IS_OPEN.label("is_open"),
         )
         .join_from(batches, buffers, buffers.c.id == batches.c.buffer_id)
