@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from helpers import inside, servers
+from helpers import forked, inside, servers
 from helpers.cleanup import wait_for_disposal
 from helpers.interleaving import interleaving, threads_are_workers  # noqa: F401 - fixtures
 from helpers.recycling import Recycled
@@ -84,7 +84,9 @@ def template(server_url: str) -> Iterator[str]:
 def recycled(server_url: str, template: str) -> Iterator[Recycled]:
     """Databases that hold the schema, each used by one test at a time."""
     databases = Recycled(server_url, template)
+    forked.server_databases.append(databases.take())
     yield databases
+    databases.give_back(forked.server_databases.pop())
     databases.close()
 
 

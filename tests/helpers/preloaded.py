@@ -1,8 +1,12 @@
-"""Imported once by the server that processes are forked from: what takes seconds to import, or to
-load.
+"""Imported once by the server that processes are forked from: what takes seconds to import, to load
+or to compile.
 """
 
 # ruff: noqa: F401
+import os
+import tempfile
+import threading
+
 import molecules
 import torch._dynamo
 
@@ -12,5 +16,28 @@ import helpers.random_run
 import sqlbuffer.cli.main
 import sqlbuffer.retraining.worker
 import sqlbuffer.training.environment
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.store import open_store
 
 molecules.load_molecules()
+
+
+def compile_statements(url: str) -> None:
+    """Let each action compile its statements: a process would take longer for that than for all
+    that it does.
+    """
+    helpers.actions.start(url, "compiled")
+    with open_store(url, name="compiled") as store:
+        for name, act in helpers.actions.ACTIONS.items():
+            if name != "retrain":  # which starts threads of torch, and threads are not forked
+                done = act(store)
+                if isinstance(done, Batch):
+                    done.release()
+        store.waiting(), store.labelled(), store.stats(), store.history(), store.check()
+
+
+with tempfile.TemporaryDirectory() as folder:
+    compile_statements(f"sqlite:///{folder}/buffer.db")
+if url := os.environ.pop("SQLBUFFER_PRELOADED", None):
+    compile_statements(url)
+assert threading.active_count() == 1
