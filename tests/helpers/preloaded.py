@@ -8,6 +8,7 @@ import tempfile
 import threading
 
 import molecules
+import torch
 import torch._dynamo
 
 import helpers.actions
@@ -28,14 +29,17 @@ def compile_statements(url: str) -> None:
     """
     helpers.actions.start(url, "compiled")
     with open_store(url, name="compiled") as store:
-        for name, act in helpers.actions.ACTIONS.items():
-            if name != "retrain":  # which starts threads of torch, and threads are not forked
-                done = act(store)
-                if isinstance(done, Batch):
-                    done.release()
+        for act in helpers.actions.ACTIONS.values():
+            done = act(store)
+            if isinstance(done, Batch):
+                done.release()
         store.waiting(), store.labelled(), store.stats(), store.history(), store.check()
+    environment = helpers.random_run.make_run(url, "loop")
+    environment.fit(10, iters=6, report=0)
+    environment.buffer.close()
 
 
+torch.set_num_threads(1)  # more would be threads, and threads are not forked
 with tempfile.TemporaryDirectory() as folder:
     compile_statements(f"sqlite:///{folder}/buffer.db")
 if url := os.environ.pop("SQLBUFFER_PRELOADED", None):
