@@ -17,14 +17,18 @@ HELPERS = pathlib.Path(__file__).parent
 TESTS = HELPERS.parent
 EXAMPLES = TESTS.parent / "examples"
 
+server_databases: list[str] = []
+"""URLs of databases of a server, if one runs; statements are compiled for it too."""
+
 
 def forkserver() -> ForkServerContext:
     """Return the context of `multiprocessing` whose processes have everything imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preloaded"])
-    with mock.patch.dict(
-        os.environ, PYTHONPATH=os.pathsep.join([str(HELPERS), str(TESTS), str(EXAMPLES)])
-    ):
+    environment = {"PYTHONPATH": os.pathsep.join([str(HELPERS), str(TESTS), str(EXAMPLES)])}
+    if server_databases:
+        environment["SQLBUFFER_PRELOADED"] = server_databases[0]
+    with mock.patch.dict(os.environ, environment):
         multiprocessing.forkserver.ensure_running()
     return context
 

@@ -1,9 +1,14 @@
-"""Imported once by the server that processes are forked from: what takes seconds to import, or to
-load.
+"""Imported once by the server that processes are forked from: what takes seconds to import, to load
+or to compile.
 """
 
 # ruff: noqa: F401
+import os
+import tempfile
+import threading
+
 import molecules
+import torch
 import torch._dynamo
 
 import helpers.actions
@@ -12,5 +17,31 @@ import helpers.random_run
 import sqlbuffer.cli.main
 import sqlbuffer.retraining.worker
 import sqlbuffer.training.environment
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.store import open_store
 
 molecules.load_molecules()
+
+
+def compile_statements(url: str) -> None:
+    """Let each action compile its statements: a process would take longer for that than for all
+    that it does.
+    """
+    helpers.actions.start(url, "compiled")
+    with open_store(url, name="compiled") as store:
+        for act in helpers.actions.ACTIONS.values():
+            done = act(store)
+            if isinstance(done, Batch):
+                done.release()
+        store.waiting(), store.labelled(), store.stats(), store.history(), store.check()
+    environment = helpers.random_run.make_run(url, "loop")
+    environment.fit(10, iters=6, report=0)
+    environment.buffer.close()
+
+
+torch.set_num_threads(1)  # more would be threads, and threads are not forked
+with tempfile.TemporaryDirectory() as folder:
+    compile_statements(f"sqlite:///{folder}/buffer.db")
+if url := os.environ.pop("SQLBUFFER_PRELOADED", None):
+    compile_statements(url)
+assert threading.active_count() == 1

@@ -86,6 +86,12 @@ END $$
 """
 
 
+_RESTING = 3
+"""Databases that wait to be emptied. A server process ends a moment after its client, and to wait
+for its end takes 100 ms at the least.
+"""
+
+
 class Recycled:
     """Databases of one server, each used by one test at a time, under a new name for each test.
 
@@ -96,38 +102,36 @@ class Recycled:
 
     def __init__(self, server_url: str, template: str) -> None:
         self._server_url, self._template = server_url, template
-        self._idle: list[str] = []
+        self._used: list[str] = []
         self._expected: str | None = None
         self._server = psycopg.connect(server_url, autocommit=True)
 
     def take(self) -> str:
         """Return the URL of a database that holds the schema, and nothing else."""
-        if not self._idle:
-            return servers.new_database(self._server_url, self._template)
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        self._server.execute(f"ALTER DATABASE {self._idle.pop()} RENAME TO {name}")
-        return servers.url_of_database(self._server_url, name)
+        while len(self._used) >= _RESTING:
+            used, name = self._used.pop(0), f"test_{uuid.uuid4().hex[:12]}"
+            self._server.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+                [used],
+            )
+            self._server.execute(f"ALTER DATABASE {used} RENAME TO {name}")
+            if self.is_emptied(name):
+                return servers.url_of_database(self._server_url, name)
+            self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        return servers.new_database(self._server_url, self._template)
 
     def give_back(self, url: str) -> list[Any]:
-        """Empty a database or drop it; return the transactions that were left open in it."""
+        """Leave a database to others; return the transactions that were left open in it."""
         name = str(sa.make_url(url).database)
-        left_open = self._server.execute(
+        self._used.append(name)
+        return self._server.execute(
             "SELECT query FROM pg_stat_activity "
             "WHERE datname = %s AND state LIKE 'idle in transaction%%'",
             [name],
         ).fetchall()
-        if self.is_emptied(name):
-            self._idle.append(name)
-        else:
-            self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        return left_open
 
     def is_emptied(self, name: str) -> bool:
         """Empty a database; return False if it has to be dropped."""
-        self._server.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
-            [name],
-        )
         found = None
         with contextlib.suppress(psycopg.Error):
             url = servers.url_of_database(self._server_url, name)
@@ -145,7 +149,7 @@ class Recycled:
         return str(found)
 
     def close(self) -> None:
-        """Drop the databases that are idle."""
-        for name in self._idle:
+        """Drop the databases."""
+        for name in self._used:
             self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
         self._server.close()

@@ -123,7 +123,10 @@ def test_threads_that_use_one_store_share_a_few_connections(
         assert n_connections(store_url) == most
 
 
-def test_a_thread_that_waits_in_vain_for_another_is_told_so(store_url: str) -> None:
+def test_a_thread_that_waits_in_vain_for_another_is_told_so(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.shorten_patience(monkeypatch, 0.5)
     with open_store(store_url) as store, contextlib.ExitStack() as held:
         database = inside.database_of(store)
         writer: Any = database._engine("writer")
@@ -209,8 +212,8 @@ def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
         assert len(store) == 1
 
 
-def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
-    """Engines of SQLite share a dialect, and with it the compiled statements."""
+def test_a_second_store_compiles_no_statement(store_url: str) -> None:
+    """Engines share a dialect, and with it the compiled statements."""
     compiled: list[str] = []
 
     def note(*given: Any) -> None:
@@ -220,7 +223,7 @@ def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
 
     for name in ("first", "second"):
         compiled.clear()
-        with open_store(f"sqlite:///{tmp_path}/{name}.db") as store:
+        with open_store(store_url, name=name) as store:
             for kind in ("reader", "writer"):
                 engine = inside.database_of(store)._engine(kind)
                 sa.event.listen(engine, "before_cursor_execute", note)
@@ -230,10 +233,28 @@ def test_a_second_store_compiles_no_statement(tmp_path: pathlib.Path) -> None:
     assert compiled == []
 
 
-def test_the_statements_of_a_viewer_are_cached_apart(tmp_path: pathlib.Path) -> None:
-    with open_store(f"sqlite:///{tmp_path}/x.db") as store, store.connect() as viewer:
-        ours = inside.database_of(store)._engine("reader").get_execution_options()["compiled_cache"]
+def test_the_statements_of_a_viewer_are_cached_apart(store_url: str) -> None:
+    with open_store(store_url) as store, store.connect() as viewer:
+        ours = inside.engine_of(store, "reader").get_execution_options()["compiled_cache"]
         before = len(ours)
         for limit in range(20):
             viewer.execute(sa.text(f"SELECT {limit}")).all()
         assert len(ours) == before
+
+
+def test_a_server_is_asked_for_its_version_once(postgresql_url: str) -> None:
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    with open_store(postgresql_url):
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            with open_store(postgresql_url, name="second") as store:
+                dialect: Any = inside.engine_of(store).dialect
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert dialect.server_version_info >= (15,)
+    assert asked
+    assert not [sql for sql in asked if "version()" in sql]

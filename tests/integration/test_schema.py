@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from helpers.direct import connect
+from helpers.forked import forkserver
 from helpers.samples import scores_of
 from sqlbuffer.db import schema
 from sqlbuffer.db.backends import VERSION_TABLE
@@ -391,31 +391,25 @@ def test_other_schemas_are_left_alone(postgresql_url: str) -> None:
     assert execute(postgresql_url, "SELECT * FROM public.alembic_version") == [("theirs",)]
 
 
-OPENER = """
-import sys, time
-from sqlbuffer.store import open_store
-import alembic.command, alembic.config
-time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
-with open_store(sys.argv[1], weighting="uniform") as store:
-    print(store.add([sys.argv[3]]).added)
-"""
+def open_and_add(url: str, start: Any, sample: str, added: Any) -> None:
+    start.wait()
+    with open_store(url, weighting="uniform") as store:
+        added.put(store.add([sample]).added)
 
 
 def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
-    start = time.time() + 6
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENER, store_url, str(start), f"sample {i}"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    processes = forkserver()
+    start, added = processes.Barrier(8), processes.Queue()
+    opening = [
+        processes.Process(target=open_and_add, args=(store_url, start, f"sample {i}", added))
         for i in range(8)
     ]
-    outcomes = [process.communicate(timeout=120) for process in processes]
-    assert [errors for _, errors in outcomes] == [""] * 8
-    assert [output.strip() for output, _ in outcomes] == ["1"] * 8
+    for process in opening:
+        process.start()
+    assert [added.get(timeout=120) for _ in opening] == [1] * 8
+    for process in opening:
+        process.join(120)
+    assert [process.exitcode for process in opening] == [0] * 8
     with open_store(store_url, weighting="uniform") as store:
         assert len(store) == 8
         assert store.check() == []

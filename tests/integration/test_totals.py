@@ -8,7 +8,6 @@ too (Horvitz and Thompson 1952). The soak, by hand:
 `pytest -m soak -n 0 -s tests/integration/test_totals.py`.
 """
 
-import multiprocessing
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from helpers import programs
+from helpers.forked import forkserver
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def together(url: str, seeds: range, n_acts: int) -> list[programs.Totals]:
     )
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SEQUENCE {programs.SEQUENCE}")
-    context = multiprocessing.get_context("spawn")
+    context = forkserver()
     barrier, results = context.Barrier(3), context.Queue()
     events: dict[int, list[Any]] = {seed: [] for seed in seeds}
     processes = [

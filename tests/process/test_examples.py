@@ -15,9 +15,9 @@ from helpers.forked import Forked
 from helpers.searches import search
 from sqlbuffer.store import open_store
 
-CALLS = 400
+CALLS = 200
 KILLS = 4
-CALLS_WITH_KILLS = 600
+CALLS_WITH_KILLS = 300
 
 
 def start(url: str, log: pathlib.Path, *options: str) -> Forked:

@@ -139,7 +139,18 @@ def loop(store):
     buffer.close()
 
 folder, ways = sys.argv[1], sys.argv[2:]
-# each in a process of its own, forked from one that has imported everything and opened nothing
+# each in a process of its own, forked from one that has imported everything, has compiled the
+# statements, and has nothing open
+url = open(f"{folder}/url").read()
+if url.startswith("sqlite"):
+    url = f"sqlite:///{folder}/compiled.db"
+with open_store(url, name="compiled", weighting="uniform") as store:
+    store.add(["s0", "s1"])
+    store.sample(1).settle([1.0])
+    store.sample(1).release()
+    with store.leased("job"):
+        store.stats(), store.check()
+del store
 for way in ways:
     if not (child := os.fork()):
         os.dup2(os.open(f"{folder}/{way}", os.O_WRONLY | os.O_CREAT), 2)

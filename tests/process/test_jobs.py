@@ -8,8 +8,8 @@ import functools
 import logging
 import math
 import multiprocessing
-import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import threading
@@ -23,6 +23,7 @@ import sqlalchemy as sa
 import torch
 
 from helpers import inside
+from helpers.forked import Forked
 from helpers.interleaving import Gap
 from helpers.jobs import job_of
 from helpers.loops import environment, make_agent, named, predictive
@@ -837,14 +838,14 @@ def test_what_cannot_be_sent_to_a_process_is_refused(opened: Callable[..., Any])
 def test_a_script_without_its_guard_is_refused(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, sys; sys.path[:0] = sys.argv[2].split(os.pathsep)\n"
+        "import sys\n"
         "from helpers.loops import environment, predictive\n"
         "buffer = predictive(url=sys.argv[1], supervised_frequency=1, in_background=True)\n"
         "environment(buffer, waiting=40).fit(10, iters=2)\n"
         "buffer.close()\n"
     )
-    command = [sys.executable, str(script), sqlite_url, os.pathsep.join(sys.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert "under `if __name__" in done.stderr
+    run = functools.partial(runpy.run_path, str(script), run_name="__main__")
+    _, errors = Forked(run, [sqlite_url], tmp_path).communicate(timeout=600)
+    assert "under `if __name__" in errors
     with open_store(sqlite_url) as store:
         assert store.iteration == 2, "the child has not run the loop"

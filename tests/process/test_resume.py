@@ -159,13 +159,14 @@ def test_killed_at_twenty_random_moments(store_url: str) -> None:
     told = story(store_url, "whole")
     assert len(told["draws"]) == 6 * ITERATIONS
     assert told["rows"].count("\n") > 9 * ITERATIONS
-    assert len(told["versions"]) == len(set(told["versions"])) == 14
+    assert len(told["versions"]) == len(set(told["versions"])) == ITERATIONS // 4 - 1
 
     rng = random.Random(store_url.partition(":")[0])
     deaths = []
-    for kill in range(KILLS):
+    kills = KILLS if store_url.startswith("sqlite") else KILLS // 2
+    for kill in range(kills):
         kind = KINDS[kill % len(KINDS)]
-        n_moments = rng.randrange(1, round(1.1 * len(whole) / KILLS))
+        n_moments = rng.randrange(1, round(1.1 * len(whole) / kills))
         hand_s = rng.uniform(0.0, 0.02) if not kind and kill % 2 else None
         deaths.append(run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s)[-1])
     run_once(store_url, "killed")

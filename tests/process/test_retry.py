@@ -132,6 +132,7 @@ def test_patience_ends(proxy: Proxy, store: SampleStore, monkeypatch: pytest.Mon
     with pytest.raises(DatabaseUnavailable, match="check that the server runs"):
         store.add(["s11"])
     assert time.monotonic() - start < 5
+    store.close()  # now: it would wait longer when the test has ended
 
 
 def test_a_server_never_reached_is_an_error_at_once(proxy: Proxy) -> None:

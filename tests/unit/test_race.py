@@ -10,6 +10,7 @@ from scipy import stats
 from sqlbuffer import race
 from sqlbuffer._typing import Floats
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.store import SampleStore, open_store
 
 
 def test_variates_are_exponential_and_reproducible() -> None:
@@ -140,7 +141,7 @@ def test_parameters_out_of_range_are_refused(wrong: float) -> None:
         race.Power(wrong)
 
 
-HUGE = {
+HUGE: dict[str, Any] = {
     "huge": [1e308, -1e308, 1.7e308, 0.0],
     "tiny": [5e-324, -5e-324, 1e-310, 0.0],
     "both": [1e308, 5e-324, -1e308, 1.0],
@@ -153,31 +154,38 @@ WEIGHTINGS = (
 )
 
 
-@pytest.mark.parametrize("mode", ["consume", "replay"])
-@pytest.mark.parametrize("scores", HUGE.values(), ids=HUGE.keys())
+@pytest.mark.parametrize("size", HUGE)
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("sqlite", "consume"), ("sqlite", "replay"), ("postgresql", "consume")]
+)
 def test_scores_of_any_size_give_draws_without_a_warning(
-    new_store: Any, scores: Any, mode: str
+    request: pytest.FixtureRequest, kind: str, mode: str, size: str
 ) -> None:
+    scores, url = HUGE[size], request.getfixturevalue(f"{kind}_url")
     for number, weighting in enumerate(WEIGHTINGS):
-        store = new_store(name=str(number), weighting=weighting, mode=mode)
-        store.add(list("abcd"))
-        store.score(lambda samples: np.asarray(scores))
-        with store.sample(2, pct_argmax=0.5) as batch:
-            batch.settle([1.0] * len(batch))
-        store.add(["e", "f"])
-        store.score(lambda samples: np.array([-1.7e308, 1e308])[: len(samples)])
-        assert store.check() == []
-        store.score(
-            lambda samples: np.array([(-1) ** i * 1e308 for i in range(len(samples))]), only="all"
-        )
-        store.score(
-            lambda samples: np.array([(-1) ** i * -1e308 for i in range(len(samples))]),
-            only="all",
-            budget=3,
-        )
-        probabilities = store.sample(2).info.probability
-        assert ((probabilities > 0.0) & (probabilities <= 1.0)).all()
-        assert store.check() == []
+        with open_store(url, name=str(number), weighting=weighting, mode=mode) as store:
+            assert_draws(store, scores)
+
+
+def assert_draws(store: SampleStore, scores: Any) -> None:
+    store.add(list("abcd"))
+    store.score(lambda samples: np.asarray(scores))
+    with store.sample(2, pct_argmax=0.5) as batch:
+        batch.settle([1.0] * len(batch))
+    store.add(["e", "f"])
+    store.score(lambda samples: np.array([-1.7e308, 1e308])[: len(samples)])
+    assert store.check() == []
+    store.score(
+        lambda samples: np.array([(-1) ** i * 1e308 for i in range(len(samples))]), only="all"
+    )
+    store.score(
+        lambda samples: np.array([(-1) ** i * -1e308 for i in range(len(samples))]),
+        only="all",
+        budget=3,
+    )
+    probabilities = store.sample(2).info.probability
+    assert ((probabilities > 0.0) & (probabilities <= 1.0)).all()
+    assert store.check() == []
 
 
 def test_shifted_weights_stay_in_bounds_and_in_order() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from sqlbuffer.db.backends.base import POOL_TIMEOUT_S, SCHEMA, quoted
+from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S, SCHEMA, quoted
 from sqlbuffer.db.backends.postgresql_arrays import dumpers
 from sqlbuffer.db.backends.postgresql_options import driver_options
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
@@ -31,6 +33,9 @@ _PINNED = {
     "TimeZone": "UTC",
 }
 """Settings that change the meaning of values; a role, a database or a server may have others."""
+
+_statements: sa.util.LRUCache[Any, Any] = sa.util.LRUCache(CACHED_STATEMENTS)
+"""Compiled statements of all engines, by statement and dialect."""
 
 
 def writer(url: sa.URL, *, durability: str, sees_one_state: bool) -> sa.Engine:
@@ -55,7 +60,7 @@ def reader(url: sa.URL) -> sa.Engine:
 def viewer(url: sa.URL) -> sa.Engine:
     """See `Dialect.viewer`."""
     begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public"
-    return _engine(url, pool_size=4, begins=begins)
+    return _engine(url, pool_size=4, begins=begins, is_ours=False)
 
 
 def inspector(url: sa.URL) -> sa.Engine:
@@ -65,8 +70,20 @@ def inspector(url: sa.URL) -> sa.Engine:
     begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}"
     # A server-side cursor takes one SELECT: anything after a semicolon, COMMIT, SET, COPY and DO
     # are errors.
-    engine = _engine(url, pool_size=1, begins=begins, pinned=pinned)
+    engine = _engine(url, pool_size=1, begins=begins, pinned=pinned, is_ours=False)
     return engine.execution_options(no_parameters=True, stream_results=True)
+
+
+@functools.cache
+def _dialect(server: sa.URL) -> Any:
+    """Return SQLAlchemy's dialect, which all engines of a server share: see `sqlite_connections`.
+
+    A dialect is told by the first connection which version the server has. HSTORE, which a database
+    may have or not, is not used.
+    """
+    import psycopg  # an extra
+
+    return postgresql.psycopg.dialect(dbapi=psycopg, use_native_hstore=False)  # type: ignore[no-untyped-call]
 
 
 def _engine(
@@ -76,6 +93,7 @@ def _engine(
     begins: str,
     leaves_receipts: bool = False,
     pinned: Mapping[str, str] = _PINNED,
+    is_ours: bool = True,
 ) -> sa.Engine:
     """Return an engine whose transactions begin with some SQL, all of it sent at once.
 
@@ -86,32 +104,25 @@ def _engine(
         leaves_receipts: True if each transaction writes a receipt.
         pinned: Settings of a session. Behind a pooler, where the next transaction may be in another
             session, they are set for each transaction.
+        is_ours: False for statements of users, which would push ours out of the cache.
     """
     try:
         url, options = driver_options(url)
-        engine = sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=POOL_TIMEOUT_S,
-            execution_options={"schema_translate_map": {None: SCHEMA}},
-            # BEGIN is sent below.
-            connect_args={"autocommit": True, "client_encoding": "utf8", **options},
-        )
     except ModuleNotFoundError as exc:
         raise MissingExtra(
             'PostgreSQL needs psycopg: pip install "sqlbuffer[postgresql]".'
         ) from exc
+    dialect = _dialect(sa.URL.create("postgresql", host=url.host, port=url.port, query=url.query))
+    arguments, parameters = dialect.create_connect_args(url)
+    # BEGIN is sent below.
+    parameters |= {"autocommit": True, "client_encoding": "utf8", **options}
     for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
     for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
 
-    @sa.event.listens_for(engine, "do_connect")
-    def _connect(
-        dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]
-    ) -> Any:
+    def connect(record: sa.pool.ConnectionPoolEntry) -> Any:
         record.info["connection"] = secrets.token_hex(8)
-        parameters["application_name"] = f"sqlbuffer {record.info['connection']}"
-        connection = dialect.connect(*arguments, **parameters)
+        name = f"sqlbuffer {record.info['connection']}"
+        connection = dialect.connect(*arguments, **parameters, application_name=name)
         try:
             _require_unicode(connection)
             for kind, dumper in dumpers().items():
@@ -125,10 +136,30 @@ def _engine(
         except BaseException:
             connection.close()
             raise
+        dialect.on_connect()(connection)
         return connection
+
+    # As `sa.create_engine` does, which makes a dialect for each engine.
+    pool = sa.QueuePool(
+        connect,  # type: ignore[arg-type]  # which names its argument otherwise
+        pool_size=pool_size,
+        max_overflow=0,
+        timeout=POOL_TIMEOUT_S,
+        dialect=dialect,
+    )
+    engine = sa.Engine(
+        pool,
+        dialect,
+        url.set(drivername="postgresql+psycopg"),
+        execution_options={"schema_translate_map": {None: SCHEMA}},
+    )
+    if is_ours:
+        engine.update_execution_options(compiled_cache=_statements)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
+        if dialect.server_version_info is None:
+            dialect.initialize(connection)
         is_pooled = connection.info["is_pooled"]
         sql = for_transaction if is_pooled else begins
         if leaves_receipts:
