@@ -474,19 +474,7 @@ class SampleStore:
         if lease_s is not None:
             rule = "lease_s must be a positive number of seconds, or None"
             lease_s = require_real(lease_s, rule, is_lease)
-        batch = draw.claim(
-            self._buffer, n, pct_argmax=pct_argmax, terms=claim.Terms(lease_s=lease_s)
-        )
-        if len(batch):
-            self._was_told_why = False
-        elif n and not self._was_told_why and (unscored := self.stats().unscored):
-            self._was_told_why = True  # a loop that asks again and again is told once
-            log.warning(
-                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`",
-                unscored,
-                self.name,
-            )
-        return batch
+        return self._claim(n, pct_argmax, claim.Terms(lease_s=lease_s))
 
     def batch(self, token: str) -> core_batch.Batch:
         """Return the batch that was detached with this token, with its samples as they are now.
@@ -931,6 +919,25 @@ class SampleStore:
             return work(tx, *args, **kwargs)
 
         return self._buffer.write(write)
+
+    def _claim(self, n: int, pct_argmax: float, terms: claim.Terms) -> core_batch.Batch:
+        """`sample`, on terms that the loop may choose."""
+        batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax, terms=terms)
+        if len(batch):
+            self._was_told_why = False
+        elif n and not self._was_told_why and (unscored := self.stats().unscored):
+            self._was_told_why = True  # a loop that asks again and again is told once
+            log.warning(
+                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`",
+                unscored,
+                self.name,
+            )
+        return batch
+
+    def _store_unmeasured(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
+        """Store samples that do not wait, and whose rewards will be recorded."""
+        chunk = add.incoming(self._buffer, samples, sources, start=None)
+        self._write(core_rewards.store_unmeasured, chunk)
 
     def _score_by(
         self,

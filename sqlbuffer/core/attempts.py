@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sqlbuffer._validation import require_count
+from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Measured, as_error
@@ -27,6 +28,15 @@ def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
     tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch)
 
 
+def ended(
+    tx: Transaction, *, claim: Claim, number: int, what: str, how: str, closes: bool
+) -> list[int] | None:
+    """Count an attempt at one sample, see `count_attempts`; None if the batch was closed before."""
+    if not claim.lock(tx):
+        return None
+    return count_attempts(tx, batch=claim.batch, ids=[number], what=what, how=how, closes=closes)
+
+
 def count_attempts(
     tx: Transaction,
     *,
@@ -43,7 +53,7 @@ def count_attempts(
     Args:
         tx: A writing transaction.
         batch: Number of an open batch.
-        ids: Only these samples; None for all.
+        ids: Only these samples, of any batch; None for all samples of a batch that counts attempts.
         what: What ended the attempt.
         how: How it ended.
         closes: Settle the samples that have failed, and with the last one the batch.
@@ -51,7 +61,8 @@ def count_attempts(
     Returns:
         The ids of the samples that have failed.
     """
-    rows = tx.execute(queries.attempts.interrupted(), batch=batch).all()
+    of_any = ids is not None
+    rows = tx.execute(queries.attempts.interrupted(), batch=batch, of_any=of_any).all()
     rows = [row for row in rows if ids is None or row.sample_id in ids]
     if not rows:
         return []

@@ -275,12 +275,18 @@ class Batch:
 
         Returns:
             True if the sample has failed, after as many attempts as the buffer allows.
+
+        Raises:
+            ClaimLost: If the batch is already settled or released. Nothing is counted.
         """
         if self._claim is None:
             return False
         self._has_reports = True
-        count = functools.partial(attempts.count_attempts, what=what, how=how, closes=settle)
-        gone = self._buffer.write(count, batch=self._claim.batch, ids=[number])
+        count = functools.partial(attempts.ended, what=what, how=how, closes=settle)
+        gone = self._buffer.write(count, claim=self._claim, number=number)
+        if gone is None:
+            self._end()
+            raise self._lost("the attempt is not counted")
         self._reported |= dict.fromkeys(gone, math.nan)
         return bool(gone)
 

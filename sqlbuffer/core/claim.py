@@ -73,6 +73,11 @@ class Claim(NamedTuple):
         statement = queries.batches.find_claim().where(queries.params.IS_OPEN)
         return tx.execute(statement, **self.parameters()).one_or_none() is not None
 
+    def lock(self, tx: Transaction) -> bool:
+        """Lock the batch, and tell whether it is open."""
+        statement = queries.batches.open_batch(tx.backend)
+        return tx.execute(statement, **self.parameters()).one_or_none() is not None
+
     def find(self, tx: Transaction) -> bool:
         """Tell whether the batch is in the database, open or closed."""
         return (

@@ -108,7 +108,7 @@ def report(
         The number of samples without a report; None if the batch was closed before.
     """
     batch = origin.batch
-    is_ours = origin.is_open and (claim is None or _is_open(tx, claim))
+    is_ours = origin.is_open and (claim is None or claim.lock(tx))
     if not is_ours:
         tx.race_state()  # raises if the buffer is gone
     marks = closes and is_ours and len(reported.places)
@@ -131,11 +131,6 @@ def report(
         deltas["iterations"] = 1
     tx.count(**deltas)
     return left
-
-
-def _is_open(tx: Transaction, claim: Claim) -> bool:
-    statement = queries.batches.open_batch(tx.backend)
-    return tx.execute(statement, **claim.parameters()).one_or_none() is not None
 
 
 def _mark(tx: Transaction, batch: int | None, ids: Ints) -> list[int]:

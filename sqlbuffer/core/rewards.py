@@ -91,6 +91,12 @@ def record(tx: Transaction, recorded: Recorded) -> AddResult:
     return AddResult(added=added, duplicates=duplicates, refused_at=chunk.refused_at)
 
 
+def store_unmeasured(tx: Transaction, chunk: Incoming) -> None:
+    """Store new samples that do not wait: their rewards will be recorded."""
+    if chunk.hashes:
+        tx.count(recorded=_insert(tx, chunk.columns(tx.buffer)))
+
+
 class Known(NamedTuple):
     """Samples as this process has read them, as columns of n values; the ids may be out of date."""
 
@@ -187,14 +193,9 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
     Returns:
         Changes of the counters.
     """
-    dialect = tx.backend
-    totals = tx.execute(queries.buffers.totals()).one()
-    tx.reach(totals.tick)
-    moment = {"iteration": totals.iterations, "tick": tx.tick()}
-    insert = queries.samples.insert_samples(dialect)
-    inserted = tx.execute_each(insert, queries.params.INCOMING_SAMPLES, columns, **moment)
+    inserted = _insert(tx, columns)
     found = tx.execute_with(
-        queries.samples.samples_by_hash(dialect),
+        queries.samples.samples_by_hash(tx.backend),
         queries.params.INCOMING_HASHES,
         {"hash": columns["hash"]},
     )
@@ -211,6 +212,15 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
         )
     deltas["recorded"] = inserted
     return deltas
+
+
+def _insert(tx: Transaction, columns: Columns) -> int:
+    """Insert the samples that are not stored yet; return how many."""
+    totals = tx.execute(queries.buffers.totals()).one()
+    tx.reach(totals.tick)
+    moment = {"iteration": totals.iterations, "tick": tx.tick()}
+    insert = queries.samples.insert_samples(tx.backend)
+    return tx.execute_each(insert, queries.params.INCOMING_SAMPLES, columns, **moment)
 
 
 def _store(

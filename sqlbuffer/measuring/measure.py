@@ -163,7 +163,7 @@ class Measuring:
 
     def _store(self, outcome: Outcome) -> None:
         claimed, place = self._running.pop(outcome.index)
-        has_failed = outcome.reward is None or math.isnan(outcome.reward)
+        has_failed = outcome.has_failed
         if has_failed and self._on_error == "raise":
             raise CannotMeasure(
                 f"sample {claimed.batch.ids[place]} of buffer {self._buffer.name!r} "
@@ -188,10 +188,7 @@ class Measuring:
 
     def _again(self, claimed: _Claimed, place: int, outcome: Outcome) -> bool:
         """Count an attempt; return True if the sample has failed, else measure it again."""
-        what, _, how = (outcome.error or "").partition(", ")
-        if not outcome.died:
-            what, how = "the measurement failed", outcome.error or ""
-        if claimed.ended(place, what, how):
+        if claimed.ended(place, *outcome.ended_by):
             return True
         claimed.waiting.append(place)
         return False

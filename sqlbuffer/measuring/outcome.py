@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import traceback
@@ -35,6 +36,19 @@ class Outcome:
     seconds: float = 0.0
     details: dict[str, Any] | None = None
     died: bool = False
+
+    @property
+    def has_failed(self) -> bool:
+        """True without a reward."""
+        return self.reward is None or math.isnan(self.reward)
+
+    @property
+    def ended_by(self) -> tuple[str, str]:
+        """What ended a call without a reward, and how: "worker died" and "exit code 1"."""
+        if not self.died:
+            return "the measurement failed", self.error or ""
+        what, _, how = (self.error or "").partition(", ")
+        return what, how
 
 
 def reason_of(error: BaseException) -> str:

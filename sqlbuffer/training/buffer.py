@@ -7,21 +7,21 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sqlbuffer._validation import as_list, is_share, require_flag, require_real
+from sqlbuffer.core.claim import WHILE_ALIVE, Terms
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
-from sqlbuffer.errors import ClaimLost, InvalidArgument
+from sqlbuffer.errors import ClaimLost
 from sqlbuffer.records import AddResult
 from sqlbuffer.store import open_store
 from sqlbuffer.training import resume
+from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback
-from sqlbuffer.training.measured import by_claim, measured_rewards
 from sqlbuffer.training.pool_list import WaitingList, flat
-from sqlbuffer.training.resume import CHECKPOINT, LOOP
+from sqlbuffer.training.resume import LOOP
 from sqlbuffer.training.sample_keys import SampleKeys
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Buffer(Callback):
 
     Attributes:
         store: The `SampleStore` behind the callback.
+        batch_rewards: The rewards of the batch, for reward callbacks.
         resumed_size: Number of waiting samples when the last batch was settled. An iteration that
             is repeated needs it: its samples may already have been built.
         is_lost: True if another process released the last batch before it was settled: the
@@ -110,9 +111,8 @@ class Buffer(Callback):
         )
         self.fresh = fresh
         self._batch: Batch | None = None
-        self._drawn: Batch | None = None
-        self._measured: NDArray[np.float64] | None = None
         self._keys = SampleKeys(self.store.key)
+        self.batch_rewards = BatchRewards(self.store, self._keys)
         self._waiting = WaitingList(self.store, self._keys.equal)
         self._has_restored = False
         self._is_in_iteration = False
@@ -171,13 +171,7 @@ class Buffer(Callback):
 
     def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
         """Return the stored id of each sample of the batch; None if it was not drawn from here."""
-        samples = as_list(samples)
-        if self._drawn is None:
-            return [None] * len(samples)
-        numbers = dict(
-            zip(self._keys.hashes(self._drawn.samples), self._drawn.ids.tolist(), strict=True)
-        )
-        return [numbers.get(digest) for digest in self._keys.hashes(samples)]
+        return self.batch_rewards.ids_of(as_list(samples))
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -187,7 +181,7 @@ class Buffer(Callback):
         self.store._release_dropped()  # batches of an earlier loop, which await garbage collection
         loop = self._stored_loop()
         if not self._has_restored:
-            self._restore()
+            resume.restore(self.store, self._callbacks())
         if loop is not None and (self._is_in_iteration or not self._has_restored):
             self.resumed_size = loop["size"]
         self._has_restored = True
@@ -215,9 +209,11 @@ class Buffer(Callback):
         self._is_in_iteration, self.is_lost = True, False
         env = self.environment
         everything = -1 in (env.bs, self.p_total)
-        batch = self._claim(-1 if everything else round(env.bs * self.p_total))
-        self._batch, self._drawn, self._measured = batch, batch, None
-        self._keys.forget()
+        n = -1 if everything else round(env.bs * self.p_total)
+        # The death of this process is an attempt if each sample is measured in a call of its own.
+        each = any(getattr(cb, "counts_attempts", False) for cb in self._callbacks())
+        self._batch = batch = self._claim(n, Terms(counts_attempts=each))
+        self.batch_rewards.begin(batch)
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
 
@@ -229,7 +225,7 @@ class Buffer(Callback):
 
     def after_compute_reward(self) -> None:
         """Keep the measured rewards: `reward_modification` changes only those of this batch."""
-        self._measured = measured_rewards(self.environment.batch_state)
+        self.batch_rewards.keep(self.environment.batch_state)
 
     def after_batch(self) -> None:
         """Settle the batch, then do the jobs that are due; a batch that was lost has none."""
@@ -252,20 +248,16 @@ class Buffer(Callback):
 
     # -- drawing and settling ---------------------------------------------------------------------
 
-    def _claim(self, n: int) -> Batch:
+    def _claim(self, n: int, terms: Terms = WHILE_ALIVE) -> Batch:
         self._waiting.renew()
-        return self.store.sample(n, pct_argmax=self.pct_argmax)
+        return self.store._claim(n, self.pct_argmax, terms)
 
     def _settle(self, jobs: list[str]) -> None:
         """Store rewards, metrics and checkpoints and end the claim, in one transaction."""
         batch = self._batch
         if batch is None:
             return
-        rewards: dict[int, float] = {}
-        record = None
-        if self._measured is not None:
-            state = self.environment.batch_state
-            rewards, record = by_claim(batch, state, self._measured, self._keys)
+        rewards, record = self.batch_rewards.to_settle(self.environment.batch_state)
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
         try:
             states = self._checkpoints(jobs)
@@ -331,22 +323,6 @@ class Buffer(Callback):
     def _jobs_left(self, jobs: list[str]) -> list[str]:
         """Return the jobs of the last settled batch that are still to be done."""
         return resume.jobs_left(self.store, jobs, self._settled)
-
-    def _restore(self) -> None:
-        callbacks = self._callbacks()
-        if (
-            CHECKPOINT not in [cb.name for cb in callbacks]
-            and self.store.checkpoint(CHECKPOINT) is not None
-        ):
-            raise InvalidArgument(
-                f"buffer {self.store.name!r} holds the agents and random states of a run with a "
-                "Checkpoint, but this run has no Checkpoint: add Checkpoint(...) to cbs, or "
-                "begin a new run with fresh=True."
-            )
-        for cb in callbacks:
-            stored = self.store.checkpoint(cb.name)
-            if stored is not None:
-                cb.restore(stored[1])
 
 
 def _is_part(share: float) -> bool:

@@ -164,6 +164,12 @@ class Environment:
             self("before_train")
             # The fit before may have settled an iteration without counting it.
             self._planned += self.log.iterations - begun_at
+            if iters and self.log.iterations >= self._planned:
+                logger.warning(
+                    "%d of %d iterations done; fresh=True begins another",
+                    self.log.iterations,
+                    self._planned,
+                )
             self._run()
             self("after_train")
         except BaseException:

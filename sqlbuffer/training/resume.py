@@ -1,13 +1,14 @@
-"""The checkpoints that tell a resumed loop which jobs of its last settled batch are still to do."""
+"""The checkpoints that a loop resumes from: callbacks, and jobs that are still to be done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from sqlbuffer._messages import shown
-from sqlbuffer.errors import InvalidPayload
+from sqlbuffer.errors import InvalidArgument, InvalidPayload
+from sqlbuffer.training.callback import Callback
 
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore
@@ -56,6 +57,24 @@ def read_loop(
             "it, or restore a backup."
         )
     return loop
+
+
+def restore(store: SampleStore, callbacks: Sequence[Callback]) -> None:
+    """Load the stored state of each callback.
+
+    Raises:
+        InvalidArgument: If a `Checkpoint` has stored states, and none of the callbacks is one.
+    """
+    if CHECKPOINT not in [cb.name for cb in callbacks] and store.checkpoint(CHECKPOINT) is not None:
+        raise InvalidArgument(
+            f"buffer {store.name!r} holds the agents and random states of a run with a "
+            "Checkpoint, but this run has no Checkpoint: add Checkpoint(...) to cbs, or "
+            "begin a new run with fresh=True."
+        )
+    for cb in callbacks:
+        stored = store.checkpoint(cb.name)
+        if stored is not None:
+            cb.restore(stored[1])
 
 
 def mark(job: str, iteration: int) -> dict[str, bytes]:

@@ -6,12 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sqlbuffer._messages import shown
-from sqlbuffer._validation import as_floats, require_flag, require_function, require_real
+from sqlbuffer._typing import Floats
+from sqlbuffer._validation import (
+    as_floats,
+    as_list,
+    require_flag,
+    require_function,
+    require_real,
+)
 from sqlbuffer.errors import InvalidArgument, InvalidReward
+from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback, mean_of
+from sqlbuffer.training.measurer import Measurer
 
 
 class RewardCallback(Callback):
@@ -23,21 +31,48 @@ class RewardCallback(Callback):
     Stored rewards stay those of the old `function` and `weight`: after a change use another
     buffer, or `reuse=False`.
 
+    By default the function measures a whole batch in one call in this process, rewards are stored
+    when the batch is settled, and an exception ends the fit. One of `each`, `n_jobs`, `timeout_s`,
+    `on_error` and `executor` is for rewards that take long or fail. Each reward is then stored as
+    it comes, and an exception, a timeout, None, text and infinity are failures: the reward is NaN,
+    and `store.failed()` has the reason. If the loop is killed, the run that resumes draws the same
+    batch, and measures only the samples that have no stored reward. The whole reward is stored, so
+    the loop can have no other callback that adds rewards.
+
     Args:
         function: `function(list of n samples)` returns (n,) rewards, an array, list or tensor; NaN
-            if a measurement failed.
+            or None if a measurement failed. With `each=True`, `function(sample)` returns the
+            reward, or `(reward, details)` with a mapping that JSON can hold.
         name: Names the metric, the mean reward of the batch, and the rewards in the batch state.
         weight: Scales the rewards.
         reuse: Use stored rewards.
+        each: Measure each sample in a call of its own. If the process of the loop dies, the samples
+            that it was measuring have had an attempt: a sample with as many attempts as the buffer
+            allows has failed, and the next run goes on without it.
+        n_jobs: Number of child processes; of an executor, the number of calls at a time. Without
+            `each` each process gets an equal part of the batch in one call; if a call fails, each
+            of its samples is measured alone.
+        timeout_s: Seconds after which a call is killed, and its sample has failed.
+        on_error: "fail": a failed measurement is stored at once; "retry": a failure is an attempt,
+            and the sample is measured again; "raise": the fit ends with `CannotMeasure`. None:
+            "fail" with one of the other arguments, else exceptions of the function go through. A
+            child process that dies is an attempt in any case. Attempts are counted for samples that
+            were drawn from the buffer; other samples fail at the first.
+        executor: A `concurrent.futures.Executor` that makes the calls; it stays open.
     """
 
     def __init__(
         self,
-        function: Callable[[list[Any]], Any],
+        function: Callable[[Any], Any],
         name: str = "reward",
         weight: float = 1.0,
         *,
         reuse: bool = True,
+        each: bool = False,
+        n_jobs: int = 1,
+        timeout_s: float | None = None,
+        on_error: str | None = None,
+        executor: Any = None,
     ) -> None:
         super().__init__(name=name)
         self.function = require_function(
@@ -45,47 +80,89 @@ class RewardCallback(Callback):
         )
         self.weight = require_real(weight, "weight must be a finite number")
         self.reuse = require_flag(reuse, "reuse")
+        self.each = require_flag(each, "each")
+        self._measurer: Measurer | None = None
+        if self.each or n_jobs != 1 or (timeout_s, on_error, executor) != (None, None, None):
+            self._measurer = Measurer(
+                self.function,
+                weight=self.weight,
+                on_error="fail" if on_error is None else on_error,
+                n_jobs=n_jobs,
+                each=self.each,
+                timeout_s=timeout_s,
+                executor=executor,
+            )
+
+    @property
+    def counts_attempts(self) -> bool:
+        """True if the death of this process is an attempt at the samples that it was measuring."""
+        return self.each
 
     def setup(self) -> None:
         """Announce the metric."""
         self.environment.log.add_metric(self.name)
 
     def before_train(self) -> None:
-        """Refuse to reuse rewards if another callback adds to them."""
-        others = [
-            cb.name
+        """Refuse to store or reuse rewards if another callback adds to them."""
+        others = ", ".join(
+            repr(cb.name)
             for cb in self.environment.cbs
             if cb is not self and hasattr(cb, "compute_reward")
-        ]
-        if self.reuse and others:
+        )
+        if others and self._measurer is not None:
             raise InvalidArgument(
-                f"reward callback {self.name!r} would reuse stored rewards, but "
-                f"{', '.join(map(repr, others))} adds to "
+                f"reward callback {self.name!r} would store each reward as it comes, but {others} "
+                "adds to the rewards: use one RewardCallback whose function returns the sum, or "
+                "give none of each, n_jobs, timeout_s, on_error and executor."
+            )
+        if others and self.reuse:
+            raise InvalidArgument(
+                f"reward callback {self.name!r} would reuse stored rewards, but {others} adds to "
                 f"them: give each RewardCallback reuse=False."
             )
 
     def compute_reward(self) -> None:
         """Add the rewards of the batch's samples to `batch_state.rewards`."""
         state = self.environment.batch_state
-        rewards = self._rewards(state.samples)
+        rewards = self._rewards(state.samples, state.sources)
         state[self.name] = rewards
         state.rewards = _sum(state.rewards, rewards)
         self.environment.log.update_metric(self.name, mean_of(rewards))
 
-    def _rewards(self, samples: list[Any]) -> NDArray[np.float64]:
+    def abort_batch(self) -> None:
+        """End the child processes; the next batch starts others."""
+        if self._measurer is not None:
+            self._measurer.close()
+
+    def after_train(self) -> None:
+        """End the child processes."""
+        self.abort_batch()
+
+    def _rewards(self, samples: list[Any], sources: list[str]) -> Floats:
         """Return (n,) rewards, measured or stored."""
         store = getattr(self.environment.buffer, "store", None)
-        if not self.reuse or store is None:
-            return self._measured(samples)
-        stored = store.rewards_of(samples)
-        unknown = [i for i, reward in enumerate(stored) if reward is None]
-        rewards = np.array(stored, dtype=np.float64)
-        rewards[unknown] = self._measured([samples[i] for i in unknown])
+        batch = getattr(self.environment.buffer, "batch_rewards", None)
+        rewards = np.full(len(samples), np.nan)
+        unknown = list(range(len(samples)))
+        if self.reuse and store is not None:
+            stored = store.rewards_of(samples)
+            unknown = [i for i, reward in enumerate(stored) if reward is None]
+            rewards[:] = np.array(stored, dtype=np.float64)
+            if batch is not None:
+                known = [i for i, reward in enumerate(stored) if reward is not None]
+                batch.note_stored([samples[i] for i in known], rewards[known].tolist())
+        rewards[unknown] = self._measured(
+            [samples[i] for i in unknown], [sources[i] for i in unknown], batch
+        )
         return rewards
 
-    def _measured(self, samples: list[Any]) -> NDArray[np.float64]:
+    def _measured(
+        self, samples: list[Any], sources: list[str], batch: BatchRewards | None
+    ) -> Floats:
         if not samples:
             return np.zeros(0)
+        if self._measurer is not None:
+            return self._measurer.measure(samples, sources, batch)
         returned = self.function(samples)
         try:
             values = as_floats(returned)
@@ -100,9 +177,12 @@ class RewardCallback(Callback):
                 f"{len(samples)} samples: "
                 f"it must return one number for each, shape ({len(samples)},)."
             )
+        if batch is not None and np.isnan(values).any():
+            missing = zip(samples, as_list(returned), strict=True)
+            batch.note_missing([sample for sample, reward in missing if reward is None])
         return self.weight * values
 
 
-def _sum(total: Any, rewards: NDArray[np.float64]) -> Any:
+def _sum(total: Any, rewards: Floats) -> Any:
     """Return total + rewards, a tensor if the total is one: numpy cannot add a tensor."""
     return total + total.new_tensor(rewards) if hasattr(total, "new_tensor") else total + rewards

@@ -33,7 +33,7 @@ def start(dialect: Dialect) -> Any:
 def interrupted() -> sa.Select[Any]:
     """The samples of a batch that were started and not measured, with the attempts at each.
 
-    No rows if the batch does not count attempts.
+    No rows if the batch does not count attempts, and the caller does not ask for `of_any` batch.
     """
     is_measured = sa.exists(measurements.c.id).where(
         measurements.c.sample_id == draws.c.sample_id, measurements.c.batch_id == draws.c.batch_id
@@ -43,7 +43,8 @@ def interrupted() -> sa.Select[Any]:
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
         .join(samples, samples.c.id == draws.c.sample_id)
         .join(buffers, buffers.c.id == batches.c.buffer_id)
-        .where(batches.c.id == _BATCH, batches.c.counts_attempts)
+        .where(batches.c.id == _BATCH)
+        .where(sa.or_(batches.c.counts_attempts, bindparam("of_any", type_=sa.Boolean)))
         .where(draws.c.started_at.is_not(None), ~draws.c.reported, ~is_measured)
         .order_by(draws.c.sample_id)
     )

@@ -1,0 +1,164 @@
+"""The rewards of a loop's batch: those that are stored as they come, and those left to settle."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlbuffer._messages import shown
+from sqlbuffer._typing import Floats
+from sqlbuffer._validation import as_floats
+from sqlbuffer.errors import ClaimLost, InvalidReward
+from sqlbuffer.training.callback import BatchState
+from sqlbuffer.training.sample_keys import SampleKeys
+
+if TYPE_CHECKING:
+    from sqlbuffer.core.batch import Batch
+    from sqlbuffer.measuring.outcome import Outcome
+    from sqlbuffer.store import SampleStore
+
+Record = tuple[list[Any], list[float | None], list[str]]
+"""Samples that were not drawn from the buffer, their rewards, and their sources."""
+
+
+class BatchRewards:
+    """Knows the rewards of the loop's batch, and which of them are stored.
+
+    Each stored reward is a measurement. A reward that a callback has stored as it came, or has
+    reused, is therefore not stored again when the batch is settled, unless a later callback has
+    changed it.
+
+    Args:
+        store: The store of the buffer.
+        keys: Compares samples.
+    """
+
+    def __init__(self, store: SampleStore, keys: SampleKeys) -> None:
+        self._store, self._keys = store, keys
+        self._batch: Batch | None = None
+        self._id_of: dict[bytes, int] = {}
+        self._measured: Floats | None = None
+        self._stored: dict[bytes, float] = {}
+        self._missing: set[bytes] = set()
+
+    def begin(self, batch: Batch) -> None:
+        """Forget the last batch: another one is claimed."""
+        self._keys.forget()
+        self._batch, self._measured = batch, None
+        self._id_of = dict(zip(self._keys.hashes(batch.samples), batch.ids.tolist(), strict=True))
+        self._stored, self._missing = {}, set()
+
+    def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
+        """Return the id of each sample; None if it was not drawn from the buffer."""
+        return [self._id_of.get(digest) for digest in self._keys.hashes(samples)]
+
+    # -- for reward callbacks ---------------------------------------------------------------------
+
+    def note_stored(self, samples: Sequence[Any], rewards: Sequence[float]) -> None:
+        """Note n rewards that were stored before; NaN for a measurement that has failed."""
+        self._stored |= zip(self._keys.hashes(samples), rewards, strict=True)
+
+    def note_missing(self, samples: Sequence[Any]) -> None:
+        """Note samples for which a reward function returned None."""
+        self._missing |= set(self._keys.hashes(samples))
+
+    def expect(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
+        """Store the samples that were not drawn, which are about to be measured.
+
+        Their rewards come in any order. Stored in one transaction before, the samples have the same
+        order in each run, so that a model that is trained on them is the same.
+        """
+        fresh = [i for i, number in enumerate(self.ids_of(samples)) if number is None]
+        if fresh:
+            self._store._store_unmeasured([samples[i] for i in fresh], [sources[i] for i in fresh])
+
+    def start(self, samples: Sequence[Any]) -> None:
+        """Note that the measurement of samples starts."""
+        numbers = [number for number in self.ids_of(samples) if number is not None]
+        if self._batch is not None and numbers:
+            self._batch.start(numbers)
+
+    def report(self, sample: Any, source: str, outcome: Outcome) -> None:
+        """Store the reward or the failure of a sample; a drawn sample stays claimed."""
+        reward = math.nan if outcome.reward is None else outcome.reward
+        more: dict[str, Any] = {
+            "errors": [outcome.error],
+            "seconds": [outcome.seconds],
+            "details": [outcome.details],
+        }
+        (number,) = self.ids_of([sample])
+        if self._batch is None or number is None:
+            self._store.record([sample], [reward], source, **more)
+        else:
+            with contextlib.suppress(ClaimLost):  # it is stored, and settling the batch fails
+                self._batch.report([number], [reward], **more, settle=False)
+        self.note_stored([sample], [reward])
+
+    def ended(self, sample: Any, source: str, outcome: Outcome) -> bool:
+        """Count an attempt that gave no reward; return True if the sample has failed.
+
+        Attempts are counted for drawn samples only: another sample fails at once.
+        """
+        (number,) = self.ids_of([sample])
+        if self._batch is not None and number is not None:
+            try:
+                has_failed = self._batch.ended(number, *outcome.ended_by, settle=False)
+            except ClaimLost:  # settling the batch fails, and the sample is tried again later
+                has_failed = True
+            if has_failed:
+                self.note_stored([sample], [math.nan])
+            return has_failed
+        self.report(sample, source, outcome)
+        return True
+
+    # -- for the buffer ---------------------------------------------------------------------------
+
+    def keep(self, state: BatchState) -> None:
+        """Keep the rewards as measured: callbacks may change those of the batch afterwards.
+
+        Raises:
+            InvalidReward: If the rewards are no numbers, or not one for each sample.
+        """
+        try:
+            rewards = as_floats(state.rewards)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise InvalidReward(
+                f"the rewards of a batch must be numbers; got {shown(state.rewards)}."
+            ) from exc
+        if rewards.ndim and rewards.shape != (len(state.samples),):
+            raise InvalidReward(
+                f"the batch has {len(state.samples)} samples, but rewards of shape {rewards.shape}."
+            )
+        # A number is the 0.0 of a batch to which no callback has added rewards.
+        self._measured = rewards.copy() if rewards.ndim else None
+
+    def to_settle(self, state: BatchState) -> tuple[dict[int, float | None], Record | None]:
+        """Return the rewards that are not stored yet: of claimed samples by id, and of the others.
+
+        Claimed samples that were filtered out have none. Without other samples the record is None.
+        """
+        rewards: dict[int, float | None] = {}
+        others: Record = ([], [], [])
+        hashes = [] if self._measured is None else self._keys.hashes(state.samples)
+        values = [] if self._measured is None else self._measured.tolist()
+        for i, (digest, value) in enumerate(zip(hashes, values, strict=True)):
+            if self._is_stored(digest, value):
+                continue
+            number, is_nan = self._id_of.get(digest), math.isnan(value)
+            reward = None if is_nan and digest in self._missing else value
+            if number is None:
+                for column, cell in zip(
+                    others, (state.samples[i], reward, state.sources[i]), strict=True
+                ):
+                    column.append(cell)
+            elif number not in rewards or not is_nan:
+                rewards[number] = reward
+        return rewards, others if others[0] else None
+
+    def _is_stored(self, digest: bytes, reward: float) -> bool:
+        stored = self._stored.get(digest)
+        return stored is not None and (
+            stored == reward or (math.isnan(stored) and math.isnan(reward))
+        )
