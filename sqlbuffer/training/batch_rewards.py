@@ -54,6 +54,10 @@ class BatchRewards:
         """Return the id of each sample; None if it was not drawn from the buffer."""
         return [self._id_of.get(digest) for digest in self._keys.hashes(samples)]
 
+    def label(self, sample: Any) -> str:
+        """Return a label of a sample, the same in each run."""
+        return self._keys.hashes([sample])[0].hex()
+
     # -- for reward callbacks ---------------------------------------------------------------------
 
     def note_stored(self, samples: Sequence[Any], rewards: Sequence[float]) -> None:
@@ -139,23 +143,28 @@ class BatchRewards:
 
         Claimed samples that were filtered out have none. Without other samples the record is None.
         """
-        rewards: dict[int, float | None] = {}
-        others: Record = ([], [], [])
         hashes = [] if self._measured is None else self._keys.hashes(state.samples)
         values = [] if self._measured is None else self._measured.tolist()
+        given = [
+            None if math.isnan(value) and digest in self._missing else value
+            for digest, value in zip(hashes, values, strict=True)
+        ]
+        rewards: dict[int, float | None] = {}
+        others = []
         for i, (digest, value) in enumerate(zip(hashes, values, strict=True)):
             if self._is_stored(digest, value):
                 continue
-            number, is_nan = self._id_of.get(digest), math.isnan(value)
-            reward = None if is_nan and digest in self._missing else value
+            number = self._id_of.get(digest)
             if number is None:
-                for column, cell in zip(
-                    others, (state.samples[i], reward, state.sources[i]), strict=True
-                ):
-                    column.append(cell)
-            elif number not in rewards or not is_nan:
-                rewards[number] = reward
-        return rewards, others if others[0] else None
+                others.append(i)
+            elif number not in rewards or not math.isnan(value):
+                rewards[number] = given[i]
+        record = (
+            [state.samples[i] for i in others],
+            [given[i] for i in others],
+            [state.sources[i] for i in others],
+        )
+        return rewards, record if others else None
 
     def _is_stored(self, digest: bytes, reward: float) -> bool:
         stored = self._stored.get(digest)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Checkpoint(Callback):
     `generators`. Each iteration begins with the states that the last settled batch left. Work
     between two iterations draws from random streams of its own: retraining, a refresh, callbacks
     after the batch, code between two fits. A resumed run may repeat such work without effect on
-    later iterations.
+    later iterations. The calls of a `RewardCallback` that stores each reward as it comes draw from
+    a stream of their own too, which is the same in a resumed run.
 
     With `every=n` only each n-th iteration stores a state. A killed run still repeats no iteration,
     because its rewards are stored. Its agents are those of the last stored state, without their
@@ -103,6 +105,19 @@ class Checkpoint(Callback):
             settled = unpack(stored[1])
             self._load(settled["agents"])
             self._states = settled["random"]
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[Callable[[str], None]]:
+        """Keep the loop's random states from the block, which may run in parts.
+
+        The block gets a function that sets the random states of a label: they follow from the
+        states of the loop and the label alone.
+        """
+        states = self._randomness.states()
+        try:
+            yield lambda label: self._randomness.put(self._randomness.alongside(states, label))
+        finally:
+            self._randomness.put(states)
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +57,11 @@ class Measurer:
         self._open().close()  # checks the arguments
 
     def measure(
-        self, samples: Sequence[Any], sources: Sequence[str], batch: BatchRewards | None
+        self,
+        samples: Sequence[Any],
+        sources: Sequence[str],
+        batch: BatchRewards | None,
+        before_call: Callable[[str], None] | None = None,
     ) -> Floats:
         """Measure n samples; return (n,) rewards, NaN for failed measurements.
 
@@ -65,6 +69,7 @@ class Measurer:
             samples: n samples.
             sources: n names of generators.
             batch: Stores the rewards; None stores nothing.
+            before_call: Called with a label of each call, which is the same in a resumed run.
 
         Raises:
             CannotMeasure: If a measurement fails and `on_error` is "raise", if the function does
@@ -74,6 +79,7 @@ class Measurer:
             self._slots = self._open()
         slots, rewards = self._slots, np.full(len(samples), math.nan)
         waiting, running = deque(range(len(samples))), dict[int, int]()
+        n_again = Counter[int]()
         n_in_chunk = math.ceil(len(samples) / self._n_jobs)
         if batch is not None:
             batch.expect(samples, sources)
@@ -84,6 +90,8 @@ class Measurer:
                 chosen = [samples[place] for place in places]
                 if batch is not None:
                     batch.start(chosen)
+                    if before_call is not None:
+                        before_call(f"{batch.label(chosen[0])} {n_again[places[0]]}")
                 running |= zip(slots.submit(chosen), places, strict=True)
             for outcome in slots.wait():
                 place = running.pop(outcome.index)
@@ -91,6 +99,7 @@ class Measurer:
                     rewards[place] = self._reward(outcome)
                 else:
                     waiting.append(place)
+                    n_again[place] += 1
         return rewards
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlbuffer._validation import (
 from sqlbuffer.errors import InvalidArgument, InvalidReward
 from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback, mean_of
+from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.measurer import Measurer
 
 
@@ -162,7 +164,8 @@ class RewardCallback(Callback):
         if not samples:
             return np.zeros(0)
         if self._measurer is not None:
-            return self._measurer.measure(samples, sources, batch)
+            with self._random_numbers_apart() as before_call:
+                return self._measurer.measure(samples, sources, batch, before_call)
         returned = self.function(samples)
         try:
             values = as_floats(returned)
@@ -181,6 +184,11 @@ class RewardCallback(Callback):
             missing = zip(samples, as_list(returned), strict=True)
             batch.note_missing([sample for sample, reward in missing if reward is None])
         return self.weight * values
+
+    def _random_numbers_apart(self) -> contextlib.AbstractContextManager[Any]:
+        """Give calls random numbers of their own: a resumed run does not repeat all of them."""
+        checkpoints = [cb for cb in self.environment.cbs if isinstance(cb, Checkpoint)]
+        return checkpoints[0].apart() if checkpoints else contextlib.nullcontext()
 
 
 def _sum(total: Any, rewards: Floats) -> Any:

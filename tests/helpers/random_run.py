@@ -3,7 +3,7 @@
 import hashlib
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,11 +87,25 @@ class Witness(Callback):
 
 
 def make_run(
-    url: str, name: str, come_by: Callable[[str], None] = lambda moment: None, every: int = 1
+    url: str,
+    name: str,
+    come_by: Callable[[str], None] = lambda moment: None,
+    every: int = 1,
+    *,
+    scale: int = 1,
+    rewards: Sequence[RewardCallback] = (),
 ) -> Environment:
     """A loop with everything random that there is.
 
     The process it runs in has nothing seeded by itself.
+
+    Args:
+        url: The database.
+        name: The buffer.
+        come_by: Called with each moment.
+        every: How often it writes its checkpoint.
+        scale: It builds this much more.
+        rewards: What measures; by default an oracle for a whole batch.
     """
 
     class Moments(Callback):
@@ -127,8 +141,10 @@ def make_run(
     return Environment(
         agent=policy,
         samplers=[
-            FunctionSampler(lambda n, rng: named(rng.integers(0, 5000, n)), "its own", 12),
-            FunctionSampler(lambda n, rng: named(np.random.randint(0, 5000, n)), "numpy", 12, 0.2),
+            FunctionSampler(lambda n, rng: named(rng.integers(0, 5000, n)), "its own", 12 * scale),
+            FunctionSampler(
+                lambda n, rng: named(np.random.randint(0, 5000, n)), "numpy", 12 * scale, 0.2
+            ),
             FunctionSampler(
                 lambda n, rng: named(random.randrange(5000) for _ in range(n)), "python", 0, 0.1
             ),
@@ -136,7 +152,7 @@ def make_run(
                 lambda n, rng: named(generator.integers(0, 5000, n)), "generator", 0, 0.1
             ),
         ],
-        rewards=[RewardCallback(oracle)],
+        rewards=list(rewards) or [RewardCallback(oracle)],
         cbs=[
             *(BufferSizeCallback, Witness(), Moments("first", -2000), Moments("last", 99)),
             Checkpoint(policy, every, generators=[generator]),
@@ -178,3 +194,38 @@ def rows(store: SampleStore, query: str) -> list[tuple[Any, ...]]:
         ]
 
     return inside.database_of(store).read(read)
+
+
+# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or
+# before its transaction
+# is killed, so what is added again leaves gaps in the numbers.
+
+
+def story(
+    url: str, name: str, *, bs: int = 10, iters: int = ITERATIONS, **options: Any
+) -> dict[str, Any]:
+    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees
+    it.
+    """
+    resumed = make_run(url, name, **options)
+    resumed.fit(bs, iters=iters)
+    log, store = resumed.log, resumed.buffer.store
+    assert store.check() == []
+    told = {
+        "metrics": {
+            key: repr(values)
+            for key, values in log.metrics.items()
+            if key not in ("policy", "noise")
+        },
+        "rows": log.df.to_csv(),
+        "draws": rows(store, DRAWS),
+        "versions": rows(store, VERSIONS),
+        "waiting": sorted(
+            zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)
+        ),
+        "checkpoint": store.checkpoint("checkpoint"),
+        "policy": digest(resumed.policy.model),
+        "predictor": digest(resumed.buffer.predictive_agent.model),
+    }
+    resumed.buffer.close()
+    return told

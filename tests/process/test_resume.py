@@ -20,9 +20,9 @@ from helpers.random_run import (
     DRAWS,
     ITERATIONS,
     VERSIONS,
-    digest,
     make_run,
     rows,
+    story,
 )
 from sqlbuffer.db import database
 from sqlbuffer.store import open_store
@@ -100,41 +100,6 @@ def run_once(
     process.join(120)
     assert process.exitcode == (0 if fatal is None else -signal.SIGKILL), moments[-5:]
     return moments
-
-
-# -- what it leaves --------------------------------------------------------------------------------
-
-# Ids are compared by rank: PostgreSQL numbers a row before it finds that it is there already, or
-# before its transaction
-# is killed, so what is added again leaves gaps in the numbers.
-
-
-def story(url: str, name: str) -> dict[str, Any]:
-    """All that a run has left behind, as a run sees it that is started once more, and as SQL sees
-    it.
-    """
-    resumed = make_run(url, name)
-    resumed.fit(10, iters=ITERATIONS)
-    log, store = resumed.log, resumed.buffer.store
-    assert store.check() == []
-    told = {
-        "metrics": {
-            key: repr(values)
-            for key, values in log.metrics.items()
-            if key not in ("policy", "noise")
-        },
-        "rows": log.df.to_csv(),
-        "draws": rows(store, DRAWS),
-        "versions": rows(store, VERSIONS),
-        "waiting": sorted(
-            zip(store.waiting().samples, store.waiting().scores.tolist(), strict=True)
-        ),
-        "checkpoint": store.checkpoint("checkpoint"),
-        "policy": digest(resumed.policy.model),
-        "predictor": digest(resumed.buffer.predictive_agent.model),
-    }
-    resumed.buffer.close()
-    return told
 
 
 KINDS = [
