@@ -193,16 +193,12 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
     Returns:
         Changes of the counters.
     """
-    inserted = _insert(tx, columns)
-    found = tx.execute_with(
-        queries.samples.samples_by_hash(tx.backend),
-        queries.params.INCOMING_HASHES,
-        {"hash": columns["hash"]},
-    )
+    inserted, hashes = _insert(tx, columns), list(columns["hash"])
+    statement = queries.samples.samples_by_hash(tx.backend)
+    found = tx.execute_with(statement, queries.params.INCOMING_HASHES, {"hash": hashes})
     id_of = {row.hash: row.id for row in found}
     if inserted < len(id_of):
         tx.tick(again=True)  # another transaction may have just stored some of them
-    hashes = list(columns["hash"])
     ids = np.array([id_of.get(digest, -1) for digest in hashes], np.int64)
     deltas, is_there = _store(tx, ids, hashes, measured, of._replace(has_ids=False))
     if not is_there.all():
@@ -216,11 +212,10 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
 
 def _insert(tx: Transaction, columns: Columns) -> int:
     """Insert the samples that are not stored yet; return how many."""
-    totals = tx.execute(queries.buffers.totals()).one()
+    totals, incoming = tx.execute(queries.buffers.totals()).one(), queries.params.INCOMING_SAMPLES
     tx.reach(totals.tick)
     moment = {"iteration": totals.iterations, "tick": tx.tick()}
-    insert = queries.samples.insert_samples(tx.backend)
-    return tx.execute_each(insert, queries.params.INCOMING_SAMPLES, columns, **moment)
+    return tx.execute_each(queries.samples.insert_samples(tx.backend), incoming, columns, **moment)
 
 
 def _store(
