@@ -119,6 +119,7 @@ def test_golden_digests() -> None:
 
 
 @pytest.mark.parametrize("seed", ["0", "1"])
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
     script = (
         "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in "
