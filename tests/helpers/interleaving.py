@@ -16,7 +16,7 @@ from sqlbuffer.core import workers
 from sqlbuffer.store import SampleStore
 
 _PATIENCE_S = 60.0
-_MOMENT_S = 0.5
+_MOMENT_S = 0.2
 """How long something may take that nothing holds up."""
 
 

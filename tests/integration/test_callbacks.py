@@ -1077,6 +1077,7 @@ def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) 
         assert process.exitcode == (0 if moment is None else -signal.SIGKILL), moment
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
     store_url: str, tmp_path: Any
 ) -> None:
@@ -1086,6 +1087,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
     assert story(store_url) == story(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: Any) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, online=True)
@@ -1097,6 +1099,7 @@ def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: An
     assert story(sqlite_url) == story(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: Any) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, refresh_budget=9)
@@ -1126,6 +1129,7 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: An
 
 
 @pytest.mark.parametrize("acquisition", ["ei", "thompson"])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_an_acquisition(
     sqlite_url: str, tmp_path: Any, acquisition: str
 ) -> None:

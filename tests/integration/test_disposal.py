@@ -248,6 +248,7 @@ batch = store.sample(4)
 @pytest.mark.parametrize(
     "end", ["", "raise SystemExit(1)", "store.close()\nbatch.release()", "1 / 0"]
 )
+@pytest.mark.slow
 def test_a_process_that_ends_leaves_no_claim_and_has_finished(store_url: str, end: str) -> None:
     with filled(store_url) as store:
         command = [sys.executable, "-c", ENDS.format(end), store_url]
@@ -266,6 +267,7 @@ def table_of(url: str) -> str:
     return "workers" if url.startswith("sqlite") else "sqlbuffer.workers"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_process_waits_for_no_lock(sqlite_url: str) -> None:
     filled(sqlite_url).close()
     held = """

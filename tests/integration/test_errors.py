@@ -546,6 +546,7 @@ def public_folder() -> Iterator[pathlib.Path]:
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "both", "unreadable", "new"])
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written(public_folder: pathlib.Path, what: str) -> None:
     file = public_folder / "x.db"
     content = None

@@ -157,7 +157,8 @@ PLACES: dict[str, Callable[[Where, Callable[..., Any]], None]] = {
 def test_what_user_code_leaves_with_comes_out_and_nothing_stays_claimed(
     store_url: str, place: str
 ) -> None:
-    for error in EXITS:
+    # A server sees the same whichever way it is left.
+    for error in EXITS if store_url.startswith("sqlite") else EXITS[:2]:
         where = {"url": store_url, "name": error.__name__}
         with pytest.raises(BaseException) as caught:  # noqa: PT011  which one is the question
             PLACES[place](where, raising(error))

@@ -100,6 +100,7 @@ def fill(url: str, limit: int = 0) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_takes_nothing(tmp_path: pathlib.Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         url = f"sqlite:///{disk}/x.db"
@@ -113,6 +114,7 @@ def test_a_full_disk_is_one_error_and_takes_nothing(tmp_path: pathlib.Path) -> N
             assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_takes_nothing(tmp_path: pathlib.Path) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
     with open_store(url, weighting="uniform") as store:

@@ -221,6 +221,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(value=ANYTHING)
+@pytest.mark.slow
 def test_any_value_in_any_place(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     file = tmp_path_factory.getbasetemp() / "anything.db"
     with open_store(f"sqlite:///{file}") as store:
@@ -421,6 +422,7 @@ def tamper(store: SampleStore, table: sa.Table, values: dict[str, Any]) -> None:
     inside.execute(store, sa.update(table).where(mine).values(values))
 
 
+@pytest.mark.slow
 def test_tampered_rows_are_read_or_refused(store_url: str) -> None:
     with open_store(store_url, name="alongside") as alongside:
         alongside.add(TEN)
@@ -693,6 +695,7 @@ def test_an_error_that_no_database_takes_is_stored_with_its_job(store: SampleSto
 
 
 @pytest.mark.filterwarnings("ignore:.*was created with key=:UserWarning")
+@pytest.mark.slow
 def test_nothing_that_is_stored_is_imported_or_evaluated(
     store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -491,6 +491,7 @@ WORK: dict[str, Callable[[SampleStore], object]] = {
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("work", WORK)
+@pytest.mark.slow
 def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     new_store: NewStore,
     monkeypatch: pytest.MonkeyPatch,

@@ -274,6 +274,7 @@ def assert_sound(store: SampleStore, scores: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.slow
 def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest) -> None:
     url: str = request.getfixturevalue(f"{kind}_url")
 

@@ -204,6 +204,7 @@ def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_alembic_upgrades_and_downgrades(store_url: str, tmp_path: pathlib.Path) -> None:
     alembic(store_url, "upgrade", "head")
     assert f"{schema.REVISION} (head)" in alembic(store_url, "current", cwd=tmp_path)
@@ -234,6 +235,7 @@ def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_ur
     assert best() == (2.0, False)
 
 
+@pytest.mark.slow
 def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
     alembic(store_url, "downgrade", "base")
@@ -397,6 +399,7 @@ def open_and_add(url: str, start: Any, sample: str, added: Any) -> None:
         added.put(store.add([sample]).added)
 
 
+@pytest.mark.slow
 def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
     processes = forkserver()
     start, added = processes.Barrier(8), processes.Queue()
@@ -456,6 +459,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return target
 
 
+@pytest.mark.slow
 def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -> None:
     package = installed / "sqlbuffer"
     shipped = {
@@ -484,6 +488,7 @@ with sqlbuffer.open_store(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_creates_and_upgrades_a_database(
     installed: pathlib.Path, store_url: str, tmp_path: pathlib.Path
 ) -> None:
