@@ -281,7 +281,7 @@ def test_what_is_refused(loop: Callable[..., Environment]) -> None:
         ({"each": 1}, "each must be"),
     ):
         with pytest.raises(InvalidArgument, match=rule):
-            RewardCallback(number, **options)  # type: ignore[arg-type]
+            RewardCallback(number, **options)
     lock = threading.Lock()
     with pytest.raises(InvalidArgument, match="cannot be sent to child processes"):
         RewardCallback(lambda sample: lock.locked(), each=True, n_jobs=2)
