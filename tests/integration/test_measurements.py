@@ -71,7 +71,7 @@ def by_settling_the_rest(store: SampleStore) -> list[str]:
     """A reward that is given again is not measured again."""
     batch = store.sample(4)
     first = {name: values[:2] for name, values in MORE.items()}
-    assert batch.report(batch.ids[:2], REWARDS[:2], **first, settle=False) == 2
+    assert batch.report(batch.ids[:2], REWARDS[:2], **first, settle=False) == 4
     batch.settle([1.5, None, math.nan, -2.0], **{**MORE, "errors": None})
     return batch.samples
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import inside
 from helpers.samples import scores_of
 from sqlbuffer.core import reaper
 from sqlbuffer.errors import ClaimLost, InvalidArgument
@@ -70,7 +71,7 @@ def test_a_batch_goes_from_process_to_process(store_url: str) -> None:
         store.score(scores_of)
         token = run("draw")
         run(token)
-        reaper.release_dead(open_store(store_url)._buffer)
+        open_store(store_url).close()
         stats = store.stats()
         assert (stats.claimed, stats.measured, stats.waiting) == (2, 1, 7)
         with store.batch(token) as batch:
@@ -88,7 +89,7 @@ def test_an_expired_lease_is_released_by_anyone(scored: SampleStore) -> None:
     batch = scored.sample(3, lease_s=0.3)
     token = batch.detach()
     late = scored.batch(token)
-    handle = scored._buffer
+    handle = inside.handle_of(scored)
     assert reaper.release_dead(handle) == 0
     time.sleep(0.5)
     assert reaper.release_dead(handle) == 1

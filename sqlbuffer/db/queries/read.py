@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.queries.objective import newest_rewards
+from sqlbuffer.db.queries import objective
 from sqlbuffer.db.queries.params import BUFFER, CONTENT
 from sqlbuffer.db.schema import pool, samples
 
@@ -60,7 +60,7 @@ def best(by: str, direction: str, *columns: Any, of_earlier: bool = False) -> sa
         of_earlier: Go by the rewards of the objective named by the parameter `objective`.
     """
     if of_earlier:
-        of = newest_rewards()
+        of = objective.newest_rewards()
         return (
             select(*columns, of.c.reward.label("earlier"))
             .join_from(of, samples, samples.c.id == of.c.sample_id)
