@@ -164,7 +164,7 @@ def store_measured(
     )
     of = _Of(
         origin.batch,
-        objective=None if origin.is_open else origin.objective,
+        objective=origin.objective or None,
         is_late=not origin.is_open,
         has_ids=origin.is_open and origin.batch is not None,
     )

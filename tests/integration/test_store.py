@@ -307,7 +307,11 @@ def test_settling_stores_everything_at_once(store: SampleStore) -> None:
     batch = scored(store).sample(3)
     record = (["s77", batch.samples[0]], [7.0, 8.0], "lab")
     batch.settle(
-        [1.0, None, math.nan], record=record, metrics={"loss": 0.5}, checkpoint={"agent": b"state"}
+        [1.0, math.nan],
+        ids=batch.ids[[0, 2]],
+        record=record,
+        metrics={"loss": 0.5},
+        checkpoint={"agent": b"state"},
     )
     rewards = store.rewards_of([*batch.samples, "s77"])
     assert rewards == [8.0, None, pytest.approx(math.nan, nan_ok=True), 7.0]
