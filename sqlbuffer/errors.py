@@ -44,6 +44,10 @@ class SettingsMismatch(SqlBufferError, ValueError):
     """A buffer was reopened with a setting that differs from the stored one."""
 
 
+class ReadOnlyStore(SqlBufferError, RuntimeError):
+    """A store that was opened with `read_only=True` was asked to write."""
+
+
 class ClaimLost(SqlBufferError, RuntimeError):
     """A batch was already settled or released, by this process or by a reaper."""
 
@@ -70,6 +74,10 @@ class DatabaseUnavailable(SqlBufferError, ConnectionError):
 
 class SchemaMismatch(SqlBufferError, RuntimeError):
     """This release does not work with the schema of the database."""
+
+
+class NoSchema(SchemaMismatch, BufferNotFound):
+    """The database has no tables yet, and no buffer."""
 
 
 class SchemaTooOld(SchemaMismatch):

@@ -142,6 +142,20 @@ class Staleness:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ForgetResult:
+    """What `forget` has deleted.
+
+    Attributes:
+        forgotten: Number of samples.
+        predictors: Versions of the predictors that were stored after the first reward of one of
+            these samples, and may have been trained on it; the oldest first.
+    """
+
+    forgotten: int = 0
+    predictors: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class MeasureResult:
     """What a process has measured.
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
-    as_evict,
     as_ids,
     as_list,
-    as_max_size,
     as_name,
     require_choice,
     require_count,
@@ -28,6 +27,7 @@ from sqlbuffer.core import (
     add,
     attempts,
     claim,
+    deletion,
     draw,
     labels,
     leases,
@@ -46,20 +46,20 @@ from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import objective as core_objective
 from sqlbuffer.core import release as core_release
 from sqlbuffer.core import rewards as core_rewards
-from sqlbuffer.core.attach import attach
+from sqlbuffer.core.attach import attach, require_name
 from sqlbuffer.core.handle import BufferHandle, Work
-from sqlbuffer.core.settings import Settings, direction_from
+from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.weighting import Weighting, weighting_from
+from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.where import Where
 from sqlbuffer.core.workers import GRACE_S, is_grace, is_lease
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import InvalidArgument, MissingExtra, ReadOnlyStore
 from sqlbuffer.maintenance import copy
 from sqlbuffer.maintenance.audit import check
 from sqlbuffer.measuring.measure import measure
-from sqlbuffer.records import AddResult, MeasureResult, Staleness, Stats
+from sqlbuffer.records import AddResult, ForgetResult, MeasureResult, Staleness, Stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,18 +72,26 @@ def open_store(
     *,
     name: str = "default",
     key: Callable[[Any], Any] | None = None,
-    mode: str = "consume",
-    seed: int = 0,
-    weighting: str | Weighting = "shift",
+    mode: str | None = None,
+    seed: int | None = None,
+    weighting: str | Weighting | None = None,
     max_size: int | None = None,
     direction: str | None = None,
     evict: str | None = None,
+    budget: int | None = None,
+    max_attempts: int | Literal["stored"] | None = "stored",
     durability: str = "normal",
     allow_pickle: bool = False,
     grace_s: float = GRACE_S,
     fresh: bool = False,
+    create: bool = True,
+    read_only: bool = False,
 ) -> SampleStore:
     """Open a buffer; create the buffer and the database if they do not exist.
+
+    `mode`, `seed`, `weighting`, `max_size`, `direction`, `evict`, `budget` and `max_attempts` are
+    stored with the buffer. One that is not given is taken as stored; one that is given must be the
+    stored one.
 
     Batches that dead processes of this host have left open go back to the pool. Those of other
     hosts go back after `grace_s` of silence.
@@ -95,28 +103,30 @@ def open_store(
         key: The canonical form of a sample: samples with equal keys are one sample, a sample whose
             key is None is refused. The module and name of the function are stored: opening the
             buffer with another function, or without one, is a warning.
-        mode: "consume": a drawn sample leaves the pool; "replay": it stays, and batches are
-            independent draws.
-        seed: Seed of the race, any integer.
-        weighting: "shift" (score - lowest score + 1e-8), "uniform", "softmax", "power", or an
-            instance of `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`,
+        mode: "consume", as in a new buffer: a drawn sample leaves the pool; "replay": it stays, and
+            batches are independent draws.
+        seed: Seed of the race, any integer; 0 in a new buffer.
+        weighting: "shift", as in a new buffer (score - lowest score + 1e-8), "uniform", "softmax",
+            "power", or an instance of `race.Shift`, `race.Uniform`, `race.Softmax(temperature)`,
             `race.Power(alpha)`.
         max_size: Most scored samples that wait. Scoring beyond it removes the lightest, or the
             oldest (see `evict`), and a hundredth more than necessary. Samples without a score wait
             in addition, at most as many, or 100,000 if that is more; then the oldest leave.
             Released samples come on top until the next `add` or `score`. Adding an evicted sample
-            puts it back. The limit is stored with the buffer: without `max_size` the stored one
-            counts, and a buffer without a limit takes the first one given.
+            puts it back. A buffer without a limit takes the first one given.
         direction: "maximize": a higher reward is better; "minimize": a lower one, as of a docking
             score. Rewards are given and stored as they were measured. `top`, `incumbent`,
             `labelled_rows(best=)` and `Stats.best_reward` follow the direction. A score says how
-            much a sample is wanted, so the highest are drawn first in either direction. The
-            direction is stored with the buffer: None takes the stored one, "maximize" for a new
-            buffer.
+            much a sample is wanted, so the highest are drawn first in either direction.
+            "maximize" in a new buffer.
         evict: Scored samples that leave beyond `max_size`. "lightest": the lowest scores, the
             oldest first among equals. "oldest": the samples that were stored first (the lowest
             ids), whatever their scores; a sample that waits again is as old as when it was first
-            stored. Stored with a new buffer, "lightest" by default; None takes the stored value.
+            stored. "lightest" in a new buffer.
+        budget: Most distinct samples that may be measured, failed or claimed, see `set_budget`. A
+            buffer without a budget takes the first one given.
+        max_attempts: How often a worker may die while it measures a sample before the sample has
+            failed, see `measure`; None for any number. 3 in a new buffer.
         durability: "normal": a power cut may lose the last commits; "full": it loses none. A
             killed process loses nothing either way.
         allow_pickle: Store samples of unknown types as pickles, which need a `key`. Give it only
@@ -127,36 +137,98 @@ def open_store(
             a process sends a heartbeat every ten seconds from a thread in the background.
         fresh: Create a new buffer, under the next free name if the name is taken: "default-2"
             after "default". `store.name` tells the name.
+        create: False: open only a buffer that exists, and create no database.
+        read_only: Write nothing: the process is no worker and sends no heartbeat, nothing is
+            created, and the right to read the database is enough.
 
     Raises:
+        BufferNotFound: If the buffer does not exist, and `create` is False or `read_only` is True.
         DatabaseUnavailable: If the database cannot be opened, reached, read or written.
         SchemaMismatch: If its schema is of another release, or the database has other tables.
-        SettingsMismatch: If the buffer is stored with another mode, seed, weighting, max_size or
-            direction or evict.
+        SettingsMismatch: If a setting that was given is stored with another value.
     """
-    settings = Settings(mode, seed, weighting_from(weighting))
+    return open_with_defaults(
+        {},
+        url,
+        name=name,
+        key=key,
+        mode=mode,
+        seed=seed,
+        weighting=weighting,
+        max_size=max_size,
+        direction=direction,
+        evict=evict,
+        budget=budget,
+        max_attempts=max_attempts,
+        durability=durability,
+        allow_pickle=allow_pickle,
+        grace_s=grace_s,
+        fresh=fresh,
+        create=create,
+        read_only=read_only,
+    )
+
+
+def open_with_defaults(
+    defaults: Mapping[str, Any],
+    url: str | sa.URL | None = None,
+    *,
+    name: str = "default",
+    key: Callable[[Any], Any] | None = None,
+    durability: str = "normal",
+    allow_pickle: bool = False,
+    grace_s: float = GRACE_S,
+    fresh: bool = False,
+    create: bool = True,
+    read_only: bool = False,
+    **settings: Any,
+) -> SampleStore:
+    """`open_store` with other settings of a new buffer; internal, for `sqlbuffer.training`."""
+    given = as_given(settings)
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
     options: dict[str, Any] = {
-        "max_size": as_max_size(max_size),
-        "direction": direction_from(direction),
-        "evict": as_evict(evict),
         "key": None
         if key is None
         else require_function(key, "key must be a function of a sample, or None"),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, rule, is_grace),
     }
-    fresh = require_flag(fresh, "fresh")
-    database = Database(url, durability=durability)
+    fresh, read_only = require_flag(fresh, "fresh"), require_flag(read_only, "read_only")
+    create = require_flag(create, "create") and not read_only
+    if fresh and not create:
+        raise InvalidArgument(
+            "fresh=True creates a buffer: give it without create=False and without read_only=True."
+        )
+    database = Database(url, durability=durability, create=create, read_only=read_only)
     try:
-        opened = attach(database, name, settings, fresh=fresh, **options)
-        buffer = reaper.with_heartbeat(opened)
-        core_release.release_dropped(buffer)
-        reaper.release_dead(buffer)
+        buffer = attach(
+            database, name, given, defaults=defaults, fresh=fresh, create=create, **options
+        )
+        if not read_only:
+            buffer = reaper.with_heartbeat(buffer)
+            core_release.release_dropped(buffer)
+            reaper.release_dead(buffer)
     except BaseException:
         database.close()
         raise
     return SampleStore(buffer)
+
+
+def _writes(
+    method: Callable[Concatenate[SampleStore, P], T],
+) -> Callable[Concatenate[SampleStore, P], T]:
+    """Let a method raise `ReadOnlyStore` if the store was opened with `read_only=True`."""
+
+    @functools.wraps(method)
+    def write(store: SampleStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if store._buffer.database.is_read_only:
+            raise ReadOnlyStore(
+                f"{method.__name__} writes, and buffer {store.name!r} was opened with "
+                "read_only=True: open the store without read_only."
+            )
+        return method(store, *args, **kwargs)
+
+    return write
 
 
 class SampleStore:
@@ -169,6 +241,7 @@ class SampleStore:
         self._buffer = buffer
         self._stale = refresh_budget.StaleQueue()
         self._was_told_why = False
+        self._looked_for_stale = -1
 
     def __repr__(self) -> str:
         return f"<SampleStore {self.name!r} in {self.url}>"
@@ -237,6 +310,7 @@ class SampleStore:
 
     # -- samples in -------------------------------------------------------------------------------
 
+    @_writes
     def add(
         self,
         samples: Sequence[Any],
@@ -268,6 +342,7 @@ class SampleStore:
         """
         return add.add(self._buffer, as_list(samples), source, meta, requeue=requeue)
 
+    @_writes
     def add_one(
         self,
         sample: Any,
@@ -289,6 +364,7 @@ class SampleStore:
         """
         return add.add(self._buffer, [sample], source, meta, requeue=requeue)
 
+    @_writes
     def record(
         self,
         samples: Sequence[Any],
@@ -324,6 +400,7 @@ class SampleStore:
         )
         return self._write(core_rewards.record, recorded)
 
+    @_writes
     def remove(self, ids: Sequence[int]) -> int:
         """Take waiting samples out of the pool; return how many waited.
 
@@ -336,6 +413,7 @@ class SampleStore:
         """
         return self._write(remove.remove, as_ids(ids))
 
+    @_writes
     def replace(self, ids: Sequence[int], samples: Sequence[Any]) -> int:
         """Put other samples in the place of waiting ones; return how many of these waited.
 
@@ -353,8 +431,29 @@ class SampleStore:
         hashes = add.hashes_of(self._buffer, others)
         return self._write(remove.replace, numbers, others, hashes)
 
+    @_writes
+    def forget(self, ids: Sequence[int]) -> ForgetResult:
+        """Delete samples and all that belongs to them: rewards, measurements, draws.
+
+        The counters, and the sizes of the batches that had drawn them, go down with them. Trained
+        predictors stay: the result names those that may have learned from a deleted reward, and the
+        log says so. A sample that is added again is a new one. A process that has lost a claim on a
+        deleted sample, and then stores its reward, stores the sample again.
+
+        Args:
+            ids: Numbers of samples; unknown ones are skipped.
+
+        Raises:
+            InvalidArgument: If one of the samples is claimed. Nothing is deleted.
+            StaleIds: See `remove`. Nothing is deleted.
+        """
+        result = self._buffer.write_alone(deletion.forget, as_ids(ids))
+        deletion.tell(self.name, result)
+        return result
+
     # -- scores -----------------------------------------------------------------------------------
 
+    @_writes
     def score(
         self,
         score_fn: Callable[[list[Any]], Any],
@@ -403,8 +502,12 @@ class SampleStore:
             rule = "budget must be a number of samples, or None for all"
             budget = require_count(budget, rule)
         options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
-        return self._score_by(None, score_fn, only, **options, chunk=chunk, silent=silent)
+        n = self._score_by(None, score_fn, only, **options, chunk=chunk, silent=silent)
+        if not n and only == "missing":
+            self._tell_of_stale_scores()
+        return n
 
+    @_writes
     def refresh(
         self,
         score_fn: Callable[[list[Any]], Any],
@@ -436,6 +539,7 @@ class SampleStore:
         options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
         return self.score(score_fn, "stale", **options, chunk=chunk, silent=silent)
 
+    @_writes
     def mark_stale(self) -> None:
         """Mark all scores as stale, for `refresh` to score the samples again."""
         self._score_by(None, list, "all", budget=0)
@@ -453,6 +557,7 @@ class SampleStore:
 
     # -- batches out ------------------------------------------------------------------------------
 
+    @_writes
     def sample(
         self, n: int, pct_argmax: float = 0.0, *, lease_s: float | None = None
     ) -> core_batch.Batch:
@@ -476,6 +581,7 @@ class SampleStore:
             lease_s = require_real(lease_s, rule, is_lease)
         return self._claim(n, pct_argmax, claim.Terms(lease_s=lease_s))
 
+    @_writes
     def batch(self, token: str) -> core_batch.Batch:
         """Return the batch that was detached with this token, with its samples as they are now.
 
@@ -569,6 +675,7 @@ class SampleStore:
 
     # -- measurements ------------------------------------------------------------------------------
 
+    @_writes
     def measure(
         self,
         fn: Callable[[Any], Any],
@@ -630,6 +737,7 @@ class SampleStore:
             silent=silent,
         )
 
+    @_writes
     def remeasure(self, objective: str, where: Where = None) -> int:
         """Begin to measure the samples by another reward function; return how many wait again.
 
@@ -651,6 +759,7 @@ class SampleStore:
         """Name of the reward function whose rewards the samples have; "reward" at first."""
         return str(self._buffer.read(lambda tx: tx.own_row(queries.buffers.objective()).objective))
 
+    @_writes
     def set_budget(self, budget: int | None) -> None:
         """Limit how many distinct samples may be measured, failed or claimed, in all processes.
 
@@ -686,6 +795,7 @@ class SampleStore:
         """
         return attempts.failed(self._buffer, n, where)
 
+    @_writes
     def retry(self, ids: Sequence[int] | None = None, where: Where = None) -> int:
         """Let failed samples wait for another measurement, first in line; return how many.
 
@@ -703,6 +813,7 @@ class SampleStore:
 
     # -- predictors -------------------------------------------------------------------------------
 
+    @_writes
     def save_predictor(
         self,
         state: bytes,
@@ -791,12 +902,14 @@ class SampleStore:
         """Return the state of each job: its owner, its last run, its last error."""
         return self._buffer.read(leases.find)
 
+    @_writes
     def announce_job(self, name: str, schedule: str) -> None:
         """Store the schedule of a job in words, for people to read."""
         job = as_name(name, "the name of a job")
         self._write(leases.announce, job, as_name(schedule, "a schedule"))
         self._buffer.heartbeat.start()  # it watches the owners of the job
 
+    @_writes
     def leased(
         self, job: str, seen: int | None = None
     ) -> contextlib.AbstractContextManager[leases.Lease | None]:
@@ -819,6 +932,7 @@ class SampleStore:
 
     # -- metrics and checkpoints ------------------------------------------------------------------
 
+    @_writes
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value replaces an earlier one."""
         self._write(metrics_and_checkpoints.write_metrics, iteration=iteration, values=metrics)
@@ -835,6 +949,7 @@ class SampleStore:
         """Return all stored checkpoints of a name, see `checkpoint`, the oldest first."""
         return self._buffer.read(metrics_and_checkpoints.read_checkpoints, name=name)
 
+    @_writes
     def save_checkpoints(
         self,
         states: Mapping[str, bytes],
@@ -854,8 +969,43 @@ class SampleStore:
             metrics_and_checkpoints.write_checkpoints, iteration=iteration, states=states, kept=kept
         )
 
+    # -- the whole buffer -------------------------------------------------------------------------
+
+    @_writes
+    def rename(self, new: str) -> None:
+        """Give the buffer another name.
+
+        Processes that have opened it go on working with it, and show its old name in messages.
+
+        Raises:
+            InvalidArgument: If another buffer has the name.
+        """
+        new = require_name(new)
+        self._buffer.write(deletion.rename, new)
+        self._buffer = dataclasses.replace(self._buffer, name=new)
+
+    @_writes
+    def delete(self, *, force: bool = False) -> None:
+        """Delete the buffer with all that it holds, and close the store.
+
+        One transaction deletes all or nothing. Other processes that have opened the buffer get
+        `BufferNotFound` when they next write.
+
+        Args:
+            force: Delete the buffer even if other workers use it.
+
+        Raises:
+            InvalidArgument: If another living worker uses the buffer, or if the lease of a claimed
+                batch is not over, and `force` is False. A worker of another host counts as living
+                until it was silent for `grace_s`.
+        """
+        force = require_flag(force, "force")
+        self._buffer.write_alone(deletion.delete, force=force)
+        self.close()
+
     # -- a second buffer --------------------------------------------------------------------------
 
+    @_writes
     def copy(
         self,
         new: str,
@@ -866,6 +1016,7 @@ class SampleStore:
         mode: str | None = None,
         max_size: int | None = None,
         evict: str | None = None,
+        predictors: bool = True,
         silent: bool = True,
     ) -> SampleStore:
         """Copy the buffer within its database, and open the copy: to try another setting.
@@ -890,6 +1041,8 @@ class SampleStore:
             mode: Another mode.
             max_size: Another limit of the pool, in force from the next `add` or `score` on.
             evict: Another choice of the samples that leave beyond the limit, see `open_store`.
+            predictors: False: copy no predictor versions, and not their states; scores stay, with
+                the numbers of their versions.
             silent: Show no progress bar.
 
         Raises:
@@ -904,6 +1057,7 @@ class SampleStore:
             mode=mode,
             max_size=max_size,
             evict=evict,
+            predictors=predictors,
             silent=silent,
         )
         apart = dataclasses.replace(made, database=made.database.sibling())
@@ -928,7 +1082,8 @@ class SampleStore:
         elif n and not self._was_told_why and (unscored := self.stats().unscored):
             self._was_told_why = True  # a loop that asks again and again is told once
             log.warning(
-                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`",
+                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`, or "
+                'create the buffer with weighting="uniform", which draws without scores',
                 unscored,
                 self.name,
             )
@@ -938,6 +1093,24 @@ class SampleStore:
         """Store samples that do not wait, and whose rewards will be recorded."""
         chunk = add.incoming(self._buffer, samples, sources, start=None)
         self._write(core_rewards.store_unmeasured, chunk)
+
+    def _tell_of_stale_scores(self) -> None:
+        """Say, once for each version, that waiting samples have scores of an older predictor."""
+        stats = self.stats()
+        if self._looked_for_stale == stats.score_version or not stats.waiting:
+            return
+        self._looked_for_stale = stats.score_version
+        if stats.refreshed_version == stats.score_version:
+            return
+        versions = [(it.score_version, it.waiting) for it in self.staleness()]
+        n_stale = sum(n for by, n in versions if by is not None and by < stats.score_version)
+        if n_stale:
+            log.warning(
+                "no sample was scored: `score` scores only samples without a score, and %d samples "
+                "of buffer %r have the score of an older predictor; call `refresh`",
+                n_stale,
+                self.name,
+            )
 
     def _score_by(
         self,

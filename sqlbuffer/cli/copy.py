@@ -63,6 +63,12 @@ def copy(
         Evictions | None,
         typer.Option(help="New choice of the samples that leave beyond the limit."),
     ] = None,
+    predictors: Annotated[
+        bool,
+        typer.Option(
+            "--predictors/--no-predictors", help="Copy the predictor versions with their states."
+        ),
+    ] = True,
 ) -> None:
     """Copy a buffer within its database, to try another setting from the same point.
 
@@ -87,6 +93,7 @@ def copy(
             mode=None if mode is None else mode.value,
             max_size=max_size,
             evict=None if evict is None else evict.value,
+            predictors=predictors,
             silent=not output.console().is_terminal,
         )
     output.line(f"{buffer.name} was copied to {made.name}")

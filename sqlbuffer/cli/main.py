@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sqlbuffer.cli import claims, db, output
+from sqlbuffer.cli.buffers import rename, rm
 from sqlbuffer.cli.common import CHANGE, LOOK, PROCESSES, Group, examples
 from sqlbuffer.cli.copy import copy
 from sqlbuffer.cli.failures import budget, failed, retry
@@ -82,8 +83,8 @@ def options(
     store their rewards. The option --url of each command, or the environment variable
     SQLBUFFER_URL, names the database.
 
-    `worker`, `copy`, `claims release`, `db upgrade` and `db check --repair` write. All other
-    commands only read, and may be used during a run. COMMAND --help shows examples.
+    `worker`, `copy`, `rename`, `rm`, `claims release`, `db upgrade` and `db check --repair` write.
+    All other commands only read, and may be used during a run. COMMAND --help shows examples.
     """
 
 
@@ -170,6 +171,14 @@ app.command(
         "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1",
     ),
 )(copy)
+app.command(
+    "rename", rich_help_panel=CHANGE, epilog=examples("sqlbuffer rename default first-try")
+)(rename)
+app.command(
+    "rm",
+    rich_help_panel=CHANGE,
+    epilog=examples("sqlbuffer rm qed --yes", "sqlbuffer rm default --force --yes"),
+)(rm)
 app.add_typer(
     db.app,
     name="db",

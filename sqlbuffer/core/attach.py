@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,14 +14,13 @@ import sqlalchemy as sa
 from sqlbuffer._integrity import no_progress, tampered
 from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name, is_storable
+from sqlbuffer.core import stored_settings
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.settings import DIRECTIONS, Settings
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.weighting import weighting_from_settings, weighting_settings
 from sqlbuffer.core.workers import LEDGER, register
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.errors import BufferNotFound, InvalidArgument, InvalidPayload, SettingsMismatch
+from sqlbuffer.errors import BufferNotFound, InvalidArgument
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +28,11 @@ log = logging.getLogger(__name__)
 def attach(
     database: Database,
     name: str,
-    settings: Settings,
+    given: Mapping[str, Any],
     *,
-    max_size: int | None = None,
-    direction: str | None = None,
-    evict: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    create: bool = True,
     **options: Any,
 ) -> BufferHandle:
     """Open a buffer, or create it.
@@ -43,113 +40,45 @@ def attach(
     Args:
         database: The database.
         name: Name of the buffer.
-        settings: Settings of a new buffer; a stored buffer must have the same.
-        max_size: Largest number of scored samples that may wait, None for any number; stored if the
-            buffer has no limit yet.
-        direction: "maximize" or "minimize"; None takes the stored one, "maximize" for a new buffer.
-        evict: Samples that leave beyond `max_size`: "lightest" or "oldest"; None for the stored
-            value, "lightest" in a new buffer.
+        given: The settings that were given, see `stored_settings.as_given`. A stored buffer must
+            have the same values.
+        defaults: Settings of a new buffer if they were not given.
         fresh: Create a new buffer, under the next free name if `name` is taken.
+        create: Create a buffer that does not exist.
         options: Further fields of the handle.
 
     Raises:
-        SettingsMismatch: If the buffer is stored with other settings, another limit, another
-            direction, or another value of `evict`.
+        BufferNotFound: If the buffer does not exist, and is not to be created.
+        SettingsMismatch: If a setting is stored with another value than the given one.
         InvalidPayload: If the stored settings or the stored name of the key are corrupt.
     """
     name = require_name(name)
     key = key_name(options.get("key"))
-    create = functools.partial(
-        _create,
-        database=database,
-        settings=settings,
-        max_size=max_size,
-        direction=direction or DIRECTIONS[0],
-        evict=evict,
-        key=key,
-    )
+    columns = {**stored_settings.columns_of_new({**(defaults or {}), **given}), "key": key}
+    new = functools.partial(_create, database=database, columns=columns)
     if fresh:
-        row = _create_fresh(database, name, create)
-    else:
+        row = _create_fresh(database, name, new)
+    elif create:
         row = database.read(functools.partial(_find, name=name)) or database.write(
-            functools.partial(create, name=name)
+            functools.partial(new, name=name)
         )
-    name = row.name
-    stored = _settings(row)
-    _require_same(name, settings, stored)
-    _require_direction(row, direction)
-    if evict is not None and row.evict != evict:
-        raise _other_limit(row, "evict", stored=row.evict, given=evict)
-    if max_size is not None and row.max_size != max_size:
-        _limit(database, row, max_size)
+    else:
+        row = _existing(database, name)
     if not isinstance(row.key, (str, type(None))):
         raise tampered(
-            f"the key of buffer {name!r} is stored as {shown(row.key)}, which is not a name"
+            f"the key of buffer {row.name!r} is stored as {shown(row.key)}, which is not a name"
         )
+    buffer = _handle(database, row, key_name=key, **options)
+    stored_settings.reconcile(buffer, row, given)
     if row.key is not None and _are_other_keys(key, row.key):
         warnings.warn(
-            f"buffer {name!r} was created with {_key_shown(row.key)}, but is opened with "
+            f"buffer {row.name!r} was created with {_key_shown(row.key)}, but is opened with "
             f"{_key_shown(key)}: the two keys may disagree on which samples are equal, so give "
             "the same key= to every process.",
-            stacklevel=3,
+            stacklevel=4,
         )
-    buffer = _handle(database, row, stored, key_name=key, **options)
     buffer.read(Transaction.note_ids)
     return buffer
-
-
-def _require_same(name: str, settings: Settings, stored: Settings) -> None:
-    """Refuse settings that differ from the stored ones."""
-    for field in dataclasses.fields(Settings):
-        ours, theirs = getattr(settings, field.name), getattr(stored, field.name)
-        if ours != theirs:
-            raise SettingsMismatch(
-                f"buffer {name!r} is stored with {field.name}={theirs!r}, but was opened with "
-                f"{field.name}={ours!r}: open it with the stored value, or give another name."
-            )
-
-
-def _require_direction(row: Any, direction: str | None) -> None:
-    """Refuse a direction that was given and is not the stored one."""
-    stored = _direction(row)
-    if direction not in (None, stored):
-        raise SettingsMismatch(
-            f"buffer {row.name!r} is stored with direction={stored!r}, but was opened with "
-            f"direction={direction!r}: open it without direction, which takes the stored value, or "
-            "give another name."
-        )
-
-
-def _direction(row: Any) -> str:
-    """Read the stored direction of a buffer."""
-    if row.direction not in DIRECTIONS:
-        raise tampered(
-            f"the direction of buffer {row.name!r} is stored as {shown(row.direction)}, which is "
-            "neither 'maximize' nor 'minimize'"
-        )
-    return str(row.direction)
-
-
-def _limit(database: Database, row: Any, max_size: int) -> None:
-    """Store `max_size` in a buffer without a limit, for instance one of an older release.
-
-    Raises:
-        SettingsMismatch: If the buffer has another limit.
-    """
-    given = {"buffer": row.id, "most": max_size}
-    stored = database.write(
-        lambda connection: connection.scalar(queries.buffers.limit_size(), given)
-    )
-    if stored not in (None, max_size):  # None: the buffer is gone, its first use raises
-        raise _other_limit(row, "max_size", stored=stored, given=max_size)
-
-
-def _other_limit(row: Any, name: str, *, stored: Any, given: Any) -> SettingsMismatch:
-    return SettingsMismatch(
-        f"buffer {row.name!r} is stored with {name}={shown(stored)}, but was opened with "
-        f"{name}={given!r}: open it without {name}, which takes the stored value, or make a copy "
-        f"with another one (store.copy(name, {name}={given!r}))."
-    )
 
 
 def key_name(key: Callable[[Any], Any] | None) -> str:
@@ -206,35 +135,29 @@ def attach_existing(database: Database, name: str, **options: Any) -> BufferHand
         BufferNotFound: If the database has no buffer of this name.
         InvalidPayload: If the stored settings are corrupt.
     """
-    row = database.read(functools.partial(_find, name=as_name(name, "the name of a buffer")))
+    return _handle(database, _existing(database, as_name(name, "the name of a buffer")), **options)
+
+
+def _existing(database: Database, name: str) -> Any:
+    """Return the row of a buffer."""
+    row = database.read(functools.partial(_find, name=name))
     if row is None:
         names = listed(map(repr, database.read(_names)))
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
-    return _handle(database, row, _settings(row), **options)
+    return row
 
 
-def _handle(database: Database, row: Any, settings: Settings, **options: Any) -> BufferHandle:
+def _handle(database: Database, row: Any, **options: Any) -> BufferHandle:
     """Return a handle on the buffer of a row of `buffers`."""
     return BufferHandle(
         database,
         row.id,
         row.name,
-        settings,
+        stored_settings.read_shape(row),
         created_at=row.created_at,
-        direction=_direction(row),
+        direction=stored_settings.read_direction(row),
         **options,
     )
-
-
-def _settings(row: Any) -> Settings:
-    """Read the stored settings of a buffer."""
-    try:
-        return Settings(row.mode, int(row.seed), weighting_from_settings(row.settings["weighting"]))
-    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as exc:
-        raise InvalidPayload(
-            f"buffer {row.name!r} is stored with invalid settings ({shown(exc)}): its row in "
-            "`buffers` is corrupt or was edited; fix the row, or restore a backup."
-        ) from exc
 
 
 def _create_fresh(database: Database, name: str, create: Callable[..., Any]) -> Any:
@@ -264,29 +187,16 @@ def _create(
     *,
     database: Database,
     name: str,
-    settings: Settings,
-    max_size: int | None,
-    direction: str,
-    evict: str | None,
-    key: str,
+    columns: Mapping[str, Any],
     only_new: bool = False,
 ) -> Any:
     """Create a buffer and return its row; if another process was first, return the other row.
 
     With `only_new`, return None if another process was first.
     """
-    new = {
-        "name": name,
-        "kind": settings.weighting.name,
-        "mode": settings.mode,
-        "seed": str(settings.seed),
-        "settings": {"weighting": weighting_settings(settings.weighting)},
-        "key": key,
-        "max_size": max_size,
-        "direction": direction,
-        "evict": "lightest" if evict is None else evict,
-    }
-    created = connection.scalar(queries.buffers.insert_buffer(database.dialect), new)
+    created = connection.scalar(
+        queries.buffers.insert_buffer(database.dialect), {**columns, "name": name}
+    )
     if created is not None:
         register(connection, database.dialect, created, worker=LEDGER)
     return None if only_new and created is None else _find(connection, name=name)

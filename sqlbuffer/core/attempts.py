@@ -23,6 +23,7 @@ from sqlbuffer.db import queries
 
 def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
     """Note that the measurement of some samples of a batch starts now."""
+    tx.race_state()  # raises if the buffer is gone
     columns = {"sample_id": sorted(ids)}
     statement = queries.attempts.start(tx.backend)
     tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch)
@@ -61,6 +62,7 @@ def count_attempts(
     Returns:
         The ids of the samples that have failed.
     """
+    tx.race_state()  # raises if the buffer is gone
     of_any = ids is not None
     rows = tx.execute(queries.attempts.interrupted(), batch=batch, of_any=of_any).all()
     rows = [row for row in rows if ids is None or row.sample_id in ids]
@@ -132,6 +134,7 @@ def retry(buffer: BufferHandle, ids: Sequence[int] | None, where: Where) -> int:
     where = as_where(where)
 
     def find(tx: Transaction) -> list[int]:
+        tx.race_state()  # raises if the buffer is gone
         with guarded(tx, where):
             rows = tx.rows(narrowed(queries.attempts.failed(), where))
         return [row.id for row in rows if ids is None or row.id in wanted]

@@ -19,10 +19,11 @@ from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import states_from
-from sqlbuffer.core.release import release, release_later
+from sqlbuffer.core.release import release, release_later, tell_untouched
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Known, Origin, Recorded
 from sqlbuffer.core.settle import Settlement, settle
+from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
@@ -110,6 +111,8 @@ class Batch:
             return
         try:
             self.release()
+            if kind is None and self._claim is not None and not self._has_reports:
+                tell_untouched(self.id, self._buffer.name)
         except ClaimLost:
             if kind is None:  # else it was just settled, and the exception of the block goes on
                 raise
@@ -358,4 +361,6 @@ class Batch:
         """Return the error for a batch that this process cannot end, with the reason."""
         owner = self._pid if self._is_of_another_process else None
         is_stored = self._claim is None or self._buffer.read(self._claim.find)
+        if not is_stored:
+            self._buffer.read(Transaction.race_state)  # raises if the buffer is gone
         return lost(self.id, what, owner=owner, is_stored=is_stored)

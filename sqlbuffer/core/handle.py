@@ -16,6 +16,7 @@ from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.watch import Watch
 from sqlbuffer.core.workers import GRACE_S
+from sqlbuffer.db.backends import Presence
 from sqlbuffer.db.database import Database
 
 P = ParamSpec("P")
@@ -65,7 +66,15 @@ class BufferHandle:
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a transaction that stores all of its writes or none (`Database.write`)."""
-        return self.database.write(self._bound(work, *args, **kwargs))
+        return self.database.write(
+            self._bound(work, *args, **kwargs), presence=Presence(self.buffer_id)
+        )
+
+    def write_alone(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` as `write` does, while no other transaction writes to the buffer."""
+        return self.database.write(
+            self._bound(work, *args, **kwargs), presence=Presence(self.buffer_id, is_alone=True)
+        )
 
     def write_from_one_state(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` as `write` does; all of its reads see the database as its first read did."""

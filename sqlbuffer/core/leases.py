@@ -180,6 +180,7 @@ def require(tx: Transaction, lease: Lease) -> None:
         )
     statement = queries.jobs.hold_job(tx.backend)
     if tx.execute(statement, **_key(lease)).one_or_none() is None:
+        tx.race_state()  # raises if the buffer is gone
         raise LeaseLost(
             f"run {lease.run} of the job {lease.job!r} no longer belongs to {lease.owner}: the "
             "lease expired or the worker was considered stale, and nothing was stored; the "

@@ -1,21 +1,29 @@
 """Proof that ids of samples still belong to the same rows.
 
-Ids are given in ascending order, and rows are never deleted. As long as the newest row that a store
+Ids are given in ascending order, and never twice. As long as the newest row that a store
 has seen is there, and the newest batch that it has drawn, every row before them is there too, so
 every id up to theirs belongs to the same row, or to none. A database that was set back to an
 earlier state has lost them, and gives their ids to other rows.
+
+A row that was deleted (a forgotten sample, a deleted buffer) is missing too. The deletion leaves a
+mark in the table `lineage`, the largest id that was deleted: if the database has this mark, it has
+come at least to the deletion, and so past the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from sqlbuffer._integrity import numbers_of
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Dialect
 from sqlbuffer.errors import StaleIds
+
+if TYPE_CHECKING:
+    from sqlbuffer.core.transaction import Transaction
 
 
 class Lineage:
@@ -62,10 +70,27 @@ class Lineage:
             row = connection.execute(
                 queries.samples.row_of(), {"number": self._newest[0]}
             ).one_or_none()
-            if row is None or tuple(row) != self._newest:
+            if row is None and self._newest[0] > _largest_deleted(connection):
+                return False
+            if row is not None and tuple(row) != self._newest:
                 return False
         draw = self.last_draw
         return (
             draw is None
             or connection.execute(queries.batches.find_claim(), draw).one_or_none() is not None
         )
+
+
+def note_deleted(tx: Transaction, largest: int | None) -> None:
+    """Store the largest id of the samples that this transaction deletes; None if there is none."""
+    if largest is None or largest <= _largest_deleted(tx.connection):
+        return
+    for statement in queries.deletion.set_mark(tx.backend):
+        tx.execute(statement, mark=f"{queries.deletion.MARK}{largest}")
+
+
+def _largest_deleted(connection: sa.Connection) -> int:
+    """Return the largest id of a deleted sample, 0 if none was deleted."""
+    marks = connection.scalars(queries.deletion.marks()).all()
+    with numbers_of("a mark in the table lineage"):
+        return max((int(mark.removeprefix(queries.deletion.MARK)) for mark in marks), default=0)

@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -204,6 +205,23 @@ def _release_dropped(buffer: BufferHandle, claim: Claim) -> None:
             "`with` block",
             claim.batch,
             shown(buffer.name),
+        )
+
+
+_was_told = threading.Event()
+"""Set once this process has said that a batch was released untouched."""
+
+
+def tell_untouched(batch: int | None, name: str) -> None:
+    """Say, once for each process, that a block has ended without a reward for its batch."""
+    if not _was_told.is_set():
+        _was_told.set()
+        log.warning(
+            "batch %s of buffer %s was released at the end of its block without a reward, and its "
+            "samples wait again: call batch.settle(rewards), or batch.settle() if the samples were "
+            "used without being measured",
+            batch,
+            shown(name),
         )
 
 

@@ -61,6 +61,8 @@ def settle(
     if claim is not None and origin.is_open:
         origin = origin._replace(is_open=claim.close(tx, "settled_at") is not None)
     is_ours = origin.is_open
+    if not is_ours:
+        tx.race_state()  # raises if the buffer is gone
     known = settlement.reported.known
     leaves = is_ours and tx.buffer.consumes
     # Samples reported earlier may have been added again since.
@@ -74,7 +76,6 @@ def settle(
     if settlement.recorded is not None:  # last, because it calls `tx.count`
         record(tx, settlement.recorded)
     if not is_ours:
-        tx.race_state()  # raises if the buffer is gone
         tx.count(**deltas)
         return False
     deltas.update(settled=len(known.ids) - len(early), iterations=settlement.n_iterations)

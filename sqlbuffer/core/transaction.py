@@ -182,8 +182,8 @@ class Transaction:
     def _is_gone(self) -> BufferNotFound:
         return BufferNotFound(
             f"buffer {self.buffer.name!r} is no longer the buffer that this store opened, because "
-            f"{self.buffer.database.url} has returned to an earlier state or was replaced "
-            "(failover, restore): open the store again."
+            f"it was deleted, or {self.buffer.database.url} has returned to an earlier state or "
+            "was replaced (failover, restore): open the store again."
         )
 
     # -- logical time and ids ---------------------------------------------------------------------
@@ -265,6 +265,7 @@ class Transaction:
             "worker": worker_id(),
         }
         if self.execute(queries.buffers.count(), **parameters).rowcount == 0:
+            self.race_state()  # raises if the buffer is gone
             register(self.connection, self.backend, self.buffer.buffer_id, worker=worker_id())
             found = self.execute(queries.buffers.count(), **parameters).rowcount
             require_all(found, 1, "the counters of a worker were updated")

@@ -142,6 +142,13 @@ def stale_workers(tx: Transaction) -> dict[str, Mark]:
     }
 
 
+def other_workers(tx: Transaction) -> list[str]:
+    """Return the ids of the living workers, without this process."""
+    stale = stale_workers(tx)
+    attached = _attached(tx, queries.workers.attached_workers())
+    return [row.id for row in attached if row.id not in stale and row.id != worker_id()]
+
+
 def lock_stale(tx: Transaction, marks: Mapping[str, Mark]) -> list[str]:
     """Lock the rows of workers that were found stale; return the ids of those that still are.
 

@@ -19,13 +19,14 @@ from sqlbuffer._validation import require_choice
 from sqlbuffer.db import disposal, forks, migrate
 from sqlbuffer.db.backends import (
     ONE_STATEMENT,
+    Presence,
     Receipt,
     parse_url,
     translated,
 )
 from sqlbuffer.db.interruptions import interruption
 from sqlbuffer.db.retry import call_again, until_true
-from sqlbuffer.errors import DatabaseUnavailable
+from sqlbuffer.errors import DatabaseUnavailable, ReadOnlyStore
 
 T = TypeVar("T")
 
@@ -53,6 +54,8 @@ class Database:
             processes never loses any.
         create: True to create the schema in an empty database, False to refuse it.
         any_revision: True to open a database whose schema is not that of this release.
+        read_only: True to write nothing, so that the right to read is enough; implies that the
+            schema is not created.
 
     Raises:
         DatabaseUnavailable: If it cannot be opened, reached, read or written.
@@ -66,6 +69,7 @@ class Database:
         durability: str = "normal",
         create: bool = True,
         any_revision: bool = False,
+        read_only: bool = False,
     ) -> None:
         durability = require_choice(
             durability, 'durability must be "normal" or "full"', ("normal", "full")
@@ -73,15 +77,16 @@ class Database:
         given = url if url is not None else os.environ.get(URL_VARIABLE, DEFAULT_URL)
         self._url, self.dialect = parse_url(given)
         self._durability = durability
+        self.is_read_only = read_only
         self._identity: object = None
         self._was_reached = self._has_room = False
         self._is_patient = True
         self._begin_without_connections()
         if caution := self.dialect.caution(self._url):
-            warnings.warn(printable(caution), stacklevel=3)
+            warnings.warn(printable(caution), stacklevel=4)
         try:
             found = self.revision()
-            if found is None and create:
+            if found is None and create and not read_only:
                 self._change_schema(migrate.create)
             elif not any_revision:
                 migrate.require_current(found, self.url)
@@ -103,15 +108,15 @@ class Database:
         """Run `work`, one statement that reads: one round trip, a third of a transaction's."""
         return self._run("looker", functools.partial(_begin, work=work))
 
-    def write(self, work: Callable[[sa.Connection], T]) -> T:
+    def write(self, work: Callable[[sa.Connection], T], *, presence: Presence | None = None) -> T:
         """Run `work` in a transaction: all that it writes is stored, or nothing.
 
         `work` runs again if a deadlock ended its transaction (adding locks samples in the order of
         their hashes, settling and scoring in that of their ids), or if the connection was lost. It
-        never runs again once it was committed.
+        never runs again once it was committed. `presence` is the lock that it begins with.
         """
         self._require_room()
-        return self._run("writer", functools.partial(self._commit, work=work))
+        return self._run("writer", functools.partial(self._commit, work=work, presence=presence))
 
     def write_from_one_state(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` as `write` does, in a transaction that sees one state of the database.
@@ -161,7 +166,10 @@ class Database:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the connections out: a process, and a sibling, opens its own."""
-        kept = ("_url", "_durability", "_identity", "_was_reached", "_has_room", "_is_patient")
+        kept = (
+            *("_url", "_durability", "is_read_only"),
+            *("_identity", "_was_reached", "_has_room", "_is_patient"),
+        )
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -216,11 +224,14 @@ class Database:
             return self.dialect.writer(self._url, durability=self._durability, sees_one_state=True)
         if kind == "viewer":
             return self.dialect.viewer(self._url)
-        return self.dialect.owner(self._url) if kind == "owner" else self.dialect.reader(self._url)
+        if kind == "owner":
+            return self.dialect.owner(self._url)
+        return self.dialect.reader(self._url, read_only=self.is_read_only)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, again after errors that may pass."""
         if kind in _WRITING:
+            self._require_writable()
             self._refuse_reentry()
         once = functools.partial(self._once, kind, attempt, handled=sys.exc_info()[1])
         try:
@@ -245,6 +256,13 @@ class Database:
             if not self._is_passing(exc, 1):
                 raise
         return call_again(once, self._is_passing)  # here: its errors have no context
+
+    def _require_writable(self) -> None:
+        if self.is_read_only:
+            raise ReadOnlyStore(
+                f"{self.url} was opened with read_only=True, and nothing can be stored in it: open "
+                "the store without read_only."
+            )
 
     def _refuse_reentry(self) -> None:
         """Refuse to write if this thread is writing already: the write would wait for itself.
@@ -298,12 +316,20 @@ class Database:
         may_be_back = self._was_reached and self._is_patient
         return self.dialect.is_conflict(error) or (may_be_back and self.dialect.is_lost(error))
 
-    def _commit(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    def _commit(
+        self,
+        engine: sa.Engine,
+        work: Callable[[sa.Connection], T],
+        presence: Presence | None = None,
+    ) -> T:
         """Run `work` in a transaction and commit it, even if the answer to the COMMIT is lost."""
         handled = sys.exc_info()[1]
         receipt, done = None, []
         try:
-            with engine.begin() as connection:
+            with (
+                engine.connect() as connection,
+                connection.execution_options(presence=presence).begin(),
+            ):
                 if self.dialect.has_receipts:
                     receipt = self.dialect.receipt(connection)
                 connection.info["ticks"] = {}

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlbuffer._messages import printable
 from sqlbuffer.db.backends import VERSION_TABLE, Dialect
 from sqlbuffer.db.schema import REVISION
-from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
+from sqlbuffer.errors import ForeignDatabase, NoSchema, SchemaTooNew, SchemaTooOld
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def require_current(found: str | None, url: str) -> None:
         SchemaMismatch: If there is no schema, or it is older or newer than this release's.
     """
     if found is None:
-        raise SchemaMismatch(
+        raise NoSchema(
             f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one."
         )
     if found < REVISION:

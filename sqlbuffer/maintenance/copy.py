@@ -69,6 +69,7 @@ def copy(
     mode: str | None = None,
     max_size: int | None = None,
     evict: str | None = None,
+    predictors: bool = True,
     silent: bool = True,
 ) -> BufferHandle:
     """Copy a buffer under another name, in one transaction; see `SampleStore.copy`."""
@@ -87,6 +88,7 @@ def copy(
             settings=settings,
             limits=limits,
             at_iteration=at_iteration,
+            with_predictors=require_flag(predictors, "predictors"),
             advance=advance,
         )
     if moment.is_told_by_times:
@@ -111,6 +113,7 @@ def _copy(
     settings: Settings,
     limits: Mapping[str, Any],
     at_iteration: int | None,
+    with_predictors: bool,
     advance: Callable[[int], None],
 ) -> tuple[int, Moment]:
     moment = _moment(tx, at_iteration)
@@ -151,11 +154,9 @@ def _copy(
         _begin_race(tx, copied, moment, advance=advance)
     if not same_race or settings.mode != tx.buffer.settings.mode:
         recount(copied)
-    for statement in (
-        queries.copy.copy_predictors(),
-        queries.copy.copy_metrics(),
-        queries.copy.copy_checkpoints(),
-    ):
+    if with_predictors:
+        take(queries.copy.copy_predictors())
+    for statement in (queries.copy.copy_metrics(), queries.copy.copy_checkpoints()):
         take(statement)
     fold(copied, worker=worker_id())
     return buffer_id, moment

@@ -16,7 +16,7 @@ from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.errors import ClaimLost
 from sqlbuffer.records import AddResult
-from sqlbuffer.store import open_store
+from sqlbuffer.store import open_with_defaults
 from sqlbuffer.training import resume
 from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback
@@ -41,15 +41,16 @@ class Buffer(Callback):
         name: Name of the stored buffer, not of this callback.
         key: Canonical form of a sample: samples with equal keys are one sample, a sample whose key
             is None is refused.
-        mode: "consume" or "replay".
-        seed: Seed of the draws.
+        mode: "consume" or "replay"; None takes the stored one, "consume" for a new buffer.
+        seed: Seed of the draws; None takes the stored one, 0 for a new buffer.
         max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
         direction: "maximize" or "minimize": which reward is better; see `open_store`.
         evict: Samples that leave beyond `max_size`: "lightest" or "oldest"; see `open_store`.
         durability: "normal" or "full".
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
-        weighting: How scores become weights; a plain buffer has no scores.
+        weighting: How scores become weights; None takes the stored one, "uniform" for a new buffer,
+            which has no scores.
         fresh: Begin a new run. If a buffer `name` exists, it stays unchanged, and the new one is
             stored under the next free name: "default-2" after "default". The log prints the name.
         requeue: Let samples that were measured, failed, settled or removed wait again when they are
@@ -67,6 +68,9 @@ class Buffer(Callback):
     JOBS: ClassVar[frozenset[str]] = frozenset()
     """Jobs that may be due after a batch."""
 
+    WEIGHTING: ClassVar[str] = "uniform"
+    """Weighting of a new buffer if none is given."""
+
     def __init__(
         self,
         p_total: float,
@@ -74,15 +78,15 @@ class Buffer(Callback):
         url: str | sa.URL | None = None,
         name: str = "default",
         key: Callable[[Any], Any] | None = None,
-        mode: str = "consume",
-        seed: int = 0,
+        mode: str | None = None,
+        seed: int | None = None,
         max_size: int | None = None,
         direction: str | None = None,
         evict: str | None = None,
         durability: str = "normal",
         allow_pickle: bool = False,
         grace_s: float = GRACE_S,
-        weighting: str | Weighting = "uniform",
+        weighting: str | Weighting | None = None,
         fresh: bool = False,
         requeue: bool = True,
     ) -> None:
@@ -94,7 +98,8 @@ class Buffer(Callback):
         self.requeue = require_flag(requeue, "requeue")
         self.resumed_size: int | None = None
         self.is_lost = False
-        self.store = open_store(
+        self.store = open_with_defaults(
+            {"weighting": self.WEIGHTING},
             url,
             name=name,
             key=key,

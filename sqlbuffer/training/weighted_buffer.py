@@ -13,7 +13,6 @@ from sqlbuffer._validation import (
     require_count,
     require_real,
 )
-from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.training.buffer import Buffer, from_buffer
 
 logger = logging.getLogger(__name__)
@@ -31,14 +30,15 @@ class WeightedBuffer(Buffer):
         refresh_predictions: Iterations from one rescoring of all waiting samples to the next; 0 or
             None for never.
         pct_argmax: Share of the draw, in [0, 1], that takes the samples of the greatest weight.
-        weighting: How scores become weights: "shift" is score - lowest score + 1e-8.
         refresh_budget: Most stale samples to rescore after each iteration: the oldest scores first,
             and of equally old ones the highest. A score is stale once a newer predictor is stored;
             every `refresh_predictions` iterations all scores become stale. None: rescore all stale
             samples at once.
-        **options: Keywords of `Buffer`.
+        **options: Keywords of `Buffer`. A new buffer has the weighting "shift", score - lowest
+            score + 1e-8, if none is given.
     """
 
+    WEIGHTING = "shift"
     JOBS = frozenset({"retrain", "refresh", REFRESH_SOME})
 
     def __init__(
@@ -47,7 +47,6 @@ class WeightedBuffer(Buffer):
         refresh_predictions: int | None,
         pct_argmax: float = 0.0,
         *,
-        weighting: str | Weighting = "shift",
         refresh_budget: int | None = None,
         **options: Any,
     ) -> None:
@@ -59,7 +58,14 @@ class WeightedBuffer(Buffer):
             refresh_budget = require_count(refresh_budget, rule, least=1)
         self.refresh_budget = refresh_budget
         self.refresh_predictions = as_frequency("refresh_predictions", refresh_predictions)
-        super().__init__(p_total, weighting=weighting, **options)
+        super().__init__(p_total, **options)
+        if options.get("weighting") is None and self.store.stats().kind == "uniform":
+            logger.warning(
+                "buffer %r is stored with weighting='uniform', so that scores decide no draw: make "
+                'a copy with another one (store.copy(name, weighting="shift")), or give another '
+                "name",
+                self.store.name,
+            )
         self.name = "weighted_buffer"
         self.pct_argmax = pct_argmax
 

@@ -18,6 +18,7 @@ from sqlbuffer.db.backends.base import (
     Columns,
     Dialect,
     Lock,
+    Presence,
     Receipt,
     Rows,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Json",
     "Lock",
     "PostgreSQL",
+    "Presence",
     "Receipt",
     "Rows",
     "SQLite",

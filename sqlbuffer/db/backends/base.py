@@ -63,6 +63,16 @@ class Lock(enum.Enum):
     DRAWS = 1
     """Shared to draw. Exclusive, while no draw is under way, to add samples to the race or to take
     samples out of it undrawn."""
+    BUFFER = 2
+    """Taken when a transaction begins (`Presence`): shared to write, exclusive to delete."""
+
+
+class Presence(NamedTuple):
+    """The lock `BUFFER` of a buffer, with which a writing transaction begins."""
+
+    buffer_id: int
+    is_alone: bool = False
+    """True if no other transaction may write to the buffer."""
 
 
 class Receipt(NamedTuple):
@@ -92,6 +102,9 @@ class Dialect(abc.ABC):
 
     chunks_sharing_pages: ClassVar[int]
     """Chunks that share their pages when a whole table is rewritten chunk by chunk."""
+
+    gives_ids_again: ClassVar[bool]
+    """Whether a new row may get the id of the newest row if that was deleted."""
 
     has_receipts: ClassVar[bool]
     """Whether the answer to a COMMIT can be lost, so that transactions leave receipts."""
@@ -185,8 +198,11 @@ class Dialect(abc.ABC):
         """Return an engine that creates and upgrades the schema."""
 
     @abc.abstractmethod
-    def reader(self, url: sa.URL) -> sa.Engine:
-        """Return an engine that is only read from, and never waits for a writer."""
+    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+        """Return an engine that is only read from, and never waits for a writer.
+
+        With `read_only` the right to read the database is enough.
+        """
 
     @abc.abstractmethod
     def viewer(self, url: sa.URL) -> sa.Engine:

@@ -24,9 +24,8 @@ from sqlbuffer.db.backends.base import (
     quoted,
 )
 from sqlbuffer.db.backends.postgresql_arrays import LARGEST, as_array, unnest
+from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
 from sqlbuffer.db.types import Json
-
-_ADVISORY_CLASS = 0x5B0F
 
 _NEEDED = 5
 """Connections of one thread: to read, to write, to copy or create, and two for the heartbeat."""
@@ -67,6 +66,7 @@ class PostgreSQL(Dialect):
     max_value_bytes = LARGEST
     has_concurrent_writers = True
     chunks_sharing_pages = 10  # a row's new version stays on its page, in space of older rows
+    gives_ids_again = False
     has_receipts = True
 
     # -- the database -----------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class PostgreSQL(Dialect):
     def owner(self, url: sa.URL) -> sa.Engine:
         return connections.owner(url)
 
-    def reader(self, url: sa.URL) -> sa.Engine:
+    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
         return connections.reader(url)
 
     def viewer(self, url: sa.URL) -> sa.Engine:
@@ -190,13 +190,13 @@ class PostgreSQL(Dialect):
                 sa.func.pg_advisory_xact_lock
                 if is_exclusive
                 else sa.func.pg_advisory_xact_lock_shared
-            )(_ADVISORY_CLASS + lock.value, buffer_id)
+            )(ADVISORY_CLASS + lock.value, buffer_id)
             for lock, is_exclusive in locks.items()
         )
         connection.execute(sa.select(*taken))
 
     def lock_schema(self, connection: sa.Connection) -> None:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_CLASS, 0)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_CLASS, 0)))
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
 
     def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:

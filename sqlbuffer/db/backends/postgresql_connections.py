@@ -10,7 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S, SCHEMA, quoted
+from sqlbuffer.db.backends.base import (
+    CACHED_STATEMENTS,
+    POOL_TIMEOUT_S,
+    SCHEMA,
+    Lock,
+    Presence,
+    quoted,
+)
 from sqlbuffer.db.backends.postgresql_arrays import dumpers
 from sqlbuffer.db.backends.postgresql_options import driver_options
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
@@ -19,6 +26,9 @@ from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 # sorts the whole pool for each chunk of a refresh. Both are set for one transaction: behind a
 # proxy that pools transactions the next one may be another session's.
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+ADVISORY_CLASS = 0x5B0F
+"""First number of the advisory locks; `Lock` and the buffer's id tell them apart."""
+
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
 
 _NO_CURSOR = {"stream_results": False}
@@ -165,6 +175,8 @@ def _engine(
         if leaves_receipts:
             connection.info["number"] = connection.info.get("number", 0) + 1
             sql = f"{sql}; {_leave_receipt(connection)}"
+        if (presence := connection.get_execution_options().get("presence")) is not None:
+            sql = f"{sql}; {_lock_buffer(presence)}"
         if is_pooled or not connection.get_execution_options().get("is_one_statement"):
             connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
 
@@ -201,3 +213,13 @@ def _leave_receipt(connection: sa.Connection) -> str:
         "ON CONFLICT (connection) DO UPDATE "
         "SET number = excluded.number, written_at = excluded.written_at"
     )
+
+
+def _lock_buffer(presence: Presence) -> str:
+    """Return the SQL by which a transaction waits until no other one deletes from the buffer.
+
+    It travels with BEGIN. A statement of its own would be another round trip for each transaction.
+    """
+    shared = "" if presence.is_alone else "_shared"
+    key = f"{ADVISORY_CLASS + Lock.BUFFER.value}, {int(presence.buffer_id)}"
+    return f"SELECT pg_catalog.pg_advisory_xact_lock{shared}({key})"

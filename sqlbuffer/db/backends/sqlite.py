@@ -40,6 +40,7 @@ class SQLite(Dialect):
     max_value_bytes = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     has_concurrent_writers = False
     chunks_sharing_pages = 1  # each page is written by one transaction only
+    gives_ids_again = True
     has_receipts = False
 
     def __init__(self, driver: Any = sqlite3) -> None:
@@ -72,7 +73,9 @@ class SQLite(Dialect):
 
     def lineage(self, connection: sa.Connection) -> str:
         # The random name, too: an inode may be given again.
-        name = connection.exec_driver_sql("SELECT id FROM lineage").scalar()
+        name = connection.exec_driver_sql(
+            "SELECT id FROM lineage WHERE id NOT LIKE 'deleted %'"
+        ).scalar()
         try:
             found = os.stat(_file_of(connection))
         except OSError:  # the file is gone, and its commits are lost
@@ -121,8 +124,8 @@ class SQLite(Dialect):
     def owner(self, url: sa.URL) -> sa.Engine:
         return self._engines.writer(url, mode="rwc", durability="full")
 
-    def reader(self, url: sa.URL) -> sa.Engine:
-        return self._engines.reader(url)
+    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+        return self._engines.reader(url, mode="ro" if read_only else "rw")
 
     def viewer(self, url: sa.URL) -> sa.Engine:
         return self._engines.viewer(url)

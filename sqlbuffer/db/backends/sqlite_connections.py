@@ -137,10 +137,10 @@ class Engines:
         finally:
             driver.same.require()  # if BEGIN has failed too, a file that is gone is the cause
 
-    def reader(self, url: sa.URL) -> sa.Engine:
-        """Return an engine that is only read from."""
+    def reader(self, url: sa.URL, *, mode: str = "rw") -> sa.Engine:
+        """Return an engine that is only read from; `mode` "ro" needs no right to write the file."""
         # Not query_only, which forbids temporary tables too.
-        engine = self._engine(url, "rw", [], size=4)
+        engine = self._engine(url, mode, [], size=4)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -153,7 +153,7 @@ class Engines:
     def viewer(self, url: sa.URL) -> sa.Engine:
         """Return an engine for SQL of the user's own program, which can only read."""
         pragmas = ["PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF"]
-        engine = self._engine(url, "ro", pragmas, size=4)
+        engine = self._engine(url, "ro", pragmas, size=4, is_ours=False)
 
         @sa.event.listens_for(engine, "connect")
         def _authorize(connection: Any, _: object) -> None:
@@ -174,7 +174,14 @@ class Engines:
         return engine.execution_options(no_parameters=True, sqlite_raw_colnames=True)
 
     def _engine(
-        self, url: sa.URL, mode: str, pragmas: Sequence[str], *, size: int, has_log: bool = False
+        self,
+        url: sa.URL,
+        mode: str,
+        pragmas: Sequence[str],
+        *,
+        size: int,
+        has_log: bool = False,
+        is_ours: bool = True,
     ) -> sa.Engine:
         file = url.database or ""
 
@@ -182,9 +189,7 @@ class Engines:
             passage = Passage(waits=True)
             connection = self._connect(file, mode, pragmas)
             connection.lock = WriterLock(file)
-            connection.same = SameFile(
-                file, has_log=has_log, is_ours=mode != "ro", library=self.library
-            )
+            connection.same = SameFile(file, has_log=has_log, is_ours=is_ours, library=self.library)
             del passage
             return connection
 
@@ -193,7 +198,7 @@ class Engines:
             connect, pool_size=size, max_overflow=0, timeout=POOL_TIMEOUT_S, dialect=self._dialect
         )
         engine = sa.Engine(pool, self._dialect, sa.make_url("sqlite://"))
-        if mode != "ro":  # statements of users would push out ours
+        if is_ours:  # statements of users would push out ours
             engine.update_execution_options(compiled_cache=self._statements)
         _listen(engine, self._dialect.on_connect_url(engine.url), self._driver.Error)
         return engine

@@ -154,9 +154,8 @@ def advance_epoch() -> sa.Update:
 
 @functools.cache
 def limit_size() -> sa.Update:
-    """Give a buffer without a limit the limit `most`; returns the limit that is stored then."""
-    most = sa.func.coalesce(buffers.c.max_size, bindparam("most", type_=BigId))
-    return UPDATE_BUFFER.values(max_size=most).returning(buffers.c.max_size)
+    """Store the limit `most` of the samples that wait."""
+    return UPDATE_BUFFER.values(max_size=bindparam("most", type_=BigId))
 
 
 @functools.cache
@@ -181,7 +180,10 @@ def buffer_named() -> sa.Select[Any]:
 @functools.cache
 def insert_buffer(dialect: Dialect) -> Any:
     """Store a new buffer; returns its id, and no row if there is a buffer of this name."""
-    given = ("name", "kind", "mode", "seed", "settings", "key", "max_size", "direction", "evict")
+    given = (
+        *("name", "kind", "mode", "seed", "settings", "key"),
+        *("max_size", "direction", "evict", "budget", "max_attempts"),
+    )
     values: dict[str, Any] = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     versions = dict.fromkeys(("score_version", "refresh_version", "refreshed_version"), 0)
     insert = dialect.upsert(buffers).values(**values, **versions, created_at=now())

@@ -100,6 +100,9 @@ NEVER = sa.literal(math.inf, sa.Double)
 BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
 """The buffer's id."""
 
+NO_BUFFER = 0
+"""Value of `samples.buffer_id` in a row that only keeps its id from being given again."""
+
 TICK: sa.BindParameter[int] = bindparam("tick", type_=BigId)
 """The logical time of the transaction."""
 

@@ -17,6 +17,7 @@ from sqlbuffer.db.queries.params import (
     INCOMING_SAMPLES,
     INCOMING_SCORES,
     NEVER,
+    NO_BUFFER,
     TICK,
 )
 from sqlbuffer.db.schema import pool, samples
@@ -148,7 +149,11 @@ def newest_row() -> sa.Select[Any]:
 @functools.cache
 def row_of() -> sa.Select[Any]:
     """`id, hash, created_at` of the sample that has an id now."""
-    return select(*_ROW).where(samples.c.id == bindparam("number", type_=BigId))
+    return (
+        select(*_ROW)
+        .where(samples.c.id == bindparam("number", type_=BigId))
+        .where(samples.c.buffer_id != NO_BUFFER)
+    )
 
 
 @functools.cache
