@@ -1037,6 +1037,7 @@ def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db check", "db grants"),
         *("stats", "copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("measure", "failed", "retry", "budget", "rename", "rm"),
         *("claims", "claims list", "claims release"),
     }
 

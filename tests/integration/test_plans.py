@@ -435,7 +435,7 @@ EXPECTED = {
     "add": "race_state newest_sample put_samples enter_unscored count",
     "add again": "race_state newest_sample put_samples enter_unscored count",
     "score": "unscored race_state store_scores move_keys count",
-    "score nothing": "unscored",
+    "score nothing": "unscored stats staleness",  # `staleness` once for each version
     "sample": "race_state first_in_race insert_batch insert_arrivals leave_up_to count",
     "sample with argmax": (
         "race_state first_by_score leave_pool first_in_race insert_batch insert_arrivals "
