@@ -27,9 +27,9 @@ from sqlbuffer.measuring.slots import Slots
 logger = logging.getLogger("sqlbuffer.measure")
 
 MEASURE_EXAMPLES = examples(
-    "sqlbuffer measure --name docking --reward lab.dock:dock --n-jobs 4 --timeout 10m",
+    "sqlbuffer measure --reward lab.dock:dock --n-jobs 4 --timeout 10m",
     "sqlbuffer measure --reward lab.dock:dock_all --all-at-once --batch 64",
-    "sqlbuffer measure --reward lab.dock:dock --no-until-empty --drain 30s",
+    "sqlbuffer measure --reward lab.dock:dock --max-calls 100 --drain 1m",
 )
 
 _HOW = "How to measure"

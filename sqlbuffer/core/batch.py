@@ -268,31 +268,6 @@ class Batch:
         m = len(numbers)
         return self.report(numbers, [None] * m, errors=[reason] * m, settle=settle)
 
-    def start(self, ids: Sequence[int]) -> None:
-        """Note that the measurement of some samples starts; internal, for `sqlbuffer.measuring`."""
-        if self._claim is not None:
-            self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
-
-    def ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
-        """Count an attempt at a sample, which gave no measurement; internal, see `start`.
-
-        Returns:
-            True if the sample has failed, after as many attempts as the buffer allows.
-
-        Raises:
-            ClaimLost: If the batch is already settled or released. Nothing is counted.
-        """
-        if self._claim is None:
-            return False
-        self._has_reports = True
-        count = functools.partial(attempts.ended, what=what, how=how, closes=settle)
-        gone = self._buffer.write(count, claim=self._claim, number=number)
-        if gone is None:
-            self._end()
-            raise self._lost("the attempt is not counted")
-        self._reported |= dict.fromkeys(gone, math.nan)
-        return bool(gone)
-
     def detach(self) -> str:
         """Leave the batch claimed, also after the end of this process; return its token.
 
@@ -364,3 +339,30 @@ class Batch:
         if not is_stored:
             self._buffer.read(Transaction.race_state)  # raises if the buffer is gone
         return lost(self.id, what, owner=owner, is_stored=is_stored)
+
+    # -- internal: for sqlbuffer.measuring and sqlbuffer.training ---------------------------------
+
+    def _start(self, ids: Sequence[int]) -> None:
+        """Note that the measurement of some samples starts."""
+        if self._claim is not None:
+            self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
+
+    def _ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
+        """Count an attempt at a sample, which gave no measurement.
+
+        Returns:
+            True if the sample has failed, after as many attempts as the buffer allows.
+
+        Raises:
+            ClaimLost: If the batch is already settled or released. Nothing is counted.
+        """
+        if self._claim is None:
+            return False
+        self._has_reports = True
+        count = functools.partial(attempts.ended, what=what, how=how, closes=settle)
+        gone = self._buffer.write(count, claim=self._claim, number=number)
+        if gone is None:
+            self._end()
+            raise self._lost("the attempt is not counted")
+        self._reported |= dict.fromkeys(gone, math.nan)
+        return bool(gone)

@@ -138,7 +138,7 @@ class Measuring:
 
     def _start(self, claimed: _Claimed, places: list[int]) -> None:
         batch = claimed.batch
-        batch.start([int(batch.ids[place]) for place in places])
+        batch._start([int(batch.ids[place]) for place in places])
         self._calls_left -= len(places)
         for index, place in zip(
             self._slots.submit([batch.samples[place] for place in places]), places, strict=True
@@ -238,7 +238,7 @@ class _Claimed:
 
     def ended(self, place: int, what: str, how: str) -> bool:
         """Count an attempt at a sample; return True if it has failed."""
-        has_failed = self.batch.ended(int(self.batch.ids[place]), what, how)
+        has_failed = self.batch._ended(int(self.batch.ids[place]), what, how)
         self.n_left -= has_failed
         return has_failed
 

@@ -69,7 +69,7 @@ class Slots:
         executor: Any = None,
     ) -> None:
         fn = require_reward_function(fn)
-        n_jobs = require_int(n_jobs, "n_jobs must be 1 or more", least=1)
+        n_jobs = require_int(n_jobs, "n_jobs must be from 1 to 10,000", least=1, most=10_000)
         self._each = require_flag(each, "each")
         if timeout_s is not None:
             rule = "timeout_s must be a positive number of seconds, or None"

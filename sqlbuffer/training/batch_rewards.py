@@ -82,7 +82,7 @@ class BatchRewards:
         """Note that the measurement of samples starts."""
         numbers = [number for number in self.ids_of(samples) if number is not None]
         if self._batch is not None and numbers:
-            self._batch.start(numbers)
+            self._batch._start(numbers)
 
     def report(self, sample: Any, source: str, outcome: Outcome) -> None:
         """Store the reward or the failure of a sample; a drawn sample stays claimed."""
@@ -108,7 +108,7 @@ class BatchRewards:
         (number,) = self.ids_of([sample])
         if self._batch is not None and number is not None:
             try:
-                has_failed = self._batch.ended(number, *outcome.ended_by, settle=False)
+                has_failed = self._batch._ended(number, *outcome.ended_by, settle=False)
             except ClaimLost:  # settling the batch fails, and the sample is tried again later
                 has_failed = True
             if has_failed:

@@ -320,12 +320,28 @@ def make_agent(**given: Any) -> PredictiveAgent:
 def settle(scene: Scene, given: dict[str, Any], method: str = "settle") -> None:
     batch = scene.store.sample(2)
     try:
-        getattr(batch, method)(
-            **{"ids": batch.ids[:1], "rewards": [1.0], **given} if method == "report" else given
-        )
+        own: dict[str, dict[str, Any]] = {
+            "settle": {},
+            "report": {"ids": batch.ids[:1], "rewards": [1.0]},
+            "fail": {"ids": batch.ids[:1], "reason": "x"},
+        }
+        getattr(batch, method)(**{**own[method], **given})
     finally:
         with contextlib.suppress(SqlBufferError):
             batch.release()
+
+
+def taken_up(scene: Scene, given: dict[str, Any]) -> None:
+    token = scene.store.sample(2, lease_s=60).detach()
+    try:
+        scene.store.batch(**{"token": token, **given})
+    finally:
+        scene.store.batch(token).release()
+
+
+def deleted(scene: Scene, given: dict[str, Any]) -> None:
+    with scene.store.copy(f"doomed {next(COUNT)}") as copy:
+        copy.delete(**given)
 
 
 def opening(kind: Any) -> Callable[[Scene, dict[str, Any]], Any]:
@@ -425,6 +441,13 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "checkpoint": lambda scene: {"name": "x"},
         "checkpoints": lambda scene: {"name": "x"},
         "save_checkpoints": lambda scene: {"states": {"x": b""}, "iteration": 0},
+        "measure": lambda scene: {"fn": lambda sample: 1.0, "max_calls": 2, "silent": True},
+        "failed": lambda scene: {},
+        "retry": lambda scene: {},
+        "remeasure": lambda scene: {"objective": f"objective {next(COUNT)}"},
+        "set_budget": lambda scene: {"budget": None},
+        "rename": lambda scene: {"new": f"renamed {next(COUNT)}"},
+        "forget": lambda scene: {"ids": []},
     }
     for name, rest in valid.items():
         yield f"SampleStore.{name}", (getattr(SampleStore, name), on_store(name), rest)
@@ -445,6 +468,9 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "SampleStore.sample",
         (SampleStore.sample, lambda scene, given: scene.store.sample(**given).release(), two),
     )
+    yield "SampleStore.batch", (SampleStore.batch, taken_up, lambda scene: {})
+    yield "SampleStore.delete", (SampleStore.delete, deleted, lambda scene: {})
+    yield "Batch.fail", (Batch.fail, functools.partial(settle, method="fail"), lambda scene: {})
     yield "SampleStore.leased", (SampleStore.leased, leased, lambda scene: {"job": "job"})
     yield "Batch.settle", (Batch.settle, settle, lambda scene: {"rewards": [1.0, 2.0]})
     yield (
@@ -586,7 +612,7 @@ def _assign(items: Any) -> None:
 
 
 def _rewarded(returned: Any) -> Any:
-    return training.RewardCallback(lambda samples: returned)._measured(["a", "b"])
+    return training.RewardCallback(lambda samples: returned)._measured(["a", "b"], ["", ""], None)
 
 
 def _given(returned: Any) -> Any:

@@ -422,7 +422,7 @@ def test_release_needs_batches_or_dead_workers(url: str) -> None:
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:
     lines = run("stats", url=url).out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", "default", "qed"]
-    assert lines[1].split() == "default 1 36 0 41 4 12.25".split()
+    assert lines[1].split() == "default 1 36 0 41 4 1 12.25".split()
     one = dict(
         line.split(maxsplit=1)
         for line in run("stats", "--name", "default", url=url).out.splitlines()
@@ -1053,6 +1053,16 @@ def make_agent():
 """
 
 
+DOCK = """
+def dock(sample):
+    return 1.0
+
+
+def dock_all(samples):
+    return [1.0] * len(samples)
+"""
+
+
 @pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
 @pytest.mark.slow
 def test_every_command_has_help_and_examples_that_run(
@@ -1065,6 +1075,7 @@ def test_every_command_has_help_and_examples_that_run(
     (tmp_path / "sqlbuffer.db").write_bytes(filled_file)
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "models.py").write_text(LAB)
+    (tmp_path / "lab" / "dock.py").write_text(DOCK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shown = run(*words, "--help")

@@ -107,8 +107,10 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "batch.report": lambda _, batch: batch.report(batch.ids[:1], [1.0]),
     "batch.report, claimed": lambda _, batch: batch.report(batch.ids[:1], [1.0], settle=False),
     "batch.fail": lambda _, batch: batch.fail(batch.ids[:1], "broken"),
-    "batch.start": lambda _, batch: batch.start(batch.ids[:1].tolist()),
-    "batch.ended": lambda _, batch: batch.ended(int(batch.ids[0]), "worker died", "", settle=True),
+    "batch._start": lambda _, batch: batch._start(batch.ids[:1].tolist()),
+    "batch._ended": lambda _, batch: batch._ended(
+        int(batch.ids[0]), "worker died", "", settle=True
+    ),
     "batch.detach": lambda _, batch: batch.detach(),
     "batch.release": lambda _, batch: batch.release(),
     "batch as a block": lambda _, batch: batch.__exit__(None, None, None),

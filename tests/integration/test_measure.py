@@ -168,7 +168,7 @@ def test_samples_without_scores_are_named(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_jobs": 0}, "n_jobs must be 1 or more"),
+        ({"n_jobs": 0}, "n_jobs must be from 1 to"),
         ({"timeout_s": 0}, "timeout_s must be a positive number"),
         ({"batch": 0}, "batch must be"),
         ({"on_error": "ignore"}, "on_error must be"),

@@ -288,7 +288,7 @@ from sqlbuffer.core.claim import Terms
 from sqlbuffer.store import open_store
 store = open_store(sys.argv[1])
 batch = draw.claim(store._buffer, 4, terms=Terms(sys.argv[2] == "counts"))
-batch.start(batch.ids[:2])
+batch._start(batch.ids[:2])
 batch.report(batch.ids[:1], [1.0])
 print(*batch.ids, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

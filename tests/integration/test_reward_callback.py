@@ -275,7 +275,7 @@ def test_details_and_seconds_are_kept(loop: Callable[..., Environment]) -> None:
 def test_what_is_refused(loop: Callable[..., Environment]) -> None:
     for options, rule in (
         ({"timeout_s": 0}, "timeout_s must be a positive number of seconds"),
-        ({"n_jobs": 0}, "n_jobs must be 1 or more"),
+        ({"n_jobs": 0}, "n_jobs must be from 1 to"),
         ({"on_error": "ignore"}, "on_error must be"),
         ({"executor": 3}, "executor must have the methods"),
         ({"each": 1}, "each must be"),

@@ -382,8 +382,8 @@ async def later(sample: str) -> float:
     [
         ("dock", {}, "a reward function must take a sample"),
         (later, {}, "is async"),
-        (rewards.dock, {"n_jobs": 0}, "n_jobs must be 1 or more; got 0"),
-        (rewards.dock, {"n_jobs": 1.5}, "n_jobs must be 1 or more; got 1.5"),
+        (rewards.dock, {"n_jobs": 0}, "n_jobs must be from 1 to; got 0"),
+        (rewards.dock, {"n_jobs": 1.5}, "n_jobs must be from 1 to; got 1.5"),
         (rewards.dock, {"timeout_s": 0}, "timeout_s must be a positive number of seconds"),
         (rewards.dock, {"timeout_s": math.inf}, "timeout_s must be a positive number of seconds"),
         (rewards.dock, {"each": 1}, "each must be True or False; got 1"),
