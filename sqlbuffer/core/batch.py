@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
@@ -11,7 +10,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlbuffer._messages import summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import attempts, pool
@@ -19,12 +17,12 @@ from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import states_from
-from sqlbuffer.core.release import release, release_later, tell_untouched
+from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Known, Origin, Recorded
 from sqlbuffer.core.settle import Settlement, settle
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.errors import ClaimLost, DatabaseUnavailable, InvalidArgument
+from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.codec import decode_all
 
@@ -109,26 +107,9 @@ class Batch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._is_open or self._is_of_another_process or self._outlives:
             return
-        try:
-            self.release()
-            if kind is None and self._claim is not None and not self._has_reports:
-                tell_untouched(self.id, self._buffer.name)
-        except ClaimLost:
-            if kind is None:  # else it was just settled, and the exception of the block goes on
-                raise
-        except DatabaseUnavailable as exc:
-            if kind is None or issubclass(kind, Exception):
-                raise
-            # Ctrl-C, or another exception of this kind, goes on.
-            log.warning(
-                "could not release the batch: it stays claimed until this process exits: %s",
-                summary(exc),
-            )
-        except BaseException as exc:
-            if not isinstance(exc, Exception):  # a signal: no other process releases the batch
-                with contextlib.suppress(ClaimLost):
-                    self.release()
-            raise
+        is_untouched = self._claim is not None and not self._has_reports
+        name = self._buffer.name if is_untouched else None
+        leave_block(self.release, kind, batch=self.id, untouched_in=name)
 
     def settle(
         self,

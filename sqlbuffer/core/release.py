@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
+from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,43 @@ def tell_untouched(batch: int | None, name: str) -> None:
             batch,
             shown(name),
         )
+
+
+def leave_block(
+    release: Callable[[], None],
+    kind: type[BaseException] | None,
+    *,
+    batch: int | None,
+    untouched_in: str | None,
+) -> None:
+    """Release a batch at the end of its block.
+
+    Args:
+        release: Releases it.
+        kind: The exception that ends the block; None if no exception does.
+        batch: Number of the batch.
+        untouched_in: Name of the buffer if the batch has no reward, else None.
+    """
+    try:
+        release()
+        if kind is None and untouched_in is not None:
+            tell_untouched(batch, untouched_in)
+    except ClaimLost:
+        if kind is None:  # else it was just settled, and the exception of the block goes on
+            raise
+    except DatabaseUnavailable as exc:
+        if kind is None or issubclass(kind, Exception):
+            raise
+        # Ctrl-C, or another exception of this kind, goes on.
+        log.warning(
+            "could not release the batch: it stays claimed until this process exits: %s",
+            summary(exc),
+        )
+    except BaseException as exc:
+        if not isinstance(exc, Exception):  # a signal: no other process releases the batch
+            with contextlib.suppress(ClaimLost):
+                release()
+        raise
 
 
 def release_dropped(buffer: BufferHandle) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import os
 import sys
 import warnings
@@ -25,6 +24,7 @@ from sqlbuffer.db.backends import (
     translated,
 )
 from sqlbuffer.db.interruptions import interruption
+from sqlbuffer.db.reentry import WRITING, refuse_reentry
 from sqlbuffer.db.retry import call_again, until_true
 from sqlbuffer.errors import DatabaseUnavailable, ReadOnlyStore
 
@@ -230,9 +230,9 @@ class Database:
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, again after errors that may pass."""
-        if kind in _WRITING:
+        if kind in WRITING:
             self._require_writable()
-            self._refuse_reentry()
+            refuse_reentry(self._url, self.url, Database._run.__code__)
         once = functools.partial(self._once, kind, attempt, handled=sys.exc_info()[1])
         try:
             found = self._again_if_passing(once)
@@ -263,25 +263,6 @@ class Database:
                 f"{self.url} was opened with read_only=True, and nothing can be stored in it: open "
                 "the store without read_only."
             )
-
-    def _refuse_reentry(self) -> None:
-        """Refuse to write if this thread is writing already: the write would wait for itself.
-
-        The stack of calls is searched, which takes 7 us at 60 calls. A mark that is set and removed
-        could stay for good if a signal comes between.
-        """
-        code = Database._run.__code__
-        frame = inspect.currentframe()
-        frame = frame and frame.f_back and frame.f_back.f_back  # the callers of `_run`
-        while frame is not None:
-            given = frame.f_locals if frame.f_code is code else {}
-            if given and given["kind"] in _WRITING and given["self"]._url == self._url:
-                raise DatabaseUnavailable(
-                    f"this thread is in the middle of writing to {self.url}, and a second write "
-                    "would wait for the first: set a flag in the signal handler, destructor or "
-                    "callback, and write after the interrupted call has returned."
-                )
-            frame = frame.f_back
 
     def _once(
         self, kind: str, attempt: Callable[[sa.Engine], T], handled: BaseException | None
@@ -364,7 +345,3 @@ def _dispose(engines: dict[tuple[int, str], sa.Engine]) -> None:
     while engines:
         (pid, _), engine = engines.popitem()
         engine.dispose(close=pid == os.getpid())
-
-
-_WRITING = ("writer", "copier", "owner")
-"""The kinds of engines whose transactions write."""

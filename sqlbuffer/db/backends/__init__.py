@@ -11,19 +11,10 @@ import sqlalchemy as sa
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
-from sqlbuffer.db.backends.base import (
-    ONE_STATEMENT,
-    SCHEMA,
-    VERSION_TABLE,
-    Columns,
-    Dialect,
-    Lock,
-    Presence,
-    Receipt,
-    Rows,
-)
+from sqlbuffer.db.backends.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Dialect
 from sqlbuffer.db.backends.postgresql import PostgreSQL
 from sqlbuffer.db.backends.sqlite import SQLite
+from sqlbuffer.db.backends.values import Columns, Lock, Presence, Receipt, Rows
 from sqlbuffer.db.types import (
     CHURNED,
     CLUSTERED,

@@ -13,18 +13,10 @@ from sqlalchemy.dialects import postgresql
 from sqlbuffer.db.backends import postgresql_connections as connections
 from sqlbuffer.db.backends import postgresql_errors as errors
 from sqlbuffer.db.backends import postgresql_privileges as privileges
-from sqlbuffer.db.backends.base import (
-    SCHEMA,
-    VERSION_TABLE,
-    Columns,
-    Dialect,
-    Lock,
-    Receipt,
-    Rows,
-    quoted,
-)
+from sqlbuffer.db.backends.base import SCHEMA, VERSION_TABLE, Dialect, quoted
 from sqlbuffer.db.backends.postgresql_arrays import LARGEST, as_array, unnest
 from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
+from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
 from sqlbuffer.db.types import Json
 
 _NEEDED = 5

@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from sqlbuffer.db.backends.base import Rows
+from sqlbuffer.db.backends.values import Rows
 from sqlbuffer.errors import TooLarge
 
 LARGEST = 500_000_000

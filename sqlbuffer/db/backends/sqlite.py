@@ -17,12 +17,13 @@ from sqlalchemy.dialects import sqlite
 
 from sqlbuffer._messages import shown
 from sqlbuffer.db.backends import sqlite_errors, sqlite_values
-from sqlbuffer.db.backends.base import Columns, Dialect, Lock, Receipt, Rows
+from sqlbuffer.db.backends.base import Dialect
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_select, authorize_viewer
 from sqlbuffer.db.backends.sqlite_connections import Engines
 from sqlbuffer.db.backends.sqlite_files import file_id, network_file_system
 from sqlbuffer.db.backends.sqlite_forks import hold_back
 from sqlbuffer.db.backends.sqlite_lock import is_affected
+from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
 from sqlbuffer.db.types import Json
 from sqlbuffer.errors import InvalidArgument
 
