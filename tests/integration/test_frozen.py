@@ -131,6 +131,21 @@ def test_an_upgrade_keeps_all_that_is_stored(url: str) -> None:
     assert checked.out.splitlines()[-len(sound) :] == sound
 
 
+def test_rewards_of_older_releases_are_measurements_of_the_first_objective(url: str) -> None:
+    upgrade(url)
+    rows = Rows(url)
+    stored = rows("id, reward, error", "samples", "WHERE rewarded_at IS NOT NULL ORDER BY id")
+    assert {error for _, reward, error in stored if reward is None} == {"the reward is NaN"}
+    kept = rows("sample_id, reward, error, objective", "measurements", "ORDER BY sample_id")
+    assert kept == [(*row, "reward") for row in stored]
+    of_batches = "JOIN draws AS d ON d.batch_id = m.batch_id AND d.sample_id = m.sample_id"
+    if rows.prefix:
+        of_batches = of_batches.replace("draws", "sqlbuffer.draws")
+    drawn = rows("m.sample_id", "measurements AS m", of_batches)
+    (with_batch,) = rows("count(*)", "measurements", "WHERE batch_id IS NOT NULL")
+    assert len(drawn) == with_batch[0] > 0
+
+
 def test_an_upgraded_schema_is_that_of_a_new_database(
     url: str, tmp_path: pathlib.Path, server_url: str
 ) -> None:
