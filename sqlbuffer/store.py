@@ -746,7 +746,8 @@ class SampleStore:
         `measurement_overview` show them. Scores stay.
 
         Args:
-            objective: A name for the new reward function that the buffer has not had yet.
+            objective: A name for the new reward function that the buffer has not had before. With
+                the name of the current one nothing changes: a script may be started again.
             where: Only samples that meet this condition wait again, see `labelled_rows`.
 
         Raises:

@@ -136,6 +136,7 @@ def upgrade() -> None:
     op.create_index("ix_measurements_sample", "measurements", ["sample_id"], schema=schema)
     _create_view(prefix)
     _replace_buffer_overview(prefix, follows_direction=True)
+    _replace_sample_overview(prefix, more="s.error, s.attempts, s.meta,")
 
 
 def downgrade() -> None:
@@ -145,6 +146,7 @@ def downgrade() -> None:
     prefix = "sqlbuffer." if is_server else ""
     op.execute(f"DROP VIEW {prefix}measurement_overview")
     _replace_buffer_overview(prefix, follows_direction=False)
+    _replace_sample_overview(prefix, more="")
     op.drop_table("measurements", schema=schema)
     for table, columns in _columns(is_server).items():
         for column in columns:
@@ -260,4 +262,29 @@ def _replace_buffer_overview(prefix: str, *, follows_direction: bool) -> None:
         FROM {prefix}buffers AS b
         LEFT JOIN {prefix}workers AS w ON w.buffer_id = b.id
         GROUP BY b.id, b.name, b.kind, b.mode{direction}, b.score_version, b.created_at
+    """)
+
+
+def _replace_sample_overview(prefix: str, *, more: str) -> None:
+    """Create the view again, with or without errors, attempts and meta."""
+    op.execute(f"DROP VIEW {prefix}sample_overview")
+    op.execute(f"""
+        CREATE VIEW {prefix}sample_overview AS
+        SELECT
+            b.name AS buffer,
+            s.id,
+            s.text,
+            s.source,
+            s.queued,
+            s.score,
+            (SELECT max(p.version) FROM {prefix}predictors AS p
+             WHERE p.buffer_id = s.buffer_id AND p.version <= s.score_version) AS predictor,
+            s.reward,
+            {more}
+            s.created_iteration,
+            s.created_at,
+            s.scored_at,
+            s.rewarded_at
+        FROM {prefix}samples AS s
+        JOIN {prefix}buffers AS b ON b.id = s.buffer_id
     """)

@@ -46,7 +46,8 @@ def list_claims(
     """Show the claimed batches: drawn, and neither settled nor released.
 
     "state" is the state of the worker that has drawn the batch: `sqlbuffer workers --help`
-    explains the states. "reported" counts the samples whose rewards are already stored.
+    explains the states; a "leased" batch needs no worker. "reported" counts the samples whose
+    rewards are already stored.
     """
     show_rows(find_claims, _COLUMNS, url=url, name=name, grace=grace, as_json=as_json)
 
@@ -87,7 +88,8 @@ def release_claims(
 
 def find_claims(tx: Transaction) -> list[dict[str, Any]]:
     """Return the claimed batches of a buffer with the states of their workers, the oldest first."""
-    return with_state(tx, tx.execute(queries.batches.claimed_batches()).mappings().all())
+    rows = with_state(tx, tx.execute(queries.batches.claimed_batches()).mappings().all())
+    return [row | {"state": "leased"} if row["lease_until"] else row for row in rows]
 
 
 def release_batches(buffers: Sequence[BufferHandle], numbers: Sequence[int]) -> int:

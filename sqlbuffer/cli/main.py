@@ -83,8 +83,9 @@ def options(
     store their rewards. The option --url of each command, or the environment variable
     SQLBUFFER_URL, names the database.
 
-    `worker`, `copy`, `rename`, `rm`, `claims release`, `db upgrade` and `db check --repair` write.
-    All other commands only read, and may be used during a run. COMMAND --help shows examples.
+    `measure`, `retry`, `budget`, `worker`, `copy`, `rename`, `rm`, `claims release`, `db upgrade`
+    and `db check --repair` write. All other commands only read, and may be used during a run.
+    COMMAND --help shows examples.
     """
 
 

@@ -61,7 +61,8 @@ def sql(
 ) -> None:
     """Run a SELECT on the tables and views of the database.
 
-    Views to begin with: buffer_overview, sample_overview, batch_overview, draw_overview.
+    Views to begin with: buffer_overview, sample_overview, batch_overview, draw_overview,
+    measurement_overview.
 
     The SQL cannot write. A superuser of PostgreSQL, and roles that may reach files and programs of
     the server, are refused unless --role names a role that only reads.

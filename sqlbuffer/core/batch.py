@@ -49,6 +49,7 @@ class Batch:
         weights: (n,) float64, NaN for a sample without a weight.
         clock: Clock of the race after the draw.
         info: Probability, argmax share and earlier reward of each sample.
+        objective: Name of the reward function that the buffer measured when it was drawn.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class Batch:
         self._known = Known(
             self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source
         )
-        self._objective = objective
+        self.objective = objective
         self._is_open = True
         self._has_reports = outlives  # those of other processes
         self._reported: dict[int, float] = {}
         self._outlives = outlives  # a leased claim, which ends by itself
+        self._is_detached = False
         self._pid: int | None = None if outlives else os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
         if claim is not None and not outlives:
@@ -152,6 +154,7 @@ class Batch:
                 to a state before its draw. The rewards are stored nevertheless, with the samples;
                 a sample that has a reward by now keeps it.
         """
+        self._require_attached()
         settlement = Settlement(
             self._measured(rewards, ids, errors=errors, seconds=seconds, details=details),
             None if record is None else Recorded.of(self._buffer, record),
@@ -216,18 +219,14 @@ class Batch:
                 to a state before its draw. The rewards are stored nevertheless, with the samples;
                 a sample that has a reward by now keeps it.
         """
+        self._require_attached()
         closes = require_flag(settle, "settle")
         reported = Reported.prepare(
             self._known, ids, rewards, errors=errors, seconds=seconds, details=details
         )
         self._has_reports = True  # before the commit: from now on `settle` must look for reports
-        left = self._buffer.write(
-            report,
-            claim=self._claim,
-            origin=self._origin(),
-            reported=reported,
-            closes=closes,
-        )
+        store = functools.partial(report, claim=self._claim, origin=self._origin())
+        left = self._buffer.write(store, reported=reported, closes=closes)
         if left is None or (closes and left == 0 and len(self)):
             self._end()
         if left is None:
@@ -238,15 +237,8 @@ class Batch:
         return left
 
     def fail(self, ids: Sequence[int], reason: str, *, settle: bool = True) -> int:
-        """Store that the measurement of some of the samples has failed; see `report`.
-
-        Args:
-            ids: m of `ids`.
-            reason: Why, in at most 2,000 characters.
-            settle: Settle the batch with the last missing report.
-        """
-        numbers = as_ids(ids)
-        m = len(numbers)
+        """`report` that the measurement of some samples has failed, with one reason for all."""
+        m = len(numbers := as_ids(ids))
         return self.report(numbers, [None] * m, errors=[reason] * m, settle=settle)
 
     def detach(self) -> str:
@@ -261,15 +253,16 @@ class Batch:
         """
         if self._claim is None:
             raise InvalidArgument("an empty batch cannot be detached: it has no sample.")
-        token = new_token()
         if not (self._is_open and self._buffer.read(self._claim.is_open)):
             raise self._lost("it cannot be detached")
-        if not self._buffer.write(detach, claim=self._claim, token=token):
+        token = self._buffer.write(detach, claim=self._claim, token=new_token())
+        if token is None:
             raise InvalidArgument(
                 "the batch has no lease, so it ends with this process: draw it with "
                 "store.sample(n, lease_s=86_400)."
             )
         self._end()
+        self._is_detached = True
         return token
 
     @property
@@ -284,6 +277,7 @@ class Batch:
             ClaimLost: If the batch is already settled or released, or if the database has returned
                 to a state before its draw.
         """
+        self._require_attached()
         is_released = self._is_open and not self._is_of_another_process
         if self._claim is not None and not self._is_of_another_process:
             is_released = self._buffer.write(release, batch=self._claim)
@@ -297,10 +291,17 @@ class Batch:
             found_by = {"buffer": self._buffer.buffer_id, **self._claim.parameters()}
             self._buffer.lineage.last_draw = found_by
 
+    def _require_attached(self) -> None:
+        if self._is_detached:
+            raise ClaimLost(
+                f"batch {self.id} was detached: take it up with store.batch(token). Nothing is "
+                "stored."
+            )
+
     def _origin(self) -> Origin:
         """Return the batch as this process knows it."""
         is_open = self._is_open and not self._is_of_another_process
-        return Origin(self.id, self._objective, is_open)
+        return Origin(self.id, self.objective, is_open)
 
     @property
     def _is_of_another_process(self) -> bool:

@@ -90,10 +90,11 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-def detach(tx: Transaction, *, claim: Claim, token: str) -> bool:
-    """Store the token of a batch; return False if it has no lease, or is not open."""
+def detach(tx: Transaction, *, claim: Claim, token: str) -> str | None:
+    """Give a token to a batch, and return the first that it got; None without a lease."""
     found = tx.execute(queries.batches.set_token(), new_token=token, **claim.parameters())
-    return bool(found.rowcount)
+    row = found.one_or_none()
+    return None if row is None else str(row.token)
 
 
 def lost(number: int | None, what: str, *, owner: int | None, is_stored: bool) -> ClaimLost:
@@ -112,7 +113,7 @@ def lost(number: int | None, what: str, *, owner: int | None, is_stored: bool) -
             "another process."
         )
     if is_stored:
-        return ClaimLost(f"batch {number} was already settled, released or detached: {what}.")
+        return ClaimLost(f"batch {number} was already settled or released: {what}.")
     return ClaimLost(
         f"batch {number} is no longer in the database, which has returned to an earlier state "
         f"(failover to a lagging standby, restore): {what}; draw again."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sqlbuffer._integrity import numbers_of
+from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_name, require_choice, require_count
 from sqlbuffer.core import pool
@@ -17,6 +18,7 @@ from sqlbuffer.core.content import content
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import Staleness, Stats
 
 
@@ -158,6 +160,10 @@ def _top_of(tx: Transaction, n: int, objective: str) -> list[dict[str, Any]]:
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
     statement = queries.read.best("reward", tx.buffer.direction, samples, of_earlier=True)
+    if not tx.execute(queries.objective.is_used(), objective=objective).scalar():
+        raise InvalidArgument(
+            f"buffer {tx.buffer.name!r} has never had the objective {shown(objective)}."
+        )
     rows = tx.rows(statement, limit=n, objective=objective)
     return [
         {**found, "reward": row.earlier}

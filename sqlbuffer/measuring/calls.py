@@ -6,6 +6,7 @@ need it: the converters of arguments are imported in the functions that call the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -65,7 +66,7 @@ def call(
     fn: Callable[[Any], Any],
     samples: Sequence[Any],
     each: bool,
-    failures: type[BaseException] = BaseException,
+    failures: type[BaseException] | tuple[type[BaseException], ...] = BaseException,
 ) -> Answer:
     """Call a reward function once.
 
@@ -73,8 +74,7 @@ def call(
         fn: The reward function.
         samples: n samples; one if `each`.
         each: Call `fn(sample)` instead of `fn(list of samples)`.
-        failures: Errors of this class are failures of the measurement, others are raised. In a
-            process of its own a function that calls `sys.exit` fails like any other.
+        failures: Errors of these classes are failures of the measurement, others are raised.
     """
     begun = time.perf_counter()
     values, error = None, None
@@ -131,10 +131,30 @@ def _details_of(details: Mapping[Any, Any]) -> dict[str, Any]:
     """Return details as JSON has them; a reward is not lost for details that JSON cannot hold."""
     from sqlbuffer._json import as_json
 
+    known = {name: _as_lists(value) for name, value in details.items()}
     try:
-        found: dict[str, Any] = json.loads(as_json(details, "details"))
+        found: dict[str, Any] = json.loads(as_json(known, "details"))
     except InvalidArgument as exc:
-        return {"error": one_line(str(exc))}
+        return {**_those_of_json(known), "error": one_line(str(exc))}
+    return found
+
+
+def _as_lists(value: Any) -> Any:
+    """Return an array or tensor, such as the coordinates of a pose, as lists."""
+    shape = getattr(value, "shape", ())
+    return (
+        value.tolist() if isinstance(shape, tuple) and shape and hasattr(value, "tolist") else value
+    )
+
+
+def _those_of_json(details: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the details that JSON can hold."""
+    from sqlbuffer._json import as_json
+
+    found: dict[str, Any] = {}
+    for name, value in details.items():
+        with contextlib.suppress(InvalidArgument):
+            found |= json.loads(as_json({name: value}, "details"))
     return found
 
 

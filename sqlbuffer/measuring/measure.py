@@ -22,6 +22,7 @@ from sqlbuffer.errors import CannotMeasure, ClaimLost, InvalidArgument
 from sqlbuffer.measuring.outcome import Outcome
 from sqlbuffer.measuring.progress import Progress
 from sqlbuffer.measuring.slots import Slots
+from sqlbuffer.measuring.termination import terminated_in_order
 from sqlbuffer.records import MeasureResult
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Measuring:
                 "max_calls, or until_empty=False."
             )
         self._drain_s = drain_s
+        self._objective = buffer.read(objective_of)
         self._progress = Progress(buffer, silent=require_flag(silent, "silent"))
         self._batches: list[_Claimed] = []
         self._running: dict[int, tuple[_Claimed, int]] = {}
@@ -133,8 +135,15 @@ class Measuring:
         batch = draw.claim(self._buffer, n, terms=Terms(counts_attempts=True))
         if not len(batch):
             return None
-        self._batches.append(_Claimed(batch))
-        return self._batches[-1]
+        claimed = _Claimed(batch)
+        self._batches.append(claimed)
+        if batch.objective != self._objective:
+            raise CannotMeasure(
+                f"the samples of buffer {self._buffer.name!r} are now measured for "
+                f"{batch.objective!r}, and this process measures {self._objective!r}: start it "
+                "again with the new reward function."
+            )
+        return claimed
 
     def _start(self, claimed: _Claimed, places: list[int]) -> None:
         batch = claimed.batch
@@ -270,6 +279,11 @@ def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
     return not until_empty or bool(drawable > 0)
 
 
+def objective_of(tx: Transaction) -> str:
+    """Return the name of the objective of a buffer."""
+    return str(tx.own_row(queries.buffers.objective()).objective)
+
+
 def _unscored(tx: Transaction) -> int:
     return int(tx.execute(queries.buffers.totals()).one().unscored)
 
@@ -285,5 +299,8 @@ def measure(
     **options: Any,
 ) -> MeasureResult:
     """Measure waiting samples; see `SampleStore.measure`."""
-    with Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s, executor=executor) as slots:
+    with (
+        terminated_in_order(),
+        Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s, executor=executor) as slots,
+    ):
         return Measuring(buffer, slots, **options).run()

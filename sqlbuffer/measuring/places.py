@@ -72,11 +72,11 @@ class ThisProcess:
         self._part = part
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Make the call, if there is time at all; Ctrl-C and `sys.exit` go through."""
+        """Make the call, if there is time at all; Ctrl-C goes through, `sys.exit` is a failure."""
         if self._part is None or timeout_s <= 0:
             return []
         part, self._part = self._part, None
-        return [Ended(part, call(self._fn, part.samples, self._each, failures=Exception))]
+        return [Ended(part, call(self._fn, part.samples, self._each, (Exception, SystemExit)))]
 
     def close(self) -> None:
         """Forget the call."""

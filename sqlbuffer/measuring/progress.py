@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from types import TracebackType
 from typing import Any
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import printable, shown
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 
+log = logging.getLogger(__name__)
+
+_LOG_S = 60.0
+"""Seconds from one logged line to the next."""
 _LOOK_S = 5.0
 """Seconds from one look at the number of waiting samples to the next."""
 
@@ -25,9 +31,10 @@ class Progress:
         self._task: Any = None
         self._done = self._failed = 0
         self._looked = -_LOOK_S
+        self._logged = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if self._is_silent:
+        if self._is_silent or not sys.stderr.isatty():
             return self
         # Imported late: most processes show no bar.
         from rich.console import Console
@@ -71,12 +78,25 @@ class Progress:
         self._done += 1
         self._failed += has_failed
         if self._bar is None:
+            self._log()
             return
         seconds = self._bar.tasks[self._task].elapsed or 0.0
         rate = f"{60 * self._done / seconds:.3g}/min" if seconds else ""
         self._bar.update(self._task, completed=self._done, failed=self._failed, rate=rate)
         if time.monotonic() - self._looked > _LOOK_S:
             self._look()
+
+    def _log(self) -> None:
+        """Log a line once a minute: a process without a terminal has no bar."""
+        if (now := time.monotonic()) - self._logged >= _LOG_S:
+            self._logged = now
+            log.info(
+                "buffer %s: %d samples measured, %d of them failed, %d left",
+                shown(self._buffer.name),
+                self._done,
+                self._failed,
+                self._buffer.read(_left),
+            )
 
     def _look(self) -> None:
         self._looked = time.monotonic()

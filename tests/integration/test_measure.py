@@ -3,6 +3,7 @@
 import concurrent.futures
 import math
 import pathlib
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +133,43 @@ def test_ctrl_c_gives_back_what_has_no_reward(store: SampleStore) -> None:
     stats = store.stats()
     assert (stats.measured, stats.waiting, stats.claimed) == (5, 7, 0)
     assert store.check() == []
+
+
+def test_sys_exit_in_this_process_is_a_failure(store: SampleStore) -> None:
+    store.add(["a"])
+    assert n_measured(store.measure(lambda sample: sys.exit("no licence"), silent=True)) == (
+        0,
+        1,
+        0,
+    )
+    assert store.failed()[0]["error"].startswith("SystemExit: no licence")
+
+
+def test_details_that_json_can_hold_are_kept(store: SampleStore) -> None:
+    """Arrays as lists; what else JSON cannot hold is named."""
+    store.add(["a"])
+    details = {"rmsd": np.float32(0.5), "pose": np.eye(2), "tool": object()}
+    store.measure(lambda sample: (1.0, details), silent=True)
+    (kept,) = [row.details for row in inside.rows(store, sa.select(measurements.c.details))]
+    error = kept.pop("error")
+    assert kept == {"rmsd": 0.5, "pose": [[1.0, 0.0], [0.0, 1.0]]}
+    assert "tool" in error
+
+
+def test_a_process_measures_one_objective(store: SampleStore) -> None:
+    """Not the next one with the old reward function."""
+
+    def fn(sample: str) -> float:
+        if sample == "last":
+            timer.start()
+        return 1.0
+
+    store.add(["last"])
+    timer = threading.Timer(0.5, lambda: store.remeasure("affinity"))
+    with pytest.raises(CannotMeasure, match=r"now measured for 'affinity'.*measures 'reward'"):
+        store.measure(fn, until_empty=False, silent=True)
+    stats = store.stats()
+    assert (store.objective, stats.measured, stats.waiting, stats.claimed) == ("affinity", 0, 1, 0)
 
 
 def test_max_calls_and_executors(store: SampleStore) -> None:

@@ -261,11 +261,15 @@ def test_a_late_reward_of_an_earlier_objective_is_not_the_sample_s(scored: Sampl
     assert scored.rewards_of(late.samples) == [None]
     assert [it["reward"] for it in scored.top(objective="reward")] == [5.0]
     assert (scored.top(objective="affinity"), scored.check()) == ([], [])
+    with pytest.raises(InvalidArgument, match="never had the objective"):
+        scored.top(objective="rewart")
 
 
 def test_an_objective_is_refused(scored: SampleStore) -> None:
     scored.record(["known"], [9.0])
-    for name in ("reward", "", 3, None):
+    assert scored.remeasure("reward") == 0, "a script that is started again"
+    assert scored.rewards_of(["known"]) == [9.0]
+    for name in ("", 3, None):
         with pytest.raises(InvalidArgument, match="objective"):
             scored.remeasure(name)  # type: ignore[arg-type]
     batch = hold(scored.sample(2))

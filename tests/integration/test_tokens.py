@@ -31,10 +31,17 @@ def scored(new_store: OpenStore, request: pytest.FixtureRequest) -> SampleStore:
 def test_a_batch_is_taken_up_as_it_was_drawn(scored: SampleStore) -> None:
     batch = scored.sample(4, pct_argmax=0.5, lease_s=60)
     token = batch.detach()
-    with pytest.raises(ClaimLost, match="detached"):
-        batch.settle([1.0] * 4)
-    with pytest.raises(ClaimLost, match="detached"):
-        batch.detach()
+    for act in (
+        lambda: batch.settle([1.0] * 4),
+        lambda: batch.report(batch.ids, [1.0] * 4),
+        batch.release,
+        batch.detach,
+    ):
+        with pytest.raises(ClaimLost, match=r"detached|settled or released"):
+            act()
+    assert scored.rewards_of(batch.samples) == [None] * 4
+    taken = scored.batch(token)
+    assert taken.detach() == token
     taken = scored.batch(token)
     for name in ("id", "iteration", "samples", "sources", "clock", "meta"):
         assert getattr(taken, name) == getattr(batch, name)

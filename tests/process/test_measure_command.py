@@ -172,3 +172,37 @@ def test_sigterm_waits_for_what_runs_and_gives_back_the_rest(
         assert f"measured {n_calls}, failed 0, released" in out
         assert stats.waiting == 20 - n_calls
         assert store.check() == []
+
+
+SCRIPT = """
+import sys
+from sqlbuffer.store import open_store
+from lab import dock
+
+with open_store(sys.argv[1]) as store:
+    store.measure(dock, n_jobs=int(sys.argv[2]), silent=True)
+"""
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_sigterm_of_a_script_is_no_attempt(store_url: str, lab: pathlib.Path, n_jobs: int) -> None:
+    """Not even when it comes three times: a preempted job sets no sample aside."""
+    (lab / "lab.py").write_text(LAB.replace("0.005 + kind % 10 * 0.005", "60.0"))
+    filled(store_url, 5)
+    for i in range(3):
+        command = [sys.executable, "-c", SCRIPT, store_url, str(n_jobs)]
+        process = subprocess.Popen(
+            command, cwd=lab, env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, "."])}
+        )
+        until(lambda n=i: n_calls(lab) >= n_jobs * (n + 1))  # type: ignore[misc]
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+        with open_store(store_url) as store:
+            stats = store.stats()
+            assert (stats.claimed, stats.waiting, store.failed()) == (0, 5, [])
+            assert store.check() == []
+
+
+def n_calls(lab: pathlib.Path) -> int:
+    calls = lab / "calls"
+    return len(calls.read_text().splitlines()) if calls.exists() else 0

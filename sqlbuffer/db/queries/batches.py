@@ -297,11 +297,12 @@ def expired_batches() -> sa.Select[Any]:
 
 @functools.cache
 def set_token() -> sa.Update:
-    """Store the token of the leased batch of one draw, if it is open."""
+    """Give a token to the leased batch of one draw, if it is open; returns the first it got."""
     return (
         sa.update(batches)
         .where(*_CLAIM, IS_OPEN, batches.c.lease_until.is_not(None))
-        .values(token=bindparam("new_token", type_=sa.Text))
+        .values(token=sa.func.coalesce(batches.c.token, bindparam("new_token", type_=sa.Text)))
+        .returning(batches.c.token)
     )
 
 
