@@ -60,8 +60,8 @@ def test_a_draw_before_any_score_says_why_it_is_empty(
     assert caplog.messages == []
     store.add(["s1", "s2", "s3"])
     said = [
-        "nothing was drawn: 3 samples of buffer 'default' wait for a score; call `score`, or create "
-        'the buffer with weighting="uniform", which draws without scores'
+        "nothing was drawn: 3 samples of buffer 'default' wait for a score; call `score`, or "
+        'create the buffer with weighting="uniform", which draws without scores'
     ]
     for _ in range(2):
         assert len(store.sample(2)) == 0

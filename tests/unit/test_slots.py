@@ -157,7 +157,7 @@ def test_one_slot_runs_here_and_lazily() -> None:
         assert slots.submit(["b"]) == range(1, 2)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
 def test_exits_go_through_here(error: type[BaseException]) -> None:
     def leave(_: Any) -> float:
         raise error
@@ -382,8 +382,8 @@ async def later(sample: str) -> float:
     [
         ("dock", {}, "a reward function must take a sample"),
         (later, {}, "is async"),
-        (rewards.dock, {"n_jobs": 0}, "n_jobs must be from 1 to; got 0"),
-        (rewards.dock, {"n_jobs": 1.5}, "n_jobs must be from 1 to; got 1.5"),
+        (rewards.dock, {"n_jobs": 0}, "n_jobs must be from 1 to 10,000; got 0"),
+        (rewards.dock, {"n_jobs": 1.5}, "n_jobs must be from 1 to 10,000; got 1.5"),
         (rewards.dock, {"timeout_s": 0}, "timeout_s must be a positive number of seconds"),
         (rewards.dock, {"timeout_s": math.inf}, "timeout_s must be a positive number of seconds"),
         (rewards.dock, {"each": 1}, "each must be True or False; got 1"),
