@@ -136,7 +136,7 @@ def measure(
         with (
             logged(),
             opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as buffer,
-            Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s) as slots,
+            Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s, is_apart=True) as slots,
         ):
             measuring = Measuring(
                 buffer,

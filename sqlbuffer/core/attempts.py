@@ -74,12 +74,22 @@ def count_attempts(
     }
     statement = queries.attempts.store_attempts(tx.backend)
     tx.execute_each(statement, queries.params.INCOMING_ATTEMPTS, columns)
+    known = {"sample_id": columns["sample_id"]}
+    statement = queries.attempts.end_attempt(tx.backend)
+    tx.execute_with(statement, queries.params.INCOMING_IDS, known, batch=batch)
     over = [
         row for row in rows if row.max_attempts is not None and row.attempts + 1 >= row.max_attempts
     ]
     if over:
         reported = _given_up(over, what, how)
-        report(tx, claim=None, origin=Origin(batch, "", True), reported=reported, closes=closes)
+        report(
+            tx,
+            claim=None,
+            origin=Origin(batch, "", True),
+            reported=reported,
+            closes=closes,
+            advances=of_any,  # a loop whose process has died has not finished its iteration
+        )
     return [row.sample_id for row in over]
 
 

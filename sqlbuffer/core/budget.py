@@ -8,6 +8,7 @@ from typing import Any
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import LARGEST_INT, require_int
+from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
@@ -41,7 +42,10 @@ def cut(tx: Transaction, n: int) -> int:
         return n
     if not most:
         _tell(tx)
-    return most if n < 0 else min(n, most)
+    if n < 0:  # everything, unless the budget is smaller
+        waiting = pool.size(tx.buffer, tx.execute(queries.buffers.totals()).one())
+        return n if waiting <= most else most
+    return min(n, most)
 
 
 def _tell(tx: Transaction) -> None:

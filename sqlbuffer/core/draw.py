@@ -71,8 +71,8 @@ def claim(
             by_tie = True
         except (_Blurred, _Budgeted):
             exclusive = True
-        except _TooFewMarked:
-            buffer.write(pool.widen_top, n=round(max(n, 0) * pct_argmax))
+        except _TooFewMarked as exc:
+            buffer.write(pool.widen_top, n=exc.n)
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
@@ -82,6 +82,10 @@ def claim(
 
 class _TooFewMarked(Exception):
     """Too few samples are marked as top; raised, so that the transaction is rolled back."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.n = n
 
 
 class _TiedAtTheEnd(Exception):
@@ -171,10 +175,10 @@ def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
     if n == 0:
         return []
     if state.top_score is None:  # a refresh was made: the marks belong to old scores
-        raise _TooFewMarked
+        raise _TooFewMarked(n)
     found = _head(tx, queries.claims.first_by_score(tx.backend), n)
     if len(found) < n and state.top_score != -math.inf:
-        raise _TooFewMarked
+        raise _TooFewMarked(n)
     column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
     found = _sorted(found, column)[::-1]
     if found and not tx.backend.supports_deleting_claims:

@@ -27,7 +27,7 @@ def remeasure(buffer: BufferHandle, objective: str, where: Where) -> int:
             return list(tx.execute(narrowed(queries.objective.measured(), where)).scalars())
 
     chosen = None if where is None else set(explained(buffer, where, lambda: buffer.read(find)))
-    return buffer.write(_begin, objective=name, chosen=chosen)
+    return buffer.write_alone(_begin, objective=name, chosen=chosen)
 
 
 def _begin(tx: Transaction, *, objective: str, chosen: set[int] | None) -> int:

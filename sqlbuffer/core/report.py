@@ -90,6 +90,7 @@ def report(
     reported: Reported,
     origin: Origin,
     closes: bool,
+    advances: bool = True,
 ) -> int | None:
     """Store measurements of a batch; with `closes`, settle it with the last one.
 
@@ -103,6 +104,7 @@ def report(
         origin: The batch as the process knows it. If the batch is not open, or if the claim belongs
             to another process, the measurements are stored as late ones, and nothing else.
         closes: Settle the samples, and with the last one the batch. False: they stay claimed.
+        advances: A batch that is settled is an iteration.
 
     Returns:
         The number of samples without a report; None if the batch was closed before.
@@ -128,7 +130,7 @@ def report(
     )
     if new and not left:
         close(tx, queries.batches.close_batch("settled_at"), batch=batch)
-        deltas["iterations"] = 1
+        deltas["iterations"] = int(advances)
     tx.count(**deltas)
     return left
 

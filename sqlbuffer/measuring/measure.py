@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlbuffer._messages import shown
@@ -17,6 +17,7 @@ from sqlbuffer.core.budget import left
 from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.errors import CannotMeasure, ClaimLost, InvalidArgument
 from sqlbuffer.measuring.outcome import Outcome
@@ -98,10 +99,8 @@ class Measuring:
         with self._progress:
             try:
                 while not self._is_stopped and self._has_more():
-                    for outcome in self._slots.wait(_LOOK_S):
-                        self._store(outcome)
-                for outcome in self._slots.drain(self._drain_s if self._is_stopped else math.inf):
-                    self._store(outcome)
+                    self._store_all(self._slots.wait(_LOOK_S))
+                self._store_all(self._slots.drain(self._drain_s if self._is_stopped else math.inf))
             finally:
                 self._slots.close()
                 self._release()
@@ -115,7 +114,8 @@ class Measuring:
             claimed = self._next_claim()
             if claimed is None:
                 break
-            self._start(claimed, claimed.take(min(free, self._calls_left)))
+            n = min(free if self._slots.each else len(claimed.waiting), self._calls_left)
+            self._start(claimed, claimed.take(n))
         if self._running:
             return True
         if self._calls_left <= 0 or self._is_stopped:
@@ -169,6 +169,17 @@ class Measuring:
             time.sleep(min(_LOOK_S / 10, max(0.0, end - time.monotonic())))
 
     # -- outcomes ---------------------------------------------------------------------------------
+
+    def _store_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Store outcomes; an error with one loses none of the others, and is raised at the end."""
+        errors: list[Exception] = []
+        for outcome in outcomes:
+            try:
+                self._store(outcome)
+            except Exception as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
 
     def _store(self, outcome: Outcome) -> None:
         claimed, place = self._running.pop(outcome.index)
@@ -270,7 +281,8 @@ def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
 
     Of a budget that is used up nothing is left, but claims may be released.
     """
-    if tx.execute(queries.batches.claim_owners()).first() is not None:
+    owners = tx.execute(queries.batches.claim_owners()).scalars().all()
+    if any(owner != worker_id() for owner in owners):  # this process cannot wait for itself
         return True
     if left(tx) == 0:
         return False

@@ -18,7 +18,7 @@ from sqlbuffer.measuring.outcome import reason_of
 def serve(link: Connection) -> None:
     """Answer the calls that come through a connection."""
     signals = _heed_signals()
-    function = _load(link)
+    function, own = _load(link), os.getpid()
     while function is not None:
         try:
             message = link.recv_bytes()
@@ -26,6 +26,8 @@ def serve(link: Connection) -> None:
             return
         signals.clear()
         answer = _answer(function, message)
+        if os.getpid() != own:  # a fork of the function has come back: it has no say
+            os._exit(0)
         if signals and answer.values is None:
             _end_by(signals[0])  # the signal may have ended a program that the function called
         _flush()

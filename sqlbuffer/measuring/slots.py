@@ -53,6 +53,7 @@ class Slots:
             the queue of an executor, does not count.
         executor: A `concurrent.futures.Executor` that makes the calls, such as those of dask and
             mpi4py; it stays open.
+        is_apart: Run the function in a child process in any case.
 
     Raises:
         InvalidArgument: If an argument is out of range, or the function cannot be sent to a child
@@ -67,20 +68,21 @@ class Slots:
         each: bool = True,
         timeout_s: float | None = None,
         executor: Any = None,
+        is_apart: bool = False,
     ) -> None:
         fn = require_reward_function(fn)
         n_jobs = require_int(n_jobs, "n_jobs must be from 1 to 10,000", least=1, most=10_000)
-        self._each = require_flag(each, "each")
+        self.each = require_flag(each, "each")
         if timeout_s is not None:
             rule = "timeout_s must be a positive number of seconds, or None"
             timeout_s = require_real(timeout_s, rule, is_positive)
         self._place: Place
         if executor is not None:
-            self._place = Futures(fn, executor, n_jobs=n_jobs, each=self._each, timeout_s=timeout_s)
-        elif n_jobs == 1 and timeout_s is None:
-            self._place = ThisProcess(fn, each=self._each)
+            self._place = Futures(fn, executor, n_jobs=n_jobs, each=self.each, timeout_s=timeout_s)
+        elif n_jobs == 1 and timeout_s is None and not is_apart:
+            self._place = ThisProcess(fn, each=self.each)
         else:
-            self._place = ChildProcesses(fn, n_jobs=n_jobs, each=self._each, timeout_s=timeout_s)
+            self._place = ChildProcesses(fn, n_jobs=n_jobs, each=self.each, timeout_s=timeout_s)
         self._n_submitted = 0
         self._unfinished: set[int] = set()
         self._singles: deque[Part] = deque()
@@ -121,7 +123,7 @@ class Slots:
             CannotMeasure: If the executor is broken; the samples are in `unfinished`.
         """
         given = as_list(samples)
-        n_calls = len(given) if self._each else int(bool(given))
+        n_calls = len(given) if self.each else int(bool(given))
         if n_calls > self.free():
             raise InvalidArgument(
                 f"{n_calls} calls were submitted to {self.free()} free slots: wait first."
@@ -129,7 +131,7 @@ class Slots:
         indices = range(self._n_submitted, self._n_submitted + len(given))
         self._n_submitted += len(given)
         self._unfinished.update(indices)
-        for part in _singles(Part(indices, given)) if self._each else [Part(indices, given)]:
+        for part in _singles(Part(indices, given)) if self.each else [Part(indices, given)]:
             if part.samples:
                 self._place.start(part)
         return indices

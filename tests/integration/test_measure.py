@@ -2,10 +2,13 @@
 
 import concurrent.futures
 import math
+import os
 import pathlib
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import sqlalchemy as sa
 
 from helpers import inside, rewards
 from helpers.cleanup import hold
+from sqlbuffer.core import workers
 from sqlbuffer.db.schema import measurements
 from sqlbuffer.errors import CannotMeasure, InvalidArgument
 from sqlbuffer.records import MeasureResult
@@ -183,10 +187,14 @@ def test_max_calls_and_executors(store: SampleStore) -> None:
     assert (stats.measured, stats.waiting, stats.claimed) == (5, 7, 0)
 
 
-def test_it_waits_for_samples_that_others_have_claimed(store: SampleStore) -> None:
+def test_it_waits_for_samples_that_others_have_claimed(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They may be released, as here, or die."""
     store.add(GOOD)
-    theirs = store.sample(6)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_worker_id", lambda pid: "another")
+        theirs = store.sample(6)
     timer = threading.Timer(0.5, theirs.release)
     timer.start()
     assert n_measured(store.measure(lambda sample: 1.0, silent=True)) == (12, 0, 0)
@@ -233,6 +241,53 @@ def test_a_replaying_buffer_never_becomes_empty(new_store: OpenStore) -> None:
     assert store.check() == []
 
 
+def test_lists_of_samples_are_claims(store: SampleStore) -> None:
+    lengths: list[int] = []
+
+    def fn(samples: list[str]) -> list[float]:
+        lengths.append(len(samples))
+        return [1.0] * len(samples)
+
+    store.add(GOOD)
+    assert n_measured(store.measure(fn, each=False, batch=5, silent=True)) == (12, 0, 0)
+    assert lengths == [5, 5, 2]
+
+
+def forks(sample: str) -> float:
+    """A fork that returns answers for its own parent, later than that."""
+    if sample == "good 3" and os.fork() == 0:
+        time.sleep(0.2)
+        return -1.0
+    time.sleep(0.1)
+    return float(sample.split()[1])
+
+
+def test_a_fork_of_the_reward_function_has_no_say(store: SampleStore) -> None:
+    store.add(GOOD)
+    assert n_measured(store.measure(forks, timeout_s=30, silent=True)) == (12, 0, 0)
+    assert store.rewards_of(GOOD) == [float(i) for i in range(12)]
+
+
+def test_what_is_measured_is_stored_though_another_raises(store: SampleStore) -> None:
+    store.add(["raise 1", *GOOD[:3]])
+    barrier = threading.Barrier(4)
+
+    def fn(sample: str) -> float:
+        barrier.wait()
+        return float(rewards.dock(sample))
+
+    options = {"n_jobs": 4, "on_error": "raise", "silent": True}
+    with ThreadPoolExecutor(4) as executor, pytest.raises(CannotMeasure, match="no conformer"):
+        store.measure(fn, executor=executor, **options)  # type: ignore[arg-type]
+    assert store.stats().measured == 3
+
+
+def test_a_process_does_not_wait_for_itself(store: SampleStore) -> None:
+    store.add(GOOD)
+    hold(store.sample(2))
+    assert n_measured(store.measure(lambda sample: 1.0, silent=True)) == (10, 0, 0)
+
+
 # -- budget ----------------------------------------------------------------------------------------
 
 
@@ -262,6 +317,21 @@ def test_a_budget_counts_what_is_measured_failed_or_claimed(
         store.set_budget(8)
     store.set_budget(None)
     assert len(hold(store.sample(1))) == 1
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "shift"])
+def test_everything_is_everything_with_a_large_budget(new_store: OpenStore, weighting: str) -> None:
+    store = new_store(weighting=weighting)
+    store.add(GOOD)
+    store.set_budget(50)
+    with store.sample(-1) as batch:
+        assert len(batch) == 12
+        batch.fail(batch.ids[:1], "crashed")
+        assert (store.retry(), store.budget_left) == (1, 39)
+    store.set_budget(5)
+    if weighting == "uniform":
+        assert len(hold(store.sample(-1, pct_argmax=0.9))) == 5
     assert store.check() == []
 
 

@@ -1,5 +1,6 @@
 """Measurements: each is kept with its reward or error; failures, attempts and retries."""
 
+import concurrent.futures
 import math
 import pathlib
 import subprocess
@@ -334,3 +335,49 @@ def run_script(script: str, *arguments: str) -> str:
     )
     assert done.returncode == -9, done.stderr
     return done.stdout
+
+
+def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store: OpenStore) -> None:
+    store = new_store(weighting="uniform")
+    store.add(["a"])
+    for n in (1, 2):
+        batch = store.sample(1)
+        batch._start(batch.ids.tolist())
+        number = int(batch.ids[0])
+        assert not batch._ended(number, "the measurement failed", "")
+        assert not batch._ended(number, "the measurement failed", ""), "it was not started again"
+        batch.release()
+        assert attempts_at(store) == [n]
+    batch = store.sample(1)
+    batch._start(batch.ids.tolist())
+    assert batch._ended(int(batch.ids[0]), "worker died", "exit code 3")
+    assert [it["error"] for it in store.failed()] == ["worker died 3 times, last exit code 3"]
+    store.add(["a"], requeue=True)
+    assert (attempts_at(store), store.failed(), store.check()) == ([0], [], [])
+
+
+def attempts_at(store: SampleStore) -> list[int]:
+    return [row.attempts for row in inside.rows(store, sa.select(samples.c.attempts))]
+
+
+@pytest.mark.slow
+def test_another_objective_and_rewards_that_come_at_the_same_time(
+    new_store: OpenStore,
+) -> None:
+    store = new_store(weighting="uniform")
+    store.add([f"s{i}" for i in range(50)])
+
+    def record(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(20):
+            names = [f"s{i}" for i in rng.integers(0, 50, 5)]
+            store.record(names, rng.choice([1.0, math.nan], 5))
+
+    def begin() -> None:
+        for i in range(10):
+            store.remeasure(f"objective {i}")
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for done in [*(threads.submit(record, i) for i in range(3)), threads.submit(begin)]:
+            done.result()
+    assert store.check() == []

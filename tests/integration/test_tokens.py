@@ -99,6 +99,8 @@ def test_an_expired_lease_is_released_by_anyone(scored: SampleStore) -> None:
     handle = inside.handle_of(scored)
     assert reaper.release_dead(handle) == 0
     time.sleep(0.5)
+    with pytest.raises(ClaimLost, match="lease is over"):
+        scored.batch(token)
     assert reaper.release_dead(handle) == 1
     assert (scored.stats().claimed, scored.check()) == (0, [])
     with pytest.raises(ClaimLost, match="lease is over"):
@@ -132,8 +134,10 @@ def test_a_lease_without_a_token_ends_like_any_batch(scored: SampleStore) -> Non
     with scored.sample(2, lease_s=60):
         pass
     assert scored.stats().claimed == 0
-    copied = scored.sample(2, lease_s=60)
-    copied.detach()
+    token = scored.sample(2, lease_s=60).detach()
     with scored.copy("copy") as copy:
         assert (copy.stats().claimed, copy.check()) == (0, [])
+        with pytest.raises(InvalidArgument, match="of a batch of buffer 'default'"):
+            copy.batch(token)
+    assert len(scored.batch(token)) == 2
     assert scored.check() == []

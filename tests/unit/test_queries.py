@@ -214,7 +214,7 @@ GOLDEN = {
         ORDER BY incoming_samples.hash
         ON CONFLICT (buffer_id, hash) DO UPDATE
         SET queued = true, requeues = (samples.requeues + 1), score = NULL, score_version = NULL,
-           scored_at = NULL, scored_tick = NULL, evicted = false
+           scored_at = NULL, scored_tick = NULL, attempts = 0, evicted = false
         WHERE NOT samples.queued
         RETURNING samples.id, samples.hash, samples.requeues), entered AS (INSERT INTO pool (buffer_id,
            race_key, sample_id, weight, top, entries)
@@ -231,7 +231,7 @@ GOLDEN = {
         VALUES (?, ?, ?, ?, ?, ?, ?, 1, 0, utc_now(), ?, ?)
         ON CONFLICT (buffer_id, hash) DO UPDATE
         SET queued = 1, requeues = (samples.requeues + 1), score = NULL, score_version = ?, scored_at = NULL,
-           scored_tick = NULL, evicted = 0
+           scored_tick = NULL, attempts = 0, evicted = 0
         WHERE samples.queued = 0
     """,
     ("leave_up_to", "sqlite"): """

@@ -14,7 +14,13 @@ from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 
 _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
 
-HAS_FAILED = samples.c.error.is_not(None)
+_REPLAYS = (
+    select((buffers.c.mode == "replay").label("replays"))
+    .where(buffers.c.id == BUFFER)
+    .scalar_subquery()
+)
+HAS_FAILED = sa.and_(samples.c.error.is_not(None), sa.or_(~samples.c.queued, _REPLAYS))
+"""The condition of a failed sample; one that was added again waits, and one that replays stays."""
 
 
 @functools.cache
@@ -48,6 +54,19 @@ def interrupted() -> sa.Select[Any]:
         .where(draws.c.started_at.is_not(None), ~draws.c.reported, ~is_measured)
         .order_by(draws.c.sample_id)
     )
+
+
+@functools.cache
+def end_attempts() -> sa.Update:
+    """Note that no measurement of a batch is under way: an attempt is counted once."""
+    return sa.update(draws).where(draws.c.batch_id == _BATCH).values(started_at=None)
+
+
+@functools.cache
+def end_attempt(dialect: Dialect) -> sa.Update:
+    """`end_attempts` for some samples of a batch."""
+    incoming = dialect.relation(INCOMING_IDS).c
+    return end_attempts().where(draws.c.sample_id == incoming.sample_id)
 
 
 @functools.cache

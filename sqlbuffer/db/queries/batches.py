@@ -320,7 +320,7 @@ def batch_of_token() -> sa.Select[Any]:
             batches.c.iteration,
             batches.c.clock,
             batches.c.n_argmax,
-            IS_OPEN.label("is_open"),
+            sa.and_(IS_OPEN, batches.c.lease_until > right_now()).label("is_open"),
         )
         .join_from(batches, buffers, buffers.c.id == batches.c.buffer_id)
         .where(batches.c.token == bindparam("token", type_=sa.Text))

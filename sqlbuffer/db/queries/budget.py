@@ -26,7 +26,7 @@ def used() -> sa.Select[Any]:
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
         .join(samples, samples.c.id == draws.c.sample_id)
         .where(batches.c.buffer_id == BUFFER, IS_OPEN)
-        .where(samples.c.rewarded_at.is_(None))
+        .where(samples.c.rewarded_at.is_(None), ~draws.c.reported)
     )
     total = measured.scalar_subquery() + claimed.scalar_subquery()
     return select(buffers.c.budget, total.label("used")).where(buffers.c.id == BUFFER)

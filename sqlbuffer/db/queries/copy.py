@@ -163,12 +163,14 @@ def copy_pool() -> Any:
 
 @functools.cache
 def copy_batches() -> Any:
-    """Copy all batches, or those settled before the cutoff."""
+    """Copy all batches, or those settled before the cutoff, without tokens and leases."""
     return _insert(
         batches,
         lambda rows: (
             rows.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).order_by(batches.c.id)
         ),
+        token=sa.null(),
+        lease_until=sa.null(),
     )
 
 

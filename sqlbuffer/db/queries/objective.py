@@ -63,7 +63,8 @@ def begin() -> tuple[sa.Update, sa.Update]:
     none = dict.fromkeys(("reward", "error", "rewarded_at", "rewarded_tick"))
     return name, (
         sa.update(samples)
-        .where(samples.c.buffer_id == BUFFER, samples.c.rewarded_at.is_not(None))
+        .where(samples.c.buffer_id == BUFFER)
+        .where(sa.or_(samples.c.rewarded_at.is_not(None), samples.c.attempts > 0))
         .values(attempts=0, **none)
     )
 

@@ -36,6 +36,7 @@ _WAIT_AGAIN: dict[str, Any] = {
     "scored_at": sa.null(),
     "scored_tick": sa.null(),
     "evicted": sa.false(),
+    "attempts": sa.literal_column("0", sa.Integer),
 }
 """Without bound values, which SQLite's driver would bind for each row."""
 _MARK = sa.literal(-1, sa.Integer)
