@@ -354,9 +354,10 @@ class StoreMachine(RuleBasedStateMachine):
         recorded = (also, [0.25] * len(also), "lab")
         with contextlib.nullcontext() if is_open else pytest.raises(ClaimLost):
             batch.settle(None if all_none else of_each, record=recorded)
-        for name, value in zip(batch.samples, of_each, strict=True):
-            if value is not None and not all_none:
-                self.model.samples[name].measure(value)
+        for name, value in [] if all_none else zip(batch.samples, of_each, strict=True):
+            told, sample = NAN if value is None else value, self.model.samples[name]
+            if is_open or not (sample.is_measured or math.isnan(told)):  # a late reward fills a gap
+                sample.measure(told)
         self.model.record(*recorded)
         if is_open:
             self.model.close(batch.id, released=False)

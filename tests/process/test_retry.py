@@ -419,7 +419,7 @@ def test_the_caller_sees_a_signal_during_a_commit(
 def test_a_signal_while_the_database_is_away_is_what_the_caller_sees(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(_: object) -> None:
+    def unavailable(*_: object, **__: object) -> None:
         raise DatabaseUnavailable("away")
 
     with open_store(store_url) as store:
