@@ -104,10 +104,10 @@ def _draw(
     tx: Transaction,
     *,
     n: int,
-    pct_argmax: float,
-    by_tie: bool,
-    exclusive: bool,
-    terms: Terms,
+    pct_argmax: float = 0.0,
+    by_tie: bool = False,
+    exclusive: bool = False,
+    terms: Terms = WHILE_ALIVE,
 ) -> Batch:
     """Draw a batch within a transaction.
 

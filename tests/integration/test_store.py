@@ -909,14 +909,7 @@ def test_four_claims_are_open_at_the_same_time(
             connection = stack.enter_context(other.database._engine("writer").begin())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
             tx = Transaction(connection, other)
-            batch = core_draw._draw(
-                tx,
-                n=10,
-                pct_argmax=0.0,
-                by_tie=False,
-                exclusive=False,
-                terms=core_draw.WHILE_ALIVE,
-            )
+            batch = core_draw._draw(tx, n=10)
             drawn += hold(batch).samples  # type: ignore[arg-type]
             assert len(store) == 40, "no process has committed"
         assert sorted(drawn) == sorted(store.waiting().samples)

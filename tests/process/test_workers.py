@@ -277,7 +277,7 @@ def test_a_silent_worker_is_not_removed_while_it_writes(
         drawing, go_on = threading.Event(), threading.Event()
 
         def slow_draw(tx: Transaction) -> Any:
-            batch = hold(draw._draw(tx, n=3, n_heaviest=0, by_tie=False, exclusive=False))
+            batch = hold(draw._draw(tx, n=3))
             drawing.set()
             go_on.wait(10)
             return batch
