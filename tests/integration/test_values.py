@@ -164,7 +164,10 @@ PLACES = [
     for column in table.columns
     if column.name != "buffer_id"
 ]
-FIXED = {("samples", "id"), ("batches", "id"), ("buffers", "id"), ("draws", "batch_id")}
+FIXED = {
+    *(("samples", "id"), ("batches", "id"), ("buffers", "id"), ("measurements", "id")),
+    ("draws", "batch_id"),
+}
 """Row numbers of SQLite, which takes nothing but integers there, and what says whose row it is."""
 
 FITS: dict[type, tuple[str, ...]] = {
