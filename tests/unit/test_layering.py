@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import pathlib
 import re
 import subprocess
@@ -237,3 +238,12 @@ def test_the_public_names_are_those_of_the_design() -> None:
     """
     assert set(promised.split()) <= set(sqlbuffer.__all__)
     assert "errors" in sqlbuffer.__all__
+
+
+def test_every_extra_that_a_message_names_is_there() -> None:
+    """A way out that pip does not know is none."""
+    known = set(importlib.metadata.metadata("sqlbuffer").get_all("Provides-Extra") or [])
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for file in [*FILES, *pages]:
+        named = re.findall(r"sqlbuffer\[([\w,]+)\]", file.read_text())
+        assert {name for names in named for name in names.split(",")} <= known, file

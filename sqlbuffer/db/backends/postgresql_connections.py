@@ -114,7 +114,7 @@ def _engine(
         url, options = driver_options(url)
     except ModuleNotFoundError as exc:
         raise MissingExtra(
-            'PostgreSQL needs psycopg: pip install "sqlbuffer[postgresql]".'
+            'PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".'
         ) from exc
     dialect = _dialect(sa.URL.create("postgresql", host=url.host, port=url.port, query=url.query))
     arguments, parameters = dialect.create_connect_args(url)

@@ -174,13 +174,18 @@ def copy_batches() -> Any:
     )
 
 
+def _numbered_batches() -> tuple[sa.Subquery, sa.Subquery]:
+    """The batches that were copied, and their copies: `id, number`, matched by the number."""
+    number = sa.func.row_number().over(order_by=batches.c.id).label("number")
+    numbered = select(batches.c.id, number)
+    old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH)
+    return old.subquery("old"), numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
+
+
 @functools.cache
 def copy_draws() -> Any:
     """Copy the draws of the batches that were copied."""
-    number = sa.func.row_number().over(order_by=batches.c.id).label("number")
-    numbered = select(batches.c.id, number)
-    old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).subquery("old")
-    new = numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
+    old, new = _numbered_batches()
     columns = (
         new.c.id,
         draws.c.position,
@@ -204,10 +209,7 @@ def copy_draws() -> Any:
 @functools.cache
 def copy_measurements() -> Any:
     """Copy the measurements that were stored before the cutoff, for copied samples and batches."""
-    number = sa.func.row_number().over(order_by=batches.c.id).label("number")
-    numbered = select(batches.c.id, number)
-    old = numbered.where(batches.c.buffer_id == _SOURCE).where(_KEPT_BATCH).subquery("old")
-    new = numbered.where(batches.c.buffer_id == BUFFER).subquery("new")
+    old, new = _numbered_batches()
 
     def stored_then(rows: sa.Select[Any]) -> sa.Select[Any]:
         found: sa.Select[Any] = _with_copied(
