@@ -113,9 +113,7 @@ def _engine(
     try:
         url, options = driver_options(url)
     except ModuleNotFoundError as exc:
-        raise MissingExtra(
-            'PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".'
-        ) from exc
+        raise MissingExtra('PostgreSQL needs psycopg: pip install "sqlbuffer[postgres]".') from exc
     dialect = _dialect(sa.URL.create("postgresql", host=url.host, port=url.port, query=url.query))
     arguments, parameters = dialect.create_connect_args(url)
     # BEGIN is sent below.
