@@ -53,6 +53,18 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 server_default=sa.text("'lightest'"),
                 comment="Which samples leave beyond max_size: the lightest, or the oldest",
             ),
+            sa.Column(
+                "keep_key",
+                sa.Boolean(),
+                nullable=False,
+                server_default=sa.false(),
+                comment="True if the key of each sample is stored beside it",
+            ),
+            sa.Column(
+                "pruned_batch",
+                big_id,
+                comment="Draws of batches below this number were dropped; NULL: all are there",
+            ),
         ],
         "samples": [
             sa.Column(
@@ -74,6 +86,7 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 server_default=sa.false(),
                 comment="True if it left the pool because of max_size",
             ),
+            sa.Column("key", sa.Text(), comment="Its key, where the buffer keeps keys"),
         ],
         "batches": [
             sa.Column(

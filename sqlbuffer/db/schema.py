@@ -150,6 +150,18 @@ buffers = Table(
         server_default=text("'lightest'"),
         comment="Which samples leave beyond max_size: the lightest, or the oldest",
     ),
+    Column(
+        "keep_key",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="True if the key of each sample is stored beside it",
+    ),
+    Column(
+        "pruned_batch",
+        BigId,
+        comment="Draws of batches below this number were dropped; NULL: all are there",
+    ),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
 )
 
@@ -229,6 +241,7 @@ samples = Table(
         server_default=false(),
         comment="True if it left the pool because of max_size",
     ),
+    Column("key", Text, comment="Its key, where the buffer keeps keys"),
     UniqueConstraint("buffer_id", "hash"),
 )
 # Without the hash, which orders equal rewards: with it, a batch of rewards writes 1.5 times as
