@@ -292,7 +292,10 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
         assert store.check() == []
     signal.signal(signal.SIGALRM, before)
     gc.enable()
-    assert len(told) >= 15, "all but what came during a destructor"
+    n_told = len(told)
+    told.clear()
+    gc.collect()  # here, not in a later test: a connection may have been lost while it was made
+    assert n_told >= 15, "all but what came during a destructor"
 
 
 def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
