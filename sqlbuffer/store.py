@@ -27,6 +27,7 @@ from sqlbuffer.core import (
     add,
     attempts,
     claim,
+    counts,
     deletion,
     draw,
     labels,
@@ -253,7 +254,7 @@ class SampleStore:
         self.close()
 
     def __len__(self) -> int:
-        return self._buffer.look(read.size)
+        return self._buffer.look(counts.size)
 
     def close(self) -> None:
         """Close the connections, and mark this process as finished with the buffer; a use reopens.
@@ -302,7 +303,7 @@ class SampleStore:
 
     def stats(self) -> Stats:
         """Return the buffer in numbers, at a cost that does not grow with it."""
-        return self._buffer.look(read.stats)
+        return self._buffer.look(counts.stats)
 
     def check(self) -> list[str]:
         """Audit the buffer: return a sentence for each problem. Reads every row."""
@@ -553,7 +554,7 @@ class SampleStore:
 
         Reads the whole pool.
         """
-        return self._buffer.read(read.staleness)
+        return self._buffer.read(counts.staleness)
 
     # -- batches out ------------------------------------------------------------------------------
 
@@ -1153,7 +1154,7 @@ class SampleStore:
 
     def _changes(self) -> tuple[Any, ...]:
         """Return a value that stays the same only if no waiting sample has changed."""
-        return self._buffer.look(read.changes)
+        return self._buffer.look(counts.changes)
 
     def _remove_known(self, waiting: read.Waiting, places: Sequence[int]) -> None:
         """`remove` samples that were read as waiting, and still wait."""

@@ -6,15 +6,16 @@ In rewards and scores, which are data, True is 1 and False is 0.
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._validation.lists import as_list
 from sqlbuffer._validation.scalars import as_float, is_integer, require_flag
 from sqlbuffer.errors import InvalidArgument, InvalidReward
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LARGEST_ID = 2**63 - 1
 

@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer.errors import InvalidArgument
 
 T = TypeVar("T")
@@ -22,9 +21,6 @@ _PYTHON = frozenset({type(None), bool, int, float, str, bytes})
 
 _NO_NUMBERS = frozenset("mMV")
 """Kinds of numpy dtypes that are not numbers, although `item()` makes integers of some of them."""
-
-_NO_INTEGERS = (bool, np.generic)
-"""Types that `numbers` counts as integers, but sqlbuffer does not: flags and numpy times."""
 
 
 def plain(value: Any) -> Any:
@@ -56,7 +52,14 @@ def is_integer(value: Any) -> bool:
 
 
 def _is_integer(number: Any) -> bool:
-    return isinstance(number, numbers.Integral) and not isinstance(number, _NO_INTEGERS)
+    return isinstance(number, numbers.Integral) and not _is_flag_or_time(number)
+
+
+def _is_flag_or_time(number: Any) -> bool:
+    """Tell whether a value is none of our numbers, although `numbers` counts it as an integer."""
+    if type(number) in _PYTHON:  # without numpy, which a command that only reads has not loaded
+        return isinstance(number, bool)
+    return isinstance(number, (bool, np.generic))
 
 
 def require_int(
@@ -119,7 +122,7 @@ def require_real(value: Any, rule: str, fits: Callable[[float], bool] = math.isf
     try:
         if (
             isinstance(number, numbers.Real)
-            and not isinstance(number, _NO_INTEGERS)
+            and not _is_flag_or_time(number)
             and fits(found := float(number))
         ):
             return found

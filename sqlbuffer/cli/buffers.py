@@ -10,15 +10,16 @@ import typer
 
 from sqlbuffer._messages import printable
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import Grace, Url, handles, open_existing
+from sqlbuffer.cli.common import Grace, Url, command, handles, open_existing
 from sqlbuffer.core import deletion
 from sqlbuffer.core.attach import require_name
+from sqlbuffer.core.counts import stats
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.read import stats
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
 
 
+@command("sqlbuffer rename default first-try")
 def rename(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Name of the buffer.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
@@ -34,6 +35,7 @@ def rename(
     output.line(f"{old} was renamed to {new}")
 
 
+@command("sqlbuffer rm qed --yes", "sqlbuffer rm default --force --yes")
 def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
     force: Annotated[

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from sqlbuffer.cli import output
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.commands import Group, register
 from sqlbuffer.cli.common import (
     AnyBuffer,
-    AsJson,
     Grace,
-    Group,
     Url,
-    examples,
+    command,
     handles,
     open_existing,
-    show_rows,
+    rows_of,
 )
 from sqlbuffer.cli.workers import unregister, with_state
 from sqlbuffer.core.handle import BufferHandle
@@ -37,22 +37,18 @@ app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 _COLUMNS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
 
 
-@app.command(
-    "list", epilog=examples("sqlbuffer claims list", "sqlbuffer claims list --name qed --json")
-)
-def list_claims(
-    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
-) -> None:
+@reading("sqlbuffer claims list", "sqlbuffer claims list --name qed --json")
+def list_claims(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S) -> Answer:
     """Show the claimed batches: drawn, and neither settled nor released.
 
     "state" is the state of the worker that has drawn the batch: `sqlbuffer workers --help`
     explains the states; a "leased" batch needs no worker. "reported" counts the samples whose
     rewards are already stored.
     """
-    show_rows(find_claims, _COLUMNS, url=url, name=name, grace=grace, as_json=as_json)
+    return Answer(_COLUMNS, rows_of(find_claims, url=url, name=name, grace=grace))
 
 
-@app.command("release", epilog=examples("sqlbuffer claims release --dead", "sqlbuffer claims list"))
+@command("sqlbuffer claims release --dead", "sqlbuffer claims list")
 def release_claims(
     batches: Annotated[
         list[int] | None,
@@ -84,6 +80,10 @@ def release_claims(
             release_all_dead(buffers, say) if dead else release_batches(buffers, batches or [])
         )
         output.line(f"{n_released} released")
+
+
+register(app, "list", list_claims)
+register(app, "release", release_claims)
 
 
 def find_claims(tx: Transaction) -> list[dict[str, Any]]:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
 
-from sqlbuffer.cli import output
+from sqlbuffer._messages import printable
+from sqlbuffer.cli.commands import examples
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import URL_VARIABLE, Database
 from sqlbuffer.db.queries.buffers import buffer_names
-from sqlbuffer.errors import DatabaseUnavailable
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
-LOOK = "Look at buffers"
-"""Heading in `sqlbuffer --help` of the commands that only read."""
-
-PROCESSES = "Workers, jobs and claims"
-"""Heading of the commands about the processes that use a buffer."""
-
-CHANGE = "Make and maintain"
-"""Heading of the commands about copies and databases."""
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 Url = Annotated[
     str,
@@ -40,11 +33,12 @@ OneBuffer = Annotated[str, typer.Option("--name", help="Name of the buffer.")]
 AnyBuffer = Annotated[
     str | None, typer.Option("--name", help="Name of one buffer; all buffers if not given.")
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")
-]
-AsCsv = Annotated[
-    bool, typer.Option("--csv", help="Print CSV, floats to the last bit, times in UTC.")
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="Only these rows of samples, such as \"source = 'data'\".",
+    ),
 ]
 Grace = Annotated[
     float,
@@ -54,36 +48,6 @@ Grace = Annotated[
         help="Seconds of silence after which a worker of another host counts as dead.",
     ),
 ]
-
-
-class Group(TyperGroup):
-    """A group of commands whose help texts are their docstrings, wrapped to the terminal."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        for command in (self, *self.commands.values()):
-            command.help = unwrapped(command.help or "")
-
-
-def unwrapped(text: str) -> str:
-    """Return a text with each paragraph and list item on one line, for a terminal to wrap.
-
-    Typer keeps the line breaks of a docstring. Lines that are indented by four spaces are code and
-    stay as they are.
-    """
-    lines: list[str] = []
-    for line in inspect.cleandoc(text).splitlines():
-        begins = not lines or not lines[-1] or not line or line.startswith(("- ", "    "))
-        if begins:
-            lines.append(line)
-        else:
-            lines[-1] += f" {line.strip()}"
-    return "\n".join(lines)
-
-
-def examples(*commands: str) -> str:
-    """Return the last lines of a help page."""
-    return "\n\n".join(["Examples:", *commands])
 
 
 def open_existing(url: str, *, any_revision: bool = False) -> Database:
@@ -124,29 +88,39 @@ def handles(database: Database, name: str | None, **options: Any) -> list[Buffer
     return [attach_existing(database, each, **options) for each in names]
 
 
-def show_rows(
-    find: Callable[..., list[dict[str, Any]]],
-    columns: Sequence[str],
-    *,
-    url: str,
-    name: str | None,
-    grace: float,
-    as_json: bool,
-) -> None:
-    """Print the rows that `find` returns for one buffer or for all.
+def rows_of(
+    find: Callable[..., list[dict[str, Any]]], *, url: str, name: str | None, grace: float
+) -> list[dict[str, Any]]:
+    """Return the rows that `find` returns for one buffer or for all.
 
     Args:
         find: A function of a transaction that returns rows.
-        columns: The columns of the table; JSON shows all that a row has.
         url: URL of the database.
         name: Name of the buffer; None for all buffers.
         grace: Seconds of silence after which a worker of another host counts as dead.
-        as_json: Print JSON instead of a table.
     """
     with contextlib.closing(open_existing(url)) as database:
-        buffers = handles(database, name, grace_s=grace)
-        rows = [row for each in buffers for row in each.read(find)]
-    if as_json:
-        output.write_json(rows)
-    else:
-        output.table(columns, [[row[column] for column in columns] for row in rows])
+        return [row for each in handles(database, name, grace_s=grace) for row in each.read(find)]
+
+
+def explained(do: Callable[[], T]) -> T:
+    """Call a function, and report a wrong argument as a wrong option."""
+    try:
+        return do()
+    except InvalidArgument as exc:
+        raise typer.BadParameter(printable(str(exc))) from exc
+
+
+def command(*commands: str, **settings: Any) -> Callable[[F], F]:
+    """Return a decorator for the function of a command.
+
+    Args:
+        *commands: Examples, for the last lines of its help.
+        **settings: Keywords of `typer.Typer.command`.
+    """
+
+    def decorate(function: F) -> F:
+        function.settings = {"epilog": examples(*commands), **settings}  # type: ignore[attr-defined]
+        return function
+
+    return decorate

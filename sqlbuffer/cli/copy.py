@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import Url, handles, open_existing
+from sqlbuffer.cli.common import Url, command, handles, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.maintenance import copy as maintenance_copy
 
@@ -37,6 +37,10 @@ class Modes(str, enum.Enum):
     replay = "replay"
 
 
+@command(
+    "sqlbuffer copy default again",
+    "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1",
+)
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the copy.")],

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pathlib
 from typing import Annotated
 
 import typer
 
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AnyBuffer, Group, Url, examples, handles, open_existing
+from sqlbuffer.cli.commands import Group, examples
+from sqlbuffer.cli.common import AnyBuffer, Url, handles, open_existing
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db.backends import parse_url
+from sqlbuffer.db.backends import backups, parse_url
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.maintenance import audit
@@ -49,6 +51,36 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
             return
         database.upgrade()
         output.line(f"{database.url}: from {'nothing' if found is None else found} to {REVISION}")
+
+
+@app.command(
+    epilog=examples(
+        "sqlbuffer db backup monday.backup", "sqlbuffer db backup monday.db --url sqlite:///run.db"
+    )
+)
+def backup(
+    file: Annotated[
+        pathlib.Path, typer.Argument(metavar="FILE", help="File to write, which must be new.")
+    ],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write a backup of the database into a file, at any time, also during a run.
+
+    The backup holds the state of one moment. Of an SQLite file it is an SQLite file, which can be
+    opened as it is. Of PostgreSQL it is an archive of the schema sqlbuffer, written by pg_dump;
+    `pg_restore --dbname=DATABASE FILE` restores it.
+    """
+    location, dialect = parse_url(url)
+    open_existing(url).close()
+    backups.require_new(file)
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with output.status(f"writing {file}"):
+            dialect.backup(location, part)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+    output.line(f"{file} has {file.stat().st_size / 1e6:,.1f} MB")
 
 
 @app.command(

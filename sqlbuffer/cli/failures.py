@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from sqlbuffer._messages import printable
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AsJson, OneBuffer, Url, handles, open_existing
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import OneBuffer, Url, Where, command, explained, handles, open_existing
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core import attempts
 from sqlbuffer.core.budget import as_budget, set_budget
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.errors import InvalidArgument
 
-T = TypeVar("T")
-
-Where = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SQL",
-        help="Only these rows of samples, such as \"error LIKE 'timed out%'\".",
-    ),
-]
 _COLUMNS = ("id", "error", "attempts", "seconds", "source", "failed_at", "sample")
 
 
+@reading(
+    "sqlbuffer failed -n 5",
+    "sqlbuffer failed --name qed --where \"error LIKE 'timed out%'\"",
+)
 def failed(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
     n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
     where: Where = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Answer:
     """Show the samples whose measurement failed, the newest failure first.
 
     "error" is the reason. "attempts" counts the workers that died while they measured the sample.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        rows = _explained(lambda: attempts.failed(buffer, n, where, as_text=True))
-    if as_json:
-        output.write_json(rows)
-    else:
-        output.table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in rows])
+        found = explained(lambda: attempts.failed(buffer, n, where, as_text=True))
+    return Answer(_COLUMNS, found)
 
 
+@command(
+    "sqlbuffer retry 17 23",
+    "sqlbuffer retry --all --name qed",
+    "sqlbuffer retry --where \"error LIKE 'timed out%'\"",
+)
 def retry(
     ids: Annotated[
         list[int] | None,
@@ -71,11 +65,12 @@ def retry(
         raise typer.BadParameter("give the numbers of samples, --where, or --all.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        n = _explained(lambda: attempts.retry(buffer, ids or None, where))
+        n = explained(lambda: attempts.retry(buffer, ids or None, where))
         buffer.write(unregister)
     output.line(f"{n} samples wait again")
 
 
+@command("sqlbuffer budget", "sqlbuffer budget 1500 --name qed")
 def budget(
     samples: Annotated[
         str | None,
@@ -93,8 +88,8 @@ def budget(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         if samples is not None:
-            most = _explained(lambda: _budget(samples))
-            _explained(lambda: buffer.write(set_budget, most))
+            most = explained(lambda: _budget(samples))
+            explained(lambda: buffer.write(set_budget, most))
         _show_budget(buffer)
 
 
@@ -108,11 +103,3 @@ def _show_budget(buffer: BufferHandle) -> None:
     row = buffer.read(lambda tx: tx.own_row(queries.budget.used()))
     most = "no budget" if row.budget is None else f"a budget of {row.budget} samples"
     output.line(f"{buffer.name} has {most}; {row.used} are measured, failed or claimed")
-
-
-def _explained(do: Callable[[], T]) -> T:
-    """Call a function, and report a wrong argument as a wrong option."""
-    try:
-        return do()
-    except InvalidArgument as exc:
-        raise typer.BadParameter(printable(str(exc))) from exc

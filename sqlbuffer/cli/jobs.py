@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlbuffer.cli.common import AnyBuffer, AsJson, Grace, Url, show_rows
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import AnyBuffer, Grace, Url, rows_of
 from sqlbuffer.core import leases
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S
@@ -16,9 +17,8 @@ _COLUMNS = (
 )
 
 
-def jobs(
-    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
-) -> None:
+@reading("sqlbuffer jobs", "sqlbuffer jobs --name qed --json")
+def jobs(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S) -> Answer:
     """Show the jobs of buffers, such as retraining: owner, schedule, and result of the last run.
 
     One worker at a time does a job: its owner, which holds a lease on the job and renews it.
@@ -32,7 +32,7 @@ def jobs(
 
     "new" counts the samples measured since the last start.
     """
-    show_rows(find_jobs, _COLUMNS, url=url, name=name, grace=grace, as_json=as_json)
+    return Answer(_COLUMNS, rows_of(find_jobs, url=url, name=name, grace=grace))
 
 
 def find_jobs(tx: Transaction) -> list[dict[str, Any]]:

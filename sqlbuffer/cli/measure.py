@@ -15,7 +15,7 @@ import typer
 from sqlbuffer._messages import printable
 from sqlbuffer._validation import as_duration_s
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, examples
+from sqlbuffer.cli.common import OneBuffer, Url, command
 from sqlbuffer.cli.worker import logged, opened
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
@@ -25,12 +25,6 @@ from sqlbuffer.measuring.measure import Measuring
 from sqlbuffer.measuring.slots import Slots
 
 logger = logging.getLogger("sqlbuffer.measure")
-
-MEASURE_EXAMPLES = examples(
-    "sqlbuffer measure --reward lab.dock:dock --n-jobs 4 --timeout 10m",
-    "sqlbuffer measure --reward lab.dock:dock_all --all-at-once --batch 64",
-    "sqlbuffer measure --reward lab.dock:dock --max-calls 100 --drain 1m",
-)
 
 _HOW = "How to measure"
 _END = "When to end"
@@ -43,6 +37,11 @@ class OnError(str, enum.Enum):
     retry = "retry"
 
 
+@command(
+    "sqlbuffer measure --reward lab.dock:dock --n-jobs 4 --timeout 10m",
+    "sqlbuffer measure --reward lab.dock:dock_all --all-at-once --batch 64",
+    "sqlbuffer measure --reward lab.dock:dock --max-calls 100 --drain 1m",
+)
 def measure(
     reward: Annotated[
         str,

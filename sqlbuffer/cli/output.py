@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-import sqlalchemy as sa
 from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
@@ -23,10 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sqlbuffer._messages import printable
-from sqlbuffer.db.backends import first_line
-from sqlbuffer.errors import SqlBufferError
+from sqlbuffer.errors import MissingExtra, SqlBufferError
 
 Row = Sequence[Any]
+Named = Mapping[str, Any]
 
 GAP = 2
 """Spaces between the columns of a table."""
@@ -53,10 +52,15 @@ def error(exc: BaseException, *, debug: bool) -> None:
     if isinstance(exc, SqlBufferError):
         message = str(exc)
     else:
-        cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-        first = first_line(str(cause))
+        cause = getattr(exc, "orig", None) or exc  # of SQLAlchemy, which says more than needed
+        first = str(cause).strip().split("\n", 1)[0]
         message = f"{type(cause).__name__}: {first} (`sqlbuffer --debug ...` shows where)"
     line(f"error: {message}", style="bold red", stderr=True)
+
+
+def clear() -> None:
+    """Clear a terminal."""
+    console().clear()
 
 
 def status(text: str) -> Status:
@@ -194,35 +198,67 @@ def _as_records(lines: list[list[str]], width: int) -> Table:
 # -- for programs ---------------------------------------------------------------------------------
 
 
-def write_json(value: Any) -> None:
-    """Print one JSON value. NaN and infinities, which JSON lacks, become PostgreSQL's words."""
-    console().file.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+def write_json(value: Any, file: IO[str]) -> None:
+    """Write one JSON value. NaN and infinities, which JSON lacks, become PostgreSQL's words."""
+    file.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print rows as a JSON array of objects, one a line, each as soon as it is read."""
-    file = console().file
+def write_json_rows(rows: Iterable[Named], file: IO[str]) -> None:
+    """Write rows as a JSON array of objects, one a line, each as soon as it is read."""
     file.write("[")
     for i, row in enumerate(rows):
-        named = plain(dict(zip(columns, row, strict=True)))
-        file.write((",\n" if i else "\n") + json.dumps(named, allow_nan=False))
+        file.write((",\n" if i else "\n") + json.dumps(plain(row), allow_nan=False))
     file.write("\n]\n")
 
 
-def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print rows as CSV, each as soon as it is read.
+def write_csv(columns: Sequence[str], rows: Iterable[Named], file: IO[str]) -> None:
+    """Write rows as CSV, each as soon as it is read.
 
     None is an empty field; a list or an object is JSON.
     """
-    out = console()
-    clean = printable if out.is_terminal else str
-    writer = csv.writer(out.file, lineterminator="\n")
+    clean = printable if file.isatty() else str
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(clean, columns))
     for row in rows:
-        writer.writerow([clean(_field(plain(value))) for value in row])
+        writer.writerow([clean(_field(plain(row[column]))) for column in columns])
 
 
 def _field(value: Any) -> str:
     if value is None or isinstance(value, str):
         return "" if value is None else value
     return json.dumps(value, ensure_ascii=False)
+
+
+def write_parquet(columns: Sequence[str], rows: Iterable[Named], file: IO[bytes]) -> int:
+    """Write rows as Parquet; return their number.
+
+    A list or an object is JSON. Values of several types in one column become text.
+
+    Raises:
+        MissingExtra: If pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as exc:
+        raise MissingExtra('Parquet needs pyarrow: pip install "sqlbuffer[arrow]".') from exc
+    given = list(rows)
+
+    def column(name: str) -> Any:
+        values = [_stored(row[name]) for row in given]
+        try:
+            found = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            found = pa.array([None if value is None else cell(value) for value in values])
+        return found.cast(pa.string()) if pa.types.is_null(found.type) else found
+
+    pq.write_table(pa.table({name: column(name) for name in columns}), file)
+    return len(given)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, (Mapping, list, tuple)):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return _number(value) if isinstance(value, decimal.Decimal) else value

@@ -11,13 +11,14 @@ import typer
 
 from sqlbuffer._plotting import draw_metrics
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
+from sqlbuffer.cli.common import OneBuffer, Url, command, handles, open_existing
 from sqlbuffer.core import metrics_and_checkpoints
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
 
 
+@command("sqlbuffer plot --out metrics.png", "sqlbuffer plot rewards loss --out metrics.svg")
 def plot(
     metrics: Annotated[
         list[str] | None,

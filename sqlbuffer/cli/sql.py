@@ -12,8 +12,8 @@ import sqlalchemy as sa
 import typer
 
 from sqlbuffer._validation import LARGEST_INT
-from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AsCsv, AsJson, Url, open_existing
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import Url, open_existing
 from sqlbuffer.db.backends import first_line, parse_url
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
@@ -25,7 +25,7 @@ _RULE = "give one SELECT, which cannot write"
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Found:
     """The rows of a SELECT.
 
     Attributes:
@@ -37,6 +37,12 @@ class Answer:
     rows: Iterator[Sequence[Any]]
 
 
+@reading(
+    'sqlbuffer sql "SELECT * FROM buffer_overview"',
+    'sqlbuffer sql "SELECT source, max(reward) FROM samples GROUP BY source"',
+    'sqlbuffer sql --csv "SELECT * FROM draw_overview WHERE iteration = 812"',
+    context_settings={"ignore_unknown_options": True},  # SQL may begin with a comment: -- text
+)
 def sql(
     statement: Annotated[
         str, typer.Argument(metavar="SELECT", help="One SELECT, which is run unchanged.")
@@ -56,9 +62,7 @@ def sql(
             metavar="R", help="PostgreSQL role that runs the SQL, such as pg_read_all_data."
         ),
     ] = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
+) -> Answer:
     """Run a SELECT on the tables and views of the database.
 
     Views to begin with: buffer_overview, sample_overview, batch_overview, draw_overview,
@@ -67,25 +71,20 @@ def sql(
     The SQL cannot write. A superuser of PostgreSQL, and roles that may reach files and programs of
     the server, are refused unless --role names a role that only reads.
     """
-    if as_json and as_csv:
-        raise typer.BadParameter("give --json or --csv, not both.")
-    limit = limit and min(limit, LARGEST_INT)
-    with contextlib.closing(open_existing(url)), ask(url, statement, role=role) as answer:
-        if as_json or as_csv:
-            write = output.write_json_rows if as_json else output.write_csv
-            write(answer.columns, itertools.islice(answer.rows, limit))
-            return
-        output.table(
-            answer.columns, itertools.islice(answer.rows, TABLE_ROWS if limit is None else limit)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(contextlib.closing(open_existing(url)))
+        found = opened.enter_context(ask(url, statement, role=role))
+        rows = itertools.islice(found.rows, limit and min(limit, LARGEST_INT))
+        return Answer(
+            found.columns,
+            (dict(zip(found.columns, row, strict=True)) for row in rows),
+            most=TABLE_ROWS if limit is None else None,
+            opened=opened.pop_all(),
         )
-        if limit is None and next(answer.rows, None) is not None:
-            output.line(
-                f"the first {TABLE_ROWS:,} rows: --limit, --json or --csv show more.", stderr=True
-            )
 
 
 @contextlib.contextmanager
-def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Answer]:
+def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
     """Run one SELECT, unchanged, on a connection that can only read.
 
     Args:
@@ -108,7 +107,7 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Answer]:
         ):
             if not (columns := _unique(result.keys()) if result.returns_rows else []):
                 raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
-            yield Answer(columns, iter(result))
+            yield Found(columns, iter(result))
     except sa.exc.DBAPIError as exc:
         raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
     finally:

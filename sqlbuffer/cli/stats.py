@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AnyBuffer, AsJson, Url, handles, open_existing
-from sqlbuffer.core import read
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import AnyBuffer, Url, handles, open_existing
+from sqlbuffer.core import counts
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.database import DEFAULT_URL
 
@@ -20,6 +20,13 @@ _OVERVIEW = (
 _STALENESS = ("name", "score_version", "waiting", "oldest")
 
 
+@reading(
+    "sqlbuffer stats",
+    "sqlbuffer stats --name qed",
+    "sqlbuffer stats --stale",
+    "sqlbuffer stats --json",
+    "sqlbuffer stats --name qed --watch",
+)
 def stats(
     url: Url = DEFAULT_URL,
     name: AnyBuffer = None,
@@ -30,9 +37,13 @@ def stats(
             help="Count waiting samples by the version of their score; reads the whole pool.",
         ),
     ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show buffers in numbers: one line for each buffer, or all counters of one with --name.
+    watch: Annotated[  # `reading` calls the function again
+        bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")
+    ] = False,
+) -> Answer:
+    """Show buffers in numbers.
+
+    Without --name there is one line for each buffer, with --name all counters of one.
 
     - iteration: batches settled so far.
     - waiting: samples in the pool.
@@ -47,27 +58,20 @@ def stats(
     """
     with contextlib.closing(open_existing(url)) as database:
         found = [_numbers(buffer, stale=stale) for buffer in handles(database, name)]
-    if as_json:
-        output.write_json(found if name is None else found[0])
-        return
-    waiting = [
-        {"name": numbers["name"], **row}
-        for numbers in found
-        for row in numbers.pop("staleness", [])
-    ]
-    if name is None:
-        output.table(_OVERVIEW, [[numbers[column] for column in _OVERVIEW] for numbers in found])
-    else:
-        values = found[0].items()
-        rows = [[field, output.cell(None if value == "" else value)] for field, value in values]
-        output.table(["field", "value"], rows)
-    if stale:
-        output.line("")
-        output.table(_STALENESS, [[row[column] for column in _STALENESS] for row in waiting])
+    return Answer(
+        _OVERVIEW if name is None else [field for field in found[0] if field != "staleness"],
+        found,
+        is_one=name is not None,
+        part="staleness" if stale else None,
+        part_columns=_STALENESS,
+    )
 
 
 def _numbers(buffer: BufferHandle, *, stale: bool) -> dict[str, Any]:
-    numbers = dataclasses.asdict(buffer.read(read.stats))
+    numbers = dataclasses.asdict(buffer.read(counts.stats))
     if stale:
-        numbers["staleness"] = [dataclasses.asdict(row) for row in buffer.read(read.staleness)]
+        numbers["staleness"] = [
+            {"name": buffer.name, **dataclasses.asdict(row)}
+            for row in buffer.read(counts.staleness)
+        ]
     return numbers

@@ -9,9 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from sqlbuffer._validation import LARGEST_INT
-from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AsJson, OneBuffer, Url, handles, open_existing
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.where import as_where, guarded, narrowed
+from sqlbuffer.core.where import explained as where_explained
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.db.schema import samples
@@ -26,6 +29,11 @@ class By(str, enum.Enum):
     score = "score"
 
 
+@reading(
+    "sqlbuffer top -n 5",
+    "sqlbuffer top --by score --name qed",
+    "sqlbuffer top --where \"source = 'first'\" --json",
+)
 def top(
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
@@ -33,8 +41,8 @@ def top(
     by: Annotated[
         By, typer.Option(help="Order by measured reward, or by predicted score.")
     ] = By.reward,
-    as_json: AsJson = False,
-) -> None:
+    where: Where = None,
+) -> Answer:
     """Show the best samples of a buffer, the best first.
 
     By reward the highest are the best, in a buffer that minimizes the lowest. By score the highest
@@ -46,14 +54,18 @@ def top(
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        best = buffer.read(find_best, n, by=by.value)
-    if as_json:
-        output.write_json(best)
-    else:
-        output.table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in best])
+        rows = explained(lambda: _best(buffer, n, by.value, where))
+    return Answer(_COLUMNS, rows)
 
 
-def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
+def _best(buffer: BufferHandle, n: int, by: str, where: str | None) -> list[dict[str, Any]]:
+    as_where(where)
+    return where_explained(buffer, where, lambda: buffer.read(find_best, n, by=by, where=where))
+
+
+def find_best(
+    tx: Transaction, n: int, *, by: str, where: str | None = None
+) -> list[dict[str, Any]]:
     """Return the n best samples by "reward" or "score", the best first, each with its stored text.
 
     The text is there for every sample; decoding may need a type that only the user's program knows.
@@ -61,4 +73,6 @@ def find_best(tx: Transaction, n: int, *, by: str) -> list[dict[str, Any]]:
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
     statement = queries.read.best(by, tx.buffer.direction, *columns)
-    return [dict(row) for row in tx.execute(statement, limit=min(n, LARGEST_INT)).mappings()]
+    with guarded(tx, where):
+        found = tx.execute(narrowed(statement, where), limit=min(n, LARGEST_INT))
+        return [dict(row) for row in found.mappings()]

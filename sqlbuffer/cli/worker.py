@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 
 from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, examples, open_existing
+from sqlbuffer.cli.common import OneBuffer, Url, command, open_existing
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import with_heartbeat
@@ -35,14 +35,13 @@ _ROWS = "Which measured samples to train on"
 _TRAINING = "How to train"
 _SCORING = "How to rescore"
 
-WORKER_EXAMPLES = examples(
+
+@command(
     "sqlbuffer worker --name qed --agent lab.models:make_agent --every 10m",
     "sqlbuffer worker --agent lab.models:make_agent --cron '0 3 * * *'",
     "sqlbuffer worker --agent lab.models:make_agent --when-new 1000",
     "sqlbuffer worker --agent lab.models:make_agent --every 1h --once",
 )
-
-
 def worker(
     agent: Annotated[
         str,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlbuffer.cli.common import AnyBuffer, AsJson, Grace, Url, show_rows
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import AnyBuffer, Grace, Url, rows_of
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S, LEDGER, fold, silent_workers, stale_workers, worker_id
 from sqlbuffer.db import queries
@@ -17,9 +18,8 @@ _COLUMNS = (
 )
 
 
-def workers(
-    url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S, as_json: AsJson = False
-) -> None:
+@reading("sqlbuffer workers", "sqlbuffer workers --name qed --json")
+def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE_S) -> Answer:
     """Show the workers of buffers, with their states and counters.
 
     A worker is a process that has written to a buffer. "claims" counts the batches that it has
@@ -33,7 +33,7 @@ def workers(
 
     Finished and dead workers leave the list when a process next opens the buffer.
     """
-    show_rows(find_workers, _COLUMNS, url=url, name=name, grace=grace, as_json=as_json)
+    return Answer(_COLUMNS, rows_of(find_workers, url=url, name=name, grace=grace))
 
 
 def find_workers(tx: Transaction) -> list[dict[str, Any]]:

@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from sqlbuffer._integrity import require_all
 from sqlbuffer._json import as_json
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._validation import as_list, as_names, require_flag
 from sqlbuffer.core import pool
 from sqlbuffer.core.evict import evict

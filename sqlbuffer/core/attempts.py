@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from sqlbuffer._numpy import np
 from sqlbuffer._validation import require_count
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content

@@ -9,10 +9,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import sqlalchemy as sa
 
 from sqlbuffer._integrity import no_progress, require_all, tampered
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import budget, pool, race

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, as_mask, require_count, require_real
 from sqlbuffer.core import pool
@@ -20,6 +18,9 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument, StaleIds
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 READ_AT_ONCE = 4096
 """Samples read and decoded in one transaction during an iteration."""

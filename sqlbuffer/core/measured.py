@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from sqlbuffer._json import as_json
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_floats, as_list, as_rewards
 from sqlbuffer.errors import InvalidArgument, InvalidReward

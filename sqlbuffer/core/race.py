@@ -10,11 +10,13 @@ race therefore stays exact without an end, while samples join late and weights c
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TIE = slice(8, 16)
 """Bytes of a hash that break ties; other bytes decide which rows are held out of training."""
@@ -22,9 +24,7 @@ TIE = slice(8, 16)
 _REPLAY = 0x5245504C4159
 """First word that is mixed in replay mode, so that no variate is one of consume mode."""
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def exponentials(seed: int, hashes: NDArray[np.uint8], *, turn: int, requeues: Ints) -> Floats:
@@ -86,9 +86,9 @@ def _variates(first: int, *words: NDArray[np.uint64] | np.uint64) -> Floats:
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = bits + _GOLDEN
-    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
-    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
+    bits = bits + np.uint64(_GOLDEN)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_MIX_1)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_MIX_2)
     return bits ^ (bits >> np.uint64(31))
 
 

@@ -1,4 +1,4 @@
-"""Reads of a buffer: its size and statistics, its waiting samples, its labels, its best samples."""
+"""Reads of a buffer: its waiting samples, its labels, its best samples."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from sqlbuffer._integrity import numbers_of
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_name, require_choice, require_count
 from sqlbuffer.core import pool
@@ -19,7 +17,6 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.records import Staleness, Stats
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -41,57 +38,6 @@ class Waiting:
     sources: list[str]
     scores: Floats
     weights: Floats
-
-
-def size(tx: Transaction) -> int:
-    """Return the number of samples in the pool."""
-    return pool.size(tx.buffer, tx.execute(queries.buffers.totals()).one())
-
-
-def stats(tx: Transaction) -> Stats:
-    """Return the statistics of the buffer."""
-    row = tx.own_row(queries.buffers.stats(tx.buffer.direction))
-    with numbers_of(f"buffer {row.name!r}"):
-        return Stats(
-            name=row.name,
-            kind=row.kind,
-            mode=row.mode,
-            iteration=int(row.iterations),
-            waiting=pool.size(tx.buffer, row),
-            unscored=int(row.unscored),
-            unscorable=int(row.unscorable),
-            stored=int(row.added + row.recorded),
-            claimed=int(row.drawn - row.released - row.settled),
-            drawn=int(row.drawn - row.released),
-            requeued=int(row.requeued),
-            removed=int(row.removed),
-            measured=int(row.measured),
-            failed=int(row.failed),
-            refused=int(row.refused),
-            best_reward=row.best_reward,
-            score_version=int(row.score_version),
-            refreshed_version=int(row.refreshed_version),
-            created_at=row.created_at,
-            key=row.key,
-            max_size=None if row.max_size is None else int(row.max_size),
-            direction=row.direction,
-            evict=row.evict,
-        )
-
-
-def changes(tx: Transaction) -> tuple[Any, ...]:
-    """Return numbers, one of which changes if a transaction changes the waiting samples."""
-    return tuple(tx.execute(queries.buffers.changes()).one())
-
-
-def staleness(tx: Transaction) -> list[Staleness]:
-    """Return how many samples wait with a score of each version, first those without a score."""
-    rows = tx.execute(queries.scores.staleness()).all()
-    with numbers_of(f"the version of a score of buffer {tx.buffer.name!r}"):
-        return sorted(
-            (Staleness(*row) for row in rows),
-            key=lambda it: int(-1 if it.score_version is None else it.score_version),
-        )
 
 
 def waiting(tx: Transaction) -> Waiting:

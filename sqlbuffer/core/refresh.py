@@ -11,12 +11,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import no_progress
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool, race
@@ -38,6 +36,9 @@ from sqlbuffer.core.weights import (
 )
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WEIGHTS_CHUNK = 5_000
 """Rows whose weights change in one transaction, for which claims wait on PostgreSQL."""

@@ -12,9 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from sqlbuffer._messages import shown, summary
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim, Closed, close

@@ -6,13 +6,11 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core.add import Incoming, incoming
@@ -24,6 +22,9 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import AddResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import no_progress
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
@@ -30,6 +28,9 @@ from sqlbuffer.core.weights import (
     weigh,
 )
 from sqlbuffer.db import queries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class _Unscored(NamedTuple):

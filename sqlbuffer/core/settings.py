@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import require_choice, require_int
 from sqlbuffer.core.race import exponentials, replayed_exponentials

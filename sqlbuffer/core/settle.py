@@ -6,8 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim

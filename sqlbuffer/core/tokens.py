@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._validation import as_name
 from sqlbuffer.core import pool
 from sqlbuffer.core.batch import Batch

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
 from sqlbuffer._messages import shown
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import is_positive, require_real
 from sqlbuffer.errors import InvalidArgument

@@ -11,13 +11,11 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import printable
+from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
 from sqlbuffer.core.handle import BufferHandle
@@ -25,6 +23,9 @@ from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.samples.codec import decode_all
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 

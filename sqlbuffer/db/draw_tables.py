@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, Table, Text, false
+from sqlalchemy import Boolean, Column, Double, Integer, Table, Text, false
 
-from sqlbuffer.db.backends import CLUSTERED, BigId, Json, Timestamp, where
+from sqlbuffer.db.backends import CLUSTERED, BigId, Json, Timestamp
 from sqlbuffer.db.metadata import OF_BUFFER, metadata
 
 batches = Table(
@@ -43,9 +43,6 @@ batches = Table(
         comment="Samples of its argmax share, which come first; NULL: by an older release",
     ),
 )
-_OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
-Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))
-Index("ix_batches_iteration", batches.c.buffer_id, batches.c.iteration)
 
 draws = Table(
     "draws",
@@ -92,4 +89,3 @@ measurements = Table(
         comment="Logical time when it was stored; NULL: by an older release",
     ),
 )
-Index("ix_measurements_sample", measurements.c.sample_id)

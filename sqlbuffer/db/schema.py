@@ -12,7 +12,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
-    Index,
     Integer,
     LargeBinary,
     Table,
@@ -20,10 +19,10 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
-    true,
 )
 
-from sqlbuffer.db.backends import CHURNED, CLUSTERED, BigId, Json, Timestamp, where
+from sqlbuffer.db import REVISION
+from sqlbuffer.db.backends import CHURNED, CLUSTERED, BigId, Json, Timestamp
 from sqlbuffer.db.draw_tables import batches, draws, measurements
 from sqlbuffer.db.metadata import OF_BUFFER, metadata
 from sqlbuffer.db.run_tables import (
@@ -53,9 +52,6 @@ __all__ = [
     "samples",
     "workers",
 ]
-
-REVISION = "0006"
-"""The Alembic revision that this release works with."""
 
 buffers = Table(
     "buffers",
@@ -244,15 +240,6 @@ samples = Table(
     Column("key", Text, comment="Its key, where the buffer keeps keys"),
     UniqueConstraint("buffer_id", "hash"),
 )
-# Without the hash, which orders equal rewards: with it, a batch of rewards writes 1.5 times as
-# many pages.
-Index(
-    "ix_samples_reward",
-    samples.c.buffer_id,
-    samples.c.reward,
-    **where(samples.c.reward.is_not(None)),
-)
-
 pool = Table(
     "pool",
     metadata,
@@ -295,15 +282,3 @@ pool = Table(
     **CLUSTERED,
     **CHURNED,
 )
-# Both are partial: a draw deletes 512 neighbours from the table, but would delete 512 scattered
-# rows from an index over all scores, which trebles its cost at a million rows.
-# "= true", as in the statements: SQLite does not use an index WHERE top for "top = 1".
-Index(
-    "ix_pool_top",
-    pool.c.buffer_id,
-    pool.c.score,
-    pool.c.tie,
-    pool.c.sample_id,
-    **where(pool.c.top == true()),
-)
-Index("ix_pool_unscored", pool.c.buffer_id, pool.c.sample_id, **where(pool.c.weight.is_(None)))

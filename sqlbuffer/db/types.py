@@ -6,7 +6,6 @@ import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -14,7 +13,6 @@ from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Json = sa.JSON().with_variant(JSONB(), "postgresql")
 CLUSTERED: Any = {"sqlite_with_rowid": False}
 """Table keywords: rows are stored in the order of the primary key, if the database can."""
 
@@ -31,6 +29,20 @@ CHURNED: Any = {
 def where(condition: sa.ColumnElement[bool]) -> Any:
     """Return the index keywords that make an index partial."""
     return {"sqlite_where": condition, "postgresql_where": condition}
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value: jsonb on PostgreSQL, text on SQLite."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        if dialect.name != "postgresql":
+            return sa.JSON()
+        from sqlalchemy.dialects.postgresql import JSONB  # imported where it is used: 0.1 s
+
+        return JSONB()
 
 
 class Timestamp(TypeDecorator[dt.datetime]):

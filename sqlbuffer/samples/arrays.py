@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sqlbuffer._numpy import np
 from sqlbuffer.errors import UnsupportedType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TYPED_ARRAY_TAGS = {
     "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71,

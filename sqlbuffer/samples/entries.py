@@ -14,8 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from sqlbuffer._numpy import np
 from sqlbuffer._sample_classes import Entry, is_namedtuple
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
 from sqlbuffer.samples.subclasses import READ_BY, own_members

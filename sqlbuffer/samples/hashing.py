@@ -36,8 +36,7 @@ from fractions import Fraction
 from hashlib import blake2b
 from typing import Any
 
-import numpy as np
-
+from sqlbuffer._numpy import np
 from sqlbuffer._sample_classes import Entry, find
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.samples.arrays import (

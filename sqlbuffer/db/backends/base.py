@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -259,6 +260,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
         """Return the SQL that grants reading to the role `reader`, and working to `worker`."""
+
+    @abc.abstractmethod
+    def backup(self, url: sa.URL, target: pathlib.Path) -> None:
+        """Write the state of the database at one moment into a file that does not exist."""
 
     # -- errors and lost connections --------------------------------------------------------------
 

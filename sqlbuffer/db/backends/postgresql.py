@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from sqlbuffer.db.backends import backups
 from sqlbuffer.db.backends import postgresql_connections as connections
 from sqlbuffer.db.backends import postgresql_errors as errors
 from sqlbuffer.db.backends import postgresql_privileges as privileges
@@ -126,6 +128,9 @@ class PostgreSQL(Dialect):
 
     def viewer(self, url: sa.URL) -> sa.Engine:
         return connections.viewer(url)
+
+    def backup(self, url: sa.URL, target: pathlib.Path) -> None:
+        backups.dump_postgresql(url, target)
 
     # -- rows that travel with a statement --------------------------------------------------------
 

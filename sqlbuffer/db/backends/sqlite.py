@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends import sqlite_errors, sqlite_values
+from sqlbuffer.db.backends import backups, sqlite_errors, sqlite_values
 from sqlbuffer.db.backends.base import Dialect
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_select, authorize_viewer
 from sqlbuffer.db.backends.sqlite_connections import Engines
@@ -130,6 +130,14 @@ class SQLite(Dialect):
 
     def viewer(self, url: sa.URL) -> sa.Engine:
         return self._engines.viewer(url)
+
+    def backup(self, url: sa.URL, target: pathlib.Path) -> None:
+        engine = self.reader(url)
+        try:
+            with engine.connect() as connection:
+                backups.copy_sqlite(connection, target)
+        finally:
+            engine.dispose()
 
     # -- rows that travel with a statement --------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.db.types import Timestamp
+from sqlbuffer.db.types import Json, Timestamp
 
 _KINDS: list[tuple[type[Any], str, str]] = [
     (sa.Boolean, "integer", "bool"),
@@ -16,7 +16,7 @@ _KINDS: list[tuple[type[Any], str, str]] = [
     (sa.Double, "real", "number"),
     (sa.LargeBinary, "blob", "sequence of bytes"),
     (Timestamp, "text", "time"),
-    (sa.JSON, "text", "JSON"),
+    (Json, "text", "JSON"),
     (sa.Text, "text", "text"),
 ]
 """Types of columns, how SQLite stores them, and their names in messages."""

@@ -1,0 +1,29 @@
+"""`sqlbuffer predictors`: the versions of a buffer's predictor."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
+from sqlbuffer.core.predictor_versions import read_predictors
+from sqlbuffer.db.database import DEFAULT_URL
+
+_COLUMNS = (
+    *("version", "iteration", "rows_trained", "rows_held_out", "train_loss", "valid_loss"),
+    *("rank_correlation", "r2", "trained_at"),
+)
+
+
+@reading("sqlbuffer predictors", "sqlbuffer predictors --name qed --json")
+def predictors(url: Url = DEFAULT_URL, name: OneBuffer = "default") -> Answer:
+    """Show the versions of a buffer's predictor.
+
+    Each training stores a version. "rank_correlation" (Spearman's) and "r2" compare predictions
+    with measured rewards of "rows_held_out" samples that the predictor has never seen.
+    """
+    with contextlib.closing(open_existing(url)) as database:
+        (buffer,) = handles(database, name)
+        found = buffer.read(read_predictors)
+    return Answer(_COLUMNS, [dataclasses.asdict(version) for version in found])

@@ -1,0 +1,54 @@
+"""Backups: a second SQLite file, or an archive of pg_dump."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+
+import sqlalchemy as sa
+
+from sqlbuffer.db.backends.base import SCHEMA
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+
+
+def require_new(target: pathlib.Path) -> None:
+    """Raise if there is a file, or no folder for it."""
+    if target.exists():
+        raise InvalidArgument(f"{target} exists: give the name of a new file.")
+    if not target.parent.is_dir():
+        raise InvalidArgument(f"there is no folder {target.parent}: create it first.")
+
+
+def copy_sqlite(connection: sa.Connection, target: pathlib.Path) -> None:
+    """Write the state of the database at this moment into a file without free pages."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_authorizer(None)  # the one of readers refuses to attach the new file
+    connection.commit()
+    driver.execute("VACUUM INTO ?", (os.fspath(target),))
+
+
+def dump_postgresql(url: sa.URL, target: pathlib.Path) -> None:
+    """Let pg_dump write our schema into an archive, for pg_restore.
+
+    Raises:
+        DatabaseUnavailable: If there is no pg_dump, or it fails.
+    """
+    program = shutil.which("pg_dump")
+    if program is None:
+        raise DatabaseUnavailable(
+            "a backup of PostgreSQL needs the program pg_dump: install the client programs of the "
+            "server's version."
+        )
+    address = url.set(drivername="postgresql", password=None).render_as_string()
+    environment = dict(os.environ)
+    if url.password is not None:
+        environment["PGPASSWORD"] = str(url.password)
+    command = [program, "--format=custom", f"--schema={SCHEMA}", f"--file={target}", address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise DatabaseUnavailable(f"pg_dump failed: {reason[-1].rstrip('.')}.")

@@ -1,0 +1,151 @@
+"""SQL of the commands that look at a buffer: one sample's story, batches, two buffers compared."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from sqlbuffer.db.backends import BigId
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
+from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples
+
+_SAMPLE: sa.BindParameter[int] = bindparam("sample", type_=BigId)
+_LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
+
+
+@functools.cache
+def samples_by_text() -> sa.Select[Any]:
+    """Return the ids of the samples with a text: two samples may look alike."""
+    wanted: sa.BindParameter[str] = bindparam("text", type_=sa.Text)
+    return (
+        select(samples.c.id)
+        .where(samples.c.buffer_id == BUFFER, samples.c.text == wanted)
+        .order_by(samples.c.id)
+        .limit(_LIMIT)
+    )
+
+
+@functools.cache
+def sample_by_hash() -> sa.Select[Any]:
+    """Return the id of the sample with a hash."""
+    wanted: sa.BindParameter[bytes] = bindparam("hash", type_=sa.LargeBinary)
+    return select(samples.c.id).where(samples.c.buffer_id == BUFFER, samples.c.hash == wanted)
+
+
+@functools.cache
+def one_sample() -> sa.Select[Any]:
+    """Return what the database knows of a sample, without its payload."""
+    left_out = {"buffer_id", "payload", "codec", "text"}
+    columns = (column for column in samples.c if column.name not in left_out)
+    return select(samples.c.text.label("sample"), *columns).where(
+        samples.c.buffer_id == BUFFER, samples.c.id == _SAMPLE
+    )
+
+
+@functools.cache
+def draws_of_sample() -> sa.Select[Any]:
+    """Return the draws of a sample with their batches, the oldest first; it reads all draws."""
+    of_batch = (
+        *("id", "worker_id", "iteration", "drawn_at", "settled_at", "released_at", "n_argmax"),
+        "lease_until",
+    )
+    return (
+        select(
+            draws.c.position,
+            draws.c.weight,
+            draws.c.started_at,
+            *(batches.c[name] for name in of_batch),
+        )
+        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
+        .where(batches.c.buffer_id == BUFFER, draws.c.sample_id == _SAMPLE)
+        .order_by(batches.c.id)
+    )
+
+
+@functools.cache
+def measurements_of_sample() -> sa.Select[Any]:
+    """Return the measurements of a sample, the oldest first."""
+    return (
+        select(measurements).where(measurements.c.sample_id == _SAMPLE).order_by(measurements.c.id)
+    )
+
+
+@functools.cache
+def newest_batches(only_open: bool) -> sa.Select[Any]:
+    """Return the newest batches of a buffer, each with the measurements of its draws in numbers."""
+    ids = select(batches.c.id).where(batches.c.buffer_id == BUFFER)
+    ids = (ids.where(IS_OPEN) if only_open else ids).order_by(batches.c.id.desc()).limit(_LIMIT)
+    newest = ids.subquery("newest")
+    reward = measurements.c.reward
+    numbers = (
+        select(
+            newest.c.id,
+            sa.func.count(reward).label("measured"),
+            sa.func.count(measurements.c.error).label("failed"),
+            sa.func.avg(reward).label("mean_reward"),
+            sa.func.min(reward).label("lowest_reward"),
+            sa.func.max(reward).label("highest_reward"),
+        )
+        .select_from(newest)
+        .outerjoin(draws, draws.c.batch_id == newest.c.id)
+        .outerjoin(
+            measurements,
+            sa.and_(
+                measurements.c.sample_id == draws.c.sample_id,
+                measurements.c.batch_id == newest.c.id,
+            ),
+        )
+        .group_by(newest.c.id)
+        .subquery("numbers")
+    )
+    return (
+        select(batches, *(column for column in numbers.c if column.name != "id"))
+        .join_from(numbers, batches, batches.c.id == numbers.c.id)
+        .order_by(batches.c.id.desc())
+    )
+
+
+@functools.cache
+def newest_metrics() -> sa.Select[Any]:
+    """Return the metrics of the newest iterations that have any, by iteration and name."""
+    newest = (
+        select(metrics.c.iteration)
+        .where(metrics.c.buffer_id == BUFFER)
+        .distinct()
+        .order_by(metrics.c.iteration.desc())
+        .limit(_LIMIT)
+        .subquery("newest")
+    )
+    return (
+        select(metrics.c.iteration, metrics.c.name, metrics.c.value)
+        .join_from(newest, metrics, metrics.c.iteration == newest.c.iteration)
+        .where(metrics.c.buffer_id == BUFFER)
+        .order_by(metrics.c.iteration, metrics.c.name)
+    )
+
+
+@functools.cache
+def costs() -> sa.Select[Any]:
+    """Return the seconds that all measurements of a buffer took, and how many there were."""
+    numbers = sa.func.count(), sa.func.sum(measurements.c.seconds)
+    labels = ("measurements", "seconds")
+    columns: Any = [n.label(label) for n, label in zip(numbers, labels, strict=True)]
+    return select(*columns).where(measurements.c.buffer_id == BUFFER)
+
+
+@functools.cache
+def shared_samples() -> sa.Select[Any]:
+    """Return how many samples two buffers share, and how many of these both have measured."""
+    other = samples.alias("other")
+    has_both = sa.and_(samples.c.reward.is_not(None), other.c.reward.is_not(None))
+    n = sa.func.count()
+    columns: Any = [n.label("samples"), n.filter(has_both).label("measured")]
+    return (
+        select(*columns)
+        .join_from(samples, other, other.c.hash == samples.c.hash)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(other.c.buffer_id == bindparam("other", type_=sa.Integer))
+    )
