@@ -19,6 +19,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 
 _ORDER = ("added", "scored", "drawn", "failed", "measured", "released", "settled")
+_OUTCOMES = ("failed", "measured")
 _STORY = ("at", "event", "batch", "iteration", "worker", "detail")
 
 
@@ -74,12 +75,15 @@ def _tell(tx: Transaction, number: int) -> dict[str, Any]:
     for field in ticks:
         del row[field]
     events = [*_of_sample(row), *_of_draws(tx, number), *_of_measurements(tx, number)]
-    return {**row, "story": sorted(events, key=_moment)}
+    measured = {event["batch"]: event["at"] for event in events if event["event"] in _OUTCOMES}
 
+    def moment(event: dict[str, Any]) -> tuple[Any, ...]:
+        at = event["at"]
+        if event["event"] == "settled":  # in one transaction with the last of its measurements
+            at = max(at, measured.get(event["batch"], at))
+        return at, event["batch"] or 0, _ORDER.index(event["event"])
 
-def _moment(event: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the place of an event in time; events of one batch may have the same time."""
-    return event["at"], event["batch"] or 0, _ORDER.index(event["event"])
+    return {**row, "story": sorted(events, key=moment)}
 
 
 def _event(at: dt.datetime, event: str, **more: Any) -> dict[str, Any]:
