@@ -41,6 +41,8 @@ def batches(
 
 
 def _newest(tx: Transaction, n: int, is_open: bool) -> list[dict[str, Any]]:
+    looks = queries.looks
+    statement = looks.newest_open_batches() if is_open else looks.newest_batches()
     minimizes = tx.buffer.direction == "minimize"
     return [
         {
@@ -57,7 +59,7 @@ def _newest(tx: Transaction, n: int, is_open: bool) -> list[dict[str, Any]]:
             "closed_at": row.settled_at or row.released_at,
             "lease_until": row.lease_until,
         }
-        for row in tx.execute(queries.looks.newest_batches(is_open), limit=n)
+        for row in tx.execute(statement, limit=n)
     ]
 
 

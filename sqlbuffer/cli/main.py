@@ -48,7 +48,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"sqlbuffer {_release()}, schema {REVISION}")
+        typer.echo(f"sqlbuffer {_release()}, schema {REVISION}")
         raise typer.Exit
 
 

@@ -74,11 +74,20 @@ def measurements_of_sample() -> sa.Select[Any]:
 
 
 @functools.cache
-def newest_batches(only_open: bool) -> sa.Select[Any]:
+def newest_batches() -> sa.Select[Any]:
     """Return the newest batches of a buffer, each with the measurements of its draws in numbers."""
-    ids = select(batches.c.id).where(batches.c.buffer_id == BUFFER)
-    ids = (ids.where(IS_OPEN) if only_open else ids).order_by(batches.c.id.desc()).limit(_LIMIT)
-    newest = ids.subquery("newest")
+    return _with_measurements(select(batches.c.id))
+
+
+@functools.cache
+def newest_open_batches() -> sa.Select[Any]:
+    """Return the newest of the batches that are neither settled nor released."""
+    return _with_measurements(select(batches.c.id).where(IS_OPEN))
+
+
+def _with_measurements(ids: sa.Select[Any]) -> sa.Select[Any]:
+    ids = ids.where(batches.c.buffer_id == BUFFER).order_by(batches.c.id.desc())
+    newest = ids.limit(_LIMIT).subquery("newest")
     reward = measurements.c.reward
     numbers = (
         select(
