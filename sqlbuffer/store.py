@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -56,7 +55,11 @@ from sqlbuffer.core.where import Where
 from sqlbuffer.core.workers import GRACE_S, is_grace, is_lease
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
-from sqlbuffer.errors import InvalidArgument, MissingExtra, ReadOnlyStore
+from sqlbuffer.errors import InvalidArgument, ReadOnlyStore
+from sqlbuffer.exchange import table as exchange
+from sqlbuffer.exchange.conditions import Conditions
+from sqlbuffer.exchange.reading import CHUNK
+from sqlbuffer.exchange.table import Table
 from sqlbuffer.maintenance import copy
 from sqlbuffer.maintenance.audit import check
 from sqlbuffer.measuring.measure import measure
@@ -658,21 +661,83 @@ class SampleStore:
         """
         return self._buffer.read(read.top, n, by=by, objective=objective)
 
-    def to_pandas(self) -> Any:
-        """Return all samples as a pandas DataFrame.
+    def table(
+        self,
+        columns: Sequence[str] | None = None,
+        where: Conditions = None,
+        decode: bool = False,
+        chunk: int = CHUNK,
+    ) -> Table:
+        """Return the samples as a table that other libraries read, each time from the database.
+
+        `pyarrow.table(store.table())`, `polars.DataFrame(store.table())`, `SELECT` in DuckDB and
+        `datasets.Dataset(pyarrow.table(store.table()))` need no more. Columns of numbers stay
+        columns of numbers if every value is missing.
+
+        A reader gets the samples in chunks, by id, each read in a transaction of its own. A long
+        reading therefore keeps neither SQLite from shortening its log, nor PostgreSQL from removing
+        old rows. A sample is as it was at one time, two chunks may be of different times, and
+        samples that are stored after the beginning are left out. `drawn` is counted at the
+        beginning. `to_arrow` and `to_pandas` read everything as it is at one time.
+
+        Args:
+            columns: Names of columns; None for all that stand here up to `meta`. `id`, `sample`
+                (its text), `key`, `source`, `state` ("waiting", "claimed", "measured", "failed" or
+                "out"), `score`, `version` (of the score), `reward`, `objective`, `error`,
+                `attempts`, `seconds`, `drawn` (how often, without released batches),
+                `created_iteration`, `measured_iteration`, `worker` (that measured it),
+                `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On request: `meta.NAME`
+                for a value of the metas, `queued`, `requeues`, `hash`, `payload`, `codec`.
+            where: A condition: (column, operator, value), such as ("reward", ">", 0.5), a list of
+                these, or a condition on the columns of `samples`, see `labelled_rows`. Operators
+                are = != < <= > >= in, not in, and like. Columns are those of `samples`, `state` and
+                `meta.NAME`. None is compared by = and !=.
+            decode: Return the samples themselves instead of their texts, if all are of one type
+                that Arrow has.
+            chunk: Samples read at once. A chunk ends early after 32 MB of texts and payloads.
 
         Raises:
-            MissingExtra: If pandas is not installed.
+            InvalidArgument: If there is no such column, or the condition is wrong.
+            MissingExtra: If pyarrow is not installed.
         """
-        return _optional("pandas").DataFrame(self._buffer.read(read.table))
+        return exchange.table(self._buffer, columns, where, decode=decode, chunk=chunk)
 
-    def to_arrow(self) -> Any:
-        """Return all samples as an Arrow table.
+    def to_pandas(
+        self,
+        columns: Sequence[str] | None = None,
+        where: Conditions = None,
+        decode: bool = False,
+    ) -> Any:
+        """Return the samples as a pandas DataFrame, all as they are at one time.
+
+        Args:
+            columns: See `table`. None: also the names that columns had before 0.6, until 0.7:
+                `text` is `sample`, `score_version` is `version`, `rewarded_at` is `measured_at`.
+            where: See `table`.
+            decode: See `table`.
+
+        Raises:
+            MissingExtra: If pandas or pyarrow is not installed.
+        """
+        return self._whole(columns, where, decode=decode).to_pandas()
+
+    def to_arrow(
+        self,
+        columns: Sequence[str] | None = None,
+        where: Conditions = None,
+        decode: bool = False,
+    ) -> Any:
+        """Return the samples as a `pyarrow.Table`, all as they are at one time.
+
+        Args:
+            columns: See `to_pandas`.
+            where: See `table`.
+            decode: See `table`.
 
         Raises:
             MissingExtra: If pyarrow is not installed.
         """
-        return _optional("pyarrow").table(self._buffer.read(read.table))
+        return self._whole(columns, where, decode=decode).to_arrow()
 
     # -- measurements ------------------------------------------------------------------------------
 
@@ -1076,6 +1141,10 @@ class SampleStore:
 
         return self._buffer.write(write)
 
+    def _whole(self, columns: Any, where: Any, *, decode: bool) -> Table:
+        """Return the table of `to_pandas` and `to_arrow`."""
+        return exchange.table(self._buffer, columns, where, decode=decode, has_old_names=True)
+
     def _claim(self, n: int, pct_argmax: float, terms: claim.Terms) -> core_batch.Batch:
         """`sample`, on terms that the loop may choose."""
         batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax, terms=terms)
@@ -1173,10 +1242,3 @@ class SampleStore:
 def _samples_of(tx: Transaction, ids: Sequence[int]) -> dict[int, Any]:
     tx.require_ids(ids)
     return read.samples_of(tx, ids)
-
-
-def _optional(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as exc:
-        raise MissingExtra(f'this needs {package}: pip install "sqlbuffer[export]".') from exc

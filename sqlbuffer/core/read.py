@@ -125,14 +125,6 @@ def _as_dicts(tx: Transaction, rows: Sequence[Any], more: Sequence[str]) -> list
     ]
 
 
-def table(tx: Transaction) -> dict[str, list[Any]]:
-    """Return all samples as columns, by name, for `to_pandas` and `to_arrow`."""
-    tx.note_ids()
-    found = tx.execute(queries.read.all_samples())
-    names, rows = list(found.keys()), found.all()
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
 def is_refreshed(tx: Transaction) -> bool:
     """Return whether the newest full refresh that was begun is finished."""
     return bool(tx.execute(queries.refresh.is_refresh_finished()).scalar())

@@ -28,6 +28,7 @@ from sqlbuffer.db.queries import (
     rewards,
     samples,
     scores,
+    table,
     workers,
 )
 
@@ -54,5 +55,6 @@ __all__ = [
     "rewards",
     "samples",
     "scores",
+    "table",
     "workers",
 ]

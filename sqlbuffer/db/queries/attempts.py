@@ -14,12 +14,13 @@ from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 
 _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
 
-_REPLAYS = (
+REPLAYS = (
     select((buffers.c.mode == "replay").label("replays"))
     .where(buffers.c.id == BUFFER)
     .scalar_subquery()
 )
-HAS_FAILED = sa.and_(samples.c.error.is_not(None), sa.or_(~samples.c.queued, _REPLAYS))
+"""Whether drawn samples of the buffer stay in the pool."""
+HAS_FAILED = sa.and_(samples.c.error.is_not(None), sa.or_(~samples.c.queued, REPLAYS))
 """The condition of a failed sample; one that was added again waits, and one that replays stays."""
 
 

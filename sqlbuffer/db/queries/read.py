@@ -36,20 +36,6 @@ def labelled_samples() -> sa.Select[Any]:
     )
 
 
-@functools.cache
-def all_samples() -> sa.Select[Any]:
-    """Return the columns of `to_pandas` of all samples, by id."""
-    names = (
-        *("id", "text", "source", "queued", "requeues", "score", "score_version", "reward"),
-        *("created_iteration", "created_at", "scored_at", "rewarded_at"),
-    )
-    return (
-        select(*(samples.c[name] for name in names))
-        .where(samples.c.buffer_id == BUFFER)
-        .order_by(samples.c.id)
-    )
-
-
 def best(by: str, direction: str, *columns: Any, of_earlier: bool = False) -> sa.Select[Any]:
     """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
 

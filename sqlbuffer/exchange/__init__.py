@@ -1,0 +1,1 @@
+"""Samples in and out: tables of Arrow, files, and tables of other libraries."""

@@ -1,0 +1,193 @@
+"""Read the columns of a table chunk by chunk, as values of Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sqlbuffer._integrity import no_progress, tampered
+from sqlbuffer._messages import shown
+from sqlbuffer._typing import Ints
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.where import Where, explained, guarded, narrowed
+from sqlbuffer.db import queries
+from sqlbuffer.exchange.columns import META, OLD_NAMES
+from sqlbuffer.samples.codec import decode_all
+
+T = TypeVar("T")
+
+Chunk = dict[str, list[Any]]
+"""Columns of some samples, by name."""
+
+CHUNK = 10_000
+"""Samples read in one transaction, if the user does not say."""
+
+CHUNK_BYTES = 32_000_000
+"""Texts and payloads after which a chunk ends early."""
+
+_AT_ONCE = 1_000
+"""Rows after which the size of a chunk is looked at."""
+
+_COUNTED_AT_ONCE = 100_000
+"""Samples whose draws are read at once."""
+
+_SIZED = ("sample", "payload")
+"""Columns with values of any size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One reading of a table.
+
+    Each chunk is read in a transaction of its own. Samples that are stored after the beginning are
+    left out, so that the reading ends.
+    """
+
+    buffer: BufferHandle
+    names: Sequence[str]
+    where: Where = None
+    decode: bool = False
+    chunk: int = CHUNK
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Return the columns of some samples at a time, by name.
+
+        Raises:
+            InvalidArgument: If the condition is wrong.
+        """
+        last, drawn = self.buffer.read(self._begin)
+
+        def read(after: int) -> list[Any]:
+            return explained(
+                self.buffer,
+                self.where,
+                lambda: self.buffer.read(self._guarded, after=after, last=last),
+            )
+
+        return self._chunks(read, drawn)
+
+    def at_once(self, use: Callable[[Iterator[Chunk]], T]) -> T:
+        """Return what `use` makes of the chunks, all of which are read in one transaction.
+
+        Raises:
+            InvalidArgument: If the condition is wrong.
+        """
+
+        def read_all(tx: Transaction) -> T:
+            last, drawn = self._begin(tx)
+            with guarded(tx, self.where):
+                return use(self._chunks(functools.partial(self._rows, tx, last=last), drawn))
+
+        return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
+
+    def _chunks(self, read: Callable[[int], list[Any]], drawn: _Drawn | None) -> Iterator[Chunk]:
+        after = 0
+        while rows := read(after):
+            known = dict(zip(self._stored, map(list, zip(*rows, strict=True)), strict=True))
+            if known["id"][-1] <= after:
+                raise no_progress("reading a table")
+            after = known["id"][-1]
+            if drawn is not None:
+                known["drawn"] = drawn.of(known["id"])
+            if self.decode and "sample" in self.names:
+                known["sample"] = self._decoded(known)
+            yield {name: _column(name, known) for name in self.names}
+
+    def _decoded(self, known: Chunk) -> list[Any]:
+        stored = known["sample"], known["payload"], known["codec"]
+        return decode_all(*stored, allow_pickle=self.buffer.allow_pickle)
+
+    @functools.cached_property
+    def _stored(self) -> list[str]:
+        """Names of the columns that a statement reads."""
+        names = ["meta" if name.startswith(META) else name for name in self.names]
+        names = [OLD_NAMES.get(name, name) for name in names if name != "drawn"]
+        if self.decode and "sample" in names:
+            names += ["payload", "codec"]
+        return list(dict.fromkeys(["id", *names]))
+
+    def _begin(self, tx: Transaction) -> tuple[int, _Drawn | None]:
+        tx.note_ids()
+        last = int(tx.execute(queries.samples.newest_sample()).scalar_one())
+        return last, _Drawn.read(tx) if "drawn" in self.names else None
+
+    def _guarded(self, tx: Transaction, *, after: int, last: int) -> list[Any]:
+        with guarded(tx, self.where):
+            return self._rows(tx, after, last=last)
+
+    def _rows(self, tx: Transaction, after: int, *, last: int) -> list[Any]:
+        ids = narrowed(queries.table.ids_of_page(), self.where)
+        statement = queries.table.rows_of_page(ids, self._stored)
+        sized = [i for i, name in enumerate(self._stored) if name in _SIZED]
+        rows: list[Any] = []
+        size = 0
+        with tx.execute(
+            statement.execution_options(yield_per=_AT_ONCE),
+            after=after,
+            last=last,
+            limit=self.chunk,
+        ) as result:
+            for part in result.partitions():
+                rows += part
+                size += sum(len(row[i] or "") for row in part for i in sized)
+                if size > CHUNK_BYTES:
+                    break
+        return rows
+
+
+def _column(name: str, known: Chunk) -> list[Any]:
+    if name.startswith(META):
+        key = name.removeprefix(META)
+        return [value_of(meta, key) for meta in known["meta"]]
+    return known[OLD_NAMES.get(name, name)]
+
+
+def value_of(meta: Any, key: str) -> Any:
+    """Return a value of a meta, None if it has none of this name."""
+    return meta.get(key) if isinstance(meta, dict) else None
+
+
+def json_of(value: Any) -> str:
+    """Return a value of the metas as JSON."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """How often samples were drawn; 16 bytes for each sample that was."""
+
+    ids: Ints
+    """(n,) int64, ascending."""
+    counts: Ints
+    """(n,) int64."""
+
+    @classmethod
+    def read(cls, tx: Transaction) -> _Drawn:
+        statement = queries.table.times_drawn().execution_options(yield_per=_COUNTED_AT_ONCE)
+        parts = [np.zeros((0, 2), np.int64)]
+        for part in tx.execute(statement).partitions():
+            parts.append(_as_integers(part))
+        ids, counts = np.concatenate(parts).T
+        return cls(np.ascontiguousarray(ids), np.ascontiguousarray(counts))
+
+    def of(self, ids: Sequence[int]) -> list[int]:
+        """Return the number of draws of each sample."""
+        wanted = np.array(ids, np.int64)
+        if not len(self.ids):
+            return [0] * len(wanted)
+        at = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
+        found: list[int] = np.where(self.ids[at] == wanted, self.counts[at], 0).tolist()
+        return found
+
+
+def _as_integers(rows: Sequence[Any]) -> Ints:
+    try:
+        return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise tampered(f"the number of a drawn sample is not an integer ({shown(exc)})") from exc
