@@ -56,6 +56,7 @@ from sqlbuffer.core.workers import GRACE_S, is_grace, is_lease
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, ReadOnlyStore
+from sqlbuffer.exchange import frames
 from sqlbuffer.exchange import table as exchange
 from sqlbuffer.exchange.conditions import Conditions
 from sqlbuffer.exchange.reading import CHUNK
@@ -322,6 +323,7 @@ class SampleStore:
         meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
         *,
         requeue: bool = False,
+        sample: str | None = None,
     ) -> AddResult:
         """Put samples into the pool, each distinct one once.
 
@@ -331,20 +333,29 @@ class SampleStore:
 
         Args:
             samples: Samples of any supported types; see `register` for your own. A list, a pandas
-                Series, an array or tensor of one dimension, or another iterable of samples.
+                Series, an array or tensor of one dimension, or another iterable of samples. With
+                `sample=` a table of pandas, Polars, pyarrow, DuckDB or another library of Arrow.
             source: Name of the generator, or one name for each sample.
             meta: What to store with them: a mapping that JSON can hold, or one for each sample.
                 Numbers of numpy are stored as numbers; NaN, a gap in a table, as null.
             requeue: Let samples that were measured, failed, settled or removed wait again, too.
                 Their rewards are kept until they are measured again.
+            sample: Name of the column of a table that holds the samples; the other columns become
+                meta. It needs pyarrow.
 
         Raises:
             InvalidArgument: If the samples are no list but one sample, such as a string or an
-                image, or a table.
+                image, or a table without `sample=`.
             UnsupportedType: If a sample has no canonical hash. Samples before it, by 20,000, are
                 stored.
         """
-        return add.add(self._buffer, as_list(samples), source, meta, requeue=requeue)
+        if sample is None:
+            return add.add(self._buffer, as_list(samples), source, meta, requeue=requeue)
+        if meta is not None:
+            raise InvalidArgument(
+                "the other columns of a table become meta: give sample= without meta=."
+            )
+        return frames.add_table(self._buffer, samples, sample, source, requeue=requeue)
 
     @_writes
     def add_one(
@@ -378,6 +389,7 @@ class SampleStore:
         errors: Any = None,
         seconds: Any = None,
         details: Any = None,
+        meta: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
     ) -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
@@ -388,16 +400,19 @@ class SampleStore:
             errors: n reasons of failed measurements; None for a measurement that has a reward.
             seconds: (n,) floats, how long each measurement took.
             details: n mappings that JSON can hold, or None: what else was measured.
+            meta: What to store with new samples, see `add`.
 
         Raises:
             InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
                 finite reward came with an error. Nothing is stored.
         """
+        samples = as_list(samples)
         recorded = core_rewards.Recorded.prepare(
             self._buffer,
             samples,
             rewards,
             sources,
+            metas=add.as_metas(meta, len(samples)),
             errors=errors,
             seconds=seconds,
             details=details,

@@ -47,7 +47,8 @@ def require_list(samples: Any, what: str = "samples") -> None:
     if _has_columns(samples):
         raise InvalidArgument(
             f"{what} must be a list, got a {kind.__name__}, which is a table: give one column, "
-            "such as table['smiles'], or its rows, such as table.to_dict('records')."
+            "such as table['smiles'], or its rows, such as table.to_dict('records'); `add` takes a "
+            "table with sample='smiles'."
         )
     if isinstance(n_dimensions, int) and n_dimensions > 1 and not isinstance(samples, type):
         shape = tuple(getattr(samples, "shape", ()))

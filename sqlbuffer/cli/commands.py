@@ -69,6 +69,11 @@ ENTRIES = {
     "compare": Entry("compare:compare", _LOOK, "Show two buffers side by side."),
     "plot": Entry("plot:plot", _LOOK, "Plot the metrics of a run over its iterations into a file."),
     "sql": Entry("sql:sql", _LOOK, "Run a SELECT on the tables and views of the database."),
+    "export": Entry(
+        "export:export",
+        _LOOK,
+        "Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.",
+    ),
     "measure": Entry(
         "measure:measure",
         _PROCESSES,
@@ -99,6 +104,11 @@ ENTRIES = {
         "run.",
     ),
     "claims": Entry("claims:app", _PROCESSES, "List and release claimed batches."),
+    "import": Entry(
+        "import_:import_",
+        _CHANGE,
+        "Store the rows of a file: CSV with a header, JSON lines, Parquet, or SMILES.",
+    ),
     "copy": Entry(
         "copy:copy",
         _CHANGE,

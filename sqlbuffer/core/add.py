@@ -119,6 +119,7 @@ def add(
     meta: Any,
     *,
     requeue: bool,
+    start: int = 0,
 ) -> AddResult:
     """Add samples to the pool, in chunks of one transaction each.
 
@@ -128,23 +129,24 @@ def add(
         sources: Name of the generator, or one name for each sample.
         meta: A mapping that fits into JSON, or one for each sample, or None.
         requeue: Let samples that were measured, settled or removed wait again.
+        start: Position of the first sample in the user's list.
 
     Raises:
         InvalidArgument: If there is not one source or meta for each sample.
         TooLarge: If a sample is too large for the database.
         UnsupportedType: If a sample has no hash or no codec.
     """
-    names, metas = as_names(sources, len(samples), "source"), _metas(meta, len(samples))
+    names, metas = as_names(sources, len(samples), "source"), as_metas(meta, len(samples))
     requeue = require_flag(requeue, "requeue")
     result = AddResult()
-    for start in range(0, len(samples), CHUNK):
-        end = start + CHUNK
-        part = samples[start:end], names[start:end], metas[start:end]
-        result += _add_chunk(buffer, *part, start=start, requeue=requeue)
+    for first in range(0, len(samples), CHUNK):
+        end = first + CHUNK
+        part = samples[first:end], names[first:end], metas[first:end]
+        result += add_chunk(buffer, *part, start=start + first, requeue=requeue)
     return result
 
 
-def _add_chunk(
+def add_chunk(
     buffer: BufferHandle,
     samples: Sequence[Any],
     names: Sequence[str],
@@ -152,9 +154,20 @@ def _add_chunk(
     *,
     start: int,
     requeue: bool,
+    hashes: Sequence[bytes | None] | None = None,
 ) -> AddResult:
-    """Add samples in one transaction, or in several if they are too large for one."""
-    chunk = incoming(buffer, samples, names, metas, start=start)
+    """Add samples in one transaction, or in several if they are too large for one.
+
+    Args:
+        buffer: The buffer.
+        samples: n samples.
+        names: n names of generators.
+        metas: n texts of JSON, None for samples without.
+        start: Position of the first sample in the user's list.
+        requeue: See `add`.
+        hashes: See `incoming`.
+    """
+    chunk = incoming(buffer, samples, names, metas, start=start, hashes=hashes)
     try:
         return buffer.write(insert, chunk=chunk, requeue=requeue)
     except TooLarge as exc:
@@ -168,7 +181,7 @@ def _add_chunk(
     half = len(samples) // 2
     parts = ((slice(half), start), (slice(half, None), start + half))
     first, second = (
-        _add_chunk(buffer, samples[of], names[of], metas[of], start=at, requeue=requeue)
+        add_chunk(buffer, samples[of], names[of], metas[of], start=at, requeue=requeue)
         for of, at in parts
     )
     return first + second
@@ -296,7 +309,8 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
     return marked
 
 
-def _metas(meta: Any, n: int) -> list[str | None]:
+def as_metas(meta: Any, n: int) -> list[str | None]:
+    """Return n texts of JSON: one mapping for all samples, or one or None for each."""
     if meta is None or isinstance(meta, Mapping):
         return [None if meta is None else as_json(meta, "meta")] * n
     if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):

@@ -43,6 +43,9 @@ class Recorded:
         samples: Sequence[Any],
         rewards: Any,
         sources: Any = "",
+        *,
+        metas: Sequence[str | None] | None = None,
+        hashes: Sequence[bytes | None] | None = None,
         **details: Any,
     ) -> Recorded:
         """Check and hash measured samples.
@@ -54,6 +57,8 @@ class Recorded:
             samples: n samples.
             rewards: n rewards.
             sources: Name of the generator, or one name for each sample.
+            metas: n texts of JSON, None for samples without.
+            hashes: See `incoming`.
             details: What else `Measured.prepare` takes.
 
         Raises:
@@ -65,7 +70,9 @@ class Recorded:
         order = np.argsort(np.isnan(measured.rewards), kind="stable")
         measured = measured.take(order)
         samples, names = [samples[i] for i in order], [names[i] for i in order]
-        chunk = incoming(buffer, samples, names)
+        metas = None if metas is None else [metas[i] for i in order]
+        hashes = None if hashes is None else [hashes[i] for i in order]
+        chunk = incoming(buffer, samples, names, metas, hashes=hashes)
         refused_at = tuple(np.sort(order[list(chunk.refused_at)]).tolist())
         chunk = dataclasses.replace(chunk, refused_at=refused_at)
         return cls(chunk, measured.take(np.array(chunk.positions, dtype=np.int64)))

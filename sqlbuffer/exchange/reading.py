@@ -86,6 +86,11 @@ class Reading:
 
         return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
 
+    def metas(self) -> Iterator[Chunk]:
+        """Return the columns with values of the metas alone."""
+        names = [name for name in self.names if name.startswith(META)]
+        return Reading(self.buffer, names, self.where).chunks()
+
     def _chunks(self, read: Callable[[int], list[Any]], drawn: _Drawn | None) -> Iterator[Chunk]:
         after = 0
         while rows := read(after):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlbuffer._messages import printable
 from sqlbuffer._validation import require_count, require_flag
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.exchange.arrow import batches_of, optional
-from sqlbuffer.exchange.columns import META, WITH_OLD_NAMES, as_columns, column_of
+from sqlbuffer.exchange.columns import WITH_OLD_NAMES, as_columns, column_of
 from sqlbuffer.exchange.conditions import as_conditions
 from sqlbuffer.exchange.reading import CHUNK, Chunk, Reading
 
@@ -81,13 +80,7 @@ class Table:
 
     def _batches(self, chunks: Iterator[Chunk]) -> tuple[Any, Iterator[Any]]:
         reading = self._reading
-        return batches_of(reading.names, chunks, decode=reading.decode, metas=self._metas)
-
-    def _metas(self) -> Iterator[Chunk]:
-        """Return the columns with values of the metas."""
-        names = [name for name in self._reading.names if name.startswith(META)]
-        read = functools.partial(Reading, self._reading.buffer, names, self._reading.where)
-        return read().chunks()
+        return batches_of(reading.names, chunks, decode=reading.decode, metas=reading.metas)
 
 
 def table(

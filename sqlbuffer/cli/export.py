@@ -1,0 +1,99 @@
+"""`sqlbuffer export`: the samples of a buffer as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import Annotated
+
+import typer
+
+from sqlbuffer._messages import printable
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import OneBuffer, Url, Where, command, handles, open_existing
+from sqlbuffer.cli.progress import progress
+from sqlbuffer.core import counts
+from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.exchange import export as exchange
+from sqlbuffer.exchange.columns import as_columns
+from sqlbuffer.exchange.conditions import as_conditions
+from sqlbuffer.exchange.formats import format_of, written
+
+
+class Formats(str, enum.Enum):
+    """Formats of files."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+    smi = "smi"
+
+
+Format = Annotated[
+    Formats | None,
+    typer.Option("--format", help="Format of the file; by default the ending of its name."),
+]
+
+
+@command(
+    "sqlbuffer export all.parquet",
+    "sqlbuffer export best.csv --columns sample,reward,meta --where 'reward > 0.5'",
+    "sqlbuffer export - --format smi --where 'reward IS NOT NULL'",
+)
+def export(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File to write; - for standard output.")
+    ],
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+    form: Format = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Columns, separated by commas, such as sample,reward,meta.mw."
+        ),
+    ] = None,
+    where: Where = None,
+) -> None:
+    """Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.
+
+    The columns are id, sample, key, source, state, score, version, reward, objective, error,
+    attempts, seconds, drawn, created_iteration, measured_iteration, worker, created_at, scored_at,
+    measured_at and meta. --columns chooses some of them, and also takes meta.NAME for a value of
+    the metas. A .smi file has one sample a line, and after it the other columns asked for.
+
+    The file can be imported again, see `sqlbuffer import`. Parquet holds samples of any type; the
+    other formats hold samples that are text, and of others a text for people. Parquet needs
+    pyarrow.
+
+    Text is written as it is stored. A spreadsheet takes a text that begins with = for a formula:
+    import such a file there with all columns as text.
+    """
+    try:
+        chosen = format_of(file, None if form is None else form.value)
+        names = None if columns is None else as_columns(columns.split(","))
+        with contextlib.closing(open_existing(url)) as database:
+            (buffer,) = handles(database, name)
+            total = None if where is not None else buffer.look(counts.stats).stored
+            with (
+                written(file) as out,
+                progress(f"exporting {name}", total) as advance,
+            ):
+                found = exchange.export(
+                    buffer,
+                    out,
+                    chosen,
+                    columns=names,
+                    where=as_conditions(where),
+                    advance=advance,
+                )
+    except InvalidArgument as exc:
+        raise typer.BadParameter(printable(str(exc))) from exc
+    output.line(f"{found.rows:,} samples were exported", stderr=True)
+    if found.other and chosen != "parquet":
+        output.line(
+            f"{found.other:,} of them are no text, and only Parquet holds them whole: this file "
+            "has a text for people.",
+            stderr=True,
+        )

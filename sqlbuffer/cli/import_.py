@@ -1,0 +1,182 @@
+"""`sqlbuffer import`: the rows of a file as samples of a buffer."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Iterator
+from typing import IO, Annotated
+
+import typer
+
+from sqlbuffer._messages import printable
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import OneBuffer, Url, command
+from sqlbuffer.cli.copy import Weightings
+from sqlbuffer.cli.export import Format
+from sqlbuffer.cli.progress import progress
+from sqlbuffer.cli.workers import unregister
+from sqlbuffer.core.attach import attach
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.stored_settings import as_given
+from sqlbuffer.db.database import DEFAULT_URL, Database
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.exchange.formats import created, format_of, opened
+from sqlbuffer.exchange.import_ import ImportResult, import_rows
+from sqlbuffer.exchange.mapping import Columns, Reader, Refused
+from sqlbuffer.exchange.rows import Rows, rows_of
+from sqlbuffer.measuring.functions import function_from
+
+SHOWN = 20
+"""Refused rows that are shown."""
+
+_COLUMNS = "Columns of the file"
+_BUFFER = "The buffer"
+
+
+@command(
+    "sqlbuffer import library.smi --source library",
+    "sqlbuffer import vendor.csv --sample smiles --meta mw,logp --source-column vendor",
+    "sqlbuffer import measured.csv --sample smiles --reward score --refused wrong.csv",
+)
+def import_(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File to read; - for standard input.")
+    ],
+    url: Url = DEFAULT_URL,
+    name: OneBuffer = "default",
+    form: Format = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", rich_help_panel=_COLUMNS, help="Column of the samples."),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", rich_help_panel=_COLUMNS, help="Column of rewards."),
+    ] = None,
+    meta: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMNS",
+            rich_help_panel=_COLUMNS,
+            help="Columns to store with the samples, separated by commas.",
+        ),
+    ] = "",
+    source_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", rich_help_panel=_COLUMNS, help="Column of the names of generators."
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option(metavar="TEXT", help="Name of the generator if no column has it.")
+    ] = "",
+    refused: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="CSV file for all refused rows with their reasons."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            rich_help_panel=_BUFFER,
+            help="The key of the buffer, such as lab.mols:canonical.",
+        ),
+    ] = None,
+    weighting: Annotated[
+        Weightings | None,
+        typer.Option(rich_help_panel=_BUFFER, help="Weighting of a new buffer, by default shift."),
+    ] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Read pickled samples of a Parquet file: they may run any code."
+        ),
+    ] = False,
+) -> None:
+    """Store the rows of a file: CSV with a header, JSON lines, Parquet, or SMILES.
+
+    A sample without a reward waits, unless it is stored already. A reward is recorded: a new sample
+    with a reward does not wait. Without options for columns the file is one of `sqlbuffer export`:
+    its columns sample, source, reward, error, seconds and meta are read. A .smi file has the
+    columns sample and name.
+
+    An import that was killed is begun again with the same command: rows that are stored change
+    nothing. Rows that cannot be stored are shown with their numbers and reasons, and the others are
+    stored. The buffer and the database are created if they do not exist.
+    """
+    try:
+        chosen = format_of(file, None if form is None else form.value)
+        with (
+            opened(file) as given,
+            _refusals(refused) as refuse,
+            contextlib.closing(Database(url)) as database,
+        ):
+            rows = rows_of(given, chosen)
+            metas = [each for each in meta.split(",") if each]
+            columns = Columns.of(
+                rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
+            )
+            settings = as_given({"weighting": None if weighting is None else weighting.value})
+            made = None if key is None else function_from(key, example="lab.mols:canonical")
+            buffer = attach(database, name, settings, key=made, allow_pickle=allow_pickle)
+            reader = Reader(
+                columns,
+                source=source,
+                are_texts=chosen == "csv",
+                allow_pickle=allow_pickle,
+            )
+            done = _import(buffer, rows, given, reader, refuse)
+            buffer.write(unregister)
+    except InvalidArgument as exc:
+        raise typer.BadParameter(printable(str(exc))) from exc
+    _report(done, refused)
+
+
+def _import(
+    buffer: BufferHandle,
+    rows: Rows,
+    file: IO[bytes],
+    reader: Reader,
+    refuse: Callable[[Refused], object],
+) -> ImportResult:
+    size = os.fstat(file.fileno()).st_size or None
+    at = file.tell if rows.total is None and file.seekable() else None
+    total = size if at is not None else rows.total
+    with progress(f"importing into {buffer.name}", total, at) as advance:
+        return import_rows(buffer, rows.rows, reader, refuse=refuse, advance=advance)
+
+
+@contextlib.contextmanager
+def _refusals(path: str | None) -> Iterator[Callable[[Refused], None]]:
+    """Yield a function that shows the first refused rows, and writes all into a file."""
+    n = 0
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if path is not None:
+            file = stack.enter_context(created(path))
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["line", "reason"])
+
+        def refuse(row: Refused) -> None:
+            nonlocal n
+            n += 1
+            if writer is not None:
+                writer.writerow(row)
+            if n <= SHOWN:
+                output.line(f"line {row.number}: {row.reason}", stderr=True)
+
+        yield refuse
+
+
+def _report(done: ImportResult, refused: str | None) -> None:
+    if done.refused > SHOWN:
+        more = "--refused FILE writes all of them" if refused is None else f"see {refused}"
+        output.line(f"... and {done.refused - SHOWN:,} more refused rows; {more}.", stderr=True)
+    output.line(
+        f"{done.rows:,} rows: {done.added:,} samples added, {done.known:,} known, "
+        f"{done.measured:,} rewards and {done.failed:,} failures stored, {done.refused:,} refused"
+    )
+    if done.refused == done.rows > 0:
+        raise typer.Exit(1)

@@ -1,0 +1,191 @@
+"""Store the rows of a file: new samples wait, rewards are recorded, wrong rows are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from sqlbuffer._messages import summary
+from sqlbuffer.core.add import add_chunk, hashes_of
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.rewards import Recorded, record
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.exchange.mapping import Entry, Reader, Refused
+from sqlbuffer.exchange.rows import Row
+from sqlbuffer.records import AddResult
+
+CHUNK = 10_000
+"""Rows stored in one transaction, or in two if some were measured."""
+
+CHUNK_BYTES = 32_000_000
+"""Texts and bytes after which a chunk ends early."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportResult:
+    """What an import has stored.
+
+    Attributes:
+        rows: Rows that were read.
+        added: Samples stored for the first time.
+        measured: Rewards that were stored.
+        failed: Failures that were stored.
+        refused: Rows that were not stored.
+    """
+
+    rows: int = 0
+    added: int = 0
+    measured: int = 0
+    failed: int = 0
+    refused: int = 0
+
+    @property
+    def known(self) -> int:
+        """Rows whose sample was stored before, by this file or another."""
+        return self.rows - self.added - self.refused
+
+    def __add__(self, other: ImportResult) -> ImportResult:
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return ImportResult(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+def import_rows(
+    buffer: BufferHandle,
+    rows: Iterable[Row],
+    reader: Reader,
+    *,
+    refuse: Callable[[Refused], object],
+    advance: Callable[[int], object] = lambda n: None,
+) -> ImportResult:
+    """Store rows, chunk by chunk; rows that are stored already change nothing.
+
+    An interrupted import is begun again with the same rows.
+
+    Args:
+        buffer: The buffer.
+        rows: The rows.
+        reader: Reads the entry of a row.
+        refuse: Called for each row that is not stored.
+        advance: Called with the number of rows that have just been stored or refused.
+    """
+    result = ImportResult()
+    for part in _chunks(rows):
+        wrong: list[Refused] = []
+        entries = _sorted_out(map(reader.entry, part), wrong)
+        hashes = _hashes(buffer, entries, wrong)
+        entries = [each for each in entries if each.number in hashes]
+        result += _store(buffer, entries, [hashes[each.number] for each in entries])
+        for each in sorted(wrong):
+            refuse(each)
+        result += ImportResult(rows=len(part), refused=len(wrong))
+        advance(len(part))
+    return result
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sum(len(value) for value in row.values.values() if isinstance(value, (str, bytes)))
+        if len(part) >= CHUNK or size > CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _sorted_out(found: Iterable[Entry | Refused], wrong: list[Refused]) -> list[Entry]:
+    """Return the entries; put the refused rows into `wrong`."""
+    entries: list[Entry] = []
+    for each in found:
+        entries.append(each) if isinstance(each, Entry) else wrong.append(each)
+    return entries
+
+
+def _hashes(
+    buffer: BufferHandle, entries: Sequence[Entry], wrong: list[Refused]
+) -> dict[int, bytes]:
+    """Return the hash of each sample that has one, by the number of its row."""
+    try:
+        found = hashes_of(buffer, [each.sample for each in entries], start=None)
+    except Exception:  # of a sample without a hash, or of a key function: which one?
+        found = [_hash_of(buffer, each, wrong) for each in entries]
+    else:
+        wrong += [
+            Refused(each.number, "the key of its sample is None")
+            for each, digest in zip(entries, found, strict=True)
+            if digest is None
+        ]
+    pairs = zip(entries, found, strict=True)
+    return {each.number: digest for each, digest in pairs if digest is not None}
+
+
+def _hash_of(buffer: BufferHandle, entry: Entry, wrong: list[Refused]) -> bytes | None:
+    try:
+        (digest,) = hashes_of(buffer, [entry.sample], start=None)
+    except Exception as exc:  # a key function may raise anything
+        wrong.append(Refused(entry.number, summary(exc)))
+        return None
+    if digest is None:
+        wrong.append(Refused(entry.number, "the key of its sample is None"))
+    return digest
+
+
+def _store(buffer: BufferHandle, entries: Sequence[Entry], hashes: Sequence[bytes]) -> ImportResult:
+    pairs = list(zip(entries, hashes, strict=True))
+    waiting = [pair for pair in pairs if not pair[0].is_measured]
+    added = _add(buffer, waiting).added if waiting else 0
+    measured = [pair for pair in pairs if pair[0].is_measured]
+    known = buffer.read(_measured_before, [digest for _, digest in measured]) if measured else {}
+    new = [(each, digest) for each, digest in measured if not _is_known(each, digest, known)]
+    if not new:
+        return ImportResult(added=added)
+    added += _record(buffer, new).added
+    n_failed = sum(each.reward is None for each, _ in new)
+    return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed)
+
+
+def _is_known(entry: Entry, digest: bytes, known: dict[bytes, float | None]) -> bool:
+    """Tell whether this reward, or a failure, is stored."""
+    return digest in known and known[digest] == entry.reward
+
+
+def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> dict[bytes, float | None]:
+    """Return the reward of each sample that was measured, None for a failure, by hash."""
+    statement = queries.samples.samples_by_hash(tx.backend)
+    columns = {"hash": sorted(set(hashes))}
+    rows = tx.execute_with(statement, queries.params.INCOMING_HASHES, columns)
+    return {row.hash: row.reward for row in rows if row.rewarded_at is not None}
+
+
+def _add(buffer: BufferHandle, pairs: Sequence[tuple[Entry, bytes]]) -> AddResult:
+    return add_chunk(
+        buffer,
+        [each.sample for each, _ in pairs],
+        [each.source for each, _ in pairs],
+        [each.meta for each, _ in pairs],
+        start=0,
+        requeue=False,
+        hashes=[digest for _, digest in pairs],
+    )
+
+
+def _record(buffer: BufferHandle, pairs: Sequence[tuple[Entry, bytes]]) -> AddResult:
+    recorded = Recorded.prepare(
+        buffer,
+        [each.sample for each, _ in pairs],
+        [each.reward for each, _ in pairs],
+        [each.source for each, _ in pairs],
+        metas=[each.meta for each, _ in pairs],
+        hashes=[digest for _, digest in pairs],
+        errors=[each.error for each, _ in pairs],
+        seconds=[each.seconds for each, _ in pairs],
+    )
+
+    def write(tx: Transaction) -> AddResult:
+        tx.race_state()  # raises if the buffer is gone
+        return record(tx, recorded)
+
+    return buffer.write(write)
