@@ -71,8 +71,8 @@ def _gap(number: float, path: str) -> None:
         raise _not_json(number, path)
 
 
-def _dumped(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
+_dumped = json.JSONEncoder(allow_nan=False, sort_keys=True, ensure_ascii=False).encode
+"""Made once: `json.dumps` makes an encoder for each call with other options than its own."""
 
 
 def _as_text(value: Any, what: str) -> str:

@@ -18,14 +18,13 @@ from sqlbuffer.cli.export import Format
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.attach import attach
-from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.formats import created, format_of, opened
 from sqlbuffer.exchange.import_ import ImportResult, import_rows
 from sqlbuffer.exchange.mapping import Columns, Reader, Refused
-from sqlbuffer.exchange.rows import Rows, rows_of
+from sqlbuffer.exchange.rows import rows_of
 from sqlbuffer.measuring.functions import function_from
 
 SHOWN = 20
@@ -113,6 +112,7 @@ def import_(
             _refusals(refused) as refuse,
             contextlib.closing(Database(url)) as database,
         ):
+            size = _size(given)
             rows = rows_of(given, chosen)
             metas = [each for each in meta.split(",") if each]
             columns = Columns.of(
@@ -127,25 +127,23 @@ def import_(
                 are_texts=chosen == "csv",
                 allow_pickle=allow_pickle,
             )
-            done = _import(buffer, rows, given, reader, refuse)
+            at = None if rows.total is not None or size is None else given.tell
+            total = size if rows.total is None else rows.total
+            with progress(f"importing into {buffer.name}", total, at) as advance:
+                done = import_rows(buffer, rows.rows, reader, refuse=refuse, advance=advance)
             buffer.write(unregister)
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
     _report(done, refused)
 
 
-def _import(
-    buffer: BufferHandle,
-    rows: Rows,
-    file: IO[bytes],
-    reader: Reader,
-    refuse: Callable[[Refused], object],
-) -> ImportResult:
-    size = os.fstat(file.fileno()).st_size or None
-    at = file.tell if rows.total is None and file.seekable() else None
-    total = size if at is not None else rows.total
-    with progress(f"importing into {buffer.name}", total, at) as advance:
-        return import_rows(buffer, rows.rows, reader, refuse=refuse, advance=advance)
+def _size(file: IO[bytes]) -> int | None:
+    """Return the bytes of a file, None for a pipe."""
+    if not file.seekable():
+        return None
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 @contextlib.contextmanager

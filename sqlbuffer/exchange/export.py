@@ -81,11 +81,11 @@ def export(
 def _write_parquet(
     file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk], reading: Reading
 ) -> None:
-    parquet = optional("pyarrow.parquet")
+    pyarrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
     schema, batches = batches_of(names, chunks, decode=False, metas=reading.metas)
     with parquet.ParquetWriter(file, schema) as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_table(pyarrow.Table.from_batches([batch]))
 
 
 @contextlib.contextmanager

@@ -193,8 +193,10 @@ def number_from(text: str | None) -> Any:
     """Return a text as a number if it is one of JSON; "007" and "1_0" are text."""
     if text is None or not _NUMBER.fullmatch(text):
         return text
-    found = json.loads(text) if len(text) < _DIGITS else text
-    return text if found in (math.inf, -math.inf) else found
+    if len(text) > _DIGITS:
+        return text
+    found = int(text) if text.lstrip("-").isdigit() else float(text)
+    return found if math.isfinite(found) else text
 
 
 def _float(values: Mapping[str, Any], name: str | None) -> float | None:

@@ -158,9 +158,8 @@ def value_of(meta: Any, key: str) -> Any:
     return meta.get(key) if isinstance(meta, dict) else None
 
 
-def json_of(value: Any) -> str:
-    """Return a value of the metas as JSON."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+json_of = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+"""Returns a value of the metas as JSON."""
 
 
 @dataclasses.dataclass(frozen=True)

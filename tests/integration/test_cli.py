@@ -1237,7 +1237,7 @@ def test_all_commands_are_known() -> None:
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
         *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
         *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
-        *("measure", "failed", "retry", "budget", "rename", "rm"),
+        *("export", "import", "measure", "failed", "retry", "budget", "rename", "rm"),
         *("claims", "claims list", "claims release"),
     }
 
@@ -1276,6 +1276,9 @@ def test_every_command_has_help_and_examples_that_run(
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "models.py").write_text(LAB)
     (tmp_path / "lab" / "dock.py").write_text(DOCK)
+    (tmp_path / "library.smi").write_text("CCO ethanol\nCCN\n")
+    (tmp_path / "vendor.csv").write_text("smiles,mw,logp,vendor\nCCO,46.1,-0.1,acme\n")
+    (tmp_path / "measured.csv").write_text("smiles,score\nCCO,0.5\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shown = run(*words, "--help")

@@ -1,0 +1,403 @@
+"""Files and tables of others: what goes out comes in again, and what is wrong is named."""
+
+import io
+import json
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from helpers.commands import run, unstyled
+from helpers.strategies import Colour, Ligand
+from sqlbuffer.cli.main import app
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.exchange import export, import_, rows
+from sqlbuffer.exchange.mapping import number_from
+from sqlbuffer.store import SampleStore, open_store
+
+TEXTS = [
+    *(
+        "CCO",
+        "a\rb",
+        "a\nb",
+        "a\r\nb",
+        'say "x"',
+        ",",
+        " lead and trail ",
+        "\t",
+        "=1+1",
+        "@SUM(A)",
+    ),
+    *("\u202eoc", "\x1b[31mred", "it's", "back\\slash", "é", "\u2028", "😀", "007", "nan", "null"),
+    *("1e5", "true", "[]", "-", "x" * 200_000, '"', '""', "\ufeffmark", "#comment"),
+]
+WORDS = [text for text in TEXTS if text.split() == [text]]
+META = {"mw": 46.07, "n": 2, "note": "=1+1", "is_salt": False, "gap": None, "tags": ["a", {"b": 1}]}
+
+
+def fill(store: SampleStore, samples: list[Any]) -> None:
+    """Store samples of all states, with sources and metas."""
+    third = len(samples) // 3
+    store.add(samples[:third], [f"source {i % 2}" for i in range(third)], META)
+    store.record(samples[third : 2 * third], np.linspace(-1.0, 1.0, third) / 3, "lab", meta=META)
+    failed = samples[2 * third :]
+    seconds = [0.1 * i for i in range(len(failed))]
+    errors = [f"no conformer,\n{i}" for i in range(len(failed))]
+    store.record(failed, [None] * len(failed), errors=errors, seconds=seconds)
+
+
+def told(store: SampleStore) -> list[dict[str, Any]]:
+    """What a file keeps of each sample, by hash."""
+    names = ["hash", "source", "reward", "error", "seconds", "meta"]
+    return store.to_arrow(names).sort_by("hash").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("form", "samples"), [("csv", TEXTS), ("jsonl", TEXTS), ("parquet", TEXTS), ("smi", WORDS)]
+)
+def test_strings_come_back_as_they_were(
+    store_url: str, tmp_path: pathlib.Path, form: str, samples: list[str]
+) -> None:
+    file = str(tmp_path / f"all.{form}")
+    with open_store(store_url) as store:
+        fill(store, samples)
+        before = told(store)
+    assert run("export", file, url=store_url).code == 0
+    assert run("import", file, "--name", "again", url=store_url).code == 0
+    with open_store(store_url, name="again") as again:
+        names = ["hash"] if form == "smi" else list(before[0])
+        assert [[row[name] for name in names] for row in told(again)] == [
+            [row[name] for name in names] for row in before
+        ]
+        assert again.check() == []
+        n = len(samples)
+        assert len(again) == (n if form == "smi" else n // 3), "the others are measured"
+
+
+def test_samples_of_every_type_come_back_from_parquet(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    samples: list[Any] = [
+        *("text", "nul\0", "\ud800", b"", b"x", 1, 2**70, 0.5, math.nan, False, (1, "two")),
+        *([1, [2]], {"three": 4.5}, frozenset({1}), np.arange(6.0).reshape(2, 3), 1j),
+        *(Ligand("a", (0, 1)), Colour.RED),
+    ]
+    file = str(tmp_path / "all.parquet")
+    with open_store(store_url) as store:
+        fill(store, samples)
+        before = told(store)
+        types = {type(sample) for sample in store.samples_of(range(1, 50)).values()}
+    assert run("export", file, url=store_url).code == 0
+    assert run("import", file, "--name", "again", url=store_url).code == 0
+    with open_store(store_url, name="again") as again:
+        assert told(again) == before
+        assert {type(sample) for sample in again.samples_of(range(1, 100)).values()} == types
+    shown = run("export", "-", "--format", "csv", url=store_url)
+    assert f"{len(samples) - 1} of them are no text" in shown.err
+
+
+# Texts as databases take them: no NUL, and no lone surrogates.
+storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.tuples(storable.filter(bool), st.none() | storable.filter(bool)), max_size=5))
+def test_fields_of_csv_are_exact(pairs: list[tuple[str, str | None]]) -> None:
+    file = io.BytesIO()
+    columns = {"sample": [a for a, _ in pairs], "error": [b for _, b in pairs]}
+    export._write_csv(file, ["sample", "error"], iter([columns]))
+    file.seek(0)
+    found = rows.rows_of(file, "csv")
+    assert [tuple(row.values.values()) for row in found.rows] == pairs
+
+
+@given(st.lists(storable, max_size=5))
+def test_lines_of_json_are_exact(texts: list[str]) -> None:
+    file = io.BytesIO()
+    export._write_jsonl(file, ["sample"], iter([{"sample": texts}]))
+    file.seek(0)
+    assert [row.values["sample"] for row in rows.rows_of(file, "jsonl").rows] == texts
+
+
+VENDOR = """smiles,score,mw,vendor
+CCO,1.5,46,acme
+CCN,,45.1,acme
+,3,1,x
+CCC,abc,1,x
+"C,C",2
+CCO,1.5,46,acme
+CCB,inf,1,x
+"a
+b",-2,007,"x y"
+\udcff,1,1,x
+CC1,1_0,1,x
+CC2,nan,,
+"""
+MAPPED = ("--sample", "smiles", "--reward", "score", "--meta", "mw", "--source-column", "vendor")
+
+
+def test_wrong_lines_are_refused_by_number_and_reason(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    file, wrong = tmp_path / "vendor.csv", tmp_path / "wrong.csv"
+    file.write_text(VENDOR, encoding="utf-8", errors="surrogateescape")
+    result = run("import", str(file), *MAPPED, "--refused", str(wrong), url=store_url)
+    reasons = {
+        4: "it has no sample in column 'smiles'",
+        5: "'abc' in column 'score' is not a number",
+        6: "it has 2 fields, and the first line 4",
+        8: "the reward is inf",
+        11: "it is not UTF-8",
+        12: "'1_0' in column 'score' is not a number",
+    }
+    assert result.err.splitlines() == [f"line {n}: {reason}" for n, reason in reasons.items()]
+    assert [line.partition(",")[0] for line in wrong.read_text().splitlines()[1:]] == [
+        str(n) for n in reasons
+    ]
+    assert result.out == (
+        "11 rows: 4 samples added, 1 known, 3 rewards and 0 failures stored, 6 refused\n"
+    )
+    with open_store(store_url) as store:
+        found = store.to_arrow(["sample", "state", "reward", "source", "meta"]).to_pylist()
+        assert {tuple(row.values()) for row in found} == {
+            ("CCO", "measured", 1.5, "acme", '{"mw": 46}'),
+            ("CCN", "waiting", None, "acme", '{"mw": 45.1}'),
+            ("a\nb", "measured", -2.0, "x y", '{"mw": "007"}'),
+            ("CC2", "waiting", None, "", '{"mw": null}'),
+        }
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "reasons"),
+    [
+        ("jsonl", b'{"sample": 1}\n\n[]\n{"sample"\n{"x": 1}\n\xff\n', [3, 4, 5, 6]),
+        ("smi", b"CCO ethanol\n\n\xff\n", [3]),
+        ("csv", b'sample\nCCO\n"a"b\nCCN\n', [3]),
+    ],
+)
+def test_lines_that_are_not_of_the_format(
+    sqlite_url: str, tmp_path: pathlib.Path, form: str, content: bytes, reasons: list[int]
+) -> None:
+    file = tmp_path / f"wrong.{form}"
+    file.write_bytes(content)
+    result = run("import", str(file), url=sqlite_url)
+    assert [int(line.split(":")[0].split()[1]) for line in result.err.splitlines()] == reasons
+    assert result.code == 0
+    with open_store(sqlite_url) as store:
+        assert len(store) >= 1
+
+
+def test_refused_lines_on_the_terminal_are_limited(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "x.jsonl").write_text("[]\n" * 30)
+    result = run("import", str(tmp_path / "x.jsonl"), url=sqlite_url)
+    assert len(result.err.splitlines()) == 21
+    assert "... and 10 more refused rows; --refused FILE" in result.err
+    assert result.code == 1, "nothing was stored"
+
+
+def test_an_import_that_was_killed_goes_on(
+    store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_, "CHUNK", 3)
+    file = tmp_path / "all.jsonl"
+    lines = [
+        json.dumps({"sample": f"s{i}", "reward": None if i % 3 else i, "error": None})
+        for i in range(20)
+    ]
+    lines += [json.dumps({"sample": "f", "error": "broken"}), lines[0], lines[1]]
+    file.write_text("\n".join(lines))
+    n_stored = 0
+    kept = import_._store
+
+    def stopped(*given: Any) -> Any:
+        nonlocal n_stored
+        n_stored += 1
+        if n_stored == 3:
+            raise KeyboardInterrupt
+        return kept(*given)
+
+    monkeypatch.setattr(import_, "_store", stopped)
+    assert run("import", str(file), url=store_url).code != 0
+    with open_store(store_url) as store:
+        assert store.stats().stored == 6
+    result = run("import", str(file), url=store_url)
+    assert result.out.startswith("23 rows: 15 samples added, 8 known, 5 rewards and 1 failures")
+    again = run("import", str(file), url=store_url)
+    assert again.out.startswith("23 rows: 0 samples added, 23 known, 0 rewards and 0 failures")
+    with open_store(store_url) as store:
+        stats = store.stats()
+        assert (stats.stored, stats.measured, stats.failed, len(store)) == (21, 7, 1, 13)
+        assert store.check() == []
+        with store.connect() as connection:
+            n = connection.exec_driver_sql("SELECT count(*) FROM measurements").scalar()
+        assert n == 8
+
+
+def test_an_export_that_fails_leaves_the_file_of_before(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "all.smi"
+    file.write_text("before")
+    with open_store(sqlite_url) as store:
+        store.add(["a b"])
+    result = run("export", str(file), url=sqlite_url)
+    assert result.code == 2
+    assert "sample 1 is 'a b'" in unstyled(result.err)
+    assert file.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir() if "all" in path.name] == ["all.smi"]
+
+
+def test_columns_and_samples_are_chosen(store_url: str) -> None:
+    with open_store(store_url) as store:
+        fill(store, TEXTS[:9])
+    options = ("--columns", "meta.n,reward,source", "--where", "source = 'lab'")
+    shown = run("export", "-", "--format", "csv", *options, url=store_url)
+    head, *lines = shown.out.splitlines()
+    assert head == "meta.n,reward,source"
+    assert sorted(lines) == ["2,-0.3333333333333333,lab", "2,0.0,lab", "2,0.3333333333333333,lab"]
+    shown = run("export", "-", "--format", "jsonl", "--columns", "id,meta", url=store_url)
+    assert [json.loads(line)["meta"] for line in shown.out.splitlines()].count(META) == 6
+
+
+def test_a_pipe_is_read_and_written(sqlite_url: str) -> None:
+    words = ["import", "-", "--format", "smi", "--source", "lib", "--url", sqlite_url]
+    assert CliRunner().invoke(app, words, input="CCO\nCCN x\n").exit_code == 0
+    shown = run("export", "-", "--format", "smi", "--columns", "source", url=sqlite_url)
+    assert sorted(shown.out.splitlines()) == ["CCN\tlib", "CCO\tlib"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "all.txt"], "give a name that ends with one of .csv, .jsonl, .parquet, .smi"),
+        (["export", "no/such/folder.csv"], "cannot be written: No such file or directory"),
+        (["export", "a.csv", "--columns", "nope"], "there is no column 'nope'"),
+        (["export", "a.csv", "--where", "nope > 1"], "where must be a condition"),
+        (["import", "missing.csv"], "cannot be read: No such file or directory"),
+        (["import", "."], "give a name that ends with"),
+        (["import", "empty.csv"], "must name each column once"),
+        (["import", "vendor.csv"], "the file has no column 'sample', but 'smiles', 'mw'"),
+        (["import", "vendor.csv", "--sample", "x"], "the file has no column 'x'"),
+        (["import", "vendor.csv", "--format", "parquet"], "the file is not Parquet"),
+        (["import", "vendor.csv", "--sample", "smiles", "--key", "os.path:x"], "no function 'x'"),
+    ],
+)
+def test_wrong_words_are_explained(
+    sqlite_url: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "vendor.csv").write_text("smiles,mw\nCCO,1\n")
+    open_store(sqlite_url).close()
+    result = run(*words, url=sqlite_url, COLUMNS="300")
+    assert result.code == 2
+    assert message in " ".join(unstyled(result.err).split())
+
+
+def test_the_key_of_a_buffer_decides_which_samples_are_equal(
+    sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys.py").write_text(
+        "def lower(text):\n"
+        "    if text == 'bad':\n        raise ValueError('no molecule')\n"
+        "    return None if text == 'none' else text.lower()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "x.smi").write_text("CCO\ncco\nbad\nnone\nCCN\n")
+    result = run("import", "x.smi", "--key", "keys:lower", url=sqlite_url)
+    assert result.err.splitlines() == [
+        "line 3: ValueError: no molecule",
+        "line 4: the key of its sample is None",
+    ]
+    assert result.out.startswith("5 rows: 2 samples added, 1 known")
+
+
+def test_numbers_of_csv() -> None:
+    assert [number_from(text) for text in ("1", "-0.5e1", "0.0")] == [1, -5.0, 0.0]
+    for text in ("007", "1_0", "nan", "1e999", "", "+1", "1.", " 1", "9" * 5_000):
+        assert number_from(text) == text
+
+
+# -- tables of other libraries ---------------------------------------------------------------------
+
+COLUMNS = {"smiles": ["CCO", "CCN", "CCO"], "mw": [46, None, 46], "when": ["2020"] * 3}
+TABLES: dict[str, Callable[[], Any]] = {
+    "pandas": lambda: pd.DataFrame(COLUMNS),
+    "pandas with an index": lambda: pd.DataFrame(COLUMNS, index=[5, 6, 7]),
+    "arrow": lambda: pa.table(COLUMNS),
+    "reader": lambda: pa.table(COLUMNS).to_reader(max_chunksize=1),
+    "dataframe": lambda: Interchanged(pd.DataFrame(COLUMNS)),
+}
+
+
+class Interchanged:
+    """A table of the older protocol alone."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    def __dataframe__(self, **options: Any) -> Any:
+        return pa.table(self._frame).__dataframe__(**options)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_is_added_with_its_other_columns_as_meta(sqlite_url: str, kind: str) -> None:
+    with open_store(sqlite_url) as store:
+        result = store.add(TABLES[kind](), "vendor", sample="smiles")
+        assert (result.added, result.duplicates) == (2, 1)
+        found = store.to_arrow(["sample", "source", "meta.mw", "meta.when"]).to_pylist()
+        assert sorted(map(str, (tuple(row.values()) for row in found))) == [
+            "('CCN', 'vendor', None, '2020')",
+            "('CCO', 'vendor', 46, '2020')"
+            if kind in ("arrow", "reader")
+            else "('CCO', 'vendor', 46.0, '2020')",
+        ]
+
+
+def test_a_table_of_a_store_is_added_to_another(new_store: Callable[..., SampleStore]) -> None:
+    store, other = new_store(), new_store(name="other")
+    store.record(["a", "b"], [1.0, 2.0])
+    assert other.add(store.table(["sample", "created_at"]), ["x", "y"], sample="sample").added == 2
+    assert sorted(other.to_arrow(["source"])["source"].to_pylist()) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (pd.DataFrame(COLUMNS), {"sample": "nope"}, "the table must have a column 'nope'"),
+        (pd.DataFrame({"s": ["a", None]}), {"sample": "s"}, "row 1 of the table has no value"),
+        (["a"], {"sample": "s"}, "give a table of pandas"),
+        (pd.DataFrame(COLUMNS), {"sample": "smiles", "meta": {}}, "give sample= without meta="),
+        (pd.DataFrame(COLUMNS), {"sample": "smiles", "source": ["a"]}, "3 samples came with 1"),
+        (pd.DataFrame({"s": ["a"], "x": [b""]}), {"sample": "s"}, "meta"),
+        (pd.DataFrame({"s": ["a", 1]}), {"sample": "s"}, "give each column one type"),
+        (pd.DataFrame(COLUMNS), {}, "`add` takes a table with sample='smiles'"),
+    ],
+)
+def test_a_wrong_table_is_refused(
+    sqlite_url: str, table: Any, options: dict[str, Any], message: str
+) -> None:
+    with open_store(sqlite_url) as store, pytest.raises(InvalidArgument, match=message):
+        store.add(table, **options)
+
+
+def test_positions_of_a_table_count_on(sqlite_url: str) -> None:
+    batches = pa.table({"s": ["a", "b", "none"]}).to_reader(max_chunksize=1)
+    with open_store(sqlite_url, key=none_of) as store:
+        assert store.add(batches, sample="s").refused_at == (2,)
+
+
+def none_of(text: str) -> str | None:
+    return None if text == "none" else text
