@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
-from sqlbuffer._messages import listed, shown
+from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer.errors import InvalidArgument
 
 FORMATS = ("csv", "jsonl", "parquet", "smi")
@@ -34,12 +35,26 @@ def format_of(path: str, given: str | None) -> str:
     return found
 
 
+class _Terminal(io.RawIOBase):
+    """Standard output as a terminal shows it, with control characters as escapes."""
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write whole characters."""
+        lines = bytes(data).decode(errors="backslashreplace").split("\n")
+        sys.stdout.write("\n".join(map(printable, lines)))
+        return len(data)
+
+
 @contextlib.contextmanager
 def written(path: str) -> Iterator[IO[bytes]]:
     """Open a file for writing, which gets its name when the block has ended without an error."""
     if path == STANDARD_STREAM:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield _Terminal() if sys.stdout.isatty() else sys.stdout.buffer  # type: ignore[misc]
+        sys.stdout.flush()
         return
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
         with open(path, "wb") as file:

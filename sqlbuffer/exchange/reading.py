@@ -63,14 +63,17 @@ class Reading:
         """
         last, drawn = self.buffer.read(self._begin)
 
-        def read(after: int) -> list[Any]:
+        def read(after: int, until: int) -> list[Any]:
             return explained(
                 self.buffer,
                 self.where,
-                lambda: self.buffer.read(self._guarded, after=after, last=last),
+                lambda: self.buffer.read(self._guarded, after=after, until=until),
             )
 
-        return self._chunks(read, drawn)
+        def find(after: int) -> int | None:
+            return self.buffer.read(_next_id, after)
+
+        return self._chunks(_Pages(read, find, self.chunk, last), drawn)
 
     def at_once(self, use: Callable[[Iterator[Chunk]], T]) -> T:
         """Return what `use` makes of the chunks, all of which are read in one transaction.
@@ -81,8 +84,9 @@ class Reading:
 
         def read_all(tx: Transaction) -> T:
             last, drawn = self._begin(tx)
+            read, find = functools.partial(self._rows, tx), functools.partial(_next_id, tx)
             with guarded(tx, self.where):
-                return use(self._chunks(functools.partial(self._rows, tx, last=last), drawn))
+                return use(self._chunks(_Pages(read, find, self.chunk, last), drawn))
 
         return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
 
@@ -91,13 +95,9 @@ class Reading:
         names = [name for name in self.names if name.startswith(META)]
         return Reading(self.buffer, names, self.where).chunks()
 
-    def _chunks(self, read: Callable[[int], list[Any]], drawn: _Drawn | None) -> Iterator[Chunk]:
-        after = 0
-        while rows := read(after):
+    def _chunks(self, pages: _Pages, drawn: _Drawn | None) -> Iterator[Chunk]:
+        for rows in pages:
             known = dict(zip(self._stored, map(list, zip(*rows, strict=True)), strict=True))
-            if known["id"][-1] <= after:
-                raise no_progress("reading a table")
-            after = known["id"][-1]
             if drawn is not None:
                 known["drawn"] = drawn.of(known["id"])
             if self.decode and "sample" in self.names:
@@ -122,28 +122,54 @@ class Reading:
         last = int(tx.execute(queries.samples.newest_sample()).scalar_one())
         return last, _Drawn.read(tx) if "drawn" in self.names else None
 
-    def _guarded(self, tx: Transaction, *, after: int, last: int) -> list[Any]:
+    def _guarded(self, tx: Transaction, *, after: int, until: int) -> list[Any]:
         with guarded(tx, self.where):
-            return self._rows(tx, after, last=last)
+            return self._rows(tx, after, until)
 
-    def _rows(self, tx: Transaction, after: int, *, last: int) -> list[Any]:
+    def _rows(self, tx: Transaction, after: int, until: int) -> list[Any]:
+        """Return the samples of a range of ids, or the first of them if they are large."""
         ids = narrowed(queries.table.ids_of_page(), self.where)
         statement = queries.table.rows_of_page(ids, self._stored)
         sized = [i for i, name in enumerate(self._stored) if name in _SIZED]
         rows: list[Any] = []
         size = 0
-        with tx.execute(
-            statement.execution_options(yield_per=_AT_ONCE),
-            after=after,
-            last=last,
-            limit=self.chunk,
-        ) as result:
+        read = statement.execution_options(yield_per=_AT_ONCE)
+        with tx.execute(read, after=after, last=until) as result:
             for part in result.partitions():
                 rows += part
                 size += sum(len(row[i] or "") for row in part for i in sized)
                 if size > CHUNK_BYTES:
                     break
         return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pages:
+    """The rows of a table, some at a time."""
+
+    read: Callable[[int, int], list[Any]]
+    """Returns the rows of the samples after one id and up to another, or the first of them."""
+    find: Callable[[int], int | None]
+    """Returns the lowest id after an id."""
+    chunk: int
+    last: int
+    """The largest id."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        after = 0
+        while after < self.last:
+            until = min(after + self.chunk, self.last)
+            if rows := self.read(after, until):
+                yield rows
+            if rows and not after < rows[-1][0] <= until:
+                raise no_progress("reading a table")
+            # Large samples end a page early. Ids may have gaps of any size.
+            after = rows[-1][0] if rows else (self.find(until) or self.last + 1) - 1
+
+
+def _next_id(tx: Transaction, after: int) -> int | None:
+    found: int | None = tx.execute(queries.table.lowest_id_after(), after=after).scalar()
+    return found
 
 
 def _column(name: str, known: Chunk) -> list[Any]:

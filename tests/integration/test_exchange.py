@@ -4,6 +4,7 @@ import io
 import json
 import math
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from helpers.commands import run, unstyled
 from helpers.strategies import Colour, Ligand
 from sqlbuffer.cli.main import app
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.exchange import export, import_, rows
+from sqlbuffer.exchange import export, formats, import_, rows
 from sqlbuffer.exchange.mapping import number_from
 from sqlbuffer.store import SampleStore, open_store
 
@@ -273,6 +274,16 @@ def test_a_pipe_is_read_and_written(sqlite_url: str) -> None:
     assert sorted(shown.out.splitlines()) == ["CCN\tlib", "CCO\tlib"]
 
 
+def test_a_terminal_gets_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", shown)
+    columns = {"sample": ["\x1b[31mred", "a\nb", "\u202eé"]}
+    with formats.written("-") as file:
+        export._write_csv(file, ["sample"], iter([columns]))
+    assert shown.getvalue() == 'sample\n\\x1b[31mred\n"a\nb"\n\\u202eé\n'
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -328,6 +339,19 @@ def test_numbers_of_csv() -> None:
     assert [number_from(text) for text in ("1", "-0.5e1", "0.0")] == [1, -5.0, 0.0]
     for text in ("007", "1_0", "nan", "1e999", "", "+1", "1.", " 1", "9" * 5_000):
         assert number_from(text) == text
+
+
+def test_the_python_of_the_page_runs(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = pathlib.Path(__file__).parents[2] / "docs" / "files.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    scope["store"].close()
+    assert "46.07" in capsys.readouterr().out
+    assert scope["frame"]["reward"].tolist() == [0.41]
 
 
 # -- tables of other libraries ---------------------------------------------------------------------

@@ -365,6 +365,24 @@ def assert_best_by_an_index(executed: list[Executed], order: str) -> None:
         assert any("ix_samples_reward" in index for index in it.indexes), it.sql
 
 
+def test_a_page_of_the_table_is_found_by_indexes(store_url: str) -> None:
+    """Also with a condition, without statistics of the tables, and with them."""
+    with open_store(store_url) as store:
+        store.record([f"measured {i}" for i in range(20_000)], np.arange(20_000.0))
+        hold_some = store.add([f"s {i}" for i in range(100)])
+        assert hold_some.added == 100
+        for where in (None, ("reward", ">", 5.0)):
+            with watched(store) as executed:
+                next(iter(store.table(where=where, chunk=100)))
+            (page,) = (it for it in executed if "AS page" in it.sql)
+            assert not [scan for scan in page.scans if "samples" in scan], page
+            assert len(page.sorts) <= 1, page  # of the page itself
+            assert INDEX_NAMES["samples"] & page.indexes, page
+            assert not INDEX_NAMES["uq_samples_buffer_id_hash"] & page.indexes, page
+            assert any("ix_measurements_sample" in index for index in page.indexes), page
+            analyze(store_url)
+
+
 def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None:
     """Unscored samples and those of weight 0 stand behind the race; nothing walks over them."""
     with open_store(store_url) as store:

@@ -151,6 +151,17 @@ def test_a_chunk_of_large_samples_ends_early(
     assert max(sizes) == 4
 
 
+def test_gaps_of_ids_are_passed_over(new_store: Callable[..., SampleStore]) -> None:
+    first, second = new_store(), new_store(name="second")
+    for i in range(4):
+        first.add([f"first {i} {j}" for j in range(3)])
+        second.add([f"second {i} {j}" for j in range(4)])
+    first.forget(first.to_arrow(["id"])["id"].to_pylist()[3:9])
+    for chunk in (1, 2, 5, 100):
+        assert [pa.table(each.table(chunk=chunk)).num_rows for each in (first, second)] == [6, 16]
+        assert pa.table(second.table(where=("sample", "like", "%3 3"), chunk=chunk)).num_rows == 1
+
+
 def test_a_reading_that_is_dropped_keeps_no_transaction(store: SampleStore) -> None:
     store.add(["a", "b"])
     batches = iter(store.table(chunk=1))

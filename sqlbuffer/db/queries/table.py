@@ -65,17 +65,29 @@ OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
 """Columns of `store.table` that come from the measurement that gave the reward or error."""
 
 
+_ZERO: sa.BindParameter[int] = bindparam("zero", 0, type_=sa.Integer)
+
+
 @functools.cache
 def ids_of_page() -> sa.Select[Any]:
-    """The ids of the next `limit` samples after an id; the user may narrow it."""
+    """The ids of samples in a range of ids; the user may narrow it.
+
+    A range and no limit: for the first samples that meet a condition databases may read the whole
+    buffer, for every page. `+ zero` keeps SQLite from doing so by another index.
+    """
     return (
         select(samples.c.id)
-        .where(samples.c.buffer_id == BUFFER)
+        .where(samples.c.buffer_id + _ZERO == BUFFER)
         .where(samples.c.id > bindparam("after", type_=BigId))
         .where(samples.c.id <= bindparam("last", type_=BigId))
-        .order_by(samples.c.id)
-        .limit(bindparam("limit", type_=sa.Integer))
     )
+
+
+@functools.cache
+def lowest_id_after() -> sa.Select[Any]:
+    """The lowest id of any sample after an id; NULL if there is none."""
+    after = bindparam("after", type_=BigId)
+    return select(sa.func.min(samples.c.id).label("id")).where(samples.c.id > after)
 
 
 def rows_of_page(ids: sa.Select[Any], names: Sequence[str]) -> sa.Select[Any]:
@@ -99,14 +111,17 @@ def rows_of_page(ids: sa.Select[Any], names: Sequence[str]) -> sa.Select[Any]:
 
 
 def _measured_by() -> sa.ScalarSelect[Any]:
-    """The newest measurement with the reward of the sample, or with an error if it has one."""
+    """The newest measurement with the reward of the sample, or with an error if it has one.
+
+    Without `+ zero` PostgreSQL would look for the newest of all measurements from the end on.
+    """
     made = measurements.alias("made")
     gave = sa.or_(
         made.c.reward == samples.c.reward,
         sa.and_(samples.c.error.is_not(None), made.c.error.is_not(None)),
     )
     return (
-        select(sa.func.max(made.c.id).label("id"))
+        select(sa.func.max(made.c.id + _ZERO).label("id"))
         .where(made.c.sample_id == samples.c.id, gave)
         .correlate(samples)
         .scalar_subquery()
