@@ -121,6 +121,7 @@ def import_(
             settings = as_given({"weighting": None if weighting is None else weighting.value})
             made = None if key is None else function_from(key, example="lab.mols:canonical")
             buffer = attach(database, name, settings, key=made, allow_pickle=allow_pickle)
+            found = rows.read(columns.given())
             reader = Reader(
                 columns,
                 source=source,
@@ -130,7 +131,7 @@ def import_(
             at = None if rows.total is not None or size is None else given.tell
             total = size if rows.total is None else rows.total
             with progress(f"importing into {buffer.name}", total, at) as advance:
-                done = import_rows(buffer, rows.rows, reader, refuse=refuse, advance=advance)
+                done = import_rows(buffer, found, reader, refuse=refuse, advance=advance)
             buffer.write(unregister)
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc

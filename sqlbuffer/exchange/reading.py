@@ -61,7 +61,7 @@ class Reading:
         Raises:
             InvalidArgument: If the condition is wrong.
         """
-        last, drawn = self.buffer.read(self._begin)
+        span, drawn = self.buffer.read(self._begin)
 
         def read(after: int, until: int) -> list[Any]:
             return explained(
@@ -73,7 +73,7 @@ class Reading:
         def find(after: int) -> int | None:
             return self.buffer.read(_next_id, after)
 
-        return self._chunks(_Pages(read, find, self.chunk, last), drawn)
+        return self._chunks(_Pages(read, find, self.chunk, *span), drawn)
 
     def at_once(self, use: Callable[[Iterator[Chunk]], T]) -> T:
         """Return what `use` makes of the chunks, all of which are read in one transaction.
@@ -83,10 +83,10 @@ class Reading:
         """
 
         def read_all(tx: Transaction) -> T:
-            last, drawn = self._begin(tx)
+            span, drawn = self._begin(tx)
             read, find = functools.partial(self._rows, tx), functools.partial(_next_id, tx)
             with guarded(tx, self.where):
-                return use(self._chunks(_Pages(read, find, self.chunk, last), drawn))
+                return use(self._chunks(_Pages(read, find, self.chunk, *span), drawn))
 
         return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
 
@@ -117,10 +117,12 @@ class Reading:
             names += ["payload", "codec"]
         return list(dict.fromkeys(["id", *names]))
 
-    def _begin(self, tx: Transaction) -> tuple[int, _Drawn | None]:
+    def _begin(self, tx: Transaction) -> tuple[tuple[int, int], _Drawn | None]:
+        """Return the lowest and the highest id, and the draws if they are asked for."""
         tx.note_ids()
-        last = int(tx.execute(queries.samples.newest_sample()).scalar_one())
-        return last, _Drawn.read(tx) if "drawn" in self.names else None
+        span = tx.execute(queries.copy.id_range()).one()
+        ids = (1, 0) if span.lowest is None else (span.lowest, span.highest)
+        return ids, _Drawn.read(tx) if "drawn" in self.names else None
 
     def _guarded(self, tx: Transaction, *, after: int, until: int) -> list[Any]:
         with guarded(tx, self.where):
@@ -152,19 +154,21 @@ class _Pages:
     find: Callable[[int], int | None]
     """Returns the lowest id after an id."""
     chunk: int
-    last: int
-    """The largest id."""
+    lowest: int
+    highest: int
 
     def __iter__(self) -> Iterator[list[Any]]:
-        after = 0
-        while after < self.last:
-            until = min(after + self.chunk, self.last)
+        after = self.lowest - 1
+        if after >= self.highest:
+            self.read(after, after)  # nothing, or an error: a wrong condition is told in any case
+        while after < self.highest:
+            until = min(after + self.chunk, self.highest)
             if rows := self.read(after, until):
                 yield rows
             if rows and not after < rows[-1][0] <= until:
                 raise no_progress("reading a table")
             # Large samples end a page early. Ids may have gaps of any size.
-            after = rows[-1][0] if rows else (self.find(until) or self.last + 1) - 1
+            after = rows[-1][0] if rows else (self.find(until) or self.highest + 1) - 1
 
 
 def _next_id(tx: Transaction, after: int) -> int | None:

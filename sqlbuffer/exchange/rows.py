@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import sys
@@ -33,7 +34,8 @@ class Rows(NamedTuple):
     """The rows of a file, and the names of its columns; None if each row has its own."""
 
     columns: Sequence[str] | None
-    rows: Iterator[Row]
+    read: Callable[[Sequence[str]], Iterator[Row]]
+    """Returns the rows with the columns of these names, and perhaps more; it is called once."""
     total: int | None = None
     """Number of the rows, if the file tells it."""
 
@@ -61,7 +63,7 @@ def _read_csv(file: IO[bytes]) -> Rows:
         raise InvalidArgument(
             f"the first line of a CSV file must name each column once; got {shown(names)}."
         )
-    return Rows(names, _csv_rows(lines, names, text))
+    return Rows(names, lambda _: _csv_rows(lines, names, text))
 
 
 def _csv_rows(lines: Any, names: Sequence[str], text: io.TextIOWrapper) -> Iterator[Row]:
@@ -102,7 +104,7 @@ def _fields_of_any_size() -> Iterator[None]:
 
 
 def _read_jsonl(file: IO[bytes]) -> Rows:
-    return Rows(None, _jsonl_rows(file))
+    return Rows(None, lambda _: _jsonl_rows(file))
 
 
 def _jsonl_rows(file: IO[bytes]) -> Iterator[Row]:
@@ -121,7 +123,7 @@ def _jsonl_rows(file: IO[bytes]) -> Iterator[Row]:
 
 
 def _read_smi(file: IO[bytes]) -> Rows:
-    return Rows(["sample", "name"], _smi_rows(file))
+    return Rows(["sample", "name"], lambda _: _smi_rows(file))
 
 
 def _smi_rows(file: IO[bytes]) -> Iterator[Row]:
@@ -142,12 +144,13 @@ def _read_parquet(file: IO[bytes]) -> Rows:
         found = parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError, io.UnsupportedOperation) as exc:
         raise InvalidArgument(f"the file is not Parquet, or a pipe: {summary(exc)}.") from exc
-    return Rows(found.schema_arrow.names, _parquet_rows(found), found.metadata.num_rows)
+    read = functools.partial(_parquet_rows, found)
+    return Rows(found.schema_arrow.names, read, found.metadata.num_rows)
 
 
-def _parquet_rows(file: Any) -> Iterator[Row]:
+def _parquet_rows(file: Any, columns: Sequence[str]) -> Iterator[Row]:
     number = 1
-    for batch in file.iter_batches(batch_size=_AT_ONCE):
+    for batch in file.iter_batches(batch_size=_AT_ONCE, columns=list(columns)):
         for values in batch.to_pylist():
             yield Row(number, values)
             number += 1

@@ -105,6 +105,22 @@ def test_samples_of_every_type_come_back_from_parquet(
     assert f"{len(samples) - 1} of them are no text" in shown.err
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_values_of_metas_come_back_from_columns_of_their_own(
+    sqlite_url: str, tmp_path: pathlib.Path, form: str
+) -> None:
+    file = str(tmp_path / f"metas.{form}")
+    with open_store(sqlite_url) as store:
+        store.add(["a", "b"], meta=[{"mw": 1.5, "n": 2, "x": "y"}, {"mw": None, "n": 3, "x": "z"}])
+        before = store.to_arrow(["hash", "meta"]).to_pylist()
+    names = "sample,meta.mw,meta.n,meta.x"
+    assert run("export", file, "--columns", names, url=sqlite_url).code == 0
+    options = () if form != "jsonl" else ("--sample", "sample", "--meta", "meta.mw,meta.n,meta.x")
+    assert run("import", file, "--name", "again", *options, url=sqlite_url).code == 0
+    with open_store(sqlite_url, name="again") as again:
+        assert again.to_arrow(["hash", "meta"]).to_pylist() == before
+
+
 # Texts as databases take them: no NUL, and no lone surrogates.
 storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
@@ -116,7 +132,7 @@ def test_fields_of_csv_are_exact(pairs: list[tuple[str, str | None]]) -> None:
     export._write_csv(file, ["sample", "error"], iter([columns]))
     file.seek(0)
     found = rows.rows_of(file, "csv")
-    assert [tuple(row.values.values()) for row in found.rows] == pairs
+    assert [tuple(row.values.values()) for row in found.read([])] == pairs
 
 
 @given(st.lists(storable, max_size=5))
@@ -124,7 +140,7 @@ def test_lines_of_json_are_exact(texts: list[str]) -> None:
     file = io.BytesIO()
     export._write_jsonl(file, ["sample"], iter([{"sample": texts}]))
     file.seek(0)
-    assert [row.values["sample"] for row in rows.rows_of(file, "jsonl").rows] == texts
+    assert [row.values["sample"] for row in rows.rows_of(file, "jsonl").read([])] == texts
 
 
 VENDOR = """smiles,score,mw,vendor
