@@ -11,6 +11,7 @@ from typing import IO, Annotated
 import typer
 
 from sqlbuffer._messages import printable
+from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, command
 from sqlbuffer.cli.copy import Weightings
@@ -103,15 +104,12 @@ def import_(
 
     An import that was killed is begun again with the same command: rows that are stored change
     nothing. Rows that cannot be stored are shown with their numbers and reasons, and the others are
-    stored. The buffer and the database are created if they do not exist.
+    stored. The buffer and the database are created if they do not exist. In a new buffer samples
+    are drawn once they have a score, or at once with --weighting uniform.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
-        with (
-            opened(file) as given,
-            _refusals(refused) as refuse,
-            contextlib.closing(Database(url)) as database,
-        ):
+        with opened(file) as given, _refusals(refused) as refuse:
             size = _size(given)
             rows = rows_of(given, chosen)
             metas = [each for each in meta.split(",") if each]
@@ -120,19 +118,22 @@ def import_(
             )
             settings = as_given({"weighting": None if weighting is None else weighting.value})
             made = None if key is None else function_from(key, example="lab.mols:canonical")
-            buffer = attach(database, name, settings, key=made, allow_pickle=allow_pickle)
-            found = rows.read(columns.given())
             reader = Reader(
                 columns,
-                source=source,
+                source=as_name(source, "--source"),
                 are_texts=chosen == "csv",
                 allow_pickle=allow_pickle,
             )
             at = None if rows.total is not None or size is None else given.tell
             total = size if rows.total is None else rows.total
-            with progress(f"importing into {buffer.name}", total, at) as advance:
+            with (
+                contextlib.closing(Database(url)) as database,
+                progress(f"importing into {name}", total, at) as advance,
+            ):
+                buffer = attach(database, name, settings, key=made, allow_pickle=allow_pickle)
+                found = rows.read(columns.given())
                 done = import_rows(buffer, found, reader, refuse=refuse, advance=advance)
-            buffer.write(unregister)
+                buffer.write(unregister)
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
     _report(done, refused)

@@ -326,8 +326,12 @@ def test_wrong_words_are_explained(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "vendor.csv").write_text("smiles,mw\nCCO,1\n")
-    open_store(sqlite_url).close()
+    if words[0] == "export":
+        open_store(sqlite_url).close()
+    else:
+        sqlite_url = f"sqlite:///{tmp_path}/new.db"
     result = run(*words, url=sqlite_url, COLUMNS="300")
+    assert not (tmp_path / "new.db").exists()
     assert result.code == 2
     assert message in " ".join(unstyled(result.err).split())
 
