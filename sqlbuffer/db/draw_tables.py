@@ -42,6 +42,7 @@ batches = Table(
         Integer,
         comment="Samples of its argmax share, which come first; NULL: by an older release",
     ),
+    comment="One row for each claim of samples by one worker",
 )
 
 draws = Table(
@@ -66,6 +67,7 @@ draws = Table(
         comment="True when its reward came before the batch was closed",
     ),
     Column("started_at", Timestamp, comment="When its measurement was started (UTC)"),
+    comment="One row for each sample in each batch",
     **CLUSTERED,
 )
 
@@ -88,4 +90,5 @@ measurements = Table(
         BigId,
         comment="Logical time when it was stored; NULL: by an older release",
     ),
+    comment="One row for each reward, and each failure, that was stored",
 )

@@ -111,6 +111,7 @@ workers = Table(
         server_default=text("0"),
         comment="Latest clock at which it let a sample join the race, or changed a weight",
     ),
+    comment="One row for each process attached to a buffer, with its counters",
 )
 
 predictors = Table(
@@ -142,6 +143,7 @@ predictors = Table(
     Column(
         "trained_tick", BigId, comment="Logical time when it was stored; NULL: by an older release"
     ),
+    comment="One row for each trained state of the predictor",
 )
 
 jobs = Table(
@@ -174,6 +176,7 @@ jobs = Table(
         BigId,
         comment="Run that came to an end last; NULL: none, or one of an older release",
     ),
+    comment="One row for each kind of work that one process does at a time",
 )
 
 checkpoints = Table(
@@ -190,6 +193,7 @@ checkpoints = Table(
     ),
     Column("data", LargeBinary, nullable=False, comment="The state"),
     Column("created_at", Timestamp, nullable=False, comment="When it was written (UTC)"),
+    comment="One row for each checkpoint of a training loop",
 )
 
 metrics = Table(
@@ -206,6 +210,7 @@ metrics = Table(
     Column("name", Text, primary_key=True, comment="Name of the metric"),
     Column("value", Double, comment="Its value; NULL when not a number"),
     Column("recorded_at", Timestamp, nullable=False, comment="When it was recorded (UTC)"),
+    comment="One row for each metric of each iteration",
 )
 
 receipts = Table(
@@ -221,6 +226,7 @@ receipts = Table(
         "number", BigId, nullable=False, comment="Number of the last transaction that it committed"
     ),
     Column("written_at", Timestamp, nullable=False, comment="When that was (UTC)"),
+    comment="One row for each connection of a server, which proves its last commit",
 )
 
 lineage = Table(
@@ -232,4 +238,5 @@ lineage = Table(
         primary_key=True,
         comment="Random name of this database, given when it was created",
     ),
+    comment="The random name of this database",
 )

@@ -159,6 +159,7 @@ buffers = Table(
         comment="Draws of batches below this number were dropped; NULL: all are there",
     ),
     CheckConstraint("mode IN ('consume', 'replay')", name="mode"),
+    comment="One row for each buffer, with its settings",
 )
 
 samples = Table(
@@ -239,6 +240,7 @@ samples = Table(
     ),
     Column("key", Text, comment="Its key, where the buffer keeps keys"),
     UniqueConstraint("buffer_id", "hash"),
+    comment="One row for each distinct sample of a buffer, with its score and its reward",
 )
 pool = Table(
     "pool",
@@ -279,6 +281,7 @@ pool = Table(
         Double,
         comment="Score that its weight comes from; NULL when it has none or cannot be drawn",
     ),
+    comment="One row for each waiting sample, clustered by its place in the race",
     **CLUSTERED,
     **CHURNED,
 )

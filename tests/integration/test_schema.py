@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.command import downgrade, upgrade
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql
 
 from helpers.direct import connect
 from helpers.forked import forkserver
@@ -27,13 +29,13 @@ from sqlbuffer.db import indexes, schema  # noqa: F401
 from sqlbuffer.db.backends import VERSION_TABLE
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder
+from sqlbuffer.db.views import views
 from sqlbuffer.errors import ForeignDatabase, SchemaMismatch, SchemaTooNew, SchemaTooOld
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.empty_database
 
 ROOT = pathlib.Path(__file__).parents[2]
-VIEWS = {"buffer_overview", "sample_overview", "batch_overview", "draw_overview"}
 
 
 def execute(url: str, sql: str) -> list[Any]:
@@ -104,6 +106,11 @@ CATALOGUE = {
         WHERE connamespace = 'sqlbuffer'::regnamespace
             AND conrelid::regclass::text <> 'sqlbuffer_version'
         ORDER BY 1, 2""",
+    "tables": """
+        SELECT relname, obj_description(oid) FROM pg_class
+        WHERE relnamespace = 'sqlbuffer'::regnamespace AND relkind = 'r'
+              AND relname <> 'sqlbuffer_version'
+        ORDER BY 1""",
     "options": """
         SELECT relname, reloptions FROM pg_class
         WHERE relnamespace = 'sqlbuffer'::regnamespace AND relkind IN ('r', 'i')
@@ -121,11 +128,53 @@ def test_migrations_make_exactly_what_the_metadata_makes_on_postgresql(postgresq
         schema.metadata.create_all(connection)
     for what, sql in CATALOGUE.items():
         assert execute(postgresql_url, sql) == migrated[what], what
-    assert all(comment for *_, comment in migrated["columns"])
+    assert all(comment for *_, comment in migrated["columns"] + migrated["tables"])
+
+
+VIEW_COLUMNS = """
+    SELECT c.relname, obj_description(c.oid), a.attname, format_type(a.atttypid, a.atttypmod),
+           col_description(c.oid, a.attnum)
+    FROM pg_class AS c
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'sqlbuffer'::regnamespace AND c.relkind = 'v'
+    ORDER BY c.relname, a.attnum"""
+
+
+def test_views_are_those_of_the_code(store_url: str) -> None:
+    """Names, order, types and comments: `\\d+` shows them, and SQLite keeps them in the text."""
+    open_store(store_url).close()
+    if store_url.startswith("postgresql"):
+        kinds = postgresql.dialect()
+        expected = [
+            (name, view.comment, each.name, each.type.compile(kinds).lower(), each.comment)
+            for name, view in sorted(views.tables.items())
+            for each in view.columns
+        ]
+        assert execute(store_url, VIEW_COLUMNS) == expected
+        return
+    texts = dict(execute(store_url, "SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
+    assert texts.keys() == views.tables.keys()
+    for name, view in views.tables.items():
+        found = [row[1] for row in execute(store_url, f"PRAGMA table_info({name})")]
+        assert found == view.columns.keys()
+        comments = [view.comment, *(column.comment for column in view.columns)]
+        assert re.findall(r"-- (.*)", texts[name]) == comments
+
+
+def test_one_name_means_one_thing_in_all_views() -> None:
+    """The same column has the same type everywhere, and a former name says which one it is."""
+    columns = [column for view in views.tables.values() for column in view.columns]
+    kinds = {(column.name, str(column.type)) for column in columns}
+    assert len(kinds) == len({name for name, _ in kinds})
+    for column in columns:
+        former = re.match(r"Same as (\w+); dropped in", column.comment or "")
+        assert (column.name in {"id", "text", "rewarded_at"}) == bool(former), column
+        assert not former or former[1] in column.table.columns
 
 
 def test_every_column_has_a_comment_and_every_name_is_plain() -> None:
-    for table in schema.metadata.tables.values():
+    for table in [*schema.metadata.tables.values(), *views.tables.values()]:
+        assert table.comment
         for column in table.columns:
             assert column.comment, column
             assert re.fullmatch(r"[a-z][a-z0-9_]*", column.name), column
@@ -141,7 +190,7 @@ def test_views_answer(store_url: str) -> None:
         store.sample(1).release()
         _held = store.sample(1)
     with connect(store_url) as connection:
-        assert set(sa.inspect(connection).get_view_names()) >= VIEWS
+        assert set(sa.inspect(connection).get_view_names()) == views.tables.keys()
 
         def rows(view: str, order: str) -> list[dict[str, Any]]:
             return [
@@ -233,6 +282,34 @@ def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_ur
     assert best() == (1.0, True)
     alembic(store_url, "downgrade", "0005")
     assert best() == (2.0, False)
+
+
+def test_a_downgrade_restores_the_views_and_comments(store_url: str) -> None:
+    """In this process: the command of Alembic takes a second to start."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    with connect(store_url) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("CREATE SCHEMA sqlbuffer")
+        config.attributes["connection"] = connection
+        upgrade(config, "0006")
+        before = definitions(connection)
+        upgrade(config, "0007")
+        assert definitions(connection) != before
+        downgrade(config, "0006")
+        assert definitions(connection) == before
+
+
+def definitions(connection: sa.Connection) -> Any:
+    """The views as the database has understood them, and the comments of tables."""
+    inspector = sa.inspect(connection)
+    views = {
+        name: " ".join(inspector.get_view_definition(name).split())
+        for name in inspector.get_view_names()
+    }
+    if connection.dialect.name == "sqlite":
+        return views
+    return views, {name: inspector.get_table_comment(name) for name in inspector.get_table_names()}
 
 
 @pytest.mark.slow
@@ -479,6 +556,7 @@ def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -
 AWAY = """
 import pathlib, sys, sqlbuffer
 from sqlbuffer.db.migrate import migrations_folder
+from sqlbuffer.db.views import views
 site = pathlib.Path(sys.argv[2])
 assert pathlib.Path(sqlbuffer.__file__).is_relative_to(site), sqlbuffer.__file__
 assert migrations_folder().is_relative_to(site), migrations_folder()
