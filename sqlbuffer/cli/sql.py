@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import typer
 
 from sqlbuffer._validation import LARGEST_INT
+from sqlbuffer.cli import near_matches
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, open_existing
 from sqlbuffer.db.backends import first_line, parse_url
@@ -66,7 +67,13 @@ def sql(
     """Run a SELECT on the tables and views of the database.
 
     Views to begin with: buffer_overview, sample_overview, batch_overview, draw_overview,
-    measurement_overview.
+    measurement_overview, failure_overview, predictor_overview, worker_overview.
+
+    Tables: buffers, samples, pool, batches, draws, measurements, workers, predictors, jobs,
+    checkpoints, metrics, receipts, lineage.
+
+    docs/schema.md describes their columns and answers frequent questions; "SELECT * FROM
+    sample_overview" --limit 1 shows the columns of a view.
 
     The SQL cannot write. A superuser of PostgreSQL, and roles that may reach files and programs of
     the server, are refused unless --role names a role that only reads.
@@ -109,6 +116,8 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
                 raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
             yield Found(columns, iter(result))
     except sa.exc.DBAPIError as exc:
+        if unknown := dialect.unknown_name(exc):
+            raise InvalidArgument(near_matches.explain(*unknown, sql)) from exc
         raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
     finally:
         engine.dispose()

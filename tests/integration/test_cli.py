@@ -36,8 +36,9 @@ from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock
-from sqlbuffer.db.schema import REVISION
+from sqlbuffer.db.schema import REVISION, metadata
 from sqlbuffer.db.urls import read_url
+from sqlbuffer.db.views import views
 from sqlbuffer.store import open_store
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
@@ -845,9 +846,35 @@ def test_sql_that_the_database_refuses_is_one_line(url: str) -> None:
         refused(run("sql", sql, url=url))
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT rewrd FROM samples", "'rewrd' (near to it: reward, rewarded_at): "),
+        ("SELECT s.Tekst FROM samples AS s", "ekst' (near to it: text): "),
+        ('SELECT "s"."rewrd" FROM sample_overview AS "s"', "'rewrd' (near to it: reward, "),
+        ("SELECT state FROM samples", "'state' (near to it: sample_overview.state, "),
+        ("SELECT zz FROM samples", "no column 'zz': `sqlbuffer sql --help` and "),
+        ("SELECT * FROM sampels", "no table 'sampels' (near to it: samples): "),
+        ("SELECT * FROM sample_view", "'sample_view' (near to it: sample_overview, "),
+        ("SELECT * FROM nowhere", "no table 'nowhere': `sqlbuffer sql --help` and "),
+    ],
+)
+def test_sql_with_an_unknown_name_shows_near_names(url: str, sql: str, expected: str) -> None:
+    message = refused(run("sql", sql, url=url))
+    assert expected in message
+    assert "docs/schema.md list all." in message
+
+
+def test_the_help_of_sql_lists_all_tables_and_views() -> None:
+    help_page = run("sql", "--help").out
+    listed = set(re.findall(r"\w+", help_page))
+    assert {*metadata.tables, *views.tables} <= listed
+
+
 def test_views_for_people(url: str) -> None:
-    for view in ("buffer_overview", "sample_overview", "batch_overview", "draw_overview"):
-        assert json.loads(run("sql", f"SELECT * FROM {view}", "--json", url=url).out)
+    for view in views.tables:
+        found = json.loads(run("sql", f"SELECT * FROM {view}", "--json", url=url).out)
+        assert found or view == "predictor_overview"
 
 
 # -- hostile SQL -----------------------------------------------------------------------------------

@@ -298,6 +298,14 @@ class Dialect(abc.ABC):
     # -- SQL that a person types ------------------------------------------------------------------
 
     @abc.abstractmethod
+    def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
+        """Return "table" or "column", and the name in the SQL that the database does not know.
+
+        Returns:
+            None for another error.
+        """
+
+    @abc.abstractmethod
     def inspector(self, url: sa.URL) -> sa.Engine:
         """Return an engine for SQL that a person types: one statement at a time, which can read."""
 

@@ -262,6 +262,9 @@ class PostgreSQL(Dialect):
 
     # -- SQL that a person types ------------------------------------------------------------------
 
+    def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
+        return errors.unknown_name(error)
+
     def inspector(self, url: sa.URL) -> sa.Engine:
         return connections.inspector(url)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,6 +73,17 @@ def way_out(error: Any) -> str:
 def state_of(error: sa.exc.DBAPIError) -> str | None:
     """Return the SQLSTATE of an error, None if the server has sent none."""
     return getattr(error.orig, "sqlstate", None)
+
+
+_UNKNOWN = re.compile(r"(relation|column) \"?(.+?)\"? does not exist")
+
+
+def unknown_name(error: sa.exc.DBAPIError) -> tuple[str, str] | None:
+    """See `Dialect.unknown_name`; None if the server's messages are not in English."""
+    found = _UNKNOWN.match(str(error.orig))
+    if found is None or state_of(error) not in ("42703", "42P01"):
+        return None
+    return ("table" if found[1] == "relation" else "column", found[2])
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:

@@ -265,6 +265,9 @@ class SQLite(Dialect):
 
     # -- SQL that a person types ------------------------------------------------------------------
 
+    def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
+        return sqlite_errors.unknown_name(error.orig)
+
     def inspector(self, url: sa.URL) -> sa.Engine:
         return self._engines.inspector(url)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 BUSY_TIMEOUT_S = 60.0
@@ -43,6 +44,16 @@ def way_out(error: Any) -> str:
         return _WAYS_OUT_BY_NAME[name]
     message = str(error).lower()
     return next((text for part, text in _WAYS_OUT_BY_MESSAGE.items() if part in message), "")
+
+
+_UNKNOWN = re.compile(r"no such (table|column): \"?(.+?)\"?(?: - should this .*)?$")
+"""Newer versions ask whether a name in double quotes should be a string."""
+
+
+def unknown_name(error: Any) -> tuple[str, str] | None:
+    """See `Dialect.unknown_name`."""
+    found = _UNKNOWN.match(str(error))
+    return (found[1], found[2]) if found else None
 
 
 def is_busy(error: BaseException) -> bool:
