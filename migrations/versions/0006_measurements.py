@@ -58,7 +58,7 @@ def _columns(is_server: bool) -> dict[str, list[sa.Column]]:
                 sa.Boolean(),
                 nullable=False,
                 server_default=sa.false(),
-                comment="True if the key of each sample is stored beside it",
+                comment="True if the key of each sample is stored with it",
             ),
             sa.Column(
                 "pruned_batch",

@@ -55,6 +55,8 @@ _TABLES = {
     "receipts": "One row for each connection of a server, which proves its last commit",
     "lineage": "The random name of this database",
 }
+_OWNER = "The worker that runs it; NULL when none does"
+_OWNER_BEFORE = "The worker that runs it; NULL when nobody does"
 
 
 def upgrade() -> None:
@@ -66,6 +68,7 @@ def upgrade() -> None:
     if _is_server():
         for table, comment in _TABLES.items():
             _run(f"COMMENT ON TABLE {_prefix()}{table} IS {_literal(comment)}")
+        _run(f"COMMENT ON COLUMN {_prefix()}jobs.owner IS {_literal(_OWNER)}")
 
 
 def downgrade() -> None:
@@ -77,6 +80,7 @@ def downgrade() -> None:
     if _is_server():
         for table in _TABLES:
             _run(f"COMMENT ON TABLE {_prefix()}{table} IS NULL")
+        _run(f"COMMENT ON COLUMN {_prefix()}jobs.owner IS {_literal(_OWNER_BEFORE)}")
 
 
 def _is_server() -> bool:
@@ -541,7 +545,7 @@ def _worker_overview() -> View:
         ELSE 'attached'
     END"""
     open_batches = f"""(
-        SELECT count(*) FROM {prefix}batches AS t
+        SELECT count(t.id) FROM {prefix}batches AS t
         WHERE t.buffer_id = w.buffer_id AND t.worker_id = w.id
             AND t.settled_at IS NULL AND t.released_at IS NULL
     )"""

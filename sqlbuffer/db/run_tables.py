@@ -151,7 +151,7 @@ jobs = Table(
     metadata,
     buffer_key(),
     Column("name", Text, primary_key=True, comment="Name of the job"),
-    Column("owner", Text, comment="The worker that runs it; NULL when nobody does"),
+    Column("owner", Text, comment="The worker that runs it; NULL when none does"),
     Column("lease_until", Timestamp, comment="Until when the owner has it (UTC)"),
     Column("last_started_at", Timestamp, comment="When it last started (UTC)"),
     Column("last_finished_at", Timestamp, comment="When it last finished (UTC)"),

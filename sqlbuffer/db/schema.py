@@ -151,7 +151,7 @@ buffers = Table(
         Boolean,
         nullable=False,
         server_default=false(),
-        comment="True if the key of each sample is stored beside it",
+        comment="True if the key of each sample is stored with it",
     ),
     Column(
         "pruned_batch",
