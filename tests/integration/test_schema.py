@@ -22,6 +22,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 
+from helpers.cleanup import hold
 from helpers.direct import connect
 from helpers.forked import forkserver
 from helpers.samples import scores_of
@@ -216,6 +217,31 @@ def test_views_answer(store_url: str) -> None:
         draws = rows("draw_overview", "batch_id, position")
         assert [draw["iteration"] for draw in draws] == [0, 0, 1, 1]
         assert draws[2]["text"] == draws[3]["text"], "what was released came again"
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_the_state_of_each_sample_is_that_of_the_store(store_url: str, mode: str) -> None:
+    """In replay mode a measured sample stays in the pool, and the view calls it measured."""
+    with open_store(store_url, mode=mode, weighting="uniform") as store:
+        store.add([f"s{i}" for i in range(12)])
+        batch = store.sample(4)
+        batch.settle([1.0, 2.0, None], ids=batch.ids[:3].tolist())
+        store.add(batch.samples[:1], requeue=True)
+        store.remove([each for each in store.waiting().ids.tolist() if each not in batch.ids][-2:])
+        held = hold(store.sample(3))
+        held.report(held.ids[:1].tolist(), [3.0])
+        expected = dict.fromkeys((f"s{i}" for i in range(12)), "out")
+        expected |= dict.fromkeys(store.labelled()[0], "measured")
+        expected |= dict.fromkeys((row["sample"] for row in store.failed()), "failed")
+        for sample in store.waiting().samples:
+            if mode == "consume" or expected[sample] == "out":
+                expected[sample] = "waiting"
+        expected |= dict.fromkeys(held.samples[1:], "claimed")
+        used = store.stats().measured + store.stats().failed + len(held) - 1
+    found = execute(store_url, "SELECT sample, state FROM sample_overview")
+    assert dict(found) == expected
+    assert set(expected.values()) == {"waiting", "claimed", "measured", "failed", "out"}
+    assert execute(store_url, "SELECT budget_used FROM buffer_overview") == [(used,)]
 
 
 def test_the_revision_is_the_head_and_there_is_one() -> None:
