@@ -12,7 +12,6 @@ import sqlalchemy as sa
 import typer
 
 from sqlbuffer._validation import LARGEST_INT
-from sqlbuffer.cli import near_matches
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, open_existing
 from sqlbuffer.db.backends import first_line, parse_url
@@ -117,6 +116,8 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
             yield Found(columns, iter(result))
     except sa.exc.DBAPIError as exc:
         if unknown := dialect.unknown_name(exc):
+            from sqlbuffer.cli import near_matches  # only errors need it
+
             raise InvalidArgument(near_matches.explain(*unknown, sql)) from exc
         raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
     finally:

@@ -854,7 +854,7 @@ def test_sql_that_the_database_refuses_is_one_line(url: str) -> None:
         ('SELECT "s"."rewrd" FROM sample_overview AS "s"', "'rewrd' (near to it: reward, "),
         ("SELECT state FROM samples", "'state' (near to it: sample_overview.state, "),
         ("SELECT zz FROM samples", "no column 'zz': `sqlbuffer sql --help` and "),
-        ("SELECT * FROM sample", "no table 'sample' (near to it: samples, "),
+        ("SELECT * FROM sample", "no table 'sample' (near to it: samples): "),
         ("SELECT * FROM sample_view", "'sample_view' (near to it: sample_overview, "),
         ("SELECT * FROM nowhere", "no table 'nowhere': `sqlbuffer sql --help` and "),
     ],
