@@ -149,7 +149,7 @@ def upgrade() -> None:
     op.create_index("ix_measurements_sample", "measurements", ["sample_id"], schema=schema)
     _create_view(prefix)
     _replace_buffer_overview(prefix, follows_direction=True)
-    _replace_sample_overview(prefix, more="s.error, s.attempts, s.meta,")
+    _replace_sample_overview(prefix, more="s.error, s.attempts, s.meta, s.key,")
 
 
 def downgrade() -> None:

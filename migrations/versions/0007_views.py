@@ -142,7 +142,7 @@ def _state_of_sample() -> str:
     a sample.
     """
     return f"""CASE
-        WHEN s.id IN (
+        WHEN s.queued AND s.id IN (
             SELECT d.sample_id
             FROM {_prefix()}batches AS t
             JOIN {_prefix()}draws AS d ON d.batch_id = t.id
@@ -187,7 +187,8 @@ def _buffer_overview() -> View:
         JOIN {prefix}samples AS s ON s.id = d.sample_id
         WHERE t.buffer_id = b.id AND t.settled_at IS NULL AND t.released_at IS NULL
             AND s.rewarded_at IS NULL AND NOT d.reported
-    )"""
+            AND t.worker_id > ''
+    )"""  # the worker makes SQLite use the index of open batches
     waiting = "w.joined - CASE b.mode WHEN 'consume' THEN w.taken ELSE 0 END"
     sums = {
         "joined": "added + requeued - removed",
@@ -638,7 +639,7 @@ _BEFORE = {
             (SELECT max(p.version) FROM @predictors AS p
              WHERE p.buffer_id = s.buffer_id AND p.version <= s.score_version) AS predictor,
             s.reward,
-            s.error, s.attempts, s.meta,
+            s.error, s.attempts, s.meta, s.key,
             s.created_iteration,
             s.created_at,
             s.scored_at,
