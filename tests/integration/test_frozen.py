@@ -132,8 +132,10 @@ def test_an_upgrade_keeps_all_that_is_stored(url: str) -> None:
 
 
 def test_rewards_of_older_releases_are_measurements_of_the_first_objective(url: str) -> None:
-    upgrade(url)
     rows = Rows(url)
+    if rows("version_num", "sqlbuffer_version") >= [("0006",)]:
+        return  # it has measurements of its own
+    upgrade(url)
     stored = rows("id, reward, error", "samples", "WHERE rewarded_at IS NOT NULL ORDER BY id")
     assert {error for _, reward, error in stored if reward is None} == {"the reward is NaN"}
     kept = rows("sample_id, reward, error, objective", "measurements", "ORDER BY sample_id")
