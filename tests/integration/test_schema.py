@@ -162,6 +162,18 @@ def test_views_are_those_of_the_code(store_url: str) -> None:
         assert re.findall(r"-- (.*)", texts[name]) == comments
 
 
+@pytest.mark.parametrize("view", views.tables)
+def test_views_of_one_buffer_read_no_table_from_end_to_end(sqlite_url: str, view: str) -> None:
+    """Measurements have no index by buffer: one would be written with each reward."""
+    open_store(sqlite_url).close()
+    sql = f"EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE buffer = 'run' LIMIT 10"
+    scans = {row[3] for row in execute(sqlite_url, sql) if row[3].startswith("SCAN")}
+    of_open_batches = {each for each in scans if "INDEX ix_batches_open" in each}
+    of_workers = {each for each in scans if re.match(r"SCAN (w|workers)\b", each)}
+    of_measurements = {"SCAN m"} if view in ("measurement_overview", "failure_overview") else set()
+    assert scans <= of_open_batches | of_workers | of_measurements
+
+
 def test_one_name_means_one_thing_in_all_views() -> None:
     """The same column has the same type everywhere, and a former name says which one it is."""
     columns = [column for view in views.tables.values() for column in view.columns]
