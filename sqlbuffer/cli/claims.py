@@ -12,7 +12,7 @@ import typer
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
-from sqlbuffer.cli.commands import Group, register
+from sqlbuffer.cli.commands import Group, examples, register
 from sqlbuffer.cli.common import (
     AnyBuffer,
     Grace,
@@ -32,7 +32,12 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import ClaimLost
 
-app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=examples("sqlbuffer claims list"),
+)
 
 _COLUMNS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
 

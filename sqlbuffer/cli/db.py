@@ -20,7 +20,12 @@ from sqlbuffer.db.schema import REVISION
 from sqlbuffer.maintenance import audit
 from sqlbuffer.maintenance.repair import repair
 
-app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=examples("sqlbuffer db version"),
+)
 
 
 @app.command("version", epilog=examples("sqlbuffer db version --url sqlite:///run.db"))

@@ -23,7 +23,7 @@ _OUTCOMES = ("failed", "measured")
 _STORY = ("at", "event", "batch", "iteration", "worker", "detail")
 
 
-@reading("sqlbuffer show 17", "sqlbuffer show CCO --name qed", "sqlbuffer show 17 --json")
+@reading("sqlbuffer show 17", "sqlbuffer show known --name default", "sqlbuffer show 17 --json")
 def show(
     sample: Annotated[
         str, typer.Argument(metavar="ID|HASH|TEXT", help="Its number, its hash, or its text.")
