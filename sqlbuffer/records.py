@@ -159,6 +159,26 @@ class ForgetResult:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What `prune` has dropped.
+
+    Attributes:
+        draws: Rows of `draws`.
+        metrics: Rows of `metrics`.
+        checkpoints: Rows of `checkpoints`.
+        predictors: Predictor versions whose states were dropped; their measures stay.
+        size_bytes: Bytes of the dropped values: the checkpoints and states, and 48 bytes for each
+            draw and metric.
+    """
+
+    draws: int = 0
+    metrics: int = 0
+    checkpoints: int = 0
+    predictors: int = 0
+    size_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class MeasureResult:
     """What a process has measured.
 

@@ -63,8 +63,16 @@ from sqlbuffer.exchange.reading import CHUNK
 from sqlbuffer.exchange.table import Table
 from sqlbuffer.maintenance import copy
 from sqlbuffer.maintenance.audit import check
+from sqlbuffer.maintenance.prune import prune
 from sqlbuffer.measuring.measure import measure
-from sqlbuffer.records import AddResult, ForgetResult, MeasureResult, Staleness, Stats
+from sqlbuffer.records import (
+    AddResult,
+    ForgetResult,
+    MeasureResult,
+    PruneResult,
+    Staleness,
+    Stats,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -1084,6 +1092,41 @@ class SampleStore:
         force = require_flag(force, "force")
         self._buffer.write_alone(deletion.delete, force=force)
         self.close()
+
+    @_writes
+    def prune(
+        self,
+        *,
+        keep_draws: int | None = None,
+        older_than_s: float | None = None,
+        silent: bool = True,
+    ) -> PruneResult:
+        """Drop old draws, metrics, checkpoints and states of predictors; samples and rewards stay.
+
+        Workers may go on beside it: each transaction drops some 10,000 rows, and leaves as much
+        time to the others. A killed call leaves a sound buffer, and the next call goes on.
+
+        Old are the draws of closed batches, whole batches at a time; metrics of earlier
+        iterations than those of the other batches; checkpoints and states that had been replaced
+        by then. Never dropped are the newest checkpoint of each name, the newest state, and states
+        that have made the score of a waiting or claimed sample. Batches, measurements, and the
+        measures of predictors stay. The draws of a released batch stay if a part of it was
+        measured, or while the race has not passed them.
+
+        `copy(at_iteration=)` is then refused for iterations before the dropped draws, and
+        `draw_overview` and `history` begin later. Space in an SQLite file is used again by new
+        rows; VACUUM gives it back to the file system. On PostgreSQL autovacuum makes it free.
+
+        Args:
+            keep_draws: Number of the newest draws to keep, at least; the batch in which it ends
+                stays whole.
+            older_than_s: Drop what was closed before so many seconds, by the clock of the database.
+            silent: Show no progress bar.
+
+        Raises:
+            InvalidArgument: Unless exactly one of `keep_draws` and `older_than_s` is given.
+        """
+        return prune(self._buffer, keep_draws=keep_draws, older_than_s=older_than_s, silent=silent)
 
     # -- a second buffer --------------------------------------------------------------------------
 

@@ -114,6 +114,11 @@ ENTRIES = {
         _CHANGE,
         "Copy a buffer within its database, to try another setting from the same point.",
     ),
+    "prune": Entry(
+        "prune:prune",
+        _CHANGE,
+        "Drop old draws, metrics, checkpoints and states of predictors of a buffer.",
+    ),
     "rename": Entry("buffers:rename", _CHANGE, "Give a buffer another name."),
     "rm": Entry(
         "buffers:rm",

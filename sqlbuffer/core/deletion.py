@@ -93,12 +93,10 @@ def forget(tx: Transaction, ids: Sequence[int]) -> ForgetResult:
     if not rows:
         return ForgetResult()
     drawn = tx.execute_with(queries.deletion.draws_of(dialect), shape, given).all()
+    dropped = tx.execute_with(queries.deletion.dropped_draws_of(dialect), shape, given).all()
     found = _trained_with(tx, given)
-    deltas = _shares(rows, drawn, consumes=tx.buffer.consumes)
-    removed = tx.execute(queries.buffers.totals()).one().removed
-    # Too many removals: some samples were never added, but stored before they were measured.
-    excess = max(-deltas["removed"] - int(removed), 0)
-    deltas.update(removed=excess, added=excess, recorded=-excess)
+    deltas = _shares(rows, drawn, dropped, consumes=tx.buffer.consumes)
+    _correct_removals(tx, deltas)
     deltas["batches"] = -int(tx.execute(queries.audit.drawn_batches()).scalar_one())
     _delete(tx, [row.id for row in rows], {row.batch_id for row in drawn})
     deltas["batches"] += int(tx.execute(queries.audit.drawn_batches()).scalar_one())
@@ -128,18 +126,24 @@ def _trained_with(tx: Transaction, given: dict[str, Any]) -> tuple[int, ...]:
     return tuple(tx.execute(queries.deletion.trained_since(), **moment).scalars())
 
 
-def _shares(rows: Sequence[Any], drawn: Sequence[Any], *, consumes: bool) -> Counter[str]:
+def _shares(
+    rows: Sequence[Any], drawn: Sequence[Any], dropped: Sequence[Any], *, consumes: bool
+) -> Counter[str]:
     """Return what samples that do not wait have added to the counters, negated.
 
     A sample has come in as often as it has gone out: it was added or recorded, and requeued; it was
     settled or removed. How often it was removed is not stored, and follows from the others.
+
+    Args:
+        rows: The samples.
+        drawn: Their draws.
+        dropped: Their settled draws that `prune` has dropped.
+        consumes: True if a drawn sample leaves the pool.
     """
     settled = Counter(draw.sample_id for draw in drawn if draw.is_settled)
-    deltas = Counter(
-        drawn=-len(drawn),
-        settled=-settled.total(),
-        released=settled.total() - len(drawn),
-    )
+    settled.update(draw.sample_id for draw in dropped)
+    n_drawn = len(drawn) + len(dropped)
+    deltas = Counter(drawn=-n_drawn, settled=-settled.total(), released=settled.total() - n_drawn)
     for row in rows:
         was_added = not row.was_recorded
         left = settled[row.id] if consumes else 0
@@ -150,6 +154,20 @@ def _shares(rows: Sequence[Any], drawn: Sequence[Any], *, consumes: bool) -> Cou
         if row.rewarded_at is not None:
             deltas["failed" if row.reward is None else "measured"] -= 1
     return deltas
+
+
+def _correct_removals(tx: Transaction, deltas: Counter[str]) -> None:
+    """Correct the changes of the counters if they have more removals than there were.
+
+    Some of the samples were never added, but stored before they were measured. If there are fewer
+    of these too, the others were settled without a measurement in draws that `prune` has dropped.
+    """
+    totals = tx.execute(queries.buffers.totals()).one()
+    excess = max(-deltas["removed"] - int(totals.removed), 0)
+    recorded = min(excess, max(int(totals.recorded) + deltas["recorded"], 0))
+    deltas.update(removed=excess, added=recorded, recorded=-recorded)
+    unmeasured = excess - recorded
+    deltas.update(drawn=-unmeasured, settled=-unmeasured)
 
 
 def _delete(tx: Transaction, ids: Sequence[int], batches: set[int]) -> None:

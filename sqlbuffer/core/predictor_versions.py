@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import tampered
@@ -227,17 +227,31 @@ def _drop_states(tx: Transaction, *, keep: int) -> None:
     Reads all samples if there is a state to drop.
     """
     stored = tx.execute(queries.predictors.versions_with_state()).scalars().all()
-    candidates = stored[max(keep, 1) :]
-    if not candidates:
+    if len(stored) <= max(keep, 1):
         return
-    # A score belongs to the newest predictor that is not newer than the score: refreshes have
-    # versions between those of predictors.
-    oldest_kept = stored[max(keep, 1) - 1]
+    gone = unused_states(tx, stored, oldest_kept=stored[max(keep, 1) - 1])
+    tx.execute(queries.predictors.drop_predictor_states(), versions=gone)
+
+
+def unused_states(tx: Transaction, stored: Sequence[int], *, oldest_kept: int) -> list[int]:
+    """Return the versions before `oldest_kept` whose scores no waiting or claimed sample has.
+
+    Reads all samples if there is an earlier version.
+
+    Args:
+        tx: A transaction.
+        stored: The versions whose states are stored.
+        oldest_kept: A version.
+    """
+    candidates = [version for version in stored if version < oldest_kept]
+    if not candidates:
+        return []
     scored = (
         tx.execute(queries.predictors.score_versions_below(), bound=oldest_kept).scalars().all()
     )
+    # A score belongs to the newest predictor that is not newer than the score: refreshes have
+    # versions between those of predictors.
     in_use = {
         max((version for version in stored if version <= score), default=0) for score in scored
     }
-    gone = [version for version in candidates if version not in in_use]
-    tx.execute(queries.predictors.drop_predictor_states(), versions=gone)
+    return [version for version in candidates if version not in in_use]

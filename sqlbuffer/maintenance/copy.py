@@ -132,9 +132,12 @@ def _copy(
         tx.buffer.settings
     )
     take = functools.partial(_take, tx, copied, moment, is_whole=same_race)
+    is_pruned = tx.own_row(queries.audit.buffer_row()).pruned_batch is not None
     for part in _ranges(tx):
         statement = (
-            queries.copy.copy_samples() if moment.is_now else queries.copy.copy_samples_then()
+            queries.copy.copy_samples()
+            if moment.is_now
+            else queries.copy.copy_samples_then(is_pruned)
         )
         advance(take(statement, **part))
     for statement in (
@@ -143,6 +146,8 @@ def _copy(
         queries.copy.copy_measurements(),
     ):
         advance(take(statement))
+    if is_pruned:
+        take(queries.copy.copy_pruned())
     if same_race:
         advance(take(queries.copy.copy_pool()))
         _take_counters(tx, copied)
@@ -175,6 +180,14 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
         f"{tx.buffer.name!r} has settled"
     )
     at_iteration = require_int(at_iteration, rule, least=0, most=reached)
+    least = tx.execute(queries.prune.first_iteration()).scalar()
+    if least is not None and at_iteration < least:
+        later = f"give {least} or later, or " if least <= reached else ""
+        raise InvalidArgument(
+            f"buffer {tx.buffer.name!r} cannot be copied as it was at iteration {at_iteration}, "
+            f"because draws of iteration {least - 1} were dropped by `prune`: {later}leave out "
+            "at_iteration, which copies the present state."
+        )
     first = tx.execute(queries.copy.began(), from_iteration=at_iteration).one_or_none()
     moment = Moment(at_iteration)
     if first is not None and first.drawn_tick is not None:
@@ -219,6 +232,7 @@ def _create(
         "direction": row.direction,
         "objective": row.objective,
         "max_attempts": row.max_attempts,
+        "keep_key": row.keep_key,
     }
     created = tx.connection.execute(queries.copy.copy_buffer(tx.backend), values).scalar()
     if created is None:

@@ -449,6 +449,7 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "retry": lambda scene: {},
         "remeasure": lambda scene: {"objective": f"objective {next(COUNT)}"},
         "set_budget": lambda scene: {"budget": None},
+        "prune": lambda scene: {"keep_draws": 10**6},
         "rename": lambda scene: {"new": f"renamed {next(COUNT)}"},
         "forget": lambda scene: {"ids": []},
     }

@@ -1264,7 +1264,7 @@ def test_all_commands_are_known() -> None:
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
         *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
         *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
-        *("export", "import", "measure", "failed", "retry", "budget", "rename", "rm"),
+        *("export", "import", "measure", "failed", "retry", "budget", "prune", "rename", "rm"),
         *("claims", "claims list", "claims release"),
     }
 

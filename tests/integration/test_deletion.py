@@ -99,6 +99,7 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "rename": lambda store, _: store.rename("other"),
     "delete": lambda store, _: store.delete(force=True),
     "copy": lambda store, _: store.copy("copied"),
+    "prune": lambda store, _: store.prune(keep_draws=0),
     "batch.settle": lambda _, batch: batch.settle([1.0] * len(batch)),
     "batch.settle nothing": lambda _, batch: batch.settle(),
     "batch.settle more": lambda _, batch: batch.settle(

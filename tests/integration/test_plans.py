@@ -50,6 +50,7 @@ ARGUMENTS = {
     (): [()],
     ("column",): [("settled_at",), ("released_at",)],
     ("direction",): [("maximize",), ("minimize",)],
+    ("pruned",): [(True,), (False,)],
 }
 
 

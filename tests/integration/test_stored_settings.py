@@ -177,6 +177,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "load_predictor": (None,),
 }
 KEYWORDS: dict[str, dict[str, Any]] = {
+    "prune": {"keep_draws": 0},
     "save_predictor": {"state": b"", "rows_trained": 0},
     "save_checkpoints": {"states": {}, "iteration": 0},
 }

@@ -35,6 +35,7 @@ def build(name: str, kind: str) -> list[Any]:
         "column": ["settled_at", "released_at"],
         "requeue": [True, False],
         "evicted": [True, False],
+        "pruned": [True, False],
         "direction": ["maximize", "minimize"],
     }
     names = list(inspect.signature(BUILDERS[name]).parameters)

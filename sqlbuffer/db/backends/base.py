@@ -60,6 +60,9 @@ class Dialect(abc.ABC):
     gives_ids_again: ClassVar[bool]
     """Whether a new row may get the id of the newest row if that was deleted."""
 
+    about_free_space: ClassVar[str]
+    """What becomes of the space of deleted rows, as words for people."""
+
     has_receipts: ClassVar[bool]
     """Whether the answer to a COMMIT can be lost, so that transactions leave receipts."""
 

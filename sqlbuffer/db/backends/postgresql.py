@@ -61,6 +61,7 @@ class PostgreSQL(Dialect):
     has_concurrent_writers = True
     chunks_sharing_pages = 10  # a row's new version stays on its page, in space of older rows
     gives_ids_again = False
+    about_free_space = "new rows use the space again once autovacuum has cleaned the tables"
     has_receipts = True
 
     # -- the database -----------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class SQLite(Dialect):
     has_concurrent_writers = False
     chunks_sharing_pages = 1  # each page is written by one transaction only
     gives_ids_again = True
+    about_free_space = "new rows use the space again, and VACUUM makes the file smaller"
     has_receipts = False
 
     def __init__(self, driver: Any = sqlite3) -> None:

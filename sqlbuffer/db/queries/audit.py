@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, tie_of
+from sqlbuffer.db.queries.prune import pruned_batch_of
 from sqlbuffer.db.schema import (
     batches,
     buffers,
@@ -174,13 +175,18 @@ def wrong_marks() -> sa.Select[Any]:
 
 @functools.cache
 def miscounted_batches() -> sa.Select[Any]:
-    """Return the ids of the batches whose size is not the number of their draws."""
+    """Return the ids of the batches whose size is not the number of their draws.
+
+    Old batches that are closed may have no draws, because `prune` drops them.
+    """
+    n_draws = sa.func.count(draws.c.sample_id)
+    may_have_none = sa.and_(~IS_OPEN, batches.c.id < sa.func.coalesce(pruned_batch_of(BUFFER), 0))
     return (
         select(batches.c.id)
         .outerjoin_from(batches, draws, draws.c.batch_id == batches.c.id)
         .where(batches.c.buffer_id == BUFFER)
-        .group_by(batches.c.id, batches.c.size)
-        .having(sa.func.count(draws.c.sample_id) != batches.c.size)
+        .group_by(batches.c.id)
+        .having(n_draws != batches.c.size, sa.or_(n_draws > 0, ~may_have_none))
     )
 
 

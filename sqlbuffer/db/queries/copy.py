@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Timestamp, now
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER
+from sqlbuffer.db.queries.prune import measured_in_dropped_draws, pruned_batch_of
 from sqlbuffer.db.schema import (
     batches,
     buffers,
@@ -95,12 +96,14 @@ def copy_samples() -> Any:
 
 
 @functools.cache
-def copy_samples_then() -> Any:
+def copy_samples_then(pruned: bool) -> Any:
     """Copy a range of samples as they were before the cutoff.
 
     Samples that had been created, with the reward if it had been stored, and the score if it has a
     version of that time. A sample waits if it was claimed then, or if it had not been settled and
     either still waits or was drawn later. One that is evicted now stays so unless it was settled.
+
+    If draws were dropped (`pruned`), all of them were settled then: measurements tell the samples.
     """
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
     drawn = drawn.where(batches.c.buffer_id == _SOURCE)
@@ -115,6 +118,7 @@ def copy_samples_then() -> Any:
     was_settled = sa.or_(
         samples.c.id.in_(drawn.where(_SETTLED_THEN)),
         sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
+        *([samples.c.id.in_(measured_in_dropped_draws(_SOURCE))] if pruned else []),
     )
     had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_settled)
     consumed = sa.or_(samples.c.id.in_(claimed), had_waited)
@@ -204,6 +208,22 @@ def copy_draws() -> Any:
     )
     found = _with_copied(rows, draws.c.sample_id).order_by(new.c.id, draws.c.position)
     return sa.insert(draws).from_select(names, found, include_defaults=False)
+
+
+@functools.cache
+def copy_pruned() -> sa.Update:
+    """Note in the copy which batches have no draws, because these were dropped in the original."""
+    old, new = _numbered_batches()
+    newest = (
+        select(sa.func.max(new.c.id) + 1)
+        .join_from(new, old, old.c.number == new.c.number)
+        .where(old.c.id < pruned_batch_of(_SOURCE))
+    )
+    return (
+        sa.update(buffers)
+        .where(buffers.c.id == BUFFER)
+        .values(pruned_batch=newest.scalar_subquery())
+    )
 
 
 @functools.cache
@@ -319,11 +339,14 @@ def history_counts() -> sa.Select[Any]:
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id).where(ours)
     stored = select(sa.func.count()).select_from(samples).where(samples.c.buffer_id == BUFFER)
     recorded = stored.where(
-        ~samples.c.queued, samples.c.rewarded_at.is_not(None), samples.c.id.not_in(drawn)
+        ~samples.c.queued,
+        samples.c.rewarded_at.is_not(None),
+        samples.c.id.not_in(drawn),
+        samples.c.id.not_in(measured_in_dropped_draws(BUFFER)),
     )
     counts = {
         "batches": select(sa.func.count()).select_from(batches).where(ours),
-        "drawn": select(sa.func.count()).select_from(drawn.subquery("drawn")),
+        "drawn": select(sa.func.coalesce(sa.func.sum(batches.c.size), 0)).where(ours),
         "stored": stored,
         "recorded": recorded,
     }
@@ -336,7 +359,7 @@ def copy_buffer(dialect: Dialect) -> Any:
     given = (
         *("name", "kind", "mode", "seed", "base_score", "top_score", "max_size", "settings", "key"),
         *("score_version", "refresh_version", "refreshed_version"),
-        *("direction", "objective", "max_attempts", "evict"),
+        *("direction", "objective", "max_attempts", "evict", "keep_key"),
     )
     columns = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     insert = dialect.upsert(buffers).values(**columns, created_at=now())

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, right_now
 from sqlbuffer.db.queries.params import BUFFER, INCOMING_IDS, IS_OPEN, NO_BUFFER
+from sqlbuffer.db.queries.prune import measured_in_dropped_draws
 from sqlbuffer.db.schema import (
     batches,
     buffers,
@@ -121,6 +122,17 @@ def draws_of(dialect: Dialect) -> sa.Select[Any]:
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
         .where(batches.c.buffer_id == BUFFER)
         .where(draws.c.sample_id.in_(_given(dialect)))
+    )
+
+
+@functools.cache
+def dropped_draws_of(dialect: Dialect) -> sa.Select[Any]:
+    """The settled draws of these samples that `prune` has dropped, as far as they were measured."""
+    return (
+        measured_in_dropped_draws(BUFFER)
+        .add_columns(measurements.c.batch_id)
+        .where(measurements.c.sample_id.in_(_given(dialect)))
+        .distinct()
     )
 
 
