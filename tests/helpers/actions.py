@@ -79,7 +79,6 @@ ACTIONS: dict[str, Callable[[SampleStore], object]] = {
         [*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]
     ),
     "remove": lambda store: store.remove(store.waiting().ids[:2].tolist()),
-    "prune": lambda store: store.prune(keep_draws=0),
 }
 
 
