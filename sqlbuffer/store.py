@@ -85,6 +85,7 @@ def open_store(
     *,
     name: str = "default",
     key: Callable[[Any], Any] | None = None,
+    keep_key: bool | None = None,
     mode: str | None = None,
     seed: int | None = None,
     weighting: str | Weighting | None = None,
@@ -102,9 +103,9 @@ def open_store(
 ) -> SampleStore:
     """Open a buffer; create the buffer and the database if they do not exist.
 
-    `mode`, `seed`, `weighting`, `max_size`, `direction`, `evict`, `budget` and `max_attempts` are
-    stored with the buffer. One that is not given is taken as stored; one that is given must be the
-    stored one.
+    `mode`, `seed`, `weighting`, `max_size`, `direction`, `evict`, `budget`, `max_attempts` and
+    `keep_key` are stored with the buffer. One that is not given is taken as stored; one that is
+    given must be the stored one.
 
     Batches that dead processes of this host have left open go back to the pool. Those of other
     hosts go back after `grace_s` of silence.
@@ -116,6 +117,9 @@ def open_store(
         key: The canonical form of a sample: samples with equal keys are one sample, a sample whose
             key is None is refused. The module and name of the function are stored: opening the
             buffer with another function, or without one, is a warning.
+        keep_key: True: store the key of each sample as text beside it, in `samples.key`, such as a
+            canonical SMILES, for SQL to show and to join. A string is stored as it is. It needs a
+            `key`. False in a new buffer.
         mode: "consume", as in a new buffer: a drawn sample leaves the pool; "replay": it stays, and
             batches are independent draws.
         seed: Seed of the race, any integer; 0 in a new buffer.
@@ -165,6 +169,7 @@ def open_store(
         url,
         name=name,
         key=key,
+        keep_key=keep_key,
         mode=mode,
         seed=seed,
         weighting=weighting,
@@ -198,6 +203,11 @@ def open_with_defaults(
 ) -> SampleStore:
     """`open_store` with other settings of a new buffer; internal, for `sqlbuffer.training`."""
     given = as_given(settings)
+    if given.get("keep_key") and key is None:
+        raise InvalidArgument(
+            "keep_key=True stores the key of each sample, and there is no key function: give key=, "
+            "too."
+        )
     rule = "grace_s must be a positive number of seconds, 0.001 to 1e9"
     options: dict[str, Any] = {
         "key": None

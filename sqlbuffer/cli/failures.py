@@ -37,7 +37,8 @@ def failed(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         found = explained(lambda: attempts.failed(buffer, n, where, as_text=True))
-    return Answer(_COLUMNS, found)
+    columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
+    return Answer(columns, found)
 
 
 @command(

@@ -76,8 +76,9 @@ def options(
     SQLBUFFER_URL, names the database.
 
     `import`, `measure`, `retry`, `budget`, `worker`, `copy`, `prune`, `rename`, `rm`,
-    `claims release`, `db upgrade` and `db check --repair` write. All other commands only read, and may be used during
-    a run. Data goes to stdout, everything else to stderr. COMMAND --help shows examples.
+    `claims release`, `db upgrade` and `db check --repair` write. All other commands only read, and
+    may be used during a run. Data goes to stdout, everything else to stderr. COMMAND --help shows
+    examples.
     """
 
 

@@ -49,13 +49,14 @@ def top(
     are the best in every buffer: they are drawn first.
 
     "source" is the generator that added the sample, "created_iteration" the iteration. The sample
-    is shown as the text that the database stores for people. --json also prints its id, metadata
-    and times.
+    is shown as the text that the database stores for people, and its key if the buffer keeps keys.
+    --json also prints its id, metadata and times.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         rows = explained(lambda: _best(buffer, n, by.value, where))
-    return Answer(_COLUMNS, rows)
+    columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
+    return Answer(columns, rows)
 
 
 def _best(buffer: BufferHandle, n: int, by: str, where: str | None) -> list[dict[str, Any]]:
@@ -71,6 +72,7 @@ def find_best(
     The text is there for every sample; decoding may need a type that only the user's program knows.
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
+    names += ["key"] if tx.buffer.keep_key else []
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
     statement = queries.read.best(by, tx.buffer.direction, *columns)
     with guarded(tx, where):

@@ -15,12 +15,14 @@ from sqlbuffer._validation import as_list, as_names, require_flag
 from sqlbuffer.core import pool
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.keys import hashes_of_keys, keys_of
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument, TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests
+from sqlbuffer.samples.preview import as_texts
 
 CHUNK = 20_000
 """Number of samples that are sent to the database at once."""
@@ -34,6 +36,8 @@ class Incoming:
     samples: list[Any]
     sources: list[str]
     metas: list[str | None]
+    keys: list[str | None] | None
+    """Key of each sample as text, in a buffer that keeps keys."""
     positions: list[int]
     """Position of each sample in the user's list."""
     refused_at: tuple[int, ...]
@@ -43,7 +47,7 @@ class Incoming:
     """Position of the chunk's first sample in the user's list, for errors; None if unknown."""
 
     def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
-        """Return the columns of `queries.params.INCOMING_SAMPLES`, with encoded samples."""
+        """Return the columns of `queries.samples.incoming_samples`, with encoded samples."""
         numbers = (
             None if self.start is None else [self.start + position for position in self.positions]
         )
@@ -55,6 +59,7 @@ class Incoming:
             "codec": encoded.codecs,
             "source": self.sources,
             "meta": self.metas,
+            **({} if self.keys is None else {"key": self.keys}),
         }
 
 
@@ -76,7 +81,14 @@ def incoming(
         metas: n texts of JSON, None for samples without.
         start: Position of the first sample in the user's list, for errors; None if unknown.
         hashes: n hashes if they are known, None for a sample without a key.
+
+    Raises:
+        InvalidArgument: If the buffer keeps keys, and was opened without a key function.
     """
+    keys = None
+    if buffer.keep_key:
+        keys = keys_of(buffer, samples)
+        hashes = hashes_of_keys(keys, start=start) if hashes is None else hashes
     hashes = hashes_of(buffer, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = [i for i, digest in enumerate(hashes) if digest is None] if None in first else []
@@ -87,6 +99,7 @@ def incoming(
         samples=[samples[i] for i in positions],
         sources=[names[i] for i in positions],
         metas=[None] * len(positions) if metas is None else [metas[i] for i in positions],
+        keys=None if keys is None else as_texts([keys[i] for i in positions]),
         positions=positions,
         refused_at=tuple(position + (start or 0) for position in refused),
         duplicates=len(samples) - len(refused) - len(positions),
@@ -104,12 +117,7 @@ def hashes_of(
     """
     if buffer.key is None:
         return list(digests(samples, None if start is None else range(start, start + len(samples))))
-    keys = [buffer.key(sample) for sample in samples]
-    numbers = (
-        None if start is None else [start + i for i, key in enumerate(keys) if key is not None]
-    )
-    found = iter(digests((key for key in keys if key is not None), numbers))
-    return [None if key is None else next(found) for key in keys]
+    return hashes_of_keys([buffer.key(sample) for sample in samples], start=start)
 
 
 def add(
@@ -219,7 +227,8 @@ def _enter_unscored(
     """Add samples that wait for a score."""
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        statement = queries.samples.add_unscored(dialect, requeue=requeue)
+        keyed = tx.buffer.keep_key
+        statement = queries.samples.add_unscored(dialect, requeue=requeue, keyed=keyed)
         found = _in_bulk(tx, statement, chunk, state, given=len(chunk.hashes)).one()
         # At the same time, others may have requeued and evicted a sample that was out before.
         known = min(found.known, len(chunk.hashes) - found.stored)
@@ -238,7 +247,8 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: 
     """Add samples that join the race at once."""
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
-        statement = queries.samples.add_samples(dialect, requeue=requeue)
+        keyed = tx.buffer.keep_key
+        statement = queries.samples.add_samples(dialect, requeue=requeue, keyed=keyed)
         rows = _in_bulk(tx, statement, chunk, state).all()
         is_told = requeue or len(rows) == len(chunk.hashes)
         known = 0 if is_told else _count_known(tx, chunk)
@@ -261,7 +271,8 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: 
 def _in_bulk(
     tx: Transaction, statement: Any, chunk: Incoming, state: RaceState, **more: Any
 ) -> Any:
-    columns, shape = chunk.columns(tx.buffer), queries.params.INCOMING_SAMPLES
+    columns = chunk.columns(tx.buffer)
+    shape = queries.samples.incoming_samples(keyed=tx.buffer.keep_key)
     more |= {"iteration": state.iteration, "tick": state.tick}
     return tx.execute_with(statement, shape, columns, **more)
 
@@ -286,10 +297,11 @@ class _Put(NamedTuple):
 def _put(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool) -> _Put:
     """Store and requeue samples, row by row."""
     newest = tx.connection.execute(queries.samples.newest_sample()).scalar_one()
-    statement = queries.samples.put_samples(tx.backend, requeue=requeue)
-    columns = chunk.columns(tx.buffer)
+    keyed = tx.buffer.keep_key
+    statement = queries.samples.put_samples(tx.backend, requeue=requeue, keyed=keyed)
+    shape, columns = queries.samples.incoming_samples(keyed=keyed), chunk.columns(tx.buffer)
     moment = {"iteration": state.iteration, "tick": state.tick}
-    stored = tx.execute_each(statement, queries.params.INCOMING_SAMPLES, columns, **moment)
+    stored = tx.execute_each(statement, shape, columns, **moment)
     return _Put(newest, stored, tx.backend.n_noted(tx.connection))
 
 

@@ -156,6 +156,7 @@ def _handle(database: Database, row: Any, **options: Any) -> BufferHandle:
         stored_settings.read_shape(row),
         created_at=row.created_at,
         direction=stored_settings.read_direction(row),
+        keep_key=bool(row.keep_key),
         **options,
     )
 

@@ -130,7 +130,8 @@ def _failed(tx: Transaction, *, n: int | None, where: Where, as_text: bool) -> l
     tx.note_ids()
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
-    columns = ("source", "error", "attempts", "seconds", "failed_at")
+    own = ("key",) if tx.buffer.keep_key else ()
+    columns = (*own, "source", "error", "attempts", "seconds", "failed_at")
     found = [row.text for row in rows] if as_text else content(rows, tx.buffer)
     return [
         {"id": row.id, "sample": sample, **{name: getattr(row, name) for name in columns}}

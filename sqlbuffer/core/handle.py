@@ -39,6 +39,7 @@ class BufferHandle:
     grace_s: float = GRACE_S
     created_at: dt.datetime | None = None
     direction: str = "maximize"
+    keep_key: bool = False
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
     watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)

@@ -118,7 +118,9 @@ def _top_of(tx: Transaction, n: int, objective: str) -> list[dict[str, Any]]:
 
 
 def _as_dicts(tx: Transaction, rows: Sequence[Any], more: Sequence[str]) -> list[dict[str, Any]]:
-    columns = ("id", "source", "reward", "score", "created_iteration", "created_at", *more, "meta")
+    own = ("key",) if tx.buffer.keep_key else ()
+    columns = (*own, "id", "source", "reward", "score", "created_iteration", "created_at")
+    columns = (*columns, *more, "meta")
     return [
         {"sample": sample, **{name: getattr(row, name) for name in columns}}
         for sample, row in zip(content(rows, tx.buffer), rows, strict=True)

@@ -15,6 +15,7 @@ from sqlbuffer._typing import Ints
 from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core.add import Incoming, incoming
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.keys import stored_again
 from sqlbuffer.core.measured import Measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
@@ -180,11 +181,7 @@ def store_measured(
     if not is_there.all():
         # In the order of hashes, in which all transactions that add lock samples.
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)
-        columns = {
-            name: [getattr(known, name)[i] for i in places[lost].tolist()]
-            for name in ("hash", "text", "payload", "codec", "source")
-        }
-        columns["meta"] = [None] * len(lost)
+        columns = stored_again(tx.buffer, known, places[lost].tolist())
         deltas.update(_store_by_hash(tx, columns, measured.take(np.array(lost)), of))
     return deltas
 
@@ -194,7 +191,7 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
 
     Args:
         tx: A writing transaction.
-        columns: Columns of `queries.params.INCOMING_SAMPLES`, n values each.
+        columns: Columns of `queries.samples.incoming_samples`, n values each.
         measured: n measurements.
         of: What they belong to.
 
@@ -220,10 +217,12 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
 
 def _insert(tx: Transaction, columns: Columns) -> int:
     """Insert the samples that are not stored yet; return how many."""
-    totals, incoming = tx.execute(queries.buffers.totals()).one(), queries.params.INCOMING_SAMPLES
+    totals, keyed = tx.execute(queries.buffers.totals()).one(), tx.buffer.keep_key
     tx.reach(totals.tick)
+    statement = queries.samples.insert_samples(tx.backend, keyed=keyed)
     moment = {"iteration": totals.iterations, "tick": tx.tick()}
-    return tx.execute_each(queries.samples.insert_samples(tx.backend), incoming, columns, **moment)
+    shape = queries.samples.incoming_samples(keyed=keyed)
+    return tx.execute_each(statement, shape, columns, **moment)
 
 
 def _store(

@@ -7,7 +7,13 @@ from typing import Any
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
-from sqlbuffer._validation import EVICTIONS, as_evict, as_max_size, require_int
+from sqlbuffer._validation import (
+    EVICTIONS,
+    as_evict,
+    as_max_size,
+    require_flag,
+    require_int,
+)
 from sqlbuffer.core import budget
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.settings import DIRECTIONS, Settings, direction_from
@@ -33,6 +39,7 @@ _NEW: dict[str, Any] = {
     "evict": EVICTIONS[0],
     "budget": None,
     "max_attempts": 3,
+    "keep_key": False,
 }
 """The settings of a new buffer, by name."""
 
@@ -46,6 +53,7 @@ _WAYS_OUT = {
     "max_size": "make a copy with another one (store.copy(name, max_size={given!r}))",
     "evict": "make a copy with another one (store.copy(name, evict={given!r}))",
     "budget": "store another one (store.set_budget({given!r}))",
+    "keep_key": "begin a new buffer, under another name",
 }
 """How to have another value of a setting than the stored one; in a buffer of another name if a
 setting is not listed."""
@@ -68,6 +76,7 @@ def as_given(settings: Mapping[str, Any]) -> dict[str, Any]:
         "evict": as_evict,
         "budget": budget.as_budget,
         "max_attempts": _as_max_attempts,
+        "keep_key": _as_keep_key,
     }
     return {name: checked[name](value) for name, value in given.items()}
 
@@ -81,6 +90,10 @@ def _is_given(name: str, value: Any) -> bool:
 def _as_max_attempts(value: Any) -> int | None:
     rule = "max_attempts must be a number of attempts, 1 or more, or None for any number"
     return None if value is None else require_int(value, rule, least=1, most=2**31 - 1)
+
+
+def _as_keep_key(value: Any) -> bool:
+    return require_flag(value, "keep_key")
 
 
 def _shape(settings: Mapping[str, Any]) -> Settings:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from sqlbuffer._sample_classes import find
+from sqlbuffer._validation import is_storable
 from sqlbuffer.samples.arrays import is_tensor
 
 TEXT_LENGTH = 240
@@ -74,3 +76,10 @@ def render(value: object) -> str:
     """Return the repr of a sample, cut to `TEXT_LENGTH`, as text that every database takes."""
     text = _RENDERING.repr(value).encode(errors="backslashreplace").decode().replace("\0", "\\0")
     return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
+
+
+def as_texts(values: Iterable[object]) -> list[str | None]:
+    """Return each value as text: a string as it is, another value by `render`."""
+    return [
+        value if type(value) is str and is_storable(value) else render(value) for value in values
+    ]

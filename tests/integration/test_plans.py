@@ -70,8 +70,13 @@ def built(store: SampleStore) -> dict[int, str]:
         ("dialect",): [((backend,), {})],
         **{
             ("dialect", flag): [((backend,), {flag: value}) for value in (True, False)]
-            for flag in ("requeue", "evicted")
+            for flag in ("evicted", "keyed")
         },
+        ("dialect", "requeue", "keyed"): [
+            ((backend,), {"requeue": requeue, "keyed": keyed})
+            for requeue in (True, False)
+            for keyed in (True, False)
+        ],
     }
     return {
         id(builder(*given, **named)): name

@@ -36,6 +36,7 @@ def build(name: str, kind: str) -> list[Any]:
         "requeue": [True, False],
         "evicted": [True, False],
         "pruned": [True, False],
+        "keyed": [False, True],
         "direction": ["maximize", "minimize"],
     }
     names = list(inspect.signature(BUILDERS[name]).parameters)

@@ -95,6 +95,7 @@ def failed() -> sa.Select[Any]:
         select(
             samples.c.id,
             *CONTENT,
+            samples.c.key,
             samples.c.source,
             samples.c.error,
             samples.c.attempts,

@@ -182,7 +182,7 @@ def insert_buffer(dialect: Dialect) -> Any:
     """Store a new buffer; returns its id, and no row if there is a buffer of this name."""
     given = (
         *("name", "kind", "mode", "seed", "settings", "key"),
-        *("max_size", "direction", "evict", "budget", "max_attempts"),
+        *("max_size", "direction", "evict", "budget", "max_attempts", "keep_key"),
     )
     values: dict[str, Any] = {name: bindparam(name, type_=buffers.c[name].type) for name in given}
     versions = dict.fromkeys(("score_version", "refresh_version", "refreshed_version"), 0)

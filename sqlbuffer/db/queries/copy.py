@@ -215,7 +215,7 @@ def copy_pruned() -> sa.Update:
     """Note in the copy which batches have no draws, because these were dropped in the original."""
     old, new = _numbered_batches()
     newest = (
-        select(sa.func.max(new.c.id) + 1)
+        select((sa.func.max(new.c.id) + 1).label("bound"))
         .join_from(new, old, old.c.number == new.c.number)
         .where(old.c.id < pruned_batch_of(_SOURCE))
     )

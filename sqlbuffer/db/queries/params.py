@@ -21,6 +21,8 @@ INCOMING_SAMPLES = Rows(
         ("meta", sa.Text()),
     ),
 )
+INCOMING_KEYED = Rows("incoming_keyed", (*INCOMING_SAMPLES.columns, ("key", sa.Text())))
+"""`INCOMING_SAMPLES` of a buffer that keeps the key of each sample."""
 INCOMING_HASHES = Rows("incoming_hashes", (("hash", sa.LargeBinary()),))
 INCOMING_IDS = Rows("incoming_ids", (("sample_id", BigId),))
 INCOMING_ATTEMPTS = Rows("incoming_attempts", (("sample_id", BigId), ("attempts", sa.Integer())))

@@ -13,6 +13,7 @@ from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_HASHES,
     INCOMING_IDS,
+    INCOMING_KEYED,
     INCOMING_KNOWN,
     INCOMING_SAMPLES,
     INCOMING_SCORES,
@@ -23,9 +24,6 @@ from sqlbuffer.db.queries.params import (
 from sqlbuffer.db.schema import pool, samples
 
 _ENTRY = ["buffer_id", "race_key", "sample_id", "weight", "top", "entries"]
-
-_HASHES_OF_SAMPLES = Rows(INCOMING_SAMPLES.name, INCOMING_SAMPLES.columns[:1])
-"""The hashes of incoming samples, without their other columns."""
 
 _HASH = [samples.c.buffer_id, samples.c.hash]
 _WAIT_AGAIN: dict[str, Any] = {
@@ -55,8 +53,14 @@ def _entry(buffer: Any, sample_id: Any) -> sa.Select[Any]:
     )
 
 
-def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, Any]:
-    return {
+def incoming_samples(*, keyed: bool) -> Rows:
+    """Return the shape of new samples; with a column more for a buffer that keeps keys."""
+    return INCOMING_KEYED if keyed else INCOMING_SAMPLES
+
+
+def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any, keyed: bool) -> dict[str, Any]:
+    own = {"key": incoming.key} if keyed else {}
+    return own | {
         "buffer_id": BUFFER,
         "hash": incoming.hash,
         "text": incoming.text,
@@ -73,10 +77,10 @@ def _new_samples(incoming: Any, dialect: Dialect, *, queued: Any) -> dict[str, A
 
 
 @functools.cache
-def add_samples(dialect: Dialect, *, requeue: bool) -> Any:
+def add_samples(dialect: Dialect, *, requeue: bool, keyed: bool) -> Any:
     """Store new samples, requeue those that had left the pool or been evicted; returns both."""
-    incoming = dialect.relation(INCOMING_SAMPLES).c
-    values = _new_samples(incoming, dialect, queued=sa.literal(True, sa.Boolean))
+    incoming = dialect.relation(incoming_samples(keyed=keyed)).c
+    values = _new_samples(incoming, dialect, queued=sa.literal(True, sa.Boolean), keyed=keyed)
     is_out = ~samples.c.queued
     waits_again = is_out if requeue else sa.and_(is_out, samples.c.evicted)
     # The order prevents deadlocks, and makes ids independent of the order within a batch.
@@ -90,17 +94,19 @@ def add_samples(dialect: Dialect, *, requeue: bool) -> Any:
 
 
 @functools.cache
-def add_unscored(dialect: Dialect, *, requeue: bool) -> sa.Select[int, int, int]:
+def add_unscored(dialect: Dialect, *, requeue: bool, keyed: bool) -> sa.Select[int, int, int]:
     """`add_samples` and `enter_unscored` in one; returns how many were stored and requeued.
 
     And how many are `known`, as `samples_out`, but as they were before the statement. They are
     looked up only if fewer samples were stored than `given`.
     """
-    stored = add_samples(dialect, requeue=requeue).cte("stored")
+    stored = add_samples(dialect, requeue=requeue, keyed=keyed).cte("stored")
     entered = sa.insert(pool).from_select(_ENTRY, _entry(BUFFER, stored.c.id)).cte("entered")
     n_stored, none = sa.func.count(), sa.literal(0, sa.Integer)
     again = n_stored.filter(stored.c.requeues > none)
-    out = _out(dialect.relation(_HASHES_OF_SAMPLES)).where(~samples.c.evicted).scalar_subquery()
+    shape = incoming_samples(keyed=keyed)
+    hashes = dialect.relation(Rows(shape.name, shape.columns[:1]))
+    out = _out(hashes).where(~samples.c.evicted).scalar_subquery()
     known = sa.case((n_stored < bindparam("given", type_=BigId), out), else_=none)
     return (
         select(
@@ -126,9 +132,10 @@ def enter_unscored() -> sa.Insert:
 
 
 @functools.cache
-def insert_samples(dialect: Dialect) -> Any:
+def insert_samples(dialect: Dialect, *, keyed: bool) -> Any:
     """Store samples that are new and do not wait."""
-    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.false())
+    incoming = dialect.each(incoming_samples(keyed=keyed))
+    values = _new_samples(incoming, dialect, queued=sa.false(), keyed=keyed)
     return dialect.insert_each(samples, values).on_conflict_do_nothing(index_elements=_HASH)
 
 
@@ -168,14 +175,15 @@ def samples_after() -> sa.Select[Any]:
 
 
 @functools.cache
-def put_samples(dialect: Dialect, *, requeue: bool) -> Any:
+def put_samples(dialect: Dialect, *, requeue: bool, keyed: bool) -> Any:
     """`add_samples` for `execute_each`; the samples that wait again are marked.
 
     The samples that neither wait nor are claimed, and stay out, are noted.
     """
-    values = _new_samples(dialect.each(INCOMING_SAMPLES), dialect, queued=sa.true())
+    shape = incoming_samples(keyed=keyed)
+    values = _new_samples(dialect.each(shape), dialect, queued=sa.true(), keyed=keyed)
     marked = _WAIT_AGAIN | {"score_version": _MARK}
-    stays_out = dialect.noted(INCOMING_SAMPLES, sa.false())
+    stays_out = dialect.noted(shape, sa.false())
     waits_again = sa.case(
         (samples.c.queued, sa.false()),
         (samples.c.evicted, sa.true()),
