@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 import typer
 
+from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import AnyBuffer, Url, handles, open_existing
 from sqlbuffer.core import counts
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.db.backends import Dialect
 from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.db.queries.audit import n_rows
+from sqlbuffer.db.schema import metadata
 
 _OVERVIEW = (
     *("name", "iteration", "waiting", "claimed", "stored", "measured", "failed", "best_reward"),
@@ -24,6 +30,7 @@ _STALENESS = ("name", "score_version", "waiting", "oldest")
     "sqlbuffer stats",
     "sqlbuffer stats --name qed",
     "sqlbuffer stats --stale",
+    "sqlbuffer stats --sizes",
     "sqlbuffer stats --json",
     "sqlbuffer stats --name qed --watch",
 )
@@ -35,6 +42,13 @@ def stats(
         typer.Option(
             "--stale",
             help="Count waiting samples by the version of their score; reads the whole pool.",
+        ),
+    ] = False,
+    sizes: Annotated[
+        bool,
+        typer.Option(
+            "--sizes",
+            help="Show rows and bytes of each table of the database instead; reads every page.",
         ),
     ] = False,
     watch: Annotated[  # `reading` calls the function again
@@ -55,7 +69,13 @@ def stats(
     If refreshed_version (with --name or --json) is not score_version, some waiting samples may have
     scores of an older predictor: --stale counts them. All other counters cost the same at any size
     of the buffer.
+
+    --sizes shows which tables are large, with their indexes: `sqlbuffer prune` drops old rows.
     """
+    if sizes:
+        if name is not None or stale:
+            raise typer.BadParameter("--sizes is of the whole database: leave out --name, --stale.")
+        return _show_sizes(url)
     with contextlib.closing(open_existing(url)) as database:
         found = [_numbers(buffer, stale=stale) for buffer in handles(database, name)]
     return Answer(
@@ -65,6 +85,33 @@ def stats(
         part="staleness" if stale else None,
         part_columns=_STALENESS,
     )
+
+
+def _show_sizes(url: str) -> Answer:
+    with contextlib.closing(open_existing(url)) as database:
+        rows, about = database.read(functools.partial(_sizes, dialect=database.dialect))
+    output.line(about, stderr=True)
+    return Answer(["table", "rows", "mb"], rows)
+
+
+def _mb(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else round(size_bytes / 1e6, 1)
+
+
+def _sizes(connection: sa.Connection, *, dialect: Dialect) -> tuple[list[dict[str, Any]], str]:
+    """Return rows and bytes of each table, the largest first, and the size of the database."""
+    size_of = dialect.table_bytes(connection)
+    rows = [
+        {
+            "table": table.name,
+            "rows": connection.execute(n_rows(table)).scalar_one(),
+            "size_bytes": size_of.get(table.name),
+            "mb": _mb(size_of.get(table.name)),
+        }
+        for table in metadata.sorted_tables
+    ]
+    rows.sort(key=lambda row: (row["size_bytes"] or 0, row["rows"]), reverse=True)
+    return rows, dialect.about_size(connection)
 
 
 def _numbers(buffer: BufferHandle, *, stale: bool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from sqlbuffer.cli import output
 from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
-from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock
+from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
 from sqlbuffer.db.schema import REVISION, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
@@ -611,6 +611,28 @@ def test_release_needs_batches_or_dead_workers(url: str) -> None:
 
 
 # -- stats and top ---------------------------------------------------------------------------------
+
+
+def test_sizes_of_tables(url: str) -> None:
+    with open_store(url, name="large") as store:
+        store.add([f"{'x' * 200} {i}" for i in range(200)])
+    found = json.loads(run("stats", "--sizes", "--json", url=url).out)
+    assert {row["table"] for row in found} == {table.name for table in metadata.sorted_tables}
+    assert found[0]["table"] == "samples"
+    assert found[0]["size_bytes"] > 200 * 200
+    assert found[0]["rows"] > 200
+    shown = run("stats", "--sizes", url=url)
+    assert shown.out.splitlines()[0].split() == ["table", "rows", "MB"]
+    assert re.search(r"^the (file|database) has [\d,]+\.\d MB", shown.out, re.MULTILINE)
+    assert run("stats", "--sizes", "--name", "default", url=url).code == 2
+
+
+def test_sizes_without_dbstat(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(sqlite_url).close()
+    monkeypatch.setattr(sqlite_sizes, "_has_dbstat", lambda connection: False)
+    shown = run("stats", "--sizes", url=sqlite_url).out
+    assert "this SQLite library has no dbstat" in shown
+    assert {line.split()[-1] for line in shown.splitlines()[1:-1]} == {"-"}
 
 
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:

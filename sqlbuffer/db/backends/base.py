@@ -126,6 +126,14 @@ class Dialect(abc.ABC):
         """Return the name and version of the database, and known faults of that version."""
 
     @abc.abstractmethod
+    def table_bytes(self, connection: sa.Connection) -> dict[str, int]:
+        """Return the bytes of each table with its indexes; empty if the database cannot tell."""
+
+    @abc.abstractmethod
+    def about_size(self, connection: sa.Connection) -> str:
+        """Return the size of the whole database in words."""
+
+    @abc.abstractmethod
     def damage(self, connection: sa.Connection) -> list[str]:
         """Return the faults that the database itself finds in its storage."""
 

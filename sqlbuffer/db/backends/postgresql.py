@@ -44,6 +44,12 @@ SELECT CASE
        '{SCHEMA}.samples'::regclass::oid
 """
 
+_TABLE_BYTES = f"""
+SELECT relname AS name, pg_total_relation_size(oid) AS size_bytes
+FROM pg_class
+WHERE relnamespace = '{SCHEMA}'::regnamespace AND relkind = 'r'
+"""
+
 _END = """
 SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 1000))
 FROM pg_stat_activity
@@ -102,6 +108,14 @@ class PostgreSQL(Dialect):
 
     def about(self, connection: sa.Connection) -> str:
         return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar_one()}"
+
+    def table_bytes(self, connection: sa.Connection) -> dict[str, int]:
+        rows = connection.exec_driver_sql(_TABLE_BYTES)
+        return {str(row.name): int(row.size_bytes) for row in rows}
+
+    def about_size(self, connection: sa.Connection) -> str:
+        size = connection.exec_driver_sql("SELECT pg_database_size(current_database())")
+        return f"the database has {size.scalar_one() / 1e6:,.1f} MB"
 
     def damage(self, connection: sa.Connection) -> list[str]:
         return []  # the server checks its pages as it reads them

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends import backups, sqlite_errors, sqlite_values
+from sqlbuffer.db.backends import backups, sqlite_errors, sqlite_sizes, sqlite_values
 from sqlbuffer.db.backends.base import Dialect
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_select, authorize_viewer
 from sqlbuffer.db.backends.sqlite_connections import Engines
@@ -103,6 +103,12 @@ class SQLite(Dialect):
             f"{version}, affected by the WAL-reset race; guarded: each writer of sqlbuffer holds "
             "FILE-lock"
         )
+
+    def table_bytes(self, connection: sa.Connection) -> dict[str, int]:
+        return sqlite_sizes.table_bytes(connection)
+
+    def about_size(self, connection: sa.Connection) -> str:
+        return sqlite_sizes.about_size(connection)
 
     def damage(self, connection: sa.Connection) -> list[str]:
         found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars()

@@ -34,6 +34,11 @@ def rows_of_buffer(table: sa.Table, buffer_id: int) -> sa.ColumnElement[bool]:
     return table.c.buffer_id == buffer_id
 
 
+def n_rows(table: sa.Table) -> sa.Select[Any]:
+    """Return how many rows a table has, of all buffers."""
+    return select(sa.func.count().label("n")).select_from(table)
+
+
 def _n(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     """Return the number of rows that satisfy all conditions."""
     return sa.func.count().filter(sa.and_(*conditions))
