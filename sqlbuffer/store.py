@@ -117,7 +117,7 @@ def open_store(
         key: The canonical form of a sample: samples with equal keys are one sample, a sample whose
             key is None is refused. The module and name of the function are stored: opening the
             buffer with another function, or without one, is a warning.
-        keep_key: True: store the key of each sample as text beside it, in `samples.key`, such as a
+        keep_key: True: store the key of each sample as text next to it, in `samples.key`, such as a
             canonical SMILES, for SQL to show and to join. A string is stored as it is. It needs a
             `key`. False in a new buffer.
         mode: "consume", as in a new buffer: a drawn sample leaves the pool; "replay": it stays, and
@@ -1113,7 +1113,7 @@ class SampleStore:
     ) -> PruneResult:
         """Drop old draws, metrics, checkpoints and states of predictors; samples and rewards stay.
 
-        Workers may go on beside it: each transaction drops some 10,000 rows, and leaves as much
+        Workers may go on meanwhile: each transaction drops some 10,000 rows, and leaves as much
         time to the others. A killed call leaves a sound buffer, and the next call goes on.
 
         Old are the draws of closed batches, whole batches at a time; metrics of earlier

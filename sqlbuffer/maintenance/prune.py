@@ -1,4 +1,4 @@
-"""Drop old draws, metrics, checkpoints and states of predictors, beside processes that work."""
+"""Drop old draws, metrics, checkpoints and states of predictors, next to processes that work."""
 
 from __future__ import annotations
 

@@ -622,17 +622,17 @@ def test_sizes_of_tables(url: str) -> None:
     assert found[0]["size_bytes"] > 200 * 200
     assert found[0]["rows"] > 200
     shown = run("stats", "--sizes", url=url)
-    assert shown.out.splitlines()[0].split() == ["table", "rows", "MB"]
-    assert re.search(r"^the (file|database) has [\d,]+\.\d MB", shown.out, re.MULTILINE)
+    assert shown.out.splitlines()[0].split() == ["table", "rows", "mb"]
+    assert re.search(r"^the (file|database) has [\d,]+\.\d MB", shown.err, re.MULTILINE)
     assert run("stats", "--sizes", "--name", "default", url=url).code == 2
 
 
 def test_sizes_without_dbstat(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(sqlite_url).close()
     monkeypatch.setattr(sqlite_sizes, "_has_dbstat", lambda connection: False)
-    shown = run("stats", "--sizes", url=sqlite_url).out
-    assert "this SQLite library has no dbstat" in shown
-    assert {line.split()[-1] for line in shown.splitlines()[1:-1]} == {"-"}
+    shown = run("stats", "--sizes", url=sqlite_url)
+    assert "this SQLite library has no dbstat" in shown.err
+    assert {line.split()[-1] for line in shown.out.splitlines()[1:]} == {"-"}
 
 
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:

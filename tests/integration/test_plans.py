@@ -490,6 +490,17 @@ EXPECTED_ON_POSTGRESQL = EXPECTED | {
 """On PostgreSQL a lock goes before each `race_state`."""
 
 
+def test_old_draws_are_found_by_their_batch(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        fill(store, 1000)
+        for _ in range(10):
+            store.sample(20).settle()
+        with watched(store) as executed:
+            assert store.prune(keep_draws=20).draws == 180
+    hot = {"old_batches": {"draws"}, "drop_draws": {"draws"}}
+    assert_by_their_index(executed, hot)
+
+
 def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> None:
     with open_store(store_url) as store:
         fill(store, 2000)
