@@ -1113,7 +1113,7 @@ class SampleStore:
     ) -> PruneResult:
         """Drop old draws, metrics, checkpoints and states of predictors; samples and rewards stay.
 
-        Workers may go on meanwhile: each transaction drops some 10,000 rows, and leaves as much
+        Workers may go on: each transaction drops some 10,000 rows, and leaves as much
         time to the others. A killed call leaves a sound buffer, and the next call goes on.
 
         Old are the draws of closed batches, whole batches at a time; metrics of earlier

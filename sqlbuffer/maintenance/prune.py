@@ -125,14 +125,23 @@ def _drop_draws_of(tx: Transaction, batches: Sequence[int]) -> int:
 
 def _drop_metrics(buffer: BufferHandle, old: _Old) -> int:
     n_dropped = 0
-    while n := _write(buffer, _drop_some_metrics, before=old.iteration):
+    while buffer.read(_iteration_of_metric, before=old.iteration, n=0) is not None:
+        n = _write(buffer, _drop_some_metrics, before=old.iteration)
+        if not n:
+            raise no_progress("dropping old metrics")
         n_dropped += n
     return n_dropped
 
 
+def _iteration_of_metric(tx: Transaction, *, before: int, n: int) -> int | None:
+    """Return the iteration of the old metric behind the n first ones, None if there is none."""
+    found: int | None = tx.execute(queries.prune.metric_after(), before=before, n=n).scalar()
+    return found
+
+
 def _drop_some_metrics(tx: Transaction, *, before: int) -> int:
-    after = tx.execute(queries.prune.metric_after(), before=before, n=ROWS_AT_ONCE).scalar()
-    end = before if after is None else int(after) + 1
+    after = _iteration_of_metric(tx, before=before, n=ROWS_AT_ONCE)
+    end = before if after is None else after + 1
     return int(tx.execute(queries.prune.drop_metrics(), before=end).rowcount)
 
 
