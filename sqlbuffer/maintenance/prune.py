@@ -83,6 +83,7 @@ def prune(
 
 def _find(tx: Transaction, keep_draws: int | None, older_than_s: float | None) -> tuple[_Old, int]:
     """Find which rows are old, and the number of draws among them."""
+    tx.race_state()  # raises if the buffer is gone
     bound, cutoff = _ALL_BATCHES, _ALL_TIMES
     if older_than_s is not None:
         cutoff = tx.own_row(queries.prune.time_ago(), minus_seconds=-older_than_s).cutoff
