@@ -863,9 +863,9 @@ class SampleStore:
     def set_budget(self, budget: int | None) -> None:
         """Limit how many distinct samples may be measured, failed or claimed, in all processes.
 
-        `sample` claims no more than what is left, and then returns an empty batch: `measure` and
-        `Environment.fit` end. A release gives back. `record` and rewards that come too late count,
-        and are never refused.
+        `sample` claims no more samples than are left; samples that have a reward or a failure cost
+        nothing. If it can claim none, the batch is empty, and `measure` and `Environment.fit` end.
+        A release gives back. `record` and rewards that come too late count, and are never refused.
 
         Args:
             budget: Number of samples; None for any number.
@@ -1227,6 +1227,10 @@ class SampleStore:
                 self.name,
             )
         return batch
+
+    def _is_spent(self, n: int, pct_argmax: float) -> bool:
+        """Tell whether nothing of the budget is left, and a draw would return no sample."""
+        return core_budget.is_spent(self._buffer, n, pct_argmax)
 
     def _store_unmeasured(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
         """Store samples that do not wait, and whose rewards will be recorded."""

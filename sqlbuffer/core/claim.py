@@ -13,6 +13,17 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import ClaimLost
 
+MOST_WIDENINGS = 100
+"""Most attempts of one draw; an attempt fails if others draw all samples that it has marked."""
+
+
+class TooFewMarked(Exception):
+    """Too few samples are marked as top; raised, so that the transaction is rolled back."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.n = n
+
 
 class Drawn(NamedTuple):
     """Drawn samples, as columns of n values each.

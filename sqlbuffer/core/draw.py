@@ -17,7 +17,14 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import LARGEST_INT, is_share, require_count, require_real
 from sqlbuffer.core import budget, pool, race
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.claim import WHILE_ALIVE, Claim, Drawn, Terms
+from sqlbuffer.core.claim import (
+    MOST_WIDENINGS,
+    WHILE_ALIVE,
+    Claim,
+    Drawn,
+    Terms,
+    TooFewMarked,
+)
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -29,8 +36,6 @@ _KEY = operator.itemgetter(Drawn._fields.index("race_key"))
 """Returns the race key of a row of a claim, in a third of the time of `row.race_key`."""
 _NO_ID = 2**63 - 1
 """Larger than any id of a sample."""
-_MOST_WIDENINGS = 100
-"""Most attempts of one draw; an attempt fails if others draw all samples that it has marked."""
 
 
 def claim(
@@ -56,7 +61,7 @@ def claim(
     pct_argmax = require_real(pct_argmax, "pct_argmax is a share between 0 and 1", is_share)
     disposal.wait(database=buffer.database.url)  # release dropped batches of this process first
     by_tie = exclusive = False
-    for _ in range(_MOST_WIDENINGS):
+    for _ in range(MOST_WIDENINGS):
         try:
             batch = buffer.write(
                 _draw,
@@ -71,21 +76,13 @@ def claim(
             by_tie = True
         except (_Blurred, _Budgeted):
             exclusive = True
-        except _TooFewMarked as exc:
+        except TooFewMarked as exc:
             buffer.write(pool.widen_top, n=exc.n)
     else:
         raise no_progress("the marking of the heaviest samples")
     batch.witness()
     buffer.heartbeat.start()  # even if the batch is empty: it releases claims of stale workers
     return batch
-
-
-class _TooFewMarked(Exception):
-    """Too few samples are marked as top; raised, so that the transaction is rolled back."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(n)
-        self.n = n
 
 
 class _TiedAtTheEnd(Exception):
@@ -112,7 +109,7 @@ def _draw(
     """Draw a batch within a transaction.
 
     Raises:
-        _TooFewMarked: If more samples must be marked as top first.
+        TooFewMarked: If more samples must be marked as top first.
         _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
         _Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
     """
@@ -124,7 +121,7 @@ def _draw(
     if state.has_budget:
         if tx.backend.has_concurrent_writers and not exclusive:
             raise _Budgeted
-        n = budget.cut(tx, n)
+        n = budget.cut(tx, state, n, pct_argmax)
     n_heaviest = round(max(n, 0) * pct_argmax)
     heaviest = _heaviest(tx, state, n_heaviest)
     n_arrivals = n if n == EVERYTHING else n - len(heaviest)
@@ -175,10 +172,10 @@ def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:
     if n == 0:
         return []
     if state.top_score is None:  # a refresh was made: the marks belong to old scores
-        raise _TooFewMarked(n)
+        raise TooFewMarked(n)
     found = _head(tx, queries.claims.first_by_score(tx.backend), n)
     if len(found) < n and state.top_score != -math.inf:
-        raise _TooFewMarked(n)
+        raise TooFewMarked(n)
     column = "score" if tx.buffer.settings.weighting.needs_score else "weight"
     found = _sorted(found, column)[::-1]
     if found and not tx.backend.supports_deleting_claims:

@@ -11,9 +11,8 @@ from typing import Any
 
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import require_choice, require_count, require_flag
-from sqlbuffer.core import draw, pool
+from sqlbuffer.core import budget, draw, pool
 from sqlbuffer.core.batch import Batch
-from sqlbuffer.core.budget import left
 from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
@@ -155,7 +154,7 @@ class Measuring:
             self._running[index] = claimed, place
 
     def _warn_of_unscored(self) -> None:
-        if self._buffer.read(left) != 0 and (n := self._buffer.read(_unscored)):
+        if self._buffer.read(budget.left) != 0 and (n := self._buffer.read(_unscored)):
             log.warning(
                 "%d samples of buffer %s wait without a score and cannot be drawn: call "
                 "`store.score`, or open the buffer with weighting='uniform'",
@@ -279,12 +278,13 @@ class _Claimed:
 def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
     """Tell whether samples may come to be measured: waiting, or claimed by a worker that may die.
 
-    Of a budget that is used up nothing is left, but claims may be released.
+    Of a budget that is used up nothing is left, but claims may be released, and samples that have
+    a reward may wait for another.
     """
     owners = tx.execute(queries.batches.claim_owners()).scalars().all()
     if any(owner != worker_id() for owner in owners):  # this process cannot wait for itself
         return True
-    if left(tx) == 0:
+    if budget.draws_nothing(tx, n=1):
         return False
     totals = tx.execute(queries.buffers.totals()).one()
     drawable = pool.size(tx.buffer, totals) - totals.unscored - totals.unscorable

@@ -213,11 +213,9 @@ class Buffer(Callback):
         self.abort_batch()
         self._is_in_iteration, self.is_lost = True, False
         env = self.environment
-        everything = -1 in (env.bs, self.p_total)
-        n = -1 if everything else round(env.bs * self.p_total)
         # The death of this process is an attempt if each sample is measured in a call of its own.
         each = any(getattr(cb, "counts_attempts", False) for cb in self._callbacks())
-        self._batch = batch = self._claim(n, Terms(counts_attempts=each))
+        self._batch = batch = self._claim(self._share_of_batch(), Terms(counts_attempts=each))
         self.batch_rewards.begin(batch)
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
@@ -248,10 +246,18 @@ class Buffer(Callback):
 
     @property
     def is_spent(self) -> bool:
-        """True if the buffer has a budget, and nothing of it is left."""
-        return self.store.budget_left == 0
+        """True if nothing of a budget is left, and the next draw would return no sample.
+
+        A sample that has a reward costs nothing: the batch of a killed run may be drawn again.
+        """
+        return self.store._is_spent(self._share_of_batch(), self.pct_argmax)
 
     # -- drawing and settling ---------------------------------------------------------------------
+
+    def _share_of_batch(self) -> int:
+        """Return how many samples of a batch come from the buffer; -1 for all that wait."""
+        bs = self.environment.bs
+        return -1 if -1 in (bs, self.p_total) else round(bs * self.p_total)
 
     def _claim(self, n: int, terms: Terms = WHILE_ALIVE) -> Batch:
         self._waiting.renew()

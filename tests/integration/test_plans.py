@@ -356,16 +356,17 @@ def test_the_best_are_found_by_an_index(
             analyze(store_url)
 
 
+AMONG_EQUALS = re.compile("RIGHT PART|LAST TERM|Incremental Sort")
+"""A sort of rows that are equal by the index, in SQLite's words, old and new, and PostgreSQL's."""
+
+
 def assert_best_by_an_index(executed: list[Executed], order: str) -> None:
     on_rewards = [it for it in executed if f"reward {order}" in it.sql]
     assert len(on_rewards) == 3
     for it in on_rewards:
         assert not it.scans, (it.scans, it.sql)
-        among_equals = re.compile(
-            "RIGHT PART|LAST TERM|Incremental Sort"
-        )  # SQLite's words, old and new
         sorts = [
-            line for line in it.sorts if "hash DESC" not in it.sql or not among_equals.search(line)
+            line for line in it.sorts if "hash DESC" not in it.sql or not AMONG_EQUALS.search(line)
         ]
         assert not sorts, (sorts, it.sql)
         assert any("ix_samples_reward" in index for index in it.indexes), it.sql
@@ -398,10 +399,16 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
         with watched(store) as executed:
             assert len(store.sample(10, pct_argmax=0.5)) == 0
             assert len(store.sample(10)) == 0
+            store.set_budget(5)
+            assert len(store.sample(10, pct_argmax=0.5)) == 0
         for it in executed:
             if it.name == "first_in_race":
                 assert not it.scans
                 assert not it.sorts
+            if it.name == "costs_of_head":
+                assert all(INDEX_NAMES[index] & it.indexes for index in ("pool", "ix_pool_top"))
+                of_pool = [line for line in it.sorts if "ORDER BY" in line or "pool" in line]
+                assert all(AMONG_EQUALS.search(line) for line in of_pool), it.sorts
 
 
 # -- how many statements ---------------------------------------------------------------------------
@@ -428,6 +435,10 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
         store, lambda: batches.append(store.sample(64, pct_argmax=0.25))
     )
     found["settle without rewards"] = executed_by(store, lambda: batches[1].settle())
+    store.set_budget(10**9)
+    store.set_budget(10**9 - (store.budget_left or 0) + 10)
+    found["sample with a budget"] = executed_by(store, lambda: store.sample(64).settle())
+    store.set_budget(None)
     batches.append(store.sample(64))
     more = {"metrics": {"a": 1.0, "b": 2.0}, "checkpoint": {"c": b""}, "record": (["r"], [1.0], "")}
     found["settle with everything"] = executed_by(
@@ -465,6 +476,10 @@ EXPECTED = {
         "race_state first_by_score leave_pool first_in_race insert_batch insert_arrivals "
         "insert_draws leave_up_to count"
     ),
+    "sample with a budget": (
+        "race_state used costs_of_head first_in_race insert_batch insert_arrivals leave_up_to "
+        "count close_claim dequeue_known count"
+    ),
     "settle": "close_claim store_first_rewards_of_draws insert_measurements count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
@@ -486,6 +501,10 @@ EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "score": "unscored race_state store_scores race_state move_keys count",
     "sample": "race_state first_in_race insert_batch insert_draws count",
     "sample with argmax": "race_state first_by_score first_in_race insert_batch insert_draws count",
+    "sample with a budget": (  # alone among draws, for which it begins again
+        "race_state race_state used costs_of_head first_in_race insert_batch insert_draws count "
+        "close_claim dequeue_known count"
+    ),
 }
 """On PostgreSQL a lock goes before each `race_state`."""
 
