@@ -64,7 +64,8 @@ def count_attempts(
     tx.race_state()  # raises if the buffer is gone
     of_any = ids is not None
     rows = tx.execute(queries.attempts.interrupted(), batch=batch, of_any=of_any).all()
-    rows = [row for row in rows if ids is None or row.sample_id in ids]
+    wanted = None if ids is None else set(ids)
+    rows = [row for row in rows if wanted is None or row.sample_id in wanted]
     if not rows:
         return []
     columns = {

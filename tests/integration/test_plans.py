@@ -21,7 +21,7 @@ from sqlalchemy.engine.interfaces import CacheStats
 
 from helpers import inside
 from helpers.cleanup import hold
-from sqlbuffer.core import refresh
+from sqlbuffer.core import attempts, refresh
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends.sqlite import _row_by_row
@@ -409,6 +409,50 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
                 assert all(INDEX_NAMES[index] & it.indexes for index in ("pool", "ix_pool_top"))
                 of_pool = [line for line in it.sorts if "ORDER BY" in line or "pool" in line]
                 assert all(AMONG_EQUALS.search(line) for line in of_pool), it.sorts
+
+
+ACTS: dict[str, Callable[[SampleStore, Batch], Any]] = {
+    "start": lambda _, batch: batch._start(batch.ids.tolist()),
+    "report": lambda _, batch: batch.report(batch.ids, np.ones(len(batch))),
+    "count attempts": lambda store, batch: inside.handle_of(store).write(
+        attempts.count_attempts, batch=batch.id, ids=batch.ids.tolist()
+    ),
+    "release": lambda _, batch: batch.release(),
+    "remove": lambda store, batch: store.remove(batch.ids),
+}
+
+
+@pytest.mark.parametrize("act", list(ACTS))
+def test_many_samples_are_found_in_one_pass(sqlite_url: str, act: str) -> None:
+    """The steps of SQLite's machine grow with the samples, not with their square."""
+    steps = {}
+    mode = "replay" if act in ("release", "remove") else "consume"
+    for n in (250, 1000):
+        with open_store(sqlite_url, name=f"{n}", weighting="uniform", mode=mode) as store:
+            store.add([f"s{i}" for i in range(n)])
+            batch = hold(store.sample(n))
+            batch._start(batch.ids.tolist())
+            with counted_steps(store) as counted:
+                ACTS[act](store, batch)
+            steps[n] = len(counted)
+    assert steps[1000] < 6 * steps[250]
+
+
+@contextlib.contextmanager
+def counted_steps(store: SampleStore) -> Iterator[list[int]]:
+    """Collect an entry for each hundred steps that SQLite's machine takes to write."""
+    counted: list[int] = []
+
+    def watch(connection: Any, *_: Any) -> None:
+        connection.connection.driver_connection.set_progress_handler(lambda: counted.append(1), 100)
+
+    engine = inside.engine_of(store)
+    sa.event.listen(engine, "before_cursor_execute", watch)
+    yield counted
+    sa.event.remove(engine, "before_cursor_execute", watch)
+    inside.handle_of(store).write(
+        lambda tx: tx.connection.connection.driver_connection.set_progress_handler(None, 100)
+    )
 
 
 # -- how many statements ---------------------------------------------------------------------------

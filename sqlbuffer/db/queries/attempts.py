@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now
+from sqlbuffer.db.queries.batches import draws_of_samples
 from sqlbuffer.db.queries.params import BUFFER, CONTENT, INCOMING_ATTEMPTS, INCOMING_IDS
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 
@@ -27,13 +28,7 @@ HAS_FAILED = sa.and_(samples.c.error.is_not(None), sa.or_(~samples.c.queued, REP
 @functools.cache
 def start(dialect: Dialect) -> Any:
     """Note that the measurement of some samples of a batch starts now."""
-    incoming = dialect.relation(INCOMING_IDS).c
-    return (
-        sa.update(draws)
-        .where(draws.c.batch_id == _BATCH)
-        .where(draws.c.sample_id == incoming.sample_id)
-        .values(started_at=now())
-    )
+    return sa.update(draws).where(draws_of_samples(dialect)).values(started_at=now())
 
 
 @functools.cache
@@ -58,16 +53,9 @@ def interrupted() -> sa.Select[Any]:
 
 
 @functools.cache
-def end_attempts() -> sa.Update:
-    """Note that no measurement of a batch is under way: an attempt is counted once."""
-    return sa.update(draws).where(draws.c.batch_id == _BATCH).values(started_at=None)
-
-
-@functools.cache
 def end_attempt(dialect: Dialect) -> sa.Update:
-    """`end_attempts` for some samples of a batch."""
-    incoming = dialect.relation(INCOMING_IDS).c
-    return end_attempts().where(draws.c.sample_id == incoming.sample_id)
+    """Note that no measurement of some samples is under way: an attempt is counted once."""
+    return sa.update(draws).where(draws_of_samples(dialect)).values(started_at=None)
 
 
 @functools.cache

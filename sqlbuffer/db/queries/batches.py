@@ -196,15 +196,23 @@ def open_batch(dialect: Dialect) -> sa.Select[Any]:
     return dialect.lock_rows(select(batches.c.id).where(*_CLAIM, IS_OPEN), batches)
 
 
+def draws_of_samples(dialect: Dialect) -> sa.ColumnElement[bool]:
+    """The condition of the draws of a batch whose samples travel with the statement.
+
+    A subquery, for which a batch is read once. In a join SQLite reads it once for each sample: the
+    key of a draw is its position.
+    """
+    incoming = dialect.relation(INCOMING_IDS)
+    of_batch = draws.c.batch_id == bindparam("batch", type_=BigId)
+    return sa.and_(of_batch, draws.c.sample_id.in_(select(incoming.c.sample_id)))
+
+
 @functools.cache
 def report_draws(dialect: Dialect) -> Any:
     """Mark draws as reported; returns the ids of samples that were not reported before."""
-    incoming = dialect.relation(INCOMING_IDS).c
     return (
         sa.update(draws)
-        .where(draws.c.batch_id == bindparam("batch", type_=BigId))
-        .where(draws.c.sample_id == incoming.sample_id)
-        .where(~draws.c.reported)
+        .where(draws_of_samples(dialect), ~draws.c.reported)
         .values(reported=True)
         .returning(draws.c.sample_id)
     )

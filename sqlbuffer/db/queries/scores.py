@@ -158,13 +158,15 @@ def oldest(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def standing_at(dialect: Dialect) -> sa.Select[Any]:
-    """Lock the samples with these ids in the pool; returns their keys."""
-    incoming = dialect.relation(INCOMING_IDS)
+    """Lock the samples with these ids in the pool; returns their keys.
+
+    The ids stand in a subquery: in a join SQLite may read all of them for each row of the pool.
+    """
+    ids = select(dialect.relation(INCOMING_IDS).c.sample_id)
     statement = (
         STANDING.add_columns(samples.c.source, samples.c.hash)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
-        .join(incoming, incoming.c.sample_id == pool.c.sample_id)
-        .where(pool.c.buffer_id == BUFFER)
+        .where(pool.c.buffer_id == BUFFER, pool.c.sample_id.in_(ids))
     )
     return dialect.lock_rows(statement, pool)
 
