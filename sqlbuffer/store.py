@@ -1163,10 +1163,10 @@ class SampleStore:
         a new race.
 
         With `at_iteration` the copy holds the state before the first batch of that iteration was
-        drawn, in a new race: samples, rewards, scores, predictors, and metrics of the iterations
-        before. Overwritten values cannot be known: a score of a later version is missing, and so is
-        a reward that was measured again. A sample removed or evicted since does not wait; a sample
-        added again after it was settled does not wait either. Adding an evicted one puts it back.
+        drawn, in a new race: samples, objective, rewards, failures, scores, predictors, and metrics
+        of the iterations before. An overwritten score cannot be known: a score of a later version
+        is missing. A sample removed or evicted since does not wait; a sample added again, or
+        retried, after it was settled does not wait either. Adding an evicted one puts it back.
 
         Args:
             new: Name of the copy.

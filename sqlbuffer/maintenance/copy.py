@@ -47,6 +47,10 @@ class Moment:
     """Rows without a logical time, of an older release, are copied if their time is earlier."""
     version: int | None = None
     """The newest version of scores at that moment; None for the newest of all."""
+    objective: str | None = None
+    """The objective at that moment; None for the present one."""
+    last_of_others: int = -1
+    """Logical time of the last measurement of an earlier objective."""
 
     @property
     def is_now(self) -> bool:
@@ -188,7 +192,7 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
             f"because draws of iteration {least - 1} were dropped by `prune`: {later}leave out "
             "at_iteration, which copies the present state."
         )
-    first = tx.execute(queries.copy.began(), from_iteration=at_iteration).one_or_none()
+    first = tx.execute(queries.moments.began(), from_iteration=at_iteration).one_or_none()
     moment = Moment(at_iteration)
     if first is not None and first.drawn_tick is not None:
         moment = Moment(at_iteration, tick=first.drawn_tick)
@@ -199,8 +203,16 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
         "cutoff": moment.cutoff,
         "cutoff_tick": moment.tick,
     }
-    then = tx.execute(queries.copy.version_then(), **parameters).one()
-    return dataclasses.replace(moment, version=max(then.trained or 0, then.scored or 0))
+    then = tx.execute(queries.moments.version_then(), **parameters).one()
+    parameters["first"] = None if first is None else first.id
+    objective = tx.own_row(queries.moments.objective_then(), **parameters).objective
+    others = queries.moments.last_of_other_objectives()
+    return dataclasses.replace(
+        moment,
+        version=max(then.trained or 0, then.scored or 0),
+        objective=objective,
+        last_of_others=tx.execute(others, **parameters, objective=objective).scalar_one(),
+    )
 
 
 def _create(
@@ -230,7 +242,7 @@ def _create(
         "settings": {"weighting": weighting_settings(settings.weighting)},
         "key": row.key,
         "direction": row.direction,
-        "objective": row.objective,
+        "objective": row.objective if moment.objective is None else moment.objective,
         "max_attempts": row.max_attempts,
         "keep_key": row.keep_key,
     }
@@ -253,6 +265,8 @@ def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, 
         "cutoff_tick": moment.tick,
         "from_iteration": moment.iteration,
         "newest": moment.version,
+        "objective": moment.objective,
+        "last_of_others": moment.last_of_others,
         "consumes": tx.buffer.consumes,
         **more,
     }

@@ -4,6 +4,7 @@ another way.
 
 import concurrent.futures
 import datetime as dt
+import math
 import os
 import signal
 import time
@@ -19,10 +20,11 @@ from helpers import inside
 from helpers.cleanup import hold
 from helpers.samples import scores_of
 from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import FLOOR, Softmax
 from sqlbuffer.db import database
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, predictors, samples
-from sqlbuffer.errors import BufferNotFound, InvalidArgument
+from sqlbuffer.errors import BufferNotFound, ClaimLost, InvalidArgument
 from sqlbuffer.maintenance import copy
 from sqlbuffer.store import SampleStore, open_store
 
@@ -278,13 +280,69 @@ def test_what_was_overwritten_since_is_missing(new_store: Callable[..., SampleSt
         store.score(lambda samples: -scores_of(samples), only="all")
         batch.settle([3.0] * 3)
     with store.copy("then", at_iteration=1) as then:
-        assert then.labelled()[0] == first.samples[1:]
+        assert then.labelled()[0] == first.samples
         assert (len(then), then.stats().unscored, then.stats().score_version, then.check()) == (
             7,
             4,
             0,
             [],
         )
+
+
+def results(store: SampleStore) -> dict[str, Any]:
+    """What is known of each sample, of the buffer, and what waits."""
+    columns = ("text", "reward", "error", "attempts", "rewarded_tick")
+    own = samples.c.buffer_id == inside.buffer_id(store)
+    rows = inside.rows(store, sa.select(*(samples.c[name] for name in columns)).where(own))
+    return {
+        "objective": store.objective,
+        "samples": {row[0]: tuple(row[1:]) for row in rows if row.rewarded_tick is not None},
+        "waiting": set(store.waiting().samples),
+        "counted": (store.stats().measured, store.stats().failed),
+    }
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_rewards_errors_and_the_objective_are_those_of_then(
+    new_store: Callable[..., SampleStore], mode: str
+) -> None:
+    """Also of samples that were measured again since, for the same or another reward function."""
+    store = new_store(mode=mode, weighting="uniform")
+    store.add([f"s{i}" for i in range(8)])
+    then: list[dict[str, Any]] = []
+
+    def draw(n: int) -> Batch:
+        if len(then) == store.iteration:  # the first batch of an iteration
+            then.append(results(store))
+        return store.sample(n)
+
+    def settle(rewards: list[float | None]) -> list[str]:
+        batch = draw(len(rewards))
+        batch.settle(rewards, errors=["bad" if reward is None else None for reward in rewards])
+        return batch.samples
+
+    first = settle([1.0, None, 3.0])
+    late = draw(2)
+    late.release()
+    store.record(first, [4.0, None, math.nan])
+    second = settle([None, 5.0])
+    assert set(second) == set(late.samples) or mode == "replay"
+    for rewards in ([6.0, 7.0], [8.0, 9.0]):
+        with pytest.raises(ClaimLost):
+            late.settle(rewards)
+    settle([1.5])
+    store.record(second, [2.0, 2.5])
+    draw(1).release()
+    draw(1).settle()
+    store.remeasure("affinity")
+    store.record(["new"], [0.5])
+    settle([None, -1.0])
+    settle([-2.0, None, -3.0])
+    then.append(results(store))
+    assert len({str(each) for each in then}) == len(then) == 7
+    for i, expected in enumerate(then):
+        with store.copy(f"at {i}", at_iteration=i) as copied:
+            assert (i, results(copied), copied.check()) == (i, expected, [])
 
 
 def test_iterations_within_the_same_millisecond_are_told_apart(

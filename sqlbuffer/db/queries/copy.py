@@ -12,7 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId, Dialect, Timestamp, now
+from sqlbuffer.db.backends import BigId, Dialect, now
+from sqlbuffer.db.queries.moments import (
+    ITERATION,
+    SETTLED_THEN,
+    before_cutoff,
+    had_left,
+    kept_then,
+)
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER
 from sqlbuffer.db.queries.prune import measured_in_dropped_draws, pruned_batch_of
 from sqlbuffer.db.schema import (
@@ -28,23 +35,10 @@ from sqlbuffer.db.schema import (
 )
 
 _SOURCE: sa.BindParameter[int] = bindparam("source", type_=sa.Integer)
-_CUTOFF: Any = bindparam("cutoff", type_=Timestamp)
-_ITERATION: sa.BindParameter[int] = bindparam("from_iteration", type_=sa.Integer)
 _CONSUMES: sa.BindParameter[bool] = bindparam("consumes", type_=sa.Boolean)
 _IS_WHOLE: sa.BindParameter[bool] = bindparam("is_whole", type_=sa.Boolean)
 
-_TICK: sa.BindParameter[int] = bindparam("cutoff_tick", type_=BigId)
-
-
-def _then(tick: Any, time: Any) -> Any:
-    """Before the cutoff by tick, or by time for rows of older releases, which have no tick."""
-    return sa.or_(sa.and_(tick.is_not(None), tick < _TICK), sa.and_(tick.is_(None), time < _CUTOFF))
-
-
-_SETTLED_THEN = sa.and_(
-    batches.c.settled_at.is_not(None), _then(batches.c.closed_tick, batches.c.settled_at)
-)
-_KEPT_BATCH = sa.or_(_IS_WHOLE, _SETTLED_THEN)
+_KEPT_BATCH = sa.or_(_IS_WHOLE, SETTLED_THEN)
 
 
 def _in_a_range_of_ids(table: Any, buffer: Any) -> Any:
@@ -99,48 +93,48 @@ def copy_samples() -> Any:
 def copy_samples_then(pruned: bool) -> Any:
     """Copy a range of samples as they were before the cutoff.
 
-    Samples that had been created, with the reward if it had been stored, and the score if it has a
-    version of that time. A sample waits if it was claimed then, or if it had not been settled and
-    either still waits or was drawn later. One that is evicted now stays so unless it was settled.
+    Samples that had been created, with the reward or failure that their measurements had given
+    them, and the score if it has a version of that time. A sample waits if it was claimed then, or
+    if it had not been settled and either still waits or was drawn later. One that is evicted now
+    stays so unless it was settled.
 
     If draws were dropped (`pruned`), all of them were settled then: measurements tell the samples.
     """
+    kept = measurements.alias("kept")
     drawn = select(draws.c.sample_id).join(batches, batches.c.id == draws.c.batch_id)
     drawn = drawn.where(batches.c.buffer_id == _SOURCE)
     ended_at = sa.func.coalesce(batches.c.settled_at, batches.c.released_at)
-    ended_then = sa.and_(ended_at.is_not(None), _then(batches.c.closed_tick, ended_at))
-    drawn_then = _then(batches.c.drawn_tick, batches.c.drawn_at)
+    ended_then = sa.and_(ended_at.is_not(None), before_cutoff(batches.c.closed_tick, ended_at))
+    drawn_then = before_cutoff(batches.c.drawn_tick, batches.c.drawn_at)
     claimed = drawn.where(drawn_then, ~ended_then, ~draws.c.reported)
     drawn_later = drawn.where(~drawn_then)
-    had_reward = sa.and_(
-        samples.c.rewarded_at.is_not(None), _then(samples.c.rewarded_tick, samples.c.rewarded_at)
-    )
-    was_settled = sa.or_(
-        samples.c.id.in_(drawn.where(_SETTLED_THEN)),
-        sa.and_(samples.c.id.in_(drawn.where(draws.c.reported)), had_reward),
-        *([samples.c.id.in_(measured_in_dropped_draws(_SOURCE))] if pruned else []),
-    )
-    had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_settled)
+    dropped = [measured_in_dropped_draws(_SOURCE)] if pruned else []
+    was_out = had_left(kept, drawn, *dropped)
+    had_waited = sa.and_(sa.or_(samples.c.queued, samples.c.id.in_(drawn_later)), ~was_out)
     consumed = sa.or_(samples.c.id.in_(claimed), had_waited)
     waited = sa.case((_CONSUMES, consumed), else_=samples.c.queued)
-    was_evicted = sa.and_(samples.c.evicted, ~waited, ~sa.and_(_CONSUMES, was_settled))
+    was_evicted = sa.and_(samples.c.evicted, ~waited, ~sa.and_(_CONSUMES, was_out))
     had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
+    # Deaths are counted, but not when they were: of another reward or failure their number is lost.
+    is_same = kept.c.measured_tick == samples.c.rewarded_tick
     changed = {
         "queued": waited,
         "evicted": was_evicted,
+        "reward": kept.c.reward,
+        "error": kept.c.error,
+        "rewarded_at": kept.c.measured_at,
+        "rewarded_tick": kept.c.measured_tick,
+        "attempts": sa.case((is_same, samples.c.attempts), else_=0),
         **{
             name: sa.case((had_score, samples.c[name]))
             for name in ("score", "score_version", "scored_at", "scored_tick")
         },
-        **{
-            name: sa.case((had_reward, samples.c[name]))
-            for name in ("reward", "rewarded_at", "rewarded_tick", "error")
-        },
     }
 
     def then(rows: sa.Select[Any]) -> sa.Select[Any]:
-        was_there = _then(samples.c.created_tick, samples.c.created_at)
-        return rows.where(_in_a_range_of_ids(samples, _SOURCE), was_there).order_by(samples.c.id)
+        was_there = before_cutoff(samples.c.created_tick, samples.c.created_at)
+        found = rows.outerjoin_from(samples, kept, kept.c.id == kept_then())
+        return found.where(_in_a_range_of_ids(samples, _SOURCE), was_there).order_by(samples.c.id)
 
     return _insert(samples, then, **changed)
 
@@ -238,7 +232,7 @@ def copy_measurements() -> Any:
         found = found.outerjoin(old, old.c.id == measurements.c.batch_id)
         found = found.outerjoin(new, new.c.number == old.c.number)
         was_stored = sa.or_(
-            _IS_WHOLE, _then(measurements.c.measured_tick, measurements.c.measured_at)
+            _IS_WHOLE, before_cutoff(measurements.c.measured_tick, measurements.c.measured_at)
         )
         return found.where(measurements.c.buffer_id == _SOURCE, was_stored).order_by(
             measurements.c.id
@@ -254,46 +248,19 @@ def _up_to(table: sa.Table, condition: Any) -> Any:
 @functools.cache
 def copy_predictors() -> Any:
     """Copy the predictors that were stored before an iteration began."""
-    return _up_to(predictors, predictors.c.iteration <= _ITERATION)
+    return _up_to(predictors, predictors.c.iteration <= ITERATION)
 
 
 @functools.cache
 def copy_metrics() -> Any:
     """Copy the metrics of the iterations before one."""
-    return _up_to(metrics, metrics.c.iteration < _ITERATION)
+    return _up_to(metrics, metrics.c.iteration < ITERATION)
 
 
 @functools.cache
 def copy_checkpoints() -> Any:
     """Copy the checkpoints that were stored before an iteration began."""
-    return _up_to(checkpoints, checkpoints.c.iteration <= _ITERATION)
-
-
-@functools.cache
-def began() -> sa.Select[Any]:
-    """When the first batch of an iteration, or a later one, was drawn: tick and time."""
-    has_no_tick = batches.c.drawn_tick.is_(None)
-    return (
-        select(batches.c.drawn_tick, batches.c.drawn_at)
-        .where(batches.c.buffer_id == BUFFER)
-        .where(batches.c.iteration >= _ITERATION)
-        .order_by(has_no_tick.desc(), batches.c.drawn_tick, batches.c.id)
-        .limit(1)
-    )
-
-
-@functools.cache
-def version_then() -> sa.Select[Any]:
-    """The newest versions of predictors and scores that were stored before an iteration began."""
-    trained = select(sa.func.max(predictors.c.version)).where(
-        predictors.c.buffer_id == BUFFER, predictors.c.iteration <= _ITERATION
-    )
-    scored = select(sa.func.max(samples.c.score_version)).where(
-        samples.c.buffer_id == BUFFER, _then(samples.c.scored_tick, samples.c.scored_at)
-    )
-    return select(
-        trained.scalar_subquery().label("trained"), scored.scalar_subquery().label("scored")
-    )
+    return _up_to(checkpoints, checkpoints.c.iteration <= ITERATION)
 
 
 @functools.cache
