@@ -10,10 +10,9 @@ from sqlbuffer._validation import require_count
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.measured import Measured, as_error
+from sqlbuffer.core.measured import Known, Measured, Origin, as_error
 from sqlbuffer.core.release import put_back
 from sqlbuffer.core.report import Reported, report
-from sqlbuffer.core.rewards import Known, Origin
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed

@@ -16,10 +16,11 @@ from sqlbuffer.core import attempts, pool
 from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.measured import Known, Origin
 from sqlbuffer.core.metrics_and_checkpoints import states_from
 from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
-from sqlbuffer.core.rewards import Known, Origin, Recorded
+from sqlbuffer.core.rewards import Recorded
 from sqlbuffer.core.settle import Settlement, settle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, InvalidArgument
@@ -77,15 +78,14 @@ class Batch:
         self.info = info
         self._buffer = buffer
         self._claim = claim
-        self._known = Known(
-            self.ids, drawn.hash, drawn.text, drawn.payload, drawn.codec, drawn.source
-        )
+        self._known = Known(self.ids, *(getattr(drawn, name) for name in Known._fields[1:]))
         self.objective = objective
         self._is_open = True
         self._has_reports = outlives  # those of other processes
         self._reported: dict[int, float] = {}
         self._outlives = outlives  # a leased claim, which ends by itself
         self._is_detached = False
+        self._repeats = False  # a loop draws a lost batch again
         self._pid: int | None = None if outlives else os.getpid()
         self._dropped: weakref.finalize[..., Any] | None = None
         if claim is not None and not outlives:
@@ -151,8 +151,8 @@ class Batch:
             InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
                 finite reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
-                to a state before its draw. The rewards are stored nevertheless, with the samples;
-                a sample that has a reward by now keeps it.
+                to a state before its draw. The rewards are stored nevertheless: a sample that has
+                one by now keeps it, and another sample stops waiting (mode "consume").
         """
         self._require_attached()
         settlement = Settlement(
@@ -216,8 +216,8 @@ class Batch:
             InvalidReward: If a reward is infinite, if there is not one for each id, or if a finite
                 reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
-                to a state before its draw. The rewards are stored nevertheless, with the samples;
-                a sample that has a reward by now keeps it.
+                to a state before its draw. The rewards are stored nevertheless: a sample that has
+                one by now keeps it, and another sample stops waiting (mode "consume").
         """
         self._require_attached()
         closes = require_flag(settle, "settle")
@@ -301,7 +301,7 @@ class Batch:
     def _origin(self) -> Origin:
         """Return the batch as this process knows it."""
         is_open = self._is_open and not self._is_of_another_process
-        return Origin(self.id, self.objective, is_open)
+        return Origin(self.id, self.objective, is_open, self._repeats)
 
     @property
     def _is_of_another_process(self) -> bool:

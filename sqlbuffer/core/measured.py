@@ -68,6 +68,31 @@ class Measured(NamedTuple):
         return cls(rewards, errors, none, none)
 
 
+class Known(NamedTuple):
+    """Samples as this process has read them, as columns of n values; the ids may be out of date."""
+
+    ids: Ints
+    hash: Sequence[bytes]
+    text: Sequence[str]
+    payload: Sequence[bytes | None]
+    codec: Sequence[str]
+    source: Sequence[str]
+    requeues: Sequence[int] = ()
+    """How often each sample had been added again when it was drawn; () if that does not matter."""
+
+
+class Origin(NamedTuple):
+    """The batch that measured samples were drawn in."""
+
+    batch: int | None
+    objective: str
+    """The objective when it was drawn."""
+    is_open: bool
+    """True if this transaction has found the batch open: then the ids are valid."""
+    repeats: bool = False
+    """True if a loop draws the samples of a lost batch again, with or without their rewards."""
+
+
 def as_error(text: Any) -> str:
     """Return the reason of a failure as it is stored: valid text without NUL, not too long.
 

@@ -12,8 +12,8 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids
 from sqlbuffer.core.claim import Claim, close
-from sqlbuffer.core.measured import Measured
-from sqlbuffer.core.rewards import Known, Origin, store_measured
+from sqlbuffer.core.measured import Known, Measured, Origin
+from sqlbuffer.core.rewards import store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
@@ -111,12 +111,12 @@ def report(
     batch = origin.batch
     is_ours = origin.is_open and (claim is None or claim.lock(tx))
     if not is_ours:
-        tx.race_state()  # raises if the buffer is gone
+        tx.lock_race()  # for samples that stop waiting; raises if the buffer is gone
     marks = closes and is_ours and len(reported.places)
     new = _mark(tx, batch, reported.ids) if marks else []
     is_new = np.isin(reported.ids, new)
     deltas = Counter(settled=len(new))
-    origin = origin._replace(is_open=is_ours)
+    origin = origin._replace(is_open=is_ours, repeats=origin.repeats or not closes)
     for part, stay_queued in ((is_new, not tx.buffer.consumes), (~is_new, True)):
         places, measured = reported.places[part], reported.measured.take(np.flatnonzero(part))
         deltas.update(

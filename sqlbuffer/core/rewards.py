@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import require_all, tampered
@@ -16,7 +16,8 @@ from sqlbuffer._validation import as_list, as_names
 from sqlbuffer.core.add import Incoming, incoming
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.keys import stored_again
-from sqlbuffer.core.measured import Measured
+from sqlbuffer.core.late import stop_waiting
+from sqlbuffer.core.measured import Known, Measured, Origin
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
@@ -106,27 +107,6 @@ def store_unmeasured(tx: Transaction, chunk: Incoming) -> None:
         tx.count(recorded=_insert(tx, chunk.columns(tx.buffer)))
 
 
-class Known(NamedTuple):
-    """Samples as this process has read them, as columns of n values; the ids may be out of date."""
-
-    ids: Ints
-    hash: Sequence[bytes]
-    text: Sequence[str]
-    payload: Sequence[bytes | None]
-    codec: Sequence[str]
-    source: Sequence[str]
-
-
-class Origin(NamedTuple):
-    """The batch that measured samples were drawn in."""
-
-    batch: int | None
-    objective: str
-    """The objective when it was drawn."""
-    is_open: bool
-    """True if this transaction has found the batch open: then the ids are valid."""
-
-
 class _Of(NamedTuple):
     """What measurements belong to."""
 
@@ -137,6 +117,8 @@ class _Of(NamedTuple):
     """True if the claim had ended: a reward then counts only if the sample has none."""
     has_ids: bool = False
     """True if the ids are valid."""
+    requeues: Mapping[bytes, int] = {}
+    """See `late.stop_waiting`; samples that are not there keep waiting."""
 
 
 def store_measured(
@@ -175,6 +157,11 @@ def store_measured(
         origin.batch,
         objective=origin.objective or None,
         is_late=not origin.is_open,
+        requeues=(
+            {}
+            if origin.is_open or origin.repeats
+            else dict(zip(known.hash, known.requeues, strict=False))
+        ),
         has_ids=origin.is_open and origin.batch is not None,
     )
     deltas, is_there = _store(tx, known.ids[places], hashes, measured, of, stay_queued=stay_queued)
@@ -309,7 +296,9 @@ def _store_late(
     current = _chosen(columns, counts)
     if not current["id"]:
         return Counter(), found
-    return _store_current(tx, current, of, stay_queued=stay_queued)[0], found
+    deltas, _ = _store_current(tx, current, of, stay_queued=stay_queued)
+    stop_waiting(tx, current["id"], of.requeues)
+    return deltas, found
 
 
 def _keep(

@@ -10,9 +10,10 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
+from sqlbuffer.core.measured import Origin
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints, write_metrics
 from sqlbuffer.core.report import Reported
-from sqlbuffer.core.rewards import Origin, Recorded, record, store_measured
+from sqlbuffer.core.rewards import Recorded, record, store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 
@@ -61,7 +62,7 @@ def settle(
         origin = origin._replace(is_open=claim.close(tx, "settled_at") is not None)
     is_ours = origin.is_open
     if not is_ours:
-        tx.race_state()  # raises if the buffer is gone
+        tx.lock_race()  # for samples that stop waiting; raises if the buffer is gone
     known = settlement.reported.known
     leaves = is_ours and tx.buffer.consumes
     # Samples reported earlier may have been added again since.

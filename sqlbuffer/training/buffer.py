@@ -216,6 +216,7 @@ class Buffer(Callback):
         # The death of this process is an attempt if each sample is measured in a call of its own.
         each = any(getattr(cb, "counts_attempts", False) for cb in self._callbacks())
         self._batch = batch = self._claim(self._share_of_batch(), Terms(counts_attempts=each))
+        batch._repeats = True
         self.batch_rewards.begin(batch)
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)

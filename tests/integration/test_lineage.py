@@ -89,7 +89,7 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
     fill(others, names(100, 130))
     theirs = others.sample(10) if is_drawn else None
     assert theirs is None or theirs.id == batch.id, "their batch has the same number"
-    before = others.stats()
+    before, ours = others.stats(), set(batch.samples) & set(others.waiting().samples)
     with pytest.raises(ClaimLost, match="returned to an earlier state"):
         {
             "settle": lambda: batch.settle(rewards(batch.samples)),
@@ -99,7 +99,10 @@ def test_a_batch_that_was_lost_touches_no_sample_of_others(
     measured = [] if by == "release" else batch.samples
     assert_rewards_are_right(others, measured=measured)
     after = others.stats()
-    assert (after.waiting, after.claimed, after.iteration) == (before.waiting, before.claimed, 0)
+    stop_waiting = ours if mode == "consume" and by != "release" else set()
+    assert len(ours) == kept
+    assert after.waiting == before.waiting - len(stop_waiting)
+    assert (after.claimed, after.iteration) == (before.claimed, 0)
     if theirs is not None:
         theirs.settle(rewards(theirs.samples))
         assert_rewards_are_right(others, measured=[*measured, *theirs.samples])

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from helpers import inside
 from helpers.cleanup import hold
 from helpers.samples import scores_of
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.store import SampleStore, open_store
@@ -137,6 +138,41 @@ def test_a_late_reward_is_kept_and_counts_only_where_there_is_none(
     told_rewards = [row[1] for row in kept(scored)]
     assert told_rewards[-2:] == [told, told]
     assert scored.check() == []
+
+
+LATE_REWARDS = [1.0, None, 2.0, 3.0, 4.0]
+LATE: dict[str, Callable[[Batch], Any]] = {
+    "settle": lambda batch: batch.settle(LATE_REWARDS),
+    "report": lambda batch: batch.report(batch.ids, LATE_REWARDS),
+    "report to a loop": lambda batch: batch.report(batch.ids, LATE_REWARDS, settle=False),
+}
+
+
+@pytest.mark.parametrize("how", LATE)
+def test_a_sample_with_a_late_reward_does_not_wait_for_another(
+    scored: SampleStore, how: str
+) -> None:
+    """Unless a loop draws its batch again, the user has made it wait since, or it replays."""
+    late = scored.sample(5)
+    late.release()
+    claimed, failed, *_, requeued = late.samples
+    scored.remove(late.ids[4:])
+    scored.add([requeued], requeue=True)
+    taken = scored.sample(1)
+    assert taken.samples == [claimed]
+    before = set(scored.waiting().samples)
+    with pytest.raises(ClaimLost):
+        LATE[how](late)
+    consumes = scored.stats().mode == "consume"
+    gone = set(late.samples[2:4]) if consumes and how != "report to a loop" else set()
+    assert set(scored.waiting().samples) == before - gone
+    stats = scored.stats()
+    assert (stats.measured, stats.failed, stats.claimed) == (4, 0, 1)
+    assert scored.rewards_of(late.samples) == LATE_REWARDS
+    taken.release()
+    assert (len(scored), scored.check()) == (10 - len(gone), [])
+    assert scored.add(late.samples).known == len(gone)
+    assert failed not in gone
 
 
 @pytest.mark.parametrize(

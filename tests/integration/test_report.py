@@ -158,8 +158,8 @@ def test_dead_workers_give_back_unreported_samples(
             with pytest.raises(ClaimLost):
                 batch.report(batch.ids[3:], [4.0])
             assert other.rewards_of(batch.samples) == [1.0, 2.0, 3.0, 4.0]
-            assert account(other) == (9, 0, 1, 4, 0)
-            assert hold(other.sample(3)).samples == batch.samples[1:]
+            assert account(other) == (6, 0, 1, 4, 0), "what is measured waits no more"
+            assert not set(hold(other.sample(3)).samples) & set(batch.samples)
             assert other.check() == []
 
 

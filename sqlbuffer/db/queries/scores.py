@@ -164,7 +164,7 @@ def standing_at(dialect: Dialect) -> sa.Select[Any]:
     """
     ids = select(dialect.relation(INCOMING_IDS).c.sample_id)
     statement = (
-        STANDING.add_columns(samples.c.source, samples.c.hash)
+        STANDING.add_columns(samples.c.source, samples.c.hash, samples.c.requeues)
         .join_from(pool, samples, samples.c.id == pool.c.sample_id)
         .where(pool.c.buffer_id == BUFFER, pool.c.sample_id.in_(ids))
     )
