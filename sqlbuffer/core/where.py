@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -46,20 +46,27 @@ def _convert(parameter: Any) -> None:
 
 
 def narrowed(statement: Rows, where: Where) -> Rows:
-    """Return a statement with the user's condition.
+    """Return a statement with the user's condition, to be executed within `guarded`.
 
     Text stands on lines of its own, since it may end in a comment.
     """
     if where is None:
         return statement
-    return statement.where(sa.text(f"(\n{where}\n)") if isinstance(where, str) else where)
+    return statement.where(queries.read.condition(where) if isinstance(where, str) else where)
 
 
-def guarded(tx: Transaction, where: Where) -> contextlib.AbstractContextManager[None]:
-    """Let statements with the user's condition read, and do nothing else."""
+@contextlib.contextmanager
+def guarded(tx: Transaction, where: Where) -> Iterator[None]:
+    """Let statements with the user's condition read, and do nothing else.
+
+    The condition stays within the parentheses of `narrowed`: it is first parsed without any.
+    """
     if not isinstance(where, str):
-        return contextlib.nullcontext()
-    return tx.backend.guarded(tx.connection, where, may_step_down=True)
+        yield
+        return
+    with tx.backend.guarded(tx.connection, where, may_step_down=True):
+        tx.rows(queries.read.condition_alone(where))
+        yield
 
 
 def explained(buffer: BufferHandle, where: Where, read: Callable[[], T]) -> T:

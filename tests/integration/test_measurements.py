@@ -253,6 +253,63 @@ def test_a_wrong_condition_is_explained(scored: SampleStore) -> None:
                 act(where=where)
 
 
+ESCAPES = [
+    "1=1) OR (1=1",
+    "1=1) OR 1=1 --",
+    "1=1)) OR ((1=1",
+    "1=1) /*",
+    "1=1 /*",
+    "1=1) UNION SELECT id, hash, reward FROM samples WHERE (1=1",
+    "1=1 UNION SELECT 1",
+    "(1=1",
+    "1=1)",
+    "1=1; SELECT 1",
+    "'",
+    "source = '' || ') OR (1=1",
+    'source = ") OR (1=1',
+    "source = $a$) OR (1=1",
+    "1=1 OR [a) OR (1=1]",
+]
+"""Conditions that would leave their parentheses, or are not balanced."""
+
+HARMLESS = ["1=1 OR 1=1", "1=1 -- ) OR (", "source = ')' OR '(' <> ' :b'", "(1=1) OR (1=1)"]
+
+
+def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
+    """The samples that a method finds by a condition."""
+    if act == "labelled_rows":
+        return set(store.labelled_rows(where=where).ids.tolist())
+    if act == "failed":
+        return {it["id"] for it in store.failed(where=where)}
+    before = set(store.waiting().ids.tolist())
+    (store.retry if act == "retry" else lambda where: store.remeasure("b", where))(where=where)
+    return set(store.waiting().ids.tolist()) - before
+
+
+@pytest.mark.parametrize("act", ["labelled_rows", "failed", "retry", "remeasure"])
+def test_no_condition_reaches_samples_that_it_is_not_asked_for(
+    new_store: OpenStore, act: str
+) -> None:
+    """Of another buffer, or neither measured nor failed."""
+    for name in ("other", "default"):
+        store = new_store(name=name, weighting="uniform")
+        store.add(TEN)
+        with store.sample(4) as batch:
+            batch.settle([1.0, 2.0, None, None])
+    expected = {
+        "labelled_rows": batch.ids[:2],
+        "failed": batch.ids[2:],
+        "retry": batch.ids[2:],
+        "remeasure": batch.ids,
+    }[act]
+    for where in ESCAPES:
+        with pytest.raises(InvalidArgument, match="where must be a condition"):
+            numbers_by(store, act, where)
+    for where in HARMLESS if act in ("labelled_rows", "failed") else HARMLESS[:1]:
+        assert numbers_by(store, act, where) == set(expected.tolist())
+    assert store.check() == []
+
+
 # -- another reward function -----------------------------------------------------------------------
 
 

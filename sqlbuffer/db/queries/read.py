@@ -36,6 +36,30 @@ def labelled_samples() -> sa.Select[Any]:
     )
 
 
+def _literal(where: str) -> str:
+    """Return SQL of the user in which SQLAlchemy finds no parameters, on lines of its own."""
+    return "\n{}\n".format(where.replace(":", r"\:"))
+
+
+def condition(where: str) -> sa.TextClause:
+    """Return the user's condition in parentheses, next to other conditions."""
+    return sa.text(f"({_literal(where)})")
+
+
+def condition_alone(where: str) -> sa.Select[Any]:
+    """Parse the user's condition without parentheses around it; no rows.
+
+    Each parenthesis of a text that parses here has its counterpart in the text. Between the
+    parentheses of `condition` such a text can therefore not close them, whatever it is.
+    """
+    return (
+        select(sa.literal_column("1").label("one"))
+        .select_from(samples)
+        .where(sa.text(_literal(where)))
+        .limit(0)
+    )
+
+
 def best(by: str, direction: str, *columns: Any, of_earlier: bool = False) -> sa.Select[Any]:
     """Columns of the `limit` best samples by "reward" or "score", best first, equals by hash.
 
