@@ -208,7 +208,7 @@ def test_a_worker_taken_for_dead_comes_back(store_url: str, look_on: LookOn) -> 
         with pytest.raises(ClaimLost):
             kept.release()
         assert store.rewards_of(batch.samples) == [1.0, 2.0, 3.0]
-        assert (store.iteration, len(store), store.stats().measured) == (0, 10, 3)
+        assert (store.iteration, len(store), store.stats().measured) == (0, 7, 3)
         assert rows(store).keys() == {workers.worker_id()}
         store.sample(10).settle()
         assert (store.iteration, store.check()) == (1, [])
