@@ -119,6 +119,11 @@ def _settings(tx: Transaction) -> list[str]:
             f"the buffer is stored with epoch {row.epoch} and max_size {row.max_size}, which "
             "cannot be."
         )
+    if (row.budget or 0) < 0 or (row.max_attempts is not None and row.max_attempts < 1):
+        problems.append(
+            f"the buffer is stored with budget {row.budget} and max_attempts {row.max_attempts}, "
+            "which cannot be."
+        )
     if row.evict not in EVICTIONS:
         problems.append(
             f"the buffer is stored with evict {shown(row.evict)}, which is none of "
@@ -278,6 +283,8 @@ _MEASUREMENT_FAULTS = {
     "with_both": "measurements have neither a reward nor an error, or both",
     "unexplained": "samples have failed without an error, or have one without having failed",
     "unkept": "samples have a reward or a failure that no measurement has",
+    "unlike_newest": "samples have another reward than their newest measurement",
+    "negative_attempts": "samples have a negative number of attempts",
 }
 """Sentences for the columns of `queries.audit.measurement_faults`."""
 

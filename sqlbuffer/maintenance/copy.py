@@ -23,15 +23,13 @@ from sqlbuffer.core.workers import LEDGER, fold, register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.maintenance.repair import recount
+from sqlbuffer.maintenance.repair import END_OF_TICKS, END_OF_TIME, recount
 
 log = logging.getLogger(__name__)
 
 IDS_AT_ONCE = 50_000
 """Length of the range of sample numbers that one statement copies."""
 
-_END_OF_TIME = dt.datetime(9999, 12, 31, tzinfo=dt.timezone.utc)
-_END_OF_TICKS = 2**63 - 1
 _END_OF_THE_RUN = 2**31 - 1
 
 
@@ -41,9 +39,9 @@ class Moment:
 
     iteration: int = _END_OF_THE_RUN
     """The first iteration that is not copied."""
-    tick: int = _END_OF_TICKS
+    tick: int = END_OF_TICKS
     """Rows with an earlier logical time are copied."""
-    cutoff: dt.datetime = _END_OF_TIME
+    cutoff: dt.datetime = END_OF_TIME
     """Rows without a logical time, of an older release, are copied if their time is earlier."""
     version: int | None = None
     """The newest version of scores at that moment; None for the newest of all."""
@@ -60,7 +58,7 @@ class Moment:
     @property
     def is_told_by_times(self) -> bool:
         """True if only the clock of a host gives the order of events."""
-        return self.cutoff != _END_OF_TIME
+        return self.cutoff != END_OF_TIME
 
 
 def copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Any
 
@@ -9,24 +10,37 @@ from sqlbuffer._integrity import numbers_of, tampered
 from sqlbuffer.core import pool
 from sqlbuffer.core.release import put_back, release
 from sqlbuffer.core.transaction import LARGEST_TICK, Transaction
-from sqlbuffer.core.workers import LEDGER, register
+from sqlbuffer.core.workers import LEDGER, register, worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Lock
-from sqlbuffer.db.schema import batches, checkpoints, draws, metrics, predictors, samples, workers
+from sqlbuffer.db.schema import (
+    batches,
+    checkpoints,
+    draws,
+    measurements,
+    metrics,
+    predictors,
+    samples,
+    workers,
+)
 from sqlbuffer.db.schema import pool as pool_table
 from sqlbuffer.maintenance import audit
+
+END_OF_TIME = dt.datetime(9999, 12, 31, tzinfo=dt.timezone.utc)
+END_OF_TICKS = 2**63 - 1
 
 
 def repair(tx: Transaction) -> list[str]:
     """Repair a buffer as far as possible; return what was done, a sentence each.
 
-    Events are believed: draws, batches, rewards, and the mark that a sample is queued. What follows
-    from them is corrected: the rows of the pool, their weights, and the counters. `audit.check`
-    returns the faults that are left.
+    Events are believed: draws, batches, measurements, and the mark that a sample is queued. What
+    follows from them is corrected: the rows of the pool, weights, rewards, and the counters.
+    `audit.check` returns the faults that are left.
     """
     dialect = tx.backend
     dialect.lock(tx.connection, tx.buffer.buffer_id, {Lock.RACE: True})
-    dialect.lock_tables(tx.connection, [samples, pool_table, batches, draws, workers])
+    tables = [samples, pool_table, batches, draws, measurements, workers]
+    dialect.lock_tables(tx.connection, tables)
     done: list[str] = []
     for step in (
         _rewrite_integers,
@@ -34,6 +48,7 @@ def repair(tx: Transaction) -> list[str]:
         _advance_tick,
         _remove_from_pool,
         _release_orphans,
+        _mend_measurements,
         _mark_queued,
         _unmark_evicted,
         _put_into_pool,
@@ -106,6 +121,43 @@ def _release_orphans(tx: Transaction) -> list[str]:
     for batch in orphans:
         release(tx, batch=batch)
     return _said(len(orphans), "batches of workers that do not exist were released")
+
+
+_WORDS = (
+    "measurements of samples that do not exist were removed",
+    "errors of measurements that have a reward were removed",
+    "measurements without a reward and an error were given a reason",
+    "samples were given the reward of their newest measurement",
+    "failed samples were given a reason",
+    "reasons were taken from samples that have not failed",
+    "rewards and failures that no measurement had were given one",
+    "negative numbers of attempts were set to 0",
+)
+
+
+def _mend_measurements(tx: Transaction) -> list[str]:
+    """Let samples and measurements agree; a reward that only one of them has is kept."""
+    mends = queries.measurements
+    objective = tx.own_row(queries.buffers.objective()).objective
+    parameters = {
+        "objective": objective,
+        "cutoff": END_OF_TIME,
+        "cutoff_tick": END_OF_TICKS,
+        "worker": worker_id(),
+    }
+    statements = (
+        mends.delete_orphans(),
+        *mends.decide(),
+        mends.follow_newest(),
+        *mends.explain_failures(),
+        mends.keep_unkept(),
+        mends.mend_attempts(),
+    )
+    done: list[str] = []
+    for statement, words in zip(statements, _WORDS, strict=True):
+        result = tx.execute(statement, **parameters)
+        done += _said(len(result.all()) if result.returns_rows else result.rowcount, words)
+    return done
 
 
 def _mark_queued(tx: Transaction) -> list[str]:

@@ -343,6 +343,9 @@ def test_rewards_errors_and_the_objective_are_those_of_then(
     for i, expected in enumerate(then):
         with store.copy(f"at {i}", at_iteration=i) as copied:
             assert (i, results(copied), copied.check()) == (i, expected, [])
+            if i == 4:
+                with copied.copy("again", at_iteration=i) as again:
+                    assert (results(again), again.check()) == (expected, [])
 
 
 def test_iterations_within_the_same_millisecond_are_told_apart(

@@ -11,7 +11,8 @@ from helpers.cleanup import hold
 from helpers.samples import scores_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.workers import LEDGER
-from sqlbuffer.db.schema import batches, buffers, draws, pool, samples, workers
+from sqlbuffer.db.backends import now
+from sqlbuffer.db.schema import batches, buffers, draws, measurements, pool, samples, workers
 from sqlbuffer.maintenance import audit, repair
 from sqlbuffer.store import SampleStore
 
@@ -50,6 +51,31 @@ BREAKS = {
     "ties of what is not top": sa.update(pool).values(tie=b"12345678"),
     "wrong ties": sa.update(pool).values(top=True, tie=b"12345678"),
     "marks without ties": sa.update(pool).values(top=True),
+    "negative attempts": sa.update(samples).values(attempts=-1),
+    "measurements of no sample": sa.insert(measurements).from_select(
+        ["buffer_id", "sample_id", "worker_id", "objective", "reward", "measured_at"],
+        sa.select(
+            buffers.c.id,
+            sa.literal(999),
+            sa.literal(""),
+            sa.literal("reward"),
+            sa.literal(1.0),
+            now(),
+        ),
+    ),
+    "measurements with both": sa.update(measurements).values(error="why", reward=1.0),
+    "measurements with neither": sa.update(measurements).values(error=None, reward=None),
+    "failures without a reason": sa.update(samples).values(error=None),
+    "reasons without a failure": sa.update(samples).values(error="why"),
+    "other rewards": sa.update(samples).values(reward=samples.c.reward + 1),
+    "a reward beyond its measurements": sa.update(samples)
+    .where(samples.c.error.is_not(None))
+    .values(reward=1.0, error=None),
+    "no rewards": sa.update(samples).values(
+        reward=None, error=None, rewarded_at=None, rewarded_tick=None
+    ),
+    "no measurements": sa.delete(measurements),
+    "other measurements": sa.update(measurements).values(reward=measurements.c.reward + 1),
     "samples that are not there": sa.update(pool).values(sample_id=pool.c.sample_id + 1000),
 }
 
@@ -90,8 +116,18 @@ def test_what_is_broken_is_mended(buffer: BufferHandle, what: str) -> None:
     assert problems(buffer)
     assert mend(buffer)
     assert problems(buffer) == []
-    assert rewards(buffer) == measured
+    assert rewards(buffer) == measured or "measurements" in what
     assert mend(buffer) == []
+
+
+@pytest.mark.parametrize("setting", [{"budget": -1}, {"max_attempts": 0}, {"max_attempts": -3}])
+def test_a_setting_that_cannot_be_is_found(buffer: BufferHandle, setting: dict[str, int]) -> None:
+    buffer.database.write(
+        lambda connection: connection.execute(sa.update(buffers).values(setting)) and None
+    )
+    ((name, value),) = setting.items()
+    (problem,) = problems(buffer)
+    assert f"{name} {value}" in problem
 
 
 def test_what_is_sound_stays_as_it_is(buffer: BufferHandle) -> None:

@@ -9,6 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
+from sqlbuffer.db.queries.measurements import (
+    HAS_FAILED,
+    HAS_NO_SAMPLE,
+    IS_UNKEPT,
+    IS_UNLIKE_NEWEST,
+)
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, tie_of
 from sqlbuffer.db.queries.prune import pruned_batch_of
 from sqlbuffer.db.schema import (
@@ -232,30 +238,26 @@ def newest_ticks() -> sa.Select[Any]:
 
 
 @functools.cache
-def measurement_faults() -> sa.Select[int, int, int, int]:
+def measurement_faults() -> sa.Select[Any]:
     """Return how many rows contradict each other about measurements, by kind of fault."""
-    own = measurements.c.buffer_id == BUFFER
-    has_sample = sa.exists(samples.c.id).where(
-        samples.c.id == measurements.c.sample_id, samples.c.buffer_id == measurements.c.buffer_id
-    )
     has_not_one = measurements.c.reward.is_(None) == measurements.c.error.is_(None)
-    is_failed = sa.and_(samples.c.reward.is_(None), samples.c.rewarded_at.is_not(None))
-    has_measurement = sa.exists(measurements.c.id).where(
-        measurements.c.sample_id == samples.c.id,
-        measurements.c.objective == buffers.c.objective,
-        measurements.c.reward.is_not_distinct_from(samples.c.reward),
-    )
-    is_measured = select(sa.func.count()).join_from(
-        samples, buffers, buffers.c.id == samples.c.buffer_id
-    )
-    is_measured = is_measured.where(samples.c.buffer_id == BUFFER)
-    counts = {
-        "without_sample": select(sa.func.count()).select_from(measurements).where(own, ~has_sample),
-        "with_both": select(sa.func.count()).select_from(measurements).where(own, has_not_one),
-        "unexplained": is_measured.where(samples.c.error.is_not(None) != is_failed),
-        "unkept": is_measured.where(samples.c.rewarded_at.is_not(None), ~has_measurement),
+    of_measurements = {"without_sample": HAS_NO_SAMPLE, "with_both": has_not_one}
+    of_samples = {
+        "unexplained": samples.c.error.is_not(None) != HAS_FAILED,
+        "unkept": IS_UNKEPT,
+        "unlike_newest": IS_UNLIKE_NEWEST,
+        "negative_attempts": samples.c.attempts < 0,
     }
-    return select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
+    counts = [
+        select(sa.func.count())
+        .select_from(table)
+        .where(table.c.buffer_id == BUFFER, fault)
+        .scalar_subquery()
+        .label(name)
+        for table, faults in ((measurements, of_measurements), (samples, of_samples))
+        for name, fault in faults.items()
+    ]
+    return select(*counts)
 
 
 @functools.cache

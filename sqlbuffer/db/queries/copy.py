@@ -14,7 +14,9 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now
 from sqlbuffer.db.queries.moments import (
+    IS_LATE,
     ITERATION,
+    MEASURED_THEN,
     SETTLED_THEN,
     before_cutoff,
     had_left,
@@ -222,7 +224,10 @@ def copy_pruned() -> sa.Update:
 
 @functools.cache
 def copy_measurements() -> Any:
-    """Copy the measurements that were stored before the cutoff, for copied samples and batches."""
+    """Copy the measurements that were stored before the cutoff, for copied samples and batches.
+
+    Without late ones that changed nothing: of a batch that is not copied they would not seem late.
+    """
     old, new = _numbered_batches()
 
     def stored_then(rows: sa.Select[Any]) -> sa.Select[Any]:
@@ -231,9 +236,8 @@ def copy_measurements() -> Any:
         )
         found = found.outerjoin(old, old.c.id == measurements.c.batch_id)
         found = found.outerjoin(new, new.c.number == old.c.number)
-        was_stored = sa.or_(
-            _IS_WHOLE, before_cutoff(measurements.c.measured_tick, measurements.c.measured_at)
-        )
+        has_counted = sa.or_(~IS_LATE, measurements.c.id == kept_then())
+        was_stored = sa.or_(_IS_WHOLE, sa.and_(MEASURED_THEN, has_counted))
         return found.where(measurements.c.buffer_id == _SOURCE, was_stored).order_by(
             measurements.c.id
         )

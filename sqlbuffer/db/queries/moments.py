@@ -27,7 +27,7 @@ SETTLED_THEN = sa.and_(
 )
 MEASURED_THEN = before_cutoff(measurements.c.measured_tick, measurements.c.measured_at)
 
-_IS_LATE = sa.exists(batches.c.id).where(
+IS_LATE = sa.exists(batches.c.id).where(
     batches.c.id == measurements.c.batch_id,
     batches.c.closed_tick < measurements.c.measured_tick,
 )
@@ -53,9 +53,9 @@ def kept_then() -> sa.ColumnElement[int]:
         return found.correlate(samples).scalar_subquery()
 
     return sa.func.coalesce(
-        one(sa.func.max, has_reward, ~_IS_LATE),
+        one(sa.func.max, has_reward, ~IS_LATE),
         one(sa.func.min, has_reward),
-        one(sa.func.max, ~_IS_LATE),
+        one(sa.func.max, ~IS_LATE),
     )
 
 
@@ -78,7 +78,7 @@ def objective_then() -> sa.Select[Any]:
     by_id = measurements.c.id
     found = (
         of_batch.where(draws.c.batch_id == first).limit(1),
-        own.where(MEASURED_THEN, ~_IS_LATE).order_by(by_id.desc()).limit(1),
+        own.where(MEASURED_THEN, ~IS_LATE).order_by(by_id.desc()).limit(1),
         own.where(~MEASURED_THEN).order_by(by_id).limit(1),
     )
     objective = sa.func.coalesce(*(each.scalar_subquery() for each in found), buffers.c.objective)
@@ -93,7 +93,7 @@ def last_of_other_objectives() -> sa.Select[Any]:
         measurements.c.buffer_id == BUFFER,
         measurements.c.objective != _OBJECTIVE,
         MEASURED_THEN,
-        ~_IS_LATE,
+        ~IS_LATE,
     )
 
 
