@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from sqlbuffer._integrity import require_all
 from sqlbuffer._numpy import np
 from sqlbuffer._validation import require_count
+from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Measured, Origin, as_error
 from sqlbuffer.core.release import put_back
 from sqlbuffer.core.report import Reported, report
-from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
@@ -169,10 +172,27 @@ def _retry(tx: Transaction, *, ids: Sequence[int], is_by_user: bool) -> int:
         incoming,
         {"sample_id": [row.sample_id for row in rows]},
     )
+    _move_up(tx, state, [row.sample_id for row in rows if row.queued])
     back = [row for row in rows if not row.queued]
     put_back(tx, state, back)
-    tx.count(requeued=len(back), failed=-len(rows))
+    # They have joined the race at its clock: the release of an earlier draw leaves it there.
+    tx.count(requeued=len(back), failed=-len(rows), touched=tx.race_state().clock)
     versions = [row.score_version for row in back if row.score_version is not None]
     if versions and min(versions) < state.version:
         reopen(tx, version=min(versions))  # a refresh may have finished without these samples
     return len(rows)
+
+
+def _move_up(tx: Transaction, state: RaceState, ids: Sequence[int]) -> None:
+    """Give samples that wait, in replay mode, the clock as their key, unless they stand before."""
+    if not ids:
+        return
+    rows = [row for row in pool.standing(tx, ids) if state.clock < row.race_key < math.inf]
+    keys, weights, scores = (
+        pool.as_floats([getattr(row, name) for row in rows])
+        for name in ("race_key", "weight", "score")
+    )
+    clocks = np.full(len(rows), state.clock)
+    moved, entries = [row.sample_id for row in rows], [row.entries for row in rows]
+    is_moved = pool.move(tx, state, moved, (keys, weights), clocks, weights, scores, entries)
+    require_all(int(is_moved.sum()), len(rows), "samples moved to the head of the race")

@@ -246,6 +246,22 @@ def test_a_retry_in_replay_mode_forgets_the_failure(new_store: OpenStore) -> Non
     assert (store.failed(), len(store), store.check()) == ([], 10, [])
 
 
+def test_retried_samples_are_first_in_line_in_either_mode(scored: SampleStore) -> None:
+    """Behind released ones; they are certain to come, and the others as likely as before."""
+    failed = scored.sample(2)
+    failed.fail(failed.ids, "crashed")
+    released = scored.sample(3)
+    others = set(released.samples) - set(failed.samples)
+    assert scored.retry() == 2
+    released.release()
+    with scored.sample(len(others) + 3) as batch:
+        assert set(batch.samples[:-1]) == others | set(failed.samples)
+        probability = batch.info.probability
+    assert probability[:-1].tolist() == [1.0] * (len(others) + 2)
+    assert 0 < probability[-1] < 1
+    assert scored.check() == []
+
+
 def test_a_wrong_condition_is_explained(scored: SampleStore) -> None:
     for act in (scored.failed, scored.retry):
         for where in ("nonsense = 1", "error; DROP TABLE samples", 3):
