@@ -81,7 +81,7 @@ def test_a_batch_is_the_longest_that_the_budget_allows(
     budget = 9
     store.set_budget(budget)
     held: list[Batch] = []
-    for _ in range(10):
+    for _ in range(8):
         n, share = int(rng.choice([1, 3, 8, 30, -1])), float(rng.choice([0, 0.3, 0.5, 1.0]))
         check_longest(store, budget, n, share)
         act = rng.integers(5)
@@ -164,20 +164,25 @@ def loop_of(url: str, name: str, kind: str, moments: Moments) -> Any:
     return environment(buffer, waiting=20, rewards=rewards, cbs=[moments])
 
 
-@pytest.mark.parametrize("kind", ["consume", "replay", "argmax"])
-def test_a_killed_loop_with_a_budget_draws_the_same_batches(store_url: str, kind: str) -> None:
-    """Killed in the middle of batches, between two, and when the whole budget was just used."""
+@pytest.mark.parametrize(
+    ("database", "kind"), [("sqlite", "consume"), ("sqlite", "argmax"), ("postgresql", "replay")]
+)
+def test_a_killed_loop_with_a_budget_draws_the_same_batches(
+    request: pytest.FixtureRequest, database: str, kind: str
+) -> None:
+    """Killed in the middle of batches, and when the whole budget was just used."""
+    url = request.getfixturevalue(f"{database}_url")
     drawn: dict[str, list[Any]] = {}
     for name, kills in {"whole": set[int](), "killed": {4, 17, 20}}.items():
         moments = Moments(kills)
         for _ in range(len(kills) + 1):
-            env = loop_of(store_url, name, kind, moments)
+            env = loop_of(url, name, kind, moments)
             env.buffer.store.set_budget(15)
             with contextlib.suppress(Killed):
                 env.fit(6, iters=8, report=0)
             env.buffer.close()
         assert moments.n_killed == len(kills)
-        with open_store(store_url, name=name) as store:
+        with open_store(url, name=name) as store:
             assert (used(store), len(measured(store)), store.check()) == (15, 15, [])
             drawn[name] = settled(store)
     assert drawn["killed"] == drawn["whole"]

@@ -14,11 +14,13 @@ import sqlalchemy as sa
 
 from helpers import inside
 from helpers.cleanup import hold
+from helpers.loops import environment
 from helpers.samples import scores_of
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.store import SampleStore, open_store
+from sqlbuffer.training.buffer import Buffer
 
 OpenStore = Callable[..., SampleStore]
 TEN = [f"s{i}" for i in range(10)]
@@ -173,6 +175,24 @@ def test_a_sample_with_a_late_reward_does_not_wait_for_another(
     assert (len(scored), scored.check()) == (10 - len(gone), [])
     assert scored.add(late.samples).known == len(gone)
     assert failed not in gone
+
+
+def test_a_loop_draws_a_lost_batch_again(sqlite_url: str) -> None:
+    """Its rewards are stored late, and the same iteration learns from the same samples."""
+    drawn: list[list[str]] = []
+
+    def oracle(asked: list[str]) -> list[float]:
+        drawn.append(asked)
+        if len(drawn) == 1:
+            buffer._batch.release()  # type: ignore[union-attr]
+        return [1.0] * len(asked)
+
+    buffer = Buffer(1.0, url=sqlite_url)
+    environment(buffer, waiting=9, reward=oracle).fit(3, iters=2, report=0)
+    assert drawn[0] == drawn[1]
+    assert not set(drawn[1]) & set(drawn[2])
+    assert buffer.store.check() == []
+    buffer.close()
 
 
 @pytest.mark.parametrize(
