@@ -9,8 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now
-from sqlbuffer.db.queries.batches import draws_of_samples
-from sqlbuffer.db.queries.params import BUFFER, CONTENT, INCOMING_ATTEMPTS, INCOMING_IDS
+from sqlbuffer.db.queries.params import (
+    BUFFER,
+    CONTENT,
+    INCOMING_ATTEMPTS,
+    INCOMING_IDS,
+    draws_of_samples,
+)
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 
 _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)

@@ -17,6 +17,7 @@ from sqlbuffer.db.queries.params import (
     IS_OPEN,
     LATER_THAN_ALL,
     NEVER,
+    draws_of_samples,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, pool, samples
 
@@ -194,17 +195,6 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
     """Lock the batch of one draw if it is still open; returns its id."""
     return dialect.lock_rows(select(batches.c.id).where(*_CLAIM, IS_OPEN), batches)
-
-
-def draws_of_samples(dialect: Dialect) -> sa.ColumnElement[bool]:
-    """The condition of the draws of a batch whose samples travel with the statement.
-
-    A subquery, for which a batch is read once. In a join SQLite reads it once for each sample: the
-    key of a draw is its position.
-    """
-    incoming = dialect.relation(INCOMING_IDS)
-    of_batch = draws.c.batch_id == bindparam("batch", type_=BigId)
-    return sa.and_(of_batch, draws.c.sample_id.in_(select(incoming.c.sample_id)))
 
 
 @functools.cache

@@ -7,8 +7,8 @@ import math
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId, Rows
-from sqlbuffer.db.schema import batches, pool, samples, workers
+from sqlbuffer.db.backends import BigId, Dialect, Rows
+from sqlbuffer.db.schema import batches, draws, pool, samples, workers
 
 INCOMING_SAMPLES = Rows(
     "incoming_samples",
@@ -135,3 +135,14 @@ IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """The keys and weights of samples in the pool."""
+
+
+def draws_of_samples(dialect: Dialect) -> sa.ColumnElement[bool]:
+    """The condition of the draws of a batch whose samples travel with the statement.
+
+    A subquery, for which a batch is read once. In a join SQLite reads it once for each sample: the
+    key of a draw is its position.
+    """
+    incoming = dialect.relation(INCOMING_IDS)
+    of_batch = draws.c.batch_id == bindparam("batch", type_=BigId)
+    return sa.and_(of_batch, draws.c.sample_id.in_(select(incoming.c.sample_id)))
