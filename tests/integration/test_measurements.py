@@ -315,6 +315,8 @@ def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
     """The samples that a method finds by a condition."""
     if act == "labelled_rows":
         return set(store.labelled_rows(where=where).ids.tolist())
+    if act == "to_pandas":
+        return set(store.to_pandas(["id"], where)["id"].tolist())
     if act == "failed":
         return {it["id"] for it in store.failed(where=where)}
     before = set(store.waiting().ids.tolist())
@@ -322,7 +324,7 @@ def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
     return set(store.waiting().ids.tolist()) - before
 
 
-@pytest.mark.parametrize("act", ["labelled_rows", "failed", "retry", "remeasure"])
+@pytest.mark.parametrize("act", ["labelled_rows", "to_pandas", "failed", "retry", "remeasure"])
 def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     new_store: OpenStore, act: str
 ) -> None:
@@ -334,6 +336,7 @@ def test_no_condition_reaches_samples_that_it_is_not_asked_for(
             batch.settle([1.0, 2.0, None, None])
     expected = {
         "labelled_rows": batch.ids[:2],
+        "to_pandas": np.append(batch.ids, store.waiting().ids),
         "failed": batch.ids[2:],
         "retry": batch.ids[2:],
         "remeasure": batch.ids,
@@ -341,7 +344,7 @@ def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     for where in ESCAPES:
         with pytest.raises(InvalidArgument, match="where must be a condition"):
             numbers_by(store, act, where)
-    for where in HARMLESS if act in ("labelled_rows", "failed") else HARMLESS[:1]:
+    for where in HARMLESS[:1] if act in ("retry", "remeasure") else HARMLESS:
         assert numbers_by(store, act, where) == set(expected.tolist())
     assert store.check() == []
 
