@@ -812,7 +812,8 @@ class SampleStore:
             until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
                 new samples.
             executor: A `concurrent.futures.Executor`, such as those of dask, submitit and mpi4py;
-                it stays open.
+                it stays open. If one of its processes dies and breaks it, each sample that it was
+                measuring has had an attempt: make a new one, and call again.
             silent: Show no progress line.
 
         Raises:

@@ -30,6 +30,13 @@ def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
     tx.execute_with(statement, queries.params.INCOMING_IDS, columns, batch=batch)
 
 
+def tried(tx: Transaction, *, ids: Sequence[int]) -> set[int]:
+    """Return those of some samples at which an attempt was counted."""
+    statement = queries.attempts.tried(tx.backend)
+    columns = {"sample_id": sorted(ids)}
+    return set(tx.execute_with(statement, queries.params.INCOMING_IDS, columns).scalars())
+
+
 def ended(
     tx: Transaction, *, claim: Claim, number: int, what: str, how: str, closes: bool
 ) -> list[int] | None:

@@ -329,6 +329,11 @@ class Batch:
         if self._claim is not None:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
+    def _tried(self) -> set[int]:
+        """Return the positions of the samples whose measurement was begun before, without end."""
+        tried = self._buffer.read(attempts.tried, ids=self.ids.tolist())
+        return {place for place, number in enumerate(self.ids.tolist()) if number in tried}
+
     def _ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
         """Count an attempt at a sample, which gave no measurement.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from sqlbuffer._messages import shown
@@ -21,6 +20,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.errors import CannotMeasure, ClaimLost, InvalidArgument
 from sqlbuffer.measuring.outcome import Outcome
 from sqlbuffer.measuring.progress import Progress
+from sqlbuffer.measuring.queue import Queue
 from sqlbuffer.measuring.slots import Slots
 from sqlbuffer.measuring.termination import terminated_in_order
 from sqlbuffer.records import MeasureResult
@@ -113,8 +113,12 @@ class Measuring:
             claimed = self._next_claim()
             if claimed is None:
                 break
-            n = min(free if self._slots.each else len(claimed.waiting), self._calls_left)
-            self._start(claimed, claimed.take(n))
+            waiting = claimed.waiting
+            is_alone = waiting.is_alone
+            if not self._slots.free(alone=is_alone):
+                break
+            n = min(free if self._slots.each else len(waiting), self._calls_left)
+            self._start(claimed, waiting.take(n), is_alone=is_alone)
         if self._running:
             return True
         if self._calls_left <= 0 or self._is_stopped:
@@ -134,7 +138,7 @@ class Measuring:
         batch = draw.claim(self._buffer, n, terms=Terms(counts_attempts=True))
         if not len(batch):
             return None
-        claimed = _Claimed(batch)
+        claimed = _Claimed(batch, batch._tried() if self._slots.tries_alone else ())
         self._batches.append(claimed)
         if batch.objective != self._objective:
             raise CannotMeasure(
@@ -144,14 +148,18 @@ class Measuring:
             )
         return claimed
 
-    def _start(self, claimed: _Claimed, places: list[int]) -> None:
+    def _start(self, claimed: _Claimed, places: list[int], *, is_alone: bool) -> None:
         batch = claimed.batch
-        batch._start([int(batch.ids[place]) for place in places])
         self._calls_left -= len(places)
-        for index, place in zip(
-            self._slots.submit([batch.samples[place] for place in places]), places, strict=True
-        ):
-            self._running[index] = claimed, place
+
+        def begin(some: list[int]) -> None:
+            batch._start([int(batch.ids[places[i]]) for i in some])
+
+        chosen = [batch.samples[place] for place in places]
+        indices = self._slots.submit(chosen, alone=is_alone, begin=begin)
+        self._running |= {
+            index: (claimed, place) for index, place in zip(indices, places, strict=True)
+        }
 
     def _warn_of_unscored(self) -> None:
         if self._buffer.read(budget.left) != 0 and (n := self._buffer.read(_unscored)):
@@ -209,7 +217,7 @@ class Measuring:
         """Count an attempt; return True if the sample has failed, else measure it again."""
         if claimed.ended(place, *outcome.ended_by):
             return True
-        claimed.waiting.append(place)
+        claimed.waiting.again(place, died=outcome.died)
         return False
 
     def _release(self) -> None:
@@ -225,23 +233,19 @@ class _Claimed:
 
     Attributes:
         batch: The batch.
-        waiting: Positions of the samples that are not started.
+        waiting: The samples that are not started.
         n_left: Samples without a reward or failure.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, tried: Collection[int]) -> None:
         self.batch = batch
-        self.waiting = deque(range(len(batch)))
+        self.waiting = Queue(len(batch), tried)
         self.n_left = len(batch)
 
     @property
     def is_done(self) -> bool:
         """True if every sample has a reward or has failed, or if the claim was lost."""
         return not self.n_left
-
-    def take(self, n: float) -> list[int]:
-        """Return the positions of at most n samples to start now."""
-        return [self.waiting.popleft() for _ in range(int(min(n, len(self.waiting))))]
 
     def report(self, place: int, outcome: Outcome) -> None:
         """Store the reward or the failure of a sample."""

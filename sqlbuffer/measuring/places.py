@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sqlbuffer.errors import CannotMeasure
 from sqlbuffer.measuring.calls import Answer, call
 
 
@@ -15,6 +16,8 @@ class Part(NamedTuple):
     """n positions among all samples that were submitted."""
     samples: Sequence[Any]
     """n samples."""
+    begin: Callable[[Sequence[int]], None]
+    """Called with `indices` right before the function gets the samples."""
 
 
 class Ended(NamedTuple):
@@ -26,6 +29,21 @@ class Ended(NamedTuple):
 
 class Place(Protocol):
     """Where calls run."""
+
+    @property
+    def broken(self) -> CannotMeasure | None:
+        """Why no call can run any more; None while calls can run."""
+        ...
+
+    @property
+    def falls_together(self) -> bool:
+        """True if a process that dies ends all calls."""
+        ...
+
+    @property
+    def begins_late(self) -> bool:
+        """True if a call begins later than `start`: the place then calls `Part.begin`."""
+        ...
 
     def free(self) -> int:
         """Return how many calls can start now."""
@@ -40,11 +58,7 @@ class Place(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Return the calls that have ended, after at most `timeout_s` seconds.
-
-        Raises:
-            CannotMeasure: If no call can run any more; calls that had ended are returned first.
-        """
+        """Return the calls that have ended, after at most `timeout_s` seconds; see `broken`."""
         ...
 
     def close(self) -> None:
@@ -54,6 +68,10 @@ class Place(Protocol):
 
 class ThisProcess:
     """Runs one call at a time, in the thread that waits for it."""
+
+    broken = None
+    falls_together = False  # the caller dies too
+    begins_late = False
 
     def __init__(self, fn: Callable[[Any], Any], *, each: bool) -> None:
         self._fn, self._each = fn, each

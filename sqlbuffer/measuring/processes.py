@@ -39,10 +39,31 @@ _LOST = (EOFError, OSError)
 
 
 class ChildProcesses:
-    """Runs each call in one of n child processes."""
+    """Runs each call in one of n child processes.
+
+    A child that has loaded the function gets its first call: a child that dies before has begun no
+    sample.
+
+    Args:
+        fn: The reward function.
+        n_jobs: The number of child processes.
+        each: See `Slots`.
+        timeout_s: See `Slots`.
+
+    Attributes:
+        broken: Why no call can be made any more; None while calls can be made.
+    """
+
+    falls_together = False
+    begins_late = True
 
     def __init__(
-        self, fn: Callable[[Any], Any], *, n_jobs: int, each: bool, timeout_s: float | None
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        n_jobs: int,
+        each: bool,
+        timeout_s: float | None,
     ) -> None:
         if os.name != "posix":
             raise InvalidArgument(
@@ -55,7 +76,7 @@ class ChildProcesses:
         self._slots = [_Slot() for _ in range(n_jobs)]
         self._ended: list[Ended] = []
         self._n_failed_starts = 0
-        self._broken: CannotMeasure | None = None
+        self.broken: CannotMeasure | None = None
 
     def free(self) -> int:
         """Return the number of slots without a call."""
@@ -83,11 +104,9 @@ class ChildProcesses:
         while True:
             for slot in self._slots:
                 self._look_at(slot)
-            if self._ended:
+            if self._ended or self.broken is not None:
                 ended, self._ended = self._ended, []
                 return ended
-            if self._broken is not None:
-                raise self._broken
             now = time.monotonic()
             busy = [slot for slot in self._slots if slot.part is not None]
             if now >= end or not busy:
@@ -113,8 +132,9 @@ class ChildProcesses:
         """Send a call to the child of its slot, once the child has loaded the function."""
         if slot.child is None or slot.child.has_ended():
             self._replace(slot)
-        if slot.child is None or not slot.child.is_ready:
+        if slot.part is None or slot.child is None or not slot.child.is_ready:
             return
+        slot.part.begin(slot.part.indices)
         try:
             slot.child.link.send_bytes(slot.message)
         except _LOST:  # killed while it was idle: the sample has no part in it
@@ -127,11 +147,11 @@ class ChildProcesses:
             slot.child.kill()
             slot.child.end(_END_S)
             slot.child = None
-        if self._broken is None:
+        if self.broken is None:
             try:
                 slot.child = _Child(self._function)
             except OSError as exc:
-                self._broken = CannotMeasure(
+                self.broken = CannotMeasure(
                     f"no child process can be started for the reward function ({exc}): use a "
                     "smaller n_jobs."
                 )
@@ -162,7 +182,7 @@ class ChildProcesses:
             child.is_ready, self._n_failed_starts = True, 0
             self._hand_over(slot)
         else:
-            self._broken = CannotMeasure(
+            self.broken = CannotMeasure(
                 f"the reward function cannot be loaded in a child process: {one_line(error)}"
             )
 
@@ -175,7 +195,7 @@ class ChildProcesses:
         if not child.is_ready:
             self._n_failed_starts += 1
         if self._n_failed_starts >= _MOST_FAILED_STARTS:
-            self._broken = CannotMeasure(
+            self.broken = CannotMeasure(
                 "child processes die while they load the reward function; the last one ended with "
                 f"{code}: import its module in a new Python to see why."
             )

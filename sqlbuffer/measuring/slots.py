@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from sqlbuffer.measuring.processes import ChildProcesses
 class Slots:
     """Runs a reward function over samples in `n_jobs` slots, each with a process of its own.
 
-    A caller asks `free()`, notes the samples as started, submits them, and takes their outcomes:
+    A caller asks `free()`, submits as many samples, and takes their outcomes:
 
         with Slots(dock, n_jobs=4, timeout_s=600) as slots:
             while samples := next_samples(slots.free()) or slots.unfinished:
@@ -87,7 +88,7 @@ class Slots:
         self._unfinished: set[int] = set()
         self._singles: deque[Part] = deque()
         """Samples of calls that failed as a whole, to be measured one by one."""
-        self._is_stopped = False
+        self._is_stopped = self._is_closed = self._is_alone = False
 
     def __enter__(self) -> Slots:
         return self
@@ -105,33 +106,66 @@ class Slots:
         """Positions of the submitted samples that have no outcome, in their order."""
         return sorted(self._unfinished)
 
-    def free(self) -> int:
-        """Return how many calls can be submitted now; 0 after `stop`."""
-        return 0 if self._is_stopped else max(0, self._place.free() - len(self._singles))
+    @property
+    def tries_alone(self) -> bool:
+        """True if a sample that kills its process can take others with it, unless it goes alone."""
+        return not self.each or self._place.falls_together
 
-    def submit(self, samples: Sequence[Any]) -> range:
+    def free(self, *, alone: bool = False) -> int:
+        """Return how many calls can be submitted now; 0 after `stop`.
+
+        Args:
+            alone: Ask for a sample that may kill its process. An executor, all of whose calls end
+                then, takes it when no other call runs.
+
+        Raises:
+            CannotMeasure: If no call can be made any more, and every outcome was given.
+        """
+        n_running = self._place.running()
+        if self._is_stopped:
+            return 0
+        if self._place.broken is not None and not n_running:
+            raise self._place.broken
+        if (alone or self._is_alone) and self._place.falls_together and n_running:
+            return 0
+        return max(0, self._place.free() - len(self._singles))
+
+    def submit(
+        self,
+        samples: Sequence[Any],
+        *,
+        alone: bool = False,
+        begin: Callable[[list[int]], None] | None = None,
+    ) -> range:
         """Start to measure samples: one in each slot; with `each=False`, all in one slot.
 
         Args:
             samples: At most `free()` samples; with `each=False`, any number.
+            alone: See `free`: no other call starts before this one has ended.
+            begin: Called with positions in `samples`, right before the function gets these samples.
+                A child process gets its first samples when it has loaded the function.
 
         Returns:
             The positions of the samples, with which their outcomes come.
 
         Raises:
             InvalidArgument: If not enough slots are free.
-            CannotMeasure: If the executor is broken; the samples are in `unfinished`.
+            CannotMeasure: See `free`.
         """
         given = as_list(samples)
         n_calls = len(given) if self.each else int(bool(given))
-        if n_calls > self.free():
+        if n_calls > self.free(alone=alone):
             raise InvalidArgument(
                 f"{n_calls} calls were submitted to {self.free()} free slots: wait first."
             )
         indices = range(self._n_submitted, self._n_submitted + len(given))
         self._n_submitted += len(given)
         self._unfinished.update(indices)
-        for part in _singles(Part(indices, given)) if self.each else [Part(indices, given)]:
+        self._is_alone = alone
+        whole = Part(indices, given, functools.partial(_begin, begin, indices.start))
+        if given and not self._place.begins_late:
+            whole.begin(indices)
+        for part in _singles(whole) if self.each else [whole]:
             if part.samples:
                 self._place.start(part)
         return indices
@@ -148,17 +182,21 @@ class Slots:
 
         Raises:
             CannotMeasure: If the reward function does not load in a child process, or the executor
-                is broken.
+                is broken; calls that had ended are returned first.
         """
         end = time.monotonic() + timeout_s
-        while self._place.running():
+        while self._unfinished and not self._is_closed:
             ended = self._place.wait(max(0.0, end - time.monotonic()))
             outcomes = [outcome for each in ended for outcome in self._outcomes(each)]
             self._unfinished.difference_update(outcome.index for outcome in outcomes)
             while self._singles and self._place.free():
                 self._place.start(self._singles.popleft())
-            if outcomes or time.monotonic() >= end:
+            if outcomes:
                 return outcomes
+            if self._place.broken is not None:
+                raise self._place.broken
+            if time.monotonic() >= end or not self._place.running():
+                break
         return []
 
     def stop(self) -> None:
@@ -187,6 +225,7 @@ class Slots:
     def close(self) -> None:
         """Kill the calls that run, and end all child processes."""
         self.stop()
+        self._is_closed = True
         self._singles.clear()
         self._place.close()
 
@@ -194,16 +233,12 @@ class Slots:
         part, answer = ended
         if answer.values is not None:
             yield from _measured(part, answer)
-        elif len(part.indices) > 1:
+        elif len(part.indices) > 1 and not (answer.died and self._place.broken):
             self._singles.extend(_singles(part))
         else:
-            yield Outcome(
-                part.indices[0],
-                None if answer.died else math.nan,
-                answer.error,
-                answer.seconds,
-                died=answer.died,
-            )
+            reward, seconds = None if answer.died else math.nan, answer.seconds / len(part.indices)
+            for index in part.indices:
+                yield Outcome(index, reward, answer.error, seconds, died=answer.died)
 
 
 def _measured(part: Part, answer: Answer) -> Iterator[Outcome]:
@@ -216,4 +251,10 @@ def _measured(part: Part, answer: Answer) -> Iterator[Outcome]:
 
 def _singles(part: Part) -> Iterator[Part]:
     for index, sample in zip(part.indices, part.samples, strict=True):
-        yield Part([index], [sample])
+        yield Part([index], [sample], part.begin)
+
+
+def _begin(begin: Callable[[list[int]], None] | None, first: int, indices: Sequence[int]) -> None:
+    """Tell a caller which of the samples of its `submit` begin."""
+    if begin is not None:
+        begin([index - first for index in indices])

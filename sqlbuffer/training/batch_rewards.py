@@ -78,9 +78,17 @@ class BatchRewards:
         if fresh:
             self._store._store_unmeasured([samples[i] for i in fresh], [sources[i] for i in fresh])
 
-    def start(self, samples: Sequence[Any]) -> None:
-        """Note that the measurement of samples starts."""
-        numbers = [number for number in self.ids_of(samples) if number is not None]
+    def tried(self, samples: Sequence[Any]) -> set[int]:
+        """Return the positions of the drawn samples that were begun before, without an end."""
+        if self._batch is None:
+            return set()
+        tried = {int(self._batch.ids[place]) for place in self._batch._tried()}
+        return {place for place, number in enumerate(self.ids_of(samples)) if number in tried}
+
+    def start(self, samples: Sequence[Any], places: Sequence[int]) -> None:
+        """Note that the measurement of those of some samples that stand at `places` starts."""
+        begun = [samples[place] for place in places]
+        numbers = [number for number in self.ids_of(begun) if number is not None]
         if self._batch is not None and numbers:
             self._batch._start(numbers)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlbuffer._validation import require_choice
 from sqlbuffer.errors import CannotMeasure
 from sqlbuffer.measuring.measure import ON_ERROR
 from sqlbuffer.measuring.outcome import Outcome
+from sqlbuffer.measuring.queue import Queue
 from sqlbuffer.measuring.slots import Slots
 from sqlbuffer.training.batch_rewards import BatchRewards
 
@@ -78,27 +80,29 @@ class Measurer:
         if self._slots is None:
             self._slots = self._open()
         slots, rewards = self._slots, np.full(len(samples), math.nan)
-        waiting, running = deque(range(len(samples))), dict[int, int]()
+        tried = batch.tried(samples) if batch is not None and slots.tries_alone else ()
+        waiting, running = Queue(len(samples), tried), dict[int, int]()
         n_again = Counter[int]()
         n_in_chunk = math.ceil(len(samples) / self._n_jobs)
         if batch is not None:
             batch.expect(samples, sources)
         while waiting or running:
-            while waiting and (free := slots.free()):
-                n = min(len(waiting), free if self._each else n_in_chunk)
-                places = [waiting.popleft() for _ in range(n)]
+            while waiting and (free := slots.free(alone=waiting.is_alone)):
+                is_alone = waiting.is_alone
+                places = waiting.take(free if self._each else n_in_chunk)
                 chosen = [samples[place] for place in places]
-                if batch is not None:
-                    batch.start(chosen)
-                    if before_call is not None:
-                        before_call(f"{batch.label(chosen[0])} {n_again[places[0]]}")
-                running |= zip(slots.submit(chosen), places, strict=True)
+                if batch is not None and before_call is not None:
+                    before_call(f"{batch.label(chosen[0])} {n_again[places[0]]}")
+                begin = None if batch is None else functools.partial(batch.start, chosen)
+                running |= zip(
+                    slots.submit(chosen, alone=is_alone, begin=begin), places, strict=True
+                )
             for outcome in slots.wait():
                 place = running.pop(outcome.index)
                 if self._has_ended(outcome, samples[place], sources[place], batch):
                     rewards[place] = self._reward(outcome)
                 else:
-                    waiting.append(place)
+                    waiting.again(place, died=outcome.died)
                     n_again[place] += 1
         return rewards
 

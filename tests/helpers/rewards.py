@@ -65,6 +65,25 @@ def calls(path: pathlib.Path) -> list[tuple[int, str]]:
     return [(int(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
 
+class SlowToLoad:
+    """`dock`, which loads while `path` exists, and says so in another file."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return _load_slowly, (self._path,)
+
+    def __call__(self, sample: str) -> Any:
+        return dock(sample)
+
+
+def _load_slowly(path: pathlib.Path) -> SlowToLoad:
+    path.with_suffix(".loading").touch()
+    until(lambda: not path.exists())
+    return SlowToLoad(path)
+
+
 def loaded(sample: str) -> Any:
     """Measure whether the process of a call has loaded a module."""
     return sample in sys.modules

@@ -16,11 +16,13 @@ import sqlalchemy as sa
 
 from helpers import inside, rewards
 from helpers.cleanup import hold
+from helpers.forked import Forked, forkserver
+from helpers.polling import until
 from sqlbuffer.core import workers
-from sqlbuffer.db.schema import measurements
+from sqlbuffer.db.schema import draws, measurements
 from sqlbuffer.errors import CannotMeasure, InvalidArgument
 from sqlbuffer.records import MeasureResult
-from sqlbuffer.store import SampleStore
+from sqlbuffer.store import SampleStore, open_store
 
 OpenStore = Callable[..., SampleStore]
 
@@ -265,6 +267,68 @@ def test_a_fork_of_the_reward_function_has_no_say(store: SampleStore) -> None:
     store.add(GOOD)
     assert n_measured(store.measure(forks, timeout_s=30, silent=True)) == (12, 0, 0)
     assert store.rewards_of(GOOD) == [float(i) for i in range(12)]
+
+
+# -- deaths ----------------------------------------------------------------------------------------
+
+
+def test_a_sample_that_breaks_an_executor_fails_alone(store: SampleStore) -> None:
+    """Each call of `measure` ends with the executor; the samples beside it only have an attempt."""
+    store.add([*GOOD[:5], "kill 1"])
+    for _ in range(3):
+        with (
+            concurrent.futures.ProcessPoolExecutor(3, mp_context=forkserver()) as pool,
+            pytest.raises(CannotMeasure, match="make a new executor and call again"),
+        ):
+            store.measure(rewards.dock, executor=pool, n_jobs=3, silent=True)
+    store.measure(rewards.dock, silent=True)
+    (failed,) = store.failed()
+    assert (failed["sample"], failed["attempts"]) == ("kill 1", 3)
+    assert failed["error"].startswith("worker died 3 times, last BrokenProcessPool: ")
+    assert store.rewards_of(GOOD[:5]) == [1.0] * 5
+    assert store.check() == []
+
+
+def measure_lists() -> None:
+    with open_store(sys.argv[1]) as store:
+        store.measure(rewards.dock_all, each=False, silent=True)
+
+
+def test_a_sample_that_kills_this_process_fails_alone(
+    store: SampleStore, store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list that the process died with is measured one by one."""
+    monkeypatch.setenv(rewards.CALLS, str(tmp_path / "calls"))
+    store.add([*GOOD[:5], "kill 1"])
+    n_killed = 0
+    while store.stats().waiting and n_killed < 5:
+        run = Forked(measure_lists, [store_url], tmp_path)
+        run.communicate(30)
+        n_killed += run.returncode == -9
+        open_store(store_url).close()  # finds the dead worker
+    (failed,) = store.failed()
+    assert (failed["sample"], failed["error"], n_killed) == ("kill 1", "worker died 3 times", 3)
+    assert store.rewards_of(GOOD[:5]) == [1.0] * 5
+    assert store.check() == []
+
+
+def test_a_measurement_starts_when_its_function_is_loaded(
+    store: SampleStore, tmp_path: pathlib.Path
+) -> None:
+    def started() -> list[Any]:
+        return [row.started_at for row in inside.rows(store, sa.select(draws.c.started_at))]
+
+    (path := tmp_path / "held").touch()
+    fn = rewards.SlowToLoad(path)
+    store.add(["sleep 0.5"])
+    run = threading.Thread(target=lambda: store.measure(fn, timeout_s=30, silent=True))
+    run.start()
+    until(path.with_suffix(".loading").exists)
+    assert started() == [None]
+    path.unlink()
+    until(lambda: started() != [None])
+    run.join()
+    assert store.stats().measured == 1
 
 
 class AtOnce(concurrent.futures.Executor):

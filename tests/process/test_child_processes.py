@@ -477,7 +477,12 @@ def test_a_pool_that_breaks_is_one_error() -> None:
         with Slots(rewards.dock, executor=pool) as slots:
             [outcome] = measured(slots, ["a"])
             assert outcome.reward == 1.0
+            slots.submit([threading.Lock()])
+            [outcome] = slots.wait(30)
+            assert str(outcome.error).startswith("the sample cannot be sent to the executor: ")
             slots.submit(["kill"])
-            with pytest.raises(CannotMeasure, match="the executor is broken"):
-                slots.wait(30)
-            assert slots.unfinished == [1]
+            [outcome] = slots.wait(30)
+            assert outcome.died
+            assert str(outcome.error).startswith("worker died, BrokenProcessPool: ")
+            with pytest.raises(CannotMeasure, match="make a new executor and call again"):
+                slots.free()

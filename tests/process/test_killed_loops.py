@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 import torch
 from rich.console import Console
 
-from helpers import inside
 from helpers.forked import forkserver
 from helpers.polling import until
 from helpers.random_run import make_run, number, story
 from helpers.rewards import CALLS, calls, note
-from sqlbuffer.db.schema import buffers
 from sqlbuffer.store import open_store
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.environment import Environment
@@ -105,9 +102,6 @@ def check_kills(url: str, noted: pathlib.Path, kind: str, n_kills: int, iters: i
     assert n_calls > 0.8 * BS * iters
     told = story(url, "whole", bs=BS, iters=iters, **options_of(kind))
 
-    with open_store(url, name="killed") as store:
-        # A sample that waits for a child to load may be interrupted by each kill.
-        inside.execute(store, sa.update(buffers).values(max_attempts=None))
     for _ in range(n_kills):
         # Beyond the calls at a time, so that no sample is killed again and again.
         after = random.randint(n_at_once + 1, max(round(0.8 * n_calls / n_kills), n_at_once + 1))

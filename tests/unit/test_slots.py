@@ -332,10 +332,59 @@ def test_an_executor_that_is_shut_down_is_an_error() -> None:
     executor = concurrent.futures.ThreadPoolExecutor(1)
     executor.shutdown()
     with Slots(rewards.dock, executor=executor) as slots:
-        with pytest.raises(CannotMeasure, match="shut down"):
-            slots.submit(["a"])
+        slots.submit(["a"])
+        for use in (slots.wait, slots.free, lambda: slots.submit(["b"])):
+            with pytest.raises(CannotMeasure, match="shut down"):
+                use()
         assert slots.unfinished == [0]
-        assert slots.wait() == []
+    assert slots.wait() == []
+
+
+class Breaks(concurrent.futures.Executor):
+    """Breaks at its nth call, as a pool does whose process has died: all open calls end with it."""
+
+    def __init__(self, n: int) -> None:
+        self._left, self._futures = n, list[concurrent.futures.Future[Any]]()
+
+    def submit(self, fn: Any, /, *args: Any, **options: Any) -> Any:
+        if self._left == 0:
+            raise concurrent.futures.BrokenExecutor("a child died")
+        self._futures.append(concurrent.futures.Future())
+        self._left -= 1
+        if self._left == 0:
+            for future in self._futures:
+                future.set_exception(concurrent.futures.BrokenExecutor("a child died"))
+        return self._futures[-1]
+
+
+@pytest.mark.parametrize(("n", "each"), [(1, True), (2, True), (3, True), (1, False)])
+def test_a_broken_executor_has_lost_the_calls_that_it_had(n: int, each: bool) -> None:
+    """Also if it breaks while calls are handed to it; later calls have not begun."""
+    with Slots(rewards.dock, n_jobs=3, each=each, executor=Breaks(n)) as slots:
+        slots.submit(["a", "b", "c"])
+        lost = slots.wait(5)
+        assert [outcome.index for outcome in lost] == list(range(n if each else 3))
+        assert {(it.died, it.error) for it in lost} == {
+            (True, "worker died, BrokenExecutor: a child died")
+        }
+        for use in (slots.wait, slots.free):
+            if slots.unfinished or use == slots.free:
+                with pytest.raises(CannotMeasure, match=r"died.*make a new executor and call"):
+                    use()
+
+
+def test_an_executor_whose_threads_do_not_start_has_begun_nothing() -> None:
+    def no_licence() -> None:
+        raise OSError("no licence")
+
+    with (
+        concurrent.futures.ThreadPoolExecutor(1, initializer=no_licence) as executor,
+        Slots(rewards.dock, executor=executor) as slots,
+    ):
+        slots.submit(["a"])
+        with pytest.raises(CannotMeasure, match="with an initializer that works"):
+            slots.wait(5)
+        assert slots.unfinished == [0]
 
 
 # -- any sequence ----------------------------------------------------------------------------------

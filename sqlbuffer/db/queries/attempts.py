@@ -37,6 +37,17 @@ def start(dialect: Dialect) -> Any:
 
 
 @functools.cache
+def tried(dialect: Dialect) -> sa.Select[Any]:
+    """Those of some samples at which an attempt was counted."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return (
+        select(samples.c.id)
+        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+        .where(samples.c.attempts > 0)
+    )
+
+
+@functools.cache
 def interrupted() -> sa.Select[Any]:
     """The samples of a batch that were started and not measured, with the attempts at each.
 
