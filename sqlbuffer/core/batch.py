@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlbuffer._typing import Floats, Ints
@@ -17,11 +17,10 @@ from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Origin
-from sqlbuffer.core.metrics_and_checkpoints import states_from
 from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import Recorded
-from sqlbuffer.core.settle import Settlement, settle
+from sqlbuffer.core.settle import Settlement, settle_as_next
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.records import SampleInfo
@@ -123,7 +122,7 @@ class Batch:
         details: Any = None,
         record: tuple[Sequence[Any], Any, str | Sequence[str]] | None = None,
         metrics: Mapping[str, float] | None = None,
-        checkpoint: Mapping[str, bytes] | None = None,
+        checkpoint: Mapping[str, bytes] | Callable[[int], Mapping[str, bytes]] | None = None,
         kept: Mapping[str, int | None] | None = None,
         is_iteration: bool = True,
     ) -> None:
@@ -140,8 +139,9 @@ class Batch:
             seconds: (m,) floats, how long each measurement took.
             details: m mappings that JSON can hold, or None: what else was measured.
             record: `(samples, rewards, sources)` to store as well, not drawn from the buffer.
-            metrics: Metrics of this iteration to store as well.
-            checkpoint: States to resume from, by name, to store as well.
+            metrics: Metrics of this iteration to store as well. The iteration gets the next number
+                if another process has settled one of its number since the draw.
+            checkpoint: States to resume from, by name, or a function of the iteration's number.
             kept: Number of states that stay stored, by name; None for all, without an entry only
                 the newest.
             is_iteration: Advance the buffer's iteration.
@@ -159,16 +159,16 @@ class Batch:
             self._measured(rewards, ids, errors=errors, seconds=seconds, details=details),
             None if record is None else Recorded.of(self._buffer, record),
             metrics=metrics,
-            states=states_from(checkpoint),
             kept=kept,
             iteration=self.iteration,
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
         )
-        is_settled = self._buffer.write(
-            settle,
+        is_settled, self.iteration = settle_as_next(
+            self._buffer,
+            settlement,
+            checkpoint,
             claim=self._claim,
             origin=self._origin(),
-            settlement=settlement,
             has_reports=self._has_reports,
         )
         self._end()
@@ -328,11 +328,6 @@ class Batch:
         """Note that the measurement of some samples starts."""
         if self._claim is not None:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
-
-    def _tried(self) -> set[int]:
-        """Return the positions of the samples whose measurement was begun before, without end."""
-        tried = self._buffer.read(attempts.tried, ids=self.ids.tolist())
-        return {place for place, number in enumerate(self.ids.tolist()) if number in tried}
 
     def _ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
         """Count an attempt at a sample, which gave no measurement.

@@ -84,6 +84,11 @@ class Claim(NamedTuple):
         statement = queries.batches.find_claim().where(queries.params.IS_OPEN)
         return tx.execute(statement, **self.parameters()).one_or_none() is not None
 
+    def is_settled(self, tx: Transaction) -> bool:
+        """Tell whether the batch is settled."""
+        statement = queries.batches.find_settled_claim()
+        return tx.execute(statement, **self.parameters()).one_or_none() is not None
+
     def lock(self, tx: Transaction) -> bool:
         """Lock the batch, and tell whether it is open."""
         statement = queries.batches.open_batch(tx.backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlbuffer._messages import shown
@@ -15,14 +15,27 @@ from sqlbuffer.errors import InvalidArgument
 
 def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float]) -> None:
     """Store the metrics of an iteration; a later value replaces an earlier one."""
-    iteration = iteration_from(iteration)
-    if as_mapping(values, "metrics"):
-        key = {"buffer": tx.buffer.buffer_id, "at_iteration": iteration}
-        rows = [
-            {**key, "metric": as_name(name, "a metric"), "number": number_from(values[name], name)}
-            for name in values
-        ]
+    key = {"buffer": tx.buffer.buffer_id, "at_iteration": iteration_from(iteration)}
+    rows = [{**key, "metric": name, "number": number} for name, number in _numbers(values).items()]
+    if rows:
         tx.connection.execute(queries.metrics.upsert_metric(tx.backend), rows)
+
+
+def write_new_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float]) -> bool:
+    """Store the metrics of an iteration that has none; return False if it had some."""
+    numbers = _numbers(values)
+    columns: dict[str, Sequence[Any]] = {
+        "metric": list(numbers),
+        "number": list(numbers.values()),
+    }
+    statement = queries.metrics.insert_metrics(tx.backend)
+    shape, key = queries.params.INCOMING_METRICS, {"at_iteration": iteration}
+    return tx.execute_each(statement, shape, columns, **key) == len(numbers)
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    given = as_mapping(values, "metrics")
+    return {as_name(name, "a metric"): number_from(given[name], name) for name in given}
 
 
 def history(tx: Transaction) -> list[dict[str, Any]]:
@@ -79,9 +92,8 @@ def write_checkpoints(
             oldest = -1 if n is None else iteration - n
             outdated = queries.checkpoints.delete_outdated_checkpoints()
             tx.execute(outdated, **key, oldest=oldest, at_iteration=iteration)
-        tx.execute(
-            queries.checkpoints.insert_checkpoint(), **key, at_iteration=iteration, state=data
-        )
+        statement = queries.checkpoints.upsert_checkpoint(tx.backend)
+        tx.execute(statement, **key, at_iteration=iteration, state=data)
 
 
 def states_from(given: Any) -> Mapping[str, bytes]:

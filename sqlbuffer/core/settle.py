@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Origin
-from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints, write_metrics
+from sqlbuffer.core.metrics_and_checkpoints import (
+    states_from,
+    write_checkpoints,
+    write_metrics,
+    write_new_metrics,
+)
 from sqlbuffer.core.report import Reported
 from sqlbuffer.core.rewards import Recorded, record, store_measured
 from sqlbuffer.core.transaction import Transaction
@@ -27,14 +34,55 @@ class Settlement:
     recorded: Recorded | None
     """Measurements of samples that were not drawn."""
     metrics: Mapping[str, float] | None
-    states: Mapping[str, bytes]
-    """States to resume from, by name."""
     kept: Mapping[str, int | None] | None
     """How many states of a name stay stored."""
     iteration: int
-    """Iteration that the batch was drawn for."""
+    """Its number."""
     n_iterations: int
     """Iterations by which the buffer advances."""
+    states: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    """States to resume from, by name."""
+
+
+class IterationTaken(Exception):
+    """Another process has settled an iteration of this number.
+
+    Raised, so that the transaction is rolled back.
+
+    Attributes:
+        following: Number of the next iteration.
+    """
+
+    def __init__(self, following: int) -> None:
+        super().__init__(following)
+        self.following = following
+
+
+def settle_as_next(
+    buffer: BufferHandle,
+    settlement: Settlement,
+    checkpoint: Mapping[str, bytes] | Callable[[int], Mapping[str, bytes]] | None,
+    **given: Any,
+) -> tuple[bool, int]:
+    """`settle` under the next number, if another process has settled one of the same number.
+
+    Args:
+        buffer: The buffer.
+        settlement: What is stored.
+        checkpoint: See `Batch.settle`.
+        given: Other arguments of `settle`.
+
+    Returns:
+        What `settle` returns, and the number of the iteration.
+    """
+    iteration = settlement.iteration
+    while True:
+        states = states_from(checkpoint(iteration) if callable(checkpoint) else checkpoint)
+        stored = dataclasses.replace(settlement, iteration=iteration, states=states)
+        try:
+            return buffer.write(settle, settlement=stored, **given), iteration
+        except IterationTaken as exc:
+            iteration = exc.following
 
 
 def settle(
@@ -57,12 +105,17 @@ def settle(
     Returns:
         False if the batch was closed before, or belongs to another process; then only the
         measurements are stored.
+
+    Raises:
+        IterationTaken: If the metrics are of an iteration that another process has settled.
     """
     if claim is not None and origin.is_open:
         origin = origin._replace(is_open=claim.close(tx, "settled_at") is not None)
     is_ours = origin.is_open
     if not is_ours:
         tx.lock_race()  # for samples that stop waiting; raises if the buffer is gone
+    elif settlement.metrics is not None:
+        _write_metrics(tx, settlement, settlement.metrics)
     known = settlement.reported.known
     leaves = is_ours and tx.buffer.consumes
     # Samples reported earlier may have been added again since.
@@ -116,9 +169,21 @@ def _reported(tx: Transaction, batch: int | None) -> list[int]:
     return list(tx.execute(queries.batches.reported_samples(), batch=batch).scalars())
 
 
+def _write_metrics(tx: Transaction, settlement: Settlement, values: Mapping[str, float]) -> None:
+    """Store the metrics first, so that little is lost if they are of another process's iteration.
+
+    The number of a batch is known when it is drawn. The primary key of the metrics tells whether
+    another process has settled one of this number since, without a statement of its own.
+    """
+    iteration = settlement.iteration
+    if settlement.n_iterations and write_new_metrics(tx, iteration=iteration, values=values):
+        return
+    if settlement.n_iterations and (following := tx.race_state().iteration) > iteration:
+        raise IterationTaken(following)
+    write_metrics(tx, iteration=iteration, values=values)
+
+
 def _write_state(tx: Transaction, settlement: Settlement) -> None:
-    if settlement.metrics is not None:
-        write_metrics(tx, iteration=settlement.iteration, values=settlement.metrics)
     if settlement.states or settlement.kept is not None:
         settled = settlement.iteration + settlement.n_iterations
         write_checkpoints(tx, iteration=settled, states=settlement.states, kept=settlement.kept)

@@ -44,7 +44,10 @@ class RaceState(NamedTuple):
     touched: float
     """Latest clock at which a sample joined, a weight changed, or a sample left undrawn."""
     epoch: int
-    """How often all keys have been moved at once; a key read in another epoch is out of date."""
+    """How often all keys have been moved at once; a key read in another epoch is out of date.
+
+    It also moves on when a sample with an older score comes back during a full refresh.
+    """
     max_size: int | None = None
     """Largest number of scored samples that may wait; None: any number."""
     objective: str = ""

@@ -205,7 +205,8 @@ def begin_refresh(
 def reopen(tx: Transaction, *, version: int) -> None:
     """Note that a waiting sample has a score of `version`, older than the last finished refresh.
 
-    The next refresh with a budget then looks for the sample. A full refresh finds it anyway.
+    The next refresh with a budget then looks for the sample, and a full refresh that is under way
+    looks for it when it ends: its walk may have begun without the sample.
     """
     tx.execute(queries.scores.reopen_refresh(), version=version)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import require_choice, require_count, require_flag
-from sqlbuffer.core import budget, draw, pool
+from sqlbuffer.core import attempts, budget, draw, pool
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
@@ -138,7 +138,7 @@ class Measuring:
         batch = draw.claim(self._buffer, n, terms=Terms(counts_attempts=True))
         if not len(batch):
             return None
-        claimed = _Claimed(batch, batch._tried() if self._slots.tries_alone else ())
+        claimed = _Claimed(batch, self._tried(batch) if self._slots.tries_alone else ())
         self._batches.append(claimed)
         if batch.objective != self._objective:
             raise CannotMeasure(
@@ -147,6 +147,12 @@ class Measuring:
                 "again with the new reward function."
             )
         return claimed
+
+    def _tried(self, batch: Batch) -> set[int]:
+        """Return the positions of the samples at which an attempt was counted."""
+        ids = batch.ids.tolist()
+        tried = self._buffer.read(attempts.tried, ids=ids)
+        return {place for place, number in enumerate(ids) if number in tried}
 
     def _start(self, claimed: _Claimed, places: list[int], *, is_alone: bool) -> None:
         batch = claimed.batch

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats
+from sqlbuffer.core import attempts
 from sqlbuffer.errors import ClaimLost, InvalidReward
 from sqlbuffer.training.callback import BatchState
 from sqlbuffer.training.sample_keys import SampleKeys
@@ -79,11 +80,11 @@ class BatchRewards:
             self._store._store_unmeasured([samples[i] for i in fresh], [sources[i] for i in fresh])
 
     def tried(self, samples: Sequence[Any]) -> set[int]:
-        """Return the positions of the drawn samples that were begun before, without an end."""
-        if self._batch is None:
-            return set()
-        tried = {int(self._batch.ids[place]) for place in self._batch._tried()}
-        return {place for place, number in enumerate(self.ids_of(samples)) if number in tried}
+        """Return the positions of the drawn samples at which an attempt was counted."""
+        numbers = self.ids_of(samples)
+        drawn = [number for number in numbers if number is not None]
+        tried = self._store._buffer.read(attempts.tried, ids=drawn)
+        return {place for place, number in enumerate(numbers) if number in tried}
 
     def start(self, samples: Sequence[Any], places: Sequence[int]) -> None:
         """Note that the measurement of those of some samples that stand at `places` starts."""

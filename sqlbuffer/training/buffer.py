@@ -121,7 +121,7 @@ class Buffer(Callback):
         self._waiting = WaitingList(self.store, self._keys.equal)
         self._has_restored = False
         self._is_in_iteration = False
-        self._settled = 0
+        self.settled = 0  # number of the iteration after the last one that this loop has settled
 
     def __len__(self) -> int:
         return len(self.store)
@@ -191,7 +191,7 @@ class Buffer(Callback):
             self.resumed_size = loop["size"]
         self._has_restored = True
         if loop is not None:
-            self._settled = loop["iteration"]
+            self.settled = loop["iteration"]
             for job in self._jobs_left(loop["jobs"]):
                 self._do(job)
         if self.store.checkpoint(LOOP) is None:
@@ -217,6 +217,7 @@ class Buffer(Callback):
         each = any(getattr(cb, "counts_attempts", False) for cb in self._callbacks())
         self._batch = batch = self._claim(self._share_of_batch(), Terms(counts_attempts=each))
         batch._repeats = True
+        getattr(env.log, "renumber", int)(batch.iteration)  # others may have settled some
         self.batch_rewards.begin(batch)
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
@@ -240,9 +241,12 @@ class Buffer(Callback):
 
     def abort_batch(self) -> None:
         """Release the claimed batch."""
-        if self._batch is not None:
+        batch = self._batch
+        if batch is not None:
             with contextlib.suppress(ClaimLost):
-                self._batch.release()
+                batch.release()
+            if resume.is_settled(self.store, batch):  # interrupted right after the commit
+                self.settled = batch.iteration + 1
         self._batch = None  # the next release makes up for one that is interrupted
 
     @property
@@ -271,17 +275,25 @@ class Buffer(Callback):
             return
         rewards, record = self.batch_rewards.to_settle(self.environment.batch_state)
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
+
+        states: dict[str, bytes] = {}
+
+        def numbered(iteration: int) -> dict[str, bytes]:
+            batch.iteration = iteration
+            getattr(self.environment.log, "renumber", int)(iteration)
+            states.update(self._checkpoints(jobs))
+            return states
+
         try:
-            states = self._checkpoints(jobs)
             batch.settle(
                 list(rewards.values()),
                 ids=list(rewards),
                 record=record,
                 metrics=metrics,
-                checkpoint=states,
+                checkpoint=numbered,
                 kept=self._kept(),
             )
-            self._settled = batch.iteration + 1
+            self.settled = batch.iteration + 1
             self._note_stored(states)
             metrics.clear()
             self._is_in_iteration = False
@@ -330,11 +342,11 @@ class Buffer(Callback):
 
     def _mark(self, job: str) -> dict[str, bytes]:
         """Return the checkpoint that marks a job of this iteration as done."""
-        return resume.mark(job, self._settled)
+        return resume.mark(job, self.settled)
 
     def _jobs_left(self, jobs: list[str]) -> list[str]:
         """Return the jobs of the last settled batch that are still to be done."""
-        return resume.jobs_left(self.store, jobs, self._settled)
+        return resume.jobs_left(self.store, jobs, self.settled)
 
 
 def _is_part(share: float) -> bool:

@@ -132,6 +132,11 @@ class Environment:
         instead. An exception (also Ctrl-C) releases the claimed batch. An iteration whose batch
         another process has released before it was settled does not count, and is repeated.
 
+        Processes that fit on one buffer share its iterations, with every batch that any process
+        settles: `iters` is their total, each iteration has a number and metrics of its own, and
+        each process finishes the iteration that it has begun. A `Checkpoint` then has the state of
+        the process that settled last: only a run of one process resumes to the last bit.
+
         Args:
             bs: Batch size; -1 takes all waiting samples.
             sl: Largest length of a sample, for callbacks that generate sequences.
@@ -206,6 +211,9 @@ class Environment:
             self._phase("build_buffer", BUILD)
         self.batch_state = BatchState()
         self._phase("sample_batch", SAMPLE)
+        if self.log.iterations >= self._planned:  # other processes have settled the others
+            self("abort_batch")
+            return
         if not self.batch_state.samples and not self._has_drawn_nothing:
             self._has_drawn_nothing = True
             logger.warning(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,14 @@ class Log(Callback):
         self._written.append(name)
         if not isinstance(value, str):
             self.pending[name] = float(value)
+
+    def renumber(self, iteration: int) -> None:
+        """Give this iteration a higher number: other processes have settled the ones before."""
+        if iteration <= self.iterations:
+            return
+        for name, n in Counter(self._written).items():
+            self._iterations_of[name][-n:] = [iteration] * n
+        self.iterations = iteration
 
     def add_log(self, name: str) -> None:
         """Keep `batch_state[name]` of each batch, a value for each sample, as a column of `df`."""
@@ -216,11 +224,8 @@ class Log(Callback):
     def abort_batch(self) -> None:
         """Drop the metrics of an iteration that was not settled and will be repeated."""
         self._is_to_abort = True
-        if (
-            self._store is not None
-            and self._store.iteration > self.iterations
-            and not self._is_lost
-        ):
+        settled = getattr(self.environment.buffer, "settled", 0)
+        if settled > self.iterations and not self._is_lost:
             self._end_iteration()
         else:
             for name in self._written:

@@ -11,6 +11,7 @@ from sqlbuffer.errors import InvalidArgument, InvalidPayload
 from sqlbuffer.training.callback import Callback
 
 if TYPE_CHECKING:
+    from sqlbuffer.core.batch import Batch
     from sqlbuffer.store import SampleStore
 
 LOOP = "loop"
@@ -75,6 +76,13 @@ def restore(store: SampleStore, callbacks: Sequence[Callback]) -> None:
         stored = store.checkpoint(cb.name)
         if stored is not None:
             cb.restore(stored[1])
+
+
+def is_settled(store: SampleStore, batch: Batch) -> bool:
+    """Tell whether a batch of a loop was settled; an empty one, of which nothing is stored, too."""
+    if batch._claim is None:
+        return store.iteration > batch.iteration
+    return store._buffer.read(batch._claim.is_settled)
 
 
 def mark(job: str, iteration: int) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from helpers import inside
+from helpers.cleanup import hold
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.store import SampleStore
 from sqlbuffer.training.buffer import Buffer
@@ -340,3 +341,30 @@ def test_a_batch_that_could_not_be_stored_whole_is_stored_by_the_next_fit(
     Environment(buffer=buffer, log=resumed)
     assert (resumed.metrics["late"], resumed.metrics["word"]) == ([7.0] * 2, ["late"] * 2)
     buffer.close()
+
+
+# -- numbers of iterations -------------------------------------------------------------------------
+
+
+def test_metrics_of_two_batches_that_were_drawn_at_once_are_both_kept(store: SampleStore) -> None:
+    """The second is the next iteration; a value of the same iteration is replaced as before."""
+    store.add(["a", "b", "c", "d"])
+    store.score(lambda samples: [1.0] * len(samples))
+    store.log_metrics(0, {"loss": 9.0})
+    first, second = hold(store.sample(1)), hold(store.sample(1))
+    assert first.iteration == second.iteration == 0
+    first.settle([1.0], metrics={"loss": 1.0, "bs": 1.0})
+    asked: list[int] = []
+    second.settle(
+        [2.0],
+        metrics={"loss": 2.0, "bs": 1.0},
+        checkpoint=lambda iteration: asked.append(iteration) or {"c": b"%d" % iteration},
+    )
+    assert (first.iteration, second.iteration, asked) == (0, 1, [0, 1])
+    losses = [(it["iteration"], it["value"]) for it in store.history() if it["name"] == "loss"]
+    assert losses == [(0, 1.0), (1, 2.0)]
+    assert store.checkpoint("c") == (2, b"1")
+    with hold(store.sample(1)) as third:
+        third.settle([3.0], metrics={"loss": 3.0}, is_iteration=False)
+    assert store.history()[-1]["value"] == 3.0
+    assert (store.iteration, store.check()) == (2, [])

@@ -527,9 +527,10 @@ EXPECTED = {
     "settle": "close_claim store_first_rewards_of_draws insert_measurements count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_claim store_first_rewards_of_draws insert_measurements totals insert_samples "
-        "samples_by_hash next_tick store_first_rewards measured_before store_rewards objective "
-        "insert_measurements count count upsert_metric delete_checkpoints insert_checkpoint"
+        "close_claim insert_metrics store_first_rewards_of_draws insert_measurements totals "
+        "insert_samples samples_by_hash next_tick store_first_rewards measured_before "
+        "store_rewards objective insert_measurements count count delete_checkpoints "
+        "upsert_checkpoint"
     ),
     "release": (
         "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count "

@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from helpers.cleanup import hold
 from helpers.pool import assert_weights_are_those_of_the_scores, places
 from helpers.samples import scores_of
 from sqlbuffer import race
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
@@ -450,3 +452,98 @@ def test_a_walk_notices_that_every_key_has_moved(
     store.score(lambda samples: scores_of(samples) * 7, only="all")
     assert_weights_are_those_of_the_scores(store)
     assert (store.is_refreshed(), store.check()) == (True, [])
+
+
+class History:
+    """Does anything that changes scores or waiting samples, also while scores are predicted."""
+
+    def __init__(self, store: SampleStore, seed: int) -> None:
+        self.store, self.rng = store, random.Random(seed)
+        self.open: list[Batch] = []
+        self.done: list[str] = []
+        self.n_added = self.depth = 0
+
+    def step(self) -> None:
+        name = self.rng.choice(["add", "score", "refresh", "some", "stale", *ALSO_WITHIN])
+        self.done.append(name)
+        getattr(self, name)()
+
+    def predict(self, samples: list[str]) -> Any:
+        if self.depth == 1 and self.rng.random() < 0.7:
+            name = self.rng.choice(ALSO_WITHIN)
+            self.done.append(f"({name})")
+            getattr(self, name)()
+        return scores_of(samples) + self.store.stats().score_version
+
+    def within(self, call: Callable[..., Any], **options: Any) -> None:
+        self.depth += 1
+        call(self.predict, chunk=5, **options)
+        self.depth -= 1
+
+    def add(self) -> None:
+        n = self.rng.randint(1, 8)
+        self.store.add([f"s{self.n_added + i}" for i in range(n)])
+        self.n_added += n
+
+    def score(self) -> None:
+        self.within(self.store.score)
+
+    def refresh(self) -> None:
+        self.within(self.store.refresh)
+
+    def some(self) -> None:
+        self.within(self.store.refresh, budget=self.rng.randint(1, 6))
+
+    def stale(self) -> None:
+        self.store.mark_stale()
+
+    def draw(self) -> None:
+        if len(batch := self.store.sample(self.rng.randint(1, 4))):
+            self.open.append(batch)
+
+    def release(self) -> None:
+        if self.open:
+            self.open.pop(self.rng.randrange(len(self.open))).release()
+
+    def fail(self) -> None:
+        if self.open:
+            batch = self.open.pop()
+            if batch.fail(batch.ids[:2], "no conformer"):
+                self.open.append(batch)
+
+    def retry(self) -> None:
+        self.store.retry()
+
+    def requeue(self) -> None:
+        self.store.add([f"s{self.rng.randrange(self.n_added + 1)}"], requeue=True)
+
+    def score_late(self) -> None:
+        self.store.score(scores_of)
+
+
+ALSO_WITHIN = ["draw", "draw", "release", "fail", "retry", "requeue", "score_late", "stale"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_no_waiting_score_is_older_than_the_finished_refresh(
+    new_store: Callable[..., SampleStore], mode: str, seed: int
+) -> None:
+    """Whatever came back to the pool while the refresh was under way."""
+    store = new_store(mode=mode)
+    history = History(store, seed)
+    history.add()
+    for _ in range(40):
+        history.step()
+        stats = store.stats()
+        oldest = [it.score_version for it in store.staleness() if it.score_version is not None]
+        assert min(oldest, default=stats.refreshed_version) >= stats.refreshed_version, history.done
+        if history.done[-1] == "refresh":
+            assert store.is_refreshed(), history.done
+    assert store.check() == []
+    for batch in history.open:
+        batch.release()
+    store.refresh(scores_of)
+    newest = store.stats().score_version
+    assert {it.score_version for it in store.staleness()} <= {newest, None}
+    assert store.check() == []

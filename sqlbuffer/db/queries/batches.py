@@ -118,6 +118,12 @@ def find_claim() -> sa.Select[Any]:
 
 
 @functools.cache
+def find_settled_claim() -> sa.Select[Any]:
+    """`find_claim` of a batch that is settled."""
+    return find_claim().where(batches.c.settled_at.is_not(None))
+
+
+@functools.cache
 def later_draw() -> sa.Select[Any]:
     """A batch drawn after this one that was not released, or of which some draws were reported."""
     in_part = (

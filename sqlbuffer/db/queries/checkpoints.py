@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import now
+from sqlbuffer.db.backends import Dialect, now
 from sqlbuffer.db.queries.params import BUFFER
 from sqlbuffer.db.schema import checkpoints
 
@@ -18,14 +18,18 @@ _OF_NAME = sa.and_(checkpoints.c.buffer_id == BUFFER, checkpoints.c.name == _NAM
 
 
 @functools.cache
-def insert_checkpoint() -> sa.Insert:
-    """Store a checkpoint."""
-    return sa.insert(checkpoints).values(
+def upsert_checkpoint(dialect: Dialect) -> Any:
+    """Store a checkpoint, or replace the one that another process has just stored."""
+    insert = dialect.upsert(checkpoints).values(
         buffer_id=BUFFER,
         name=_NAME,
         iteration=_ITERATION,
         data=bindparam("state", type_=sa.LargeBinary),
         created_at=now(),
+    )
+    return insert.on_conflict_do_update(
+        index_elements=[checkpoints.c.buffer_id, checkpoints.c.name, checkpoints.c.iteration],
+        set_={"data": insert.excluded.data, "created_at": insert.excluded.created_at},
     )
 
 

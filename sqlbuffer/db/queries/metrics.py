@@ -9,8 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import Dialect, now
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, INCOMING_METRICS
 from sqlbuffer.db.schema import metrics
+
+_ITERATION: sa.BindParameter[int] = bindparam("at_iteration", type_=sa.Integer)
+_KEY = [metrics.c.buffer_id, metrics.c.iteration, metrics.c.name]
 
 
 @functools.cache
@@ -18,15 +21,30 @@ def upsert_metric(dialect: Dialect) -> Any:
     """Store a metric of an iteration, or replace its value."""
     insert = dialect.upsert(metrics).values(
         buffer_id=BUFFER,
-        iteration=bindparam("at_iteration", type_=sa.Integer),
+        iteration=_ITERATION,
         name=bindparam("metric", type_=sa.Text),
         value=bindparam("number", type_=sa.Double),
         recorded_at=now(),
     )
     return insert.on_conflict_do_update(
-        index_elements=[metrics.c.buffer_id, metrics.c.iteration, metrics.c.name],
+        index_elements=_KEY,
         set_={"value": insert.excluded.value, "recorded_at": insert.excluded.recorded_at},
     )
+
+
+@functools.cache
+def insert_metrics(dialect: Dialect) -> Any:
+    """Store the metrics of an iteration that have no value."""
+    incoming = dialect.each(INCOMING_METRICS)
+    values = {
+        "buffer_id": BUFFER,
+        "iteration": _ITERATION,
+        "name": incoming.metric,
+        "value": incoming.number,
+        "recorded_at": now(),
+    }
+    insert = dialect.insert_each(metrics, values)
+    return insert.on_conflict_do_nothing(index_elements=_KEY)
 
 
 @functools.cache

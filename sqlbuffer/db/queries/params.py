@@ -95,6 +95,7 @@ INCOMING_DRAWS = Rows(
         ("weight", sa.Double()),
     ),
 )
+INCOMING_METRICS = Rows("incoming_metrics", (("metric", sa.Text()), ("number", sa.Double())))
 
 NEVER = sa.literal(math.inf, sa.Double)
 """The race key of samples without a weight: they never arrive."""

@@ -46,11 +46,19 @@ def is_refresh_finished() -> sa.Select[Any]:
 
 @functools.cache
 def finish_refresh() -> sa.Update:
-    """Note that a full refresh is finished, unless a newer one is."""
+    """Note that a full refresh is finished, unless a newer one is.
+
+    `reached` is the oldest version of a waiting score, at most that of the refresh.
+    """
+    reached: sa.BindParameter[int] = bindparam("reached", type_=sa.Integer)
+    is_newest = buffers.c.refresh_version == _REFRESH
     return (
         sa.update(buffers)
         .where(_THIS, buffers.c.refreshed_version < _REFRESH)
-        .values(refreshed_version=_REFRESH)
+        .values(
+            refreshed_version=reached,
+            refresh_version=sa.case((is_newest, reached), else_=buffers.c.refresh_version),
+        )
     )
 
 

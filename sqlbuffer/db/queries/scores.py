@@ -233,13 +233,21 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
 
 @functools.cache
 def reopen_refresh() -> sa.Update:
-    """Set the version of the newest finished refresh back to `version`, if it is newer."""
+    """Set the version of the newest finished refresh back to `version`, if it is newer.
+
+    A refresh that is under way is told by the epoch, which moves on.
+    """
+    own = buffers.c
+    is_finished = own.refresh_version == own.refreshed_version
     return (
         sa.update(buffers)
-        .where(buffers.c.id == BUFFER)
-        .where(buffers.c.refresh_version == buffers.c.refreshed_version)
-        .where(buffers.c.refreshed_version > _NEWEST)
-        .values(refresh_version=_NEWEST, refreshed_version=_NEWEST)
+        .where(own.id == BUFFER)
+        .where(sa.or_(~is_finished, own.refreshed_version > _NEWEST))
+        .values(
+            refresh_version=sa.case((is_finished, _NEWEST), else_=own.refresh_version),
+            refreshed_version=sa.case((is_finished, _NEWEST), else_=own.refreshed_version),
+            epoch=own.epoch + sa.case((is_finished, 0), else_=1),
+        )
     )
 
 
