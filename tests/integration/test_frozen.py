@@ -15,6 +15,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 import torch
+from alembic import command
+from alembic.config import Config
 
 from helpers import inside
 from helpers.commands import refused, run
@@ -22,6 +24,7 @@ from helpers.direct import sql_runner
 from helpers.servers import new_database, server_execute
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.db.database import Database
+from sqlbuffer.db.migrate import migrations_folder
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import SchemaTooOld
 from sqlbuffer.store import SampleStore, open_store
@@ -306,3 +309,67 @@ def test_what_freezes_a_release_runs_with_this_one(
     for store in opened(store_url):
         assert (store.check(), store.stats().claimed) == ([], 4)
     monkeypatch.delitem(sys.modules, "freeze")
+
+
+# -- down and up again -----------------------------------------------------------------------------
+
+
+def downgrade(url: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    address = (
+        url if url.startswith("sqlite") else sa.make_url(url).set(drivername="postgresql+psycopg")
+    )
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    engine.dispose()
+
+
+def test_down_to_0005_and_up_again_loses_only_what_0005_cannot_hold(store_url: str) -> None:
+    """Of measurements the rewards stay, of failures that they were; the run goes on."""
+    names = [f"s{i}" for i in range(30)]
+    with open_store(store_url, direction="minimize", budget=25, max_attempts=2) as store:
+        store.add(names, source="gen", meta={"round": 1})
+        store.score(lambda samples: [float(sample[1:]) for sample in samples])
+        batch = store.sample(8, pct_argmax=0.25)
+        batch.settle([1.0, 2.0, None, *[3.0] * 5], details=[{"pose": 1}, *[None] * 7])
+        partly = store.sample(4)
+        partly.report(partly.ids[:2], [4.0, None], errors=[None, "crashed"])
+        partly.release()
+        store.record(["known"], [0.5])
+        store.remove([int(store.waiting().ids[0])])
+        store.remeasure("affinity", where="reward < 3")
+        store.sample(2).settle([7.0, None])
+        store.forget([int(store.waiting().ids[-1])])
+        waiting, leased = store.waiting().samples, store.sample(2, lease_s=600)
+        leased.detach()
+        measured = store.rewards_of([*names, "known"])
+        failed = sorted(it["sample"] for it in store.failed())
+        store.save_predictor(b"", rows_trained=3)
+        store.log_metrics(0, {"loss": 0.5})
+        store.save_checkpoints({"loop": b"state"}, iteration=1)
+    rows, before = Rows(store_url), Rows(store_url).content()
+    shaped = shape(store_url)
+    downgrade(store_url, "0005")
+    assert rows("version_num", "sqlbuffer_version") == [("0005",)]
+    assert rows.content() == before
+    with pytest.raises(SchemaTooOld):
+        open_store(store_url)
+    rows.execute(f"UPDATE {rows.prefix}workers SET heartbeat_at = '2026-01-01 00:00:00'")
+    upgrade(store_url)
+    assert shape(store_url) == shaped
+    assert rows.content() == before
+    with open_store(store_url) as store:
+        assert store.check() == []
+        assert (store.direction, store.objective) == ("maximize", "reward")
+        assert run("claims", "release", str(leased.id), url=store_url).code == 0
+        assert sorted(store.waiting().samples) == sorted(waiting)
+        assert store.rewards_of([*names, "known"]) == pytest.approx(measured, nan_ok=True)
+        assert {it["sample"]: it["error"] for it in store.failed()} == dict.fromkeys(
+            failed, "the reward is NaN"
+        )
+        assert store.retry() == len(failed)
+        store.sample(5).settle([1.0] * 5)
+        assert store.check() == []
