@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -81,5 +83,20 @@ def packed(function: Callable[[Any], Any]) -> bytes:
 
 def packed_value(value: Any) -> bytes:
     """Return a value as bytes for `pickle.loads`."""
-    found: bytes = cloudpickle.dumps(value)
-    return found
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps the file of a function, which the reason of a failure names.
+
+    cloudpickle 3.1 writes "<dynamic-code>" in its place.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is made again."""
+        if not isinstance(obj, types.CodeType):
+            return super().reducer_override(obj)
+        make, values = self.dispatch_table[types.CodeType](obj)
+        return make, tuple(obj.co_filename if it == "<dynamic-code>" else it for it in values)

@@ -439,6 +439,13 @@ def test_a_child_loads_little() -> None:
     assert [outcome.reward for outcome in outcomes] == [1.0] + [0.0] * len(heavy)
 
 
+def test_a_function_that_travels_by_its_code_keeps_the_name_of_its_file() -> None:
+    with Slots(lambda sample: 1 / sample, n_jobs=2) as slots:
+        [outcome] = measured(slots, [0])
+    name = f"{pathlib.Path(__file__).name}, line "
+    assert str(outcome.error).startswith(f"ZeroDivisionError: division by zero ({name}")
+
+
 def test_loading_takes_no_part_in_a_call(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
