@@ -56,23 +56,23 @@ def rm(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name, grace_s=grace)
         if not yes:
-            _confirm(buffer)
+            confirm(_question(buffer), "delete the buffer")
         buffer.write_alone(deletion.delete, force=force)
     output.line(f"{name} was deleted")
 
 
-def _confirm(buffer: BufferHandle) -> None:
-    """Ask whether to delete a buffer; end the command if the answer is no."""
-    if not _is_terminal():
-        raise typer.BadParameter("there is no terminal to ask on: give --yes to delete the buffer.")
+def _question(buffer: BufferHandle) -> str:
     found = buffer.read(stats)
-    typer.confirm(
-        printable(
-            f"Delete {buffer.name} with {found.stored} samples, of which {found.measured} are "
-            "measured?"
-        ),
-        abort=True,
+    return (
+        f"Delete {buffer.name} with {found.stored} samples, of which {found.measured} are measured?"
     )
+
+
+def confirm(question: str, what: str) -> None:
+    """Ask whether to do what cannot be undone; end the command if the answer is no."""
+    if not _is_terminal():
+        raise typer.BadParameter(f"there is no terminal to ask on: give --yes to {what}.")
+    typer.confirm(printable(question), abort=True)
 
 
 def _is_terminal() -> bool:

@@ -84,6 +84,11 @@ ENTRIES = {
         _PROCESSES,
         "Let failed samples wait for another measurement, first in line.",
     ),
+    "remeasure": Entry(
+        "remeasure:remeasure",
+        _PROCESSES,
+        "Begin to measure the samples by another reward function.",
+    ),
     "budget": Entry(
         "failures:budget", _PROCESSES, "Show how many samples may be measured, or set it."
     ),

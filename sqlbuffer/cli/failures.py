@@ -66,6 +66,7 @@ def retry(
         raise typer.BadParameter("give the numbers of samples, --where, or --all.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
+        explained(lambda: attempts.require_failed(buffer, ids or []))
         n = explained(lambda: attempts.retry(buffer, ids or None, where))
         buffer.write(unregister)
     output.line(f"{n} samples wait again")

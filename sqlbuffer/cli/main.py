@@ -75,7 +75,7 @@ def options(
     store their rewards. The option --url of each command, or the environment variable
     SQLBUFFER_URL, names the database.
 
-    `import`, `measure`, `retry`, `budget`, `worker`, `copy`, `prune`, `rename`, `rm`,
+    `import`, `measure`, `retry`, `remeasure`, `budget`, `worker`, `copy`, `prune`, `rename`, `rm`,
     `claims release`, `db upgrade` and `db check --repair` write. All other commands only read, and
     may be used during a run. Data goes to stdout, everything else to stderr. COMMAND --help shows
     examples.

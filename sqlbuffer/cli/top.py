@@ -12,6 +12,7 @@ from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.read import require_objective
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.where import as_where, guarded, narrowed
 from sqlbuffer.core.where import explained as where_explained
@@ -33,6 +34,7 @@ class By(str, enum.Enum):
     "sqlbuffer top -n 5",
     "sqlbuffer top --by score --name qed",
     "sqlbuffer top --where \"source = 'first'\" --json",
+    "sqlbuffer top --objective reward",
 )
 def top(
     url: Url = DEFAULT_URL,
@@ -42,6 +44,10 @@ def top(
         By, typer.Option(help="Order by measured reward, or by predicted score.")
     ] = By.reward,
     where: Where = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An earlier objective, whose rewards are shown instead."),
+    ] = None,
 ) -> Answer:
     """Show the best samples of a buffer, the best first.
 
@@ -52,29 +58,46 @@ def top(
     is shown as the text that the database stores for people, and its key if the buffer keeps keys.
     --json also prints its id, metadata and times.
     """
+    if objective is not None and by is By.score:
+        raise typer.BadParameter("give --objective or --by score.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        rows = explained(lambda: _best(buffer, n, by.value, where))
+        rows = explained(lambda: _best(buffer, n, by.value, where, objective))
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, rows)
 
 
-def _best(buffer: BufferHandle, n: int, by: str, where: str | None) -> list[dict[str, Any]]:
+def _best(
+    buffer: BufferHandle, n: int, by: str, where: str | None, objective: str | None
+) -> list[dict[str, Any]]:
     as_where(where)
-    return where_explained(buffer, where, lambda: buffer.read(find_best, n, by=by, where=where))
+    given: Any = {"by": by, "where": where, "objective": objective}
+    return where_explained(buffer, where, lambda: buffer.read(find_best, n, **given))
 
 
 def find_best(
-    tx: Transaction, n: int, *, by: str, where: str | None = None
+    tx: Transaction,
+    n: int,
+    *,
+    by: str,
+    where: str | None = None,
+    objective: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return the n best samples by "reward" or "score", the best first, each with its stored text.
+
+    With an objective, their rewards are those under it.
 
     The text is there for every sample; decoding may need a type that only the user's program knows.
     """
     names = "id reward score source created_iteration created_at rewarded_at meta".split()
     names += ["key"] if tx.buffer.keep_key else []
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    statement = queries.read.best(by, tx.buffer.direction, *columns)
+    given: dict[str, Any] = {"limit": min(n, LARGEST_INT)}
+    if objective is not None:
+        require_objective(tx, objective)
+        given["objective"] = objective
+    is_earlier = objective is not None
+    statement = queries.read.best(by, tx.buffer.direction, *columns, of_earlier=is_earlier)
     with guarded(tx, where):
-        found = tx.execute(narrowed(statement, where), limit=min(n, LARGEST_INT))
-        return [dict(row) for row in found.mappings()]
+        rows = [dict(row) for row in tx.execute(narrowed(statement, where), **given).mappings()]
+    return [{**row, "reward": row.pop("earlier", row["reward"])} for row in rows]

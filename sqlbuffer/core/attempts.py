@@ -8,18 +8,22 @@ from typing import Any
 
 from sqlbuffer._integrity import require_all
 from sqlbuffer._numpy import np
+from sqlbuffer._typing import Ints
 from sqlbuffer._validation import require_count
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Measured, Origin, as_error
+from sqlbuffer.core.pool import as_ints
 from sqlbuffer.core.release import put_back
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
+from sqlbuffer.db.schema import samples
+from sqlbuffer.errors import InvalidArgument
 
 
 def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
@@ -35,6 +39,12 @@ def tried(tx: Transaction, *, ids: Sequence[int]) -> set[int]:
     statement = queries.attempts.tried(tx.backend)
     columns = {"sample_id": sorted(ids)}
     return set(tx.execute_with(statement, queries.params.INCOMING_IDS, columns).scalars())
+
+
+def unreported(tx: Transaction, *, batch: int | None) -> Ints:
+    """Return the ids of the samples of a batch that have neither a reward nor a failure of it."""
+    rows = [] if batch is None else tx.rows(queries.attempts.unreported_samples(), batch=batch)
+    return as_ints([row.sample_id for row in rows])
 
 
 def ended(
@@ -147,6 +157,21 @@ def _failed(tx: Transaction, *, n: int | None, where: Where, as_text: bool) -> l
         {"id": row.id, "sample": sample, **{name: getattr(row, name) for name in columns}}
         for sample, row in zip(found, rows, strict=True)
     ]
+
+
+def require_failed(buffer: BufferHandle, ids: Sequence[int]) -> None:
+    """Check that each of some samples has failed.
+
+    Raises:
+        InvalidArgument: If one has not, or is not stored.
+    """
+    having = queries.attempts.failed().where(samples.c.id.in_(ids))
+    known = {row.id for row in buffer.read(lambda tx: tx.rows(having))} if ids else set()
+    if others := sorted(set(ids) - known):
+        raise InvalidArgument(
+            f"sample {others[0]} of buffer {buffer.name!r} has not failed, or is not stored: "
+            "`sqlbuffer failed` shows the failed samples."
+        )
 
 
 def retry(buffer: BufferHandle, ids: Sequence[int] | None, where: Where) -> int:

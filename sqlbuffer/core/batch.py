@@ -270,6 +270,11 @@ class Batch:
         """N mappings, what `add` was told about each sample as `meta`; None for nothing."""
         return self._buffer.read(metas_of, self.ids.tolist())
 
+    @property
+    def unreported(self) -> Ints:
+        """(m,) int64, ids of the samples without a reward or failure, reported by any process."""
+        return self._buffer.read(attempts.unreported, batch=self.id)
+
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
 
@@ -330,14 +335,7 @@ class Batch:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
     def _ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
-        """Count an attempt at a sample, which gave no measurement.
-
-        Returns:
-            True if the sample has failed, after as many attempts as the buffer allows.
-
-        Raises:
-            ClaimLost: If the batch is already settled or released. Nothing is counted.
-        """
+        """Count an attempt at a sample; return True if it has failed, or raise ClaimLost."""
         if self._claim is None:
             return False
         self._has_reports = True

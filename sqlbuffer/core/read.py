@@ -106,15 +106,20 @@ def _top_of(tx: Transaction, n: int, objective: str) -> list[dict[str, Any]]:
     n = require_count(n, "n must be a number of samples")
     tx.note_ids()
     statement = queries.read.best("reward", tx.buffer.direction, samples, of_earlier=True)
-    if not tx.execute(queries.objective.is_used(), objective=objective).scalar():
-        raise InvalidArgument(
-            f"buffer {tx.buffer.name!r} has never had the objective {shown(objective)}."
-        )
+    require_objective(tx, objective)
     rows = tx.rows(statement, limit=n, objective=objective)
     return [
         {**found, "reward": row.earlier}
         for found, row in zip(_as_dicts(tx, rows, ()), rows, strict=True)
     ]
+
+
+def require_objective(tx: Transaction, objective: str) -> None:
+    """Raise `InvalidArgument` if the buffer has never had an objective."""
+    if not tx.execute(queries.objective.is_used(), objective=objective).scalar():
+        raise InvalidArgument(
+            f"buffer {tx.buffer.name!r} has never had the objective {shown(objective)}."
+        )
 
 
 def _as_dicts(tx: Transaction, rows: Sequence[Any], more: Sequence[str]) -> list[dict[str, Any]]:

@@ -1286,7 +1286,8 @@ def test_all_commands_are_known() -> None:
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
         *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
         *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
-        *("export", "import", "measure", "failed", "retry", "budget", "prune", "rename", "rm"),
+        *("export", "import", "measure", "failed", "retry", "remeasure", "budget"),
+        *("prune", "rename", "rm"),
         *("claims", "claims list", "claims release"),
     }
 
@@ -1330,6 +1331,10 @@ def test_every_command_has_help_and_examples_that_run(
     (tmp_path / "measured.csv").write_text("smiles,score\nCCO,0.5\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    if words == ("retry",):
+        with open_store("sqlite:///sqlbuffer.db") as store:
+            batch = store.sample(-1)
+            batch.fail(batch.ids, "crashed")
     shown = run(*words, "--help")
     assert shown.code == 0
     assert "Examples:" in shown.out

@@ -273,7 +273,7 @@ def test_a_fork_of_the_reward_function_has_no_say(store: SampleStore) -> None:
 
 
 def test_a_sample_that_breaks_an_executor_fails_alone(store: SampleStore) -> None:
-    """Each call of `measure` ends with the executor; the samples beside it only have an attempt."""
+    """Each call of `measure` ends with the executor; the samples with it only have an attempt."""
     store.add([*GOOD[:5], "kill 1"])
     for _ in range(3):
         with (

@@ -1,6 +1,7 @@
 """Measurements: each is kept with its reward or error; failures, attempts and retries."""
 
 import concurrent.futures
+import json
 import math
 import pathlib
 import subprocess
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from helpers import inside
 from helpers.cleanup import hold
+from helpers.commands import Result, run
 from helpers.loops import environment
 from helpers.samples import scores_of
+from sqlbuffer.cli import buffers as buffers_command
+from sqlbuffer.cli.main import app
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
@@ -513,3 +518,53 @@ def test_another_objective_and_rewards_that_come_at_the_same_time(
         for done in [*(threads.submit(record, i) for i in range(3)), threads.submit(begin)]:
             done.result()
     assert store.check() == []
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def said(result: Result) -> str:
+    """What a command printed, without the frame of an error."""
+    return " ".join((result.out + result.err).replace("│", " ").split())
+
+
+def test_the_command_remeasure_asks_and_keeps_earlier_rewards(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.record(["a", "b", "c"], [1.0, 2.0, 3.0])
+    assert "give --yes to begin another objective" in said(run("remeasure", "two", url=store_url))
+    monkeypatch.setattr(buffers_command, "_is_terminal", lambda: True)
+    asked = CliRunner().invoke(app, ["remeasure", "two", "--url", store_url], input="n\n")
+    assert "Begin objective 'two' in default, where 3 samples are measured? [y/N]" in asked.output
+    words = ("remeasure", "two", "--where", "reward > 1", "--yes")
+    assert run(*words, url=store_url).out == "2 samples wait again\n"
+    assert run(*words, url=store_url).out == "0 samples wait again\n"
+    refusal = said(run("remeasure", "reward", "--yes", url=store_url))
+    assert "has measurements of the objective 'reward' already" in refusal
+    assert json.loads(run("top", "--json", url=store_url).out) == []
+    earlier = json.loads(run("top", "--objective", "reward", "--json", url=store_url).out)
+    assert [row["reward"] for row in earlier] == [3.0, 2.0, 1.0]
+    assert "has never had the objective 'three'" in said(
+        run("top", "--objective", "three", url=store_url)
+    )
+    assert "give --objective or --by score" in said(
+        run("top", "--objective", "reward", "--by", "score", url=store_url)
+    )
+    with open_store(store_url) as store:
+        assert (store.objective, len(store), store.check()) == ("two", 2, [])
+
+
+def test_the_command_retry_names_a_sample_that_has_not_failed(store_url: str) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(TEN)
+        batch = store.sample(2)
+        bad = batch.ids.tolist()
+        batch.fail(bad, "crashed")
+        waiting = int(hold(store.sample(1)).ids[0])
+    for number in (waiting, 10**12):
+        refusal = said(run("retry", str(bad[0]), str(number), url=store_url))
+        assert f"sample {number} of buffer 'default' has not failed" in refusal
+    with open_store(store_url) as store:
+        assert len(store.failed()) == 2
+    assert run("retry", *map(str, bad), url=store_url).out == "2 samples wait again\n"

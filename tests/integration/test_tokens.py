@@ -52,6 +52,20 @@ def test_a_batch_is_taken_up_as_it_was_drawn(scored: SampleStore) -> None:
     assert taken.meta == [{"number": int(sample[1:])} for sample in batch.samples]
 
 
+def test_a_batch_tells_which_samples_have_no_report(scored: SampleStore) -> None:
+    """Of any process, with a reward or a failure, settled or not."""
+    batch = scored.sample(4, lease_s=60)
+    assert batch.unreported.tolist() == batch.ids.tolist()
+    batch.report(batch.ids[:1], [1.0])
+    batch.fail(batch.ids[2:3], "did not dissolve", settle=False)
+    taken = scored.batch(batch.detach())
+    assert taken.unreported.tolist() == batch.ids[[1, 3]].tolist()
+    taken.report(taken.unreported, [2.0, 3.0])
+    assert taken.unreported.tolist() == batch.ids[[]].tolist() == []
+    with scored.sample(0) as empty:
+        assert empty.unreported.dtype == np.int64
+
+
 OTHER = """
 import sys
 from sqlbuffer.store import open_store

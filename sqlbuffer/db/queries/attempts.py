@@ -20,6 +20,13 @@ from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 
 _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
 
+_IS_UNREPORTED = sa.and_(
+    ~draws.c.reported,
+    ~sa.exists(measurements.c.id).where(
+        measurements.c.sample_id == draws.c.sample_id, measurements.c.batch_id == draws.c.batch_id
+    ),
+)
+
 REPLAYS = (
     select((buffers.c.mode == "replay").label("replays"))
     .where(buffers.c.id == BUFFER)
@@ -53,9 +60,6 @@ def interrupted() -> sa.Select[Any]:
 
     No rows if the batch does not count attempts, and the caller does not ask for `of_any` batch.
     """
-    is_measured = sa.exists(measurements.c.id).where(
-        measurements.c.sample_id == draws.c.sample_id, measurements.c.batch_id == draws.c.batch_id
-    )
     return (
         select(draws.c.sample_id, samples.c.hash, samples.c.attempts, buffers.c.max_attempts)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
@@ -63,9 +67,16 @@ def interrupted() -> sa.Select[Any]:
         .join(buffers, buffers.c.id == batches.c.buffer_id)
         .where(batches.c.id == _BATCH)
         .where(sa.or_(batches.c.counts_attempts, bindparam("of_any", type_=sa.Boolean)))
-        .where(draws.c.started_at.is_not(None), ~draws.c.reported, ~is_measured)
+        .where(draws.c.started_at.is_not(None), _IS_UNREPORTED)
         .order_by(draws.c.sample_id)
     )
+
+
+@functools.cache
+def unreported_samples() -> sa.Select[Any]:
+    """The samples of a batch that have neither a reward nor a failure of it, in their order."""
+    of_batch = select(draws.c.sample_id).where(draws.c.batch_id == _BATCH)
+    return of_batch.where(_IS_UNREPORTED).order_by(draws.c.position)
 
 
 @functools.cache
