@@ -212,7 +212,7 @@ def open_with_defaults(
     options: dict[str, Any] = {
         "key": None
         if key is None
-        else require_function(key, "key must be a function of a sample, or None"),
+        else require_function(key, "key must be a function of a sample, or None", takes=1),
         "allow_pickle": require_flag(allow_pickle, "allow_pickle"),
         "grace_s": require_real(grace_s, rule, is_grace),
     }
@@ -524,7 +524,7 @@ class SampleStore:
             InvalidArgument: If the scores are a tensor, no numbers, or not one for each sample.
                 Nothing of that chunk is stored.
         """
-        require_function(score_fn, "score_fn must be a function of a list of samples")
+        require_function(score_fn, "score_fn must be a function of a list of samples", takes=1)
         rule = 'only must be "missing", "stale" or "all"'
         only = require_choice(only, rule, ("missing", "stale", "all"))
         chunk = require_count(chunk, "chunk must be a positive number of samples", least=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import re
@@ -201,14 +202,29 @@ def require_choice(value: Any, rule: str, choices: Iterable[str]) -> str:
     return str.__str__(value)
 
 
-def require_function(value: T, rule: str) -> T:
+def require_function(value: T, rule: str, *, takes: int) -> T:
     """Return a function.
 
+    Args:
+        value: The function.
+        rule: What it must be; the message begins with it.
+        takes: Number of arguments with which it is called.
+
     Raises:
-        InvalidArgument: If the value cannot be called. The message begins with `rule`.
+        InvalidArgument: If the value cannot be called, or not with so many arguments.
     """
     if not callable(value):
         raise InvalidArgument(f"{rule}; got {shown(value)}.")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # as of some functions that are written in C
+        return value
+    try:
+        signature.bind(*[None] * takes)
+    except TypeError:
+        raise InvalidArgument(
+            f"{rule}; got {shown(value)}, whose arguments are {signature}."
+        ) from None
     return value
 
 

@@ -52,7 +52,7 @@ def require_reward_function(fn: Any) -> Callable[[Any], Any]:
         InvalidArgument: If the value cannot be called, or returns a coroutine.
     """
     found: Callable[[Any], Any] = require_function(
-        fn, "a reward function must take a sample, or a list of samples with each=False"
+        fn, "a reward function must take a sample, or a list of samples with each=False", takes=1
     )
     if inspect.iscoroutinefunction(fn):
         raise InvalidArgument(

@@ -95,7 +95,7 @@ class PredictiveAgent:
         require_storable(model.state_dict())
         self.model = model
         self.loss_function = require_function(
-            loss_function, "loss_function must take predictions and rewards"
+            loss_function, "loss_function must take predictions and rewards", takes=2
         )
         self.dataset: Any = dataset if hasattr(dataset, "new") else PredictiveDataset(dataset)
         self.opt_kwargs = {} if opt_kwargs is None else dict(as_mapping(opt_kwargs, "opt_kwargs"))

@@ -43,7 +43,7 @@ class PredictiveDataset:
         rewards: ArrayLike | None = None,
     ) -> None:
         self.featurize = require_function(
-            featurize, "featurize must take a list of samples and return a Tensor"
+            featurize, "featurize must take a list of samples and return a Tensor", takes=1
         )
         self.places = getattr(samples, "places", None)
         self.samples: Any = as_list(samples) if self.places is None else samples

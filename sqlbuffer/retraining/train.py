@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,26 +90,20 @@ def retrain(
         LeaseLost: If the lease is not held any more. The agent has its old weights, and no version
             is stored.
     """
-    percent_test = require_real(
-        percent_test, "percent_test is a share of the rows in [0, 1)", is_part
+    given = checked(
+        bs=bs,
+        epochs=epochs,
+        lr=lr,
+        percent_valid=percent_valid,
+        percent_test=percent_test,
+        patience=patience,
+        min_rows=min_rows,
+        keep=keep,
     )
-    if keep is not None:
-        keep = require_count(keep, "keep must be 1 or more versions, or None for all", least=1)
-    bs, epochs = (
-        require_count(n, f"{name} must be 1 or more", least=1)
-        for name, n in {"bs": bs, "epochs": epochs}.items()
+    bs, epochs, lr, percent_test, min_rows, keep = (
+        given[name] for name in ("bs", "epochs", "lr", "percent_test", "min_rows", "keep")
     )
-    lr = require_real(
-        lr, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate
-    )
-    min_rows = require_count(min_rows, "min_rows must be a number of rows")
     silent = require_flag(silent, "silent")
-    if percent_valid is not None:
-        percent_valid = require_real(
-            percent_valid, "percent_valid is a share of the rows in [0, 1)", is_part
-        )
-    if patience is not None:
-        patience = require_count(patience, "patience must be 1 or more epochs, or None", least=1)
     rows = store.labelled_rows(where=where, newest=newest, best=best)
     train, test = split(rows, percent_test)
     if len(rows) < min_rows or not len(train):
@@ -116,13 +111,13 @@ def retrain(
             "predictor not trained: %d labelled rows, at least %d are needed", len(rows), min_rows
         )
         return None
-    options = {"percent_valid": percent_valid, "patience": patience}
-    given = {name: value for name, value in options.items() if value is not None}
+    options = {name: given[name] for name in ("percent_valid", "patience")}
+    options = {name: value for name, value in options.items() if value is not None}
     with _all_or_nothing(agent):
         # Other agents get a list, in case they use a method that only lists have.
         streams = getattr(agent, "streams", False)
         agent.update_dataset_from_inputs(train if streams else list(train), train.rewards)
-        found = dict(agent.train_supervised(bs, epochs, lr, silent=silent, **given) or {})
+        found = dict(agent.train_supervised(bs, epochs, lr, silent=silent, **options) or {})
         if math.isnan(found.get("train_loss", 0.0)) or not is_finite(agent):
             raise TrainingDiverged(
                 f"the training diverged on {len(train)} rows, and the predictor keeps its old "
@@ -141,6 +136,41 @@ def retrain(
         )
     logger.info("predictor %d trained on %d rows: %s", version, len(train), found)
     return store.newest_predictor()
+
+
+_count = functools.partial(require_count, least=1)
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "bs": lambda n: _count(n, "bs must be 1 or more"),
+    "epochs": lambda n: _count(n, "epochs must be 1 or more"),
+    "lr": lambda value: require_real(
+        value, "lr must be a learning rate, 0 or more and 1e30 at most", is_learning_rate
+    ),
+    "percent_test": lambda value: require_real(
+        value, "percent_test is a share of the rows in [0, 1)", is_part
+    ),
+    "min_rows": lambda n: require_count(n, "min_rows must be a number of rows"),
+}
+_CHECKS_UNLESS_NONE: dict[str, Callable[[Any], Any]] = {
+    "percent_valid": lambda value: require_real(
+        value, "percent_valid is a share of the rows in [0, 1)", is_part
+    ),
+    "patience": lambda n: _count(n, "patience must be 1 or more epochs, or None"),
+    "keep": lambda n: _count(n, "keep must be 1 or more versions, or None for all"),
+}
+
+
+def checked(**options: Any) -> dict[str, Any]:
+    """Return some of the arguments of `retrain`, those that are numbers, converted.
+
+    Raises:
+        InvalidArgument: If one is out of range.
+    """
+    found = {name: check(options[name]) for name, check in _CHECKS.items() if name in options}
+    return found | {
+        name: None if options[name] is None else check(options[name])
+        for name, check in _CHECKS_UNLESS_NONE.items()
+        if name in options
+    }
 
 
 def split(rows: LabelledRows, percent_test: float) -> tuple[LabelledRows, LabelledRows]:

@@ -23,7 +23,7 @@ from sqlbuffer.predictor.agent import evaluate, predict
 from sqlbuffer.predictor.negated import NegatedAgent, NegatedIncumbents
 from sqlbuffer.predictor.weights import load_state
 from sqlbuffer.retraining.schedule import Schedule
-from sqlbuffer.retraining.train import retrain
+from sqlbuffer.retraining.train import checked, retrain
 from sqlbuffer.store import SampleStore
 
 RETRAIN = "retrain"
@@ -191,6 +191,7 @@ class Worker:
         self._refresh = refresh
         rows = {name: retraining.get(name) for name in ("where", "newest", "best")}
         store.labelled_rows(**rows)  # raises InvalidArgument now, not in the first round
+        checked(**retraining)  # likewise
         self._held: Mark | None = None
         self._load_newer()
         store.announce_job(RETRAIN, str(schedule))

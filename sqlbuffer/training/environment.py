@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,8 @@ class Environment:
         self.losses = _callbacks(losses, "losses")
         direct = sum(getattr(sampler, "p_batch", 0.0) for sampler in self.samplers)
         self.agent = agent
-        self.buffer = Buffer(max(1.0 - direct, 0.0)) if buffer is None else buffer
-        self.log = Log() if log is None else log
+        self.buffer = Buffer(max(1.0 - direct, 0.0)) if buffer is None else _made(buffer)
+        self.log = Log() if log is None else _made(log)
         _check_shares(direct, getattr(self.buffer, "p_total", 0.0))
 
         self.bs = 0
@@ -79,9 +80,7 @@ class Environment:
 
     def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
         """Register callbacks, or classes of callbacks; return the callbacks."""
-        registered: list[Any] = [
-            cb() if isinstance(cb, type) else cb for cb in as_list(cbs, "cbs") if cb is not None
-        ]
+        registered = [_made(cb) for cb in as_list(cbs, "cbs") if cb is not None]
         for cb in registered:
             if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
                 raise InvalidArgument(
@@ -283,6 +282,22 @@ class Environment:
 
 def _callbacks(given: Any, name: str) -> list[Any]:
     return [] if given is None else as_list(given, name)
+
+
+def _made(callback: Any) -> Any:
+    """Return a callback; of a class without arguments, an object."""
+    if not isinstance(callback, type):
+        return callback
+    try:
+        inspect.signature(callback).bind()
+    except TypeError as exc:
+        name = callback.__name__
+        raise InvalidArgument(
+            f"{name} is a class that needs arguments ({exc}): give an object, {name}(...)."
+        ) from None
+    except ValueError:  # no class of Python code
+        pass
+    return callback()
 
 
 def _every(given: Any, name: str) -> int | None:

@@ -78,7 +78,7 @@ class RewardCallback(Callback):
     ) -> None:
         super().__init__(name=name)
         self.function = require_function(
-            function, "function must take a list of samples and return their rewards"
+            function, "function must take a list of samples and return their rewards", takes=1
         )
         self.weight = require_real(weight, "weight must be a finite number")
         self.reuse = require_flag(reuse, "reuse")

@@ -137,7 +137,7 @@ class FunctionSampler(Sampler):
     ) -> None:
         super().__init__(name, buffer_size, p_batch, seed=seed)
         self.function = require_function(
-            function, f"the function of sampler {self.name!r} must take (n, rng)"
+            function, f"the function of sampler {self.name!r} must take (n, rng)", takes=2
         )
 
     def _generate(self, n: int, rng: np.random.Generator) -> Iterable[Any]:

@@ -17,6 +17,7 @@ from sqlbuffer.store import open_store
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.buffer_size import BufferSizeCallback
 from sqlbuffer.training.callback import EVENTS, BatchState, Callback, as_floats, mean_of
+from sqlbuffer.training.checkpoint import Checkpoint
 from sqlbuffer.training.environment import Environment
 from sqlbuffer.training.log import Log
 from sqlbuffer.training.predictive_buffer import PredictiveBuffer
@@ -315,6 +316,24 @@ def test_what_is_no_callback_is_refused(
         match="is not a callback: put a function that makes samples into a FunctionSamp",
     ):
         environment(**options)
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, FunctionSampler, RewardCallback])
+def test_a_class_that_needs_arguments_is_no_callback(
+    environment: Callable[..., Environment], kind: type
+) -> None:
+    name = kind.__name__
+    with pytest.raises(InvalidArgument, match=rf"^{name} is a class that needs .*object, {name}\("):
+        environment(cbs=[kind])
+
+
+@pytest.mark.parametrize("function", [lambda n: [], lambda: [], lambda n, rng, more: []])
+def test_a_function_with_other_arguments_is_refused(function: Any) -> None:
+    rule = r"sampler 'gen' must take \(n, rng\); got .*, whose arguments are \("
+    with pytest.raises(InvalidArgument, match=rule):
+        FunctionSampler(function, "gen")
+    with pytest.raises(InvalidArgument, match=r"take a list of samples.*whose arguments are"):
+        RewardCallback(lambda samples, more: [0.0])
 
 
 def test_an_empty_batch_is_said_once(

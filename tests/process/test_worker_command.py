@@ -329,6 +329,7 @@ def test_what_cannot_work_is_one_message(
     [
         (["--where", "origin = 'x'"], "origin"),
         (["--best", "5"], "best"),
+        (["--lr", "-1"], "lr must be a learning rate, 0 or more and 1e30 at most; got -1.0"),
         (["--acquisition", "ucb"], "has no dropout"),
     ],
 )
