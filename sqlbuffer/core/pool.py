@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlbuffer._integrity import numbers_of, require_all, tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._numpy import np
-from sqlbuffer._typing import Floats, Ints
+from sqlbuffer._typing import Bools, Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _LEAST_TOP = 10_000
 
@@ -138,7 +135,7 @@ def move(
     weights: Floats,
     scores: Floats,
     entries: Sequence[int],
-) -> NDArray[np.bool_]:
+) -> Bools:
     """Give n waiting samples new keys and weights.
 
     Args:
