@@ -72,7 +72,7 @@ _FORMATS = {"as_json": (AsJson, False), "as_csv": (AsCsv, False), "out": (Out, N
 def reading(*commands: str, **settings: Any) -> Callable[[Callable[..., Answer]], Any]:
     """Return a decorator that makes a command of a function that returns an answer.
 
-    The command has the options --json, --csv and --out besides those of the function. If the
+    The command has the options of the function, and --json, --csv and --out. If the
     function has the option --watch, the command calls it again and again until Ctrl-C.
 
     Args:

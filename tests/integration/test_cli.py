@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import sqlite3
 import subprocess
@@ -397,7 +398,7 @@ def test_two_buffers_side_by_side(url: str) -> None:
 def test_top_of_some_rows(url: str) -> None:
     rows = json.loads(run("top", "--where", "source = 'first'", "--json", url=url).out)
     assert [row["reward"] for row in rows] == [1 / 3, 0.2, 0.1]
-    result = run("top", "--where", "sorce = 'first'", url=url)
+    result = run("top", "--where", "origin = 'first'", url=url)
     assert (result.code, "where must be a condition" in unstyled(result.err)) == (2, True)
 
 
@@ -1279,6 +1280,11 @@ DOCUMENTED = dict(_commands({name: entry.load(name) for name, entry in ENTRIES.i
 def test_a_list_of_commands_shows_the_first_sentence_of_their_help(name: str) -> None:
     summary = ENTRIES[name].summary
     assert DOCUMENTED[name,].help.split("\n\n")[0] == summary
+
+
+def test_every_command_is_on_the_page_of_commands() -> None:
+    script = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "docs" / "commands.py"))
+    assert script["PAGE"].read_text() == script["page"](), "run python docs/commands.py"
 
 
 def test_all_commands_are_known() -> None:

@@ -1,0 +1,74 @@
+"""Write docs/commands.md from the help of the commands: `python docs/commands.py`.
+
+A test finds a page that is out of date.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))  # the checkout, if it is not installed
+
+from sqlbuffer.cli.commands import ENTRIES  # noqa: E402
+
+PAGE = FOLDER / "commands.md"
+HEAD = """# The commands
+
+This page is written by `python docs/commands.py` from what `sqlbuffer COMMAND --help` says.
+
+`--url URL`, or the environment variable SQLBUFFER_URL, names the database.
+Each command that reads also has `--json`, `--csv` and `--out FILE` (.csv, .json or .parquet).
+Data goes to stdout, everything else to stderr.
+The exit code is 0 after success, 1 after an error, and 2 if an argument is wrong.
+`sqlbuffer --install-completion` lets the shell complete commands and options.
+"""
+SAID_ABOVE = ("url", "as_json", "as_csv", "help")
+
+
+def commands(
+    loaded: dict[str, Any], words: tuple[str, ...] = ("sqlbuffer",)
+) -> Iterator[tuple[str, Any]]:
+    """Return each command with its name, those of a group after the group."""
+    for name, command in loaded.items():
+        yield " ".join((*words, name)), command
+        yield from commands(getattr(command, "commands", {}), (*words, name))
+
+
+def page() -> str:
+    """Return the text of the page."""
+    loaded = {name: entry.load(name) for name, entry in ENTRIES.items()}
+    return "\n".join([HEAD, *(section(name, command) for name, command in commands(loaded))])
+
+
+def section(name: str, command: Any) -> str:
+    """Return heading, help, options and examples of a command."""
+    parts = [f"## {name}", *map(sentences, command.help.split("\n\n"))]
+    if items := [item for option in command.params if (item := item_of(option))]:
+        parts.append("\n".join(items))
+    lines = [line for line in command.epilog.splitlines() if line.startswith("sqlbuffer ")]
+    return "\n\n".join([*parts, "\n".join(["```", *lines, "```"])]) + "\n"
+
+
+def sentences(paragraph: str) -> str:
+    """Return a paragraph with one sentence a line."""
+    if paragraph.startswith("    "):
+        return f"```\n{re.sub('^    ', '', paragraph, flags=re.MULTILINE)}\n```"
+    paragraph = paragraph.replace("\\[", "[")
+    indent = "  " if paragraph.startswith("- ") else ""
+    return re.sub(r"""([.!?]["')]*) (?=[("'`A-Z-])""", rf"\1\n{indent}", paragraph)
+
+
+def item_of(option: Any) -> str | None:
+    """Return the item of an argument or option in a list."""
+    if option.name in SAID_ABOVE or not getattr(option, "help", None):
+        return None
+    names = [name for name in (*option.opts, *option.secondary_opts) if name.startswith("-")]
+    shown = ", ".join(f"`{name}`" for name in names) or f"`{option.metavar or option.name}`"
+    return sentences(f"- {shown}: {option.help}")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
