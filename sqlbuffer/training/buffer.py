@@ -20,6 +20,7 @@ from sqlbuffer.store import open_with_defaults
 from sqlbuffer.training import resume
 from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback
+from sqlbuffer.training.log import renumber
 from sqlbuffer.training.pool_list import WaitingList, flat
 from sqlbuffer.training.resume import LOOP
 from sqlbuffer.training.sample_keys import SampleKeys
@@ -217,7 +218,7 @@ class Buffer(Callback):
         each = any(getattr(cb, "counts_attempts", False) for cb in self._callbacks())
         self._batch = batch = self._claim(self._share_of_batch(), Terms(counts_attempts=each))
         batch._repeats = True
-        getattr(env.log, "renumber", int)(batch.iteration)  # others may have settled some
+        renumber(env.log, batch.iteration)  # other processes may have settled some
         self.batch_rewards.begin(batch)
         env.batch_state.samples += batch.samples
         env.batch_state.sources += from_buffer(batch.sources)
@@ -280,7 +281,7 @@ class Buffer(Callback):
 
         def numbered(iteration: int) -> dict[str, bytes]:
             batch.iteration = iteration
-            getattr(self.environment.log, "renumber", int)(iteration)
+            renumber(self.environment.log, iteration)
             states.update(self._checkpoints(jobs))
             return states
 

@@ -104,7 +104,7 @@ class Log(Callback):
         if not isinstance(value, str):
             self.pending[name] = float(value)
 
-    def renumber(self, iteration: int) -> None:
+    def _renumber(self, iteration: int) -> None:
         """Give this iteration a higher number: other processes have settled the ones before."""
         if iteration <= self.iterations:
             return
@@ -321,3 +321,9 @@ def _width(name: str) -> int:
 
 def _cell(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def renumber(log: Any, iteration: int) -> None:
+    """Let a log of ours count an iteration by its number in the buffer; leave another log alone."""
+    if isinstance(log, Log):
+        log._renumber(iteration)
