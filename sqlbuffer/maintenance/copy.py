@@ -209,7 +209,7 @@ def _moment(tx: Transaction, at_iteration: int | None) -> Moment:
         moment,
         version=max(then.trained or 0, then.scored or 0),
         objective=objective,
-        last_of_others=tx.execute(others, **parameters, objective=objective).scalar_one(),
+        last_of_others=tx.execute(others, **parameters, of_objective=objective).scalar_one(),
     )
 
 
@@ -263,7 +263,7 @@ def _take(tx: Transaction, copied: Transaction, moment: Moment, statement: Any, 
         "cutoff_tick": moment.tick,
         "from_iteration": moment.iteration,
         "newest": moment.version,
-        "objective": moment.objective,
+        "of_objective": moment.objective,
         "last_of_others": moment.last_of_others,
         "consumes": tx.buffer.consumes,
         **more,

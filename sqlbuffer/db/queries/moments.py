@@ -33,7 +33,7 @@ IS_LATE = sa.exists(batches.c.id).where(
 )
 """The claim had ended when the measurement was stored."""
 
-_OBJECTIVE: sa.BindParameter[str] = bindparam("objective", type_=sa.Text)
+_OBJECTIVE: sa.BindParameter[str] = bindparam("of_objective", type_=sa.Text)
 
 
 def kept_then() -> sa.ColumnElement[int]:
