@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import sqlalchemy as sa
 from numpy.typing import ArrayLike
 
-from sqlbuffer._validation import as_list, is_share, require_flag, require_real
+from sqlbuffer._validation import as_list, require_flag, require_real
 from sqlbuffer.core.claim import WHILE_ALIVE, Terms
 from sqlbuffer.core.weighting import Weighting
 from sqlbuffer.core.workers import GRACE_S
@@ -21,7 +21,7 @@ from sqlbuffer.training import resume
 from sqlbuffer.training.batch_rewards import BatchRewards
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.log import renumber
-from sqlbuffer.training.pool_list import WaitingList, flat
+from sqlbuffer.training.pool_list import WaitingList, flat, from_buffer, is_part
 from sqlbuffer.training.resume import LOOP
 from sqlbuffer.training.sample_keys import SampleKeys
 
@@ -93,7 +93,7 @@ class Buffer(Callback):
     ) -> None:
         super().__init__(name="buffer", order=0)
         self.p_total = require_real(
-            p_total, "p_total is a share between 0 and 1, or -1 for everything", _is_part
+            p_total, "p_total is a share between 0 and 1, or -1 for everything", is_part
         )
         self.pct_argmax = 0.0
         self.requeue = require_flag(requeue, "requeue")
@@ -348,12 +348,3 @@ class Buffer(Callback):
     def _jobs_left(self, jobs: list[str]) -> list[str]:
         """Return the jobs of the last settled batch that are still to be done."""
         return resume.jobs_left(self.store, jobs, self.settled)
-
-
-def _is_part(share: float) -> bool:
-    return share == -1.0 or is_share(share)
-
-
-def from_buffer(sources: Sequence[str]) -> list[str]:
-    """Return sources as batches name them: each ends in `_buffer`."""
-    return [source if source.endswith("_buffer") else f"{source}_buffer" for source in sources]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqlbuffer._validation import as_list, as_mask
+from sqlbuffer._validation import as_list, as_mask, is_share
 from sqlbuffer.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -98,3 +98,13 @@ def flat(item: Any) -> list[Any]:
     if not any(type(part) is list for part in item):
         return item
     return [leaf for part in item for leaf in flat(part)]
+
+
+def is_part(share: float) -> bool:
+    """Tell whether a number is a share of a batch, or -1 for everything."""
+    return share == -1.0 or is_share(share)
+
+
+def from_buffer(sources: Sequence[str]) -> list[str]:
+    """Return sources as batches name them: each ends in `_buffer`."""
+    return [source if source.endswith("_buffer") else f"{source}_buffer" for source in sources]

@@ -13,7 +13,8 @@ from sqlbuffer._validation import (
     require_count,
     require_real,
 )
-from sqlbuffer.training.buffer import Buffer, from_buffer
+from sqlbuffer.training.buffer import Buffer
+from sqlbuffer.training.pool_list import from_buffer
 
 logger = logging.getLogger(__name__)
 
