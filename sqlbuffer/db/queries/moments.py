@@ -33,6 +33,7 @@ IS_LATE = sa.exists(batches.c.id).where(
 )
 """The claim had ended when the measurement was stored."""
 
+# Not named "objective": an UPDATE of `buffers` would set its column to it.
 _OBJECTIVE: sa.BindParameter[str] = bindparam("of_objective", type_=sa.Text)
 
 
