@@ -717,8 +717,8 @@ class SampleStore:
             columns: Names of columns; None for all that stand here up to `meta`. `id`, `sample`
                 (its text), `key`, `source`, `state` ("waiting", "claimed", "measured", "failed" or
                 "out"), `score`, `version` (of the score), `reward`, `objective`, `error`,
-                `attempts`, `seconds`, `drawn` (how often, without released batches),
-                `created_iteration`, `measured_iteration`, `worker` (that measured it),
+                `attempts`, `seconds`, `drawn` (how often, without released batches and draws that
+                `prune` has dropped), `created_iteration`, `measured_iteration`, `worker` (that measured it),
                 `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On request: `meta.NAME`
                 for a value of the metas, `queued`, `requeues`, `hash`, `payload`, `codec`.
             where: A condition: (column, operator, value), such as ("reward", ">", 0.5), a list of
@@ -1124,9 +1124,10 @@ class SampleStore:
         measures of predictors stay. The draws of a released batch stay if a part of it was
         measured, or while the race has not passed them.
 
-        `copy(at_iteration=)` is then refused for iterations before the dropped draws, and
-        `draw_overview` and `history` begin later. Space in an SQLite file is used again by new
-        rows; VACUUM gives it back to the file system. On PostgreSQL autovacuum makes it free.
+        `copy(at_iteration=)` is then refused for iterations before the dropped draws;
+        `draw_overview` and `history` begin later, and the column `drawn` of `table` counts what is
+        left. Space in an SQLite file is used again by new rows; VACUUM gives it back to the file
+        system. On PostgreSQL autovacuum makes it free.
 
         Args:
             keep_draws: Number of the newest draws to keep, at least; the batch in which it ends

@@ -34,7 +34,7 @@ def show(
     """Show one sample and its whole story.
 
     The story tells when the sample was added, scored, drawn, measured and given back, and by which
-    worker. It reads all draws of the buffer.
+    worker. It reads all draws of the buffer; draws that `sqlbuffer prune` has dropped are missing.
 
     Digits are the number of a sample, 32 hexadecimal digits its hash; everything else is its text.
     """
