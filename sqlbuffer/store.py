@@ -718,9 +718,10 @@ class SampleStore:
                 (its text), `key`, `source`, `state` ("waiting", "claimed", "measured", "failed" or
                 "out"), `score`, `version` (of the score), `reward`, `objective`, `error`,
                 `attempts`, `seconds`, `drawn` (how often, without released batches and draws that
-                `prune` has dropped), `created_iteration`, `measured_iteration`, `worker` (that measured it),
-                `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On request: `meta.NAME`
-                for a value of the metas, `queued`, `requeues`, `hash`, `payload`, `codec`.
+                `prune` has dropped), `created_iteration`, `measured_iteration`, `worker` (that
+                measured it), `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On
+                request: `meta.NAME` for a value of the metas, `queued`, `requeues`, `hash`,
+                `payload`, `codec`.
             where: A condition: (column, operator, value), such as ("reward", ">", 0.5), a list of
                 these, or a condition on the columns of `samples`, see `labelled_rows`. Operators
                 are = != < <= > >= in, not in, and like. Columns are those of `samples`, `state` and

@@ -140,7 +140,7 @@ def _mend_measurements(tx: Transaction) -> list[str]:
     mends = queries.measurements
     objective = tx.own_row(queries.buffers.objective()).objective
     parameters = {
-        "objective": objective,
+        "of_objective": objective,
         "cutoff": END_OF_TIME,
         "cutoff_tick": END_OF_TICKS,
         "worker": worker_id(),
