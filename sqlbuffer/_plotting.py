@@ -33,7 +33,7 @@ def draw_metrics(
         smooth: Draw a running mean over the values.
 
     Returns:
-        A matplotlib Figure without a window.
+        A matplotlib Figure without a window, which a notebook shows without `%matplotlib`.
 
     Raises:
         InvalidArgument: If no metric has one of the names.
@@ -49,12 +49,12 @@ def draw_metrics(
             f"no numbers are logged as {shown(unknown[0])}: the metrics are {listed(numbers)}."
         )
     try:
-        from matplotlib.figure import Figure
+        from sqlbuffer._figure import NotebookFigure
     except ImportError as exc:
         raise MissingExtra("plots need matplotlib: pip install 'sqlbuffer[plots]'.") from exc
     n_cols = max(min(cols, len(chosen)), 1)
     n_rows = max(math.ceil(len(chosen) / n_cols), 1)
-    figure = Figure(figsize=(4.0 * n_cols, 2.8 * n_rows), layout="constrained")
+    figure = NotebookFigure(figsize=(4.0 * n_cols, 2.8 * n_rows), layout="constrained")
     for place, name in enumerate(chosen, start=1):
         iterations, values = numbers[name]
         floats = np.asarray(values, dtype=np.float64)

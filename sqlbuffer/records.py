@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from sqlbuffer import _html
 from sqlbuffer._numpy import np
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ class Stats:
     max_size: int | None = None
     direction: str = "maximize"
     evict: str = "lightest"
+
+    def _repr_html_(self) -> str | None:
+        return _html.or_none(_html.fields, self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from sqlbuffer import _html
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
     as_ids,
@@ -28,6 +29,7 @@ from sqlbuffer.core import (
     claim,
     counts,
     deletion,
+    display,
     draw,
     labels,
     leases,
@@ -267,7 +269,10 @@ class SampleStore:
         self._looked_for_stale = -1
 
     def __repr__(self) -> str:
-        return f"<SampleStore {self.name!r} in {self.url}>"
+        return display.store_line(self._buffer)
+
+    def _repr_html_(self) -> str | None:
+        return _html.or_none(display.store_table, self._buffer)
 
     def __enter__(self) -> SampleStore:
         return self
@@ -954,7 +959,7 @@ class SampleStore:
             states=metrics_and_checkpoints.states_from(checkpoint),
         )
 
-    def predictors(self) -> list[predictor_versions.PredictorVersion]:
+    def predictors(self) -> predictor_versions.PredictorVersions:
         """Return all predictor versions with their measures, the oldest first."""
         return self._buffer.read(predictor_versions.read_predictors)
 

@@ -98,6 +98,6 @@ def copy(
             max_size=max_size,
             evict=None if evict is None else evict.value,
             predictors=predictors,
-            silent=not output.console().is_terminal,
+            silent=not output.console(stderr=True).is_terminal,
         )
     output.line(f"{buffer.name} was copied to {made.name}")

@@ -48,7 +48,7 @@ def prune(
             buffer,
             keep_draws=keep_draws,
             older_than_s=older_than_s,
-            silent=not output.console().is_terminal,
+            silent=not output.console(stderr=True).is_terminal,
         )
         space = database.dialect.about_free_space
     output.line(

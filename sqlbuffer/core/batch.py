@@ -15,6 +15,7 @@ from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import attempts, pool
 from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
+from sqlbuffer.core.display import DisplayedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Origin
 from sqlbuffer.core.release import leave_block, release, release_later
@@ -29,7 +30,7 @@ from sqlbuffer.samples.codec import decode_all
 log = logging.getLogger(__name__)
 
 
-class Batch:
+class Batch(DisplayedBatch):
     """Samples claimed by this process until they are settled or released.
 
     As a context manager, a batch is released at the end of the block unless it was settled. A batch

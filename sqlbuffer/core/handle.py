@@ -59,29 +59,29 @@ class BufferHandle:
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which only reads, in a transaction that sees one state of the database."""
-        return self.database.read(self._bound(work, *args, **kwargs))
+        return self.database.read(self.bound(work, *args, **kwargs))
 
     def look(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work`, which reads with one statement: one round trip, a transaction takes three."""
-        return self.database.look(self._bound(work, *args, **kwargs))
+        return self.database.look(self.bound(work, *args, **kwargs))
 
     def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a transaction that stores all of its writes or none (`Database.write`)."""
         return self.database.write(
-            self._bound(work, *args, **kwargs), presence=Presence(self.buffer_id)
+            self.bound(work, *args, **kwargs), presence=Presence(self.buffer_id)
         )
 
     def write_alone(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` as `write` does, while no other transaction writes to the buffer."""
         return self.database.write(
-            self._bound(work, *args, **kwargs), presence=Presence(self.buffer_id, is_alone=True)
+            self.bound(work, *args, **kwargs), presence=Presence(self.buffer_id, is_alone=True)
         )
 
     def write_from_one_state(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` as `write` does; all of its reads see the database as its first read did."""
-        return self.database.write_from_one_state(self._bound(work, *args, **kwargs))
+        return self.database.write_from_one_state(self.bound(work, *args, **kwargs))
 
-    def _bound(
+    def bound(
         self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[sa.Connection], T]:
         """Return `work` as a function of a connection, on which it begins a transaction."""

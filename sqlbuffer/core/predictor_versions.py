@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sqlbuffer import _html
 from sqlbuffer._integrity import tampered
 from sqlbuffer._json import as_measures, measures_from
 from sqlbuffer._messages import shown
@@ -57,6 +58,22 @@ class PredictorVersion:
     def mark(self) -> Mark:
         """The identity of this version; no other version has it, even under the same number."""
         return Mark(self.version, self.trained_at, self.worker_id)
+
+    def _repr_html_(self) -> str | None:
+        return _html.or_none(_html.fields, self)
+
+
+class PredictorVersions(list[PredictorVersion]):
+    """Predictor versions, the oldest first; a notebook shows them as one table."""
+
+    def _repr_html_(self) -> str | None:
+        return _html.or_none(_table, self)
+
+
+def _table(versions: PredictorVersions) -> str:
+    names = [field.name for field in dataclasses.fields(PredictorVersion)]
+    rows = [[getattr(version, name) for name in names] for version in versions]
+    return _html.table(names, rows)
 
 
 class Mark(NamedTuple):
@@ -142,9 +159,9 @@ def write_predictor(
     return version
 
 
-def read_predictors(tx: Transaction) -> list[PredictorVersion]:
+def read_predictors(tx: Transaction) -> PredictorVersions:
     """Return all predictor versions, the oldest first."""
-    return [_version(row) for row in tx.execute(queries.predictors.predictor_versions())]
+    return PredictorVersions(map(_version, tx.execute(queries.predictors.predictor_versions())))
 
 
 def newest_predictor(tx: Transaction) -> PredictorVersion | None:

@@ -10,11 +10,13 @@ import contextlib
 import functools
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import printable
+from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
@@ -97,17 +99,50 @@ class Scored(NamedTuple):
 def progress_bar(
     description: str, *, silent: bool, total: int | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar during the block; yield a function that advances it by n."""
+    """Show a progress bar during the block; yield a function that advances it by n.
+
+    The bar is on a terminal of stdout, else on one of stderr. A notebook has a table instead.
+    """
     if silent:
         yield lambda n: None
         return
+    if in_notebook():
+        with _counted(printable(description), total) as advance:
+            yield advance
+        return
     # Imported late: most processes show no bar.
+    import rich
+    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
-    with Progress(transient=True) as progress:
+    # A bar within the bar of a loop shares its console. Otherwise stdout is for data.
+    console = rich.get_console() if sys.stdout.isatty() else Console(stderr=True)
+    with Progress(
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
         task = progress.add_task(escape(printable(description)), total=total)
         yield lambda n: progress.update(task, advance=n)
+
+
+@contextlib.contextmanager
+def _counted(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a live table in a notebook; yield a function that advances it by n."""
+    table, done = LiveTable(), 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        table.show(["done", "of"], [[done, total]], description)
+
+    advance(0)
+    try:
+        yield advance
+    finally:
+        table.finish()
 
 
 def read_scored(tx: Transaction, *, ids: Ints) -> Scored:

@@ -1,14 +1,15 @@
-"""The progress line of a measurement: done, failed, rate, time left."""
+"""The progress of a measurement: done, failed, rate, time left."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 from sqlbuffer._messages import printable, shown
+from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
@@ -23,45 +24,28 @@ _LOOK_S = 5.0
 
 
 class Progress:
-    """Shows a line on a terminal: samples measured and failed, samples left, rate and time left."""
+    """Shows samples measured and failed, samples left, rate and time.
+
+    On a terminal it is a line that disappears in the end, in a notebook a table that stays, and
+    elsewhere a logged line each minute.
+    """
 
     def __init__(self, buffer: BufferHandle, *, silent: bool) -> None:
         self._buffer, self._is_silent = buffer, silent
-        self._bar: Any = None
-        self._task: Any = None
-        self._done = self._failed = 0
-        self._looked = -_LOOK_S
-        self._logged = time.monotonic()
+        self._view: _Bar | _Table | None = None
+        self._done = self._failed = self._total = 0
+        self._looked = -math.inf
+        self._logged = self._began = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if self._is_silent or not sys.stderr.isatty():
+        self._began = time.monotonic()
+        if self._is_silent:
             return self
-        # Imported late: most processes show no bar.
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bar
-
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._bar.start()
-        name = escape(printable(self._buffer.name))
-        self._task = self._bar.add_task(f"measuring {name}", failed=0, rate="")
-        self._look()
+        if in_notebook():
+            self._view = _Table()
+        elif sys.stderr.isatty():
+            self._view = _Bar()
+        self._show()
         return self
 
     def __exit__(
@@ -70,21 +54,33 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._view is None:
+            return
+        try:
+            if kind is None:
+                self._looked = -math.inf
+                self._show()  # samples may have come since the last look
+        finally:
+            self._view.finish()
 
     def advance(self, *, has_failed: bool) -> None:
         """Count a sample."""
         self._done += 1
         self._failed += has_failed
-        if self._bar is None:
+        if self._view is None:
             self._log()
+        else:
+            self._show()
+
+    def _show(self) -> None:
+        if self._view is None:
             return
-        seconds = self._bar.tasks[self._task].elapsed or 0.0
-        rate = f"{60 * self._done / seconds:.3g}/min" if seconds else ""
-        self._bar.update(self._task, completed=self._done, failed=self._failed, rate=rate)
-        if time.monotonic() - self._looked > _LOOK_S:
-            self._look()
+        now = time.monotonic()
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            self._total = self._done + self._buffer.read(_left)
+        name = printable(self._buffer.name)
+        self._view.show(name, self._done, self._failed, self._total, now - self._began)
 
     def _log(self) -> None:
         """Log a line once a minute: a process without a terminal has no bar."""
@@ -98,9 +94,69 @@ class Progress:
                 self._buffer.read(_left),
             )
 
-    def _look(self) -> None:
-        self._looked = time.monotonic()
-        self._bar.update(self._task, total=self._done + self._buffer.read(_left))
+
+class _Bar:
+    """A line on the terminal of the errors, which disappears in the end."""
+
+    def __init__(self) -> None:
+        # Imported late: most processes show no bar.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failed]} failed, {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # of a pipe it would end on this terminal
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("measuring", failed=0, rate="")
+
+    def show(self, name: str, done: int, failed: int, total: int, seconds: float) -> None:
+        self._bar.update(
+            self._task,
+            description=f"measuring {name}",
+            completed=done,
+            total=total,
+            failed=failed,
+            rate=_rate(done, seconds),
+        )
+
+    def finish(self) -> None:
+        self._bar.stop()
+
+
+class _Table:
+    """A table in a notebook."""
+
+    _COLUMNS = ("measured", "failed", "left", "rate", "seconds")
+
+    def __init__(self) -> None:
+        self._table = LiveTable()
+
+    def show(self, name: str, done: int, failed: int, total: int, seconds: float) -> None:
+        left = max(total - done, 0)
+        row = (done - failed, failed, left, _rate(done, seconds), round(seconds, 1))
+        self._table.show(self._COLUMNS, [row], f"measuring {name}")
+
+    def finish(self) -> None:
+        self._table.finish()
+
+
+def _rate(done: int, seconds: float) -> str:
+    return f"{60 * done / seconds:.3g}/min" if done and seconds else ""
 
 
 def _left(tx: Transaction) -> int:

@@ -216,6 +216,6 @@ def _passes(epochs: int, title: str, *, silent: bool) -> Iterable[int]:
         range(epochs),
         escape(title),
         console=console,
-        disable=silent or not console.is_terminal,
+        disable=silent or console.is_jupyter or not console.is_terminal,  # no widget
         transient=True,
     )

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from sqlbuffer._messages import shown
+from sqlbuffer import _html
+from sqlbuffer._messages import printable, shown
 from sqlbuffer._validation import as_list, require_count
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import BUILD, OUTPUTS, REWARD, SAMPLE, BatchState
 from sqlbuffer.training.log import Log
+from sqlbuffer.training.progress import fit_progress
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,18 @@ class Environment:
         given = [*agents, *self.samplers, *self.rewards, *self.losses, *_callbacks(cbs, "cbs")]
         self.register_cbs([*given, self.buffer, self.log])
         self("setup")
+
+    def __repr__(self) -> str:
+        names = ", ".join(printable(str(cb.name)) for cb in self.cbs)
+        return f"Environment(iterations={self.log.iterations}, callbacks=[{names}])"
+
+    def _repr_html_(self) -> str | None:
+        return _html.or_none(self._as_html)
+
+    def _as_html(self) -> str:
+        rows = [(cb.order, cb.name, type(cb).__name__) for cb in self.cbs]
+        caption = f"Environment: {self.log.iterations:,} iterations"
+        return _html.table(["order", "callback", "class"], rows, caption=caption)
 
     def __call__(self, event: str) -> None:
         """Call every callback with an event."""
@@ -140,7 +152,8 @@ class Environment:
             bs: Batch size; -1 takes all waiting samples.
             sl: Largest length of a sample, for callbacks that generate sequences.
             iters: Number of iterations.
-            report: Iterations from one printed line to the next; 0 or None for no lines.
+            report: Iterations from one printed line to the next; 0 or None for no lines. A
+                notebook shows the newest 20 lines as one table.
             cbs: Callbacks for this fit only.
             buffer_frequency: Most iterations from one building of the buffer to the next; 0 or None
                 for no limit. The buffer is always built if it holds less than a batch.
@@ -188,22 +201,13 @@ class Environment:
         self._stopping = True
 
     def _run(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        console = getattr(self.log, "console", None)
-        hidden = console is None or not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-            bar = progress.add_task("training", total=self._planned, completed=self.log.iterations)
+        with fit_progress(self.log, total=self._planned) as show:
             while self.log.iterations < self._planned and not self._stopping:
                 if getattr(self.buffer, "is_spent", False):
                     logger.warning("the budget of the buffer is used up: the fit ends")
                     break
                 self._iterate()
-                progress.update(bar, completed=self.log.iterations)
+                show()
 
     def _iterate(self) -> None:
         if self._is_build_due():

@@ -28,6 +28,7 @@ from sqlbuffer.training.log_storage import (
 
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore
+    from sqlbuffer.training.progress import LiveLog
 
 Value = float | int | str
 
@@ -51,6 +52,7 @@ class Log(Callback):
             with its batch.
         timelog: Seconds that each iteration of this process spent in each phase.
         report: Iterations from one printed line to the next; 0 or None for no lines.
+        live: The table of a notebook that shows the lines during a fit; elsewhere None.
     """
 
     def __init__(self, *, keep: int | None = 1000, console: Console | None = None) -> None:
@@ -66,6 +68,7 @@ class Log(Callback):
         self.pending: dict[str, float] = {}
         self.timelog: defaultdict[str, list[float]] = defaultdict(list)
         self.report: int | None = 1
+        self.live: LiveLog | None = None
         self.keep = keep
         self.kept = None if keep is None else max(keep, 1)
         self._iterations_of: dict[str, list[int]] = {}
@@ -279,6 +282,10 @@ class Log(Callback):
     def _print_report(self) -> None:
         """Print a row of values, below the names if they are new."""
         metrics = [name for name, values in self.metrics.items() if values]
+        if self.live is not None:
+            newest = {name: self.metrics[name][-1] for name in metrics}
+            self.live.add({"iteration": self.iterations, **newest})
+            return
         names = ["iteration", *map(printable, metrics)]  # names may come from the database
         cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in metrics)]
         header = names != self._columns

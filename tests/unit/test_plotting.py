@@ -4,6 +4,8 @@ import builtins
 import io
 import math
 import pathlib
+import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,7 @@ def test_without_matplotlib_the_message_has_the_command(monkeypatch: pytest.Monk
             raise ModuleNotFoundError(name)
         return imported(name, *args, **kwargs)
 
+    monkeypatch.delitem(sys.modules, "sqlbuffer._figure", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match=r"pip install 'sqlbuffer\[plots\]'"):
         draw_metrics(METRICS)
@@ -72,5 +75,8 @@ def test_without_matplotlib_the_message_has_the_command(monkeypatch: pytest.Monk
 def test_a_figure_belongs_to_no_window(tmp_path: pathlib.Path) -> None:
     import matplotlib.pyplot as plt
 
-    draw_metrics(METRICS).savefig(tmp_path / "metrics.svg")
+    figure = draw_metrics(METRICS)
+    figure.savefig(tmp_path / "metrics.svg")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it
+    assert type(pickle.loads(pickle.dumps(figure))) is type(figure)
     assert plt.get_fignums() == []
