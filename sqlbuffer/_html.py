@@ -36,12 +36,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str
     """Return rows as a table: numbers to the right, text to the left.
 
     Args:
-        columns: n names; without names the table has no head, and the first column is bold.
+        columns: n names; without names the table has no head, and its first column has names.
         rows: Rows of n values.
         caption: A line above the table.
     """
-    head = "".join(_element("th", name) for name in columns)
-    lines = ["".join(_cells(row, is_named=not columns)) for row in rows]
+    given = [list(row) for row in rows]
+    is_right = [all(_is_number(row[place]) for row in given) for place in range(len(columns))]
+    head = "".join(_element("th", *each) for each in zip(columns, is_right, strict=True))
+    lines = ["".join(_cells(row, is_right)) for row in given]
     parts = [
         # The caption is a line of its own: notebooks style captions differently.
         f"<div>{html.escape(printable(caption))}</div>" if caption else "",
@@ -72,12 +74,16 @@ def or_none(make: Callable[..., str], *args: Any) -> str | None:
         return None
 
 
-def _cells(row: Sequence[Any], *, is_named: bool) -> Iterable[str]:
-    for place, value in enumerate(row):
-        yield _element("th" if is_named and not place else "td", value)
+def _cells(row: Sequence[Any], is_right: Sequence[bool]) -> Iterable[str]:
+    if not is_right:  # a name and its value
+        return [_element("th", row[0]), *(_element("td", value) for value in row[1:])]
+    return [_element("td", *each) for each in zip(row, is_right, strict=True)]
 
 
-def _element(tag: str, value: Any) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    align = "right" if is_number else "left"
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _element(tag: str, value: Any, right: bool = False) -> str:
+    align = "right" if right else "left"
     return f'<{tag} style="text-align: {align}">{html.escape(cell(value))}</{tag}>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,11 +97,16 @@ class DisplayedBatch:
 
     def _row(self, place: int) -> Sequence[Any]:
         number, sample = int(self.ids[place]), self.samples[place]
+        reported = self._reported.get(number)
         return (
             number,
             sample if isinstance(sample, str) else shown_sample(sample),
             self.sources[place],
-            float(self.scores[place]),
-            float(self.info.probability[place]),
-            self._reported.get(number),
+            _known(self.scores[place]),
+            _known(self.info.probability[place]),
+            "failed" if reported is not None and math.isnan(reported) else reported,
         )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -156,7 +156,8 @@ class _Table:
 
 
 def _rate(done: int, seconds: float) -> str:
-    return f"{60 * done / seconds:.3g}/min" if done and seconds else ""
+    rate = 60 * done / seconds if seconds else 0.0
+    return (f"{rate:,.0f}/min" if rate >= 100 else f"{rate:.3g}/min") if rate else ""
 
 
 def _left(tx: Transaction) -> int:

@@ -18,6 +18,7 @@ from rich.console import Console
 from helpers import inside
 from helpers.cleanup import hold
 from sqlbuffer import Callback, Environment, FunctionSampler, RewardCallback, _html, _notebook
+from sqlbuffer.core import weights
 from sqlbuffer.core.predictor_versions import PredictorVersion, PredictorVersions
 from sqlbuffer.db.schema import workers
 from sqlbuffer.measuring import progress as measuring_progress
@@ -189,7 +190,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Output:
     """Lets this process pass for a notebook."""
     made = Output()
     monkeypatch.setattr(_notebook, "_display", made.display)
-    for module in (_notebook, measuring_progress):
+    for module in (weights, measuring_progress):
         monkeypatch.setattr(module, "in_notebook", lambda: True)
     return made
 
@@ -257,3 +258,38 @@ def test_a_fit_that_fails_leaves_its_last_state(output: Output, tmp_path: pathli
     with pytest.raises(ZeroDivisionError):
         fit(tmp_path, lambda samples: [1.0] * len(samples), iters=5, report=1, cbs=[Failing()])
     assert output.only()[0].startswith("1 of 5")
+
+
+def test_a_bar_in_a_notebook_is_a_table(output: Output, store: SampleStore) -> None:
+    store.add(["a", "bb"])
+    store.score(lambda samples: [1.0] * len(samples), silent=False)
+    assert output.only() == ["scoring new samples", "done", "of", "2", "-"]
+
+
+# -- bars -----------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """Takes itself for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_bar_is_not_in_a_pipe_of_results(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stdout, stderr = io.StringIO(), Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setattr("sys.stderr", stderr)
+
+    def score(samples: list[str]) -> list[float]:
+        print("a result")
+        return [1.0] * len(samples)
+
+    store.add(["a"])
+    store.score(score, silent=False)
+    assert stdout.getvalue() == "a result\n"
+    assert ("scoring new samples" in stderr.getvalue()) is is_terminal
