@@ -71,9 +71,8 @@ class PredictorVersions(list[PredictorVersion]):
 
 
 def _table(versions: PredictorVersions) -> str:
-    names = [field.name for field in dataclasses.fields(PredictorVersion)]
-    rows = [[getattr(version, name) for name in names] for version in versions]
-    return _html.table(names, rows)
+    names = ("version", "iteration", "rows_trained", "rows_held_out", *_MEASURES, "trained_at")
+    return _html.table(names, [[getattr(each, name) for name in names] for each in versions])
 
 
 class Mark(NamedTuple):
