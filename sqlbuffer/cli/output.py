@@ -241,7 +241,7 @@ def write_parquet(columns: Sequence[str], rows: Iterable[Named], file: IO[bytes]
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError as exc:
-        raise MissingExtra('Parquet needs pyarrow: pip install "sqlbuffer[arrow]".') from exc
+        raise MissingExtra('Parquet needs pyarrow: pip install "sqlbuffer[export]".') from exc
     given = list(rows)
 
     def column(name: str) -> Any:

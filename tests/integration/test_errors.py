@@ -520,6 +520,7 @@ import os, sys
 from sqlbuffer.errors import SqlBufferError
 from sqlbuffer.store import open_store
 import alembic.command, alembic.config, alembic.runtime.migration, sqlbuffer.samples.codec
+import sqlbuffer.db.backends.sqlite, numpy
 if os.geteuid() == 0:  # to root everything is writable
     os.setgroups([])
     os.setgid(65534)

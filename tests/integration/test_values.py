@@ -172,7 +172,7 @@ FIXED = {
 
 FITS: dict[type, tuple[str, ...]] = {
     bytes: ("LargeBinary",),
-    str: ("Text", "JSON", "Timestamp"),
+    str: ("Text", "Json", "Timestamp"),
     int: ("Integer", "BigInteger", "Double", "Boolean", "Text", "Timestamp"),
     float: ("Double", "Text", "Timestamp"),
 }
