@@ -1151,8 +1151,9 @@ class SampleStore:
     @_writes
     def copy(
         self,
-        new: str,
+        new: str | None = None,
         *,
+        to_url: str | sa.URL | None = None,
         at_iteration: int | None = None,
         seed: int | None = None,
         weighting: str | Weighting | None = None,
@@ -1162,9 +1163,10 @@ class SampleStore:
         predictors: bool = True,
         silent: bool = True,
     ) -> SampleStore:
-        """Copy the buffer within its database, and open the copy: to try another setting.
+        """Copy the buffer, and open the copy: to try another setting, or to move it elsewhere.
 
-        One transaction copies all or nothing. On SQLite other writers wait for it.
+        Within its database one transaction copies all or nothing. On SQLite other writers wait for
+        it.
 
         Without `at_iteration` the copy goes on as the original would if its workers died now:
         samples of open batches wait again. With another seed or weighting all waiting samples join
@@ -1176,8 +1178,19 @@ class SampleStore:
         is missing. A sample removed or evicted since does not wait; a sample added again, or
         retried, after it was settled does not wait either. Adding an evicted one puts it back.
 
+        With `to_url` the copy is in another database, an SQLite file or PostgreSQL, which is
+        created if need be. It has all that the buffer has, with its budget and all settings, and
+        draws the same batches. Workers go on meanwhile: the copy is the state of one moment. An
+        SQLite file is copied to the folder of temporary files first, since a transaction that reads
+        for minutes would keep it from shortening its log; on PostgreSQL one transaction reads, and
+        old versions of rows stay until it ends. Transactions of 10,000 rows write. The copy has its
+        name once all rows were read back and compared. If the call is killed, the same call goes
+        on, or begins anew if the buffer has changed; until then the unfinished copy cannot be
+        opened, and `sqlbuffer rm` deletes it.
+
         Args:
-            new: Name of the copy.
+            new: Name of the copy; with `to_url` that of the buffer if it is not given.
+            to_url: URL of another database; None for the same.
             at_iteration: From 0 to `iteration`; None for the present.
             seed: Another seed of the race.
             weighting: Another weighting, see `open_store`.
@@ -1189,11 +1202,15 @@ class SampleStore:
             silent: Show no progress bar.
 
         Raises:
-            InvalidArgument: If the name is taken, or the buffer has not come to that iteration.
+            InvalidArgument: If the name is taken, or the buffer has not come to that iteration;
+                with `to_url` if it is the URL of the same database, or a setting is given.
+            InconsistentDatabase: If the rows in the other database differ; nothing stays of them.
+            SchemaMismatch: If the other database has the schema of another release.
         """
         made = copy.copy(
             self._buffer,
             new,
+            to_url=to_url,
             at_iteration=at_iteration,
             seed=seed,
             weighting=weighting,

@@ -54,7 +54,7 @@ def rm(
     One transaction deletes all or nothing.
     """
     with contextlib.closing(open_existing(url)) as database:
-        (buffer,) = handles(database, name, grace_s=grace)
+        (buffer,) = handles(database, name, grace_s=grace, may_be_unfinished=True)
         if not yes:
             confirm(_question(buffer), "delete the buffer")
         buffer.write_alone(deletion.delete, force=force)

@@ -40,11 +40,28 @@ class Modes(str, enum.Enum):
 @command(
     "sqlbuffer copy default again",
     "sqlbuffer copy default greedy --at-iteration 0 --weighting softmax --seed 1",
+    "sqlbuffer copy default --to-url sqlite:///for-a-colleague.db --as first-run",
 )
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the copy.")],
+    new: Annotated[
+        str | None, typer.Argument(metavar="[NEW]", help="Name of the copy in the same database.")
+    ] = None,
     url: Url = DEFAULT_URL,
+    to_url: Annotated[
+        str | None,
+        typer.Option(
+            "--to-url",
+            metavar="URL",
+            help="Copy into another database: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+        ),
+    ] = None,
+    new_there: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="NEW", help="Name of the copy in the other database; by default NAME."
+        ),
+    ] = None,
     at_iteration: Annotated[
         int | None,
         typer.Option(
@@ -74,7 +91,7 @@ def copy(
         ),
     ] = True,
 ) -> None:
-    """Copy a buffer within its database, to try another setting from the same point.
+    """Copy a buffer, to try another setting from the same point, or into another database.
 
     Without options the copy draws the same batches as the original. Samples that are claimed in the
     original wait in the copy. Another seed or weighting, or --at-iteration, begins a new race.
@@ -83,14 +100,23 @@ def copy(
     scores of later versions, and rewards that were measured again. Samples that were removed since,
     or settled and then added again, do not wait in the copy.
 
-    The copy is one transaction: an interrupted copy leaves nothing. On SQLite other writers wait
-    until it ends.
+    Within the database the copy is one transaction: an interrupted copy leaves nothing. On SQLite
+    other writers wait until it ends.
+
+    With --to-url the copy is the state of one moment, and workers go on. It has its name once all
+    rows were read back and compared. A copy that was killed goes on when the same command is run
+    again, or begins anew if the buffer has changed; `sqlbuffer rm` deletes it.
     """
+    if new is not None and to_url is not None:
+        raise typer.BadParameter(f"give the name in the other database by --as {new}.")
+    if new_there is not None and to_url is None:
+        raise typer.BadParameter("--as names a copy in another database: give --to-url, too.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         made = maintenance_copy.copy(
             buffer,
-            new,
+            new if to_url is None else new_there,
+            to_url=to_url,
             at_iteration=at_iteration,
             seed=seed,
             weighting=None if weighting is None else weighting.value,
@@ -100,4 +126,7 @@ def copy(
             predictors=predictors,
             silent=not output.console(stderr=True).is_terminal,
         )
-    output.line(f"{buffer.name} was copied to {made.name}")
+    where = "" if to_url is None else f" in {made.database.url}"
+    output.line(f"{buffer.name} was copied to {made.name}{where}")
+    if to_url is not None:
+        made.database.close()

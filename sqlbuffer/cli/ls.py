@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Grace, Url, handles, open_existing
 from sqlbuffer.cli.workers import find_workers
@@ -12,6 +13,7 @@ from sqlbuffer.core import counts
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.db.queries.buffers import unfinished_copies
 
 _COLUMNS = (
     *("name", "stored", "waiting", "claimed", "measured", "failed", "best_reward", "iteration"),
@@ -28,6 +30,13 @@ def ls(url: Url = DEFAULT_URL, grace: Grace = GRACE_S) -> Answer:
     """
     with contextlib.closing(open_existing(url)) as database:
         rows = [each.read(_line) for each in handles(database, None, grace_s=grace)]
+        unfinished = database.read(lambda tx: tx.scalars(unfinished_copies()).all())
+    for name in unfinished:
+        output.line(
+            f"{name!r} did not come to its end: run the copy again, or delete it with "
+            "`sqlbuffer rm`",
+            stderr=True,
+        )
     return Answer(_COLUMNS, rows)
 
 

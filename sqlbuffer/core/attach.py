@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -121,27 +122,60 @@ def require_name(name: Any) -> str:
     """Return the name of a buffer.
 
     Raises:
-        InvalidArgument: If it is empty, or cannot be stored.
+        InvalidArgument: If it is empty, cannot be stored, looks like a URL, or is the name of an
+            unfinished copy.
     """
     if not (found := as_name(name, "the name of a buffer")):
         raise InvalidArgument("a buffer needs a name, got ''.")
+    _refuse_url(found)
+    _refuse_unfinished(found)
     return found
 
 
-def attach_existing(database: Database, name: str, **options: Any) -> BufferHandle:
+def _refuse_url(name: str) -> None:
+    if found := re.match(r"\s*[A-Za-z][\w+.-]*://", name):  # the rest may hold a password
+        raise InvalidArgument(
+            f"{found[0].strip() + '...'!r} is the URL of a database, not the name of a buffer: "
+            "give a name; `sqlbuffer copy NAME --to-url URL` and `store.copy(to_url=)` copy a "
+            "buffer into another database."
+        )
+
+
+def _refuse_unfinished(name: str) -> None:
+    if name.startswith(queries.buffers.UNFINISHED):
+        raise InvalidArgument(
+            f"{name!r} is the name of a copy that did not come to its end, which cannot be opened: "
+            "run the copy again, which goes on with it, or delete it with `sqlbuffer rm`."
+        )
+
+
+def attach_existing(
+    database: Database, name: str, *, may_be_unfinished: bool = False, **options: Any
+) -> BufferHandle:
     """Open a buffer with its stored settings.
+
+    Args:
+        database: The database.
+        name: Name of the buffer.
+        may_be_unfinished: Open an unfinished copy too.
+        options: Further fields of the handle.
 
     Raises:
         BufferNotFound: If the database has no buffer of this name.
+        InvalidArgument: If it is an unfinished copy.
         InvalidPayload: If the stored settings are corrupt.
     """
-    return _handle(database, _existing(database, as_name(name, "the name of a buffer")), **options)
+    name = as_name(name, "the name of a buffer")
+    if not may_be_unfinished:
+        _refuse_unfinished(name)
+    return _handle(database, _existing(database, name), **options)
 
 
 def _existing(database: Database, name: str) -> Any:
     """Return the row of a buffer."""
     row = database.read(functools.partial(_find, name=name))
     if row is None:
+        _refuse_url(name)
         names = listed(map(repr, database.read(_names)))
         raise BufferNotFound(f"no buffer {name!r} in {database.url}: it has {names}.")
     return row

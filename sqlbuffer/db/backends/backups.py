@@ -24,7 +24,7 @@ def require_new(target: pathlib.Path) -> None:
 
 def copy_sqlite(connection: sa.Connection, target: pathlib.Path) -> None:
     """Write the state of the database at this moment into a file without free pages."""
-    driver: Any = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection  # of any SQLite library
     driver.set_authorizer(None)  # the one of readers refuses to attach the new file
     connection.commit()
     driver.execute("VACUUM INTO ?", (os.fspath(target),))

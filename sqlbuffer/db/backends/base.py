@@ -54,6 +54,9 @@ class Dialect(abc.ABC):
     has_concurrent_writers: ClassVar[bool]
     """Whether a writing transaction may run at the same time as another one, uncommitted."""
 
+    supports_long_reads: ClassVar[bool]
+    """Whether others write at no cost in space while a transaction reads for minutes."""
+
     chunks_sharing_pages: ClassVar[int]
     """Chunks that share their pages when a whole table is rewritten chunk by chunk."""
 

@@ -65,6 +65,7 @@ class PostgreSQL(Dialect):
     supports_bulk_upsert = True
     max_value_bytes = LARGEST
     has_concurrent_writers = True
+    supports_long_reads = True
     chunks_sharing_pages = 10  # a row's new version stays on its page, in space of older rows
     gives_ids_again = False
     about_free_space = "new rows use the space again once autovacuum has cleaned the tables"

@@ -40,6 +40,7 @@ class SQLite(Dialect):
     supports_bulk_upsert = False
     max_value_bytes = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     has_concurrent_writers = False
+    supports_long_reads = False
     chunks_sharing_pages = 1  # each page is written by one transaction only
     gives_ids_again = True
     about_free_space = "new rows use the space again, and VACUUM makes the file smaller"

@@ -31,6 +31,7 @@ from sqlbuffer.db.queries import (
     samples,
     scores,
     table,
+    transfer,
     workers,
 )
 
@@ -60,5 +61,6 @@ __all__ = [
     "samples",
     "scores",
     "table",
+    "transfer",
     "workers",
 ]

@@ -165,10 +165,22 @@ def name_key() -> sa.Update:
     return untold.values(key=bindparam("key_name", type_=sa.Text))
 
 
+UNFINISHED = "unfinished copy: "
+"""How the names of copies into this database begin that are not finished."""
+
+_IS_UNFINISHED = sa.func.substr(buffers.c.name, 1, len(UNFINISHED)) == UNFINISHED
+
+
 @functools.cache
 def buffer_names() -> sa.Select[Any]:
-    """Names of all buffers of a database, in the order of their creation."""
-    return select(buffers.c.name).order_by(buffers.c.id)
+    """Names of all buffers of a database, in the order of their creation; no unfinished copies."""
+    return select(buffers.c.name).where(~_IS_UNFINISHED).order_by(buffers.c.id)
+
+
+@functools.cache
+def unfinished_copies() -> sa.Select[Any]:
+    """Names of the unfinished copies of a database, in the order of their creation."""
+    return select(buffers.c.name).where(_IS_UNFINISHED).order_by(buffers.c.id)
 
 
 @functools.cache
