@@ -117,7 +117,7 @@ ENTRIES = {
     "copy": Entry(
         "copy:copy",
         _CHANGE,
-        "Copy a buffer within its database, to try another setting from the same point.",
+        "Copy a buffer, to try another setting from the same point, or into another database.",
     ),
     "prune": Entry(
         "prune:prune",

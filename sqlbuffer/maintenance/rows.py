@@ -6,7 +6,7 @@ import bisect
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -78,7 +78,7 @@ class Chunk(NamedTuple):
 
 def chunks(
     tx: Transaction, table: sa.Table, numbers: Mapping[sa.Table, Renumbering]
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Yield the rows of a buffer in a table, with the new numbers of samples and batches."""
     columns = queries.transfer.rows_of(table).selected_columns
     names, has_id = [column.name for column in columns], "id" in table.c
@@ -93,20 +93,21 @@ def chunks(
     rows: list[dict[str, Any]] = []
     ids: list[int] = []
     total = size = 0
-    for row in _stream(tx, table):
-        values = list(row)
-        for i, renumber in changed.items():
-            values[i] = renumber(values[i])
-        total += digested(values)
-        size += sum(len(values[i]) for i in long if values[i] is not None)
-        for i in jsons:  # None would be stored as the null of JSON
-            values[i] = sa.null() if values[i] is None else values[i]
-        rows.append(dict(zip(names, values, strict=True)))
-        if has_id:
-            ids.append(rows[-1].pop("id"))
-        if len(rows) == ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-            yield Chunk(rows, ids, Digest(len(rows), total))
-            rows, ids, total, size = [], [], 0, 0
+    with _stream(tx, table) as found:
+        for row in found:
+            values = list(row)
+            for i, renumber in changed.items():
+                values[i] = renumber(values[i])
+            total += digested(values)
+            size += sum(len(values[i]) for i in long if values[i] is not None)
+            for i in jsons:  # None would be stored as the null of JSON
+                values[i] = sa.null() if values[i] is None else values[i]
+            rows.append(dict(zip(names, values, strict=True)))
+            if has_id:
+                ids.append(rows[-1].pop("id"))
+            if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+                yield Chunk(rows, ids, Digest(len(rows), total))
+                rows, ids, total, size = [], [], 0, 0
     if rows:
         yield Chunk(rows, ids, Digest(len(rows), total))
 
@@ -117,13 +118,14 @@ _LONG = (sa.Text, sa.LargeBinary)
 def digest_of(tx: Transaction, table: sa.Table) -> Digest:
     """Return the digest of the rows of a buffer in a table."""
     digested, n_rows, total = _digester(table), 0, 0
-    for row in _stream(tx, table):
-        total += digested(list(row))
-        n_rows += 1
+    with _stream(tx, table) as found:
+        for row in found:
+            total += digested(list(row))
+            n_rows += 1
     return Digest() + Digest(n_rows, total)
 
 
-def _stream(tx: Transaction, table: sa.Table) -> Any:
+def _stream(tx: Transaction, table: sa.Table) -> sa.CursorResult[Any]:
     at_once = 1 if table in (predictors, checkpoints) else _FETCHED_AT_ONCE
     return tx.connection.execute(
         queries.transfer.rows_of(table),
@@ -148,11 +150,15 @@ def _digester(table: sa.Table) -> Callable[[list[Any]], int]:
             if values[i] is not None:
                 values[i] += 0.0
         for i in jsons:
-            values[i] = json.dumps(_even(values[i]), sort_keys=True)
+            if values[i] is not None:
+                values[i] = _as_text(_even(values[i]))
         text = repr([values[i] for i in kept]).encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "big")
 
     return digested
+
+
+_as_text = json.JSONEncoder(sort_keys=True).encode
 
 
 def _even(value: Any) -> Any:

@@ -7,6 +7,7 @@ transactions of some 10,000 rows, so that those that are there are the first one
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -94,6 +95,7 @@ def _copy(
     origin: tuple[str, str],
     advance: Callable[[int], None],
 ) -> BufferHandle:
+    tx.race_state()  # raises if the buffer is gone
     row = tx.own_row(queries.audit.buffer_row())
     totals = tx.execute(queries.buffers.totals()).one()
     state = hashlib.sha256(repr((origin, tuple(row), tuple(totals))).encode()).hexdigest()
@@ -101,30 +103,26 @@ def _copy(
     numbers, differing = _fill(tx, staged, advance=advance)
     if differing and staged.was_begun:  # the original has changed, and its counters have not
         log.info("the unfinished copy %r is begun anew", staged.buffer.name)
-        staged.buffer.write_alone(delete, force=True)
+        staged.buffer.write_alone(_discard, owner=staged.owner)
         staged = _begin(tx, target, new, row=row, state=state)
         numbers, differing = _fill(tx, staged, advance=advance)
-    try:
-        if differing:
-            raise InconsistentDatabase(
-                f"the copy of buffer {tx.buffer.name!r} in {target.url} differs from the original "
-                f"({differing}), and was deleted: run `sqlbuffer db check` on both databases, and "
-                "copy again."
-            )
-        with numbers_of(f"the counters of buffer {tx.buffer.name!r}"):
-            ledger: dict[str, float] = {name: int(getattr(totals, name)) for name in COUNTERS}
-            ledger |= {name: float(getattr(totals, name)) for name in ("clock", "touched")}
-            ledger["tick"] = int(totals.tick) - 1  # the largest one, and not the next
-        bound = numbers[batches].bound(row.pruned_batch)
-        created_at = staged.buffer.write(
-            _finish,
-            owner=staged.owner,
-            ledger=ledger,
-            row={"new": new, "given": row.settings, "bound": bound},
+    if differing:
+        staged.buffer.write_alone(_discard, owner=staged.owner)
+        raise InconsistentDatabase(
+            f"the copy of buffer {tx.buffer.name!r} in {target.url} differs from the original "
+            f"({differing}), and was deleted: run `sqlbuffer db check` on both databases, and copy "
+            "again."
         )
-    except (InconsistentDatabase, InvalidArgument):
-        staged.buffer.write_alone(delete, force=True)
-        raise
+    with numbers_of(f"the counters of buffer {tx.buffer.name!r}"):
+        ledger: dict[str, float] = {name: int(getattr(totals, name)) for name in COUNTERS}
+        ledger |= {name: float(getattr(totals, name)) for name in ("clock", "touched")}
+        ledger["tick"] = int(totals.tick) - 1  # the largest one, and not the next
+    bound = numbers[batches].bound(row.pruned_batch)
+    finished = {"new": new, "given": row.settings, "bound": bound}
+    created_at = staged.buffer.write(_finish, owner=staged.owner, ledger=ledger, row=finished)
+    if created_at is None:
+        staged.buffer.write_alone(_discard, owner=staged.owner)
+        raise _is_taken(target, new)
     identity: Any = {"name": new, "created_at": created_at, "heartbeat": Heartbeat()}
     return dataclasses.replace(staged.buffer, **identity)
 
@@ -155,7 +153,7 @@ def _begin(tx: Transaction, target: Database, new: str, *, row: Any, state: str)
         if (found.settings.get(_NOTE) or {}).get("state") == state:
             begun.buffer.write(_own, settings={**row.settings, **note})
             return begun
-        begun.buffer.write_alone(delete, force=True)
+        begun.buffer.write_alone(_discard)
     values = {**row._mapping, "name": name, "settings": {**row.settings, **note}}
     created = target.write(functools.partial(_create, database=target, values=values))
     if created is None:
@@ -176,18 +174,29 @@ def _create(connection: sa.Connection, *, database: Database, values: Mapping[st
 
 
 def _own(tx: Transaction, *, settings: Mapping[str, Any]) -> None:
-    tx.lock_race(exclusive=True)
+    _require_unfinished(tx)
     tx.execute(queries.transfer.own_copy(), noted=settings)
 
 
-def _require_owner(tx: Transaction, owner: str) -> Any:
-    """Return the row of the copy, if no other process goes on with it."""
+def _discard(tx: Transaction, *, owner: str | None = None) -> None:
+    """Delete the copy, with `owner` only if no other process goes on with it."""
+    _require_unfinished(tx, owner)
+    delete(tx, force=True)
+
+
+def _require_unfinished(tx: Transaction, owner: str | None = None) -> Any:
+    """Lock the copy and return its row, if it is unfinished and no other process goes on with it.
+
+    Raises:
+        InvalidArgument: If another process has finished it, or goes on with it.
+    """
     tx.lock_race(exclusive=True)
     row = tx.own_row(queries.audit.buffer_row())
-    if (row.settings.get(_NOTE) or {}).get("owner") != owner:
+    note = row.settings.get(_NOTE) or {}
+    if row.name != tx.buffer.name or owner not in (None, note.get("owner")):
         raise InvalidArgument(
-            f"another process goes on with {row.name!r} in {tx.buffer.database.url}: wait until it "
-            "ends."
+            f"another process goes on with {tx.buffer.name!r} in {tx.buffer.database.url}: wait "
+            "until it ends."
         )
     return row
 
@@ -198,25 +207,29 @@ def _named(connection: sa.Connection, *, name: str) -> Any:
 
 def _require_free(target: Database, new: str) -> None:
     if target.read(functools.partial(_named, name=new)) is not None:
-        raise InvalidArgument(
-            f"buffer {new!r} already exists in {target.url}: give the copy another name."
-        )
+        raise _is_taken(target, new)
+
+
+def _is_taken(target: Database, new: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"buffer {new!r} already exists in {target.url}: give the copy another name."
+    )
 
 
 def _finish(tx: Transaction, *, owner: str, ledger: Mapping[str, Any], row: Any) -> Any:
-    """Release open batches, set the counters, and give the copy its name; return its time."""
-    created_at = _require_owner(tx, owner).created_at
+    """Release open batches, set the counters, and give the copy its name.
+
+    Returns:
+        When the copy was created; None, and nothing is done, if there is a buffer of the name.
+    """
+    created_at = _require_unfinished(tx, owner).created_at
+    if _named(tx.connection, name=row["new"]) is not None:
+        return None
     tx.execute(queries.workers.set_ledger(dict(ledger)))
     for batch in tx.execute(queries.copy.open_batches()).scalars().all():
         release(tx, batch=batch)
     fold(tx, worker=worker_id())
-    try:
-        tx.execute(queries.transfer.finish_copy(), **row)
-    except sa.exc.IntegrityError as exc:
-        raise InvalidArgument(
-            f"{tx.buffer.database.url} has got a buffer {row['new']!r} since the copy began: give "
-            "the copy another name."
-        ) from exc
+    tx.execute(queries.transfer.finish_copy(), **row)
     return created_at
 
 
@@ -262,20 +275,21 @@ def _write(
 ) -> _Read:
     there = staged.buffer.read(_count, table) if staged.was_begun else 0
     digest, ids = Digest(), array("q")
-    for chunk in chunks(tx, table, numbers):
-        missing = chunk.rows[max(there - digest.n_rows, 0) :]
-        digest += chunk.digest
-        ids.extend(chunk.ids)
-        if missing:
-            staged.buffer.write(_append, owner=staged.owner, table=table, rows=missing)
-        advance(len(chunk.rows))
+    with contextlib.closing(chunks(tx, table, numbers)) as found:
+        for chunk in found:
+            missing = chunk.rows[max(there - digest.n_rows, 0) :]
+            digest += chunk.digest
+            ids.extend(chunk.ids)
+            if missing:
+                staged.buffer.write(_append, owner=staged.owner, table=table, rows=missing)
+            advance(len(chunk.rows))
     return _Read(digest, ids)
 
 
 def _append(
     tx: Transaction, *, owner: str, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    _require_owner(tx, owner)
+    _require_unfinished(tx, owner)
     given = [{**row, "buffer": tx.buffer.buffer_id} for row in rows]
     tx.connection.execute(queries.transfer.insert_row(table), given)
 

@@ -37,7 +37,8 @@ from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
-from sqlbuffer.db.schema import REVISION, metadata
+from sqlbuffer.db.queries.buffers import UNFINISHED
+from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
 from sqlbuffer.store import open_store
@@ -710,6 +711,34 @@ def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: st
     assert "from 0 to 1" in refused(run("copy", "default", "new", "--at-iteration", "2", url=url))
     assert "'default', 'qed'" in refused(run("copy", "none", "new", url=url))
     assert run("copy", "default", "new", "--mode", "eat", url=url).code == 2
+
+
+def test_copy_into_another_database(url: str, tmp_path: pathlib.Path) -> None:
+    there = f"sqlite:///{tmp_path / 'there.db'}"
+    copied = run("copy", "default", "--to-url", there, "--as", "first", url=url)
+    assert copied.out == f"default was copied to first in {there}\n"
+    assert run("copy", "qed", "--to-url", there, url=url).code == 0
+    ours, theirs = (json.loads(run("ls", "--json", url=each).out) for each in (url, there))
+    assert [row["name"] for row in theirs] == ["first", "qed"]
+    assert [row["measured"] for row in theirs] == [row["measured"] for row in ours]
+    assert run("db", "check", url=there).code == 0
+    assert "already exists" in refused(run("copy", "qed", "--to-url", there, url=url))
+    assert "--to-url" in refused(run("copy", "default", there, url=url))
+    assert "needs a name" in refused(run("copy", "default", url=url))
+    assert run("copy", "default", "new", "--to-url", there, url=url).code == 2
+    assert run("copy", "default", "--as", "new", url=url).code == 2
+
+
+def test_an_unfinished_copy_is_named_by_ls_and_deleted_by_rm(url: str) -> None:
+    name = f"{UNFINISHED}run"
+    with open_store(url, name="run") as store:
+        inside.execute(store, sa.update(buffers).where(buffers.c.name == "run").values(name=name))
+    listed = run("ls", "--json", url=url)
+    assert [row["name"] for row in json.loads(listed.out)] == ["default", "qed"]
+    assert f"'{name}' did not come to its end" in listed.err
+    assert "did not come to its end" in refused(run("stats", "--name", name, url=url))
+    assert run("rm", name, "--yes", url=url).code == 0
+    assert run("ls", url=url).err == ""
 
 
 def test_a_buffer_that_is_not_there_is_one_line(url: str) -> None:

@@ -51,6 +51,7 @@ ARGUMENTS = {
     ("column",): [("settled_at",), ("released_at",)],
     ("direction",): [("maximize",), ("minimize",)],
     ("pruned",): [(True,), (False,)],
+    ("table",): [(table,) for table in queries.transfer.ORDERS],
 }
 
 

@@ -38,6 +38,7 @@ def build(name: str, kind: str) -> list[Any]:
         "pruned": [True, False],
         "keyed": [False, True],
         "direction": ["maximize", "minimize"],
+        "table": list(queries.transfer.ORDERS),
     }
     names = list(inspect.signature(BUILDERS[name]).parameters)
     built = [
