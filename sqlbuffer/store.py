@@ -1180,12 +1180,12 @@ class SampleStore:
 
         With `to_url` the copy is in another database, an SQLite file or PostgreSQL, which is
         created if need be. It has all that the buffer has, with its budget and all settings, and
-        draws the same batches. Workers go on meanwhile: the copy is the state of one moment. An
+        draws the same batches. Workers go on: the copy is the state of one moment. An
         SQLite file is copied to the folder of temporary files first, since a transaction that reads
         for minutes would keep it from shortening its log; on PostgreSQL one transaction reads, and
         old versions of rows stay until it ends. Transactions of 10,000 rows write. The copy has its
         name once all rows were read back and compared. If the call is killed, the same call goes
-        on, or begins anew if the buffer has changed; until then the unfinished copy cannot be
+        on, or begins again if the buffer has changed; until then the unfinished copy cannot be
         opened, and `sqlbuffer rm` deletes it.
 
         Args:

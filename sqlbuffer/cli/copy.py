@@ -105,7 +105,7 @@ def copy(
 
     With --to-url the copy is the state of one moment, and workers go on. It has its name once all
     rows were read back and compared. A copy that was killed goes on when the same command is run
-    again, or begins anew if the buffer has changed; `sqlbuffer rm` deletes it.
+    again, or begins again if the buffer has changed; `sqlbuffer rm` deletes it.
     """
     if new is not None and to_url is not None:
         raise typer.BadParameter(f"give the name in the other database by --as {new}.")

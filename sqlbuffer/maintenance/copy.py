@@ -6,13 +6,12 @@ import dataclasses
 import datetime as dt
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from sqlbuffer._integrity import numbers_of, tampered
-from sqlbuffer._messages import listed
 from sqlbuffer._validation import as_evict, as_max_size, require_flag, require_int
 from sqlbuffer.core.attach import require_name
 from sqlbuffer.core.handle import BufferHandle
@@ -27,7 +26,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.maintenance.repair import END_OF_TICKS, END_OF_TIME, recount
-from sqlbuffer.maintenance.transfer import transfer
+from sqlbuffer.maintenance.transfer import refuse_changes, transfer
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +80,15 @@ def copy(
 ) -> BufferHandle:
     """Copy a buffer under another name, or into another database; see `SampleStore.copy`."""
     if to_url is not None:
-        changes = {
-            "at_iteration": at_iteration,
-            "seed": seed,
-            "weighting": weighting,
-            "mode": mode,
-            "max_size": max_size,
-            "evict": evict,
-            "predictors": None if require_flag(predictors, "predictors") else predictors,
-        }
-        _refuse_changes([name for name, value in changes.items() if value is not None])
+        refuse_changes(
+            at_iteration=at_iteration,
+            seed=seed,
+            weighting=weighting,
+            mode=mode,
+            max_size=max_size,
+            evict=evict,
+            predictors=predictors,
+        )
         return transfer(buffer, to_url, new, silent=silent)
     if new is None:
         raise InvalidArgument(
@@ -128,14 +126,6 @@ def copy(
     copied = dataclasses.replace(buffer, **identity, created_at=None, heartbeat=Heartbeat())
     row = copied.read(lambda tx: tx.own_row(queries.audit.buffer_row()))
     return dataclasses.replace(copied, created_at=row.created_at, heartbeat=Heartbeat())
-
-
-def _refuse_changes(given: Sequence[str]) -> None:
-    if given:
-        raise InvalidArgument(
-            f"a copy in another database has the state and settings of its original, got "
-            f"{listed(given)}: copy it first, and then the copy within that database."
-        )
 
 
 def _copy(

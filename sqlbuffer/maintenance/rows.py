@@ -115,14 +115,25 @@ def chunks(
 _LONG = (sa.Text, sa.LargeBinary)
 
 
-def digest_of(tx: Transaction, table: sa.Table) -> Digest:
-    """Return the digest of the rows of a buffer in a table."""
+class Read(NamedTuple):
+    """All rows of a table that were read."""
+
+    digest: Digest
+    ids: array[int]
+    """Their numbers, ascending, if the table has them."""
+
+
+def read(tx: Transaction, table: sa.Table) -> Read:
+    """Read the rows of a buffer in a table."""
     digested, n_rows, total = _digester(table), 0, 0
+    ids, has_id = array("q"), "id" in table.c
     with _stream(tx, table) as found:
         for row in found:
-            total += digested(list(row))
+            total += digested(row)
             n_rows += 1
-    return Digest() + Digest(n_rows, total)
+            if has_id:
+                ids.append(row.id)
+    return Read(Digest() + Digest(n_rows, total), ids)
 
 
 def _stream(tx: Transaction, table: sa.Table) -> sa.CursorResult[Any]:
@@ -134,7 +145,7 @@ def _stream(tx: Transaction, table: sa.Table) -> sa.CursorResult[Any]:
     )
 
 
-def _digester(table: sa.Table) -> Callable[[list[Any]], int]:
+def _digester(table: sa.Table) -> Callable[[Sequence[Any]], int]:
     """Return a function that digests a row but for its number.
 
     Databases differ in how they store zeros of floats and numbers of JSON: they count as equal.
@@ -144,7 +155,7 @@ def _digester(table: sa.Table) -> Callable[[list[Any]], int]:
     floats = [i for i, column in enumerate(columns) if isinstance(column.type, sa.Double)]
     jsons = [i for i, column in enumerate(columns) if isinstance(column.type, Json)]
 
-    def digested(row: list[Any]) -> int:
+    def digested(row: Sequence[Any]) -> int:
         values = list(row)
         for i in floats:
             if values[i] is not None:

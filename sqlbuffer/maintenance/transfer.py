@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from sqlbuffer._integrity import numbers_of
+from sqlbuffer._messages import listed
 from sqlbuffer._validation import require_flag
 from sqlbuffer.core.attach import require_name
 from sqlbuffer.core.deletion import delete
@@ -39,7 +40,7 @@ from sqlbuffer.db.queries.transfer import ORDERS
 from sqlbuffer.db.schema import batches, samples
 from sqlbuffer.db.stills import read_for_long
 from sqlbuffer.errors import InconsistentDatabase, InvalidArgument
-from sqlbuffer.maintenance.rows import Digest, Renumbering, chunks, digest_of
+from sqlbuffer.maintenance.rows import Digest, Read, Renumbering, chunks, read
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,17 @@ def transfer(
         raise
 
 
+def refuse_changes(*, predictors: bool, **changes: Any) -> None:
+    """Refuse changes that a copy in another database does not make; None is no change."""
+    given = [name for name, value in changes.items() if value is not None]
+    given += [] if require_flag(predictors, "predictors") else ["predictors"]
+    if given:
+        raise InvalidArgument(
+            "a copy in another database has the state and settings of its original, got "
+            f"{listed(given)}: copy it first, and then the copy within that database."
+        )
+
+
 def _identity(database: Database) -> tuple[str, str]:
     """Return what no other database has, not even a copy of this one."""
     return database.read(database.dialect.lineage), database.read(origin_of)
@@ -102,7 +114,7 @@ def _copy(
     staged = _begin(tx, target, new, row=row, state=state)
     numbers, differing = _fill(tx, staged, advance=advance)
     if differing and staged.was_begun:  # the original has changed, and its counters have not
-        log.info("the unfinished copy %r is begun anew", staged.buffer.name)
+        log.info("the unfinished copy %r is begun again", staged.buffer.name)
         staged.buffer.write_alone(_discard, owner=staged.owner)
         staged = _begin(tx, target, new, row=row, state=state)
         numbers, differing = _fill(tx, staged, advance=advance)
@@ -247,22 +259,14 @@ def _fill(
     numbers: dict[sa.Table, Renumbering] = {}
     for table in ORDERS:
         theirs = _write(tx, staged, table, numbers, advance=advance)
-        ours: Digest = staged.buffer.read(digest_of, table)
-        if ours != theirs.digest:
-            n_ours, n_theirs = ours.n_rows, theirs.digest.n_rows
+        ours = staged.buffer.read(read, table)
+        if ours.digest != theirs.digest:
+            n_ours, n_theirs = ours.digest.n_rows, theirs.digest.n_rows
             rows = "other values" if n_ours == n_theirs else f"{n_ours} rows of {n_theirs}"
             return numbers, f"{rows} in {table.name}"
         if table in (samples, batches):
-            new = staged.buffer.read(_numbers, table)
-            numbers[table] = Renumbering(table.name, theirs.ids, new)
+            numbers[table] = Renumbering(table.name, theirs.ids, ours.ids)
     return numbers, ""
-
-
-class _Read(NamedTuple):
-    """The rows of a table in the original."""
-
-    digest: Digest
-    ids: array[int]
 
 
 def _write(
@@ -272,7 +276,7 @@ def _write(
     numbers: Mapping[sa.Table, Renumbering],
     *,
     advance: Callable[[int], None],
-) -> _Read:
+) -> Read:
     there = staged.buffer.read(_count, table) if staged.was_begun else 0
     digest, ids = Digest(), array("q")
     with contextlib.closing(chunks(tx, table, numbers)) as found:
@@ -283,7 +287,7 @@ def _write(
             if missing:
                 staged.buffer.write(_append, owner=staged.owner, table=table, rows=missing)
             advance(len(chunk.rows))
-    return _Read(digest, ids)
+    return Read(digest, ids)
 
 
 def _append(
@@ -296,7 +300,3 @@ def _append(
 
 def _count(tx: Transaction, table: sa.Table) -> int:
     return int(tx.execute(queries.transfer.count_rows(table)).scalar_one())
-
-
-def _numbers(tx: Transaction, table: sa.Table) -> array[int]:
-    return array("q", tx.execute(queries.transfer.numbers_of_rows(table)).scalars())

@@ -135,7 +135,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, n: int) -> list[int]:
 
 
 @pytest.mark.parametrize("has_changed", [False, True])
-def test_an_unfinished_copy_goes_on_or_begins_anew(
+def test_an_unfinished_copy_goes_on_or_begins_again(
     new_store: Callable[..., SampleStore],
     to_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,7 +167,7 @@ def test_an_unfinished_copy_goes_on_or_begins_anew(
     assert sum(rest) == n_rows - (0 if has_changed else sum(written))
 
 
-def test_a_copy_of_a_buffer_that_changed_without_a_count_begins_anew(
+def test_a_copy_of_a_buffer_that_changed_without_a_count_begins_again(
     store: SampleStore, to_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(store, 4)

@@ -67,14 +67,8 @@ def count_rows(table: sa.Table) -> sa.Select[Any]:
 
 
 @functools.cache
-def numbers_of_rows(table: sa.Table) -> sa.Select[Any]:
-    """The numbers of the rows that a buffer has in a table, in order."""
-    return _of_buffer(select(table.c.id), table).order_by(table.c.id)
-
-
-@functools.cache
 def insert_row(table: sa.Table) -> sa.Insert:
-    """Insert a row of another database; the database gives a new number."""
+    """Insert a row of another database; a row with a number gets a new one."""
     values: dict[str, Any] = {
         column.name: bindparam(column.name, type_=column.type)
         for column in table.c
