@@ -93,7 +93,7 @@ register(app, "release", release_claims)
 
 def find_claims(tx: Transaction) -> list[dict[str, Any]]:
     """Return the claimed batches of a buffer with the states of their workers, the oldest first."""
-    rows = with_state(tx, tx.execute(queries.batches.claimed_batches()).mappings().all())
+    rows = with_state(tx, tx.execute(queries.looks.claimed_batches()).mappings().all())
     return [row | {"state": "leased"} if row["lease_until"] else row for row in rows]
 
 

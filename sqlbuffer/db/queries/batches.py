@@ -255,26 +255,6 @@ def open_batches_of() -> sa.Select[Any]:
 
 
 @functools.cache
-def claimed_batches() -> sa.Select[Any]:
-    """Every claimed batch of a buffer with its number of reported samples, the oldest first."""
-    reported = select(sa.func.count()).where(draws.c.batch_id == batches.c.id, draws.c.reported)
-    return (
-        select(
-            batches.c.id.label("batch"),
-            batches.c.worker_id.label("worker"),
-            batches.c.iteration,
-            batches.c.size,
-            reported.scalar_subquery().label("reported"),
-            batches.c.drawn_at,
-            batches.c.lease_until,
-        )
-        .where(batches.c.buffer_id == BUFFER)
-        .where(IS_OPEN)
-        .order_by(batches.c.id)
-    )
-
-
-@functools.cache
 def claim_owners() -> sa.Select[Any]:
     """Ids of the workers that have claimed batches, one row for each batch without a lease."""
     ours = select(batches.c.worker_id).where(batches.c.buffer_id == BUFFER)

@@ -74,6 +74,26 @@ def measurements_of_sample() -> sa.Select[Any]:
 
 
 @functools.cache
+def claimed_batches() -> sa.Select[Any]:
+    """Every claimed batch of a buffer with its number of reported samples, the oldest first."""
+    reported = select(sa.func.count()).where(draws.c.batch_id == batches.c.id, draws.c.reported)
+    return (
+        select(
+            batches.c.id.label("batch"),
+            batches.c.worker_id.label("worker"),
+            batches.c.iteration,
+            batches.c.size,
+            reported.scalar_subquery().label("reported"),
+            batches.c.drawn_at,
+            batches.c.lease_until,
+        )
+        .where(batches.c.buffer_id == BUFFER)
+        .where(IS_OPEN)
+        .order_by(batches.c.id)
+    )
+
+
+@functools.cache
 def newest_batches() -> sa.Select[Any]:
     """Return the newest batches of a buffer, each with the measurements of its draws in numbers."""
     return _with_measurements(select(batches.c.id))
