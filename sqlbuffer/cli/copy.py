@@ -45,7 +45,7 @@ class Modes(str, enum.Enum):
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
     new: Annotated[
-        str | None, typer.Argument(metavar="[NEW]", help="Name of the copy in the same database.")
+        str | None, typer.Argument(metavar="NEW", help="Name of the copy in the same database.")
     ] = None,
     url: Url = DEFAULT_URL,
     to_url: Annotated[
