@@ -98,6 +98,24 @@ def scores_key(sample: str) -> str:
     return sample
 
 
+def test_the_copy_is_of_one_moment_while_others_write(
+    store: SampleStore, to_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(store, 4)
+    before, append = contents(store), transfer._append
+
+    def beside(tx: Any, **given: Any) -> None:
+        store.add([f"new {given['table'].name} {len(store)}"])
+        with store.sample(1) as batch:
+            batch.settle([9.0], metrics={"late": 1.0})
+        append(tx, **given)
+
+    monkeypatch.setattr(transfer, "_append", beside)
+    with store.copy(to_url=to_url) as copied:
+        assert contents(copied) == before != contents(store)
+        assert copied.check() == store.check() == []
+
+
 def test_samples_of_other_types_and_of_megabytes_travel(
     store: SampleStore, to_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
