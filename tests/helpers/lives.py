@@ -22,7 +22,7 @@ from sqlbuffer.db.schema import (
 from sqlbuffer.store import SampleStore
 
 
-def live(store: SampleStore, seed: int, n_steps: int = 12) -> list[list[str]]:
+def live(store: SampleStore, seed: int, n_steps: int = 8) -> list[list[str]]:
     """Do random things with a buffer; return what was drawn."""
     rng, drawn = np.random.default_rng(seed), []
     store.add([f"s{i}" for i in rng.integers(0, 90, 40)], source="first", meta={"x": 1e22, "y": -0})

@@ -86,6 +86,7 @@ def test_a_round_trip_is_the_identity(
     crowd(to_url)
     store = new_store(name="lived", seed=5, key=scores_key, keep_key=True, direction="minimize")
     live(store, 3)
+    store.save_predictor(b"\0state", rows_trained=1, metrics={"loss": 1e-9})
     before = contents(store)
     assert all(before.values())
     with store.copy("there", to_url=to_url) as there, there.copy("back", to_url=store_url) as back:
@@ -104,13 +105,13 @@ def test_the_copy_is_of_one_moment_while_others_write(
     live(store, 4)
     before, append = contents(store), transfer._append
 
-    def beside(tx: Any, **given: Any) -> None:
+    def writing_too(tx: Any, **given: Any) -> None:
         store.add([f"new {given['table'].name} {len(store)}"])
         with store.sample(1) as batch:
             batch.settle([9.0], metrics={"late": 1.0})
         append(tx, **given)
 
-    monkeypatch.setattr(transfer, "_append", beside)
+    monkeypatch.setattr(transfer, "_append", writing_too)
     with store.copy(to_url=to_url) as copied:
         assert contents(copied) == before != contents(store)
         assert copied.check() == store.check() == []
