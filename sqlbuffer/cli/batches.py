@@ -32,8 +32,8 @@ def batches(
 
     "measured" and "failed" count the measurements of the batch's samples that were stored for this
     batch; "mean_reward" and "best_reward" are of these. A batch is open until it is settled (all
-    its rewards are there) or released (its samples wait again). Samples whose draws `sqlbuffer
-    prune` has dropped are not counted.
+    its rewards are there) or released (its samples wait again). Of a batch whose draws `sqlbuffer
+    prune` has dropped nothing is counted.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
@@ -50,8 +50,8 @@ def _newest(tx: Transaction, n: int, is_open: bool) -> list[dict[str, Any]]:
             "iteration": row.iteration,
             "state": state_of(row),
             "size": row.size,
-            "measured": row.measured,
-            "failed": row.failed,
+            "measured": row.measured if row.drawn or not row.size else None,
+            "failed": row.failed if row.drawn or not row.size else None,
             "mean_reward": row.mean_reward,
             "best_reward": row.lowest_reward if minimizes else row.highest_reward,
             "worker": row.worker_id,

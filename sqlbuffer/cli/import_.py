@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import enum
 import os
 from collections.abc import Callable, Iterator
 from typing import IO, Annotated
@@ -27,6 +28,14 @@ from sqlbuffer.exchange.import_ import ImportResult, import_rows
 from sqlbuffer.exchange.mapping import Columns, Reader, Refused
 from sqlbuffer.exchange.rows import rows_of
 from sqlbuffer.measuring.functions import function_from
+
+
+class Directions(str, enum.Enum):
+    """Which rewards are better."""
+
+    maximize = "maximize"
+    minimize = "minimize"
+
 
 SHOWN = 20
 """Refused rows that are shown."""
@@ -86,7 +95,17 @@ def import_(
     ] = None,
     weighting: Annotated[
         Weightings | None,
-        typer.Option(rich_help_panel=_BUFFER, help="Weighting of a new buffer, by default shift."),
+        typer.Option(
+            rich_help_panel=_BUFFER,
+            help="Weighting of a new buffer, by default uniform, which needs no scores.",
+        ),
+    ] = None,
+    direction: Annotated[
+        Directions | None,
+        typer.Option(
+            rich_help_panel=_BUFFER,
+            help="Whether a higher reward is better in a new buffer, by default maximize.",
+        ),
     ] = None,
     allow_pickle: Annotated[
         bool,
@@ -104,8 +123,8 @@ def import_(
 
     An import that was killed is begun again with the same command: rows that are stored change
     nothing. Rows that cannot be stored are shown with their numbers and reasons, and the others are
-    stored. The buffer and the database are created if they do not exist. In a new buffer samples
-    are drawn once they have a score, or at once with --weighting uniform.
+    stored. The buffer and the database are created if they do not exist. A file does not tell
+    whether a lower reward is better: give --direction minimize for such a buffer.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
@@ -116,7 +135,15 @@ def import_(
             columns = Columns.of(
                 rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
             )
-            settings = as_given({"weighting": None if weighting is None else weighting.value})
+            settings = as_given(
+                {
+                    "weighting": None if weighting is None else weighting.value,
+                    "direction": None if direction is None else direction.value,
+                }
+            )
+            # The lines of .smi have a name or none: it is no column that was forgotten.
+            in_file = () if rows.columns is None or chosen == "smi" else rows.columns
+            unused = sorted(set(in_file) - set(columns.given()))
             made = None if key is None else function_from(key, example="lab.mols:canonical")
             reader = Reader(
                 columns,
@@ -130,12 +157,17 @@ def import_(
                 contextlib.closing(Database(url)) as database,
                 progress(f"importing into {name}", total, at) as advance,
             ):
-                buffer = attach(database, name, settings, key=made, allow_pickle=allow_pickle)
+                defaults = as_given({"weighting": "uniform"})
+                buffer = attach(
+                    database, name, settings, defaults=defaults, key=made, allow_pickle=allow_pickle
+                )
                 found = rows.read(columns.given())
                 done = import_rows(buffer, found, reader, refuse=refuse, advance=advance)
                 buffer.write(unregister)
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
+    if unused:
+        output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
     _report(done, refused)
 
 

@@ -126,7 +126,7 @@ def measure(
             return score, {"pose": pose}  # or the score alone
 
     The first SIGTERM or Ctrl-C claims no more samples, and waits for --drain. The second ends the
-    process. Samples without a reward wait again.
+    process. Samples without a reward wait again. After Ctrl-C the exit code is 130.
     """
     try:
         fn = function_from(reward)
@@ -148,7 +148,7 @@ def measure(
                 silent=not output.console(stderr=True).is_terminal,
             )
             logger.info("buffer %r: measuring with %s", name, reward)
-            with _stopped_by_signals(measuring.stop):
+            with _stopped_by_signals(measuring.stop, drain_s) as received:
                 done = measuring.run()
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
@@ -156,11 +156,14 @@ def measure(
         f"measured {done.measured}, failed {done.failed}, released {done.released} in "
         f"{done.seconds:.1f} s"
     )
+    if received == [signal.SIGINT]:
+        raise typer.Exit(130)  # a script must not go on as if everything was measured
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGTERM or SIGINT; the second ends the process."""
+def _stopped_by_signals(stop: Callable[[], None], drain_s: float) -> Iterator[list[int]]:
+    """Call `stop` at the first SIGTERM or SIGINT, and yield it; the second ends the process."""
+    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def put_back() -> None:
@@ -169,12 +172,17 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     def receive(number: int, _: FrameType | None) -> None:
         put_back()
-        logger.info("%s: waiting for running measurements", signal.Signals(number).name)
+        received.append(number)
+        logger.info(
+            "%s: waiting at most %g s for running measurements; the next signal ends them at once",
+            signal.Signals(number).name,
+            drain_s,
+        )
         stop()
 
     for number in before:
         signal.signal(number, receive)
     try:
-        yield
+        yield received
     finally:
         put_back()

@@ -108,6 +108,8 @@ def cell(value: Any) -> str:
     """
     if isinstance(value, (bytes, memoryview)) and len(value) > 32:
         return f"{bytes(value[:16]).hex()}... ({len(value):,} bytes)"
+    if isinstance(value, dt.datetime):  # JSON, CSV and files have it to the last digit
+        return f"{value:%Y-%m-%d %H:%M:%SZ}"
     value = plain(value)
     if value is None:
         return "-"

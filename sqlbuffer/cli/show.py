@@ -112,10 +112,11 @@ def _of_measurements(tx: Transaction, number: int) -> Iterator[dict[str, Any]]:
     for row in tx.execute(queries.looks.measurements_of_sample(), sample=number):
         what = row.error if row.error is not None else f"{row.objective} {output.cell(row.reward)}"
         took = "" if row.seconds is None else f" in {row.seconds:.3g} s"
+        more = "" if row.details is None else f", {output.cell(row.details)}"
         yield _event(
             row.measured_at,
             "measured" if row.error is None else "failed",
             batch=row.batch_id,
             worker=row.worker_id or None,
-            detail=f"{what}{took}",
+            detail=f"{what}{took}{more}",
         )

@@ -171,7 +171,7 @@ def _tell(tx: Transaction) -> None:
         _told.add(key)
         log.warning(
             "the budget of buffer %s is used up: %d samples are measured, failed or claimed; "
-            "raise it with `store.set_budget`",
+            "raise it with `store.set_budget` or `sqlbuffer budget`",
             shown(tx.buffer.name),
             budget,
         )

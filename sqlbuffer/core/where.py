@@ -14,6 +14,7 @@ from sqlbuffer._validation import as_name, plain
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
+from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 T = TypeVar("T")
@@ -84,5 +85,16 @@ def explained(buffer: BufferHandle, where: Where, read: Callable[[], T]) -> T:
         buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
-            f"got {shown(where)}: {summary(exc)}"
+            f"got {shown(where)}: {_reason(buffer, exc)}"
         ) from exc
+
+
+def _reason(buffer: BufferHandle, error: Exception) -> str:
+    """Return what is wrong with a condition; a column that is unknown brings all that are known."""
+    cause = next(
+        (each for each in (error, error.__cause__) if isinstance(each, sa.exc.DBAPIError)), None
+    )
+    unknown = None if cause is None else buffer.database.dialect.unknown_name(cause)
+    if unknown is None:
+        return summary(error)
+    return f"there is no {unknown[0]} {shown(unknown[1])}; {', '.join(samples.c.keys())} are there"

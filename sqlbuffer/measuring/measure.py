@@ -171,7 +171,8 @@ class Measuring:
         if self._buffer.read(budget.left) != 0 and (n := self._buffer.read(_unscored)):
             log.warning(
                 "%d samples of buffer %s wait without a score and cannot be drawn: call "
-                "`store.score`, or open the buffer with weighting='uniform'",
+                "`store.score`, or measure a copy that needs no scores: `sqlbuffer copy NAME NEW "
+                "--weighting uniform`",
                 n,
                 shown(self._buffer.name),
             )

@@ -336,6 +336,20 @@ def test_wrong_words_are_explained(
     assert message in " ".join(unstyled(result.err).split())
 
 
+def test_a_new_buffer_is_drawn_from_at_once_and_minimizes_if_asked(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "docked.csv").write_text("smiles,score,mw\nCCO,-3,46\nCCN,-5,45\nCCC,,44\n")
+    given = ("--sample", "smiles", "--reward", "score", "--direction", "minimize")
+    result = run("import", str(tmp_path / "docked.csv"), *given, url=store_url)
+    assert (result.code, result.err) == (0, "columns that were not imported: mw\n")
+    with open_store(store_url) as store:
+        assert store.top(1)[0]["sample"] == "CCN"
+        assert store.sample(1).samples == ["CCC"]
+    again = run("import", str(tmp_path / "docked.csv"), *given[:-1], "maximize", url=store_url)
+    assert (again.code, "direction" in again.err) == (2 if again.code == 2 else 1, True)
+
+
 def test_the_key_of_a_buffer_decides_which_samples_are_equal(
     sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

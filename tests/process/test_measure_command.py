@@ -164,7 +164,7 @@ def test_sigterm_waits_for_what_runs_and_gives_back_the_rest(
         process.terminate()
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
-    assert "SIGTERM: waiting for running measurements" in err
+    assert "SIGTERM: waiting at most 30 s for running measurements" in err
     with open_store(store_url, weighting="uniform") as store:
         stats = store.stats()
         n_calls = len((lab / "calls").read_text().splitlines())

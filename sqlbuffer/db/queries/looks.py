@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
+from sqlbuffer.db.queries.table import STATE
 from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples
 
 _SAMPLE: sa.BindParameter[int] = bindparam("sample", type_=BigId)
@@ -40,7 +41,8 @@ def one_sample() -> sa.Select[Any]:
     """Return what the database knows of a sample, without its payload."""
     left_out = {"buffer_id", "payload", "codec", "text"}
     columns = (column for column in samples.c if column.name not in left_out)
-    return select(samples.c.text.label("sample"), *columns).where(
+    state = STATE.label("state")
+    return select(samples.c.text.label("sample"), state, *columns).where(
         samples.c.buffer_id == BUFFER, samples.c.id == _SAMPLE
     )
 
@@ -112,6 +114,7 @@ def _with_measurements(ids: sa.Select[Any]) -> sa.Select[Any]:
     numbers = (
         select(
             newest.c.id,
+            sa.func.count(draws.c.batch_id).label("drawn"),
             sa.func.count(reward).label("measured"),
             sa.func.count(measurements.c.error).label("failed"),
             sa.func.avg(reward).label("mean_reward"),
