@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from helpers import inside, rewards
 from helpers.cleanup import hold
-from helpers.forked import Forked, forkserver
+from helpers.forked import Forked
 from helpers.polling import until
 from sqlbuffer.core import workers
 from sqlbuffer.db.schema import draws, measurements
@@ -272,19 +272,44 @@ def test_a_fork_of_the_reward_function_has_no_say(store: SampleStore) -> None:
 # -- deaths ----------------------------------------------------------------------------------------
 
 
+class Breakable:
+    """An executor that a sample breaks for good, as a pool whose process dies; it never hangs."""
+
+    is_broken = False
+
+    def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
+        if self.is_broken:
+            raise concurrent.futures.BrokenExecutor("a child died")
+        return BreakableCall(self, fn, *args)
+
+
+class BreakableCall:
+    def __init__(self, executor: Breakable, fn: Callable[..., Any], *args: Any) -> None:
+        self.executor, self.fn, self.args, self.n_looks = executor, fn, args, 0
+
+    def done(self) -> bool:
+        self.n_looks += 1
+        return self.n_looks > 2
+
+    def result(self) -> Any:
+        self.executor.is_broken |= "kill 1" in self.args[1]
+        if self.executor.is_broken:
+            raise concurrent.futures.BrokenExecutor("a child died")
+        return self.fn(*self.args)
+
+    def cancel(self) -> None: ...
+
+
 def test_a_sample_that_breaks_an_executor_fails_alone(store: SampleStore) -> None:
     """Each call of `measure` ends with the executor; the samples with it only have an attempt."""
     store.add([*GOOD[:5], "kill 1"])
     for _ in range(3):
-        with (
-            concurrent.futures.ProcessPoolExecutor(3, mp_context=forkserver()) as pool,
-            pytest.raises(CannotMeasure, match="make a new executor and call again"),
-        ):
-            store.measure(rewards.dock, executor=pool, n_jobs=3, silent=True)
+        with pytest.raises(CannotMeasure, match="make a new executor and call again"):
+            store.measure(rewards.dock, executor=Breakable(), n_jobs=3, silent=True)
     store.measure(rewards.dock, silent=True)
     (failed,) = store.failed()
     assert (failed["sample"], failed["attempts"]) == ("kill 1", 3)
-    assert failed["error"].startswith("worker died 3 times, last BrokenProcessPool: ")
+    assert failed["error"].startswith("worker died 3 times, last BrokenExecutor: a child")
     assert store.rewards_of(GOOD[:5]) == [1.0] * 5
     assert store.check() == []
 
