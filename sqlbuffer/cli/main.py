@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -82,8 +83,16 @@ def options(
     """
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as a line: where the code stands that warned is of no use to a user."""
+    from sqlbuffer.cli import output
+
+    output.line(f"warning: {message}", stderr=True)
+
+
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for a terminal without Unicode

@@ -1432,6 +1432,15 @@ def test_the_program_in_a_pipe(url: str) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
 
 
+@pytest.mark.slow
+def test_a_warning_of_the_program_is_one_line(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    open_store(sqlite_url, key=str.lower, weighting="uniform").close()
+    (tmp_path / "x.smi").write_text("CCO\n")
+    done = _program("import", str(tmp_path / "x.smi"), env={"SQLBUFFER_URL": sqlite_url})
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"warning: [^\n]*key=[^\n]*\n", done.stderr), done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("db", "check"), ("stats",), ("stats", "--help")])
 @pytest.mark.slow
 def test_a_pipe_that_is_closed_is_no_error(arguments: tuple[str, ...], sqlite_url: str) -> None:

@@ -157,18 +157,19 @@ def test_retry_measures_again_until_the_attempts_are_used_up(
 def test_an_error_that_is_raised_ends_the_fit_and_a_later_one_goes_on(
     loop: Callable[..., Environment], noted: pathlib.Path
 ) -> None:
+    before = psutil.Process().children()  # of other tests
     given = ["a", "b", "c", "raise", "d"]
     reward = RewardCallback(dock, each=True, n_jobs=2, on_error="raise")
     env = loop(reward, given)
     with pytest.raises(CannotMeasure, match="sample 'raise' could not be measured: ValueError"):
         env.fit(5, iters=1, report=0)
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
     store = env.buffer.store
     n_stored = len(store.labelled()[0])
     assert (len(store), store.stats().claimed) == (5, 0)
     env.buffer._filter_buffer([sample != "raise" for sample in env.buffer.buffer])
     env.fit(4, iters=1, report=0)
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
     assert len(kept(store)) == store.stats().measured == 4
     times = [sample for _, sample in calls(noted)]
     assert sum(times.count(sample) for sample in "abcd") <= 4 + 2, "those that ran were killed"
