@@ -47,7 +47,7 @@ _BUFFER = "The buffer"
 @command(
     "sqlbuffer import library.smi --source library",
     "sqlbuffer import vendor.csv --sample smiles --meta mw,logp",
-    "sqlbuffer import measured.csv --sample smiles --reward score --refused wrong.csv",
+    "sqlbuffer import measured.csv --sample smiles --reward score",
 )
 def import_(
     file: Annotated[
