@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, handles, open_existing
 from sqlbuffer.cli.top import find_best
@@ -40,6 +41,11 @@ def compare(
         (a,), (b,) = handles(database, first), handles(database, second)
         numbers = [each.read(_numbers) for each in (a, b)]
         shared = a.read(lambda tx: _shared(tx, b.buffer_id))
+    if a.direction != b.direction:
+        output.line(
+            f"{first} is to {a.direction}, {second} to {b.direction}: their rewards do not compare",
+            stderr=True,
+        )
     rows = [{"field": name, "a": numbers[0][name], "b": numbers[1][name]} for name in numbers[0]]
     rows += [{"field": name, "a": value, "b": value} for name, value in shared.items()]
     named = [{"field": row["field"], first: row["a"], second: row["b"]} for row in rows]

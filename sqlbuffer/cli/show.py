@@ -26,7 +26,7 @@ _STORY = ("at", "event", "batch", "iteration", "worker", "detail")
 @reading("sqlbuffer show 17", "sqlbuffer show known --name default", "sqlbuffer show 17 --json")
 def show(
     sample: Annotated[
-        str, typer.Argument(metavar="ID|HASH|TEXT", help="Its number, its hash, or its text.")
+        str, typer.Argument(metavar="ID|HASH|TEXT", help="Its number, hash, text or key.")
     ],
     url: Url = DEFAULT_URL,
     name: OneBuffer = "default",
@@ -36,7 +36,8 @@ def show(
     The story tells when the sample was added, scored, drawn, measured and given back, and by which
     worker. It reads all draws of the buffer; draws that `sqlbuffer prune` has dropped are missing.
 
-    Digits are the number of a sample, 32 hexadecimal digits its hash; everything else is its text.
+    Digits are the number of a sample, 32 hexadecimal digits its hash; everything else is its text,
+    or its key if the buffer keeps keys.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)

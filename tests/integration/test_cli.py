@@ -346,6 +346,19 @@ def test_show_tells_the_story_of_a_sample_by_number_hash_and_text(url: str) -> N
     assert "it boils" in run("show", "told", url=url).out
 
 
+def test_show_finds_a_sample_by_its_key(sqlite_url: str) -> None:
+    with open_store(sqlite_url, key=str.upper, keep_key=True, weighting="uniform") as store:
+        store.add(["cco"])
+    assert story(sqlite_url, "CCO")["sample"] == story(sqlite_url, "cco")["sample"] == "cco"
+
+
+def test_buffers_of_different_directions_are_said_not_to_compare(sqlite_url: str) -> None:
+    for name, direction in (("up", "maximize"), ("down", "minimize")):
+        open_store(sqlite_url, name=name, direction=direction).close()
+    result = run("compare", "up", "down", url=sqlite_url)
+    assert result.err == "up is to maximize, down to minimize: their rewards do not compare\n"
+
+
 def test_show_finds_what_digits_and_equal_texts_mean(url: str) -> None:
     with open_store(url, name="texts", weighting="uniform") as store:
         store.add(["99999", (1,), "(1,)"])

@@ -19,11 +19,12 @@ _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
 
 @functools.cache
 def samples_by_text() -> sa.Select[Any]:
-    """Return the ids of the samples with a text: two samples may look alike."""
+    """Return the ids of the samples with a text or a kept key: two samples may look alike."""
     wanted: sa.BindParameter[str] = bindparam("text", type_=sa.Text)
     return (
         select(samples.c.id)
-        .where(samples.c.buffer_id == BUFFER, samples.c.text == wanted)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(sa.or_(samples.c.text == wanted, samples.c.key == wanted))
         .order_by(samples.c.id)
         .limit(_LIMIT)
     )
