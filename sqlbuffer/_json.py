@@ -17,6 +17,10 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape of NUL in JSON; after an odd number of backslashes it is text."""
 
 
+MAX_DEPTH = 64
+"""Levels of lists and mappings: readers of JSON, of databases and of others, stop somewhere."""
+
+
 def as_json(value: Any, what: str) -> str:
     """Return a mapping as JSON; NaN, which marks a gap in a table, becomes null.
 
@@ -27,6 +31,8 @@ def as_json(value: Any, what: str) -> str:
     mapping = as_mapping(value, what)
     try:
         text = _dumped(mapping)
+        if text.count("[") + text.count("{") > MAX_DEPTH:  # may be too deep: look
+            raise RecursionError
     except (TypeError, ValueError, RecursionError):
         text = _as_text(_jsonable(mapping, what, _gap), what)
     _require_storable(text, what)
@@ -96,7 +102,9 @@ def _jsonable(value: Any, what: str, spelled: Callable[[float, str], Any]) -> An
         ) from None
 
 
-def _json_value(value: Any, path: str, spelled: Callable[[float, str], Any]) -> Any:
+def _json_value(value: Any, path: str, spelled: Callable[[float, str], Any], depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise RecursionError
     value = plain(value)
     if value is None or isinstance(value, bool):
         return value
@@ -114,10 +122,12 @@ def _json_value(value: Any, path: str, spelled: Callable[[float, str], Any]) -> 
                 raise InvalidArgument(
                     f"{path} has the key {name!r} twice, as text and as a number: give each once."
                 )
-            found[name] = _json_value(each, f"{path}[{shown(key)}]", spelled)
+            found[name] = _json_value(each, f"{path}[{shown(key)}]", spelled, depth + 1)
         return found
     if isinstance(value, (list, tuple)):
-        return [_json_value(each, f"{path}[{i}]", spelled) for i, each in enumerate(value)]
+        return [
+            _json_value(each, f"{path}[{i}]", spelled, depth + 1) for i, each in enumerate(value)
+        ]
     if _is_missing(value):
         return spelled(math.nan, path)
     raise _not_json(value, path)

@@ -122,6 +122,8 @@ def _writer(as_json: bool, as_csv: bool, out: pathlib.Path | None) -> Callable[[
             raise typer.BadParameter(
                 f"--out {out} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
             )
+        if not out.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {out.parent} for {out.name}.")
         return functools.partial(_write_file, out=out, suffix=suffix)
     if as_json or as_csv:
         return functools.partial(

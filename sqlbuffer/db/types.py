@@ -110,6 +110,72 @@ class from_now(sa.sql.functions.FunctionElement[dt.datetime]):
     inherit_cache = True
 
 
+class is_like(sa.sql.functions.FunctionElement[bool]):
+    """A text matches a pattern of `%` and `_`; capitals are other letters, a backslash is itself.
+
+    Args:
+        column: The text.
+        pattern: The pattern.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[str], pattern: str) -> None:
+        glob = "".join({"%": "*", "_": "?"}.get(c, f"[{c}]" if c in "*?[" else c) for c in pattern)
+        super().__init__(column, sa.literal(pattern, sa.Text), sa.literal(glob, sa.Text))
+
+
+class json_kind(sa.sql.functions.FunctionElement[str]):
+    """The type of a value in a JSON object, by the database's own word; NULL if there is none.
+
+    Args:
+        column: The object.
+        key: The key of the value.
+    """
+
+    type = sa.Text()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], key: str) -> None:
+        path = f'$."{key}"'
+        super().__init__(column, sa.literal(key, sa.Text), sa.literal(path, sa.Text))
+
+
+JSON_KINDS: dict[type, tuple[str, ...]] = {
+    bool: ("true", "false", "boolean"),
+    float: ("integer", "real", "number"),
+    str: ("text", "string"),
+}
+"""The words of `json_kind` on either database, by type."""
+
+
+@compiles(is_like, "sqlite")
+def _sqlite_is_like(element: is_like, compiler: Any, **options: Any) -> str:
+    column, _, glob = (compiler.process(each, **options) for each in element.clauses)
+    return f"{column} GLOB {glob}"
+
+
+@compiles(is_like, "postgresql")
+def _postgresql_is_like(element: is_like, compiler: Any, **options: Any) -> str:
+    column, pattern, _ = list(element.clauses)
+    shown = (compiler.process(each, **options) for each in (column, pattern))
+    return f"{' LIKE '.join(shown)} ESCAPE ''"
+
+
+@compiles(json_kind, "sqlite")
+def _sqlite_json_kind(element: json_kind, compiler: Any, **options: Any) -> str:
+    column, _, path = list(element.clauses)
+    return f"json_type({', '.join(compiler.process(each, **options) for each in (column, path))})"
+
+
+@compiles(json_kind, "postgresql")
+def _postgresql_json_kind(element: json_kind, compiler: Any, **options: Any) -> str:
+    column, key, _ = list(element.clauses)
+    shown = (compiler.process(each, **options) for each in (column, key))
+    return f"jsonb_typeof({' -> '.join(shown)})"
+
+
 @compiles(ago, "sqlite")
 def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"

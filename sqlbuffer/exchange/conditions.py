@@ -17,6 +17,7 @@ from sqlbuffer._validation import as_list, as_name, is_storable, plain
 from sqlbuffer.core.where import Where, as_where
 from sqlbuffer.db.queries.table import OF_SAMPLES
 from sqlbuffer.db.schema import samples
+from sqlbuffer.db.types import JSON_KINDS, is_like, json_kind
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.columns import META, column_of
 
@@ -33,7 +34,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "in": lambda column, values: column.in_(values),
     "not in": lambda column, values: column.not_in(values),
-    "like": lambda column, pattern: column.like(pattern),
+    "like": is_like,
 }
 _NUMBER = (numbers.Real,)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -89,7 +90,12 @@ def _condition(given: Any) -> sa.ColumnElement[bool]:
     is_list = word in ("in", "not in")
     values = as_list(value, "the values of a condition") if is_list else [value]
     column, values = _compared(name, [plain(each) for each in values])
-    condition: sa.ColumnElement[bool] = _OPERATORS[word](column, values if is_list else values[0])
+    try:
+        condition: sa.ColumnElement[bool] = _OPERATORS[word](
+            column, values if is_list else values[0]
+        )
+    except sa.exc.ArgumentError as exc:  # True and False have no order
+        raise InvalidArgument(f"{name} cannot be compared by {word}: use = or !=.") from exc
     return condition
 
 
@@ -108,13 +114,22 @@ def _compared(name: Any, values: list[Any]) -> tuple[sa.ColumnElement[Any], list
 
 
 def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:
+    """Return a value of the metas, NULL where it is of another type than those of the condition."""
     stored: Any = samples.c.meta[key]
     kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return stored.as_string(), values
+
+    def of_kind(kind: type, column: Any) -> sa.ColumnElement[Any]:
+        return sa.case((json_kind(samples.c.meta, key).in_(JSON_KINDS[kind]), column))
+
     if kinds == {bool}:
-        return stored.as_boolean(), values
-    if kinds and kinds <= {int, float}:
-        return stored.as_float(), [_value(name, value, _NUMBER) for value in values]
-    return stored.as_string(), [_value(name, value, (str,)) for value in values]
+        return of_kind(bool, stored.as_boolean()), values
+    if kinds <= {int, float}:
+        checked = (_value(name, value, _NUMBER) for value in values)
+        floats = [None if value is None else float(value) for value in checked]
+        return of_kind(float, stored.as_float()), floats
+    return of_kind(str, stored.as_string()), [_value(name, value, (str,)) for value in values]
 
 
 def _value(name: str, value: Any, types: tuple[type, ...]) -> Any:
@@ -135,7 +150,8 @@ def _fits(value: Any) -> bool:
     if isinstance(value, str):
         return is_storable(value)
     if isinstance(value, dt.datetime):
-        return value.tzinfo is not None
+        # Within a day of the first and the last year a time zone leads out of them.
+        return value.tzinfo is not None and dt.MINYEAR < value.year < dt.MAXYEAR
     if isinstance(value, (bytes, bool)):
         return True
     try:

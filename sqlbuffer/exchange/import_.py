@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sqlbuffer._messages import summary
@@ -138,26 +139,37 @@ def _store(buffer: BufferHandle, entries: Sequence[Entry], hashes: Sequence[byte
     waiting = [pair for pair in pairs if not pair[0].is_measured]
     added = _add(buffer, waiting).added if waiting else 0
     measured = [pair for pair in pairs if pair[0].is_measured]
-    known = buffer.read(_measured_before, [digest for _, digest in measured]) if measured else {}
-    new = [(each, digest) for each, digest in measured if not _is_known(each, digest, known)]
-    if not new:
-        return ImportResult(added=added)
-    added += _record(buffer, new).added
+    known = buffer.read(_measured_before, [digest for _, digest in measured]) if measured else set()
+    new = []
+    for each, digest in measured:
+        if (digest, each.reward) not in known:
+            known.add((digest, each.reward))
+            new.append((each, digest))
+    for some in _rounds(new):
+        added += _record(buffer, some).added
     n_failed = sum(each.reward is None for each, _ in new)
     return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed)
 
 
-def _is_known(entry: Entry, digest: bytes, known: dict[bytes, float | None]) -> bool:
-    """Tell whether this reward, or a failure, is stored."""
-    return digest in known and known[digest] == entry.reward
+def _rounds(pairs: Sequence[tuple[Entry, bytes]]) -> list[list[tuple[Entry, bytes]]]:
+    """Return the rows in rounds, in each of which a sample has one reward; all rewards are kept."""
+    rounds: list[list[tuple[Entry, bytes]]] = []
+    times: Counter[bytes] = Counter()
+    for pair in pairs:
+        turn = times[pair[1]]
+        times[pair[1]] += 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(pair)
+    return rounds
 
 
-def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> dict[bytes, float | None]:
-    """Return the reward of each sample that was measured, None for a failure, by hash."""
-    statement = queries.samples.samples_by_hash(tx.backend)
+def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> set[tuple[bytes, float | None]]:
+    """Return hash and reward of every measurement of these samples, None for a failure."""
+    statement = queries.measurements.rewards_by_hash(tx.backend)
     columns = {"hash": sorted(set(hashes))}
     rows = tx.execute_with(statement, queries.params.INCOMING_HASHES, columns)
-    return {row.hash: row.reward for row in rows if row.rewarded_at is not None}
+    return {(row.hash, row.reward) for row in rows}
 
 
 def _add(buffer: BufferHandle, pairs: Sequence[tuple[Entry, bytes]]) -> AddResult:

@@ -12,13 +12,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from helpers import inside
 from helpers.commands import run, unstyled
 from helpers.strategies import Colour, Ligand
 from sqlbuffer.cli.main import app
+from sqlbuffer.db.schema import measurements
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange import export, formats, import_, rows
 from sqlbuffer.exchange.mapping import number_from
@@ -179,7 +182,7 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         str(n) for n in reasons
     ]
     assert result.out == (
-        "11 rows: 4 samples added, 1 known, 3 rewards and 0 failures stored, 6 refused\n"
+        "11 rows: 4 samples added, 1 known, 2 rewards and 0 failures stored, 6 refused\n"
     )
     with open_store(store_url) as store:
         found = store.to_arrow(["sample", "state", "reward", "source", "meta"]).to_pylist()
@@ -459,3 +462,21 @@ def test_positions_of_a_table_count_on(sqlite_url: str) -> None:
 
 def none_of(text: str) -> str | None:
     return None if text == "none" else text
+
+
+def test_all_rewards_of_a_sample_in_a_file_are_kept_and_imported_once(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "r.csv").write_text("sample,reward,error\nz,1,\nz,2,\nq,,boom\nz,1,\nq,3,\n")
+    rows = None
+    for _ in range(3):
+        assert run("import", str(tmp_path / "r.csv"), url=store_url).code == 0
+        with open_store(store_url) as store:
+            sql = sa.select(measurements.c.reward, measurements.c.error).order_by(measurements.c.id)
+            found = [tuple(row) for row in inside.rows(store, sql)]
+            assert {row["sample"]: row["reward"] for row in store.top(9)} == {"z": 2.0, "q": 3.0}
+        assert rows in (None, found)
+        rows = found
+    assert sorted(map(str, found)) == sorted(
+        map(str, [(1.0, None), (None, "boom"), (2.0, None), (3.0, None)])
+    )

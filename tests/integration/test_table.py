@@ -315,3 +315,35 @@ def test_a_missing_package_is_named(store: SampleStore, monkeypatch: pytest.Monk
     for read in (store.table, store.to_arrow, store.to_pandas):
         with pytest.raises(MissingExtra, match=r'pip install "sqlbuffer\[export\]"'):
             read()
+
+
+def test_conditions_on_metas_go_by_type_and_patterns_by_capitals_on_both_databases(
+    store_url: str,
+) -> None:
+    given = {"A1": 1, "B1": "n/a", "T": True, "S": "5 apples", "a\\b": 0.5, "s1": "1", "N": None}
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(list(given), meta=[{"x": value} for value in given.values()])
+
+        def found(*condition: Any) -> set[str]:
+            return set(store.to_arrow(columns=["sample"], where=condition)["sample"].to_pylist())
+
+        assert found("meta.x", ">=", 1) == {"A1"}
+        assert found("meta.x", "=", 0) == set()
+        assert found("meta.x", "=", True) == {"T"}
+        assert found("meta.x", "=", "1") == {"s1"}
+        assert found("meta.x", "in", [1, 0.5]) == {"A1", "a\\b"}
+        assert found("meta.x", "=", None) == {"N"}
+        assert found("meta.x", "like", "%app%") == {"S"}
+        assert found("sample", "like", "S%") == {"S"}
+        assert found("sample", "like", "_1") == {"A1", "B1", "s1"}
+        assert found("sample", "like", "a\\b") == {"a\\b"}
+        assert found("sample", "like", "[As]1") == set()
+        with pytest.raises(InvalidArgument, match="queued cannot be compared by >"):
+            found("queued", ">", False)
+        with pytest.raises(InvalidArgument, match="datetime"):
+            found("created_at", ">", dt.datetime.min.replace(tzinfo=dt.timezone.utc))
+        deep: Any = []
+        for _ in range(100):
+            deep = [deep]
+        with pytest.raises(InvalidArgument, match="nests too deep"):
+            store.add(["deep"], meta=[{"x": deep}])

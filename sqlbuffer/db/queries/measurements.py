@@ -10,7 +10,13 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now
 from sqlbuffer.db.queries.moments import kept_then
-from sqlbuffer.db.queries.params import BUFFER, INCOMING_MEASUREMENTS, IS_OPEN, TICK
+from sqlbuffer.db.queries.params import (
+    BUFFER,
+    INCOMING_HASHES,
+    INCOMING_MEASUREMENTS,
+    IS_OPEN,
+    TICK,
+)
 from sqlbuffer.db.schema import batches, buffers, measurements, samples
 
 _OBJECTIVE = select(buffers.c.objective).where(buffers.c.id == BUFFER).scalar_subquery()
@@ -165,3 +171,16 @@ def mend_attempts() -> sa.Update:
     """Set negative numbers of attempts to 0."""
     wrong = sa.and_(samples.c.buffer_id == BUFFER, samples.c.attempts < 0)
     return sa.update(samples).where(wrong).values(attempts=0)
+
+
+@functools.cache
+def rewards_by_hash(dialect: Dialect) -> sa.Select[Any]:
+    """Return `hash, reward` of all measurements of samples under the objective of the buffer."""
+    incoming = dialect.relation(INCOMING_HASHES)
+    is_ours = sa.and_(samples.c.buffer_id == BUFFER, samples.c.hash == incoming.c.hash)
+    return (
+        select(samples.c.hash, measurements.c.reward)
+        .join_from(incoming, samples, is_ours)
+        .join(measurements, measurements.c.sample_id == samples.c.id)
+        .where(measurements.c.objective == _OBJECTIVE)
+    )
