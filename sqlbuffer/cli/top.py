@@ -12,7 +12,6 @@ from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.read import require_objective
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.where import as_where, guarded, narrowed
 from sqlbuffer.core.where import explained as where_explained
@@ -94,6 +93,8 @@ def find_best(
     columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
     given: dict[str, Any] = {"limit": min(n, LARGEST_INT)}
     if objective is not None:
+        from sqlbuffer.core.read import require_objective  # imports numpy and the codec
+
         require_objective(tx, objective)
         given["objective"] = objective
     is_earlier = objective is not None

@@ -1446,6 +1446,20 @@ def test_the_program_in_a_pipe(url: str) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
 
 
+def test_commands_that_show_rows_import_what_they_need() -> None:
+    """numpy, the codec and the other dialect take longer than all that such a command does."""
+    names = "ls stats top show history batches predictors compare sql workers jobs".split()
+    code = (
+        "import sys\n"
+        "from sqlbuffer.cli.commands import ENTRIES\n"
+        f"for name in {names}: ENTRIES[name].load(name)\n"
+        "heavy = {'numpy', 'cbor2', 'torch', 'sqlalchemy.dialects.postgresql', 'psycopg'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.slow
 def test_a_warning_of_the_program_is_one_line(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     open_store(sqlite_url, key=str.lower, weighting="uniform").close()
