@@ -64,7 +64,10 @@ def look(url: str, is_on: Any, is_over: Any, looks: Any) -> None:
             continue
         began = time.monotonic()
         for command in COMMANDS:
-            done = runner.invoke(app, shlex.split(command), env={"SQLBUFFER_URL": url})
+            words = shlex.split(command)
+            if words[0] == "sql" and url.startswith("postgresql"):
+                words += ["--role", "pg_read_all_data"]  # a superuser is refused
+            done = runner.invoke(app, words, env={"SQLBUFFER_URL": url})
             if done.exit_code:
                 raise SystemExit(f"{command}: {done.output}{done.stderr}")
         n += 1
