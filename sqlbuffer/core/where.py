@@ -97,4 +97,6 @@ def _reason(buffer: BufferHandle, error: Exception) -> str:
     unknown = None if cause is None else buffer.database.dialect.unknown_name(cause)
     if unknown is None:
         return summary(error)
-    return f"there is no {unknown[0]} {shown(unknown[1])}; {', '.join(samples.c.keys())} are there"
+    kind, name = unknown
+    missing = f"there is no {kind} {shown(name)}"
+    return f"{missing}; {', '.join(samples.c.keys())} are there" if kind == "column" else missing

@@ -519,7 +519,9 @@ def test_a_condition_in_text_can_do_no_more_than_read_on_sqlite(sqlite_url: str)
             "load_extension('x') IS NULL",
             "fts3_tokenizer('simple') IS NULL",
         ):
-            with pytest.raises(InvalidArgument, match=r"not authorized|no such|prohibited"):
+            with pytest.raises(
+                InvalidArgument, match=r"not authorized|no such|prohibited|there is no table '\w+'$"
+            ):
                 store.labelled_rows(where=where)
         assert list(store.labelled_rows(where="reward = 1 AND lower(source) = ''")) == ["a"]
         assert store.add(["b"]).added == 1
