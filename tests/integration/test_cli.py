@@ -33,7 +33,6 @@ from helpers.commands import refused, run, unstyled
 from helpers.direct import Execute, sql_runner
 from helpers.servers import client_programs, new_database, server_execute
 from sqlbuffer.cli import output
-from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
@@ -41,6 +40,7 @@ from sqlbuffer.db.queries.buffers import UNFINISHED
 from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
+from sqlbuffer.looks.sql import ask
 from sqlbuffer.store import open_store
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
@@ -1149,7 +1149,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     ):
         with (
             pytest.raises(ValueError, match="which cannot write"),
-            cli_sql.ask(address, sql) as answer,
+            ask(address, sql) as answer,
         ):
             list(answer.rows)
         assert dump(url) == before, sql
