@@ -6,9 +6,9 @@ import datetime as dt
 import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -24,7 +24,7 @@ from sqlbuffer.exchange.columns import META, column_of
 Conditions = Where | tuple[str, str, Any] | list[tuple[str, str, Any]]
 """What a user gives as `where`."""
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "==": operator.eq,
     "!=": operator.ne,
@@ -57,6 +57,20 @@ _NO_CONDITION = {"meta", "payload"}
 """Columns that databases compare in different ways."""
 
 
+class Compared(NamedTuple):
+    """A column that conditions may use, and the name of its type, as pyarrow has it."""
+
+    column: sa.ColumnElement[Any]
+    type: str
+
+
+_OF_TABLE = {
+    name: Compared(column, column_of(name).type)
+    for name, column in OF_SAMPLES.items()
+    if name not in _NO_CONDITION
+}
+
+
 def as_conditions(where: Any) -> Where:
     """Return a condition on `samples`.
 
@@ -74,24 +88,37 @@ def as_conditions(where: Any) -> Where:
     return as_where(where)
 
 
-def _condition(given: Any) -> sa.ColumnElement[bool]:
+def condition_on(known: Mapping[str, Compared], given: Any) -> sa.ColumnElement[bool]:
+    """Return a condition on one of these columns.
+
+    Args:
+        known: The columns that it may use, by name.
+        given: (column, operator, value).
+
+    Raises:
+        InvalidArgument: If it is no condition.
+    """
+    return _condition(given, known)
+
+
+def _condition(given: Any, known: Mapping[str, Compared] = _OF_TABLE) -> sa.ColumnElement[bool]:
     if not isinstance(given, tuple) or len(given) != 3:
         raise InvalidArgument(
             "a condition must be (column, operator, value), such as ('reward', '>', 0.5); "
             f"got {shown(given)}."
         )
     name, word, value = given
-    if not isinstance(word, str) or word not in _OPERATORS:
+    if not isinstance(word, str) or word not in OPERATORS:
         raise InvalidArgument(
-            f"the operator of a condition must be one of {listed(_OPERATORS)}; got {shown(word)}."
+            f"the operator of a condition must be one of {listed(OPERATORS)}; got {shown(word)}."
         )
     if value is None and word not in _FOR_MISSING:
         raise InvalidArgument(f"None can be compared by = and !=; got {shown(word)}.")
     is_list = word in ("in", "not in")
     values = as_list(value, "the values of a condition") if is_list else [value]
-    column, values = _compared(name, [plain(each) for each in values])
+    column, values = _compared(name, [plain(each) for each in values], known)
     try:
-        condition: sa.ColumnElement[bool] = _OPERATORS[word](
+        condition: sa.ColumnElement[bool] = OPERATORS[word](
             column, values if is_list else values[0]
         )
     except sa.exc.ArgumentError as exc:  # True and False have no order
@@ -99,18 +126,20 @@ def _condition(given: Any) -> sa.ColumnElement[bool]:
     return condition
 
 
-def _compared(name: Any, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:
+def _compared(
+    name: Any, values: list[Any], known: Mapping[str, Compared]
+) -> tuple[sa.ColumnElement[Any], list[Any]]:
     """Return the column of a condition, and the values that it is compared with."""
-    if isinstance(name, str) and name.startswith(META):
+    has_metas = known is _OF_TABLE
+    if has_metas and isinstance(name, str) and name.startswith(META):
         return _of_meta(as_name(name.removeprefix(META), "a value of the metas"), name, values)
-    known = [each for each in OF_SAMPLES if each not in _NO_CONDITION]
     if not isinstance(name, str) or name not in known:
         raise InvalidArgument(
-            f"a condition must be on one of the columns {', '.join(known)}, or on meta.NAME; "
-            f"got {shown(name)}."
+            f"a condition must be on one of the columns {', '.join(known)}"
+            f"{', or on meta.NAME' if has_metas else ''}; got {shown(name)}."
         )
-    types = _TYPES[column_of(name).type]
-    return OF_SAMPLES[name], [_value(name, value, types) for value in values]
+    types = _TYPES[known[name].type]
+    return known[name].column, [_value(name, value, types) for value in values]
 
 
 def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:

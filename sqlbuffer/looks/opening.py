@@ -12,12 +12,13 @@ from sqlbuffer.db.queries.buffers import buffer_names
 from sqlbuffer.errors import DatabaseUnavailable
 
 
-def open_existing(url: str, *, any_revision: bool = False) -> Database:
+def open_existing(url: str, *, any_revision: bool = False, read_only: bool = False) -> Database:
     """Open a database that exists; create nothing.
 
     Args:
         url: URL of the database.
         any_revision: Accept a database without tables, and one of another release.
+        read_only: Open it so that nothing can be written: the right to read is enough.
 
     Raises:
         DatabaseUnavailable: If the database does not exist or cannot be read.
@@ -30,7 +31,7 @@ def open_existing(url: str, *, any_revision: bool = False) -> Database:
             f"there is no {shown}: check the path, or create it with "
             f"`sqlbuffer db upgrade --url {shown}`."
         )
-    return Database(location, create=False, any_revision=any_revision)
+    return Database(location, create=False, any_revision=any_revision, read_only=read_only)
 
 
 def handles(database: Database, name: str | None, **options: Any) -> list[BufferHandle]:

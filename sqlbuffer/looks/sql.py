@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,21 +30,25 @@ class Found:
 
 
 @contextlib.contextmanager
-def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
+def ask(
+    url: str | sa.URL, sql: str, *, role: str | None = None, timeout_s: float | None = None
+) -> Iterator[Found]:
     """Run one SELECT, unchanged, on a connection that can only read.
 
     Args:
         url: URL of the database.
         sql: One SELECT.
         role: PostgreSQL role that runs it; None for the role that logs in.
+        timeout_s: Seconds that it may take; None for any time.
 
     Raises:
-        InvalidArgument: If the database refuses the SQL, or if the role may do more than read. The
-            message is one line.
+        InvalidArgument: If the database refuses the SQL, if it takes too long, or if the role may
+            do more than read. The message is one line.
     """
     _require_text(sql)
     location, dialect = parse_url(url)
-    engine = dialect.inspector(location)
+    engine = dialect.inspector(location, timeout_s=timeout_s)
+    began = time.monotonic()
     try:
         with (
             engine.connect() as connection,
@@ -54,6 +59,11 @@ def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
                 raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
             yield Found(columns, iter(result))
     except sa.exc.DBAPIError as exc:
+        if timeout_s is not None and time.monotonic() - began > timeout_s:
+            raise InvalidArgument(
+                f"this SQL took more than {timeout_s:g} s and was ended: narrow it, or run it with "
+                "`sqlbuffer sql`, which has no limit."
+            ) from exc
         if unknown := dialect.unknown_name(exc):
             from sqlbuffer.looks import near_matches  # only errors need it
 

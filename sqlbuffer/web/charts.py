@@ -1,0 +1,40 @@
+"""The charts of a buffer: pictures of `sqlbuffer.plots`, described for Plotly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.plots.picture import Picture
+from sqlbuffer.plots.registry import KINDS
+from sqlbuffer.web.source import Source
+
+FIRST_SCREEN = ("best", "predicted", "sources", "failures", "staleness", "scores")
+"""The charts of the first screen, in their order."""
+
+MORE = ("flow", "times")
+"""The charts below them."""
+
+
+def picture(source: Source, kind: str, buffers: list[BufferHandle]) -> Picture:
+    """Return a picture of buffers, read from the database at most every half minute."""
+    data = [
+        source.charts.get(
+            (kind, each.buffer_id, each.created_at), lambda each=each: each.read(KINDS[kind].read)
+        )
+        for each in buffers
+    ]
+    return KINDS[kind].picture(data)
+
+
+def described(made: Picture, theme: str) -> dict[str, Any]:
+    """Return a picture as the script of the page takes it.
+
+    Points are SVG, not WebGL, whose library compiles code, which the page forbids.
+    """
+    from sqlbuffer.plots import _plotly
+
+    figure = _plotly.describe(made, theme)
+    for trace in figure["data"]:
+        trace["type"] = trace["type"].removesuffix("gl")
+    return {"kind": made.kind, "title": made.title, "note": made.note, **figure}

@@ -1,0 +1,122 @@
+"""HTML and JSON of pages. All text of a database is escaped: templates mark nothing as safe."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import json
+import math
+import pathlib
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from starlette.responses import HTMLResponse, Response
+
+from sqlbuffer._messages import printable
+from sqlbuffer.looks import values
+from sqlbuffer.looks.overview import STATES
+from sqlbuffer.web.names import to_path
+
+LONGEST = 160
+"""Most characters of a text in a table."""
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates")
+    made = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters |= {
+        "cell": cell,
+        "count": count,
+        "number": number,
+        "duration": duration,
+        "moment": moment,
+        "whole": whole,
+        "path": to_path,
+    }
+    made.globals |= {"query": query, "STATES": STATES}
+    return made
+
+
+def page(template: str, data: dict[str, Any], *, status: int = 200) -> Response:
+    """Return a page made of a template."""
+    return HTMLResponse(_templates().get_template(template).render(data), status)
+
+
+def as_json(value: Any, *, status: int = 200) -> Response:
+    """Return a value as JSON: floats to the last bit, times in UTC, NaN and infinities as words."""
+    text = json.dumps(values.plain(value), allow_nan=False, ensure_ascii=True)
+    return Response(text + "\n", status, media_type="application/json")
+
+
+def query(given: dict[str, Any], **changes: Any) -> str:
+    """Return a query string; changes of None leave a name out, lists give it several times."""
+    merged = {name: value for name, value in {**given, **changes}.items() if value is not None}
+    return f"?{urlencode(merged, doseq=True)}" if merged else "?"
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def whole(value: Any) -> str:
+    """Return a value in full, as text of one line."""
+    if isinstance(value, dt.datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, int):
+        return count(value)
+    return values.cell(value) if value is not None else "-"
+
+
+def cell(value: Any) -> str:
+    """Return a value as a table shows it: long texts are cut."""
+    text = whole(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def count(value: int | None) -> str:
+    """Return a whole number with thin gaps; a dash for None."""
+    return "-" if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def number(value: float | None) -> str:
+    """Return a number to four digits."""
+    if value is None or not math.isfinite(value):
+        return "-" if value is None else printable(str(value))
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    return f"{value:.4g}" if abs(value) < 10_000 else count(round(value))
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in its two largest units, such as 2 h 5 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    left = round(seconds)
+    if left < 1:
+        return "0 s"
+    parts = []
+    for size, unit in _UNITS:
+        if left >= size and len(parts) < 2:
+            parts.append(f"{left // size:,} {unit}")
+            left %= size
+        elif parts:
+            break
+    return " ".join(parts)
+
+
+def moment(value: dt.datetime | None) -> str:
+    """Return a time of the day with its date."""
+    return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}"

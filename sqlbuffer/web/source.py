@@ -1,0 +1,65 @@
+"""The database that the pages show: read-only, and few reads however many look."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.workers import GRACE_S
+from sqlbuffer.db.database import Database
+from sqlbuffer.looks.opening import handles, open_existing
+from sqlbuffer.web.caching import Cache
+
+T = TypeVar("T")
+
+COUNTERS_KEPT_S = 1.0
+"""How long counters are kept: however many look, the database is asked once a second."""
+
+CHARTS_KEPT_S = 30.0
+"""How long distributions and charts are kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What pages read from.
+
+    Attributes:
+        url: URL of the database, which may hold a password: no page shows it.
+        database: The database, opened to read only.
+        role: PostgreSQL role that runs the SQL of users; None for the role that has logged in.
+        has_metrics: True to answer at /metrics.
+        counters: Values that may be a second old.
+        charts: Values that may be half a minute old.
+    """
+
+    url: str
+    database: Database
+    role: str | None = None
+    has_metrics: bool = False
+    counters: Cache = dataclasses.field(default_factory=lambda: Cache(COUNTERS_KEPT_S))
+    charts: Cache = dataclasses.field(default_factory=lambda: Cache(CHARTS_KEPT_S))
+
+    @classmethod
+    def open(cls, url: str, **options: Any) -> Source:
+        """Open a database that exists."""
+        return cls(url, open_existing(url, read_only=True), **options)
+
+    def buffers(self) -> list[BufferHandle]:
+        """Return handles on all buffers."""
+        return handles(self.database, None, grace_s=GRACE_S)
+
+    def buffer(self, name: str) -> BufferHandle:
+        """Return a handle on a buffer.
+
+        Raises:
+            BufferNotFound: If there is none of this name.
+        """
+        return handles(self.database, name, grace_s=GRACE_S)[0]
+
+    def soon(self, buffer: BufferHandle, read: Callable[..., T]) -> T:
+        """Return what a function of a transaction reads, at most a second old."""
+        key = (buffer.buffer_id, buffer.created_at, read)
+        found: T = self.counters.get(key, lambda: buffer.read(read))
+        return found
