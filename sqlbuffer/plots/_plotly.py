@@ -1,0 +1,228 @@
+"""Describes pictures for Plotly, for pages; only `figure` needs the package plotly."""
+
+from __future__ import annotations
+
+import datetime as dt
+import html
+import math
+from typing import Any
+
+import numpy as np
+
+from sqlbuffer._messages import printable
+from sqlbuffer.errors import MissingExtra
+from sqlbuffer.plots.palette import color, faded
+from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
+
+_SYMBOLS = {"circle": "circle", "star": "star", "line": "line-ns-open"}
+_SIZES = {"circle": 6, "star": 12, "line": 16}
+
+
+def figure(picture: Picture, theme: str = "light") -> Any:
+    """Return a picture as a `plotly.graph_objects.Figure`.
+
+    Raises:
+        MissingExtra: If plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects
+    except ImportError as exc:
+        raise MissingExtra("pages need plotly: pip install 'sqlbuffer[web]'.") from exc
+    return plotly.graph_objects.Figure(describe(picture, theme))
+
+
+def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
+    """Return `data` and `layout` of Plotly's figure, which JSON can hold.
+
+    Texts are escaped: Plotly takes texts for a subset of HTML.
+    """
+    n = len(picture.panels)
+    layout: dict[str, Any] = {
+        "template": None,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": color("text", theme)},
+        "margin": {"l": 64, "r": 16, "t": 40, "b": 52},
+        "hovermode": "closest",
+        "barmode": "overlay",
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "annotations": [],
+    }
+    data: list[dict[str, Any]] = []
+    for place, panel in enumerate(picture.panels):
+        suffix = "" if place == 0 else str(place + 1)
+        layout[f"xaxis{suffix}"] = {
+            **_axis(panel.x, theme),
+            "domain": _domain(place, n),
+            "anchor": f"y{suffix}",
+        }
+        layout[f"yaxis{suffix}"] = {**_axis(panel.y, theme), "anchor": f"x{suffix}"}
+        if not panel.marks:
+            layout["annotations"].append(_empty(panel, suffix, theme))
+            layout[f"xaxis{suffix}"].update(range=[0, 1], showticklabels=False)
+            layout[f"yaxis{suffix}"].update(range=[0, 1], showticklabels=False)
+        for mark in panel.marks:
+            for trace in _traces(mark, panel, theme):
+                data.append({**trace, "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
+    return {"data": data, "layout": layout}
+
+
+def _domain(place: int, n: int) -> list[float]:
+    gap = 0.14 if n > 1 else 0.0
+    width = (1 - gap * (n - 1)) / n
+    start = place * (width + gap)
+    return [round(start, 6), round(min(start + width, 1.0), 6)]
+
+
+def escaped(text: str) -> str:
+    """Return a text of the user that Plotly shows as it is."""
+    return html.escape(printable(text), quote=False)
+
+
+def _axis(axis: Axis, theme: str) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "title": {"text": escaped(axis.label)},
+        "gridcolor": color("grid", theme),
+        "linecolor": color("grid", theme),
+        "tickfont": {"color": color("muted", theme)},
+        "zeroline": False,
+        "automargin": True,
+        "exponentformat": "none",
+        "separatethousands": True,
+    }
+    if axis.kind == "names":
+        described |= {
+            "type": "linear",
+            "tickmode": "array",
+            "tickvals": list(range(len(axis.names))),
+            "ticktext": [escaped(name) for name in axis.names],
+            "range": [-0.6, max(len(axis.names), 2) - 0.4],
+            "showgrid": False,
+        }
+    elif axis.kind == "number":
+        described |= {"type": "linear"}
+        if axis.is_count:
+            described |= {"rangemode": "tozero", "tickformat": ",~f"}
+    else:
+        described |= {"type": "date" if axis.kind == "time" else "log"}
+    return described
+
+
+def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
+    return {
+        "text": escaped(panel.empty),
+        "xref": f"x{suffix} domain",
+        "yref": f"y{suffix} domain",
+        "x": 0.5,
+        "y": 0.5,
+        "showarrow": False,
+        "font": {"color": color("muted", theme), "size": 14},
+    }
+
+
+def _traces(mark: Mark, panel: Panel, theme: str) -> list[dict[str, Any]]:
+    own = color(mark.color, theme)
+    named = {"name": escaped(mark.name), "legendgroup": mark.color}
+    if isinstance(mark, Line):
+        return _line(mark, own, named)
+    if isinstance(mark, Bars):
+        return [_bars(mark, panel, own, named)]
+    if isinstance(mark, Points):
+        return [_points(mark, own, named)]
+    return [_spans(mark, own, named)]
+
+
+def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
+    shape = "hv" if line.is_step else "linear"
+    few = (len(line.x) <= 30 and not line.is_step) or len(line.x) == 1
+    x = values(line.x)
+    base = {"type": "scatter", "x": x}
+    traces: list[dict[str, Any]] = []
+    if line.low is not None and line.high is not None:
+        edge: dict[str, Any] = {
+            **base,
+            "mode": "lines",
+            "line": {"width": 0, "shape": shape, "color": own},
+        }
+        edge |= {"hoverinfo": "skip", "showlegend": False}
+        traces.append({**edge, "y": values(line.low)})
+        fill = {"fill": "tonexty", "fillcolor": faded(own, 0.18)}
+        traces.append({**edge, **fill, "y": values(line.high)})
+    style = {
+        "color": own,
+        "width": 2,
+        "shape": shape,
+        "dash": "dash" if line.is_dashed else "solid",
+    }
+    mode = "lines+markers" if few else "lines"
+    traces.append({**base, **named, "mode": mode, "y": values(line.y), "line": style})
+    return traces
+
+
+def _bars(bars: Bars, panel: Panel, own: str, named: dict[str, Any]) -> dict[str, Any]:
+    lies = panel.y.kind == "names"
+    places, lengths = values(bars.places), values(bars.lengths)
+    is_histogram = panel.x.kind == "number" and not lies
+    return {
+        "type": "bar",
+        **named,
+        "orientation": "h" if lies else "v",
+        "x": lengths if lies else places,
+        "y": places if lies else lengths,
+        "base": None if bars.on is None else values(bars.on),
+        "width": bars.width,
+        "marker": {"color": own, "opacity": 0.6 if is_histogram else 1.0, "line": {"width": 0}},
+        "hovertext": None if bars.texts is None else [escaped(text) for text in bars.texts],
+    }
+
+
+def _points(points: Points, own: str, named: dict[str, Any]) -> dict[str, Any]:
+    is_many = len(points.x) > 2000
+    marker: dict[str, Any] = {
+        "color": own,
+        "symbol": _SYMBOLS[points.symbol],
+        "size": 3 if is_many else _SIZES[points.symbol],
+        "opacity": 0.4 if is_many else 0.8 if points.symbol == "circle" else 1.0,
+    }
+    if points.symbol == "line":
+        marker["line"] = {"width": 2, "color": own}
+    kind = "scattergl" if is_many else "scatter"
+    return {
+        "type": kind,
+        **named,
+        "mode": "markers",
+        "x": values(points.x),
+        "y": values(points.y),
+        "marker": marker,
+    }
+
+
+def _spans(spans: Spans, own: str, named: dict[str, Any]) -> dict[str, Any]:
+    x: list[Any] = []
+    y: list[Any] = []
+    for place, low, high in zip(spans.places, spans.low, spans.high, strict=True):
+        x += [*values([low, high]), None]
+        y += [*values([place, place]), None]
+    return {
+        "type": "scatter",
+        **named,
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": {"color": own, "width": 9},
+    }
+
+
+def values(column: Any) -> list[Any]:
+    """Return numbers or times as JSON can hold them; None for a number that is not finite."""
+    listed = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    return [_value(each) for each in listed]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
