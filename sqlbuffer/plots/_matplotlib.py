@@ -31,6 +31,8 @@ def draw(picture: Picture, theme: str = "light") -> NotebookFigure:
     figure = NotebookFigure(
         figsize=(_WIDTH * n_cols + 0.6, _HEIGHT * n_rows + 0.3), layout="constrained", dpi=120
     )
+    engine: Any = figure.get_layout_engine()
+    engine.set(h_pad=0.1, w_pad=0.1)
     figure.set_facecolor(color("background", theme))
     for place, panel in enumerate(picture.panels, start=1):
         _draw_panel(figure.add_subplot(n_rows, n_cols, place), panel, theme)
@@ -155,10 +157,10 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.grid(False)
         (axes.set_ylim if is_y else axes.set_xlim)(-0.6, max(len(axis.names), 2) - 0.4)
     elif axis.kind == "time":
-        locator = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
-        own.set_major_locator(locator)
+        dates = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+        own.set_major_locator(dates)
         own.set_major_formatter(
-            matplotlib.dates.ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+            matplotlib.dates.ConciseDateFormatter(dates)  # type: ignore[no-untyped-call]
         )
         own.get_offset_text().set(size=8)
     elif axis.kind == "log":
@@ -166,7 +168,9 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
         own.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
-        own.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=axis.is_count))
+        steps = [1, 2, 5, 10] if axis.is_count else [1, 2, 2.5, 5, 10]
+        locator = matplotlib.ticker.MaxNLocator(6, integer=axis.is_count, steps=steps)
+        own.set_major_locator(locator)
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
         if axis.is_count and own is axes.yaxis:
             axes.set_ylim(bottom=0)
