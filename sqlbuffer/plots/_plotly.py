@@ -72,7 +72,7 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
         for mark in panel.marks:
             for trace in _traces(mark, panel, theme):
                 places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
-                is_named = trace.get("showlegend", len(panel.marks) > 1)
+                is_named = trace.get("showlegend", bool(panel.names))
                 data.append({**trace, **places, "showlegend": is_named})
     return {"data": data, "layout": layout}
 
@@ -128,7 +128,7 @@ def _title(panel: Panel, suffix: str) -> dict[str, Any]:
         "y": 1,
         "xanchor": "left",
         "yanchor": "bottom",
-        "yshift": 26 if len(panel.marks) > 1 else 4,
+        "yshift": 26 if panel.names else 4,
         "showarrow": False,
     }
 
@@ -180,7 +180,9 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
         "dash": "dash" if line.is_dashed else "solid",
     }
     mode = "lines+markers" if few else "lines"
-    traces.append({**base, **named, "mode": mode, "y": values(line.y), "line": style})
+    opacity = 0.4 if line.is_faint else 1.0
+    shown = {"mode": mode, "y": values(line.y), "line": style, "opacity": opacity}
+    traces.append({**base, **named, **shown})
     return traces
 
 
