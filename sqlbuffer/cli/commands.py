@@ -67,7 +67,7 @@ ENTRIES = {
         "predictors:predictors", _LOOK, "Show the versions of a buffer's predictor."
     ),
     "compare": Entry("compare:compare", _LOOK, "Show two buffers side by side."),
-    "plot": Entry("plot:plot", _LOOK, "Plot the metrics of a run over its iterations into a file."),
+    "plot": Entry("plot:plot", _LOOK, "Draw a picture of one or several buffers into a file."),
     "sql": Entry("sql:sql", _LOOK, "Run a SELECT on the tables and views of the database."),
     "export": Entry(
         "export:export",

@@ -166,15 +166,19 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.get_offset_text().set(size=8)
     elif axis.kind == "log":
         (axes.set_yscale if own is axes.yaxis else axes.set_xscale)("log")
+        low, high = sorted(own.get_view_interval())
+        subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+        own.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=9))
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
         own.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
-        steps = [1, 2, 5, 10] if axis.is_count else [1, 2, 2.5, 5, 10]
-        locator = matplotlib.ticker.MaxNLocator(6, integer=axis.is_count, steps=steps)
+        is_whole = axis.kind in ("count", "whole")
+        steps = [1, 2, 5, 10] if is_whole else [1, 2, 2.5, 5, 10]
+        locator = matplotlib.ticker.MaxNLocator(6, integer=is_whole, steps=steps)
         own.set_major_locator(locator)
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
-        if axis.is_count and own is axes.yaxis:
-            axes.set_ylim(bottom=0)
+        if axis.kind == "count":
+            (axes.set_ylim if own is axes.yaxis else axes.set_xlim)(0, None)
 
 
 def _number(value: float, _: Any = None) -> str:

@@ -109,12 +109,12 @@ def _axis(axis: Axis, theme: str) -> dict[str, Any]:
             "range": [-0.6, max(len(axis.names), 2) - 0.4],
             "showgrid": False,
         }
-    elif axis.kind == "number":
-        described |= {"type": "linear"}
-        if axis.is_count:
-            described |= {"rangemode": "tozero", "tickformat": ",~f"}
-    else:
+    elif axis.kind in ("time", "log"):
         described |= {"type": "date" if axis.kind == "time" else "log"}
+    else:
+        described |= {"type": "linear"}
+        if axis.kind == "count":
+            described |= {"rangemode": "tozero"}
     return described
 
 

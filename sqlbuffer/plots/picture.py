@@ -50,15 +50,14 @@ class Axis:
 
     Attributes:
         label: What it shows, with the unit.
-        kind: "number", "log", "time", or "names".
+        kind: "number"; "count", which begins at 0, or "whole", both without ticks between whole
+            numbers; "log", "time", or "names".
         names: The names of the places 0, 1 and so on, if `kind` is "names".
-        is_count: The numbers are counts: no ticks between them, and they begin at 0.
     """
 
     label: str
-    kind: Literal["number", "log", "time", "names"] = "number"
+    kind: Literal["number", "count", "whole", "log", "time", "names"] = "number"
     names: Sequence[str] = ()
-    is_count: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,10 @@ Spent: TypeAlias = Literal["measurements", "seconds"]
 
 _GRID = 1000
 """Most places of a band."""
+_LONG_S = 10_000.0
+"""More seconds than this are shown as hours."""
+_MOST_WITH_TOP = 3
+"""Of more lines than this the means of the best samples are left out."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,18 +165,14 @@ def picture(
     curves = [curve for group in groups.values() for curve in group]
     _require_comparable(curves)
     courses = [course(label, group, x) for label, group in groups.items()]
+    unit_s, axis = _axis(courses, x)
     marks = [
         line
         for n, each in enumerate(courses)
         if each.runs
-        for line in _lines(each, curves[0].k, None if len(courses) == 1 else n)
+        for line in _lines(each, each.spent / unit_s, curves[0].k, n, len(courses))
     ]
-    label = "measurements" if x == "measurements" else "seconds spent on measurements"
-    panel = Panel(
-        Axis(label, is_count=x == "measurements"),
-        Axis(reward_label(curves[0].objective, curves[0].direction)),
-        marks,
-    )
+    panel = Panel(axis, Axis(reward_label(curves[0].objective, curves[0].direction)), marks)
     return Picture("best", "Best so far", [panel], _note(curves, x))
 
 
@@ -198,30 +198,33 @@ def _require_comparable(curves: Sequence[Curve]) -> None:
             )
 
 
-def _lines(course: Course, k: int, place: int | None) -> list[Line]:
+def _axis(courses: Sequence[Course], x: Spent) -> tuple[float, Axis]:
+    """Return the horizontal axis, and its unit in measurements or seconds."""
+    if x == "measurements":
+        return 1.0, Axis("measurements", "count")
+    most = max((each.spent[-1] for each in courses if each.runs), default=0.0)
+    unit, seconds = ("hours", 3600.0) if most > _LONG_S else ("seconds", 1.0)
+    return seconds, Axis(f"{unit} spent on measurements")
+
+
+def _lines(course: Course, spent: Floats, k: int, place: int, n: int) -> list[Line]:
     """Return the lines of a course, with colours of their own if it is the only one."""
-    name, band = cut(course.label), course.runs > 1
-    of_runs = f", median of {course.runs} runs" if band else ""
-    alone = place is None
-    color = "best" if alone else f"series-{place}"
-    return [
-        Line(
-            f"best so far{of_runs}" if alone else f"{name}{of_runs}",
-            color,
-            course.spent,
-            course.best,
-            low=course.low if band else None,
-            high=course.high if band else None,
-            is_step=True,
-        ),
-        Line(
-            f"mean of the best {k}" if alone else f"{name}, mean of the best {k}",
-            "top" if alone else color,
-            course.spent,
-            course.top,
-            is_dashed=True,
-        ),
-    ]
+    name, is_band = cut(course.label), course.runs > 1
+    color = "best" if n == 1 else f"series-{place}"
+    of_runs = f", median of {course.runs} runs" if is_band else ""
+    best = Line(
+        f"best so far{of_runs}" if n == 1 else f"{name}{of_runs}",
+        color,
+        spent,
+        course.best,
+        low=course.low if is_band else None,
+        high=course.high if is_band else None,
+        is_step=True,
+    )
+    if n > _MOST_WITH_TOP:
+        return [best]
+    label = f"mean of the best {k}" if n == 1 else f"{name}, mean of the best {k}"
+    return [best, Line(label, "top" if n == 1 else color, spent, course.top, is_dashed=True)]
 
 
 def _note(curves: Sequence[Curve], x: Spent) -> str:

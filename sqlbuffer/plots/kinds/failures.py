@@ -74,7 +74,7 @@ def _picture(data: Failures) -> Picture:
             Bars("failed", "failed", np.arange(n), data.failures[:n][::-1], 0.7, texts=texts)
         )
     panel = Panel(
-        Axis("failed measurements", is_count=True),
+        Axis("failed measurements", "count"),
         Axis("", "names", names),
         marks,
         empty="nothing has failed" if data.measured else "nothing measured yet",

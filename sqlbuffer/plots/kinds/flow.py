@@ -95,8 +95,8 @@ def _picture(data: Flow) -> Picture:
         if len(values) and values[-1]:
             gone.append(Line(name, role, times, values, is_step=True))
     panels = [
-        Panel(time, Axis("samples", is_count=True), stored, "Inflow", "nothing stored yet"),
-        Panel(time, Axis("samples", is_count=True), gone, "Outflow", "nothing drawn yet"),
+        Panel(time, Axis("samples", "count"), stored, "Inflow", "nothing stored yet"),
+        Panel(time, Axis("samples", "count"), gone, "Outflow", "nothing drawn yet"),
     ]
     is_part = data.read < data.total
     note = f"inflow from {data.read:,} of {data.total:,} samples" if is_part else ""

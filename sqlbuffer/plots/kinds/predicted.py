@@ -125,10 +125,10 @@ def _picture(data: Predicted) -> Picture:
             empty="nothing predicted and measured yet",
         )
     ]
-    if len(made := data.versions[data.versions >= 0]):
+    if (data.versions >= 0).any():
         panels.append(
             Panel(
-                Axis("version of the predictor", is_count=len(made) > 1),
+                Axis("version of the predictor", "whole"),
                 Axis("rank correlation"),
                 _quality(data),
                 title="By predictor",

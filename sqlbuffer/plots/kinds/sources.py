@@ -89,7 +89,7 @@ def _picture(data: Sources) -> Picture:
     order = np.argsort(-(data.measured + data.failed), kind="stable")[:n][::-1]
     names = Axis("", "names", [cut(data.sources[place], 24) for place in order])
     panels = [
-        Panel(Axis("measurements", is_count=True), names, _counts(data, order), "Measurements"),
+        Panel(Axis("measurements", "count"), names, _counts(data, order), "Measurements"),
         Panel(
             Axis(reward_label(data.objective, data.direction)),
             names,

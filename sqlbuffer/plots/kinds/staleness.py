@@ -101,7 +101,7 @@ def _picture(data: Staleness) -> Picture:
             marks.append(Bars(label, role, own, [shares[place] for place in own]))
     panel = Panel(
         Axis("newer versions than the score", "names", names),
-        Axis("% of the waiting samples", is_count=True),
+        Axis("% of the waiting samples", "count"),
         marks,
         empty="nothing waits",
     )
