@@ -9,12 +9,11 @@ import matplotlib.dates
 import matplotlib.ticker
 import numpy as np
 
-from sqlbuffer._figure import NotebookFigure
 from sqlbuffer._messages import printable
+from sqlbuffer.plots._figure import NotebookFigure
 from sqlbuffer.plots.palette import color
 from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
 
-_WIDTH, _HEIGHT = 5.6, 3.7
 _MARKERS = {"circle": "o", "star": "*", "line": "|"}
 _SIZES = {"circle": 14.0, "star": 110.0, "line": 240.0}
 
@@ -26,18 +25,22 @@ def draw(picture: Picture, theme: str = "light") -> NotebookFigure:
         picture: The picture.
         theme: "light" or "dark".
     """
-    n_cols = min(len(picture.panels), 2)
-    n_rows = math.ceil(len(picture.panels) / n_cols)
+    n_cols = max(min(len(picture.panels), picture.columns), 1)
+    n_rows = max(math.ceil(len(picture.panels) / n_cols), 1)
+    width, height = picture.inches
     figure = NotebookFigure(
-        figsize=(_WIDTH * n_cols + 0.6, _HEIGHT * n_rows + 0.3), layout="constrained", dpi=120
+        figsize=(width * n_cols, height * n_rows), layout="constrained", dpi=120
     )
+    engine: Any = figure.get_layout_engine()
+    engine.set(h_pad=0.1, w_pad=0.1)
     figure.set_facecolor(color("background", theme))
     for place, panel in enumerate(picture.panels, start=1):
         _draw_panel(figure.add_subplot(n_rows, n_cols, place), panel, theme)
-    heading = figure.suptitle(
-        printable(picture.title), color=color("text", theme), fontweight="bold", fontsize=12
-    )
-    heading.set_parse_math(False)
+    if picture.title:
+        heading = figure.suptitle(
+            printable(picture.title), color=color("text", theme), fontweight="bold", fontsize=12
+        )
+        heading.set_parse_math(False)
     if picture.note:
         note = figure.supxlabel(
             printable(picture.note), color=color("muted", theme), fontsize=8, x=0.99, ha="right"
@@ -75,20 +78,19 @@ def _draw_panel(axes: Any, panel: Panel, theme: str) -> None:
         _draw_mark(axes, mark, panel, theme)
     _set_axis(axes, axes.xaxis, panel.x)
     _set_axis(axes, axes.yaxis, panel.y)
-    if len(panel.marks) > 1:
+    if panel.names:
         legend = axes.legend(fontsize=8, frameon=False, labelcolor=text, **_place(panel))
         for each in legend.get_texts():
             each.set_parse_math(False)
 
 
 def _columns(panel: Panel) -> int:
-    return 2 if len(panel.marks) > 3 else len(panel.marks)
+    return 2 if len(panel.names) > 3 else max(len(panel.names), 1)
 
 
 def _pad(panel: Panel) -> float:
     """Return the points between the axes and their title: room for the legend."""
-    n = len(panel.marks)
-    return 6.0 + (16.0 * math.ceil(n / _columns(panel)) if n > 1 else 0.0)
+    return 6.0 + 16.0 * math.ceil(len(panel.names) / _columns(panel))
 
 
 def _place(panel: Panel) -> dict[str, Any]:
@@ -130,7 +132,8 @@ def _draw_line(axes: Any, line: Line, own: str, label: str) -> None:
     style: dict[str, Any] = {
         "color": own,
         "linestyle": "--" if line.is_dashed else "-",
-        "linewidth": 1.3 if line.is_dashed else 1.8,
+        "linewidth": 1.3 if line.is_dashed or line.is_faint else 1.8,
+        "alpha": 0.4 if line.is_faint else 1.0,
         "drawstyle": "steps-post" if line.is_step else "default",
         "marker": "o" if (len(line.x) <= 30 and not line.is_step) or len(line.x) == 1 else "",
         "markersize": 4,
@@ -155,10 +158,10 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.grid(False)
         (axes.set_ylim if is_y else axes.set_xlim)(-0.6, max(len(axis.names), 2) - 0.4)
     elif axis.kind == "time":
-        locator = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
-        own.set_major_locator(locator)
+        dates = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+        own.set_major_locator(dates)
         own.set_major_formatter(
-            matplotlib.dates.ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+            matplotlib.dates.ConciseDateFormatter(dates)  # type: ignore[no-untyped-call]
         )
         own.get_offset_text().set(size=8)
     elif axis.kind == "log":
@@ -166,7 +169,9 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
         own.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
-        own.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=axis.is_count))
+        steps = [1, 2, 5, 10] if axis.is_count else [1, 2, 2.5, 5, 10]
+        locator = matplotlib.ticker.MaxNLocator(6, integer=axis.is_count, steps=steps)
+        own.set_major_locator(locator)
         own.set_major_formatter(matplotlib.ticker.FuncFormatter(_number))
         if axis.is_count and own is axes.yaxis:
             axes.set_ylim(bottom=0)

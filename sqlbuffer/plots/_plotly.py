@@ -42,11 +42,9 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": color("text", theme)},
-        "margin": {"l": 64, "r": 16, "t": 40, "b": 52},
+        "margin": {"l": 64, "r": 16, "t": 64 if n > 1 else 40, "b": 52},
         "hovermode": "closest",
         "barmode": "overlay",
-        "showlegend": True,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "annotations": [],
     }
     data: list[dict[str, Any]] = []
@@ -58,13 +56,24 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
             "anchor": f"y{suffix}",
         }
         layout[f"yaxis{suffix}"] = {**_axis(panel.y, theme), "anchor": f"x{suffix}"}
+        layout[f"legend{suffix}"] = {
+            "orientation": "h",
+            "x": _domain(place, n)[0],
+            "y": 1.0,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+        }
+        if panel.title:
+            layout["annotations"].append(_title(panel, suffix))
         if not panel.marks:
             layout["annotations"].append(_empty(panel, suffix, theme))
             layout[f"xaxis{suffix}"].update(range=[0, 1], showticklabels=False)
             layout[f"yaxis{suffix}"].update(range=[0, 1], showticklabels=False)
         for mark in panel.marks:
             for trace in _traces(mark, panel, theme):
-                data.append({**trace, "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
+                places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
+                is_named = trace.get("showlegend", bool(panel.names))
+                data.append({**trace, **places, "showlegend": is_named})
     return {"data": data, "layout": layout}
 
 
@@ -107,6 +116,21 @@ def _axis(axis: Axis, theme: str) -> dict[str, Any]:
     else:
         described |= {"type": "date" if axis.kind == "time" else "log"}
     return described
+
+
+def _title(panel: Panel, suffix: str) -> dict[str, Any]:
+    """Return the title of a panel, above its legend."""
+    return {
+        "text": f"<b>{escaped(panel.title)}</b>",
+        "xref": f"x{suffix} domain",
+        "yref": f"y{suffix} domain",
+        "x": 0,
+        "y": 1,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "yshift": 26 if panel.names else 4,
+        "showarrow": False,
+    }
 
 
 def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
@@ -156,7 +180,9 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
         "dash": "dash" if line.is_dashed else "solid",
     }
     mode = "lines+markers" if few else "lines"
-    traces.append({**base, **named, "mode": mode, "y": values(line.y), "line": style})
+    opacity = 0.4 if line.is_faint else 1.0
+    shown = {"mode": mode, "y": values(line.y), "line": style, "opacity": opacity}
+    traces.append({**base, **named, **shown})
     return traces
 
 
@@ -182,14 +208,13 @@ def _points(points: Points, own: str, named: dict[str, Any]) -> dict[str, Any]:
     marker: dict[str, Any] = {
         "color": own,
         "symbol": _SYMBOLS[points.symbol],
-        "size": 3 if is_many else _SIZES[points.symbol],
+        "size": 4 if is_many else _SIZES[points.symbol],
         "opacity": 0.4 if is_many else 0.8 if points.symbol == "circle" else 1.0,
     }
     if points.symbol == "line":
         marker["line"] = {"width": 2, "color": own}
-    kind = "scattergl" if is_many else "scatter"
     return {
-        "type": kind,
+        "type": "scatter",  # SVG: WebGL compiles code, which strict pages forbid
         **named,
         "mode": "markers",
         "x": values(points.x),

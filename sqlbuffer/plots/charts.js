@@ -67,12 +67,14 @@ const sqlbufferCharts = (() => {
       if (n < 2) return layout;
       const gap = 0.28 / n;
       const height = (1 - gap * (n - 1)) / n;
-      const changed = { ...layout, height: 260 * n };
+      const changed = { ...layout, height: 320 * n };
       names.forEach((name, place) => {
         const top = 1 - place * (height + gap);
-        const y = name.replace("x", "y");
+        const y = name.replace("xaxis", "yaxis");
+        const legend = name.replace("xaxis", "legend");
         changed[name] = { ...layout[name], domain: [0, 1] };
         changed[y] = { ...layout[y], domain: [Math.max(top - height, 0), top] };
+        changed[legend] = { ...layout[legend], x: 0, y: top };
       });
       return changed;
     },

@@ -74,6 +74,7 @@ class Line:
         high: (n,) upper bounds of the band.
         is_dashed: Draw dashes.
         is_step: y holds from each x to the next.
+        is_faint: Another line of the colour is the one to see.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Line:
     high: Column | None = None
     is_dashed: bool = False
     is_step: bool = False
+    is_faint: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Panel:
         marks: The marks, in the order of the legend.
         title: What it shows.
         empty: Text in place of marks if there are none.
+        has_legend: Name the marks, if there is more than one.
     """
 
     x: Axis
@@ -167,6 +170,12 @@ class Panel:
     marks: Sequence[Mark] = ()
     title: str = ""
     empty: str = "nothing measured yet"
+    has_legend: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the marks that a legend shows."""
+        return [mark.name for mark in self.marks] if self.has_legend and len(self.marks) > 1 else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,11 +185,15 @@ class Picture:
     Attributes:
         kind: Name of the function that made it.
         title: What it shows.
-        panels: The panels, from left to right.
+        panels: The panels, row by row.
         note: What a reader must know, such as that it shows a part of the rows.
+        columns: Most panels in a row of a file.
+        inches: Width and height of a panel in a file.
     """
 
     kind: str
     title: str
     panels: Sequence[Panel]
     note: str = ""
+    columns: int = 2
+    inches: tuple[float, float] = (5.6, 3.7)

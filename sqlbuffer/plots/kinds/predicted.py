@@ -23,6 +23,7 @@ from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Mark, Panel, Pi
 from sqlbuffer.predictor.metrics import rank_correlation
 
 MOST_VERSIONS = 500
+MOST_POINTS = 4000
 LEAST = 5
 """Fewer samples than this have no rank correlation."""
 
@@ -134,8 +135,10 @@ def _picture(data: Predicted) -> Picture:
                 empty="too few measurements of each version",
             )
         )
-    note = f"from each {data.step:,}th measurement" if data.step > 1 else ""
-    return Picture("predicted", "Predicted against measured", panels, note)
+    notes = [f"from one of {data.step:,} measurements"] if data.step > 1 else []
+    if (every := _thinning(data)) > 1:
+        notes.append(f"one of {every:,} points is drawn")
+    return Picture("predicted", "Predicted against measured", panels, "; ".join(notes))
 
 
 def _points(data: Predicted) -> list[Mark]:
@@ -149,10 +152,15 @@ def _points(data: Predicted) -> list[Mark]:
         names["newest"] = "measured samples"
     for role, own in (("older", data.version < newest), ("newest", data.version == newest)):
         if n := int(own.sum()):
-            marks.append(
-                Points(f"{names[role]} ({n:,})", role, data.predicted[own], data.measured[own])
-            )
+            every = slice(None, None, _thinning(data))
+            x, y = data.predicted[own][every], data.measured[own][every]
+            marks.append(Points(f"{names[role]} ({n:,})", role, x, y))
     return marks
+
+
+def _thinning(data: Predicted) -> int:
+    """Return which share of the points is drawn: each second, third and so on."""
+    return -(-len(data.version) // MOST_POINTS) or 1
 
 
 def _quality(data: Predicted) -> list[Mark]:
