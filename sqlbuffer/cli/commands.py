@@ -74,6 +74,9 @@ ENTRIES = {
         _LOOK,
         "Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.",
     ),
+    "serve": Entry(
+        "serve:serve", _LOOK, "Show the buffers of a database as pages that update themselves."
+    ),
     "measure": Entry(
         "measure:measure",
         _PROCESSES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import logging
 import pathlib
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from sqlbuffer._messages import shown, summary
 from sqlbuffer.errors import BufferNotFound, DatabaseUnavailable, InvalidArgument, SqlBufferError
+from sqlbuffer.plots.palette import dark_of
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pages, pictures
 from sqlbuffer.web.prometheus import exposition
@@ -36,8 +38,6 @@ READERS = 4
 JSON = ".json"
 
 _STATUS = {BufferNotFound: 404, InvalidArgument: 400, DatabaseUnavailable: 503}
-_CHART = "|".join(KINDS)
-_TABLE = "|".join(TABLES)
 
 
 def create_app(
@@ -78,7 +78,8 @@ def _pages(source: Source) -> Starlette:
         Route(f"{buffer}/{{table}}{JSON}", _json(source, _table_page)),
         Route(f"{buffer}/{{table}}", _html(source, _table_page)),
         *_twins(source, buffer, pages.first_screen),
-        Route("/static/plotly.js", lambda _: FileResponse(plotly_script(), headers=_KEPT)),
+        Route("/static/plotly.js", _file(plotly_script())),
+        Route("/static/charts.js", _file(charts.script())),
         Mount("/static", _Static(directory=pathlib.Path(__file__).parent / "static")),
     ]
     if source.has_metrics:
@@ -131,6 +132,7 @@ def _as_page(source: Source, request: Request, view: pages.View) -> Response:
         "release": _release(),
         "json_url": (f"{path}{JSON}" if path != "/" else f"/index{JSON}") + query,
         "here": path,
+        "dark_colors": json.dumps(dark_of()),
         "sql": "",
     }
     return page(view.template, {**common, **view.more, **view.data})
@@ -163,12 +165,12 @@ def _chart(source: Source, request: Request) -> Response:
     if kind not in KINDS:
         raise HTTPException(404, f"there is no chart {shown(kind)}: {', '.join(KINDS)} are there.")
     made = charts.picture(source, kind, [pages.buffer_of(source, request)])
-    return as_json(charts.described(made, _theme(request)))
+    return as_json(charts.described(made))
 
 
 def _compared_chart(source: Source, request: Request) -> Response:
     buffers = [source.buffer(request.query_params.get(each, "")) for each in ("a", "b")]
-    return as_json(charts.described(charts.picture(source, "best", buffers), _theme(request)))
+    return as_json(charts.described(charts.picture(source, "best", buffers)))
 
 
 def _picture(source: Source, request: Request) -> Response:
@@ -180,6 +182,10 @@ def _picture(source: Source, request: Request) -> Response:
     return Response(
         found[0], media_type=found[1], headers={"cache-control": "private, max-age=600"}
     )
+
+
+def _file(path: pathlib.Path) -> Callable[[Request], Response]:
+    return lambda _: FileResponse(path, headers=_KEPT)
 
 
 def _metrics(source: Source, _: Request) -> Response:

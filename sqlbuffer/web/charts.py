@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
+from sqlbuffer import plots
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.plots.picture import Picture
 from sqlbuffer.plots.registry import KINDS
@@ -27,14 +29,19 @@ def picture(source: Source, kind: str, buffers: list[BufferHandle]) -> Picture:
     return KINDS[kind].picture(data)
 
 
-def described(made: Picture, theme: str) -> dict[str, Any]:
-    """Return a picture as the script of the page takes it.
+def script() -> pathlib.Path:
+    """Return the script that draws described pictures in the colours of the page's theme."""
+    return pathlib.Path(plots.__file__).with_name("charts.js")
+
+
+def described(made: Picture) -> dict[str, Any]:
+    """Return a picture as the script of the page takes it, in light colours.
 
     Points are SVG, not WebGL, whose library compiles code, which the page forbids.
     """
     from sqlbuffer.plots import _plotly
 
-    figure = _plotly.describe(made, theme)
+    figure = _plotly.describe(made)
     for trace in figure["data"]:
         trace["type"] = trace["type"].removesuffix("gl")
     return {"kind": made.kind, "title": made.title, "note": made.note, **figure}

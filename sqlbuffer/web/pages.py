@@ -73,11 +73,10 @@ def first_screen(source: Source, request: Request) -> View:
     saved = source.charts.get(
         ("saved", buffer.buffer_id, buffer.created_at), lambda: buffer.read(saved_by_duplicates)
     )
-    name = buffer.name.replace("'", "''")
     data = {
         **found,
         "saved": saved,
-        "sql": f"SELECT * FROM buffer_overview WHERE buffer = '{name}'",
+        "sql": f"SELECT * FROM buffer_overview WHERE buffer = {_quoted(buffer.name)}",
     }
     has_pictures = pictures.drawable([row["sample"] for row in found["best"]])
     return View("buffer.html", data, {"charts": charts.FIRST_SCREEN, "has_pictures": has_pictures})
@@ -111,10 +110,17 @@ def sample(source: Source, request: Request) -> View:
     if found is None:
         raise HTTPException(404, f"buffer {shown(buffer.name)} has no sample {number}.")
     has_picture = buffer.read(pictures.draw, number, is_dark=False) is not None
-    name = buffer.name.replace("'", "''")
-    sql = f"SELECT * FROM sample_overview WHERE buffer = '{name}' AND sample_id = {number}"
+    sql = (
+        f"SELECT * FROM sample_overview WHERE buffer = {_quoted(buffer.name)} "
+        f"AND sample_id = {number}"
+    )
     more = {"has_picture": has_picture, "columns": STORY}
     return View("sample.html", {"name": buffer.name, **found, "sql": sql}, more)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as SQL writes it."""
+    return "'{}'".format(text.replace("'", "''"))
 
 
 def _tell(tx: Transaction, number: int) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ def _templates() -> jinja2.Environment:
         "cell": cell,
         "count": count,
         "number": number,
+        "share": share,
         "duration": duration,
         "moment": moment,
         "whole": whole,
@@ -98,6 +99,18 @@ def number(value: float | None) -> str:
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:.4g}" if abs(value) < 10_000 else count(round(value))
+
+
+def share(value: float) -> str:
+    """Return a share as per cent."""
+    percent = 100 * value
+    return (
+        "< 0.1 %"
+        if 0 < percent < 0.1
+        else f"{percent:.3g} %"
+        if percent < 10
+        else f"{percent:.0f} %"
+    )
 
 
 def duration(seconds: float | None) -> str:
