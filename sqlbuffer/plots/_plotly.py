@@ -62,13 +62,16 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
             "y": 1.0,
             "yanchor": "bottom",
             "bgcolor": "rgba(0,0,0,0)",
+            "tracegroupgap": 0,
         }
         if panel.title:
             layout["annotations"].append(_title(panel, suffix))
         if not panel.marks:
             layout["annotations"].append(_empty(panel, suffix, theme))
-            layout[f"xaxis{suffix}"].update(range=[0, 1], showticklabels=False)
-            layout[f"yaxis{suffix}"].update(range=[0, 1], showticklabels=False)
+            for axis in ("xaxis", "yaxis"):
+                layout[f"{axis}{suffix}"].update(
+                    range=[0, 1], showticklabels=False, showgrid=False, type="linear"
+                )
         for mark in panel.marks:
             for trace in _traces(mark, panel, theme):
                 places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
@@ -91,7 +94,7 @@ def escaped(text: str) -> str:
 
 def _axis(axis: Axis, theme: str) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "title": {"text": escaped(axis.label)},
+        "title": {"text": escaped(axis.label), "standoff": 8},
         "gridcolor": color("grid", theme),
         "linecolor": color("grid", theme),
         "tickfont": {"color": color("muted", theme)},
@@ -147,7 +150,7 @@ def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
 
 def _traces(mark: Mark, panel: Panel, theme: str) -> list[dict[str, Any]]:
     own = color(mark.color, theme)
-    named = {"name": escaped(mark.name), "legendgroup": mark.color}
+    named = {"name": escaped(mark.name)}
     if isinstance(mark, Line):
         return _line(mark, own, named)
     if isinstance(mark, Bars):
@@ -169,7 +172,8 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
             "mode": "lines",
             "line": {"width": 0, "shape": shape, "color": own},
         }
-        edge |= {"hoverinfo": "skip", "showlegend": False}
+        named = {**named, "legendgroup": own}  # a click hides the line and its band
+        edge |= {"hoverinfo": "skip", "showlegend": False, "legendgroup": own}
         traces.append({**edge, "y": values(line.low)})
         fill = {"fill": "tonexty", "fillcolor": faded(own, 0.18)}
         traces.append({**edge, **fill, "y": values(line.high)})
@@ -232,10 +236,11 @@ def _spans(spans: Spans, own: str, named: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         **named,
-        "mode": "lines",
+        "mode": "lines+markers",  # for markers Plotly leaves room at the ends of the axis
         "x": x,
         "y": y,
         "line": {"color": own, "width": 9},
+        "marker": {"color": own, "size": 1},
     }
 
 

@@ -26,12 +26,59 @@ const sqlbufferCharts = (() => {
       : value;
   }
 
+  // Rows of a horizontal legend: Plotly puts the entries into columns if one row cannot hold them.
+  function legendRows(data, legend, width) {
+    const widths = data
+      .filter((trace) => trace.legend === legend && trace.showlegend)
+      .map((trace) => 46 + 6.6 * trace.name.length);
+    if (widths.length === 0) return 0;
+    if (widths.reduce((sum, each) => sum + each, 0) <= width) return 1;
+    return Math.ceil(widths.length / Math.max(Math.floor(width / Math.max(...widths)), 1));
+  }
+
+  // The layout for an element: room above each panel for its title and legend, and panels below
+  // each other in a narrow element.
+  function fitted({ data, layout }, width) {
+    const suffixes = Object.keys(layout)
+      .filter((name) => /^xaxis\d*$/.test(name))
+      .map((name) => name.slice(5));
+    const isStacked = width < 640 && suffixes.length > 1;
+    const inner = width - layout.margin.l - layout.margin.r;
+    const titleOf = (suffix) =>
+      layout.annotations.findIndex(
+        (each) => each.yanchor === "bottom" && each.xref === `x${suffix} domain`,
+      );
+    const changed = { ...layout, annotations: layout.annotations.map((each) => ({ ...each })) };
+    const heads = suffixes.map((suffix) => {
+      const own = isStacked ? inner : inner / suffixes.length - 20;
+      const rows = 19 * legendRows(data, `legend${suffix}`, own);
+      const title = titleOf(suffix);
+      if (title >= 0) changed.annotations[title].yshift = rows + 6;
+      return rows + (title >= 0 ? 26 : 4);
+    });
+    changed.margin = { ...layout.margin, t: isStacked ? heads[0] : Math.max(...heads) };
+    if (!isStacked) return changed;
+    const [plot, foot] = [210, 56];
+    const total = heads.slice(1).reduce((sum, head) => sum + plot + foot + head, plot);
+    changed.height = total + changed.margin.t + layout.margin.b;
+    let top = total;
+    suffixes.forEach((suffix, place) => {
+      if (place > 0) top -= plot + foot + heads[place];
+      const domain = [Math.max(top - plot, 0) / total, top / total];
+      changed[`xaxis${suffix}`] = { ...layout[`xaxis${suffix}`], domain: [0, 1] };
+      changed[`yaxis${suffix}`] = { ...layout[`yaxis${suffix}`], domain };
+      changed[`legend${suffix}`] = { ...layout[`legend${suffix}`], x: 0, y: domain[1] };
+    });
+    return changed;
+  }
+
   function show(element, figure) {
-    const { data, layout } = prefersDark.matches ? painted(figure) : figure;
+    const described = { data: figure.data, layout: figure.layout };
     // Plotly writes into what it is given.
-    const own = structuredClone(data);
-    const stacked = element.clientWidth < 560 ? sqlbufferCharts.stacked(layout) : layout;
-    return Plotly.react(element, own, structuredClone(stacked), {
+    const { data, layout } = structuredClone(prefersDark.matches ? painted(described) : described);
+    const own = fitted({ data, layout }, element.clientWidth);
+    element.classList.toggle("stacked", own.height !== undefined);
+    return Plotly.react(element, data, own, {
       displaylogo: false,
       responsive: true,
       displayModeBar: false,
@@ -59,24 +106,6 @@ const sqlbufferCharts = (() => {
     draw(element, figure) {
       drawn.set(element, figure);
       return show(element, figure);
-    },
-    // Return a layout whose panels stand below each other, for narrow pages.
-    stacked(layout) {
-      const names = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
-      const n = names.length;
-      if (n < 2) return layout;
-      const gap = 0.28 / n;
-      const height = (1 - gap * (n - 1)) / n;
-      const changed = { ...layout, height: 320 * n };
-      names.forEach((name, place) => {
-        const top = 1 - place * (height + gap);
-        const y = name.replace("xaxis", "yaxis");
-        const legend = name.replace("xaxis", "legend");
-        changed[name] = { ...layout[name], domain: [0, 1] };
-        changed[y] = { ...layout[y], domain: [Math.max(top - height, 0), top] };
-        changed[legend] = { ...layout[legend], x: 0, y: top };
-      });
-      return changed;
     },
   };
 })();

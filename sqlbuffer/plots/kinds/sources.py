@@ -106,11 +106,12 @@ def _counts(data: Sources, order: Ints) -> list[Mark]:
         return []
     places = np.arange(len(order))
     among, measured, failed = data.among_best[order], data.measured[order], data.failed[order]
-    return [
+    bars = [
         Bars("among the best 10 %", "best", places, among, 0.7),
         Bars("other rewards", "older", places, measured - among, 0.7, on=among),
         Bars("failed", "failed", places, failed, 0.7, on=measured),
     ]
+    return [each for each in bars if np.any(each.lengths)]
 
 
 def _rewards(data: Sources, order: Ints) -> list[Mark]:
