@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sqlbuffer.plots.palette import color, faded
 from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
 
 _SYMBOLS = {"circle": "circle", "star": "star", "line": "line-ns-open"}
+_FEW = 6
 _SIZES = {"circle": 6, "star": 12, "line": 16}
 
 
@@ -50,12 +52,11 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for place, panel in enumerate(picture.panels):
         suffix = "" if place == 0 else str(place + 1)
-        layout[f"xaxis{suffix}"] = {
-            **_axis(panel.x, theme),
-            "domain": _domain(place, n),
-            "anchor": f"y{suffix}",
-        }
-        layout[f"yaxis{suffix}"] = {**_axis(panel.y, theme), "anchor": f"x{suffix}"}
+        x, y = _axis(panel.x, panel.marks, theme), _axis(panel.y, panel.marks, theme)
+        layout[f"xaxis{suffix}"] = {**x, "domain": _domain(place, n), "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = {**y, "anchor": f"x{suffix}"}
+        if place and panel.y.names and panel.y.names == picture.panels[place - 1].y.names:
+            layout[f"yaxis{suffix}"]["showticklabels"] = False  # as in the panel on the left
         layout[f"legend{suffix}"] = {
             "orientation": "h",
             "x": _domain(place, n)[0],
@@ -92,7 +93,7 @@ def escaped(text: str) -> str:
     return html.escape(printable(text), quote=False)
 
 
-def _axis(axis: Axis, theme: str) -> dict[str, Any]:
+def _axis(axis: Axis, marks: Sequence[Mark], theme: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         "title": {"text": escaped(axis.label), "standoff": 8},
         "gridcolor": color("grid", theme),
@@ -118,6 +119,8 @@ def _axis(axis: Axis, theme: str) -> dict[str, Any]:
         described |= {"type": "linear"}
         if axis.kind == "count":
             described |= {"rangemode": "tozero"}
+        if axis.kind in ("count", "whole") and _longest(marks) <= _FEW:
+            described |= {"dtick": 1}  # Plotly would draw ticks between whole numbers
     return described
 
 
@@ -134,6 +137,23 @@ def _title(panel: Panel, suffix: str) -> dict[str, Any]:
         "yshift": 26 if panel.names else 4,
         "showarrow": False,
     }
+
+
+def _longest(marks: Sequence[Mark]) -> float:
+    """Return the largest number of bars and lines."""
+    columns = [
+        column
+        for mark in marks
+        for column in (
+            [mark.lengths] if isinstance(mark, Bars) else [mark.x] if isinstance(mark, Line) else []
+        )
+    ]
+    numbers = [float(value) for column in columns for value in column if _is_number(value)]
+    return max(numbers, default=0.0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number))
 
 
 def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ const sqlbufferCharts = (() => {
     const suffixes = Object.keys(layout)
       .filter((name) => /^xaxis\d*$/.test(name))
       .map((name) => name.slice(5));
-    const isStacked = width < 640 && suffixes.length > 1;
+    const isStacked = suffixes.length > (width < 640 ? 1 : 2);
     const inner = width - layout.margin.l - layout.margin.r;
     const titleOf = (suffix) =>
       layout.annotations.findIndex(
@@ -66,7 +66,9 @@ const sqlbufferCharts = (() => {
       if (place > 0) top -= plot + foot + heads[place];
       const domain = [Math.max(top - plot, 0) / total, top / total];
       changed[`xaxis${suffix}`] = { ...layout[`xaxis${suffix}`], domain: [0, 1] };
-      changed[`yaxis${suffix}`] = { ...layout[`yaxis${suffix}`], domain };
+      const y = layout[`yaxis${suffix}`];
+      const isHidden = y.showticklabels === false && y.tickmode !== "array";
+      changed[`yaxis${suffix}`] = { ...y, domain, showticklabels: !isHidden };
       changed[`legend${suffix}`] = { ...layout[`legend${suffix}`], x: 0, y: domain[1] };
     });
     return changed;
