@@ -28,10 +28,12 @@ const sqlbufferCharts = (() => {
 
   function show(element, figure) {
     const { data, layout } = prefersDark.matches ? painted(figure) : figure;
+    const isNarrow = element.clientWidth < 560;
     // Plotly writes into what it is given.
     const own = structuredClone(data);
-    const stacked = element.clientWidth < 560 ? sqlbufferCharts.stacked(layout) : layout;
-    return Plotly.react(element, own, structuredClone(stacked), {
+    const room = isNarrow ? sqlbufferCharts.stacked({ data, layout }) : layout;
+    element.style.height = room.height === undefined ? "" : `${room.height}px`;
+    return Plotly.react(element, own, structuredClone(room), {
       displaylogo: false,
       responsive: true,
       displayModeBar: false,
@@ -60,22 +62,37 @@ const sqlbufferCharts = (() => {
       drawn.set(element, figure);
       return show(element, figure);
     },
-    // Return a layout whose panels stand below each other, for narrow pages.
-    stacked(layout) {
+    // Return a layout whose panels stand below each other, for narrow pages; each legend has an
+    // entry a line.
+    stacked({ data, layout }) {
       const names = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
-      const n = names.length;
-      if (n < 2) return layout;
-      const gap = 0.28 / n;
-      const height = (1 - gap * (n - 1)) / n;
-      const changed = { ...layout, height: 320 * n };
+      if (names.length < 2) return layout;
+      const [panel, below, entry, title, end] = [220, 64, 27, 26, 12]; // pixels
+      const entries = names.map((name) => {
+        const own = name.replace("axis", "");
+        return data.filter((each) => each.xaxis === own && each.showlegend !== false).length;
+      });
+      const inner = entries.reduce((sum, n) => sum + n * entry + title + panel, 0);
+      const height = inner + below * (names.length - 1);
+      const margin = { ...layout.margin, t: end, b: below };
+      const changed = { ...layout, margin, height: height + end + below };
+      const titles = new Map();
+      let from = height; // pixels above the lowest panel
       names.forEach((name, place) => {
-        const top = 1 - place * (height + gap);
-        const y = name.replace("xaxis", "yaxis");
+        const room = entries[place] * entry;
+        const top = (from - room - title) / height;
+        const bottom = (from - room - title - panel) / height;
         const legend = name.replace("xaxis", "legend");
         changed[name] = { ...layout[name], domain: [0, 1] };
-        changed[y] = { ...layout[y], domain: [Math.max(top - height, 0), top] };
-        changed[legend] = { ...layout[legend], x: 0, y: top };
+        const y = name.replace("xaxis", "yaxis");
+        changed[y] = { ...layout[y], domain: [Math.max(bottom, 0), Math.min(top, 1)] };
+        changed[legend] = { ...layout[legend], orientation: "v", x: 0, y: top };
+        titles.set(`${name.replace("axis", "")} domain`, room + 2);
+        from = bottom * height - below;
       });
+      changed.annotations = (layout.annotations ?? []).map((each) =>
+        each.yshift === undefined ? each : { ...each, yshift: titles.get(each.xref) },
+      );
       return changed;
     },
   };
