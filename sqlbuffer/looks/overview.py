@@ -33,8 +33,9 @@ def overview(tx: Transaction) -> dict[str, Any]:
     """
     found = counts.stats(tx)
     budget = tx.own_row(queries.budget.used())
+    used = int(budget.used)  # a sum of counters, of another type on PostgreSQL
     pace = find_pace(tx)
-    left = None if budget.budget is None else max(0, budget.budget - budget.used)
+    left = None if budget.budget is None else max(0, budget.budget - used)
     best = find_best(tx, BEST, by="reward")
     return {
         **{name: getattr(found, name) for name in _SETTINGS},
@@ -44,7 +45,7 @@ def overview(tx: Transaction) -> dict[str, Any]:
         "best_reward": found.best_reward,
         "mean_of_best": sum(row["reward"] for row in best) / len(best) if best else None,
         "budget": budget.budget,
-        "budget_used": budget.used,
+        "budget_used": used,
         "budget_left": left,
         "score_version": found.score_version,
         "has_stale_scores": found.refreshed_version != found.score_version,

@@ -79,7 +79,7 @@ const sqlbufferCharts = (() => {
     // Plotly writes into what it is given.
     const { data, layout } = structuredClone(prefersDark.matches ? painted(described) : described);
     const own = fitted({ data, layout }, element.clientWidth);
-    element.classList.toggle("stacked", own.height !== undefined);
+    element.style.height = own.height === undefined ? "" : `${own.height}px`;
     return Plotly.react(element, data, own, {
       displaylogo: false,
       responsive: true,

@@ -109,13 +109,9 @@ def number(value: float | None) -> str:
 def share(value: float) -> str:
     """Return a share as per cent."""
     percent = 100 * value
-    return (
-        "< 0.1 %"
-        if 0 < percent < 0.1
-        else f"{percent:.3g} %"
-        if percent < 10
-        else f"{percent:.0f} %"
-    )
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
 
 
 def duration(seconds: float | None) -> str:
