@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Poin
 
 _SYMBOLS = {"circle": "circle", "star": "star", "line": "line-ns-open"}
 _FEW = 6
+_NUMBERS = (int, float, np.number)
 _SIZES = {"circle": 6, "star": 12, "line": 16}
 
 
@@ -52,7 +52,7 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for place, panel in enumerate(picture.panels):
         suffix = "" if place == 0 else str(place + 1)
-        x, y = _axis(panel.x, panel.marks, theme), _axis(panel.y, panel.marks, theme)
+        x, y = _axis(panel, "x", theme), _axis(panel, "y", theme)
         layout[f"xaxis{suffix}"] = {**x, "domain": _domain(place, n), "anchor": f"y{suffix}"}
         layout[f"yaxis{suffix}"] = {**y, "anchor": f"x{suffix}"}
         if place and panel.y.names and panel.y.names == picture.panels[place - 1].y.names:
@@ -93,7 +93,8 @@ def escaped(text: str) -> str:
     return html.escape(printable(text), quote=False)
 
 
-def _axis(axis: Axis, marks: Sequence[Mark], theme: str) -> dict[str, Any]:
+def _axis(panel: Panel, which: Literal["x", "y"], theme: str) -> dict[str, Any]:
+    axis: Axis = getattr(panel, which)
     described: dict[str, Any] = {
         "title": {"text": escaped(axis.label), "standoff": 8},
         "gridcolor": color("grid", theme),
@@ -113,13 +114,17 @@ def _axis(axis: Axis, marks: Sequence[Mark], theme: str) -> dict[str, Any]:
             "range": [-0.6, max(len(axis.names), 2) - 0.4],
             "showgrid": False,
         }
-    elif axis.kind in ("time", "log"):
-        described |= {"type": "date" if axis.kind == "time" else "log"}
+    elif axis.kind == "time":
+        described |= {"type": "date", "nticks": 5}
+    elif axis.kind == "log":
+        ticks = _ticks(panel, which)
+        texts = [f"{tick:,.10g}" for tick in ticks]
+        described |= {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
     else:
         described |= {"type": "linear"}
         if axis.kind == "count":
             described |= {"rangemode": "tozero"}
-        if axis.kind in ("count", "whole") and _longest(marks) <= _FEW:
+        if axis.kind in ("count", "whole") and _greatest(panel, which) <= _FEW:
             described |= {"dtick": 1}  # Plotly would draw ticks between whole numbers
     return described
 
@@ -139,21 +144,32 @@ def _title(panel: Panel, suffix: str) -> dict[str, Any]:
     }
 
 
-def _longest(marks: Sequence[Mark]) -> float:
-    """Return the largest number of bars and lines."""
-    columns = [
-        column
-        for mark in marks
+def _ticks(panel: Panel, which: Literal["x", "y"]) -> list[float]:
+    """Return the powers of ten along a logarithmic axis, for a short one with their 2 and 5."""
+    numbers = [
+        float(number)
+        for mark in panel.marks
         for column in (
-            [mark.lengths] if isinstance(mark, Bars) else [mark.x] if isinstance(mark, Line) else []
+            (mark.low, mark.high) if isinstance(mark, Spans) else (getattr(mark, which),)
         )
+        for number in column
     ]
-    numbers = [float(value) for column in columns for value in column if _is_number(value)]
-    return max(numbers, default=0.0)
+    if not numbers:
+        return []
+    low, high = math.floor(math.log10(min(numbers))), math.ceil(math.log10(max(numbers)))
+    factors = (1, 2, 5) if high - low <= 3 else (1,)
+    return [factor * 10.0**power for power in range(low, high + 1) for factor in factors]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number))
+def _greatest(panel: Panel, which: Literal["x", "y"]) -> float:
+    """Return the greatest number along an axis of whole numbers."""
+    greatest = 0.0
+    for mark in panel.marks:
+        column = mark.lengths if isinstance(mark, Bars) else getattr(mark, which, ())
+        starts = mark.on if isinstance(mark, Bars) and mark.on is not None else [0] * len(column)
+        ends = [a + b for a, b in zip(column, starts, strict=True) if isinstance(a, _NUMBERS)]
+        greatest = max(greatest, *map(float, ends)) if ends else greatest
+    return greatest
 
 
 def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
