@@ -14,6 +14,8 @@ from sqlbuffer.plots._figure import NotebookFigure
 from sqlbuffer.plots.palette import color
 from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
 
+_SECOND = 1 / 86_400
+_SHORT_DAYS = _SECOND / 100
 _MARKERS = {"circle": "o", "star": "*", "line": "|"}
 _SIZES = {"circle": 14.0, "star": 110.0, "line": 240.0}
 
@@ -158,6 +160,9 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         own.grid(False)
         (axes.set_ylim if is_y else axes.set_xlim)(-0.6, max(len(axis.names), 2) - 0.4)
     elif axis.kind == "time":
+        low, high = own.get_data_interval()
+        if high - low < _SHORT_DAYS:  # one moment, for which there are no ticks
+            (axes.set_ylim if own is axes.yaxis else axes.set_xlim)(low - _SECOND, high + _SECOND)
         dates = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
         own.set_major_locator(dates)
         own.set_major_formatter(

@@ -38,7 +38,7 @@ DARK: Mapping[str, str] = {
     "claimed": "#e69f00",
     "measured": "#2fc79a",
     "failed": "#ff7f3f",
-    "out": "#8b939c",
+    "out": "#707880",
     "drawn": "#dd93c2",
     "best": "#2fc79a",
     "top": "#56b4e9",

@@ -243,8 +243,7 @@ def measurements_so_far() -> sa.Select[Any]:
 def rewards_by_source(direction: str) -> sa.Select[Any]:
     """Measurements of the `limit` sources with most of them: failures, quartiles and best reward.
 
-    `among_best` counts those among the best tenth of all `total` rewards, `sources` counts all
-    sources.
+    `among_best` counts those among the best `tenth` rewards of all, `sources` counts all sources.
     """
     of_source = (
         _measurements(measurements.c.id, samples.c.source, _REWARD, measurements.c.error)
@@ -275,18 +274,18 @@ def rewards_by_source(direction: str) -> sa.Select[Any]:
         .subquery("ranked")
     )
 
-    def quartile(which: int) -> sa.ColumnElement[Any]:
-        is_it = ranked.c.place == (which * most.c.measured + 3) // 4
-        return sa.func.max(sa.case((is_it, ranked.c.reward)))
+    def reward_at(place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.max(sa.case((ranked.c.place == place, ranked.c.reward)))
 
+    n = most.c.measured
     best = sa.func.min if direction == "minimize" else sa.func.max
-    is_among_best = ranked.c.rank * 10 <= bindparam("total", type_=BigId) + 9
+    is_among_best = ranked.c.rank <= bindparam("tenth", type_=BigId)
     own = (most.c.source, most.c.measured, most.c.failed, most.c.sources)
     columns: Any = [
         *own,
-        quartile(1).label("low"),
-        quartile(2).label("median"),
-        quartile(3).label("high"),
+        reward_at((n + 3) // 4).label("low"),
+        reward_at((n + 1) // 2).label("median"),
+        reward_at(n - n // 4).label("high"),
         best(ranked.c.reward).label("best"),
         sa.func.sum(sa.case((is_among_best, 1), else_=0)).label("among_best"),
     ]

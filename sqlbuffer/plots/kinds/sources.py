@@ -56,7 +56,8 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_SOUR
     objective = objective_of(tx, objective)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
     statement = queries.pictures.rewards_by_source(tx.buffer.direction)
-    rows = tx.rows(statement, objective=objective, total=total.measured, limit=most)
+    tenth = -(-total.measured // 10)
+    rows = tx.rows(statement, objective=objective, tenth=tenth, limit=most)
     return Sources(
         name=tx.buffer.name,
         direction=tx.buffer.direction,
