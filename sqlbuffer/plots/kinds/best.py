@@ -114,7 +114,7 @@ def _merged(rows: Iterable[Any], n: int, k: int, *, lowest_first: bool) -> tuple
     """Return the best reward and the mean of the k best samples at the end of each of n parts."""
     of_part: list[list[Any]] = [[] for _ in range(n)]
     for row in rows:
-        of_part[row.part].append(row)
+        of_part[int(row.part)].append(row)  # PostgreSQL divides to a float
     best, top = np.full(n, np.nan), np.full(n, np.nan)
     kept: dict[int, float] = {}
     sign = 1.0 if lowest_first else -1.0
