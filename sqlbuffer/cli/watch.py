@@ -93,7 +93,7 @@ def _lines(found: dict[str, Any], parts: dict[str, Any]) -> Iterator[RenderableT
 
 
 def _tiles(found: dict[str, Any]) -> list[RenderableType]:
-    tiles = [
+    tiles: list[RenderableType] = [
         _tile("best", number(found["best_reward"]), f"ten: {number(found['mean_of_best'])}"),
         *(
             _tile(state, count(n), share(n / found["stored"]) if found["stored"] else "-", state)

@@ -36,7 +36,7 @@ def duration(seconds: float | None) -> str:
     left = round(seconds)
     if left < 1:
         return "0 s"
-    parts = []
+    parts: list[str] = []
     for size, unit in _UNITS:
         if left >= size and len(parts) < 2:
             parts.append(f"{left // size:,} {unit}")
