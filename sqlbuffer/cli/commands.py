@@ -71,6 +71,11 @@ ENTRIES = {
     ),
     "compare": Entry("compare:compare", _LOOK, "Show two buffers side by side."),
     "plot": Entry("plot:plot", _LOOK, "Draw a picture of one or several buffers into a file."),
+    "report": Entry(
+        "report:report",
+        _LOOK,
+        "Write a report of a buffer: one HTML page that needs no network.",
+    ),
     "sql": Entry("sql:sql", _LOOK, "Run a SELECT on the tables and views of the database."),
     "export": Entry(
         "export:export",

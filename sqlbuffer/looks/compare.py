@@ -21,6 +21,8 @@ def compare(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
     """Return a row for each number: `field`, and the values of both buffers as `a` and `b`."""
     of_a, of_b = (each.read(_numbers) for each in (a, b))
     shared = a.read(lambda tx: _shared(tx, b.buffer_id))
+    for row, best in zip((of_a, of_b), _after_same_number(a, b), strict=True):
+        row |= best
     rows = [{"field": name, "a": of_a[name], "b": of_b[name]} for name in of_a]
     return rows + [{"field": name, "a": value, "b": value} for name, value in shared.items()]
 
@@ -35,6 +37,18 @@ def _numbers(tx: Transaction) -> dict[str, Any]:
         "measurements": cost.measurements,
         "seconds": cost.seconds,
     }
+
+
+def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
+    """Return the number of rewards that both buffers have had, and the best of so many of each."""
+    from sqlbuffer.plots.kinds import best  # imports numpy
+
+    curves = [each.read(best.read, k=1) for each in (a, b)]
+    n = min(curve.measured for curve in curves)
+    return [
+        {"common_measurements": n, "best_by_then": best.at(curve, n) if n else None}
+        for curve in curves
+    ]
 
 
 def _shared(tx: Transaction, other: int) -> dict[str, int]:

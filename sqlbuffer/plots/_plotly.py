@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from sqlbuffer.plots.palette import color, faded
 from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
 
 _SYMBOLS = {"circle": "circle", "star": "star", "line": "line-ns-open"}
+_FEW = 6
+_NUMBERS = (int, float, np.number)
 _SIZES = {"circle": 6, "star": 12, "line": 16}
 
 
@@ -50,25 +52,27 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for place, panel in enumerate(picture.panels):
         suffix = "" if place == 0 else str(place + 1)
-        layout[f"xaxis{suffix}"] = {
-            **_axis(panel.x, theme),
-            "domain": _domain(place, n),
-            "anchor": f"y{suffix}",
-        }
-        layout[f"yaxis{suffix}"] = {**_axis(panel.y, theme), "anchor": f"x{suffix}"}
+        x, y = _axis(panel, "x", theme), _axis(panel, "y", theme)
+        layout[f"xaxis{suffix}"] = {**x, "domain": _domain(place, n), "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = {**y, "anchor": f"x{suffix}"}
+        if place and panel.y.names and panel.y.names == picture.panels[place - 1].y.names:
+            layout[f"yaxis{suffix}"]["showticklabels"] = False  # as in the panel on the left
         layout[f"legend{suffix}"] = {
             "orientation": "h",
             "x": _domain(place, n)[0],
             "y": 1.0,
             "yanchor": "bottom",
             "bgcolor": "rgba(0,0,0,0)",
+            "tracegroupgap": 0,
         }
         if panel.title:
             layout["annotations"].append(_title(panel, suffix))
         if not panel.marks:
             layout["annotations"].append(_empty(panel, suffix, theme))
-            layout[f"xaxis{suffix}"].update(range=[0, 1], showticklabels=False)
-            layout[f"yaxis{suffix}"].update(range=[0, 1], showticklabels=False)
+            for axis in ("xaxis", "yaxis"):
+                layout[f"{axis}{suffix}"].update(
+                    range=[0, 1], showticklabels=False, showgrid=False, type="linear"
+                )
         for mark in panel.marks:
             for trace in _traces(mark, panel, theme):
                 places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
@@ -89,9 +93,10 @@ def escaped(text: str) -> str:
     return html.escape(printable(text), quote=False)
 
 
-def _axis(axis: Axis, theme: str) -> dict[str, Any]:
+def _axis(panel: Panel, which: Literal["x", "y"], theme: str) -> dict[str, Any]:
+    axis: Axis = getattr(panel, which)
     described: dict[str, Any] = {
-        "title": {"text": escaped(axis.label)},
+        "title": {"text": escaped(axis.label), "standoff": 8},
         "gridcolor": color("grid", theme),
         "linecolor": color("grid", theme),
         "tickfont": {"color": color("muted", theme)},
@@ -109,12 +114,18 @@ def _axis(axis: Axis, theme: str) -> dict[str, Any]:
             "range": [-0.6, max(len(axis.names), 2) - 0.4],
             "showgrid": False,
         }
-    elif axis.kind in ("time", "log"):
-        described |= {"type": "date" if axis.kind == "time" else "log"}
+    elif axis.kind == "time":
+        described |= {"type": "date", "nticks": 5}
+    elif axis.kind == "log":
+        ticks = _ticks(panel, which)
+        texts = [f"{tick:,.10g}" for tick in ticks]
+        described |= {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
     else:
         described |= {"type": "linear"}
         if axis.kind == "count":
             described |= {"rangemode": "tozero"}
+        if axis.kind in ("count", "whole") and _greatest(panel, which) <= _FEW:
+            described |= {"dtick": 1}  # Plotly would draw ticks between whole numbers
     return described
 
 
@@ -133,6 +144,34 @@ def _title(panel: Panel, suffix: str) -> dict[str, Any]:
     }
 
 
+def _ticks(panel: Panel, which: Literal["x", "y"]) -> list[float]:
+    """Return the powers of ten along a logarithmic axis, for a short one with their 2 and 5."""
+    numbers = [
+        float(number)
+        for mark in panel.marks
+        for column in (
+            (mark.low, mark.high) if isinstance(mark, Spans) else (getattr(mark, which),)
+        )
+        for number in column
+    ]
+    if not numbers:
+        return []
+    low, high = math.floor(math.log10(min(numbers))), math.ceil(math.log10(max(numbers)))
+    factors = (1, 2, 5) if high - low <= 3 else (1,)
+    return [factor * 10.0**power for power in range(low, high + 1) for factor in factors]
+
+
+def _greatest(panel: Panel, which: Literal["x", "y"]) -> float:
+    """Return the greatest number along an axis of whole numbers."""
+    greatest = 0.0
+    for mark in panel.marks:
+        column = mark.lengths if isinstance(mark, Bars) else getattr(mark, which, ())
+        starts = mark.on if isinstance(mark, Bars) and mark.on is not None else [0] * len(column)
+        ends = [a + b for a, b in zip(column, starts, strict=True) if isinstance(a, _NUMBERS)]
+        greatest = max(greatest, *map(float, ends)) if ends else greatest
+    return greatest
+
+
 def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
     return {
         "text": escaped(panel.empty),
@@ -147,7 +186,7 @@ def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
 
 def _traces(mark: Mark, panel: Panel, theme: str) -> list[dict[str, Any]]:
     own = color(mark.color, theme)
-    named = {"name": escaped(mark.name), "legendgroup": mark.color}
+    named = {"name": escaped(mark.name)}
     if isinstance(mark, Line):
         return _line(mark, own, named)
     if isinstance(mark, Bars):
@@ -169,7 +208,8 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
             "mode": "lines",
             "line": {"width": 0, "shape": shape, "color": own},
         }
-        edge |= {"hoverinfo": "skip", "showlegend": False}
+        named = {**named, "legendgroup": own}  # a click hides the line and its band
+        edge |= {"hoverinfo": "skip", "showlegend": False, "legendgroup": own}
         traces.append({**edge, "y": values(line.low)})
         fill = {"fill": "tonexty", "fillcolor": faded(own, 0.18)}
         traces.append({**edge, **fill, "y": values(line.high)})
@@ -232,10 +272,11 @@ def _spans(spans: Spans, own: str, named: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         **named,
-        "mode": "lines",
+        "mode": "lines+markers",  # for markers Plotly leaves room at the ends of the axis
         "x": x,
         "y": y,
         "line": {"color": own, "width": 9},
+        "marker": {"color": own, "size": 1},
     }
 
 

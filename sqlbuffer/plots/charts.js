@@ -26,14 +26,61 @@ const sqlbufferCharts = (() => {
       : value;
   }
 
+  // Rows of a horizontal legend: Plotly puts the entries into columns if one row cannot hold them.
+  function legendRows(data, legend, width) {
+    const widths = data
+      .filter((trace) => trace.legend === legend && trace.showlegend)
+      .map((trace) => 46 + 6.6 * trace.name.length);
+    if (widths.length === 0) return 0;
+    if (widths.reduce((sum, each) => sum + each, 0) <= width) return 1;
+    return Math.ceil(widths.length / Math.max(Math.floor(width / Math.max(...widths)), 1));
+  }
+
+  // The layout for an element: room above each panel for its title and legend, and panels below
+  // each other in a narrow element.
+  function fitted({ data, layout }, width) {
+    const suffixes = Object.keys(layout)
+      .filter((name) => /^xaxis\d*$/.test(name))
+      .map((name) => name.slice(5));
+    const isStacked = suffixes.length > (width < 640 ? 1 : 2);
+    const inner = width - layout.margin.l - layout.margin.r;
+    const titleOf = (suffix) =>
+      layout.annotations.findIndex(
+        (each) => each.yanchor === "bottom" && each.xref === `x${suffix} domain`,
+      );
+    const changed = { ...layout, annotations: layout.annotations.map((each) => ({ ...each })) };
+    const heads = suffixes.map((suffix) => {
+      const own = isStacked ? inner : inner / suffixes.length - 20;
+      const rows = 19 * legendRows(data, `legend${suffix}`, own);
+      const title = titleOf(suffix);
+      if (title >= 0) changed.annotations[title].yshift = rows + 6;
+      return rows + (title >= 0 ? 26 : 4);
+    });
+    changed.margin = { ...layout.margin, t: isStacked ? heads[0] : Math.max(...heads) };
+    if (!isStacked) return changed;
+    const [plot, foot] = [210, 56];
+    const total = heads.slice(1).reduce((sum, head) => sum + plot + foot + head, plot);
+    changed.height = total + changed.margin.t + layout.margin.b;
+    let top = total;
+    suffixes.forEach((suffix, place) => {
+      if (place > 0) top -= plot + foot + heads[place];
+      const domain = [Math.max(top - plot, 0) / total, top / total];
+      changed[`xaxis${suffix}`] = { ...layout[`xaxis${suffix}`], domain: [0, 1] };
+      const y = layout[`yaxis${suffix}`];
+      const isHidden = y.showticklabels === false && y.tickmode !== "array";
+      changed[`yaxis${suffix}`] = { ...y, domain, showticklabels: !isHidden };
+      changed[`legend${suffix}`] = { ...layout[`legend${suffix}`], x: 0, y: domain[1] };
+    });
+    return changed;
+  }
+
   function show(element, figure) {
-    const { data, layout } = prefersDark.matches ? painted(figure) : figure;
-    const isNarrow = element.clientWidth < 560;
+    const described = { data: figure.data, layout: figure.layout };
     // Plotly writes into what it is given.
-    const own = structuredClone(data);
-    const room = isNarrow ? sqlbufferCharts.stacked({ data, layout }) : layout;
-    element.style.height = room.height === undefined ? "" : `${room.height}px`;
-    return Plotly.react(element, own, structuredClone(room), {
+    const { data, layout } = structuredClone(prefersDark.matches ? painted(described) : described);
+    const own = fitted({ data, layout }, element.clientWidth);
+    element.style.height = own.height === undefined ? "" : `${own.height}px`;
+    return Plotly.react(element, data, own, {
       displaylogo: false,
       responsive: true,
       displayModeBar: false,
@@ -61,39 +108,6 @@ const sqlbufferCharts = (() => {
     draw(element, figure) {
       drawn.set(element, figure);
       return show(element, figure);
-    },
-    // Return a layout whose panels stand below each other, for narrow pages; each legend has an
-    // entry a line.
-    stacked({ data, layout }) {
-      const names = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
-      if (names.length < 2) return layout;
-      const [panel, below, entry, title, end] = [220, 64, 27, 26, 12]; // pixels
-      const entries = names.map((name) => {
-        const own = name.replace("axis", "");
-        return data.filter((each) => each.xaxis === own && each.showlegend !== false).length;
-      });
-      const inner = entries.reduce((sum, n) => sum + n * entry + title + panel, 0);
-      const height = inner + below * (names.length - 1);
-      const margin = { ...layout.margin, t: end, b: below };
-      const changed = { ...layout, margin, height: height + end + below };
-      const titles = new Map();
-      let from = height; // pixels above the lowest panel
-      names.forEach((name, place) => {
-        const room = entries[place] * entry;
-        const top = (from - room - title) / height;
-        const bottom = (from - room - title - panel) / height;
-        const legend = name.replace("xaxis", "legend");
-        changed[name] = { ...layout[name], domain: [0, 1] };
-        const y = name.replace("xaxis", "yaxis");
-        changed[y] = { ...layout[y], domain: [Math.max(bottom, 0), Math.min(top, 1)] };
-        changed[legend] = { ...layout[legend], orientation: "v", x: 0, y: top };
-        titles.set(`${name.replace("axis", "")} domain`, room + 2);
-        from = bottom * height - below;
-      });
-      changed.annotations = (layout.annotations ?? []).map((each) =>
-        each.yshift === undefined ? each : { ...each, yshift: titles.get(each.xref) },
-      );
-      return changed;
     },
   };
 })();

@@ -37,12 +37,12 @@ _OBJECTIVE = ("objective",)
 
 KINDS: dict[str, Kind] = {
     "best": Kind(best.read, best.picture, ("k", "objective")),
-    "scores": Kind(scores.read, scores.picture),
     "predicted": Kind(predicted.read, predicted.picture, _OBJECTIVE),
-    "staleness": Kind(staleness.read, staleness.picture),
-    "flow": Kind(flow.read, flow.picture, _OBJECTIVE),
     "sources": Kind(sources.read, sources.picture, _OBJECTIVE),
+    "scores": Kind(scores.read, scores.picture),
+    "staleness": Kind(staleness.read, staleness.picture),
     "failures": Kind(failures.read, failures.picture, _OBJECTIVE),
     "times": Kind(times.read, times.picture, _OBJECTIVE),
+    "flow": Kind(flow.read, flow.picture, _OBJECTIVE),
 }
 """The kinds, in the order of a page."""

@@ -47,7 +47,12 @@ def _templates() -> jinja2.Environment:
 
 def page(template: str, data: dict[str, Any], *, status: int = 200) -> Response:
     """Return a page made of a template."""
-    return HTMLResponse(_templates().get_template(template).render(data), status)
+    return HTMLResponse(rendered(template, data), status)
+
+
+def rendered(template: str, data: dict[str, Any]) -> str:
+    """Return the text of a page made of a template."""
+    return _templates().get_template(template).render(data)
 
 
 def as_json(value: Any, *, status: int = 200) -> Response:

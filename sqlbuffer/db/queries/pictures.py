@@ -117,18 +117,33 @@ def scores_chosen() -> sa.Select[Any]:
     return select(samples.c.score).where(_is_chosen(), is_scored).limit(_LIMIT)
 
 
+def _newest_draws(*columns: Any) -> sa.Select[Any]:
+    """Columns of the newest draws with their batches and samples, without released batches.
+
+    Batches are taken until they hold `limit` samples: a join with all of them would be sorted.
+    """
+    newest = (
+        select(batches.c.id, batches.c.size, batches.c.drawn_at)
+        .where(batches.c.buffer_id == BUFFER, batches.c.released_at.is_(None))
+        .order_by(batches.c.id.desc())
+        .limit(_LIMIT)
+        .subquery("newest")
+    )
+    held = sa.func.sum(newest.c.size).over(order_by=newest.c.id.desc(), rows=(None, 0))
+    holding = select(newest, (held - newest.c.size).label("before")).subquery("holding")
+    return (
+        select(*columns, holding.c.drawn_at)
+        .join_from(holding, draws, draws.c.batch_id == holding.c.id)
+        .join(samples, samples.c.id == draws.c.sample_id)
+        .where(holding.c.before < _LIMIT)
+        .limit(_LIMIT)
+    )
+
+
 @functools.cache
 def scores_drawn() -> sa.Select[Any]:
     """The scores of the samples of the `limit` newest draws, without those of released batches."""
-    return (
-        select(samples.c.score)
-        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .join(samples, samples.c.id == draws.c.sample_id)
-        .where(batches.c.buffer_id == BUFFER, batches.c.released_at.is_(None))
-        .where(samples.c.score.is_not(None))
-        .order_by(batches.c.id.desc())
-        .limit(_LIMIT)
-    )
+    return _newest_draws(samples.c.score).where(samples.c.score.is_not(None))
 
 
 @functools.cache
@@ -177,13 +192,12 @@ def predictions() -> sa.Select[Any]:
         select(samples.c.score, samples.c.score_version, numbered.c.reward)
         .join_from(numbered, samples, samples.c.id == numbered.c.sample_id)
         .where(numbered.c.place % _STEP == 0, samples.c.score.is_not(None))
-        .order_by(numbered.c.place)
     )
 
 
 @functools.cache
 def draws_so_far() -> sa.Select[Any]:
-    """How many samples were drawn by the time of each `step`th batch, and of the newest one."""
+    """How many samples were drawn by the time of each `step`th batch, and of the `n`th one."""
     by_age: Any = {"order_by": batches.c.id, "rows": (None, 0)}
     running = (
         select(
@@ -209,81 +223,78 @@ def number_of_batches() -> sa.Select[Any]:
 
 @functools.cache
 def measurements_so_far() -> sa.Select[Any]:
-    """How many rewards and failures there were by each `step`th measurement, and the newest one."""
+    """How many rewards and failures there were by each `step`th measurement, and the `n`th one."""
     by_age: Any = {"order_by": measurements.c.id, "rows": (None, 0)}
     running = _measurements(
         measurements.c.measured_at.label("happened_at"),
         sa.func.count(_REWARD).over(**by_age).label("measured"),
         sa.func.count(measurements.c.error).over(**by_age).label("failed"),
-        sa.func.row_number().over(order_by=measurements.c.id).label("place"),
-        sa.func.count().over().label("n"),
     ).subquery("running")
-    is_shown = sa.or_(running.c.place % _STEP == 0, running.c.place.in_((1, running.c.n)))
+    place = running.c.measured + running.c.failed
+    is_shown = sa.or_(place % _STEP == 0, place == 1, place == bindparam("n", type_=BigId))
     return (
         select(running.c.happened_at, running.c.measured, running.c.failed)
         .where(is_shown)
-        .order_by(running.c.place)
+        .order_by(place)
     )
 
 
 @functools.cache
 def rewards_by_source(direction: str) -> sa.Select[Any]:
-    """The rewards of the `limit` sources with most rewards: how many, their quartiles, their best.
+    """Measurements of the `limit` sources with most of them: failures, quartiles and best reward.
 
-    `among_best` counts those among the best tenth of all rewards, `sources` counts all sources.
+    `among_best` counts those among the best tenth of all `total` rewards, `sources` counts all
+    sources.
     """
-    reward = _REWARD
-    best_first = reward.asc() if direction == "minimize" else reward.desc()
-    source = samples.c.source
-    ranked = (
-        _measurements(
-            source,
-            reward,
-            sa.func.row_number().over(partition_by=source, order_by=reward).label("place"),
-            sa.func.count().over(partition_by=source).label("measured"),
-            sa.func.row_number().over(order_by=(best_first, measurements.c.id)).label("rank"),
-            sa.func.count().over().label("total"),
-        )
+    of_source = (
+        _measurements(measurements.c.id, samples.c.source, _REWARD, measurements.c.error)
         .join_from(measurements, samples, samples.c.id == measurements.c.sample_id)
+        .cte("of_source")
+    )
+    n = sa.func.count(of_source.c.reward)
+    numbers: Any = [
+        of_source.c.source,
+        n.label("measured"),
+        sa.func.count(of_source.c.error).label("failed"),
+        sa.func.count().over().label("sources"),
+    ]
+    most = (
+        select(*numbers)
+        .group_by(of_source.c.source)
+        .order_by(sa.func.count().desc(), of_source.c.source)
+        .limit(_LIMIT)
+        .cte("most")
+    )
+    reward = of_source.c.reward
+    best_first = reward.asc() if direction == "minimize" else reward.desc()
+    in_source = sa.func.row_number().over(partition_by=of_source.c.source, order_by=reward)
+    in_all = sa.func.row_number().over(order_by=(best_first, of_source.c.id))
+    ranked = (
+        select(of_source.c.source, reward, in_source.label("place"), in_all.label("rank"))
         .where(reward.is_not(None))
         .subquery("ranked")
     )
-    n = ranked.c.measured
 
     def quartile(which: int) -> sa.ColumnElement[Any]:
-        return sa.func.max(sa.case((ranked.c.place == (which * n + 3) // 4, ranked.c.reward)))
+        is_it = ranked.c.place == (which * most.c.measured + 3) // 4
+        return sa.func.max(sa.case((is_it, ranked.c.reward)))
 
     best = sa.func.min if direction == "minimize" else sa.func.max
-    is_among_best = ranked.c.rank * 10 <= ranked.c.total + 9
+    is_among_best = ranked.c.rank * 10 <= bindparam("total", type_=BigId) + 9
+    own = (most.c.source, most.c.measured, most.c.failed, most.c.sources)
     columns: Any = [
-        ranked.c.source,
-        n,
+        *own,
         quartile(1).label("low"),
         quartile(2).label("median"),
         quartile(3).label("high"),
         best(ranked.c.reward).label("best"),
         sa.func.sum(sa.case((is_among_best, 1), else_=0)).label("among_best"),
-        sa.func.count().over().label("sources"),
     ]
     return (
         select(*columns)
-        .group_by(ranked.c.source, n)
-        .order_by(n.desc(), ranked.c.source)
-        .limit(_LIMIT)
-    )
-
-
-@functools.cache
-def failures_by_source() -> sa.Select[Any]:
-    """How many measurements of the samples of each source failed; the `limit` largest numbers."""
-    n = sa.func.count()
-    return (
-        _measurements(samples.c.source, n.label("failed"), n.over().label("sources"))
-        .join_from(measurements, samples, samples.c.id == measurements.c.sample_id)
-        .where(measurements.c.error.is_not(None))
-        .group_by(samples.c.source)
-        .order_by(n.desc(), samples.c.source)
-        .limit(_LIMIT)
+        .join_from(most, ranked, ranked.c.source == most.c.source, isouter=True)
+        .group_by(*own)
+        .order_by((most.c.measured + most.c.failed).desc(), most.c.source)
     )
 
 
@@ -325,14 +336,7 @@ def newest_seconds() -> sa.Select[Any]:
 @functools.cache
 def newest_waits() -> sa.Select[Any]:
     """When the samples of the newest draws were stored, and when they were drawn."""
-    return (
-        select(samples.c.created_at, batches.c.drawn_at)
-        .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .join(samples, samples.c.id == draws.c.sample_id)
-        .where(batches.c.buffer_id == BUFFER, batches.c.released_at.is_(None))
-        .order_by(batches.c.id.desc())
-        .limit(_LIMIT)
-    )
+    return _newest_draws(samples.c.created_at)
 
 
 @functools.cache

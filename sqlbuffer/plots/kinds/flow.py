@@ -54,12 +54,14 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_ROWS
         for row in tx.rows(queries.pictures.times_chosen(), bound=chosen.bound, limit=most // 2)
     ]
     n_batches = tx.execute(queries.pictures.number_of_batches()).scalar_one()
-    draws = tx.rows(queries.pictures.draws_so_far(), step=-(-n_batches // places) or 1)
+    draws = tx.rows(queries.pictures.draws_so_far(), n=n_batches, step=-(-n_batches // places) or 1)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
+    n_measurements = total.measured + total.failed
     measured = tx.rows(
         queries.pictures.measurements_so_far(),
         objective=objective,
-        step=-(-(total.measured + total.failed) // places) or 1,
+        n=n_measurements,
+        step=-(-n_measurements // places) or 1,
     )
     n = len(stored_at)
     return Flow(

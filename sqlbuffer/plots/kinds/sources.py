@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Sources(Data):
         high: (n,) third quartile.
         best: (n,) the best reward.
         among_best: (n,) measurements among the best tenth of all.
-        total: All sources with a measurement; at least so many.
+        total: All sources with a measurement.
     """
 
     name: str
@@ -51,32 +52,29 @@ class Sources(Data):
 
 
 def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_SOURCES) -> Sources:
-    """Read the measurements of up to `most` sources, those with most rewards."""
+    """Read the measurements of up to `most` sources, those with most measurements."""
     objective = objective_of(tx, objective)
-    given = {"objective": objective, "limit": most}
-    rows = tx.rows(queries.pictures.rewards_by_source(tx.buffer.direction), **given)
-    failures = tx.rows(queries.pictures.failures_by_source(), **given)
-    rewarded, failed = ({row.source: row for row in found} for found in (rows, failures))
-    names = [*rewarded, *(name for name in failed if name not in rewarded)][:most]
-    measured = [rewarded[name].measured if name in rewarded else 0 for name in names]
-    own_failed = [failed[name].failed if name in failed else 0 for name in names]
-    missing = [np.nan] * (len(names) - len(rows))
-    numbers = {
-        column: np.concatenate([floats(rows, column), missing])
-        for column in ("low", "median", "high", "best")
-    }
-    among_best = [int(row.among_best) for row in rows] + [0] * len(missing)
+    total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
+    statement = queries.pictures.rewards_by_source(tx.buffer.direction)
+    rows = tx.rows(statement, objective=objective, total=total.measured, limit=most)
     return Sources(
         name=tx.buffer.name,
         direction=tx.buffer.direction,
         objective=objective,
-        sources=names,
-        measured=np.array(measured, dtype=np.int64),
-        failed=np.array(own_failed, dtype=np.int64),
-        among_best=np.array(among_best, dtype=np.int64),
-        total=max(len(names), *(row.sources for row in (*rows[:1], *failures[:1])), 0),
-        **numbers,
+        sources=[row.source for row in rows],
+        measured=_whole(rows, "measured"),
+        failed=_whole(rows, "failed"),
+        low=floats(rows, "low"),
+        median=floats(rows, "median"),
+        high=floats(rows, "high"),
+        best=floats(rows, "best"),
+        among_best=_whole(rows, "among_best"),
+        total=rows[0].sources if rows else 0,
     )
+
+
+def _whole(rows: Sequence[Any], column: str) -> Ints:
+    return np.array([getattr(row, column) for row in rows], dtype=np.int64)
 
 
 def picture(found: Sequence[Sources]) -> Picture:
@@ -86,7 +84,7 @@ def picture(found: Sequence[Sources]) -> Picture:
 
 def _picture(data: Sources) -> Picture:
     n = min(len(data.sources), MOST_SHOWN)
-    order = np.argsort(-(data.measured + data.failed), kind="stable")[:n][::-1]
+    order = np.arange(n)[::-1]
     names = Axis("", "names", [cut(data.sources[place], 24) for place in order])
     panels = [
         Panel(Axis("measurements", "count"), names, _counts(data, order), "Measurements"),
@@ -106,11 +104,12 @@ def _counts(data: Sources, order: Ints) -> list[Mark]:
         return []
     places = np.arange(len(order))
     among, measured, failed = data.among_best[order], data.measured[order], data.failed[order]
-    return [
+    bars = [
         Bars("among the best 10 %", "best", places, among, 0.7),
         Bars("other rewards", "older", places, measured - among, 0.7, on=among),
         Bars("failed", "failed", places, failed, 0.7, on=measured),
     ]
+    return [each for each in bars if np.any(each.lengths)]
 
 
 def _rewards(data: Sources, order: Ints) -> list[Mark]:

@@ -15,12 +15,13 @@ from sqlbuffer.plots.kinds.common import objective_of, side_by_side
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Mark, Panel, Picture, Points, Spans
 
 EVENTS = {
-    "waiting": "in the pool until drawn",
-    "claimed": "batch claimed until settled",
-    "measured": "one measurement",
-    "failed": "one failed measurement",
+    "waiting": "in the pool",
+    "claimed": "claimed batch",
+    "measured": "measurement",
+    "failed": "failure",
 }
-"""The events, and what each of them takes its time for."""
+"""The events, and how they are named: a sample waits until it is drawn, a batch is claimed until it
+is settled."""
 
 SHORTEST_S = 1e-4
 """A shorter time is drawn as this one: the axis is logarithmic, and times have few digits."""
