@@ -54,6 +54,9 @@ def register(app: typer.Typer, name: str, function: Any) -> None:
 ENTRIES = {
     "ls": Entry("ls:ls", _LOOK, "List the buffers of a database."),
     "stats": Entry("stats:stats", _LOOK, "Show buffers in numbers."),
+    "watch": Entry(
+        "watch:watch", _LOOK, "Show a buffer at a glance, again every two seconds, until Ctrl-C."
+    ),
     "top": Entry("top:top", _LOOK, "Show the best samples of a buffer, the best first."),
     "show": Entry("show:show", _LOOK, "Show one sample and its whole story."),
     "failed": Entry(

@@ -6,15 +6,18 @@ are shown as escapes on a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import decimal
 import json
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +33,9 @@ Named = Mapping[str, Any]
 
 GAP = 2
 """Spaces between the columns of a table."""
+
+WATCH_S = 2.0
+"""Seconds from one look to the next."""
 
 READABLE = 16
 """Least number of characters of a text that a table on a terminal shows."""
@@ -59,9 +65,19 @@ def error(exc: BaseException, *, debug: bool) -> None:
     line(f"error: {message}", style="bold red", stderr=True)
 
 
-def clear() -> None:
-    """Clear a terminal."""
-    console().clear()
+def show_until_ctrl_c(draw: Callable[[], RenderableType]) -> None:
+    """Draw something on a terminal every two seconds; once if stdout is no terminal."""
+    out = console()
+    if not out.is_terminal:
+        out.print(draw())
+        return
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(draw(), console=out, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            time.sleep(WATCH_S)
+            live.update(draw(), refresh=True)
 
 
 def status(text: str) -> Status:

@@ -19,13 +19,8 @@ MORE = ("flow", "times")
 
 
 def picture(source: Source, kind: str, buffers: list[BufferHandle]) -> Picture:
-    """Return a picture of buffers, read from the database at most every half minute."""
-    data = [
-        source.charts.get(
-            (kind, each.buffer_id, each.created_at), lambda each=each: each.read(KINDS[kind].read)
-        )
-        for each in buffers
-    ]
+    """Return a picture of buffers."""
+    data = [source.in_time(each, KINDS[kind].read) for each in buffers]
     return KINDS[kind].picture(data)
 
 

@@ -70,9 +70,7 @@ def first_screen(source: Source, request: Request) -> View:
     """A buffer at a glance."""
     buffer = buffer_of(source, request)
     found = source.soon(buffer, overview)
-    saved = source.charts.get(
-        ("saved", buffer.buffer_id, buffer.created_at), lambda: buffer.read(saved_by_duplicates)
-    )
+    saved = source.in_time(buffer, saved_by_duplicates)
     data = {
         **found,
         "saved": saved,
@@ -159,9 +157,14 @@ def compare(source: Source, request: Request) -> View:
         given or (names[place] if len(names) > place else "") for place, given in enumerate(chosen)
     )
     rows: list[dict[str, Any]] = []
+    has_chart = False
     if a and b and a != b:
-        rows = compared(source.buffer(a), source.buffer(b))
-    return View("compare.html", {"a": a, "b": b, "rows": rows}, {"names": names})
+        buffers = source.buffer(a), source.buffer(b)
+        rows = compared(*buffers)
+        has_chart = buffers[0].direction == buffers[1].direction
+    return View(
+        "compare.html", {"a": a, "b": b, "rows": rows}, {"names": names, "has_chart": has_chart}
+    )
 
 
 def sql(source: Source, request: Request, form: dict[str, str]) -> View:

@@ -76,7 +76,7 @@ def _drawn_molecule(text: str, is_dark: bool) -> bytes | None:
     from rdkit.Chem.Draw import rdMolDraw2D
 
     drawing = rdMolDraw2D.MolDraw2DSVG(280, 200)
-    options = drawing.drawOptions()
+    options: Any = drawing.drawOptions()
     if is_dark:
         rdMolDraw2D.SetDarkMode(options)
     options.clearBackground = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
-import math
 import pathlib
 from typing import Any
 from urllib.parse import urlencode
@@ -13,15 +12,13 @@ from urllib.parse import urlencode
 import jinja2
 from starlette.responses import HTMLResponse, Response
 
-from sqlbuffer._messages import printable
 from sqlbuffer.looks import values
 from sqlbuffer.looks.overview import STATES
+from sqlbuffer.looks.words import count, duration, number, share
 from sqlbuffer.web.names import to_path
 
 LONGEST = 160
 """Most characters of a text in a table."""
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 @functools.cache
@@ -90,45 +87,6 @@ def cell(value: Any) -> str:
     """Return a value as a table shows it: long texts are cut."""
     text = whole(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def count(value: int | None) -> str:
-    """Return a whole number with thin gaps; a dash for None."""
-    return "-" if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def number(value: float | None) -> str:
-    """Return a number to four digits."""
-    if value is None or not math.isfinite(value):
-        return "-" if value is None else printable(str(value))
-    if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.3g}"
-    return f"{value:.4g}" if abs(value) < 10_000 else count(round(value))
-
-
-def share(value: float) -> str:
-    """Return a share as per cent."""
-    percent = 100 * value
-    if 0 < percent < 0.1:
-        return "< 0.1 %"
-    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time in its two largest units, such as 2 h 5 min."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    left = round(seconds)
-    if left < 1:
-        return "0 s"
-    parts = []
-    for size, unit in _UNITS:
-        if left >= size and len(parts) < 2:
-            parts.append(f"{left // size:,} {unit}")
-            left %= size
-        elif parts:
-            break
-    return " ".join(parts)
 
 
 def moment(value: dt.datetime | None) -> str:

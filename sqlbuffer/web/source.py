@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sqlbuffer.core import counts
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import Database
@@ -17,8 +18,12 @@ T = TypeVar("T")
 COUNTERS_KEPT_S = 1.0
 """How long counters are kept: however many look, the database is asked once a second."""
 
-CHARTS_KEPT_S = 30.0
-"""How long distributions and charts are kept."""
+CHARTS_KEPT_S = 5.0
+"""How long charts are kept."""
+
+LARGE = 10_000
+LARGE_KEPT_S = 30.0
+"""How long charts are kept of a buffer of more samples than `LARGE`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +35,14 @@ class Source:
         database: The database, opened to read only.
         role: PostgreSQL role that runs the SQL of users; None for the role that has logged in.
         has_metrics: True to answer at /metrics.
-        counters: Values that may be a second old.
-        charts: Values that may be half a minute old.
+        cache: What was read.
     """
 
     url: str
     database: Database
     role: str | None = None
     has_metrics: bool = False
-    counters: Cache = dataclasses.field(default_factory=lambda: Cache(COUNTERS_KEPT_S))
-    charts: Cache = dataclasses.field(default_factory=lambda: Cache(CHARTS_KEPT_S))
+    cache: Cache = dataclasses.field(default_factory=Cache)
 
     @classmethod
     def open(cls, url: str, **options: Any) -> Source:
@@ -58,8 +61,15 @@ class Source:
         """
         return handles(self.database, name, grace_s=GRACE_S)[0]
 
-    def soon(self, buffer: BufferHandle, read: Callable[..., T]) -> T:
+    def soon(
+        self, buffer: BufferHandle, read: Callable[..., T], *, keep_s: float = COUNTERS_KEPT_S
+    ) -> T:
         """Return what a function of a transaction reads, at most a second old."""
         key = (buffer.buffer_id, buffer.created_at, read)
-        found: T = self.counters.get(key, lambda: buffer.read(read))
+        found: T = self.cache.get(key, lambda: buffer.read(read), keep_s=keep_s)
         return found
+
+    def in_time(self, buffer: BufferHandle, read: Callable[..., T]) -> T:
+        """Return what a function reads that takes longer for a larger buffer."""
+        is_large = self.soon(buffer, counts.stats).stored > LARGE
+        return self.soon(buffer, read, keep_s=LARGE_KEPT_S if is_large else CHARTS_KEPT_S)

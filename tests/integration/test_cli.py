@@ -463,9 +463,19 @@ def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch)
         if next(waits, "over") == "over":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sqlbuffer.cli.answers.time.sleep", wait)
-    result = run("stats", "--watch", "--name", "qed", url=url)
-    assert (result.code, result.out.count("field ")) == (0, 3)
+    monkeypatch.setattr("sqlbuffer.cli.output.time.sleep", wait)
+    once = run("watch", "--name", "qed", url=url)
+    assert (once.code, once.out.count("the best samples"), list(waits)) == (0, 1, [None, None])
+    for words in (("watch",), ("stats", "--watch")):
+        waits = iter([None, None])
+        result = run(*words, "--name", "qed", url=url, FORCE_COLOR="1", LINES="60", COLUMNS="120")
+        assert (result.code, unstyled(result.out).count("the best samples")) == (0, 3)
+        assert "waiting" in result.out
+
+
+def test_a_glance_at_several_buffers(url: str) -> None:
+    assert "qed" in run("watch", url=url).out
+    assert "none" in refused(run("watch", "--name", "none", url=url))
 
 
 # -- backups ---------------------------------------------------------------------------------------
@@ -1340,7 +1350,7 @@ def test_every_command_is_on_the_page_of_commands() -> None:
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
-        *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
+        *("ls", "stats", "watch", "show", "history", "batches", "predictors", "compare", "serve"),
         *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
         *("export", "import", "measure", "failed", "retry", "remeasure", "budget"),
         *("prune", "rename", "rm"),
@@ -1400,7 +1410,7 @@ def test_every_command_has_help_and_examples_that_run(
     assert any(example.startswith(f"sqlbuffer {' '.join(words)}") for example in examples)
     for example in examples:
         assert example in shown.out  # in one line, so that it can be copied
-        if (words == ("worker",) and "--once" not in example) or "--watch" in example:
+        if (words == ("worker",) and "--once" not in example) or words == ("serve",):
             continue  # it would never end
         result = run(*shlex.split(example)[1:])
         assert result.code == 0, (example, result)

@@ -4,7 +4,7 @@
 
 (() => {
   const EVERY_MS = 3000;
-  const CHARTS_EVERY_MS = 15000;
+  const CHARTS_EVERY_MS = 6000;
   const parts = [...document.querySelectorAll("[data-live]")];
   const charts = [...document.querySelectorAll("[data-chart]")];
   const live = document.getElementById("live");
