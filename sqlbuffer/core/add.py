@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import require_all
-from sqlbuffer._json import as_json
-from sqlbuffer._messages import shown
+from sqlbuffer._json import as_metas
 from sqlbuffer._numpy import np
-from sqlbuffer._validation import as_list, as_names, require_flag
+from sqlbuffer._validation import as_names, require_flag
 from sqlbuffer.core import pool
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.keys import hashes_of_keys, keys_of
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, TooLarge
+from sqlbuffer.errors import TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests
@@ -319,19 +318,3 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
     ids = {"sample_id": [row.id for row in marked]}
     tx.execute_each(queries.samples.unmark(dialect), queries.params.INCOMING_IDS, ids)
     return marked
-
-
-def as_metas(meta: Any, n: int) -> list[str | None]:
-    """Return n texts of JSON: one mapping for all samples, or one or None for each."""
-    if meta is None or isinstance(meta, Mapping):
-        return [None if meta is None else as_json(meta, "meta")] * n
-    if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
-        raise InvalidArgument(
-            f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}."
-        )
-    metas = as_list(meta, "meta")
-    if len(metas) != n:
-        raise InvalidArgument(
-            f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample."
-        )
-    return [None if one is None else as_json(one, "meta") for one in metas]
