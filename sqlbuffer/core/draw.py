@@ -25,6 +25,7 @@ from sqlbuffer.core.claim import (
     Terms,
     TooFewMarked,
 )
+from sqlbuffer.core.clock import turn_back
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -156,7 +157,7 @@ def _draw(
         unscorable=-int((weights == 0).sum()) if consumes else 0,
     )
     if is_blurred:  # before new keys are made: at a large clock they would all be equal
-        pool.turn_back(tx)
+        turn_back(tx)
         clock = 0.0
     if not consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)

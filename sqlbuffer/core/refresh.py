@@ -19,6 +19,7 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool, race
+from sqlbuffer.core.clock import set_base, turn_back
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -240,7 +241,7 @@ def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None)
         try:
             changed = buffer.write(_change_page, known=known, begun=begun, places=places)
         except _Blurred:
-            buffer.write(pool.turn_back)
+            buffer.write(turn_back)
             return False
         if changed is None:
             known.is_done[:] = False
@@ -287,7 +288,7 @@ def _change_page(
     weighting, base = tx.buffer.settings.weighting, state.base
     lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
     if weighting.needs_base and lowest < (math.inf if base is None else base):
-        pool.set_base(tx, state, lowest)  # this sample joined while others were scored
+        set_base(tx, state, lowest)  # this sample joined while others were scored
         return None
     new = tx.buffer.settings.weights(scores, base)
     is_other = (new != old) | ((new > 0.0) & (scores != ranked) & weighting.needs_score)

@@ -17,6 +17,7 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim, Closed, close
+from sqlbuffer.core.clock import set_base, take_back_clock, turn_back
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.race import is_blurred, rescaled, turned_back
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -59,7 +60,7 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
         # draw had left.
         later = tx.execute(queries.batches.later_draw(), batch=number).first()
     if may_go_back and later is None:
-        pool.take_back_clock(tx, closed.clock_before)
+        take_back_clock(tx, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
     if tx.buffer.consumes:
         put_back(tx, state, rows)
@@ -103,7 +104,7 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     # A refresh of the other samples may have raised the base, or removed it.
     base = math.inf if state.base is None else state.base
     if weighting.needs_base and lowest < base:
-        state = pool.set_base(tx, state, float(lowest))
+        state = set_base(tx, state, float(lowest))
     weights = tx.buffer.settings.weights(scores, state.base)
     if weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
@@ -111,7 +112,7 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
     before = pool.as_floats([row.weight for row in rows])
     joins = (keys == math.inf) | ((keys > clock) & (before != weights))
     if is_blurred(state.clock, weights[joins]):
-        pool.turn_back(tx)
+        turn_back(tx)
         state = state._replace(clock=0.0)
     if state.clock != clock:  # all waiting keys were moved, so move these keys too
         keys = turned_back(keys, clock)

@@ -20,6 +20,7 @@ from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
+from sqlbuffer.core.clock import set_base, turn_back
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -265,10 +266,10 @@ def weigh(
     if not may_move_all and (base != state.base or is_blurred):
         return None
     if is_blurred:
-        pool.turn_back(tx)
+        turn_back(tx)
         state = state._replace(clock=0.0)
     if base is not None and base != state.base:
-        state = pool.set_base(tx, state, base)
+        state = set_base(tx, state, base)
     return state, weights
 
 

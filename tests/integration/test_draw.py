@@ -27,7 +27,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from helpers.forked import forkserver
 from helpers.samples import scores_of
-from sqlbuffer.core import pool
+from sqlbuffer.core.clock import turn_back
 from sqlbuffer.core.weighting import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
@@ -793,7 +793,7 @@ def _removes_it_after_the_clock_was_turned_back(store: SampleStore) -> None:
     store.sample(300).settle()
     batch = store.sample(1_000)
     batch.release()
-    inside.handle_of(store).write(pool.turn_back)
+    inside.handle_of(store).write(turn_back)
     assert store.remove(batch.ids) == 1_000
 
 
