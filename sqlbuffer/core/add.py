@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from sqlbuffer._json import as_metas
 from sqlbuffer._numpy import np
 from sqlbuffer._validation import as_names, require_flag
 from sqlbuffer.core import pool
+from sqlbuffer.core.clock import Blurred, resolved
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.keys import hashes_of_keys, keys_of
@@ -176,7 +178,10 @@ def add_chunk(
     """
     chunk = incoming(buffer, samples, names, metas, start=start, hashes=hashes)
     try:
-        return buffer.write(insert, chunk=chunk, requeue=requeue)
+        try:
+            return buffer.write(insert, chunk=chunk, requeue=requeue)
+        except Blurred:
+            return buffer.write(insert, chunk=chunk, requeue=requeue, exclusive=True)
     except TooLarge as exc:
         if len(samples) == 1:
             largest = buffer.database.dialect.max_value_bytes / 1e6
@@ -205,11 +210,17 @@ class _Entered(NamedTuple):
     """Clock at which samples joined the race; None if no sample did."""
 
 
-def insert(tx: Transaction, *, chunk: Incoming, requeue: bool) -> AddResult:
-    """Store new samples and requeue evicted ones, or all that had left; they wait afterwards."""
-    state = tx.lock_race()
+def insert(
+    tx: Transaction, *, chunk: Incoming, requeue: bool, exclusive: bool = False
+) -> AddResult:
+    """Store new samples and requeue evicted ones, or all that had left; they wait afterwards.
+
+    Raises:
+        Blurred: If `exclusive` must be true.
+    """
+    state = tx.lock_race(exclusive=exclusive)
     needs_score = tx.buffer.settings.weighting.needs_score
-    enter = _enter_unscored if needs_score else _enter_race
+    enter = _enter_unscored if needs_score else functools.partial(_enter_race, exclusive=exclusive)
     entered = enter(tx, chunk, state, requeue=requeue) if chunk.hashes else _Entered()
     added, requeued, known, touched = entered
     unscored = added + requeued if needs_score else 0
@@ -242,8 +253,14 @@ def _enter_unscored(
     return _Entered(added, len(again), put.known)
 
 
-def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool) -> _Entered:
-    """Add samples that join the race at once."""
+def _enter_race(
+    tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool, exclusive: bool
+) -> _Entered:
+    """Add samples that join the race at once.
+
+    Raises:
+        Blurred: If `exclusive` must be true.
+    """
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
         keyed = tx.buffer.keep_key
@@ -260,6 +277,7 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: 
     ids, hashes, requeues = zip(*rows, strict=True)
     state = tx.lock_race_to_join(state)  # late, because storing takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
+    state = resolved(tx, state, weights, may_turn_back=exclusive)
     keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
     pool.enter(tx, state, ids, keys, weights, scores, first)

@@ -25,7 +25,7 @@ from sqlbuffer.core.claim import (
     Terms,
     TooFewMarked,
 )
-from sqlbuffer.core.clock import turn_back
+from sqlbuffer.core.clock import Blurred, turn_back
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -75,7 +75,7 @@ def claim(
             break
         except _TiedAtTheEnd:
             by_tie = True
-        except (_Blurred, _Budgeted):
+        except (Blurred, _Budgeted):
             exclusive = True
         except TooFewMarked as exc:
             buffer.write(pool.widen_top, n=exc.n)
@@ -88,10 +88,6 @@ def claim(
 
 class _TiedAtTheEnd(Exception):
     """The last arrival and the next one have the same key: their hashes must decide."""
-
-
-class _Blurred(Exception):
-    """The clock after the draw is too large for new keys: the draw must set it back to 0."""
 
 
 class _Budgeted(Exception):
@@ -112,7 +108,7 @@ def _draw(
     Raises:
         TooFewMarked: If more samples must be marked as top first.
         _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
-        _Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
+        Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
     """
     consumes = tx.buffer.consumes
     # In replay mode drawn samples get new keys, and the heaviest samples have any key: other draws
@@ -147,7 +143,7 @@ def _draw(
         return make(claim=None, clock=clock)
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
-        raise _Blurred
+        raise Blurred
     made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest), terms=terms)
     tx.count(
         clock=clock,
