@@ -34,8 +34,8 @@ class Spent(str, enum.Enum):
 
 
 @command(
-    "sqlbuffer plot --kind best --name ucb --name greedy -o best.png",
-    "sqlbuffer plot --kind best --name 'ucb-*' --name 'greedy-*' --x seconds",
+    "sqlbuffer plot --kind best --name default --name qed -o best.png",
+    "sqlbuffer plot --kind best --name 'def*' --name 'qed*' --x seconds",
     "sqlbuffer plot --kind predicted -o predicted.pdf",
     "sqlbuffer plot rewards loss --out metrics.svg",
 )

@@ -410,6 +410,8 @@ def test_two_buffers_side_by_side(url: str) -> None:
     assert values["shared_measured"] == (1, 1)
     assert values["best_reward"] == (12.25, 3.0)
     assert values["mean_of_top_10"][1] == 2.0
+    assert values["common_measurements"] == (3, 3)
+    assert values["best_by_then"] == (1 / 3, 3.0)
     assert run("compare", "qed", "qed", url=url).code == 2
 
 
@@ -1351,7 +1353,7 @@ def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
         *("ls", "stats", "watch", "show", "history", "batches", "predictors", "compare", "serve"),
-        *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("copy", "top", "sql", "plot", "report", "workers", "worker", "jobs"),
         *("export", "import", "measure", "failed", "retry", "remeasure", "budget"),
         *("prune", "rename", "rm"),
         *("claims", "claims list", "claims release"),

@@ -327,7 +327,7 @@ def test_texts_of_a_buffer_are_shown_as_text(sqlite_url: str) -> None:
     figure._repr_png_()
     layout = _plotly.describe(picture)["layout"]
     texts = [*layout["yaxis"]["ticktext"], *(each["text"] for each in layout["annotations"])]
-    assert "&lt;script&gt;alert(1)&lt;/scrip…" in "".join(texts)
+    assert "&lt;script&gt;alert(1)&lt;/s" in "".join(texts)
     assert not re.search(r"<(?!/?b>)", "".join(texts))
     assert "\u202e" not in json.dumps(layout, ensure_ascii=False)
 
