@@ -106,7 +106,7 @@ def _draw_mark(axes: Any, mark: Mark, panel: Panel, theme: str) -> None:
         _draw_line(axes, mark, own, label)
     elif isinstance(mark, Bars):
         start = 0 if mark.on is None else mark.on
-        opacity = 0.6 if panel.x.kind == "number" and panel.y.kind == "number" else 1.0
+        opacity = 0.6 if panel.is_histogram else 1.0
         options: Any = {"color": own, "label": label, "alpha": opacity}
         if panel.y.kind == "names":
             axes.barh(mark.places, mark.lengths, mark.width, left=start, **options)
@@ -134,8 +134,8 @@ def _draw_line(axes: Any, line: Line, own: str, label: str) -> None:
     style: dict[str, Any] = {
         "color": own,
         "linestyle": "--" if line.is_dashed else "-",
-        "linewidth": 1.3 if line.is_dashed or line.is_faint else 1.8,
-        "alpha": 0.4 if line.is_faint else 1.0,
+        "linewidth": 5 if line.is_wide else 1.3 if line.is_dashed or line.is_faint else 1.8,
+        "alpha": 0.4 if line.is_faint or line.is_wide else 1.0,
         "drawstyle": "steps-post" if line.is_step else "default",
         "marker": "o" if (len(line.x) <= 30 and not line.is_step) or len(line.x) == 1 else "",
         "markersize": 4,
@@ -163,7 +163,7 @@ def _set_axis(axes: Any, own: Any, axis: Axis) -> None:
         low, high = own.get_data_interval()
         if high - low < _SHORT_DAYS:  # one moment, for which there are no ticks
             (axes.set_ylim if own is axes.yaxis else axes.set_xlim)(low - _SECOND, high + _SECOND)
-        dates = matplotlib.dates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+        dates = matplotlib.dates.AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
         own.set_major_locator(dates)
         own.set_major_formatter(
             matplotlib.dates.ConciseDateFormatter(dates)  # type: ignore[no-untyped-call]

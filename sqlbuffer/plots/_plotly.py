@@ -220,7 +220,7 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
         "dash": "dash" if line.is_dashed else "solid",
     }
     mode = "lines+markers" if few else "lines"
-    opacity = 0.4 if line.is_faint else 1.0
+    opacity = 0.4 if line.is_faint or line.is_wide else 1.0
     shown = {"mode": mode, "y": values(line.y), "line": style, "opacity": opacity}
     traces.append({**base, **named, **shown})
     return traces
@@ -229,7 +229,6 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
 def _bars(bars: Bars, panel: Panel, own: str, named: dict[str, Any]) -> dict[str, Any]:
     lies = panel.y.kind == "names"
     places, lengths = values(bars.places), values(bars.lengths)
-    is_histogram = panel.x.kind == "number" and not lies
     return {
         "type": "bar",
         **named,
@@ -238,7 +237,11 @@ def _bars(bars: Bars, panel: Panel, own: str, named: dict[str, Any]) -> dict[str
         "y": places if lies else lengths,
         "base": None if bars.on is None else values(bars.on),
         "width": bars.width,
-        "marker": {"color": own, "opacity": 0.6 if is_histogram else 1.0, "line": {"width": 0}},
+        "marker": {
+            "color": own,
+            "opacity": 0.6 if panel.is_histogram else 1.0,
+            "line": {"width": 0},
+        },
         "hovertext": None if bars.texts is None else [escaped(text) for text in bars.texts],
     }
 

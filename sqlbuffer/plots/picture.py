@@ -74,6 +74,7 @@ class Line:
         is_dashed: Draw dashes.
         is_step: y holds from each x to the next.
         is_faint: Another line of the colour is the one to see.
+        is_wide: Another line may lie upon it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Line:
     is_dashed: bool = False
     is_step: bool = False
     is_faint: bool = False
+    is_wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +172,11 @@ class Panel:
     title: str = ""
     empty: str = "nothing measured yet"
     has_legend: bool = True
+
+    @property
+    def is_histogram(self) -> bool:
+        """True if bars stand on an axis of numbers, where some cover others."""
+        return self.x.kind == "number" and self.y.kind != "names"
 
     @property
     def names(self) -> list[str]:

@@ -250,10 +250,9 @@ def rewards_by_source(direction: str) -> sa.Select[Any]:
         .join_from(measurements, samples, samples.c.id == measurements.c.sample_id)
         .cte("of_source")
     )
-    n = sa.func.count(of_source.c.reward)
     numbers: Any = [
         of_source.c.source,
-        n.label("measured"),
+        sa.func.count(of_source.c.reward).label("measured"),
         sa.func.count(of_source.c.error).label("failed"),
         sa.func.count().over().label("sources"),
     ]

@@ -95,7 +95,7 @@ def _picture(data: Flow) -> Picture:
         ("failed", "failed", data.measured_at, data.failed),
     ):
         if len(values) and values[-1]:
-            gone.append(Line(name, role, times, values, is_step=True))
+            gone.append(Line(name, role, times, values, is_step=True, is_wide=role == "drawn"))
     panels = [
         Panel(time, Axis("samples", "count"), stored, "Inflow", "nothing stored yet"),
         Panel(time, Axis("samples", "count"), gone, "Outflow", "nothing drawn yet"),
