@@ -114,7 +114,7 @@ def test_numbers_are_those_of_sql_in_the_same_snapshot(url: str) -> None:
     writer.start()
     database = open_existing(url, read_only=True)
     try:
-        for _ in range(8):
+        for _ in range(4):
             (buffer,) = handles(database, "busy")
             schema = "sqlbuffer." if url.startswith("postgresql") else ""
             statement = sa.text(of_view.text.replace("FROM ", f"FROM {schema}"))
