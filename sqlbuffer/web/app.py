@@ -26,7 +26,7 @@ from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pages, pictures
 from sqlbuffer.web.prometheus import exposition
 from sqlbuffer.web.rendering import as_json, compile_templates, json_answer, page
-from sqlbuffer.web.security import Guard, form_of
+from sqlbuffer.web.security import CHARTS_POLICY, Guard, form_of
 from sqlbuffer.web.source import Source
 from sqlbuffer.web.tables import TABLES
 
@@ -142,7 +142,10 @@ def _as_page(source: Source, request: Request, view: pages.View) -> Response:
         "dark_colors": json.dumps(dark_of()),
         "sql": "",
     }
-    return page(view.template, {**common, **view.more, **view.data})
+    answer = page(view.template, {**common, **view.more, **view.data})
+    if view.template in charts.TEMPLATES:
+        answer.headers["content-security-policy"] = CHARTS_POLICY
+    return answer
 
 
 def _table_page(source: Source, request: Request) -> pages.View:

@@ -15,6 +15,9 @@ from sqlbuffer.web.source import Source
 FIRST_SCREEN = ("best", "predicted", "sources", "failures", "staleness", "scores")
 """The charts of the first screen, in their order."""
 
+TEMPLATES = ("buffer.html", "charts.html", "compare.html")
+"""The pages with charts."""
+
 MORE = ("flow", "times")
 """The charts below them."""
 

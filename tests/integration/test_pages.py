@@ -336,11 +336,16 @@ def test_every_answer_has_the_headers(client: TestClient, locked: TestClient) ->
     answers = [client.get(path) for path in ("/", "/none", "/index.json", "/static/page.css")]
     answers += [locked.get("/"), client.get("/", headers={"host": "evil.example"})]
     for found in answers:
-        assert security.HEADERS.items() <= dict(found.headers).items()
+        others = {"cache-control": found.headers["cache-control"]}
+        assert (security.HEADERS | others).items() <= dict(found.headers).items()
         policy = found.headers["content-security-policy"]
         assert policy.startswith("default-src 'self';")
         assert "unsafe-eval" not in policy
         assert "script-src" not in policy
+        assert "unsafe-inline" not in policy
+    policy = client.get(RUN_PATH).headers["content-security-policy"]
+    assert policy == security.CHARTS_POLICY
+    assert "unsafe-inline" not in client.get(f"{RUN_PATH}/sql").headers["content-security-policy"]
     assert answers[0].headers["cache-control"] == "no-store"
 
 
