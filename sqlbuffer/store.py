@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -76,6 +76,9 @@ from sqlbuffer.records import (
     Staleness,
     Stats,
 )
+
+if TYPE_CHECKING:
+    from sqlbuffer.loading.dataset import LabelledDataset
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -663,6 +666,20 @@ class SampleStore:
             best: Of these, the share in (0, 1] with the best rewards, see `direction`.
         """
         return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
+
+    def dataset(self, where: Where = None) -> LabelledDataset:
+        """Return the samples that have a reward as a map-style dataset of torch.
+
+        `DataLoader(store.dataset(), batch_size=32, shuffle=True)` reads each batch by one
+        query, also in workers, forked or spawned. An element is (sample, reward). The dataset
+        has the ids and rewards of the moment; samples that are labelled later are in the next one.
+
+        Args:
+            where: A condition on the columns of `samples`, see `labelled_rows`.
+        """
+        from sqlbuffer.loading.dataset import LabelledDataset  # imports torch
+
+        return LabelledDataset(self.labelled_rows(where=where))
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN if measuring failed, None without one."""
