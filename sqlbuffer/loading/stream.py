@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -48,6 +49,8 @@ class Stream(IterableDataset[list[Any]]):
         self._unsettled = Unsettled(self._buffer)
         self._n_batches = 0
         self._iteration = 0  # number of the newest one
+        self._is_in_loop = False
+        self._deliveries: Generator[Delivery, None, None] | None = None
         self._handed_out: dict[Claim, Receipt] = {}  # by this worker of a `StatefulDataLoader`
         self._is_asked = False  # for its state, as such a worker is
 
@@ -61,7 +64,7 @@ class Stream(IterableDataset[list[Any]]):
     def __iter__(self) -> Iterator[list[Any]]:
         if get_worker_info() is not None:
             return self._in_worker()
-        return self._yielded(deliver(self._buffer, self._terms))
+        return self._yielded(self._delivered())
 
     def loader(
         self,
@@ -98,6 +101,8 @@ class Stream(IterableDataset[list[Any]]):
         unsettled = self._of_this_process()
         if state is not None:
             unsettled.had_all(receipts_in(self._buffer, state))
+        if not self._is_in_loop:
+            self._give_up()
         return unsettled.settle()
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +127,7 @@ class Stream(IterableDataset[list[Any]]):
         n_batches = batches_of(self._buffer, state)
         if get_worker_info() is None:
             self._of_this_process().release()
+            self._deliveries = None
             self._iteration += 1
         self._n_batches = n_batches
 
@@ -132,13 +138,27 @@ class Stream(IterableDataset[list[Any]]):
             self._begin()
         return self._unsettled
 
+    def _delivered(self) -> Generator[Delivery, None, None]:
+        """Yield deliveries of this process; the next loop goes on where one has ended early."""
+        found = self._deliveries
+        if found is None or inspect.getgeneratorstate(found) == inspect.GEN_CLOSED:
+            self._deliveries = found = deliver(self._buffer, self._terms)
+        for delivery in found:  # noqa: UP028 - `yield from` would close it with this generator
+            yield delivery
+
+    def _give_up(self) -> None:
+        """Hand out no more of the claims that were made."""
+        self._deliveries = None
+        self._of_this_process().abandon()
+
     def _yielded(self, deliveries: Generator[Delivery, None, None]) -> Iterator[Any]:
         """Yield the batches of deliveries, and settle those that were had."""
         unsettled, every = self._of_this_process(), self._terms.commit_every
         self._iteration += 1
-        mine = self._iteration
-        unsettled.abandon()
+        mine, self._is_in_loop = self._iteration, True
         try:
+            if every is not None:
+                unsettled.settle()  # those of a loop that has ended early
             with contextlib.closing(deliveries):
                 for delivery in deliveries:
                     if delivery is None:
@@ -154,7 +174,7 @@ class Stream(IterableDataset[list[Any]]):
                 unsettled.settle()
         finally:
             if mine == self._iteration:
-                unsettled.abandon()
+                self._is_in_loop = False
 
     def _require_newest(self, iteration: int) -> None:
         if iteration != self._iteration:
@@ -234,14 +254,17 @@ class StreamLoader:
         self._stream.load_state_dict(state)
 
     def _deliveries(self) -> Generator[Delivery, None, None]:
+        stream = self._stream
+        stream._give_up()  # of an earlier loop without workers
         loader = self._make()
         batches = iter(loader)
         try:
             yield from batches
         finally:
-            self._stream._of_this_process().take_over()
+            stream._of_this_process().take_over()
+            stream._give_up()
             del batches, loader  # the workers end, and what they have claimed waits again
-            reaper.release_dead(self._stream._buffer)
+            reaper.release_dead(stream._buffer)
 
 
 class _Deliveries(IterableDataset[Delivery]):
