@@ -326,9 +326,10 @@ def test_a_copy_of_a_stream_has_claims_of_its_own(uniform: SampleStore) -> None:
 # -- workers ---------------------------------------------------------------------------------------
 
 
-def test_each_worker_has_claims_of_its_own(uniform: SampleStore) -> None:
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_each_worker_has_claims_of_its_own(uniform: SampleStore, n_workers: int) -> None:
     stream = uniform.stream(4, commit_every=3)
-    loader = stream.loader(num_workers=2, collate_fn=as_it_is)
+    loader = stream.loader(num_workers=n_workers, collate_fn=as_it_is)
     had: list[str] = []
     for i, batch in enumerate(loader):
         assert set(settled(uniform)) <= set(had), "what a worker has prefetched is not had"
@@ -342,6 +343,19 @@ def test_each_worker_has_claims_of_its_own(uniform: SampleStore) -> None:
     assert sorted(had) == sorted(NAMES)
     assert settled(uniform) == collections.Counter(NAMES)
     assert_sound(uniform)
+
+
+def test_workers_wait_for_new_samples(
+    uniform: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "IDLE_S", 0.01)
+    loader = uniform.stream(30, until_empty=False).loader(num_workers=1, collate_fn=as_it_is)
+    loop = iter(loader)
+    assert sorted(next(loop) + next(loop)) == sorted(NAMES)
+    uniform.add(["new"])
+    assert next(loop) == ["new"]
+    loop.close()
+    assert multiprocessing.active_children() == [], "a worker that waits can be ended"
 
 
 def test_what_was_had_outlives_the_workers(uniform: SampleStore) -> None:
