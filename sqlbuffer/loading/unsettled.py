@@ -62,11 +62,13 @@ class Unsettled:
         return self._store([part for part in self._parts.values() if _has_work(part)])
 
     def abandon(self) -> None:
-        """Hand out no more of the claims: what was not had waits again once the rest is settled."""
-        self._parts.update(
-            {claim: part._replace(gives_back=True) for claim, part in self._parts.items()}
-        )
-        self._store([part for part in self._parts.values() if part.first == part.end])
+        """Hand out no more of the own claims: the rest waits again once what was had is settled.
+
+        A worker goes on to hand out its claims, and gives them back when it ends.
+        """
+        ours = [part for part in self._parts.values() if part.claim.drawn_by == worker_id()]
+        self._parts.update({part.claim: part._replace(gives_back=True) for part in ours})
+        self._store([self._parts[part.claim] for part in ours if part.first == part.end])
 
     def _store(self, parts: list[Part]) -> int:
         if not parts:
