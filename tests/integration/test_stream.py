@@ -138,7 +138,7 @@ def test_a_dropped_stream_gives_back_what_was_not_settled(
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_whatever_a_script_does_no_row_is_lost_and_none_settled_twice(
     new_store: Callable[..., SampleStore], seed: int, mode: str
 ) -> None:
@@ -153,7 +153,7 @@ def test_whatever_a_script_does_no_row_is_lost_and_none_settled_twice(
     streams = [new_stream(), new_stream()]
     loops = [iter(stream) for stream in streams]
     had: collections.Counter[str] = collections.Counter()
-    for _ in range(60):
+    for _ in range(40):
         i = rng.randrange(2)
         act = rng.choices(["next", "state", "again", "new", "load"], [8, 2, 1, 1, 1])[0]
         if act == "next":
