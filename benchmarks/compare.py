@@ -30,12 +30,20 @@ CASES = ("draw", "settle", "iteration", "add", "fill")
 SIZES = (10_000, 100_000)
 
 
-class Checkout:
-    """A process that runs one checkout of the library."""
+class Runner:
+    """A process that runs one checkout of the library.
 
-    def __init__(self, folder: pathlib.Path, url: str, n: int, clock: str) -> None:
+    Args:
+        folder: The checkout.
+        url: The database.
+        n: Samples that it adds first.
+        clock: "cpu" or "wall".
+        number: Its number among the processes on the database: each has samples of its own.
+    """
+
+    def __init__(self, folder: pathlib.Path, url: str, n: int, clock: str, number: int) -> None:
         # The code and not the file: the folder of a file would stand first in the path of imports.
-        command = [sys.executable, "-c", RUNNER.read_text(), url, str(n), clock]
+        command = [sys.executable, "-c", RUNNER.read_text(), url, str(n), clock, str(number)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
         self._folder = folder.resolve()
@@ -49,10 +57,13 @@ class Checkout:
         """Wait until its buffer is there."""
         self._read()
 
-    def seconds(self, name: str, times: int) -> float:
-        """Return the seconds of so many calls."""
+    def begin(self, name: str, times: int) -> None:
+        """Begin so many calls."""
         self._in.write(json.dumps([name, times]) + "\n")
         self._in.flush()
+
+    def seconds(self) -> float:
+        """Return the seconds of the calls that were begun."""
         return float(self._read())
 
     def _read(self) -> Any:
@@ -65,6 +76,32 @@ class Checkout:
         """End the process."""
         self._in.close()
         self._process.wait(60)
+
+
+class Checkout:
+    """The processes that run one checkout on one database."""
+
+    def __init__(self, folder: pathlib.Path, url: str, n: int, clock: str, processes: int) -> None:
+        self._runners = [Runner(folder, url, n, clock, 0)]
+        self._others = [(folder, url, 0, clock, number) for number in range(1, processes)]
+
+    def wait(self) -> None:
+        """Wait until the buffer is there, and every process is at it."""
+        self._runners[0].wait()
+        self._runners += [Runner(*other) for other in self._others]
+        for runner in self._runners[1:]:
+            runner.wait()
+
+    def seconds(self, name: str, times: int) -> float:
+        """Let every process do so many calls at once; return the mean of their seconds."""
+        for runner in self._runners:
+            runner.begin(name, times)
+        return float(np.mean([runner.seconds() for runner in self._runners]))
+
+    def stop(self) -> None:
+        """End the processes."""
+        for runner in self._runners:
+            runner.stop()
 
 
 def measured(both: list[Checkout], name: str, pairs: int, times: int) -> np.ndarray[Any, Any]:
@@ -97,6 +134,9 @@ def main(
             "when the lower end of its interval is above the bound; the command then exits with 1."
         ),
     ] = None,
+    processes: Annotated[
+        int, typer.Option(help="Processes that call at once; more than 1 with --url.", min=1)
+    ] = 1,
     url: Annotated[
         list[str] | None,
         typer.Option(help="Two empty databases, of the old and the new one; by default files."),
@@ -112,13 +152,17 @@ def main(
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: use some of {', '.join(CASES)}.")
     if url and (len(url) != 2 or len(n) != 1):
         raise typer.BadParameter("give --url twice, for one size --n: the databases must be empty.")
+    if processes > 1 and not url:
+        raise typer.BadParameter("give --url twice: writers of a file take turns.")
     if url:
         names = [name for name in names if name != "fill"]
     clock, rows = "cpu" if cpu else "wall", []
     for size in n:
         with tempfile.TemporaryDirectory() as place:
             urls = url or [f"sqlite:///{place}/{name}.db" for name in ("old", "new")]
-            both = [Checkout(*one, size, clock) for one in zip((old, new), urls, strict=True)]
+            both = [
+                Checkout(*one, size, clock, processes) for one in zip((old, new), urls, strict=True)
+            ]
             for checkout in both:
                 checkout.wait()
             for name in names:
@@ -131,7 +175,7 @@ def main(
                 checkout.stop()
     asked = "" if bound is None else f"at most {bound:g}"
     heads = ["", "samples", f"old, ms {clock}", f"new, ms {clock}", "new / old", "95 %", asked]
-    typer.echo(f"{markdown(heads, rows)}\n\n{pairs} pairs of {times} calls")
+    typer.echo(f"{markdown(heads, rows)}\n\n{pairs} pairs of {times} calls in each of {processes}")
     raise typer.Exit(int(any(row[-1] == "slower" for row in rows)))
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import sqlbuffer
 
 print(json.dumps(sqlbuffer.__file__), flush=True)
-url, n, clock_name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+url, n, clock_name, number = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 clock = {"cpu": time.process_time, "wall": time.perf_counter}[clock_name]
 BATCH = 512
 rng = np.random.default_rng(0)
-numbers = itertools.count()
+numbers = itertools.count(number * 10**9)
 store = sqlbuffer.open_store(url, seed=1)
 
 

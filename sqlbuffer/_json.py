@@ -6,11 +6,11 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlbuffer._messages import shown
-from sqlbuffer._validation import as_mapping, is_text, plain
+from sqlbuffer._validation import as_list, as_mapping, is_text, plain
 from sqlbuffer.errors import InvalidArgument
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -37,6 +37,22 @@ def as_json(value: Any, what: str) -> str:
         text = _as_text(_jsonable(mapping, what, _gap), what)
     _require_storable(text, what)
     return text
+
+
+def as_metas(meta: Any, n: int) -> list[str | None]:
+    """Return n texts of JSON: one mapping for all samples, or one or None for each."""
+    if meta is None or isinstance(meta, Mapping):
+        return [None if meta is None else as_json(meta, "meta")] * n
+    if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
+        raise InvalidArgument(
+            f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}."
+        )
+    metas = as_list(meta, "meta")
+    if len(metas) != n:
+        raise InvalidArgument(
+            f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample."
+        )
+    return [None if one is None else as_json(one, "meta") for one in metas]
 
 
 def as_measures(value: Any, what: str) -> dict[str, Any]:

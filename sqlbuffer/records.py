@@ -60,7 +60,8 @@ class SampleInfo:
             weighting "shift", samples with the lowest score have a weight of 1e-8, and are drawn so
             seldom that a total hardly ever counts them. NaN if the probability is unknown: if the
             batch ends among released samples, which are drawn first, or if another process claimed
-            samples during the draw.
+            samples during the draw. It assumes that no scores or samples were chosen by what a
+            released batch held and stored after its release; stored before, they may be.
         argmax: (n,) bool, True if the sample was drawn by the argmax share.
         reward: (n,) float64, the reward stored before this draw, NaN if there is none.
     """

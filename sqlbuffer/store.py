@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from sqlbuffer import _html
+from sqlbuffer._json import as_metas
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
     as_ids,
@@ -435,7 +436,7 @@ class SampleStore:
             samples,
             rewards,
             sources,
-            metas=add.as_metas(meta, len(samples)),
+            metas=as_metas(meta, len(samples)),
             errors=errors,
             seconds=seconds,
             details=details,

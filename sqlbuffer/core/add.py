@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import require_all
-from sqlbuffer._json import as_json
-from sqlbuffer._messages import shown
+from sqlbuffer._json import as_metas
 from sqlbuffer._numpy import np
-from sqlbuffer._validation import as_list, as_names, require_flag
+from sqlbuffer._validation import as_names, require_flag
 from sqlbuffer.core import pool
+from sqlbuffer.core.clock import Blurred, resolved
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.keys import hashes_of_keys, keys_of
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.errors import InvalidArgument, TooLarge
+from sqlbuffer.errors import TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.hashing import digests
@@ -177,7 +178,10 @@ def add_chunk(
     """
     chunk = incoming(buffer, samples, names, metas, start=start, hashes=hashes)
     try:
-        return buffer.write(insert, chunk=chunk, requeue=requeue)
+        try:
+            return buffer.write(insert, chunk=chunk, requeue=requeue)
+        except Blurred:
+            return buffer.write(insert, chunk=chunk, requeue=requeue, exclusive=True)
     except TooLarge as exc:
         if len(samples) == 1:
             largest = buffer.database.dialect.max_value_bytes / 1e6
@@ -206,11 +210,17 @@ class _Entered(NamedTuple):
     """Clock at which samples joined the race; None if no sample did."""
 
 
-def insert(tx: Transaction, *, chunk: Incoming, requeue: bool) -> AddResult:
-    """Store new samples and requeue evicted ones, or all that had left; they wait afterwards."""
-    state = tx.lock_race()
+def insert(
+    tx: Transaction, *, chunk: Incoming, requeue: bool, exclusive: bool = False
+) -> AddResult:
+    """Store new samples and requeue evicted ones, or all that had left; they wait afterwards.
+
+    Raises:
+        Blurred: If `exclusive` must be true.
+    """
+    state = tx.lock_race(exclusive=exclusive)
     needs_score = tx.buffer.settings.weighting.needs_score
-    enter = _enter_unscored if needs_score else _enter_race
+    enter = _enter_unscored if needs_score else functools.partial(_enter_race, exclusive=exclusive)
     entered = enter(tx, chunk, state, requeue=requeue) if chunk.hashes else _Entered()
     added, requeued, known, touched = entered
     unscored = added + requeued if needs_score else 0
@@ -243,8 +253,14 @@ def _enter_unscored(
     return _Entered(added, len(again), put.known)
 
 
-def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool) -> _Entered:
-    """Add samples that join the race at once."""
+def _enter_race(
+    tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: bool, exclusive: bool
+) -> _Entered:
+    """Add samples that join the race at once.
+
+    Raises:
+        Blurred: If `exclusive` must be true.
+    """
     dialect = tx.backend
     if dialect.supports_bulk_upsert:
         keyed = tx.buffer.keep_key
@@ -261,6 +277,7 @@ def _enter_race(tx: Transaction, chunk: Incoming, state: RaceState, *, requeue: 
     ids, hashes, requeues = zip(*rows, strict=True)
     state = tx.lock_race_to_join(state)  # late, because storing takes most of the time
     weights, first = np.ones(len(rows)), [1] * len(rows)
+    state = resolved(tx, state, weights, may_turn_back=exclusive)
     keys = pool.join_race(tx.buffer, state, hashes, requeues, first, weights)
     scores = np.full(len(rows), math.nan)
     pool.enter(tx, state, ids, keys, weights, scores, first)
@@ -319,19 +336,3 @@ def _requeued(tx: Transaction, chunk: Incoming, n: int) -> list[Any]:
     ids = {"sample_id": [row.id for row in marked]}
     tx.execute_each(queries.samples.unmark(dialect), queries.params.INCOMING_IDS, ids)
     return marked
-
-
-def as_metas(meta: Any, n: int) -> list[str | None]:
-    """Return n texts of JSON: one mapping for all samples, or one or None for each."""
-    if meta is None or isinstance(meta, Mapping):
-        return [None if meta is None else as_json(meta, "meta")] * n
-    if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
-        raise InvalidArgument(
-            f"meta must be a mapping, or a list of one for each sample; got {shown(meta)}."
-        )
-    metas = as_list(meta, "meta")
-    if len(metas) != n:
-        raise InvalidArgument(
-            f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample."
-        )
-    return [None if one is None else as_json(one, "meta") for one in metas]

@@ -25,6 +25,7 @@ from sqlbuffer.core.claim import (
     Terms,
     TooFewMarked,
 )
+from sqlbuffer.core.clock import Blurred, turn_back
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
@@ -74,7 +75,7 @@ def claim(
             break
         except _TiedAtTheEnd:
             by_tie = True
-        except (_Blurred, _Budgeted):
+        except (Blurred, _Budgeted):
             exclusive = True
         except TooFewMarked as exc:
             buffer.write(pool.widen_top, n=exc.n)
@@ -87,10 +88,6 @@ def claim(
 
 class _TiedAtTheEnd(Exception):
     """The last arrival and the next one have the same key: their hashes must decide."""
-
-
-class _Blurred(Exception):
-    """The clock after the draw is too large for new keys: the draw must set it back to 0."""
 
 
 class _Budgeted(Exception):
@@ -111,7 +108,7 @@ def _draw(
     Raises:
         TooFewMarked: If more samples must be marked as top first.
         _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
-        _Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
+        Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
     """
     consumes = tx.buffer.consumes
     # In replay mode drawn samples get new keys, and the heaviest samples have any key: other draws
@@ -146,7 +143,7 @@ def _draw(
         return make(claim=None, clock=clock)
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
-        raise _Blurred
+        raise Blurred
     made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest), terms=terms)
     tx.count(
         clock=clock,
@@ -156,7 +153,7 @@ def _draw(
         unscorable=-int((weights == 0).sum()) if consumes else 0,
     )
     if is_blurred:  # before new keys are made: at a large clock they would all be equal
-        pool.turn_back(tx)
+        turn_back(tx)
         clock = 0.0
     if not consumes:
         after = state._replace(clock=clock, turn=state.turn + 1)

@@ -13,7 +13,6 @@ from sqlbuffer._typing import Bools, Floats, Ints
 from sqlbuffer.core import race
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
-from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
 
 _LEAST_TOP = 10_000
@@ -241,28 +240,6 @@ def join_race(
     return race.joined(state.clock, variates, weights)
 
 
-def set_base(tx: Transaction, state: RaceState, base: float) -> RaceState:
-    """Count weights from another lowest score, and compute each weight again from its score.
-
-    The caller has locked the race exclusively.
-
-    Returns:
-        The state of the race afterwards.
-    """
-    old, new = shift_base(0.0 if state.base is None else state.base), shift_base(base)
-    if new != old:
-        waiting = size(tx.buffer, tx.execute(queries.buffers.totals()).one())
-        grown = max(old - new, 0.0) * waiting
-        if race.is_blurred(state.clock, np.array([grown])):  # shorter keys would tie
-            turn_back(tx)
-            state = state._replace(clock=0.0)
-        bounds = {"floor": FLOOR, "least": -MOST / 2, "most": MOST / 2}
-        tx.execute(queries.pool.shift_weights(), base=new, clock=state.clock, **bounds)
-        tx.count(touched=state.clock)
-    tx.execute(queries.buffers.set_base_score(), base=base)
-    return state._replace(base=base, epoch=state.epoch + 1)
-
-
 def set_top_score(tx: Transaction, least: float | None) -> None:
     """Store the score from which on samples are marked as top; None marks no sample."""
     tx.execute(queries.buffers.set_top_score(), least=least)
@@ -281,64 +258,6 @@ def widen_top(tx: Transaction, *, n: int) -> None:
     least = -math.inf if found is None else float(as_floats([found])[0])
     tx.execute(queries.scores.mark_top(), least=least)
     set_top_score(tx, least)
-
-
-def turn_back(tx: Transaction) -> None:
-    """Move the clock to 0, where float64 resolves most; all differences between keys stay."""
-    state = tx.lock_race(exclusive=True)
-    overdue = [
-        tx.execute(statement, clock=state.clock).all() for statement in queries.pool.overdue()
-    ]
-    for statement in (queries.pool.turn_back_keys(), *queries.pool.turn_back_open()):
-        tx.execute(statement, clock=state.clock)
-    _keep_apart(tx, state.clock, *overdue)
-    tx.execute(queries.pool.turn_back_clocks(), passed=state.clock)
-    tx.execute(queries.buffers.advance_epoch())
-
-
-def take_back_clock(tx: Transaction, clock: float) -> None:
-    """Move the clock back to `clock`, because the draws beyond it are undone; keys stay.
-
-    The caller has locked the race exclusively.
-    """
-    tx.execute(queries.pool.take_back_clock(), new_clock=clock)
-
-
-def _keep_apart(
-    tx: Transaction, clock: float, waiting: Sequence[Any], drawn: Sequence[Any]
-) -> None:
-    """Keep the order of keys behind the clock that would tie once the clock is 0.
-
-    These are keys of released samples, which wait, and of draws in open batches.
-    """
-    keys = as_floats([row.race_key for row in (*waiting, *drawn)])
-    linear, back = keys - clock, race.turned_back(keys, clock)
-    moved = np.flatnonzero(linear != back)
-    dialect, n = tx.backend, len(waiting)
-    for rows, part, names, statement, shape in (
-        (
-            waiting,
-            moved[moved < n],
-            ("sample_id",),
-            queries.pool.stand_at(dialect),
-            queries.params.INCOMING_STANDS,
-        ),
-        (
-            drawn,
-            moved[moved >= n],
-            ("batch", "position"),
-            queries.pool.drawn_at(dialect),
-            queries.params.INCOMING_DRAWN,
-        ),
-    ):
-        if not len(part):
-            continue
-        first = 0 if rows is waiting else n
-        chosen = [rows[i - first] for i in part.tolist()]
-        columns: dict[str, Any] = {name: [getattr(row, name) for row in chosen] for name in names}
-        columns |= {"old_key": linear[part].tolist(), "race_key": back[part].tolist()}
-        n_moved = tx.execute_each(statement, shape, columns)
-        require_all(n_moved, len(part), "keys were kept apart")
 
 
 def size(buffer: BufferHandle, totals: Any) -> int:

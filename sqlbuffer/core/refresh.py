@@ -18,7 +18,8 @@ from sqlbuffer._integrity import no_progress
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
-from sqlbuffer.core import pool, race
+from sqlbuffer.core import pool
+from sqlbuffer.core.clock import Blurred, resolved, set_base, turn_back
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -212,10 +213,6 @@ def _update_weights(buffer: BufferHandle, known: Known, quiet: int | None) -> No
             raise no_progress("a refresh of the weights")
 
 
-class _Blurred(Exception):
-    """The clock is too late for these weights: it must be turned back first."""
-
-
 def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None) -> bool:
     """Walk the pool once, change weights, and finish the refresh.
 
@@ -239,8 +236,8 @@ def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None)
         places = (pool.as_ints(ids)[due], *floats, pool.as_ints(entries)[due])
         try:
             changed = buffer.write(_change_page, known=known, begun=begun, places=places)
-        except _Blurred:
-            buffer.write(pool.turn_back)
+        except Blurred:
+            buffer.write(turn_back)
             return False
         if changed is None:
             known.is_done[:] = False
@@ -287,13 +284,12 @@ def _change_page(
     weighting, base = tx.buffer.settings.weighting, state.base
     lowest = float(np.fmin.reduce(scores[is_scored], initial=math.inf))
     if weighting.needs_base and lowest < (math.inf if base is None else base):
-        pool.set_base(tx, state, lowest)  # this sample joined while others were scored
+        set_base(tx, state, lowest)  # this sample joined while others were scored
         return None
     new = tx.buffer.settings.weights(scores, base)
     is_other = (new != old) | ((new > 0.0) & (scores != ranked) & weighting.needs_score)
     changed = np.flatnonzero(is_other & is_scored)
-    if race.is_blurred(state.clock, new[changed]):
-        raise _Blurred
+    resolved(tx, state, new[changed], may_turn_back=False)  # the caller begins the walk again
     if not len(changed):
         return changed
     which: Any = (column[changed] for column in (ids, keys, old, new, scores, entries))

@@ -15,6 +15,7 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
+from sqlbuffer.core.clock import set_base
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import Transaction
@@ -268,5 +269,5 @@ def _finish(tx: Transaction, *, version: int) -> bool:
     finished = tx.execute(queries.refresh.finish_refresh_in_steps(), refresh=version)
     is_higher = None not in (found.lowest, state.base) and found.lowest > state.base
     if finished.rowcount and is_higher:
-        pool.set_base(tx, state, found.lowest)
+        set_base(tx, state, found.lowest)
     return True

@@ -17,8 +17,9 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import Claim, Closed, close
+from sqlbuffer.core.clock import resolved, set_base, take_back_clock
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.race import is_blurred, rescaled, turned_back
+from sqlbuffer.core.race import rescaled
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
 from sqlbuffer.core.workers import worker_id
@@ -59,7 +60,7 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
         # draw had left.
         later = tx.execute(queries.batches.later_draw(), batch=number).first()
     if may_go_back and later is None:
-        pool.take_back_clock(tx, closed.clock_before)
+        take_back_clock(tx, closed.clock_before)
         state = state._replace(clock=closed.clock_before)
     if tx.buffer.consumes:
         put_back(tx, state, rows)
@@ -98,23 +99,19 @@ def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries:
         entries: How often each sample has entered the race, this time included.
     """
     weighting = tx.buffer.settings.weighting
-    scores, clock = pool.as_floats([row.score for row in rows]), state.clock
+    scores = pool.as_floats([row.score for row in rows])
+    keys = pool.as_floats([row.race_key for row in rows])
     lowest = np.fmin.reduce(scores, initial=math.inf)
     # A refresh of the other samples may have raised the base, or removed it.
     base = math.inf if state.base is None else state.base
     if weighting.needs_base and lowest < base:
-        state = pool.set_base(tx, state, float(lowest))
+        state = set_base(tx, state, float(lowest), carried=keys)
     weights = tx.buffer.settings.weights(scores, state.base)
     if weighting.needs_score:
         weights[[not row.scored for row in rows]] = math.nan
-    keys = pool.as_floats([row.race_key for row in rows])
     before = pool.as_floats([row.weight for row in rows])
-    joins = (keys == math.inf) | ((keys > clock) & (before != weights))
-    if is_blurred(state.clock, weights[joins]):
-        pool.turn_back(tx)
-        state = state._replace(clock=0.0)
-    if state.clock != clock:  # all waiting keys were moved, so move these keys too
-        keys = turned_back(keys, clock)
+    joins = (keys == math.inf) | ((keys > state.clock) & (before != weights))
+    state = resolved(tx, state, weights[joins], carried=keys)
     hashes, counts = [row.hash for row in rows], [entries] * len(rows)
     fresh = pool.join_race(
         tx.buffer, state, hashes, [row.requeues for row in rows], counts, weights
@@ -161,6 +158,11 @@ def _undo_replayed(
         pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight")
     )
     weights = pool.as_floats([row.weight for row in standing])
+    stretches = (old > state.clock) & (old < math.inf) & (before != weights)
+    turned = resolved(tx, state, weights[stretches], carried=old)
+    if turned.clock != state.clock:
+        moved = {row.sample_id: row.race_key for row in pool.standing(tx, ids)}
+        keys, state = pool.as_floats([moved[i] for i in ids]), turned
     back = np.where(
         (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
     )

@@ -69,7 +69,7 @@ def replace(
     sources = [row.source for row, _, _ in changed]
     ours, theirs = [sample for _, sample, _ in changed], [digest for _, _, digest in changed]
     chunk = add.incoming(tx.buffer, ours, sources, start=None, hashes=theirs)
-    add.insert(tx, chunk=chunk, requeue=True)
+    add.insert(tx, chunk=chunk, requeue=True, exclusive=True)
     return len(rows)
 
 

@@ -20,6 +20,7 @@ from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
+from sqlbuffer.core.clock import resolved, set_base
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -261,14 +262,11 @@ def weigh(
     )
     base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
     weights = tx.buffer.settings.weights(scores, base)
-    is_blurred = race.is_blurred(state.clock, weights)
-    if not may_move_all and (base != state.base or is_blurred):
+    if not may_move_all and (base != state.base or race.is_blurred(state.clock, weights)):
         return None
-    if is_blurred:
-        pool.turn_back(tx)
-        state = state._replace(clock=0.0)
+    state = resolved(tx, state, weights)
     if base is not None and base != state.base:
-        state = pool.set_base(tx, state, base)
+        state = set_base(tx, state, base)
     return state, weights
 
 

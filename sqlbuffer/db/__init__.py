@@ -1,4 +1,4 @@
 """Engines, transactions, tables, SQL statements, and the differences between the databases."""
 
-REVISION = "0007"
+REVISION = "0008"
 """The Alembic revision that this release works with."""

@@ -12,6 +12,13 @@ from sqlbuffer.db.schema import batches, measurements, pool, samples
 
 _OPEN = batches.c.settled_at.is_(None) & batches.c.released_at.is_(None)
 Index("ix_batches_open", batches.c.buffer_id, batches.c.worker_id, **where(_OPEN))
+Index(
+    "ix_batches_released",
+    batches.c.buffer_id,
+    batches.c.clock,
+    **where(batches.c.released_at.is_not(None)),
+)
+Index("ix_batches_token", batches.c.token, **where(batches.c.token.is_not(None)))
 Index("ix_batches_iteration", batches.c.buffer_id, batches.c.iteration)
 Index("ix_measurements_sample", measurements.c.sample_id)
 # Without the hash, which orders equal rewards: with it, a batch of rewards writes 1.5 times as

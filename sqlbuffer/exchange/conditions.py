@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlbuffer._messages import listed, shown
 from sqlbuffer._validation import as_list, as_name, is_storable, plain
 from sqlbuffer.core.where import Where, as_where
+from sqlbuffer.db.backends.types import JSON_KINDS, is_like, json_kind
 from sqlbuffer.db.queries.table import OF_SAMPLES
 from sqlbuffer.db.schema import samples
-from sqlbuffer.db.types import JSON_KINDS, is_like, json_kind
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.columns import META, column_of
 

@@ -27,7 +27,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from helpers.forked import forkserver
 from helpers.samples import scores_of
-from sqlbuffer.core import pool
+from sqlbuffer.core.clock import turn_back
 from sqlbuffer.core.weighting import Power, Softmax
 from sqlbuffer.store import SampleStore, open_store
 
@@ -793,7 +793,7 @@ def _removes_it_after_the_clock_was_turned_back(store: SampleStore) -> None:
     store.sample(300).settle()
     batch = store.sample(1_000)
     batch.release()
-    inside.handle_of(store).write(pool.turn_back)
+    inside.handle_of(store).write(turn_back)
     assert store.remove(batch.ids) == 1_000
 
 
@@ -843,6 +843,50 @@ def test_what_depends_on_a_released_draw_makes_no_total_wrong(
     assert abs((1.0 / probability).sum() - waiting) < 4.0 * error
     batch.release()
     assert store.check() == []
+
+
+def _adds_by_what_it_saw(store: SampleStore, seen: set[str]) -> None:
+    store.add([f"t{i}" for i in range(200)])
+    store.score(lambda samples: np.full(len(samples), 4.0 if "s0" in seen else 0.25))
+
+
+def _scores_by_what_it_saw(store: SampleStore, seen: set[str]) -> None:
+    store.score(
+        lambda samples: np.array([0.25 if sample in seen else 4.0 for sample in samples]),
+        only="all",
+    )
+
+
+@pytest.mark.parametrize(
+    ("act", "mode", "is_open"),
+    [
+        (_adds_by_what_it_saw, "consume", True),
+        (_scores_by_what_it_saw, "consume", True),
+        (_scores_by_what_it_saw, "replay", True),
+        (_scores_by_what_it_saw, "consume", False),
+    ],
+)
+def test_totals_hold_if_what_depends_on_a_draw_is_done_before_its_release(
+    sqlite_url: str, act: Callable[[SampleStore, set[str]], None], mode: str, is_open: bool
+) -> None:
+    """Afterwards the draw counts as if it had never been: the last case is the limit that the
+    docstring of `SampleInfo` states.
+    """
+    with open_store(sqlite_url, mode=mode, weighting=Power(1.0), seed=9) as store:
+        store.add([f"s{i}" for i in range(600)])
+        store.score(lambda samples: np.ones(len(samples)))
+        batch = store.sample(300)
+        if is_open:
+            act(store, set(batch.samples))
+            batch.release()
+        else:
+            batch.release()
+            act(store, set(batch.samples))
+        p = hold(store.sample(360)).info.probability
+        total, error = (1.0 / p).sum(), np.sqrt(((1.0 - p) / p**2).sum())
+        assert (
+            abs(total - len(store) - (360 if mode == "consume" else 0)) < 4.0 * error
+        ) == is_open
 
 
 def test_new_samples_do_not_come_before_those_that_a_released_draw_had_left(

@@ -21,10 +21,14 @@ from sqlalchemy.engine.interfaces import CacheStats
 
 from helpers import inside
 from helpers.cleanup import hold
-from sqlbuffer.core import attempts, refresh
+from sqlbuffer.core import attempts, reaper, refresh
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.clock import turn_back
+from sqlbuffer.core.release import release
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends.sqlite import _row_by_row
+from sqlbuffer.db.schema import batches
+from sqlbuffer.errors import ClaimLost
 from sqlbuffer.store import SampleStore, open_store
 
 pytestmark = pytest.mark.slow
@@ -410,6 +414,60 @@ def test_the_head_is_found_among_what_can_never_be_drawn(store_url: str) -> None
                 assert all(INDEX_NAMES[index] & it.indexes for index in ("pool", "ix_pool_top"))
                 of_pool = [line for line in it.sorts if "ORDER BY" in line or "pool" in line]
                 assert all(AMONG_EQUALS.search(line) for line in of_pool), it.sorts
+
+
+def with_old_batches(store: SampleStore, n: int) -> None:
+    """Give a buffer n settled batches, and as many in another one: copies of the first batch."""
+    store.sample(4).settle()
+    columns = [column for column in batches.c if column.name not in ("id", "token")]
+    numbers = sa.select(sa.literal(1).label("i")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(sa.select(numbers.c.i + 1).where(numbers.c.i < n))
+    copies = sa.select(*columns).join_from(batches, numbers, sa.true())
+    inside.execute(store, sa.insert(batches).from_select([c.name for c in columns], copies))
+
+
+def test_no_statement_reads_the_batches_of_a_buffer(store_url: str) -> None:
+    """Of 10,000 batches a claim, its end and a heartbeat find theirs by an index, without
+    statistics and with them.
+    """
+    with open_store(store_url, seed=1) as store:
+        fill(store, 300)
+        with_old_batches(store, 10_000)
+        handle = inside.handle_of(store)
+        for first in (1_000, 2_000):
+            with watched(store) as executed:
+                store.add([f"s {first + i}" for i in range(20)])
+                store.score(score_by_name)
+                store.sample(8, pct_argmax=0.5).settle(np.ones(8))
+                seen = store.sample(8)
+                store.sample(2, pct_argmax=1.0).settle()
+                seen.release()
+                assert store.remove(seen.ids[:2]) == 2
+                reported = store.sample(4)
+                reported.report(reported.ids[:2], np.ones(2))
+                handle.write(release, batch=reported.id)
+                with contextlib.suppress(ClaimLost):
+                    reported.settle(np.ones(4))
+                token = hold(store.sample(2, lease_s=600.0)).detach()
+                handle.write(turn_back)
+                store.batch(token).settle()
+                store.set_budget(10**6)
+                store.sample(2).settle()
+                store.set_budget(None)
+                reaper.release_dead(handle)
+                for statement in (
+                    queries.batches.claim_owners(),
+                    queries.batches.count_open(),
+                    queries.batches.expired_batches(),
+                ):
+                    handle.look(lambda tx, statement=statement: tx.rows(statement))
+            found = {it.name: it for it in executed if "batches" in it.sql}
+            wanted = {"insert_batch", "close_claim", "later_draw", "released_beyond", "used"}
+            assert wanted | {"batch_of_token", "expired_batches"} <= set(found)
+            for name, it in found.items():
+                assert not {"SCAN batches", "Seq Scan on batches"} & set(it.scans), (name, it)
+                assert not [index for index in it.indexes if "ix_batches_iteration" in index], name
+            analyze(store_url)
 
 
 ACTS: dict[str, Callable[[SampleStore, Batch], Any]] = {

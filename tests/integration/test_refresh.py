@@ -225,7 +225,7 @@ def run(stores: Iterator[SampleStore]) -> list[Any]:
 
 
 def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
-    from sqlbuffer.core.pool import turn_back
+    from sqlbuffer.core.clock import turn_back
     from sqlbuffer.core.transaction import Transaction
 
     return lambda connection: turn_back(Transaction(connection, inside.handle_of(store)))

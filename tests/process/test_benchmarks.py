@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from benchmarks import buffers_compared, compare, follow, report, targets
 from benchmarks.cases import CASES, PROCESSES
@@ -242,6 +243,11 @@ def test_only_a_checkout_is_compared(tmp_path: pathlib.Path) -> None:
     refused = run_module("benchmarks.compare", str(tmp_path), "--n", "1024", "--pairs", "2")
     assert refused.returncode == 1
     assert str(tmp_path) in refused.stderr
+
+
+def test_several_processes_need_databases_that_they_can_write_at_once() -> None:
+    with pytest.raises(typer.BadParameter, match="--url"):
+        compare.main(ROOT, processes=2)
 
 
 def test_a_call_through_another_library_is_charged_to_its_caller_in_the_package(

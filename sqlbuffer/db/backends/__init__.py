@@ -13,8 +13,7 @@ from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
 from sqlbuffer.db.backends.base import ONE_STATEMENT, SCHEMA, VERSION_TABLE, Dialect
-from sqlbuffer.db.backends.values import Columns, Lock, Presence, Receipt, Rows
-from sqlbuffer.db.types import (
+from sqlbuffer.db.backends.types import (
     CHURNED,
     CLUSTERED,
     BigId,
@@ -26,6 +25,7 @@ from sqlbuffer.db.types import (
     right_now,
     where,
 )
+from sqlbuffer.db.backends.values import Columns, Lock, Presence, Receipt, Rows
 from sqlbuffer.db.urls import WAY_OUT, read_url
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, MissingExtra
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -124,24 +124,12 @@ def _engine(
     for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
 
     def connect(record: sa.pool.ConnectionPoolEntry) -> Any:
-        record.info["connection"] = secrets.token_hex(8)
-        name = f"sqlbuffer {record.info['connection']}"
-        connection = dialect.connect(*arguments, **parameters, application_name=name)
-        try:
-            _require_unicode(connection)
-            for kind, dumper in dumpers().items():
-                connection.adapters.register_dumper(kind, dumper)
-            record.info["is_pooled"] = _is_pooled(connection)
-            if not record.info["is_pooled"]:
-                connection.execute(for_session, prepare=False)
-            elif "prepare_threshold" not in parameters:
-                # A statement that was prepared in one session is unknown in the next.
-                connection.prepare_threshold = None
-        except BaseException:
-            connection.close()
-            raise
-        dialect.on_connect()(connection)
-        return connection
+        return _connect(record, dialect, arguments, parameters, for_session)
+
+    def begin(connection: sa.Connection) -> None:
+        is_pooled = connection.info["is_pooled"]
+        sql = for_transaction if is_pooled else begins
+        _begin(connection, sql, is_pooled=is_pooled, leaves_receipt=leaves_receipts)
 
     # As `sa.create_engine` does, which makes a dialect for each engine.
     pool = sa.QueuePool(
@@ -159,22 +147,58 @@ def _engine(
     )
     if is_ours:
         engine.update_execution_options(compiled_cache=_statements)
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        if dialect.server_version_info is None:
-            dialect.initialize(connection)
-        is_pooled = connection.info["is_pooled"]
-        sql = for_transaction if is_pooled else begins
-        if leaves_receipts:
-            connection.info["number"] = connection.info.get("number", 0) + 1
-            sql = f"{sql}; {_leave_receipt(connection)}"
-        if (presence := connection.get_execution_options().get("presence")) is not None:
-            sql = f"{sql}; {_lock_buffer(presence)}"
-        if is_pooled or not connection.get_execution_options().get("is_one_statement"):
-            connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
-
+    sa.event.listen(engine, "begin", begin)
     return engine
+
+
+def _connect(
+    record: sa.pool.ConnectionPoolEntry,
+    dialect: Any,
+    arguments: Sequence[Any],
+    parameters: Mapping[str, Any],
+    for_session: str,
+) -> Any:
+    """Open a connection of a pool, and note whether a pooler stands before the server.
+
+    Args:
+        record: Place of the connection in the pool.
+        dialect: SQLAlchemy's dialect.
+        arguments: Arguments of the driver.
+        parameters: Named arguments of the driver.
+        for_session: SQL that begins a session.
+    """
+    record.info["connection"] = secrets.token_hex(8)
+    name = f"sqlbuffer {record.info['connection']}"
+    connection = dialect.connect(*arguments, **parameters, application_name=name)
+    try:
+        _require_unicode(connection)
+        for kind, dumper in dumpers().items():
+            connection.adapters.register_dumper(kind, dumper)
+        record.info["is_pooled"] = _is_pooled(connection)
+        if not record.info["is_pooled"]:
+            connection.execute(for_session, prepare=False)
+        elif "prepare_threshold" not in parameters:
+            # A statement that was prepared in one session is unknown in the next.
+            connection.prepare_threshold = None
+    except BaseException:
+        connection.close()
+        raise
+    dialect.on_connect()(connection)
+    return connection
+
+
+def _begin(connection: sa.Connection, sql: str, *, is_pooled: bool, leaves_receipt: bool) -> None:
+    """Begin a transaction: one message to the server, or none before a statement that is alone."""
+    if connection.dialect.server_version_info is None:
+        connection.dialect.initialize(connection)
+    if leaves_receipt:
+        connection.info["number"] = connection.info.get("number", 0) + 1
+        sql = f"{sql}; {_leave_receipt(connection)}"
+    options = connection.get_execution_options()
+    if (presence := options.get("presence")) is not None:
+        sql = f"{sql}; {_lock_buffer(presence)}"
+    if is_pooled or not options.get("is_one_statement"):
+        connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
 
 
 def _require_unicode(connection: Any) -> None:

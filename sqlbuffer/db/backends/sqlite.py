@@ -23,8 +23,8 @@ from sqlbuffer.db.backends.sqlite_connections import Engines
 from sqlbuffer.db.backends.sqlite_files import file_id, network_file_system
 from sqlbuffer.db.backends.sqlite_forks import hold_back
 from sqlbuffer.db.backends.sqlite_lock import is_affected
+from sqlbuffer.db.backends.types import Json
 from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
-from sqlbuffer.db.types import Json
 from sqlbuffer.errors import InvalidArgument
 
 

@@ -23,8 +23,8 @@ from sqlbuffer.db.backends.sqlite_files import SameFile, is_too_small, require_p
 from sqlbuffer.db.backends.sqlite_forks import Passage, require_not_inherited
 from sqlbuffer.db.backends.sqlite_libraries import STANDARD, require_one_library, watch
 from sqlbuffer.db.backends.sqlite_lock import WriterLock
+from sqlbuffer.db.backends.types import as_text
 from sqlbuffer.db.retry import retrying
-from sqlbuffer.db.types import as_text
 
 _PRAGMAS = (
     "foreign_keys = ON",

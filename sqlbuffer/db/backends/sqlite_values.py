@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from sqlbuffer.db.types import Json, Timestamp
+from sqlbuffer.db.backends.types import Json, Timestamp
 
 _KINDS: list[tuple[type[Any], str, str]] = [
     (sa.Boolean, "integer", "bool"),

@@ -15,7 +15,7 @@ from sqlbuffer.db.queries.measurements import (
     IS_UNKEPT,
     IS_UNLIKE_NEWEST,
 )
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, tie_of
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER, OPEN_HERE, tie_of
 from sqlbuffer.db.queries.prune import pruned_batch_of
 from sqlbuffer.db.schema import (
     batches,
@@ -82,7 +82,7 @@ def claimed_draws() -> sa.Select[Any]:
     return (
         select(sa.func.count().label("claimed"))
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, ~draws.c.reported, IS_OPEN)
+        .where(OPEN_HERE, ~draws.c.reported)
     )
 
 
@@ -109,7 +109,7 @@ def claimed_ids() -> sa.Select[Any]:
     return (
         select(draws.c.sample_id)
         .join_from(draws, batches, batches.c.id == draws.c.batch_id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN, ~draws.c.reported)
+        .where(OPEN_HERE, ~draws.c.reported)
     )
 
 
@@ -212,7 +212,7 @@ def orphaned_batches() -> sa.Select[Any]:
     )
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN, ~has_worker)
+        .where(OPEN_HERE, ~has_worker)
         .where(batches.c.lease_until.is_(None))
         .order_by(batches.c.id.desc())
     )

@@ -15,8 +15,10 @@ from sqlbuffer.db.queries.params import (
     INCOMING_DRAWS,
     INCOMING_IDS,
     IS_OPEN,
+    IS_RELEASED,
     LATER_THAN_ALL,
     NEVER,
+    OPEN_HERE,
     draws_of_samples,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, pool, samples
@@ -145,8 +147,7 @@ def released_beyond() -> sa.Select[Any]:
     return (
         select(draws.c.sample_id, draws.c.race_key, batches.c.clock)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(batches.c.buffer_id == BUFFER)
-        .where(batches.c.released_at.is_not(None))
+        .where(batches.c.buffer_id == BUFFER, IS_RELEASED)
         .where(batches.c.clock > bindparam("clock", type_=sa.Double))
     )
 
@@ -257,15 +258,14 @@ def open_batches_of() -> sa.Select[Any]:
 @functools.cache
 def claim_owners() -> sa.Select[Any]:
     """Ids of the workers that have claimed batches, one row for each batch without a lease."""
-    ours = select(batches.c.worker_id).where(batches.c.buffer_id == BUFFER)
-    return ours.where(IS_OPEN, batches.c.lease_until.is_(None))
+    return select(batches.c.worker_id).where(OPEN_HERE, batches.c.lease_until.is_(None))
 
 
 @functools.cache
 def count_open() -> sa.Select[Any]:
     """The number of claimed batches."""
     n = sa.func.count().label("n")
-    return select(n).select_from(batches).where(batches.c.buffer_id == BUFFER, IS_OPEN)
+    return select(n).select_from(batches).where(OPEN_HERE)
 
 
 @functools.cache
@@ -273,8 +273,7 @@ def expired_batches() -> sa.Select[Any]:
     """The ids of the claimed batches whose leases are over, the newest first."""
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN)
-        .where(batches.c.lease_until < right_now())
+        .where(OPEN_HERE, batches.c.lease_until < right_now())
         .order_by(batches.c.id.desc())
     )
 

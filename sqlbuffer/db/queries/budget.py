@@ -8,15 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, TIE
+from sqlbuffer.db.queries.params import BUFFER, OPEN_HERE, TIE
 from sqlbuffer.db.schema import batches, buffers, draws, pool, samples, workers
 
 _CLAIMED = (
     select(draws.c.sample_id)
     .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-    # The worker makes SQLite use the index of open batches: others have all batches of the buffer.
-    .where(batches.c.buffer_id == BUFFER, IS_OPEN, batches.c.worker_id > "")
-    .where(~draws.c.reported)
+    .where(OPEN_HERE, ~draws.c.reported)
 )
 """The samples that open batches hold and have not reported."""
 

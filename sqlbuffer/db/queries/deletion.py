@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, right_now
-from sqlbuffer.db.queries.params import BUFFER, INCOMING_IDS, IS_OPEN, NO_BUFFER
+from sqlbuffer.db.queries.params import BUFFER, INCOMING_IDS, NO_BUFFER, OPEN_HERE
 from sqlbuffer.db.queries.prune import measured_in_dropped_draws
 from sqlbuffer.db.schema import (
     batches,
@@ -49,7 +49,7 @@ def leased_batches() -> sa.Select[Any]:
     """The ids of the claimed batches whose leases are not over."""
     return (
         select(batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN, batches.c.lease_until >= right_now())
+        .where(OPEN_HERE, batches.c.lease_until >= right_now())
         .order_by(batches.c.id)
     )
 
@@ -106,7 +106,7 @@ def claims_of(dialect: Dialect) -> sa.Select[Any]:
     return (
         select(sa.func.min(draws.c.sample_id).label("sample"), batches.c.id, batches.c.worker_id)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN)
+        .where(OPEN_HERE)
         .where(draws.c.sample_id.in_(_given(dialect)))
         .group_by(batches.c.id, batches.c.worker_id)
         .order_by(batches.c.id)

@@ -134,6 +134,13 @@ def tie_of(
 IS_OPEN = sa.and_(batches.c.settled_at.is_(None), batches.c.released_at.is_(None))
 """The condition of an open batch, which is neither settled nor released."""
 
+# The worker makes SQLite use the index of open batches: others have all batches of the buffer.
+OPEN_HERE = sa.and_(batches.c.buffer_id == BUFFER, IS_OPEN, batches.c.worker_id > "")
+"""The condition of an open batch of this buffer."""
+
+IS_RELEASED = batches.c.released_at.is_not(None)
+"""The condition of a released batch, as in its index."""
+
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """The keys and weights of samples in the pool."""
 

@@ -16,8 +16,9 @@ from sqlbuffer.db.queries.params import (
     INCOMING_KEYS,
     INCOMING_PLACES,
     INCOMING_STANDS,
-    IS_OPEN,
+    IS_RELEASED,
     NEVER,
+    OPEN_HERE,
     tie_of,
 )
 from sqlbuffer.db.schema import batches, draws, pool, workers
@@ -118,19 +119,16 @@ def turn_back_open() -> tuple[sa.Update, sa.Update]:
     with those of a released batch whose clock was beyond the race's.
     """
     clock: sa.BindParameter[float] = bindparam("clock", type_=sa.Double)
-    remembers = sa.and_(
-        batches.c.buffer_id == BUFFER,
-        batches.c.settled_at.is_(None),
-        sa.or_(batches.c.released_at.is_(None), batches.c.clock > clock),
-    )
-    ids = select(batches.c.id).where(remembers)
+    # Two ranges of indexes: under one condition with OR, SQLite reads all batches of the buffer.
+    beyond = sa.and_(batches.c.buffer_id == BUFFER, IS_RELEASED, batches.c.clock > clock)
+    ids = sa.union_all(*(select(batches.c.id).where(some) for some in (OPEN_HERE, beyond)))
     return (
         sa.update(draws)
         .where(draws.c.batch_id.in_(ids))
         .where(draws.c.race_key < NEVER)
         .values(race_key=draws.c.race_key - clock),
         sa.update(batches)
-        .where(remembers)
+        .where(batches.c.id.in_(ids))
         .values(clock=batches.c.clock - clock, clock_before=batches.c.clock_before - clock),
     )
 
@@ -145,7 +143,7 @@ def overdue() -> tuple[sa.Select[Any], sa.Select[Any]]:
         .where(pool.c.race_key <= clock),
         select(draws.c.batch_id.label("batch"), draws.c.position, draws.c.race_key)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        .where(batches.c.buffer_id == BUFFER, IS_OPEN)
+        .where(OPEN_HERE)
         .where(draws.c.race_key <= clock),
     )
 
