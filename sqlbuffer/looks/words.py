@@ -18,7 +18,7 @@ def number(value: float | None) -> str:
         return "-" if value is None else str(value)
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
-    return f"{value:.4g}" if abs(value) < 10_000 else count(round(value))
+    return f"{value:,.4g}" if abs(value) < 10_000 else count(round(value))
 
 
 def share(value: float) -> str:

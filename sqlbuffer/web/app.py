@@ -25,8 +25,8 @@ from sqlbuffer.plots.palette import dark_of
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pages, pictures
 from sqlbuffer.web.prometheus import exposition
-from sqlbuffer.web.rendering import as_json, page
-from sqlbuffer.web.security import Guard, form_of
+from sqlbuffer.web.rendering import as_json, compile_templates, json_answer, page
+from sqlbuffer.web.security import CHARTS_POLICY, Guard, form_of
 from sqlbuffer.web.source import Source
 from sqlbuffer.web.tables import TABLES
 
@@ -59,6 +59,7 @@ def _pages(source: Source) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = READERS
+        await run_in_threadpool(_prepare)
         yield
         source.database.close()
 
@@ -86,6 +87,12 @@ def _pages(source: Source) -> Starlette:
         routes.append(Route("/metrics", _handler(source, _metrics)))
     errors: Any = {HTTPException: _http_error, SqlBufferError: _known_error, Exception: _any_error}
     return Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
+
+
+def _prepare() -> None:
+    """Do what the first page would wait for: a quarter of a second."""
+    compile_templates()
+    pictures.drawable(["C"])  # imports rdkit
 
 
 # -- pages and their twins ------------------------------------------------------------------------
@@ -135,7 +142,10 @@ def _as_page(source: Source, request: Request, view: pages.View) -> Response:
         "dark_colors": json.dumps(dark_of()),
         "sql": "",
     }
-    return page(view.template, {**common, **view.more, **view.data})
+    answer = page(view.template, {**common, **view.more, **view.data})
+    if view.template in charts.TEMPLATES:
+        answer.headers["content-security-policy"] = CHARTS_POLICY
+    return answer
 
 
 def _table_page(source: Source, request: Request) -> pages.View:
@@ -164,13 +174,12 @@ def _chart(source: Source, request: Request) -> Response:
     kind = request.path_params["kind"]
     if kind not in KINDS:
         raise HTTPException(404, f"there is no chart {shown(kind)}: {', '.join(KINDS)} are there.")
-    made = charts.picture(source, kind, [pages.buffer_of(source, request)])
-    return as_json(charts.described(made))
+    return json_answer(charts.chart(source, kind, pages.buffer_of(source, request)))
 
 
 def _compared_chart(source: Source, request: Request) -> Response:
     buffers = [source.buffer(request.query_params.get(each, "")) for each in ("a", "b")]
-    return as_json(charts.described(charts.picture(source, "best", buffers)))
+    return json_answer(charts.compared(source, buffers))
 
 
 def _picture(source: Source, request: Request) -> Response:

@@ -7,21 +7,35 @@ from typing import Any
 
 from sqlbuffer import plots
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.plots.picture import Picture
+from sqlbuffer.plots.picture import Data, Picture
 from sqlbuffer.plots.registry import KINDS
+from sqlbuffer.web.rendering import to_json
 from sqlbuffer.web.source import Source
 
 FIRST_SCREEN = ("best", "predicted", "sources", "failures", "staleness", "scores")
 """The charts of the first screen, in their order."""
 
+TEMPLATES = ("buffer.html", "charts.html", "compare.html")
+"""The pages with charts."""
+
 MORE = ("flow", "times")
 """The charts below them."""
 
 
-def picture(source: Source, kind: str, buffers: list[BufferHandle]) -> Picture:
-    """Return a picture of buffers."""
-    data = [source.in_time(each, KINDS[kind].read) for each in buffers]
-    return KINDS[kind].picture(data)
+def chart(source: Source, kind: str, buffer: BufferHandle) -> str:
+    """Return a chart of a buffer as JSON."""
+
+    def finish(data: Data) -> str:
+        return to_json(described(KINDS[kind].picture([data])))
+
+    found: str = source.in_time(buffer, KINDS[kind].read, finish)
+    return found
+
+
+def compared(source: Source, buffers: list[BufferHandle]) -> str:
+    """Return the chart of the best rewards of several buffers as JSON."""
+    data = [source.in_time(each, KINDS["best"].read) for each in buffers]
+    return to_json(described(KINDS["best"].picture(data)))
 
 
 def script() -> pathlib.Path:

@@ -57,8 +57,23 @@ def rendered(template: str, data: dict[str, Any]) -> str:
 
 def as_json(value: Any, *, status: int = 200) -> Response:
     """Return a value as JSON: floats to the last bit, times in UTC, NaN and infinities as words."""
-    text = json.dumps(values.plain(value), allow_nan=False, ensure_ascii=True)
-    return Response(text + "\n", status, media_type="application/json")
+    return json_answer(to_json(value), status=status)
+
+
+def to_json(value: Any) -> str:
+    """Return the JSON of a value."""
+    return json.dumps(values.plain(value), allow_nan=False, ensure_ascii=True) + "\n"
+
+
+def json_answer(text: str, *, status: int = 200) -> Response:
+    """Return text that is JSON."""
+    return Response(text, status, media_type="application/json")
+
+
+def compile_templates() -> None:
+    """Compile all templates: the first page of a server is then as fast as the next."""
+    for name in _templates().list_templates():
+        _templates().get_template(name)
 
 
 def query(given: dict[str, Any], **changes: Any) -> str:

@@ -31,18 +31,23 @@ LONGEST_FORM = 100_000
 
 COOKIE_S = 30 * 86_400
 
+POLICY = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'"
+)
+CHARTS_POLICY = f"{POLICY}; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+"""The policy of a page with charts: Plotly sets styles, and tests a format of images."""
+
 HEADERS = {
-    # Plotly sets styles of single elements, which a page of another origin cannot do.
-    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    "object-src 'none'",
+    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
 }
-"""Headers of every answer."""
+"""Headers of every answer that has no other ones."""
 
 
 def as_token(text: str | None) -> str | None:
@@ -90,8 +95,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("cache-control", "no-store")
+                    headers.setdefault(name, value)
             await send(message)
 
         request = Request(scope, receive)

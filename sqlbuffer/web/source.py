@@ -69,7 +69,19 @@ class Source:
         found: T = self.cache.get(key, lambda: buffer.read(read), keep_s=keep_s)
         return found
 
-    def in_time(self, buffer: BufferHandle, read: Callable[..., T]) -> T:
-        """Return what a function reads that takes longer for a larger buffer."""
+    def in_time(
+        self, buffer: BufferHandle, read: Callable[..., T], finish: Callable[[T], Any] | None = None
+    ) -> Any:
+        """Return what a function reads that takes longer for a larger buffer.
+
+        Args:
+            buffer: The buffer.
+            read: A function of a transaction.
+            finish: What to make of it, which is kept as well.
+        """
         is_large = self.soon(buffer, counts.stats).stored > LARGE
-        return self.soon(buffer, read, keep_s=LARGE_KEPT_S if is_large else CHARTS_KEPT_S)
+        keep_s = LARGE_KEPT_S if is_large else CHARTS_KEPT_S
+        if finish is None:
+            return self.soon(buffer, read, keep_s=keep_s)
+        key = (buffer.buffer_id, buffer.created_at, read, "finished")
+        return self.cache.get(key, lambda: finish(buffer.read(read)), keep_s=keep_s)

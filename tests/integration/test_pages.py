@@ -114,7 +114,7 @@ def test_numbers_are_those_of_sql_in_the_same_snapshot(url: str) -> None:
     writer.start()
     database = open_existing(url, read_only=True)
     try:
-        for _ in range(8):
+        for _ in range(4):
             (buffer,) = handles(database, "busy")
             schema = "sqlbuffer." if url.startswith("postgresql") else ""
             statement = sa.text(of_view.text.replace("FROM ", f"FROM {schema}"))
@@ -336,11 +336,16 @@ def test_every_answer_has_the_headers(client: TestClient, locked: TestClient) ->
     answers = [client.get(path) for path in ("/", "/none", "/index.json", "/static/page.css")]
     answers += [locked.get("/"), client.get("/", headers={"host": "evil.example"})]
     for found in answers:
-        assert security.HEADERS.items() <= dict(found.headers).items()
+        others = {"cache-control": found.headers["cache-control"]}
+        assert (security.HEADERS | others).items() <= dict(found.headers).items()
         policy = found.headers["content-security-policy"]
         assert policy.startswith("default-src 'self';")
         assert "unsafe-eval" not in policy
         assert "script-src" not in policy
+        assert "unsafe-inline" not in policy
+    policy = client.get(RUN_PATH).headers["content-security-policy"]
+    assert policy == security.CHARTS_POLICY
+    assert "unsafe-inline" not in client.get(f"{RUN_PATH}/sql").headers["content-security-policy"]
     assert answers[0].headers["cache-control"] == "no-store"
 
 
