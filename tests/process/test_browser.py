@@ -6,6 +6,7 @@ They need the extra `browser` and Chromium: that of the system, or Playwright's 
 """
 
 import contextlib
+import pathlib
 import re
 import shutil
 import signal
@@ -17,8 +18,11 @@ from typing import Any
 
 import pytest
 
+from helpers.commands import run
 from helpers.pages import HOSTILE, RUN, database, fill
 from sqlbuffer.looks.sql import ask
+from sqlbuffer.plots import palette
+from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.store import open_store
 from sqlbuffer.web.names import to_path
 
@@ -239,3 +243,31 @@ def test_sql_in_the_browser(page: Page) -> None:
     shown.click(".sql-form button")
     shown.wait_for_selector("table")
     assert "reason" in shown.inner_text("thead")
+
+
+@pytest.mark.parametrize("name", [RUN, HOSTILE])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_report_draws_its_charts_without_a_request(
+    url: str, browser: Any, tmp_path: pathlib.Path, name: str, theme: str, width: int
+) -> None:
+    file = tmp_path / "report.html"
+    written = run("report", name, "--no-check", "-o", str(file), url=url)
+    assert written.code == 0, written
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: faults.append(dialog.message))
+    page.on("request", lambda request: faults.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_function(
+        "n => document.querySelectorAll('.chart .main-svg').length >= n", arg=len(KINDS)
+    )
+    assert [each for each in faults if not each.startswith(("file:", "data:"))] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    n_points = page.evaluate("document.querySelectorAll('#chart-predicted .point').length")
+    assert (n_points > 0) == (name == RUN)
+    colour = page.evaluate("getComputedStyle(document.querySelector('#chart-best text')).fill")
+    muted = palette.color("muted", theme)
+    assert colour == f"rgb({', '.join(str(int(muted[i : i + 2], 16)) for i in (1, 3, 5))})"
+    page.close()
