@@ -58,17 +58,18 @@ def ask(
             if not (columns := _unique(result.keys()) if result.returns_rows else []):
                 raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
             yield Found(columns, iter(result))
-    except sa.exc.DBAPIError as exc:
+    except dialect.sql_errors as exc:
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise InvalidArgument(
                 f"this SQL took more than {timeout_s:g} s and was ended: narrow it, or run it with "
                 "`sqlbuffer sql`, which has no limit."
             ) from exc
-        if unknown := dialect.unknown_name(exc):
+        if isinstance(exc, sa.exc.DBAPIError) and (unknown := dialect.unknown_name(exc)):
             from sqlbuffer.looks import near_matches  # only errors need it
 
             raise InvalidArgument(near_matches.explain(*unknown, sql)) from exc
-        raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
+        reason = first_line(str(getattr(exc, "orig", exc)))
+        raise InvalidArgument(f"{reason.rstrip('.')}: {_RULE}.") from exc
     finally:
         engine.dispose()
 

@@ -319,6 +319,11 @@ class Dialect(abc.ABC):
             None for another error.
         """
 
+    @property
+    def sql_errors(self) -> tuple[type[Exception], ...]:
+        """The exceptions with which the database refuses SQL that a person types."""
+        return (sa.exc.DBAPIError,)
+
     @abc.abstractmethod
     def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
         """Return an engine for SQL that a person types: one statement at a time, which can read.

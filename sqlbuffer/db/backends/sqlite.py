@@ -276,6 +276,11 @@ class SQLite(Dialect):
     def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
         return sqlite_errors.unknown_name(error.orig)
 
+    @property
+    def sql_errors(self) -> tuple[type[Exception], ...]:
+        # Python 3.10 has a warning for two statements, which SQLAlchemy passes on.
+        return (sa.exc.DBAPIError, self._engines.warning)
+
     def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
         return self._engines.inspector(url, timeout_s=timeout_s)
 

@@ -89,6 +89,7 @@ class Engines:
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
+        self.warning: type[Exception] = driver.Warning
         self.library: str = driver.__name__.partition(".")[0]
         if self.library != STANDARD:
             watch()
