@@ -47,8 +47,8 @@ from sqlbuffer.core import (
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import objective as core_objective
+from sqlbuffer.core import record as core_record
 from sqlbuffer.core import release as core_release
-from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach, require_name
 from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.stored_settings import as_given
@@ -421,6 +421,8 @@ class SampleStore:
     ) -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
+        Several rewards of one sample are all kept as measurements, and the last one counts.
+
         Args:
             samples: n samples.
             rewards: (n,) finite floats. NaN or None: the measurement failed; a stored reward stays.
@@ -435,7 +437,7 @@ class SampleStore:
                 finite reward came with an error. Nothing is stored.
         """
         samples = as_list(samples)
-        recorded = core_rewards.Recorded.prepare(
+        recorded = core_record.Recorded.prepare(
             self._buffer,
             samples,
             rewards,
@@ -445,7 +447,7 @@ class SampleStore:
             seconds=seconds,
             details=details,
         )
-        return self._write(core_rewards.record, recorded)
+        return self._write(core_record.record, recorded)
 
     @_writes
     def remove(self, ids: Sequence[int]) -> int:
@@ -862,7 +864,8 @@ class SampleStore:
                 of the list is measured alone.
             timeout_s: Seconds after which a call is killed, and its sample has failed.
             on_error: "fail": a failed measurement is stored at once; "retry": it is an attempt, and
-                the sample has failed after `max_attempts`; "raise": it is raised.
+                the sample has failed after `max_attempts`; "raise": it is raised. Each attempt is
+                kept as a measurement, with its number as `failed_try` in the details.
             max_calls: Most samples that this process starts; None for any number.
             until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
                 new samples.
@@ -942,7 +945,7 @@ class SampleStore:
         """Return the samples whose measurement failed, the newest failure first, each as a dict.
 
         The keys are `id`, `sample`, `source`, `error`, `attempts` (workers that died while they
-        measured it), `seconds` and `failed_at`.
+        measured it, and failures with `on_error="retry"`), `seconds` and `failed_at`.
 
         Args:
             n: Most samples; None for all.
@@ -1304,7 +1307,7 @@ class SampleStore:
     def _store_unmeasured(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
         """Store samples that do not wait, and whose rewards will be recorded."""
         chunk = add.incoming(self._buffer, samples, sources, start=None)
-        self._write(core_rewards.store_unmeasured, chunk)
+        self._write(core_record.store_unmeasured, chunk)
 
     def _tell_of_stale_scores(self) -> None:
         """Say, once for each version, that waiting samples have scores of an older predictor."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sqlbuffer._messages import summary
 from sqlbuffer.core.add import add_chunk, hashes_of
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.rewards import Recorded, record
+from sqlbuffer.core.record import Recorded, record
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.exchange.mapping import Entry, Reader, Refused
@@ -145,23 +144,9 @@ def _store(buffer: BufferHandle, entries: Sequence[Entry], hashes: Sequence[byte
         if (digest, each.reward) not in known:
             known.add((digest, each.reward))
             new.append((each, digest))
-    for some in _rounds(new):
-        added += _record(buffer, some).added
+    added += _record(buffer, new).added if new else 0
     n_failed = sum(each.reward is None for each, _ in new)
     return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed)
-
-
-def _rounds(pairs: Sequence[tuple[Entry, bytes]]) -> list[list[tuple[Entry, bytes]]]:
-    """Return the rows in rounds, in each of which a sample has one reward; all rewards are kept."""
-    rounds: list[list[tuple[Entry, bytes]]] = []
-    times: Counter[bytes] = Counter()
-    for pair in pairs:
-        turn = times[pair[1]]
-        times[pair[1]] += 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(pair)
-    return rounds
 
 
 def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> set[tuple[bytes, float | None]]:

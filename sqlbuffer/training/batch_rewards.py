@@ -12,6 +12,7 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats
 from sqlbuffer.core import attempts
 from sqlbuffer.errors import ClaimLost, InvalidReward
+from sqlbuffer.measuring.measure import ending_of
 from sqlbuffer.training.callback import BatchState
 from sqlbuffer.training.sample_keys import SampleKeys
 
@@ -117,7 +118,7 @@ class BatchRewards:
         (number,) = self.ids_of([sample])
         if self._batch is not None and number is not None:
             try:
-                has_failed = self._batch._ended(number, *outcome.ended_by, settle=False)
+                has_failed = self._batch._ended(number, ending_of(outcome), settle=False)
             except ClaimLost:  # settling the batch fails, and the sample is tried again later
                 has_failed = True
             if has_failed:

@@ -21,6 +21,7 @@ from helpers.loops import environment
 from helpers.samples import scores_of
 from sqlbuffer.cli import buffers as buffers_command
 from sqlbuffer.cli.main import app
+from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
@@ -117,6 +118,24 @@ def test_every_measurement_is_kept_as_it_was_told(
     }
     stats = scored.stats()
     assert (stats.measured, stats.failed, scored.check()) == (2, 2, [])
+
+
+@pytest.mark.parametrize("has_keys", [False, True], ids=["plain", "keys"])
+def test_all_rewards_of_a_sample_in_one_call_are_kept(new_store: OpenStore, has_keys: bool) -> None:
+    options = {"key": str.lower, "keep_key": True} if has_keys else {}
+    store = new_store(weighting="uniform", **options)
+    store.add(["b"])
+    again = "A" if has_keys else "a"
+    done = store.record(["a", "b", again, "a", "b"], [1.0, None, math.nan, 3.0, 2.0], "lab")
+    assert (done.added, done.duplicates) == (1, 4)
+    assert [row[:3] for row in kept(store) if row[0] == "b"] == [
+        ("b", None, "the reward is None"),
+        ("b", 2.0, None),
+    ]
+    assert [row[1] for row in kept(store) if row[0] == "a"] == [1.0, None, 3.0]
+    assert store.rewards_of(["a", "b"]) == [3.0, 2.0]
+    numbers = store.stats()
+    assert (numbers.measured, numbers.failed, numbers.stored, store.check()) == (2, 0, 2, [])
 
 
 def test_a_failure_never_replaces_a_reward(scored: SampleStore) -> None:
@@ -481,14 +500,21 @@ def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store:
         batch = store.sample(1)
         batch._start(batch.ids.tolist())
         number = int(batch.ids[0])
-        assert not batch._ended(number, "the measurement failed", "")
-        assert not batch._ended(number, "the measurement failed", ""), "it was not started again"
+        ending = Ending("the measurement failed", "no licence", "no licence", 0.5)
+        assert not batch._ended(number, ending)
+        assert not batch._ended(number, ending), "it was not started again"
+        assert batch.unreported.tolist() == [number]
         batch.release()
         assert attempts_at(store) == [n]
     batch = store.sample(1)
     batch._start(batch.ids.tolist())
-    assert batch._ended(int(batch.ids[0]), "worker died", "exit code 3")
+    assert batch._ended(int(batch.ids[0]), Ending(how="exit code 3"))
     assert [it["error"] for it in store.failed()] == ["worker died 3 times, last exit code 3"]
+    assert kept(store) == [
+        ("a", None, "no licence", 0.5, {"failed_try": 1}),
+        ("a", None, "no licence", 0.5, {"failed_try": 2}),
+        ("a", None, "worker died 3 times, last exit code 3", None, {"failed_tries": 3}),
+    ]
     store.add(["a"], requeue=True)
     assert (attempts_at(store), store.failed(), store.check()) == ([0], [], [])
 

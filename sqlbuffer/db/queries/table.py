@@ -111,14 +111,14 @@ def rows_of_page(ids: sa.Select[Any], names: Sequence[str]) -> sa.Select[Any]:
 
 
 def _measured_by() -> sa.ScalarSelect[Any]:
-    """The newest measurement with the reward of the sample, or with an error if it has one.
+    """The newest measurement with the reward, or with the error, of the sample.
 
     Without `+ zero` PostgreSQL would look for the newest of all measurements from the end on.
     """
     made = measurements.alias("made")
     gave = sa.or_(
         made.c.reward == samples.c.reward,
-        sa.and_(samples.c.error.is_not(None), made.c.error.is_not(None)),
+        sa.and_(samples.c.error.is_not(None), made.c.error == samples.c.error),
     )
     return (
         select(sa.func.max(made.c.id + _ZERO).label("id"))
