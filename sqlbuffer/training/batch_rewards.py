@@ -129,6 +129,23 @@ class BatchRewards:
 
     # -- for the buffer ---------------------------------------------------------------------------
 
+    def is_kept(self, samples: Sequence[Any]) -> list[bool]:
+        """Tell which of n samples stay in the batch: of equal ones the first, if there is budget.
+
+        Drawn samples count against the budget since their claim, and those with a reward or failure
+        cost nothing. Of the others, which samplers have added, as many stay as are left.
+        """
+        hashes = self._keys.hashes(samples)
+        first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
+        own = sorted(place for digest, place in first.items() if digest not in self._id_of)
+        left = self._store.budget_left if own else None
+        dropped = set[int]()
+        if left is not None:
+            stored = self._store.rewards_of([samples[i] for i in own])
+            costly = [i for i, reward in zip(own, stored, strict=True) if reward is None]
+            dropped.update(costly[left:])
+        return [first[digest] == i and i not in dropped for i, digest in enumerate(hashes)]
+
     def keep(self, state: BatchState) -> None:
         """Keep the rewards as measured: callbacks may change those of the batch afterwards.
 
