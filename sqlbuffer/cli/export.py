@@ -13,11 +13,12 @@ from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, handles, open_existing
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.core import counts
+from sqlbuffer.core.where import as_where
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange import export as exchange
 from sqlbuffer.exchange.columns import as_columns
-from sqlbuffer.exchange.conditions import as_conditions
+
 from sqlbuffer.exchange.formats import format_of, written
 
 
@@ -58,8 +59,8 @@ def export(
 ) -> None:
     """Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.
 
-    The columns are id, sample, key, source, state, score, version, reward, objective, error,
-    attempts, seconds, drawn, created_iteration, measured_iteration, worker, created_at, scored_at,
+    The columns are sample_id, sample, key, source, state, score, score_version, reward, objective, error,
+    attempts, seconds, drawn, created_iteration, measured_iteration, worker_id, created_at, scored_at,
     measured_at and meta. --columns chooses some of them, and also takes meta.NAME for a value of
     the metas. A .smi file has one sample a line, and after it the other columns asked for.
 
@@ -85,7 +86,7 @@ def export(
                     out,
                     chosen,
                     columns=names,
-                    where=as_conditions(where),
+                    where=as_where(where),
                     advance=advance,
                 )
     except InvalidArgument as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.rewards import keep
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
-from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
+from sqlbuffer.core.where import Checked, Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
@@ -175,17 +176,20 @@ def failed(
     Args:
         buffer: The buffer.
         n: Most samples; None for all.
-        where: A condition on the columns of `samples`.
+        where: A condition.
         as_text: Return the stored text of each sample: decoding may need a type that only the
             user's program knows.
     """
     if n is not None:
         n = require_count(n, "n must be a number of samples, or None for all")
-    where = as_where(where)
-    return explained(buffer, where, lambda: buffer.read(_failed, n=n, where=where, as_text=as_text))
+    condition = as_where(where)
+    find = functools.partial(_failed, n=n, where=condition, as_text=as_text)
+    return explained(buffer, condition, lambda: buffer.read(find))
 
 
-def _failed(tx: Transaction, *, n: int | None, where: Where, as_text: bool) -> list[dict[str, Any]]:
+def _failed(
+    tx: Transaction, *, n: int | None, where: Checked, as_text: bool
+) -> list[dict[str, Any]]:
     tx.note_ids()
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
@@ -215,16 +219,16 @@ def require_failed(buffer: BufferHandle, ids: Sequence[int]) -> None:
 
 def retry(buffer: BufferHandle, ids: Sequence[int] | None, where: Where) -> int:
     """Make failed samples wait again, first in line; return how many."""
-    where = as_where(where)
+    condition = as_where(where)
 
     def find(tx: Transaction) -> list[int]:
         tx.race_state()  # raises if the buffer is gone
-        with guarded(tx, where):
-            rows = tx.rows(narrowed(queries.attempts.failed(), where))
+        with guarded(tx, condition):
+            rows = tx.rows(narrowed(queries.attempts.failed(), condition))
         return [row.id for row in rows if ids is None or row.id in wanted]
 
     wanted = set() if ids is None else set(ids)
-    found = explained(buffer, where, lambda: buffer.read(find))
+    found = explained(buffer, condition, lambda: buffer.read(find))
     return buffer.write(_retry, ids=found, is_by_user=ids is not None) if found else 0
 
 

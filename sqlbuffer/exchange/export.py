@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 from sqlbuffer._messages import shown
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.where import Where
+from sqlbuffer.core.where import Checked
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.arrow import as_text, batches_of, optional
 from sqlbuffer.exchange.columns import COLUMNS, column_of
@@ -38,7 +38,7 @@ def export(
     form: str,
     *,
     columns: Sequence[str] | None = None,
-    where: Where = None,
+    where: Checked = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> Exported:
     """Write the samples of a buffer into a file.
@@ -65,9 +65,11 @@ def export(
 
     def chunks() -> Iterator[Chunk]:
         nonlocal done
-        for chunk in Reading(buffer, [*dict.fromkeys([*names, "id", "codec"])], where).chunks():
+        for chunk in Reading(
+            buffer, [*dict.fromkeys([*names, "sample_id", "codec"])], where
+        ).chunks():
             yield chunk
-            n, other = len(chunk["id"]), sum(codec != "text" for codec in chunk["codec"])
+            n, other = len(chunk["sample_id"]), sum(codec != "text" for codec in chunk["codec"])
             done = Exported(done.rows + n, done.other + other)
             advance(n)
 
@@ -155,7 +157,9 @@ def _write_smi(file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk]) -
 
 
 def _require_words(chunk: Chunk) -> None:
-    for number, sample, codec in zip(chunk["id"], chunk["sample"], chunk["codec"], strict=True):
+    for number, sample, codec in zip(
+        chunk["sample_id"], chunk["sample"], chunk["codec"], strict=True
+    ):
         if codec != "text" or sample.split() != [sample]:
             raise InvalidArgument(
                 f"sample {number} is {shown(sample)}, and a line of a .smi file begins with one "

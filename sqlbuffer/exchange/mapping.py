@@ -14,7 +14,7 @@ from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
 from sqlbuffer.core.measured import as_error
 from sqlbuffer.errors import InvalidArgument, SqlBufferError
-from sqlbuffer.exchange.columns import META
+from sqlbuffer.core.conditions import META
 from sqlbuffer.exchange.frames import jsonable
 from sqlbuffer.exchange.rows import Row
 from sqlbuffer.samples.codec import decode_all

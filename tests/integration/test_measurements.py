@@ -335,12 +335,14 @@ ESCAPES = [
 HARMLESS = ["1=1 OR 1=1", "1=1 -- ) OR (", "source = ')' OR '(' <> ' :b'", "(1=1) OR (1=1)"]
 
 
-def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
+def numbers_by(store: SampleStore, act: str, where: Any) -> set[int]:
     """The samples that a method finds by a condition."""
     if act == "labelled_rows":
         return set(store.labelled_rows(where=where).ids.tolist())
     if act == "to_pandas":
-        return set(store.to_pandas(["id"], where)["id"].tolist())
+        return set(store.to_pandas(["sample_id"], where)["sample_id"].tolist())
+    if act == "top":
+        return {it["id"] for it in store.top(99, where=where)}
     if act == "failed":
         return {it["id"] for it in store.failed(where=where)}
     before = set(store.waiting().ids.tolist())
@@ -348,7 +350,33 @@ def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
     return set(store.waiting().ids.tolist()) - before
 
 
-@pytest.mark.parametrize("act", ["labelled_rows", "to_pandas", "failed", "retry", "remeasure"])
+ACTS = ["labelled_rows", "to_pandas", "top", "failed", "retry", "remeasure"]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_every_method_takes_every_form_of_a_condition(new_store: OpenStore, act: str) -> None:
+    def found(where: Any) -> list[str]:
+        store = new_store(name=f"buffer {len(done)}", weighting="uniform")
+        done.append(where)
+        store.record(TEN, [float(i) if i % 3 else None for i in range(10)], ["a", "b"] * 5)
+        return sorted(store.samples_of(list(numbers_by(store, act, where))).values())
+
+    done: list[Any] = []
+    forms: list[Any] = [
+        "source = 'a' AND hash IS NOT NULL",
+        ("source", "=", "a"),
+        [("source", "in", ["a"]), ("state", "in", ["measured", "failed"])],
+        samples.c.source == "a",
+    ]
+    first, *others = [found(where) for where in forms]
+    assert first
+    assert others == [first] * 3
+    assert set(first) < set(TEN)
+    with pytest.raises(InvalidArgument, match="a condition must be on one of the columns"):
+        found(("nonsense", "=", 1))
+
+
+@pytest.mark.parametrize("act", ACTS)
 def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     new_store: OpenStore, act: str
 ) -> None:
@@ -361,6 +389,7 @@ def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     expected = {
         "labelled_rows": batch.ids[:2],
         "to_pandas": np.append(batch.ids, store.waiting().ids),
+        "top": batch.ids[:2],
         "failed": batch.ids[2:],
         "retry": batch.ids[2:],
         "remeasure": batch.ids,

@@ -33,13 +33,13 @@ removed, evicted, or settled without a measurement.
 """
 
 OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
-    "id": samples.c.id,
+    "sample_id": samples.c.id,
     "sample": samples.c.text,
     "key": samples.c.key,
     "source": samples.c.source,
     "state": STATE,
     "score": samples.c.score,
-    "version": samples.c.score_version,
+    "score_version": samples.c.score_version,
     "reward": samples.c.reward,
     "error": samples.c.error,
     "attempts": samples.c.attempts,
@@ -59,7 +59,7 @@ OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
 OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
     "objective": measurements.c.objective,
     "seconds": measurements.c.seconds,
-    "worker": measurements.c.worker_id,
+    "worker_id": measurements.c.worker_id,
     "measured_iteration": batches.c.iteration,
 }
 """Columns of `store.table` that come from the measurement that gave the reward or error."""
