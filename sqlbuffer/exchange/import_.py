@@ -32,6 +32,7 @@ class ImportResult:
         measured: Rewards that were stored.
         failed: Failures that were stored.
         refused: Rows that were not stored.
+        nan: Rows of JSON lines with NaN, of which the metas have null.
     """
 
     rows: int = 0
@@ -39,6 +40,7 @@ class ImportResult:
     measured: int = 0
     failed: int = 0
     refused: int = 0
+    nan: int = 0
 
     @property
     def known(self) -> int:
@@ -55,7 +57,7 @@ def import_rows(
     rows: Iterable[Row],
     reader: Reader,
     *,
-    refuse: Callable[[Refused], object],
+    refuse: Callable[[Refused, Row], object],
     advance: Callable[[int], object] = lambda n: None,
 ) -> ImportResult:
     """Store rows, chunk by chunk; rows that are stored already change nothing.
@@ -66,7 +68,7 @@ def import_rows(
         buffer: The buffer.
         rows: The rows.
         reader: Reads the entry of a row.
-        refuse: Called for each row that is not stored.
+        refuse: Called for each row that is not stored, with why, and with the row.
         advance: Called with the number of rows that have just been stored or refused.
     """
     result = ImportResult()
@@ -76,9 +78,11 @@ def import_rows(
         hashes = _hashes(buffer, entries, wrong)
         entries = [each for each in entries if each.number in hashes]
         result += _store(buffer, entries, [hashes[each.number] for each in entries])
+        row_of = {row.number: row for row in part} if wrong else {}
         for each in sorted(wrong):
-            refuse(each)
-        result += ImportResult(rows=len(part), refused=len(wrong))
+            refuse(each, row_of[each.number])
+        n_nan = sum(row.has_nan for row in part)
+        result += ImportResult(rows=len(part), refused=len(wrong), nan=n_nan)
         advance(len(part))
     return result
 
