@@ -33,6 +33,7 @@ class Ending(NamedTuple):
     """How an attempt at a measurement ended without a reward."""
 
     what: str = "worker died"
+    """What ended it, to be counted; "" if the error alone tells."""
     how: str = ""
     error: str = "worker died"
     seconds: float | None = None
@@ -164,6 +165,8 @@ def _given_up(rows: Sequence[Any], ending: Ending) -> Reported:
 
 
 def _reason(n: int, ending: Ending) -> str:
+    if not ending.what:  # the error comes first: views group failures by its beginning
+        return ending.error if n == 1 else f"{ending.error}: tried {n} times"
     times = f"{ending.what} once" if n == 1 else f"{ending.what} {n} times"
     return f"{times}, last {ending.how}" if ending.how else times
 

@@ -289,7 +289,9 @@ class _Claimed:
 def ending_of(outcome: Outcome) -> attempts.Ending:
     """Return how an attempt has ended that gave no reward."""
     what, how = outcome.ended_by
-    return attempts.Ending(what, how, outcome.error or what, outcome.seconds, outcome.details)
+    return attempts.Ending(
+        what, how, outcome.error or "the measurement failed", outcome.seconds, outcome.details
+    )
 
 
 def _may_come(tx: Transaction, *, until_empty: bool) -> bool:

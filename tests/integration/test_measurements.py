@@ -529,7 +529,7 @@ def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store:
         batch = store.sample(1)
         batch._start(batch.ids.tolist())
         number = int(batch.ids[0])
-        ending = Ending("the measurement failed", "no licence", "no licence", 0.5)
+        ending = Ending("", "", "no licence", 0.5)
         assert not batch._ended(number, ending)
         assert not batch._ended(number, ending), "it was not started again"
         assert batch.unreported.tolist() == [number]
