@@ -32,8 +32,8 @@ def compare(
     """Show two buffers side by side.
 
     "mean_of_top_10" is the mean of the ten best rewards. "measurements" counts tries that failed,
-    too, and "seconds" is the time that all took together, of those that tell it. "shared_samples" are in both buffers,
-    "shared_measured" have a reward in both.
+    too, and "seconds" is the time that all took together, of those that tell it. "shared_samples"
+    are in both buffers, "shared_measured" have a reward in both.
     """
     if first == second:
         raise typer.BadParameter(f"{first} is both A and B: give two buffers.")
