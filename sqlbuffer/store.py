@@ -706,7 +706,7 @@ class SampleStore:
         has the ids and rewards of the moment; samples that are labelled later are in the next one.
 
         Args:
-            where: A condition on the columns of `samples`, see `labelled_rows`.
+            where: A condition, see `table`.
         """
         from sqlbuffer.loading.dataset import LabelledDataset  # imports torch
 
@@ -955,7 +955,7 @@ class SampleStore:
 
         Args:
             n: Most samples; None for all.
-            where: A condition on the columns of `samples`, see `labelled_rows`, such as
+            where: A condition, see `table`, such as
                 `"error LIKE 'timed out%'"`.
         """
         return attempts.failed(self._buffer, n, where)
@@ -968,7 +968,7 @@ class SampleStore:
 
         Args:
             ids: Only these samples; None for all failed ones.
-            where: A condition on the columns of `samples`, see `labelled_rows`.
+            where: A condition, see `table`.
 
         Raises:
             StaleIds: See `remove`.
