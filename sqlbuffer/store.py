@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -76,6 +76,10 @@ from sqlbuffer.records import (
     Staleness,
     Stats,
 )
+
+if TYPE_CHECKING:
+    from sqlbuffer.loading.dataset import LabelledDataset
+    from sqlbuffer.loading.stream import Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -625,6 +629,36 @@ class SampleStore:
         return self._claim(n, pct_argmax, claim.Terms(lease_s=lease_s))
 
     @_writes
+    def stream(
+        self, batch_size: int, *, commit_every: int | None = 32, until_empty: bool = True
+    ) -> Stream:
+        """Return an `IterableDataset` of torch that claims samples, and yields them in batches.
+
+        `for samples in store.stream(32)` claims some 1,024 samples at once, and yields lists of
+        `batch_size` of them; the last list of a claim may be shorter. Any number of processes, and
+        of workers of their `loader`, share one exact race: no two have the same claim.
+
+        A batch that the loop has had is settled after `commit_every` batches, at the natural end of
+        the loop, and at `state_dict()`. One that was not settled when its process ends waits again.
+        In mode "consume" a settled sample has left the pool, and the loop ends when nothing waits.
+        In mode "replay" the loop does not end, and no sample comes twice within one claim.
+
+        Args:
+            batch_size: Samples in a batch.
+            commit_every: Batches after which they are settled; a claim in mode "consume" has no
+                more batches. None: only at `state_dict()`, to settle what a checkpoint holds.
+            until_empty: End when nothing can be drawn; False: wait for new samples.
+        """
+        from sqlbuffer.loading.stream import Stream  # imports torch
+
+        return Stream(
+            self._buffer,
+            batch_size=batch_size,
+            commit_every=commit_every,
+            until_empty=until_empty,
+        )
+
+    @_writes
     def batch(self, token: str) -> core_batch.Batch:
         """Return the batch that was detached with this token, with its samples as they are now.
 
@@ -663,6 +697,20 @@ class SampleStore:
             best: Of these, the share in (0, 1] with the best rewards, see `direction`.
         """
         return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
+
+    def dataset(self, where: Where = None) -> LabelledDataset:
+        """Return the samples that have a reward as a map-style dataset of torch.
+
+        `DataLoader(store.dataset(), batch_size=32, shuffle=True)` reads each batch by one
+        query, also in workers, forked or spawned. An element is (sample, reward). The dataset
+        has the ids and rewards of the moment; samples that are labelled later are in the next one.
+
+        Args:
+            where: A condition on the columns of `samples`, see `labelled_rows`.
+        """
+        from sqlbuffer.loading.dataset import LabelledDataset  # imports torch
+
+        return LabelledDataset(self.labelled_rows(where=where))
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN if measuring failed, None without one."""
@@ -1244,14 +1292,9 @@ class SampleStore:
         batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax, terms=terms)
         if len(batch):
             self._was_told_why = False
-        elif n and not self._was_told_why and (unscored := self.stats().unscored):
-            self._was_told_why = True  # a loop that asks again and again is told once
-            log.warning(
-                "nothing was drawn: %d samples of buffer %r wait for a score; call `score`, or "
-                'create the buffer with weighting="uniform", which draws without scores',
-                unscored,
-                self.name,
-            )
+        elif n and not self._was_told_why:
+            # A loop that asks again and again is told once.
+            self._was_told_why = counts.tell_unscored(self._buffer)
         return batch
 
     def _is_spent(self, n: int, pct_argmax: float) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sqlbuffer._integrity import numbers_of
 from sqlbuffer.core import pool
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.records import Staleness, Stats
+
+log = logging.getLogger(__name__)
 
 
 def size(tx: Transaction) -> int:
@@ -45,6 +49,19 @@ def stats(tx: Transaction) -> Stats:
             direction=row.direction,
             evict=row.evict,
         )
+
+
+def tell_unscored(buffer: BufferHandle) -> bool:
+    """Say that nothing was drawn because samples wait without a score; False if none do."""
+    if not (unscored := buffer.look(stats).unscored):
+        return False
+    log.warning(
+        "nothing was drawn: %d samples of buffer %r wait for a score; call `score`, or "
+        'create the buffer with weighting="uniform", which draws without scores',
+        unscored,
+        buffer.name,
+    )
+    return True
 
 
 def changes(tx: Transaction) -> tuple[Any, ...]:

@@ -79,8 +79,8 @@ class LabelledRows(Sequence[Any]):
         """Return the samples of m rows, given as (m,) integers from 0 on, in that order.
 
         Raises:
-            StaleIds: If a sample is gone, or another sample has its id: the database has returned
-                to an earlier state (failover, restore), or was replaced.
+            StaleIds: If a sample was deleted, or another sample has its id: the database has
+                returned to an earlier state (failover, restore), or was replaced.
         """
         at = self._places_of(rows)
         wanted = self.ids[at]
@@ -93,9 +93,9 @@ class LabelledRows(Sequence[Any]):
             places_of([row.hash for row in found]) != known
         ).any():
             raise StaleIds(
-                f"the samples of {len(ids)} labelled rows have changed since the rows were read: "
-                "the database has returned to an earlier state (failover, restore); call "
-                "labelled_rows again."
+                f"of {len(ids)} labelled rows some have changed since the rows were read: a sample "
+                "was deleted (forget), or the database has returned to an earlier state (failover, "
+                "restore); call dataset or labelled_rows again."
             )
         samples = content(found, self._buffer)
         return [samples[i] for i in place.tolist()]

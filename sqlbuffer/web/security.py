@@ -137,9 +137,10 @@ class Guard:
 
     async def _login(self, request: Request) -> Response:
         form = await form_of(request)
+        to = _own_path(form.get("next", "/"))
         if not self._is_token(form.get("token", "")):
-            return self._ask(request)
-        return self._welcome(request, _own_path(form.get("next", "/")))
+            return self._ask(request, to)
+        return self._welcome(request, to)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.strip().encode(), str(self._token).encode())
@@ -164,8 +165,8 @@ class Guard:
         )
         return answer
 
-    def _ask(self, request: Request) -> Response:
-        """Ask for the token: people by a form, programs by a sentence."""
+    def _ask(self, request: Request, to: str = "/") -> Response:
+        """Ask for the token, for a page: people by a form, programs by a sentence."""
         from sqlbuffer.web.rendering import page  # its templates are needed here alone
 
         path = request.url.path
@@ -173,7 +174,8 @@ class Guard:
             text = "this server needs its token, as a header Authorization: Bearer TOKEN"
             return Response(json.dumps({"error": text}) + "\n", 401, media_type="application/json")
         was_wrong = path == "/login" or "token" in request.query_params
-        to = "/" if was_wrong else _with_query(path, parse_qsl(request.url.query))
+        if not was_wrong:
+            to = _with_query(path, parse_qsl(request.url.query))
         return page("login.html", {"next": to, "was_wrong": was_wrong}, status=401)
 
 

@@ -15,6 +15,7 @@ import helpers.actions
 import helpers.loops
 import helpers.random_run
 import sqlbuffer.cli.worker
+import sqlbuffer.loading.stream
 import sqlbuffer.retraining.worker
 import sqlbuffer.training.environment
 from sqlbuffer.core.batch import Batch

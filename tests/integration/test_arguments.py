@@ -429,6 +429,8 @@ def store_targets() -> Iterator[tuple[str, Target]]:
         "remove": lambda scene: {"ids": []},
         "replace": lambda scene: {"ids": [1, 2], "samples": ["v", "w"]},
         "labelled_rows": lambda scene: {},
+        "dataset": lambda scene: {},
+        "stream": lambda scene: {"batch_size": 2},
         "rewards_of": lambda scene: {"samples": ["x"]},
         "samples_of": lambda scene: {"ids": [1]},
         "top": lambda scene: {},

@@ -87,6 +87,7 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "sample": lambda store, _: store.sample(2),
     "sample heaviest": lambda store, _: store.sample(2, pct_argmax=1.0),
     "sample leased": lambda store, _: store.sample(2, lease_s=60),
+    "stream": lambda store, _: list(store.stream(2)),
     "measure": lambda store, _: store.measure(lambda sample: 1.0, max_calls=1, silent=True),
     "remeasure": lambda store, _: store.remeasure("other"),
     "set_budget": lambda store, _: store.set_budget(100),

@@ -246,6 +246,12 @@ def work(store: SampleStore, first: int) -> None:
     with store.sample(8) as batch:
         batch.settle()
     store.add(batch.samples, requeue=True)
+    stream = store.stream(16, commit_every=2)
+    for i, _ in enumerate(stream):
+        stream.commit()
+        if i == 2:
+            break
+    stream.commit()
     store.record(samples[:8], np.zeros(8))
     store.record(samples[:8], np.ones(8))
     store.rewards_of(samples)
@@ -287,6 +293,8 @@ HOT = {
         "still_stale": {"samples", "pool"},
         "pool_page": {"pool"},
         "report_draws": {"draws"},
+        "report_part": {"draws"},
+        "dequeue_part": {"draws", "samples"},
         "unreported": {"draws"},
     },
 }
@@ -553,6 +561,12 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
         found["release"][-1] == "reopen_refresh"
     ):  # where one of its scores is older than the newest refresh
         found["release"].pop()
+    stream = store.stream(16, commit_every=4)
+    loop = iter(stream)
+    found["stream"] = executed_by(store, lambda: [next(loop) for _ in range(5)])
+    found["stream, a part"] = executed_by(store, lambda: stream.commit())
+    loop.close()
+    stream.commit()  # gives back the rest of the claim
     store.sample(64).settle()
     store.save_predictor(b"", rows_trained=1)
     store.score(score_by_name, only="stale", budget=64)
@@ -595,6 +609,12 @@ EXPECTED = {
         "race_state close_claim draws_of_batch count later_draw take_back_clock enter_pool count "
         "oldest_version_of_batch"
     ),
+    "stream": (  # a claim, then the same with the settling of the one before
+        "race_state first_in_race insert_batch insert_arrivals leave_up_to count "
+        "close_claim dequeue_part count "
+        "race_state first_in_race insert_batch insert_arrivals leave_up_to count"
+    ),
+    "stream, a part": "open_batch report_part dequeue_part count",
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
@@ -605,6 +625,10 @@ EXPECTED_ON_POSTGRESQL = EXPECTED | {
     "score": "unscored race_state store_scores race_state move_keys count",
     "sample": "race_state first_in_race insert_batch insert_draws count",
     "sample with argmax": "race_state first_by_score first_in_race insert_batch insert_draws count",
+    "stream": (
+        "race_state first_in_race insert_batch insert_draws count close_claim dequeue_part count "
+        "race_state first_in_race insert_batch insert_draws count"
+    ),
     "sample with a budget": (  # alone among draws, for which it begins again
         "race_state race_state used costs_of_head first_in_race insert_batch insert_draws count "
         "close_claim dequeue_known count"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 
-from benchmarks import buffers_compared, compare, follow, report, targets
+from benchmarks import buffers_compared, compare, follow, report, streams, targets
 from benchmarks.cases import CASES, PROCESSES
 from benchmarks.contenders import BY_NAME
 from benchmarks.contenders.memory import ListBuffer
@@ -232,6 +232,14 @@ def test_a_checkout_is_compared_with_itself() -> None:
     rows = [line.split(" | ") for line in met.stdout.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[1:]] == ["| draw", "| settle", "| iteration", "| add", "| fill"]
     assert {row[-1] for row in rows[1:]} == {"met |"}
+
+
+@pytest.mark.parametrize(("mode", "n"), [("consume", 5_200), ("replay", 1_100)])
+def test_a_stream_is_timed_against_claims_by_hand(
+    mode: str, n: int, tmp_path: pathlib.Path
+) -> None:
+    found = streams.medians(SqliteFiles(tmp_path), mode, n, 2)
+    assert sorted(found) == ["by hand", "stream"]
 
 
 def test_a_case_is_slower_when_its_whole_interval_lies_above_the_bound() -> None:

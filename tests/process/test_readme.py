@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=["store", "slow rewards", "loop"])
@@ -30,6 +30,21 @@ def test_python_runs_as_it_stands(code: str, tmp_path: pathlib.Path) -> None:
     again = Forked(functools.partial(exec, code, {"__name__": "__main__"}), [], tmp_path)
     _, errors = again.communicate(timeout=120)  # on what the first has stored
     assert again.returncode == 0, errors
+
+
+def test_the_page_of_loaders_runs_from_top_to_bottom(tmp_path: pathlib.Path) -> None:
+    page = (ROOT / "docs" / "loaders.md").read_text()
+    assert len(page.splitlines()) < 150
+    lines = (
+        # A process of the fork server would start its workers by another one.
+        "import multiprocessing; multiprocessing.set_start_method('fork', force=True)",
+        *blocks("python", page),
+        "assert (store.stats().waiting, store.stats().claimed, store.check()) == (0, 0, [])",
+    )
+    code = "\n".join(lines)
+    done = Forked(functools.partial(exec, code, {"__name__": "__main__"}), [], tmp_path)
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
 
 
 def test_sql_is_valid_on_both_databases(store_url: str) -> None:

@@ -91,7 +91,7 @@ def test_only_what_learns_imports_torch() -> None:
         found = [
             node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")
         ]
-        if name_of(file).startswith(("predictor/", "training/")) or name_of(file) in (
+        if name_of(file).startswith(("predictor/", "training/", "loading/")) or name_of(file) in (
             "samples/state_dict.py",
             "_tensors.py",
         ):

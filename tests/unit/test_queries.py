@@ -117,6 +117,16 @@ GOLDEN = {
         JOIN samples ON samples.id = claimed.sample_id
         JOIN around ON true
     """,
+    ("dequeue_part", "sqlite"): """
+        UPDATE samples SET queued=?
+        WHERE samples.id IN (SELECT draws.sample_id FROM draws
+            WHERE draws.batch_id = ? AND draws.position >= ? AND draws.position < ?)
+    """,
+    ("dequeue_part", "postgresql"): """
+        UPDATE samples SET queued=%(queued)s
+        WHERE samples.id IN (SELECT draws.sample_id FROM draws
+            WHERE draws.batch_id = %(batch)s AND draws.position >= %(first)s AND draws.position < %(end)s)
+    """,
     ("first_by_score", "sqlite"): f"""{HEAD}
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
               pool.score AS score, pool.entries AS entries

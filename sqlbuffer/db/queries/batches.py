@@ -126,6 +126,13 @@ def find_settled_claim() -> sa.Select[Any]:
 
 
 @functools.cache
+def take_over() -> sa.Update:
+    """Give the batch of one draw, if it is open, to another worker."""
+    new_owner = bindparam("new_owner", type_=sa.Text)
+    return sa.update(batches).where(*_CLAIM, IS_OPEN).values(worker_id=new_owner)
+
+
+@functools.cache
 def later_draw() -> sa.Select[Any]:
     """A batch drawn after this one that was not released, or of which some draws were reported."""
     in_part = (
