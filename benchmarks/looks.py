@@ -1,12 +1,13 @@
 """Does looking disturb those who work? Four writers, and a process that runs every command once a
 second.
 
-    python -m benchmarks.looks [--url postgresql://...] --pairs 20
+    python -m benchmarks.looks [--url postgresql://...] --pairs 20 [--serve]
 
 The writers draw, settle and add the whole time. In every second window, in a random order within
-each pair, another process runs all commands that read. The figure is the median of the paired
-ratios of a draw's latency (looked at / not looked at), with the 95 % interval of its bootstrap. An
-error of a writer or of a command ends the benchmark.
+each pair, another process runs all commands that read. With --serve it asks `sqlbuffer serve` for
+the first page instead, as often as a browser does that shows it. The figure is the median of the
+paired ratios of a draw's latency (looked at / not looked at), with the 95 % interval of its
+bootstrap. An error of a writer or of a command ends the benchmark.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import random
+import re
 import shlex
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from typing import Annotated, Any
 
 import numpy as np
@@ -75,6 +80,38 @@ def look(url: str, is_on: Any, is_over: Any, looks: Any) -> None:
     looks.put(n)
 
 
+PAGE_S, CHARTS_S = 3.0, 6.0
+"""How often a browser asks for the page, and for its charts: see sqlbuffer/web/static/page.js."""
+
+
+def look_at_page(url: str, is_on: Any, is_over: Any, looks: Any) -> None:
+    """Ask for the first page and its charts while `is_on`; send how often that was."""
+    command = [sys.executable, "-m", "sqlbuffer", "serve", "--url", url, "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[0].rstrip("/")
+
+    def ask(path: str) -> str:
+        with urllib.request.urlopen(f"{address}{path}") as answer:
+            return str(answer.read().decode())
+
+    n, charts_at = 0, 0.0
+    while not is_over.is_set():
+        if not is_on.wait(0.1):
+            continue
+        began = time.monotonic()
+        charts = re.findall(r'data-chart="([^"]+)"', ask("/b/default"))
+        if began - charts_at > CHARTS_S:
+            charts_at = began
+            for chart in charts:
+                ask(chart)
+        n += 1
+        time.sleep(max(0.0, PAGE_S - (time.monotonic() - began)))
+    server.terminate()
+    server.wait()
+    looks.put(n)
+
+
 def windows(pairs: int, seconds: float, is_on: Any, processes: list[Any]) -> list[Any]:
     """Let time pass; return when each window began and ended, and whether it was looked at."""
     found = []
@@ -95,6 +132,9 @@ def run(
     pairs: Annotated[int, typer.Option(min=2, help="Windows with and without looking.")] = 20,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 4.0,
     n: Annotated[int, typer.Option(help="Samples in the buffer at the beginning.")] = 100_000,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Look at the first page of `sqlbuffer serve` instead.")
+    ] = False,
 ) -> None:
     """Measure how much longer a draw takes while another process looks."""
     from sqlbuffer import open_store
@@ -113,7 +153,8 @@ def run(
             for i in range(WRITERS)
         ]
         looks = context.Queue()
-        looker = context.Process(target=look, args=(url, is_on, is_over, looks), name="looker")
+        looking = look_at_page if serve else look
+        looker = context.Process(target=looking, args=(url, is_on, is_over, looks), name="looker")
         for process in (*processes, looker):
             process.start()
         for _ in range(WRITERS):
@@ -124,10 +165,10 @@ def run(
         n_looks = looks.get()
         for process in (*processes, looker):
             process.join()
-    report(draws, found, n_looks)
+    report(draws, found, f"{n_looks} {'pages' if serve else f'rounds of {len(COMMANDS)} commands'}")
 
 
-def report(draws: Any, found: list[Any], n_looks: int) -> None:
+def report(draws: Any, found: list[Any], looks: str) -> None:
     """Print the median ratio and its interval."""
     medians: dict[bool, list[float]] = {True: [], False: []}
     for began, ended, is_looked_at in found:
@@ -136,8 +177,8 @@ def report(draws: Any, found: list[Any], n_looks: int) -> None:
     ratios = np.array(medians[True]) / np.array(medians[False])
     ratio, low, high = interval(ratios)
     typer.echo(
-        f"{len(draws):,} draws of 32 by {WRITERS} writers, {n_looks} rounds of {len(COMMANDS)} "
-        f"commands: median {np.median(medians[False]) * 1e3:.2f} ms without, "
+        f"{len(draws):,} draws of 32 by {WRITERS} writers, {looks}: "
+        f"median {np.median(medians[False]) * 1e3:.2f} ms without, "
         f"{np.median(medians[True]) * 1e3:.2f} ms with; "
         f"ratio {ratio:.3f} ({low:.3f} to {high:.3f})"
     )

@@ -18,6 +18,7 @@ from benchmarks.cases import CASES
 from benchmarks.contenders import BY_NAME
 from benchmarks.measure import markdown
 from benchmarks.stage import Record
+from sqlbuffer.plots import palette
 
 _LIBRARIES = (
     *("sqlbuffer", "sqlalchemy", "numpy", "psycopg", "torch", "torchrl", "cpprb", "dm-reverb"),
@@ -179,7 +180,8 @@ def plot(results: Results, folder: pathlib.Path) -> list[pathlib.Path]:
             ]
             heights = [value * 1000 if is_timed else value for _, value in points]
             style = _STYLES.get(contender.partition("-")[0], "-.")
-            options = {"marker": "o", "markersize": 4, "label": contender}
+            color = palette.color(f"series-{list(BY_NAME).index(contender)}")
+            options = {"marker": "o", "markersize": 4, "label": contender, "color": color}
             axes.plot([n for n, _ in points], heights, style, **options)
         axes.set(xscale="log", yscale="log", xlabel="samples in the buffer", title=case.title)
         axes.set_ylabel("ms" if is_timed else case.unit)

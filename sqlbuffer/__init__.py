@@ -96,7 +96,7 @@ def __getattr__(name: str) -> Any:
 
     The store does not need torch, and a child process that measures needs no database.
     """
-    if name in ("records", "store"):  # modules that `import sqlbuffer` alone has always given
+    if name in ("plots", "records", "store"):  # modules that `import sqlbuffer` alone gives
         return importlib.import_module(f"sqlbuffer.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

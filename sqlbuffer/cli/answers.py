@@ -9,7 +9,6 @@ import inspect
 import itertools
 import os
 import pathlib
-import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
@@ -18,9 +17,6 @@ import typer
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import command
-
-WATCH_S = 2.0
-"""Seconds from one look of --watch to the next."""
 
 SUFFIXES = (".csv", ".json", ".parquet")
 
@@ -72,8 +68,7 @@ _FORMATS = {"as_json": (AsJson, False), "as_csv": (AsCsv, False), "out": (Out, N
 def reading(*commands: str, **settings: Any) -> Callable[[Callable[..., Answer]], Any]:
     """Return a decorator that makes a command of a function that returns an answer.
 
-    The command has the options of the function, and --json, --csv and --out. If the
-    function has the option --watch, the command calls it again and again until Ctrl-C.
+    The command has the options of the function, and --json, --csv and --out.
 
     Args:
         *commands: Examples, for the last lines of its help.
@@ -84,17 +79,9 @@ def reading(*commands: str, **settings: Any) -> Callable[[Callable[..., Answer]]
         @functools.wraps(find)
         def read(*, as_json: bool, as_csv: bool, out: pathlib.Path | None, **given: Any) -> None:
             write = _writer(as_json, as_csv, out)
-            if not given.pop("watch", False):
-                answer = find(**given)
-                with answer.opened:
-                    write(answer)
-                return
-            with contextlib.suppress(KeyboardInterrupt):
-                while True:
-                    answer = find(**given)
-                    output.clear()
-                    write(answer)
-                    time.sleep(WATCH_S)
+            answer = find(**given)
+            with answer.opened:
+                write(answer)
 
         hints = typing.get_type_hints(find, include_extras=True)
         own = inspect.signature(find).parameters.values()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.looks.batches import newest_batches
 
 _COLUMNS = (
     *("batch", "iteration", "state", "size", "measured", "failed", "mean_reward", "best_reward"),
@@ -37,36 +36,4 @@ def batches(
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        return Answer(_COLUMNS, buffer.read(lambda tx: _newest(tx, n, is_open)))
-
-
-def _newest(tx: Transaction, n: int, is_open: bool) -> list[dict[str, Any]]:
-    looks = queries.looks
-    statement = looks.newest_open_batches() if is_open else looks.newest_batches()
-    minimizes = tx.buffer.direction == "minimize"
-    return [
-        {
-            "batch": row.id,
-            "iteration": row.iteration,
-            "state": state_of(row),
-            "size": row.size,
-            "measured": row.measured if row.drawn or not row.size else None,
-            "failed": row.failed if row.drawn or not row.size else None,
-            "mean_reward": row.mean_reward,
-            "best_reward": row.lowest_reward if minimizes else row.highest_reward,
-            "worker": row.worker_id,
-            "drawn_at": row.drawn_at,
-            "closed_at": row.settled_at or row.released_at,
-            "lease_until": row.lease_until,
-        }
-        for row in tx.execute(statement, limit=n)
-    ]
-
-
-def state_of(batch: Any) -> str:
-    """Return the state of a batch: settled, released, leased or open."""
-    if batch.settled_at is not None:
-        return "settled"
-    if batch.released_at is not None:
-        return "released"
-    return "open" if batch.lease_until is None else "leased"
+        return Answer(_COLUMNS, buffer.read(lambda tx: newest_batches(tx, n, is_open=is_open)))

@@ -22,7 +22,7 @@ from sqlbuffer.cli.common import (
     open_existing,
     rows_of,
 )
-from sqlbuffer.cli.workers import unregister, with_state
+from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import release_dead
 from sqlbuffer.core.release import release
@@ -31,6 +31,7 @@ from sqlbuffer.core.workers import GRACE_S, Mark, unverifiable_workers
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import ClaimLost
+from sqlbuffer.looks.workers import with_state
 
 app = typer.Typer(
     cls=Group,

@@ -54,6 +54,9 @@ def register(app: typer.Typer, name: str, function: Any) -> None:
 ENTRIES = {
     "ls": Entry("ls:ls", _LOOK, "List the buffers of a database."),
     "stats": Entry("stats:stats", _LOOK, "Show buffers in numbers."),
+    "watch": Entry(
+        "watch:watch", _LOOK, "Show a buffer at a glance, again every two seconds, until Ctrl-C."
+    ),
     "top": Entry("top:top", _LOOK, "Show the best samples of a buffer, the best first."),
     "show": Entry("show:show", _LOOK, "Show one sample and its whole story."),
     "failed": Entry(
@@ -67,12 +70,20 @@ ENTRIES = {
         "predictors:predictors", _LOOK, "Show the versions of a buffer's predictor."
     ),
     "compare": Entry("compare:compare", _LOOK, "Show two buffers side by side."),
-    "plot": Entry("plot:plot", _LOOK, "Plot the metrics of a run over its iterations into a file."),
+    "plot": Entry("plot:plot", _LOOK, "Draw a picture of one or several buffers into a file."),
+    "report": Entry(
+        "report:report",
+        _LOOK,
+        "Write a report of a buffer: one HTML page that needs no network.",
+    ),
     "sql": Entry("sql:sql", _LOOK, "Run a SELECT on the tables and views of the database."),
     "export": Entry(
         "export:export",
         _LOOK,
         "Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.",
+    ),
+    "serve": Entry(
+        "serve:serve", _LOOK, "Show the buffers of a database as pages that update themselves."
     ),
     "measure": Entry(
         "measure:measure",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.looks.history import metrics_by_iteration
 
 
 @reading("sqlbuffer history", "sqlbuffer history rewards loss -n 100 --out metrics.csv")
@@ -31,7 +30,7 @@ def history(
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        rows = buffer.read(lambda tx: _by_iteration(tx, n))
+        rows = buffer.read(metrics_by_iteration, n)
     known = list(dict.fromkeys(metric for row in rows for metric in row if metric != "iteration"))
     if unknown := [each for each in metrics or [] if each not in known]:
         raise typer.BadParameter(
@@ -40,10 +39,3 @@ def history(
         )
     columns = ["iteration", *(metrics or known)]
     return Answer(columns, [{column: row.get(column) for column in columns} for row in rows])
-
-
-def _by_iteration(tx: Transaction, n: int) -> list[dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    for row in tx.execute(queries.looks.newest_metrics(), limit=n):
-        found.setdefault(row.iteration, {"iteration": row.iteration})[row.name] = row.value
-    return list(found.values())

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Grace, Url, handles, open_existing
-from sqlbuffer.cli.workers import find_workers
-from sqlbuffer.core import counts
-from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.db.queries.buffers import unfinished_copies
+from sqlbuffer.looks.buffers import summary
 
 _COLUMNS = (
     *("name", "stored", "waiting", "claimed", "measured", "failed", "best_reward", "iteration"),
@@ -29,7 +26,7 @@ def ls(url: Url = DEFAULT_URL, grace: Grace = GRACE_S) -> Answer:
     of life of any worker. `sqlbuffer stats --help` explains the other columns.
     """
     with contextlib.closing(open_existing(url)) as database:
-        rows = [each.read(_line) for each in handles(database, None, grace_s=grace)]
+        rows = [each.read(summary) for each in handles(database, None, grace_s=grace)]
         unfinished = database.read(lambda tx: tx.scalars(unfinished_copies()).all())
     for name in unfinished:
         output.line(
@@ -38,18 +35,3 @@ def ls(url: Url = DEFAULT_URL, grace: Grace = GRACE_S) -> Answer:
             stderr=True,
         )
     return Answer(_COLUMNS, rows)
-
-
-def _line(tx: Transaction) -> dict[str, Any]:
-    found = counts.stats(tx)
-    workers = find_workers(tx)
-    return {
-        "name": found.name,
-        "kind": found.kind,
-        "mode": found.mode,
-        "direction": found.direction,
-        **{name: getattr(found, name) for name in _COLUMNS[1:8]},
-        "running": sum(row["state"] == "running" for row in workers),
-        "seen_at": max((row["heartbeat_at"] for row in workers), default=None),
-        "created_at": found.created_at,
-    }

@@ -6,29 +6,36 @@ are shown as escapes on a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import datetime as dt
 import decimal
 import json
-import math
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from sqlbuffer._messages import printable
 from sqlbuffer.errors import MissingExtra, SqlBufferError
+from sqlbuffer.looks.values import as_number
+from sqlbuffer.looks.values import cell as cell
+from sqlbuffer.looks.values import plain as plain
 
 Row = Sequence[Any]
 Named = Mapping[str, Any]
 
 GAP = 2
 """Spaces between the columns of a table."""
+
+WATCH_S = 2.0
+"""Seconds from one look to the next."""
 
 READABLE = 16
 """Least number of characters of a text that a table on a terminal shows."""
@@ -58,9 +65,19 @@ def error(exc: BaseException, *, debug: bool) -> None:
     line(f"error: {message}", style="bold red", stderr=True)
 
 
-def clear() -> None:
-    """Clear a terminal."""
-    console().clear()
+def show_until_ctrl_c(draw: Callable[[], RenderableType]) -> None:
+    """Draw something on a terminal every two seconds; once if stdout is no terminal."""
+    out = console()
+    if not out.is_terminal:
+        out.print(draw())
+        return
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(draw(), console=out, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            time.sleep(WATCH_S)
+            live.update(draw(), refresh=True)
 
 
 def status(text: str) -> Status:
@@ -69,53 +86,6 @@ def status(text: str) -> Status:
 
 
 # -- values ---------------------------------------------------------------------------------------
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON takes it: times in UTC and ISO 8601, bytes in hexadecimal digits."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return (
-            value
-            if math.isfinite(value)
-            else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-        )
-    if isinstance(value, decimal.Decimal):
-        return _number(value)
-    if isinstance(value, dt.datetime):
-        moment = value if value.tzinfo is None else value.astimezone(dt.timezone.utc)
-        return moment.isoformat(timespec="milliseconds")
-    if isinstance(value, (bytes, memoryview)):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value)
-
-
-def _number(value: decimal.Decimal) -> Any:
-    if not value.is_finite() or abs(value) > 10**300:
-        return str(value)
-    return int(value) if value == value.to_integral_value() else float(value)
-
-
-def cell(value: Any) -> str:
-    """Return a value as a table shows it: None as `-`, floats to eight digits.
-
-    Of more than 32 bytes it shows the first 16.
-    """
-    if isinstance(value, (bytes, memoryview)) and len(value) > 32:
-        return f"{bytes(value[:16]).hex()}... ({len(value):,} bytes)"
-    if isinstance(value, dt.datetime):  # JSON, CSV and files have it to the last digit
-        return f"{value:%Y-%m-%d %H:%M:%SZ}"
-    value = plain(value)
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.8g}"
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -263,4 +233,4 @@ def _stored(value: Any) -> Any:
         return bytes(value)
     if isinstance(value, (Mapping, list, tuple)):
         return json.dumps(plain(value), ensure_ascii=False)
-    return _number(value) if isinstance(value, decimal.Decimal) else value
+    return as_number(value) if isinstance(value, decimal.Decimal) else value

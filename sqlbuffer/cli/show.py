@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sqlbuffer._messages import printable, shown
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
-from sqlbuffer.cli.batches import state_of
 from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
-
-_ORDER = ("added", "scored", "drawn", "failed", "measured", "released", "settled")
-_OUTCOMES = ("failed", "measured")
-_STORY = ("at", "event", "batch", "iteration", "worker", "detail")
+from sqlbuffer.looks.story import STORY, find_samples, tell
 
 
 @reading("sqlbuffer show 17", "sqlbuffer show known --name default", "sqlbuffer show 17 --json")
@@ -41,7 +33,7 @@ def show(
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        ids = buffer.read(lambda tx: _find(tx, sample))
+        ids = buffer.read(find_samples, sample)
         if not ids:
             raise typer.BadParameter(
                 printable(
@@ -51,73 +43,6 @@ def show(
             )
         if len(ids) > 1:
             output.line(f"{len(ids)} samples have this text: {ids}; this is {ids[0]}", stderr=True)
-        row = buffer.read(lambda tx: _tell(tx, ids[0]))
+        row = buffer.read(tell, ids[0])
     columns = [field for field in row if field != "story"]
-    return Answer(columns, [row], is_one=True, part="story", part_columns=_STORY)
-
-
-def _find(tx: Transaction, given: str) -> list[int]:
-    """Return the ids of the samples that a user may mean; the first kind that fits counts."""
-    if given.isdecimal() and int(given) <= 2**63 - 1:
-        row = tx.execute(queries.looks.one_sample(), sample=int(given)).one_or_none()
-        if row is not None:
-            return [row.id]
-    with contextlib.suppress(ValueError):
-        if len(given) == 32 and (digest := bytes.fromhex(given)):
-            found = tx.execute(queries.looks.sample_by_hash(), hash=digest).scalars().all()
-            if found:
-                return list(found)
-    return list(tx.execute(queries.looks.samples_by_text(), text=given, limit=10).scalars())
-
-
-def _tell(tx: Transaction, number: int) -> dict[str, Any]:
-    row = dict(tx.execute(queries.looks.one_sample(), sample=number).mappings().one())
-    ticks = [field for field in row if field.endswith("_tick")]
-    for field in ticks:
-        del row[field]
-    events = [*_of_sample(row), *_of_draws(tx, number), *_of_measurements(tx, number)]
-    measured = {event["batch"]: event["at"] for event in events if event["event"] in _OUTCOMES}
-
-    def moment(event: dict[str, Any]) -> tuple[Any, ...]:
-        at = event["at"]
-        if event["event"] == "settled":  # in one transaction with the last of its measurements
-            at = max(at, measured.get(event["batch"], at))
-        return at, event["batch"] or 0, _ORDER.index(event["event"])
-
-    return {**row, "story": sorted(events, key=moment)}
-
-
-def _event(at: dt.datetime, event: str, **more: Any) -> dict[str, Any]:
-    return {**dict.fromkeys(_STORY), "at": at, "event": event, **more}
-
-
-def _of_sample(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    added = f"by {row['source']}" if row["source"] else None
-    yield _event(row["created_at"], "added", iteration=row["created_iteration"], detail=added)
-    if row["scored_at"] is not None:
-        scored = f"{output.cell(row['score'])} by version {row['score_version']}"
-        yield _event(row["scored_at"], "scored", detail=scored)
-
-
-def _of_draws(tx: Transaction, number: int) -> Iterator[dict[str, Any]]:
-    for row in tx.execute(queries.looks.draws_of_sample(), sample=number):
-        of_batch = {"batch": row.id, "iteration": row.iteration, "worker": row.worker_id}
-        is_argmax = row.n_argmax is not None and row.position < row.n_argmax
-        how = "argmax share" if is_argmax else f"weight {output.cell(row.weight)}"
-        yield _event(row.drawn_at, "drawn", **of_batch, detail=f"position {row.position}, {how}")
-        if (ended := row.settled_at or row.released_at) is not None:
-            yield _event(ended, state_of(row), **of_batch)
-
-
-def _of_measurements(tx: Transaction, number: int) -> Iterator[dict[str, Any]]:
-    for row in tx.execute(queries.looks.measurements_of_sample(), sample=number):
-        what = row.error if row.error is not None else f"{row.objective} {output.cell(row.reward)}"
-        took = "" if row.seconds is None else f" in {row.seconds:.3g} s"
-        more = "" if row.details is None else f", {output.cell(row.details)}"
-        yield _event(
-            row.measured_at,
-            "measured" if row.error is None else "failed",
-            batch=row.batch_id,
-            worker=row.worker_id or None,
-            detail=f"{what}{took}{more}",
-        )
+    return Answer(columns, [row], is_one=True, part="story", part_columns=STORY)

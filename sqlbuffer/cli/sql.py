@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import sqlalchemy as sa
 import typer
 
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, open_existing
-from sqlbuffer.db.backends import first_line, parse_url
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.looks.sql import ask
 
 TABLE_ROWS = 1000
 """Rows in a table if no limit is given."""
-
-_RULE = "give one SELECT, which cannot write"
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """The rows of a SELECT.
-
-    Attributes:
-        columns: Names of the columns, each different.
-        rows: The rows; each is read from the database when the iterator reaches it.
-    """
-
-    columns: list[str]
-    rows: Iterator[Sequence[Any]]
 
 
 @reading(
@@ -87,53 +68,3 @@ def sql(
             most=TABLE_ROWS if limit is None else None,
             opened=opened.pop_all(),
         )
-
-
-@contextlib.contextmanager
-def ask(url: str, sql: str, *, role: str | None = None) -> Iterator[Found]:
-    """Run one SELECT, unchanged, on a connection that can only read.
-
-    Args:
-        url: URL of the database.
-        sql: One SELECT.
-        role: PostgreSQL role that runs it; None for the role that logs in.
-
-    Raises:
-        InvalidArgument: If the database refuses the SQL, or if the role may do more than read. The
-            message is one line.
-    """
-    _require_text(sql)
-    location, dialect = parse_url(url)
-    engine = dialect.inspector(location)
-    try:
-        with (
-            engine.connect() as connection,
-            dialect.guarded(connection, sql, role=role),
-            connection.exec_driver_sql(sql) as result,
-        ):
-            if not (columns := _unique(result.keys()) if result.returns_rows else []):
-                raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")
-            yield Found(columns, iter(result))
-    except sa.exc.DBAPIError as exc:
-        if unknown := dialect.unknown_name(exc):
-            from sqlbuffer.cli import near_matches  # only errors need it
-
-            raise InvalidArgument(near_matches.explain(*unknown, sql)) from exc
-        raise InvalidArgument(f"{first_line(str(exc.orig)).rstrip('.')}: {_RULE}.") from exc
-    finally:
-        engine.dispose()
-
-
-def _require_text(sql: str) -> None:
-    """Refuse characters at which a driver would cut the SQL off, or which it cannot encode."""
-    if "\0" in sql or sql.encode(errors="replace").decode() != sql:
-        raise InvalidArgument(f"this SQL has characters that are not text: {_RULE}.")
-
-
-def _unique(columns: Iterable[str]) -> list[str]:
-    """Return the names with repeats numbered: `n`, `n:1`, `n:2`."""
-    names: list[str] = []
-    for column in columns:
-        again = sum(name == column or name.startswith(f"{column}:") for name in names)
-        names.append(f"{column}:{again}" if again else column)
-    return names

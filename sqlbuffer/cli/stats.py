@@ -51,8 +51,8 @@ def stats(
             help="Show rows and bytes of each table of the database instead; reads every page.",
         ),
     ] = False,
-    watch: Annotated[  # `reading` calls the function again
-        bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the screen of `sqlbuffer watch` instead.")
     ] = False,
 ) -> Answer:
     """Show buffers in numbers.
@@ -75,6 +75,11 @@ def stats(
 
     --sizes shows which tables are large, with their indexes: `sqlbuffer prune` drops old rows.
     """
+    if watch:
+        from sqlbuffer.cli.watch import watch_buffers  # imports numpy
+
+        watch_buffers(url, name)
+        raise typer.Exit
     if sizes:
         if name is not None or stale:
             raise typer.BadParameter("--sizes is of the whole database: leave out --name, --stale.")

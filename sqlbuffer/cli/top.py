@@ -7,17 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.order import ORDERS, require_order
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.where import as_where, guarded, narrowed
+from sqlbuffer.core.where import as_where
 from sqlbuffer.core.where import explained as where_explained
-from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.db.schema import samples
+from sqlbuffer.looks.top import find_best
 
 _COLUMNS = ("reward", "score", "source", "created_iteration", "sample")
 
@@ -72,33 +69,3 @@ def _best(
     as_where(where)
     given: Any = {"by": by, "where": where, "objective": objective}
     return where_explained(buffer, where, lambda: buffer.read(find_best, n, **given))
-
-
-def find_best(
-    tx: Transaction,
-    n: int,
-    *,
-    by: str,
-    where: str | None = None,
-    objective: str | None = None,
-) -> list[dict[str, Any]]:
-    """Return the n best samples by "reward" or "score", the best first, each with its stored text.
-
-    With an objective, their rewards are those under it.
-
-    The text is there for every sample; decoding may need a type that only the user's program knows.
-    """
-    names = "id reward score source created_iteration created_at rewarded_at meta".split()
-    names += ["key"] if tx.buffer.keep_key else []
-    columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
-    given: dict[str, Any] = {"limit": min(n, LARGEST_INT)}
-    if objective is not None:
-        from sqlbuffer.core.read import require_objective  # imports numpy and the codec
-
-        require_objective(tx, objective)
-        given["objective"] = objective
-    is_earlier = objective is not None
-    statement = queries.read.best(by, tx.buffer.direction, *columns, of_earlier=is_earlier)
-    with guarded(tx, where):
-        rows = [dict(row) for row in tx.execute(narrowed(statement, where), **given).mappings()]
-    return [{**row, "reward": row.pop("earlier", row["reward"])} for row in rows]

@@ -8,9 +8,9 @@ import numbers
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -43,7 +43,7 @@ OLD_NAMES = {
 Condition = tuple[str, str, Any]
 """(column, operator, value)."""
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "==": operator.eq,
     "!=": operator.ne,
@@ -58,13 +58,21 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 _MOST_FLOATS = 1_000
 """Floats of one condition that are compared to the last bit on every version of SQLite."""
 _NUMBER = (numbers.Real,)
-_TYPES: dict[type, tuple[type, ...]] = {
-    sa.Boolean: (bool,),
-    sa.Integer: _NUMBER,
-    sa.Double: _NUMBER,
-    sa.LargeBinary: (bytes,),
-    Timestamp: (dt.datetime,),
-    sa.String: (str,),
+_NAMES: dict[type, str] = {
+    Timestamp: "timestamp",
+    sa.Boolean: "bool_",
+    sa.Integer: "int64",
+    sa.Double: "float64",
+    sa.LargeBinary: "binary",
+    sa.String: "string",
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "timestamp": (dt.datetime,),
+    "bool_": (bool,),
+    "int64": _NUMBER,
+    "float64": _NUMBER,
+    "binary": (bytes,),
+    "string": (str,),
 }
 _WORDS: dict[tuple[type, ...], str] = {
     _NUMBER: "a finite number",
@@ -87,6 +95,25 @@ def warn_of_old(names: Iterable[str]) -> None:
             DeprecationWarning,
             stacklevel=_depth(),
         )
+
+
+class Compared(NamedTuple):
+    """A column that conditions may use, and the name of its type."""
+
+    column: sa.ColumnElement[Any]
+    type: str
+
+
+def type_of(kind: Any) -> str:
+    """Return the name of a type of columns; empty for a type that conditions do not compare."""
+    return next((name for each, name in _NAMES.items() if isinstance(kind, each)), "")
+
+
+_OF_TABLE = {
+    name: Compared(column, type_of(column.type))
+    for name, column in OF_SAMPLES.items()
+    if name not in _NO_CONDITION
+}
 
 
 def _depth() -> int:
@@ -112,23 +139,40 @@ def condition_of(given: Any) -> sa.ColumnElement[bool]:
     Raises:
         InvalidArgument: If it is no condition.
     """
+    return _condition(given)
+
+
+def condition_on(known: Mapping[str, Compared], given: Any) -> sa.ColumnElement[bool]:
+    """Return a condition on one of these columns.
+
+    Args:
+        known: The columns that it may use, by name.
+        given: (column, operator, value).
+
+    Raises:
+        InvalidArgument: If it is no condition.
+    """
+    return _condition(given, known)
+
+
+def _condition(given: Any, known: Mapping[str, Compared] = _OF_TABLE) -> sa.ColumnElement[bool]:
     if not isinstance(given, tuple) or len(given) != 3:
         raise InvalidArgument(
             "a condition must be (column, operator, value), such as ('reward', '>', 0.5); "
             f"got {shown(given)}."
         )
     name, word, value = given
-    if not isinstance(word, str) or word not in _OPERATORS:
+    if not isinstance(word, str) or word not in OPERATORS:
         raise InvalidArgument(
-            f"the operator of a condition must be one of {listed(_OPERATORS)}; got {shown(word)}."
+            f"the operator of a condition must be one of {listed(OPERATORS)}; got {shown(word)}."
         )
     if value is None and word not in _FOR_MISSING:
         raise InvalidArgument(f"None can be compared by = and !=; got {shown(word)}.")
     is_list = word in ("in", "not in")
     values = as_list(value, "the values of a condition") if is_list else [value]
-    column, values = _compared(name, [plain(each) for each in values])
+    column, values = _compared(name, [plain(each) for each in values], known)
     try:
-        condition: sa.ColumnElement[bool] = _OPERATORS[word](
+        condition: sa.ColumnElement[bool] = OPERATORS[word](
             column, values if is_list else values[0]
         )
     except sa.exc.ArgumentError as exc:  # True and False have no order
@@ -143,22 +187,23 @@ def _is_one_of(column: Any, values: Sequence[Any]) -> sa.ColumnElement[bool]:
     return is_one_of(column, values)
 
 
-def _compared(name: Any, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:
+def _compared(
+    name: Any, values: list[Any], known: Mapping[str, Compared]
+) -> tuple[sa.ColumnElement[Any], list[Any]]:
     """Return the column of a condition, and the values that it is compared with."""
-    if isinstance(name, str) and name.startswith(META):
+    has_metas = known is _OF_TABLE
+    if has_metas and isinstance(name, str) and name.startswith(META):
         return _of_meta(as_name(name.removeprefix(META), "a value of the metas"), name, values)
-    known = [each for each in OF_SAMPLES if each not in _NO_CONDITION]
-    if isinstance(name, str) and name in OLD_NAMES:
+    if known is _OF_TABLE and isinstance(name, str) and name in OLD_NAMES:
         warn_of_old([name])
         name = OLD_NAMES[name]
     if not isinstance(name, str) or name not in known:
         raise InvalidArgument(
-            f"a condition must be on one of the columns {', '.join(known)}, or on meta.NAME; "
-            f"got {shown(name)}."
+            f"a condition must be on one of the columns {', '.join(known)}"
+            f"{', or on meta.NAME' if has_metas else ''}; got {shown(name)}."
         )
-    kind = OF_SAMPLES[name].type
-    types = next(types for each, types in _TYPES.items() if isinstance(kind, each))
-    return OF_SAMPLES[name], [_value(name, value, types) for value in values]
+    types = _TYPES[known[name].type]
+    return known[name].column, [_value(name, value, types) for value in values]
 
 
 def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:

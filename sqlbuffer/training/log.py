@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sqlbuffer._messages import printable, shown
-from sqlbuffer._plotting import draw_metrics
 from sqlbuffer._validation import as_float, as_floats, as_name, plain, require_count
 from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.plots.metrics import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
 from sqlbuffer.training.log_storage import (
     Columns,

@@ -33,7 +33,6 @@ from helpers.commands import refused, run, unstyled
 from helpers.direct import Execute, sql_runner
 from helpers.servers import client_programs, new_database, server_execute
 from sqlbuffer.cli import output
-from sqlbuffer.cli import sql as cli_sql
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
@@ -42,6 +41,7 @@ from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.looks.sql import ask
 from sqlbuffer.store import open_store
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
@@ -411,6 +411,8 @@ def test_two_buffers_side_by_side(url: str) -> None:
     assert values["shared_measured"] == (1, 1)
     assert values["best_reward"] == (12.25, 3.0)
     assert values["mean_of_top_10"][1] == 2.0
+    assert values["common_measurements"] == (3, 3)
+    assert values["best_by_then"] == (1 / 3, 3.0)
     assert run("compare", "qed", "qed", url=url).code == 2
 
 
@@ -464,9 +466,19 @@ def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch)
         if next(waits, "over") == "over":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sqlbuffer.cli.answers.time.sleep", wait)
-    result = run("stats", "--watch", "--name", "qed", url=url)
-    assert (result.code, result.out.count("field ")) == (0, 3)
+    monkeypatch.setattr("sqlbuffer.cli.output.time.sleep", wait)
+    once = run("watch", "--name", "qed", url=url)
+    assert (once.code, once.out.count("the best samples"), list(waits)) == (0, 1, [None, None])
+    for words in (("watch",), ("stats", "--watch")):
+        waits = iter([None, None])
+        result = run(*words, "--name", "qed", url=url, FORCE_COLOR="1", LINES="60", COLUMNS="120")
+        assert (result.code, unstyled(result.out).count("the best samples")) == (0, 3)
+        assert "waiting" in result.out
+
+
+def test_a_glance_at_several_buffers(url: str) -> None:
+    assert "qed" in run("watch", url=url).out
+    assert "none" in refused(run("watch", "--name", "none", url=url))
 
 
 # -- backups ---------------------------------------------------------------------------------------
@@ -1154,7 +1166,7 @@ def test_the_transaction_alone_keeps_the_tables_as_they_are(
     ):
         with (
             pytest.raises(ValueError, match="which cannot write"),
-            cli_sql.ask(address, sql) as answer,
+            ask(address, sql) as answer,
         ):
             list(answer.rows)
         assert dump(url) == before, sql
@@ -1345,8 +1357,8 @@ def test_every_command_is_on_the_page_of_commands() -> None:
 def test_all_commands_are_known() -> None:
     assert {" ".join(words) for words in DOCUMENTED} == {
         *("db", "db version", "db upgrade", "db backup", "db check", "db grants"),
-        *("ls", "stats", "show", "history", "batches", "predictors", "compare"),
-        *("copy", "top", "sql", "plot", "workers", "worker", "jobs"),
+        *("ls", "stats", "watch", "show", "history", "batches", "predictors", "compare", "serve"),
+        *("copy", "top", "sql", "plot", "report", "workers", "worker", "jobs"),
         *("export", "import", "measure", "failed", "retry", "remeasure", "budget"),
         *("prune", "rename", "rm"),
         *("claims", "claims list", "claims release"),
@@ -1406,7 +1418,7 @@ def test_every_command_has_help_and_examples_that_run(
     assert any(example.startswith(f"sqlbuffer {' '.join(words)}") for example in examples)
     for example in examples:
         assert example in shown.out  # in one line, so that it can be copied
-        if (words == ("worker",) and "--once" not in example) or "--watch" in example:
+        if (words == ("worker",) and "--once" not in example) or words == ("serve",):
             continue  # it would never end
         result = run(*shlex.split(example)[1:])
         assert result.code == 0, (example, result)

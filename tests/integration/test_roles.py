@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from helpers.samples import scores_of
-from sqlbuffer import open_store
+from sqlbuffer import open_store, plots
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import DatabaseUnavailable, SqlBufferError
@@ -90,6 +90,14 @@ def test_a_reader_may_look(role_urls: tuple[str, str], command: str) -> None:
         run("sql", "SELECT count(*) FROM sample_overview", "--url", role_urls[0])[-1].strip()
         == "10"
     )
+
+
+def test_a_reader_may_draw_and_report(role_urls: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    with open_store(role_urls[0], read_only=True) as store:
+        plots.best(store)
+    run("plot", "--kind", "scores", "-o", f"{tmp_path}/x.png", "--url", role_urls[0])
+    run("report", "default", "-o", f"{tmp_path}/x.html", "--url", role_urls[0])
+    assert "The stored data is sound" in (tmp_path / "x.html").read_text()
 
 
 WRITES: dict[str, Callable[[SampleStore], object]] = {

@@ -25,7 +25,6 @@ from helpers.samples import scores_of
 from helpers.servers import new_database, server_execute
 from helpers.workers import change, move_away, rows
 from sqlbuffer import PredictiveBuffer
-from sqlbuffer.cli.workers import find_workers
 from sqlbuffer.core import draw, reaper, workers
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
@@ -33,6 +32,7 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import ago
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import ClaimLost, InvalidArgument
+from sqlbuffer.looks.workers import find_workers
 from sqlbuffer.store import SampleStore, open_store
 
 OpenStore = Callable[..., SampleStore]

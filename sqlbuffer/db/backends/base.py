@@ -320,8 +320,11 @@ class Dialect(abc.ABC):
         """
 
     @abc.abstractmethod
-    def inspector(self, url: sa.URL) -> sa.Engine:
-        """Return an engine for SQL that a person types: one statement at a time, which can read."""
+    def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
+        """Return an engine for SQL that a person types: one statement at a time, which can read.
+
+        A transaction that takes longer than `timeout_s` fails; with None it may take any time.
+        """
 
     @abc.abstractmethod
     def guarded(

@@ -281,8 +281,8 @@ class PostgreSQL(Dialect):
     def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
         return errors.unknown_name(error)
 
-    def inspector(self, url: sa.URL) -> sa.Engine:
-        return connections.inspector(url)
+    def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
+        return connections.inspector(url, timeout_s=timeout_s)
 
     @contextlib.contextmanager
     def guarded(

@@ -67,11 +67,13 @@ def viewer(url: sa.URL) -> sa.Engine:
     return _engine(url, pool_size=4, begins=begins, is_ours=False)
 
 
-def inspector(url: sa.URL) -> sa.Engine:
+def inspector(url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
     """See `Dialect.inspector`."""
     # The time zone stays that of the role, in which a person writes times.
     pinned = {name: value for name, value in _PINNED.items() if name != "TimeZone"}
     begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}"
+    if timeout_s is not None:
+        begins += f"; SET LOCAL statement_timeout = {int(timeout_s * 1000)}"
     # A server-side cursor takes one SELECT: anything after a semicolon, COMMIT, SET, COPY and DO
     # are errors.
     engine = _engine(url, pool_size=1, begins=begins, pinned=pinned, is_ours=False)

@@ -276,8 +276,8 @@ class SQLite(Dialect):
     def unknown_name(self, error: sa.exc.DBAPIError) -> tuple[str, str] | None:
         return sqlite_errors.unknown_name(error.orig)
 
-    def inspector(self, url: sa.URL) -> sa.Engine:
-        return self._engines.inspector(url)
+    def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
+        return self._engines.inspector(url, timeout_s=timeout_s)
 
     @contextlib.contextmanager
     def guarded(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
+from collections.abc import Callable
 
 _READING_PRAGMAS = frozenset(
     "foreign_key_check foreign_key_list index_info index_list index_xinfo integrity_check "
@@ -37,6 +40,11 @@ def authorize_select(action: int, _: str | None, function: str | None, *__: str 
     return sqlite3.SQLITE_OK if action in _READING and is_harmless else sqlite3.SQLITE_DENY
 
 
-def keep_going() -> int:
-    """Return 0, which continues a statement: this progress handler gives Python time for Ctrl-C."""
-    return 0
+def until(timeout_s: float | None) -> Callable[[], bool]:
+    """Return a progress handler that ends a statement some seconds from now.
+
+    A progress handler also gives Python time for Ctrl-C, so a statement that may take any time has
+    one too.
+    """
+    end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    return lambda: time.monotonic() > end

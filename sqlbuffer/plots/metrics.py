@@ -1,17 +1,18 @@
-"""Plots of metrics; matplotlib is imported when a plot is drawn."""
+"""Pictures of metrics over the iterations of a run."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlbuffer._messages import listed, printable, shown
+from sqlbuffer._messages import listed, shown
 from sqlbuffer._validation import as_list, require_count, require_flag
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.plots import draw
+from sqlbuffer.plots.picture import Axis, Line, Panel, Picture
 
 Series = tuple[Sequence[int], Sequence[Any]]
 """(n,) iterations, and the (n,) values."""
@@ -48,24 +49,17 @@ def draw_metrics(
         raise InvalidArgument(
             f"no numbers are logged as {shown(unknown[0])}: the metrics are {listed(numbers)}."
         )
-    try:
-        from sqlbuffer._figure import NotebookFigure
-    except ImportError as exc:
-        raise MissingExtra("plots need matplotlib: pip install 'sqlbuffer[plots]'.") from exc
-    n_cols = max(min(cols, len(chosen)), 1)
-    n_rows = max(math.ceil(len(chosen) / n_cols), 1)
-    figure = NotebookFigure(figsize=(4.0 * n_cols, 2.8 * n_rows), layout="constrained")
-    for place, name in enumerate(chosen, start=1):
-        iterations, values = numbers[name]
-        floats = np.asarray(values, dtype=np.float64)
-        axes = figure.add_subplot(n_rows, n_cols, place, xlabel="iteration")
-        axes.set_title(printable(name), parse_math=False)  # a $ in a name is text
-        axes.plot(
-            iterations, floats, marker="." if len(floats) == 1 else "", alpha=0.4 if smooth else 1.0
-        )
-        if smooth:
-            axes.plot(iterations, running_mean(floats), color="C0")
-    return figure
+    panels = [_panel(name, numbers[name], smooth) for name in chosen]
+    return draw(Picture("metrics", "", panels, columns=cols, inches=(4.0, 2.8)))
+
+
+def _panel(name: str, series: Series, smooth: bool) -> Panel:
+    iterations, values = series
+    floats = np.asarray(values, dtype=np.float64)
+    lines = [Line("value", "top", iterations, floats, is_faint=smooth)]
+    if smooth:
+        lines.append(Line("running mean", "top", iterations, running_mean(floats)))
+    return Panel(Axis("iteration"), Axis(""), lines, name, has_legend=False)
 
 
 def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

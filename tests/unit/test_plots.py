@@ -1,4 +1,4 @@
-"""Plots of metrics."""
+"""Pictures of metrics."""
 
 import builtins
 import io
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqlbuffer._plotting import draw_metrics, running_mean
 from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.plots.metrics import draw_metrics, running_mean
 
 METRICS: dict[str, Any] = {
     "loss": ([0, 1, 2, 5], [4.0, 3.0, math.nan, 1.0]),
@@ -66,7 +66,8 @@ def test_without_matplotlib_the_message_has_the_command(monkeypatch: pytest.Monk
             raise ModuleNotFoundError(name)
         return imported(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "sqlbuffer._figure", raising=False)
+    monkeypatch.delitem(sys.modules, "sqlbuffer.plots._matplotlib", raising=False)
+    monkeypatch.delitem(sys.modules, "sqlbuffer.plots._figure", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match=r"pip install 'sqlbuffer\[plots\]'"):
         draw_metrics(METRICS)

@@ -1,0 +1,68 @@
+"""`sqlbuffer report`: one page of a buffer in one file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from typing import Annotated
+
+import typer
+
+from sqlbuffer.cli import output
+from sqlbuffer.cli.common import Url, command, handles, open_existing
+from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.errors import InvalidArgument, MissingExtra
+
+
+@command(
+    "sqlbuffer report default",
+    "sqlbuffer report qed -o monday.html --no-check",
+)
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the buffer.")],
+    out: Annotated[
+        pathlib.Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.")
+    ] = pathlib.Path("report.html"),
+    url: Url = DEFAULT_URL,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Audit the stored data, which reads every row."),
+    ] = True,
+) -> None:
+    r"""Write a report of a buffer: one HTML page that needs no network.
+
+    It shows the best so far, the best samples, pictures of scores, predictions, sources, failures
+    and times, and the health and settings of the buffer, all of one moment. Molecules are drawn if
+    rdkit is installed, and arrays that have the shape of an image.
+
+    The page asks no other host for anything, and any browser opens it: it can be mailed.
+    The right to read the database is enough. It needs: pip install "sqlbuffer\[web]".
+    """
+    try:
+        from sqlbuffer.web import report as web
+    except ImportError as exc:
+        raise MissingExtra(f"a report needs {exc.name}: pip install 'sqlbuffer[web]'.") from exc
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.parent} for {out.name}.")
+    with contextlib.closing(open_existing(url)) as database:
+        (buffer,) = handles(database, name)
+        with output.status(f"reading {name}") as status:
+            found = buffer.read(
+                web.read, with_check=check, tell=lambda step: status.update(f"{step} ...")
+            )
+        page = web.write(found)
+    _write(page, out)
+    output.line(f"{name} in {out}")
+
+
+def _write(page: str, out: pathlib.Path) -> None:
+    """Write a file; it appears under its name when it is complete."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, out)
+    except OSError as exc:
+        raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What commands and pages show of a buffer: rows as dicts, read in one transaction."""

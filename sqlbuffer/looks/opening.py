@@ -1,0 +1,51 @@
+"""Open a database that exists, and its buffers, without leaving a trace in its tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.db.backends import parse_url
+from sqlbuffer.db.database import Database
+from sqlbuffer.db.queries.buffers import buffer_names
+from sqlbuffer.errors import DatabaseUnavailable
+
+
+def open_existing(url: str, *, any_revision: bool = False, read_only: bool = False) -> Database:
+    """Open a database that exists; create nothing.
+
+    Args:
+        url: URL of the database.
+        any_revision: Accept a database without tables, and one of another release.
+        read_only: Open it so that nothing can be written: the right to read is enough.
+
+    Raises:
+        DatabaseUnavailable: If the database does not exist or cannot be read.
+        SchemaMismatch: If its schema is of another release, or the database has other tables.
+    """
+    location, dialect = parse_url(url)
+    if not dialect.exists(location):
+        shown = location.render_as_string(hide_password=True)
+        raise DatabaseUnavailable(
+            f"there is no {shown}: check the path, or create it with "
+            f"`sqlbuffer db upgrade --url {shown}`."
+        )
+    return Database(location, create=False, any_revision=any_revision, read_only=read_only)
+
+
+def handles(database: Database, name: str | None, **options: Any) -> list[BufferHandle]:
+    """Return handles on one buffer or on all, without registering this process as a worker.
+
+    Args:
+        database: The database.
+        name: Name of the buffer; None for all buffers.
+        **options: Keywords of `attach_existing`.
+
+    Raises:
+        BufferNotFound: If no buffer has the name.
+    """
+    if name is not None:
+        return [attach_existing(database, name, **options)]
+    names = database.read(lambda connection: connection.scalars(buffer_names()).all())
+    return [attach_existing(database, each, **options) for each in names]

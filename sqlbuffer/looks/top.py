@@ -1,0 +1,41 @@
+"""The best samples of a buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlbuffer._validation import LARGEST_INT
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.where import guarded, narrowed
+from sqlbuffer.db import queries
+from sqlbuffer.db.schema import samples
+
+
+def find_best(
+    tx: Transaction,
+    n: int,
+    *,
+    by: str,
+    where: str | None = None,
+    objective: str | None = None,
+) -> list[dict[str, Any]]:
+    """Return the n best samples by "reward" or "score", the best first, each with its stored text.
+
+    With an objective, their rewards are those under it.
+
+    The text is there for every sample; decoding may need a type that only the user's program knows.
+    """
+    names = "id reward score source created_iteration created_at rewarded_at meta".split()
+    names += ["key"] if tx.buffer.keep_key else []
+    columns = [*(samples.c[name] for name in names), samples.c.text.label("sample")]
+    given: dict[str, Any] = {"limit": min(n, LARGEST_INT)}
+    if objective is not None:
+        from sqlbuffer.core.read import require_objective  # imports numpy and the codec
+
+        require_objective(tx, objective)
+        given["objective"] = objective
+    is_earlier = objective is not None
+    statement = queries.read.best(by, tx.buffer.direction, *columns, of_earlier=is_earlier)
+    with guarded(tx, where):
+        rows = [dict(row) for row in tx.execute(narrowed(statement, where), **given).mappings()]
+    return [{**row, "reward": row.pop("earlier", row["reward"])} for row in rows]

@@ -1,0 +1,86 @@
+"""Failures: how many measurements failed, by reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from sqlbuffer._typing import Floats, Ints
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.plots.kinds.common import cut, n_of, objective_of, side_by_side
+from sqlbuffer.plots.picture import Axis, Bars, Data, Mark, Panel, Picture
+
+MOST_REASONS = 1000
+MOST_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Failures(Data):
+    """Failed measurements by reason, the most frequent first.
+
+    Attributes:
+        name: The buffer.
+        reasons: (n,) the errors up to their first colon.
+        failures: (n,) measurements.
+        seconds: (n,) seconds that they took; 0 if it is not known.
+        examples: (n,) one error of each reason.
+        total: All reasons.
+        failed: All failed measurements under the objective.
+        measured: All measurements with a reward.
+    """
+
+    name: str
+    reasons: list[str]
+    failures: Ints
+    seconds: Floats
+    examples: list[str]
+    total: int
+    failed: int
+    measured: int
+
+
+def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_REASONS) -> Failures:
+    """Read the failures for up to `most` reasons, the most frequent ones."""
+    objective = objective_of(tx, objective)
+    total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
+    rows = tx.rows(queries.pictures.failures_by_reason(), objective=objective, limit=most)
+    return Failures(
+        name=tx.buffer.name,
+        reasons=[row.reason for row in rows],
+        failures=np.array([row.failures for row in rows], dtype=np.int64),
+        seconds=np.array([row.seconds or 0.0 for row in rows], dtype=np.float64),
+        examples=[row.example for row in rows],
+        total=rows[0].reasons if rows else 0,
+        failed=total.failed,
+        measured=total.measured,
+    )
+
+
+def picture(found: Sequence[Failures]) -> Picture:
+    """Return the picture of one or several buffers."""
+    return side_by_side(found, _picture)
+
+
+def _picture(data: Failures) -> Picture:
+    n = min(len(data.reasons), MOST_SHOWN)
+    names = [cut(reason, 36) for reason in data.reasons[:n]][::-1]
+    marks: list[Mark] = []
+    if n:
+        texts = [cut(error, 120) for error in data.examples[:n]][::-1]
+        marks.append(
+            Bars("failed", "failed", np.arange(n), data.failures[:n][::-1], 0.7, texts=texts)
+        )
+    panel = Panel(
+        Axis("failed measurements", "count"),
+        Axis("", "names", names),
+        marks,
+        empty="nothing has failed" if data.measured else "nothing measured yet",
+    )
+    tried = data.failed + data.measured
+    notes = [f"{data.failed:,} of {n_of(tried, 'measurement')} failed"] if data.failed else []
+    if data.total > n:
+        notes.append(f"the {n} most frequent of {data.total:,} reasons")
+    return Picture("failures", "Failures by reason", [panel], "; ".join(notes))
