@@ -39,8 +39,8 @@ def as_json(value: Any, what: str) -> str:
     return text
 
 
-def as_metas(meta: Any, n: int) -> list[str | None]:
-    """Return n texts of JSON: one mapping for all samples, or one or None for each."""
+def as_metas(meta: Any, n: int, start: int = 0) -> list[str | None]:
+    """Return n texts of JSON: one mapping for all samples, or one or None for each from `start`."""
     if meta is None or isinstance(meta, Mapping):
         return [None if meta is None else as_json(meta, "meta")] * n
     if isinstance(meta, (str, bytes)) or not isinstance(meta, Iterable):
@@ -52,7 +52,9 @@ def as_metas(meta: Any, n: int) -> list[str | None]:
         raise InvalidArgument(
             f"{n} samples came with {len(metas)} metas: give one mapping, or one for each sample."
         )
-    return [None if one is None else as_json(one, "meta") for one in metas]
+    return [
+        None if one is None else as_json(one, f"meta[{start + i}]") for i, one in enumerate(metas)
+    ]
 
 
 def as_measures(value: Any, what: str) -> dict[str, Any]:

@@ -104,6 +104,9 @@ class Stats:
         max_size: Number of scored samples that may wait, None for no limit.
         direction: "maximize": a higher reward is better; "minimize": a lower one.
         evict: Samples that leave beyond `max_size`: "lightest" or "oldest".
+        budget: Most samples that may be measured, failed or claimed, None for any number.
+        objective: Name of the reward function.
+        max_attempts: Attempts after which a sample has failed, None for any number.
     """
 
     name: str
@@ -129,6 +132,9 @@ class Stats:
     max_size: int | None = None
     direction: str = "maximize"
     evict: str = "lightest"
+    budget: int | None = None
+    objective: str = "reward"
+    max_attempts: int | None = 3
 
     def _repr_html_(self) -> str | None:
         return _html.or_none(_html.fields, self)

@@ -47,8 +47,8 @@ from sqlbuffer.core import (
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import objective as core_objective
+from sqlbuffer.core import record as core_record
 from sqlbuffer.core import release as core_release
-from sqlbuffer.core import rewards as core_rewards
 from sqlbuffer.core.attach import attach, require_name
 from sqlbuffer.core.handle import BufferHandle, Work
 from sqlbuffer.core.stored_settings import as_given
@@ -61,7 +61,6 @@ from sqlbuffer.db.database import Database
 from sqlbuffer.errors import InvalidArgument, ReadOnlyStore
 from sqlbuffer.exchange import frames
 from sqlbuffer.exchange import table as exchange
-from sqlbuffer.exchange.conditions import Conditions
 from sqlbuffer.exchange.reading import CHUNK
 from sqlbuffer.exchange.table import Table
 from sqlbuffer.maintenance import copy
@@ -421,6 +420,8 @@ class SampleStore:
     ) -> AddResult:
         """Store rewards of samples, drawn or not; new samples are stored without waiting.
 
+        Several rewards of one sample are all kept as measurements, and the last one counts.
+
         Args:
             samples: n samples.
             rewards: (n,) finite floats. NaN or None: the measurement failed; a stored reward stays.
@@ -435,7 +436,7 @@ class SampleStore:
                 finite reward came with an error. Nothing is stored.
         """
         samples = as_list(samples)
-        recorded = core_rewards.Recorded.prepare(
+        recorded = core_record.Recorded.prepare(
             self._buffer,
             samples,
             rewards,
@@ -445,7 +446,7 @@ class SampleStore:
             seconds=seconds,
             details=details,
         )
-        return self._write(core_rewards.record, recorded)
+        return self._write(core_record.record, recorded)
 
     @_writes
     def remove(self, ids: Sequence[int]) -> int:
@@ -691,8 +692,7 @@ class SampleStore:
         """Return the samples that have a reward as a sequence that reads a sample when asked for.
 
         Args:
-            where: A condition on the columns of `samples`, as SQL or as an expression of
-                SQLAlchemy; never one from a person you do not trust.
+            where: A condition, see `table`; as SQL never one from a person you do not trust.
             newest: Most rows, those measured last.
             best: Of these, the share in (0, 1] with the best rewards, see `direction`.
         """
@@ -706,7 +706,7 @@ class SampleStore:
         has the ids and rewards of the moment; samples that are labelled later are in the next one.
 
         Args:
-            where: A condition on the columns of `samples`, see `labelled_rows`.
+            where: A condition, see `table`.
         """
         from sqlbuffer.loading.dataset import LabelledDataset  # imports torch
 
@@ -734,7 +734,12 @@ class SampleStore:
         return self._buffer.read(read.incumbent)
 
     def top(
-        self, n: int = 10, by: str = "reward", *, objective: str | None = None
+        self,
+        n: int = 10,
+        by: str = "reward",
+        *,
+        objective: str | None = None,
+        where: Where = None,
     ) -> list[dict[str, Any]]:
         """Return the n best samples by "reward" or "score", the best first, each as a dict.
 
@@ -745,13 +750,14 @@ class SampleStore:
             by: "reward" or "score".
             objective: An earlier objective, by whose rewards the samples are ordered; None for the
                 current one.
+            where: A condition, see `table`.
         """
-        return self._buffer.read(read.top, n, by=by, objective=objective)
+        return read.top(self._buffer, n, by=by, objective=objective, where=where)
 
     def table(
         self,
         columns: Sequence[str] | None = None,
-        where: Conditions = None,
+        where: Where = None,
         decode: bool = False,
         chunk: int = CHUNK,
     ) -> Table:
@@ -768,18 +774,19 @@ class SampleStore:
         beginning. `to_arrow` and `to_pandas` read everything as it is at one time.
 
         Args:
-            columns: Names of columns; None for all that stand here up to `meta`. `id`, `sample`
-                (its text), `key`, `source`, `state` ("waiting", "claimed", "measured", "failed" or
-                "out"), `score`, `version` (of the score), `reward`, `objective`, `error`,
+            columns: Names of columns; None for all that stand here up to `meta`. `sample_id`,
+                `sample` (its text), `key`, `source`, `state` ("waiting", "claimed", "measured",
+                "failed" or "out"), `score`, `score_version`, `reward`, `objective`, `error`,
                 `attempts`, `seconds`, `drawn` (how often, without released batches and draws that
-                `prune` has dropped), `created_iteration`, `measured_iteration`, `worker` (that
+                `prune` has dropped), `created_iteration`, `measured_iteration`, `worker_id` (that
                 measured it), `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On
                 request: `meta.NAME` for a value of the metas, `queued`, `requeues`, `hash`,
-                `payload`, `codec`.
-            where: A condition: (column, operator, value), such as ("reward", ">", 0.5), a list of
-                these, or a condition on the columns of `samples`, see `labelled_rows`. Operators
-                are = != < <= > >= in, not in, and like. Columns are those of `samples`, `state` and
-                `meta.NAME`. None is compared by = and !=.
+                `payload`, `codec`. A name means the same as in the view `sample_overview`.
+            where: A condition: (column, operator, value), such as ("reward", ">", 0.5); a list of
+                these, which all hold; SQL, or an expression of SQLAlchemy, on the columns of the
+                table `samples`. Operators are = != < <= > >= in, not in, and like, columns those
+                of this table that come from `samples`, and `meta.NAME`. None is compared by = and
+                !=.
             decode: Return the samples themselves instead of their texts, if all are of one type
                 that Arrow has.
             chunk: Samples read at once. A chunk ends early after 32 MB of texts and payloads.
@@ -793,14 +800,14 @@ class SampleStore:
     def to_pandas(
         self,
         columns: Sequence[str] | None = None,
-        where: Conditions = None,
+        where: Where = None,
         decode: bool = False,
     ) -> Any:
         """Return the samples as a pandas DataFrame, all as they are at one time.
 
         Args:
-            columns: See `table`. None: also the names that columns had before 0.6, until 0.7:
-                `text` is `sample`, `score_version` is `version`, `rewarded_at` is `measured_at`.
+            columns: See `table`. None: also the names that columns had before 0.6, until 0.7: `id`
+                is `sample_id`, `text` is `sample`, `rewarded_at` is `measured_at`.
             where: See `table`.
             decode: See `table`.
 
@@ -812,7 +819,7 @@ class SampleStore:
     def to_arrow(
         self,
         columns: Sequence[str] | None = None,
-        where: Conditions = None,
+        where: Where = None,
         decode: bool = False,
     ) -> Any:
         """Return the samples as a `pyarrow.Table`, all as they are at one time.
@@ -862,7 +869,8 @@ class SampleStore:
                 of the list is measured alone.
             timeout_s: Seconds after which a call is killed, and its sample has failed.
             on_error: "fail": a failed measurement is stored at once; "retry": it is an attempt, and
-                the sample has failed after `max_attempts`; "raise": it is raised.
+                the sample has failed after `max_attempts`; "raise": it is raised. Each attempt is
+                kept as a measurement, with its number as `failed_try` in the details.
             max_calls: Most samples that this process starts; None for any number.
             until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
                 new samples.
@@ -903,7 +911,7 @@ class SampleStore:
         Args:
             objective: A name for the new reward function that the buffer has not had before. With
                 the name of the current one nothing changes: a script may be started again.
-            where: Only samples that meet this condition wait again, see `labelled_rows`.
+            where: Only samples that meet this condition wait again, see `table`.
 
         Raises:
             InvalidArgument: If a batch is claimed, or if the buffer has had this objective.
@@ -922,6 +930,7 @@ class SampleStore:
         `sample` claims no more samples than are left; samples that have a reward or a failure cost
         nothing. If it can claim none, the batch is empty, and `measure` and `Environment.fit` end.
         A release gives back. `record` and rewards that come too late count, and are never refused.
+        Of the samples that a sampler brings to a batch itself, a loop measures as many as are left.
 
         Args:
             budget: Number of samples; None for any number.
@@ -942,11 +951,11 @@ class SampleStore:
         """Return the samples whose measurement failed, the newest failure first, each as a dict.
 
         The keys are `id`, `sample`, `source`, `error`, `attempts` (workers that died while they
-        measured it), `seconds` and `failed_at`.
+        measured it, and failures with `on_error="retry"`), `seconds` and `failed_at`.
 
         Args:
             n: Most samples; None for all.
-            where: A condition on the columns of `samples`, see `labelled_rows`, such as
+            where: A condition, see `table`, such as
                 `"error LIKE 'timed out%'"`.
         """
         return attempts.failed(self._buffer, n, where)
@@ -959,7 +968,7 @@ class SampleStore:
 
         Args:
             ids: Only these samples; None for all failed ones.
-            where: A condition on the columns of `samples`, see `labelled_rows`.
+            where: A condition, see `table`.
 
         Raises:
             StaleIds: See `remove`.
@@ -1304,7 +1313,7 @@ class SampleStore:
     def _store_unmeasured(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
         """Store samples that do not wait, and whose rewards will be recorded."""
         chunk = add.incoming(self._buffer, samples, sources, start=None)
-        self._write(core_rewards.store_unmeasured, chunk)
+        self._write(core_record.store_unmeasured, chunk)
 
     def _tell_of_stale_scores(self) -> None:
         """Say, once for each version, that waiting samples have scores of an older predictor."""

@@ -30,9 +30,9 @@ def batches(
     """Show the batches of a buffer, the newest first.
 
     "measured" and "failed" count the measurements of the batch's samples that were stored for this
-    batch; "mean_reward" and "best_reward" are of these. A batch is open until it is settled (all
-    its rewards are there) or released (its samples wait again). Of a batch whose draws `sqlbuffer
-    prune` has dropped nothing is counted.
+    batch, without tries that others followed; "mean_reward" and "best_reward" are of these. A batch
+    is open until it is settled (all its rewards are there) or released (its samples wait again). Of
+    a batch whose draws `sqlbuffer prune` has dropped nothing is counted.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)

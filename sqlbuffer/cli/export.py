@@ -13,12 +13,12 @@ from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, handles, open_existing
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.core import counts
+from sqlbuffer.core.where import as_where
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange import export as exchange
 from sqlbuffer.exchange.columns import as_columns
-from sqlbuffer.exchange.conditions import as_conditions
-from sqlbuffer.exchange.formats import format_of, written
+from sqlbuffer.exchange.formats import delimiter_of, format_of, written
 
 
 class Formats(str, enum.Enum):
@@ -36,8 +36,18 @@ Format = Annotated[
 ]
 
 
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHARACTER",
+        help="Between the fields of CSV: a comma, in .tsv a tab; tab, semicolon, '|'.",
+    ),
+]
+
+
 @command(
     "sqlbuffer export all.parquet",
+    "sqlbuffer export all.csv --delimiter semicolon",
     "sqlbuffer export best.csv --columns sample,reward,meta --where 'reward > 0.5'",
     "sqlbuffer export - --format smi --where 'reward IS NOT NULL'",
 )
@@ -55,17 +65,18 @@ def export(
         ),
     ] = None,
     where: Where = None,
+    delimiter: Delimiter = None,
 ) -> None:
     """Write the samples of a buffer into a file: CSV, JSON lines, Parquet, or SMILES.
 
-    The columns are id, sample, key, source, state, score, version, reward, objective, error,
-    attempts, seconds, drawn, created_iteration, measured_iteration, worker, created_at, scored_at,
-    measured_at and meta. --columns chooses some of them, and also takes meta.NAME for a value of
-    the metas. A .smi file has one sample a line, and after it the other columns asked for.
+    The columns are sample_id, sample, key, source, state, score, score_version, reward, objective,
+    error, attempts, seconds, drawn, created_iteration, measured_iteration, worker_id, created_at,
+    scored_at, measured_at and meta. --columns chooses some of them, and also takes meta.NAME for a
+    value of the metas. A .smi file has one sample a line, and after it the other columns asked for.
 
-    The file can be imported again, see `sqlbuffer import`. Parquet holds samples of any type; the
-    other formats hold samples that are text, and of others a text for people. Parquet needs
-    pyarrow.
+    The file can be imported again, see `sqlbuffer import`. Parquet and JSON lines hold samples of
+    any type; the other formats hold samples that are text, and of others a text for people. Parquet
+    needs pyarrow.
 
     Text is written as it is stored. A spreadsheet takes a text that begins with = for a formula:
     import such a file there with all columns as text.
@@ -85,15 +96,23 @@ def export(
                     out,
                     chosen,
                     columns=names,
-                    where=as_conditions(where),
+                    where=as_where(where),
+                    delimiter=delimiter_of(file, chosen, delimiter),
                     advance=advance,
                 )
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
     output.line(f"{found.rows:,} samples were exported", stderr=True)
-    if found.other and chosen != "parquet":
+    is_whole = chosen == "parquet" or (chosen == "jsonl" and columns is None)
+    if found.other and not is_whole:
         output.line(
-            f"{found.other:,} of them are no text, and only Parquet holds them whole: this file "
-            "has a text for people.",
+            f"{found.other:,} of them are no text, and only Parquet, and JSON lines without "
+            "--columns, hold them whole: this file has a text for people.",
+            stderr=True,
+        )
+    if found.empty and chosen == "csv":
+        output.line(
+            f"{found.empty:,} of them is the empty text, which an import of CSV takes for a "
+            "missing sample: JSON lines and Parquet hold it.",
             stderr=True,
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import enum
 import os
-from collections.abc import Callable, Iterator
 from typing import IO, Annotated
 
 import typer
@@ -16,16 +14,17 @@ from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, command
 from sqlbuffer.cli.copy import Weightings
-from sqlbuffer.cli.export import Format
+from sqlbuffer.cli.export import Delimiter, Format
 from sqlbuffer.cli.progress import progress
+from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.exchange.formats import created, format_of, opened
+from sqlbuffer.exchange.formats import delimiter_of, format_of, opened
 from sqlbuffer.exchange.import_ import ImportResult, import_rows
-from sqlbuffer.exchange.mapping import Columns, Reader, Refused
+from sqlbuffer.exchange.mapping import Columns, Reader
 from sqlbuffer.exchange.rows import rows_of
 from sqlbuffer.measuring.functions import function_from
 
@@ -37,9 +36,6 @@ class Directions(str, enum.Enum):
     minimize = "minimize"
 
 
-SHOWN = 20
-"""Refused rows that are shown."""
-
 _COLUMNS = "Columns of the file"
 _BUFFER = "The buffer"
 
@@ -48,6 +44,7 @@ _BUFFER = "The buffer"
     "sqlbuffer import library.smi --source library",
     "sqlbuffer import vendor.csv --sample smiles --meta mw,logp",
     "sqlbuffer import measured.csv --sample smiles --reward score",
+    "sqlbuffer import vendor.tsv --sample smiles --refused wrong.tsv",
 )
 def import_(
     file: Annotated[
@@ -83,7 +80,10 @@ def import_(
     ] = "",
     refused: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="CSV file for all refused rows with their reasons."),
+        typer.Option(
+            metavar="FILE",
+            help="File for all refused rows with their reasons, to be mended and imported.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -107,6 +107,7 @@ def import_(
             help="Whether a higher reward is better in a new buffer, by default maximize.",
         ),
     ] = None,
+    delimiter: Delimiter = None,
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -123,14 +124,22 @@ def import_(
 
     An import that was killed is begun again with the same command: rows that are stored change
     nothing. Rows that cannot be stored are shown with their numbers and reasons, and the others are
-    stored. The buffer and the database are created if they do not exist. A file does not tell
-    whether a lower reward is better: give --direction minimize for such a buffer.
+    stored. --refused FILE has these rows with two columns more, "line" and "reason": mend the file,
+    and import it with the same options.
+
+    The buffer and the database are created if they do not exist. A file does not tell whether a
+    lower reward is better: give --direction minimize for such a buffer.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
-        with opened(file) as given, _refusals(refused) as refuse:
+        character = delimiter_of(file, chosen, delimiter)
+        with contextlib.ExitStack() as stack:
+            given = stack.enter_context(opened(file))
             size = _size(given)
-            rows = rows_of(given, chosen)
+            rows = rows_of(given, chosen, delimiter=character)
+            refuse = stack.enter_context(
+                refusals(refused, rows.columns, is_csv=chosen in ("csv", "smi"))
+            )
             metas = [each for each in meta.split(",") if each]
             columns = Columns.of(
                 rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
@@ -180,29 +189,9 @@ def _size(file: IO[bytes]) -> int | None:
     return size
 
 
-@contextlib.contextmanager
-def _refusals(path: str | None) -> Iterator[Callable[[Refused], None]]:
-    """Yield a function that shows the first refused rows, and writes all into a file."""
-    n = 0
-    with contextlib.ExitStack() as stack:
-        writer = None
-        if path is not None:
-            file = stack.enter_context(created(path))
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["line", "reason"])
-
-        def refuse(row: Refused) -> None:
-            nonlocal n
-            n += 1
-            if writer is not None:
-                writer.writerow(row)
-            if n <= SHOWN:
-                output.line(f"line {row.number}: {row.reason}", stderr=True)
-
-        yield refuse
-
-
 def _report(done: ImportResult, refused: str | None) -> None:
+    if done.nan:
+        output.line(f"{done.nan:,} rows have NaN, which JSON has not: it became null", stderr=True)
     if done.refused > SHOWN:
         more = "--refused FILE writes all of them" if refused is None else f"see {refused}"
         output.line(f"... and {done.refused - SHOWN:,} more refused rows; {more}.", stderr=True)

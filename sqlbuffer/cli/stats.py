@@ -66,6 +66,9 @@ def stats(
     - measured: distinct samples with a reward.
     - best_reward: the highest reward, or the lowest in a buffer that minimizes.
 
+    With --name the settings direction, objective, budget and max_attempts are there, too: an empty
+    budget is any number of samples, and `sqlbuffer budget` sets it.
+
     If refreshed_version (with --name or --json) is not score_version, some waiting samples may have
     scores of an older predictor: --stale counts them. All other counters cost the same at any size
     of the buffer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 from typing import Annotated, Any
 
 import typer
@@ -11,19 +10,13 @@ import typer
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.order import ORDERS, require_order
 from sqlbuffer.core.where import as_where
 from sqlbuffer.core.where import explained as where_explained
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks.top import find_best
 
 _COLUMNS = ("reward", "score", "source", "created_iteration", "sample")
-
-
-class By(str, enum.Enum):
-    """The order of the best samples."""
-
-    reward = "reward"
-    score = "score"
 
 
 @reading(
@@ -37,8 +30,13 @@ def top(
     name: OneBuffer = "default",
     n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 20,
     by: Annotated[
-        By, typer.Option(help="Order by measured reward, or by predicted score.")
-    ] = By.reward,
+        str,
+        typer.Option(
+            metavar="[" + "|".join(ORDERS) + "]",
+            autocompletion=lambda: list(ORDERS),
+            help="Order by measured reward, or by predicted score.",
+        ),
+    ] = "reward",
     where: Where = None,
     objective: Annotated[
         str | None,
@@ -48,17 +46,19 @@ def top(
     """Show the best samples of a buffer, the best first.
 
     By reward the highest are the best, in a buffer that minimizes the lowest. By score the highest
-    are the best in every buffer: they are drawn first.
+    are the best in every buffer: they are drawn first. Uncertainty is not stored, because only the
+    model tells it; an acquisition function adds it to the scores.
 
     "source" is the generator that added the sample, "created_iteration" the iteration. The sample
     is shown as the text that the database stores for people, and its key if the buffer keeps keys.
     --json also prints its id, metadata and times.
     """
-    if objective is not None and by is By.score:
+    by = explained(lambda: require_order(by))
+    if objective is not None and by != "reward":
         raise typer.BadParameter("give --objective or --by score.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        rows = explained(lambda: _best(buffer, n, by.value, where, objective))
+        rows = explained(lambda: _best(buffer, n, by, where, objective))
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, rows)
 

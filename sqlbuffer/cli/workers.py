@@ -28,7 +28,8 @@ def workers(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = GRACE
     - silent: the last heartbeat from another host is older than --grace seconds by the clock of
       the database. The worker may have died, or a clock was set: `claims release --dead` finds out.
 
-    Finished and dead workers leave the list when a process next opens the buffer.
+    Finished and dead workers leave the list when a process that writes next opens the buffer, as
+    `sqlbuffer measure` does; to look at a buffer, as this command does, changes nothing in it.
     """
     return Answer(_COLUMNS, rows_of(find_workers, url=url, name=name, grace=grace))
 

@@ -145,7 +145,7 @@ def add(
         TooLarge: If a sample is too large for the database.
         UnsupportedType: If a sample has no hash or no codec.
     """
-    names, metas = as_names(sources, len(samples), "source"), as_metas(meta, len(samples))
+    names, metas = as_names(sources, len(samples), "source"), as_metas(meta, len(samples), start)
     requeue = require_flag(requeue, "requeue")
     result = AddResult()
     for first in range(0, len(samples), CHUNK):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import require_all
+from sqlbuffer._json import as_json
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer._validation import require_count
@@ -18,12 +20,28 @@ from sqlbuffer.core.measured import Known, Measured, Origin, as_error
 from sqlbuffer.core.pool import as_ints
 from sqlbuffer.core.release import put_back
 from sqlbuffer.core.report import Reported, report
+from sqlbuffer.core.rewards import keep
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import reopen
-from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
+from sqlbuffer.core.where import Checked, Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
+
+
+class Ending(NamedTuple):
+    """How an attempt at a measurement ended without a reward."""
+
+    what: str = "worker died"
+    """What ended it, to be counted; "" if the error alone tells."""
+    how: str = ""
+    error: str = "worker died"
+    seconds: float | None = None
+    details: Mapping[str, Any] | None = None
+
+
+DEATH = Ending()
+"""The death of a worker, found by another."""
 
 
 def start(tx: Transaction, *, batch: int, ids: Sequence[int]) -> None:
@@ -48,12 +66,12 @@ def unreported(tx: Transaction, *, batch: int | None) -> Ints:
 
 
 def ended(
-    tx: Transaction, *, claim: Claim, number: int, what: str, how: str, closes: bool
+    tx: Transaction, *, claim: Claim, number: int, ending: Ending, closes: bool
 ) -> list[int] | None:
     """Count an attempt at one sample, see `count_attempts`; None if the batch was closed before."""
     if not claim.lock(tx):
         return None
-    return count_attempts(tx, batch=claim.batch, ids=[number], what=what, how=how, closes=closes)
+    return count_attempts(tx, batch=claim.batch, ids=[number], ending=ending, closes=closes)
 
 
 def count_attempts(
@@ -61,20 +79,19 @@ def count_attempts(
     *,
     batch: int,
     ids: Sequence[int] | None = None,
-    what: str = "worker died",
-    how: str = "",
+    ending: Ending = DEATH,
     closes: bool = True,
 ) -> list[int]:
     """Count an attempt at samples of a batch that were started and not measured.
 
-    The buffer's `max_attempts` decides when a sample has failed.
+    The buffer's `max_attempts` decides when a sample has failed. Each attempt is kept as a
+    measurement; with the last one the sample has failed, and the others only tell of it.
 
     Args:
         tx: A writing transaction.
         batch: Number of an open batch.
         ids: Only these samples, of any batch; None for all samples of a batch that counts attempts.
-        what: What ended the attempt.
-        how: How it ended.
+        ending: How the attempt ended.
         closes: Settle the samples that have failed, and with the last one the batch.
 
     Returns:
@@ -96,11 +113,11 @@ def count_attempts(
     known = {"sample_id": columns["sample_id"]}
     statement = queries.attempts.end_attempt(tx.backend)
     tx.execute_with(statement, queries.params.INCOMING_IDS, known, batch=batch)
-    over = [
-        row for row in rows if row.max_attempts is not None and row.attempts + 1 >= row.max_attempts
-    ]
+    over = [row for row in rows if _is_last(row)]
+    if others := [row for row in rows if not _is_last(row)]:
+        _keep_tries(tx, batch, others, ending)
     if over:
-        reported = _given_up(over, what, how)
+        reported = _given_up(over, ending)
         report(
             tx,
             claim=None,
@@ -112,20 +129,46 @@ def count_attempts(
     return [row.sample_id for row in over]
 
 
-def _given_up(rows: Sequence[Any], what: str, how: str) -> Reported:
+def _is_last(row: Any) -> bool:
+    return row.max_attempts is not None and bool(row.attempts + 1 >= row.max_attempts)
+
+
+def _keep_tries(tx: Transaction, batch: int, rows: Sequence[Any], ending: Ending) -> None:
+    """Append attempts to the measurements; the samples stay as they are."""
+    n = len(rows)
+    columns = {
+        "sample_id": [row.sample_id for row in rows],
+        "reward": [None] * n,
+        "error": [as_error(ending.error)] * n,
+        "seconds": [ending.seconds] * n,
+        "details": [_details(ending, queries.params.TRY, row) for row in rows],
+    }
+    keep(tx, columns, batch, None)
+    tx.count()  # stores the logical time
+
+
+def _details(ending: Ending, key: str, row: Any) -> str:
+    return as_json({**(ending.details or {}), key: row.attempts + 1}, "details")
+
+
+def _given_up(rows: Sequence[Any], ending: Ending) -> Reported:
     """Return the failures of samples at which there were too many attempts."""
     n, none = len(rows), [None] * len(rows)
     ids = np.array([row.sample_id for row in rows], dtype=np.int64)
     hashes = [row.hash for row in rows]
-    errors = [as_error(_reason(row.attempts + 1, what, how)) for row in rows]
+    errors = [as_error(_reason(row.attempts + 1, ending)) for row in rows]
+    details = [_details(ending, queries.params.TRIES, row) for row in rows]
+    measured = Measured(np.full(n, np.nan), errors, [ending.seconds] * n, details)
     nothing: list[Any] = [""] * n
     known = Known(ids, hashes, nothing, none, nothing, nothing)
-    return Reported(known, np.arange(n), Measured(np.full(n, np.nan), errors, none, none))
+    return Reported(known, np.arange(n), measured)
 
 
-def _reason(n: int, what: str, how: str) -> str:
-    times = f"{what} once" if n == 1 else f"{what} {n} times"
-    return f"{times}, last {how}" if how else times
+def _reason(n: int, ending: Ending) -> str:
+    if not ending.what:  # the error comes first: views group failures by its beginning
+        return ending.error if n == 1 else f"{ending.error}: tried {n} times"
+    times = f"{ending.what} once" if n == 1 else f"{ending.what} {n} times"
+    return f"{times}, last {ending.how}" if ending.how else times
 
 
 def failed(
@@ -136,17 +179,20 @@ def failed(
     Args:
         buffer: The buffer.
         n: Most samples; None for all.
-        where: A condition on the columns of `samples`.
+        where: A condition.
         as_text: Return the stored text of each sample: decoding may need a type that only the
             user's program knows.
     """
     if n is not None:
         n = require_count(n, "n must be a number of samples, or None for all")
-    where = as_where(where)
-    return explained(buffer, where, lambda: buffer.read(_failed, n=n, where=where, as_text=as_text))
+    condition = as_where(where)
+    find = functools.partial(_failed, n=n, where=condition, as_text=as_text)
+    return explained(buffer, condition, lambda: buffer.read(find))
 
 
-def _failed(tx: Transaction, *, n: int | None, where: Where, as_text: bool) -> list[dict[str, Any]]:
+def _failed(
+    tx: Transaction, *, n: int | None, where: Checked, as_text: bool
+) -> list[dict[str, Any]]:
     tx.note_ids()
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
@@ -176,16 +222,16 @@ def require_failed(buffer: BufferHandle, ids: Sequence[int]) -> None:
 
 def retry(buffer: BufferHandle, ids: Sequence[int] | None, where: Where) -> int:
     """Make failed samples wait again, first in line; return how many."""
-    where = as_where(where)
+    condition = as_where(where)
 
     def find(tx: Transaction) -> list[int]:
         tx.race_state()  # raises if the buffer is gone
-        with guarded(tx, where):
-            rows = tx.rows(narrowed(queries.attempts.failed(), where))
+        with guarded(tx, condition):
+            rows = tx.rows(narrowed(queries.attempts.failed(), condition))
         return [row.id for row in rows if ids is None or row.id in wanted]
 
     wanted = set() if ids is None else set(ids)
-    found = explained(buffer, where, lambda: buffer.read(find))
+    found = explained(buffer, condition, lambda: buffer.read(find))
     return buffer.write(_retry, ids=found, is_by_user=ids is not None) if found else 0
 
 

@@ -18,9 +18,9 @@ from sqlbuffer.core.content import metas_of
 from sqlbuffer.core.display import DisplayedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Origin
+from sqlbuffer.core.record import Recorded
 from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
-from sqlbuffer.core.rewards import Recorded
 from sqlbuffer.core.settle import Settlement, settle_as_next
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, InvalidArgument
@@ -335,12 +335,12 @@ class Batch(DisplayedBatch):
         if self._claim is not None:
             self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
 
-    def _ended(self, number: int, what: str, how: str, *, settle: bool = True) -> bool:
+    def _ended(self, number: int, ending: attempts.Ending, *, settle: bool = True) -> bool:
         """Count an attempt at a sample; return True if it has failed, or raise ClaimLost."""
         if self._claim is None:
             return False
         self._has_reports = True
-        count = functools.partial(attempts.ended, what=what, how=how, closes=settle)
+        count = functools.partial(attempts.ended, ending=ending, closes=settle)
         gone = self._buffer.write(count, claim=self._claim, number=number)
         if gone is None:
             self._end()

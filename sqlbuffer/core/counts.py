@@ -48,6 +48,9 @@ def stats(tx: Transaction) -> Stats:
             max_size=None if row.max_size is None else int(row.max_size),
             direction=row.direction,
             evict=row.evict,
+            budget=None if row.budget is None else int(row.budget),
+            objective=row.objective,
+            max_attempts=None if row.max_attempts is None else int(row.max_attempts),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -110,10 +109,9 @@ def _draw(
         _TiedAtTheEnd: If the draw must be repeated with `by_tie`.
         Blurred, _Budgeted: If the draw must be repeated with `exclusive`.
     """
-    consumes = tx.buffer.consumes
     # In replay mode drawn samples get new keys, and the heaviest samples have any key: other draws
     # would meet them.
-    alone = bool(round(max(n, 0) * pct_argmax)) or not consumes
+    alone = bool(round(max(n, 0) * pct_argmax)) or not tx.buffer.consumes
     state = tx.lock_race(exclusive=True) if exclusive else tx.lock_race_to_draw(alone=alone)
     if state.has_budget:
         if tx.backend.has_concurrent_writers and not exclusive:
@@ -126,25 +124,35 @@ def _draw(
     # An arrival may have more columns than `Drawn`, so `zip` is not strict.
     drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905
     weights = pool.as_floats(drawn.weight)
-    clock = stretch.end
     argmax = np.arange(len(weights)) < len(heaviest)
     probability = np.ones_like(weights)
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
-    make = functools.partial(
-        Batch,
-        tx.buffer,
-        drawn,
-        iteration=state.iteration,
-        info=info,
-        objective=state.objective,
-    )
-    if not len(weights):
-        return make(claim=None, clock=clock)
+    made, clock = None, stretch.end
+    if len(weights):
+        given: Any = {"n_heaviest": len(heaviest), "exclusive": exclusive, "terms": terms}
+        made, clock = _take(tx, state, drawn, stretch, weights, **given)
+    about: Any = {"iteration": state.iteration, "objective": state.objective, "info": info}
+    return Batch(tx.buffer, drawn, claim=made, clock=clock, **about)
+
+
+def _take(
+    tx: Transaction,
+    state: RaceState,
+    drawn: Drawn,
+    stretch: _Stretch,
+    weights: Floats,
+    *,
+    n_heaviest: int,
+    exclusive: bool,
+    terms: Terms,
+) -> tuple[Claim, float]:
+    """Store a batch, and give samples of replay mode new keys; return claim and clock."""
+    consumes, clock = tx.buffer.consumes, stretch.end
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise Blurred
-    made = _write(tx, state, drawn, stretch, n_heaviest=len(heaviest), terms=terms)
+    made = _write(tx, state, drawn, stretch, n_heaviest=n_heaviest, terms=terms)
     tx.count(
         clock=clock,
         batches=1,
@@ -161,7 +169,7 @@ def _draw(
         new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
         pool.enter(tx, after, drawn.sample_id, new_keys, weights, scores, entries)
-    return make(claim=made, clock=clock)
+    return made, clock
 
 
 def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:

@@ -15,7 +15,7 @@ from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.race import TIE
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.where import Where, as_where, explained, guarded, narrowed
+from sqlbuffer.core.where import Checked, Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument, StaleIds
 
@@ -127,7 +127,7 @@ def labelled_rows(
 
     Args:
         buffer: The buffer.
-        where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
+        where: A condition.
         newest: Most samples to return, those measured last.
         best: Of these, the share in (0, 1] with the best rewards, which are the lowest under
             "minimize"; the hash decides between equal rewards.
@@ -140,9 +140,9 @@ def labelled_rows(
         best = require_real(
             best, "best must be a share of the rows in (0, 1], or None for all", _is_some
         )
-    where = as_where(where)
-    index = functools.partial(buffer.read, _index, where=where, newest=newest, best=best)
-    return explained(buffer, where, index)
+    condition = as_where(where)
+    index = functools.partial(buffer.read, _index, where=condition, newest=newest, best=best)
+    return explained(buffer, condition, index)
 
 
 def _is_some(share: float) -> bool:
@@ -152,7 +152,7 @@ def _is_some(share: float) -> bool:
 def _index(
     tx: Transaction,
     *,
-    where: Where,
+    where: Checked,
     newest: int | None,
     best: float | None,
 ) -> LabelledRows:

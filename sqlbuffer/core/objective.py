@@ -20,13 +20,15 @@ def remeasure(buffer: BufferHandle, objective: str, where: Where) -> int:
     name = as_name(objective, "the name of an objective")
     if not name:
         raise InvalidArgument("an objective needs a name, got ''.")
-    where = as_where(where)
+    condition = as_where(where)
 
     def find(tx: Transaction) -> list[int]:
-        with guarded(tx, where):
-            return list(tx.execute(narrowed(queries.objective.measured(), where)).scalars())
+        with guarded(tx, condition):
+            measured = narrowed(queries.objective.measured(), condition)
+            return list(tx.execute(measured).scalars())
 
-    chosen = None if where is None else set(explained(buffer, where, lambda: buffer.read(find)))
+    is_all = condition is None
+    chosen = None if is_all else set(explained(buffer, condition, lambda: buffer.read(find)))
     return buffer.write_alone(_begin, objective=name, chosen=chosen)
 
 

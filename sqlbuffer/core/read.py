@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from sqlbuffer._messages import shown
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer._validation import as_name, require_choice, require_count
+from sqlbuffer._validation import as_name, require_count
 from sqlbuffer.core import pool
 from sqlbuffer.core.add import hashes_of
 from sqlbuffer.core.content import content
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.order import require_order
 from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.core.where import Checked, Where, as_where, explained, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
@@ -90,24 +94,35 @@ def incumbent(tx: Transaction) -> float | None:
     return None if found is None else float(pool.as_floats([found])[0])
 
 
-def top(tx: Transaction, n: int, *, by: str, objective: str | None = None) -> list[dict[str, Any]]:
+def top(
+    buffer: BufferHandle, n: int, *, by: str, objective: str | None, where: Where
+) -> list[dict[str, Any]]:
     """Return the n best samples as dicts, the best first; a higher score is always better."""
+    n, condition = require_count(n, "n must be a number of samples"), as_where(where)
     if objective is not None:
-        return _top_of(tx, n, as_name(objective, "the name of an objective"))
-    by = require_choice(by, 'top goes by "reward" or "score"', ("reward", "score"))
-    n = require_count(n, "n must be a number of samples")
+        objective = as_name(objective, "the name of an objective")
+        find = functools.partial(_top_of, n=n, objective=objective, where=condition)
+    else:
+        by = require_order(by)
+        find = functools.partial(_top, n=n, by=by, where=condition)
+    return explained(buffer, condition, lambda: buffer.read(find))
+
+
+def _top(tx: Transaction, *, n: int, by: str, where: Checked) -> list[dict[str, Any]]:
     tx.note_ids()
-    rows = tx.rows(queries.read.best(by, tx.buffer.direction, samples), limit=n)
+    best = queries.read.best(by, tx.buffer.direction, samples)
+    with guarded(tx, where):
+        rows = tx.rows(narrowed(best, where), limit=n)
     return _as_dicts(tx, rows, ("rewarded_at",))
 
 
-def _top_of(tx: Transaction, n: int, objective: str) -> list[dict[str, Any]]:
+def _top_of(tx: Transaction, *, n: int, objective: str, where: Checked) -> list[dict[str, Any]]:
     """Return the n best samples by their newest rewards under an earlier objective."""
-    n = require_count(n, "n must be a number of samples")
     tx.note_ids()
     statement = queries.read.best("reward", tx.buffer.direction, samples, of_earlier=True)
     require_objective(tx, objective)
-    rows = tx.rows(statement, limit=n, objective=objective)
+    with guarded(tx, where):
+        rows = tx.rows(narrowed(statement, where), limit=n, objective=objective)
     return [
         {**found, "reward": row.earlier}
         for found, row in zip(_as_dicts(tx, rows, ()), rows, strict=True)

@@ -1,20 +1,15 @@
-"""Store measurements of samples that were drawn, and of samples that never waited."""
+"""Store measurements of samples: those of a batch, or found by their hashes."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import require_all, tampered
-from sqlbuffer._messages import shown
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
-from sqlbuffer._validation import as_list, as_names
-from sqlbuffer.core.add import Incoming, incoming
-from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.keys import stored_again
 from sqlbuffer.core.late import stop_waiting
 from sqlbuffer.core.measured import Known, Measured, Origin
@@ -22,92 +17,12 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import Columns
-from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.records import AddResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclasses.dataclass(frozen=True)
-class Recorded:
-    """Measurements of samples that were not drawn."""
-
-    chunk: Incoming
-    """n samples."""
-    measured: Measured
-    """n measurements."""
-
-    @classmethod
-    def prepare(
-        cls,
-        buffer: BufferHandle,
-        samples: Sequence[Any],
-        rewards: Any,
-        sources: Any = "",
-        *,
-        metas: Sequence[str | None] | None = None,
-        hashes: Sequence[bytes | None] | None = None,
-        **details: Any,
-    ) -> Recorded:
-        """Check and hash measured samples.
-
-        Of equal samples the first one with a reward that is not NaN counts.
-
-        Args:
-            buffer: The buffer.
-            samples: n samples.
-            rewards: n rewards.
-            sources: Name of the generator, or one name for each sample.
-            metas: n texts of JSON, None for samples without.
-            hashes: See `incoming`.
-            details: What else `Measured.prepare` takes.
-
-        Raises:
-            InvalidReward: If a reward is infinite, or there is not one for each sample.
-        """
-        samples = as_list(samples)
-        measured = Measured.prepare(rewards, len(samples), **details)
-        names = as_names(sources, len(samples), "source")
-        order = np.argsort(np.isnan(measured.rewards), kind="stable")
-        measured = measured.take(order)
-        samples, names = [samples[i] for i in order], [names[i] for i in order]
-        metas = None if metas is None else [metas[i] for i in order]
-        hashes = None if hashes is None else [hashes[i] for i in order]
-        chunk = incoming(buffer, samples, names, metas, hashes=hashes)
-        refused_at = tuple(np.sort(order[list(chunk.refused_at)]).tolist())
-        chunk = dataclasses.replace(chunk, refused_at=refused_at)
-        return cls(chunk, measured.take(np.array(chunk.positions, dtype=np.int64)))
-
-    @classmethod
-    def of(cls, buffer: BufferHandle, record: Any) -> Recorded:
-        """Check the samples and rewards to store with a batch: `(samples, rewards, sources)`."""
-        if not isinstance(record, (tuple, list)) or len(record) != 3:
-            raise InvalidArgument(
-                f"record must be (samples, rewards, sources), got {shown(record)}."
-            )
-        return cls.prepare(buffer, *record)
-
-
-def record(tx: Transaction, recorded: Recorded) -> AddResult:
-    """Store measurements; new samples are stored and do not wait."""
-    chunk = recorded.chunk
-    if not chunk.hashes:
-        return AddResult(duplicates=chunk.duplicates, refused_at=chunk.refused_at)
-    deltas = _store_by_hash(tx, chunk.columns(tx.buffer), recorded.measured, _Of())
-    tx.count(refused=len(chunk.refused_at), **deltas)
-    added = deltas["recorded"]
-    duplicates = chunk.duplicates + len(chunk.hashes) - added
-    return AddResult(added=added, duplicates=duplicates, refused_at=chunk.refused_at)
-
-
-def store_unmeasured(tx: Transaction, chunk: Incoming) -> None:
-    """Store new samples that do not wait: their rewards will be recorded."""
-    if chunk.hashes:
-        tx.count(recorded=_insert(tx, chunk.columns(tx.buffer)))
-
-
-class _Of(NamedTuple):
+class Of(NamedTuple):
     """What measurements belong to."""
 
     batch: int | None = None
@@ -153,7 +68,7 @@ def store_measured(
         if is_whole and bool((np.diff(places) > 0).all())
         else [known.hash[i] for i in places.tolist()]
     )
-    of = _Of(
+    of = Of(
         origin.batch,
         objective=origin.objective or None,
         is_late=not origin.is_open,
@@ -169,11 +84,11 @@ def store_measured(
         # In the order of hashes, in which all transactions that add lock samples.
         lost = sorted(np.flatnonzero(~is_there).tolist(), key=hashes.__getitem__)
         columns = stored_again(tx.buffer, known, places[lost].tolist())
-        deltas.update(_store_by_hash(tx, columns, measured.take(np.array(lost)), of))
+        deltas.update(store_by_hash(tx, columns, measured.take(np.array(lost)), of))
     return deltas
 
 
-def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _Of) -> Counter[str]:
+def store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: Of) -> Counter[str]:
     """Store measurements of samples found by their hash; new samples are stored and do not wait.
 
     Args:
@@ -185,7 +100,16 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
     Returns:
         Changes of the counters.
     """
-    inserted, hashes = _insert(tx, columns), list(columns["hash"])
+    inserted = insert(tx, columns)
+    deltas = store_stored(tx, list(columns["hash"]), measured, of, inserted)
+    deltas["recorded"] = inserted
+    return deltas
+
+
+def store_stored(
+    tx: Transaction, hashes: Sequence[bytes], measured: Measured, of: Of, inserted: int = 0
+) -> Counter[str]:
+    """`store_by_hash` of stored samples, of which this transaction has just inserted some."""
     statement = queries.samples.samples_by_hash(tx.backend)
     found = tx.execute_with(statement, queries.params.INCOMING_HASHES, {"hash": hashes})
     id_of = {row.hash: row.id for row in found}
@@ -198,11 +122,10 @@ def _store_by_hash(tx: Transaction, columns: Columns, measured: Measured, of: _O
             "samples that were just stored are missing because a trigger or rule changes the "
             "written rows"
         )
-    deltas["recorded"] = inserted
     return deltas
 
 
-def _insert(tx: Transaction, columns: Columns) -> int:
+def insert(tx: Transaction, columns: Columns) -> int:
     """Insert the samples that are not stored yet; return how many."""
     totals, keyed = tx.execute(queries.buffers.totals()).one(), tx.buffer.keep_key
     tx.reach(totals.tick)
@@ -217,7 +140,7 @@ def _store(
     ids: Ints,
     hashes: Sequence[bytes],
     measured: Measured,
-    of: _Of,
+    of: Of,
     *,
     stay_queued: bool = True,
 ) -> tuple[Counter[str], NDArray[np.bool_]]:
@@ -247,13 +170,20 @@ def _store(
     }
     store = _store_late if of.is_late else _store_current
     deltas, found = store(tx, columns, of, stay_queued=stay_queued)
-    _keep(tx, columns["id"], columns["reward"], measured, of, found)
+    kept = {
+        "sample_id": columns["id"],
+        "reward": columns["reward"],
+        "error": measured.errors,
+        "seconds": measured.seconds,
+        "details": measured.details,
+    }
+    keep(tx, kept if all(found) else _chosen(kept, found), of.batch, of.objective)
     is_there[order] = found
     return deltas, is_there
 
 
 def _store_current(
-    tx: Transaction, columns: dict[str, Any], of: _Of, *, stay_queued: bool
+    tx: Transaction, columns: dict[str, Any], of: Of, *, stay_queued: bool
 ) -> tuple[Counter[str], list[bool]]:
     """Make rewards the samples' own; a failure does not replace a stored reward."""
     shape, dialect = queries.params.INCOMING_REWARDS, tx.backend
@@ -280,7 +210,7 @@ def _store_current(
 
 
 def _store_late(
-    tx: Transaction, columns: dict[str, Any], of: _Of, *, stay_queued: bool
+    tx: Transaction, columns: dict[str, Any], of: Of, *, stay_queued: bool
 ) -> tuple[Counter[str], list[bool]]:
     """Make late rewards the samples' own if these have none, and if the objective is the same."""
     is_same = of.objective in (None, tx.execute(queries.buffers.objective()).scalar())
@@ -301,32 +231,22 @@ def _store_late(
     return deltas, found
 
 
-def _keep(
-    tx: Transaction,
-    ids: Sequence[int],
-    rewards: Sequence[float | None],
-    measured: Measured,
-    of: _Of,
-    found: Sequence[bool],
-) -> None:
-    """Append the measurements of the samples that were found."""
-    columns = {
-        "sample_id": ids,
-        "reward": rewards,
-        "error": measured.errors,
-        "seconds": measured.seconds,
-        "details": measured.details,
-    }
-    if not all(found):
-        columns = _chosen(columns, found)
-    objective = of.objective or tx.own_row(queries.buffers.objective()).objective
+def keep(tx: Transaction, columns: Columns, batch: int | None, objective: str | None) -> None:
+    """Append measurements, with the columns of `params.INCOMING_MEASUREMENTS`.
+
+    Args:
+        tx: A writing transaction.
+        columns: The measurements.
+        batch: The batch that the samples were drawn in; None if they were not drawn.
+        objective: Their objective; None for the current one.
+    """
     n_kept = tx.execute_each(
         queries.measurements.insert_measurements(tx.backend),
         queries.params.INCOMING_MEASUREMENTS,
         columns,
-        batch=of.batch,
+        batch=batch,
         worker=worker_id(),
-        objective=objective,
+        objective=objective or tx.own_row(queries.buffers.objective()).objective,
         tick=tx.tick(),
     )
     require_all(n_kept, len(columns["sample_id"]), "measurements were stored")

@@ -19,8 +19,9 @@ from sqlbuffer.core.metrics_and_checkpoints import (
     write_metrics,
     write_new_metrics,
 )
+from sqlbuffer.core.record import Recorded, record
 from sqlbuffer.core.report import Reported
-from sqlbuffer.core.rewards import Recorded, record, store_measured
+from sqlbuffer.core.rewards import store_measured
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 

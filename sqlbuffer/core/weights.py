@@ -20,7 +20,7 @@ from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, race
-from sqlbuffer.core.clock import resolved, set_base
+from sqlbuffer.core.clock import Blurred, resolved, set_base
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.metrics_and_checkpoints import write_checkpoints
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -262,9 +262,12 @@ def weigh(
     )
     base = float(lowest) if is_lower and not math.isnan(lowest) else state.base
     weights = tx.buffer.settings.weights(scores, base)
-    if not may_move_all and (base != state.base or race.is_blurred(state.clock, weights)):
+    if base != state.base and not may_move_all:
         return None
-    state = resolved(tx, state, weights)
+    try:
+        state = resolved(tx, state, weights, may_turn_back=may_move_all)
+    except Blurred:
+        return None
     if base is not None and base != state.base:
         state = set_base(tx, state, base)
     return state, weights

@@ -11,6 +11,7 @@ from sqlalchemy.sql import visitors
 
 from sqlbuffer._messages import shown, summary
 from sqlbuffer._validation import as_name, plain
+from sqlbuffer.core.conditions import Condition, all_of, condition_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
@@ -20,21 +21,28 @@ from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 T = TypeVar("T")
 Rows = TypeVar("Rows", bound=sa.Select[Any])
 
-Where = str | sa.ColumnElement[bool] | None
-"""A condition as SQL or as an expression of SQLAlchemy; None for all samples."""
+Where = str | sa.ColumnElement[bool] | Condition | list[Condition] | None
+"""(column, operator, value), a list of these, SQL, or an expression of SQLAlchemy; None for all."""
+Checked = str | sa.ColumnElement[bool] | None
+"""A condition that `as_where` has returned."""
 
 
-def as_where(where: Any) -> Where:
+def as_where(where: Any) -> Checked:
     """Return a condition with values of Python: SQLite compares a number of numpy as bytes.
 
     Raises:
         InvalidArgument: If it is no condition.
     """
+    if isinstance(where, tuple):
+        return condition_of(where)
+    if isinstance(where, list):
+        return all_of(where)
     if isinstance(where, sa.ColumnElement):
         return visitors.cloned_traverse(where, {}, {"bindparam": _convert})
     if where is not None and not isinstance(where, str):
         raise InvalidArgument(
-            f"where must be SQL, or an expression of SQLAlchemy; got {shown(where)}."
+            "where must be (column, operator, value), a list of these, SQL, or an expression of "
+            f"SQLAlchemy; got {shown(where)}."
         )
     return where if where is None else as_name(where, "where")
 
@@ -46,7 +54,7 @@ def _convert(parameter: Any) -> None:
     )
 
 
-def narrowed(statement: Rows, where: Where) -> Rows:
+def narrowed(statement: Rows, where: Checked) -> Rows:
     """Return a statement with the user's condition, to be executed within `guarded`.
 
     Text stands on lines of its own, since it may end in a comment.
@@ -57,7 +65,7 @@ def narrowed(statement: Rows, where: Where) -> Rows:
 
 
 @contextlib.contextmanager
-def guarded(tx: Transaction, where: Where) -> Iterator[None]:
+def guarded(tx: Transaction, where: Checked) -> Iterator[None]:
     """Let statements with the user's condition read, and do nothing else.
 
     The condition stays within the parentheses of `narrowed`: it is first parsed without any.
@@ -70,7 +78,7 @@ def guarded(tx: Transaction, where: Where) -> Iterator[None]:
         yield
 
 
-def explained(buffer: BufferHandle, where: Where, read: Callable[[], T]) -> T:
+def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
     """Call `read`, which executes a statement with the user's condition.
 
     Raises:

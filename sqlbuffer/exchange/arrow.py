@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown, summary
+from sqlbuffer.core.conditions import META
 from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.exchange.columns import META, column_of
+from sqlbuffer.exchange.columns import column_of
 from sqlbuffer.exchange.reading import Chunk, json_of
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list
+from sqlbuffer.core.conditions import META, OLD_NAMES, warn_of_old
 from sqlbuffer.errors import InvalidArgument
-
-META = "meta."
-"""Beginning of the name of a column with one value of the metas."""
 
 
 class Column(NamedTuple):
@@ -22,13 +19,13 @@ class Column(NamedTuple):
 
 
 COLUMNS = {
-    "id": Column("int64", may_be_missing=False),
+    "sample_id": Column("int64", may_be_missing=False),
     "sample": Column("string", may_be_missing=False),
     "key": Column("string"),
     "source": Column("string", may_be_missing=False),
     "state": Column("string", may_be_missing=False),
     "score": Column("float64"),
-    "version": Column("int64"),
+    "score_version": Column("int64"),
     "reward": Column("float64"),
     "objective": Column("string"),
     "error": Column("string"),
@@ -37,7 +34,7 @@ COLUMNS = {
     "drawn": Column("int64", may_be_missing=False),
     "created_iteration": Column("int64", may_be_missing=False),
     "measured_iteration": Column("int64"),
-    "worker": Column("string"),
+    "worker_id": Column("string"),
     "created_at": Column("timestamp", may_be_missing=False),
     "scored_at": Column("timestamp"),
     "measured_at": Column("timestamp"),
@@ -54,10 +51,7 @@ MORE_COLUMNS = {
 }
 """Columns that a table has if they are asked for."""
 
-OLD_NAMES = {"text": "sample", "score_version": "version", "rewarded_at": "measured_at"}
-"""Names that `to_pandas` and `to_arrow` gave to columns before 0.6, and their names now."""
-
-WITH_OLD_NAMES = (*COLUMNS, *OLD_NAMES, "queued", "requeues")
+WITH_OLD_NAMES = (*COLUMNS, "id", "text", "rewarded_at", "queued", "requeues")
 """The columns of `to_pandas` and `to_arrow` if no others are asked for, until 0.7."""
 
 
@@ -82,13 +76,7 @@ def as_columns(columns: Any) -> list[str]:
         raise InvalidArgument(
             f"columns must be names of columns, each once, or None; got {shown(names)}."
         )
-    if old := sorted(OLD_NAMES.keys() & set(names)):
-        now = ", ".join(f"{name} is {OLD_NAMES[name]}" for name in old)
-        warnings.warn(
-            f"columns have other names since sqlbuffer 0.6, and the old ones end with 0.7: {now}.",
-            DeprecationWarning,
-            stacklevel=4,
-        )
+    warn_of_old(names)
     return [str(name) for name in names]
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 from sqlbuffer._messages import shown
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.where import Where
+from sqlbuffer.core.where import Checked
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.arrow import as_text, batches_of, optional
 from sqlbuffer.exchange.columns import COLUMNS, column_of
@@ -26,10 +26,11 @@ _PLAIN = ("string", "int64", "float64")
 
 
 class Exported(NamedTuple):
-    """How many samples were written, and how many of them are no text."""
+    """How many samples were written, and how many of them are no text, or the empty one."""
 
     rows: int = 0
     other: int = 0
+    empty: int = 0
 
 
 def export(
@@ -38,12 +39,14 @@ def export(
     form: str,
     *,
     columns: Sequence[str] | None = None,
-    where: Where = None,
+    where: Checked = None,
+    delimiter: str = ",",
     advance: Callable[[int], object] = lambda n: None,
 ) -> Exported:
     """Write the samples of a buffer into a file.
 
-    Parquet holds a sample of any type; other formats hold a text for people instead.
+    Parquet and JSON lines hold a sample of any type; other formats hold a text for people instead,
+    and so do JSON lines if columns are chosen.
 
     Args:
         buffer: The buffer.
@@ -52,6 +55,7 @@ def export(
         columns: Names of columns; None for those of a table, in Parquet with payload and codec, in
             smi only the samples.
         where: Only samples that meet this condition.
+        delimiter: The character between the fields of CSV.
         advance: Called with the number of samples that have just been written.
 
     Raises:
@@ -61,20 +65,27 @@ def export(
     names = list(columns or _COLUMNS_OF.get(form, list(COLUMNS)))
     if form == "smi":
         names = ["sample", *(name for name in names if name != "sample")]
+    is_whole = form == "jsonl" and columns is None
+    more = ("sample_id", "codec", "payload") if is_whole else ("sample_id", "codec")
     done = Exported()
 
     def chunks() -> Iterator[Chunk]:
         nonlocal done
-        for chunk in Reading(buffer, [*dict.fromkeys([*names, "id", "codec"])], where).chunks():
+        for chunk in Reading(buffer, list(dict.fromkeys([*names, *more])), where).chunks():
             yield chunk
-            n, other = len(chunk["id"]), sum(codec != "text" for codec in chunk["codec"])
-            done = Exported(done.rows + n, done.other + other)
+            n, other = len(chunk["sample_id"]), sum(codec != "text" for codec in chunk["codec"])
+            empty = chunk.get("sample", []).count("")
+            done = Exported(done.rows + n, done.other + other, done.empty + empty)
             advance(n)
 
     if form == "parquet":
         _write_parquet(file, names, chunks(), Reading(buffer, names, where))
+    elif form == "csv":
+        _write_csv(file, names, chunks(), delimiter)
+    elif form == "jsonl":
+        _write_jsonl(file, names, chunks(), is_whole=is_whole)
     else:
-        _WRITERS[form](file, names, chunks())
+        _write_smi(file, names, chunks())
     return done
 
 
@@ -110,10 +121,12 @@ class _Lines:
         self._file.write(line.removesuffix("\r\n") + "\n")
 
 
-def _write_csv(file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk]) -> None:
+def _write_csv(
+    file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk], delimiter: str = ","
+) -> None:
     is_plain = [column_of(name).type in _PLAIN and name != "meta" for name in names]
     with _as_text(file) as text:
-        writer = csv.writer(_Lines(text), lineterminator="\r\n")
+        writer = csv.writer(_Lines(text), lineterminator="\r\n", delimiter=delimiter)
         writer.writerow(names)
         for chunk in chunks:
             columns = [
@@ -128,19 +141,27 @@ def _field(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, (dt.datetime, bytes, memoryview)):
-        return _json_value(value)
+        return json_value(value)
     return as_text(value)
 
 
-def _write_jsonl(file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk]) -> None:
-    encode = json.JSONEncoder(ensure_ascii=False, default=_json_value).encode
+def _write_jsonl(
+    file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk], *, is_whole: bool = False
+) -> None:
+    encode = json.JSONEncoder(ensure_ascii=False, default=json_value).encode
     with _as_text(file) as text:
         for chunk in chunks:
-            for values in zip(*(chunk[name] for name in names), strict=True):
-                text.write(encode(dict(zip(names, values, strict=True))) + "\n")
+            columns = zip(*(chunk[name] for name in names), strict=True)
+            encoded = zip(chunk["codec"], chunk["payload"], strict=True) if is_whole else None
+            for values in columns:
+                row = dict(zip(names, values, strict=True))
+                codec, payload = next(encoded) if encoded is not None else ("text", None)
+                if codec != "text":
+                    row |= {"codec": codec, "payload": payload}
+                text.write(encode(row) + "\n")
 
 
-def _json_value(value: Any) -> str:
+def json_value(value: Any) -> str:
     """Return a time in ISO 8601, bytes in hexadecimal digits."""
     return value.isoformat() if isinstance(value, dt.datetime) else bytes(value).hex()
 
@@ -155,7 +176,9 @@ def _write_smi(file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk]) -
 
 
 def _require_words(chunk: Chunk) -> None:
-    for number, sample, codec in zip(chunk["id"], chunk["sample"], chunk["codec"], strict=True):
+    for number, sample, codec in zip(
+        chunk["sample_id"], chunk["sample"], chunk["codec"], strict=True
+    ):
         if codec != "text" or sample.split() != [sample]:
             raise InvalidArgument(
                 f"sample {number} is {shown(sample)}, and a line of a .smi file begins with one "
@@ -166,10 +189,3 @@ def _require_words(chunk: Chunk) -> None:
 def _word(value: Any) -> str:
     """Return a value without the characters that end a field."""
     return " ".join(str(value if isinstance(value, (int, float)) else _field(value) or "").split())
-
-
-_WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], Iterator[Chunk]], None]] = {
-    "csv": _write_csv,
-    "jsonl": _write_jsonl,
-    "smi": _write_smi,
-}

@@ -26,11 +26,33 @@ def format_of(path: str, given: str | None) -> str:
     Raises:
         InvalidArgument: If none is given, and the name has none of these endings.
     """
-    found = given or pathlib.PurePath(path).suffix.lower().removeprefix(".")
+    ending = pathlib.PurePath(path).suffix.lower().removeprefix(".")
+    found = given or ("csv" if ending == "tsv" else ending)
     if found not in FORMATS:
         raise InvalidArgument(
             f"the format of {shown(path)} is not known: give a name that ends with one of "
             f"{listed('.' + each for each in FORMATS)}, or --format."
+        )
+    return found
+
+
+_DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "\\t": "\t"}
+
+
+def delimiter_of(path: str, form: str, given: str | None) -> str:
+    """Return the character between the fields of a CSV file: the given one, else a tab in `.tsv`.
+
+    Raises:
+        InvalidArgument: If it cannot separate fields, or the format is another.
+    """
+    if given is None:
+        return "\t" if path.lower().endswith(".tsv") else ","
+    if form != "csv":
+        raise InvalidArgument(f"--delimiter is of CSV files, and {shown(path)} is read as {form}.")
+    found = _DELIMITERS.get(given, given)
+    if len(found) != 1 or found.isalnum() or found in '"\r\n\0 -+._' or not found.isascii():
+        raise InvalidArgument(
+            f"--delimiter must be tab, semicolon, or one character such as '|'; got {shown(given)}."
         )
     return found
 
@@ -92,12 +114,15 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 def created(path: str) -> Iterator[IO[str]]:
     """Open a text file for writing, in which each line stands as soon as it is written.
 
+    Bytes that were read as lone surrogates are written as they were.
+
     Raises:
         InvalidArgument: If it cannot be opened.
     """
+    how: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "", "buffering": 1}
     with contextlib.ExitStack() as stack:
         with _opening(path, "written"):
-            file = stack.enter_context(open(path, "w", encoding="utf-8", newline="", buffering=1))
+            file = stack.enter_context(open(path, "w", **how))
         yield file
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlbuffer._messages import shown, summary
-from sqlbuffer._validation import as_list, as_name
+from sqlbuffer._validation import as_list, as_name, is_text
 from sqlbuffer.core import add
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.errors import InvalidArgument
@@ -103,6 +103,18 @@ def _chunks(table: Any, sample: str) -> Iterator[dict[str, list[Any]]]:
             yield {name: part.column(name).to_pylist() for name in names}
 
 
+def _surrogate_in(table: Any) -> str:
+    """Return where a DataFrame has text that is not Unicode."""
+    for name in getattr(table, "columns", ()):
+        for row, value in enumerate(table[name]):
+            if isinstance(value, str) and not is_text(value):
+                return (
+                    f"row {row} of the table has {shown(value)} in column {shown(name)}, a lone "
+                    "surrogate that no database takes: mend the text, or drop the row."
+                )
+    return "the table has text with lone surrogates, which no database takes: mend it first."
+
+
 def _reader(table: Any) -> Any:
     pyarrow = optional("pyarrow")
     try:
@@ -111,6 +123,8 @@ def _reader(table: Any) -> Any:
         if hasattr(table, "__dataframe__"):
             optional("pyarrow.interchange")
             return pyarrow.interchange.from_dataframe(table).to_reader()
+    except UnicodeEncodeError as exc:
+        raise InvalidArgument(_surrogate_in(table)) from exc
     except (pyarrow.ArrowException, TypeError, ValueError, RuntimeError) as exc:
         raise InvalidArgument(
             f"a {type(table).__name__} cannot be read as a table of Arrow ({summary(exc)}): give "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sqlbuffer._messages import summary
 from sqlbuffer.core.add import add_chunk, hashes_of
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.rewards import Recorded, record
+from sqlbuffer.core.record import Recorded, record
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.exchange.mapping import Entry, Reader, Refused
@@ -33,6 +32,7 @@ class ImportResult:
         measured: Rewards that were stored.
         failed: Failures that were stored.
         refused: Rows that were not stored.
+        nan: Rows of JSON lines with NaN, of which the metas have null.
     """
 
     rows: int = 0
@@ -40,6 +40,7 @@ class ImportResult:
     measured: int = 0
     failed: int = 0
     refused: int = 0
+    nan: int = 0
 
     @property
     def known(self) -> int:
@@ -56,7 +57,7 @@ def import_rows(
     rows: Iterable[Row],
     reader: Reader,
     *,
-    refuse: Callable[[Refused], object],
+    refuse: Callable[[Refused, Row], object],
     advance: Callable[[int], object] = lambda n: None,
 ) -> ImportResult:
     """Store rows, chunk by chunk; rows that are stored already change nothing.
@@ -67,7 +68,7 @@ def import_rows(
         buffer: The buffer.
         rows: The rows.
         reader: Reads the entry of a row.
-        refuse: Called for each row that is not stored.
+        refuse: Called for each row that is not stored, with why, and with the row.
         advance: Called with the number of rows that have just been stored or refused.
     """
     result = ImportResult()
@@ -77,9 +78,11 @@ def import_rows(
         hashes = _hashes(buffer, entries, wrong)
         entries = [each for each in entries if each.number in hashes]
         result += _store(buffer, entries, [hashes[each.number] for each in entries])
+        row_of = {row.number: row for row in part} if wrong else {}
         for each in sorted(wrong):
-            refuse(each)
-        result += ImportResult(rows=len(part), refused=len(wrong))
+            refuse(each, row_of[each.number])
+        n_nan = sum(row.has_nan for row in part)
+        result += ImportResult(rows=len(part), refused=len(wrong), nan=n_nan)
         advance(len(part))
     return result
 
@@ -145,23 +148,9 @@ def _store(buffer: BufferHandle, entries: Sequence[Entry], hashes: Sequence[byte
         if (digest, each.reward) not in known:
             known.add((digest, each.reward))
             new.append((each, digest))
-    for some in _rounds(new):
-        added += _record(buffer, some).added
+    added += _record(buffer, new).added if new else 0
     n_failed = sum(each.reward is None for each, _ in new)
     return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed)
-
-
-def _rounds(pairs: Sequence[tuple[Entry, bytes]]) -> list[list[tuple[Entry, bytes]]]:
-    """Return the rows in rounds, in each of which a sample has one reward; all rewards are kept."""
-    rounds: list[list[tuple[Entry, bytes]]] = []
-    times: Counter[bytes] = Counter()
-    for pair in pairs:
-        turn = times[pair[1]]
-        times[pair[1]] += 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(pair)
-    return rounds
 
 
 def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> set[tuple[bytes, float | None]]:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from sqlbuffer._json import as_json
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import is_storable
+from sqlbuffer.core.conditions import META
 from sqlbuffer.core.measured import as_error
 from sqlbuffer.errors import InvalidArgument, SqlBufferError
-from sqlbuffer.exchange.columns import META
 from sqlbuffer.exchange.frames import jsonable
 from sqlbuffer.exchange.rows import Row
 from sqlbuffer.samples.codec import decode_all
@@ -95,7 +95,8 @@ class Columns:
         if missing := [name for name in self.given() if name not in names]:
             raise InvalidArgument(
                 f"the file has no column {shown(missing[0])}, but {', '.join(map(shown, names))}: "
-                "--sample, --reward, --source-column and --meta name its columns."
+                "--sample, --reward, --source-column and --meta name its columns, and --delimiter "
+                "the character between them."
             )
 
     @classmethod

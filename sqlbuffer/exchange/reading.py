@@ -13,11 +13,11 @@ import numpy as np
 from sqlbuffer._integrity import no_progress, tampered
 from sqlbuffer._messages import shown
 from sqlbuffer._typing import Ints
+from sqlbuffer.core.conditions import META, OLD_NAMES
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.where import Where, explained, guarded, narrowed
+from sqlbuffer.core.where import Checked, explained, guarded, narrowed
 from sqlbuffer.db import queries
-from sqlbuffer.exchange.columns import META, OLD_NAMES
 from sqlbuffer.samples.codec import decode_all
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Reading:
 
     buffer: BufferHandle
     names: Sequence[str]
-    where: Where = None
+    where: Checked = None
     decode: bool = False
     chunk: int = CHUNK
 
@@ -99,7 +99,7 @@ class Reading:
         for rows in pages:
             known = dict(zip(self._stored, map(list, zip(*rows, strict=True)), strict=True))
             if drawn is not None:
-                known["drawn"] = drawn.of(known["id"])
+                known["drawn"] = drawn.of(known["sample_id"])
             if self.decode and "sample" in self.names:
                 known["sample"] = self._decoded(known)
             yield {name: _column(name, known) for name in self.names}
@@ -115,7 +115,7 @@ class Reading:
         names = [OLD_NAMES.get(name, name) for name in names if name != "drawn"]
         if self.decode and "sample" in names:
             names += ["payload", "codec"]
-        return list(dict.fromkeys(["id", *names]))
+        return list(dict.fromkeys(["sample_id", *names]))
 
     def _begin(self, tx: Transaction) -> tuple[tuple[int, int], _Drawn | None]:
         """Return the lowest and the highest id, and the draws if they are asked for."""

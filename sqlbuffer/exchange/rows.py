@@ -28,6 +28,10 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
     problem: str = ""
     """Why it cannot be read."""
+    raw: Any = None
+    """What stands there if it cannot be read: fields, or a line."""
+    has_nan: bool = False
+    """Whether it has NaN, which JSON has not, and which becomes null."""
 
 
 class Rows(NamedTuple):
@@ -40,23 +44,24 @@ class Rows(NamedTuple):
     """Number of the rows, if the file tells it."""
 
 
-def rows_of(file: IO[bytes], form: str) -> Rows:
+def rows_of(file: IO[bytes], form: str, *, delimiter: str = ",") -> Rows:
     """Return the rows of an open file.
 
     Args:
         file: The file.
         form: "csv", "jsonl", "parquet" or "smi".
+        delimiter: The character between the fields of CSV.
 
     Raises:
         InvalidArgument: If the file is not of this format.
         MissingExtra: If pyarrow is needed, and not installed.
     """
-    return _READERS[form](file)
+    return _read_csv(file, delimiter) if form == "csv" else _READERS[form](file)
 
 
-def _read_csv(file: IO[bytes]) -> Rows:
+def _read_csv(file: IO[bytes], delimiter: str) -> Rows:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    lines = csv.reader(text, strict=True)
+    lines = csv.reader(text, strict=True, delimiter=delimiter)
     with _fields_of_any_size():
         names = next(lines, [])
     if len(set(names)) < len(names) or not names:
@@ -86,9 +91,10 @@ def _csv_rows(lines: Any, names: Sequence[str], text: io.TextIOWrapper) -> Itera
 
 def _csv_row(number: int, names: Sequence[str], fields: list[str]) -> Row:
     if len(fields) != len(names):
-        return Row(number, {}, f"it has {len(fields)} fields, and the first line {len(names)}")
+        problem = f"it has {len(fields)} fields, and the first line {len(names)}"
+        return Row(number, {}, problem, fields)
     if not all(map(is_text, fields)):
-        return Row(number, {}, "it is not UTF-8")
+        return Row(number, {}, "it is not UTF-8", fields)
     # An empty field is a missing value.
     return Row(number, {name: field or None for name, field in zip(names, fields, strict=True)})
 
@@ -108,18 +114,27 @@ def _read_jsonl(file: IO[bytes]) -> Rows:
 
 
 def _jsonl_rows(file: IO[bytes]) -> Iterator[Row]:
+    constants: list[str] = []
+
+    def note(constant: str) -> float:
+        constants.append(constant)
+        return float(constant)
+
+    decode = json.JSONDecoder(parse_constant=note).decode
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
+        constants.clear()
         try:
-            found = json.loads(line)
+            found = decode(line.decode())
         except (ValueError, RecursionError) as exc:
-            yield Row(number, {}, f"it is not JSON: {summary(exc)}")
+            raw = line.decode(errors="surrogateescape").rstrip("\r\n")
+            yield Row(number, {}, f"it is not JSON: {summary(exc)}", raw)
             continue
         if isinstance(found, dict):
-            yield Row(number, found)
+            yield Row(number, found, has_nan="NaN" in constants)
         else:
-            yield Row(number, {}, f"it is no JSON object but {shown(found)}")
+            yield Row(number, {}, f"it is no JSON object but {shown(found)}", found)
 
 
 def _read_smi(file: IO[bytes]) -> Rows:
@@ -131,7 +146,9 @@ def _smi_rows(file: IO[bytes]) -> Iterator[Row]:
         try:
             words = line.decode().split(maxsplit=1)
         except UnicodeDecodeError:
-            yield Row(number, {}, "it is not UTF-8")
+            yield Row(
+                number, {}, "it is not UTF-8", [line.decode(errors="surrogateescape").strip()]
+            )
             continue
         if words:
             name = words[1].rstrip() if len(words) > 1 else None
@@ -157,7 +174,6 @@ def _parquet_rows(file: Any, columns: Sequence[str]) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[IO[bytes]], Rows]] = {
-    "csv": _read_csv,
     "jsonl": _read_jsonl,
     "smi": _read_smi,
     "parquet": _read_parquet,

@@ -8,9 +8,9 @@ from typing import Any
 from sqlbuffer._messages import printable
 from sqlbuffer._validation import require_count, require_flag
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.where import as_where
 from sqlbuffer.exchange.arrow import batches_of, optional
 from sqlbuffer.exchange.columns import WITH_OLD_NAMES, as_columns, column_of
-from sqlbuffer.exchange.conditions import as_conditions
 from sqlbuffer.exchange.reading import CHUNK, Chunk, Reading
 
 
@@ -103,7 +103,7 @@ def table(
         Reading(
             buffer,
             names,
-            as_conditions(where),
+            as_where(where),
             decode=require_flag(decode, "decode"),
             chunk=require_count(chunk, "chunk must be a positive number of samples", least=1),
         )

@@ -40,7 +40,10 @@ def _numbers(tx: Transaction) -> dict[str, Any]:
 
 
 def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
-    """Return the number of rewards that both buffers have had, and the best of so many of each."""
+    """Return the number of rewards that both buffers have had, and the best of so many of each.
+
+    Of more than 5,000 rewards the best is that at the last of 5,000 places before.
+    """
     from sqlbuffer.plots.kinds import best  # imports numpy
 
     curves = [each.read(best.read, k=1) for each in (a, b)]

@@ -10,12 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from sqlbuffer._messages import shown
+from sqlbuffer.core.conditions import OPERATORS, Compared, condition_on, type_of
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db.backends import Timestamp
 from sqlbuffer.db.queries import pages
 from sqlbuffer.db.views import views
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.exchange.conditions import OPERATORS, Compared, condition_on
 
 MISSING, PRESENT = "is missing", "is there"
 """Operators without a value."""
@@ -23,13 +22,6 @@ MISSING, PRESENT = "is missing", "is there"
 WORDS = ("=", "!=", "<", "<=", ">", ">=", "like", "in", "not in", MISSING, PRESENT)
 """The operators of a filter."""
 
-_TYPES: tuple[tuple[type, str], ...] = (
-    (Timestamp, "timestamp"),
-    (sa.Boolean, "bool_"),
-    (sa.Integer, "int64"),
-    (sa.Double, "float64"),
-    (sa.Text, "string"),
-)
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -133,12 +125,8 @@ def find_rows(
 def comparable(kind: Kind) -> dict[str, Compared]:
     """Return the columns of a view that filters may use, by name."""
     own = pages.columns_of(views.tables[kind.view])
-    found = {name: Compared(own[name], _type_of(own[name].type)) for name in kind.columns}
-    return {name: each for name, each in found.items() if each.type}
-
-
-def _type_of(kind: Any) -> str:
-    return next((word for each, word in _TYPES if isinstance(kind, each)), "")
+    found = {name: Compared(own[name], type_of(own[name].type)) for name in kind.columns}
+    return {name: each for name, each in found.items() if each.type not in ("", "binary")}
 
 
 def as_condition(known: dict[str, Compared], given: Filter) -> sa.ColumnElement[bool]:

@@ -114,18 +114,22 @@ def copy(
             advance=advance,
         )
     if moment.is_told_by_times:
-        log.warning(
-            "iteration %s of buffer %r was begun by an older release, which stored times "
-            "instead of an order: if the clock of its host was set back or forward since, the "
-            "copy %r may have too few or too many samples or rewards",
-            at_iteration,
-            buffer.name,
-            new,
-        )
+        _warn_of_times(buffer.name, new, at_iteration)
     identity: Any = {"buffer_id": buffer_id, "name": new, "settings": settings}
     copied = dataclasses.replace(buffer, **identity, created_at=None, heartbeat=Heartbeat())
     row = copied.read(lambda tx: tx.own_row(queries.audit.buffer_row()))
     return dataclasses.replace(copied, created_at=row.created_at, heartbeat=Heartbeat())
+
+
+def _warn_of_times(name: str, new: str, at_iteration: int | None) -> None:
+    log.warning(
+        "iteration %s of buffer %r was begun by an older release, which stored times "
+        "instead of an order: if the clock of its host was set back or forward since, the "
+        "copy %r may have too few or too many samples or rewards",
+        at_iteration,
+        name,
+        new,
+    )
 
 
 def _copy(

@@ -222,7 +222,7 @@ class Measuring:
 
     def _again(self, claimed: _Claimed, place: int, outcome: Outcome) -> bool:
         """Count an attempt; return True if the sample has failed, else measure it again."""
-        if claimed.ended(place, *outcome.ended_by):
+        if claimed.ended(place, ending_of(outcome)):
             return True
         claimed.waiting.again(place, died=outcome.died)
         return False
@@ -266,9 +266,9 @@ class _Claimed:
             details=[outcome.details],
         )
 
-    def ended(self, place: int, what: str, how: str) -> bool:
+    def ended(self, place: int, ending: attempts.Ending) -> bool:
         """Count an attempt at a sample; return True if it has failed."""
-        has_failed = self.batch._ended(int(self.batch.ids[place]), what, how)
+        has_failed = self.batch._ended(int(self.batch.ids[place]), ending)
         self.n_left -= has_failed
         return has_failed
 
@@ -284,6 +284,14 @@ class _Claimed:
         except ClaimLost:
             return 0
         return self.n_left
+
+
+def ending_of(outcome: Outcome) -> attempts.Ending:
+    """Return how an attempt has ended that gave no reward."""
+    what, how = outcome.ended_by
+    return attempts.Ending(
+        what, how, outcome.error or "the measurement failed", outcome.seconds, outcome.details
+    )
 
 
 def _may_come(tx: Transaction, *, until_empty: bool) -> bool:

@@ -44,9 +44,9 @@ class Outcome:
 
     @property
     def ended_by(self) -> tuple[str, str]:
-        """What ended a call without a reward, and how: "worker died" and "exit code 1"."""
+        """What ended a call without a reward, and how: "worker died" and "exit code 1", or ""."""
         if not self.died:
-            return "the measurement failed", self.error or ""
+            return "", ""
         what, _, how = (self.error or "").partition(", ")
         return what, how
 

@@ -12,6 +12,7 @@ from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats
 from sqlbuffer.core import attempts
 from sqlbuffer.errors import ClaimLost, InvalidReward
+from sqlbuffer.measuring.measure import ending_of
 from sqlbuffer.training.callback import BatchState
 from sqlbuffer.training.sample_keys import SampleKeys
 
@@ -117,7 +118,7 @@ class BatchRewards:
         (number,) = self.ids_of([sample])
         if self._batch is not None and number is not None:
             try:
-                has_failed = self._batch._ended(number, *outcome.ended_by, settle=False)
+                has_failed = self._batch._ended(number, ending_of(outcome), settle=False)
             except ClaimLost:  # settling the batch fails, and the sample is tried again later
                 has_failed = True
             if has_failed:
@@ -127,6 +128,23 @@ class BatchRewards:
         return True
 
     # -- for the buffer ---------------------------------------------------------------------------
+
+    def is_kept(self, samples: Sequence[Any]) -> list[bool]:
+        """Tell which of n samples stay in the batch: of equal ones the first, if there is budget.
+
+        Drawn samples count against the budget since their claim, and those with a reward or failure
+        cost nothing. Of the others, which samplers have added, as many stay as are left.
+        """
+        hashes = self._keys.hashes(samples)
+        first = dict(zip(reversed(hashes), reversed(range(len(hashes))), strict=True))
+        own = sorted(place for digest, place in first.items() if digest not in self._id_of)
+        left = self._store.budget_left if own else None
+        dropped = set[int]()
+        if left is not None:
+            stored = self._store.rewards_of([samples[i] for i in own])
+            costly = [i for i, reward in zip(own, stored, strict=True) if reward is None]
+            dropped.update(costly[left:])
+        return [first[digest] == i and i not in dropped for i, digest in enumerate(hashes)]
 
     def keep(self, state: BatchState) -> None:
         """Keep the rewards as measured: callbacks may change those of the batch afterwards.

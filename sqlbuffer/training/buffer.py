@@ -224,10 +224,8 @@ class Buffer(Callback):
         env.batch_state.sources += from_buffer(batch.sources)
 
     def filter_batch(self) -> None:
-        """Remove repeats from the batch; the first of equal samples stays."""
-        first: dict[bytes, int] = {}
-        hashes = self._keys.hashes(self.environment.batch_state.samples)
-        self._filter_batch([first.setdefault(digest, i) == i for i, digest in enumerate(hashes)])
+        """Keep the first of equal samples, and of samplers' own what the budget has left."""
+        self._filter_batch(self.batch_rewards.is_kept(self.environment.batch_state.samples))
 
     def after_compute_reward(self) -> None:
         """Keep the measured rewards: `reward_modification` changes only those of this batch."""

@@ -87,3 +87,8 @@ def _load_slowly(path: pathlib.Path) -> SlowToLoad:
 def loaded(sample: str) -> Any:
     """Measure whether the process of a call has loaded a module."""
     return sample in sys.modules
+
+
+def refuse(sample: str) -> float:
+    """Fail with the sample as the message."""
+    raise ValueError(sample)

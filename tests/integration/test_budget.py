@@ -20,6 +20,7 @@ from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import Callback
 from sqlbuffer.training.rewards import RewardCallback
+from sqlbuffer.training.samplers import FunctionSampler
 from sqlbuffer.training.weighted_buffer import WeightedBuffer
 
 OpenStore = Callable[..., SampleStore]
@@ -122,6 +123,40 @@ def test_samples_with_a_reward_cost_nothing(new_store: OpenStore) -> None:
         assert batch.samples == before
         batch.report(batch.ids, np.ones(6), settle=False)
     assert (store.budget_left, store.sample(1).samples) == (0, before[:1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("options", [{}, {"each": True}], ids=["plain", "each"])
+def test_own_samples_of_samplers_meet_the_budget(
+    store_url: str, share: float, options: dict[str, Any]
+) -> None:
+    """Exactly, also in a run that is killed and resumed; known samples cost nothing."""
+
+    def fn(sample: Any) -> Any:
+        calls.append(sample)
+        if len(calls) == 6 and options:
+            raise Killed
+        return number(sample) if options else [number(each) for each in sample]
+
+    calls: list[Any] = []
+    own = FunctionSampler(
+        lambda n, rng: ["s1", *named(*rng.integers(100, 1000, n))], "own", 0, 1.0 - share
+    )
+    while True:
+        buffer = Buffer(share, url=store_url)
+        buffer.store.set_budget(13)
+        env = environment(
+            buffer, waiting=20, rewards=[RewardCallback(fn, **options)], samplers=[own]
+        )
+        try:
+            env.fit(4, iters=20, report=0)
+        except Killed:
+            continue
+        finally:
+            found = buffer.store.stats()
+            buffer.close()
+        break
+    assert (found.measured, found.failed) == (13, 0)
 
 
 class Killed(BaseException):

@@ -40,6 +40,7 @@ from sqlbuffer.db.queries.buffers import UNFINISHED
 from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.looks.sql import ask
 from sqlbuffer.store import open_store
 
@@ -679,6 +680,10 @@ def test_stats_of_all_buffers_and_of_one(url: str) -> None:
         for line in run("stats", "--name", "default", url=url).out.splitlines()
     )
     assert (one["waiting"], one["best_reward"], one["created_at"][-1:]) == ("36", "12.25", "Z")
+    settings = ("direction", "objective", "budget", "max_attempts")
+    assert [one[name] for name in settings] == ["maximize", "reward", "-", "3"]
+    assert run("budget", "40", url=url).code == 0
+    assert json.loads(run("stats", "--name", "default", "--json", url=url).out)["budget"] == 40
 
 
 def test_stats_as_json(url: str) -> None:
@@ -1396,6 +1401,7 @@ def test_every_command_has_help_and_examples_that_run(
     (tmp_path / "lab" / "dock.py").write_text(DOCK)
     (tmp_path / "library.smi").write_text("CCO ethanol\nCCN\n")
     (tmp_path / "vendor.csv").write_text("smiles,mw,logp,vendor\nCCO,46.1,-0.1,acme\n")
+    (tmp_path / "vendor.tsv").write_text("smiles\tmw\nCCO\t46.1\n")
     (tmp_path / "measured.csv").write_text("smiles,score\nCCO,0.5\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -1510,3 +1516,15 @@ def test_the_program_where_only_ascii_can_be_written(sqlite_url: str) -> None:
     assert (done.returncode, r"gr\xf6\xdfer" in done.stdout) == (0, True)
     done = _program("top", "--json", env={"SQLBUFFER_URL": sqlite_url, "PYTHONIOENCODING": "ascii"})
     assert json.loads(done.stdout)[0]["sample"] == "größer"
+
+
+def test_top_by_uncertainty_names_the_way_out(url: str) -> None:
+    told = run("top", "--by", "uncertainty", url=url)
+    assert told.code == 2
+    assert "score by an acquisition" in " ".join(told.err.replace("│", " ").split())
+    with (
+        open_store(url) as store,
+        pytest.raises(InvalidArgument, match="the database stores no uncertainty"),
+    ):
+        store.top(by="uncertainty")
+    assert "top goes by" in run("top", "--by", "mood", url=url).err

@@ -20,6 +20,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from helpers.samples import scores_of
 from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import FLOOR, Softmax
 from sqlbuffer.db import database
@@ -346,6 +347,53 @@ def test_rewards_errors_and_the_objective_are_those_of_then(
             if i == 4:
                 with copied.copy("again", at_iteration=i) as again:
                     assert (results(again), again.check()) == (expected, [])
+
+
+def test_attempts_are_those_of_then(new_store: Callable[..., SampleStore]) -> None:
+    """Of a sample that is measured after an attempt, and of one that fails and is retried."""
+    store = new_store(weighting="uniform", max_attempts=2)
+    then: dict[int, dict[str, int]] = {}
+
+    def claim(name: str) -> Batch:
+        store.add([name])
+        return store.sample(1)
+
+    def attempt(batch: Batch) -> None:
+        batch._start(batch.ids.tolist())
+        batch._ended(int(batch.ids[0]), Ending(error="no licence"))
+
+    def iterate() -> None:
+        then[store.iteration] = attempts_of(store)
+        claim(f"t{len(then)}").settle([0.0])
+
+    good, bad = claim("good"), claim("bad")
+    iterate()
+    attempt(good)
+    attempt(bad)
+    iterate()
+    good.report(good.ids, [1.5])
+    attempt(bad)
+    iterate()
+    store.retry()
+    bad = store.sample(1)
+    iterate()
+    attempt(bad)
+    iterate()
+    bad.report(bad.ids, [2.5])
+    iterate()
+    assert [each.get("bad", 0) for each in then.values()] == [0, 1, 2, 0, 1, 1]
+    numbers = list(then)
+    del then[numbers[3]]  # a retry is known by what followed it
+    for i, attempts in then.items():
+        with store.copy(f"at {i}", at_iteration=i) as copied:
+            assert (i, attempts_of(copied), copied.check()) == (i, attempts, [])
+            assert len(copied.failed()) == (i == numbers[2])
+
+
+def attempts_of(store: SampleStore) -> dict[str, int]:
+    own = samples.c.buffer_id == inside.buffer_id(store)
+    rows = inside.rows(store, sa.select(samples.c.text, samples.c.attempts).where(own))
+    return {text: n for text, n in rows if n}
 
 
 def test_iterations_within_the_same_millisecond_are_told_apart(

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from helpers import inside
 from helpers.cleanup import hold
 from helpers.commands import refused, run
+from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db import schema
 from sqlbuffer.errors import BufferNotFound, InvalidArgument, StaleIds
@@ -110,9 +111,7 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "batch.report, claimed": lambda _, batch: batch.report(batch.ids[:1], [1.0], settle=False),
     "batch.fail": lambda _, batch: batch.fail(batch.ids[:1], "broken"),
     "batch._start": lambda _, batch: batch._start(batch.ids[:1].tolist()),
-    "batch._ended": lambda _, batch: batch._ended(
-        int(batch.ids[0]), "worker died", "", settle=True
-    ),
+    "batch._ended": lambda _, batch: batch._ended(int(batch.ids[0]), Ending(), settle=True),
     "batch.detach": lambda _, batch: batch.detach(),
     "batch.release": lambda _, batch: batch.release(),
     "batch as a block": lambda _, batch: batch.__exit__(None, None, None),

@@ -86,15 +86,14 @@ def test_strings_come_back_as_they_were(
         assert len(again) == (n if form == "smi" else n // 3), "the others are measured"
 
 
-def test_samples_of_every_type_come_back_from_parquet(
-    store_url: str, tmp_path: pathlib.Path
-) -> None:
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_samples_of_every_type_come_back(store_url: str, tmp_path: pathlib.Path, form: str) -> None:
     samples: list[Any] = [
         *("text", "nul\0", "\ud800", b"", b"x", 1, 2**70, 0.5, math.nan, False, (1, "two")),
-        *([1, [2]], {"three": 4.5}, frozenset({1}), np.arange(6.0).reshape(2, 3), 1j),
+        *([1, [2]], None, {"three": 4.5}, frozenset({1}), np.arange(6.0).reshape(2, 3), 1j),
         *(Ligand("a", (0, 1)), Colour.RED),
     ]
-    file = str(tmp_path / "all.parquet")
+    file = str(tmp_path / f"all.{form}")
     with open_store(store_url) as store:
         fill(store, samples)
         before = told(store)
@@ -178,9 +177,12 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         12: "'1_0' in column 'score' is not a number",
     }
     assert result.err.splitlines() == [f"line {n}: {reason}" for n, reason in reasons.items()]
-    assert [line.partition(",")[0] for line in wrong.read_text().splitlines()[1:]] == [
-        str(n) for n in reasons
-    ]
+    kept = wrong.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    assert kept[0] == "line,reason,smiles,score,mw,vendor"
+    assert [line.partition(",")[0] for line in kept[1:]] == [str(n) for n in reasons]
+    given = VENDOR.replace("a\nb", "a b").splitlines()
+    for n, line in zip(reasons, kept[1:], strict=True):
+        assert line.endswith("," + given[n - 1 - (n > 9)]), "the row as it was"
     assert result.out == (
         "11 rows: 4 samples added, 1 known, 2 rewards and 0 failures stored, 6 refused\n"
     )
@@ -192,6 +194,71 @@ def test_wrong_lines_are_refused_by_number_and_reason(
             ("a\nb", "measured", -2.0, "x y", '{"mw": "007"}'),
             ("CC2", "waiting", None, "", '{"mw": null}'),
         }
+
+
+MENDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "csv": ("smiles,mw\nCCO,x\n,2\nC;C,3\n", ",", ("--sample", "smiles", "--meta", "mw")),
+    "tsv": ("smiles\tmw\nCCO\tx\n\t2\nC,C\t3\n", "\t", ("--sample", "smiles", "--meta", "mw")),
+    "jsonl": ('{"sample": "CCO"}\n{"x": 2}\n{"sample": [1]}\n', '"x": 2', ()),
+}
+
+
+@pytest.mark.parametrize("form", MENDED)
+def test_refused_rows_are_mended_and_imported(
+    sqlite_url: str, tmp_path: pathlib.Path, form: str
+) -> None:
+    content, before, options = MENDED[form]
+    file, wrong = tmp_path / f"all.{form}", tmp_path / f"wrong.{form}"
+    file.write_text(content)
+    words = ("import", str(file), *options)
+    assert "1 refused" in run(*words, "--refused", str(wrong), url=sqlite_url).out
+    kept = wrong.read_text()
+    after = '"sample": "CCC"' if form == "jsonl" else f"{before}CCC{before}"
+    mended = kept.replace(before if form == "jsonl" else before * 2, after)
+    wrong.write_text(mended)
+    again = run("import", str(wrong), *options, url=sqlite_url)
+    assert again.out.startswith("1 rows: 1 samples added"), kept
+    with open_store(sqlite_url) as store:
+        assert len(store) == 3
+        assert "CCC" in store.waiting().samples
+    other = tmp_path / ("wrong.csv" if form == "jsonl" else "wrong.jsonl")
+    refused = run(*words, "--refused", str(other), url=sqlite_url)
+    assert "give --refused a name that ends with" in unstyled(refused.err)
+
+
+@pytest.mark.parametrize("delimiter", ["tab", "semicolon", "|", ".tsv"])
+def test_other_delimiters(sqlite_url: str, tmp_path: pathlib.Path, delimiter: str) -> None:
+    texts = ["a\tb", "a;b", "a|b", "a,b", '"']
+    with open_store(sqlite_url) as store:
+        store.add(texts, "x;y|z,\t")
+        before = told(store)
+    is_name = delimiter == ".tsv"
+    file = str(tmp_path / ("all.tsv" if is_name else "all.csv"))
+    options = () if is_name else ("--delimiter", delimiter)
+    assert run("export", file, "--columns", "sample,source", *options, url=sqlite_url).code == 0
+    with open(file, newline="") as written:
+        assert "," not in written.readline()
+    assert run("import", file, "--name", "again", *options, url=sqlite_url).code == 0
+    with open_store(sqlite_url, name="again") as again:
+        assert told(again) == before
+
+
+def test_nan_in_json_lines_and_the_empty_text_in_csv_are_told(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"sample": "", "meta": {"x": NaN}}\n{"sample": "b", "meta": {"x": "NaN"}}\n')
+    assert "1 rows have NaN" in run("import", str(file), url=sqlite_url).err
+    shown = run("export", str(tmp_path / "x.csv"), url=sqlite_url)
+    assert "1 of them is the empty text" in shown.err
+    back = run("import", str(tmp_path / "x.csv"), "--name", "again", url=sqlite_url)
+    assert "it has no sample in column 'sample'" in back.err
+    whole = run("export", str(tmp_path / "y.jsonl"), url=sqlite_url)
+    assert "empty" not in whole.err
+    assert (
+        "2 samples added"
+        in run("import", str(tmp_path / "y.jsonl"), "--name", "third", url=sqlite_url).out
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +349,7 @@ def test_columns_and_samples_are_chosen(store_url: str) -> None:
     head, *lines = shown.out.splitlines()
     assert head == "meta.n,reward,source"
     assert sorted(lines) == ["2,-0.3333333333333333,lab", "2,0.0,lab", "2,0.3333333333333333,lab"]
-    shown = run("export", "-", "--format", "jsonl", "--columns", "id,meta", url=store_url)
+    shown = run("export", "-", "--format", "jsonl", "--columns", "sample_id,meta", url=store_url)
     assert [json.loads(line)["meta"] for line in shown.out.splitlines()].count(META) == 6
 
 
@@ -315,6 +382,9 @@ def test_a_terminal_gets_no_control_characters(monkeypatch: pytest.MonkeyPatch) 
         (["import", "empty.csv"], "must name each column once"),
         (["import", "vendor.csv"], "the file has no column 'sample', but 'smiles', 'mw'"),
         (["import", "vendor.csv", "--sample", "x"], "the file has no column 'x'"),
+        (["export", "a.csv", "--delimiter", "ab"], "--delimiter must be tab, semicolon"),
+        (["export", "a.jsonl", "--delimiter", ";"], "--delimiter is of CSV files"),
+        (["import", "vendor.csv", "--delimiter", ";"], "and --delimiter the character between"),
         (["import", "vendor.csv", "--format", "parquet"], "the file is not Parquet"),
         (["import", "vendor.csv", "--sample", "smiles", "--key", "os.path:x"], "no function 'x'"),
     ],
@@ -442,7 +512,12 @@ def test_a_table_of_a_store_is_added_to_another(new_store: Callable[..., SampleS
         (["a"], {"sample": "s"}, "give a table of pandas"),
         (pd.DataFrame(COLUMNS), {"sample": "smiles", "meta": {}}, "give sample= without meta="),
         (pd.DataFrame(COLUMNS), {"sample": "smiles", "source": ["a"]}, "3 samples came with 1"),
-        (pd.DataFrame({"s": ["a"], "x": [b""]}), {"sample": "s"}, "meta"),
+        (pd.DataFrame({"s": ["a", "b"], "x": [1, np.inf]}), {"sample": "s"}, r"meta\[1\]\['x'\]"),
+        (
+            pd.DataFrame({"s": ["a", "b\ud800"]}, dtype=object),
+            {"sample": "s"},
+            "row 1 of the table has .* in column 's', a lone surrogate",
+        ),
         (pd.DataFrame({"s": ["a", 1]}), {"sample": "s"}, "give each column one type"),
         (pd.DataFrame(COLUMNS), {}, "`add` takes a table with sample='smiles'"),
     ],

@@ -3,6 +3,7 @@ touched.
 """
 
 import contextlib
+import csv
 import datetime as dt
 import functools
 import io
@@ -503,6 +504,8 @@ LOOKS = (
     "claims list",
     "db check",
     "copy {name} {copy}",
+    "failed",
+    "retry --all",
 )
 
 
@@ -603,6 +606,47 @@ def test_no_stored_word_is_obeyed_by_a_terminal(
         said += [shown.out, unstyled(shown.err)]
     said += [record.getMessage() for record in caplog.records]
     assert [text for text in said if not is_quiet(text)] == []
+
+
+SHOWN = [
+    "\x1b[2J\x9b31m",
+    "\u202etxt.exe",
+    "=HYPERLINK(1)",
+    "+1,2",
+    "@a",
+    '"',
+    "a\nb\r",
+    "<b>&",
+    ";\t|",
+]
+"""Texts that a terminal, a spreadsheet or a page would obey."""
+
+
+def test_samples_that_fail_with_hostile_words_are_shown_exact_in_csv_and_quiet_elsewhere(
+    store_url: str,
+) -> None:
+    """From `measure` through `failed` and `retry` to the next `measure`."""
+    options = ("--reward", "helpers.rewards:refuse", "--max-calls", "9")
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(SHOWN, SHOWN)
+        said = [run("--debug", "measure", *options, url=store_url)]
+        errors = {it["sample"]: it["error"] for it in store.failed()}
+        assert errors.keys() == set(SHOWN)
+        assert all(map(str.isprintable, errors.values()))
+        for command in ("failed", "table"):
+            words = (
+                (command, "--csv") if command == "failed" else ("export", "-", "--format", "csv")
+            )
+            rows = list(csv.DictReader(io.StringIO(run(*words, url=store_url).out, newline="")))
+            assert {(row["sample"], row["source"], row["error"]) for row in rows} == {
+                (text, text, errors[text]) for text in SHOWN
+            }
+        said.append(run("failed", url=store_url))
+        said.append(run("retry", "--where", "error LIKE 'ValueError%'", url=store_url))
+        assert (said[-1].code, len(store)) == (0, len(SHOWN))
+        said.append(run("--debug", "measure", *options, url=store_url))
+        assert len(store.failed()) == len(SHOWN)
+    assert all(is_quiet(unstyled(shown.out + shown.err)) for shown in said)
 
 
 def test_a_log_prints_what_it_has_read_as_text() -> None:

@@ -121,9 +121,40 @@ def test_on_error(store: SampleStore) -> None:
     assert (store.stats().claimed, len(store), store.failed()) == (0, 1, [])
     assert n_measured(store.measure(fn, on_error="retry", silent=True)) == (0, 1, 0)
     assert len(calls) == 4
-    assert store.failed()[0]["error"].startswith(
-        "the measurement failed 3 times, last OSError: no licence"
-    )
+    error = store.failed()[0]["error"]
+    assert error.startswith("OSError: no licence (")
+    assert error.endswith("): tried 3 times")
+    m = measurements.c
+    rows = inside.rows(store, sa.select(m.error, m.seconds, m.details, m.batch_id).order_by(m.id))
+    tries = [(row.error.partition(" (")[0], row.details) for row in rows]
+    assert tries[:2] == [("OSError: no licence", {"failed_try": n}) for n in (1, 2)]
+    assert tries[2][1] == {"failed_tries": 3}
+    assert all(row.seconds >= 0 for row in rows)
+    assert len({row.batch_id for row in rows}) == 1
+    assert (store.stats().failed, store.check()) == (1, [])
+
+
+def test_a_try_is_no_failure_and_costs_no_second_sample(new_store: OpenStore) -> None:
+    def fn(sample: str) -> float:
+        if sample in tried:
+            return 1.5
+        tried.add(sample)
+        raise OSError("no licence")
+
+    tried: set[str] = set()
+    store = new_store(weighting="uniform", budget=2)
+    store.add(["a", "b", "c"])
+    assert n_measured(store.measure(fn, on_error="retry", silent=True)) == (2, 0, 0)
+    numbers = store.stats()
+    assert (numbers.measured, numbers.failed, store.budget_left) == (2, 0, 0)
+    frame = store.to_arrow(["state", "error", "reward", "attempts"], [("reward", "=", 1.5)])
+    assert frame.to_pylist()[0] == {
+        "state": "measured",
+        "error": None,
+        "reward": 1.5,
+        "attempts": 1,
+    }
+    assert store.check() == []
 
 
 def test_ctrl_c_gives_back_what_has_no_reward(store: SampleStore) -> None:

@@ -21,6 +21,7 @@ from helpers.loops import environment
 from helpers.samples import scores_of
 from sqlbuffer.cli import buffers as buffers_command
 from sqlbuffer.cli.main import app
+from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
@@ -117,6 +118,24 @@ def test_every_measurement_is_kept_as_it_was_told(
     }
     stats = scored.stats()
     assert (stats.measured, stats.failed, scored.check()) == (2, 2, [])
+
+
+@pytest.mark.parametrize("has_keys", [False, True], ids=["plain", "keys"])
+def test_all_rewards_of_a_sample_in_one_call_are_kept(new_store: OpenStore, has_keys: bool) -> None:
+    options = {"key": str.lower, "keep_key": True} if has_keys else {}
+    store = new_store(weighting="uniform", **options)
+    store.add(["b"])
+    again = "A" if has_keys else "a"
+    done = store.record(["a", "b", again, "a", "b"], [1.0, None, math.nan, 3.0, 2.0], "lab")
+    assert (done.added, done.duplicates) == (1, 4)
+    assert [row[:3] for row in kept(store) if row[0] == "b"] == [
+        ("b", None, "the reward is None"),
+        ("b", 2.0, None),
+    ]
+    assert [row[1] for row in kept(store) if row[0] == "a"] == [1.0, None, 3.0]
+    assert store.rewards_of(["a", "b"]) == [3.0, 2.0]
+    numbers = store.stats()
+    assert (numbers.measured, numbers.failed, numbers.stored, store.check()) == (2, 0, 2, [])
 
 
 def test_a_failure_never_replaces_a_reward(scored: SampleStore) -> None:
@@ -316,12 +335,14 @@ ESCAPES = [
 HARMLESS = ["1=1 OR 1=1", "1=1 -- ) OR (", "source = ')' OR '(' <> ' :b'", "(1=1) OR (1=1)"]
 
 
-def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
+def numbers_by(store: SampleStore, act: str, where: Any) -> set[int]:
     """The samples that a method finds by a condition."""
     if act == "labelled_rows":
         return set(store.labelled_rows(where=where).ids.tolist())
     if act == "to_pandas":
-        return set(store.to_pandas(["id"], where)["id"].tolist())
+        return set(store.to_pandas(["sample_id"], where)["sample_id"].tolist())
+    if act == "top":
+        return {it["id"] for it in store.top(99, where=where)}
     if act == "failed":
         return {it["id"] for it in store.failed(where=where)}
     before = set(store.waiting().ids.tolist())
@@ -329,7 +350,33 @@ def numbers_by(store: SampleStore, act: str, where: str) -> set[int]:
     return set(store.waiting().ids.tolist()) - before
 
 
-@pytest.mark.parametrize("act", ["labelled_rows", "to_pandas", "failed", "retry", "remeasure"])
+ACTS = ["labelled_rows", "to_pandas", "top", "failed", "retry", "remeasure"]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_every_method_takes_every_form_of_a_condition(new_store: OpenStore, act: str) -> None:
+    def found(where: Any) -> list[str]:
+        store = new_store(name=f"buffer {len(done)}", weighting="uniform")
+        done.append(where)
+        store.record(TEN, [float(i) if i % 3 else None for i in range(10)], ["a", "b"] * 5)
+        return sorted(store.samples_of(list(numbers_by(store, act, where))).values())
+
+    done: list[Any] = []
+    forms: list[Any] = [
+        "source = 'a' AND hash IS NOT NULL",
+        ("source", "=", "a"),
+        [("source", "in", ["a"]), ("state", "in", ["measured", "failed"])],
+        samples.c.source == "a",
+    ]
+    first, *others = [found(where) for where in forms]
+    assert first
+    assert others == [first] * 3
+    assert set(first) < set(TEN)
+    with pytest.raises(InvalidArgument, match="a condition must be on one of the columns"):
+        found(("nonsense", "=", 1))
+
+
+@pytest.mark.parametrize("act", ACTS)
 def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     new_store: OpenStore, act: str
 ) -> None:
@@ -342,6 +389,7 @@ def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     expected = {
         "labelled_rows": batch.ids[:2],
         "to_pandas": np.append(batch.ids, store.waiting().ids),
+        "top": batch.ids[:2],
         "failed": batch.ids[2:],
         "retry": batch.ids[2:],
         "remeasure": batch.ids,
@@ -481,14 +529,21 @@ def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store:
         batch = store.sample(1)
         batch._start(batch.ids.tolist())
         number = int(batch.ids[0])
-        assert not batch._ended(number, "the measurement failed", "")
-        assert not batch._ended(number, "the measurement failed", ""), "it was not started again"
+        ending = Ending("", "", "no licence", 0.5)
+        assert not batch._ended(number, ending)
+        assert not batch._ended(number, ending), "it was not started again"
+        assert batch.unreported.tolist() == [number]
         batch.release()
         assert attempts_at(store) == [n]
     batch = store.sample(1)
     batch._start(batch.ids.tolist())
-    assert batch._ended(int(batch.ids[0]), "worker died", "exit code 3")
+    assert batch._ended(int(batch.ids[0]), Ending(how="exit code 3"))
     assert [it["error"] for it in store.failed()] == ["worker died 3 times, last exit code 3"]
+    assert kept(store) == [
+        ("a", None, "no licence", 0.5, {"failed_try": 1}),
+        ("a", None, "no licence", 0.5, {"failed_try": 2}),
+        ("a", None, "worker died 3 times, last exit code 3", None, {"failed_tries": 3}),
+    ]
     store.add(["a"], requeue=True)
     assert (attempts_at(store), store.failed(), store.check()) == ([0], [], [])
 

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pytest
 
 from helpers.cleanup import hold
+from sqlbuffer.core.conditions import OLD_NAMES
 from sqlbuffer.db.schema import samples
+from sqlbuffer.db.views import views
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, MissingExtra
 from sqlbuffer.exchange import reading
 from sqlbuffer.exchange.columns import COLUMNS, MORE_COLUMNS
@@ -63,7 +65,7 @@ def test_the_columns_tell_all_that_is_known(states: SampleStore) -> None:
     measured = {"measured": "reward", "failed": "reward", "recorded": "reward"}
     assert column(states, "objective") == nothing | measured
     assert column(states, "measured_iteration") == nothing | {"measured": 0, "failed": 0}
-    assert {name for name, by in column(states, "worker").items() if by} == measured.keys()
+    assert {name for name, by in column(states, "worker_id").items() if by} == measured.keys()
     assert {name for name, at in column(states, "measured_at").items() if at} == measured.keys()
     assert column(states, "drawn")["claimed"] == 1
     assert column(states, "meta")["waiting"] is None
@@ -108,7 +110,7 @@ def test_types_do_not_depend_on_values(store: SampleStore, n: int) -> None:
     assert table.num_rows == n
     assert table.schema == store.table([*COLUMNS, *MORE_COLUMNS]).schema
     frame = store.to_pandas()
-    for name in ("score", "reward", "seconds", "version", "measured_iteration", "id"):
+    for name in ("score", "reward", "seconds", "score_version", "measured_iteration", "sample_id"):
         assert pd.api.types.is_numeric_dtype(frame[name]), name
     for name in ("created_at", "scored_at", "measured_at"):
         assert frame[name].dtype == "datetime64[us, UTC]"
@@ -121,10 +123,10 @@ def test_every_library_reads_the_stream_again_and_again(states: SampleStore) -> 
     assert pa.schema(table) == table.schema
     states.add(["later"])
     assert pa.RecordBatchReader.from_stream(table).read_all().num_rows == 7
-    assert pa.table(table, schema=table.schema.set(0, pa.field("id", pa.float64())))["id"][
-        0
-    ].as_py()
-    assert pa.table(table).sort_by("id").equals(pa.table(table)), "by id"
+    assert pa.table(table, schema=table.schema.set(0, pa.field("sample_id", pa.float64())))[
+        "sample_id"
+    ][0].as_py()
+    assert pa.table(table).sort_by("sample_id").equals(pa.table(table)), "by id"
     assert pa.table(table).cast(table.schema).equals(states.to_arrow(list(COLUMNS)))
     assert "state" in repr(table)
     assert table.columns == list(COLUMNS)
@@ -156,7 +158,7 @@ def test_gaps_of_ids_are_passed_over(new_store: Callable[..., SampleStore]) -> N
     for i in range(4):
         first.add([f"first {i} {j}" for j in range(3)])
         second.add([f"second {i} {j}" for j in range(4)])
-    first.forget(first.to_arrow(["id"])["id"].to_pylist()[3:9])
+    first.forget(first.to_arrow(["sample_id"])["sample_id"].to_pylist()[3:9])
     for chunk in (1, 2, 5, 100):
         assert [pa.table(each.table(chunk=chunk)).num_rows for each in (first, second)] == [6, 16]
         assert pa.table(second.table(where=("sample", "like", "%3 3"), chunk=chunk)).num_rows == 1
@@ -217,7 +219,7 @@ def test_a_condition_takes_some_samples(states: SampleStore) -> None:
 
 
 WRONG_CONDITIONS: list[tuple[Any, str]] = [
-    (("seconds", ">", 1), "must be on one of the columns id, sample"),
+    (("seconds", ">", 1), "must be on one of the columns sample_id, sample"),
     (("meta", "=", "{}"), "must be on one of the columns"),
     (("reward", "above", 1), "the operator of a condition must be one of =, =="),
     (("reward", ">", "high"), "column reward of a condition is compared with a finite number"),
@@ -244,7 +246,7 @@ def test_a_wrong_condition_is_refused(store: SampleStore) -> None:
 
 
 def test_a_wrong_column_is_refused(store: SampleStore) -> None:
-    wrong: list[Any] = [["nope"], [], ["id", "id"], [5], ["meta."], "id"]
+    wrong: list[Any] = [["nope"], [], ["sample", "sample"], [5], ["meta."], "id"]
     for columns in wrong:
         with pytest.raises(InvalidArgument, match="column"):
             store.table(columns)
@@ -278,7 +280,7 @@ def test_samples_of_several_types_are_read_as_text(store: SampleStore) -> None:
         list(store.table(decode=True, chunk=1))
     assert set(store.to_arrow()["sample"].to_pylist()) == {"1", "0.5"}
     store.remove(store.waiting().ids)
-    store.forget(store.to_arrow(["id"])["id"].to_pylist())
+    store.forget(store.to_arrow(["sample_id"])["sample_id"].to_pylist())
     store.add([{1, "a"}])
     with pytest.raises(InvalidArgument, match="do not fit into a column of Arrow"):
         store.to_arrow(decode=True)
@@ -347,3 +349,72 @@ def test_conditions_on_metas_go_by_type_and_patterns_by_capitals_on_both_databas
             deep = [deep]
         with pytest.raises(InvalidArgument, match="nests too deep"):
             store.add(["deep"], meta=[{"x": deep}])
+
+
+def test_a_list_of_a_condition_may_be_long(new_store: Callable[..., SampleStore]) -> None:
+    """Longer than the parameters of a statement; of values of any type."""
+    store = new_store(weighting="uniform")
+    names = ["a", "\u00e9'\"\\,{}", "NULL", "c"]
+    store.add(names, meta=[{"x": i, "t": name} for i, name in enumerate(names)])
+    store.record(["a"], [0.1])
+    known = store.to_arrow(["sample", "sample_id", "hash"]).to_pylist()
+    some = [row for row in known if row["sample"] in names[1:3]]
+    long, few = range(70_000), range(3)
+    cases: list[tuple[str, list[Any]]] = [
+        ("sample_id", [row["sample_id"] for row in some] + [-1 - i for i in long]),
+        ("sample", [row["sample"] for row in some] + [f"x{i}" for i in few]),
+        ("hash", [row["hash"] for row in some] + [i.to_bytes(16, "big") for i in few]),
+        ("meta.t", [row["sample"] for row in some] + [f"x{i}" for i in few]),
+        ("meta.x", [1, 2.0] + [-1 - i for i in few]),
+    ]
+    for name, values in cases:
+        found = store.to_arrow(["sample"], (name, "in", values))["sample"].to_pylist()
+        assert found == [row["sample"] for row in some], name
+        others = store.to_arrow(["sample"], (name, "not in", values))["sample"].to_pylist()
+        assert sorted(others) == ["a", "c"], name
+    floats = [0.1, *(1.0 + i for i in range(2_000))]
+    assert store.to_arrow(where=("reward", "in", floats)).num_rows == 1
+    assert store.to_arrow(where=("reward", "in", floats[:9])).num_rows == 1
+    times = [row["created_at"] for row in store.to_arrow(["created_at"]).to_pylist()]
+    assert store.to_arrow(where=("created_at", "in", times)).num_rows == 4
+    assert store.to_arrow(where=("queued", "in", [True, False])).num_rows == 4
+    assert store.to_arrow(where=("source", "in", [])).num_rows == 0
+    assert store.to_arrow(where=("source", "not in", [])).num_rows == 4
+
+
+ODD = ["a", "a.b", "a b", " ", "$", "$.a", "[0]", "a[0]", '"', 'a"b', "'", "\\", 'a\\"b', "\\u0041"]
+ODD += ["?", "%s", "%(a)s", ":a", "{}", "\u00e9", "e\u0301", "\U0001f9ea", "\u202e", "\n", "#"]
+
+
+def test_a_value_of_the_metas_may_have_any_name(new_store: Callable[..., SampleStore]) -> None:
+    store = new_store(weighting="uniform")
+    rng = np.random.default_rng(0)
+    names = [*ODD, *("".join(rng.choice(list("".join(ODD)), 3)) for _ in range(5))]
+    store.add([str(i) for i in range(len(names))], meta=[{name: 5} for name in names])
+    store.add(["texts", "flags"], meta=[dict.fromkeys(names, "t"), dict.fromkeys(names, True)])
+    for i, name in enumerate(names):
+        for value, found in ((5, str(i)), ("t", "texts"), (True, "flags")):
+            where = (f"meta.{name}", "=", value)
+            assert store.to_arrow(["sample"], where)["sample"].to_pylist() == [found], name
+    with pytest.raises(InvalidArgument, match="a value of the metas"):
+        store.to_arrow(where=("meta.a\0", "=", 1))
+
+
+def test_old_names_of_columns_are_accepted(states: SampleStore) -> None:
+    for old, now in OLD_NAMES.items():
+        with pytest.warns(DeprecationWarning, match=f"{old} is {now}") as told:
+            table = states.to_arrow([old])
+        assert told[0].filename == __file__
+        assert table[old].to_pylist() == states.to_arrow([now])[now].to_pylist()
+    with pytest.warns(DeprecationWarning, match="id is sample_id") as told:
+        assert states.to_arrow(where=("id", ">", 0)).num_rows == 6
+    assert told[0].filename == __file__
+
+
+def test_a_column_of_the_table_and_of_the_views_has_one_name() -> None:
+    view = views.tables["sample_overview"].c
+    known = set(view.keys()) - {"buffer", "predictor"} - OLD_NAMES.keys()
+    assert known <= {*COLUMNS, *MORE_COLUMNS}
+    assert {"seconds", "worker_id", "objective"} <= {*COLUMNS} & {
+        *views.tables["measurement_overview"].c.keys()
+    }

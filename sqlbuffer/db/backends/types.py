@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -126,20 +129,77 @@ class is_like(sa.sql.functions.FunctionElement[bool]):
         super().__init__(column, sa.literal(pattern, sa.Text), sa.literal(glob, sa.Text))
 
 
-class json_kind(sa.sql.functions.FunctionElement[str]):
-    """The type of a value in a JSON object, by the database's own word; NULL if there is none.
+class is_one_of(sa.sql.functions.FunctionElement[bool]):
+    """A value is one of a list, which is one parameter: a statement has room for some thousand.
+
+    Args:
+        column: The value.
+        values: Values of the type of the column, or None. Numbers are integers and floats.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> None:
+        kind = column.type
+        if any(isinstance(value, float) for value in values):
+            kind = sa.Double()
+        elif isinstance(kind, sa.Integer):
+            kind = BigId
+        array = sa.literal(list(values), sa.ARRAY(kind))
+        super().__init__(column, array, sa.literal(list(values), _JsonList(kind)))
+
+
+class _JsonList(TypeDecorator[list[Any]]):
+    """A list as text of JSON, each value as SQLite stores it, and bytes as hexadecimal digits."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, kind: Any = None) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str:
+        stored = (as_text(each) if isinstance(each, dt.datetime) else each for each in value)
+        return json.dumps([each.hex() if isinstance(each, bytes) else each for each in stored])
+
+
+class _of_json(sa.sql.functions.FunctionElement[str]):
+    """What a database tells of a value in a JSON object; NULL if there is none.
 
     Args:
         column: The object.
-        key: The key of the value.
+        key: The key of the value. Characters that a path of SQLite does not take in every version
+            make it look for the key among all keys.
     """
 
     type = sa.Text()
     inherit_cache = True
+    of_path: str
+    of_row: str
+    of_value: str
 
     def __init__(self, column: sa.ColumnElement[Any], key: str) -> None:
-        path = f'$."{key}"'
-        super().__init__(column, sa.literal(key, sa.Text), sa.literal(path, sa.Text))
+        path = sa.literal(f'$."{key}"', sa.Text) if _PLAIN.fullmatch(key) else sa.null()
+        super().__init__(column, sa.literal(key, sa.Text), path)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_ -]+")
+
+
+class json_kind(_of_json):
+    """The type of a value in a JSON object, by the database's own word."""
+
+    inherit_cache = True
+    of_path, of_row, of_value = "json_type", "type", "jsonb_typeof({} -> {})"
+
+
+class json_text(_of_json):
+    """A value in a JSON object, as text or as SQLite has it."""
+
+    inherit_cache = True
+    of_path, of_row, of_value = "json_extract", "value", "({} ->> {})"
 
 
 JSON_KINDS: dict[type, tuple[str, ...]] = {
@@ -163,17 +223,37 @@ def _postgresql_is_like(element: is_like, compiler: Any, **options: Any) -> str:
     return f"{' LIKE '.join(shown)} ESCAPE ''"
 
 
+@compiles(is_one_of, "sqlite")
+def _sqlite_is_one_of(element: is_one_of, compiler: Any, **options: Any) -> str:
+    column, _, values = list(element.clauses)
+    sought = compiler.process(column, **options)
+    if isinstance(column.type, sa.LargeBinary):
+        sought = f"lower(hex({sought}))"
+    return f"{sought} IN (SELECT value FROM json_each({compiler.process(values, **options)}))"
+
+
+@compiles(is_one_of, "postgresql")
+def _postgresql_is_one_of(element: is_one_of, compiler: Any, **options: Any) -> str:
+    column, values = (compiler.process(each, **options) for each in list(element.clauses)[:2])
+    return f"{column} = ANY ({values})"
+
+
 @compiles(json_kind, "sqlite")
-def _sqlite_json_kind(element: json_kind, compiler: Any, **options: Any) -> str:
-    column, _, path = list(element.clauses)
-    return f"json_type({', '.join(compiler.process(each, **options) for each in (column, path))})"
+@compiles(json_text, "sqlite")
+def _sqlite_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
+    column, key, path = list(element.clauses)
+    given = compiler.process(column, **options)
+    if not isinstance(path, sa.Null):
+        return f"{element.of_path}({given}, {compiler.process(path, **options)})"
+    wanted = compiler.process(key, **options)
+    return f"(SELECT {element.of_row} FROM json_each({given}) WHERE key = {wanted})"
 
 
 @compiles(json_kind, "postgresql")
-def _postgresql_json_kind(element: json_kind, compiler: Any, **options: Any) -> str:
-    column, key, _ = list(element.clauses)
-    shown = (compiler.process(each, **options) for each in (column, key))
-    return f"jsonb_typeof({' -> '.join(shown)})"
+@compiles(json_text, "postgresql")
+def _postgresql_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
+    column, key = (compiler.process(each, **options) for each in list(element.clauses)[:2])
+    return element.of_value.format(column, key)
 
 
 @compiles(ago, "sqlite")

@@ -14,6 +14,7 @@ from sqlbuffer.db.queries.params import (
     CONTENT,
     INCOMING_ATTEMPTS,
     INCOMING_IDS,
+    IS_TRY,
     draws_of_samples,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
@@ -23,7 +24,9 @@ _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
 _IS_UNREPORTED = sa.and_(
     ~draws.c.reported,
     ~sa.exists(measurements.c.id).where(
-        measurements.c.sample_id == draws.c.sample_id, measurements.c.batch_id == draws.c.batch_id
+        measurements.c.sample_id == draws.c.sample_id,
+        measurements.c.batch_id == draws.c.batch_id,
+        ~IS_TRY,
     ),
 )
 
@@ -87,7 +90,7 @@ def end_attempt(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def store_attempts(dialect: Dialect) -> sa.Update:
-    """Set how often workers have died while they measured a sample."""
+    """Set how many attempts at a sample were counted."""
     incoming = dialect.each(INCOMING_ATTEMPTS)
     return (
         sa.update(samples)
@@ -101,6 +104,7 @@ def failed() -> sa.Select[Any]:
     seconds = (
         select(measurements.c.seconds)
         .where(measurements.c.sample_id == samples.c.id, measurements.c.error.is_not(None))
+        .where(~IS_TRY)
         .order_by(measurements.c.id.desc())
         .limit(1)
         .scalar_subquery()

@@ -60,6 +60,9 @@ def stats(direction: str) -> sa.Select[Any]:
         "max_size",
         "direction",
         "evict",
+        "budget",
+        "objective",
+        "max_attempts",
     )
     own = (buffers.c[name] for name in names)
     return (

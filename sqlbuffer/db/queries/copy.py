@@ -18,6 +18,7 @@ from sqlbuffer.db.queries.moments import (
     ITERATION,
     MEASURED_THEN,
     SETTLED_THEN,
+    attempts_then,
     before_cutoff,
     had_left,
     kept_then,
@@ -117,8 +118,6 @@ def copy_samples_then(pruned: bool) -> Any:
     waited = sa.case((_CONSUMES, consumed), else_=samples.c.queued)
     was_evicted = sa.and_(samples.c.evicted, ~waited, ~sa.and_(_CONSUMES, was_out))
     had_score = samples.c.score_version <= bindparam("newest", type_=sa.Integer)
-    # Deaths are counted, but not when they were: of another reward or failure their number is lost.
-    is_same = kept.c.measured_tick == samples.c.rewarded_tick
     changed = {
         "queued": waited,
         "evicted": was_evicted,
@@ -126,7 +125,7 @@ def copy_samples_then(pruned: bool) -> Any:
         "error": kept.c.error,
         "rewarded_at": kept.c.measured_at,
         "rewarded_tick": kept.c.measured_tick,
-        "attempts": sa.case((is_same, samples.c.attempts), else_=0),
+        "attempts": attempts_then(),
         **{
             name: sa.case((had_score, samples.c[name]))
             for name in ("score", "score_version", "scored_at", "scored_tick")

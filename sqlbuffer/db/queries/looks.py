@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, IS_TRY
 from sqlbuffer.db.queries.table import STATE
 from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples
 
@@ -117,7 +117,7 @@ def _with_measurements(ids: sa.Select[Any]) -> sa.Select[Any]:
             newest.c.id,
             sa.func.count(draws.c.batch_id).label("drawn"),
             sa.func.count(reward).label("measured"),
-            sa.func.count(measurements.c.error).label("failed"),
+            sa.func.count(measurements.c.error).filter(~IS_TRY).label("failed"),
             sa.func.avg(reward).label("mean_reward"),
             sa.func.min(reward).label("lowest_reward"),
             sa.func.max(reward).label("highest_reward"),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Timestamp
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, IS_TRY, TRIES, TRY, n_in_details
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, predictors, samples
 
 ITERATION: sa.BindParameter[int] = bindparam("from_iteration", type_=sa.Integer)
@@ -40,7 +40,8 @@ _OBJECTIVE: sa.BindParameter[str] = bindparam("of_objective", type_=sa.Text)
 def kept_then() -> sa.ColumnElement[int]:
     """The id of the measurement that was a sample's reward or failure before the cutoff.
 
-    The newest reward of a claim counts, else the first late one, else the newest failure.
+    The newest reward of a claim counts, else the first late one, else the newest failure. A sample
+    with a later try had been made to wait again, without its failure.
     """
     own = (
         measurements.c.sample_id == samples.c.id,
@@ -53,11 +54,47 @@ def kept_then() -> sa.ColumnElement[int]:
         found = select(number(measurements.c.id)).where(*own, *conditions)
         return found.correlate(samples).scalar_subquery()
 
+    newest = (
+        select(sa.case((~IS_TRY, measurements.c.id)).label("id"))
+        .where(*own, ~IS_LATE)
+        .order_by(measurements.c.id.desc())
+        .limit(1)
+    )
     return sa.func.coalesce(
         one(sa.func.max, has_reward, ~IS_LATE),
         one(sa.func.min, has_reward),
-        one(sa.func.max, ~IS_LATE),
+        newest.correlate(samples).scalar_subquery(),
     )
+
+
+def attempts_then() -> sa.ColumnElement[int]:
+    """How many attempts at a sample were counted before the cutoff.
+
+    The number of the newest attempt. A sample that was measured after its last attempt has failed
+    was made to wait again, without attempts.
+    """
+    own = (
+        measurements.c.sample_id == samples.c.id,
+        measurements.c.objective == _OBJECTIVE,
+        MEASURED_THEN,
+    )
+    tries = n_in_details(TRIES)
+    number = sa.func.coalesce(n_in_details(TRY), tries)
+    later = measurements.alias("later")
+    is_followed = sa.exists(later.c.id).where(
+        later.c.sample_id == measurements.c.sample_id,
+        later.c.objective == _OBJECTIVE,
+        later.c.id > measurements.c.id,
+        before_cutoff(later.c.measured_tick, later.c.measured_at),
+    )
+    is_forgotten = sa.and_(tries.is_not(None), is_followed)
+    found = (
+        select(sa.case((is_forgotten, 0), else_=number).label("attempts"))
+        .where(*own, number.is_not(None))
+        .order_by(measurements.c.id.desc())
+        .limit(1)
+    )
+    return sa.func.coalesce(found.correlate(samples).scalar_subquery(), 0)
 
 
 @functools.cache

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Rows
-from sqlbuffer.db.schema import batches, draws, pool, samples, workers
+from sqlbuffer.db.backends.types import JSON_KINDS, json_kind
+from sqlbuffer.db.schema import batches, draws, measurements, pool, samples, workers
 
 INCOMING_SAMPLES = Rows(
     "incoming_samples",
@@ -140,6 +141,24 @@ OPEN_HERE = sa.and_(batches.c.buffer_id == BUFFER, IS_OPEN, batches.c.worker_id 
 
 IS_RELEASED = batches.c.released_at.is_not(None)
 """The condition of a released batch, as in its index."""
+
+TRY, TRIES = "failed_try", "failed_tries"
+"""Keys of the details of a measurement: the number of a try, and of those after which it failed."""
+
+
+def n_in_details(key: str) -> sa.ColumnElement[int]:
+    """The number in the details of a measurement; NULL if there is none, 0 if it is too large."""
+    number = measurements.c.details[key].as_float()
+    n = sa.case((number.between(0, 2**31 - 1), sa.cast(number, sa.Integer)), else_=0)
+    return sa.case((_has_number(key), n))
+
+
+def _has_number(key: str) -> sa.ColumnElement[bool]:
+    return json_kind(measurements.c.details, key).in_(JSON_KINDS[float])
+
+
+IS_TRY = sa.func.coalesce(_has_number(TRY), sa.false())
+"""A measurement is a try that failed and did not end the measurement of its sample."""
 
 STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score, pool.c.entries)
 """The keys and weights of samples in the pool."""

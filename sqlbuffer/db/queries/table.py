@@ -33,13 +33,13 @@ removed, evicted, or settled without a measurement.
 """
 
 OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
-    "id": samples.c.id,
+    "sample_id": samples.c.id,
     "sample": samples.c.text,
     "key": samples.c.key,
     "source": samples.c.source,
     "state": STATE,
     "score": samples.c.score,
-    "version": samples.c.score_version,
+    "score_version": samples.c.score_version,
     "reward": samples.c.reward,
     "error": samples.c.error,
     "attempts": samples.c.attempts,
@@ -59,7 +59,7 @@ OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
 OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
     "objective": measurements.c.objective,
     "seconds": measurements.c.seconds,
-    "worker": measurements.c.worker_id,
+    "worker_id": measurements.c.worker_id,
     "measured_iteration": batches.c.iteration,
 }
 """Columns of `store.table` that come from the measurement that gave the reward or error."""
@@ -111,14 +111,14 @@ def rows_of_page(ids: sa.Select[Any], names: Sequence[str]) -> sa.Select[Any]:
 
 
 def _measured_by() -> sa.ScalarSelect[Any]:
-    """The newest measurement with the reward of the sample, or with an error if it has one.
+    """The newest measurement with the reward, or with the error, of the sample.
 
     Without `+ zero` PostgreSQL would look for the newest of all measurements from the end on.
     """
     made = measurements.alias("made")
     gave = sa.or_(
         made.c.reward == samples.c.reward,
-        sa.and_(samples.c.error.is_not(None), made.c.error.is_not(None)),
+        sa.and_(samples.c.error.is_not(None), made.c.error == samples.c.error),
     )
     return (
         select(sa.func.max(made.c.id + _ZERO).label("id"))

@@ -1,4 +1,4 @@
-"""Conditions of a table without SQL: (column, operator, value), or a list of these."""
+"""Conditions on samples without SQL: (column, operator, value), or a list of these."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import datetime as dt
 import math
 import numbers
 import operator
-from collections.abc import Callable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -14,15 +16,32 @@ import sqlalchemy as sa
 
 from sqlbuffer._messages import listed, shown
 from sqlbuffer._validation import as_list, as_name, is_storable, plain
-from sqlbuffer.core.where import Where, as_where
-from sqlbuffer.db.backends.types import JSON_KINDS, is_like, json_kind
+from sqlbuffer.db.backends.types import (
+    JSON_KINDS,
+    Timestamp,
+    is_like,
+    is_one_of,
+    json_kind,
+    json_text,
+)
 from sqlbuffer.db.queries.table import OF_SAMPLES
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.exchange.columns import META, column_of
 
-Conditions = Where | tuple[str, str, Any] | list[tuple[str, str, Any]]
-"""What a user gives as `where`."""
+META = "meta."
+"""Beginning of the name of a column with one value of the metas."""
+
+OLD_NAMES = {
+    "id": "sample_id",
+    "text": "sample",
+    "version": "score_version",
+    "rewarded_at": "measured_at",
+    "worker": "worker_id",
+}
+"""Names that columns of tables had before, and their names now."""
+
+Condition = tuple[str, str, Any]
+"""(column, operator, value)."""
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -32,18 +51,28 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
-    "in": lambda column, values: column.in_(values),
-    "not in": lambda column, values: column.not_in(values),
+    "in": lambda column, values: _is_one_of(column, values),
+    "not in": lambda column, values: ~_is_one_of(column, values),
     "like": is_like,
 }
+_MOST_FLOATS = 1_000
+"""Floats of one condition that are compared to the last bit on every version of SQLite."""
 _NUMBER = (numbers.Real,)
+_NAMES: dict[type, str] = {
+    Timestamp: "timestamp",
+    sa.Boolean: "bool_",
+    sa.Integer: "int64",
+    sa.Double: "float64",
+    sa.LargeBinary: "binary",
+    sa.String: "string",
+}
 _TYPES: dict[str, tuple[type, ...]] = {
-    "int64": _NUMBER,
-    "float64": _NUMBER,
-    "string": (str,),
     "timestamp": (dt.datetime,),
     "bool_": (bool,),
+    "int64": _NUMBER,
+    "float64": _NUMBER,
     "binary": (bytes,),
+    "string": (str,),
 }
 _WORDS: dict[tuple[type, ...], str] = {
     _NUMBER: "a finite number",
@@ -57,35 +86,60 @@ _NO_CONDITION = {"meta", "payload"}
 """Columns that databases compare in different ways."""
 
 
+def warn_of_old(names: Iterable[str]) -> None:
+    """Warn the caller of this package of names that columns had before."""
+    if old := sorted(OLD_NAMES.keys() & set(names)):
+        now = ", ".join(f"{name} is {OLD_NAMES[name]}" for name in old)
+        warnings.warn(
+            f"columns have other names since sqlbuffer 0.6, and the old ones end with 0.7: {now}.",
+            DeprecationWarning,
+            stacklevel=_depth(),
+        )
+
+
 class Compared(NamedTuple):
-    """A column that conditions may use, and the name of its type, as pyarrow has it."""
+    """A column that conditions may use, and the name of its type."""
 
     column: sa.ColumnElement[Any]
     type: str
 
 
+def type_of(kind: Any) -> str:
+    """Return the name of a type of columns; empty for a type that conditions do not compare."""
+    return next((name for each, name in _NAMES.items() if isinstance(kind, each)), "")
+
+
 _OF_TABLE = {
-    name: Compared(column, column_of(name).type)
+    name: Compared(column, type_of(column.type))
     for name, column in OF_SAMPLES.items()
     if name not in _NO_CONDITION
 }
 
 
-def as_conditions(where: Any) -> Where:
-    """Return a condition on `samples`.
+def _depth() -> int:
+    """Return how many frames of this package are on the stack, for a warning of the caller."""
+    frame, n = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == "sqlbuffer":
+        frame, n = frame.f_back, n + 1
+    return n
 
-    Args:
-        where: (column, operator, value); a list of these, all of which must hold; a condition as
-            `as_where` takes it.
+
+def all_of(conditions: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Return the condition on `samples` that all conditions hold.
+
+    Raises:
+        InvalidArgument: If one is no condition.
+    """
+    return sa.and_(sa.true(), *map(condition_of, conditions))
+
+
+def condition_of(given: Any) -> sa.ColumnElement[bool]:
+    """Return a condition on `samples` from (column, operator, value).
 
     Raises:
         InvalidArgument: If it is no condition.
     """
-    if isinstance(where, tuple):
-        return _condition(where)
-    if isinstance(where, list):
-        return sa.and_(sa.true(), *(_condition(each) for each in where))
-    return as_where(where)
+    return _condition(given)
 
 
 def condition_on(known: Mapping[str, Compared], given: Any) -> sa.ColumnElement[bool]:
@@ -126,6 +180,13 @@ def _condition(given: Any, known: Mapping[str, Compared] = _OF_TABLE) -> sa.Colu
     return condition
 
 
+def _is_one_of(column: Any, values: Sequence[Any]) -> sa.ColumnElement[bool]:
+    has_floats = any(isinstance(value, float) for value in values)
+    if has_floats and len(values) <= _MOST_FLOATS:
+        return column.in_(values)  # type: ignore[no-any-return]
+    return is_one_of(column, values)
+
+
 def _compared(
     name: Any, values: list[Any], known: Mapping[str, Compared]
 ) -> tuple[sa.ColumnElement[Any], list[Any]]:
@@ -133,6 +194,9 @@ def _compared(
     has_metas = known is _OF_TABLE
     if has_metas and isinstance(name, str) and name.startswith(META):
         return _of_meta(as_name(name.removeprefix(META), "a value of the metas"), name, values)
+    if known is _OF_TABLE and isinstance(name, str) and name in OLD_NAMES:
+        warn_of_old([name])
+        name = OLD_NAMES[name]
     if not isinstance(name, str) or name not in known:
         raise InvalidArgument(
             f"a condition must be on one of the columns {', '.join(known)}"
@@ -144,21 +208,21 @@ def _compared(
 
 def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:
     """Return a value of the metas, NULL where it is of another type than those of the condition."""
-    stored: Any = samples.c.meta[key]
+    stored = json_text(samples.c.meta, key)
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
-        return stored.as_string(), values
+        return stored, values
 
     def of_kind(kind: type, column: Any) -> sa.ColumnElement[Any]:
         return sa.case((json_kind(samples.c.meta, key).in_(JSON_KINDS[kind]), column))
 
     if kinds == {bool}:
-        return of_kind(bool, stored.as_boolean()), values
+        return of_kind(bool, sa.cast(stored, sa.Boolean)), values
     if kinds <= {int, float}:
         checked = (_value(name, value, _NUMBER) for value in values)
         floats = [None if value is None else float(value) for value in checked]
-        return of_kind(float, stored.as_float()), floats
-    return of_kind(str, stored.as_string()), [_value(name, value, (str,)) for value in values]
+        return of_kind(float, sa.cast(stored, sa.Double)), floats
+    return of_kind(str, stored), [_value(name, value, (str,)) for value in values]
 
 
 def _value(name: str, value: Any, types: tuple[type, ...]) -> Any:
