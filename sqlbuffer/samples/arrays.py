@@ -121,6 +121,15 @@ def _flatten_tensor(tensor: Any) -> Elements:
     return Elements(name, tuple(tensor.shape), data.astype(ELEMENT_DTYPES[name], copy=False))
 
 
+def is_normal(elements: Elements) -> bool:
+    """Tell whether `normalised` changes nothing: there is no -0.0 and no NaN."""
+    if elements.dtype not in _FLOAT_LAYOUTS:
+        return True
+    form, infinity, _ = _FLOAT_LAYOUTS[elements.dtype]
+    bits, largest = elements.data.view(form), infinity | (infinity & -infinity) - 1
+    return not ((bits == largest + 1).any() or ((bits & largest) > infinity).any())
+
+
 def normalised(elements: Elements) -> NDArray[Any]:
     """Return the elements with 0.0 for -0.0 and one NaN for every NaN.
 
