@@ -19,7 +19,7 @@ from sqlbuffer.samples.arrays import (
 from sqlbuffer.samples.canonical import array_head
 from sqlbuffer.samples.canonical_cbor import array, head, integer, text
 from sqlbuffer.samples.column_numbers import booleans, floats, integers, rows_of
-from sqlbuffer.samples.column_parts import Column, Encode, Texts, by_group
+from sqlbuffer.samples.column_parts import Column, Texts, by_group
 from sqlbuffer.samples.preview import MAX_LEVEL, array_form, rendered
 
 _Form = tuple[Any, tuple[int, ...]]
@@ -151,13 +151,12 @@ def scalars(cls: type[Any], values: list[Any], level: int | None) -> Column | No
     data = np.array(values, dtype=ELEMENT_DTYPES[dtype.name])
     before = head(6, 27) + head(4, 3) + text("scalar") + text(dtype.name) + head(2, dtype.itemsize)
     numbers = encode(data.tolist(), 0, None)
-    assert numbers is not None
     texts: Texts = [] if level is None else [[rendered(value, level) for value in values]]
     return Column(numbers.canonical, [before, rows_of(data)], texts)
 
 
 _CLASS_NAMES = {"array": "ndarray", "tensor": "Tensor"}
 
-_NUMBERS: dict[str, Encode] = {"b": booleans, "i": integers, "u": integers, "f": floats}
+_NUMBERS = {"b": booleans, "i": integers, "u": integers, "f": floats}
 
 SCALARS = frozenset(NUMPY_SCALARS)

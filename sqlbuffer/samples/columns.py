@@ -208,55 +208,46 @@ def _flat(
 def _registered(entry: Entry, values: list[Any], depth: int, level: int | None) -> Column | None:
     """Encode instances of a registered class."""
     if entry.fields is not None:
-        return _records(entry, values, depth, level)
+        return _records(entry, entry.fields, values, depth, level)
     if entry.like_its_base:
         return None
-    before = head(6, 27) + head(4, 3) + text("object") + text(entry.name)
+    before = _object_head(entry)
     column = encode_column(list(map(entry.encode, values)), depth + 1, None)
-    return Column(
-        [before, *column.canonical],
-        [before, *column.payload],
-        [] if level is None else [[rendered(value, level) for value in values]],
-    )
+    texts: Texts = [] if level is None else [[rendered(value, level) for value in values]]
+    return Column([before, *column.canonical], [before, *column.payload], texts)
 
 
-def _by_field(entry: Entry, values: list[Any]) -> list[list[Any]]:
-    if is_namedtuple(entry.cls):
-        return [list(column) for column in zip(*map(tuple.__iter__, values), strict=True)]
-    return [[getattr(value, field) for value in values] for field in entry.fields or ()]
+def _object_head(entry: Entry) -> bytes:
+    return head(6, 27) + head(4, 3) + text("object") + text(entry.name)
 
 
-def _records(entry: Entry, values: list[Any], depth: int, level: int | None) -> Column:
+def _records(
+    entry: Entry, fields: tuple[str, ...], values: list[Any], depth: int, level: int | None
+) -> Column:
     """Encode instances of a dataclass or named tuple."""
     cls: Any = entry.cls
-    fields, shown = entry.fields, repr_fields(cls)
-    assert fields is not None
+    shown = repr_fields(cls)
     first = () if shown is None else shown.fields[:MAX_PARTS]
     levels = [_inner(level) if field in first else None for field in fields]
-    by_field = dict(
-        zip(
-            fields,
-            _each(_by_field(entry, values), depth + 1, levels),
-            strict=True,
-        )
-    )
-    before = head(6, 27) + head(4, 3) + text("object") + text(entry.name)
-    columns = list(by_field.values())
-    if is_namedtuple(entry.cls):  # equal to a tuple of its fields
-        hashed = [_tuple_head(len(fields)), *(p for column in columns for p in column.canonical)]
+    if is_namedtuple(cls):
+        parts = [list(column) for column in zip(*map(tuple.__iter__, values), strict=True)]
     else:
-        compared = entry.compared
-        hashed = [before, *_sorted_map(compared, [by_field[field] for field in compared])]
-    texts: Texts = []
-    if level is not None and shown is None:
-        texts = [[rendered(value, level) for value in values]]
-    elif level is not None and shown is not None:
-        rest = [] if level <= 0 and first else [by_field[field].text for field in first]
-        heads = shown.before(level)
-        texts = [
-            part for head, parts in zip(heads, [*rest, []], strict=True) for part in (head, *parts)
-        ]
-    return Column(hashed, [before, *_map(fields, columns)], texts)
+        parts = [list(map(operator.attrgetter(field), values)) for field in fields]
+    columns = dict(zip(fields, _each(parts, depth + 1, levels), strict=True))
+    payload = [_object_head(entry), *_map(fields, list(columns.values()))]
+    if is_namedtuple(cls):  # equal to a tuple of its fields
+        hashed = [_tuple_head(len(fields)), *(p for c in columns.values() for p in c.canonical)]
+    else:
+        compared = [columns[field] for field in entry.compared]
+        hashed = [_object_head(entry), *_sorted_map(entry.compared, compared)]
+    if level is None:
+        return Column(hashed, payload, [])
+    if shown is None:
+        return Column(hashed, payload, [[rendered(value, level) for value in values]])
+    texts = [columns[field].text for field in first] if level > 0 else []
+    before = shown.before(level)
+    items = zip(before, [*texts, *[[]] * (len(before) - len(texts))], strict=True)
+    return Column(hashed, payload, [part for head, text in items for part in (head, *text)])
 
 
 _ENCODERS: dict[type[Any], Callable[[list[Any], int, int | None], Column | None]] = {

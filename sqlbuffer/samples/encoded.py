@@ -19,7 +19,7 @@ DIGEST_BYTES = 16
 FIRST_CHUNK, LARGEST_CHUNK = 64, 4_096
 """Samples in the first chunk, whose size is unknown, and the most samples in a chunk."""
 
-CHUNK_BYTES = 500_000
+CHUNK_BYTES = 1_000_000
 
 
 class Encoded(NamedTuple):

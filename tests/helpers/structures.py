@@ -65,9 +65,7 @@ INTEGERS = (
     *(-1, -24, -25, -256, -257, -(2**32), -(2**63)),
 )
 LARGE = (2**63, 2**64 - 1, 2**64, -(2**64), -(2**64) - 1, 2**70, 10**120, -(10**200))
-DTYPES = (
-    *("f4", "f8", "f2", ">f4", "i8", "u1", ">i2", "u8", "?", "c8", "c16", "f4", "f8"),
-)
+DTYPES = (*("f4", "f8", "f2", ">f4", "i8", "u1", ">i2", "u8", "?", "c8", "c16", "f4", "f8"),)
 SHAPES = ((4,), (2, 3), (), (0,), (2, 0), (1,), (9,))
 
 
@@ -232,6 +230,5 @@ def batches(draw: st.DrawFn, n: int = 14) -> list[Any]:
     others = draw(st.lists(structures, max_size=2))
     rng = random.Random(draw(st.integers(0, 2**32)))
     return [
-        rng.choice(others)(rng) if others and rng.random() < 0.15 else usual(rng)
-        for _ in range(n)
+        rng.choice(others)(rng) if others and rng.random() < 0.15 else usual(rng) for _ in range(n)
     ]
