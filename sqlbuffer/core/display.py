@@ -11,6 +11,7 @@ from sqlbuffer import _html
 from sqlbuffer._messages import shown_sample, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import counts
+from sqlbuffer.core.decoded_batch import DecodedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.records import Stats
 
@@ -60,11 +61,10 @@ def _stats(buffer: BufferHandle) -> Stats | str:
         return summary(exc)
 
 
-class DisplayedBatch:
+class DisplayedBatch(DecodedBatch):
     """The repr of a batch, and its table in a notebook."""
 
     id: int | None
-    samples: list[Any]
     sources: list[str]
     ids: Ints
     scores: Floats

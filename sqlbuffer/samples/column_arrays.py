@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from sqlbuffer._numpy import np
@@ -157,6 +158,11 @@ def scalars(cls: type[Any], values: list[Any], level: int | None) -> Column | No
 
 _CLASS_NAMES = {"array": "ndarray", "tensor": "Tensor"}
 
-_NUMBERS = {"b": booleans, "i": integers, "u": integers, "f": floats}
+_NUMBERS: dict[str, Callable[[Any, int, int | None], Column]] = {
+    "b": booleans,
+    "i": integers,
+    "u": integers,
+    "f": floats,
+}
 
 SCALARS = frozenset(NUMPY_SCALARS)
