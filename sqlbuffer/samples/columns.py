@@ -20,7 +20,7 @@ from sqlbuffer._sample_classes import Entry, find, is_namedtuple
 from sqlbuffer._validation import is_text
 from sqlbuffer.samples import canonical
 from sqlbuffer.samples.arrays import is_tensor
-from sqlbuffer.samples.canonical_cbor import head, text
+from sqlbuffer.samples.canonical_cbor import byte_string, head, text
 from sqlbuffer.samples.column_arrays import SCALARS, arrays, scalars, tensors
 from sqlbuffer.samples.column_numbers import booleans, floats, integers, nulls, strings
 from sqlbuffer.samples.column_parts import Bytes, Column, Texts, by_group, joined
@@ -79,6 +79,12 @@ def _one_by_one(values: list[Any], depth: int, level: int | None) -> Column:
         [[cbor2.dumps(to_cbor(value, depth)) for value in values]],
         [] if level is None else [[rendered(value, level) for value in values]],
     )
+
+
+def _bytes(values: list[bytes], _depth: int, level: int | None) -> Column:
+    pieces = list(map(byte_string, values))
+    texts: Texts = [] if level is None else [[rendered(value, level) for value in values]]
+    return Column([pieces], [pieces], texts)
 
 
 def _dicts(values: list[Any], depth: int, level: int | None) -> Column | None:
@@ -256,6 +262,7 @@ _ENCODERS: dict[type[Any], Callable[[list[Any], int, int | None], Column | None]
     int: integers,
     float: floats,
     str: strings,
+    bytes: _bytes,
     dict: _dicts,
     list: _lists,
     tuple: _tuples,

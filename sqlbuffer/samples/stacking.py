@@ -61,9 +61,8 @@ def _stack(values: list[Any], path: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, complex, np.generic)) and not isinstance(
-        value, (np.str_, np.bytes_)
-    )
+    """Tell whether a value is a number of Python or numpy; an enum's member is none."""
+    return type(value) in (bool, int, float, complex) or isinstance(value, (np.number, np.bool_))
 
 
 def _numbers(values: list[Any], path: str) -> Any:

@@ -381,8 +381,8 @@ def exactly(a: Any, b: Any) -> bool:
     if isinstance(a, (set, frozenset)):
         left = list(b)
         return len(a) == len(b) and all(any(exactly(item, other) for other in left) for item in a)
-    if isinstance(a, Ligand):
-        return exactly([a.name, a.pose, a.note], [b.name, b.pose, b.note])
+    if dataclasses.is_dataclass(a):
+        return exactly(vars(a), vars(b))
     if isinstance(a, (dt.datetime, dt.time)):
         return (a.isoformat(), a.fold) == (b.isoformat(), b.fold)
     if isinstance(a, (float, complex, Decimal)):

@@ -222,12 +222,15 @@ def _nest(inner: st.SearchStrategy[Make]) -> st.SearchStrategy[Make]:
     )
 
 
+_STRUCTURES = st.recursive(_LEAVES, _nest, max_leaves=6)
+_USUAL = _nest(_STRUCTURES) | _LEAVES
+_OTHERS = st.lists(_STRUCTURES, max_size=2)
+
+
 @st.composite
 def batches(draw: st.DrawFn, n: int = 14) -> list[Any]:
     """n samples, most of one structure."""
-    structures = st.recursive(_LEAVES, _nest, max_leaves=6)
-    usual = draw(_nest(structures) | _LEAVES)
-    others = draw(st.lists(structures, max_size=2))
+    usual, others = draw(_USUAL), draw(_OTHERS)
     rng = random.Random(draw(st.integers(0, 2**32)))
     return [
         rng.choice(others)(rng) if others and rng.random() < 0.15 else usual(rng) for _ in range(n)
