@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,8 +36,7 @@ def _stack(values: list[Any], path: str) -> Any:
         _require_alike(values, np.shape, lambda shape: f"shape {shape}", path)
         return np.stack(values)
     if is_tensor(cls):
-        import torch
-
+        torch = sys.modules["torch"]
         _require_alike(values, lambda value: tuple(value.shape), lambda s: f"shape {s}", path)
         common = values[0].dtype
         for value in values:

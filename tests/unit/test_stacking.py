@@ -125,7 +125,7 @@ def test_nothing_and_large_integers_are_refused() -> None:
 def test_samples_of_one_structure_are_decoded_when_they_are_read() -> None:
     stored = decoded([{"a": i, "b": np.ones(2)} for i in range(5)])
     first = stored.stacked()
-    first["b"] += 1  # writable, and nobody else's
+    first["b"] += 1  # writable, and new at each call
     assert stored._samples is None
     assert [sample["a"] for sample in stored.samples] == list(range(5))
     assert stored.samples is stored.samples
