@@ -143,18 +143,44 @@ def rates(databases: Databases, n: int, repeats: int, clock: Clock) -> dict[str,
     }
 
 
+def reading(databases: Databases, n: int, repeats: int) -> dict[str, float]:
+    """Return the median milliseconds of a draw of 32 of n, and of reading it in two ways."""
+    ways = {
+        "draw": lambda batch: None,
+        "draw, stacked": lambda batch: batch.stacked(),
+        "draw, one by one": lambda batch: batch.samples,
+    }
+    with open_store(databases.blank(), mode="replay") as store:
+        store.add(transitions(n))
+        store.score(lambda samples: rng.random(len(samples)))
+        held: list[Any] = []
+
+        def settle() -> None:
+            held.pop().settle()
+
+        def task(way: str) -> Task:
+            return Task(
+                way, lambda: ways[way](held.append(store.sample(32)) or held[-1]), after=settle
+            )
+
+        found = alternate(list(map(task, ways)), repeats=20 * repeats, clock=time.process_time)
+    return {way: statistics.median(seconds) * 1000 for way, seconds in found.items()}
+
+
 def run(
     n: Annotated[int, typer.Option(help="Strings and transitions in a call.")] = 20_000,
     repeats: Annotated[int, typer.Option(help="Calls of each.")] = 10,
 ) -> None:
-    """Print a Markdown table."""
+    """Print the milliseconds of a draw from 5 n transitions, and a Markdown table."""
     rows = []
     with place() as folder, postgres_server(None, folder) as server:
         postmaster = int((folder / "pg" / "postmaster.pid").read_text().split()[0])
+        files = SqliteFiles(folder)
         cases: list[tuple[str, Databases, Clock]] = [
-            ("SQLite", SqliteFiles(folder), time.process_time),
+            ("SQLite", files, time.process_time),
             ("PostgreSQL", server, lambda: time.process_time() + server_s(postmaster)),
         ]
+        read = reading(files, 5 * n, repeats)
         for title, databases, clock in cases:
             found = rates(databases, n, repeats, clock)
             for name, rate in found.items():
@@ -167,6 +193,7 @@ def run(
                         "" if by_hand is None else f"{rate / by_hand:.2f} x",
                     ]
                 )
+    typer.echo(", ".join(f"{way}: {ms:.2f} ms" for way, ms in read.items()))
     typer.echo(markdown(["samples a second", "added", "of strings", "of the floor"], rows))
 
 

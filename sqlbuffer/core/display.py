@@ -74,7 +74,7 @@ class DisplayedBatch(DecodedBatch):
     _reported: dict[int, float]
 
     def __repr__(self) -> str:
-        return f"Batch(id={self.id}, size={len(self.samples)}, state={self._state!r})"
+        return f"Batch(id={self.id}, size={len(self.ids)}, state={self._state!r})"
 
     def _repr_html_(self) -> str | None:
         return _html.or_none(self._as_html)
@@ -89,7 +89,7 @@ class DisplayedBatch(DecodedBatch):
         return "detached" if self._is_detached else "ended"
 
     def _as_html(self) -> str:
-        n = len(self.samples)
+        n = len(self.ids)
         columns = ["id", "sample", "source", "score", "probability", "reported"]
         rest = f", the first {ROWS} of them" if n > ROWS else ""
         caption = f"Batch {'-' if self.id is None else self.id}: {n} samples{rest}, {self._state}"

@@ -6,7 +6,7 @@ joined once, so that no piece is copied from level to level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 Piece = TypeVar("Piece", bytes, str)
@@ -34,6 +34,11 @@ Encode = Callable[[list[Any], int, "int | None"], Column]
 
 def joined(parts: Sequence[Piece | list[Piece]], n: int, empty: Piece) -> list[Piece]:
     """Return n joined values."""
+    return list(each_joined(parts, n, empty))
+
+
+def each_joined(parts: Sequence[Piece | list[Piece]], n: int, empty: Piece) -> Iterable[Piece]:
+    """Join n values, one after the other: a value that is used at once is still in the cache."""
     merged: list[Piece | list[Piece]] = []
     for part in parts:
         if merged and type(part) is not list and type(merged[-1]) is not list:
@@ -45,7 +50,7 @@ def joined(parts: Sequence[Piece | list[Piece]], n: int, empty: Piece) -> list[P
     if not any(type(part) is list for part in merged):
         return [empty.join(merged)] * n  # type: ignore[arg-type]
     columns = (part if type(part) is list else [part] * n for part in merged)
-    return list(map(empty.join, zip(*columns, strict=True)))
+    return map(empty.join, zip(*columns, strict=True))
 
 
 def by_group(

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from sqlbuffer._validation import is_storable
-from sqlbuffer.samples.column_parts import joined
+from sqlbuffer.samples.column_parts import each_joined, joined
 from sqlbuffer.samples.columns import FEW, encode_column
 from sqlbuffer.samples.preview import MAX_LEVEL, finished
 
@@ -19,7 +19,7 @@ DIGEST_BYTES = 16
 FIRST_CHUNK, LARGEST_CHUNK = 64, 4_096
 """Samples in the first chunk, whose size is unknown, and the most samples in a chunk."""
 
-CHUNK_BYTES = 1_000_000
+CHUNK_BYTES = 2_000_000
 
 
 class Encoded(NamedTuple):
@@ -82,10 +82,12 @@ def _add(found: Hashed, values: list[Any], is_hash_only: bool) -> int:
     """Add the columns of a chunk; return the number of its bytes."""
     n = len(values)
     column = encode_column(values, 0, None if is_hash_only else MAX_LEVEL)
-    hashed = joined([SCHEME, *column.canonical], n, b"")
-    found.digests.extend([blake2b(each, digest_size=DIGEST_BYTES).digest() for each in hashed])
+    n_bytes = 0
+    for each in each_joined([SCHEME, *column.canonical], n, b""):
+        n_bytes += len(each)
+        found.digests.append(blake2b(each, digest_size=DIGEST_BYTES).digest())
     if is_hash_only:
-        return sum(map(len, hashed))
+        return n_bytes
     payloads: list[bytes | None] = list(joined(column.payload, n, b""))
     texts, codecs = finished(joined(column.text, n, "")), ["cbor"] * n
     if str in map(type, values):
@@ -95,4 +97,4 @@ def _add(found: Hashed, values: list[Any], is_hash_only: bool) -> int:
     found.encoded.texts.extend(texts)
     found.encoded.payloads.extend(payloads)
     found.encoded.codecs.extend(codecs)
-    return sum(map(len, hashed))
+    return n_bytes
