@@ -27,6 +27,8 @@ class Entry:
         encode: Returns a supported value that represents the whole instance.
         decode: Returns the instance for a value of `encode`.
         like_its_base: Whether an instance may equal a value of its built-in base: (1, 2), 3 or "a".
+        fields: Names of the fields of a dataclass or named tuple; None for other classes.
+        compared: The fields by which instances of a dataclass are equal.
     """
 
     cls: type[Any]
@@ -35,6 +37,8 @@ class Entry:
     encode: Callable[[Any], object]
     decode: Callable[[Any], object]
     like_its_base: bool = False
+    fields: tuple[str, ...] | None = None
+    compared: tuple[str, ...] = ()
 
 
 BY_CLASS: dict[type[Any], Entry] = {}

@@ -28,6 +28,10 @@ class InvalidReward(InvalidArgument):
     """Rewards cannot be stored: one is infinite, or there is not one for each sample."""
 
 
+class StructureMismatch(InvalidArgument):
+    """Samples cannot be stacked, because one has another structure than the first."""
+
+
 class UnsupportedType(SqlBufferError, TypeError):
     """A sample has a type without a hash or a codec; the message tells how to register the type."""
 

@@ -22,6 +22,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.errors import TooLarge
 from sqlbuffer.records import AddResult
 from sqlbuffer.samples.codec import encode_all
+from sqlbuffer.samples.encoded import Encoded, hash_and_encode
 from sqlbuffer.samples.hashing import digests
 from sqlbuffer.samples.preview import as_texts
 
@@ -46,13 +47,17 @@ class Incoming:
     duplicates: int
     start: int | None = 0
     """Position of the chunk's first sample in the user's list, for errors; None if unknown."""
+    encoded: Encoded | None = None
+    """The samples as columns, if they were encoded when they were hashed."""
 
     def columns(self, buffer: BufferHandle) -> dict[str, list[Any]]:
         """Return the columns of `queries.samples.incoming_samples`, with encoded samples."""
         numbers = (
             None if self.start is None else [self.start + position for position in self.positions]
         )
-        encoded = encode_all(self.samples, allow_pickle=buffer.allow_pickle, numbers=numbers)
+        encoded = self.encoded
+        if encoded is None:
+            encoded = encode_all(self.samples, allow_pickle=buffer.allow_pickle, numbers=numbers)
         return {
             "hash": self.hashes,
             "text": encoded.texts,
@@ -90,6 +95,9 @@ def incoming(
     if buffer.keep_key:
         keys = keys_of(buffer, samples)
         hashes = hashes_of_keys(keys, start=start) if hashes is None else hashes
+    hashed = None if hashes is not None or buffer.key is not None else hash_and_encode(samples)
+    if hashed is not None:
+        hashes = hashed.digests
     hashes = hashes_of(buffer, samples, start=start) if hashes is None else list(hashes)
     first = dict(zip(reversed(hashes), reversed(range(len(samples))), strict=True))
     refused = [i for i, digest in enumerate(hashes) if digest is None] if None in first else []
@@ -105,6 +113,7 @@ def incoming(
         refused_at=tuple(position + (start or 0) for position in refused),
         duplicates=len(samples) - len(refused) - len(positions),
         start=start,
+        encoded=None if hashed is None else hashed.encoded.at(positions),
     )
 
 

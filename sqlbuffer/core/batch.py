@@ -25,7 +25,7 @@ from sqlbuffer.core.settle import Settlement, settle_as_next
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.records import SampleInfo
-from sqlbuffer.samples.codec import decode_all
+from sqlbuffer.samples.decoded import Decoded
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Batch(DisplayedBatch):
         id: Id of the batch, None if it is empty.
         iteration: Iteration for which it was drawn, from 0.
         samples: n samples: those of the argmax share first, then the others in the order of the
-            race.
+            race. Samples of one structure are decoded when they are read first.
         sources: n names of the generators that added the samples.
         ids: (n,) int64, ids of the samples.
         scores: (n,) float64, NaN for a sample without a score.
@@ -68,7 +68,7 @@ class Batch(DisplayedBatch):
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
         self.clock = clock
-        self.samples = decode_all(
+        self._decoded = Decoded(
             drawn.text, drawn.payload, drawn.codec, allow_pickle=buffer.allow_pickle
         )
         self.sources = list(drawn.source)
@@ -101,7 +101,7 @@ class Batch(DisplayedBatch):
         return {**vars(self), "_dropped": None, "_pid": None}
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.ids)
 
     def __enter__(self) -> Batch:
         return self

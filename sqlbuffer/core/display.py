@@ -11,6 +11,7 @@ from sqlbuffer import _html
 from sqlbuffer._messages import shown_sample, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import counts
+from sqlbuffer.core.decoded_batch import DecodedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.records import Stats
 
@@ -60,11 +61,10 @@ def _stats(buffer: BufferHandle) -> Stats | str:
         return summary(exc)
 
 
-class DisplayedBatch:
+class DisplayedBatch(DecodedBatch):
     """The repr of a batch, and its table in a notebook."""
 
     id: int | None
-    samples: list[Any]
     sources: list[str]
     ids: Ints
     scores: Floats
@@ -74,7 +74,7 @@ class DisplayedBatch:
     _reported: dict[int, float]
 
     def __repr__(self) -> str:
-        return f"Batch(id={self.id}, size={len(self.samples)}, state={self._state!r})"
+        return f"Batch(id={self.id}, size={len(self.ids)}, state={self._state!r})"
 
     def _repr_html_(self) -> str | None:
         return _html.or_none(self._as_html)
@@ -89,7 +89,7 @@ class DisplayedBatch:
         return "detached" if self._is_detached else "ended"
 
     def _as_html(self) -> str:
-        n = len(self.samples)
+        n = len(self.ids)
         columns = ["id", "sample", "source", "score", "probability", "reported"]
         rest = f", the first {ROWS} of them" if n > ROWS else ""
         caption = f"Batch {'-' if self.id is None else self.id}: {n} samples{rest}, {self._state}"

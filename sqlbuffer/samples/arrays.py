@@ -121,6 +121,21 @@ def _flatten_tensor(tensor: Any) -> Elements:
     return Elements(name, tuple(tensor.shape), data.astype(ELEMENT_DTYPES[name], copy=False))
 
 
+def is_normal(elements: Elements) -> bool:
+    """Tell whether `normalised` changes nothing: there is no -0.0 and no NaN.
+
+    Read as integers, -0.0 is the least of all, and every NaN is beyond the infinity of its sign.
+    """
+    if elements.dtype not in _FLOAT_LAYOUTS or not elements.data.size:
+        return True
+    form, infinity, _ = _FLOAT_LAYOUTS[elements.dtype]
+    bits, signed = elements.data.view(form), elements.data.view(form.replace("u", "i"))
+    least = np.iinfo(signed.dtype).min
+    return bool(
+        signed.min() != least and signed.max() <= infinity and bits.max() <= infinity - least
+    )
+
+
 def normalised(elements: Elements) -> NDArray[Any]:
     """Return the elements with 0.0 for -0.0 and one NaN for every NaN.
 

@@ -16,32 +16,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import cbor2
 
 from sqlbuffer._validation import is_storable
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, UnsupportedType
+from sqlbuffer.samples.encoded import Encoded, hash_and_encode
 from sqlbuffer.samples.errors import with_sample
 from sqlbuffer.samples.payload_reader import from_cbor
 from sqlbuffer.samples.payload_writer import to_cbor
 from sqlbuffer.samples.preview import render
 
 __all__ = ["Encoded", "decode_all", "encode_all"]
-
-
-class Encoded(NamedTuple):
-    """Samples as columns.
-
-    Attributes:
-        texts: (n,) the string itself, or a readable rendering.
-        payloads: (n,) None if the text is the whole sample.
-        codecs: (n,) "text", "cbor" or "pickle".
-    """
-
-    texts: list[str]
-    payloads: list[bytes | None]
-    codecs: list[str]
 
 
 def encode_all(
@@ -66,6 +52,8 @@ def encode_all(
     texts = list(values)
     if set(map(type, texts)) == {str} and is_storable("".join(texts)):  # type: ignore[arg-type]
         return Encoded(texts, [None] * len(texts), ["text"] * len(texts))  # type: ignore[arg-type]
+    if (hashed := hash_and_encode(texts)) is not None:
+        return hashed.encoded
     rows: list[tuple[str, bytes | None, str]] = []
     try:
         for value in texts:

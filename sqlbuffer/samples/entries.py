@@ -164,7 +164,8 @@ def _fields_entry(
             )
         return make([content[field] for field in fields])
 
-    return Entry(cls, name, identity, encode, decode, like_its_base=issubclass(cls, tuple))
+    is_tuple = issubclass(cls, tuple)
+    return Entry(cls, name, identity, encode, decode, is_tuple, fields=fields, compared=compared)
 
 
 def _dataclass_maker(cls: type[Any]) -> Callable[[list[Any]], object]:

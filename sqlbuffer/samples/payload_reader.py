@@ -149,13 +149,15 @@ def _read_elements(dtype: str, shape: Any, content: object) -> NDArray[Any]:
     return data.view(stored).astype(stored.newbyteorder("="), copy=False)
 
 
-def _read_array(dtype: Any, shape: Any, content: object) -> NDArray[Any]:
+def read_array(dtype: Any, shape: Any, content: object) -> NDArray[Any]:
+    """Return the array of a dtype, a shape and the bytes of its elements."""
     if dtype == "bfloat16":
         raise InvalidPayload("numpy has no bfloat16")
     return _read_elements(dtype, shape, content).reshape(shape)
 
 
-def _read_tensor(dtype: Any, shape: Any, content: object) -> object:
+def read_tensor(dtype: Any, shape: Any, content: object) -> object:
+    """Return the tensor of a dtype, a shape and the bytes of its elements."""
     import torch  # a database without tensors is read without torch
 
     data = _read_elements(dtype, shape, content)
@@ -187,8 +189,8 @@ _KINDS: dict[str, Callable[..., object]] = {
     "tuple": lambda *parts: parts,
     "frozenset": lambda *parts: _distinct(frozenset, parts),
     "dict": _read_dict,
-    "array": _read_array,
-    "scalar": lambda dtype, content: _read_array(dtype, [], content)[()],
-    "tensor": _read_tensor,
+    "array": read_array,
+    "scalar": lambda dtype, content: read_array(dtype, [], content)[()],
+    "tensor": read_tensor,
     "object": lambda name, content: named(name).decode(content),
 }

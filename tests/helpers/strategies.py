@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import sqlbuffer.samples.hashing as hashing
+from sqlbuffer.samples.arrays import NUMPY_SCALARS, TYPED_ARRAY_TAGS, flatten
 
 
 @hashing.register
@@ -78,7 +79,7 @@ for _cls in (Point, Colour, Level, Grade, Access):
 hashing.register(Polymer, encode=lambda polymer: polymer.units, decode=Polymer)
 
 NUMBERS = (bool, int, float, complex, Decimal, Fraction, np.number, np.bool_)
-DTYPES = (*hashing.TYPED_ARRAY_TAGS, "bool", "complex64", "complex128")
+DTYPES = (*TYPED_ARRAY_TAGS, "bool", "complex64", "complex128")
 TENSOR_DTYPES = (*DTYPES, "bfloat16")
 OFFSETS = (dt.timedelta(0), dt.timedelta(hours=2), dt.timedelta(hours=-9, minutes=-30))
 SHAPES = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -108,7 +109,7 @@ def numbers() -> st.SearchStrategy[Any]:
         st.sampled_from(
             [Decimal(text) for text in ("-0.00", "0.1", "1E+2", "Infinity", "NaN", "-NaN12")]
         ),
-        st.sampled_from(hashing.NUMPY_SCALARS).flatmap(lambda cls: npst.from_dtype(np.dtype(cls))),
+        st.sampled_from(NUMPY_SCALARS).flatmap(lambda cls: npst.from_dtype(np.dtype(cls))),
     )
 
 
@@ -380,8 +381,8 @@ def exactly(a: Any, b: Any) -> bool:
     if isinstance(a, (set, frozenset)):
         left = list(b)
         return len(a) == len(b) and all(any(exactly(item, other) for other in left) for item in a)
-    if isinstance(a, Ligand):
-        return exactly([a.name, a.pose, a.note], [b.name, b.pose, b.note])
+    if dataclasses.is_dataclass(a):
+        return exactly(vars(a), vars(b))
     if isinstance(a, (dt.datetime, dt.time)):
         return (a.isoformat(), a.fold) == (b.isoformat(), b.fold)
     if isinstance(a, (float, complex, Decimal)):
@@ -390,5 +391,5 @@ def exactly(a: Any, b: Any) -> bool:
 
 
 def _bits(value: Any) -> tuple[Any, ...]:
-    elements = hashing.flatten(value)
+    elements = flatten(value)
     return elements.dtype, elements.shape, elements.data.tobytes()

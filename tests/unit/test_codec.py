@@ -489,7 +489,7 @@ register(Quiet)
         (Quiet(Nameless(["C"])), "Quiet({'part': Nameless(['C'])})"),
         ([Nameless(["C"])], "[Nameless(['C'])]"),
         ({"a": (Nameless(["C"]),)}, "{'a': (Nameless(['C']),)}"),
-        (Ligand(Nameless(["C"]), 1), "Ligand({'name': Nameless(['C']), 'note': None, 'pose': 1})"),
+        (Ligand(Nameless(["C"]), 1), "Ligand(name=Nameless(['C']), pose=1, note=None)"),
     ],
 )
 def test_a_class_without_a_repr_is_told_by_what_it_is_made_of(sample: object, text: str) -> None:

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from sqlbuffer.errors import InvalidArgument, UnsupportedType
 from sqlbuffer.samples import subclasses
+from sqlbuffer.samples.canonical import _ENCODERS
 from sqlbuffer.samples.codec import decode_all, encode_all
-from sqlbuffer.samples.hashing import _ENCODERS, digest, register
+from sqlbuffer.samples.hashing import digest, register
 
 HERE = __name__
 

@@ -1,0 +1,34 @@
+"""The samples of a batch: one by one, or stacked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlbuffer.samples.decoded import Decoded
+
+
+class DecodedBatch:
+    """Samples that were read from the database."""
+
+    _decoded: Decoded
+
+    @property
+    def samples(self) -> list[Any]:
+        """The n samples: those of the argmax share first, then the others in the race's order."""
+        return self._decoded.samples
+
+    def stacked(self) -> Any:
+        """Return all samples as one: their own container, with leaves of shape (n, ...).
+
+        `{"obs": array of shape (4,), "action": 1}` becomes `{"obs": array of shape (n, 4),
+        "action": array of shape (n,)}`. Lists, tuples, named tuples and dataclasses are containers
+        too. Integers become int64, floats float64, bools bool, and numbers of several types
+        `np.result_type` of these. Arrays stay arrays and tensors tensors. Strings and other values
+        become a list. The arrays are new at each call, and writable.
+
+        Raises:
+            StructureMismatch: If a sample has another structure than the first, such as other keys
+                or an array of another shape; the error names its position.
+            InvalidArgument: If the batch is empty, or an integer is beyond int64.
+        """
+        return self._decoded.stacked()
