@@ -65,6 +65,14 @@ def refresh_some(store: SampleStore) -> None:
     store.score(scores_of, only="stale", budget=7)
 
 
+def prioritise(store: SampleStore) -> None:
+    batch = store.sample(3)
+    batch.update_priorities([0.0, 1.0, 2.0])
+    ids = [*batch.ids, *store.waiting().ids[:4]]
+    store.update_priorities(ids, scores_of(TWENTY[: len(ids)]) / 10)
+    batch.release()
+
+
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "add": lambda store: store.add([*LATE, *TWENTY[:5]], requeue=True),
     "score": lambda store: (store.add(LATE), store.score(scores_of, chunk=2)),
@@ -74,6 +82,7 @@ ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "release": report_and_release,
     "refresh": lambda store: store.score(lambda samples: -scores_of(samples), only="all", chunk=7),
     "refresh some": refresh_some,
+    "prioritise": prioritise,
     "retrain": retrain,
     "record": lambda store: store.record(
         [*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]
