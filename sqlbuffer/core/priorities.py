@@ -291,6 +291,6 @@ def _store(tx: Transaction, found: _Found, scores: Mapping[int, float], *, versi
         "hash": [found.hashes[number] for number in ids],
         "score": pool.as_weights(np.array([scores[number] for number in ids])),
     }
-    statement = queries.priorities.store_priorities(tx.backend)
+    statement = queries.samples.store_priorities(tx.backend)
     more = {"version": version, "tick": tx.tick()}
     return tx.execute_each(statement, queries.params.INCOMING_SCORES, columns, **more)

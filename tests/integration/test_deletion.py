@@ -113,11 +113,8 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "batch.report, claimed": lambda _, batch: batch.report(batch.ids[:1], [1.0], settle=False),
     "batch.fail": lambda _, batch: batch.fail(batch.ids[:1], "broken"),
     "batch._start": lambda _, batch: batch._start(batch.ids[:1].tolist()),
-        int(batch.ids[0]), "worker died", "", settle=True
-    "batch._ended": lambda _, batch: batch._ended(
     "batch._ended": lambda _, batch: batch._ended(int(batch.ids[0]), Ending(), settle=True),
     "batch.update_priorities": lambda _, batch: batch.update_priorities([1.0] * len(batch)),
-    ),
     "batch.detach": lambda _, batch: batch.detach(),
     "batch.release": lambda _, batch: batch.release(),
     "batch as a block": lambda _, batch: batch.__exit__(None, None, None),

@@ -23,8 +23,9 @@ from helpers.interleaving import Interleaving
 from helpers.pool import assert_weights_are_those_of_the_scores, places
 from helpers.restored import save
 from helpers.samples import scores_of
-from sqlbuffer.core import priorities, refresh
+from sqlbuffer.core import priorities, refresh, release
 from sqlbuffer.core.weighting import Power, Softmax, Weighting
+from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import database
 from sqlbuffer.errors import ClaimLost, InvalidArgument, StaleIds
 from sqlbuffer.store import SampleStore, open_store
@@ -526,3 +527,32 @@ def test_four_processes_draw_and_update(postgresql_url: str, mode: str) -> None:
         with contextlib.closing(open_store(postgresql_url, grace_s=1.0)) as again:
             assert again.check() == []
         assert_weights_are_those_of_the_scores(store)
+
+
+def test_open_batches_of_replay_are_released_by_one_reading_of_the_pool(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they have samples in common, and priorities have changed since."""
+    store = new_store(mode="replay", weighting=Power(1.0))
+    ids = scored(store, 30)
+    store.update_priorities(ids, np.ones(30))
+    before = places(store)
+    batches = [hold(store.sample(12)) for _ in range(4)]
+    assert len(set(np.concatenate([batch.ids for batch in batches]))) < 48
+    batches[2].update_priorities(np.full(12, 2.0))
+    readings: list[int] = []
+    places_of = release._places_of
+
+    def counted(tx: Any, numbers: list[int]) -> Any:
+        readings.append(len(numbers))
+        return places_of(tx, numbers)
+
+    monkeypatch.setattr(release, "_places_of", counted)
+    assert inside.handle_of(store).write(release.release_open, [worker_id()]) == 4
+    assert readings == [4]
+    clock = max(batch.clock for batch in batches)
+    assert {i: key for i, (key, _) in places(store).items() if key <= clock} == {
+        i: key for i, (key, _) in before.items() if key <= clock
+    }
+    assert_weights_are_those_of_the_scores(store)
+    assert store.check() == []

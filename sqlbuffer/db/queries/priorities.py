@@ -1,4 +1,4 @@
-"""SQL of priorities: where samples stand whose scores a user writes, and the scores themselves."""
+"""SQL of priorities: where the samples are whose scores a user writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sqlbuffer.db.queries.params import (
     IS_OPEN,
     STANDING,
 )
-from sqlbuffer.db.queries.samples import store_scores
 from sqlbuffer.db.schema import batches, draws, pool, samples
 
 
@@ -75,9 +74,3 @@ def claimed_with(dialect: Dialect) -> sa.Select[Any]:
         .where(batches.c.buffer_id == BUFFER, batches.c.worker_id > "", IS_OPEN)
         .where(~draws.c.reported, draws.c.sample_id.in_(ids))
     )
-
-
-@functools.cache
-def store_priorities(dialect: Dialect) -> sa.Update:
-    """Write scores into the samples that wait or are claimed."""
-    return store_scores(dialect).where(samples.c.queued)
