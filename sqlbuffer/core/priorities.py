@@ -164,7 +164,7 @@ def _at_remembered_keys(tx: Transaction, ids: Sequence[int]) -> Sequence[Any]:
         return []
     columns: Columns = {"sample_id": list(known), "race_key": list(known.values())}
     statement = queries.priorities.at_places(tx.backend)
-    rows = tx.execute_with(statement, queries.params.INCOMING_PLACES, columns)
+    rows = tx.execute_with(statement, queries.params.INCOMING_PLACES, columns).all()
     return [row for row in rows if row.race_key is not None]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from helpers.samples import scores_of
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.predictor_versions import PredictorVersion
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.retraining.worker import retrain_alone
@@ -65,12 +66,11 @@ def refresh_some(store: SampleStore) -> None:
     store.score(scores_of, only="stale", budget=7)
 
 
-def prioritise(store: SampleStore) -> None:
+def prioritise(store: SampleStore) -> Batch:
     batch = store.sample(3)
     batch.update_priorities([0.0, 1.0, 2.0])
-    ids = [*batch.ids, *store.waiting().ids[:4]]
-    store.update_priorities(ids, scores_of(TWENTY[: len(ids)]) / 10)
-    batch.release()
+    store.update_priorities(range(1, 21), scores_of(TWENTY))
+    return batch
 
 
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
