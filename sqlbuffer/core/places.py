@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlbuffer._typing import Floats, Ints
 
@@ -13,14 +13,6 @@ MOST_BATCHES = 1_000
 
 MOST_SAMPLES = 500_000
 """Samples of these batches that are remembered at most: 16 MB as arrays."""
-
-
-class Shown(NamedTuple):
-    """Keys that released draws have shown beyond the clock, and the state that this is true of."""
-
-    at: tuple[Any, ...]
-    ends: dict[tuple[int, float], float]
-    """Clock after the draw, by id and key."""
 
 
 class Places:
@@ -38,7 +30,6 @@ class Places:
         self._n_batches = 0
         self.epoch: int | None = None
         """The epoch of the race when the keys were last used."""
-        self.shown: Shown | None = None
 
     def __reduce__(self) -> Any:
         return Places, ()

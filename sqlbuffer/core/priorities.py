@@ -19,7 +19,6 @@ from sqlbuffer.core import pool
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known
-from sqlbuffer.core.places import Shown
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import moved_keys, weigh
 from sqlbuffer.db import queries
@@ -51,7 +50,6 @@ class _Updated(NamedTuple):
     n: int
     keys: dict[int, float]
     """The keys of the waiting samples from now on."""
-    shown: Shown
     epoch: int
 
 
@@ -96,7 +94,7 @@ def update(
     given = _Given(numbers, _as_scores(buffer, values[places]), hashes)
     updated = buffer.write(_update, given=given)
     buffer.places.correct(updated.keys)
-    buffer.places.shown, buffer.places.epoch = updated.shown, updated.epoch
+    buffer.places.epoch = updated.epoch
     return updated.n
 
 
@@ -121,10 +119,8 @@ def _as_scores(buffer: BufferHandle, priorities: Floats) -> Floats:
 def _update(tx: Transaction, *, given: _Given) -> _Updated:
     # Exclusive: no draw moves the clock or a key, and no sample joins, until this commits.
     state = tx.lock_race(exclusive=True)
-    now = tx.own_row(queries.scores.refresh_state())
     found = _find(tx, given, epoch=state.epoch)
-    shown = _shown(tx, state, now)
-    state = _pass(tx, state, shown, found.waiting)
+    state = _past_shown(tx, state, found.waiting)
     scores = dict(zip(given.ids, given.scores.tolist(), strict=True))
     n_scored, deltas, keys = _move(tx, state, found, scores)
     n = _store(tx, found, scores, version=state.version)
@@ -135,7 +131,7 @@ def _update(tx: Transaction, *, given: _Given) -> _Updated:
     is_claimed = len(found.hashes) > len(found.waiting)
     touched = state.clock if is_claimed or deltas.pop("moved") else None
     tx.count(touched=touched, unscored=deltas["unscored"], unscorable=deltas["unscorable"])
-    return _Updated(n, keys, shown, state.epoch)
+    return _Updated(n, keys, state.epoch)
 
 
 # -- where the samples stand ----------------------------------------------------------------------
@@ -216,33 +212,16 @@ def _scanned(tx: Transaction, ids: set[int], *, epoch: int) -> dict[int, Any]:
 # -- keys that a released draw has shown ----------------------------------------------------------
 
 
-def _shown(tx: Transaction, state: RaceState, now: Any) -> Shown:
-    """Return the keys beyond the clock that released draws have shown, as long as they may differ.
-
-    To look for them reads all batches of the buffer. There are no others until another draw is
-    released, or every key moves.
-    """
-    at = (now.epoch, now.released)
-    known = tx.buffer.places.shown
-    if known is not None and known.at == at:
-        return known
-    drawn = tx.execute(queries.batches.released_beyond(), clock=state.clock).all()
-    return Shown(at, {(row.sample_id, row.race_key): float(row.clock) for row in drawn})
-
-
-def _pass(tx: Transaction, state: RaceState, shown: Shown, rows: Sequence[Any]) -> RaceState:
+def _past_shown(tx: Transaction, state: RaceState, rows: Sequence[Any]) -> RaceState:
     """Move the clock to the end of the released draws that have shown these samples.
 
     The weights may have been chosen by it, as samples are by `pool.take_out`.
     """
-    if not shown.ends:
+    ends = pool.shown_until(tx, rows, clock=state.clock)
+    if ends <= state.clock:
         return state
-    ends = (shown.ends.get((row.sample_id, row.race_key), -math.inf) for row in rows)
-    clock = max(ends, default=-math.inf)
-    if clock <= state.clock:
-        return state
-    tx.count(clock=clock)
-    return state._replace(clock=clock)
+    tx.count(clock=ends)
+    return state._replace(clock=ends)
 
 
 # -- what is written ------------------------------------------------------------------------------

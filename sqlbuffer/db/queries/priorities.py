@@ -13,7 +13,7 @@ from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_IDS,
     INCOMING_PLACES,
-    IS_OPEN,
+    OPEN_HERE,
     STANDING,
 )
 from sqlbuffer.db.schema import batches, draws, pool, samples
@@ -70,7 +70,5 @@ def claimed_with(dialect: Dialect) -> sa.Select[Any]:
     return (
         select(draws.c.sample_id)
         .join_from(batches, draws, draws.c.batch_id == batches.c.id)
-        # Any worker: without a condition on it SQLite takes the index of all batches.
-        .where(batches.c.buffer_id == BUFFER, batches.c.worker_id > "", IS_OPEN)
-        .where(~draws.c.reported, draws.c.sample_id.in_(ids))
+        .where(OPEN_HERE, ~draws.c.reported, draws.c.sample_id.in_(ids))
     )
