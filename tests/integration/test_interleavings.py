@@ -490,9 +490,9 @@ def end_a_budget(store: SampleStore) -> None:
 
 def prioritise_a_batch(store: SampleStore) -> None:
     batch = store.sample(6)
-    batch.update_priorities(np.arange(1.0, 7.0))
+    batch.update_priorities(np.arange(len(batch)) + 1.0)
     batch.release()
-    batch.update_priorities(np.arange(2.0, 8.0))
+    batch.update_priorities(np.arange(len(batch)) + 2.0)
 
 
 WORK: dict[str, Callable[[SampleStore], object]] = {
