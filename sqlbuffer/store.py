@@ -47,6 +47,7 @@ from sqlbuffer.core import (
 from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import objective as core_objective
+from sqlbuffer.core import priorities as core_priorities
 from sqlbuffer.core import record as core_record
 from sqlbuffer.core import release as core_release
 from sqlbuffer.core.attach import attach, require_name
@@ -586,6 +587,45 @@ class SampleStore:
         """
         options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
         return self.score(score_fn, "stale", **options, chunk=chunk, silent=silent)
+
+    @_writes
+    def update_priorities(self, ids: Sequence[int], priorities: Any) -> int:
+        """Give samples new priorities: their scores, with weights and keys, in one transaction.
+
+        A sample is drawn by its weight, which follows from its priority by the weighting of the
+        buffer: `Power(alpha)` is that of prioritised replay. A sample of priority 0 is never drawn,
+        whatever the weighting. The draws stay exact: the next one goes by the new weights.
+
+        A waiting sample, in mode "replay" also a drawn one, gets its weight at once. A sample that
+        is claimed in mode "consume" gets its score now, and waits with its weight if it is
+        released; as all released samples, it is then first in line. A sample that neither waits nor
+        is claimed (settled in mode "consume", removed, evicted) keeps the score that it had, and is
+        not counted. In mode "replay" a measured or failed sample waits like any other.
+
+        The scores have the newest version, so that a refresh does not take them for stale. A later
+        refresh of all scores replaces them.
+
+        Samples of the last 1,000 batches that this process has drawn in mode "replay" are found by
+        their keys. The cost of other waiting samples grows with the buffer: a scan of the pool
+        finds them, and so those that another process has drawn since. When a new lowest score has
+        moved every key (under "shift"), one scan finds the keys of all these batches again.
+
+        Args:
+            ids: n ids of samples, such as `batch.ids`; of equal ids the last one counts.
+            priorities: (n,) finite numbers of 0 or more.
+
+        Returns:
+            The number of samples that have their new priorities.
+
+        Raises:
+            InvalidArgument: If the buffer draws uniformly, if it has no sample of an id, or if
+                there are not n finite numbers of 0 or more. Nothing is stored.
+            StaleIds: See `remove`. Nothing is stored.
+
+        Source:
+            Prioritized Experience Replay (Schaul et al. 2016).
+        """
+        return core_priorities.update(self._buffer, as_ids(ids), priorities)
 
     @_writes
     def mark_stale(self) -> None:

@@ -9,6 +9,7 @@ from sqlbuffer._validation.arrays import (
     as_floats,
     as_ids,
     as_mask,
+    as_priorities,
     as_rewards,
     as_scores,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "as_max_size",
     "as_name",
     "as_names",
+    "as_priorities",
     "as_rewards",
     "as_scores",
     "is_integer",

@@ -171,3 +171,30 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
             f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},)."
         )
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
+    """Return priorities as (n,) float64.
+
+    Raises:
+        InvalidArgument: If there are not n numbers, or one is negative or not finite.
+    """
+    try:
+        has_shape = hasattr(priorities, "ndim")
+        values = as_floats(priorities if has_shape else as_list(priorities, "priorities"))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
+        raise InvalidArgument(
+            f"priorities must be {n} numbers, one for each sample; got {shown(priorities)}."
+        ) from exc
+    if values.shape != (n,):
+        raise InvalidArgument(
+            f"priorities have shape {values.shape}, but {n} samples need one each: give shape "
+            f"({n},), in the order of the samples."
+        )
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0.0))).tolist()
+    if wrong:
+        raise InvalidArgument(
+            f"priority {wrong[0]} is {values[wrong[0]]}: priorities must be finite numbers of 0 or "
+            "more, such as abs(error); a sample of priority 0 is never drawn."
+        )
+    return values

@@ -15,9 +15,9 @@ from sqlbuffer._validation import as_ids, require_flag
 from sqlbuffer.core import attempts, pool
 from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
 from sqlbuffer.core.content import metas_of
-from sqlbuffer.core.display import DisplayedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Origin
+from sqlbuffer.core.prioritised import PrioritisedBatch
 from sqlbuffer.core.record import Recorded
 from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
@@ -30,7 +30,7 @@ from sqlbuffer.samples.decoded import Decoded
 log = logging.getLogger(__name__)
 
 
-class Batch(DisplayedBatch):
+class Batch(PrioritisedBatch):
     """Samples claimed by this process until they are settled or released.
 
     As a context manager, a batch is released at the end of the block unless it was settled. A batch
@@ -64,6 +64,7 @@ class Batch(DisplayedBatch):
         info: SampleInfo,
         objective: str,
         outlives: bool = False,
+        new_keys: Floats | None = None,
     ) -> None:
         self.id = None if claim is None else claim.batch
         self.iteration = iteration
@@ -78,6 +79,7 @@ class Batch(DisplayedBatch):
         self.info = info
         self._buffer = buffer
         self._claim = claim
+        self._new_keys = new_keys
         self._known = Known(self.ids, *(getattr(drawn, name) for name in Known._fields[1:]))
         self.objective = objective
         self._is_open = True
@@ -290,19 +292,6 @@ class Batch(DisplayedBatch):
         self._end()
         if not is_released:
             raise self._lost("no sample can be released")
-
-    def witness(self) -> None:
-        """Remember this committed batch, which proves the ids that were read before its draw."""
-        if self._claim is not None:
-            found_by = {"buffer": self._buffer.buffer_id, **self._claim.parameters()}
-            self._buffer.lineage.last_draw = found_by
-
-    def _require_attached(self) -> None:
-        if self._is_detached:
-            raise ClaimLost(
-                f"batch {self.id} was detached: take it up with store.batch(token). Nothing is "
-                "stored."
-            )
 
     def _origin(self) -> Origin:
         """Return the batch as this process knows it."""

@@ -128,12 +128,12 @@ def _draw(
     probability = np.ones_like(weights)
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
-    made, clock = None, stretch.end
+    made, clock, new_keys = None, stretch.end, None
     if len(weights):
         given: Any = {"n_heaviest": len(heaviest), "exclusive": exclusive, "terms": terms}
-        made, clock = _take(tx, state, drawn, stretch, weights, **given)
+        made, clock, new_keys = _take(tx, state, drawn, stretch, weights, **given)
     about: Any = {"iteration": state.iteration, "objective": state.objective, "info": info}
-    return Batch(tx.buffer, drawn, claim=made, clock=clock, **about)
+    return Batch(tx.buffer, drawn, claim=made, clock=clock, new_keys=new_keys, **about)
 
 
 def _take(
@@ -146,9 +146,9 @@ def _take(
     n_heaviest: int,
     exclusive: bool,
     terms: Terms,
-) -> tuple[Claim, float]:
-    """Store a batch, and give samples of replay mode new keys; return claim and clock."""
-    consumes, clock = tx.buffer.consumes, stretch.end
+) -> tuple[Claim, float, Floats | None]:
+    """Store a batch, and give samples of replay mode new keys; return claim, clock and new keys."""
+    consumes, clock, new_keys = tx.buffer.consumes, stretch.end, None
     is_blurred = not consumes and race.is_blurred(clock, weights)
     if is_blurred and not exclusive:
         raise Blurred
@@ -169,7 +169,7 @@ def _take(
         new_keys = pool.join_race(tx.buffer, after, drawn.hash, drawn.requeues, entries, weights)
         scores = pool.as_floats(drawn.score)
         pool.enter(tx, after, drawn.sample_id, new_keys, weights, scores, entries)
-    return made, clock
+    return made, clock, new_keys
 
 
 def _heaviest(tx: Transaction, state: RaceState, n: int) -> list[Any]:

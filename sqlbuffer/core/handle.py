@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from sqlbuffer.core.heartbeat import Heartbeat
 from sqlbuffer.core.lineage import Lineage
+from sqlbuffer.core.places import Places
 from sqlbuffer.core.settings import Settings
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.watch import Watch
@@ -43,6 +44,7 @@ class BufferHandle:
     lineage: Lineage = dataclasses.field(default_factory=Lineage, compare=False, repr=False)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat, compare=False, repr=False)
     watch: Watch = dataclasses.field(default_factory=Watch, compare=False, repr=False)
+    places: Places = dataclasses.field(default_factory=Places, compare=False, repr=False)
     key_name: str | None = None
     """Stored name of the key function (`attach.key_name`); None if the handle was opened without
     looking at keys."""

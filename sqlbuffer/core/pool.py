@@ -195,10 +195,23 @@ def take_out(tx: Transaction, rows: Sequence[Any]) -> None:
     if not rows:
         return
     clock = tx.race_state().clock
-    places = {(row.sample_id, row.race_key) for row in rows}
+    remove(tx, rows, clock=shown_until(tx, rows, clock=clock))
+
+
+def shown_until(tx: Transaction, rows: Sequence[Any], *, clock: float) -> float:
+    """Return how far released draws have gone that have shown these samples; at least `clock`.
+
+    Args:
+        tx: The transaction.
+        rows: Rows with `sample_id` and `race_key`.
+        clock: Clock of the race.
+    """
     drawn = tx.execute(queries.batches.released_beyond(), clock=clock).all()
+    if not drawn:
+        return clock
+    places = {(row.sample_id, row.race_key) for row in rows}
     ends = as_floats([draw.clock for draw in drawn if (draw.sample_id, draw.race_key) in places])
-    remove(tx, rows, clock=float(np.max(ends, initial=clock)))
+    return float(np.max(ends, initial=clock))
 
 
 def remove(tx: Transaction, rows: Sequence[Any], *, clock: float, evicted: bool = False) -> None:

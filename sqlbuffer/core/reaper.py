@@ -12,7 +12,7 @@ from sqlbuffer.core import leases
 from sqlbuffer.core.attempts import count_attempts
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.heartbeat import INTERVAL_S, Beat, Heartbeat, Occasion
-from sqlbuffer.core.release import release, release_open
+from sqlbuffer.core.release import release_all, release_open
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import (
     Mark,
@@ -97,7 +97,7 @@ def _expired(tx: Transaction) -> list[int]:
 
 def _release_expired(tx: Transaction) -> int:
     tx.lock_race(exclusive=True)
-    return sum(release(tx, batch=batch) for batch in _expired(tx))
+    return release_all(tx, _expired(tx))
 
 
 def _release_stale(tx: Transaction, *, stale: Mapping[str, Mark]) -> int:

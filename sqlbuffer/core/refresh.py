@@ -57,16 +57,23 @@ class Known(NamedTuple):
     version: int
     ids: Ints
     keys: Floats
+    entries: Ints
+    """How often each sample had entered the race; a user's priority counts as one more."""
     scores: Floats
     is_done: NDArray[np.bool_]
     """True for a sample that already has its new weight."""
+    released: int
+    """Draws that had been released. A sample that is released later may have another score."""
 
     @classmethod
-    def of(cls, version: int, ids: Ints, keys: Floats, scores: Floats) -> Known:
+    def of(
+        cls, version: int, ids: Ints, keys: Floats, entries: Ints, scores: Floats, *, released: int
+    ) -> Known:
         """Append an id that no sample has, so that every search ends at one of the ids."""
-        ids = np.append(ids, np.iinfo(np.int64).max)
+        ids, entries = np.append(ids, np.iinfo(np.int64).max), np.append(entries, 0)
         keys, scores = np.append(keys, math.nan), np.append(scores, math.nan)
-        return cls(version, ids, keys, scores, np.zeros(len(ids), dtype=np.bool_))
+        is_done = np.zeros(len(ids), dtype=np.bool_)
+        return cls(version, ids, keys, entries, scores, is_done, released)
 
     def find(self, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Return the places, (n,), of n samples, and which of them, (n,) bool, are known."""
@@ -101,8 +108,8 @@ def refresh(
     """
     begun: Any = {"by": by, "new_version": new_version, "is_full": True, "states": states}
     version = buffer.write(begin_refresh, **begun)
-    epoch = buffer.read(Transaction.race_state).epoch
-    ids, keys = buffer.read(_waiting)
+    epoch, released = buffer.read(_moment)
+    ids, keys, entries = buffer.read(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
     chunks = _shuffled(len(ids), chunk, interleaved=buffer.database.dialect.chunks_sharing_pages)
@@ -113,19 +120,27 @@ def refresh(
             advance(len(ids[part]))
     lowest = float(np.fmin.reduce(scores, initial=math.inf))
     quiet = buffer.write(_begin_weights, lowest=lowest, version=version, epoch=epoch)
-    _update_weights(buffer, Known.of(version, ids, keys, scores), quiet)
+    known = Known.of(version, ids, keys, entries, scores, released=released)
+    _update_weights(buffer, known, quiet)
     return total
 
 
-def _waiting(tx: Transaction) -> tuple[Ints, Floats]:
-    """Return ids and keys of all waiting samples by id, the order in which they are stored."""
-    ids, keys = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for part in tx.execute(queries.scores.waiting_places()).partitions(ROWS_AT_ONCE):
-        some_ids, some_keys = zip(*part, strict=True)
-        ids.append(pool.as_ints(some_ids))
-        keys.append(pool.as_floats(some_keys))
-    order = np.argsort(np.concatenate(ids))
-    return np.concatenate(ids)[order], np.concatenate(keys)[order]
+def _moment(tx: Transaction) -> tuple[int, int]:
+    """Return the epoch, and how many draws have been released."""
+    row = tx.own_row(queries.scores.refresh_state())
+    return int(row.epoch), int(row.released)
+
+
+def _waiting(tx: Transaction) -> tuple[Ints, Floats, Ints]:
+    """Return ids, keys and entries of all waiting samples by id, the order of their table."""
+    kinds = (pool.as_ints, pool.as_floats, pool.as_ints)
+    parts: list[Any] = [[kind([]) for kind in kinds]]
+    for rows in tx.execute(queries.scores.waiting_places()).partitions(ROWS_AT_ONCE):
+        columns = zip(kinds, zip(*rows, strict=True), strict=True)
+        parts.append([kind(column) for kind, column in columns])
+    ids, keys, entries = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(ids)
+    return ids[order], keys[order], entries[order]
 
 
 def _shuffled(n: int, chunk: int, *, interleaved: int) -> Iterator[slice]:
@@ -271,9 +286,11 @@ def _change_page(
         return None
     ids, keys, old, ranked, entries = places
     at, is_known = known.find(ids)
-    # A sample at its old key still has the score of this refresh: one that returns has a new key.
+    # A sample at its old key still has the score of this refresh: one that returns has a new key,
+    # unless its draw was released, and one that a user has given a priority has one more entry.
     is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf)
-    is_scored &= known.version == state.version
+    is_scored &= known.entries[at] == entries
+    is_scored &= (known.version, known.released) == (state.version, _moment(tx)[1])
     scores = np.where(is_scored, known.scores[at], math.nan)
     unsure = np.flatnonzero(~is_scored)
     if len(unsure):

@@ -9,8 +9,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlbuffer._messages import shown, summary
 from sqlbuffer._numpy import np
@@ -29,7 +29,20 @@ from sqlbuffer.errors import ClaimLost, DatabaseUnavailable
 log = logging.getLogger(__name__)
 
 
-def release(tx: Transaction, *, batch: int | Claim) -> bool:
+class _Place(NamedTuple):
+    """Where a sample waits."""
+
+    race_key: float
+    weight: float | None
+    score: float | None
+    entries: int
+
+
+_Places: TypeAlias = dict[int, _Place]
+"""Places by the id of the sample."""
+
+
+def release(tx: Transaction, *, batch: int | Claim, places: _Places | None = None) -> bool:
     """Put the samples of a batch back where they stood in the race.
 
     With their old keys the samples come first again, in the same order. If the race has not changed
@@ -38,6 +51,7 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
     Args:
         tx: A writing transaction.
         batch: The claim of a draw, or the id of a batch that was looked up in this transaction.
+        places: Where the samples wait in mode "replay", if that is known; it is kept true.
 
     Returns:
         False if the batch was closed before.
@@ -69,7 +83,9 @@ def release(tx: Transaction, *, batch: int | Claim) -> bool:
         if oldest is not None and pool.as_ints([oldest])[0] < state.version:
             reopen(tx, version=oldest)
     else:
-        _undo_replayed(tx, state, rows, is_last=later is None)
+        if places is None:
+            places = _places_of(tx, [number])
+        _undo_replayed(tx, state, rows, places, is_last=later is None)
     return True
 
 
@@ -140,35 +156,55 @@ def _stretched(keys: Floats, state: RaceState, before: Floats, weights: Floats) 
     return stretched
 
 
+def _places_of(tx: Transaction, batches: Sequence[int]) -> _Places:
+    """Return where the samples of batches wait; reads the whole pool once."""
+    statement = queries.pool.standing_of_batches(tx.backend)
+    return _as_places(
+        tx.execute_with(statement, queries.params.INCOMING_IDS, {"sample_id": batches})
+    )
+
+
+def _places_with(tx: Transaction, ids: Sequence[int]) -> _Places:
+    """Return where samples wait; reads the whole pool."""
+    statement = queries.priorities.standing_anywhere(tx.backend)
+    return _as_places(tx.execute_with(statement, queries.params.INCOMING_IDS, {"sample_id": ids}))
+
+
+def _as_places(rows: Iterable[Any]) -> _Places:
+    return {row.sample_id: _Place(*row[1:]) for row in rows}
+
+
 def _undo_replayed(
-    tx: Transaction, state: RaceState, rows: Sequence[Any], *, is_last: bool
+    tx: Transaction, state: RaceState, rows: Sequence[Any], places: _Places, *, is_last: bool
 ) -> None:
-    """Undo a draw of replay mode, in which drawn samples wait with new keys; reads the whole pool.
+    """Undo a draw of replay mode, in which drawn samples wait with new keys.
 
     The entry into the race that the draw made stays counted, so that the next entry has a new
     variate: later draws depended on the variate of the undone entry, and a variate that is used
     twice would make batches depend on each other. If no later draw is left, the entry is taken off
     too, so that an interrupted run draws the same batches as an uninterrupted one.
     """
-    drawn = {row.sample_id: row for row in rows}
-    standing = pool.standing(tx, list(drawn))
-    ids = [row.sample_id for row in standing]
-    keys = pool.as_floats([row.race_key for row in standing])
+    drawn = [row for row in rows if row.sample_id in places]
+    ids = [row.sample_id for row in drawn]
+    standing = [places[i] for i in ids]
+    keys = pool.as_floats([place.race_key for place in standing])
     old, before = (
-        pool.as_floats([getattr(drawn[i], name) for i in ids]) for name in ("race_key", "weight")
+        pool.as_floats([getattr(row, name) for row in drawn]) for name in ("race_key", "weight")
     )
-    weights = pool.as_floats([row.weight for row in standing])
+    weights = pool.as_floats([place.weight for place in standing])
     stretches = (old > state.clock) & (old < math.inf) & (before != weights)
     turned = resolved(tx, state, weights[stretches], carried=old)
-    if turned.clock != state.clock:
-        moved = {row.sample_id: row.race_key for row in pool.standing(tx, ids)}
-        keys, state = pool.as_floats([moved[i] for i in ids]), turned
+    if turned.clock != state.clock:  # every key has moved
+        places.update(_places_with(tx, list(places)))
+        keys, state = pool.as_floats([places[i].race_key for i in ids]), turned
     back = np.where(
         (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
     )
-    entries = [row.entries - is_last for row in standing]
-    scores = pool.as_floats([row.score for row in standing])
+    entries = [place.entries - is_last for place in standing]
+    scores = pool.as_floats([place.score for place in standing])
     pool.move(tx, state, ids, (keys, weights), back, weights, scores, entries)
+    for number, key, entry in zip(ids, back.tolist(), entries, strict=True):
+        places[number] = places[number]._replace(race_key=key, entries=entry)
     if np.any((old < math.inf) & (back != old)):
         tx.count(touched=state.clock)
 
@@ -177,7 +213,14 @@ def release_open(tx: Transaction, owners: Sequence[str]) -> int:
     """Release the open batches of some workers; return how many."""
     # The newest first: the last draw of a sample must be undone before earlier ones.
     still_open = tx.execute(queries.batches.open_batches_of(), owners=list(owners)).scalars().all()
-    return sum(release(tx, batch=batch) for batch in still_open)
+    return release_all(tx, still_open)
+
+
+def release_all(tx: Transaction, batches: Sequence[int]) -> int:
+    """Release batches, the newest first; return how many. The caller has locked the race."""
+    is_replayed = batches and not tx.buffer.consumes
+    places = _places_of(tx, batches) if is_replayed else None
+    return sum(release(tx, batch=batch, places=places) for batch in batches)
 
 
 def release_later(pid: int, buffer: BufferHandle, claim: Claim) -> None:

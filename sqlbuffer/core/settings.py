@@ -82,6 +82,9 @@ class Settings:
                 f"requeues or entries are stored as a value that is not a number ({shown(exc)})"
             ) from exc
         if self.consumes:
+            # A sample that joins twice without a draw in between, such as one that has had the
+            # weight 0, would otherwise meet the variate that a released draw has shown.
+            again = again + (np.maximum(number, 1) - 1) * 2**32
             return exponentials(self.seed, flat, turn=turn, requeues=again)
         return replayed_exponentials(self.seed, flat, requeues=again, entries=number)
 

@@ -298,12 +298,7 @@ def change_weights(
     Returns:
         (n,) bool, true for a sample that still stood at its key and was changed.
     """
-    moving = np.where(new == old, keys, math.inf)
-    both = (old > 0) & (new > 0) & (new != old)
-    moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
-    joining = np.flatnonzero(~(old > 0) & (new > 0))
-    entries = entries + np.isin(np.arange(len(ids)), joining)
-    moving[joining] = _joining(tx, state, ids[joining], entries[joining], new[joining])
+    moving, entries = moved_keys(tx, state, ids, keys, old, new, entries)
     moved = pool.move(tx, state, ids.tolist(), (keys, old), moving, new, scores, entries.tolist())
     tx.count(
         touched=state.clock if moved.any() else None,
@@ -311,6 +306,28 @@ def change_weights(
         unscorable=int((new[moved] == 0).sum() - (old[moved] == 0).sum()),
     )
     return moved
+
+
+def moved_keys(
+    tx: Transaction,
+    state: RaceState,
+    ids: Ints,
+    keys: Floats,
+    old: Floats,
+    new: Floats,
+    entries: Ints,
+) -> tuple[Floats, Ints]:
+    """Return the keys that waiting samples get with new weights, and their entries into the race.
+
+    The arguments are those of `change_weights`.
+    """
+    moving = np.where(new == old, keys, math.inf)
+    both = (old > 0) & (new > 0) & (new != old)
+    moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
+    joining = np.flatnonzero(~(old > 0) & (new > 0))
+    entries = entries + np.isin(np.arange(len(ids)), joining)
+    moving[joining] = _joining(tx, state, ids[joining], entries[joining], new[joining])
+    return moving, entries
 
 
 def _joining(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from helpers.samples import scores_of
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.predictor_versions import PredictorVersion
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.retraining.worker import retrain_alone
@@ -65,6 +66,13 @@ def refresh_some(store: SampleStore) -> None:
     store.score(scores_of, only="stale", budget=7)
 
 
+def prioritise(store: SampleStore) -> Batch:
+    batch = store.sample(3)
+    batch.update_priorities([0.0, 1.0, 2.0])
+    store.update_priorities(range(1, 21), scores_of(TWENTY))
+    return batch
+
+
 ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "add": lambda store: store.add([*LATE, *TWENTY[:5]], requeue=True),
     "score": lambda store: (store.add(LATE), store.score(scores_of, chunk=2)),
@@ -74,6 +82,7 @@ ACTIONS: dict[str, Callable[[SampleStore], object]] = {
     "release": report_and_release,
     "refresh": lambda store: store.score(lambda samples: -scores_of(samples), only="all", chunk=7),
     "refresh some": refresh_some,
+    "prioritise": prioritise,
     "retrain": retrain,
     "record": lambda store: store.record(
         [*LATE, TWENTY[0]], [reward_of(sample) for sample in [*LATE, TWENTY[0]]]

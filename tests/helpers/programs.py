@@ -118,6 +118,24 @@ class Player:
     def refresh_some(self) -> None:
         self.store.score(self.scores, only="all" if self.rng.random() < 0.5 else "stale", budget=10)
 
+    def prioritise(self) -> None:
+        """What is drawn gets priorities by what it was, and so do some that wait."""
+        if self.store_draws_uniformly:
+            return
+        for batch in self.open[-1:]:
+            batch.update_priorities(self.priorities(len(batch)) * (batch.weights > 1.0))
+        ids = self.store.waiting().ids
+        chosen = self.rng.choice(ids, min(len(ids), 12), replace=False)
+        self.store.update_priorities(chosen, self.priorities(len(chosen)))
+
+    def priorities(self, n: int) -> np.ndarray:
+        found = max(self.lowest, 0.0) + self.rng.exponential(2.0, n)
+        return found * (self.rng.random(n) > 0.05)
+
+    @property
+    def store_draws_uniformly(self) -> bool:
+        return inside.handle_of(self.store).settings.weighting.name == "uniform"
+
     def draw(self) -> Batch:
         """Draw some dozens: of a handful 1/p is so skewed that its own standard error misses 4 in
         0.6 % of programs.
@@ -148,6 +166,7 @@ class Player:
             "remove": 1,
             "refresh": 0.5,
             "refresh_some": 0.5,
+            "prioritise": 2,
         }
         weights = np.array(list(acts.values()))
         return str(self.rng.choice(list(acts), p=weights / weights.sum()))

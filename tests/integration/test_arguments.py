@@ -324,6 +324,8 @@ def settle(scene: Scene, given: dict[str, Any], method: str = "settle") -> None:
             "settle": {},
             "report": {"ids": batch.ids[:1], "rewards": [1.0]},
             "fail": {"ids": batch.ids[:1], "reason": "x"},
+            "update_priorities": {"ids": batch.ids[:1], "priorities": [1.0]},
+            "importance_weights": {},
         }
         getattr(batch, method)(**{**own[method], **given})
     finally:
@@ -427,6 +429,7 @@ def store_targets() -> Iterator[tuple[str, Target]]:
             "checkpoint": {"x": b""},
         },
         "remove": lambda scene: {"ids": []},
+        "update_priorities": lambda scene: {"ids": [1, 2], "priorities": [1.0, 2.0]},
         "replace": lambda scene: {"ids": [1, 2], "samples": ["v", "w"]},
         "labelled_rows": lambda scene: {},
         "dataset": lambda scene: {},
@@ -479,10 +482,9 @@ def store_targets() -> Iterator[tuple[str, Target]]:
     yield "Batch.fail", (Batch.fail, functools.partial(settle, method="fail"), lambda scene: {})
     yield "SampleStore.leased", (SampleStore.leased, leased, lambda scene: {"job": "job"})
     yield "Batch.settle", (Batch.settle, settle, lambda scene: {"rewards": [1.0, 2.0]})
-    yield (
-        "Batch.report",
-        (Batch.report, functools.partial(settle, method="report"), lambda scene: {}),
-    )
+    for method in ("report", "update_priorities", "importance_weights"):
+        call = functools.partial(settle, method=method)
+        yield f"Batch.{method}", (getattr(Batch, method), call, lambda scene: {})
     yield "LabelledRows.take", (LabelledRows.take, of("take", rows), lambda scene: {"rows": [0]})
     yield (
         "LabelledRows.subset",

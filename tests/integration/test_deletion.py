@@ -17,6 +17,7 @@ from helpers.cleanup import hold
 from helpers.commands import refused, run
 from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.prioritised import PrioritisedBatch
 from sqlbuffer.db import schema
 from sqlbuffer.errors import BufferNotFound, InvalidArgument, StaleIds
 from sqlbuffer.store import SampleStore, open_store
@@ -85,6 +86,7 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "refresh": lambda store, _: store.refresh(lambda samples: [1.0] * len(samples)),
     "refresh some": lambda store, _: store.refresh(lambda samples: [1.0] * len(samples), budget=2),
     "mark_stale": lambda store, _: store.mark_stale(),
+    "update_priorities": lambda store, _: store.update_priorities([1], [1.0]),
     "sample": lambda store, _: store.sample(2),
     "sample heaviest": lambda store, _: store.sample(2, pct_argmax=1.0),
     "sample leased": lambda store, _: store.sample(2, lease_s=60),
@@ -112,6 +114,7 @@ WRITES: dict[str, Callable[[SampleStore, Batch], object]] = {
     "batch.fail": lambda _, batch: batch.fail(batch.ids[:1], "broken"),
     "batch._start": lambda _, batch: batch._start(batch.ids[:1].tolist()),
     "batch._ended": lambda _, batch: batch._ended(int(batch.ids[0]), Ending(), settle=True),
+    "batch.update_priorities": lambda _, batch: batch.update_priorities([1.0] * len(batch)),
     "batch.detach": lambda _, batch: batch.detach(),
     "batch.release": lambda _, batch: batch.release(),
     "batch as a block": lambda _, batch: batch.__exit__(None, None, None),
@@ -122,9 +125,10 @@ def test_the_list_of_writing_methods_is_complete() -> None:
     named = {name.partition(" ")[0].rstrip(",") for name in WRITES}
     marked = {name for name, method in vars(SampleStore).items() if hasattr(method, "__wrapped__")}
     assert marked - {"batch"} == {name for name in named if "." not in name} - {"batch"}
-    public = {name for name in vars(Batch) if not name.startswith("_")}
-    other = {"meta", "witness"} | {
-        name for name, value in vars(Batch).items() if not inspect.isfunction(value)
+    methods = {**vars(PrioritisedBatch), **vars(Batch)}
+    public = {name for name in methods if not name.startswith("_")}
+    other = {"meta", "witness", "importance_weights"} | {
+        name for name, value in methods.items() if not inspect.isfunction(value)
     }
     of_batch = {name.removeprefix("batch.") for name in named if name.startswith("batch.")}
     assert public - other == {name for name in of_batch if not name.startswith("_")}

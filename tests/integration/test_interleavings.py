@@ -461,6 +461,14 @@ def remove_the_lowest(store: SampleStore) -> None:
     store.remove(waiting.ids[scores_of(waiting.samples) < 8].tolist())
 
 
+def prioritise(store: SampleStore) -> None:
+    """New priorities for all that waits, some as they were, one lower than all others."""
+    waiting = store.waiting()
+    given = np.where(waiting.ids % 3 == 0, np.maximum(waiting.scores, 0.0), 7.0)
+    given[:1] = 0.25
+    store.update_priorities(waiting.ids, np.nan_to_num(given, nan=1.0))
+
+
 OTHERS = [
     *(
         store_a_predictor,
@@ -469,6 +477,7 @@ OTHERS = [
         draw_and_release,
         draw_all_and_add_again,
         remove_the_lowest,
+        prioritise,
     )
 ]
 
@@ -479,6 +488,13 @@ def end_a_budget(store: SampleStore) -> None:
         store.score(lambda samples: scores_of(samples) + 50, only="stale", budget=20)
 
 
+def prioritise_a_batch(store: SampleStore) -> None:
+    batch = store.sample(6)
+    batch.update_priorities(np.arange(len(batch)) + 1.0)
+    batch.release()
+    batch.update_priorities(np.arange(len(batch)) + 2.0)
+
+
 WORK: dict[str, Callable[[SampleStore], object]] = {
     "score": lambda store: (store.add(["s-3", "s40", "s41"]), store.score(scores_of, chunk=1)),
     "refresh": lambda store: store.score(
@@ -486,6 +502,7 @@ WORK: dict[str, Callable[[SampleStore], object]] = {
     ),
     "refresh some": end_a_budget,
     "argmax": lambda store: store.sample(5, pct_argmax=1.0).settle(),
+    "prioritise": prioritise_a_batch,
 }
 
 

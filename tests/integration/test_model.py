@@ -43,6 +43,11 @@ scores = st.one_of(
     st.sampled_from([-1e3, -1.0, 0.0, 1e-300, 0.5, 1.0, 1e6, NAN, math.inf, -math.inf]),
     st.floats(-100, 100),
 )
+priorities = st.lists(
+    st.one_of(st.sampled_from([0.0, 1e-300, 0.5, 1.0, 1e6]), st.floats(0, 100)),
+    min_size=1,
+    max_size=4,
+)
 palettes = st.lists(scores, min_size=1, max_size=5)
 rewards = st.lists(st.one_of(st.none(), st.just(NAN), st.floats(-10, 10)), min_size=1, max_size=4)
 picks = st.lists(st.integers(0, 20), max_size=5)
@@ -270,6 +275,44 @@ class StoreMachine(RuleBasedStateMachine):
     def is_stale(self, name: str) -> bool:
         version = self.model.samples[name].version
         return version is None or version < self.model.version
+
+    def prioritise(self, chosen: dict[str, float]) -> None:
+        """A priority of 0 is never drawn; what is claimed in mode "consume" has no weight yet."""
+        for name, priority in chosen.items():
+            sample = self.model.samples[name]
+            sample.version = self.model.version
+            sample.score = priority if priority or self.model.weighting == "power" else NAN
+        waiting = [name for name in chosen if self.model.samples[name].waits]
+        self.model.base = min(self.model.base, self.model.lowest(waiting))
+
+    @precondition(lambda self: self.model.weighting != "uniform")
+    @rule(pick=picks, given=priorities)
+    def update_priorities(self, pick: list[int], given: list[float]) -> None:
+        stored = sorted(self.model.samples)
+        names = list(dict.fromkeys(stored[i % len(stored)] for i in pick))
+        chosen = {name: given[i % len(given)] for i, name in enumerate(names)}
+        ids = self.ids_of(names)
+        there = {name: priority for name, priority in chosen.items() if self.is_there(name)}
+        assert self.store.update_priorities(ids, list(chosen.values())) == len(there)
+        self.prioritise(there)
+
+    @precondition(lambda self: self.model.weighting != "uniform" and self.batches)
+    @rule(which=st.integers(0, 5), given=priorities)
+    def update_priorities_of_a_batch(self, which: int, given: list[float]) -> None:
+        batch = self.batches[which % len(self.batches)]
+        chosen = {name: given[i % len(given)] for i, name in enumerate(batch.samples)}
+        there = {name: priority for name, priority in chosen.items() if self.is_there(name)}
+        assert batch.update_priorities(list(chosen.values())) == len(there)
+        self.prioritise(there)
+
+    def is_there(self, name: str) -> bool:
+        sample = self.model.samples[name]
+        return sample.waits or bool(self.model.mode == "consume" and sample.claimed)
+
+    def ids_of(self, names: list[str]) -> list[int]:
+        table = self.store.table(columns=["id", "sample"]).to_arrow().to_pylist()
+        number = {row["sample"]: row["id"] for row in table}
+        return [number[name] for name in names]
 
     @rule(palette=palettes, shift=st.integers(0, 3), chunk=chunks, trained=st.booleans())
     def score_stale(self, palette: list[float], shift: int, chunk: int, trained: bool) -> None:

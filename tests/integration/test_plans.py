@@ -568,6 +568,11 @@ def statements_of_a_run(store: SampleStore, first: int) -> dict[str, list[str]]:
     loop.close()
     stream.commit()  # gives back the rest of the claim
     store.sample(64).settle()
+    batches.append(store.sample(64))
+    found["update priorities"] = executed_by(
+        store, lambda: batches[4].update_priorities(np.arange(64.0))
+    )
+    batches[4].settle()
     store.save_predictor(b"", rows_trained=1)
     store.score(score_by_name, only="stale", budget=64)
     found["refresh some"] = executed_by(
@@ -615,6 +620,9 @@ EXPECTED = {
         "race_state first_in_race insert_batch insert_arrivals leave_up_to count"
     ),
     "stream, a part": "open_batch report_part dequeue_part count",
+    "update priorities": (  # of claimed samples
+        "race_state stored_with claimed_with released_beyond store_priorities count"
+    ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
     "len": "totals",
     "stats": "stats",
@@ -675,6 +683,25 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
         assert all(
             len(locks[action]) == names.count("race_state") for action, names in found.items()
         )
+
+
+def test_priorities_of_drawn_samples_go_by_their_keys(store_url: str) -> None:
+    """In mode "replay", from the second update of a process on."""
+    with open_store(store_url, mode="replay") as store:
+        fill(store, 5_000)
+        batch = store.sample(64)
+        batch.update_priorities(np.arange(1.0, 65.0))
+        analyze(store_url)
+        with watched(store) as executed:
+            assert batch.update_priorities(np.arange(2.0, 66.0)) == 64
+        batch.settle()
+    found = [it for it in executed if it.name not in ON_THE_SIDE and "advisory" not in it.name]
+    assert [it.name for it in found] == [
+        *("race_state", "at_places", "released_beyond", "move_keys", "store_priorities", "count")
+    ]
+    # There are few batches, which a server reads from end to end.
+    hot = [it for it in found if it.name != "released_beyond"]
+    assert [it.scans + it.sorts for it in hot] == [[]] * len(hot)
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:

@@ -21,7 +21,7 @@ def blocks(language: str, page: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["store", "stacked", "slow rewards", "loop"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["store", "stacked", "replay", "slow rewards", "loop"])
 def test_python_runs_as_it_stands(code: str, tmp_path: pathlib.Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120

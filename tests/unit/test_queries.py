@@ -127,6 +127,12 @@ GOLDEN = {
         WHERE samples.id IN (SELECT draws.sample_id FROM draws
             WHERE draws.batch_id = %(batch)s AND draws.position >= %(first)s AND draws.position < %(end)s)
     """,
+    ("at_places", "sqlite"): """
+        SELECT samples.id AS sample_id, pool.race_key, pool.weight, pool.entries, samples.hash
+        FROM incoming_places JOIN samples ON samples.id = incoming_places.sample_id
+        LEFT OUTER JOIN pool ON pool.buffer_id = ? AND pool.race_key = incoming_places.race_key
+        AND pool.sample_id = incoming_places.sample_id
+    """,
     ("first_by_score", "sqlite"): f"""{HEAD}
         FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
               pool.score AS score, pool.entries AS entries

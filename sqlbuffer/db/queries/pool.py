@@ -13,12 +13,14 @@ from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_DRAWN,
     INCOMING_ENTRIES,
+    INCOMING_IDS,
     INCOMING_KEYS,
     INCOMING_PLACES,
     INCOMING_STANDS,
     IS_RELEASED,
     NEVER,
     OPEN_HERE,
+    STANDING,
     tie_of,
 )
 from sqlbuffer.db.schema import batches, draws, pool, workers
@@ -51,6 +53,17 @@ def move_keys(dialect: Dialect) -> Any:
             entries=dialect.noted(INCOMING_KEYS, incoming.entries),
         )
     )
+
+
+@functools.cache
+def standing_of_batches(dialect: Dialect) -> sa.Select[Any]:
+    """Return where the samples of some batches wait: one reading of the pool for all of them.
+
+    The caller has locked the race exclusively. The ids of the batches travel as ids of samples.
+    """
+    incoming = select(dialect.relation(INCOMING_IDS).c.sample_id)
+    drawn = select(draws.c.sample_id).where(draws.c.batch_id.in_(incoming))
+    return STANDING.where(pool.c.buffer_id == BUFFER, pool.c.sample_id.in_(drawn))
 
 
 @functools.cache

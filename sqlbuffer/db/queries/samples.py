@@ -291,6 +291,12 @@ def store_newer_scores(dialect: Dialect) -> sa.Update:
 
 
 @functools.cache
+def store_priorities(dialect: Dialect) -> sa.Update:
+    """Write scores into the samples that wait or are claimed."""
+    return store_scores(dialect).where(samples.c.queued)
+
+
+@functools.cache
 def dequeue(dialect: Dialect, *, evicted: bool) -> sa.Update:
     """Mark samples as neither waiting nor claimed; adding evicted ones puts them back."""
     incoming = dialect.each(INCOMING_IDS)

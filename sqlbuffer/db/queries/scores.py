@@ -81,8 +81,9 @@ def pool_page() -> sa.Select[Any]:
 
 @functools.cache
 def waiting_places() -> sa.Select[Any]:
-    """The keys of all waiting samples."""
-    return select(pool.c.sample_id, pool.c.race_key).where(pool.c.buffer_id == BUFFER)
+    """The keys of all waiting samples, and how often each has entered the race."""
+    columns = (pool.c.sample_id, pool.c.race_key, pool.c.entries)
+    return select(*columns).where(pool.c.buffer_id == BUFFER)
 
 
 @functools.cache
