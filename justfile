@@ -31,7 +31,11 @@ fmt:
 
 # Run what the README and the docs show: their Python, SQL and commands.
 docs:
-    {{python}} -m pytest -k "readme or guarantees or examples"
+    {{python}} -m pytest -k "readme or guarantees or examples or docs"
+
+# Build the documentation as a site, into the folder `site`.
+site:
+    {{python}} -m mkdocs build --strict
 
 # Measure, and write tables and plots.
 bench *options:

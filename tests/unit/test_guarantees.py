@@ -1,5 +1,5 @@
-"""Each sentence of the README's "What it guarantees" has a test that would notice:
-`docs/guarantees.md` says which.
+"""Each sentence of `docs/guarantees.md` has a test that would notice, and each promise of the
+README is one of these sentences.
 """
 
 import inspect
@@ -14,20 +14,17 @@ TABLE = (ROOT / "docs" / "guarantees.md").read_text()
 SECTIONS = re.findall(r"^> ([^\n]*)\n\n(.*?)(?=^> |\Z)", TABLE, re.MULTILINE | re.DOTALL)
 
 
-def sentences() -> list[str]:
-    """What the README promises, without markup."""
+def test_every_promise_of_the_readme_is_one_of_the_page() -> None:
     section = (
         (ROOT / "README.md").read_text().split("\n## What it guarantees\n")[1].split("\n## ")[0]
     )
-    found = []
-    for bullet in re.findall(r"^- (.*?)(?=^- |\Z)", section, re.MULTILINE | re.DOTALL):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(bullet.split())).replace("**", "")
-        found += re.split(r"(?<=[.!?]) (?=[A-Z])", plain)
-    return found
+    promises = re.findall(r"\*\*(.*?)\*\*", section)
+    assert len(promises) > 10
+    for promise in promises:
+        assert any(promise.lower() in sentence.lower() for sentence, _ in SECTIONS), promise
 
 
 def test_every_sentence_has_its_tests() -> None:
-    assert [sentence for sentence, _ in SECTIONS] == sentences()
     for sentence, tests in SECTIONS:
         assert re.search(r"^- `tests/\w+/test_\w+\.py::test_\w+`", tests, re.MULTILINE), sentence
         assert "  - the change: " in tests, sentence

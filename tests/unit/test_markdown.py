@@ -8,7 +8,7 @@ import re
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 NEXT_SENTENCE = re.compile(r"""[.!?]["')*]* (?=[("'*\[]*[A-Z])""")
-PARAGRAPH_START = re.compile(r"\s*(?:$|[#|>!]|[-*] |\d+\. )")
+PARAGRAPH_START = re.compile(r"\s*(?:$|[#|>!]|:::|[-*] |\d+\. )")
 
 
 def faults(text: str) -> list[str]:
@@ -16,6 +16,7 @@ def faults(text: str) -> list[str]:
     are too long.
     """
     found, unfinished = [], ""
+    text = re.sub(r"\A---\n.*?^---$", "", text, flags=re.MULTILINE | re.DOTALL)  # front matter
     for line in re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
         if unfinished and not PARAGRAPH_START.match(line):
             found.append(f"ends within a sentence: {unfinished}")

@@ -1,0 +1,57 @@
+"""The pages of the documentation: what they show runs, and the site is built without a warning."""
+
+import functools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from helpers import documents
+from helpers.forked import Forked
+
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDERS = ("tutorials", "how-to")
+RUN = [
+    ROOT / "docs" / "index.md",
+    *sorted(page for folder in FOLDERS for page in (ROOT / "docs" / folder).glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
+def test_code_blocks_run(
+    page: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
+    needs_server = "postgresql://" in page.read_text()
+    url = request.getfixturevalue("postgresql_url") if needs_server else None
+    process = Forked(functools.partial(documents.run, page, url), [], tmp_path)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, f"{out}\n{errors}"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: pathlib.Path) -> None:
+    """Links, anchors and names of the reference included; no page asks another host."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(
+            r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?https?:""", page.read_text()
+        )
+        assert not loaded, page
+
+
+def test_no_page_is_long() -> None:
+    for page in RUN:
+        prose = [
+            line for line in documents.without_blocks(page.read_text()).splitlines() if line.strip()
+        ]
+        assert len(prose) <= 150, page
