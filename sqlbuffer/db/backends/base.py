@@ -31,11 +31,6 @@ ONE_STATEMENT = {"is_one_statement": True}
 without BEGIN and COMMIT."""
 
 
-def quoted(name: str) -> str:
-    """Return a name, which may contain any character, as an identifier of SQL."""
-    return '"{}"'.format(name.replace('"', '""'))
-
-
 class Dialect(abc.ABC):
     """Everything that the rest of the package asks of a database."""
 

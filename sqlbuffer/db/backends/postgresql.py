@@ -15,11 +15,11 @@ from sqlbuffer.db.backends import backups
 from sqlbuffer.db.backends import postgresql_connections as connections
 from sqlbuffer.db.backends import postgresql_errors as errors
 from sqlbuffer.db.backends import postgresql_privileges as privileges
-from sqlbuffer.db.backends.base import SCHEMA, VERSION_TABLE, Dialect, quoted
+from sqlbuffer.db.backends.base import SCHEMA, VERSION_TABLE, Dialect
 from sqlbuffer.db.backends.postgresql_arrays import LARGEST, as_array, unnest
 from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
 from sqlbuffer.db.backends.types import Json
-from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
+from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows, quoted
 
 _NEEDED = 5
 """Connections of one thread: to read, to write, to copy or create, and two for the heartbeat."""

@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S, SCHEMA, quoted
+from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S, SCHEMA
 from sqlbuffer.db.backends.postgresql_arrays import dumpers
 from sqlbuffer.db.backends.postgresql_options import driver_options
-from sqlbuffer.db.backends.values import Lock, Presence
+from sqlbuffer.db.backends.values import Lock, Presence, quoted
 from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 
 # A batch needs scattered rows, and they are in memory. At the default of 4 the planner reads and

@@ -10,7 +10,7 @@ import re
 import sqlalchemy as sa
 
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends.base import quoted
+from sqlbuffer.db.backends.values import quoted
 from sqlbuffer.errors import InvalidArgument
 
 READER = "pg_read_all_data"

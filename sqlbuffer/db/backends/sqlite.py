@@ -340,13 +340,11 @@ def _compiled(
     """Compile a statement; return its SQL, and for each parameter its name, column and default."""
     compiled = statement.compile(dialect=dialect)
     columns = {rows.parameter(name): name for name, _ in rows.columns}
-    return str(compiled), [
-        (name, columns.get(name), compiled.params[name]) for name in compiled.positiontup
-    ]
+    given = compiled.params
+    return str(compiled), [(name, columns.get(name), given[name]) for name in compiled.positiontup]
 
 
 @functools.cache
 def _temporary_table(rows: Rows) -> sa.Table:
-    return sa.Table(
-        rows.name, sa.MetaData(), *(sa.Column(name, kind) for name, kind in rows.columns)
-    )
+    columns = [sa.Column(name, kind) for name, kind in rows.columns]
+    return sa.Table(rows.name, sa.MetaData(), *columns)

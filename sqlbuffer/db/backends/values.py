@@ -54,3 +54,8 @@ class Receipt(NamedTuple):
 
     connection: str
     number: int
+
+
+def quoted(name: str) -> str:
+    """Return a name, which may contain any character, as an identifier of SQL."""
+    return '"{}"'.format(name.replace('"', '""'))
