@@ -52,7 +52,7 @@ MORE_COLUMNS = {
 """Columns that a table has if they are asked for."""
 
 WITH_OLD_NAMES = (*COLUMNS, "id", "text", "rewarded_at", "queued", "requeues")
-"""The columns of `to_pandas` and `to_arrow` if no others are asked for, until 0.7."""
+"""The columns of `to_pandas` and `to_arrow` if no others are asked for, until 0.10."""
 
 
 def column_of(name: str) -> Column:
