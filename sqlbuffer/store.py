@@ -846,7 +846,7 @@ class SampleStore:
         """Return the samples as a pandas DataFrame, all as they are at one time.
 
         Args:
-            columns: See `table`. None: also the names that columns had before 0.6, until 0.7: `id`
+            columns: See `table`. None: also the names that columns had before 0.6, until 0.10: `id`
                 is `sample_id`, `text` is `sample`, `rewarded_at` is `measured_at`.
             where: See `table`.
             decode: See `table`.
