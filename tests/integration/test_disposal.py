@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from helpers import inside
 from helpers.cleanup import wait_for_disposal
+from helpers.recycling import APPLICATION
 from helpers.samples import scores_of
 from helpers.servers import server_execute
 from sqlbuffer import Buffer, Environment
@@ -69,7 +70,9 @@ def connections_of(url: str) -> Iterator[Callable[[], int]]:
         admin = parsed.set(database="postgres").render_as_string(hide_password=False)
         yield lambda: len(
             server_execute(
-                admin, f"SELECT 1 FROM pg_stat_activity WHERE datname = '{parsed.database}'"
+                admin,
+                f"SELECT 1 FROM pg_stat_activity WHERE datname = '{parsed.database}' "
+                f"AND application_name <> '{APPLICATION}'",
             )
         )
 
