@@ -9,7 +9,7 @@ test *options: lint types
 
 # Unit tests, and the integration tests on SQLite that take milliseconds: less than a minute.
 test-fast *options:
-    {{python}} -m pytest tests/unit tests/integration -m "not (slow or postgres or browser or integrations or notebooks or soak)" {{options}}
+    {{python}} -m pytest tests/unit tests/integration -m "not (slow or postgres or other_database or browser or integrations or notebooks or soak)" {{options}}
 
 # Every test: those that need a browser or another library's environment too, and the long runs.
 test-all *options: lint types

@@ -2,6 +2,7 @@
 itself.
 """
 
+import collections
 import gc
 import math
 import os
@@ -10,12 +11,13 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from _pytest.mark import ParameterSet
 
 from helpers import forked, inside, servers
 from helpers.cleanup import wait_for_disposal
@@ -29,7 +31,11 @@ from sqlbuffer.store import SampleStore, open_store
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `just test-fast` leaves out: files of other folders mark themselves as slow."""
+    """Mark what `just test-fast` leaves out: files of other folders mark themselves as slow.
+
+    Mark half of a larger matrix of cases and databases too: each case runs on one database.
+    """
+    n_cases = collections.Counter(map(_case_of, items))
     for item in items:
         if item.path.parent.name == "process":
             item.add_marker("slow")
@@ -39,6 +45,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             isinstance(each, str) and each.startswith("postgresql") for each in parameters
         ):
             item.add_marker("postgres")
+        if n_cases[_case_of(item)] >= 4 and _is_for_the_other_database(item):
+            item.add_marker("other_database")
+
+
+def _case_of(item: pytest.Item) -> tuple[Any, ...]:
+    """Return the function of a test, and its database."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return item.path, getattr(item, "originalname", item.name), parameters.get("store_url")
+
+
+def _is_for_the_other_database(item: pytest.Item) -> bool:
+    """Tell whether a case runs on the other database.
+
+    The databases alternate along each parameter, so each value of two or more parameters meets
+    both.
+    """
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "store_url" not in callspec.params:
+        return False
+    if item.get_closest_marker("each_database") is not None:
+        return False
+    marks = list(item.iter_markers("parametrize"))
+    if any("store_url" in mark.args[0] for mark in marks):  # the cases are chosen by hand
+        return False
+    on_sqlite = sum(_place_of(callspec.params, *mark.args[:2]) for mark in marks) % 2 == 0
+    return on_sqlite != (callspec.params["store_url"] == "sqlite")
+
+
+def _place_of(parameters: dict[str, Any], names: str | Sequence[str], values: Iterable[Any]) -> int:
+    """Return the place that the value of one or more parameters has in the list of all."""
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    for place, value in enumerate(values):
+        each = value.values if isinstance(value, ParameterSet) else value
+        each = [value] if len(names) == 1 and each is value else each
+        if all(parameters[name] is part for name, part in zip(names, each, strict=True)):
+            return place
+    return 0
 
 
 def pytest_collection_finish() -> None:

@@ -64,6 +64,7 @@ def told(store: SampleStore) -> list[dict[str, Any]]:
     return store.to_arrow(names).sort_by("hash").to_pylist()
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize(
     ("form", "samples"), [("csv", TEXTS), ("jsonl", TEXTS), ("parquet", TEXTS), ("smi", WORDS)]
 )

@@ -181,6 +181,7 @@ def account(store: SampleStore) -> Any:
     return store.waiting().samples, store.waiting().scores.tolist(), store.stats()
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_texts_are_stored_as_they_are_or_refused(store_url: str, channel: str) -> None:
     """Over six hundred, on each database."""

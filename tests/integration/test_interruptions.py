@@ -59,8 +59,9 @@ class Commits:
 @pytest.mark.parametrize(
     ("store_url", "action", "kind"),
     [
-        *(("sqlite", action, kind) for action in ACTIONS for kind in KINDS),
-        *(("postgresql", action, [*KINDS][i % 3]) for i, action in enumerate(ACTIONS)),
+        ("postgresql" if k == i % len(KINDS) else "sqlite", action, kind)
+        for i, action in enumerate(ACTIONS)
+        for k, kind in enumerate(KINDS)
     ],
     indirect=["store_url"],
 )

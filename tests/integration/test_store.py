@@ -203,6 +203,7 @@ def test_an_empty_pool_gives_an_empty_batch(store: SampleStore) -> None:
     assert store.check() == []
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("n", [11, 2**31 - 1, 2**31, 2**63, 2**70])
 def test_asking_for_more_gives_what_there_is(store: SampleStore, n: int) -> None:
     assert sorted(hold(scored(store).sample(n, pct_argmax=0.5)).samples) == TEN

@@ -53,6 +53,7 @@ def one(store: SampleStore, statement: sa.Select[Any]) -> Any:
 # -- integers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("kind", INT_KINDS)
 def test_integers_of_every_kind_are_stored_as_integers(new_store: OpenStore, kind: Any) -> None:
     store = new_store(max_size=kind(9), seed=kind(3), grace_s=kind(60))
@@ -83,6 +84,7 @@ def test_integers_of_every_kind_are_stored_as_integers(new_store: OpenStore, kin
     assert store.check() == []
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("kind", LIST_KINDS)
 def test_ids_of_every_kind_are_found(ten: SampleStore, kind: Any) -> None:
     batch = ten.sample(4)
@@ -111,6 +113,7 @@ def test_the_ids_of_a_batch_are_found_as_they_are(ten: SampleStore) -> None:
             ten.samples_of(ids)  # type: ignore[arg-type]
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("kind", [np.int64, np.float32, np.array, torch.tensor])
 def test_numbers_in_a_condition_are_found(ten: SampleStore, kind: Any) -> None:
     ten.sample(4).settle([1.0, 2.0, 3.0, 4.0])
@@ -119,6 +122,7 @@ def test_numbers_in_a_condition_are_found(ten: SampleStore, kind: Any) -> None:
     assert len(ten.labelled_rows(where=samples.c.reward.between(kind(2), kind(4)))) == 3
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("iteration", [-1, 2**31, 10**30, 0.0, None, True, "1", math.nan])
 def test_an_iteration_that_is_none(store: SampleStore, iteration: Any) -> None:
     for call in (
@@ -131,6 +135,7 @@ def test_an_iteration_that_is_none(store: SampleStore, iteration: Any) -> None:
             call()
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("n", [10**30, np.uint64(2**64 - 1), 2**31, 2**63])
 def test_a_number_beyond_all_samples_means_all_of_them(new_store: OpenStore, n: Any) -> None:
     store = new_store(max_size=n)

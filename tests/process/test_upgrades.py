@@ -85,6 +85,7 @@ def set_last_seen(url: str, ago_s: float) -> None:
         connection.exec_driver_sql(f"UPDATE workers SET heartbeat_at = {time}")
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("old_url", ["0001", "0003", "0004"], indirect=True)
 @pytest.mark.parametrize("ago_s", [0.0, 45.0, -45.0])
 def test_an_upgrade_under_workers_is_refused(old_url: str, ago_s: float) -> None:
