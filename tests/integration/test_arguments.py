@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import sqlbuffer
@@ -896,27 +896,38 @@ def called_with(scene: Scene, function: str, parameter: str, value: Any) -> None
         told(lambda: call(scene, {**valid(scene), parameter: value}))
 
 
-@pytest.mark.parametrize(("function", "parameter"), parameters())
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(value=VALUES)
-def test_any_value_for_any_argument(
-    scene: Scene, function: str, parameter: str, value: Any
-) -> None:
-    called_with(scene, function, parameter, value)
+def called_with_any_value(scene: Scene, function: str, max_examples: int) -> None:
+    @settings(
+        max_examples=max_examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(value=VALUES)
+    def call(value: Any) -> None:
+        note(f"{function}({parameter}=...)")
+        called_with(scene, function, parameter, value)
+
+    for parameter in ARGUMENTS[function]:
+        call()
 
 
-OF_STORES = [
-    each for each in parameters() if each[0].startswith(("SampleStore", "Batch", "LabelledRows"))
-]
+ARGUMENTS: dict[str, list[str]] = {}
+for _name, _parameter in parameters():
+    ARGUMENTS.setdefault(_name, []).append(_parameter)
 
 
-@pytest.mark.parametrize(("function", "parameter"), OF_STORES)
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(value=VALUES)
-def test_any_value_for_any_argument_on_a_server(
-    server_scene: Scene, function: str, parameter: str, value: Any
-) -> None:
-    called_with(server_scene, function, parameter, value)
+@pytest.mark.parametrize("function", ARGUMENTS)
+def test_any_value_for_any_argument(scene: Scene, function: str) -> None:
+    called_with_any_value(scene, function, 10)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [each for each in ARGUMENTS if each.startswith(("SampleStore", "Batch", "LabelledRows"))],
+)
+def test_any_value_for_any_argument_on_a_server(server_scene: Scene, function: str) -> None:
+    called_with_any_value(server_scene, function, 5)
 
 
 def test_values_stored_by_the_other_tests_are_sound(scene: Scene, server_scene: Scene) -> None:

@@ -225,7 +225,7 @@ def test_a_copy_has_what_there_was_when_an_iteration_began(
     store.add([f"s{i}" for i in range(60)])
     store.score(scores_of)
     then: list[dict[str, Any]] = []
-    for i in range(5):
+    for i in range(4):
         store.add([f"s{100 + 10 * i + j}" for j in range(4)])
         store.score(scores_of)
         then.append(told(store))
@@ -233,10 +233,10 @@ def test_a_copy_has_what_there_was_when_an_iteration_began(
         go.settle(
             measure(go.samples), metrics={"best": 1.0 * i}, record=([f"s{500 + i}"], [0.5], "r")
         )
-        if i == 2:
-            store.save_predictor(b"third", rows_trained=21)
+        if i == 1:
+            store.save_predictor(b"second", rows_trained=14)
     then.append(told(store))
-    for i in range(6):
+    for i in range(5):
         with store.copy(f"at {i}", at_iteration=i) as copied:
             assert copied.check() == []
             found = told(copied)
@@ -404,7 +404,7 @@ def test_iterations_within_the_same_millisecond_are_told_apart(
     store.score(scores_of)
     for i in range(40):
         store.sample(1).settle([float(i)])
-    for i in range(41):
+    for i in [*range(0, 38, 7), 38, 39, 40]:
         with store.copy(f"at {i}", at_iteration=i) as then:
             assert sorted(then.labelled()[1].tolist()) == [float(reward) for reward in range(i)]
             assert (len(then), then.check()) == (40 - i, [])

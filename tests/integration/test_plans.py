@@ -33,7 +33,7 @@ from sqlbuffer.store import SampleStore, open_store
 
 pytestmark = pytest.mark.slow
 
-BIG = 50_000
+BIG = 20_000
 TABLES = {"pool", "samples", "draws", "batches"}
 
 
@@ -319,7 +319,7 @@ def test_hot_statements_go_by_their_index(store_url: str, monkeypatch: pytest.Mo
     """Without statistics of the tables, and with them."""
     hot = HOT["both"] | HOT[store_url.partition(":")[0]]
     monkeypatch.setattr(
-        refresh, "WEIGHTS_CHUNK", 1000
+        refresh, "WEIGHTS_CHUNK", 400
     )  # as small next to this pool as the real one next to a million
     with open_store(store_url) as store:
         fill(store, BIG)
@@ -358,7 +358,7 @@ def test_the_best_are_found_by_an_index(
     """
     with open_store(store_url, direction=direction) as store:
         fill(store, 1000)
-        rewards = sign * np.minimum(np.arange(float(BIG)), 30_000)
+        rewards = sign * np.minimum(np.arange(float(BIG)), 12_000)
         store.record([f"measured {i}" for i in range(BIG)], rewards)
         for _ in range(2):
             with watched(store) as executed:
@@ -665,7 +665,7 @@ def test_the_number_of_statements_is_known_and_does_not_grow(store_url: str) -> 
         ):  # what is prepared on first use, of what is new and of what is known
             statements_of_a_run(store, first)
         small = statements_of_a_run(store, 10_000)
-        fill(store, 20_000, first=100_000)
+        fill(store, 10_000, first=100_000)
         large = statements_of_a_run(store, 200_000)
     assert large == small
     locks = {

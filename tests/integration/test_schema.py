@@ -4,6 +4,7 @@ is touched.
 
 import ast
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -11,10 +12,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command as alembic_commands
 from alembic.autogenerate import compare_metadata
 from alembic.command import downgrade, upgrade
 from alembic.config import Config
@@ -275,7 +278,15 @@ def test_migrations_do_not_depend_on_the_code() -> None:
 # -- Alembic's own command -------------------------------------------------------------------------
 
 
-def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
+def alembic(url: str, command: str, *revision: str) -> str:
+    """Run a command of Alembic in this process; return what it printed."""
+    said = io.StringIO()
+    config = Config(ROOT / "alembic.ini", stdout=said, cmd_opts=Namespace(x=[f"url={url}"]))
+    getattr(alembic_commands, command)(config, *revision)
+    return said.getvalue()
+
+
+def alembic_program(url: str, *arguments: str, cwd: pathlib.Path) -> str:
     command = [
         sys.executable,
         "-m",
@@ -292,9 +303,15 @@ def alembic(url: str, *arguments: str, cwd: pathlib.Path = ROOT) -> str:
 
 
 @pytest.mark.slow
-def test_alembic_upgrades_and_downgrades(store_url: str, tmp_path: pathlib.Path) -> None:
+def test_the_program_alembic_works_in_any_folder(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    alembic_program(sqlite_url, "upgrade", "head", cwd=tmp_path)
+    current = alembic_program(sqlite_url, "current", cwd=tmp_path)
+    assert f"{schema.REVISION} (head)" in current
+
+
+def test_alembic_upgrades_and_downgrades(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
-    assert f"{schema.REVISION} (head)" in alembic(store_url, "current", cwd=tmp_path)
+    assert f"{schema.REVISION} (head)" in alembic(store_url, "current")
     with open_store(store_url) as store:
         store.add(["a"])
         assert store.check() == []
@@ -350,7 +367,6 @@ def definitions(connection: sa.Connection) -> Any:
     return views, {name: inspector.get_table_comment(name) for name in inspector.get_table_names()}
 
 
-@pytest.mark.slow
 def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
     alembic(store_url, "downgrade", "base")
@@ -574,8 +590,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return target
 
 
-@pytest.mark.slow
-def test_the_wheel_ships_the_migrations_and_the_types(installed: pathlib.Path) -> None:
+def check_what_is_shipped(installed: pathlib.Path) -> None:
     package = installed / "sqlbuffer"
     shipped = {
         str(file.relative_to(package / "migrations"))
@@ -605,16 +620,17 @@ with sqlbuffer.open_store(sys.argv[1]) as store:
 
 
 @pytest.mark.slow
-def test_the_wheel_creates_and_upgrades_a_database(
-    installed: pathlib.Path, store_url: str, tmp_path: pathlib.Path
+def test_the_wheel_ships_the_migrations_and_creates_a_database(
+    installed: pathlib.Path, sqlite_url: str, tmp_path: pathlib.Path
 ) -> None:
+    """The migrations are those of the checkout, which are tested on PostgreSQL too."""
+    check_what_is_shipped(installed)
     environment = {"PYTHONPATH": str(installed)}
     command = (sys.executable, "-m", "sqlbuffer", "db")
-    first = run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
+    first = run(*command, "upgrade", "--url", sqlite_url, cwd=tmp_path, **environment)
     assert schema.REVISION in first
-    run(*command, "upgrade", "--url", store_url, cwd=tmp_path, **environment)
     assert schema.REVISION in run(
-        *command, "version", "--url", store_url, cwd=tmp_path, **environment
+        *command, "version", "--url", sqlite_url, cwd=tmp_path, **environment
     )
     away = run(
         sys.executable,
@@ -622,7 +638,7 @@ def test_the_wheel_creates_and_upgrades_a_database(
         "error",
         "-c",
         AWAY,
-        store_url,
+        sqlite_url,
         str(installed),
         cwd=tmp_path,
         **environment,
