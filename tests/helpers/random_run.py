@@ -24,7 +24,7 @@ from sqlbuffer.training.predictive_buffer import PredictiveBuffer
 from sqlbuffer.training.rewards import RewardCallback
 from sqlbuffer.training.samplers import FunctionSampler
 
-ITERATIONS = 40
+ITERATIONS = 28
 
 
 def number(sample: str) -> float:

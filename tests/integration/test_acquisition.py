@@ -296,13 +296,14 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("make", "acquisition"),
+    ("store_url", "make", "acquisition"),
     [
-        (dropout_agent, "ucb"),
-        (dropout_agent, "thompson"),
-        (ensemble_agent, ExpectedImprovement(xi=0.01)),
-        (ensemble_agent, "thompson"),
+        ("postgresql", dropout_agent, "ucb"),
+        ("sqlite", dropout_agent, "thompson"),
+        ("sqlite", ensemble_agent, ExpectedImprovement(xi=0.01)),
+        ("postgresql", ensemble_agent, "thompson"),
     ],
+    indirect=["store_url"],
 )
 def test_a_resumed_run_draws_the_same_batches(
     store_url: str, tmp_path: Any, make: Callable[..., Any], acquisition: Any
@@ -322,9 +323,15 @@ def test_a_resumed_run_draws_the_same_batches(
     assert [samples for samples, _, _ in greedy] != [samples for samples, _, _ in whole]
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(
     store: SampleStore,
 ) -> None:
+    """One in a thousand such tests sees fewer than 43 wins or more than 75.
+
+    With the mean of each arm, or with one step for all draws, there are 0 or 100.
+    """
+
     class Posterior:
         """Two arms with independent normal posteriors; each step is another draw."""
 
@@ -333,7 +340,7 @@ def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(
             values = {"a": rng.normal(0.0, 1.0, n_draws), "b": rng.normal(0.5, 2.0, n_draws)}
             return np.stack([values[sample] for sample in samples], axis=1)
 
-    n, wins = 400, 0
+    n, wins = 100, 0
     for _ in range(n):
         a, b = ThompsonSampling().rule(Posterior(), store)(["a", "b"])
         wins += b > a

@@ -222,7 +222,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(value=ANYTHING)
 @pytest.mark.slow
 def test_any_value_in_any_place(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:

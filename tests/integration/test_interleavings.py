@@ -506,23 +506,35 @@ WORK: dict[str, Callable[[SampleStore], object]] = {
 }
 
 
-@pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize(
+    ("store_url", "work", "other"),
+    [
+        (kind, work, other)
+        for kind in ("sqlite", "postgresql")
+        for i, work in enumerate(WORK)
+        for k, other in enumerate(OTHERS)
+        if kind == "sqlite" or (i + k) % 3 == 0
+    ],
+    indirect=["store_url"],
+)
+@pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.soak)])
 @pytest.mark.slow
 def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     new_store: NewStore,
     monkeypatch: pytest.MonkeyPatch,
     work: str,
     other: Callable[[SampleStore], None],
+    is_long: bool,
 ) -> None:
     """Whatever others have done in between, weights are those of the scores, and what is stale is
     found.
 
-    On a file after each transaction; on a server, which takes longer, after every third one, from
-    another one on for each kind of work of the others.
+    On a file after every second transaction; on a server, which takes longer, after every third
+    one, from another one on for each kind of work of the others. The long run takes each.
     """
     is_file = inside.url_of(new_store(name="gap 0")).startswith("sqlite")
-    n, step = (0, 1) if is_file else (OTHERS.index(other) % 3 - 2, 3)
+    step = 1 if is_long else 2 if is_file else 3
+    n = OTHERS.index(other) % step - step + 1
     was_there = True
     while was_there:
         n += step

@@ -3,9 +3,8 @@
 import concurrent.futures
 import json
 import math
-import pathlib
-import subprocess
-import sys
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +16,15 @@ from typer.testing import CliRunner
 from helpers import inside
 from helpers.cleanup import hold
 from helpers.commands import Result, run
+from helpers.forked import forkserver
 from helpers.loops import environment
 from helpers.samples import scores_of
 from sqlbuffer.cli import buffers as buffers_command
 from sqlbuffer.cli.main import app
+from sqlbuffer.core import draw
 from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.claim import Terms
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.store import SampleStore, open_store
@@ -471,32 +473,35 @@ def test_an_objective_is_refused(scored: SampleStore) -> None:
 # -- attempts --------------------------------------------------------------------------------------
 
 
-DIE = """
-import os, signal, sys
-from sqlbuffer.core import draw
-from sqlbuffer.core.claim import Terms
-from sqlbuffer.store import open_store
-store = open_store(sys.argv[1])
-batch = draw.claim(store._buffer, 4, terms=Terms(sys.argv[2] == "counts"))
-batch._start(batch.ids[:2])
-batch.report(batch.ids[:1], [1.0])
-print(*batch.ids, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def die(url: str, counts: bool, claimed: Any) -> None:
+    """Claim four samples, start to measure two of them, report one, and die."""
+    store = open_store(url)
+    batch = draw.claim(inside.handle_of(store), 4, terms=Terms(counts))
+    batch._start(batch.ids[:2])
+    batch.report(batch.ids[:1], [1.0])
+    claimed.send(batch.ids.tolist())
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("counts", ["counts", "does not"])
+@pytest.mark.parametrize("counts", [True, False])
 def test_a_death_is_an_attempt_at_what_was_started_and_not_reported(
-    store_url: str, counts: str
+    store_url: str, counts: bool
 ) -> None:
+    processes = forkserver()
     with open_store(store_url) as store:
         store.add(TEN)
         store.score(scores_of)
         deaths: dict[int, int] = {}
         for _ in range(3):
-            died = run_script(DIE, store_url, counts)
-            ids = [int(word) for word in died.split()]
-            deaths[ids[1]] = deaths.get(ids[1], 0) + (counts == "counts")
+            read, write = processes.Pipe(duplex=False)
+            process = processes.Process(target=die, args=(store_url, counts, write))
+            process.start()
+            write.close()
+            with read:
+                ids = read.recv()
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL
+            deaths[ids[1]] = deaths.get(ids[1], 0) + counts
             open_store(store_url).close()  # finds the dead worker
             stored = dict(
                 tuple(row)
@@ -507,19 +512,6 @@ def test_a_death_is_an_attempt_at_what_was_started_and_not_reported(
         # Each time the same sample is second, and the first is measured.
         failed = [(it["id"], it["error"], it["attempts"]) for it in store.failed()]
         assert failed == [(i, "worker died 3 times", 3) for i, n in deaths.items() if n >= 3]
-
-
-def run_script(script: str, *arguments: str) -> str:
-    path = str(pathlib.Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=path,
-        check=False,
-    )
-    assert done.returncode == -9, done.stderr
-    return done.stdout
 
 
 def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store: OpenStore) -> None:

@@ -141,7 +141,11 @@ ACTS = ["add", "draw", "draw", "draw", "end", "end", "remove", "refresh", "recor
 
 
 @pytest.mark.filterwarnings("ignore:.*dropped")
-@pytest.mark.parametrize(("mode", "seed"), [("consume", 0), ("replay", 1)])
+@pytest.mark.parametrize(
+    ("store_url", "mode", "seed"),
+    [("sqlite", "consume", 0), ("postgresql", "replay", 1)],
+    indirect=["store_url"],
+)
 def test_a_run_that_is_pruned_equals_one_that_is_not(
     store_url: str, mode: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

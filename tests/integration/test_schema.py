@@ -533,19 +533,19 @@ def open_and_add(url: str, start: Any, sample: str, added: Any) -> None:
 @pytest.mark.slow
 def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
     processes = forkserver()
-    start, added = processes.Barrier(8), processes.Queue()
+    start, added = processes.Barrier(4), processes.Queue()
     opening = [
         processes.Process(target=open_and_add, args=(store_url, start, f"sample {i}", added))
-        for i in range(8)
+        for i in range(4)
     ]
     for process in opening:
         process.start()
-    assert [added.get(timeout=120) for _ in opening] == [1] * 8
+    assert [added.get(timeout=120) for _ in opening] == [1] * 4
     for process in opening:
         process.join(120)
-    assert [process.exitcode for process in opening] == [0] * 8
+    assert [process.exitcode for process in opening] == [0] * 4
     with open_store(store_url, weighting="uniform") as store:
-        assert len(store) == 8
+        assert len(store) == 4
         assert store.check() == []
     assert execute(store_url, "SELECT count(*) FROM buffers") == [(1,)]
     assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]

@@ -15,9 +15,9 @@ from helpers.forked import Forked
 from helpers.searches import search
 from sqlbuffer.store import open_store
 
-CALLS = 200
-KILLS = 4
-CALLS_WITH_KILLS = 300
+CALLS = 120
+KILLS = 3
+CALLS_WITH_KILLS = 220
 
 
 def start(url: str, log: pathlib.Path, *options: str) -> Forked:

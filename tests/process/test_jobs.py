@@ -769,6 +769,9 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_importable")
+@pytest.mark.parametrize(
+    "store_url", ["postgresql"], indirect=True
+)  # the other tests of training in the background have a file
 def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any]) -> None:
     options: dict[str, Any] = {"supervised_frequency": 3, "refresh_predictions": 0}
     buffer, waiting = opened(in_background=True, **options), opened(name="waiting", **options)

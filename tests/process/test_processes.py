@@ -30,7 +30,11 @@ def forks_are_meant() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+@pytest.mark.parametrize(
+    ("store_url", "method"),
+    [("sqlite", "spawn"), ("postgresql", "fork"), ("sqlite", "forkserver")],
+    indirect=["store_url"],
+)
 def test_a_store_is_sent_to_a_child(
     store_url: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +74,9 @@ class Drawn(torch.utils.data.Dataset[str]):
         return str(batch.samples[0])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("store_url", "method"), [("sqlite", "fork"), ("postgresql", "spawn")], indirect=["store_url"]
+)
 def test_the_workers_of_a_dataloader_hold_a_store(
     store_url: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

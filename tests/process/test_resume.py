@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from helpers.forked import forkserver
@@ -27,7 +28,7 @@ from helpers.random_run import (
 from sqlbuffer.db import database
 from sqlbuffer.store import open_store
 
-KILLS = 20
+KILLS = 10
 
 
 # -- the run ---------------------------------------------------------------------------------------
@@ -119,24 +120,28 @@ then.
 """
 
 
-def test_killed_at_twenty_random_moments(store_url: str) -> None:
-    whole = run_once(store_url, "whole")
-    told = story(store_url, "whole")
-    assert len(told["draws"]) == 6 * ITERATIONS
-    assert told["rows"].count("\n") > 9 * ITERATIONS
-    assert len(told["versions"]) == len(set(told["versions"])) == ITERATIONS // 4 - 1
+@pytest.mark.parametrize(
+    ("kills", "iters"), [(KILLS, ITERATIONS), pytest.param(30, 60, marks=pytest.mark.soak)]
+)
+def test_killed_at_random_moments(store_url: str, kills: int, iters: int) -> None:
+    whole = run_once(store_url, "whole", iters=iters)
+    told = story(store_url, "whole", iters=iters)
+    assert len(told["draws"]) == 6 * iters
+    assert told["rows"].count("\n") > 9 * iters
+    assert len(told["versions"]) == len(set(told["versions"])) == iters // 4 - 1
 
     rng = random.Random(store_url.partition(":")[0])
     deaths = []
-    kills = KILLS if store_url.startswith("sqlite") else KILLS // 2
     for kill in range(kills):
         kind = KINDS[kill % len(KINDS)]
-        n_moments = rng.randrange(1, round(1.1 * len(whole) / kills))
+        n_moments = rng.randrange(1, round(0.8 * len(whole) / kills))
         hand_s = rng.uniform(0.0, 0.02) if not kind and kill % 2 else None
-        deaths.append(run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s)[-1])
-    run_once(store_url, "killed")
+        deaths.append(
+            run_once(store_url, "killed", (n_moments, kind), hand_s=hand_s, iters=iters)[-1]
+        )
+    run_once(store_url, "killed", iters=iters)
     assert {kind for kind in KINDS if kind} <= set(deaths)
-    found = story(store_url, "killed")
+    found = story(store_url, "killed", iters=iters)
     assert {part for part in told if told[part] != found[part]} == set()
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from helpers.forked import Forked
 from sqlbuffer.cli.main import main
@@ -26,6 +27,11 @@ def run(program: Callable[[], object], *words: str) -> str:
     return said
 
 
+@pytest.mark.parametrize(
+    "store_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)],
+    indirect=True,
+)
 def test_the_loop_draws_by_what_the_worker_has_learnt(store_url: str) -> None:
     worker = (
         "worker",

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from sqlbuffer.store import open_store
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -14,6 +16,11 @@ EXAMPLE = ROOT / "examples" / "shared_buffer" / "run.py"
 CALLS = 80
 
 
+@pytest.mark.parametrize(
+    "store_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)],
+    indirect=True,
+)
 def test_killing_any_of_them_costs_nothing_but_time(store_url: str, tmp_path: pathlib.Path) -> None:
     command = [sys.executable, str(EXAMPLE), "--url", store_url, "--calls", str(CALLS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

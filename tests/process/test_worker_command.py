@@ -26,8 +26,8 @@ from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.db.schema import jobs, workers
 from sqlbuffer.store import SampleStore, open_store
 
-ROUNDS = 10
-ROUNDS_ON_POSTGRESQL = 3
+ROUNDS = 5
+ROUNDS_ON_POSTGRESQL = 2
 PATIENCE_S = 600.0
 
 # Each training says that it begins and ends, and waits in between until it is told to go on. It
@@ -169,7 +169,7 @@ def buffer(store_url: str) -> Iterator[SampleStore]:
         yield store
 
 
-def test_ten_rounds_with_a_kill_in_each(
+def test_rounds_with_a_kill_in_each(
     lab: Lab, buffer: SampleStore, agents: Callable[[], Any]
 ) -> None:
     due = ("--when-new", "1", "--bs", "8")

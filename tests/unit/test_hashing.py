@@ -118,14 +118,14 @@ def test_golden_digests() -> None:
     }
 
 
-@pytest.mark.parametrize("seed", ["0", "1"])
 @pytest.mark.slow
-def test_another_process_with_another_hash_seed_agrees(seed: str) -> None:
+def test_another_process_with_another_hash_seed_agrees() -> None:
+    """Hashes of this process have another seed, which Python has drawn."""
     script = (
         "import json, test_hashing as t; print(json.dumps({n: t.digest(v).hex() for n, (v, _) in "
         "t.GOLDEN.items()}))"
     )
-    environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
