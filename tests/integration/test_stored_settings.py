@@ -188,30 +188,28 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_read_only_store_reads_and_names_the_method_that_would_write(
-    store_url: str, method: str
-) -> None:
+def test_a_read_only_store_reads_and_names_the_method_that_would_write(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         store.add(["a", "b"])
         store.save_predictor(b"x", rows_trained=0)
         store.forget([])
         before, n_workers = store.stats(), len(workers.rows(store))
-    with open_store(store_url, read_only=True) as viewed:
-        call = getattr(viewed, method)
-        arguments, keywords = ARGUMENTS.get(method, ()), KEYWORDS.get(method, {})
-        if hasattr(vars(SampleStore)[method], "__wrapped__"):
-            expected = (
-                f"{method} writes, and buffer 'default' was opened with read_only=True: open the "
-                "store without read_only."
-            )
-            with pytest.raises(ReadOnlyStore, match=f"^{re.escape(expected)}$"):
+    for method in METHODS:
+        with open_store(store_url, read_only=True) as viewed:
+            call = getattr(viewed, method)
+            arguments, keywords = ARGUMENTS.get(method, ()), KEYWORDS.get(method, {})
+            if hasattr(vars(SampleStore)[method], "__wrapped__"):
+                expected = (
+                    f"{method} writes, and buffer 'default' was opened with read_only=True: open "
+                    "the store without read_only."
+                )
+                with pytest.raises(ReadOnlyStore, match=f"^{re.escape(expected)}$"):
+                    call(*arguments, **keywords)
+            else:
                 call(*arguments, **keywords)
-        else:
-            call(*arguments, **keywords)
-        assert viewed.stats() == before
-        assert inside.handle_of(viewed).heartbeat._threads == {}
-        assert len(workers.rows(viewed)) == n_workers
+            assert viewed.stats() == before, method
+            assert inside.handle_of(viewed).heartbeat._threads == {}, method
+            assert len(workers.rows(viewed)) == n_workers, method
         with pytest.raises(ReadOnlyStore, match="was opened with read_only=True"):
             viewed._write(lambda tx: tx.count(added=1))
 

@@ -1,6 +1,7 @@
 """Imports run one way, what differs between databases is known to one package."""
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import pathlib
@@ -14,7 +15,12 @@ PACKAGE = ROOT / "sqlbuffer"
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-TREES = {file: ast.parse(file.read_text()) for file in FILES}
+
+
+@functools.cache
+def trees() -> dict[pathlib.Path, ast.Module]:
+    """Each module, parsed when a test asks for it."""
+    return {file: ast.parse(file.read_text()) for file in FILES}
 
 
 def name_of(file: pathlib.Path) -> str:
@@ -55,7 +61,7 @@ def test_tests_import_from_helpers_alone() -> None:
 
 
 def test_one_package_knows_the_databases() -> None:
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         if name_of(file).startswith("db/backends/"):
             continue
         named = [
@@ -87,7 +93,7 @@ def test_one_package_knows_the_databases() -> None:
 
 
 def test_only_what_learns_imports_torch() -> None:
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         found = [
             node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")
         ]
@@ -106,7 +112,7 @@ def test_manners() -> None:
     the user.
     """
     seeding = {"random.seed", "np.random.seed", "numpy.random.seed", "torch.manual_seed"}
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert not calls & (seeding | {"eval", "exec", "print"}), name_of(file)
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], name_of(file)
@@ -125,7 +131,7 @@ def test_statements_are_built_in_one_place_and_executed_in_others() -> None:
     assert files
     for file in files:
         attributes = {
-            node.attr for node in ast.walk(TREES[file]) if isinstance(node, ast.Attribute)
+            node.attr for node in ast.walk(trees()[file]) if isinstance(node, ast.Attribute)
         }
         assert not attributes & {"execute", "scalars", "exec_driver_sql", "begin", "connect"}, (
             name_of(file)
