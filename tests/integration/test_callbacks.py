@@ -1045,10 +1045,26 @@ MOMENTS = [
     (7, "before step"),
     (8, "after after_batch"),
 ]
-"""Moments of a run that is killed at each.
+"""Moments of a run that is killed at each: all of them on a file, and the first ones on a server.
 
-After a batch is settled, what is due belongs to the next iteration.
+After a batch is settled, what is due belongs to the next iteration. Some moments come only after
+the kill before. `test_kills.py` kills at every COMMIT of both databases.
 """
+
+MOMENTS_WITH_A_BUDGET = [
+    (1, "after refresh_some"),
+    (2, "before refresh"),
+    (3, "after refresh"),
+    (3, "before refresh_some"),
+    (3, "within refresh_some"),
+    (3, "after retrain"),
+    (4, "after refresh_some"),
+    (5, "between samplers"),
+    (5, "before after_batch"),
+    (6, "after refresh_some"),
+    (7, "after compute_reward"),
+    (8, "within refresh_some"),
+]
 
 
 def story(url: str) -> dict[str, Any]:
@@ -1077,21 +1093,13 @@ def search_with_kills(url: str, moments: list[tuple[int, str]], **options: Any) 
         assert process.exitcode == (0 if moment is None else -signal.SIGKILL), moment
 
 
-HALVES = pytest.mark.parametrize(("kind", "half"), [("sqlite", 0), ("postgresql", 1)])
-"""Each moment is fatal on one of the databases, in turn; `test_kills.py` kills at every COMMIT of
-both.
-"""
-
-
-@HALVES
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
-    request: pytest.FixtureRequest, tmp_path: Any, kind: str, half: int
+    store_url: str, tmp_path: Any
 ) -> None:
-    store_url = request.getfixturevalue(f"{kind}_url")
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole)
-    search_with_kills(store_url, MOMENTS[half::2])
+    search_with_kills(store_url, MOMENTS if store_url.startswith("sqlite") else MOMENTS[:7])
     assert story(store_url) == story(whole)
 
 
@@ -1107,31 +1115,12 @@ def test_a_killed_run_goes_on_with_online_training(sqlite_url: str, tmp_path: An
     assert story(sqlite_url) == story(whole)
 
 
-MOMENTS_WITH_A_BUDGET = [
-    (1, "after refresh_some"),
-    (2, "before refresh"),
-    (3, "after refresh"),
-    (3, "before refresh_some"),
-    (3, "within refresh_some"),
-    (3, "after retrain"),
-    (4, "after refresh_some"),
-    (5, "between samplers"),
-    (5, "before after_batch"),
-    (6, "after refresh_some"),
-    (7, "after compute_reward"),
-    (8, "within refresh_some"),
-]
-
-
-@HALVES
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_a_refresh_budget(
-    request: pytest.FixtureRequest, tmp_path: Any, kind: str, half: int
-) -> None:
-    store_url = request.getfixturevalue(f"{kind}_url")
+def test_a_killed_run_goes_on_with_a_refresh_budget(store_url: str, tmp_path: Any) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, refresh_budget=9)
-    search_with_kills(store_url, MOMENTS_WITH_A_BUDGET[half::2], refresh_budget=9)
+    n = None if store_url.startswith("sqlite") else 5
+    search_with_kills(store_url, MOMENTS_WITH_A_BUDGET[:n], refresh_budget=9)
     assert story(store_url) == story(whole)
     with open_store(store_url) as store, open_store(whole) as other:
         assert [(it.score_version, it.waiting) for it in store.staleness()] == [
@@ -1140,19 +1129,19 @@ def test_a_killed_run_goes_on_with_a_refresh_budget(
         assert hold(store.sample(40)).samples == hold(other.sample(40)).samples
 
 
-@pytest.mark.parametrize(
-    ("acquisition", "moments"),
-    [
-        ("ei", [(1, "after compute_reward"), (4, "within refresh")]),
-        ("thompson", [(2, "before refresh"), (5, "within end_refresh")]),
-    ],
-)
+@pytest.mark.parametrize("acquisition", ["ei", "thompson"])
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_an_acquisition(
-    sqlite_url: str, tmp_path: Any, acquisition: str, moments: list[tuple[int, str]]
+    sqlite_url: str, tmp_path: Any, acquisition: str
 ) -> None:
     whole = f"sqlite:///{tmp_path}/whole.db"
     search(whole, acquisition=acquisition)
+    moments = [
+        (1, "after compute_reward"),
+        (2, "before refresh"),
+        (4, "within refresh"),
+        (5, "within end_refresh"),
+    ]
     search_with_kills(sqlite_url, moments, acquisition=acquisition)
     assert story(sqlite_url) == story(whole)
 
