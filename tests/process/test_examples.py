@@ -15,7 +15,7 @@ from helpers.forked import Forked
 from helpers.searches import search
 from sqlbuffer.store import open_store
 
-CALLS = 120
+CALLS = 200
 KILLS = 3
 CALLS_WITH_KILLS = 220
 
