@@ -453,6 +453,7 @@ def test_only_opening_a_store_creates_a_file(sqlite_url: str) -> None:
     assert list(file.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_log_that_was_deleted_is_not_a_failing_disk(sqlite_url: str) -> None:
     """Another process then finds an index of a log that is not there."""
     look = "import sys; from sqlbuffer.store import open_store; print(len(open_store(sys.argv[1])))"

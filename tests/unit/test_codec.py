@@ -220,6 +220,7 @@ def test_pickle_needs_a_request_and_a_type_without_other_support() -> None:
         decode_all([""], [b"nonsense"], ["pickle"], allow_pickle=True)
 
 
+@pytest.mark.slow
 def test_reading_needs_neither_torch_nor_what_a_payload_names() -> None:
     payloads = [payload_of(value) for value in ((1, "a"), np.zeros(3), Decimal(1))]
     payloads.append(cbor2.dumps(CBORTag(27, ["object", "antigravity.Flight", {}])))

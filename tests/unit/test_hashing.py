@@ -315,6 +315,7 @@ def test_tensors_are_equal_wherever_and_however_they_live() -> None:
     assert digest(torch.tensor(0.0)) == digest(torch.tensor(0.0)) != digest(0.0)
 
 
+@pytest.mark.slow
 def test_hashing_alone_does_not_import_torch() -> None:
     script = (
         "import sys, sqlbuffer.samples.hashing as h; h.digest([1, 'a']); sys.exit('torch' in "

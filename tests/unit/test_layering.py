@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "sqlbuffer"
 
@@ -43,6 +45,7 @@ def functions(tree: ast.AST) -> Iterator[ast.AST]:
     )
 
 
+@pytest.mark.slow
 def test_imports_run_downwards() -> None:
     """The contracts stand in pyproject.toml. In a process of its own: it disables all loggers."""
     lint = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
@@ -138,6 +141,7 @@ def test_statements_are_built_in_one_place_and_executed_in_others() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_arithmetic_knows_no_database() -> None:
     packages = {
         name.split(".")[0]
@@ -156,6 +160,7 @@ def python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_without_what_is_heavy() -> None:
     heavy = [
         "torch",
@@ -172,6 +177,7 @@ def test_the_package_is_imported_without_what_is_heavy() -> None:
     assert loaded.split() == []
 
 
+@pytest.mark.slow
 def test_a_store_of_strings_works_without_torch(tmp_path: pathlib.Path) -> None:
     code = """
 import sys, sqlbuffer
@@ -219,6 +225,7 @@ def test_old_import_paths_give_the_same_objects() -> None:
             )
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there() -> None:
     code = """
 import sqlbuffer
@@ -229,6 +236,7 @@ assert not hasattr(sqlbuffer, "nope")
     python(code)
 
 
+@pytest.mark.slow
 def test_the_package_loads_no_database_until_it_is_used() -> None:
     code = """
 import sys, sqlbuffer
