@@ -295,6 +295,7 @@ def run(
     buffer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store_url", "make", "acquisition"),
     [

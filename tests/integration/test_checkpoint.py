@@ -193,6 +193,7 @@ def handed_on(old: Any, new: Any) -> None:
     in_a_loop(Checkpoint(new)).restore(stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimiser", "schedule"),
     [

@@ -1470,6 +1470,7 @@ def test_the_program_in_a_pipe(sqlite_url: str) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
 
 
+@pytest.mark.slow
 def test_commands_that_show_rows_import_what_they_need() -> None:
     """numpy, the codec and the other dialect take longer than all that such a command does."""
     names = "ls stats top show history batches predictors compare sql workers jobs".split()

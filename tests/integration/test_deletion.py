@@ -134,6 +134,7 @@ def test_the_list_of_writing_methods_is_complete() -> None:
     assert public - other == {name for name in of_batch if not name.startswith("_")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_after_a_deletion_finds_no_buffer(store_url: str, write: str) -> None:
     with filled(store_url, "kept") as kept:
@@ -189,6 +190,7 @@ except BufferNotFound as exc:
 """
 
 
+@pytest.mark.slow
 def test_a_buffer_that_another_process_uses_is_deleted_by_force_only(store_url: str) -> None:
     store = filled(store_url, "used")
     with subprocess.Popen(

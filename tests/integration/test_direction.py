@@ -318,6 +318,7 @@ def search(
     return told
 
 
+@pytest.mark.slow
 @AGENTS
 @ACQUISITIONS
 def test_a_loop_that_minimizes_mirrors_one_that_maximizes_bit_for_bit(
@@ -337,6 +338,7 @@ def test_a_loop_that_minimizes_mirrors_one_that_maximizes_bit_for_bit(
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"online": True}, {"refresh_budget": 20}, {"mode": "replay"}])
 def test_other_loops_mirror_each_other_too(store_url: str, options: dict[str, Any]) -> None:
     high, low = (

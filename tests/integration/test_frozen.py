@@ -214,6 +214,7 @@ def opened(url: str) -> Iterator[SampleStore]:
             yield store
 
 
+@pytest.mark.slow
 def test_an_upgraded_run_is_read(url: str) -> None:
     upgrade(url)
     rows = Rows(url)
@@ -244,6 +245,7 @@ def test_an_upgraded_run_is_read(url: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_upgraded_run_goes_on(url: str) -> None:
     """With the claims that its processes had; the next draws are those that the older release would
     have made.

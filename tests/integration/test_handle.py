@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import sqlalchemy as sa
 
 from sqlbuffer.core.attach import key_name
@@ -105,6 +106,7 @@ def test_another_key_or_none_is_a_warning_with_both_names(store_url: str) -> Non
         store.close()
 
 
+@pytest.mark.slow
 def test_a_key_of_a_script_is_that_of_its_module(store_url: str, tmp_path: Path) -> None:
     script = tmp_path / "canonical_script.py"
     script.write_text(

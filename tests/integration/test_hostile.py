@@ -552,6 +552,7 @@ def is_quiet(text: str) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was created with key=:UserWarning")
 @pytest.mark.parametrize(
     ("kind", "column"),

@@ -294,6 +294,7 @@ def forks(sample: str) -> float:
     return float(sample.split()[1])
 
 
+@pytest.mark.slow
 def test_a_fork_of_the_reward_function_has_no_say(store: SampleStore) -> None:
     store.add(GOOD)
     assert n_measured(store.measure(forks, timeout_s=30, silent=True)) == (12, 0, 0)
@@ -350,6 +351,7 @@ def measure_lists() -> None:
         store.measure(rewards.dock_all, each=False, silent=True)
 
 
+@pytest.mark.slow
 def test_a_sample_that_kills_this_process_fails_alone(
     store: SampleStore, store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +465,7 @@ def test_a_wrong_budget(store: SampleStore, budget: Any) -> None:
         store.set_budget(budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_a_budget_holds_among_threads(new_store: OpenStore, mode: str) -> None:
     """They claim, report, release and retry at the same time."""

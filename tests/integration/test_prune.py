@@ -140,6 +140,7 @@ def counts(store: SampleStore) -> Any:
 ACTS = ["add", "draw", "draw", "draw", "end", "end", "remove", "refresh", "record", "forget"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*dropped")
 @pytest.mark.parametrize(
     ("store_url", "mode", "seed"),

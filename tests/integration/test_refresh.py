@@ -368,6 +368,7 @@ def test_a_refresh_on_sqlite_goes_through_neighbours(sqlite_url: str) -> None:
         assert sorted(scorer.seen) == sorted(list(stored[i : i + 10]) for i in (0, 10, 20))
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_refresh(store_url: str) -> None:
     with open_store(store_url) as store:
         store.add([f"s{i}" for i in range(MANY)])

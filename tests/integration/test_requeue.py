@@ -214,8 +214,7 @@ def test_the_oldest_leave(new_store: NewStore, mode: str, weighting: str) -> Non
     """One in a hundred more than must, and first what was stored first, whatever its score."""
     store = new_store(mode=mode, weighting=weighting, max_size=200, evict="oldest")
     order = random.Random(0).sample(range(1000), 230)
-    store.add([f"s{sample}" for sample in order[:190]])
-    for sample in order[190:]:
+    for sample in order:
         store.add([f"s{sample}"])
     store.score(scores_of)
     left = [f"s{sample}" for sample in order]

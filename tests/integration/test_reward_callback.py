@@ -106,6 +106,7 @@ BAD = ["raise", "none", "exit 3", "hang"]
 REASONS = ["ValueError: no conformer", "the reward function returned None", "worker died", "timed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["drawn", "fresh"])
 @pytest.mark.parametrize("each", [True, False], ids=["each", "chunks"])
 def test_bad_samples_fail_with_their_reasons(

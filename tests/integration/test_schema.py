@@ -374,6 +374,7 @@ def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
         assert store.add(["a"]).added == 1
 
 
+@pytest.mark.slow
 def test_alembic_asks_for_a_database() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SQLBUFFER_URL"}
     command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "current"]

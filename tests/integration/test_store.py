@@ -935,6 +935,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_the_batch_of_a_killed_process_comes_out_again(store_url: str) -> None:
     command = [sys.executable, "-c", DYING_WORKER, store_url, os.pathsep.join(sys.path), "consume"]
     worker = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -949,6 +950,7 @@ def test_the_batch_of_a_killed_process_comes_out_again(store_url: str) -> None:
         assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_batch_of_a_living_process_is_not_taken(store_url: str) -> None:
     script = DYING_WORKER.replace("os.kill(os.getpid(), signal.SIGKILL)", "sys.stdin.read()")
     command = [sys.executable, "-c", script, store_url, os.pathsep.join(sys.path), "consume"]
@@ -1021,6 +1023,7 @@ def test_threads_share_a_store(new_store: OpenStore) -> None:
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_writers_that_meet_do_not_fail(new_store: OpenStore) -> None:
     """Duplicates are added while their batches are settled, standardised and refreshed: all touch
     the same rows.

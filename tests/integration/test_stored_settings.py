@@ -246,6 +246,7 @@ except PermissionError:
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_store_needs_no_right_to_write_the_file(tmp_path: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [tmp_path / "run.db", pathlib.Path(folder, "run.db")]

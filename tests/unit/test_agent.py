@@ -235,6 +235,7 @@ def test_betas_given_to_the_optimiser_are_kept(monkeypatch: pytest.MonkeyPatch) 
     assert len(set(seen[half:])) > 1, "by default the schedule moves them"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(2, 12))
 @pytest.mark.parametrize("bs", [2, 3, 5])
 def test_batch_norm_trains_on_any_number_of_rows(n: int, bs: int) -> None:

@@ -43,6 +43,7 @@ def real(molecules: types.ModuleType) -> list[str]:
 # -- molecules and keys ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_real_molecules_are_distinct_and_canonical(
     molecules: types.ModuleType, real: list[str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_offspring_follow_from_the_generator_alone(molecules: types.ModuleType) 
     assert offspring(molecules, PARENTS, seed=2) != first
 
 
+@pytest.mark.slow
 def test_offspring_are_new_canonical_and_many(
     molecules: types.ModuleType, real: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

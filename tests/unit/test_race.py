@@ -154,6 +154,7 @@ WEIGHTINGS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "size"),
     [
