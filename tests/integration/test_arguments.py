@@ -766,7 +766,7 @@ TARGETS: dict[str, Target] = {
     **dict(model_targets()),
 }
 
-LONG = {"epochs", "supervised_epochs", "n_draws", "iters"}
+LONG = {"max_calls", "epochs", "supervised_epochs", "n_draws", "iters"}
 """Arguments of which a large value takes as long as it says."""
 
 NOT_VALUES = {
