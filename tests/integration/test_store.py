@@ -163,7 +163,7 @@ def test_record_stores_rewards_of_what_was_never_drawn(store: SampleStore) -> No
         added=1, duplicates=2
     )
     assert store.waiting().samples == ["waits"], "a reward does not end the waiting"
-    assert store.rewards_of(["new", "waits", "never"]) == [2.0, 1.0, None]
+    assert store.rewards_of(["new", "waits", "never"]) == [3.0, 1.0, None], "the last one counts"
     assert store.add(["new"], requeue=True) == AddResult(requeued=1)
     stats = store.stats()
     assert (stats.stored, stats.measured, stats.failed) == (2, 2, 0)
