@@ -68,8 +68,9 @@ def refresh_some(store: SampleStore) -> None:
 
 def prioritise(store: SampleStore) -> Batch:
     batch = store.sample(3)
-    batch.update_priorities([0.0, 1.0, 2.0])
-    store.update_priorities(range(1, 21), scores_of(TWENTY))
+    batch.update_priorities([0.5, 1.0, 2.0])  # a sample of priority 0 would never be drawn
+    waiting = store.waiting()
+    store.update_priorities(waiting.ids, scores_of(waiting.samples) + 1.0)
     return batch
 
 
