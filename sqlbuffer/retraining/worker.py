@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -217,7 +218,7 @@ class Worker:
         job = self._job()
         if self._schedule.is_due(job):
             return self.do(job)
-        logger.info("not due%s", f": {printable(job.owner or '')} runs it" if job.is_held else "")
+        logger.info("not due: %s", _why_not(job))
         return True
 
     def do(self, job: Job) -> bool:
@@ -260,3 +261,13 @@ class Worker:
             scores = score_function(self._store, self._agent, self._acquisition, self._pred_bs)
             n = score_by_newest(self._store, self._load_newer, scores, "stale")
             logger.info("%d waiting samples rescored", n)
+
+
+def _why_not(job: Job) -> str:
+    """Return why a job is not due."""
+    if job.is_held:
+        return f"{printable(job.owner or '')} runs it"
+    new = f"{job.measured_now - job.measured:,} samples were measured since the last run"
+    if job.started_ago_s is None or not math.isfinite(job.started_ago_s):
+        return f"{new}; it runs {job.schedule}"
+    return f"{new}, {job.started_ago_s:.0f} s ago; it runs {job.schedule}"
