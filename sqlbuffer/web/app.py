@@ -26,7 +26,7 @@ from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pages, pictures
 from sqlbuffer.web.prometheus import exposition
 from sqlbuffer.web.rendering import as_json, compile_templates, json_answer, page
-from sqlbuffer.web.security import CHARTS_POLICY, Guard, form_of
+from sqlbuffer.web.security import CHARTS_POLICY, Guard, form_of, path_of, query_of
 from sqlbuffer.web.source import Source
 from sqlbuffer.web.tables import TABLES
 
@@ -132,8 +132,8 @@ def _handler(
 
 
 def _as_page(source: Source, request: Request, view: pages.View) -> Response:
-    path = request.url.path
-    query = f"?{request.url.query}" if request.url.query else ""
+    path = path_of(request)
+    query = f"?{query_of(request)}" if query_of(request) else ""
     common = {
         "database": source.database.url,
         "release": _release(),
@@ -150,7 +150,7 @@ def _as_page(source: Source, request: Request, view: pages.View) -> Response:
 
 def _table_page(source: Source, request: Request) -> pages.View:
     if request.path_params["table"] not in TABLES:
-        raise HTTPException(404, f"there is no page {shown(request.url.path)}.")
+        raise HTTPException(404, f"there is no page {shown(path_of(request))}.")
     return pages.table(source, request)
 
 
@@ -219,7 +219,7 @@ def _release() -> str:
 
 
 def _error(request: Request, status: int, text: str) -> Response:
-    path = request.url.path
+    path = path_of(request)
     if path.endswith(JSON) or path == "/metrics":
         return as_json({"error": text}, status=status)
     return page("error.html", {"status": status, "text": text}, status=status)
@@ -227,7 +227,7 @@ def _error(request: Request, status: int, text: str) -> Response:
 
 def _http_error(request: Request, exc: HTTPException) -> Response:
     text = (
-        exc.detail if exc.detail != "Not Found" else f"there is no page {shown(request.url.path)}."
+        exc.detail if exc.detail != "Not Found" else f"there is no page {shown(path_of(request))}."
     )
     return _error(request, exc.status_code, text)
 
@@ -239,5 +239,5 @@ def _known_error(request: Request, exc: SqlBufferError) -> Response:
 
 def _any_error(request: Request, exc: Exception) -> Response:
     """Answer an error of which a page tells nothing: its text may quote anything."""
-    log.error("%s: %s", request.url.path, summary(exc))
+    log.error("%s: %s", path_of(request), summary(exc))
     return _error(request, 500, f"the page failed ({type(exc).__name__}): the log has the reason.")

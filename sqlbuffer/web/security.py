@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -30,6 +31,9 @@ LONGEST_FORM = 100_000
 """Most bytes of a form."""
 
 COOKIE_S = 30 * 86_400
+
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""A header `Host`: a name or an address, and perhaps a port."""
 
 POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -105,13 +109,15 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         """Return the answer to a request that no user of the pages has made."""
         headers = request.headers
-        host = headers.get("host", "").lower()
+        host = ",".join(headers.getlist("host")).lower()
         if self._hosts is not None and name_of(host) not in self._hosts:
             return PlainTextResponse(
                 f"Host {host[:80]!r} is none of the names of this server: open the address that "
                 "`sqlbuffer serve` has printed.\n",
                 421,
             )
+        if not _HOST.fullmatch(host):
+            return PlainTextResponse("Host must be a name, or a name and a port.\n", 400)
         if not _is_own(headers.getlist("origin"), host) or _is_foreign(headers):
             return PlainTextResponse("Another site may not use this page.\n", 403)
         if request.method not in ("GET", "HEAD", "POST"):
@@ -122,16 +128,17 @@ class Guard:
         """Return the answer to a request without the token, and to one that brings it."""
         if self._token is None:
             return None
-        is_login = request.url.path == "/login" and request.method == "POST"
+        path = path_of(request)
+        is_login = path == "/login" and request.method == "POST"
         if is_login:
             return await self._login(request)
         given = request.query_params.get("token")
         if given is not None:
             if not self._is_token(given):
                 return self._ask(request)
-            rest = [pair for pair in parse_qsl(request.url.query) if pair[0] != "token"]
-            return self._welcome(request, _with_query(request.url.path, rest))
-        if self._has_proof(request) or request.url.path.startswith("/static/"):
+            rest = [pair for pair in parse_qsl(query_of(request)) if pair[0] != "token"]
+            return self._welcome(request, _with_query(path, rest))
+        if self._has_proof(request) or path.startswith("/static/"):
             return None
         return self._ask(request)
 
@@ -154,7 +161,7 @@ class Guard:
 
     def _welcome(self, request: Request, to: str) -> Response:
         answer = RedirectResponse(to, 303)
-        is_secure = request.url.scheme == "https"
+        is_secure = request.scope["scheme"] == "https"
         answer.set_cookie(
             self._cookie,
             self._proof,
@@ -169,14 +176,24 @@ class Guard:
         """Ask for the token, for a page: people by a form, programs by a sentence."""
         from sqlbuffer.web.rendering import page  # its templates are needed here alone
 
-        path = request.url.path
+        path = path_of(request)
         if "text/html" not in request.headers.get("accept", "") or path.endswith(".json"):
             text = "this server needs its token, as a header Authorization: Bearer TOKEN"
             return Response(json.dumps({"error": text}) + "\n", 401, media_type="application/json")
         was_wrong = path == "/login" or "token" in request.query_params
         if not was_wrong:
-            to = _with_query(path, parse_qsl(request.url.query))
+            to = _with_query(path, parse_qsl(query_of(request)))
         return page("login.html", {"next": to, "was_wrong": was_wrong}, status=401)
+
+
+def path_of(request: Request) -> str:
+    """Return the path that chooses the page: `request.url` may be made of the header `Host`."""
+    return str(request.scope["path"])
+
+
+def query_of(request: Request) -> str:
+    """Return the query as it was sent."""
+    return bytes(request.scope["query_string"]).decode("latin-1")
 
 
 def _proof(token: str) -> str:
@@ -191,7 +208,10 @@ def name_of(host: str) -> str:
 
 def _is_own(origins: list[str], host: str) -> bool:
     """Return whether no other site has sent the request: a browser names the site in `Origin`."""
-    parts = [urlsplit(each) for each in origins]
+    try:
+        parts = [urlsplit(each) for each in origins]
+    except ValueError:
+        return False
     return all(each.scheme in ("http", "https") and each.netloc.lower() == host for each in parts)
 
 
@@ -205,7 +225,7 @@ def _is_foreign(headers: Headers) -> bool:
 
 
 def _with_query(path: str, pairs: list[tuple[str, str]]) -> str:
-    return _own_path(path + (f"?{urlencode(pairs)}" if pairs else ""))
+    return _own_path(quote(path) + (f"?{urlencode(pairs)}" if pairs else ""))
 
 
 def _own_path(to: str) -> str:

@@ -1,5 +1,6 @@
 """The pages of `sqlbuffer serve`, without a browser: what they show, and whom they refuse."""
 
+import asyncio
 import html
 import json
 import re
@@ -10,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
+from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from helpers.pages import HOSTILE, RUN, TEXTS, TOKEN, database, fill
@@ -311,6 +313,66 @@ def test_another_host_is_refused(client: TestClient, path: str) -> None:
     assert client.get(path, headers={"host": "127.0.0.1:8765"}).status_code == 200
 
 
+def sent(app: Any, path: str, *headers: tuple[str, str]) -> int:
+    """Return the status of the answer to a request with these headers and no other ones."""
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    scope = {"type": "http", "method": "GET", "scheme": "http", "path": path, "headers": raw}
+    scope |= {"query_string": b"", "raw_path": path.encode(), "root_path": ""}
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert set(security.HEADERS) <= {name.decode() for name, _ in answers[0]["headers"]}
+    return int(answers[0]["status"])
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "x/static/?",
+        "x/login?",
+        "x/static/#",
+        "x@y",
+        "x:80/static/?",
+        "x:",
+        "x y",
+        "[::1",
+        "[x]",
+        "",
+        "\xe9",
+        "x:123456",
+    ],
+)
+def test_a_host_that_is_no_name_is_refused(url: str, host: str) -> None:
+    app = create_app(Source.open(url), token=TOKEN)
+    path = f"{RUN_PATH}.json"
+    assert sent(app, path, ("host", host)) == 400
+    assert sent(app, path, ("host", "a"), ("host", "b")) == 400
+
+
+def test_the_guard_and_the_pages_judge_the_same_path(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older releases of Starlette make the URL of the header `Host`."""
+    monkeypatch.delattr(HTTPConnection, "url")
+    app = create_app(Source.open(url), token=TOKEN)
+    bearer = ("authorization", f"Bearer {TOKEN}")
+    for path in ("/", f"{RUN_PATH}.json", f"{RUN_PATH}/sql", "/none", f"{RUN_PATH}/none"):
+        assert sent(app, path, ("host", "x")) == 401
+        assert sent(app, path, ("host", "x"), bearer) == (404 if "none" in path else 200)
+
+
+def test_hosts_are_names_with_or_without_a_port(url: str) -> None:
+    app = create_app(Source.open(url), token=TOKEN)
+    for host in ("run.example", "RUN_1:80", "127.0.0.1:8765", "[::1]", "[fe80::1]:8765"):
+        assert sent(app, f"{RUN_PATH}.json", ("host", host)) == 401
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -318,6 +380,7 @@ def test_another_host_is_refused(client: TestClient, path: str) -> None:
         {"origin": "null"},
         {"origin": "http://testserver:81"},
         {"origin": "file://"},
+        {"origin": "http://[::1"},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
         {"sec-fetch-site": "same-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
     ],
