@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import logging
 import pathlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,7 +18,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sqlbuffer._messages import shown, summary
+from sqlbuffer._messages import shown
 from sqlbuffer.errors import BufferNotFound, DatabaseUnavailable, InvalidArgument, SqlBufferError
 from sqlbuffer.plots.palette import dark_of
 from sqlbuffer.plots.registry import KINDS
@@ -29,8 +28,6 @@ from sqlbuffer.web.rendering import as_json, compile_templates, json_answer, pag
 from sqlbuffer.web.security import CHARTS_POLICY, Guard, form_of, path_of, query_of
 from sqlbuffer.web.source import Source
 from sqlbuffer.web.tables import TABLES
-
-log = logging.getLogger(__name__)
 
 READERS = 4
 """Requests that read at one time: as many as there are connections to the database."""
@@ -238,6 +235,8 @@ def _known_error(request: Request, exc: SqlBufferError) -> Response:
 
 
 def _any_error(request: Request, exc: Exception) -> Response:
-    """Answer an error of which a page tells nothing: its text may quote anything."""
-    log.error("%s: %s", path_of(request), summary(exc))
+    """Answer an error of which a page tells nothing: its text may quote anything.
+
+    The guard logs it.
+    """
     return _error(request, 500, f"the page failed ({type(exc).__name__}): the log has the reason.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import re
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -19,7 +20,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from sqlbuffer._messages import printable, summary
 from sqlbuffer.errors import InvalidArgument
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 """Hosts that no other machine reaches."""
@@ -95,16 +99,26 @@ class Guard:
         if scope["type"] != "http":
             return
 
+        has_begun = False
+
         async def send_with_headers(message: Any) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         request = Request(scope, receive)
-        answer = self._refusal(request) or await self._admission(request) or self._app
-        await answer(scope, receive, send_with_headers)
+        try:
+            answer = self._refusal(request) or await self._admission(request) or self._app
+            await answer(scope, receive, send_with_headers)
+        except Exception as exc:  # the server would log a traceback, which may quote anything
+            log.error("%s: %s", printable(path_of(request)), summary(exc))
+            if not has_begun:
+                failed = PlainTextResponse("The page failed: the log has the reason.\n", 500)
+                await failed(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the answer to a request that no user of the pages has made."""

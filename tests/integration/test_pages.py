@@ -559,7 +559,20 @@ def test_an_unknown_error_tells_nothing(
 ) -> None:
     source = Source.open(url)
     monkeypatch.setattr(Source, "buffers", lambda _: 1 / 0)
-    with TestClient(create_app(source), raise_server_exceptions=False) as client:
+    with TestClient(create_app(source)) as client:  # which raises what the server would log
         found = client.get("/")
     assert (found.status_code, "division" in found.text) == (500, False)
-    assert "ZeroDivisionError: division by zero" in caplog.text
+    assert security.HEADERS.items() <= dict(found.headers).items()
+    assert [each.getMessage() for each in caplog.records] == [
+        "/: ZeroDivisionError: division by zero"
+    ]
+    assert all(each.exc_info is None for each in caplog.records)
+
+
+def test_an_error_of_the_guard_is_an_answer(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(security, "_is_foreign", lambda _: 1 / 0)
+    assert sent(create_app(Source.open(url)), "/\n", ("host", "x")) == 500
+    assert [each.exc_info for each in caplog.records] == [None]
+    assert "\n" not in caplog.records[0].getMessage()
