@@ -67,8 +67,8 @@ def _pages(source: Source) -> Starlette:
         Route("/compare/charts/best.json", _handler(source, _compared_chart)),
         Route(f"{buffer}/charts/{{kind}}.json", _handler(source, _chart)),
         *_twins(source, f"{buffer}/charts", pages.more_charts),
-        Route(f"{buffer}/sample/{{number:int}}/picture", _handler(source, _picture)),
-        *_twins(source, f"{buffer}/sample/{{number:int}}", pages.sample),
+        Route(f"{buffer}/sample/{{number}}/picture", _handler(source, _picture)),
+        *_twins(source, f"{buffer}/sample/{{number}}", pages.sample),
         *_twins(source, f"{buffer}/jobs", pages.jobs),
         *_twins(source, f"{buffer}/metrics", pages.history),
         Route(f"{buffer}/sql{JSON}", _sql(source, is_json=True), methods=["GET", "POST"]),
@@ -180,9 +180,9 @@ def _compared_chart(source: Source, request: Request) -> Response:
 
 
 def _picture(source: Source, request: Request) -> Response:
-    number = request.path_params["number"]
+    number = pages.number_of(request)
     buffer, is_dark = pages.buffer_of(source, request), _theme(request) == "dark"
-    found = None if number >= 2**63 else buffer.read(pictures.draw, number, is_dark=is_dark)
+    found = buffer.read(pictures.draw, number, is_dark=is_dark)
     if found is None:
         raise HTTPException(404, f"sample {number} has no picture.")
     return Response(

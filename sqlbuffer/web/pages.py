@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -59,6 +60,18 @@ def buffer_of(source: Source, request: Request) -> BufferHandle:
     return source.buffer(name)
 
 
+def number_of(request: Request) -> int:
+    """Return the number of a sample that the path names.
+
+    Raises:
+        HTTPException: If no sample can have it.
+    """
+    text = request.path_params["number"]
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise HTTPException(404, f"there is no sample {shown(text)}.")
+    return int(text)
+
+
 def index(source: Source, request: Request) -> View:
     """The buffers of the database."""
     rows = [source.soon(each, summary) for each in source.buffers()]
@@ -103,8 +116,8 @@ def table(source: Source, request: Request) -> View:
 
 def sample(source: Source, request: Request) -> View:
     """One sample and its story."""
-    buffer, number = buffer_of(source, request), request.path_params["number"]
-    found = None if number >= 2**63 else buffer.read(_tell, number)
+    buffer, number = buffer_of(source, request), number_of(request)
+    found = buffer.read(_tell, number)
     if found is None:
         raise HTTPException(404, f"buffer {shown(buffer.name)} has no sample {number}.")
     has_picture = buffer.read(pictures.draw, number, is_dark=False) is not None

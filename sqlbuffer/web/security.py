@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -114,6 +115,9 @@ class Guard:
         try:
             answer = self._refusal(request) or await self._admission(request) or self._app
             await answer(scope, receive, send_with_headers)
+        except HTTPException as exc:
+            refused = PlainTextResponse(f"{exc.detail}\n", exc.status_code)
+            await refused(scope, receive, send_with_headers)
         except Exception as exc:  # the server would log a traceback, which may quote anything
             log.error("%s: %s", printable(path_of(request)), summary(exc))
             if not has_begun:
@@ -249,10 +253,14 @@ def _own_path(to: str) -> str:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; too long a form has none."""
+    """Return the fields of a form.
+
+    Raises:
+        HTTPException: If it is too long.
+    """
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > LONGEST_FORM:
-            return {}
+            raise HTTPException(413, f"the form has more than {LONGEST_FORM:,} bytes: shorten it.")
     return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -17,6 +18,8 @@ ROWS = 50
 
 MOST_ROWS = 1000
 MOST_FILTERS = 20
+LONGEST_VALUE = 10_000
+"""Most characters of the value of a filter: SQLite takes a pattern of 50,000 bytes."""
 
 TABLES = {
     "samples": Kind(
@@ -95,6 +98,11 @@ class Asked:
                 f"{MOST_FILTERS} times; got {[len(part) for part in parts]}."
             )
         filters = tuple(Filter(*each) for each in zip(*parts, strict=True) if each[0])
+        if any(len(each.value) > LONGEST_VALUE for each in filters):
+            raise InvalidArgument(
+                f"the value of a filter has at most {LONGEST_VALUE:,} characters: shorten it, or "
+                "use `sqlbuffer sql`."
+            )
         order = given.get("order", "desc")
         if order not in ("asc", "desc"):
             raise InvalidArgument(f"order must be asc or desc; got {shown(order)}.")
@@ -126,9 +134,10 @@ class Asked:
 
 def _number(given: QueryParams, name: str, default: int, *, most: int) -> int:
     text = given.get(name) or str(default)
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) <= most:
+    number = int(text) if re.fullmatch("[0-9]{1,10}", text) else 0
+    if not 1 <= number <= most:
         raise InvalidArgument(f"{name} must be a number from 1 to {most:,}; got {shown(text)}.")
-    return int(text)
+    return number
 
 
 def read_table(tx: Transaction, kind: Kind, asked: Asked) -> dict[str, Any]:

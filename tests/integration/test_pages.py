@@ -222,6 +222,15 @@ def test_rows_are_sorted_and_paged(client: TestClient) -> None:
         "order=up",
         "page=0",
         "n=100000",
+        "n=0000000001000000",
+        "page=00000000001",
+        "page=2000000",
+        "n=%D9%A3",
+        f"n={'1' * 5_000}",
+        f"page={'9' * 5_000}",
+        f"column=sample&operator=like&value={'%25' * 15_000}",
+        f"column=sample&operator=like&value={'a' * 60_000}",
+        f"column=sample_id&operator=%3D&value={'9' * 5_000}",
     ],
 )
 def test_a_wrong_query_is_one_sentence(client: TestClient, query: str) -> None:
@@ -247,7 +256,9 @@ def test_samples_as_pictures(client: TestClient) -> None:
     molecule = filtered(client, "samples", ("sample", "=", "CCO")).json()["rows"][0]["sample_id"]
     drawn = client.get(f"{RUN_PATH}/sample/{molecule}/picture?theme=dark")
     assert drawn.headers["content-type"].startswith("image/svg+xml")
-    assert client.get(f"{HOSTILE_PATH}/sample/{10**30}/picture").status_code == 404
+    for number in ("9" * 19, "9" * 5_000, "-1", "x"):
+        for twin in ("", ".json", "/picture"):
+            assert client.get(f"{HOSTILE_PATH}/sample/{number}{twin}").status_code == 404
     assert pictures.drawable(["CCO", "c1ccccc1"])
     assert not pictures.drawable(["no molecule", "x"])
 
@@ -541,6 +552,15 @@ def test_sql_shows_the_first_rows(client: TestClient, monkeypatch: pytest.Monkey
     page = client.post(f"{RUN_PATH}/sql", data={"sql": "SELECT '<script>' AS \"<b>\""}).text
     assert "<script>" not in page
     assert "<b>" not in page
+
+
+def test_a_long_form_is_refused(client: TestClient, locked: TestClient) -> None:
+    long = "SELECT 1 -- " + "x" * security.LONGEST_FORM
+    for path in (f"{RUN_PATH}/sql", f"{RUN_PATH}/sql.json"):
+        found = client.post(path, data={"sql": long})
+        assert (found.status_code, "100,000 bytes" in found.text) == (413, True)
+    assert client.post(f"{RUN_PATH}/sql.json", data={"sql": long[:90_000]}).json()["rows"]
+    assert locked.post("/login", data={"token": long}).status_code == 413
 
 
 # -- errors ---------------------------------------------------------------------------------------
