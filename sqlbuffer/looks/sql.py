@@ -69,7 +69,8 @@ def ask(
 
             raise InvalidArgument(near_matches.explain(*unknown, sql)) from exc
         reason = first_line(str(getattr(exc, "orig", exc)))
-        raise InvalidArgument(f"{reason.rstrip('.')}: {_RULE}.") from exc
+        limits = "" if timeout_s is None else "; `sqlbuffer sql` takes longer values"
+        raise InvalidArgument(f"{reason.rstrip('.')}: {_RULE}{limits}.") from exc
     finally:
         engine.dispose()
 

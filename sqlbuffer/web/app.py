@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +33,9 @@ from sqlbuffer.web.tables import TABLES
 READERS = 4
 """Requests that read at one time: as many as there are connections to the database."""
 
+SQL_READERS = 2
+"""Statements of users that run at one time, in threads that no other page needs."""
+
 JSON = ".json"
 
 _STATUS = {BufferNotFound: 404, InvalidArgument: 400, DatabaseUnavailable: 503}
@@ -54,10 +58,10 @@ def _pages(source: Source) -> Starlette:
     buffer = "/b/{buffer}"
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
+    async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = READERS
         await run_in_threadpool(_prepare)
-        yield
+        yield {"sql_readers": anyio.CapacityLimiter(SQL_READERS)}
         source.database.close()
 
     routes = [
@@ -154,8 +158,12 @@ def _table_page(source: Source, request: Request) -> pages.View:
 def _sql(source: Source, *, is_json: bool) -> Any:
     async def answer(request: Request) -> Response:
         form = await form_of(request) if request.method == "POST" else {}
-        view = await run_in_threadpool(pages.sql, source, request, form)
-        return as_json(view.data) if is_json else _as_page(source, request, view)
+
+        def read() -> Response:
+            view = pages.sql(source, request, form)
+            return as_json(view.data) if is_json else _as_page(source, request, view)
+
+        return await anyio.to_thread.run_sync(read, limiter=request.state.sql_readers)
 
     return answer
 

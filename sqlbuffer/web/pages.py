@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -30,6 +30,8 @@ from sqlbuffer.web.tables import TABLES, Asked, read_table
 
 SQL_TIMEOUT_S = 5.0
 SQL_ROWS = 1000
+SQL_BYTES = 20_000_000
+"""Most bytes of the values that the page of SQL shows."""
 ITERATIONS = 100
 
 
@@ -201,8 +203,24 @@ def _answer(source: Source, typed: str) -> dict[str, Any]:
         with looks_sql.ask(
             source.url, typed.strip().rstrip(";"), role=source.role, timeout_s=SQL_TIMEOUT_S
         ) as found:
-            rows = list(itertools.islice(found.rows, SQL_ROWS + 1))
+            rows, has_more = _first(found.rows)
     except InvalidArgument as exc:
         return {"error": str(exc)}
-    named = [dict(zip(found.columns, row, strict=True)) for row in rows[:SQL_ROWS]]
-    return {"columns": found.columns, "rows": named, "has_more": len(rows) > SQL_ROWS}
+    named = [dict(zip(found.columns, row, strict=True)) for row in rows]
+    return {"columns": found.columns, "rows": named, "has_more": has_more}
+
+
+def _first(rows: Iterator[Sequence[Any]]) -> tuple[list[Sequence[Any]], bool]:
+    """Return the rows that a page can show, and whether there are more."""
+    kept: list[Sequence[Any]] = []
+    size = 0
+    for row in rows:
+        size += sum(map(_size, row))
+        if len(kept) == SQL_ROWS or size > SQL_BYTES:
+            return kept, True
+        kept.append(row)
+    return kept, False
+
+
+def _size(value: Any) -> int:
+    return len(value if isinstance(value, (str, bytes)) else str(value))

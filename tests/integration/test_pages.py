@@ -4,6 +4,7 @@ import asyncio
 import html
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from sqlbuffer.looks.sql import ask
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.store import open_store
 from sqlbuffer.web import pages, pictures, recipes, security
-from sqlbuffer.web.app import create_app
+from sqlbuffer.web.app import SQL_READERS, create_app
 from sqlbuffer.web.names import from_path, to_path
 from sqlbuffer.web.rendering import duration
 from sqlbuffer.web.source import Source
@@ -373,7 +374,7 @@ def test_the_guard_and_the_pages_judge_the_same_path(
     monkeypatch.delattr(HTTPConnection, "url")
     app = create_app(Source.open(url), token=TOKEN)
     bearer = ("authorization", f"Bearer {TOKEN}")
-    for path in ("/", f"{RUN_PATH}.json", f"{RUN_PATH}/sql", "/none", f"{RUN_PATH}/none"):
+    for path in ("/", f"{RUN_PATH}.json", f"{RUN_PATH}/jobs", "/none", f"{RUN_PATH}/none"):
         assert sent(app, path, ("host", "x")) == 401
         assert sent(app, path, ("host", "x"), bearer) == (404 if "none" in path else 200)
 
@@ -552,6 +553,60 @@ def test_sql_shows_the_first_rows(client: TestClient, monkeypatch: pytest.Monkey
     page = client.post(f"{RUN_PATH}/sql", data={"sql": "SELECT '<script>' AS \"<b>\""}).text
     assert "<script>" not in page
     assert "<b>" not in page
+
+
+def test_sql_shows_no_more_bytes_than_a_browser_takes(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "SQL_BYTES", 1_000)
+    long = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {}) "
+    long += "SELECT 'x{}' AS x FROM t"
+    found = typed(client, long.format(40, "x" * 299))
+    assert (len(found["rows"]), found["has_more"]) == (3, True)
+    found = typed(client, long.format(3, "x" * 299))
+    assert (len(found["rows"]), found["has_more"]) == (3, False)
+    found = typed(client, long.format(1, "x" * 1_000))
+    assert (len(found["rows"]), found["has_more"]) == (0, True)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 sets no limit before 3.11")
+def test_sql_of_the_page_has_no_long_values_on_sqlite(url: str, client: TestClient) -> None:
+    if not url.startswith("sqlite"):
+        pytest.skip("PostgreSQL ends a function in time")
+    for sql in (
+        "SELECT hex(zeroblob(600000))",  # first: the next one takes minutes without the limit
+        "SELECT instr(zeroblob(200000000), zeroblob(90000000) || x'01')",
+    ):
+        assert "too big" in typed(client, sql)["error"]
+    pattern = f"SELECT 1 WHERE 'x' LIKE '{'%a' * 600}'"
+    assert "too complex" in typed(client, pattern)["error"]
+    assert typed(client, "SELECT length(hex(zeroblob(400000))) AS n")["rows"] == [{"n": 800_000}]
+    assert rows_of(url, "SELECT length(hex(zeroblob(600000))) AS n") == [{"n": 1_200_000}]
+
+
+def test_sql_does_not_keep_other_pages_waiting(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def wait(*_: Any) -> Any:
+        begun.release()
+        assert is_over.wait(20)
+        return {}
+
+    monkeypatch.setattr(pages, "_answer", wait)
+    asking = [threading.Thread(target=typed, args=(client, "SELECT 1")) for _ in range(8)]
+    for each in asking:
+        each.start()
+    try:
+        assert all(begun.acquire(timeout=20) for _ in range(SQL_READERS))
+        assert client.get(RUN_PATH).status_code == 200
+        assert not begun.acquire(blocking=False)
+    finally:
+        is_over.set()
+        for each in asking:
+            each.join()
 
 
 def test_a_long_form_is_refused(client: TestClient, locked: TestClient) -> None:

@@ -324,6 +324,7 @@ class Dialect(abc.ABC):
         """Return an engine for SQL that a person types: one statement at a time, which can read.
 
         A transaction that takes longer than `timeout_s` fails; with None it may take any time.
+        With `timeout_s` few rows are read ahead, and SQLite refuses values of more than 1 MB.
         """
 
     @abc.abstractmethod

@@ -77,7 +77,8 @@ def inspector(url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
     # A server-side cursor takes one SELECT: anything after a semicolon, COMMIT, SET, COPY and DO
     # are errors.
     engine = _engine(url, pool_size=1, begins=begins, pinned=pinned, is_ours=False)
-    return engine.execution_options(no_parameters=True, stream_results=True)
+    ahead = 1000 if timeout_s is None else 20
+    return engine.execution_options(no_parameters=True, stream_results=True, max_row_buffer=ahead)
 
 
 @functools.cache

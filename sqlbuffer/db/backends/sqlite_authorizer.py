@@ -6,6 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
+from typing import Any
 
 _READING_PRAGMAS = frozenset(
     "foreign_key_check foreign_key_list index_info index_list index_xinfo integrity_check "
@@ -23,6 +24,12 @@ _READING = (
 )
 
 
+LONGEST_VALUE, LONGEST_PATTERN = 1_000_000, 1_000
+"""Most bytes of a value, and of a pattern of LIKE, in a statement that must end in time."""
+_LIMIT_LENGTH, _LIMIT_LIKE_PATTERN_LENGTH = 0, 8
+"""Their numbers in sqlite3.h: `sqlite3` of Python 3.10 has no names for them."""
+
+
 def authorize_viewer(action: int, name: str | None, value: str | None, *_: str | None) -> int:
     """Deny a connection that only reads to open other files, or to make itself writable."""
     reads = name in _READING_PRAGMAS or (value is None and name not in _ACTING_PRAGMAS)
@@ -38,6 +45,17 @@ def authorize_select(action: int, _: str | None, function: str | None, *__: str 
         "fts3_tokenizer",
     )
     return sqlite3.SQLITE_OK if action in _READING and is_harmless else sqlite3.SQLITE_DENY
+
+
+def shorten_values(connection: Any) -> None:
+    """Refuse long values, and patterns, on a connection whose statements must end in time.
+
+    A progress handler is not called within a function: `instr` of two values of 1 MB takes 8 s, and
+    its time grows with the square of their length.
+    """
+    if hasattr(connection, "setlimit"):  # since Python 3.11
+        connection.setlimit(_LIMIT_LENGTH, LONGEST_VALUE)
+        connection.setlimit(_LIMIT_LIKE_PATTERN_LENGTH, LONGEST_PATTERN)
 
 
 def until(timeout_s: float | None) -> Callable[[], bool]:

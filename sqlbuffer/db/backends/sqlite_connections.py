@@ -17,7 +17,7 @@ from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 from sqlbuffer.db.backends import sqlite_forks
 from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S
-from sqlbuffer.db.backends.sqlite_authorizer import authorize_viewer, until
+from sqlbuffer.db.backends.sqlite_authorizer import authorize_viewer, shorten_values, until
 from sqlbuffer.db.backends.sqlite_errors import BUSY_TIMEOUT_S, is_busy
 from sqlbuffer.db.backends.sqlite_files import SameFile, is_too_small, require_plain, require_same
 from sqlbuffer.db.backends.sqlite_forks import Passage, require_not_inherited
@@ -170,7 +170,9 @@ class Engines:
         def _begin(connection: sa.Connection) -> None:
             driver: Any = connection.connection.driver_connection
             driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-            driver.set_progress_handler(until(timeout_s), 100_000)
+            if timeout_s is not None:
+                shorten_values(driver)
+            driver.set_progress_handler(until(timeout_s), 100_000 if timeout_s is None else 100)
 
         return engine.execution_options(no_parameters=True, sqlite_raw_colnames=True)
 
