@@ -44,7 +44,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="R",
-            help="PostgreSQL role that runs the SQL of readers, such as pg_read_all_data.",
+            help="PostgreSQL role that runs the SQL of readers, such as the reader of "
+            "`sqlbuffer db grants`.",
         ),
     ] = None,
 ) -> None:

@@ -40,7 +40,8 @@ def sql(
     role: Annotated[
         str | None,
         typer.Option(
-            metavar="R", help="PostgreSQL role that runs the SQL, such as pg_read_all_data."
+            metavar="R",
+            help="PostgreSQL role that runs the SQL, such as the reader of `sqlbuffer db grants`.",
         ),
     ] = None,
 ) -> Answer:

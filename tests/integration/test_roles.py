@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import pathlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +16,8 @@ from helpers.samples import scores_of
 from sqlbuffer import open_store, plots
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.database import Database
-from sqlbuffer.errors import DatabaseUnavailable, SqlBufferError
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument, SqlBufferError
+from sqlbuffer.looks.sql import ask
 from sqlbuffer.store import SampleStore
 
 TEN = [f"s{i}" for i in range(10)]
@@ -89,6 +90,22 @@ def test_a_reader_may_look(role_urls: tuple[str, str]) -> None:
         run("sql", "SELECT count(*) FROM sample_overview", "--url", role_urls[0])[-1].strip()
         == "10"
     )
+
+
+def test_a_reader_reads_no_hashes_of_passwords(
+    postgresql_url: str, role_urls: tuple[str, str]
+) -> None:
+    """As `pg_read_all_data` does, which the manual therefore does not recommend."""
+
+    def read(table: str, role: str | None) -> list[Sequence[object]]:
+        with ask(postgresql_url, f"SELECT count(*) FROM {table}", role=role) as found:
+            return list(found.rows)
+
+    reader = sa.make_url(role_urls[0]).username
+    assert read("samples", reader) == [(10,)]
+    with pytest.raises(InvalidArgument, match="permission denied for table pg_authid"):
+        read("pg_authid", reader)
+    assert read("pg_authid", "pg_read_all_data")
 
 
 def test_a_reader_may_draw_and_report(role_urls: tuple[str, str], tmp_path: pathlib.Path) -> None:

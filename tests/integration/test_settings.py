@@ -458,7 +458,7 @@ def test_a_superuser_runs_no_sql_of_others_but_as_another_role(postgresql_url: s
     open_store(postgresql_url).close()
     with pytest.raises(
         InvalidArgument,
-        match=r"'postgres' is a superuser.*GRANT pg_read_all_data TO R.*with --role",
+        match=r"'postgres' is a superuser.*with --role R; `sqlbuffer db grants --reader R`",
     ):
         ask(postgresql_url, "SELECT 1")
     assert ask(postgresql_url, "SELECT current_user", "pg_read_all_data") == [("pg_read_all_data",)]

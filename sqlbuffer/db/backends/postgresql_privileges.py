@@ -14,7 +14,10 @@ from sqlbuffer.db.backends.values import quoted
 from sqlbuffer.errors import InvalidArgument
 
 READER = "pg_read_all_data"
-"""A predefined role that may read every table and nothing else; a superuser can take it."""
+"""A predefined role that may read every table, also the hashes of passwords, and nothing else.
+
+A superuser takes it for a condition of its own program; no message recommends it.
+"""
 
 # Roles that reach files and processes of the server through functions, which a read-only
 # transaction may call.
@@ -79,9 +82,8 @@ def guard(connection: sa.Connection, sql: str, *, role: str | None, may_step_dow
     name = str(connection.scalar(sa.text("SELECT current_user")))
     raise InvalidArgument(
         f"role {shown(name)} is {power}, and SQL could run programs or reach files of the server "
-        f"through it: log in as a role that only reads (GRANT {READER} TO R makes one, "
-        "`sqlbuffer db grants` prints narrower grants), or name such a role with --role, such "
-        f"as --role {READER}."
+        "through it: log in as a role that only reads, or name one with --role R; "
+        "`sqlbuffer db grants --reader R` prints the rights that it needs."
     )
 
 
