@@ -86,7 +86,7 @@ def _lines(found: dict[str, Any], parts: dict[str, Any]) -> Iterator[RenderableT
         used, most = found["budget_used"], found["budget"]
         yield Text(f"budget: {count(used)} of {count(most)} used, {count(most - used)} left")
         yield Padding(ProgressBar(total=most or 1, completed=min(used, most), width=60), 0)
-    yield Text(_pace(found))
+    yield Text(found["newest"])
     yield _best(found["best"])
     yield _workers(found["workers"])
     yield Columns(list(_parts(parts)), padding=(0, 4))
@@ -106,21 +106,14 @@ def _tiles(found: dict[str, Any]) -> list[RenderableType]:
 
 
 def _until(found: dict[str, Any]) -> str:
+    if found["standstill"] is not None:
+        return str(found["standstill"])
     return "of the budget" if found["budget"] is not None else "of the pool"
 
 
 def _tile(label: str, value: str, about: str, state: str = "") -> Panel:
     lines = Text.assemble((value, "bold"), "\n", (about, "bright_black"))
     return Panel(lines, title=label, border_style=_COLORS.get(state, ""), expand=False)
-
-
-def _pace(found: dict[str, Any]) -> str:
-    pace = found["pace"]
-    if pace["last_at"] is None:
-        return "nothing is measured yet"
-    per_hour = pace["per_hour"]
-    rate = "" if per_hour is None else f", {number(per_hour)} measurements an hour"
-    return f"newest measurement {duration(pace['seconds_ago'])} ago{rate}"
 
 
 def _best(best: Sequence[dict[str, Any]]) -> RenderableType:
