@@ -38,6 +38,8 @@ _COLORS = {
 }
 _READ = ("predicted", "sources", "failures", "staleness")
 _MOST = 6
+_TEXTS = ("name", "worker", "source", "reason", "sample")
+"""Columns that are cut on a narrow terminal, the widest first."""
 _SUMMARY = (
     *("name", "waiting", "claimed", "measured", "failed", "best_reward", "iteration", "running"),
 )
@@ -169,12 +171,19 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
         made.add_column(
             Text(name, "bright_black"),
             justify="left" if is_text else "right",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=name not in _TEXTS,  # Rich narrows columns that may wrap, and only these
+            min_width=len(name),
         )
     for row in rows:
-        made.add_row(*(each if isinstance(each, Text) else Text(_cell(each)) for each in row))
+        made.add_row(*map(_line_of, row))
     return Padding(made, (1, 0, 0, 0))
+
+
+def _line_of(value: Any) -> Text:
+    """Return a value as a line that ends in an ellipsis if it is cut."""
+    text = value if isinstance(value, Text) else Text(_cell(value))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _is_text(value: Any) -> bool:
