@@ -23,6 +23,7 @@ from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.looks.buffers import summary
 from sqlbuffer.looks.overview import overview
 from sqlbuffer.looks.words import count, duration, number, share
+from sqlbuffer.plots.kinds.common import cut
 from sqlbuffer.plots.registry import KINDS
 
 _COLORS = {
@@ -38,7 +39,7 @@ _COLORS = {
 }
 _READ = ("predicted", "sources", "failures", "staleness")
 _MOST = 6
-_TEXTS = ("name", "worker", "source", "reason", "sample")
+_TEXTS = ("name", "worker", "source", "reason", "most often", "sample")
 """Columns that are cut on a narrow terminal, the widest first."""
 _SUMMARY = (
     *("name", "waiting", "claimed", "measured", "failed", "best_reward", "iteration", "running"),
@@ -148,8 +149,9 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         rows = [list(row) for row in zip(*columns, strict=True)][:_MOST]
         yield _table("sources", ("source", "measured", "failed", "best 10 %"), rows)
     if failures.reasons:
-        rows = [list(row) for row in zip(failures.reasons, failures.failures, strict=True)][:_MOST]
-        yield _table("failures", ("reason", "n"), rows)
+        found = zip(failures.reasons, failures.failures, failures.examples, strict=True)
+        rows = [[reason, n, _rest(error, reason)] for reason, n, error in found][:_MOST]
+        yield _table("failures", ("reason", "n", "most often"), rows)
     if len(predicted.versions):
         newest = list(
             zip(predicted.versions, predicted.correlation, predicted.held_out, strict=True)
@@ -163,11 +165,17 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         )
 
 
+def _rest(error: str, reason: str) -> str:
+    """Return an error without the reason that it begins with, short enough for a column."""
+    rest = error.removeprefix(reason).removeprefix(":").strip()
+    return cut(rest, 80) if rest else ""
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     """Return a table; texts of the database are text, never markup."""
     made = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(columns):
-        is_text = any(_is_text(row[place]) for row in rows)
+        is_text = name in _TEXTS or any(_is_text(row[place]) for row in rows)
         made.add_column(
             Text(name, "bright_black"),
             justify="left" if is_text else "right",

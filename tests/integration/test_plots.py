@@ -48,7 +48,7 @@ def fill(store: SampleStore, *, n: int = 40, seed: int = 0) -> None:
         batch = store.sample(n // 2)
         rewards = rng.normal(size=len(batch.samples)).round(2)
         rewards[rng.random(len(rewards)) < 0.2] = np.nan
-        errors = [f"Error{j % 2}: {j}" if r != r else None for j, r in enumerate(rewards)]
+        errors = [f"Error{j % 2}: {j % 4}" if r != r else None for j, r in enumerate(rewards)]
         batch.settle(rewards, errors=errors, seconds=rng.gamma(2, size=len(rewards)))
         if i % 2 == 0:
             store.save_predictor(b"x", rows_trained=i, metrics={"rank_correlation": 0.5})
@@ -156,7 +156,9 @@ def test_failures_are_counted_by_reason(filled: SampleStore) -> None:
     counted = Counter(error.partition(":")[0] for error in errors)
     assert dict(zip(found.reasons, found.failures.tolist(), strict=True)) == counted
     assert (found.failed, found.total) == (len(errors), len(counted))
-    assert all(text in errors for text in found.examples)
+    for reason, example in zip(found.reasons, found.examples, strict=True):
+        own = Counter(error for error in errors if error.partition(":")[0] == reason)
+        assert example == min(own, key=lambda error: (-own[error], error))
     assert found.failures.tolist() == sorted(counted.values(), reverse=True)
 
 
@@ -367,10 +369,14 @@ def test_more_names_than_a_picture_shows_are_told() -> None:
     assert picture.panels[0].y.names[-1] == "source 0"
     assert len(picture.panels[0].y.names) == 10
     assert picture.note == "the 10 sources with most measurements, of 44"
-    failed = failures.Failures("x", ["e"] * n, numbers, floats, ["e"] * n, 1200, 900, 100)
-    assert KINDS["failures"].picture([failed]).note == (
-        "900 of 1,000 measurements failed; the 10 most frequent of 1,200 reasons"
+    errors = ["e: 1\n2", "e"] + [f"e: {'x' * 200}"] * 28
+    failed = failures.Failures("x", ["e"] * n, numbers, floats, errors, 1200, 900, 100)
+    note, *lines = KINDS["failures"].picture([failed]).note.split("\n")
+    assert note == (
+        "900 of 1,000 tries of a measurement failed; the 10 most frequent of 1,200 reasons; "
+        "the commonest error of each reason:"
     )
+    assert (len(lines), lines[0], lines[1]) == (4, "e: 1 2", f"e: {'x' * 76}…")
     stale = staleness.Staleness("x", np.arange(-1, n), np.full(n + 1, 2), 62, 62, 0.9)
     (panel,) = KINDS["staleness"].picture([stale]).panels
     assert list(panel.x.names)[:3] == ["no score", "none", "1"]
