@@ -2,6 +2,7 @@
 mark.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -93,13 +94,14 @@ def test_the_best_so_far_is_that_of_a_loop_over_measurements(
             known = so_far.get(row["sample_id"], -math.inf)
             so_far[row["sample_id"]] = max(known, sign * row["reward"])
             top = sorted(so_far.values(), reverse=True)[:3]
-            expected.append((len(expected) + 1, seconds, sign * top[0], sign * np.mean(top)))
+            mean = sign * np.mean(top) if len(top) == 3 else math.nan
+            expected.append((len(expected) + 1, seconds, sign * top[0], mean))
     curve = read(filled, "best", k=3, most=most)
     assert curve.measured == len(expected)
     assert len(curve.best) == (len(expected) if most > 60 else -(-len(expected) // 5))
     at = curve.measurements - 1
     found = np.column_stack([curve.measurements, curve.seconds, curve.best, curve.top])
-    assert found == pytest.approx(np.array(expected)[at])
+    assert found == pytest.approx(np.array(expected)[at], nan_ok=True)
     assert curve.measurements[-1] == len(expected)
     assert best.at(curve, 0) is None
     assert best.at(curve, 10**6) == curve.best[-1] == 9.0 * sign
@@ -254,6 +256,17 @@ def test_several_runs_are_a_median_in_a_band() -> None:
     (panel,) = best.picture({"seeds": runs, "one": [curve("e", [1.0])]}, x="seconds").panels
     bands = [mark for mark in panel.marks if isinstance(mark, Line) and mark.low is not None]
     assert [mark.name for mark in bands] == ["seeds, median of 3 runs"]
+
+
+def test_a_mean_begins_with_the_last_of_the_best() -> None:
+    run = dataclasses.replace(curve("a", [1, 2, 3]), top=np.array([np.nan, 1.5, 2.5]))
+    few = dataclasses.replace(curve("b", [1]), top=np.array([np.nan]))
+    (panel,) = best.picture([run, few]).panels
+    assert [list(mark.x) for mark in panel.marks if isinstance(mark, Line)] == [
+        [1, 2, 3],
+        [2, 3],
+        [1],
+    ]
 
 
 def test_buffers_of_one_name_are_told_apart_and_other_directions_refused() -> None:
