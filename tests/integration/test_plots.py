@@ -269,6 +269,13 @@ def test_a_mean_begins_with_the_last_of_the_best() -> None:
     ]
 
 
+def test_a_shorter_run_is_drawn_on_top_of_its_copy() -> None:
+    runs = [curve("run", [1, 2]), curve("copy", [1, 2, 3]), curve("empty", [])]
+    (panel,) = best.picture(runs).panels
+    named = [(mark.name, mark.color) for mark in panel.marks]
+    assert named[::2] == [("copy", "series-1"), ("run", "series-0")]
+
+
 def test_buffers_of_one_name_are_told_apart_and_other_directions_refused() -> None:
     (panel,) = best.picture([curve("a", [1.0]), curve("a", [2.0])]).panels
     assert [mark.name for mark in panel.marks][::2] == ["a (1)", "a (2)"]

@@ -170,12 +170,17 @@ def picture(
     unit_s, axis = _axis(courses, x)
     marks = [
         line
-        for n, each in enumerate(courses)
-        if each.runs
+        for n, each in _longest_first(courses)
         for line in _lines(each, each.spent / unit_s, curves[0].k, n, len(courses))
     ]
     panel = Panel(axis, Axis(reward_label(curves[0].objective, curves[0].direction)), marks)
     return Picture("best", "Best so far", [panel], _note(curves, x))
+
+
+def _longest_first(courses: Sequence[Course]) -> list[tuple[int, Course]]:
+    """Return the courses with their places, a shorter one after those that might hide it."""
+    found = [(n, each) for n, each in enumerate(courses) if each.runs]
+    return sorted(found, key=lambda numbered: -numbered[1].spent[-1])
 
 
 def _labelled(curves: Sequence[Curve]) -> dict[str, Sequence[Curve]]:
