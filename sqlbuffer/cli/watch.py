@@ -23,6 +23,7 @@ from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.looks.buffers import summary
 from sqlbuffer.looks.overview import overview
 from sqlbuffer.looks.words import count, duration, number, share
+from sqlbuffer.plots.kinds.common import cut
 from sqlbuffer.plots.registry import KINDS
 
 _COLORS = {
@@ -38,6 +39,8 @@ _COLORS = {
 }
 _READ = ("predicted", "sources", "failures", "staleness")
 _MOST = 6
+_TEXTS = ("name", "worker", "source", "reason", "most often", "sample")
+"""Columns that are cut on a narrow terminal, the widest first."""
 _SUMMARY = (
     *("name", "waiting", "claimed", "measured", "failed", "best_reward", "iteration", "running"),
 )
@@ -86,7 +89,7 @@ def _lines(found: dict[str, Any], parts: dict[str, Any]) -> Iterator[RenderableT
         used, most = found["budget_used"], found["budget"]
         yield Text(f"budget: {count(used)} of {count(most)} used, {count(most - used)} left")
         yield Padding(ProgressBar(total=most or 1, completed=min(used, most), width=60), 0)
-    yield Text(_pace(found))
+    yield Text(found["newest"])
     yield _best(found["best"])
     yield _workers(found["workers"])
     yield Columns(list(_parts(parts)), padding=(0, 4))
@@ -106,21 +109,14 @@ def _tiles(found: dict[str, Any]) -> list[RenderableType]:
 
 
 def _until(found: dict[str, Any]) -> str:
+    if found["standstill"] is not None:
+        return str(found["standstill"])
     return "of the budget" if found["budget"] is not None else "of the pool"
 
 
 def _tile(label: str, value: str, about: str, state: str = "") -> Panel:
     lines = Text.assemble((value, "bold"), "\n", (about, "bright_black"))
     return Panel(lines, title=label, border_style=_COLORS.get(state, ""), expand=False)
-
-
-def _pace(found: dict[str, Any]) -> str:
-    pace = found["pace"]
-    if pace["last_at"] is None:
-        return "nothing is measured yet"
-    per_hour = pace["per_hour"]
-    rate = "" if per_hour is None else f", {number(per_hour)} measurements an hour"
-    return f"newest measurement {duration(pace['seconds_ago'])} ago{rate}"
 
 
 def _best(best: Sequence[dict[str, Any]]) -> RenderableType:
@@ -153,8 +149,9 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         rows = [list(row) for row in zip(*columns, strict=True)][:_MOST]
         yield _table("sources", ("source", "measured", "failed", "best 10 %"), rows)
     if failures.reasons:
-        rows = [list(row) for row in zip(failures.reasons, failures.failures, strict=True)][:_MOST]
-        yield _table("failures", ("reason", "n"), rows)
+        found = zip(failures.reasons, failures.failures, failures.examples, strict=True)
+        rows = [[reason, n, _rest(error, reason)] for reason, n, error in found][:_MOST]
+        yield _table("failures", ("reason", "n", "most often"), rows)
     if len(predicted.versions):
         newest = list(
             zip(predicted.versions, predicted.correlation, predicted.held_out, strict=True)
@@ -168,20 +165,33 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         )
 
 
+def _rest(error: str, reason: str) -> str:
+    """Return an error without the reason that it begins with, short enough for a column."""
+    rest = error.removeprefix(reason).removeprefix(":").strip()
+    return cut(rest, 80) if rest else ""
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     """Return a table; texts of the database are text, never markup."""
     made = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(columns):
-        is_text = any(_is_text(row[place]) for row in rows)
+        is_text = name in _TEXTS or any(_is_text(row[place]) for row in rows)
         made.add_column(
             Text(name, "bright_black"),
             justify="left" if is_text else "right",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=name not in _TEXTS,  # Rich narrows columns that may wrap, and only these
+            min_width=len(name),
         )
     for row in rows:
-        made.add_row(*(each if isinstance(each, Text) else Text(_cell(each)) for each in row))
+        made.add_row(*map(_line_of, row))
     return Padding(made, (1, 0, 0, 0))
+
+
+def _line_of(value: Any) -> Text:
+    """Return a value as a line that ends in an ellipsis if it is cut."""
+    text = value if isinstance(value, Text) else Text(_cell(value))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _is_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ from sqlbuffer.core import counts
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.looks.top import find_best
+from sqlbuffer.looks.words import count, duration, number
 from sqlbuffer.looks.workers import find_workers
 from sqlbuffer.records import Stats
 
@@ -20,6 +21,10 @@ BEST = 10
 PACE_OF = (1_000, 50_000)
 """Number of newest measurements that tell the pace, and the number if those have one time."""
 
+_SLOW, _SLOW_S = 10, 60.0
+"""The pace is not known after so many usual distances without a measurement, and so many seconds.
+"""
+
 _SETTINGS = ("name", "kind", "mode", "direction", "iteration", "created_at", "max_size")
 
 
@@ -29,7 +34,8 @@ def overview(tx: Transaction) -> dict[str, Any]:
     `states` are samples by state, from the counters of the workers: "out" are samples that neither
     wait nor are claimed, measured or failed, None if samples were put back, which are counted
     twice otherwise. `pace` has the measurements per hour, from the newest 1,000; `seconds_left`
-    until the budget is used up, without a budget until the pool is empty.
+    until the budget is used up, without a budget until the pool is empty, and claimed samples are
+    measured. `standstill` says why the time left is not known.
     """
     found = counts.stats(tx)
     budget = tx.own_row(queries.budget.used())
@@ -37,6 +43,9 @@ def overview(tx: Transaction) -> dict[str, Any]:
     pace = find_pace(tx)
     left = None if budget.budget is None else max(0, budget.budget - used)
     best = find_best(tx, BEST, by="reward")
+    workers = [_with_ages(row, pace["now"]) for row in find_workers(tx)]
+    to_measure = found.claimed + (found.waiting if left is None else left)
+    why = standstill(pace, workers) if to_measure else None
     return {
         **{name: getattr(found, name) for name in _SETTINGS},
         "objective": tx.execute(queries.buffers.objective()).scalar_one(),
@@ -51,9 +60,11 @@ def overview(tx: Transaction) -> dict[str, Any]:
         "has_stale_scores": found.refreshed_version != found.score_version,
         "unscored": found.unscored,
         "pace": pace,
-        "seconds_left": seconds_left(left if left is not None else found.waiting, pace),
+        "seconds_left": None if why else seconds_left(to_measure, pace),
+        "standstill": why,
+        "newest": newest(found.claimed, pace),
         "best": best,
-        "workers": [_with_ages(row, pace["now"]) for row in find_workers(tx)],
+        "workers": workers,
     }
 
 
@@ -69,18 +80,44 @@ def find_pace(tx: Transaction) -> dict[str, Any]:
     """Return the measurements per hour, and the seconds since the newest one.
 
     Measurements that were stored at one time, such as those of a batch, end the time before it.
+    There is no pace if the newest one is much older than usual, which `is_old` tells.
     """
     for limit in PACE_OF:
         row = tx.execute(queries.pages.pace(), limit=limit).one()
         if row.n < limit or row.at_first < row.n:
             break
     found = {"per_hour": None, "last_at": row.last_at, "seconds_ago": None, "now": row.now}
+    found["is_old"] = False
     if row.last_at is None:
         return found
     span_s = (row.last_at - row.first_at).total_seconds()
-    per_hour = (row.n - row.at_first) / span_s * 3600 if span_s > 0 else None
     ago_s = max(0.0, (row.now - row.last_at).total_seconds())
-    return {**found, "per_hour": per_hour, "seconds_ago": ago_s}
+    found["seconds_ago"] = ago_s
+    if span_s <= 0:
+        return found
+    if ago_s > max(_SLOW_S, _SLOW * span_s / (row.moments - 1)):
+        return {**found, "is_old": True}
+    return {**found, "per_hour": (row.n - row.at_first) / span_s * 3600}
+
+
+def standstill(pace: dict[str, Any], workers: list[dict[str, Any]]) -> str | None:
+    """Return why the time left is not known, as far as workers and the age of the pace tell."""
+    if not any(row["state"] == "running" for row in workers):
+        return "no worker runs"
+    return f"none measured for {duration(pace['seconds_ago'])}" if pace["is_old"] else None
+
+
+def newest(claimed: int, pace: dict[str, Any]) -> str:
+    """Return a sentence on the newest measurement and the pace, or on the wait for the next one."""
+    if pace["last_at"] is None:
+        return "Nothing is measured yet."
+    age = f"newest measurement is {duration(pace['seconds_ago'])} old"
+    if pace["is_old"] and claimed:
+        claims = "1 sample is" if claimed == 1 else f"{count(claimed)} samples are"
+        return f"{claims} claimed; the {age}."
+    if pace["per_hour"] is None:
+        return f"The {age}."
+    return f"The {age}. The pace is {number(pace['per_hour'])} measurements an hour."
 
 
 def seconds_left(samples: int, pace: dict[str, Any]) -> float | None:

@@ -44,9 +44,8 @@ def draw(picture: Picture, theme: str = "light") -> NotebookFigure:
         )
         heading.set_parse_math(False)
     if picture.note:
-        note = figure.supxlabel(
-            printable(picture.note), color=color("muted", theme), fontsize=8, x=0.99, ha="right"
-        )
+        lines = "\n".join(map(printable, picture.note.split("\n")))
+        note = figure.supxlabel(lines, color=color("muted", theme), fontsize=8, x=0.99, ha="right")
         note.set_parse_math(False)
         note.set_wrap(True)
     return figure

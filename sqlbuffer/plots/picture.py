@@ -192,7 +192,7 @@ class Picture:
         kind: Name of the function that made it.
         title: What it shows.
         panels: The panels, row by row.
-        note: What a reader must know, such as that it shows a part of the rows.
+        note: Lines that a reader must know, such as that it shows a part of the rows.
         columns: Most panels in a row of a file.
         inches: Width and height of a panel in a file.
     """

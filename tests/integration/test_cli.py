@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 
 from helpers import inside
 from helpers.cleanup import wait_for_disposal
@@ -33,7 +34,7 @@ from helpers.commands import refused, run, unstyled
 from helpers.direct import Execute, sql_runner
 from helpers.forked import Forked
 from helpers.servers import client_programs, new_database, server_execute
-from sqlbuffer.cli import output
+from sqlbuffer.cli import output, watch
 from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.cli.main import main
 from sqlbuffer.core.workers import worker_id
@@ -481,6 +482,15 @@ def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_glance_at_several_buffers(url: str) -> None:
     assert "qed" in run("watch", url=url).out
     assert "none" in refused(run("watch", "--name", "none", url=url))
+
+
+def test_a_narrow_glance_cuts_the_longest_text_only() -> None:
+    drawn = Console(width=80, file=io.StringIO(), legacy_windows=False)
+    row = {"reward": -7.125, "score": -0.5, "source": "mutation", "sample": "CC(=O)N" * 30}
+    drawn.print(watch._best([row]))
+    head, line = drawn.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]
+    assert head.split() == ["reward", "score", "source", "sample"]
+    assert (line.split()[:3], line[-1]) == (["-7.125", "-0.5", "mutation"], "…")
 
 
 # -- backups ---------------------------------------------------------------------------------------

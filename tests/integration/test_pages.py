@@ -1,6 +1,7 @@
 """The pages of `sqlbuffer serve`, without a browser: what they show, and whom they refuse."""
 
 import asyncio
+import contextlib
 import html
 import json
 import re
@@ -160,6 +161,33 @@ def test_the_first_screen_in_numbers(url: str, client: TestClient) -> None:
     assert "<h1>docking &lt;run&gt;</h1>" in text
 
 
+def test_a_run_that_stands_still_has_no_time_left(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> dict[str, Any]:
+        with contextlib.closing(open_existing(store_url, read_only=True)) as database:
+            return handles(database, "stuck")[0].read(overview)
+
+    with open_store(store_url, name="stuck", weighting="uniform") as store:
+        store.add(list("abcde"))
+        for _ in range(2):
+            store.sample(2).settle([1.0, 2.0])
+        held = store.sample(1)
+        found = look()
+        assert found["seconds_left"] == pytest.approx(3600 / found["pace"]["per_hour"])
+        assert (found["standstill"], found["states"]["waiting"]) == (None, 0)
+        monkeypatch.setattr("sqlbuffer.looks.overview._SLOW", 0)
+        assert look()["pace"]["per_hour"] is not None, "less than a minute is never long"
+        monkeypatch.setattr("sqlbuffer.looks.overview._SLOW_S", -1.0)
+        found = look()
+        assert (found["pace"]["per_hour"], found["seconds_left"]) == (None, None)
+        assert found["newest"] == "1 sample is claimed; the newest measurement is 0 s old."
+        assert found["standstill"] == "none measured for 0 s"
+        held.release()
+    found = look()
+    assert (found["seconds_left"], found["standstill"]) == (None, "no worker runs")
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_the_sql_of_a_table_returns_its_rows(url: str, client: TestClient, name: str) -> None:
     found = answer(client, f"{RUN_PATH}/{name}.json")
@@ -246,7 +274,8 @@ def test_charts_are_described(client: TestClient, kind: str) -> None:
     for base in (RUN_PATH, HOSTILE_PATH):
         found = answer(client, f"{base}/charts/{kind}.json")
         assert {"data", "layout", "note"} <= found.keys()
-        assert "<script" not in json.dumps(found)
+        drawn = {name: found[name] for name in ("data", "layout")}  # Plotly reads markup in these
+        assert "<script" not in json.dumps(drawn), "the note is the textContent of an element"
 
 
 def test_samples_as_pictures(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 mark.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -48,7 +49,7 @@ def fill(store: SampleStore, *, n: int = 40, seed: int = 0) -> None:
         batch = store.sample(n // 2)
         rewards = rng.normal(size=len(batch.samples)).round(2)
         rewards[rng.random(len(rewards)) < 0.2] = np.nan
-        errors = [f"Error{j % 2}: {j}" if r != r else None for j, r in enumerate(rewards)]
+        errors = [f"Error{j % 2}: {j % 4}" if r != r else None for j, r in enumerate(rewards)]
         batch.settle(rewards, errors=errors, seconds=rng.gamma(2, size=len(rewards)))
         if i % 2 == 0:
             store.save_predictor(b"x", rows_trained=i, metrics={"rank_correlation": 0.5})
@@ -93,13 +94,14 @@ def test_the_best_so_far_is_that_of_a_loop_over_measurements(
             known = so_far.get(row["sample_id"], -math.inf)
             so_far[row["sample_id"]] = max(known, sign * row["reward"])
             top = sorted(so_far.values(), reverse=True)[:3]
-            expected.append((len(expected) + 1, seconds, sign * top[0], sign * np.mean(top)))
+            mean = sign * np.mean(top) if len(top) == 3 else math.nan
+            expected.append((len(expected) + 1, seconds, sign * top[0], mean))
     curve = read(filled, "best", k=3, most=most)
     assert curve.measured == len(expected)
     assert len(curve.best) == (len(expected) if most > 60 else -(-len(expected) // 5))
     at = curve.measurements - 1
     found = np.column_stack([curve.measurements, curve.seconds, curve.best, curve.top])
-    assert found == pytest.approx(np.array(expected)[at])
+    assert found == pytest.approx(np.array(expected)[at], nan_ok=True)
     assert curve.measurements[-1] == len(expected)
     assert best.at(curve, 0) is None
     assert best.at(curve, 10**6) == curve.best[-1] == 9.0 * sign
@@ -156,7 +158,9 @@ def test_failures_are_counted_by_reason(filled: SampleStore) -> None:
     counted = Counter(error.partition(":")[0] for error in errors)
     assert dict(zip(found.reasons, found.failures.tolist(), strict=True)) == counted
     assert (found.failed, found.total) == (len(errors), len(counted))
-    assert all(text in errors for text in found.examples)
+    for reason, example in zip(found.reasons, found.examples, strict=True):
+        own = Counter(error for error in errors if error.partition(":")[0] == reason)
+        assert example == min(own, key=lambda error: (-own[error], error))
     assert found.failures.tolist() == sorted(counted.values(), reverse=True)
 
 
@@ -252,6 +256,24 @@ def test_several_runs_are_a_median_in_a_band() -> None:
     (panel,) = best.picture({"seeds": runs, "one": [curve("e", [1.0])]}, x="seconds").panels
     bands = [mark for mark in panel.marks if isinstance(mark, Line) and mark.low is not None]
     assert [mark.name for mark in bands] == ["seeds, median of 3 runs"]
+
+
+def test_a_mean_begins_with_the_last_of_the_best() -> None:
+    run = dataclasses.replace(curve("a", [1, 2, 3]), top=np.array([np.nan, 1.5, 2.5]))
+    few = dataclasses.replace(curve("b", [1]), top=np.array([np.nan]))
+    (panel,) = best.picture([run, few]).panels
+    assert [list(mark.x) for mark in panel.marks if isinstance(mark, Line)] == [
+        [1, 2, 3],
+        [2, 3],
+        [1],
+    ]
+
+
+def test_a_shorter_run_is_drawn_on_top_of_its_copy() -> None:
+    runs = [curve("run", [1, 2]), curve("copy", [1, 2, 3]), curve("empty", [])]
+    (panel,) = best.picture(runs).panels
+    named = [(mark.name, mark.color) for mark in panel.marks]
+    assert named[::2] == [("copy", "series-1"), ("run", "series-0")]
 
 
 def test_buffers_of_one_name_are_told_apart_and_other_directions_refused() -> None:
@@ -367,10 +389,14 @@ def test_more_names_than_a_picture_shows_are_told() -> None:
     assert picture.panels[0].y.names[-1] == "source 0"
     assert len(picture.panels[0].y.names) == 10
     assert picture.note == "the 10 sources with most measurements, of 44"
-    failed = failures.Failures("x", ["e"] * n, numbers, floats, ["e"] * n, 1200, 900, 100)
-    assert KINDS["failures"].picture([failed]).note == (
-        "900 of 1,000 measurements failed; the 10 most frequent of 1,200 reasons"
+    errors = ["e: 1\n2", "e"] + [f"e: {'x' * 200}"] * 28
+    failed = failures.Failures("x", ["e"] * n, numbers, floats, errors, 1200, 900, 100)
+    note, *lines = KINDS["failures"].picture([failed]).note.split("\n")
+    assert note == (
+        "900 of 1,000 tries of a measurement failed; the 10 most frequent of 1,200 reasons; "
+        "the commonest error of each reason:"
     )
+    assert (len(lines), lines[0], lines[1]) == (4, "e: 1 2", f"e: {'x' * 76}…")
     stale = staleness.Staleness("x", np.arange(-1, n), np.full(n + 1, 2), 62, 62, 0.9)
     (panel,) = KINDS["staleness"].picture([stale]).panels
     assert list(panel.x.names)[:3] == ["no score", "none", "1"]

@@ -18,8 +18,11 @@ from sqlbuffer.db.queries.params import (
     draws_of_samples,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
+from sqlbuffer.db.views import failure_overview
 
 _BATCH: sa.BindParameter[int] = bindparam("batch", type_=BigId)
+_LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
+_OBJECTIVE: sa.BindParameter[str] = bindparam("objective", type_=sa.Text)
 
 _IS_UNREPORTED = sa.and_(
     ~draws.c.reported,
@@ -123,6 +126,43 @@ def failed() -> sa.Select[Any]:
         )
         .where(samples.c.buffer_id == BUFFER, HAS_FAILED)
         .order_by(tick.desc(), samples.c.rewarded_at.desc(), samples.c.id.desc())
+    )
+
+
+@functools.cache
+def failures_by_reason() -> sa.Select[Any]:
+    """How many measurements failed for each reason, what they took, and its commonest error.
+
+    `reasons` counts all reasons, also beyond `limit`.
+    """
+    failure, n = failure_overview.c, sa.func.count()
+    name = select(buffers.c.name).where(buffers.c.id == BUFFER).scalar_subquery()
+    place = sa.func.row_number().over(
+        partition_by=failure.reason, order_by=[n.desc(), failure.error]
+    )
+    of_error: Any = [
+        *(failure.reason, failure.error, n.label("failures"), place.label("place")),
+        sa.func.sum(failure.seconds).label("seconds"),
+    ]
+    by_error = (
+        select(*of_error)
+        .where(failure.buffer == name, failure.objective == _OBJECTIVE)
+        .group_by(failure.reason, failure.error)
+        .cte("by_error")
+    )
+    failed = sa.func.sum(by_error.c.failures)
+    columns: Any = [
+        by_error.c.reason,
+        failed.label("failures"),
+        sa.func.sum(by_error.c.seconds).label("seconds"),
+        sa.func.min(by_error.c.error).filter(by_error.c.place == 1).label("example"),
+        sa.func.count().over().label("reasons"),
+    ]
+    return (
+        select(*columns)
+        .group_by(by_error.c.reason)
+        .order_by(failed.desc(), by_error.c.reason)
+        .limit(_LIMIT)
     )
 
 

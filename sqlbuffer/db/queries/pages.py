@@ -20,7 +20,8 @@ _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
 def pace() -> sa.Select[Any]:
     """The oldest and newest times of the `limit` newest measurements, their number, and the time.
 
-    `at_first` counts those of the oldest time: a loop stores a whole batch at one time.
+    `at_first` counts those of the oldest time: a loop stores a whole batch at one time. `moments`
+    is the number of different times.
     """
     newest = (
         select(measurements.c.measured_at)
@@ -36,6 +37,7 @@ def pace() -> sa.Select[Any]:
         sa.func.max(at).label("last_at"),
         sa.func.count().label("n"),
         sa.func.count().filter(at == first).label("at_first"),
+        sa.func.count(at.distinct()).label("moments"),
         right_now().label("now"),
     ]
     return select(*columns)

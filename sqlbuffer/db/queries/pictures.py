@@ -10,8 +10,7 @@ from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
 from sqlbuffer.db.queries.params import BUFFER
-from sqlbuffer.db.schema import batches, buffers, draws, measurements, pool, predictors, samples
-from sqlbuffer.db.views import failure_overview
+from sqlbuffer.db.schema import batches, draws, measurements, pool, predictors, samples
 
 _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
 _OBJECTIVE: sa.BindParameter[str] = bindparam("objective", type_=sa.Text)
@@ -293,30 +292,6 @@ def rewards_by_source(direction: str) -> sa.Select[Any]:
         .join_from(most, ranked, ranked.c.source == most.c.source, isouter=True)
         .group_by(*own)
         .order_by((most.c.measured + most.c.failed).desc(), most.c.source)
-    )
-
-
-@functools.cache
-def failures_by_reason() -> sa.Select[Any]:
-    """How many measurements failed for each reason, what they took, and one error of each.
-
-    `reasons` counts all reasons, also beyond `limit`.
-    """
-    failure, n = failure_overview.c, sa.func.count()
-    columns: Any = [
-        failure.reason,
-        n.label("failures"),
-        sa.func.sum(failure.seconds).label("seconds"),
-        sa.func.min(failure.error).label("example"),
-        sa.func.count().over().label("reasons"),
-    ]
-    name = select(buffers.c.name).where(buffers.c.id == BUFFER).scalar_subquery()
-    return (
-        select(*columns)
-        .where(failure.buffer == name, failure.objective == _OBJECTIVE)
-        .group_by(failure.reason)
-        .order_by(n.desc(), failure.reason)
-        .limit(_LIMIT)
     )
 
 

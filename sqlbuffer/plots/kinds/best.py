@@ -41,7 +41,7 @@ class Curve(Data):
         measurements: (n,) rewards that were stored by then, ascending.
         seconds: (n,) seconds that all measurements by then took.
         best: (n,) the best reward by then.
-        top: (n,) the mean of the k best samples' best rewards; of all while there are fewer.
+        top: (n,) the mean of the k best samples' best rewards; NaN while there are fewer.
         measured: All rewards.
         failed: All failed measurements.
         timed: Measurements that tell their seconds.
@@ -125,7 +125,9 @@ def _merged(rows: Iterable[Any], n: int, k: int, *, lowest_first: bool) -> tuple
                 kept[row.sample_id] = row.reward
         kept = dict(sorted(kept.items(), key=lambda each: sign * each[1])[:k])
         rewards = list(kept.values())
-        best[part], top[part] = rewards[0], float(np.mean(rewards))
+        best[part] = rewards[0]
+        if len(rewards) == k:  # a mean of fewer would worsen with the next sample
+            top[part] = float(np.mean(rewards))
     return best, top
 
 
@@ -168,12 +170,17 @@ def picture(
     unit_s, axis = _axis(courses, x)
     marks = [
         line
-        for n, each in enumerate(courses)
-        if each.runs
+        for n, each in _longest_first(courses)
         for line in _lines(each, each.spent / unit_s, curves[0].k, n, len(courses))
     ]
     panel = Panel(axis, Axis(reward_label(curves[0].objective, curves[0].direction)), marks)
     return Picture("best", "Best so far", [panel], _note(curves, x))
+
+
+def _longest_first(courses: Sequence[Course]) -> list[tuple[int, Course]]:
+    """Return the courses with their places, a shorter one after those that might hide it."""
+    found = [(n, each) for n, each in enumerate(courses) if each.runs]
+    return sorted(found, key=lambda numbered: -numbered[1].spent[-1])
 
 
 def _labelled(curves: Sequence[Curve]) -> dict[str, Sequence[Curve]]:
@@ -221,10 +228,12 @@ def _lines(course: Course, spent: Floats, k: int, place: int, n: int) -> list[Li
         high=course.high if is_band else None,
         is_step=True,
     )
-    if n > _MOST_WITH_TOP:
+    begun = np.isfinite(course.top)
+    if n > _MOST_WITH_TOP or not begun.any():
         return [best]
     label = f"mean of the best {k}" if n == 1 else f"{name}, mean of the best {k}"
-    return [best, Line(label, "top" if n == 1 else color, spent, course.top, is_dashed=True)]
+    own = "top" if n == 1 else color
+    return [best, Line(label, own, spent[begun], course.top[begun], is_dashed=True)]
 
 
 def _note(curves: Sequence[Curve], x: Spent) -> str:

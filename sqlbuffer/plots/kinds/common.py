@@ -109,4 +109,5 @@ def side_by_side(found: Sequence[D], picture: Callable[[D], Picture]) -> Picture
         for each, data in zip(pictures, found, strict=True)
         if each.note
     ]
-    return Picture(pictures[0].kind, pictures[0].title, panels, "; ".join(notes))
+    apart = "\n" if any("\n" in note for note in notes) else "; "
+    return Picture(pictures[0].kind, pictures[0].title, panels, apart.join(notes))

@@ -10,11 +10,13 @@ import numpy as np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.plots.kinds.common import cut, n_of, objective_of, side_by_side
+from sqlbuffer.plots.kinds.common import cut, objective_of, side_by_side
 from sqlbuffer.plots.picture import Axis, Bars, Data, Mark, Panel, Picture
 
 MOST_REASONS = 1000
 MOST_SHOWN = 10
+MOST_ERRORS = 5
+"""Most reasons whose commonest error stands below the picture."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Failures(Data):
         reasons: (n,) the errors up to their first colon.
         failures: (n,) measurements.
         seconds: (n,) seconds that they took; 0 if it is not known.
-        examples: (n,) one error of each reason.
+        examples: (n,) the commonest error of each reason.
         total: All reasons.
         failed: All failed measurements under the objective.
         measured: All measurements with a reward.
@@ -46,11 +48,11 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_REAS
     """Read the failures for up to `most` reasons, the most frequent ones."""
     objective = objective_of(tx, objective)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
-    rows = tx.rows(queries.pictures.failures_by_reason(), objective=objective, limit=most)
+    rows = tx.rows(queries.attempts.failures_by_reason(), objective=objective, limit=most)
     return Failures(
         name=tx.buffer.name,
         reasons=[row.reason for row in rows],
-        failures=np.array([row.failures for row in rows], dtype=np.int64),
+        failures=np.array([int(row.failures) for row in rows], dtype=np.int64),
         seconds=np.array([row.seconds or 0.0 for row in rows], dtype=np.float64),
         examples=[row.example for row in rows],
         total=rows[0].reasons if rows else 0,
@@ -79,8 +81,13 @@ def _picture(data: Failures) -> Picture:
         marks,
         empty="nothing has failed" if data.measured else "nothing measured yet",
     )
-    tried = data.failed + data.measured
-    notes = [f"{data.failed:,} of {n_of(tried, 'measurement')} failed"] if data.failed else []
+    tried = f"{data.failed + data.measured:,} tries"  # a sample may be tried several times
+    notes = [f"{data.failed:,} of {tried} of a measurement failed"] if data.failed else []
     if data.total > n:
         notes.append(f"the {n} most frequent of {data.total:,} reasons")
-    return Picture("failures", "Failures by reason", [panel], "; ".join(notes))
+    errors = [cut(error, 80) for error in data.examples[:MOST_ERRORS] if error not in data.reasons]
+    if errors:
+        notes.append("the commonest error of each reason:")
+    return Picture(
+        "failures", "Failures by reason", [panel], "\n".join(["; ".join(notes), *errors])
+    )
