@@ -167,6 +167,7 @@ class Stream(IterableDataset[list[Any]]):
                     unsettled.had(receipt)
                     self._n_batches += 1
                     yield batch
+                    unsettled.require_own_process()
                     self._require_newest(mine)
                     if every is not None and unsettled.n_batches >= every:
                         unsettled.settle()

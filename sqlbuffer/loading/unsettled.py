@@ -14,6 +14,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.parts import Part, release_claims, settle_parts, take_over
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal
+from sqlbuffer.errors import ClaimLost
 from sqlbuffer.loading.delivery import Receipt
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,19 @@ class Unsettled:
         self._closed: set[Claim] = set()
         dropped = weakref.finalize(self, _release_later, self.pid, buffer.in_disposal, self._parts)
         dropped.atexit = False  # the last heartbeat releases all open batches
+
+    def require_own_process(self) -> None:
+        """Check that this process has made the claims.
+
+        Raises:
+            ClaimLost: In a forked child of that process.
+        """
+        if self.pid != os.getpid():
+            raise ClaimLost(
+                f"this iteration of a stream was begun in process {self.pid}, its claims belong to "
+                f"that process, and this is its forked child, process {os.getpid()}: begin a loop "
+                "in the child, iter(stream), which makes claims of its own."
+            )
 
     def had(self, receipt: Receipt) -> None:
         """Note a batch that this process has had."""
@@ -73,6 +87,7 @@ class Unsettled:
     def _store(self, parts: list[Part]) -> int:
         if not parts:
             return 0
+        self.require_own_process()
         # The newest first, as a release takes them: in another order the two could deadlock.
         parts.sort(key=lambda part: part.claim.batch, reverse=True)
         were_open = self._buffer.write(settle_parts, parts)

@@ -1,6 +1,7 @@
 """A stream of claimed batches: each row is settled once, and not before the loop has had it."""
 
 import collections
+import contextlib
 import gc
 import io
 import itertools
@@ -25,7 +26,7 @@ from helpers.cleanup import wait_for_disposal
 from sqlbuffer.core.release import release_open
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.schema import batches, draws
-from sqlbuffer.errors import BufferNotFound, InvalidArgument, ReadOnlyStore
+from sqlbuffer.errors import BufferNotFound, ClaimLost, InvalidArgument, ReadOnlyStore
 from sqlbuffer.loading import delivery
 from sqlbuffer.store import SampleStore, open_store
 
@@ -320,6 +321,27 @@ def test_a_copy_of_a_stream_has_claims_of_its_own(uniform: SampleStore) -> None:
     rest = [*itertools.chain(*copied)]
     assert not set(had) & set(rest)
     assert stream.commit() == 4
+    assert_sound(uniform)
+
+
+@pytest.mark.parametrize("has_loader", [False, True])
+def test_a_loop_that_was_begun_before_a_fork_takes_nothing_in_the_child(
+    uniform: SampleStore, has_loader: bool
+) -> None:
+    stream = uniform.stream(4, commit_every=8)
+    loop = iter(stream.loader(collate_fn=as_it_is) if has_loader else stream)
+    had, loop_of_parent = next(loop), stream._unsettled
+    if not (child := os.fork()):
+        with contextlib.suppress(BaseException):
+            with pytest.raises(ClaimLost, match=r"claims belong to .* forked child"):
+                next(loop)
+            with pytest.raises(ClaimLost, match=r"iter\(stream\)"):
+                loop_of_parent.settle()
+            os._exit(stream.commit() != 0)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (settled(uniform).total(), uniform.stats().claimed) == (0, 32)
+    assert sorted([*had, *itertools.chain(*loop)]) == sorted(NAMES)
     assert_sound(uniform)
 
 
