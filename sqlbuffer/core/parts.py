@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlbuffer._integrity import require_all
@@ -29,10 +29,19 @@ class Part(NamedTuple):
     """Release the samples from `end` on."""
 
 
-def leave_open(batch: Batch) -> Claim | None:
-    """Return the claim of a batch, which stays open when the object is dropped; None if empty."""
+def leave_open(batch: Batch, note: Callable[[Claim, int], None] | None = None) -> Claim | None:
+    """Return the claim of a batch, which stays open when the object is dropped; None if empty.
+
+    Args:
+        batch: The batch.
+        note: Called with the claim and its number of samples before the batch lets go of it: an
+            exception in between leaves the claim to one of the two.
+    """
+    claim = batch._claim
+    if note is not None and claim is not None:
+        note(claim, len(batch))
     batch._end()
-    return batch._claim
+    return claim
 
 
 def settle_parts(tx: Transaction, parts: Sequence[Part]) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlbuffer.core import counts, draw, reaper
@@ -49,13 +49,21 @@ Delivery: TypeAlias = "tuple[Receipt, Any] | None"
 """A batch with its receipt; None from a stream that waits for samples."""
 
 
-def deliver(buffer: BufferHandle, terms: Terms) -> Generator[Delivery, None, None]:
-    """Claim samples of a buffer, and yield them in batches; the claims stay open."""
+def deliver(
+    buffer: BufferHandle, terms: Terms, note: Callable[[Claim, int], None] | None = None
+) -> Generator[Delivery, None, None]:
+    """Claim samples of a buffer, and yield them in batches; the claims stay open.
+
+    Args:
+        buffer: The buffer.
+        terms: How to claim.
+        note: See `leave_open`; None in a worker, whose claims are released when it ends.
+    """
     n = terms.batch_size * terms.batches_at_once(buffer)
     has_claimed = False
     while True:
         batch = draw.claim(buffer, n)
-        claim = leave_open(batch)
+        claim = leave_open(batch, note)
         if claim is not None:
             has_claimed = True
             yield from _cut(batch.samples, claim, terms.batch_size)

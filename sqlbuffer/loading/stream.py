@@ -138,11 +138,17 @@ class Stream(IterableDataset[list[Any]]):
             self._begin()
         return self._unsettled
 
+    def _claimed(self) -> Generator[Delivery, None, None]:
+        """Yield deliveries of new claims of this process, or of this worker."""
+        is_worker = get_worker_info() is not None
+        note = None if is_worker else self._of_this_process().made
+        return deliver(self._buffer, self._terms, note)
+
     def _delivered(self) -> Generator[Delivery, None, None]:
         """Yield deliveries of this process; the next loop goes on where one has ended early."""
         found = self._deliveries
         if found is None or inspect.getgeneratorstate(found) == inspect.GEN_CLOSED:
-            self._deliveries = found = deliver(self._buffer, self._terms)
+            self._deliveries = found = self._claimed()
         for delivery in found:  # noqa: UP028 - `yield from` would close it with this generator
             yield delivery
 
@@ -192,7 +198,7 @@ class Stream(IterableDataset[list[Any]]):
                 "stream.loader(num_workers=...) instead, or num_workers=0."
             )
         parent = multiprocessing.parent_process()
-        for delivery in deliver(self._buffer, self._terms):
+        for delivery in self._claimed():
             if delivery is not None:
                 self._note(delivery[0])
                 self._n_batches += 1
@@ -233,7 +239,7 @@ class StreamLoader:
         collated: Any = _Collated(collate_fn)  # of one delivery, since `batch_size` is None
         self._make: Callable[[], DataLoader[Any]] = functools.partial(
             DataLoader,
-            _Deliveries(stream._buffer, stream._terms),
+            _Deliveries(stream),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=collated,
@@ -271,12 +277,11 @@ class StreamLoader:
 class _Deliveries(IterableDataset[Delivery]):
     """The deliveries of a stream, for workers of a `DataLoader`."""
 
-    def __init__(self, buffer: BufferHandle, terms: Terms) -> None:
-        self._buffer = buffer
-        self._terms = terms
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     def __iter__(self) -> Iterator[Delivery]:
-        return deliver(self._buffer, self._terms)
+        return self._stream._claimed()
 
 
 class _Collated:

@@ -1,4 +1,4 @@
-"""Claims of which this process has had batches that are not settled yet."""
+"""Claims that a stream has made or had batches of, and that are not settled yet."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ class Unsettled:
                 f"that process, and this is its forked child, process {os.getpid()}: begin a loop "
                 "in the child, iter(stream), which makes claims of its own."
             )
+
+    def made(self, claim: Claim, size: int) -> None:
+        """Note a claim that this process has made, before it has had a batch of it."""
+        self._note(Receipt(claim, size, 0))
 
     def had(self, receipt: Receipt) -> None:
         """Note a batch that this process has had."""
@@ -121,11 +125,11 @@ class Unsettled:
         self.n_batches = 0
 
     def _tell_lost(self, parts: list[Part]) -> None:
-        if parts:
+        if n_samples := sum(part.end - part.first for part in parts):
             log.warning(
                 "%d samples of buffer %s were had and not settled: their claims were released "
                 "before (by hand, or after silence), and they come again",
-                sum(part.end - part.first for part in parts),
+                n_samples,
                 shown(self._buffer.name),
             )
 

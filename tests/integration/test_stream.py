@@ -324,6 +324,41 @@ def test_a_copy_of_a_stream_has_claims_of_its_own(uniform: SampleStore) -> None:
     assert_sound(uniform)
 
 
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_a_batch_that_cannot_be_collated_waits_again(
+    new_store: Callable[..., SampleStore], mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(weighting="uniform", mode=mode)
+    store.add(NAMES)
+    stream = store.stream(4)
+    calls = itertools.count()
+    loop = iter(stream.loader(collate_fn=lambda batch: 1 / (2 - next(calls))))
+    next(loop)
+    next(loop)
+    with pytest.raises(ZeroDivisionError):
+        next(loop)
+    assert store.stats().claimed == 60, "of which eight were had"
+    assert (stream.commit(), store.stats().claimed) == (8, 0)
+    with pytest.raises(ZeroDivisionError):
+        next(iter(stream.loader(collate_fn=lambda batch: 1 / 0)))
+    assert store.stats().claimed == 0
+    assert_sound(store)
+    assert caplog.text == ""
+
+
+def test_a_signal_between_a_claim_and_its_batch_loses_neither(uniform: SampleStore) -> None:
+    stream = uniform.stream(4)
+    moments = ["sqlbuffer.loading.delivery._cut", "sqlbuffer.core.batch.Batch._end"]
+    for moment in [*moments, "sqlbuffer.loading.unsettled.Unsettled.had"]:
+        with mock.patch(moment, side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            next(iter(stream))
+        stream.commit()
+        gc.collect()
+        wait_for_disposal()
+        assert uniform.stats().claimed == 0, moment
+    assert_sound(uniform)
+
+
 @pytest.mark.parametrize("has_loader", [False, True])
 def test_a_loop_that_was_begun_before_a_fork_takes_nothing_in_the_child(
     uniform: SampleStore, has_loader: bool
