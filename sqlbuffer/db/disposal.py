@@ -23,6 +23,7 @@ class Work(NamedTuple):
 
     do: Callable[[], object]
     database: str | None
+    """None for a function that only closes connections which no other object refers to."""
 
 
 POLL_S = 0.002
@@ -45,7 +46,7 @@ def later(do: Callable[[], object], *, database: str | None = None) -> None:
 
     Args:
         do: The function.
-        database: The database that it works on, for `wait`.
+        database: The database that it works on, for `wait`; None if it only closes connections.
     """
     _work.append(Work(do, database))
     _ensure_thread()
@@ -105,22 +106,45 @@ def _do_all() -> None:
     global _under_way
     while _work:
         _under_way = _work[0]
-        _work.popleft()  # by this thread alone
+        _work.popleft()  # by the holder of `_busy` alone
         try:
-            _under_way.do()
-        except Exception as exc:
-            log.warning("a dropped object could not be released: %s", exc)
+            _attempt(_under_way)
         finally:
             _under_way = None  # its objects must not live until the next work
+
+
+def _attempt(work: Work) -> None:
+    try:
+        work.do()
+    except Exception as exc:
+        log.warning("a dropped object could not be released: %s", exc)
 
 
 def before_fork() -> None:
     """Wait for the thread to end: the child would inherit locks of SQLAlchemy or a driver."""
     _forking.holds = _busy.acquire(timeout=PATIENCE_S)
+    close_before_fork()
+
+
+def close_before_fork() -> None:
+    """Close the connections that wait for the thread, which cannot begin before the fork.
+
+    Work on a database waits for the thread: it could need a lock that the code around the fork
+    holds.
+    """
+    if not getattr(_forking, "holds", False):
+        return
+    for _ in range(len(_work)):
+        work = _work.popleft()
+        if work.database is None:
+            _attempt(work)
+        else:
+            _work.append(work)
 
 
 def _after_fork() -> None:
     if getattr(_forking, "holds", False):
+        _forking.holds = False
         _busy.release()
         if _work:
             _ensure_thread()
@@ -130,6 +154,7 @@ def _forget() -> None:
     """Reset in a forked child, which has neither the thread nor work of its own."""
     global _work, _under_way, _busy
     _work, _under_way, _busy = deque(), None, threading.Lock()
+    _forking.holds = False
 
 
 if hasattr(os, "register_at_fork"):

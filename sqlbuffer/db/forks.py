@@ -43,6 +43,7 @@ def _before_fork() -> None:
             gc.collect()  # a thread that waited at a replaced pool has left a connection in it
             is_collected = True
         time.sleep(0.001)
+        disposal.close_before_fork()  # a database that was dropped since is not among `databases`
 
 
 if hasattr(os, "register_at_fork"):

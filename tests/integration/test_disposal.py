@@ -125,6 +125,29 @@ def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
         assert (store.iteration, store.check()) == (1, [])
 
 
+def test_a_fork_finds_no_connection_of_a_store_that_was_dropped(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the thread has begun, which is also to release a claim: the fork waits for neither."""
+    with filled(store_url) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(disposal._thread, "start_new_thread", lambda *_: 0)
+            batch = store.sample(3)
+            del batch
+            filled(store_url, name="dropped")
+            gc.collect()
+            begun = time.monotonic()
+            if not (child := os.fork()):
+                with contextlib.suppress(BaseException):
+                    os._exit(store.stats().claimed != 3)
+                os._exit(2)
+            took_s = time.monotonic() - begun
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        settle_down()
+        assert (store.stats().claimed, store.check()) == (0, [])
+    assert took_s < disposal.PATIENCE_S
+
+
 # -- batches ---------------------------------------------------------------------------------------
 
 
