@@ -395,6 +395,24 @@ def test_a_file_that_has_gone_takes_no_more(sqlite_url: str, accident: str, writ
         left.unlink()
 
 
+@pytest.mark.parametrize("accident", ["removed", "all removed", "moved", "replaced"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_that_has_gone_is_read_no_more(
+    sqlite_url: str, accident: str, read_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a look nor by a transaction, though SQLite has the old file open."""
+    monkeypatch.setattr(sqlite_files, "LATELY_S", 0.0)
+    act, words = ACCIDENTS[accident]
+    with open_store(sqlite_url) as store:
+        store.add(TEN)
+    with open_store(sqlite_url, read_only=read_only) as store:
+        assert (len(store), len(store.waiting().ids), store.stats().stored) == (10, 10, 10)
+        act(pathlib.Path(sqlite_url.removeprefix("sqlite:///")))
+        for read in (len, lambda store: store.waiting(), lambda store: store.stats()):
+            with pytest.raises(DatabaseUnavailable, match=words):
+                read(store)
+
+
 def test_a_file_that_comes_back_is_the_file(sqlite_url: str) -> None:
     file = pathlib.Path(sqlite_url.removeprefix("sqlite:///"))
     with open_store(sqlite_url) as store:
@@ -402,7 +420,11 @@ def test_a_file_that_comes_back_is_the_file(sqlite_url: str) -> None:
         file.rename(f"{file}-moved")
         with pytest.raises(DatabaseUnavailable, match="restore the file"):
             store.add(["lost"])
+        time.sleep(sqlite_files.LATELY_S)
+        with pytest.raises(DatabaseUnavailable, match="restore the file"):
+            store.stats()
         pathlib.Path(f"{file}-moved").rename(file)
+        assert store.stats().stored == 10
         store.add(["stored"])
     with open_store(sqlite_url) as store:
         assert store.stats().stored == 11

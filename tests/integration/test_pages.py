@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import html
 import json
+import os
+import pathlib
 import re
 import sys
 import threading
@@ -18,6 +20,7 @@ from starlette.testclient import TestClient
 
 from helpers.pages import HOSTILE, RUN, TEXTS, TOKEN, database, fill
 from sqlbuffer._messages import printable
+from sqlbuffer.db.backends import sqlite_files
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.looks.opening import handles, open_existing
 from sqlbuffer.looks.overview import overview
@@ -74,6 +77,28 @@ def answer(client: TestClient, path: str) -> Any:
 def rows_of(url: str, sql: str) -> list[dict[str, Any]]:
     with ask(url, sql, role=role_of(url)) as found:
         return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def test_pages_of_a_file_that_has_gone_say_so(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would show its last state for ever."""
+    monkeypatch.setattr(sqlite_files, "LATELY_S", 0.0)
+    file = tmp_path / "run.db"
+    with open_store(f"sqlite:///{file}", name="run", weighting="uniform") as store:
+        store.add(["CCO"])
+    with TestClient(create_app(Source.open(f"sqlite:///{file}"))) as client:
+        client.base_url = "http://127.0.0.1"
+        path = "/b/run/samples.json"
+        assert len(answer(client, path)["rows"]) == 1
+        file.rename(tmp_path / "moved.db")
+        found = client.get(path)
+        assert (found.status_code, "was removed or moved" in found.text) == (503, True)
+        open_store(f"sqlite:///{file}").close()
+        found = client.get(path)
+        assert (found.status_code, "was replaced" in found.text) == (503, True)
+        os.replace(tmp_path / "moved.db", file)
+        assert len(answer(client, path)["rows"]) == 1
 
 
 # -- what they show -------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Engines:
         def _begin(connection: sa.Connection) -> None:
             if not connection.get_execution_options().get("is_one_statement"):
                 connection.exec_driver_sql("BEGIN DEFERRED")
-            _set_time(connection)
+            _set_time(connection)["same"].require_for_reading()
 
         return engine
 
@@ -169,6 +169,7 @@ class Engines:
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
             driver: Any = connection.connection.driver_connection
+            driver.same.require()
             driver.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
             if timeout_s is not None:
                 shorten_values(driver)
@@ -236,6 +237,7 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
     @sa.event.listens_for(engine, "connect")
     def _add_functions(connection: _Connection, record: sa.pool.ConnectionPoolEntry) -> None:
         on_connect(connection)
+        record.info["same"] = connection.same
         # No Python function of ours: SQLite would swallow the Ctrl-C that Python raises in it.
         connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
         connection.create_function("note", 1, record.info.setdefault("noted", []).append)
@@ -257,9 +259,15 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
             connection.info.pop("loaded", None)
 
 
-def _set_time(connection: sa.Connection) -> None:
-    """Set the time of a transaction after it has the lock: earlier commits have earlier times."""
-    connection.info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
+def _set_time(connection: sa.Connection) -> dict[str, Any]:
+    """Set the time of a transaction after it has the lock: earlier commits have earlier times.
+
+    Returns:
+        What the pool knows of the connection, which takes as long to find as the time.
+    """
+    info = connection.info
+    info["time"] = as_text(dt.datetime.now(dt.timezone.utc))
+    return info
 
 
 def _from_json(text: str | bytes) -> Any:

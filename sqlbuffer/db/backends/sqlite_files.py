@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import stat
+import time
 import weakref
 
 import psutil
@@ -17,6 +18,10 @@ _LONGEST_ENDING = "-journal"
 
 _SMALLEST_PAGE = 512
 """Bytes of the smallest page that SQLite has."""
+
+LATELY_S = 0.05
+"""Seconds for which readers trust that a file is still the same: the check takes a twentieth of the
+shortest read."""
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -111,8 +116,9 @@ class SameFile:
     """The database file, its log and the log's index, as a connection has opened them.
 
     A file that is removed, moved or replaced stays open, and SQLite continues to write to it: no
-    process ever reads these commits. If the index of the log is another file, two processes
-    overwrite each other's commits. Three calls of `stat` at each writing transaction detect both.
+    process ever reads these commits, and readers see no later ones. If the index of the log is
+    another file, two processes overwrite each other's commits. Three calls of `stat` at each
+    writing transaction detect both, and one at reads detects the former.
 
     Args:
         file: Path of the database, which has just been opened.
@@ -129,12 +135,20 @@ class SameFile:
         self._beside = (f"{file}-wal", f"{file}-shm")
         self.file_id = file_id(file)
         self._has_log = has_log
+        self._was_same_at = time.monotonic()
         self._ids = self._find() if has_log else (None, None)
         open_files.add(self)
 
     def forget(self) -> None:
         """Stop watching the file, since the connection is closed: another file may get its name."""
         open_files.discard(self)
+
+    def require_for_reading(self) -> None:
+        """Check the same as `require`, unless that was done lately."""
+        now = time.monotonic()
+        if now - self._was_same_at >= LATELY_S:
+            self.require()
+            self._was_same_at = now
 
     def require(self) -> None:
         """Check that the files are still those that the connection opened.
@@ -147,12 +161,14 @@ class SameFile:
         except FileNotFoundError:
             raise DatabaseUnavailable(
                 f"{self.file} was removed or moved while this process had it open, and nothing "
-                "more is stored in it: restore the file, or close the store and open it again."
+                "more is stored in it or read from it: restore the file, or close the store and "
+                "open it again."
             ) from None
         if _id(about) != self.file_id:
             raise DatabaseUnavailable(
                 f"{self.file} was replaced by another file while this process had it open, and "
-                "nothing more is stored in the old file: close the store and open it again."
+                "nothing more is stored in the old file or read from it: close the store and open "
+                "it again."
             )
         if about.st_nlink != 1:
             _require_one_name(self.file, about)
