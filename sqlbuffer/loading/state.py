@@ -39,17 +39,19 @@ def batches_of(buffer: BufferHandle, state: Any) -> int:
     Raises:
         InvalidArgument: If it is no state of a stream of this buffer.
     """
-    if not isinstance(state, Mapping) or _OF not in state:
-        raise InvalidArgument(
-            f"state must be what `state_dict` of a stream has returned; got {shown(state)}."
-        )
+    if not isinstance(state, Mapping) or not {_OF, _BUFFER, _BATCHES, _CLAIMS} <= set(state):
+        raise _no_state(state)
     if state[_BUFFER] != _identity_of(buffer):
         raise InvalidArgument(
             f"the state is of buffer {shown(state[_OF])}, number and time of creation "
             f"{shown(state[_BUFFER])}, and this stream is of {shown(buffer.name)}, "
             f"{shown(_identity_of(buffer))}: load a state of this buffer, or begin without one."
         )
-    return int(state[_BATCHES])
+    n_batches = state[_BATCHES]
+    if not _is_count(n_batches):
+        raise _no_state(state)
+    _read_all(state)
+    return int(n_batches)
 
 
 def receipts_in(buffer: BufferHandle, state: Any) -> list[Receipt]:
@@ -63,7 +65,7 @@ def receipts_in(buffer: BufferHandle, state: Any) -> list[Receipt]:
         batches_of(buffer, state)
     for each in states:
         batches_of(buffer, each)
-    return [_read(listed) for each in states for listed in each[_CLAIMS]]
+    return [receipt for each in states for receipt in _read_all(each)]
 
 
 def _found(state: Any) -> Iterator[Mapping[str, Any]]:
@@ -85,6 +87,28 @@ def _listed(receipt: Receipt) -> list[Any]:
     return [claim.batch, claim.drawn_by, claim.drawn_at.isoformat(), receipt.size, receipt.end]
 
 
+def _no_state(state: Any) -> InvalidArgument:
+    return InvalidArgument(
+        f"state must be what `state_dict` of a stream has returned; got {shown(state)}."
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_all(state: Mapping[str, Any]) -> list[Receipt]:
+    try:
+        return [_read(listed) for listed in state[_CLAIMS]]
+    except (TypeError, ValueError) as exc:
+        raise _no_state(state) from exc
+
+
 def _read(listed: list[Any]) -> Receipt:
     batch, drawn_by, drawn_at, size, end = listed
-    return Receipt(Claim(batch, drawn_by, dt.datetime.fromisoformat(drawn_at)), size, end)
+    if not (isinstance(drawn_by, str) and all(map(_is_count, (batch, size, end))) and end <= size):
+        raise ValueError("not a claim")
+    time = dt.datetime.fromisoformat(drawn_at)
+    if time.tzinfo is None:
+        raise ValueError("no time zone")
+    return Receipt(Claim(batch, drawn_by, time), size, end)

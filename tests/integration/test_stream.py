@@ -284,6 +284,29 @@ def test_a_state_belongs_to_its_buffer(uniform: SampleStore) -> None:
     uniform.stream(4).load_state_dict(state)
 
 
+WRONG_PARTS: list[dict[str, Any]] = [
+    {"batches": "many"},
+    {"batches": -1},
+    {"claims": 3},
+    {"claims": [[1, "worker"]]},
+    {"claims": [[1, "worker", "noon", 8, 4]]},
+    {"claims": [[1, "worker", "2026-01-01T00:00:00", 8, 4]]},
+    {"claims": [["1", "worker", "2026-01-01T00:00:00+00:00", 8, 4]]},
+    {"claims": [[1, "worker", "2026-01-01T00:00:00+00:00", 8, 9]]},
+]
+
+
+def test_a_state_that_was_changed_by_hand_is_refused(uniform: SampleStore) -> None:
+    stream = uniform.stream(4)
+    state = stream.state_dict()
+    cut = [{key: state[key] for key in state if key != left_out} for left_out in state]
+    for wrong in [*cut, *(state | part for part in WRONG_PARTS)]:
+        for use in (stream.load_state_dict, stream.commit):
+            with pytest.raises(InvalidArgument, match="state must be what"):
+                use(wrong)
+    stream.load_state_dict(state)
+
+
 def test_a_stream_of_a_deleted_buffer_finds_no_buffer(
     uniform: SampleStore, new_store: Callable[..., SampleStore]
 ) -> None:
