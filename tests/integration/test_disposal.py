@@ -176,8 +176,8 @@ def test_what_has_ended_is_dropped_in_silence(
     with filled(store_url) as store, caplog.at_level(logging.WARNING):
         store.sample(2).settle([1.0, 2.0])
         store.sample(2).release()
-        with store.sample(2):
-            pass
+        with store.sample(2) as batch:
+            batch.settle()
         last = store.sample(2)
         last.report(last.ids, [1.0, 2.0])
         del last
