@@ -136,10 +136,8 @@ class Model:
     def record(self, given: Sequence[str], values: Sequence[float], source: str) -> AddResult:
         added = 0
         value_of: dict[str, float] = {}
-        for name, value in zip(
-            given, values, strict=True
-        ):  # the first counts, and one that was measured before NaN
-            if math.isnan(value_of.get(name, NAN)):
+        for name, value in zip(given, values, strict=True):
+            if name not in value_of or not math.isnan(value):  # a failure replaces nothing
                 value_of[name] = value
         for name, value in value_of.items():
             added += name not in self.samples
@@ -310,8 +308,8 @@ class StoreMachine(RuleBasedStateMachine):
         return sample.waits or bool(self.model.mode == "consume" and sample.claimed)
 
     def ids_of(self, names: list[str]) -> list[int]:
-        table = self.store.table(columns=["id", "sample"]).to_arrow().to_pylist()
-        number = {row["sample"]: row["id"] for row in table}
+        table = self.store.table(columns=["sample_id", "sample"]).to_arrow().to_pylist()
+        number = {row["sample"]: row["sample_id"] for row in table}
         return [number[name] for name in names]
 
     @rule(palette=palettes, shift=st.integers(0, 3), chunk=chunks, trained=st.booleans())
