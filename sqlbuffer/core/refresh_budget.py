@@ -267,7 +267,10 @@ def _finish(tx: Transaction, *, version: int) -> bool:
     if found.oldest is not None and found.oldest < version:
         return False
     finished = tx.execute(queries.refresh.finish_refresh_in_steps(), refresh=version)
-    is_higher = None not in (found.lowest, state.base) and found.lowest > state.base
-    if finished.rowcount and is_higher:
+    if not finished.rowcount or state.base is None:
+        return True
+    if found.lowest is None:  # no waiting sample has a weight that counts from a lowest score
+        tx.execute(queries.buffers.set_base_score(), base=None)
+    elif found.lowest > state.base:
         set_base(tx, state, found.lowest)
     return True

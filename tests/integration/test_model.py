@@ -258,8 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.base = min(self.model.base, self.model.lowest(todo))
 
     def after_refresh(self) -> None:
-        lowest = self.model.lowest(self.model.pool)
-        self.model.base = lowest if math.isfinite(lowest) else self.model.base
+        self.model.base = self.model.lowest(self.model.pool)
         assert self.store.is_refreshed()
 
     @rule(palette=palettes, shift=st.integers(0, 3), chunk=chunks)

@@ -158,6 +158,20 @@ def test_what_could_not_be_drawn_joins_the_race(thirty: SampleStore) -> None:
     assert thirty.check() == []
 
 
+@pytest.mark.parametrize("budget", [None, 30])
+def test_without_any_score_the_next_one_is_the_lowest(
+    thirty: SampleStore, budget: int | None
+) -> None:
+    """Either refresh forgets a lowest score that no waiting sample has."""
+    thirty.score(lambda samples: np.full(len(samples), np.nan), only="stale", budget=budget)
+    assert refresh_some(thirty, scores_of) == 0  # a refresh with a budget ends by this
+    thirty.add(["s40", "s41"])
+    thirty.score(scores_of)
+    weights = [weight for weight in thirty.waiting().weights.tolist() if weight]
+    assert sorted(weights) == pytest.approx([race.FLOOR, 1 + race.FLOOR])
+    assert thirty.check() == []
+
+
 def test_a_full_refresh_that_was_interrupted_is_not_taken_for_done(thirty: SampleStore) -> None:
     def interrupted(samples: list[str]) -> np.ndarray:
         if "s3" in samples:
