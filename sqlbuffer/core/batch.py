@@ -150,7 +150,7 @@ class Batch(PrioritisedBatch):
             is_iteration: Advance the buffer's iteration.
 
         Raises:
-            InvalidArgument: If an id is not in this batch. Nothing is stored.
+            InvalidArgument: If an id is not in this batch, or is given twice. Nothing is stored.
             InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
                 finite reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
@@ -203,7 +203,7 @@ class Batch(PrioritisedBatch):
         settled or released.
 
         Args:
-            ids: m of `ids`; a later reward replaces an earlier one.
+            ids: m of `batch.ids`; the reward of a later call replaces that of an earlier one.
             rewards: (m,) finite floats. NaN or None: the measurement failed; a stored reward stays.
             errors: m reasons of failed measurements; None for a measurement that has a reward.
             seconds: (m,) floats, how long each measurement took.
@@ -215,7 +215,7 @@ class Batch(PrioritisedBatch):
             The number of samples that are not settled.
 
         Raises:
-            InvalidArgument: If an id is not in this batch. Nothing is stored.
+            InvalidArgument: If an id is not in this batch, or is given twice. Nothing is stored.
             InvalidReward: If a reward is infinite, if there is not one for each id, or if a finite
                 reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlbuffer._numpy import np
-from sqlbuffer._typing import Floats, Ints
+from sqlbuffer._typing import Ints
 from sqlbuffer._validation import as_ids
 from sqlbuffer.core.claim import Claim, close
 from sqlbuffer.core.measured import Known, Measured, Origin
@@ -51,7 +51,7 @@ class Reported:
 
     @classmethod
     def prepare(cls, known: Known, ids: Sequence[int], rewards: Any, **details: Any) -> Reported:
-        """Check ids and rewards; if an id is given twice, the later reward that is not NaN counts.
+        """Check ids and rewards.
 
         Args:
             known: The samples of the batch.
@@ -60,7 +60,7 @@ class Reported:
             details: What else `Measured.prepare` takes.
 
         Raises:
-            InvalidArgument: If an id is not in the batch.
+            InvalidArgument: If an id is not in the batch, or is given twice.
             InvalidReward: If a reward is infinite, or there is not one for each id.
         """
         given = as_ids(ids)
@@ -70,16 +70,14 @@ class Reported:
             raise InvalidArgument(
                 f"sample {min(unknown)} is not in this batch: give ids of batch.ids."
             )
-        last = _last_of_each(given, measured.rewards)
-        places = np.array([place[number] for number in last], dtype=np.int64)
-        return cls(known, places, measured.take(np.array(list(last.values()), dtype=np.int64)))
-
-
-def _last_of_each(ids: Sequence[int], rewards: Floats) -> dict[int, int]:
-    """Return the place of each sample's last reward; of the last failure if all have failed."""
-    succeeded = np.flatnonzero(~np.isnan(rewards)).tolist()
-    places = {number: i for i, number in enumerate(ids)}
-    return places | {ids[i]: i for i in succeeded}
+        if len(set(given)) < len(given):
+            number, n = Counter(given).most_common(1)[0]
+            raise InvalidArgument(
+                f"sample {number} is given {n} times: report each of its measurements in a call of "
+                "its own, so that all are kept."
+            )
+        places = np.array([place[number] for number in given], dtype=np.int64)
+        return cls(known, places, measured)
 
 
 def report(

@@ -101,7 +101,11 @@ def test_what_is_reported_may_be_added_again_at_once(store: SampleStore) -> None
 def test_the_later_of_two_rewards_counts(store: SampleStore) -> None:
     batch = scored(store).sample(3)
     first = int(batch.ids[0])
-    assert batch.report([first, first], [1.0, 2.0]) == 2
+    for store_rewards in (batch.report, batch.settle):
+        with pytest.raises(InvalidArgument, match=f"sample {first} is given 2 times: report each"):
+            store_rewards(ids=[first, first], rewards=[1.0, 2.0])
+    assert store.rewards_of(batch.samples[:1]) == [None]
+    assert batch.report([first], [1.0]) == 2
     assert batch.report([first], [7.0]) == 2
     assert store.rewards_of(batch.samples[:1]) == [7.0]
     assert batch.report([], []) == 2

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect
+from sqlbuffer.db.queries import priorities
 from sqlbuffer.db.queries.params import (
     BUFFER,
     CONTENT,
     INCOMING_IDS,
-    INCOMING_PLACES,
     STANDING,
     TIE,
     tie_of,
@@ -210,26 +210,8 @@ def still_stale(dialect: Dialect) -> sa.Select[Any]:
 
     Older than `version`. `race_key` is NULL if the sample has another key by now.
     """
-    incoming = dialect.relation(INCOMING_PLACES)
-    place = sa.and_(
-        pool.c.buffer_id == BUFFER,
-        pool.c.race_key == incoming.c.race_key,
-        pool.c.sample_id == incoming.c.sample_id,
-    )
-    return (
-        select(
-            samples.c.id.label("sample_id"),
-            pool.c.race_key,
-            pool.c.weight,
-            pool.c.entries,
-            samples.c.hash,
-            *CONTENT,
-        )
-        .join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
-        .outerjoin(pool, place)
-        .where(samples.c.queued)
-        .where(_IS_STALE)
-    )
+    rows = priorities.at_places(dialect).add_columns(*CONTENT)
+    return rows.where(samples.c.queued).where(_IS_STALE)
 
 
 @functools.cache
