@@ -9,6 +9,8 @@ from sqlbuffer import errors
 from sqlbuffer.errors import SqlBufferError
 
 if TYPE_CHECKING:
+    __version__: str
+
     from sqlbuffer.core.batch import Batch
     from sqlbuffer.core.weighting import Power, Shift, Softmax, Uniform
     from sqlbuffer.predictor.acquisition import (
@@ -96,6 +98,8 @@ def __getattr__(name: str) -> Any:
 
     The store does not need torch, and a child process that measures needs no database.
     """
+    if name == "__version__":
+        return _installed_version()
     if name in ("plots", "records", "store"):  # modules that `import sqlbuffer` alone gives
         return importlib.import_module(f"sqlbuffer.{name}")
     if name not in __all__:
@@ -103,3 +107,12 @@ def __getattr__(name: str) -> Any:
     module = importlib.import_module(f"sqlbuffer.{_MODULES.get(name, 'training')}")
     globals()[name] = found = getattr(module, name)
     return found
+
+
+def _installed_version() -> str:
+    import importlib.metadata  # takes longer than all that `import sqlbuffer` does
+
+    try:
+        return importlib.metadata.version("sqlbuffer")
+    except importlib.metadata.PackageNotFoundError:
+        return "from a checkout"

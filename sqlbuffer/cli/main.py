@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 import warnings
 from typing import Annotated, Any
 
 import typer
 
+import sqlbuffer
 from sqlbuffer.cli.commands import Commands, examples
 from sqlbuffer.db import REVISION
 from sqlbuffer.errors import EXITS
@@ -49,15 +49,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sqlbuffer {_release()}, schema {REVISION}")
+        typer.echo(f"sqlbuffer {sqlbuffer.__version__}, schema {REVISION}")
         raise typer.Exit
-
-
-def _release() -> str:
-    try:
-        return importlib.metadata.version("sqlbuffer")
-    except importlib.metadata.PackageNotFoundError:
-        return "from a checkout"
 
 
 @app.callback(epilog=examples("sqlbuffer --version", "sqlbuffer ls --url sqlite:///run.db"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+import sqlbuffer
 from sqlbuffer._messages import shown
 from sqlbuffer.errors import BufferNotFound, DatabaseUnavailable, InvalidArgument, SqlBufferError
 from sqlbuffer.plots.palette import dark_of
@@ -137,7 +137,7 @@ def _as_page(source: Source, request: Request, view: pages.View) -> Response:
     query = f"?{query_of(request)}" if query_of(request) else ""
     common = {
         "database": source.database.url,
-        "release": _release(),
+        "release": sqlbuffer.__version__,
         "json_url": (f"{path}{JSON}" if path != "/" else f"/index{JSON}") + query,
         "here": path,
         "dark_colors": json.dumps(dark_of()),
@@ -211,13 +211,6 @@ def plotly_script() -> pathlib.Path:
     import plotly
 
     return pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-
-
-def _release() -> str:
-    try:
-        return importlib.metadata.version("sqlbuffer")
-    except importlib.metadata.PackageNotFoundError:
-        return "from a checkout"
 
 
 # -- errors ---------------------------------------------------------------------------------------

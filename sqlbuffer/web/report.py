@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import importlib.metadata
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import plotly.offline
 from markupsafe import Markup
 
+import sqlbuffer
 from sqlbuffer.core.predictor_versions import read_predictors
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
@@ -107,7 +107,7 @@ def write(report: dict[str, Any]) -> str:
         "scripts": [Markup(script) for script in scripts],  # files of packages
         "styles": [Markup(style) for style in styles],
         "policy": _policy(scripts),
-        "release": importlib.metadata.version("sqlbuffer"),
+        "release": sqlbuffer.__version__,
     }
     return rendering.rendered("report.html", shown)
 

@@ -28,6 +28,7 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
+import sqlbuffer
 from helpers import inside
 from helpers.cleanup import wait_for_disposal
 from helpers.commands import refused, run, unstyled
@@ -1287,7 +1288,10 @@ def test_tampered_rows_give_one_line(url: str, execute: Execute) -> None:
 
 def test_version_and_bare_command() -> None:
     result = run("--version")
-    assert (result.code, f"schema {REVISION}" in result.out) == (0, True)
+    assert (result.code, result.out) == (
+        0,
+        f"sqlbuffer {sqlbuffer.__version__}, schema {REVISION}\n",
+    )
     assert "Usage" in run().out + run().err
 
 
