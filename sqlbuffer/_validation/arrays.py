@@ -160,16 +160,7 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
             "scores came as a tensor: return a numpy array, such as "
             "`scores.detach().cpu().numpy()`."
         )
-    try:
-        values = as_floats(scores)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidArgument(
-            f"scores must be {n} numbers, one for each sample; got {shown(scores)}."
-        ) from exc
-    if values.shape != (n,):
-        raise InvalidArgument(
-            f"scores have shape {values.shape}, but {n} samples need one each: return shape ({n},)."
-        )
+    values = _one_for_each(scores, n, "scores", f"return shape ({n},)")
     return np.where(np.isfinite(values), values, np.nan)
 
 
@@ -179,18 +170,10 @@ def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
     Raises:
         InvalidArgument: If there are not n numbers, or one is negative or not finite.
     """
-    try:
-        has_shape = hasattr(priorities, "ndim")
-        values = as_floats(priorities if has_shape else as_list(priorities, "priorities"))
-    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidArgument(
-            f"priorities must be {n} numbers, one for each sample; got {shown(priorities)}."
-        ) from exc
-    if values.shape != (n,):
-        raise InvalidArgument(
-            f"priorities have shape {values.shape}, but {n} samples need one each: give shape "
-            f"({n},), in the order of the samples."
-        )
+    given = priorities if hasattr(priorities, "ndim") else as_list(priorities, "priorities")
+    values = _one_for_each(
+        given, n, "priorities", f"give shape ({n},), in the order of the samples"
+    )
     wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0.0))).tolist()
     if wrong:
         raise InvalidArgument(
@@ -198,3 +181,22 @@ def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
             "more, such as abs(error); a sample of priority 0 is never drawn."
         )
     return values
+
+
+def _one_for_each(values: Any, n: int, name: str, way_out: str) -> NDArray[np.float64]:
+    """Return (n,) float64.
+
+    Raises:
+        InvalidArgument: If there are not n numbers, one for each sample.
+    """
+    try:
+        numbers = as_floats(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
+        raise InvalidArgument(
+            f"{name} must be {n} numbers, one for each sample; got {shown(values)}."
+        ) from exc
+    if numbers.shape != (n,):
+        raise InvalidArgument(
+            f"{name} have shape {numbers.shape}, but {n} samples need one each: {way_out}."
+        )
+    return numbers

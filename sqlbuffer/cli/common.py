@@ -38,6 +38,21 @@ Where = Annotated[
         help="Only these rows of samples, such as \"source = 'data'\".",
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read pickled samples; trusts every user who can write to the database.",
+    ),
+]
+OwnGrace = Annotated[
+    float,
+    typer.Option(
+        "--grace",
+        min=1.0,
+        help="Seconds of silence after which another worker of this buffer counts as dead.",
+    ),
+]
 Grace = Annotated[
     float,
     typer.Option(

@@ -15,7 +15,7 @@ import typer
 from sqlbuffer._messages import printable
 from sqlbuffer._validation import as_duration_s
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, command
+from sqlbuffer.cli.common import AllowPickle, OneBuffer, OwnGrace, Url, command
 from sqlbuffer.cli.worker import logged, opened
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
@@ -100,19 +100,8 @@ def measure(
             help="Time that running measurements get after SIGTERM or Ctrl-C: 30s, 10m.",
         ),
     ] = "30s",
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle",
-            help="Read pickled samples; trusts every user who can write to the database.",
-        ),
-    ] = False,
-    grace: Annotated[
-        float,
-        typer.Option(
-            "--grace", min=1.0, help="Seconds of silence after which another worker is dead."
-        ),
-    ] = GRACE_S,
+    allow_pickle: AllowPickle = False,
+    grace: OwnGrace = GRACE_S,
 ) -> None:
     """Measure the waiting samples of a buffer, and store each reward as it comes.
 

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 
 from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, command, open_existing
+from sqlbuffer.cli.common import AllowPickle, OneBuffer, OwnGrace, Url, command, open_existing
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import with_heartbeat
@@ -153,19 +153,8 @@ def worker(
         int,
         typer.Option(min=1, rich_help_panel=_SCORING, help="Samples to predict at a time."),
     ] = 1024,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle",
-            help="Read pickled samples; trusts every user who can write to the database.",
-        ),
-    ] = False,
-    grace: Annotated[
-        float,
-        typer.Option(
-            "--grace", min=1.0, help="Seconds of silence after which another worker takes over."
-        ),
-    ] = GRACE_S,
+    allow_pickle: AllowPickle = False,
+    grace: OwnGrace = GRACE_S,
 ) -> None:
     """Retrain a buffer's predictor on a schedule, and rescore the waiting samples.
 

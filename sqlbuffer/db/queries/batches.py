@@ -16,8 +16,8 @@ from sqlbuffer.db.queries.params import (
     INCOMING_IDS,
     IS_OPEN,
     IS_RELEASED,
+    KEYLESS,
     LATER_THAN_ALL,
-    NEVER,
     OPEN_HERE,
     draws_of_samples,
 )
@@ -194,15 +194,7 @@ def oldest_version_of_batch() -> sa.Select[Any]:
 def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
     """Samples that have no key in the race, in the columns of `draws_of_batch`."""
     incoming = dialect.relation(INCOMING_IDS)
-    return select(
-        samples.c.id.label("sample_id"),
-        NEVER.label("race_key"),
-        sa.null().label("weight"),
-        samples.c.score,
-        samples.c.scored_at.is_not(None).label("scored"),
-        samples.c.hash,
-        samples.c.requeues,
-    ).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
+    return select(*KEYLESS).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from sqlbuffer.db.queries.moments import (
     had_left,
     kept_then,
 )
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, NEVER
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, KEYLESS
 from sqlbuffer.db.queries.prune import measured_in_dropped_draws, pruned_batch_of
 from sqlbuffer.db.schema import (
     batches,
@@ -288,15 +288,7 @@ def lowest_queued() -> sa.Select[Any]:
 def queued_samples() -> sa.Select[Any]:
     """A range of samples marked as waiting, without keys, in the columns of `draws_of_batch`."""
     return (
-        select(
-            samples.c.id.label("sample_id"),
-            NEVER.label("race_key"),
-            sa.null().label("weight"),
-            samples.c.score,
-            samples.c.scored_at.is_not(None).label("scored"),
-            samples.c.hash,
-            samples.c.requeues,
-        )
+        select(*KEYLESS)
         .where(_in_a_range_of_ids(samples, BUFFER), samples.c.queued)
         .order_by(samples.c.id)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
@@ -100,6 +101,17 @@ INCOMING_METRICS = Rows("incoming_metrics", (("metric", sa.Text()), ("number", s
 
 NEVER = sa.literal(math.inf, sa.Double)
 """The race key of samples without a weight: they never arrive."""
+
+KEYLESS: tuple[Any, ...] = (
+    samples.c.id.label("sample_id"),
+    NEVER.label("race_key"),
+    sa.null().label("weight"),
+    samples.c.score,
+    samples.c.scored_at.is_not(None).label("scored"),
+    samples.c.hash,
+    samples.c.requeues,
+)
+"""Samples that have no key in the race, in the columns of `batches.draws_of_batch`."""
 
 BUFFER: sa.BindParameter[int] = bindparam("buffer", type_=sa.Integer)
 """The buffer's id."""
