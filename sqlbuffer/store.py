@@ -412,7 +412,7 @@ class SampleStore:
         self,
         samples: Sequence[Any],
         rewards: Any,
-        sources: str | Sequence[str] = "",
+        source: str | Sequence[str] = "",
         *,
         errors: Any = None,
         seconds: Any = None,
@@ -426,7 +426,7 @@ class SampleStore:
         Args:
             samples: n samples.
             rewards: (n,) finite floats. NaN or None: the measurement failed; a stored reward stays.
-            sources: Name of the generator, or one name for each sample.
+            source: Name of the generator, or one name for each sample.
             errors: n reasons of failed measurements; None for a measurement that has a reward.
             seconds: (n,) floats, how long each measurement took.
             details: n mappings that JSON can hold, or None: what else was measured.
@@ -441,7 +441,7 @@ class SampleStore:
             self._buffer,
             samples,
             rewards,
-            sources,
+            source,
             metas=as_metas(meta, len(samples)),
             errors=errors,
             seconds=seconds,

@@ -91,7 +91,7 @@ def fill(url: str) -> None:
     with open_store(url, name="qed", weighting="uniform", mode="replay") as store:
         store.add([(1, "two"), {"three": 4.5}])
         store.record(
-            [HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], sources="[red]hostile[/red]\x1b]0;title\x07"
+            [HOSTILE_TEXT, LONG_TEXT], [2.0, 1.0], source="[red]hostile[/red]\x1b]0;title\x07"
         )
 
 

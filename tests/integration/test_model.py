@@ -65,6 +65,7 @@ class Sample:
     score: float = NAN
     reward: float | None = None
     """NaN: the measurement failed."""
+    requeues: int = 0
 
     @property
     def is_measured(self) -> bool:
@@ -84,6 +85,8 @@ class Model:
     weighting: str
     samples: dict[str, Sample] = dataclasses.field(default_factory=dict)
     open: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    requeues_at: dict[int, dict[str, int]] = dataclasses.field(default_factory=dict)
+    """How often the samples of each batch had been added again when they were drawn."""
     base: float = math.inf
     version: int = 0
     iteration: int = 0
@@ -127,6 +130,7 @@ class Model:
                     known.add((i // add.CHUNK, name))  # repeats are found within a chunk
                     continue
                 sample.waits, sample.version, sample.score = True, None, NAN
+                sample.requeues += 1
                 requeued += 1
         self.requeued += requeued
         return AddResult(
@@ -163,10 +167,21 @@ class Model:
 
     def draw(self, batch: int, drawn: Sequence[str]) -> None:
         self.open[batch] = list(drawn)
+        self.requeues_at[batch] = {name: self.samples[name].requeues for name in drawn}
         self.drawn += len(drawn)
         for name in drawn:
             self.samples[name].waits = self.mode == "replay"
             self.samples[name].claimed += 1
+
+    def measure_late(self, batch: int, name: str, reward: float) -> None:
+        """A late reward fills a gap, and the sample stops waiting unless it was added again."""
+        sample = self.samples[name]
+        if sample.is_measured or math.isnan(reward):
+            return
+        sample.measure(reward)
+        was_added_again = sample.requeues > self.requeues_at[batch][name]
+        if self.mode == "consume" and sample.waits and not was_added_again:
+            self.remove([name])
 
     def close(self, batch: int, *, released: bool) -> None:
         for name in self.open[batch]:
@@ -395,9 +410,11 @@ class StoreMachine(RuleBasedStateMachine):
         with contextlib.nullcontext() if is_open else pytest.raises(ClaimLost):
             batch.settle(None if all_none else of_each, record=recorded)
         for name, value in [] if all_none else zip(batch.samples, of_each, strict=True):
-            told, sample = NAN if value is None else value, self.model.samples[name]
-            if is_open or not (sample.is_measured or math.isnan(told)):  # a late reward fills a gap
-                sample.measure(told)
+            told = NAN if value is None else value
+            if is_open:
+                self.model.samples[name].measure(told)
+            else:
+                self.model.measure_late(batch.id, name, told)
         self.model.record(*recorded)
         if is_open:
             self.model.close(batch.id, released=False)
