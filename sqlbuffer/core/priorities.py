@@ -26,7 +26,7 @@ from sqlbuffer.db.backends import Columns
 from sqlbuffer.errors import InvalidArgument, StaleIds
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """Scores of n samples, by ascending id."""
 
     ids: Sequence[int]
@@ -44,7 +44,7 @@ class _Found(NamedTuple):
     """Of the waiting and the claimed samples."""
 
 
-class _Updated(NamedTuple):
+class Updated(NamedTuple):
     """What a transaction has done."""
 
     n: int
@@ -91,8 +91,8 @@ def update(
     last = {number: i for i, number in enumerate(ids)}
     numbers = sorted(last)
     places = np.array([last[number] for number in numbers], dtype=np.int64)
-    given = _Given(numbers, _as_scores(buffer, values[places]), hashes)
-    updated = buffer.write(_update, given=given)
+    given = Given(numbers, _as_scores(buffer, values[places]), hashes)
+    updated = buffer.write(write, given=given)
     buffer.places.correct(updated.keys)
     buffer.places.epoch = updated.epoch
     return updated.n
@@ -116,7 +116,8 @@ def _as_scores(buffer: BufferHandle, priorities: Floats) -> Floats:
     return np.where(priorities == 0.0, math.nan, priorities)
 
 
-def _update(tx: Transaction, *, given: _Given) -> _Updated:
+def write(tx: Transaction, *, given: Given) -> Updated:
+    """`update` within a transaction."""
     # Exclusive: no draw moves the clock or a key, and no sample joins, until this commits.
     state = tx.lock_race(exclusive=True)
     found = _find(tx, given, epoch=state.epoch)
@@ -131,15 +132,15 @@ def _update(tx: Transaction, *, given: _Given) -> _Updated:
     is_claimed = len(found.hashes) > len(found.waiting)
     touched = state.clock if is_claimed or deltas.pop("moved") else None
     tx.count(touched=touched, unscored=deltas["unscored"], unscorable=deltas["unscorable"])
-    return _Updated(n, keys, state.epoch)
+    return Updated(n, keys, state.epoch)
 
 
 # -- where the samples stand ----------------------------------------------------------------------
 
 
-def _find(tx: Transaction, given: _Given, *, epoch: int) -> _Found:
+def _find(tx: Transaction, given: Given, *, epoch: int) -> _Found:
     """Find the samples that wait or are claimed: at the remembered keys, else by a scan."""
-    rows = _at_remembered_keys(tx, given.ids)
+    rows = at_remembered_keys(tx, given.ids)
     hashes = {row.sample_id: row.hash for row in rows}
     standing = {row.sample_id: row for row in rows}
     if rest := [number for number in given.ids if number not in standing]:
@@ -149,13 +150,14 @@ def _find(tx: Transaction, given: _Given, *, epoch: int) -> _Found:
         if lost and tx.buffer.consumes:
             lost -= _claimed(tx, sorted(lost))
         if lost:
-            standing |= _scanned(tx, lost, epoch=epoch)
+            standing |= scanned(tx, lost, epoch=epoch)
         # A claimed sample may be settled by now, and neither waits nor is claimed.
     _require_same(given, hashes)
     return _Found([standing[number] for number in given.ids if number in standing], hashes)
 
 
-def _at_remembered_keys(tx: Transaction, ids: Sequence[int]) -> Sequence[Any]:
+def at_remembered_keys(tx: Transaction, ids: Sequence[int]) -> Sequence[Any]:
+    """Return the rows of those of the samples that stand at the keys where they were last seen."""
     if not (known := tx.buffer.places.find(ids)):
         return []
     columns: Columns = {"sample_id": list(known), "race_key": list(known.values())}
@@ -164,7 +166,7 @@ def _at_remembered_keys(tx: Transaction, ids: Sequence[int]) -> Sequence[Any]:
     return [row for row in rows if row.race_key is not None]
 
 
-def _queued(tx: Transaction, given: _Given, ids: Sequence[int]) -> dict[int, bytes]:
+def _queued(tx: Transaction, given: Given, ids: Sequence[int]) -> dict[int, bytes]:
     """Return the hashes of those of the samples that wait or are claimed."""
     if given.hashes is None:
         tx.require_ids(given.ids)
@@ -180,7 +182,7 @@ def _queued(tx: Transaction, given: _Given, ids: Sequence[int]) -> dict[int, byt
     return {row.id: row.hash for row in rows if row.queued}
 
 
-def _require_same(given: _Given, hashes: Mapping[int, bytes]) -> None:
+def _require_same(given: Given, hashes: Mapping[int, bytes]) -> None:
     """Raise StaleIds if a sample has another hash than that of the batch."""
     if given.hashes is None:
         return
@@ -198,7 +200,7 @@ def _claimed(tx: Transaction, ids: Sequence[int]) -> set[int]:
     return set(found.scalars())
 
 
-def _scanned(tx: Transaction, ids: set[int], *, epoch: int) -> dict[int, Any]:
+def scanned(tx: Transaction, ids: set[int], *, epoch: int) -> dict[int, Any]:
     """Find samples in the pool; and if every key has moved, all remembered ones at once."""
     places = tx.buffer.places
     wanted = ids if places.epoch == epoch else ids | set(places.all_ids())
@@ -245,7 +247,7 @@ def _move(
     values = np.array([scores[row.sample_id] for row in rows])
     after, new = cast("tuple[RaceState, Floats]", weigh(tx, state, values, may_move_all=True))
     if (after.base, after.clock) != (state.base, state.clock):  # every key has moved
-        standing = _scanned(tx, set(ids.tolist()), epoch=after.epoch)
+        standing = scanned(tx, set(ids.tolist()), epoch=after.epoch)
         rows = [standing[number] for number in ids.tolist()]
     keys = pool.as_floats([row.race_key for row in rows])
     old = pool.as_floats([row.weight for row in rows])

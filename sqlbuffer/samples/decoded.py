@@ -33,6 +33,7 @@ class Decoded:
         Raises:
             InvalidPayload: As `decode_all`.
         """
+        self._n = len(texts)
         self._samples: list[Any] | None = None
         self._columns: Columns | None = None
         self._stored = texts, payloads, codecs
@@ -41,6 +42,9 @@ class Decoded:
             self._columns = columns_of(payloads)  # type: ignore[arg-type]
         if self._columns is None:
             self._decode(allow_pickle=allow_pickle)
+
+    def __len__(self) -> int:
+        return self._n
 
     @property
     def samples(self) -> list[Any]:
@@ -68,4 +72,4 @@ class Decoded:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the samples themselves: the reader may not have registered their classes."""
-        return {"_samples": self.samples, "_columns": None, "_stored": ((), (), ())}
+        return {"_n": self._n, "_samples": self.samples, "_columns": None, "_stored": ((), (), ())}

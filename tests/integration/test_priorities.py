@@ -338,13 +338,13 @@ def test_ids_of_a_lost_state_get_no_priorities(store_url: str, mode: str) -> Non
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of samples that the pool was scanned for."""
     found: list[int] = []
-    scan = priorities._scanned
+    scan = priorities.scanned
 
     def counted(tx: Any, ids: set[int], *, epoch: int) -> Any:
         found.append(len(ids))
         return scan(tx, ids, epoch=epoch)
 
-    monkeypatch.setattr(priorities, "_scanned", counted)
+    monkeypatch.setattr(priorities, "scanned", counted)
     return found
 
 

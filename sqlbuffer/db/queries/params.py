@@ -32,6 +32,17 @@ INCOMING_KNOWN = Rows("incoming_known", (("sample_id", BigId), ("hash", sa.Large
 INCOMING_SCORES = Rows(
     "incoming_scores", (("sample_id", BigId), ("hash", sa.LargeBinary()), ("score", sa.Double()))
 )
+INCOMING_SLOTS = Rows(
+    "incoming_slots",
+    (
+        ("hash", sa.LargeBinary()),
+        ("text", sa.Text()),
+        ("payload", sa.LargeBinary()),
+        ("codec", sa.Text()),
+        ("key", sa.Text()),
+        ("score", sa.Double()),
+    ),
+)
 INCOMING_REWARDS = Rows(
     "incoming_rewards",
     (

@@ -1,0 +1,1 @@
+"""Buffers behind the interfaces of other libraries, each of which needs an extra."""

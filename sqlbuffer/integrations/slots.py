@@ -1,0 +1,273 @@
+"""A buffer as a ring of numbered slots, for libraries that find samples by their number."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlbuffer._numpy import np
+from sqlbuffer._typing import Floats, Ints
+from sqlbuffer.core import counts, draw, ring
+from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.places import AllPlaces
+from sqlbuffer.core.ring import Cursor, Written
+from sqlbuffer.core.weighting import Power
+from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.samples.codec import encode_all
+from sqlbuffer.samples.decoded import Decoded
+from sqlbuffer.samples.encoded import Encoded
+from sqlbuffer.store import SampleStore, open_store
+
+EMPTY = "Cannot sample from an empty storage: extend the replay buffer first."
+"""It begins as TorchRL's error."""
+NONE_DRAWABLE = "no sample can be drawn, because all have priority 0: update their priorities."
+USES = 1_000
+"""Draws and writes of this process after which the weights that others have changed are read."""
+
+
+def slot_of(sample: Any) -> int:
+    """Be the key function of a ring, whose keys are numbers of slots; refuse to be called."""
+    raise InvalidArgument(
+        "the samples of this buffer are in numbered slots: write them with the replay buffer that "
+        "has made it."
+    )
+
+
+class Picked(NamedTuple):
+    """Samples that were drawn."""
+
+    slots: Ints
+    weights: Floats
+    samples: Decoded
+
+
+class Slots:
+    """One process's access to a ring in a database.
+
+    A sample is drawn by its score, which is its weight. A sample that is written has the highest
+    score that this process knows of.
+    """
+
+    _places: AllPlaces
+    _buffer: BufferHandle
+    _generations: Ints
+    """(max_size,) how often each slot had been overwritten when it was last seen, -1 for never."""
+    _lowest: float | None
+    """Lowest weight of all samples that can be drawn; None if it must be looked up."""
+    _highest: float
+    _n_used: int
+    """Draws and writes since all weights were read."""
+    _was_written: tuple[set[int], float]
+    """Slots of the transaction that was the last to write samples, and their weight."""
+
+    def __init__(self, url: Any, *, max_size: int, **options: Any) -> None:
+        self.store: SampleStore = open_store(
+            url,
+            max_size=max_size,
+            mode="replay",
+            weighting=Power(1.0),
+            key=slot_of,
+            keep_key=True,
+            **options,
+        )
+        self.max_size = max_size
+        self._forget()
+
+    def __len__(self) -> int:
+        return self._buffer.look(counts.size)
+
+    @property
+    def cursor(self) -> Cursor:
+        """The next slot, and the number of samples written so far."""
+        return self._buffer.read(ring.read_cursor)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def append(self, samples: Sequence[Any]) -> list[int]:
+        """Write samples into the next slots, in one transaction; return the slots."""
+        score, contents = self.highest, self._encoded(samples)
+        given: dict[str, Any] = {"contents": contents, "score": score, "size": self.max_size}
+        written = self._buffer.write(ring.append, **given)
+        self._note(written)
+        last, n = written.slots[-1], len(samples)
+        return [(last - n + 1 + i) % self.max_size for i in range(n)]
+
+    def put(self, slots: Sequence[int], samples: Sequence[Any], *, moves: bool) -> None:
+        """Write samples into slots, in one transaction; of several for one slot the last stays.
+
+        Args:
+            slots: n numbers.
+            samples: n samples.
+            moves: Move the cursor behind the last slot.
+        """
+        last = {slot: i for i, slot in enumerate(slots)}
+        score, contents = self.highest, self._encoded([samples[i] for i in last.values()])
+        end = (slots[-1] + 1) % self.max_size if moves else None
+        given: dict[str, Any] = {"contents": contents, "scores": np.full(len(last), score)}
+        written = self._buffer.write(ring.put_at, slots=list(last), end=end, n=len(slots), **given)
+        self._note(written)
+
+    def update(self, slots: Sequence[int], scores: Floats) -> None:
+        """Give samples new scores, in one transaction; of several for one slot the last counts.
+
+        A slot that another process has overwritten since this process has drawn its sample, or
+        written it, is skipped: its score belongs to a sample that is gone.
+        """
+        given = dict(zip(slots, scores.tolist(), strict=True))
+        if self._have_just_been_written(given):
+            return
+        numbers = np.fromiter(given, dtype=np.int64, count=len(given))
+        values = np.fromiter(given.values(), dtype=np.float64, count=len(given))
+        seen = self._generations[numbers]
+        generations = {int(i): int(seen[at]) for at, i in enumerate(numbers) if seen[at] >= 0}
+        updated, ids, weights = self._buffer.write(
+            ring.update, slots=list(given), scores=values, generations=generations
+        )
+        self._places.correct(updated.keys)
+        self._places.epoch = updated.epoch
+        self._was_written = set(), math.nan
+        self._weigh(ids, weights)
+        if updated.n < len(given):
+            self._meet_others()
+
+    def _have_just_been_written(self, given: Mapping[int, float]) -> bool:
+        """Tell whether samples have these scores from the transaction that has written them."""
+        slots, score = self._was_written
+        return given.keys() <= slots and set(given.values()) == {score}
+
+    def empty(self, *, writes: int | None = None) -> None:
+        """Take all samples out, and go back to the first slot."""
+        self._buffer.write(ring.empty, writes=writes)
+        self._forget()
+
+    def restore(
+        self, slots: Sequence[int], contents: Encoded, scores: Floats, cursor: Cursor
+    ) -> None:
+        """Replace all samples, in one transaction."""
+        given: dict[str, Any] = {"slots": slots, "contents": contents, "scores": scores}
+        self._buffer.write(ring.restore, cursor=cursor, **given)
+        self._forget()
+
+    def _encoded(self, samples: Sequence[Any]) -> Encoded:
+        numbers = range(len(samples))
+        return encode_all(samples, allow_pickle=self._buffer.allow_pickle, numbers=numbers)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def read(self, slots: Sequence[int]) -> Decoded:
+        """Return the samples in slots.
+
+        Raises:
+            IndexError: If a slot has no sample.
+        """
+        rows = self._buffer.read(ring.contents, slots=slots)
+        for slot, row in zip(slots, rows, strict=True):
+            if row is None:
+                raise IndexError(
+                    f"slot {slot} of buffer {self.store.name!r} has no sample: {len(self)} of its "
+                    f"{self.max_size} slots are written."
+                )
+        return self._decoded(rows)
+
+    def everything(self) -> tuple[list[int], Encoded, Floats, Cursor]:
+        """Return the slots, samples and scores of the ring, and its cursor, at one moment."""
+        rows, cursor = self._buffer.read(ring.everything)
+        scores = np.array([row.score for row in rows], dtype=np.float64)
+        contents = Encoded(
+            [row.text for row in rows], [row.payload for row in rows], [row.codec for row in rows]
+        )
+        return [int(row.key) for row in rows], contents, scores, cursor
+
+    def draw(self, n: int) -> Picked:
+        """Draw n samples by their scores.
+
+        No sample comes twice within one claim. If the ring has fewer samples than n, several
+        claims are made, and a sample may come once in each.
+        """
+        found: list[Batch] = []
+        slots: list[int] = []
+        while len(slots) < n:
+            batch = draw.claim(self._buffer, n - len(slots))
+            if batch._claim is None:
+                raise RuntimeError(EMPTY if not len(self) else NONE_DRAWABLE)
+            ids = batch.ids.tolist()
+            slots += self._buffer.write(ring.close_draw, claim=batch._claim, ids=ids)
+            batch._end()
+            found.append(batch)
+        numbers = np.array(slots, dtype=np.int64)
+        weights = np.concatenate([batch.weights for batch in found])
+        self._generations[numbers] = [i for batch in found for i in batch._known.requeues]
+        self._weigh(np.concatenate([batch.ids for batch in found]), weights)
+        if len(found) == 1:
+            return Picked(numbers, weights, found[0]._decoded)
+        columns = zip(*(batch._known[2:5] for batch in found), strict=True)
+        text, payload, codec = ([value for part in column for value in part] for column in columns)
+        given = {"allow_pickle": self._buffer.allow_pickle}
+        return Picked(numbers, weights, Decoded(text, payload, codec, **given))
+
+    def _decoded(self, rows: Sequence[Any]) -> Decoded:
+        columns = zip(*((row.text, row.payload, row.codec) for row in rows), strict=True)
+        text, payload, codec = columns
+        return Decoded(text, payload, codec, allow_pickle=self._buffer.allow_pickle)
+
+    # -- the lowest and the highest weight --------------------------------------------------------
+
+    @property
+    def lowest(self) -> float:
+        """Lowest weight of all samples that can be drawn, infinity for none."""
+        self._learn()
+        if self._lowest is None:
+            self._lowest = float(np.min(self._places.weights(), initial=math.inf))
+        return self._lowest
+
+    @property
+    def highest(self) -> float:
+        """Highest weight that this process knows of, 1 for none."""
+        self._learn()
+        return self._highest or 1.0
+
+    def _learn(self) -> None:
+        """Read all weights if they are not known, or if others have changed some long ago."""
+        if not self._places.is_whole:
+            self._buffer.read(ring.learn, self._places)
+            self._n_used = 0
+            self._lowest = None
+            self._highest = float(np.max(self._places.weights(), initial=self._highest))
+
+    def _weigh(self, ids: Ints, weights: Floats) -> None:
+        """Note the weights of samples."""
+        before = self._places.weigh(ids, weights)
+        after = float(np.min(weights[weights > 0], initial=math.inf))
+        if self._lowest is not None and after <= self._lowest:
+            self._lowest = after
+        elif self._lowest is not None and not before > self._lowest:
+            self._lowest = None  # the sample that had it has another weight
+        self._highest = float(np.max(weights, initial=self._highest))
+        self._n_used += 1
+
+    def _meet_others(self) -> None:
+        """Note that another process writes; read all weights again, not too often."""
+        if self._n_used >= USES:
+            self._places.is_whole = False
+
+    def _note(self, written: Written) -> None:
+        """Note samples that this process has written."""
+        self._places.note(written.ids, written.keys)
+        self._places.epoch = written.epoch
+        self._generations[written.slots] = written.generations
+        self._was_written = set(written.slots), float(written.weights[-1])
+        self._weigh(written.ids, written.weights)
+        if written.found_others:
+            self._meet_others()
+
+    def _forget(self) -> None:
+        """Forget the samples; they are read again when they are needed."""
+        self._places = AllPlaces(self.max_size)
+        self._buffer = dataclasses.replace(self.store._buffer, places=self._places)
+        self._generations = np.full(self.max_size, -1)
+        self._lowest = None
+        self._highest, self._n_used = 0.0, 0
+        self._was_written = set(), math.nan
