@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._numpy import np
@@ -60,8 +60,8 @@ class Slots:
     _highest: float
     _n_used: int
     """Draws and writes since all weights were read."""
-    _was_written: tuple[set[int], float]
-    """Slots of the transaction that was the last to write samples, and their weight."""
+    _was_written: set[int]
+    """Slots of the last transaction, if it has written samples."""
 
     def __init__(self, url: Any, *, max_size: int, **options: Any) -> None:
         self.store: SampleStore = open_store(
@@ -117,8 +117,6 @@ class Slots:
         written it, is skipped: its score belongs to a sample that is gone.
         """
         given = dict(zip(slots, scores.tolist(), strict=True))
-        if self._have_just_been_written(given):
-            return
         numbers = np.fromiter(given, dtype=np.int64, count=len(given))
         values = np.fromiter(given.values(), dtype=np.float64, count=len(given))
         seen = self._generations[numbers]
@@ -128,15 +126,14 @@ class Slots:
         )
         self._places.correct(updated.keys)
         self._places.epoch = updated.epoch
-        self._was_written = set(), math.nan
+        self._was_written = set()
         self._weigh(ids, weights)
         if updated.n < len(given):
             self._meet_others()
 
-    def _have_just_been_written(self, given: Mapping[int, float]) -> bool:
-        """Tell whether samples have these scores from the transaction that has written them."""
-        slots, score = self._was_written
-        return given.keys() <= slots and set(given.values()) == {score}
+    def were_just_written(self, slots: Iterable[int]) -> bool:
+        """Tell whether the last change by this process has written samples into these slots."""
+        return self._was_written.issuperset(slots)
 
     def empty(self, *, writes: int | None = None) -> None:
         """Take all samples out, and go back to the first slot."""
@@ -258,7 +255,7 @@ class Slots:
         self._places.note(written.ids, written.keys)
         self._places.epoch = written.epoch
         self._generations[written.slots] = written.generations
-        self._was_written = set(written.slots), float(written.weights[-1])
+        self._was_written = set(written.slots)
         self._weigh(written.ids, written.weights)
         if written.found_others:
             self._meet_others()
@@ -270,4 +267,4 @@ class Slots:
         self._generations = np.full(self.max_size, -1)
         self._lowest = None
         self._highest, self._n_used = 0.0, 0
-        self._was_written = set(), math.nan
+        self._was_written = set()

@@ -133,13 +133,14 @@ class SqlSampler(PrioritizedSampler):
         slots = self._slots_of(storage)
         numbers = _flat(index)
         values = self._priorities(priority, len(numbers))
-        if self._is_set_by_torchrl(numbers, values):
+        is_default = bool((values == np.float32(self.default_priority)).all())
+        if self._is_set_by_torchrl(numbers) and is_default:
             return
         is_given = np.array([number >= 0 for number in numbers], dtype=np.bool_)
         given = as_slots(
             [number for number in numbers if number >= 0], slots.max_size, last=slots.max_size - 1
         )
-        if given:
+        if given and not (is_default and slots.were_just_written(given)):
             slots.update(given, (values[is_given] + self._eps) ** self._alpha)
 
     def _priorities(self, priority: Any, n: int) -> Floats:
@@ -148,14 +149,13 @@ class SqlSampler(PrioritizedSampler):
             values = values.expand(n)
         return as_priorities(values.numpy(), n)
 
-    def _is_set_by_torchrl(self, numbers: list[int], values: Floats) -> bool:
-        """Tell whether a new replay buffer gives the default priority to all stored elements.
+    def _is_set_by_torchrl(self, numbers: list[int]) -> bool:
+        """Tell whether a new replay buffer gives a priority to all stored elements.
 
         TorchRL does so once for each prioritised sampler, which has none of its own otherwise.
         """
         n, self._n_attached = self._n_attached, 0
-        default = np.float32(self.default_priority)
-        return n > 0 and numbers == list(range(n)) and bool((values == default).all())
+        return n > 0 and numbers == list(range(n))
 
     @property
     def default_priority(self) -> float:
