@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._numpy import np
@@ -69,9 +69,10 @@ def read_cursor(tx: Transaction) -> Cursor:
     if found is None:
         return Cursor()
     try:
-        return Cursor(*map(int, json.loads(found[1])))
+        slot, writes = map(int, json.loads(found[1]))
     except (TypeError, ValueError) as exc:
         raise tampered(f"the cursor of buffer {tx.buffer.name!r} is no pair of numbers") from exc
+    return Cursor(slot, writes)
 
 
 def write_cursor(tx: Transaction, cursor: Cursor) -> None:
@@ -122,7 +123,7 @@ def put(tx: Transaction, *, slots: Sequence[int], contents: Encoded, scores: Flo
     """
     # Exclusive: no draw moves the clock or a key, and no sample joins, until this commits.
     state = tx.lock_race(exclusive=True)
-    state, weights = weigh_all(tx, state, scores)
+    state, weights = cast("tuple[RaceState, Floats]", weigh(tx, state, scores, may_move_all=True))
     hashes = digests(slots)
     before = _slots_with(tx, hashes)
     old, found_others = _standing(tx, state, [slot.id for slot in before.values() if slot.queued])
@@ -149,13 +150,6 @@ def put(tx: Transaction, *, slots: Sequence[int], contents: Encoded, scores: Flo
         unscorable=int((weights == 0).sum() - (were == 0).sum()),
     )
     return Written(list(slots), generations, ids, keys, weights, state.epoch, found_others)
-
-
-def weigh_all(tx: Transaction, state: RaceState, scores: Floats) -> tuple[RaceState, Floats]:
-    """`weigh` in a transaction that holds the race exclusively."""
-    weighed = weigh(tx, state, scores, may_move_all=True)
-    assert weighed is not None  # every key may move
-    return weighed
 
 
 def _slots_with(tx: Transaction, hashes: Sequence[bytes]) -> dict[bytes, Slot]:

@@ -29,6 +29,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.backends.sqlite import _row_by_row
 from sqlbuffer.db.schema import batches
 from sqlbuffer.errors import ClaimLost
+from sqlbuffer.integrations.slots import Slots
 from sqlbuffer.store import SampleStore, open_store
 
 pytestmark = pytest.mark.slow
@@ -702,6 +703,28 @@ def test_priorities_of_drawn_samples_go_by_their_keys(store_url: str) -> None:
     # There are few batches, which a server reads from end to end.
     hot = [it for it in found if it.name != "released_beyond"]
     assert [it.scans + it.sorts for it in hot] == [[]] * len(hot)
+
+
+def test_slots_of_a_ring_go_by_their_keys(store_url: str) -> None:
+    """From the second writing of a process on, which has read all keys by then."""
+    slots = Slots(store_url, max_size=4_000)
+    with slots.store:
+        for first in range(0, 8_000, 2_000):
+            slots.append(list(range(first, first + 2_000)))
+        slots.update(range(64), np.ones(64))
+        analyze(store_url)
+        with watched(slots.store) as executed:
+            slots.append(list(range(64)))
+            slots.update(slots.draw(64).slots.tolist(), np.ones(64))
+            slots.read(range(64))
+    found = [it for it in executed if it.name not in ON_THE_SIDE and "advisory" not in it.name]
+    ours = [it for it in found if it.name in vars(queries.ring)]
+    assert [it.name for it in ours] == [
+        *("slots_with", "put_slots", "slots_with", "slots_of", "slots_with", "contents_with")
+    ]
+    moving = [it for it in found if it.name in ("at_places", "move_keys")]
+    assert [it.name for it in moving] == ["at_places", "move_keys"] * 2
+    assert [it.scans + it.sorts for it in ours + moving] == [[]] * 10
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:

@@ -128,6 +128,14 @@ def test_a_trajectory_is_one_element(storage: Make) -> None:
     buffer.extend(data)
     assert (buffer[:] == data).all()
     assert buffer.sample().batch_size == (4, 5)
+    buffer = TensorDictReplayBuffer(storage=storage(name="reduced"), sampler=SqlSampler(1.0, 1.0))
+    buffer.extend(data)
+    found = buffer.sample(3)
+    found["td_error"] = torch.rand(3, 5)
+    buffer.update_tensordict_priority(found)
+    wanted = found["td_error"].max(1).values
+    assert sorted(rates(buffer)) == pytest.approx(sorted(wanted.tolist()))
+    assert buffer.sample(3)["priority_weight"].shape == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -554,6 +562,11 @@ def test_wrong_priorities_are_refused_and_nothing_is_stored(prioritised: Make) -
     assert rates(buffer) == pytest.approx(as_rates([1, 2, 1, 1, 1, 1])), "-1 is skipped"
 
 
+def ragged() -> Any:
+    parts = [TensorDict({"a": torch.rand(2, n)}, batch_size=[2]) for n in (3, 4)]
+    return tensordict.LazyStackedTensorDict(*parts, stack_dim=1)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -566,10 +579,11 @@ def test_wrong_priorities_are_refused_and_nothing_is_stored(prioritised: Make) -
         (lambda s: s.append({"a": torch.ones(3), "b": 1}), "a tree with 1 has no rows"),
         (lambda s: s.append(transitions(3)[0]), "without a batch size"),
         (lambda s: s.append(transitions(1, **{"=": torch.ones(1)})), "the key '='"),
+        (lambda s: s.append(ragged()), "pad its entries"),
         (lambda s: s.get("at"), "an index is an integer"),
         (lambda s: s.get(torch.ones(2)), "an index is an integer"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_errors_name_the_way_out(storage: Make, call: Callable[[Any], Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):

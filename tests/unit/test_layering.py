@@ -100,7 +100,8 @@ def test_only_what_learns_imports_torch() -> None:
         found = [
             node for node, name in imports(tree) if name.split(".")[0] in ("torch", "safetensors")
         ]
-        if name_of(file).startswith(("predictor/", "training/", "loading/")) or name_of(file) in (
+        learns = ("predictor/", "training/", "loading/", "integrations/torchrl/")
+        if name_of(file).startswith(learns) or name_of(file) in (
             "samples/state_dict.py",
             "_tensors.py",
         ):

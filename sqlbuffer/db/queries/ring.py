@@ -43,7 +43,7 @@ def put_slots(dialect: Dialect) -> Any:
     row = {
         "buffer_id": BUFFER,
         "hash": incoming.hash,
-        "source": sa.literal_column("''", sa.Text),
+        "source": sa.literal("", sa.Text),
         "requeues": sa.literal_column("0", sa.Integer),
         "key": incoming.key,
     }

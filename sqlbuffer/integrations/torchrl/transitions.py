@@ -76,7 +76,12 @@ def _rows_of_tensordict(data: TensorDictBase) -> list[dict[str, Any]]:
     if isinstance(data, LazyStackedTensorDict) and data.stack_dim == 0:
         # Its parts may differ in their keys and shapes.
         return [_rows(each.unsqueeze(0), None)[0] for each in data.tensordicts]
-    return _rows(data, None)
+    try:
+        return _rows(data, None)
+    except RuntimeError as exc:  # of a stack along another dimension
+        raise InvalidArgument(
+            f"an element whose parts differ in shape is not stored ({exc}): pad its entries."
+        ) from exc
 
 
 def _rows(data: TensorDictBase, of_parent: Sequence[int] | None) -> list[dict[str, Any]]:
