@@ -6,11 +6,16 @@ Three buffers take turns, call by call: sqlbuffer by `batch.update_priorities`; 
 done without it, by removing, adding and scoring the drawn samples (every tenth turn, because it
 takes so long); and a sum tree in memory, which draws with replacement. Medians of processor time of
 this process, the time of a server not counted, and of wall time in brackets.
+
+Where TorchRL is installed, two of its replay buffers take turns, too: one on `SqlStorage` and
+`SqlSampler`, and one on its own storage and sampler in memory. Both sample TensorDicts of 32
+transitions, update their priorities, and are extended by 32.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import pathlib
 import tempfile
 import time
@@ -19,6 +24,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
 from sqlbuffer import open_store
@@ -128,7 +134,61 @@ def compare(url: str, n: int, n_turns: int) -> Times:
     return times
 
 
-NAMES = ("draw", "update", "settle", "remove, add, score", "draw from a tree", "update a tree")
+def transitions(n: int) -> Any:
+    """Return a TensorDict of n transitions."""
+    from tensordict import TensorDict
+
+    after = {"observation": torch.randn(n, 4), "reward": torch.rand(n, 1)}
+    after["done"] = torch.zeros(n, 1, dtype=torch.bool)
+    entries = {"observation": torch.randn(n, 4), "action": torch.randint(2, (n,)), "next": after}
+    return TensorDict(entries, batch_size=[n])
+
+
+def torchrl_buffers(url: str, n: int) -> dict[str, Any]:
+    """Return full replay buffers of TorchRL by name; none if it is not installed."""
+    try:
+        importlib.import_module("torchrl")
+    except ImportError:
+        return {}
+    from torchrl.data import LazyTensorStorage, PrioritizedSampler, TensorDictReplayBuffer
+
+    from sqlbuffer.integrations.torchrl import SqlSampler, SqlStorage
+
+    parts = {
+        "sqlbuffer": (SqlStorage(url, max_size=n, name=f"TorchRL {n}"), SqlSampler(ALPHA, 0.4))
+    }
+    try:
+        parts["memory"] = LazyTensorStorage(n), PrioritizedSampler(n, ALPHA, 0.4)
+    except RuntimeError as exc:  # its compiled part was built for another torch
+        print(f"TorchRL in memory is left out: {exc}")
+    made = {
+        name: TensorDictReplayBuffer(storage=storage, sampler=sampler, batch_size=BATCH)
+        for name, (storage, sampler) in parts.items()
+    }
+    for buffer in made.values():
+        for first in range(0, n, 10_000):
+            m = min(10_000, n - first)
+            buffer.extend(transitions(m).set("td_error", torch.rand(m) + 0.1))
+    return made
+
+
+def compare_torchrl(url: str, n: int, n_turns: int, times: Times) -> None:
+    """Let replay buffers of TorchRL take turns."""
+    torch.set_num_threads(1)  # its threads wait for work in a loop, which counts as work
+    buffers = torchrl_buffers(url, n)
+    for _ in range(n_turns):
+        new, priorities = transitions(BATCH), torch.rand(BATCH) + 0.1
+        for name, buffer in buffers.items():
+            with times.of(f"TorchRL, {name}: sample"):
+                found = buffer.sample()
+            found["td_error"] = priorities
+            with times.of(f"TorchRL, {name}: update"):
+                buffer.update_tensordict_priority(found)
+            with times.of(f"TorchRL, {name}: extend"):
+                buffer.extend(new.clone())
+    for buffer in buffers.values():
+        if hasattr(buffer.storage, "store"):
+            buffer.storage.store.delete(force=True)
 
 
 def main(
@@ -142,9 +202,10 @@ def main(
         for n in map(int, sizes.split(",")):
             place = url or f"sqlite:///{pathlib.Path(folder, 'replay.db')}"
             found[n] = compare(place, n, turns)
+            compare_torchrl(place, n, turns, found[n])
     print("| ms |", " | ".join(f"{n:,}" for n in found), "|")
     print("|---|" + "---|" * len(found))
-    for name in NAMES:
+    for name in dict.fromkeys(name for times in found.values() for name in times.seconds):
         print(f"| {name} |", " | ".join(times.ms(name) for times in found.values()), "|")
 
 

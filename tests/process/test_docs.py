@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from helpers import documents
 from helpers.forked import Forked
@@ -20,7 +21,14 @@ RUN = [
 ]
 
 
-@pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
+def case(page: pathlib.Path) -> ParameterSet:
+    """Return the case of a page; that of a library's integration needs the library."""
+    needs_library = f"sqlbuffer.integrations.{page.stem} import" in page.read_text()
+    marks = [pytest.mark.integrations] if needs_library else []
+    return pytest.param(page, id=page.stem, marks=marks)
+
+
+@pytest.mark.parametrize("page", map(case, RUN))
 def test_code_blocks_run(
     page: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
