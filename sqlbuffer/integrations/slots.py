@@ -206,8 +206,7 @@ class Slots:
         return Picked(numbers, weights, Decoded(text, payload, codec, **given))
 
     def _decoded(self, rows: Sequence[Any]) -> Decoded:
-        columns = zip(*((row.text, row.payload, row.codec) for row in rows), strict=True)
-        text, payload, codec = columns
+        text, payload, codec = ([row[i] for row in rows] for i in range(1, 4))
         return Decoded(text, payload, codec, allow_pickle=self._buffer.allow_pickle)
 
     # -- the lowest and the highest weight --------------------------------------------------------

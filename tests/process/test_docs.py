@@ -28,7 +28,7 @@ def case(page: pathlib.Path) -> ParameterSet:
     return pytest.param(page, id=page.stem, marks=marks)
 
 
-@pytest.mark.parametrize("page", map(case, RUN))
+@pytest.mark.parametrize("page", [case(page) for page in RUN])
 def test_code_blocks_run(
     page: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
