@@ -79,6 +79,11 @@ class Claim(NamedTuple):
         """
         return close(tx, queries.batches.close_claim(column), **self.parameters())
 
+    def settle_at_once(self, tx: Transaction, n: int) -> None:
+        """Settle n samples in the transaction of their draw, which has counted the draw."""
+        self.close(tx, "settled_at")
+        tx.count(settled=n)  # a logical time of its own, later than that of the draw
+
     def is_open(self, tx: Transaction) -> bool:
         """Tell whether the batch is open."""
         statement = queries.batches.find_claim().where(queries.params.IS_OPEN)
@@ -153,6 +158,12 @@ class Terms(NamedTuple):
     """The death of its worker is an attempt at each sample that was started."""
     lease_s: float | None = None
     """Seconds for which it stays claimed without its worker; None: while the worker lives."""
+    settles: bool = False
+    """It is settled by the transaction of its draw, without rewards; in mode "replay" alone."""
+
+    def columns(self) -> dict[str, Any]:
+        """Return what is stored with the batch."""
+        return {"counts_attempts": self.counts_attempts, "lease_s": self.lease_s}
 
 
 WHILE_ALIVE = Terms()

@@ -34,8 +34,7 @@ from sqlbuffer.records import SampleInfo
 EVERYTHING = -1
 _KEY = operator.itemgetter(Drawn._fields.index("race_key"))
 """Returns the race key of a row of a claim, in a third of the time of `row.race_key`."""
-_NO_ID = 2**63 - 1
-"""Larger than any id of a sample."""
+_NO_ID = 2**63 - 1  # larger than any id of a sample
 
 
 def claim(
@@ -160,6 +159,8 @@ def _take(
         unscored=-int(np.isnan(weights).sum()) if consumes else 0,
         unscorable=-int((weights == 0).sum()) if consumes else 0,
     )
+    if terms.settles:
+        made.settle_at_once(tx, len(weights))
     if is_blurred:  # before new keys are made: at a large clock they would all be equal
         turn_back(tx)
         clock = 0.0
@@ -316,7 +317,7 @@ def _write(
         "clock_before": stretch.begin,
         "clock": stretch.end,
         "n_argmax": n_heaviest,
-        **terms._asdict(),
+        **terms.columns(),
     }
     opened = tx.execute(queries.batches.insert_batch(), **batch).one()
     tx.reach(opened.drawn_tick)

@@ -76,20 +76,18 @@ class Places:
 
 
 class AllPlaces(Places):
-    """The keys and weights of a pool of limited size, in arrays by id: 24 bytes a sample.
+    """The keys, weights and slots of a pool of limited size, in arrays by id: 32 bytes a sample.
 
     Keys that other processes have moved are found out by each use; weights that they have changed
-    are not.
+    are not. The slot of a row never changes.
     """
 
     def __init__(self, most: int) -> None:
         """Remember up to `most` samples."""
         super().__init__()
         self._most = most
-        self._ids: Ints = np.empty(0, dtype=np.int64)
-        self._all_keys: Floats = np.empty(0)
-        self._weights: Floats = np.empty(0)
-        self._n = 0  # the arrays have room for more
+        self._rows = _no_rows(0)
+        self._n = 0  # the array has room for more
         self.is_whole = False
         """True once the whole pool was read."""
 
@@ -98,38 +96,52 @@ class AllPlaces(Places):
 
     def learn(self, ids: Ints, keys: Floats, weights: Floats, *, epoch: int) -> None:
         """Remember the whole pool."""
-        order = np.argsort(ids)
-        self._ids, self._all_keys, self._weights = ids[order], keys[order], weights[order]
-        self._n, self.is_whole, self.epoch = len(ids), True, epoch
+        rows = _no_rows(len(ids))
+        rows["id"], rows["key"], rows["weight"] = ids, keys, weights
+        rows.sort(order="id")
+        rows["slot"] = self.slots(rows["id"])
+        self._rows, self._n, self.is_whole, self.epoch = rows, len(rows), True, epoch
 
     def note(self, ids: Ints, keys: Floats) -> None:
         """Remember the keys, (n,), of n samples."""
         at, is_known = self._look_up(ids)
-        self._all_keys[at] = keys[is_known]
+        self._rows["key"][at] = keys[is_known]
         if not is_known.all():
             self._insert(ids[~is_known], keys[~is_known])
 
     def weigh(self, ids: Ints, weights: Floats) -> float:
         """Remember the weights of known samples; return the lowest one that they had."""
         at, is_known = self._look_up(ids)
-        before = float(np.min(self._weights[at], initial=math.inf))
-        self._weights[at] = weights[is_known]
+        before = float(np.min(self._rows["weight"][at], initial=math.inf))
+        self._rows["weight"][at] = weights[is_known]
         return before
 
     def weights(self) -> Floats:
         """Return the weights of all samples that can be drawn."""
-        known = self._weights[: self._n]
+        known: Floats = self._rows["weight"][: self._n]
         return known[known > 0]
+
+    def number(self, ids: Ints, slots: Ints) -> None:
+        """Remember the slots of known samples."""
+        at, is_known = self._look_up(ids)
+        self._rows["slot"][at] = slots[is_known]
+
+    def slots(self, ids: Ints) -> Ints:
+        """Return the slots, (n,), of n samples; -1 for one that is not known."""
+        at, is_known = self._look_up(ids)
+        found: Ints = np.full(len(ids), -1)
+        found[is_known] = self._rows["slot"][at]
+        return found
 
     def find(self, ids: Sequence[int]) -> dict[int, float]:
         """Return the keys of those of the samples that are remembered."""
         numbers = np.array(ids, dtype=np.int64)
         at, is_known = self._look_up(numbers)
-        return dict(zip(numbers[is_known].tolist(), self._all_keys[at].tolist(), strict=True))
+        return dict(zip(numbers[is_known].tolist(), self._rows["key"][at].tolist(), strict=True))
 
     def all_ids(self) -> list[int]:
         """Return the ids of all remembered samples."""
-        ids: list[int] = self._ids[: self._n].tolist()
+        ids: list[int] = self._rows["id"][: self._n].tolist()
         return ids
 
     def correct(self, keys: Mapping[int, float]) -> None:
@@ -137,11 +149,11 @@ class AllPlaces(Places):
         ids = np.fromiter(keys, dtype=np.int64, count=len(keys))
         at, is_known = self._look_up(ids)
         values = np.fromiter(keys.values(), dtype=np.float64, count=len(keys))
-        self._all_keys[at] = values[is_known]
+        self._rows["key"][at] = values[is_known]
 
     def _look_up(self, ids: Ints) -> tuple[Ints, Bools]:
         """Return the places of known samples, and which of the samples these are."""
-        known = self._ids[: self._n]
+        known = self._rows["id"][: self._n]
         at = np.searchsorted(known, ids)
         is_known: Bools = np.zeros(len(ids), dtype=np.bool_)
         inside = at < len(known)
@@ -153,14 +165,16 @@ class AllPlaces(Places):
         if n > self._most:  # rows of another state of the database
             self._n, self.is_whole = 0, False
             return
-        if n > len(self._ids):
-            room = min(max(n, 2 * len(self._ids)), self._most)
-            self._ids = np.resize(self._ids, room)
-            self._all_keys = np.resize(self._all_keys, room)
-            self._weights = np.resize(self._weights, room)
-        self._ids[first:n], self._all_keys[first:n], self._weights[first:n] = ids, keys, math.nan
-        if not (np.diff(self._ids[max(first - 1, 0) : n]) > 0).all():
-            order = np.argsort(self._ids[:n], kind="stable")
-            for each in (self._ids, self._all_keys, self._weights):
-                each[:n] = each[order]
+        if n > len(self._rows):
+            room = min(max(n, 2 * len(self._rows)), self._most)
+            self._rows = np.concatenate([self._rows[:first], _no_rows(room - first)])
+        new = self._rows[first:n]
+        new["id"], new["key"], new["weight"], new["slot"] = ids, keys, math.nan, -1
+        if not (np.diff(self._rows["id"][max(first - 1, 0) : n]) > 0).all():
+            self._rows[:n] = self._rows[:n][np.argsort(self._rows["id"][:n], kind="stable")]
         self._n = n
+
+
+def _no_rows(room: int) -> Any:
+    columns = [("id", np.int64), ("key", np.float64), ("weight", np.float64), ("slot", np.int64)]
+    return np.empty(room, dtype=columns)

@@ -14,7 +14,6 @@ from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import pool, priorities
-from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.metrics_and_checkpoints import read_checkpoint, write_checkpoints
 from sqlbuffer.core.places import AllPlaces
 from sqlbuffer.core.transaction import RaceState, Transaction
@@ -246,13 +245,11 @@ def update(
     return updated, pool.as_ints(ids), values
 
 
-def close_draw(tx: Transaction, *, claim: Claim, ids: Sequence[int]) -> list[int]:
-    """Settle the batch of a draw; return the slots of its samples."""
+def slots_of(tx: Transaction, *, ids: Sequence[int]) -> list[int]:
+    """Return the slots whose rows have these ids."""
     statement, columns = queries.ring.slots_of(tx.backend), {"sample_id": sorted(set(ids))}
     found = tx.execute_with(statement, queries.params.INCOMING_IDS, columns).all()
     numbers = {row.id: int(row.key) for row in found}
-    if claim.close(tx, "settled_at") is not None:
-        tx.count(settled=len(ids))
     return [numbers[number] for number in ids]
 
 

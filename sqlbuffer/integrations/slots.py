@@ -11,6 +11,7 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import counts, draw, ring
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.places import AllPlaces
 from sqlbuffer.core.ring import Cursor, Written
@@ -185,25 +186,32 @@ class Slots:
         claims are made, and a sample may come once in each.
         """
         found: list[Batch] = []
-        slots: list[int] = []
-        while len(slots) < n:
-            batch = draw.claim(self._buffer, n - len(slots))
-            if batch._claim is None:
-                raise RuntimeError(EMPTY if not len(self) else NONE_DRAWABLE)
-            ids = batch.ids.tolist()
-            slots += self._buffer.write(ring.close_draw, claim=batch._claim, ids=ids)
+        left = n
+        while left:
+            batch = draw.claim(self._buffer, left, terms=Terms(settles=True))
             batch._end()
+            if not len(batch):
+                raise RuntimeError(EMPTY if not len(self) else NONE_DRAWABLE)
+            left -= len(batch)
             found.append(batch)
-        numbers = np.array(slots, dtype=np.int64)
+        ids = np.concatenate([batch.ids for batch in found])
+        numbers = self._slots_of(ids)
         weights = np.concatenate([batch.weights for batch in found])
         self._generations[numbers] = [i for batch in found for i in batch._known.requeues]
-        self._weigh(np.concatenate([batch.ids for batch in found]), weights)
+        self._weigh(ids, weights)
         if len(found) == 1:
             return Picked(numbers, weights, found[0]._decoded)
         columns = zip(*(batch._known[2:5] for batch in found), strict=True)
         text, payload, codec = ([value for part in column for value in part] for column in columns)
         given = {"allow_pickle": self._buffer.allow_pickle}
         return Picked(numbers, weights, Decoded(text, payload, codec, **given))
+
+    def _slots_of(self, ids: Ints) -> Ints:
+        slots = self._places.slots(ids)
+        if (slots < 0).any():
+            slots[:] = self._buffer.read(ring.slots_of, ids=ids.tolist())
+            self._places.number(ids, slots)
+        return slots
 
     def _decoded(self, rows: Sequence[Any]) -> Decoded:
         text, payload, codec = ([row[i] for row in rows] for i in range(1, 4))
@@ -252,6 +260,7 @@ class Slots:
     def _note(self, written: Written) -> None:
         """Note samples that this process has written."""
         self._places.note(written.ids, written.keys)
+        self._places.number(written.ids, np.array(written.slots))
         self._places.epoch = written.epoch
         self._generations[written.slots] = written.generations
         self._was_written = set(written.slots)

@@ -720,11 +720,11 @@ def test_slots_of_a_ring_go_by_their_keys(store_url: str) -> None:
     found = [it for it in executed if it.name not in ON_THE_SIDE and "advisory" not in it.name]
     ours = [it for it in found if it.name in vars(queries.ring)]
     assert [it.name for it in ours] == [
-        *("slots_with", "put_slots", "slots_with", "slots_of", "slots_with", "contents_with")
+        *("slots_with", "put_slots", "slots_with", "slots_with", "contents_with")
     ]
     moving = [it for it in found if it.name in ("at_places", "move_keys")]
     assert [it.name for it in moving] == ["at_places", "move_keys"] * 2
-    assert [it.scans + it.sorts for it in ours + moving] == [[]] * 10
+    assert [it.scans + it.sorts for it in ours + moving] == [[]] * 9
 
 
 def test_no_statement_is_compiled_twice(store_url: str) -> None:

@@ -145,6 +145,12 @@ def test_places_of_a_whole_pool() -> None:
     assert places.weigh(np.array([3, 9]), np.array([2.0, 4.0])) != 2.0
     assert places.weigh(np.array([3]), np.array([0.0])) == 2.0
     assert places.weights().tolist() == [4.0]
+    places.number(np.array([9, 8]), np.array([90, 80]))
+    assert places.slots(np.array([3, 8, 9])).tolist() == [-1, -1, 90]
+    places.learn(np.array([9, 7]), np.ones(2), np.ones(2), epoch=1)
+    assert places.slots(np.array([7, 9])).tolist() == [-1, 90], "the slot of a row never changes"
+    places.note(np.array([1, 2]), np.ones(2))
+    assert places.all_ids() == [1, 2, 7, 9]
     places.note(np.array([10, 11, 12]), np.ones(3))
     assert places.all_ids() == [], "more than there can be: of another state of the database"
     places.learn(np.array([2, 1]), np.array([0.2, 0.1]), np.ones(2), epoch=4)
