@@ -1,5 +1,7 @@
 """A buffer as a ring of numbered slots, without the library whose replay buffers are one."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from sqlbuffer.core import priorities, ring
 from sqlbuffer.core.places import AllPlaces
-from sqlbuffer.errors import InvalidPayload
+from sqlbuffer.errors import InvalidPayload, MissingExtra
 from sqlbuffer.integrations.slots import Slots
 
 Open = Callable[..., Slots]
@@ -132,6 +134,14 @@ def test_a_forgotten_or_strange_cursor(open_ring: Open) -> None:
         slots.store.save_checkpoints({ring.CURSOR: state}, iteration=0)
         with pytest.raises(InvalidPayload, match="cursor"):
             _ = slots.cursor
+
+
+def test_the_integration_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("sqlbuffer.integrations.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchrl.data", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'sqlbuffer\[torchrl\]'"):
+        importlib.import_module("sqlbuffer.integrations.torchrl")
 
 
 def test_places_of_a_whole_pool() -> None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -468,7 +469,10 @@ def test_a_storage_that_is_opened_again_goes_on(prioritised: Make) -> None:
 def test_a_killed_process_loses_nothing(store_url: str, prioritised: Make) -> None:
     """Killed between two calls, in the middle of the work of a learner."""
     reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        child = os.fork()
+    if child == 0:
         try:
             buffer = prioritised()
             for i in range(4):
