@@ -466,6 +466,20 @@ def test_a_storage_that_is_opened_again_goes_on(prioritised: Make) -> None:
     assert rates(again) == pytest.approx([max(known)] * 20), "but those of a user are"
 
 
+def test_a_buffer_may_be_opened_while_another_process_writes(prioritised: Make) -> None:
+    """Between the moment when it is made and TorchRL's call for all elements."""
+    buffer = prioritised()
+    buffer.extend(transitions(5, td_error=torch.arange(5.0)))
+
+    class Meanwhile(SqlSampler):
+        def attach(self, storage: Any) -> None:
+            super().attach(storage)
+            buffer.extend(transitions(2, 5, td_error=torch.tensor([7.0, 8.0])))
+
+    again = TensorDictReplayBuffer(storage=buffer.storage, sampler=Meanwhile(ALPHA, BETA))
+    assert rates(again) == pytest.approx(as_rates([0, 1, 2, 3, 4, 7, 8]))
+
+
 def test_a_killed_process_loses_nothing(store_url: str, prioritised: Make) -> None:
     """Killed between two calls, in the middle of the work of a learner."""
     reader, writer = os.pipe()

@@ -49,7 +49,7 @@ class SqlSampler(PrioritizedSampler):
         self._eps = require_real(eps, "eps must be a number of 0 or more", _is_exponent)
         self.reduction = reduction
         self._storage: Any = None  # a SqlStorage
-        self._n_attached = 0
+        self._is_new = False
 
     @property
     def alpha(self) -> float:
@@ -84,7 +84,7 @@ class SqlSampler(PrioritizedSampler):
     def attach(self, storage: Any) -> None:
         """Read priorities from a storage; called by the storage for each new replay buffer."""
         self._storage = storage
-        self._n_attached = len(storage)
+        self._is_new = True
 
     def _slots_of(self, storage: Any) -> Slots:
         """Return the ring of a storage, by default of the one that it is attached to."""
@@ -100,6 +100,7 @@ class SqlSampler(PrioritizedSampler):
 
     def sample(self, storage: Any, batch_size: int) -> tuple[torch.Tensor, dict[str, Any]]:
         """Draw a batch; return its slots, and its weights as "priority_weight"."""
+        self._is_new = False
         slots = self._slots_of(storage)
         n = require_count(batch_size, "batch_size must be a positive number", least=1)
         index, picked = storage.pick(n)
@@ -107,13 +108,15 @@ class SqlSampler(PrioritizedSampler):
         return index, {"priority_weight": torch.from_numpy(weights).float()}
 
     def add(self, index: Any) -> None:
-        """Do nothing: the storage has given the new element its priority."""
+        """Give no priority: the storage has given the new element one."""
+        self._is_new = False
 
     def extend(self, index: Any) -> None:
-        """Do nothing: the storage has given the new elements their priority."""
+        """Give no priority: the storage has given the new elements one."""
+        self._is_new = False
 
     def mark_update(self, index: Any, *, storage: Any = None) -> None:
-        """Do nothing: the storage has given the new elements their priority."""
+        """Give no priority: the storage has given the new elements one."""
 
     def update_priority(self, index: Any, priority: Any, *, storage: Any = None) -> None:
         """Give elements new priorities, in one transaction.
@@ -153,9 +156,10 @@ class SqlSampler(PrioritizedSampler):
         """Tell whether a new replay buffer gives a priority to all stored elements.
 
         TorchRL does so once for each prioritised sampler, which has none of its own otherwise.
+        Another process may have written elements since the buffer was made.
         """
-        n, self._n_attached = self._n_attached, 0
-        return n > 0 and numbers == list(range(n))
+        is_new, self._is_new = self._is_new, False
+        return is_new and numbers == list(range(len(numbers)))
 
     @property
     def default_priority(self) -> float:
