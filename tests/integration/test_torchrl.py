@@ -471,12 +471,12 @@ def test_a_buffer_may_be_opened_while_another_process_writes(prioritised: Make) 
     buffer = prioritised()
     buffer.extend(transitions(5, td_error=torch.arange(5.0)))
 
-    class Meanwhile(SqlSampler):
+    class Interrupted(SqlSampler):
         def attach(self, storage: Any) -> None:
             super().attach(storage)
             buffer.extend(transitions(2, 5, td_error=torch.tensor([7.0, 8.0])))
 
-    again = TensorDictReplayBuffer(storage=buffer.storage, sampler=Meanwhile(ALPHA, BETA))
+    again = TensorDictReplayBuffer(storage=buffer.storage, sampler=Interrupted(ALPHA, BETA))
     assert rates(again) == pytest.approx(as_rates([0, 1, 2, 3, 4, 7, 8]))
 
 

@@ -127,6 +127,34 @@ GOLDEN = {
         WHERE samples.id IN (SELECT draws.sample_id FROM draws
             WHERE draws.batch_id = %(batch)s AND draws.position >= %(first)s AND draws.position < %(end)s)
     """,
+    ("put_slots", "sqlite"): """
+        INSERT INTO samples (buffer_id, hash, text, payload, codec, source, queued, requeues, score, score_version, scored_at,
+        created_at, created_iteration, created_tick, scored_tick, "key")
+        VALUES (?, ?, ?, ?, ?, ?, 1, 0, ?, ?, utc_now(), utc_now(), ?, ?, ?, ?)
+        ON CONFLICT (buffer_id, hash) DO UPDATE SET text = excluded.text, payload = excluded.payload,
+        codec = excluded.codec, queued = excluded.queued, requeues = (samples.requeues + 1),
+        score = excluded.score, score_version = excluded.score_version, scored_at = excluded.scored_at,
+        created_at = excluded.created_at, created_iteration = excluded.created_iteration,
+        created_tick = excluded.created_tick, scored_tick = excluded.scored_tick, evicted = 0
+    """,
+    ("put_slots", "postgresql"): """
+        INSERT INTO samples (buffer_id, hash, source, requeues, key, text, payload, codec, score, score_version, scored_at,
+        scored_tick, queued, created_at, created_tick, created_iteration)
+        SELECT %(buffer)s AS buffer_id, incoming_slots.hash AS hash, %(param_1)s AS source, 0 AS requeues,
+        incoming_slots.key AS key, incoming_slots.text AS text, incoming_slots.payload AS payload,
+        incoming_slots.codec AS codec, incoming_slots.score AS score, %(version)s AS score_version,
+        clock_timestamp() AS scored_at, %(tick)s AS scored_tick, true AS queued, clock_timestamp() AS created_at,
+        %(tick)s AS created_tick, %(iteration)s AS created_iteration
+        FROM unnest(CAST(%(incoming_slots_hash)s AS BYTEA[]), CAST(%(incoming_slots_text)s AS TEXT[]),
+        CAST(%(incoming_slots_payload)s AS BYTEA[]), CAST(%(incoming_slots_codec)s AS TEXT[]),
+        CAST(%(incoming_slots_key)s AS TEXT[]), CAST(%(incoming_slots_score)s AS DOUBLE PRECISION[]))
+        AS incoming_slots(hash, text, payload, codec, key, score)
+        ON CONFLICT (buffer_id, hash) DO UPDATE SET text = excluded.text, payload = excluded.payload,
+        codec = excluded.codec, queued = excluded.queued, requeues = (samples.requeues + 1),
+        score = excluded.score, score_version = excluded.score_version, scored_at = excluded.scored_at,
+        created_at = excluded.created_at, created_iteration = excluded.created_iteration,
+        created_tick = excluded.created_tick, scored_tick = excluded.scored_tick, evicted = false
+    """,
     ("at_places", "sqlite"): """
         SELECT samples.id AS sample_id, pool.race_key, pool.weight, pool.entries, samples.hash
         FROM incoming_places JOIN samples ON samples.id = incoming_places.sample_id

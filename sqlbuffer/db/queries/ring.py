@@ -51,7 +51,10 @@ def put_slots(dialect: Dialect) -> Any:
     return insert.on_conflict_do_update(
         index_elements=[samples.c.buffer_id, samples.c.hash],
         set_={name: insert.excluded[name] for name in content}
-        | {"requeues": samples.c.requeues + sa.literal_column("1", sa.Integer)},
+        | {
+            "requeues": samples.c.requeues + sa.literal_column("1", sa.Integer),
+            "evicted": sa.false(),
+        },
     )
 
 
