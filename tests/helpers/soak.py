@@ -8,18 +8,18 @@ books must agree with the tables.
 import collections
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import pathlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 
 import numpy as np
 import sqlalchemy as sa
 
 from helpers import inside
+from helpers.forked import forkserver
 from sqlbuffer import SampleStore, open_store
 from sqlbuffer.cli.claims import find_claims, release_batches
 from sqlbuffer.db.schema import batches, draws, predictors, samples
@@ -110,17 +110,12 @@ def train(store: SampleStore, note: Note) -> None:
     note("refreshed")
 
 
-ROLES = {
-    "generator": generate,
-    "settler": settle,
-    "reporter": report,
-    "meddler": meddle,
-    "trainer": train,
-}
-CREW = ["generator", "generator", "settler", "settler", "reporter", "meddler", "trainer", "trainer"]
+Act = Callable[[SampleStore, Note], None]
+
+CREW: list[Act] = [generate, generate, settle, settle, report, meddle, train, train]
 
 
-def live(role: str, url: str, journal: str) -> None:
+def live(act: Act, url: str, journal: str) -> None:
     """Work until killed."""
     book = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     store = None
@@ -128,7 +123,7 @@ def live(role: str, url: str, journal: str) -> None:
         with contextlib.suppress(DatabaseUnavailable):  # the server is down just now
             store = open_store(url)
     while True:
-        ROLES[role](store, lambda *words: os.write(book, f"{' '.join(map(str, words))}\n".encode()))
+        act(store, lambda *words: os.write(book, f"{' '.join(map(str, words))}\n".encode()))
         time.sleep(random.uniform(0.01, 0.05))
 
 
@@ -170,34 +165,59 @@ def soak(
         every_s: How long after the last time, at least and at most.
         most: End when it was restarted so often.
     """
-    figures = Figures(seconds=seconds)
-    places = [(role, str(folder / f"{i} {role}")) for i, role in enumerate(CREW)]
-    with contextlib.ExitStack() as stack:
-        crew = [hire(stack, url, *place) for place in places]
-        start = time.monotonic()
-        next_restart = start + random.uniform(*every_s)
-        while time.monotonic() < start + seconds and figures.restarts != most:
-            time.sleep(random.uniform(0.5, 3.0))
-            if restart is not None and time.monotonic() > next_restart:
-                restart()
-                figures.restarts += 1
-                next_restart = time.monotonic() + random.uniform(*every_s)
-            assert all(member.is_alive() for member in crew), "only a kill ends a member"
-            i = random.randrange(len(crew))
-            kill(crew[i])
-            figures.kills += 1
-            crew[i] = hire(stack, url, *places[i])
+    kills, restarts = let_work(
+        CREW, url, folder, seconds=seconds, restart=restart, every_s=every_s, most=most
+    )
+    figures = Figures(seconds=seconds, kills=kills, restarts=restarts)
     audit(url, folder, figures)
     return figures
 
 
-def hire(stack: contextlib.ExitStack, url: str, role: str, journal: str) -> BaseProcess:
+def let_work(
+    crew: Sequence[Act],
+    url: str,
+    folder: pathlib.Path,
+    *,
+    seconds: float,
+    restart: Callable[[], None] | None = None,
+    every_s: tuple[float, float] = (20, 40),
+    most: int | None = None,
+) -> tuple[int, int]:
+    """Let a crew work, each member in a process that is killed and replaced again and again.
+
+    For other arguments see `soak`.
+
+    Args:
+        crew: What each member does, over and over.
+        url: The database.
+        folder: Where the books are kept, a file for each member.
+
+    Returns:
+        The numbers of kills and of restarts.
+    """
+    kills = restarts = 0
+    places = [(act, str(folder / f"{i} {act.__name__}")) for i, act in enumerate(crew)]
+    with contextlib.ExitStack() as stack:
+        members = [hire(stack, url, *place) for place in places]
+        start = time.monotonic()
+        next_restart = start + random.uniform(*every_s)
+        while time.monotonic() < start + seconds and restarts != most:
+            time.sleep(random.uniform(0.5, 3.0))
+            if restart is not None and time.monotonic() > next_restart:
+                restart()
+                restarts += 1
+                next_restart = time.monotonic() + random.uniform(*every_s)
+            assert all(member.is_alive() for member in members), "only a kill ends a member"
+            i = random.randrange(len(members))
+            kill(members[i])
+            kills += 1
+            members[i] = hire(stack, url, *places[i])
+    return kills, restarts
+
+
+def hire(stack: contextlib.ExitStack, url: str, act: Act, journal: str) -> BaseProcess:
     """Start a member, who does not outlive the soak."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["soak"]
-    )  # what must be imported again starves on a busy machine
-    member = context.Process(target=live, args=(role, url, journal))
+    member = forkserver().Process(target=live, args=(act, url, journal))
     member.start()
     stack.callback(kill, member)
     return member

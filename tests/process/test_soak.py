@@ -20,6 +20,8 @@ import pytest
 
 from helpers.servers import server_execute, start_server
 from helpers.soak import soak
+from helpers.soak_replay import soak_replay
+from sqlbuffer.core.weighting import Power
 from sqlbuffer.store import open_store
 
 pytestmark = pytest.mark.soak
@@ -140,4 +142,13 @@ def test_killed_and_restarted_at_random_on_postgresql(server: Any, tmp_path: pat
         restart=functools.partial(stop_and_start, server),
     )
     assert figures.restarts or SOAK_S < 60
+    print(figures)
+
+
+def test_actor_and_learner_killed_at_random(store_url: str, tmp_path: pathlib.Path) -> None:
+    books = tmp_path / "books"
+    books.mkdir()
+    with open_store(store_url, mode="replay", weighting=Power(0.6)):
+        figures = soak_replay(store_url, books, seconds=SOAK_S)
+    assert figures.updates > figures.unknown
     print(figures)
