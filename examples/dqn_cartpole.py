@@ -3,8 +3,8 @@
     python examples/dqn_cartpole.py --seed 0
 
 The agent balances a pole on a cart. Its transitions wait in the buffer with their priorities, and
-its networks, optimiser and random numbers are stored with each settled batch. You may kill the run
-at any moment: the same command resumes it, and ends with the agent of a run that was never killed.
+its networks, optimiser, steps and random numbers are stored with each settled batch. You may kill
+the run at any moment: the same command resumes it from the last settled batch.
 
     python examples/dqn_cartpole.py --compare 5 --picture cartpole.png
 
@@ -32,7 +32,7 @@ from rich.table import Table
 
 from sqlbuffer import Batch, Power, SampleStore, SqlBufferError, open_store
 
-STEPS = 12_000
+STEPS = 8_000
 STEPS_EACH = 16
 """Steps of the environment between two draws."""
 BATCH = 256
@@ -236,10 +236,7 @@ class SqlReplay:
     def resume(self, agent: Agent) -> None:
         """Give the agent its last stored state."""
         if (stored := self.store.checkpoint("agent")) is not None:
-            state = torch.load(io.BytesIO(stored[1]), weights_only=True)
-            agent.load(state)
-            # The run may have been killed between the two lines at the end of `settle`.
-            self.store.update_priorities(state["ids"].numpy(), state["priorities"].numpy())
+            agent.load(torch.load(io.BytesIO(stored[1]), weights_only=True))
 
     def add(self, transitions: list[Transition], priority: float) -> None:
         """Store transitions; those that a killed run has stored are known."""
@@ -251,13 +248,12 @@ class SqlReplay:
         return self.store.sample(n)
 
     def settle(self, batch: Batch, agent: Agent, priorities: np.ndarray) -> None:
-        """End the batch and store the agent, in one transaction; then write the priorities."""
-        file = io.BytesIO()
-        new = {"ids": torch.from_numpy(batch.ids), "priorities": torch.from_numpy(priorities)}
-        torch.save({**agent.state(), **new}, file)
-        metrics = {"step": agent.step, "return": mean_return(agent)}
-        batch.settle(checkpoint={"agent": file.getvalue()}, metrics=metrics)
+        """Write the priorities; then end the batch and store the agent, in one transaction."""
         batch.update_priorities(priorities)
+        state = io.BytesIO()
+        torch.save(agent.state(), state)
+        metrics = {"step": agent.step, "return": mean_return(agent)}
+        batch.settle(checkpoint={"agent": state.getvalue()}, metrics=metrics)
 
     def returns(self) -> list[float]:
         """Return the mean return of the last episodes after each batch."""
@@ -443,7 +439,7 @@ def main(
     ] = "sqlite:///cartpole.db",
     max_size: Annotated[
         int, typer.Option(help="Transitions that wait; the oldest leave.", min=BATCH)
-    ] = 5_000,
+    ] = 4_000,
     seeds: Annotated[
         int,
         typer.Option(
