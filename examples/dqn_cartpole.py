@@ -409,7 +409,7 @@ def compare(
     picture: pathlib.Path | None,
     console: Console,
 ) -> None:
-    """Train an agent on each buffer for each seed; print a table, and draw the curves."""
+    """Train an agent on each buffer for each seed, and show what came out."""
     found: dict[str, list[Trained]] = {"sqlbuffer": [], "list in memory": []}
     with progress(console, 2 * seeds * steps) as report:
         for seed in range(seeds):
@@ -417,7 +417,16 @@ def compare(
             for name, replay in zip(found, (stored, ListReplay(max_size, seed)), strict=True):
                 found[name].append(timed(Agent(steps, seed), replay, report))
             stored.store.close()
-    table = Table("buffer", "mean return, at half", "at the end", "seconds", "processor")
+    print_comparison(found, steps, picture, console)
+
+
+def print_comparison(
+    found: dict[str, list[Trained]], steps: int, picture: pathlib.Path | None, console: Console
+) -> None:
+    """Print the means over the seeds, and draw the learning curves."""
+    table = Table(
+        "buffer", "return after half of the steps", "at the end", "seconds", "of them processor"
+    )
     for name, each in found.items():
         returns = np.array([trained.returns for trained in each])
         half, end = (returns[:, i] for i in (returns.shape[1] // 2, -1))
