@@ -464,8 +464,8 @@ def main(
 ) -> None:
     """Train a DQN agent on CartPole; a killed run resumes when it is started again.
 
-    Each draw, and what the agent has learned from it, is stored in one transaction. Look at a run
-    with `sqlbuffer top --url sqlite:///cartpole.db --name cartpole-0`.
+    The end of a batch and the agent that has learned from it are stored in one transaction. Look at
+    a run with `sqlbuffer top --url sqlite:///cartpole.db --name cartpole-0`.
     """
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other

@@ -15,7 +15,7 @@ from helpers.polling import until
 from sqlbuffer.core.weighting import Power
 from sqlbuffer.store import SampleStore, open_store
 
-STEPS = 320
+STEPS = 160
 STEPS_EACH = 16
 RING: dict[str, Any] = {
     "mode": "replay",
@@ -43,7 +43,7 @@ def test_a_killed_agent_goes_on_from_its_step(store_url: str, tmp_path: pathlib.
     options = ("--steps", str(STEPS), "--url", store_url)
     with open_store(store_url, name="cartpole-0", seed=0, **RING) as store:
         process = start("dqn_cartpole", tmp_path, *options)
-        until(lambda: store.iteration >= 3)
+        until(lambda: store.iteration >= 2, timeout_s=60)
         process.kill()
         process.communicate(timeout=60)
         before, step = transitions(store), store.iteration * STEPS_EACH
