@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -117,9 +118,10 @@ def check(
             output.line(f"{database.url}: {problem}", style="red")
         found = len(damage)
         for i, buffer in enumerate(buffers, 1):
-            with output.status(f"checking {buffer.name} ({i} of {len(buffers)})"):
+            about = f"checking {buffer.name} ({i} of {len(buffers)})"
+            with output.status(about) as tell:
                 done = buffer.write(_repair) if mend else []
-                problems = buffer.read(audit.check_buffer)
+                problems = buffer.read(audit.check_buffer, tell=_telling(tell, about))
             for each in done:
                 output.line(f"{buffer.name}: {each}")
             for problem in problems:
@@ -131,6 +133,11 @@ def check(
         output.line("no buffers yet")
     if found:
         raise typer.Exit(1)
+
+
+def _telling(tell: Callable[[str], None], about: str) -> Callable[[str], None]:
+    """Return a function that tells of a part of an audit."""
+    return lambda part: tell(f"{about}: {part}")
 
 
 def _repair(tx: Transaction) -> list[str]:

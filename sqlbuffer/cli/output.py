@@ -10,15 +10,15 @@ import contextlib
 import csv
 import decimal
 import json
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +36,9 @@ GAP = 2
 
 WATCH_S = 2.0
 """Seconds from one look to the next."""
+
+LONG_S = 1.0
+"""Seconds after which a part of a command is told of in a pipe."""
 
 READABLE = 16
 """Least number of characters of a text that a table on a terminal shows."""
@@ -80,9 +83,37 @@ def show_until_ctrl_c(draw: Callable[[], RenderableType]) -> None:
             live.update(draw(), refresh=True)
 
 
-def status(text: str) -> Status:
-    """Return a context that shows a text with a spinner on a terminal."""
-    return console(stderr=True).status(Text(printable(text)))
+@contextlib.contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is done during the block, if errors are shown on a terminal with a spinner.
+
+    Elsewhere each text is a line, once its part has taken `LONG_S` seconds.
+
+    Yields:
+        A function that is called with the text of the next part.
+    """
+    out = console(stderr=True)
+    if out.is_terminal:
+        with out.status(Text(printable(text))) as shown:
+            yield lambda part: shown.update(Text(printable(part)))
+        return
+    timers: list[threading.Timer] = []
+
+    def begin(part: str) -> None:
+        end()
+        timers.append(threading.Timer(LONG_S, line, [f"{part} ..."], {"stderr": True}))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    def end() -> None:
+        while timers:
+            timers.pop().cancel()
+
+    try:
+        begin(text)
+        yield begin
+    finally:
+        end()
 
 
 # -- values ---------------------------------------------------------------------------------------

@@ -47,12 +47,13 @@ def report(
         raise typer.BadParameter(f"there is no folder {out.parent} for {out.name}.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        with output.status(f"reading {name}") as status:
-            found = buffer.read(
-                web.read, with_check=check, tell=lambda step: status.update(f"{step} ...")
-            )
-        page = web.write(found)
+        with output.status(f"reading {name}") as tell:
+            found = buffer.read(web.read, with_check=check, tell=tell)
+            tell("writing the page")
+            page, left_out = web.write(found)
     _write(page, out)
+    for kind, reason in left_out.items():
+        output.line(f"the picture {kind} could not be drawn: {reason}", stderr=True)
     output.line(f"{name} in {out}")
 
 

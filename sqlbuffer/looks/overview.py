@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from sqlbuffer.core import counts
+from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.looks.top import find_best
@@ -52,7 +53,7 @@ def overview(tx: Transaction) -> dict[str, Any]:
         "stored": found.stored,
         "states": states_of(found),
         "best_reward": found.best_reward,
-        "mean_of_best": sum(row["reward"] for row in best) / len(best) if best else None,
+        "mean_of_best": mean([row["reward"] for row in best]) if best else None,
         "budget": budget.budget,
         "budget_used": used,
         "budget_left": left,

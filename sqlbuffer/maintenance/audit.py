@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -30,13 +30,21 @@ from sqlbuffer.db.schema import (
 )
 from sqlbuffer.db.schema import pool as pool_table
 
+Tell: TypeAlias = Callable[[str], None]
+"""Is called with a text before each part of an audit."""
 
-def check(tx: Transaction) -> list[str]:
+
+def _tell_nobody(_: str) -> None:
+    pass
+
+
+def check(tx: Transaction, *, tell: Tell = _tell_nobody) -> list[str]:
     """Return the faults of a buffer, a sentence each; an empty list if it is sound.
 
     Reads every row of the buffer, and the whole database for faults of the storage.
     """
-    return [*damage(tx.connection, tx.buffer.database), *check_buffer(tx)]
+    tell("storage")
+    return [*damage(tx.connection, tx.buffer.database), *check_buffer(tx, tell=tell)]
 
 
 def damage(connection: sa.Connection, database: Database) -> list[str]:
@@ -44,9 +52,10 @@ def damage(connection: sa.Connection, database: Database) -> list[str]:
     return list(map(printable, database.dialect.damage(connection)))
 
 
-def check_buffer(tx: Transaction) -> list[str]:
+def check_buffer(tx: Transaction, *, tell: Tell = _tell_nobody) -> list[str]:
     """Return the faults of the rows of a buffer, without those of the storage, a sentence each."""
     problems: list[str] = []
+    tell("types")
     if wrong := wrong_types(tx):
         return wrong  # the other checks compute with these values
     if wrong := _settings(tx):
@@ -57,6 +66,7 @@ def check_buffer(tx: Transaction) -> list[str]:
             "without it."
         ]
     for rule in (_counters, _membership, _keys, _weights, _batches, _measurements, _ticks):
+        tell(rule.__name__.strip("_"))
         problems += rule(tx)
     return list(map(printable, problems))  # SQLite quotes the names of tables of other programs
 

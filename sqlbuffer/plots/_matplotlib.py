@@ -12,7 +12,7 @@ import numpy as np
 from sqlbuffer._messages import printable
 from sqlbuffer.plots._figure import NotebookFigure
 from sqlbuffer.plots.palette import color
-from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
+from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans, drawable
 
 _SECOND = 1 / 86_400
 _SHORT_DAYS = _SECOND / 100
@@ -27,6 +27,7 @@ def draw(picture: Picture, theme: str = "light") -> NotebookFigure:
         picture: The picture.
         theme: "light" or "dark".
     """
+    picture = drawable(picture)
     n_cols = max(min(len(picture.panels), picture.columns), 1)
     n_rows = max(math.ceil(len(picture.panels) / n_cols), 1)
     width, height = picture.inches

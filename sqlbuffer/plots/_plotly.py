@@ -12,10 +12,12 @@ import numpy as np
 from sqlbuffer._messages import printable
 from sqlbuffer.errors import MissingExtra
 from sqlbuffer.plots.palette import color, faded
-from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans
+from sqlbuffer.plots.picture import Axis, Bars, Line, Mark, Panel, Picture, Points, Spans, drawable
 
 _SYMBOLS = {"circle": "circle", "star": "star", "line": "line-ns-open"}
 _FEW = 6
+_MOST_POWERS = 12
+_LEAST_USUAL, _BEYOND_USUAL = 1e-5, 1e12
 _NUMBERS = (int, float, np.number)
 _SIZES = {"circle": 6, "star": 12, "line": 16}
 
@@ -38,6 +40,7 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
 
     Texts are escaped: Plotly takes texts for a subset of HTML.
     """
+    picture = drawable(picture)
     n = len(picture.panels)
     layout: dict[str, Any] = {
         "template": None,
@@ -102,7 +105,7 @@ def _axis(panel: Panel, which: Literal["x", "y"], theme: str) -> dict[str, Any]:
         "tickfont": {"color": color("muted", theme)},
         "zeroline": False,
         "automargin": True,
-        "exponentformat": "none",
+        "exponentformat": "none" if _has_usual_digits(panel, which) else "e",
         "separatethousands": True,
     }
     if axis.kind == "names":
@@ -146,19 +149,37 @@ def _title(panel: Panel, suffix: str) -> dict[str, Any]:
 
 def _ticks(panel: Panel, which: Literal["x", "y"]) -> list[float]:
     """Return the powers of ten along a logarithmic axis, for a short one with their 2 and 5."""
-    numbers = [
-        float(number)
-        for mark in panel.marks
-        for column in (
-            (mark.low, mark.high) if isinstance(mark, Spans) else (getattr(mark, which),)
-        )
-        for number in column
-    ]
+    numbers = _numbers_along(panel, which)
     if not numbers:
         return []
     low, high = math.floor(math.log10(min(numbers))), math.ceil(math.log10(max(numbers)))
     factors = (1, 2, 5) if high - low <= 3 else (1,)
-    return [factor * 10.0**power for power in range(low, high + 1) for factor in factors]
+    step = -(-(high - low) // _MOST_POWERS) or 1
+    return [factor * 10.0**power for power in range(low, high + 1, step) for factor in factors]
+
+
+def _numbers_along(panel: Panel, which: Literal["x", "y"]) -> list[float]:
+    """Return the numbers of the marks along an axis, without ends and bases of bars."""
+    columns: list[Any] = []
+    for mark in panel.marks:
+        if isinstance(mark, Spans) and which == "x":
+            columns += [mark.low, mark.high]
+        elif isinstance(mark, Bars):
+            columns.append(mark.lengths if _is_along(panel, which) else mark.places)
+        else:
+            columns.append(getattr(mark, which, ()))
+    return [float(each) for column in columns for each in column if isinstance(each, _NUMBERS)]
+
+
+def _is_along(panel: Panel, which: Literal["x", "y"]) -> bool:
+    """Tell whether bars are as long as the axis shows: they lie if names are the places."""
+    return (which == "x") == (panel.y.kind == "names")
+
+
+def _has_usual_digits(panel: Panel, which: Literal["x", "y"]) -> bool:
+    """Tell whether the numbers along an axis are read without an exponent."""
+    greatest = max(map(abs, filter(math.isfinite, _numbers_along(panel, which))), default=0.0)
+    return greatest == 0 or _LEAST_USUAL <= greatest < _BEYOND_USUAL
 
 
 def _greatest(panel: Panel, which: Literal["x", "y"]) -> float:

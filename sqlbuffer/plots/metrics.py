@@ -12,7 +12,7 @@ from sqlbuffer._messages import listed, shown
 from sqlbuffer._validation import as_list, require_count, require_flag
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.plots import draw
-from sqlbuffer.plots.picture import Axis, Line, Panel, Picture
+from sqlbuffer.plots.picture import Axis, Line, Panel, Picture, within
 
 Series = tuple[Sequence[int], Sequence[Any]]
 """(n,) iterations, and the (n,) values."""
@@ -55,7 +55,7 @@ def draw_metrics(
 
 def _panel(name: str, series: Series, smooth: bool) -> Panel:
     iterations, values = series
-    floats = np.asarray(values, dtype=np.float64)
+    floats = within(np.asarray(values, dtype=np.float64))
     lines = [Line("value", "top", iterations, floats, is_faint=smooth)]
     if smooth:
         lines.append(Line("running mean", "top", iterations, running_mean(floats)))

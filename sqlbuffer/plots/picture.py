@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 MOST_ROWS = 10_000
 """The most rows that the data of a picture reads from a database."""
 
+GREATEST = 1e200
+"""Numbers beyond it are drawn at it: the ends and ticks of an axis lie beyond its numbers, on a
+logarithmic one by a hundred powers of ten, and must not overflow."""
+
 Column: TypeAlias = Sequence[Any] | NDArray[Any]
 """n values of a mark."""
 
@@ -203,3 +207,54 @@ class Picture:
     note: str = ""
     columns: int = 2
     inches: tuple[float, float] = (5.6, 3.7)
+
+
+def within(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return numbers, those beyond `GREATEST` as it, and infinities as NaN."""
+    return np.where(np.isfinite(numbers), np.clip(numbers, -GREATEST, GREATEST), np.nan)
+
+
+def drawable(picture: Picture) -> Picture:
+    """Return a picture without marks that have no finite number, and without larger numbers than
+    `GREATEST`; its note tells if there was one.
+    """
+    panels = [
+        dataclasses.replace(
+            panel, marks=[_drawable(each) for each in panel.marks if _is_seen(each)]
+        )
+        for panel in picture.panels
+    ]
+    marks = [mark for panel in picture.panels for mark in panel.marks]
+    if not any(_is_beyond(column) for mark in marks for column in _numbers(mark).values()):
+        return dataclasses.replace(picture, panels=panels)
+    note = "; ".join(filter(None, [f"numbers beyond {GREATEST:g} are drawn at it", picture.note]))
+    return dataclasses.replace(picture, panels=panels, note=note)
+
+
+def _is_seen(mark: Mark) -> bool:
+    """Tell whether a mark has a number to draw."""
+    columns = _numbers(mark)
+    if isinstance(mark, Line):
+        columns = {name: column for name, column in columns.items() if name in ("x", "y")}
+    finite = [np.isfinite(column) for column in columns.values()]
+    n = len(mark.x if isinstance(mark, Line | Points) else mark.places)
+    return n > 0 and (not finite or bool(np.logical_and.reduce(finite).any()))
+
+
+def _drawable(mark: Mark) -> Mark:
+    columns: dict[str, Any] = {name: within(each) for name, each in _numbers(mark).items()}
+    return dataclasses.replace(mark, **columns)
+
+
+def _numbers(mark: Mark) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of floats of a mark, by name."""
+    found = {}
+    for name in ("x", "y", "low", "high", "places", "lengths", "on"):
+        column = np.asarray(getattr(mark, name, None))
+        if column.dtype.kind == "f":
+            found[name] = column.astype(np.float64)
+    return found
+
+
+def _is_beyond(numbers: NDArray[np.float64]) -> bool:
+    return bool((np.isfinite(numbers) & (np.abs(numbers) > GREATEST)).any())

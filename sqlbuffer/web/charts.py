@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlbuffer import plots
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.plots.picture import Data, Picture
+from sqlbuffer.plots.picture import Data, Picture, drawable
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web.rendering import to_json
 from sqlbuffer.web.source import Source
@@ -50,6 +50,7 @@ def described(made: Picture) -> dict[str, Any]:
     """
     from sqlbuffer.plots import _plotly
 
+    made = drawable(made)  # its note is shown too
     figure = _plotly.describe(made)
     for trace in figure["data"]:
         trace["type"] = trace["type"].removesuffix("gl")

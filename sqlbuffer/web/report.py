@@ -10,17 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import plotly.offline
+import sqlalchemy as sa
 from markupsafe import Markup
 
 import sqlbuffer
 from sqlbuffer.core.predictor_versions import read_predictors
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
+from sqlbuffer.db.backends import first_line
+from sqlbuffer.errors import InvalidPayload
 from sqlbuffer.looks.jobs import find_jobs
 from sqlbuffer.looks.overview import overview
 from sqlbuffer.maintenance.audit import check
 from sqlbuffer.plots import palette
-from sqlbuffer.plots.picture import Data
+from sqlbuffer.plots.kinds.common import cut
+from sqlbuffer.plots.kinds.failures import Failures
+from sqlbuffer.plots.kinds.staleness import Staleness
+from sqlbuffer.plots.picture import Axis, Data, Panel, Picture
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pictures, rendering
 
@@ -48,10 +54,10 @@ def read(
     tell("counting")
     found = overview(tx)
     row = tx.own_row(queries.buffers.buffer_named(), name=tx.buffer.name)
-    data: dict[str, Any] = {}
-    for kind, made in KINDS.items():
+    data: dict[str, Data | Exception] = {}
+    for kind in KINDS:
         tell(f"drawing {kind}")
-        data[kind] = made.read(tx)
+        data[kind] = _data_of(tx, kind)
     tell("drawing samples")
     has_pictures = pictures.drawable([each["sample"] for each in found["best"]])
     report: dict[str, Any] = {
@@ -67,9 +73,21 @@ def read(
         "problems": None,
     }
     if with_check:
-        tell("checking every row")
-        report["problems"] = check(tx)
+        report["problems"] = check(tx, tell=lambda part: tell(f"checking every row: {part}"))
     return report
+
+
+def _data_of(tx: Transaction, kind: str) -> Data | Exception:
+    """Return the data of a picture, or why there is none: a report has the others then."""
+    try:
+        with tx.connection.begin_nested():  # PostgreSQL reads nothing more after an error
+            return KINDS[kind].read(tx)
+    except sa.exc.DBAPIError as exc:
+        if not isinstance(exc, sa.exc.DataError):  # such as a lost connection: read again
+            raise
+        return exc
+    except (InvalidPayload, ArithmeticError, ValueError, TypeError, LookupError) as exc:
+        return exc
 
 
 def _drawing(tx: Transaction, sample: int) -> dict[str, str] | None:
@@ -84,12 +102,14 @@ def _drawing(tx: Transaction, sample: int) -> dict[str, str] | None:
     return uris
 
 
-def write(report: dict[str, Any]) -> str:
-    """Return what `read` has returned as an HTML page.
+def write(report: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return what `read` has returned as an HTML page, and by kind why a picture is left out.
 
     The page forbids itself to load anything, and to run scripts other than its own.
     """
-    figures = {kind: _figure(kind, data) for kind, data in report["data"].items()}
+    left_out: dict[str, str] = {}
+    figures = {kind: _figure(kind, data, left_out) for kind, data in report["data"].items()}
+    failed, stale = (report["data"][kind] for kind in ("failures", "staleness"))
     scripts = [
         plotly.offline.get_plotlyjs(),
         charts.script().read_text(),
@@ -99,9 +119,9 @@ def write(report: dict[str, Any]) -> str:
     shown = {
         **{name: value for name, value in report.items() if name != "data"},
         "figures": figures,
-        "stale": _share_of_stale(report["data"]["staleness"]),
-        "n_failed": report["data"]["failures"].failed,
-        "n_measured": report["data"]["failures"].measured,
+        "stale": stale.stale if isinstance(stale, Staleness) and stale.read else None,
+        "n_failed": failed.failed if isinstance(failed, Failures) else 0,
+        "n_measured": failed.measured if isinstance(failed, Failures) else 0,
         "charts": list(KINDS),
         "dark_colors": palette.dark_of(),
         "scripts": [Markup(script) for script in scripts],  # files of packages
@@ -109,15 +129,21 @@ def write(report: dict[str, Any]) -> str:
         "policy": _policy(scripts),
         "release": sqlbuffer.__version__,
     }
-    return rendering.rendered("report.html", shown)
+    return rendering.rendered("report.html", shown), left_out
 
 
-def _figure(kind: str, data: Data) -> dict[str, Any]:
-    return charts.described(KINDS[kind].picture([data]))
-
-
-def _share_of_stale(data: Any) -> float | None:
-    return data.stale if data.read else None
+def _figure(kind: str, data: Data | Exception, left_out: dict[str, str]) -> dict[str, Any]:
+    """Return a picture, or an empty one that says why; its reason is added to `left_out`."""
+    try:
+        if isinstance(data, Exception):
+            raise data
+        return charts.described(KINDS[kind].picture([data]))
+    except Exception as exc:  # the others are worth a page
+        left_out[kind] = reason = first_line(str(getattr(exc, "orig", None) or exc))
+        empty = Panel(
+            Axis(""), Axis(""), empty=f"This picture could not be drawn: {cut(reason, 60)}"
+        )
+        return charts.described(Picture(kind, kind, [empty]))
 
 
 def _policy(scripts: list[str]) -> str:

@@ -19,10 +19,11 @@ from helpers import inside
 from helpers.commands import refused, run, unstyled
 from sqlbuffer import plots
 from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.looks import overview
 from sqlbuffer.plots import _matplotlib, _plotly, palette
 from sqlbuffer.plots.kinds import best, common, failures, flow, scores, sources, staleness, times
 from sqlbuffer.plots.kinds import predicted as kind_predicted
-from sqlbuffer.plots.picture import Bars, Data, Line, Panel, Picture, Points
+from sqlbuffer.plots.picture import Axis, Bars, Data, Line, Panel, Picture, Points, Spans, drawable
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.predictor.metrics import rank_correlation
 from sqlbuffer.store import SampleStore, open_store
@@ -352,6 +353,85 @@ def test_texts_of_a_buffer_are_shown_as_text(sqlite_url: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/s" in "".join(texts)
     assert not re.search(r"<(?!/?b>)", "".join(texts))
     assert "\u202e" not in json.dumps(layout, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [5e-324, -1e-310, 0.0] * 4,
+        [1e300, 1.7e308, -1e300, -1.7e308] * 3,  # PostgreSQL refuses a sum that overflows
+        [1.7e308],
+        [-1.7e308] * 12,
+    ],
+    ids=["tiny", "huge", "single", "equal"],
+)
+def test_numbers_of_any_size_are_drawn(
+    numbers: list[float], new_store: Callable[..., SampleStore]
+) -> None:
+    store = new_store(direction="minimize")
+    n = len(numbers)
+    store.add([f"s{i}" for i in range(3 * n)])
+    store.score(lambda samples: np.resize(numbers, len(samples)))
+    store.save_predictor(b"x", rows_trained=1)
+    batch = store.sample(n)
+    batch.settle(np.resize(numbers, len(batch.samples)), seconds=np.abs(numbers))
+    store.record(["f", "g"], [math.nan, math.nan], seconds=[abs(numbers[0])] * 2)
+    for kind, made in KINDS.items():
+        data = read(store, kind)
+        json.dumps(data.as_dict(), allow_nan=False)
+        picture = made.picture([data])
+        _matplotlib.draw(picture).draw_without_rendering()
+        json.dumps(_plotly.describe(picture), allow_nan=False)
+        assert picture.panels[0].marks, kind
+    curve = read(store, "best")
+    assert curve.best[-1] == min(numbers)
+    assert n == 1 or min(numbers) <= curve.top[-1] <= max(numbers)
+    found = inside.handle_of(store).read(overview.overview)
+    assert min(numbers) <= found["mean_of_best"] <= max(numbers)
+    inside.handle_of(store).read(overview.saved_by_duplicates)
+    store.stats()
+    assert run("batches", url=inside.url_of(store)).code == 0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [1.7e308, -1.7e308, 1e300, 0.0, 5e-324, math.nan, math.inf, -math.inf],
+        [5e-324, 1e-310, -5e-324],
+        [math.nan, math.inf],
+        [],
+    ],
+    ids=["mixed", "tiny", "none is finite", "none"],
+)
+def test_both_libraries_draw_any_floats(numbers: list[float]) -> None:
+    column = np.array(numbers, dtype=np.float64)
+    positive, places = np.abs(column) + 1e-4, np.arange(len(column))
+    line = Line("line", "best", column, column, low=column, high=column)
+    points = Points("points", "top", positive, column)
+    bars = Bars("bars", "drawn", places, column, on=column)
+    spans = Spans("spans", "older", places, positive, positive)
+    named = Axis("", "names", [str(each) for each in numbers])
+    panels = [
+        Panel(Axis("x"), Axis("y", "count"), [line, points, bars]),
+        Panel(Axis("x", "log"), Axis("y"), [points]),
+        Panel(Axis("x", "log"), named, [spans]),
+    ]
+    picture = Picture("any", "", panels)
+    figure = _matplotlib.draw(picture)
+    figure.draw_without_rendering()
+    json.dumps(described := _plotly.describe(picture), allow_nan=False)
+    has_marks = bool(np.isfinite(column).any())
+    assert bool(described["data"]) == has_marks
+    assert all(bool(axes.collections) == has_marks for axes in figure.axes)
+
+
+def test_a_number_that_is_drawn_elsewhere_is_told() -> None:
+    (mark,) = drawable(best.picture([curve("a", [1e300])])).panels[0].marks[:1]
+    assert isinstance(mark, Line)
+    assert list(mark.y) == [1e200]
+    note = "numbers beyond 1e+200 are drawn at it"
+    assert drawable(best.picture([curve("a", [1e300])])).note == note
+    assert drawable(best.picture([curve("a", [1e199])])).note == ""
 
 
 def test_points_are_thinned_and_say_so() -> None:

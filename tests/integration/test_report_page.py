@@ -3,11 +3,13 @@ as text.
 """
 
 import builtins
+import dataclasses
 import html.parser
 import json
 import pathlib
 import re
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from helpers import inside
 from helpers.commands import refused, run
 from helpers.pages import HOSTILE, RUN, TEXTS, fill
 from sqlbuffer._messages import printable
+from sqlbuffer.cli import output
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.maintenance import audit
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.store import open_store
 from sqlbuffer.web import report
@@ -149,6 +154,69 @@ def test_a_report_names_the_faults_of_a_buffer(sqlite_url: str, tmp_path: pathli
     assert "sound" not in " ".join(page.texts)
 
 
+PARTS = (
+    *("storage", "types", "counters", "membership", "keys"),
+    *("weights", "batches", "measurements", "ticks"),
+)
+
+
+@pytest.mark.parametrize("command", ["report", "db check"])
+def test_a_long_step_is_a_line_in_a_pipe(
+    command: str, sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(sqlite_url).close()
+    monkeypatch.setattr(output, "LONG_S", 0.02)
+
+    def slow(tx: Transaction) -> list[str]:
+        time.sleep(0.1)
+        return []
+
+    monkeypatch.setattr(audit, "_keys", slow)
+    slow.__name__ = "_keys"
+    words = {
+        "report": ("report", "default", "-o", str(tmp_path / "x.html")),
+        "db check": ("db", "check"),
+    }
+    result = run(*words[command], url=sqlite_url)
+    assert result.code == 0
+    told = {"report": "checking every row: keys ...", "db check": "checking default (1 of 1): keys"}
+    assert told[command] in result.err
+    assert "keys" not in result.out
+
+
+@pytest.mark.each_database  # PostgreSQL reads nothing more in a transaction after an error
+@pytest.mark.parametrize("part", ["SQL", "read", "picture"])
+def test_a_picture_that_fails_leaves_the_others(
+    part: str, store_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(store_url) as store:
+        store.record(["a"], [0.25])
+
+    def fail(tx: Transaction) -> Any:
+        if part == "SQL":
+            tx.connection.exec_driver_sql("SELECT 1 / 0")  # NULL on SQLite
+        raise OverflowError("too\nlarge")
+
+    def fail_to_draw(data: Any) -> Any:
+        raise ZeroDivisionError("too small")
+
+    made = KINDS["failures"]
+    changes: Any = {"picture": fail_to_draw} if part == "picture" else {"read": fail}
+    monkeypatch.setitem(KINDS, "failures", dataclasses.replace(made, **changes))
+    file = tmp_path / "x.html"
+    result = run("report", "default", "-o", str(file), url=store_url)
+    assert result.code == 0
+    reason = re.fullmatch("the picture failures could not be drawn: (.*)\n", result.err)
+    assert reason is not None
+    assert reason[1] in ("too large", "too", "too small", "division by zero")
+    page = Page(file.read_text())
+    assert sorted(page.held["figures"]) == sorted(KINDS)
+    (annotation,) = page.held["figures"]["failures"]["layout"]["annotations"]
+    assert annotation["text"] == f"This picture could not be drawn: {reason[1]}"
+    assert page.held["figures"]["best"]["data"][0]["y"] == [0.25]
+    assert "sound" in " ".join(page.texts)
+
+
 def test_each_step_is_told(sqlite_url: str) -> None:
     steps: list[str] = []
     with open_store(sqlite_url) as store:
@@ -156,7 +224,8 @@ def test_each_step_is_told(sqlite_url: str) -> None:
     assert steps == [
         "counting",
         *(f"drawing {kind}" for kind in KINDS),
-        *("drawing samples", "checking every row"),
+        "drawing samples",
+        *(f"checking every row: {part}" for part in PARTS),
     ]
 
 

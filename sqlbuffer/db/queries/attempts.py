@@ -16,6 +16,7 @@ from sqlbuffer.db.queries.params import (
     INCOMING_IDS,
     IS_TRY,
     draws_of_samples,
+    total,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
 from sqlbuffer.db.views import failure_overview
@@ -142,7 +143,7 @@ def failures_by_reason() -> sa.Select[Any]:
     )
     of_error: Any = [
         *(failure.reason, failure.error, n.label("failures"), place.label("place")),
-        sa.func.sum(failure.seconds).label("seconds"),
+        total(failure.seconds).label("seconds"),
     ]
     by_error = (
         select(*of_error)
@@ -154,7 +155,7 @@ def failures_by_reason() -> sa.Select[Any]:
     columns: Any = [
         by_error.c.reason,
         failed.label("failures"),
-        sa.func.sum(by_error.c.seconds).label("seconds"),
+        total(by_error.c.seconds).label("seconds"),
         sa.func.min(by_error.c.error).filter(by_error.c.place == 1).label("example"),
         sa.func.count().over().label("reasons"),
     ]

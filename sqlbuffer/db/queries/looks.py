@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, IS_TRY
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, IS_TRY, mean, total
 from sqlbuffer.db.queries.table import STATE
 from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples
 
@@ -118,7 +118,7 @@ def _with_measurements(ids: sa.Select[Any]) -> sa.Select[Any]:
             sa.func.count(draws.c.batch_id).label("drawn"),
             sa.func.count(reward).label("measured"),
             sa.func.count(measurements.c.error).filter(~IS_TRY).label("failed"),
-            sa.func.avg(reward).label("mean_reward"),
+            mean(reward).label("mean_reward"),
             sa.func.min(reward).label("lowest_reward"),
             sa.func.max(reward).label("highest_reward"),
         )
@@ -163,7 +163,7 @@ def newest_metrics() -> sa.Select[Any]:
 @functools.cache
 def costs() -> sa.Select[Any]:
     """Return the seconds that all measurements of a buffer took, and how many there were."""
-    numbers = sa.func.count(), sa.func.sum(measurements.c.seconds)
+    numbers: Any = sa.func.count(), total(measurements.c.seconds)
     labels = ("measurements", "seconds")
     columns: Any = [n.label(label) for n, label in zip(numbers, labels, strict=True)]
     return select(*columns).where(measurements.c.buffer_id == BUFFER)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, right_now
-from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
+from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, mean
 from sqlbuffer.db.schema import batches, draws, measurements, samples
 
 _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
@@ -58,7 +58,7 @@ def measured_draws() -> sa.Select[Any]:
     columns: Any = [
         sa.func.count(measurements.c.batch_id).label("drawn"),
         reported.scalar_subquery().label("reported"),
-        sa.func.avg(measurements.c.seconds).label("seconds"),
+        mean(measurements.c.seconds).label("seconds"),
     ]
     return select(*columns).where(measurements.c.buffer_id == BUFFER)
 

@@ -187,6 +187,30 @@ STANDING = select(pool.c.sample_id, pool.c.race_key, pool.c.weight, pool.c.score
 """The keys and weights of samples in the pool."""
 
 
+_MOST_SUMMED = 1e290
+
+
+def total(numbers: sa.ColumnElement[float]) -> sa.Function[float]:
+    """The sum of numbers, each counted as 1e290 at most: more of them might overflow.
+
+    PostgreSQL ends a statement whose sum overflows.
+    """
+    return sa.func.sum(_summable(numbers))
+
+
+def mean(numbers: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    """The mean of numbers, each counted as 1e290 at most.
+
+    PostgreSQL's `avg` overflows from 1e155 on, because it adds squares too.
+    """
+    return total(numbers) / sa.func.nullif(sa.func.count(numbers), 0)
+
+
+def _summable(numbers: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    most = sa.literal(_MOST_SUMMED, sa.Double)
+    return sa.case((numbers > most, most), (numbers < -most, -most), else_=numbers)
+
+
 def draws_of_samples(dialect: Dialect) -> sa.ColumnElement[bool]:
     """The condition of the draws of a batch whose samples travel with the statement.
 

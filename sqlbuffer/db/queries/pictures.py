@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, total
 from sqlbuffer.db.schema import batches, draws, measurements, pool, predictors, samples
 
 _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
@@ -32,7 +32,7 @@ def numbers_of_measurements() -> sa.Select[Any]:
         sa.func.count(_REWARD).label("measured"),
         sa.func.count(measurements.c.error).label("failed"),
         sa.func.count(seconds).label("timed"),
-        sa.func.sum(seconds).label("seconds"),
+        total(seconds).label("seconds"),
     ]
     return _measurements(*columns)
 
@@ -80,7 +80,7 @@ def ends_of_parts() -> sa.Select[Any]:
     running = _measurements(
         _REWARD,
         sa.func.count(_REWARD).over(**by_age).label("place"),
-        sa.func.sum(seconds).over(**by_age).label("spent"),
+        total(seconds).over(**by_age).label("spent"),
     ).subquery("running")
     part = ((running.c.place - 1) // _STEP).label("part")
     return (

@@ -11,11 +11,12 @@ import numpy as np
 
 from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats, Ints
+from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.plots.kinds.common import cut, floats, n_of, objective_of, reward_label
-from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Panel, Picture
+from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Panel, Picture, within
 
 Spent: TypeAlias = Literal["measurements", "seconds"]
 
@@ -127,7 +128,7 @@ def _merged(rows: Iterable[Any], n: int, k: int, *, lowest_first: bool) -> tuple
         rewards = list(kept.values())
         best[part] = rewards[0]
         if len(rewards) == k:  # a mean of fewer would worsen with the next sample
-            top[part] = float(np.mean(rewards))
+            top[part] = mean(rewards)
     return best, top
 
 
@@ -155,8 +156,15 @@ def course(label: str, curves: Sequence[Curve], x: Spent) -> Course:
     best = np.array([each.best[place] for each, place in zip(curves, places, strict=True)])
     top = np.array([each.top[place] for each, place in zip(curves, places, strict=True)])
     return Course(
-        label, len(curves), grid, np.median(best, 0), best.min(0), best.max(0), np.median(top, 0)
+        *(label, len(curves), grid),
+        *(_median(best), best.min(0), best.max(0), _median(top)),
     )
+
+
+def _median(of_runs: Floats) -> Floats:
+    """Return the median of runs (m, n) at each place, (n,)."""
+    found: Floats = np.median(within(of_runs), 0)
+    return found
 
 
 def picture(

@@ -11,7 +11,7 @@ from sqlbuffer._typing import Floats
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.plots.kinds.common import choice, floats, side_by_side
-from sqlbuffer.plots.picture import MOST_ROWS, Axis, Bars, Data, Mark, Panel, Picture
+from sqlbuffer.plots.picture import MOST_ROWS, Axis, Bars, Data, Mark, Panel, Picture, within
 
 BINS = 40
 
@@ -71,6 +71,7 @@ def _edges(scores: Floats, bins: int) -> tuple[Floats, bool]:
     """Return the ends of bins, and whether a few scores are far beyond them."""
     if not len(scores):
         return np.empty(0), False
+    scores = within(scores)
     low, high = scores.min(), scores.max()
     q1, q3 = np.quantile(scores, [0.25, 0.75])
     reach = 10 * (q3 - q1)  # a bin would otherwise hold all scores but one
