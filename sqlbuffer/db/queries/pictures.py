@@ -26,72 +26,96 @@ def _measurements(*columns: Any) -> sa.Select[Any]:
 
 @functools.cache
 def numbers_of_measurements() -> sa.Select[Any]:
-    """How many measurements have a reward, an error and a time, and all of their seconds."""
+    """How many measurements have a reward, an error and a time."""
     seconds = measurements.c.seconds
     columns: Any = [
         sa.func.count(_REWARD).label("measured"),
         sa.func.count(measurements.c.error).label("failed"),
         sa.func.count(seconds).label("timed"),
-        total(seconds).label("seconds"),
     ]
     return _measurements(*columns)
 
 
-@functools.cache
-def best_of_parts(direction: str) -> sa.Select[Any]:
-    """The `keep` best samples of each part of the rewards: of `step` rewards, by their age.
+def _ends(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
+    """The ids of the first measurement, of each `step`th one after it, and of the newest.
 
-    A sample counts once in a part, with its best reward in it.
+    `before` is the id of the one before. Each id is found by walking over `step` rows of the
+    primary key: numbering all rows by a window takes six times as long.
     """
-    place = sa.func.row_number().over(order_by=measurements.c.id)
-    numbered = (
-        _measurements(measurements.c.sample_id, _REWARD, place.label("place"))
-        .where(_REWARD.is_not(None))
-        .cte("numbered")
+    edges = select(sa.func.min(measurements.c.id), sa.func.max(measurements.c.id))
+    first, newest = (
+        _measurements(edge).where(*conditions).scalar_subquery() for edge in edges.selected_columns
     )
-    part = ((numbered.c.place - 1) // _STEP).label("part")
-    best = sa.func.min if direction == "minimize" else sa.func.max
-    of_part = (
-        select(part, numbered.c.sample_id, best(numbered.c.reward).label("reward"))
-        .group_by(part, numbered.c.sample_id)
-        .cte("of_part")
+    ends = select(first.label("id"), (first - 1).label("before"), newest.label("newest")).cte(
+        "ends", recursive=True
     )
-    reward = of_part.c.reward
-    best_first = reward.asc() if direction == "minimize" else reward.desc()
-    rank = sa.func.row_number().over(
-        partition_by=of_part.c.part, order_by=(best_first, of_part.c.sample_id)
+    following = (
+        _measurements(measurements.c.id)
+        .where(measurements.c.id > ends.c.id, *conditions)
+        .order_by(measurements.c.id)
+        .limit(1)
+        .offset(_STEP - 1)
+        .scalar_subquery()
     )
-    ranked = select(of_part, rank.label("rank")).subquery("ranked")
-    return (
-        select(ranked.c.part, ranked.c.sample_id, ranked.c.reward)
-        .where(ranked.c.rank <= bindparam("keep", type_=BigId))
-        .order_by(ranked.c.part, ranked.c.rank)
+    more = select(sa.func.coalesce(following, ends.c.newest), ends.c.id, ends.c.newest).where(
+        ends.c.id < ends.c.newest
     )
+    return ends.union_all(more)
 
 
 @functools.cache
-def ends_of_parts() -> sa.Select[Any]:
-    """Rewards, and seconds spent, by the end of each part: of `step` rewards, by their age.
+def parts() -> sa.Select[Any]:
+    """Parts of the measurements by age: the first one, `step` at a time, and the rest.
 
-    Failed measurements are no rewards, but take their seconds.
+    `last` is the id of the last one of a part, `happened_at` its time. Failures are measurements
+    too.
     """
-    by_age: Any = {"order_by": measurements.c.id, "rows": (None, 0)}
-    seconds = sa.func.coalesce(measurements.c.seconds, 0.0)
-    running = _measurements(
-        _REWARD,
-        sa.func.count(_REWARD).over(**by_age).label("place"),
-        total(seconds).over(**by_age).label("spent"),
-    ).subquery("running")
-    part = ((running.c.place - 1) // _STEP).label("part")
+    ends = _ends()
+    is_inside = measurements.c.id > ends.c.before, measurements.c.id <= ends.c.id
+    end = measurements.alias("end")
+
+    def of_part(number: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+        return _measurements(number).where(*is_inside).correlate(ends).scalar_subquery()
+
+    columns: Any = [
+        ends.c.id.label("last"),
+        end.c.measured_at.label("happened_at"),
+        of_part(sa.func.count(_REWARD)).label("measured"),
+        sa.func.coalesce(of_part(total(measurements.c.seconds)), 0.0).label("seconds"),
+    ]
+    return select(*columns).join_from(ends, end, end.c.id == ends.c.id).order_by(ends.c.id)
+
+
+def _better(direction: str) -> sa.Select[Any]:
+    """Rewards of a range of ids that are better than `bound`."""
+    bound: sa.BindParameter[float] = bindparam("bound", type_=sa.Double)
+    is_better = bound > _REWARD if direction == "minimize" else bound < _REWARD
+    return _measurements().where(
+        measurements.c.id > bindparam("after", type_=BigId),
+        measurements.c.id <= bindparam("last", type_=BigId),
+        is_better,
+    )
+
+
+@functools.cache
+def better_rewards(direction: str) -> sa.Select[Any]:
+    """Up to `limit` rewards that are better than `bound`, of a range of ids, the oldest first."""
+    columns: Any = [measurements.c.id, measurements.c.sample_id, _REWARD]
+    return _better(direction).add_columns(*columns).order_by(measurements.c.id).limit(_LIMIT)
+
+
+@functools.cache
+def best_samples(direction: str) -> sa.Select[Any]:
+    """The best reward of each of the `limit` best samples of a range of ids, if above `bound`."""
+    best = (sa.func.min if direction == "minimize" else sa.func.max)(_REWARD)
+    best_first = best.asc() if direction == "minimize" else best.desc()
+    columns: Any = [measurements.c.sample_id, best.label("reward")]
     return (
-        select(
-            part,
-            sa.func.max(running.c.place).label("measurements"),
-            sa.func.max(running.c.spent).label("seconds"),
-        )
-        .where(running.c.reward.is_not(None))
-        .group_by(part)
-        .order_by(part)
+        _better(direction)
+        .add_columns(*columns)
+        .group_by(measurements.c.sample_id)
+        .order_by(best_first, measurements.c.sample_id)
+        .limit(_LIMIT)
     )
 
 
@@ -180,17 +204,13 @@ def correlations() -> sa.Select[Any]:
 
 @functools.cache
 def predictions() -> sa.Select[Any]:
-    """The score and the reward of the sample of each `step`th reward."""
-    place = sa.func.row_number().over(order_by=measurements.c.id)
-    numbered = (
-        _measurements(measurements.c.sample_id, _REWARD, place.label("place"))
-        .where(_REWARD.is_not(None))
-        .subquery("numbered")
-    )
+    """The score and the reward of the sample of the first and of each `step`th reward."""
+    ends = _ends(_REWARD.is_not(None))
     return (
-        select(samples.c.score, samples.c.score_version, numbered.c.reward)
-        .join_from(numbered, samples, samples.c.id == numbered.c.sample_id)
-        .where(numbered.c.place % _STEP == 0, samples.c.score.is_not(None))
+        select(samples.c.score, samples.c.score_version, _REWARD)
+        .join_from(ends, measurements, measurements.c.id == ends.c.id)
+        .join(samples, samples.c.id == measurements.c.sample_id)
+        .where(samples.c.score.is_not(None))
     )
 
 
@@ -221,32 +241,17 @@ def number_of_batches() -> sa.Select[Any]:
 
 
 @functools.cache
-def measurements_so_far() -> sa.Select[Any]:
-    """How many rewards and failures there were by each `step`th measurement, and the `n`th one."""
-    by_age: Any = {"order_by": measurements.c.id, "rows": (None, 0)}
-    running = _measurements(
-        measurements.c.measured_at.label("happened_at"),
-        sa.func.count(_REWARD).over(**by_age).label("measured"),
-        sa.func.count(measurements.c.error).over(**by_age).label("failed"),
-    ).subquery("running")
-    place = running.c.measured + running.c.failed
-    is_shown = sa.or_(place % _STEP == 0, place == 1, place == bindparam("n", type_=BigId))
-    return (
-        select(running.c.happened_at, running.c.measured, running.c.failed)
-        .where(is_shown)
-        .order_by(place)
-    )
-
-
-@functools.cache
 def rewards_by_source(direction: str) -> sa.Select[Any]:
     """Measurements of the `limit` sources with most of them: failures, quartiles and best reward.
 
-    `among_best` counts those among the best `tenth` rewards of all, `sources` counts all sources.
+    Read are the first measurement and each `step`th one. `among_best` counts those among the best
+    tenth of all that were read, `sources` all sources.
     """
+    ends = _ends()
     of_source = (
-        _measurements(measurements.c.id, samples.c.source, _REWARD, measurements.c.error)
-        .join_from(measurements, samples, samples.c.id == measurements.c.sample_id)
+        select(measurements.c.id, samples.c.source, _REWARD, measurements.c.error)
+        .join_from(ends, measurements, measurements.c.id == ends.c.id)
+        .join(samples, samples.c.id == measurements.c.sample_id)
         .cte("of_source")
     )
     numbers: Any = [
@@ -277,7 +282,8 @@ def rewards_by_source(direction: str) -> sa.Select[Any]:
 
     n = most.c.measured
     best = sa.func.min if direction == "minimize" else sa.func.max
-    is_among_best = ranked.c.rank <= bindparam("tenth", type_=BigId)
+    n_rewards = select(sa.func.count(of_source.c.reward)).scalar_subquery()
+    is_among_best = ranked.c.rank <= (n_rewards + 9) // 10
     own = (most.c.source, most.c.measured, most.c.failed, most.c.sources)
     columns: Any = [
         *own,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,13 +17,15 @@ from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.plots.kinds.common import cut, floats, n_of, objective_of, reward_label
+from sqlbuffer.plots.kinds.common import cut, floats, n_of, objective_of, reward_label, step_of
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Panel, Picture, within
 
 Spent: TypeAlias = Literal["measurements", "seconds"]
 
 _GRID = 1000
 """Most places of a band."""
+_MOST_BETTER = 2000
+"""If more rewards of several parts are better than those before, each part is read by itself."""
 _LONG_S = 10_000.0
 """More seconds than this are shown as hours."""
 _MOST_WITH_TOP = 3
@@ -89,47 +93,91 @@ def read(
 ) -> Curve:
     """Read the course of a buffer: exact at up to `most / (k + 1)` places."""
     objective = objective_of(tx, objective)
-    direction = tx.buffer.direction
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
-    step = -(-total.measured // max(most // (k + 1), 1)) or 1
-    given = {"objective": objective, "step": step}
-    ends = tx.rows(queries.pictures.ends_of_parts(), **given)
-    rows = tx.rows(queries.pictures.best_of_parts(direction), keep=k, **given)
-    best, top = _merged(rows, len(ends), k, lowest_first=direction == "minimize")
+    n, places = total.measured + total.failed, max(most // (k + 1), 1)
+    parts = tx.rows(queries.pictures.parts(), objective=objective, step=step_of(n, places))
+    best, top = _Best(tx, k, objective).of_parts(parts)
+    has_reward = np.array([part.measured > 0 for part in parts], dtype=bool)
     return Curve(
         name=tx.buffer.name,
-        direction=direction,
+        direction=tx.buffer.direction,
         objective=objective,
         k=k,
-        measurements=np.array([row.measurements for row in ends], dtype=np.int64),
-        seconds=floats(ends, "seconds"),
-        best=best,
-        top=top,
+        measurements=np.cumsum([part.measured for part in parts], dtype=np.int64)[has_reward],
+        seconds=np.cumsum(floats(parts, "seconds"))[has_reward],
+        best=best[has_reward],
+        top=top[has_reward],
         measured=total.measured,
         failed=total.failed,
         timed=total.timed,
     )
 
 
-def _merged(rows: Iterable[Any], n: int, k: int, *, lowest_first: bool) -> tuple[Floats, Floats]:
-    """Return the best reward and the mean of the k best samples at the end of each of n parts."""
-    of_part: list[list[Any]] = [[] for _ in range(n)]
-    for row in rows:
-        of_part[int(row.part)].append(row)  # PostgreSQL's floor() returns a float
-    best, top = np.full(n, np.nan), np.full(n, np.nan)
-    kept: dict[int, float] = {}
-    sign = 1.0 if lowest_first else -1.0
-    for part, found in enumerate(of_part):
+class _Best:
+    """The best samples so far, for which few rows are read: those above the worst of them."""
+
+    def __init__(self, tx: Transaction, k: int, objective: str) -> None:
+        self._tx, self._k, self._objective = tx, k, objective
+        self._kept: dict[int, float] = {}
+        self._sign = 1.0 if tx.buffer.minimizes else -1.0
+
+    def of_parts(self, parts: Sequence[Any]) -> tuple[Floats, Floats]:
+        """Return the best reward and the mean of the k best samples at the end of each part.
+
+        As many parts are read at a time as were read before: of rewards in any order about as many
+        are better than all before in each of these ranges, ten times ln 2 of ten kept.
+        """
+        best, top = np.full(len(parts), np.nan), np.full(len(parts), np.nan)
+        done = after = 0
+        while done < len(parts):
+            range_ = parts[done : max(2 * done, done + 1)]
+            for place, found in enumerate(self._better(range_, after), done):
+                self._keep(found)
+                best[place], top[place] = self._numbers()
+            done, after = done + len(range_), range_[-1].last
+        return best, top
+
+    def _better(self, parts: Sequence[Any], after: int) -> Iterator[Sequence[Any]]:
+        """Yield for each part the samples that are better than the worst that is kept."""
+        given = {"after": after, "last": parts[-1].last, "bound": self._bound()}
+        rows = self._rows(queries.pictures.better_rewards, limit=_MOST_BETTER, **given)
+        if len(rows) < _MOST_BETTER:
+            ends = [part.last for part in parts]
+            of_part: list[list[Any]] = [[] for _ in parts]
+            for row in rows:
+                of_part[bisect.bisect_left(ends, row.id)].append(row)
+            yield from of_part
+            return
+        for part in parts:  # most rewards are better than those before
+            given = {"after": after, "last": part.last, "bound": self._bound()}
+            yield self._rows(queries.pictures.best_samples, limit=self._k, **given)
+            after = part.last
+
+    def _rows(self, statement: Callable[[str], Any], **given: Any) -> Sequence[Any]:
+        direction = self._tx.buffer.direction
+        return self._tx.rows(statement(direction), objective=self._objective, **given)
+
+    def _bound(self) -> float:
+        """Return the reward that a sample must exceed to be kept."""
+        if len(self._kept) < self._k:
+            return self._sign * math.inf
+        return list(self._kept.values())[-1]
+
+    def _keep(self, found: Sequence[Any]) -> None:
         for row in found:
-            known = kept.get(row.sample_id)
-            if known is None or sign * row.reward < sign * known:
-                kept[row.sample_id] = row.reward
-        kept = dict(sorted(kept.items(), key=lambda each: sign * each[1])[:k])
-        rewards = list(kept.values())
-        best[part] = rewards[0]
-        if len(rewards) == k:  # a mean of fewer would worsen with the next sample
-            top[part] = mean(rewards)
-    return best, top
+            known = self._kept.get(row.sample_id)
+            if known is None or self._sign * row.reward < self._sign * known:
+                self._kept[row.sample_id] = row.reward
+        if found:
+            best_first = sorted(self._kept.items(), key=lambda each: self._sign * each[1])
+            self._kept = dict(best_first[: self._k])
+
+    def _numbers(self) -> tuple[float, float]:
+        rewards = list(self._kept.values())
+        # A mean of fewer would worsen with the next sample.
+        return rewards[0] if rewards else math.nan, (
+            mean(rewards) if len(rewards) == self._k else math.nan
+        )
 
 
 def at(curve: Curve, measurements: int) -> float | None:

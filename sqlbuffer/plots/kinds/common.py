@@ -66,6 +66,11 @@ def choice(tx: Transaction, *, most: int = MOST_ROWS, of: str = "stored") -> Cho
     return Choice(int(share * 2**64).to_bytes(8, "big"), share, found)
 
 
+def step_of(n: int, most: int) -> int:
+    """Return the step by which the first of n rows, each `step`th, and the last are `most`."""
+    return -(-(n - 1) // max(most - 1, 1)) if n > 1 else 1
+
+
 def floats(rows: Sequence[Any], column: str) -> Floats:
     """Return a column of rows, (n,) float64; NaN for NULL."""
     values = [math.nan if (value := getattr(row, column)) is None else value for row in rows]

@@ -11,7 +11,7 @@ import numpy as np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.plots.kinds.common import choice, objective_of, side_by_side
+from sqlbuffer.plots.kinds.common import choice, objective_of, side_by_side, step_of
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Mark, Panel, Picture
 
 
@@ -57,12 +57,10 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_ROWS
     draws = tx.rows(queries.pictures.draws_so_far(), n=n_batches, step=-(-n_batches // places) or 1)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
     n_measurements = total.measured + total.failed
-    measured = tx.rows(
-        queries.pictures.measurements_so_far(),
-        objective=objective,
-        n=n_measurements,
-        step=-(-n_measurements // places) or 1,
-    )
+    step = step_of(n_measurements, places)
+    parts = tx.rows(queries.pictures.parts(), objective=objective, step=step)
+    measurements = np.minimum(1 + step * np.arange(len(parts)), n_measurements)
+    measured = np.cumsum([part.measured for part in parts], dtype=np.int64)
     n = len(stored_at)
     return Flow(
         name=tx.buffer.name,
@@ -70,9 +68,9 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_ROWS
         stored=np.linspace(0.0, chosen.stats.stored, n + 1)[1:],
         drawn_at=[row.happened_at for row in draws],
         drawn=np.array([row.drawn for row in draws], dtype=np.int64),
-        measured_at=[row.happened_at for row in measured],
-        measured=np.array([row.measured for row in measured], dtype=np.int64),
-        failed=np.array([row.failed for row in measured], dtype=np.int64),
+        measured_at=[part.happened_at for part in parts],
+        measured=measured,
+        failed=measurements - measured,
         read=n,
         total=chosen.stats.stored,
     )

@@ -18,6 +18,7 @@ from sqlbuffer.plots.kinds.common import (
     objective_of,
     reward_label,
     side_by_side,
+    step_of,
 )
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Mark, Panel, Picture, Points
 from sqlbuffer.predictor.metrics import rank_correlation
@@ -65,7 +66,7 @@ def read(
     """Read the scores and rewards of up to `most` measurements, evenly by their age."""
     objective = objective_of(tx, objective)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
-    step = -(-total.measured // most) or 1
+    step = step_of(total.measured, most)
     rows = tx.rows(queries.pictures.predictions(), objective=objective, step=step)
     trained = tx.rows(queries.pictures.correlations(), limit=MOST_VERSIONS)[::-1]
     score, reward = floats(rows, "score"), floats(rows, "reward")

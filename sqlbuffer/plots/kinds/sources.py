@@ -11,8 +11,15 @@ import numpy as np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.plots.kinds.common import cut, floats, objective_of, reward_label, side_by_side
-from sqlbuffer.plots.picture import Axis, Bars, Data, Mark, Panel, Picture, Points, Spans
+from sqlbuffer.plots.kinds.common import (
+    cut,
+    floats,
+    objective_of,
+    reward_label,
+    side_by_side,
+    step_of,
+)
+from sqlbuffer.plots.picture import MOST_ROWS, Axis, Bars, Data, Mark, Panel, Picture, Points, Spans
 
 MOST_SOURCES = 1000
 MOST_SHOWN = 10
@@ -34,7 +41,9 @@ class Sources(Data):
         high: (n,) third quartile.
         best: (n,) the best reward.
         among_best: (n,) measurements among the best tenth of all.
-        total: All sources with a measurement.
+        total: All sources with a measurement, among those that were read.
+        step: Each so many measurements one was read.
+        measurements: All measurements.
     """
 
     name: str
@@ -49,15 +58,24 @@ class Sources(Data):
     best: Floats
     among_best: Ints
     total: int
+    step: int = 1
+    measurements: int = 0
 
 
-def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_SOURCES) -> Sources:
-    """Read the measurements of up to `most` sources, those with most measurements."""
+def read(
+    tx: Transaction,
+    *,
+    objective: str | None = None,
+    most: int = MOST_SOURCES,
+    most_rows: int = MOST_ROWS,
+) -> Sources:
+    """Read up to `most_rows` measurements, evenly by their age, and their most frequent sources."""
     objective = objective_of(tx, objective)
     total = tx.execute(queries.pictures.numbers_of_measurements(), objective=objective).one()
     statement = queries.pictures.rewards_by_source(tx.buffer.direction)
-    tenth = -(-total.measured // 10)
-    rows = tx.rows(statement, objective=objective, tenth=tenth, limit=most)
+    n = total.measured + total.failed
+    step = step_of(n, most_rows)
+    rows = tx.rows(statement, objective=objective, step=step, limit=most)
     return Sources(
         name=tx.buffer.name,
         direction=tx.buffer.direction,
@@ -71,6 +89,8 @@ def read(tx: Transaction, *, objective: str | None = None, most: int = MOST_SOUR
         best=floats(rows, "best"),
         among_best=_whole(rows, "among_best"),
         total=rows[0].sources if rows else 0,
+        step=step,
+        measurements=n,
     )
 
 
@@ -96,8 +116,12 @@ def _picture(data: Sources) -> Picture:
             "Rewards",
         ),
     ]
-    note = f"the {n} sources with most measurements, of {data.total:,}" if data.total > n else ""
-    return Picture("sources", "Success by source", panels, note)
+    notes = []
+    if data.step > 1:
+        notes.append(f"from one of {data.step:,} of {data.measurements:,} measurements")
+    if data.total > n:
+        notes.append(f"the {n} sources with most measurements, of {data.total:,}")
+    return Picture("sources", "Success by source", panels, "; ".join(notes))
 
 
 def _counts(data: Sources, order: Ints) -> list[Mark]:
