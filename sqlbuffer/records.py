@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LEAST_ROWS = 10
+"""Of fewer samples a rank correlation says nothing, and none is shown."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddResult:
     """Counts of the samples of one `add`: each sample given is counted once.

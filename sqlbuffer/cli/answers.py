@@ -10,7 +10,7 @@ import itertools
 import os
 import pathlib
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +32,7 @@ class Answer:
         part: Name of a field that holds further rows, which a table shows below.
         part_columns: Columns of that table.
         most: Most rows in a table; None for all.
+        shown: For columns that people see otherwise than programs, what they see of a row.
         opened: Closed once the rows are written.
     """
 
@@ -41,6 +42,7 @@ class Answer:
     part: str | None = None
     part_columns: Sequence[str] = ()
     most: int | None = None
+    shown: Mapping[str, Callable[[output.Named], Any]] = dataclasses.field(default_factory=dict)
     opened: contextlib.AbstractContextManager[Any] = dataclasses.field(
         default_factory=contextlib.nullcontext
     )
@@ -154,9 +156,13 @@ def _write_file(answer: Answer, out: pathlib.Path, suffix: str) -> None:
     output.line(f"written to {out}", stderr=True)
 
 
+def _for_people(row: output.Named, answer: Answer) -> output.Named:
+    return {**row, **{name: of_row(row) for name, of_row in answer.shown.items()}}
+
+
 def _write_table(answer: Answer) -> None:
     rows = iter(answer.rows)
-    shown = list(itertools.islice(rows, answer.most))
+    shown = [_for_people(row, answer) for row in itertools.islice(rows, answer.most)]
     if answer.is_one:
         (row,) = shown
         values = [[name, None if row[name] == "" else row[name]] for name in answer.columns]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -153,16 +154,23 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         rows = [[reason, n, _rest(error, reason)] for reason, n, error in found][:_MOST]
         yield _table("failures", ("reason", "n", "most often"), rows)
     if len(predicted.versions):
-        newest = list(
-            zip(predicted.versions, predicted.correlation, predicted.held_out, strict=True)
-        )
-        rows = [[int(v), number(float(a)), number(float(b))] for v, a, b in newest[-_MOST:]]
+        drawn = zip(predicted.correlation, predicted.samples, strict=True)
+        held_out = zip(predicted.held_out, predicted.rows_held_out, strict=True)
+        newest = list(zip(predicted.versions, drawn, held_out, strict=True))[-_MOST:]
+        rows = [[int(v), _of_rows(*a), _of_rows(*b)] for v, a, b in newest]
         stale = share(float(parts["staleness"].stale))
         yield _table(
             f"rank correlation; {stale} of the scores are stale",
             ("predictor", "drawn", "held out"),
             rows,
         )
+
+
+def _of_rows(value: float, rows: float) -> str:
+    """Return a rank correlation with the number of its rows, as far as they are known."""
+    if math.isnan(value):
+        return "-"
+    return number(float(value)) + ("" if math.isnan(rows) else f" ({count(int(rows))})")
 
 
 def _rest(error: str, reason: str) -> str:

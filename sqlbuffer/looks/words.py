@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from sqlbuffer.records import LEAST_ROWS
+
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -19,6 +21,14 @@ def number(value: float | None) -> str:
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:,.4g}" if abs(value) < 10_000 else count(round(value))
+
+
+def correlation(value: float | None, rows: int | None) -> float | None:
+    """Return a measure of predictions if it is of enough rows to be shown.
+
+    0 or None rows are those of a measure that its user has stored without their number.
+    """
+    return value if not rows or rows >= LEAST_ROWS else None
 
 
 def share(value: float) -> str:

@@ -67,7 +67,7 @@ def _draw_panel(axes: Any, panel: Panel, theme: str) -> None:
     if not panel.marks:
         axes.set(xticks=[], yticks=[])
         axes.text(
-            *(0.5, 0.5, panel.empty),
+            *(0.5, 0.5, panel.why_empty),
             transform=axes.transAxes,
             ha="center",
             va="center",
@@ -134,8 +134,8 @@ def _draw_line(axes: Any, line: Line, own: str, label: str) -> None:
     style: dict[str, Any] = {
         "color": own,
         "linestyle": "--" if line.is_dashed else "-",
-        "linewidth": 5 if line.is_wide else 1.3 if line.is_dashed or line.is_faint else 1.8,
-        "alpha": 0.4 if line.is_faint or line.is_wide else 1.0,
+        "linewidth": (1.3 if line.is_dashed or line.is_faint else 1.8) + 3.2 * line.covered,
+        "alpha": 0.4 if line.is_faint or line.covered else 1.0,
         "drawstyle": "steps-post" if line.is_step else "default",
         "marker": "o" if (len(line.x) <= 30 and not line.is_step) or len(line.x) == 1 else "",
         "markersize": 4,

@@ -195,7 +195,7 @@ def _greatest(panel: Panel, which: Literal["x", "y"]) -> float:
 
 def _empty(panel: Panel, suffix: str, theme: str) -> dict[str, Any]:
     return {
-        "text": escaped(panel.empty),
+        "text": escaped(panel.why_empty).replace("\\n", "<br>"),
         "xref": f"x{suffix} domain",
         "yref": f"y{suffix} domain",
         "x": 0.5,
@@ -236,12 +236,12 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
         traces.append({**edge, **fill, "y": values(line.high)})
     style = {
         "color": own,
-        "width": 2,
+        "width": 2 + 4 * line.covered,
         "shape": shape,
         "dash": "dash" if line.is_dashed else "solid",
     }
     mode = "lines+markers" if few else "lines"
-    opacity = 0.4 if line.is_faint or line.is_wide else 1.0
+    opacity = 0.4 if line.is_faint or line.covered else 1.0
     shown = {"mode": mode, "y": values(line.y), "line": style, "opacity": opacity}
     traces.append({**base, **named, **shown})
     return traces

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -78,7 +79,7 @@ class Line:
         is_dashed: Draw dashes.
         is_step: y holds from each x to the next.
         is_faint: Another line of the colour is the one to see.
-        is_wide: Another line may lie upon it.
+        covered: Lines that may lie upon it: it is drawn the wider.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Line:
     is_dashed: bool = False
     is_step: bool = False
     is_faint: bool = False
-    is_wide: bool = False
+    covered: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Panel:
         y: The vertical axis.
         marks: The marks, in the order of the legend.
         title: What it shows.
-        empty: Text in place of marks if there are none.
+        empty: Sentence in place of marks if there are none, which says why.
         has_legend: Name the marks, if there is more than one.
     """
 
@@ -174,13 +175,18 @@ class Panel:
     y: Axis
     marks: Sequence[Mark] = ()
     title: str = ""
-    empty: str = "nothing measured yet"
+    empty: str = "Nothing is measured yet."
     has_legend: bool = True
 
     @property
     def is_histogram(self) -> bool:
         """True if bars stand on an axis of numbers, where some cover others."""
         return self.x.kind == "number" and self.y.kind != "names"
+
+    @property
+    def why_empty(self) -> str:
+        """The sentence in place of marks, in lines that fit a panel."""
+        return textwrap.fill(self.empty, 36)
 
     @property
     def names(self) -> list[str]:

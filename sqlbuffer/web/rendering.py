@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse, Response
 
 from sqlbuffer.looks import values
 from sqlbuffer.looks.overview import STATES
-from sqlbuffer.looks.words import count, duration, number, share
+from sqlbuffer.looks.words import correlation, count, duration, number, share
+from sqlbuffer.records import LEAST_ROWS
 from sqlbuffer.web.names import to_path
 
 LONGEST = 160
@@ -38,10 +39,11 @@ def _templates() -> jinja2.Environment:
         "share": share,
         "duration": duration,
         "moment": moment,
+        "correlation": correlation,
         "whole": whole,
         "path": to_path,
     }
-    made.globals |= {"query": query, "STATES": STATES}
+    made.globals |= {"query": query, "STATES": STATES, "LEAST_ROWS": LEAST_ROWS}
     return made
 
 

@@ -23,11 +23,11 @@ from sqlbuffer._messages import printable
 from sqlbuffer.db.backends import sqlite_files
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.looks.opening import handles, open_existing
-from sqlbuffer.looks.overview import overview
+from sqlbuffer.looks.overview import STATES, overview
 from sqlbuffer.looks.sql import ask
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.store import open_store
-from sqlbuffer.web import pages, pictures, recipes, security
+from sqlbuffer.web import pages, pictures, recipes, rendering, security
 from sqlbuffer.web.app import SQL_READERS, create_app
 from sqlbuffer.web.names import from_path, to_path
 from sqlbuffer.web.rendering import duration
@@ -184,6 +184,30 @@ def test_the_first_screen_in_numbers(url: str, client: TestClient) -> None:
     text = client.get(RUN_PATH).text
     assert "24 of 40 samples are used" in text
     assert "<h1>docking &lt;run&gt;</h1>" in text
+
+
+def test_words_of_the_first_screen_are_explained(client: TestClient) -> None:
+    page = client.get(RUN_PATH).text
+    found = dict(re.findall(r'<abbr title="([^"]+)">([^<]+)</abbr>', page))
+    words = set(found.values())
+    run = answer(client, f"{RUN_PATH}.json")
+    states = {state for state, n in run["states"].items() if n is not None}
+    assert states | {run["mode"], run["direction"], run["kind"]} <= words
+    assert {"best", "duplicates", "time left", "claims", "settled", "heartbeat"} <= words
+    assert all(text.endswith(".") for text in found)
+    module = rendering._templates().get_template("_words.html").module
+    every = {
+        *STATES,
+        "shift",
+        "softmax",
+        "power",
+        "uniform",
+        "consume",
+        "replay",
+        "maximize",
+        "minimize",
+    }
+    assert every <= set(module.MEANINGS)
 
 
 def test_a_run_that_stands_still_has_no_time_left(
@@ -353,7 +377,7 @@ def test_hostile_texts_are_text(client: TestClient) -> None:
     tags = set(re.findall(r"<\s*/?\s*([a-zA-Z!][\w-]*)", known))
     ours = "html head meta title link script body a header div span button nav main footer details"
     ours += " summary pre h1 h2 p ul ol li strong label progress section form input select option"
-    ours += " table thead tbody tr th td code time picture source img !doctype"
+    ours += " table thead tbody tr th td code time picture source img abbr !doctype"
     assert tags <= set(ours.split()), tags
     assert not re.search(r"<script(?! src=\"/static/)", known)
     assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', known))

@@ -17,13 +17,23 @@ from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.plots.kinds.common import cut, floats, n_of, objective_of, reward_label, step_of
+from sqlbuffer.plots.kinds.common import (
+    cut,
+    floats,
+    n_of,
+    objective_of,
+    reward_label,
+    step_of,
+    why_no_reward,
+)
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Panel, Picture, within
 
 Spent: TypeAlias = Literal["measurements", "seconds"]
 
 _GRID = 1000
 """Most places of a band."""
+_MOST_COVERED = 4
+"""A line grows no wider than with so many lines upon it."""
 _MOST_BETTER = 2000
 """If more rewards of several parts are better than those before, each part is read by itself."""
 _LONG_S = 10_000.0
@@ -224,12 +234,24 @@ def picture(
     _require_comparable(curves)
     courses = [course(label, group, x) for label, group in groups.items()]
     unit_s, axis = _axis(courses, x)
+    order = _longest_first(courses)
     marks = [
         line
-        for n, each in _longest_first(courses)
-        for line in _lines(each, each.spent / unit_s, curves[0].k, n, len(courses))
+        for place, (n, each) in enumerate(order)
+        for line in _lines(
+            each,
+            each.spent / unit_s,
+            curves[0].k,
+            place=n,
+            n=len(courses),
+            covered=min(
+                sum(_is_covered(each, later) for _, later in order[place + 1 :]), _MOST_COVERED
+            ),
+        )
     ]
-    panel = Panel(axis, Axis(reward_label(curves[0].objective, curves[0].direction)), marks)
+    rewards = Axis(reward_label(curves[0].objective, curves[0].direction))
+    failed = sum(curve.failed for curve in curves)
+    panel = Panel(axis, rewards, marks, empty=why_no_reward(failed))
     return Picture("best", "Best so far", [panel], _note(curves, x))
 
 
@@ -237,6 +259,14 @@ def _longest_first(courses: Sequence[Course]) -> list[tuple[int, Course]]:
     """Return the courses with their places, a shorter one after those that might hide it."""
     found = [(n, each) for n, each in enumerate(courses) if each.runs]
     return sorted(found, key=lambda numbered: -numbered[1].spent[-1])
+
+
+def _is_covered(course: Course, later: Course) -> bool:
+    """Tell whether another course, drawn later, lies upon a course from its begin to its end."""
+    if course.spent[0] != later.spent[0]:
+        return False
+    places = np.searchsorted(course.spent, later.spent, side="right") - 1
+    return bool(np.array_equal(course.best[places], later.best))
 
 
 def _labelled(curves: Sequence[Curve]) -> dict[str, Sequence[Curve]]:
@@ -270,7 +300,9 @@ def _axis(courses: Sequence[Course], x: Spent) -> tuple[float, Axis]:
     return seconds, Axis(f"{unit} spent on measurements")
 
 
-def _lines(course: Course, spent: Floats, k: int, place: int, n: int) -> list[Line]:
+def _lines(
+    course: Course, spent: Floats, k: int, *, place: int, n: int, covered: int
+) -> list[Line]:
     """Return the lines of a course, with colours of their own if it is the only one."""
     name, is_band = cut(course.label), course.runs > 1
     color = "best" if n == 1 else f"series-{place}"
@@ -283,13 +315,17 @@ def _lines(course: Course, spent: Floats, k: int, place: int, n: int) -> list[Li
         low=course.low if is_band else None,
         high=course.high if is_band else None,
         is_step=True,
+        covered=covered,
     )
     begun = np.isfinite(course.top)
     if n > _MOST_WITH_TOP or not begun.any():
         return [best]
     label = f"mean of the best {k}" if n == 1 else f"{name}, mean of the best {k}"
     own = "top" if n == 1 else color
-    return [best, Line(label, own, spent[begun], course.top[begun], is_dashed=True)]
+    mean_of_best = Line(
+        label, own, spent[begun], course.top[begun], is_dashed=True, covered=covered
+    )
+    return [best, mean_of_best]
 
 
 def _note(curves: Sequence[Curve], x: Spent) -> str:

@@ -98,6 +98,13 @@ def n_of(n: int, things: str) -> str:
     return f"{n:,} {things if n == 1 else f'{things}s'}"
 
 
+def why_no_reward(failed: int) -> str:
+    """Return a sentence on why there is no reward."""
+    if not failed:
+        return "Nothing is measured yet."
+    return f"There is no reward: {n_of(failed, 'measurement')} failed."
+
+
 def side_by_side(found: Sequence[D], picture: Callable[[D], Picture]) -> Picture:
     """Return one picture of the data of several buffers, which have a field `name`."""
     pictures = [picture(each) for each in found]

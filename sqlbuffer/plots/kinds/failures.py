@@ -10,7 +10,7 @@ import numpy as np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.plots.kinds.common import cut, objective_of, side_by_side
+from sqlbuffer.plots.kinds.common import cut, n_of, objective_of, side_by_side, why_no_reward
 from sqlbuffer.plots.picture import Axis, Bars, Data, Mark, Panel, Picture
 
 MOST_REASONS = 1000
@@ -66,6 +66,12 @@ def picture(found: Sequence[Failures]) -> Picture:
     return side_by_side(found, _picture)
 
 
+def _why_empty(measured: int) -> str:
+    if not measured:
+        return why_no_reward(failed=0)
+    return f"Nothing has failed in {n_of(measured, 'measurement')}."
+
+
 def _picture(data: Failures) -> Picture:
     n = min(len(data.reasons), MOST_SHOWN)
     names = [cut(reason, 36) for reason in data.reasons[:n]][::-1]
@@ -79,7 +85,7 @@ def _picture(data: Failures) -> Picture:
         Axis("failed measurements", "count"),
         Axis("", "names", names),
         marks,
-        empty="nothing has failed" if data.measured else "nothing measured yet",
+        empty=_why_empty(data.measured),
     )
     tried = f"{data.failed + data.measured:,} tries"  # a sample may be tried several times
     notes = [f"{data.failed:,} of {tried} of a measurement failed"] if data.failed else []

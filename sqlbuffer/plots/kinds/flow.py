@@ -82,7 +82,7 @@ def picture(found: Sequence[Flow]) -> Picture:
 
 
 def _picture(data: Flow) -> Picture:
-    time = Axis("time (UTC)", "time")
+    time, number = Axis("time (UTC)", "time"), Axis("samples", "count")
     stored: list[Mark] = []
     if data.stored_at:
         stored.append(Line("stored", "waiting", data.stored_at, data.stored, is_step=True))
@@ -93,10 +93,10 @@ def _picture(data: Flow) -> Picture:
         ("failed", "failed", data.measured_at, data.failed),
     ):
         if len(values) and values[-1]:
-            gone.append(Line(name, role, times, values, is_step=True, is_wide=role == "drawn"))
+            gone.append(Line(name, role, times, values, is_step=True, covered=int(role == "drawn")))
     panels = [
-        Panel(time, Axis("samples", "count"), stored, "Inflow", "nothing stored yet"),
-        Panel(time, Axis("samples", "count"), gone, "Outflow", "nothing drawn yet"),
+        Panel(time, number, stored, "Inflow", "Nothing is stored yet."),
+        Panel(time, number, gone, "Outflow", "Nothing was drawn or measured yet."),
     ]
     is_part = data.read < data.total
     note = f"inflow from {data.read:,} of {data.total:,} samples" if is_part else ""

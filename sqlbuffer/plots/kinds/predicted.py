@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,14 @@ from sqlbuffer.plots.kinds.common import (
     reward_label,
     side_by_side,
     step_of,
+    why_no_reward,
 )
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Data, Line, Mark, Panel, Picture, Points
 from sqlbuffer.predictor.metrics import rank_correlation
+from sqlbuffer.records import LEAST_ROWS
 
 MOST_VERSIONS = 500
 MOST_POINTS = 4000
-LEAST = 5
-"""Fewer samples than this have no rank correlation."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,10 +41,14 @@ class Predicted(Data):
         measured: (n,) rewards.
         version: (n,) the predictor that made the score; -1 if none was stored by then.
         versions: (m,) the versions with scores or an own measure, ascending.
-        correlation: (m,) rank correlation of predicted and measured; NaN below five samples.
-        held_out: (m,) the predictor's own measure on the rows held out from its training.
+        correlation: (m,) rank correlation of predicted and measured; NaN below ten samples.
+        held_out: (m,) the predictor's own measure on the rows held out from its training; NaN below
+            ten rows.
         samples: (m,) measured samples with its scores, among those that were read.
         step: Each so many rewards one was read.
+        total: All rewards.
+        failed: All failed measurements.
+        rows_held_out: (m,) rows held out; NaN if they are not known.
     """
 
     name: str
@@ -58,6 +62,9 @@ class Predicted(Data):
     held_out: Floats
     samples: Ints
     step: int
+    total: int
+    failed: int
+    rows_held_out: Floats
 
 
 def read(
@@ -73,7 +80,7 @@ def read(
     predicted = -score if tx.buffer.minimizes else score
     version = _made_by([row.score_version for row in rows], [row.version for row in trained])
     versions = np.union1d(version, np.array([row.version for row in trained], dtype=np.int64))
-    held_out = {row.version: row.rank_correlation for row in trained}
+    held_out = {row.version: row for row in trained}
     groups = [version == each for each in versions]
     return Predicted(
         name=tx.buffer.name,
@@ -84,11 +91,12 @@ def read(
         version=version,
         versions=versions,
         correlation=np.array([_correlation(predicted[own], reward[own]) for own in groups]),
-        held_out=np.array(
-            [_number(held_out.get(int(each))) for each in versions], dtype=np.float64
-        ),
+        held_out=_of_versions(versions, held_out, _held_out),
         samples=np.array([own.sum() for own in groups], dtype=np.int64),
         step=step,
+        total=total.measured,
+        failed=total.failed,
+        rows_held_out=_of_versions(versions, held_out, lambda row: row.rows_held_out or None),
     )
 
 
@@ -102,12 +110,22 @@ def _made_by(score_versions: Sequence[Any], predictors: Sequence[int]) -> Ints:
     return np.array(made, dtype=np.int64)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _of_versions(
+    versions: Ints, trained: dict[int, Any], number: Callable[[Any], float | None]
+) -> Floats:
+    """Return a number of each version, NaN where there is none."""
+    rows = [trained.get(int(each)) for each in versions]
+    numbers = [None if row is None else number(row) for row in rows]
+    return np.array([math.nan if each is None else each for each in numbers], dtype=np.float64)
+
+
+def _held_out(row: Any) -> float | None:
+    rows = row.rows_held_out  # 0: its user did not tell
+    return row.rank_correlation if not rows or rows >= LEAST_ROWS else None
 
 
 def _correlation(predicted: Floats, measured: Floats) -> float:
-    return rank_correlation(predicted, measured) if len(measured) >= LEAST else math.nan
+    return rank_correlation(predicted, measured) if len(measured) >= LEAST_ROWS else math.nan
 
 
 def picture(found: Sequence[Predicted]) -> Picture:
@@ -123,7 +141,7 @@ def _picture(data: Predicted) -> Picture:
             Axis(reward_label(data.objective, data.direction)),
             _points(data),
             title="Each measured sample",
-            empty="nothing predicted and measured yet",
+            empty="No measured sample has a score." if data.total else why_no_reward(data.failed),
         )
     ]
     if (data.versions >= 0).any():
@@ -133,13 +151,34 @@ def _picture(data: Predicted) -> Picture:
                 Axis("rank correlation"),
                 _quality(data),
                 title="By predictor",
-                empty="too few measurements of each version",
+                empty=f"A rank correlation needs {LEAST_ROWS} measured samples with scores of one "
+                f"version, or {LEAST_ROWS} rows held out from its training.",
             )
         )
-    notes = [f"from one of {data.step:,} measurements"] if data.step > 1 else []
+    notes = [f"from one in {data.step:,} measurements"] if data.step > 1 else []
     if (every := _thinning(data)) > 1:
         notes.append(f"one of {every:,} points is drawn")
+    notes += _numbers_of_samples(data)
     return Picture("predicted", "Predicted against measured", panels, "; ".join(notes))
+
+
+def _numbers_of_samples(data: Predicted) -> list[str]:
+    """Return of how many samples the rank correlations are, and which versions have too few."""
+    own, notes = data.versions >= 0, []
+    for what, numbers, values in (
+        ("drawn samples", data.samples, data.correlation),
+        ("rows held out", data.rows_held_out, data.held_out),
+    ):
+        used = numbers[own & np.isfinite(values) & np.isfinite(numbers)]
+        if len(used):
+            least, most = int(used.min()), int(used.max())
+            span = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+            notes.append(f"rank correlations of {span} {what}")
+    few = own & (data.samples > 0) & (data.samples < LEAST_ROWS)
+    if few.any():
+        newest, n = int(data.versions[few][-1]), int(data.samples[few][-1])
+        notes.append(f"none below {LEAST_ROWS}, such as of version {newest} with {n}")
+    return notes
 
 
 def _points(data: Predicted) -> list[Mark]:

@@ -111,7 +111,10 @@ def _picture(data: Scores) -> Picture:
                 percent = [float(each) * 100 for each in share]
                 marks.append(Bars(f"{role} ({n:,})", role, middles, percent, float(width)))
     panel = Panel(
-        Axis("score"), Axis("% of the samples", "count"), marks, empty="nothing scored yet"
+        Axis("score"),
+        Axis("% of the samples", "count"),
+        marks,
+        empty="No sample that waits or was drawn has a score.",
     )
     notes = []
     if data.n_waiting and data.n_waiting < data.total_waiting > MOST_ROWS // 2:

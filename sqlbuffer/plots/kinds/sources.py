@@ -18,6 +18,7 @@ from sqlbuffer.plots.kinds.common import (
     reward_label,
     side_by_side,
     step_of,
+    why_no_reward,
 )
 from sqlbuffer.plots.picture import MOST_ROWS, Axis, Bars, Data, Mark, Panel, Picture, Points, Spans
 
@@ -114,11 +115,12 @@ def _picture(data: Sources) -> Picture:
             names,
             _rewards(data, order),
             "Rewards",
+            why_no_reward(int(data.failed.sum())),
         ),
     ]
     notes = []
     if data.step > 1:
-        notes.append(f"from one of {data.step:,} of {data.measurements:,} measurements")
+        notes.append(f"from one in {data.step:,} of {data.measurements:,} measurements")
     if data.total > n:
         notes.append(f"the {n} sources with most measurements, of {data.total:,}")
     return Picture("sources", "Success by source", panels, "; ".join(notes))

@@ -103,7 +103,7 @@ def _picture(data: Staleness) -> Picture:
         Axis("newer versions than the score", "names", names),
         Axis("% of the waiting samples", "count"),
         marks,
-        empty="nothing waits",
+        empty="No sample waits.",
     )
     part = f"from {data.read:,} of {data.total:,} waiting samples" if data.read < data.total else ""
     stale = f"{data.stale:.0%} of the scores are stale" if data.read else ""

@@ -108,7 +108,10 @@ def _picture(data: Times) -> Picture:
         f"{EVENTS[event]} ({n:,})" for event, n in zip(data.events, data.n.tolist(), strict=True)
     ]
     panel = Panel(
-        Axis("seconds", "log"), Axis("", "names", names[::-1]), marks, empty="no times known yet"
+        Axis("seconds", "log"),
+        Axis("", "names", names[::-1]),
+        marks,
+        empty="No times are known: nothing was drawn yet, and no measurement tells its seconds.",
     )
     note = "from the newest of each" if data.is_part else ""
     return Picture("times", "Time per event", [panel], note)
