@@ -78,7 +78,7 @@ def attach(
             "the same key= to every process.",
             stacklevel=4,
         )
-    buffer.read(Transaction.note_ids)
+    buffer.peek(Transaction.note_ids)
     return buffer
 
 

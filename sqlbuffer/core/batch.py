@@ -256,7 +256,7 @@ class Batch(PrioritisedBatch):
         """
         if self._claim is None:
             raise InvalidArgument("an empty batch cannot be detached: it has no sample.")
-        if not (self._is_open and self._buffer.read(self._claim.is_open)):
+        if not (self._is_open and self._buffer.peek(self._claim.is_open)):
             raise self._lost("it cannot be detached")
         token = self._buffer.write(detach, claim=self._claim, token=new_token())
         if token is None:
@@ -276,7 +276,7 @@ class Batch(PrioritisedBatch):
     @property
     def unreported(self) -> Ints:
         """(m,) int64, ids of the samples without a reward or failure, reported by any process."""
-        return self._buffer.read(attempts.unreported, batch=self.id)
+        return self._buffer.peek(attempts.unreported, batch=self.id)
 
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
@@ -312,9 +312,9 @@ class Batch(PrioritisedBatch):
     def _lost(self, what: str) -> ClaimLost:
         """Return the error for a batch that this process cannot end, with the reason."""
         owner = self._pid if self._is_of_another_process else None
-        is_stored = self._claim is None or self._buffer.read(self._claim.find)
+        is_stored = self._claim is None or self._buffer.peek(self._claim.find)
         if not is_stored:
-            self._buffer.read(Transaction.race_state)  # raises if the buffer is gone
+            self._buffer.peek(Transaction.race_state)  # raises if the buffer is gone
         return lost(self.id, what, owner=owner, is_stored=is_stored)
 
     # -- internal: for sqlbuffer.measuring and sqlbuffer.training ---------------------------------

@@ -81,7 +81,7 @@ def is_spent(buffer: BufferHandle, n: int, pct_argmax: float = 0.0) -> bool:
     """
     for _ in range(MOST_WIDENINGS):
         try:
-            return buffer.read(draws_nothing, n, pct_argmax)
+            return buffer.peek(draws_nothing, n, pct_argmax)
         except TooFewMarked as exc:
             buffer.write(pool.widen_top, n=exc.n)
     raise no_progress("the marking of the heaviest samples")

@@ -17,12 +17,15 @@ log = logging.getLogger(__name__)
 
 def size(tx: Transaction) -> int:
     """Return the number of samples in the pool."""
-    return pool.size(tx.buffer, tx.execute(queries.buffers.totals()).one())
+    row = tx.own_row(queries.buffers.own_totals())
+    tx.require_same(row.created_at)
+    return pool.size(tx.buffer, row)
 
 
 def stats(tx: Transaction) -> Stats:
     """Return the statistics of the buffer."""
     row = tx.own_row(queries.buffers.stats(tx.buffer.direction))
+    tx.require_same(row.created_at)
     with numbers_of(f"buffer {row.name!r}"):
         return Stats(
             name=row.name,

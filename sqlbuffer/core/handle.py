@@ -60,7 +60,24 @@ class BufferHandle:
         return self.direction == "minimize"
 
     def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work`, which only reads, in a transaction that sees one state of the database."""
+        """Run `work`, which only reads, in a transaction that sees one state of the database.
+
+        Raises:
+            BufferNotFound: If the buffer is gone, even if another buffer has its id by now.
+        """
+
+        def read(connection: sa.Connection) -> T:
+            tx = Transaction(connection, self)
+            tx.require_buffer()
+            return work(tx, *args, **kwargs)
+
+        return self.database.read(read)
+
+    def peek(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` as `read` does, one statement less: nothing looks whether the buffer is there.
+
+        It is for loops of writes, which look themselves.
+        """
         return self.database.read(self.bound(work, *args, **kwargs))
 
     def look(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

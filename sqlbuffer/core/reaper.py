@@ -84,7 +84,7 @@ def release_dead(buffer: BufferHandle) -> int:
     Returns:
         The number of released batches.
     """
-    stale = buffer.read(stale_workers)
+    stale = buffer.peek(stale_workers)
     n_released = buffer.write(_release_stale, stale=stale) if stale else 0
     if buffer.look(_expired):
         n_released += buffer.write(_release_expired)

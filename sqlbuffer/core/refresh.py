@@ -108,8 +108,8 @@ def refresh(
     """
     begun: Any = {"by": by, "new_version": new_version, "is_full": True, "states": states}
     version = buffer.write(begin_refresh, **begun)
-    epoch, released = buffer.read(_moment)
-    ids, keys, entries = buffer.read(_waiting)
+    epoch, released = buffer.peek(_moment)
+    ids, keys, entries = buffer.peek(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
     chunks = _shuffled(len(ids), chunk, interleaved=buffer.database.dialect.chunks_sharing_pages)
@@ -163,7 +163,7 @@ def _rescore(
     buffer: BufferHandle, score_fn: ScoreFunction, ids: Ints, *, version: int
 ) -> tuple[Floats, int]:
     """Score the stale ones of these samples; return the scores of all, and how many were stored."""
-    found = buffer.read(read_scored, ids=ids)
+    found = buffer.peek(read_scored, ids=ids)
     scores = pool.as_floats(found.score)
     is_stale = ~(pool.as_floats(found.score_version) >= version)  # also where it is NaN
     stale = np.flatnonzero(is_stale).tolist()
@@ -173,7 +173,7 @@ def _rescore(
     scores[stale] = as_scores(score_fn(decoded(buffer, old)), len(stale))
     n_stored = buffer.write(_store_scores, found=old, scores=scores[stale], version=version)
     if n_stored < len(stale):  # another process has scored some of them during this time
-        now = buffer.read(read_scored, ids=ids)
+        now = buffer.peek(read_scored, ids=ids)
         if now.hash != found.hash:
             raise DatabaseReverted
         scores = pool.as_floats(now.score)
@@ -221,7 +221,7 @@ def _update_weights(buffer: BufferHandle, known: Known, quiet: int | None) -> No
     stalled, before = 0, None
     while not update_weights(buffer, known, quiet):
         log.debug("keys have moved: the walk through the weights starts again")
-        state = buffer.read(Transaction.race_state)
+        state = buffer.peek(Transaction.race_state)
         now = (state.epoch, state.turn, state.version, int(known.is_done.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
         if stalled == _MOST_STALLED:
@@ -239,7 +239,7 @@ def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None)
     Returns:
         False if keys have moved during the walk: it may have passed some rows.
     """
-    begun = buffer.read(Transaction.race_state)
+    begun = buffer.peek(Transaction.race_state)
     n_changed = 0
     for rows in _pages(buffer, WEIGHTS_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
@@ -336,7 +336,7 @@ def _finish(tx: Transaction, *, version: int, begun: RaceState, quiet: int | Non
 def _pages(buffer: BufferHandle, limit: int) -> Iterator[Sequence[Any]]:
     """Walk the pool in the order of the race; a sample whose key moves ahead comes again."""
     after: dict[str, Any] = {"after_key": -math.inf, "after_id": 0}
-    while rows := buffer.read(_page, limit=limit, **after):
+    while rows := buffer.peek(_page, limit=limit, **after):
         yield rows
         last = {"after_key": rows[-1].race_key, "after_id": rows[-1].sample_id}
         if (last["after_key"], last["after_id"]) <= (after["after_key"], after["after_id"]):

@@ -79,7 +79,7 @@ class StaleQueue:
             rows, is_in_step = self._check(buffer, state, n)
             if is_in_step and len(rows) == n:
                 return rows
-        self._ids, self._keys = buffer.read(_scan, version=state.score_version)
+        self._ids, self._keys = buffer.peek(_scan, version=state.score_version)
         self._made_at = made_at
         return self._check(buffer, state, n)[0]
 
@@ -93,7 +93,7 @@ class StaleQueue:
         while len(here) < n and len(self._ids) > len(here):
             rest = slice(len(here), n)
             places = {"sample_id": self._ids[rest].tolist(), "race_key": self._keys[rest].tolist()}
-            rows = buffer.read(_still_stale, version=state.score_version, places=places)
+            rows = buffer.peek(_still_stale, version=state.score_version, places=places)
             found = {row.sample_id: row for row in rows if row.race_key is not None}
             lost += len(rows) - len(found)
             stays = np.ones(len(self._ids), dtype=np.bool_)
@@ -138,7 +138,7 @@ def refresh_some(
     if new_version:
         begun: Any = {"by": by, "new_version": True, "is_full": False}
         version = buffer.write(begin_refresh, **begun, states={} if budget else states)
-    state = buffer.read(_state)
+    state = buffer.peek(_state)
     if version is not None and version != state.score_version:
         if by is not None:
             raise Overtaken

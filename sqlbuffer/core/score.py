@@ -69,7 +69,7 @@ def score_missing(
     if not buffer.settings.weighting.needs_score:
         return total
     with progress_bar("scoring new samples", silent=silent) as advance:
-        while rows := buffer.read(_unscored, after=after, limit=chunk):
+        while rows := buffer.peek(_unscored, after=after, limit=chunk):
             found = _Unscored(*zip(*rows, strict=True))
             by = found.version[0] if by is None else by
             scores = as_scores(score_fn(decoded(buffer, found)), len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -158,8 +159,7 @@ class Transaction:
             BufferNotFound: If the buffer is gone, even if another buffer has its id by now.
         """
         row = self.own_row(queries.buffers.race_state())
-        if self.buffer.created_at not in (None, row.created_at):
-            raise self._is_gone()
+        self.require_same(row.created_at)
         try:
             state = _race_state(row)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -170,6 +170,23 @@ class Transaction:
             ) from exc
         self.reach(state.tick)
         return state
+
+    def require_buffer(self) -> None:
+        """Check that the buffer is there.
+
+        Raises:
+            BufferNotFound: If the buffer is gone, even if another buffer has its id by now.
+        """
+        self.require_same(self.own_row(queries.buffers.created_at()).created_at)
+
+    def require_same(self, created_at: dt.datetime) -> None:
+        """Check by the time when it was created that a row of `buffers` is that of the buffer.
+
+        Raises:
+            BufferNotFound: If another buffer has its id by now.
+        """
+        if self.buffer.created_at not in (None, created_at):
+            raise self._is_gone()
 
     def own_row(self, statement: Any, **parameters: Any) -> Any:
         """Execute a statement that returns one row if the buffer exists; return this row.

@@ -76,7 +76,7 @@ class Measuring:
                 "max_calls, or until_empty=False."
             )
         self._drain_s = drain_s
-        self._objective = buffer.read(objective_of)
+        self._objective = buffer.peek(objective_of)
         self._progress = Progress(buffer, silent=require_flag(silent, "silent"))
         self._batches: list[_Claimed] = []
         self._running: dict[int, tuple[_Claimed, int]] = {}
@@ -123,7 +123,7 @@ class Measuring:
             return True
         if self._calls_left <= 0 or self._is_stopped:
             return False
-        if not self._buffer.read(_may_come, until_empty=self._until_empty):
+        if not self._buffer.peek(_may_come, until_empty=self._until_empty):
             self._warn_of_unscored()
             return False
         self._pause()
@@ -151,7 +151,7 @@ class Measuring:
     def _tried(self, batch: Batch) -> set[int]:
         """Return the positions of the samples at which an attempt was counted."""
         ids = batch.ids.tolist()
-        tried = self._buffer.read(attempts.tried, ids=ids)
+        tried = self._buffer.peek(attempts.tried, ids=ids)
         return {place for place, number in enumerate(ids) if number in tried}
 
     def _start(self, claimed: _Claimed, places: list[int], *, is_alone: bool) -> None:
@@ -168,7 +168,7 @@ class Measuring:
         }
 
     def _warn_of_unscored(self) -> None:
-        if self._buffer.read(budget.left) != 0 and (n := self._buffer.read(_unscored)):
+        if self._buffer.peek(budget.left) != 0 and (n := self._buffer.peek(_unscored)):
             log.warning(
                 "%d samples of buffer %s wait without a score and cannot be drawn: call "
                 "`store.score`, or measure a copy that needs no scores: `sqlbuffer copy NAME NEW "

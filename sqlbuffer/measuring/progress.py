@@ -78,7 +78,7 @@ class Progress:
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
             self._looked = now
-            self._total = self._done + self._buffer.read(_left)
+            self._total = self._done + self._buffer.peek(_left)
         name = printable(self._buffer.name)
         self._view.show(name, self._done, self._failed, self._total, now - self._began)
 
@@ -91,7 +91,7 @@ class Progress:
                 shown(self._buffer.name),
                 self._done,
                 self._failed,
-                self._buffer.read(_left),
+                self._buffer.peek(_left),
             )
 
 

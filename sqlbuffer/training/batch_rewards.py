@@ -84,7 +84,7 @@ class BatchRewards:
         """Return the positions of the drawn samples at which an attempt was counted."""
         numbers = self.ids_of(samples)
         drawn = [number for number in numbers if number is not None]
-        tried = self._store._buffer.read(attempts.tried, ids=drawn)
+        tried = self._store._buffer.peek(attempts.tried, ids=drawn)
         return {place for place, number in enumerate(numbers) if number in tried}
 
     def start(self, samples: Sequence[Any], places: Sequence[int]) -> None:

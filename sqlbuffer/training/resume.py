@@ -82,7 +82,7 @@ def is_settled(store: SampleStore, batch: Batch) -> bool:
     """Tell whether a batch of a loop was settled; an empty one, of which nothing is stored, too."""
     if batch._claim is None:
         return store.iteration > batch.iteration
-    return store._buffer.read(batch._claim.is_settled)
+    return store._buffer.peek(batch._claim.is_settled)
 
 
 def mark(job: str, iteration: int) -> dict[str, bytes]:

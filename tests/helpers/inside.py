@@ -2,6 +2,7 @@
 names.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,11 @@ def handle_of(owner: Any) -> BufferHandle:
 def buffer_id(owner: Any) -> int:
     """Return the number of the buffer of a store."""
     return handle_of(owner).buffer_id
+
+
+def set_buffer_id(store: Any, number: int) -> None:
+    """Let a store mean the buffer of another number, as if its own were deleted before."""
+    store._buffer = dataclasses.replace(store._buffer, buffer_id=number)
 
 
 def database_of(owner: Any) -> Database:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from helpers import inside
 from helpers.cleanup import hold
 from helpers.commands import refused, run
+from sqlbuffer import plots
 from sqlbuffer.core.attempts import Ending
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.prioritised import PrioritisedBatch
@@ -160,6 +161,72 @@ def test_a_write_after_a_deletion_finds_no_buffer(store_url: str, write: str) ->
             assert n_rows(kept) == between
             assert new.check() == []
         store.close()
+
+
+READS: dict[str, Callable[[SampleStore], object]] = {
+    "len": len,
+    "iteration": lambda store: store.iteration,
+    "objective": lambda store: store.objective,
+    "budget_left": lambda store: store.budget_left,
+    "stats": lambda store: store.stats(),
+    "check": lambda store: store.check(),
+    "is_refreshed": lambda store: store.is_refreshed(),
+    "staleness": lambda store: store.staleness(),
+    "waiting": lambda store: store.waiting(),
+    "labelled": lambda store: store.labelled(),
+    "labelled_rows": lambda store: store.labelled_rows(),
+    "dataset": lambda store: store.dataset(),
+    "rewards_of": lambda store: store.rewards_of(["gone1"]),
+    "samples_of": lambda store: store.samples_of([]),
+    "incumbent": lambda store: store.incumbent(),
+    "top": lambda store: store.top(),
+    "top by score": lambda store: store.top(by="score", where="source = 's'"),
+    "table": lambda store: list(store.table()),
+    "table where": lambda store: list(store.table(where="source = 's'")),
+    "to_pandas": lambda store: store.to_pandas(),
+    "to_arrow": lambda store: store.to_arrow(),
+    "failed": lambda store: store.failed(),
+    "predictors": lambda store: store.predictors(),
+    "newest_predictor": lambda store: store.newest_predictor(),
+    "newest_version": lambda store: store.newest_version(),
+    "predictor_state": lambda store: store.predictor_state(),
+    "load_predictor": lambda store: store.load_predictor(object()),
+    "jobs": lambda store: store.jobs(),
+    "history": lambda store: store.history(),
+    "checkpoint": lambda store: store.checkpoint("x"),
+    "checkpoints": lambda store: store.checkpoints("x"),
+    **{
+        f"plots.{kind}": lambda store, kind=kind: getattr(plots, kind)(store)
+        for kind in plots.__all__
+    },
+}
+
+
+def test_the_list_of_reading_methods_is_complete() -> None:
+    public = {name for name in vars(SampleStore) if not name.startswith("_")}
+    named = {name.partition(" ")[0].partition(".")[0] for name in (*WRITES, *READS)}
+    of_no_rows = {"close", "connect", "name", "url", "direction", "key"}
+    assert public - named == of_no_rows
+
+
+def test_a_read_after_a_deletion_finds_no_buffer(store_url: str) -> None:
+    store = filled(store_url, "gone")
+    rows = store.labelled_rows()
+    store.delete()
+
+    def refuse(read: Callable[[SampleStore], object]) -> bool:
+        with contextlib.suppress(BufferNotFound):
+            read(store)
+            return False
+        return True
+
+    assert [name for name, read in READS.items() if not refuse(read)] == []
+    with pytest.raises(BufferNotFound, match=r"buffer 'gone' is no longer .*open the store again"):
+        rows.take([0])
+    with filled(store_url, "new") as new:  # SQLite gives it the number again
+        inside.set_buffer_id(store, inside.buffer_id(new))
+        assert [name for name, read in READS.items() if not refuse(read)] == []
+    store.close()
 
 
 def test_ending_a_lease_of_a_deleted_buffer_finds_no_buffer(store_url: str) -> None:

@@ -35,6 +35,24 @@ def totals() -> sa.Select[Any]:
 
 
 @functools.cache
+def own_totals() -> sa.Select[Any]:
+    """Every counter summed over the workers, and when the buffer was created."""
+    sums = (sa.func.sum(workers.c[name]).label(name) for name in COUNTERS)
+    return (
+        select(buffers.c.created_at, *sums)
+        .join_from(buffers, workers, workers.c.buffer_id == buffers.c.id)
+        .where(buffers.c.id == BUFFER)
+        .group_by(buffers.c.id)
+    )
+
+
+@functools.cache
+def created_at() -> sa.Select[Any]:
+    """When the buffer was created, which tells it from a later one with its id."""
+    return select(buffers.c.created_at).where(buffers.c.id == BUFFER)
+
+
+@functools.cache
 def changes() -> sa.Select[Any]:
     """Numbers of which at least one differs after each transaction that changed waiting samples.
 
