@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import os
 import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import typer
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import command
+from sqlbuffer.cli.files import complete, require_file
 
 SUFFIXES = (".csv", ".json", ".parquet")
 
@@ -107,12 +107,7 @@ def _writer(as_json: bool, as_csv: bool, out: pathlib.Path | None) -> Callable[[
         raise typer.BadParameter("give --json or --csv, not both.")
     if out is not None:
         suffix = ".json" if as_json else ".csv" if as_csv else out.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise typer.BadParameter(
-                f"--out {out} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
-            )
-        if not out.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {out.parent} for {out.name}.")
+        require_file(out, () if as_json or as_csv else SUFFIXES)
         return functools.partial(_write_file, out=out, suffix=suffix)
     if as_json or as_csv:
         return functools.partial(
@@ -142,17 +137,13 @@ def _opened(answer: Answer) -> tuple[Sequence[str], Iterator[output.Named]]:
 
 def _write_file(answer: Answer, out: pathlib.Path, suffix: str) -> None:
     """Write a file; it appears under its name when it is complete."""
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with complete(out) as part:
         if suffix == ".parquet":
             with part.open("wb") as binary:
                 output.write_parquet(*_opened(answer), binary)
         else:
             with part.open("w", encoding="utf-8", newline="") as text:
                 _write_text(answer, suffix, text)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     output.line(f"written to {out}", stderr=True)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sqlbuffer._files import part_of
 from sqlbuffer.cli import output
 from sqlbuffer.cli.commands import Group, examples
 from sqlbuffer.cli.common import AnyBuffer, Url, handles, open_existing
@@ -79,7 +80,7 @@ def backup(
     location, dialect = parse_url(url)
     open_existing(url).close()
     backups.require_new(file)
-    part = file.with_name(f"{file.name}.part")
+    part = part_of(file)
     try:
         with output.status(f"writing {file}"):
             dialect.backup(location, part)

@@ -14,6 +14,7 @@ import typer
 from sqlbuffer._messages import printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Url, command, explained, handles, open_existing
+from sqlbuffer.cli.files import complete, require_file
 from sqlbuffer.core import metrics_and_checkpoints
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.database import DEFAULT_URL, Database
@@ -24,6 +25,8 @@ from sqlbuffer.plots.metrics import draw_metrics
 from sqlbuffer.plots.registry import KINDS
 
 Kinds = enum.Enum("Kinds", {name: name for name in ("metrics", *KINDS)}, type=str)  # type: ignore[misc]
+
+ENDINGS = (".png", ".svg", ".pdf")
 
 
 class Spent(str, enum.Enum):
@@ -91,6 +94,7 @@ def plot(
     if objective is not None and "objective" not in (KINDS[of].options if of in KINDS else ()):
         raise typer.BadParameter(f"--kind {of} shows no rewards: leave --objective out.")
     file = pathlib.Path(f"{of}.png") if out is None else out
+    require_file(file, ENDINGS)
     with contextlib.closing(open_existing(url)) as database:
         groups = find_buffers(database, name or ["default"])
         if of == "metrics":
@@ -178,7 +182,5 @@ def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathl
 
 
 def _save(figure: Any, out: pathlib.Path) -> None:
-    try:
-        figure.savefig(out)
-    except (ValueError, OSError) as exc:  # ValueError: the suffix is no format of matplotlib
-        raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
+    with complete(out) as part:
+        figure.savefig(part, format=out.suffix[1:].lower())

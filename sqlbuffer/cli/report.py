@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from typing import Annotated
 
@@ -11,8 +10,9 @@ import typer
 
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Url, command, handles, open_existing
+from sqlbuffer.cli.files import complete, require_file
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer.errors import MissingExtra
 
 
 @command(
@@ -43,27 +43,15 @@ def report(
         from sqlbuffer.web import report as web
     except ImportError as exc:
         raise MissingExtra(f"a report needs {exc.name}: pip install 'sqlbuffer[web]'.") from exc
-    if not out.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {out.parent} for {out.name}.")
+    require_file(out)
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         with output.status(f"reading {name}") as tell:
             found = buffer.read(web.read, with_check=check, tell=tell)
             tell("writing the page")
             page, left_out = web.write(found)
-    _write(page, out)
+    with complete(out) as part:
+        part.write_text(page, encoding="utf-8")
     for kind, reason in left_out.items():
         output.line(f"the picture {kind} could not be drawn: {reason}", stderr=True)
     output.line(f"{name} in {out}")
-
-
-def _write(page: str, out: pathlib.Path) -> None:
-    """Write a file; it appears under its name when it is complete."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, out)
-    except OSError as exc:
-        raise InvalidArgument(f"{out} cannot be written: {exc}.") from exc
-    finally:
-        part.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
+from sqlbuffer._files import part_of
 from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer.errors import InvalidArgument
 
@@ -82,8 +83,8 @@ def written(path: str) -> Iterator[IO[bytes]]:
         with open(path, "wb") as file:
             yield file
         return
-    part = f"{path}.{os.getpid()}.part"
     with _opening(path, "written"):
+        part = part_of(path)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(descriptor, "wb") as file:

@@ -463,6 +463,31 @@ def test_a_file_of_another_kind_is_refused(url: str, tmp_path: pathlib.Path) -> 
     assert (result.code, "there is no folder" in unstyled(result.err)) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        ("report default --no-check -o", ".html"),
+        ("plot --kind best -o", ".png"),
+        ("top -o", ".json"),
+        ("db backup", ".backup"),
+        ("export", ".csv"),
+    ],
+)
+def test_a_file_may_have_the_longest_name_and_no_longer(
+    command: str, ending: str, sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    open_store(sqlite_url).close()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    longest = folder / f"{'x' * (255 - len(ending))}{ending}"
+    assert run(*command.split(), str(longest), url=sqlite_url).code == 0
+    result = run(*command.split(), str(folder / f"x{longest.name}"), url=sqlite_url)
+    assert result.code in (1, 2)
+    message = " ".join(unstyled(result.err).replace("│", " ").split())
+    assert "has 256 bytes, and file systems take 255" in message or "File name too long" in message
+    assert list(folder.iterdir()) == [longest]
+
+
 def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = iter([None, None])
 
@@ -1310,9 +1335,8 @@ def test_plot_says_what_is_wrong(url: str, tmp_path: pathlib.Path) -> None:
         1,
         True,
     )
-    result = run("plot", "--url", url, "--out", f"{tmp_path}/m.nonsense")
-    assert (result.code, "cannot be written" in result.err) == (1, True)
-    result = run("plot", "--url", url, "--out", f"{tmp_path}/nowhere/m.png")
+    (tmp_path / "m.png").mkdir()
+    result = run("plot", "--url", url, "--out", f"{tmp_path}/m.png")
     assert (result.code, "cannot be written" in result.err) == (1, True)
 
 

@@ -672,6 +672,9 @@ def test_a_pattern_is_all_buffers_that_match(sqlite_url: str, tmp_path: pathlib.
         (("--kind", "best", "loss"), "--kind best takes no METRIC"),
         (("--kind", "best", "--objective", "x"), "has never had the objective"),
         (("--name", "default", "--name", "other"), "--kind metrics is of one buffer"),
+        (("-o", "noext"), "--out noext must end in .png, .svg or .pdf."),
+        (("--kind", "best", "-o", "a/b.xyz"), "--out a/b.xyz must end in .png, .svg or .pdf."),
+        (("--kind", "best", "-o", "a/b.png"), "there is no folder a for b.png."),
         (("--kind", "best", "--name", "default", "--name", "down"), "their rewards do not compare"),
     ],
 )
@@ -680,7 +683,8 @@ def test_options_that_do_not_belong_together_are_refused(
 ) -> None:
     for name, direction in (("default", "maximize"), ("other", "maximize"), ("down", "minimize")):
         open_store(sqlite_url, name=name, direction=direction).close()
-    result = run("plot", *arguments, "-o", f"{tmp_path}/x.png", url=sqlite_url)
+    out = () if "-o" in arguments else ("-o", f"{tmp_path}/x.png")
+    result = run("plot", *arguments, *out, url=sqlite_url)
     assert result.code == 2
     assert message in " ".join(unstyled(result.err).replace("│", " ").split())
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer._files import too_long
 from sqlbuffer.db.backends.base import SCHEMA
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 
 def require_new(target: pathlib.Path) -> None:
-    """Raise if there is a file, or no folder for it."""
+    """Raise if there is a file, or no folder for it, or if its name is too long."""
+    if fault := too_long(target.name):
+        raise InvalidArgument(f"{fault}.")
     if target.exists():
         raise InvalidArgument(f"{target} exists: give the name of a new file.")
     if not target.parent.is_dir():
