@@ -990,8 +990,8 @@ class SampleStore:
     def failed(self, n: int | None = None, where: Where = None) -> list[dict[str, Any]]:
         """Return the samples whose measurement failed, the newest failure first, each as a dict.
 
-        The keys are `id`, `sample`, `source`, `error`, `attempts` (workers that died while they
-        measured it, and failures with `on_error="retry"`), `seconds` and `failed_at`.
+        The keys are `id`, `sample`, `source`, `error`, `attempts` (at its measurement, since it
+        was last let wait by `retry`), `seconds` of the last one, and `failed_at`.
 
         Args:
             n: Most samples; None for all.

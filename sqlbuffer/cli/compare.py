@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, handles, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks import compare as looks
+from sqlbuffer.looks.words import rounded
 
 
 @reading("sqlbuffer compare default qed", "sqlbuffer compare default qed --json")
@@ -40,4 +42,10 @@ def compare(
             stderr=True,
         )
     named = [{"field": row["field"], first: row["a"], second: row["b"]} for row in rows]
-    return Answer(["field", first, second], named)
+    return Answer(
+        ["field", first, second], named, shown={name: _shown(name) for name in (first, second)}
+    )
+
+
+def _shown(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda row: rounded(row[name]) if row["field"] == "seconds" else row[name]

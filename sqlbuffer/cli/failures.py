@@ -16,6 +16,7 @@ from sqlbuffer.core.budget import as_budget, set_budget
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
+from sqlbuffer.looks.words import rounded
 
 _COLUMNS = ("id", "error", "attempts", "seconds", "source", "failed_at", "sample")
 
@@ -32,13 +33,14 @@ def failed(
 ) -> Answer:
     """Show the samples whose measurement failed, the newest failure first.
 
-    "error" is the reason. "attempts" counts the workers that died while they measured the sample.
+    "error" is the reason. "attempts" counts the measurements that were begun since the sample was
+    last retried: each has failed, or its worker died. "seconds" are those of the last one.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         found = explained(lambda: attempts.failed(buffer, n, where, as_text=True))
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
-    return Answer(columns, found)
+    return Answer(columns, found, shown={"seconds": lambda row: rounded(row["seconds"])})
 
 
 @command(

@@ -13,8 +13,8 @@ from sqlbuffer.db.queries.buffers import unfinished_copies
 from sqlbuffer.looks.buffers import summary
 
 _COLUMNS = (
-    *("name", "stored", "waiting", "claimed", "measured", "failed", "best_reward", "iteration"),
-    *("running", "seen_at"),
+    *("name", "stored", "waiting", "claimed", "measured", "failed", "direction", "best_reward"),
+    *("iteration", "running", "seen_at"),
 )
 
 

@@ -21,7 +21,8 @@ from sqlbuffer.db.queries.audit import n_rows
 from sqlbuffer.db.schema import metadata
 
 _OVERVIEW = (
-    *("name", "iteration", "waiting", "claimed", "stored", "measured", "failed", "best_reward"),
+    *("name", "iteration", "waiting", "claimed", "stored", "measured", "failed", "direction"),
+    "best_reward",
 )
 _STALENESS = ("name", "score_version", "waiting", "oldest")
 
@@ -64,10 +65,11 @@ def stats(
     - claimed: samples drawn, and neither settled nor released yet.
     - stored: distinct samples ever stored.
     - measured: distinct samples with a reward.
+    - direction: maximize or minimize.
     - best_reward: the highest reward, or the lowest in a buffer that minimizes.
 
-    With --name the settings direction, objective, budget and max_attempts are there, too: an empty
-    budget is any number of samples, and `sqlbuffer budget` sets it.
+    With --name the settings objective, budget and max_attempts are there, too: an empty budget is
+    any number of samples, and `sqlbuffer budget` sets it.
 
     If refreshed_version (with --name or --json) is not score_version, some waiting samples may have
     scores of an older predictor: --stale counts them. All other counters cost the same at any size

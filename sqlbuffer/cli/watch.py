@@ -43,7 +43,8 @@ _MOST = 6
 _TEXTS = ("name", "worker", "source", "reason", "most often", "sample")
 """Columns that are cut on a narrow terminal, the widest first."""
 _SUMMARY = (
-    *("name", "waiting", "claimed", "measured", "failed", "best_reward", "iteration", "running"),
+    *("name", "waiting", "claimed", "measured", "failed", "direction", "best_reward"),
+    *("iteration", "running"),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlbuffer.core import counts
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.looks.top import find_best
@@ -33,7 +34,7 @@ def _numbers(tx: Transaction) -> dict[str, Any]:
     best = [row["reward"] for row in find_best(tx, _TOP, by="reward")]
     return {
         **{name: getattr(found, name) for name in _COUNTS},
-        f"mean_of_top_{_TOP}": sum(best) / len(best) if best else None,
+        f"mean_of_top_{_TOP}": mean(best) if best else None,
         "measurements": cost.measurements,
         "seconds": cost.seconds,
     }
@@ -42,7 +43,7 @@ def _numbers(tx: Transaction) -> dict[str, Any]:
 def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
     """Return the number of rewards that both buffers have had, and the best of so many of each.
 
-    Of more than 5,000 rewards the best is that at the last of 5,000 places before.
+    Of more than 5,000 measurements the best is that at the last of 5,000 places before.
     """
     from sqlbuffer.plots.kinds import best  # imports numpy
 

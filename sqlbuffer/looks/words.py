@@ -23,6 +23,11 @@ def number(value: float | None) -> str:
     return f"{value:,.4g}" if abs(value) < 10_000 else count(round(value))
 
 
+def rounded(seconds: float | None) -> float | None:
+    """Return seconds to three digits, which is all that a clock tells of a measurement."""
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
 def correlation(value: float | None, rows: int | None) -> float | None:
     """Return a measure of predictions if it is of enough rows to be shown.
 

@@ -77,7 +77,9 @@ class Measuring:
             )
         self._drain_s = drain_s
         self._objective = buffer.peek(objective_of)
-        self._progress = Progress(buffer, silent=require_flag(silent, "silent"))
+        self._progress = Progress(
+            buffer, silent=require_flag(silent, "silent"), most=self._calls_left
+        )
         self._batches: list[_Claimed] = []
         self._running: dict[int, tuple[_Claimed, int]] = {}
         self._is_stopped = False

@@ -28,10 +28,15 @@ class Progress:
 
     On a terminal it is a line that disappears in the end, in a notebook a table that stays, and
     elsewhere a logged line each minute.
+
+    Args:
+        buffer: The buffer.
+        silent: Show nothing.
+        most: Most samples that are measured.
     """
 
-    def __init__(self, buffer: BufferHandle, *, silent: bool) -> None:
-        self._buffer, self._is_silent = buffer, silent
+    def __init__(self, buffer: BufferHandle, *, silent: bool, most: float = math.inf) -> None:
+        self._buffer, self._is_silent, self._most = buffer, silent, most
         self._view: _Bar | _Table | None = None
         self._done = self._failed = self._total = 0
         self._looked = -math.inf
@@ -78,7 +83,7 @@ class Progress:
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
             self._looked = now
-            self._total = self._done + self._buffer.peek(_left)
+            self._total = self._done + self._left()
         name = printable(self._buffer.name)
         self._view.show(name, self._done, self._failed, self._total, now - self._began)
 
@@ -91,8 +96,12 @@ class Progress:
                 shown(self._buffer.name),
                 self._done,
                 self._failed,
-                self._buffer.peek(_left),
+                self._left(),
             )
+
+    def _left(self) -> int:
+        """Return how many samples are to be measured: no more than the calls that are left."""
+        return int(min(self._buffer.peek(_left), max(self._most - self._done, 0)))
 
 
 class _Bar:

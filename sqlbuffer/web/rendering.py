@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from sqlbuffer.looks import values
 from sqlbuffer.looks.overview import STATES
-from sqlbuffer.looks.words import correlation, count, duration, number, share
+from sqlbuffer.looks.words import correlation, count, duration, number, rounded, share
 from sqlbuffer.records import LEAST_ROWS
 from sqlbuffer.web.names import to_path
 
@@ -40,6 +40,7 @@ def _templates() -> jinja2.Environment:
         "duration": duration,
         "moment": moment,
         "correlation": correlation,
+        "rounded": rounded,
         "whole": whole,
         "path": to_path,
     }

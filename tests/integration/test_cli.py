@@ -488,6 +488,35 @@ def test_a_file_may_have_the_longest_name_and_no_longer(
     assert list(folder.iterdir()) == [longest]
 
 
+def test_tables_show_seconds_to_three_digits(sqlite_url: str) -> None:
+    for name in ("a", "b"):
+        with open_store(sqlite_url, name=name, direction="minimize") as store:
+            store.record(["x"], [math.nan], seconds=[0.123456])
+    failed = run("failed", "--name", "a", url=sqlite_url)
+    assert "0.123 " in failed.out
+    assert json.loads(run("failed", "--name", "a", "--json", url=sqlite_url).out)[0]["seconds"] == (
+        0.123456
+    )
+    compared = run("compare", "a", "b", url=sqlite_url).out
+    assert re.search(r"^seconds +0\.123 +0\.123$", compared, re.MULTILINE)
+    assert re.search(r"^measurements +1 +1$", compared, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["ls", "stats", "watch"])
+def test_the_direction_of_each_buffer_is_shown(command: str, sqlite_url: str) -> None:
+    for name, direction in (("up", "maximize"), ("down", "minimize")):
+        open_store(sqlite_url, name=name, direction=direction).close()
+    lines = run(command, url=sqlite_url).out.splitlines()
+    for name, direction in (("up", "maximize"), ("down", "minimize")):
+        assert [direction in line.split() for line in lines if name in line.split()] == [True]
+    if command != "watch":
+        rows = json.loads(run(command, "--json", url=sqlite_url).out)
+        assert {row["name"]: row["direction"] for row in rows} == {
+            "up": "maximize",
+            "down": "minimize",
+        }
+
+
 def test_stats_are_shown_until_ctrl_c(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = iter([None, None])
 

@@ -514,6 +514,28 @@ def test_a_death_is_an_attempt_at_what_was_started_and_not_reported(
         assert failed == [(i, "worker died 3 times", 3) for i, n in deaths.items() if n >= 3]
 
 
+@pytest.mark.parametrize(("on_error", "tries"), [("fail", 1), ("retry", 3)])
+def test_a_failed_sample_tells_how_often_it_was_tried(
+    new_store: OpenStore, on_error: Any, tries: int
+) -> None:
+    store = new_store(weighting="uniform", max_attempts=3)
+    calls: list[str] = []
+
+    def fail(sample: str) -> float:
+        calls.append(sample)
+        raise ValueError("broken")
+
+    store.add(["a"])
+    store.record(["recorded"], [math.nan])
+    for _ in range(2):
+        store.measure(fail, on_error=on_error, silent=True)
+        found = {row["sample"]: row["attempts"] for row in store.failed()}
+        assert found == {"a": tries, "recorded": 1}
+        assert calls == ["a"] * tries
+        store.retry([row["id"] for row in store.failed() if row["sample"] == "a"])
+        calls.clear()
+
+
 def test_an_attempt_is_counted_once_and_ends_with_the_sample_s_return(new_store: OpenStore) -> None:
     store = new_store(weighting="uniform")
     store.add(["a"])

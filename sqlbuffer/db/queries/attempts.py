@@ -15,7 +15,9 @@ from sqlbuffer.db.queries.params import (
     INCOMING_ATTEMPTS,
     INCOMING_IDS,
     IS_TRY,
+    TRIES,
     draws_of_samples,
+    n_in_details,
     total,
 )
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, samples
@@ -105,14 +107,19 @@ def store_attempts(dialect: Dialect) -> sa.Update:
 
 def failed() -> sa.Select[Any]:
     """The samples whose measurement failed and that do not wait again; the user may narrow it."""
-    seconds = (
-        select(measurements.c.seconds)
-        .where(measurements.c.sample_id == samples.c.id, measurements.c.error.is_not(None))
-        .where(~IS_TRY)
-        .order_by(measurements.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
+
+    def of_failure(column: Any) -> sa.ScalarSelect[Any]:
+        return (
+            select(column)
+            .where(measurements.c.sample_id == samples.c.id, measurements.c.error.is_not(None))
+            .where(~IS_TRY)
+            .order_by(measurements.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    # The last attempt is in `attempts` if its failure was counted: one that a loop reports is not.
+    uncounted = of_failure(sa.case((n_in_details(TRIES).is_(None), 1), else_=0))
     tick = sa.func.coalesce(samples.c.rewarded_tick, 0)
     return (
         select(
@@ -121,8 +128,8 @@ def failed() -> sa.Select[Any]:
             samples.c.key,
             samples.c.source,
             samples.c.error,
-            samples.c.attempts,
-            seconds.label("seconds"),
+            (samples.c.attempts + sa.func.coalesce(uncounted, 0)).label("attempts"),
+            of_failure(measurements.c.seconds).label("seconds"),
             samples.c.rewarded_at.label("failed_at"),
         )
         .where(samples.c.buffer_id == BUFFER, HAS_FAILED)
