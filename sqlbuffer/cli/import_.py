@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import os
+from collections.abc import Mapping
 from typing import IO, Annotated
 
+import sqlalchemy as sa
 import typer
 
 from sqlbuffer._messages import printable
@@ -21,6 +24,7 @@ from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
+from sqlbuffer.db.queries.buffers import direction_of
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.formats import delimiter_of, format_of, opened
 from sqlbuffer.exchange.import_ import ImportResult, import_rows
@@ -127,8 +131,8 @@ def import_(
     stored. --refused FILE has these rows with two columns more, "line" and "reason": mend the file,
     and import it with the same options.
 
-    The buffer and the database are created if they do not exist. A file does not tell whether a
-    lower reward is better: give --direction minimize for such a buffer.
+    The buffer and the database are created if they do not exist. Only Parquet of `sqlbuffer export`
+    tells whether a lower reward is better: else give --direction minimize for such a buffer.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
@@ -166,7 +170,10 @@ def import_(
                 contextlib.closing(Database(url)) as database,
                 progress(f"importing into {name}", total, at) as advance,
             ):
-                defaults = as_given({"weighting": "uniform"})
+                told = _told_direction(rows.about, database, name, direction)
+                defaults = as_given(
+                    {"weighting": "uniform", **({} if told is None else {"direction": told})}
+                )
                 buffer = attach(
                     database, name, settings, defaults=defaults, key=made, allow_pickle=allow_pickle
                 )
@@ -178,6 +185,29 @@ def import_(
     if unused:
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
     _report(done, refused)
+
+
+def _told_direction(
+    about: Mapping[str, str], database: Database, name: str, given: Directions | None
+) -> str | None:
+    """Return the direction of a new buffer as the file tells it, and say so; None if it does not.
+
+    Say of a buffer that exists if its direction is another one.
+    """
+    told = about.get("direction")
+    if given is not None or told not in Directions.__members__:
+        return None
+    known = database.read(functools.partial(_direction_of, name=name))
+    if known is None:
+        output.line(f"{name} is to {told}, as the file tells of {about.get('name')}", stderr=True)
+    elif known != told:
+        output.line(f"{name} is to {known}, but the rewards of the file are to {told}", stderr=True)
+    return told
+
+
+def _direction_of(connection: sa.Connection, *, name: str) -> str | None:
+    found: str | None = connection.scalar(direction_of(), {"name": name})
+    return found
 
 
 def _size(file: IO[bytes]) -> int | None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown, summary
 from sqlbuffer.core.conditions import META
 from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.exchange.columns import column_of
+from sqlbuffer.exchange.columns import JSON, column_of
 from sqlbuffer.exchange.reading import Chunk, json_of
+
+ABOUT = b"sqlbuffer"
+"""Key of the metadata of a schema that tell of the buffer, as JSON."""
+
+
+def told_of(schema: Any) -> dict[str, str]:
+    """Return what a schema of `batches_of` tells of its buffer; nothing if it is another one."""
+    try:
+        found = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def optional(package: str) -> Any:
@@ -32,6 +45,7 @@ def batches_of(
     *,
     decode: bool,
     metas: Callable[[], Iterable[Chunk]],
+    about: Mapping[str, str],
 ) -> tuple[Any, Iterator[Any]]:
     """Return the schema of a table, and its record batches.
 
@@ -40,6 +54,7 @@ def batches_of(
         chunks: The columns, chunk by chunk.
         decode: Whether the samples are decoded.
         metas: Returns the columns with values of the metas, which tell their types.
+        about: What the schema tells of the buffer, in its metadata under `ABOUT`.
     """
     first = next(chunks, None)
     fields = _Fields(first, decode=decode)
@@ -47,7 +62,8 @@ def batches_of(
     if values:
         fields.look_at(values, metas())
     pyarrow = optional("pyarrow")
-    schema = pyarrow.schema([fields.field(name) for name in names])
+    told = {ABOUT: json.dumps(dict(about), ensure_ascii=False).encode()}
+    schema = pyarrow.schema([fields.field(name) for name in names], metadata=told)
 
     def batches() -> Iterator[Any]:
         chunk = first
@@ -90,7 +106,7 @@ class _Fields:
         """
         if name == "sample" and self._decodes:
             return self._samples(values)
-        if name == "meta":
+        if name in JSON:
             values = [None if value is None else json_of(value) for value in values]
         elif name.startswith(META):
             convert = _CONVERTERS.get(_type_of(self._classes[name]), _unchanged)

@@ -43,6 +43,7 @@ COLUMNS = {
 """The columns of a table if no others are asked for."""
 
 MORE_COLUMNS = {
+    "details": Column("string"),
     "queued": Column("bool_", may_be_missing=False),
     "requeues": Column("int64", may_be_missing=False),
     "hash": Column("binary", may_be_missing=False),
@@ -50,6 +51,9 @@ MORE_COLUMNS = {
     "codec": Column("string", may_be_missing=False),
 }
 """Columns that a table has if they are asked for."""
+
+JSON = ("meta", "details")
+"""Columns with JSON, which readers of chunks get as values of Python."""
 
 WITH_OLD_NAMES = (*COLUMNS, "id", "text", "rewarded_at", "queued", "requeues")
 """The columns of `to_pandas` and `to_arrow` if no others are asked for, until 0.10."""

@@ -15,7 +15,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.where import Checked
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.arrow import as_text, batches_of, optional
-from sqlbuffer.exchange.columns import COLUMNS, column_of
+from sqlbuffer.exchange.columns import COLUMNS, JSON, column_of
 from sqlbuffer.exchange.reading import Chunk, Reading
 
 _COLUMNS_OF = {"parquet": [*COLUMNS, "payload", "codec"], "smi": ["sample"]}
@@ -93,7 +93,9 @@ def _write_parquet(
     file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk], reading: Reading
 ) -> None:
     pyarrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
-    schema, batches = batches_of(names, chunks, decode=False, metas=reading.metas)
+    schema, batches = batches_of(
+        names, chunks, decode=False, metas=reading.metas, about=reading.about()
+    )
     with parquet.ParquetWriter(file, schema) as writer:
         for batch in batches:
             writer.write_table(pyarrow.Table.from_batches([batch]))
@@ -124,7 +126,7 @@ class _Lines:
 def _write_csv(
     file: IO[bytes], names: Sequence[str], chunks: Iterator[Chunk], delimiter: str = ","
 ) -> None:
-    is_plain = [column_of(name).type in _PLAIN and name != "meta" for name in names]
+    is_plain = [column_of(name).type in _PLAIN and name not in JSON for name in names]
     with _as_text(file) as text:
         writer = csv.writer(_Lines(text), lineterminator="\r\n", delimiter=delimiter)
         writer.writerow(names)

@@ -90,6 +90,16 @@ class Reading:
 
         return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
 
+    def about(self) -> dict[str, str]:
+        """Return what a file tells of the buffer."""
+        row = self.buffer.read(lambda tx: tx.own_row(queries.buffers.objective()))
+        return {
+            "name": self.buffer.name,
+            "direction": self.buffer.direction,
+            "objective": row.objective,
+            "weighting": self.buffer.settings.weighting.name,
+        }
+
     def metas(self) -> Iterator[Chunk]:
         """Return the columns with values of the metas alone."""
         names = [name for name in self.names if name.startswith(META)]

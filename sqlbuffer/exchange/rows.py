@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 from sqlbuffer._messages import shown, summary
 from sqlbuffer._validation import is_text
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.exchange.arrow import optional
+from sqlbuffer.exchange.arrow import optional, told_of
 
 _AT_ONCE = 1_000
 """Rows of Parquet that are made values of Python at once."""
@@ -42,6 +42,8 @@ class Rows(NamedTuple):
     """Returns the rows with the columns of these names, and perhaps more; it is called once."""
     total: int | None = None
     """Number of the rows, if the file tells it."""
+    about: Mapping[str, str] = {}
+    """What the file tells of the buffer that it was exported from."""
 
 
 def rows_of(file: IO[bytes], form: str, *, delimiter: str = ",") -> Rows:
@@ -162,7 +164,8 @@ def _read_parquet(file: IO[bytes]) -> Rows:
     except (pyarrow.ArrowException, OSError, io.UnsupportedOperation) as exc:
         raise InvalidArgument(f"the file is not Parquet, or a pipe: {summary(exc)}.") from exc
     read = functools.partial(_parquet_rows, found)
-    return Rows(found.schema_arrow.names, read, found.metadata.num_rows)
+    schema = found.schema_arrow
+    return Rows(schema.names, read, found.metadata.num_rows, told_of(schema))
 
 
 def _parquet_rows(file: Any, columns: Sequence[str]) -> Iterator[Row]:

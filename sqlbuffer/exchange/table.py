@@ -55,9 +55,10 @@ class Table:
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow.Table` of the samples as they are at one time."""
+        about = self._reading.about()
 
         def as_table(chunks: Iterator[Chunk]) -> Any:
-            schema, batches = self._batches(chunks)
+            schema, batches = self._batches(chunks, about)
             return optional("pyarrow").Table.from_batches(list(batches), schema)
 
         return self._reading.at_once(as_table)
@@ -78,9 +79,17 @@ class Table:
         }
         return frame.astype(plain)
 
-    def _batches(self, chunks: Iterator[Chunk]) -> tuple[Any, Iterator[Any]]:
+    def _batches(
+        self, chunks: Iterator[Chunk], about: dict[str, str] | None = None
+    ) -> tuple[Any, Iterator[Any]]:
         reading = self._reading
-        return batches_of(reading.names, chunks, decode=reading.decode, metas=reading.metas)
+        return batches_of(
+            reading.names,
+            chunks,
+            decode=reading.decode,
+            metas=reading.metas,
+            about=reading.about() if about is None else about,
+        )
 
 
 def table(

@@ -556,3 +556,25 @@ def test_all_rewards_of_a_sample_in_a_file_are_kept_and_imported_once(
     assert sorted(map(str, found)) == sorted(
         map(str, [(1.0, None), (None, "boom"), (2.0, None), (3.0, None)])
     )
+
+
+def test_an_import_of_parquet_takes_the_direction_of_the_file(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    file = str(tmp_path / "x.parquet")
+    with open_store(store_url, name="old", direction="minimize") as store:
+        store.record(["a", "b"], [1.0, 2.0], details=[{"k": 1}, None])
+    assert run("export", file, "--name", "old", url=store_url).code == 0
+    told = run("import", file, "--name", "new", url=store_url)
+    assert told.code == 0
+    assert "new is to minimize, as the file tells of old" in told.err
+    again = run("import", file, "--name", "new", url=store_url)
+    assert (again.code, "is to" in again.err) == (0, False)
+    with open_store(store_url, name="new", create=False) as store:
+        assert (store.direction, store.top(1)[0]["sample"]) == ("minimize", "a")
+    given = run("import", file, "--name", "up", "--direction", "maximize", url=store_url)
+    assert (given.code, "is to" in given.err) == (0, False)
+    other = run("import", file, "--name", "up", url=store_url)
+    assert "up is to maximize, but the rewards of the file are to minimize" in other.err
+    with open_store(store_url, name="up", create=False) as store:
+        assert store.direction == "maximize"

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import gc
+import json
 import math
 import sqlite3
 import warnings
@@ -19,7 +20,7 @@ from sqlbuffer.core.conditions import OLD_NAMES
 from sqlbuffer.db.schema import samples
 from sqlbuffer.db.views import views
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, MissingExtra
-from sqlbuffer.exchange import reading
+from sqlbuffer.exchange import arrow, reading
 from sqlbuffer.exchange.columns import COLUMNS, MORE_COLUMNS
 from sqlbuffer.store import SampleStore, open_store
 
@@ -418,3 +419,35 @@ def test_a_column_of_the_table_and_of_the_views_has_one_name() -> None:
     assert {"seconds", "worker_id", "objective"} <= {*COLUMNS} & {
         *views.tables["measurement_overview"].c.keys()
     }
+
+
+def test_details_are_a_column_on_request(store_url: str) -> None:
+    with open_store(store_url) as store:
+        details = [{"b": 1, "a": [1, None, "x"]}, None]
+        store.record(["a", "b"], [1.0, 2.0], details=details)
+        store.add(["waits"])
+        found = store.to_arrow(["sample", "details"]).to_pylist()
+        assert "details" not in store.table().columns
+    texts = {row["sample"]: row["details"] for row in found}
+    assert {name: text and json.loads(text) for name, text in texts.items()} == {
+        "a": details[0],
+        "b": None,
+        "waits": None,
+    }
+
+
+def test_a_schema_tells_of_its_buffer(store_url: str) -> None:
+    with open_store(store_url, name="qed", direction="minimize", weighting="softmax") as store:
+        store.record(["a"], [1.0])
+        store.remeasure("second")
+        expected = {
+            "name": "qed",
+            "direction": "minimize",
+            "objective": "second",
+            "weighting": "softmax",
+        }
+        assert arrow.told_of(store.table().schema) == expected
+        assert arrow.told_of(store.to_arrow(["reward"]).schema) == expected
+    assert arrow.told_of(pa.schema([])) == {}
+    for wrong in (b"{", b"[1]", b"1"):
+        assert arrow.told_of(pa.schema([], metadata={arrow.ABOUT: wrong})) == {}

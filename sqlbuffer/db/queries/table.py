@@ -59,6 +59,7 @@ OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
 OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
     "objective": measurements.c.objective,
     "seconds": measurements.c.seconds,
+    "details": measurements.c.details,
     "worker_id": measurements.c.worker_id,
     "measured_iteration": batches.c.iteration,
 }
