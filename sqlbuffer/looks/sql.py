@@ -39,7 +39,8 @@ def ask(
         url: URL of the database.
         sql: One SELECT.
         role: PostgreSQL role that runs it; None for the role that logs in.
-        timeout_s: Seconds that it may take; None for any time.
+        timeout_s: Seconds that it may take; None for any time. With it no row may have more than
+            1 MB, nor a value on SQLite.
 
     Raises:
         InvalidArgument: If the database refuses the SQL, if it takes too long, or if the role may
@@ -53,7 +54,9 @@ def ask(
         with (
             engine.connect() as connection,
             dialect.guarded(connection, sql, role=role),
-            connection.exec_driver_sql(sql) as result,
+            connection.exec_driver_sql(
+                sql if timeout_s is None else dialect.bounded(sql)
+            ) as result,
         ):
             if not (columns := _unique(result.keys()) if result.returns_rows else []):
                 raise InvalidArgument(f"this SQL returns no columns: {_RULE}.")

@@ -662,6 +662,44 @@ def test_sql_of_the_page_has_no_long_values_on_sqlite(url: str, client: TestClie
     assert rows_of(url, "SELECT length(hex(zeroblob(600000))) AS n") == [{"n": 1_200_000}]
 
 
+def test_sql_of_the_page_has_no_long_rows(client: TestClient) -> None:
+    """A driver holds a whole row: one value of 500 MB would be in the memory of the page."""
+    is_sqlite = typed(client, "SELECT sqlite_version()")["error"] is None
+    long = "hex(zeroblob({}))" if is_sqlite else "repeat('xx', {})"
+    found = typed(client, f"SELECT 'x' AS a, {long.format(600_000)} AS b")
+    assert ("too big" if is_sqlite else "a row has 1200004 bytes") in found["error"]
+    found = typed(client, f"SELECT length({long.format(400_000)}) AS n")
+    assert found["rows"] == [{"n": 800_000}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns", "rows"),
+    [
+        ("SELECT 1 AS a, 2 AS a -- twice", ["a", "a:1"], [[1, 2]]),
+        ("-- first\n/* b */ WITH x AS (SELECT 3 AS n) SELECT * FROM x", ["n"], [[3]]),
+        ("VALUES (1), (2)", ["column1"], [[1], [2]]),
+        (
+            "SELECT * FROM (SELECT 1 AS n UNION ALL SELECT 3 UNION ALL SELECT 2) t ORDER BY n DESC",
+            ["n"],
+            [[3], [2], [1]],
+        ),
+        (
+            "SELECT NULL AS b, 'a' AS sqlbuffer_row",
+            ["b", "sqlbuffer_row"],
+            [[None, "a"]],
+        ),
+        ("SELECT 1 AS n LIMIT 0", ["n"], []),
+    ],
+)
+def test_sql_of_the_page_has_its_own_columns_and_order(
+    client: TestClient, sql: str, columns: list[str], rows: list[list[Any]]
+) -> None:
+    found = typed(client, sql)
+    assert found["error"] is None
+    assert found["columns"] == columns
+    assert [list(row.values()) for row in found["rows"]] == rows
+
+
 def test_sql_does_not_keep_other_pages_waiting(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

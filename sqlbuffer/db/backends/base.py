@@ -89,11 +89,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def identity(self, url: sa.URL) -> object:
-        """Return a value, found without a connection, that another database of the URL has not.
-
-        Returns:
-            None if no such value exists.
-        """
+        """Return a value, found without a connection, that another database of the URL has not."""
 
     @abc.abstractmethod
     def caution(self, url: sa.URL) -> str | None:
@@ -113,11 +109,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def origin(self, connection: sa.Connection) -> str:
-        """Return text that a copy of the database does not share.
-
-        Returns:
-            Parts joined by dots, each empty if it cannot be known.
-        """
+        """Return text that a copy has not: parts joined by dots, empty if they cannot be known."""
 
     @abc.abstractmethod
     def about(self, connection: sa.Connection) -> str:
@@ -326,6 +318,13 @@ class Dialect(abc.ABC):
         A transaction that takes longer than `timeout_s` fails; with None it may take any time.
         With `timeout_s` few rows are read ahead, and SQLite refuses values of more than 1 MB.
         """
+
+    def bounded(self, sql: str) -> str:
+        """Return SQL of a person that fails at a row of more than 1 MB, before it travels.
+
+        SQLite has its limits from `inspector`.
+        """
+        return sql
 
     @abc.abstractmethod
     def guarded(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from sqlbuffer.db.backends import backups
+from sqlbuffer.db.backends import postgresql_bounds as bounds
 from sqlbuffer.db.backends import postgresql_connections as connections
 from sqlbuffer.db.backends import postgresql_errors as errors
 from sqlbuffer.db.backends import postgresql_privileges as privileges
@@ -283,6 +284,9 @@ class PostgreSQL(Dialect):
 
     def inspector(self, url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
         return connections.inspector(url, timeout_s=timeout_s)
+
+    def bounded(self, sql: str) -> str:
+        return bounds.bounded(sql)
 
     @contextlib.contextmanager
     def guarded(
