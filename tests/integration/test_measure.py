@@ -21,6 +21,7 @@ from helpers.polling import until
 from sqlbuffer.core import workers
 from sqlbuffer.db.schema import draws, measurements
 from sqlbuffer.errors import CannotMeasure, InvalidArgument
+from sqlbuffer.measuring.progress import Progress
 from sqlbuffer.records import MeasureResult
 from sqlbuffer.store import SampleStore, open_store
 
@@ -512,3 +513,15 @@ def test_measuring_ends_with_the_budget(new_store: OpenStore, mode: str) -> None
         0,
     )
     assert (store.budget_left, len(store)) == (0, 7)
+
+
+def test_the_progress_counts_to_the_calls_that_are_left(
+    new_store: Callable[..., SampleStore],
+) -> None:
+    store = new_store(weighting="uniform")
+    store.add(["a", "b", "c", "d", "e"])
+    for most, left in ((math.inf, 5), (3, 3), (9, 5), (0, 0)):
+        assert Progress(inside.handle_of(store), silent=True, most=most)._left() == left
+    shown = Progress(inside.handle_of(store), silent=True, most=3)
+    shown.advance(has_failed=False)
+    assert shown._left() == 2
