@@ -625,7 +625,7 @@ EXPECTED = {
         "race_state stored_with claimed_with released_beyond store_priorities count"
     ),
     "refresh some": "refresh_state still_stale race_state move_keys count store_scores",
-    "len": "totals",
+    "len": "own_totals",
     "stats": "stats",
 }
 EXPECTED_ON_POSTGRESQL = EXPECTED | {
