@@ -1363,7 +1363,7 @@ class SampleStore:
         self._looked_for_stale = stats.score_version
         if stats.refreshed_version == stats.score_version:
             return
-        versions = [(it.score_version, it.waiting) for it in self.staleness()]
+        versions = [(it.score_version, it.waiting) for it in self._buffer.peek(counts.staleness)]
         n_stale = sum(n for by, n in versions if by is not None and by < stats.score_version)
         if n_stale:
             log.warning(

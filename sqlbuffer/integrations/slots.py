@@ -161,7 +161,7 @@ class Slots:
         Raises:
             IndexError: If a slot has no sample.
         """
-        rows = self._buffer.read(ring.contents, slots=slots)
+        rows = self._buffer.peek(ring.contents, slots=slots)
         for slot, row in zip(slots, rows, strict=True):
             if row is None:
                 raise IndexError(
@@ -209,7 +209,7 @@ class Slots:
     def _slots_of(self, ids: Ints) -> Ints:
         slots = self._places.slots(ids)
         if (slots < 0).any():
-            slots[:] = self._buffer.read(ring.slots_of, ids=ids.tolist())
+            slots[:] = self._buffer.peek(ring.slots_of, ids=ids.tolist())
             self._places.number(ids, slots)
         return slots
 
@@ -236,7 +236,7 @@ class Slots:
     def _learn(self) -> None:
         """Read all weights if they are not known, or if others have changed some long ago."""
         if not self._places.is_whole:
-            self._buffer.read(ring.learn, self._places)
+            self._buffer.peek(ring.learn, self._places)
             self._n_used = 0
             self._lowest = None
             self._highest = float(np.max(self._places.weights(), initial=self._highest))
