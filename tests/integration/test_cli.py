@@ -743,7 +743,7 @@ def test_sizes_without_dbstat(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) 
 def test_stats_of_all_buffers_and_of_one(url: str) -> None:
     lines = run("stats", url=url).out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", "default", "qed"]
-    assert lines[1].split() == "default 1 36 0 41 4 1 12.25".split()
+    assert lines[1].split() == "default 1 36 0 41 4 1 maximize 12.25".split()
     one = dict(
         line.split(maxsplit=1)
         for line in run("stats", "--name", "default", url=url).out.splitlines()
