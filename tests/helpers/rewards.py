@@ -4,6 +4,7 @@ Child processes import this module, so it imports little.
 """
 
 import ctypes
+import math
 import os
 import pathlib
 import signal
@@ -51,6 +52,23 @@ def dock(sample: str) -> Any:
 
 def dock_all(samples: list[str]) -> list[Any]:
     return [dock(sample) for sample in samples]
+
+
+def exact(sample: str) -> float:
+    """Take a moment, and return the same reward in each process."""
+    note(sample)
+    time.sleep(0.002)
+    return math.sin(float(sample[1:]) / 300)
+
+
+def slow(sample: str) -> float:
+    note(sample)
+    time.sleep(0.02)
+    return float(sample[1:])
+
+
+def slow_list(samples: list[str]) -> list[float]:
+    return [slow(sample) for sample in samples]
 
 
 def note(sample: str) -> None:
