@@ -1,10 +1,15 @@
 """A process is killed at every boundary of a transaction, just before and just after each COMMIT:
 nothing is lost.
+
+Just after a COMMIT the database is as it is just before the next one, whose transaction will be
+rolled back. So each "before", and the last "after", leave every state that there is; the long runs
+kill at each "after" too.
 """
 
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
 import pytest
@@ -60,20 +65,37 @@ def live(url: str, name: str, action: str, fatal: int | None, passed: Connection
     del done
 
 
-@pytest.mark.parametrize(
-    ("kind", "action"),
-    [
-        *(("sqlite", action) for action in ACTIONS),
-        *(("postgresql", action) for action in ("add", "sample", "settle", "retrain")),
-    ],
-)
+ACTS = [
+    *(("sqlite", action) for action in ACTIONS),
+    *(("postgresql", action) for action in ("add", "sample", "settle", "retrain")),
+]
+
+
+@pytest.mark.parametrize(("kind", "action"), ACTS)
 def test_killed_at_every_boundary(kind: str, action: str, request: pytest.FixtureRequest) -> None:
     store_url = request.getfixturevalue(f"{kind}_url")
-    start(store_url, "undisturbed")
-    n_boundaries = run_until(store_url, "undisturbed", action, fatal=None)
+    n_boundaries = undisturbed(store_url, action)
+    check_kills(store_url, action, [*range(0, n_boundaries, 2), n_boundaries - 1])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("kind", "action"), ACTS)
+def test_killed_after_every_commit(kind: str, action: str, request: pytest.FixtureRequest) -> None:
+    store_url = request.getfixturevalue(f"{kind}_url")
+    check_kills(store_url, action, range(1, undisturbed(store_url, action), 2))
+
+
+def undisturbed(url: str, action: str) -> int:
+    """Return the number of boundaries that an action comes by."""
+    start(url, "undisturbed")
+    n_boundaries = run_until(url, "undisturbed", action, fatal=None)
     assert n_boundaries >= 2
     assert n_boundaries % 2 == 0
-    for fatal in range(n_boundaries):
+    return n_boundaries
+
+
+def check_kills(store_url: str, action: str, boundaries: Iterable[int]) -> None:
+    for fatal in boundaries:
         name = f"killed at {fatal}"
         start(store_url, name)
         assert run_until(store_url, name, action, fatal=fatal) == fatal
