@@ -1,18 +1,20 @@
 """A buffer is deleted while processes write to it: they find no buffer, and no row is left."""
 
-import subprocess
-import sys
+import functools
+import pathlib
 import time
 
 import pytest
 import sqlalchemy as sa
 
 from helpers import inside
+from helpers.forked import Forked
+from helpers.polling import until
 from sqlbuffer.db import schema
 from sqlbuffer.store import open_store
 
 WORKER = """
-import random, sys
+import pathlib, random, sys
 from sqlbuffer import open_store
 from sqlbuffer.errors import BufferNotFound
 
@@ -46,7 +48,7 @@ acts = {
     ],
 }[kind]
 rng.choice(acts)()
-print("ready", flush=True)
+pathlib.Path(f"{kind} is ready").touch()
 try:
     while True:
         n += 1
@@ -57,27 +59,19 @@ except BufferNotFound:
 """
 
 
-@pytest.mark.parametrize("time_s", [0.3, 1.0])
+@pytest.mark.parametrize("time_s", [0.3, pytest.param(1.0, marks=pytest.mark.soak)])
 def test_no_row_is_left_when_a_buffer_is_deleted_under_its_workers(
-    store_url: str, time_s: float
+    store_url: str, tmp_path: pathlib.Path, time_s: float
 ) -> None:
     with open_store(store_url, name="kept", weighting="uniform") as kept:
         kept.add(["a", "b"])
         with open_store(store_url, name="busy", weighting="uniform") as store:
             store.add([f"s{i}" for i in range(2_000)])
         number = inside.buffer_id(store)
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", WORKER, store_url, kind],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for kind in ("add", "settle", "record", "more")
-        ]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
+        work = functools.partial(exec, WORKER, {})
+        kinds = ("add", "settle", "record", "more")
+        workers = [Forked(work, [store_url, kind], tmp_path) for kind in kinds]
+        until(lambda: len(list(tmp_path.glob("* is ready"))) == len(kinds))
         time.sleep(time_s)
         store = open_store(store_url, name="busy", create=False)
         began = time.monotonic()
