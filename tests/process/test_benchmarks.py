@@ -1,10 +1,11 @@
 """The benchmark runs, and its contenders do what they claim."""
 
+import functools
 import json
 import pathlib
 import re
+import runpy
 import subprocess
-import sys
 import time
 import types
 from typing import Any
@@ -29,6 +30,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 100
 
 
+def run_module(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as `python -m` does, in a process that has everything imported."""
+    module = functools.partial(runpy.run_module, name, run_name="__main__", alter_sys=True)
+    process = Forked(module, list(words), ROOT)
+    out, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode or 0, out, errors)
+
+
 def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,10 +58,8 @@ def test_ways_to_draw_are_compared_and_searches_that_have_ended_are_read(
     )
     for database in tmp_path.glob("*.db"):
         database.unlink()
-    script = str(ROOT / "benchmarks" / "buffers_compared.py")
     chosen = ["--oracles", "plogp", "--ways", "greedy-0.5,ucb-0.5", "--seeds", "1", "--calls", "24"]
-    command = [sys.executable, "-W", "error", script, "--folder", str(tmp_path), *chosen]
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    again = run_module("benchmarks.buffers_compared", "--folder", str(tmp_path), *chosen)
     assert (again.returncode, again.stdout) == (0, first), again.stderr
     assert not list(tmp_path.glob("*.db"))
 
@@ -73,12 +80,7 @@ def test_the_command_measures_writes_tables_and_plots(tmp_path: pathlib.Path) ->
         "--out",
         str(tmp_path),
     ]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_module("benchmarks", *words)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     measured = {(record["case"], record["contender"]) for record in found["records"]}
@@ -99,12 +101,7 @@ def test_processor_time_leaves_out_what_is_done_elsewhere(tmp_path: pathlib.Path
         "--cpu --sizes 100 --repeats 1 --cases draw,import --contenders "
         "list,usual-sqlite,usual-postgresql"
     ).split()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--out", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_module("benchmarks", *words, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "results.json")
     assert {(record.case, record.contender) for record in results.records} == {
@@ -218,11 +215,6 @@ def test_a_target_compares_contenders_cases_or_sizes() -> None:
         ("add-duplicates sqlbuffer-sqlite / add-more", "1,000"): ["2.00", "missed"],
         ("iteration sqlbuffer-sqlite / list", "10,000"): ["2.00", "met"],
     }
-
-
-def run_module(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_a_checkout_is_compared_with_itself() -> None:
