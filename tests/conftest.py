@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Mark half of a larger matrix of cases and databases too: each case runs on one database.
     """
-    n_cases = collections.Counter(map(_case_of, items))
+    usual = (item for item in items if item.get_closest_marker("soak") is None)
+    n_cases = collections.Counter(map(_case_of, usual))
     for item in items:
         if item.path.parent.name == "process":
             item.add_marker("slow")
@@ -45,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             isinstance(each, str) and each.startswith("postgresql") for each in parameters
         ):
             item.add_marker("postgres")
-        if n_cases[_case_of(item)] >= 4 and _is_for_the_other_database(item):
+        if _is_for_the_other_database(item, n_cases[_case_of(item)]):
             item.add_marker("other_database")
 
 
@@ -55,22 +56,33 @@ def _case_of(item: pytest.Item) -> tuple[Any, ...]:
     return item.path, getattr(item, "originalname", item.name), parameters.get("store_url")
 
 
-def _is_for_the_other_database(item: pytest.Item) -> bool:
+def _is_for_the_other_database(item: pytest.Item, n_cases: int) -> bool:
     """Tell whether a case runs on the other database.
 
     The databases alternate along each parameter, so each value of two or more parameters meets
-    both.
+    both. The two modes, where there is no other parameter, are both tested on both.
     """
     callspec = getattr(item, "callspec", None)
     if callspec is None or "store_url" not in callspec.params:
+        return False
+    if n_cases < (4 if "mode" in callspec.params else 2):
         return False
     if item.get_closest_marker("each_database") is not None:
         return False
     marks = list(item.iter_markers("parametrize"))
     if any("store_url" in mark.args[0] for mark in marks):  # the cases are chosen by hand
         return False
-    on_sqlite = sum(_place_of(callspec.params, *mark.args[:2]) for mark in marks) % 2 == 0
+    places = [_place_of(callspec.params, *mark.args[:2]) for mark in marks]
+    of_fixtures = callspec.params.keys() - {"store_url", *_names_of(marks)}
+    on_sqlite = sum([*places, *(callspec.indices[name] for name in of_fixtures)]) % 2 == 0
     return on_sqlite != (callspec.params["store_url"] == "sqlite")
+
+
+def _names_of(marks: Iterable[pytest.Mark]) -> set[str]:
+    """Return the parameters of decorators; those of fixtures are others."""
+    given = (mark.args[0] for mark in marks)
+    listed = (names.split(",") if isinstance(names, str) else names for names in given)
+    return {name.strip() for names in listed for name in names}
 
 
 def _place_of(parameters: dict[str, Any], names: str | Sequence[str], values: Iterable[Any]) -> int:

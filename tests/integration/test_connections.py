@@ -96,6 +96,7 @@ def n_connections(url: str) -> int:
     return int(server_execute(url, f"SELECT count(*) FROM pg_stat_activity WHERE {ours}")[0][0])
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 2)])
 def test_threads_that_use_one_store_share_a_few_connections(
     store_url: str, kind: str, sqlite: int, postgresql: int

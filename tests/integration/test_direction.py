@@ -171,6 +171,7 @@ def test_the_best_of_a_buffer_that_minimizes_mirror_those_of_one_that_maximizes(
     assert found["minimize"] == found["maximize"]
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("direction", SIGNS)
 def test_views_and_commands_follow_the_direction(store_url: str, direction: str) -> None:
     best = {"maximize": 7.5, "minimize": -9.25}[direction]

@@ -348,6 +348,7 @@ def assert_by_their_index(executed: list[Executed], hot: dict[str, set[str]]) ->
             assert not missing, f"{name} does not use {missing} but {it.indexes}: {it.sql}"
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize(
     ("direction", "order", "sign"), [("maximize", "DESC", 1.0), ("minimize", "ASC", -1.0)]
 )

@@ -26,7 +26,7 @@ from sqlbuffer.errors import BufferNotFound, InconsistentDatabase, InvalidArgume
 from sqlbuffer.maintenance import rows, transfer
 from sqlbuffer.store import SampleStore, open_store
 
-TARGETS = ["sqlite", "postgresql"]
+TARGETS = ["postgresql", "sqlite"]  # by default each copies to the other one
 
 
 @pytest.fixture(params=TARGETS)

@@ -42,7 +42,7 @@ def copy_and_die(url: str, to_url: str, fatal: int) -> None:
         store.copy(to_url=to_url)
 
 
-@pytest.mark.parametrize("target", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("target", ["postgresql", "sqlite"])
 def test_a_killed_copy_is_whole_after_the_next(
     store_url: str, target: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
