@@ -28,6 +28,11 @@ from sqlbuffer.core import heartbeat, reaper, refresh, watch
 from sqlbuffer.db.database import Database
 from sqlbuffer.store import SampleStore, open_store
 
+# Threads of torch wait for each other in a loop, which takes the time of another test: of models as
+# small as those of the tests 30 ms a step. Torch reads this when it is imported, also in processes
+# that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
