@@ -916,19 +916,21 @@ for _name, _parameter in parameters():
     ARGUMENTS.setdefault(_name, []).append(_parameter)
 
 
+@pytest.mark.parametrize("n", [4, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("function", ARGUMENTS)
-def test_any_value_for_any_argument(scene: Scene, function: str) -> None:
+def test_any_value_for_any_argument(scene: Scene, function: str, n: int) -> None:
     for parameter in ARGUMENTS[function]:
-        called_with_any_value(scene, function, parameter, 10)
+        called_with_any_value(scene, function, parameter, n)
 
 
+@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "function",
     [each for each in ARGUMENTS if each.startswith(("SampleStore", "Batch", "LabelledRows"))],
 )
-def test_any_value_for_any_argument_on_a_server(server_scene: Scene, function: str) -> None:
+def test_any_value_for_any_argument_on_a_server(server_scene: Scene, function: str, n: int) -> None:
     for parameter in ARGUMENTS[function]:
-        called_with_any_value(server_scene, function, parameter, 5)
+        called_with_any_value(server_scene, function, parameter, n)
 
 
 def test_values_stored_by_the_other_tests_are_sound(scene: Scene, server_scene: Scene) -> None:

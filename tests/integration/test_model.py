@@ -540,8 +540,8 @@ def same_floats(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "max_examples"),
     [
-        ("sqlite", 8),
-        ("postgresql", 3),
+        ("sqlite", 6),
+        ("postgresql", 2),
         pytest.param("sqlite", 200, marks=pytest.mark.soak),
         pytest.param("postgresql", 100, marks=pytest.mark.soak),
     ],

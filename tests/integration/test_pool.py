@@ -279,7 +279,7 @@ def test_scores_of_any_size_are_sound(kind: str, request: pytest.FixtureRequest)
     url: str = request.getfixturevalue(f"{kind}_url")
 
     @settings(
-        max_examples=20 if kind == "sqlite" else 6,
+        max_examples=10 if kind == "sqlite" else 4,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

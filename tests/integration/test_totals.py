@@ -38,7 +38,7 @@ def assert_right(found: list[programs.Totals], *, least_known: float) -> None:
     assert (misses > N_ERRORS).sum() <= MOST_BEYOND * len(misses), np.flatnonzero(misses > N_ERRORS)
 
 
-@pytest.mark.parametrize(("kind", "n"), [("sqlite", 12), ("postgresql", 4)])
+@pytest.mark.parametrize(("kind", "n"), [("sqlite", 6), ("postgresql", 4)])
 def test_totals_of_programs(kind: str, n: int, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(f"{kind}_url")
     assert_right([programs.play_alone(url, seed) for seed in range(n)], least_known=0.5)
@@ -91,7 +91,7 @@ def together(url: str, seeds: range, n_acts: int) -> list[programs.Totals]:
 
 
 def test_totals_of_three_processes(postgresql_url: str) -> None:
-    assert_right(together(postgresql_url, range(4), n_acts=25), least_known=0.5)
+    assert_right(together(postgresql_url, range(4), n_acts=15), least_known=0.5)
 
 
 @pytest.mark.soak

@@ -228,7 +228,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(place=st.sampled_from([place for place in PLACES if place not in FIXED]), value=VALUES)
 def test_a_value_of_another_type_is_found(
     whole: SampleStore, place: tuple[str, str], value: Any
@@ -471,7 +471,7 @@ def measure(store: SampleStore, way: str, reward: float) -> None:
         batch.settle([], record=(["s1"], [reward], ""))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(WAYS), st.sampled_from([math.nan, 1.0, 2.0])),
