@@ -85,7 +85,7 @@ def clock(module_clock: Clock) -> Iterator[Clock]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'buffer.db'}"
     return new_database(request.getfixturevalue("moved_server"))
@@ -146,11 +146,11 @@ def started() -> Iterator[list[Moved]]:
 
 
 @pytest.fixture
-def moved(clock: Clock, url: str, started: list[Moved]) -> Iterator[Moved]:
+def moved(clock: Clock, store_url: str, started: list[Moved]) -> Iterator[Moved]:
     if not started or not started[-1].is_alive:
         started.append(Moved(clock))
     running = started[-1]
-    running.run(f"store = open_store({url!r}, grace_s={GRACE_S})")
+    running.run(f"store = open_store({store_url!r}, grace_s={GRACE_S})")
     yield running
     if running.is_alive:
         running.run("store.close()")
@@ -177,12 +177,12 @@ def told(store: SampleStore) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize(("shift", "back"), [("-5h", False), ("+2m", False), ("+5h", True)])
 def test_copies_labels_and_incumbent(
-    clock: Clock, url: str, moved: Moved, shift: str, back: bool
+    clock: Clock, store_url: str, moved: Moved, shift: str, back: bool
 ) -> None:
     """The clock is set before the fourth of six batches, and set back, perhaps, before
     the fifth.
     """
-    with open_store(url, grace_s=GRACE_S) as store:
+    with open_store(store_url, grace_s=GRACE_S) as store:
         then, drawn = [], []
         for i in range(6):
             clock.set(
@@ -209,13 +209,16 @@ def test_copies_labels_and_incumbent(
         assert store.check() == []
 
 
-def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
+FAR = ["-5h", "+5h", NOT_SET]
+
+
+def test_claims_and_leases(clock: Clock, store_url: str, moved: Moved) -> None:
     """A worker of another host keeps its claim and its job while its clock jumps, and loses both
     once it is dead. It takes none from the others either.
     """
     moved.run('store.add(["s1", "s2", "s3", "s4"]); store.score(scores); batch = store.sample(4)')
     moved.run('work = store.leased("tidy"); lease = work.__enter__(); print(lease.run)')
-    with open_store(url, grace_s=GRACE_S) as store:
+    with open_store(store_url, grace_s=GRACE_S) as store:
         store.add(["s5", "s6"])  # from now on its heartbeat looks on
         store.score(lambda samples: [float(sample[1:]) for sample in samples])
         batch = store.sample(2)
@@ -225,7 +228,7 @@ def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
             with store.leased("tidy") as lease:
                 return lease is not None
 
-        for shift in (*SHIFTS, NOT_SET):
+        for shift in FAR:
             clock.set(shift)
             ends = time.monotonic() + 1.5 * GRACE_S
             while time.monotonic() < ends:
@@ -253,11 +256,11 @@ def test_claims_and_leases(clock: Clock, url: str, moved: Moved) -> None:
     ("who", "shift"),
     [("started", "-5h"), ("started", "+2m"), ("looks on", "-1m"), ("looks on", "+5h")],
 )
-def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -> None:
+def test_schedules(clock: Clock, store_url: str, moved: Moved, shift: str, who: str) -> None:
     """A job is due `every` seconds after it started, whichever process asks, and not before."""
     schedule = Schedule("1s")
     moved.run("from sqlbuffer.retraining.schedule import Schedule; schedule = Schedule('1s')")
-    with open_store(url, grace_s=GRACE_S) as store:
+    with open_store(store_url, grace_s=GRACE_S) as store:
 
         def take_here() -> None:
             with store.leased(RETRAIN) as lease:
@@ -289,20 +292,20 @@ def test_schedules(clock: Clock, url: str, moved: Moved, shift: str, who: str) -
 
 @pytest.mark.parametrize("shift", ["-5h", "+5h"])
 def test_a_run_that_has_ended_is_not_broken_off(
-    clock: Clock, url: str, moved: Moved, shift: str
+    clock: Clock, store_url: str, moved: Moved, shift: str
 ) -> None:
     moved.run("work = store.leased('tidy'); lease = work.__enter__()")
     clock.set(shift)
     moved.run("work.__exit__(None, None, None)")
-    with open_store(url, grace_s=GRACE_S) as store:
+    with open_store(store_url, grace_s=GRACE_S) as store:
         (job,) = store.jobs()
         assert (job.is_held, job.is_broken_off, job.runs) == (False, False, 1)
 
 
-def test_a_heartbeat_goes_on(clock: Clock, url: str, moved: Moved) -> None:
+def test_a_heartbeat_goes_on(clock: Clock, store_url: str, moved: Moved) -> None:
     """It pauses for no longer when its clock is set back."""
     moved.run('store.add(["s1"])')
-    with open_store(url, grace_s=GRACE_S) as store:
+    with open_store(store_url, grace_s=GRACE_S) as store:
         for shift in (*SHIFTS, NOT_SET):
             clock.set(shift)
             before = beats(store)
