@@ -101,11 +101,17 @@ def filled(url: str, n: int, budget: int | None = None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "budget", "n_processes", "pause_s"),
-    [(150, 110, 2, 2.0), pytest.param(2_000, 1_500, 4, 3.0, marks=pytest.mark.soak)],
+    ("n", "budget", "n_processes", "pause_s", "n_kills"),
+    [(150, 110, 2, 1.5, 2), pytest.param(2_000, 1_500, 4, 3.0, 1_000, marks=pytest.mark.soak)],
 )
 def test_what_is_started_ends_measured_or_failed_with_a_reason(
-    store_url: str, lab: pathlib.Path, n: int, budget: int, n_processes: int, pause_s: float
+    store_url: str,
+    lab: pathlib.Path,
+    n: int,
+    budget: int,
+    n_processes: int,
+    pause_s: float,
+    n_kills: int,
 ) -> None:
     filled(store_url, n, budget)
     slots = 4
@@ -116,7 +122,7 @@ def test_what_is_started_ends_measured_or_failed_with_a_reason(
             measuring.start()
         while not measuring.is_done:
             time.sleep(pause_s)
-            if used(store_url) < 0.8 * budget:
+            if used(store_url) < 0.8 * budget and measuring.n_kills < n_kills:
                 measuring.kill_one()
         for process in measuring.processes:
             out, err = process.communicate()
