@@ -16,8 +16,8 @@ from helpers.searches import search
 from sqlbuffer.store import open_store
 
 CALLS = 200
-KILLS = 3
-CALLS_WITH_KILLS = 220
+KILLS = 2
+CALLS_WITH_KILLS = 150
 
 
 def start(url: str, log: pathlib.Path, *options: str) -> Forked:
