@@ -122,6 +122,7 @@ def server_url() -> Iterator[str]:
     server = start_server(pathlib.Path(folder, "pg"))
     server.psql("ALTER SYSTEM SET fsync = off;")  # this server's data need not survive the machine
     server.psql("ALTER SYSTEM SET full_page_writes = off;")
+    server.psql("ALTER SYSTEM SET synchronous_commit = off;")
     server.psql("ALTER SYSTEM SET autovacuum = off;")  # it would change plans at any moment
     server.psql("SELECT pg_reload_conf();")
     yield server.get_uri()
