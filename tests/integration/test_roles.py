@@ -108,6 +108,14 @@ def test_a_reader_reads_no_hashes_of_passwords(
     assert read("pg_authid", "pg_read_all_data")
 
 
+def test_the_first_statement_on_a_server_may_be_a_query(role_urls: tuple[str, str]) -> None:
+    """Its cursor needs a transaction, and the question for the server's version comes before."""
+    url = sa.make_url(role_urls[0])
+    unseen = url.set(port=url.port or 5432)  # the version is known for each address
+    with ask(unseen, "SELECT 1 AS one") as found:
+        assert list(map(tuple, found.rows)) == [(1,)]
+
+
 def test_a_reader_may_draw_and_report(role_urls: tuple[str, str], tmp_path: pathlib.Path) -> None:
     with open_store(role_urls[0], read_only=True) as store:
         plots.best(store)

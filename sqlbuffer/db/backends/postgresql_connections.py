@@ -191,7 +191,7 @@ def _connect(
 def _begin(connection: sa.Connection, sql: str, *, is_pooled: bool, leaves_receipt: bool) -> None:
     """Begin a transaction: one message to the server, or none before a statement that is alone."""
     if connection.dialect.server_version_info is None:
-        connection.dialect.initialize(connection)
+        _initialize(connection)
     if leaves_receipt:
         connection.info["number"] = connection.info.get("number", 0) + 1
         sql = f"{sql}; {_leave_receipt(connection)}"
@@ -200,6 +200,14 @@ def _begin(connection: sa.Connection, sql: str, *, is_pooled: bool, leaves_recei
         sql = f"{sql}; {_lock_buffer(presence)}"
     if is_pooled or not options.get("is_one_statement"):
         connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
+
+
+def _initialize(connection: sa.Connection) -> None:
+    """Ask the server for its version, before there is a transaction that a cursor could be of."""
+    streams = connection.get_execution_options().get("stream_results", False)
+    connection.execution_options(stream_results=False)
+    connection.dialect.initialize(connection)
+    connection.execution_options(stream_results=streams)
 
 
 def _require_unicode(connection: Any) -> None:
