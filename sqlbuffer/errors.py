@@ -9,7 +9,16 @@ EXITS = (SystemExit, GeneratorExit)
 
 
 class SqlBufferError(Exception):
-    """Base of all errors raised by sqlbuffer."""
+    """Base of all errors raised by sqlbuffer.
+
+    Examples:
+        >>> from sqlbuffer import SqlBufferError
+        >>> try:
+        ...     store.sample(-2)
+        ... except SqlBufferError as error:
+        ...     print(type(error).__name__, error)
+        InvalidArgument n must be a number of samples, or -1 for all waiting samples; got -2.
+    """
 
     def __str__(self) -> str:
         # A message may quote stored values or a driver: no control character may reach a terminal.

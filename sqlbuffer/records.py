@@ -32,6 +32,10 @@ class AddResult:
             measured, failed, settled or removed. 0 with `requeue=True`. `add` stores 20,000 samples
             at a time, and a repeat that comes later than that is counted here again.
         refused_at: Positions in the call, from 0, of the samples for which `key` returned None.
+
+    Examples:
+        >>> store.add(["CCO", "CCCO", "CC"])
+        AddResult(added=1, requeued=0, duplicates=1, known=1, refused_at=())
     """
 
     added: int = 0
@@ -42,7 +46,14 @@ class AddResult:
 
     @property
     def refused(self) -> int:
-        """Number of samples for which `key` returned None."""
+        """Number of samples for which `key` returned None.
+
+        Examples:
+            >>> whole = open_store("sqlite:///whole.db", key=lambda s: None if "." in s else s)
+            >>> result = whole.add(["CCO", "CCO.Cl"])
+            >>> result.refused, result.refused_at
+            (1, (1,))
+        """
         return len(self.refused_at)
 
     def __add__(self, other: AddResult) -> AddResult:
@@ -68,6 +79,11 @@ class SampleInfo:
             released batch held and stored after its release; stored before, they may be.
         argmax: (n,) bool, True if the sample was drawn by the argmax share.
         reward: (n,) float64, the reward stored before this draw, NaN if there is none.
+
+    Examples:
+        >>> batch = store.sample(3, pct_argmax=0.34)
+        >>> batch.info.argmax, batch.info.probability.round(3)
+        (array([ True, False, False]), array([1.   , 0.118, 0.221]))
     """
 
     probability: NDArray[np.float64]
@@ -111,6 +127,11 @@ class Stats:
         budget: Most samples that may be measured, failed or claimed, None for any number.
         objective: Name of the reward function.
         max_attempts: Attempts after which a sample has failed, None for any number.
+
+    Examples:
+        >>> stats = store.stats()
+        >>> stats.waiting, stats.stored, stats.kind, stats.mode, stats.direction
+        (10, 13, 'shift', 'consume', 'maximize')
     """
 
     name: str
@@ -152,6 +173,10 @@ class Staleness:
         score_version: The version; None for samples without a score.
         waiting: The number of samples.
         oldest: Time of the oldest of these scores, UTC; None without scores.
+
+    Examples:
+        >>> store.staleness()[0].waiting
+        10
     """
 
     score_version: int | None
@@ -167,6 +192,10 @@ class ForgetResult:
         forgotten: Number of samples.
         predictors: Versions of the predictors that were stored after the first reward of one of
             these samples, and may have been trained on it; the oldest first.
+
+    Examples:
+        >>> store.forget([11])
+        ForgetResult(forgotten=1, predictors=())
     """
 
     forgotten: int = 0
@@ -184,6 +213,10 @@ class PruneResult:
         predictors: Predictor versions whose states were dropped; their measures stay.
         size_bytes: Bytes of the dropped values: the checkpoints and states, and 48 bytes for each
             draw and metric.
+
+    Examples:
+        >>> store.prune(keep_draws=100)
+        PruneResult(draws=0, metrics=0, checkpoints=0, predictors=0, size_bytes=0)
     """
 
     draws: int = 0
@@ -202,6 +235,11 @@ class MeasureResult:
         failed: Samples whose measurement failed.
         released: Samples that were claimed and not measured; they wait again.
         seconds: How long it took.
+
+    Examples:
+        >>> result = store.measure(len, max_calls=4, silent=True)
+        >>> result.measured, result.failed, result.released
+        (4, 0, 0)
     """
 
     measured: int

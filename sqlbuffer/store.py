@@ -170,6 +170,13 @@ def open_store(
         DatabaseUnavailable: If the database cannot be opened, reached, read or written.
         SchemaMismatch: If its schema is of another release, or the database has other tables.
         SettingsMismatch: If a setting that was given is stored with another value.
+
+    Examples:
+        >>> docking = open_store("sqlite:///docking.db", name="docking", direction="minimize")
+        >>> docking.add(["CCO", "CCN", "CCO"])
+        AddResult(added=2, requeued=0, duplicates=1, known=0, refused_at=())
+        >>> open_store("sqlite:///docking.db", name="docking").direction  # as stored
+        'minimize'
     """
     return open_with_defaults(
         {},
@@ -265,6 +272,15 @@ class SampleStore:
     """A buffer of distinct samples in a SQL database. Use `open_store` to open one.
 
     `len(store)` is the number of samples that wait. As a context manager it closes its connections.
+
+    Examples:
+        >>> store
+        SampleStore('sqlite:////home/me/molecules.db', name='molecules', waiting=10, measured=2)
+        >>> len(store)
+        10
+        >>> with store as reader:
+        ...     print(reader.top(1)[0]["sample"])
+        CC
     """
 
     def __init__(self, buffer: BufferHandle) -> None:
@@ -292,6 +308,11 @@ class SampleStore:
         """Close the connections, and mark this process as finished with the buffer; a use reopens.
 
         Open batches stay claimed until this process releases them, drops them, or ends.
+
+        Examples:
+            >>> store.close()
+            >>> len(store)  # opens a connection again
+            10
         """
         self._buffer.heartbeat.stop()
         self._buffer.database.close()
@@ -303,6 +324,12 @@ class SampleStore:
         process would void the locks of the first. On PostgreSQL its transactions are read-only,
         unless a role with the right to write says otherwise. Each statement sees the last commit.
         Close it after use; closing the store does not close it.
+
+        Examples:
+            >>> sql = "SELECT state, count(*) FROM sample_overview GROUP BY state ORDER BY state"
+            >>> with store.connect() as connection:
+            ...     print(connection.exec_driver_sql(sql).all())
+            [('failed', 1), ('measured', 2), ('waiting', 10)]
         """
         return self._buffer.database.connect()
 
@@ -310,35 +337,74 @@ class SampleStore:
 
     @property
     def name(self) -> str:
-        """Name of the buffer."""
+        """Name of the buffer.
+
+        Examples:
+            >>> store.name
+            'molecules'
+        """
         return self._buffer.name
 
     @property
     def url(self) -> str:
-        """URL of the database, its password masked."""
+        """URL of the database, its password masked.
+
+        Examples:
+            >>> store.url
+            'sqlite:////home/me/molecules.db'
+        """
         return self._buffer.database.url
 
     @property
     def iteration(self) -> int:
-        """Batches settled so far."""
+        """Batches settled so far.
+
+        Examples:
+            >>> with store.sample(2) as batch:
+            ...     batch.settle([1.0, 0.5])
+            >>> store.iteration
+            1
+        """
         return self.stats().iteration
 
     @property
     def direction(self) -> str:
-        """Which reward is better: "maximize", the higher; "minimize", the lower."""
+        """Which reward is better: "maximize", the higher; "minimize", the lower.
+
+        Examples:
+            >>> store.direction
+            'maximize'
+        """
         return self._buffer.direction
 
     @property
     def key(self) -> Callable[[Any], Any] | None:
-        """The canonical form of a sample, as given to `open_store`."""
+        """The canonical form of a sample, as given to `open_store`.
+
+        Examples:
+            >>> tidy = open_store("sqlite:///tidy.db", key=str.strip)
+            >>> tidy.key(" CCO ")
+            'CCO'
+        """
         return self._buffer.key
 
     def stats(self) -> Stats:
-        """Return the buffer in numbers, at a cost that does not grow with it."""
+        """Return the buffer in numbers, at a cost that does not grow with it.
+
+        Examples:
+            >>> stats = store.stats()
+            >>> stats.waiting, stats.measured, stats.failed, stats.best_reward
+            (10, 2, 1, 0.5)
+        """
         return self._buffer.look(counts.stats)
 
     def check(self) -> list[str]:
-        """Audit the buffer: return a sentence for each problem. Reads every row."""
+        """Audit the buffer: return a sentence for each problem. Reads every row.
+
+        Examples:
+            >>> store.check()
+            []
+        """
         return self._buffer.read(check)
 
     # -- samples in -------------------------------------------------------------------------------
@@ -376,6 +442,12 @@ class SampleStore:
                 image, or a table without `sample=`.
             UnsupportedType: If a sample has no canonical hash. Samples before it, by 20,000, are
                 stored.
+
+        Examples:
+            >>> store.add(["CCO", "CCCO", "CCCO", "CC"], source="mutation")
+            AddResult(added=1, requeued=0, duplicates=2, known=1, refused_at=())
+            >>> store.add(["CC"], requeue=True).requeued
+            1
         """
         if sample is None:
             return add.add(self._buffer, as_list(samples), source, meta, requeue=requeue)
@@ -404,6 +476,11 @@ class SampleStore:
 
         Raises:
             UnsupportedType: If the sample has no canonical hash.
+
+        Examples:
+            >>> import numpy as np
+            >>> store.add_one(np.zeros((28, 28)), meta={"split": "train"}).added
+            1
         """
         return add.add(self._buffer, [sample], source, meta, requeue=requeue)
 
@@ -435,6 +512,12 @@ class SampleStore:
         Raises:
             InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
                 finite reward came with an error. Nothing is stored.
+
+        Examples:
+            >>> store.record(["CCO", "CCCO"], [0.75, None], errors=[None, "no conformer"]).added
+            1
+            >>> store.rewards_of(["CCO", "CCCO"])
+            [0.75, nan]
         """
         samples = as_list(samples)
         recorded = core_record.Recorded.prepare(
@@ -459,6 +542,12 @@ class SampleStore:
             StaleIds: If the numbers may be those of other samples: the database has gone back to
                 an earlier state since, by a failover or a restore, or was replaced. Nothing is
                 removed.
+
+        Examples:
+            >>> store.remove([1, 2])
+            2
+            >>> len(store)
+            8
         """
         return self._write(remove.remove, as_ids(ids))
 
@@ -471,6 +560,12 @@ class SampleStore:
 
         Raises:
             StaleIds: See `remove`.
+
+        Examples:
+            >>> store.replace([1], ["OCC"])
+            1
+            >>> store.waiting().samples[-1]
+            'OCC'
         """
         numbers, others = as_ids(ids), as_list(samples)
         if len(numbers) != len(others):
@@ -495,6 +590,10 @@ class SampleStore:
         Raises:
             InvalidArgument: If one of the samples is claimed. Nothing is deleted.
             StaleIds: See `remove`. Nothing is deleted.
+
+        Examples:
+            >>> store.forget([11, 12])
+            ForgetResult(forgotten=2, predictors=())
         """
         result = self._buffer.write_alone(deletion.forget, as_ids(ids))
         deletion.tell(self.name, result)
@@ -535,6 +634,12 @@ class SampleStore:
         Raises:
             InvalidArgument: If the scores are a tensor, no numbers, or not one for each sample.
                 Nothing of that chunk is stored.
+
+        Examples:
+            >>> store.add(["CCCO", "CCCN"]).added
+            2
+            >>> store.score(lambda samples: [len(sample) for sample in samples])
+            2
         """
         require_function(score_fn, "score_fn must be a function of a list of samples", takes=1)
         rule = 'only must be "missing", "stale" or "all"'
@@ -584,6 +689,11 @@ class SampleStore:
 
         Raises:
             InvalidArgument: See `score`.
+
+        Examples:
+            >>> store.mark_stale()
+            >>> store.refresh(lambda samples: [sample.count("C") for sample in samples], budget=4)
+            4
         """
         options: dict[str, Any] = {"budget": budget, "checkpoint": checkpoint}
         return self.score(score_fn, "stale", **options, chunk=chunk, silent=silent)
@@ -624,22 +734,44 @@ class SampleStore:
 
         Source:
             Prioritized Experience Replay (Schaul et al. 2016).
+
+        Examples:
+            >>> store.update_priorities([1, 2], [5.0, 0.0])
+            2
+            >>> store.waiting().scores[:3]
+            array([ 5., nan,  3.])
         """
         return core_priorities.update(self._buffer, as_ids(ids), priorities)
 
     @_writes
     def mark_stale(self) -> None:
-        """Mark all scores as stale, for `refresh` to score the samples again."""
+        """Mark all scores as stale, for `refresh` to score the samples again.
+
+        Examples:
+            >>> store.mark_stale()
+            >>> stats = store.stats()
+            >>> stats.score_version, stats.refreshed_version
+            (1, 0)
+        """
         self._score_by(None, list, "all", budget=0)
 
     def is_refreshed(self) -> bool:
-        """Tell whether the newest refresh has finished; `refresh` finishes one that has not."""
+        """Tell whether the newest refresh has finished; `refresh` finishes one that has not.
+
+        Examples:
+            >>> store.is_refreshed()
+            True
+        """
         return self._buffer.read(read.is_refreshed)
 
     def staleness(self) -> list[Staleness]:
         """Return how many samples wait with a score of each version, the oldest version first.
 
         Reads the whole pool.
+
+        Examples:
+            >>> [(row.score_version, row.waiting) for row in store.staleness()]
+            [(0, 10)]
         """
         return self._buffer.read(counts.staleness)
 
@@ -663,6 +795,12 @@ class SampleStore:
 
         Returns:
             The batch, to be settled or released. It is empty if nothing can be drawn.
+
+        Examples:
+            >>> with store.sample(3, pct_argmax=0.34) as batch:
+            ...     print(batch.samples)
+            ...     batch.settle([float(sample.count("C")) for sample in batch.samples])
+            ['c1ccccc1', 'C#N', 'CC=O']
         """
         if lease_s is not None:
             rule = "lease_s must be a positive number of seconds, or None"
@@ -689,6 +827,13 @@ class SampleStore:
             commit_every: Batches after which they are settled; a claim in mode "consume" has no
                 more batches. None: only at `state_dict()`, to settle what a checkpoint holds.
             until_empty: End when nothing can be drawn; False: wait for new samples.
+
+        Examples:
+            >>> for samples in store.stream(4):
+            ...     print(samples)
+            ['C#N', 'CC=O', 'CCN', 'c1ccccc1']
+            ['C1CC1', 'CC(C)O', 'CCCC', 'CCO']
+            ['CCCl', 'CO']
         """
         from sqlbuffer.loading.stream import Stream  # imports torch
 
@@ -709,17 +854,33 @@ class SampleStore:
         Raises:
             InvalidArgument: If no batch of this buffer has the token.
             ClaimLost: If the batch was settled or released, or if its lease is over.
+
+        Examples:
+            >>> token = store.sample(2, lease_s=86_400).detach()
+            >>> batch = store.batch(token)  # in another process
+            >>> batch.settle([1.0, 0.5])
         """
         return self._buffer.read(tokens.take_up, token)
 
     # -- stored samples ---------------------------------------------------------------------------
 
     def waiting(self) -> read.Waiting:
-        """Return all samples that wait, in the order in which they were stored."""
+        """Return all samples that wait, in the order in which they were stored.
+
+        Examples:
+            >>> waiting = store.waiting()
+            >>> waiting.samples[:2], waiting.ids[:2], waiting.scores[:2]
+            (['C1CC1', 'CC(C)O'], array([1, 2]), array([5., 6.]))
+        """
         return self._buffer.read(read.waiting)
 
     def labelled(self) -> tuple[list[Any], Floats]:
-        """Return the n samples that have a reward, and their rewards, (n,) float64."""
+        """Return the n samples that have a reward, and their rewards, (n,) float64.
+
+        Examples:
+            >>> store.labelled()
+            (['C', 'CC'], array([0.25, 0.5 ]))
+        """
         return self._buffer.read(read.labelled)
 
     def labelled_rows(
@@ -735,6 +896,11 @@ class SampleStore:
             where: A condition, see `table`; as SQL never one from a person you do not trust.
             newest: Most rows, those measured last.
             best: Of these, the share in (0, 1] with the best rewards, see `direction`.
+
+        Examples:
+            >>> rows = store.labelled_rows(best=0.5)
+            >>> rows[0], rows.rewards
+            ('CC', array([0.5]))
         """
         return labels.labelled_rows(self._buffer, where=where, newest=newest, best=best)
 
@@ -747,13 +913,23 @@ class SampleStore:
 
         Args:
             where: A condition, see `table`.
+
+        Examples:
+            >>> dataset = store.dataset()
+            >>> len(dataset), dataset[0]
+            (2, ('C', 0.25))
         """
         from sqlbuffer.loading.dataset import LabelledDataset  # imports torch
 
         return LabelledDataset(self.labelled_rows(where=where))
 
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
-        """Return the stored reward of each sample: NaN if measuring failed, None without one."""
+        """Return the stored reward of each sample: NaN if measuring failed, None without one.
+
+        Examples:
+            >>> store.rewards_of(["CC", "CCC", "CCO"])
+            [0.5, nan, None]
+        """
         return self._buffer.read(read.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
@@ -761,6 +937,10 @@ class SampleStore:
 
         Raises:
             StaleIds: See `remove`.
+
+        Examples:
+            >>> store.samples_of([1, 12])
+            {1: 'C1CC1', 12: 'CC'}
         """
         return self._buffer.read(_samples_of, as_ids(ids))
 
@@ -770,6 +950,10 @@ class SampleStore:
         Before the first predictor it is the best of all. It stays until the next predictor, so
         that all samples scored by one predictor are compared with the same reward. It is the lowest
         reward if the direction is "minimize".
+
+        Examples:
+            >>> store.incumbent()
+            0.5
         """
         return self._buffer.read(read.incumbent)
 
@@ -791,6 +975,10 @@ class SampleStore:
             objective: An earlier objective, by whose rewards the samples are ordered; None for the
                 current one.
             where: A condition, see `table`.
+
+        Examples:
+            >>> [(row["sample"], row["reward"]) for row in store.top(2)]
+            [('CC', 0.5), ('C', 0.25)]
         """
         return read.top(self._buffer, n, by=by, objective=objective, where=where)
 
@@ -834,6 +1022,12 @@ class SampleStore:
         Raises:
             InvalidArgument: If there is no such column, or the condition is wrong.
             MissingExtra: If pyarrow is not installed.
+
+        Examples:
+            >>> import pyarrow
+            >>> best = store.table(["sample", "reward"], where=("reward", ">", 0.3))
+            >>> pyarrow.table(best).to_pylist()
+            [{'sample': 'CC', 'reward': 0.5}]
         """
         return exchange.table(self._buffer, columns, where, decode=decode, chunk=chunk)
 
@@ -853,6 +1047,13 @@ class SampleStore:
 
         Raises:
             MissingExtra: If pandas or pyarrow is not installed.
+
+        Examples:
+            >>> store.to_pandas(["sample", "state", "reward"], where=("sample_id", ">", 10))
+              sample     state  reward
+            0      C  measured    0.25
+            1     CC  measured    0.50
+            2    CCC    failed     NaN
         """
         return self._whole(columns, where, decode=decode).to_pandas()
 
@@ -871,6 +1072,10 @@ class SampleStore:
 
         Raises:
             MissingExtra: If pyarrow is not installed.
+
+        Examples:
+            >>> store.to_arrow(["sample", "reward"], where=("reward", ">", 0.3)).to_pylist()
+            [{'sample': 'CC', 'reward': 0.5}]
         """
         return self._whole(columns, where, decode=decode).to_arrow()
 
@@ -925,6 +1130,11 @@ class SampleStore:
             CannotMeasure: If the function does not load in a child process, if the executor is
                 broken, or if a measurement fails and `on_error` is "raise". Claimed samples wait
                 again.
+
+        Examples:
+            >>> result = store.measure(lambda sample: float(sample.count("C")), silent=True)
+            >>> result.measured, result.failed
+            (10, 0)
         """
         return measure(
             self._buffer,
@@ -955,12 +1165,23 @@ class SampleStore:
 
         Raises:
             InvalidArgument: If a batch is claimed, or if the buffer has had this objective.
+
+        Examples:
+            >>> store.remeasure("docking at pH 7")
+            3
+            >>> store.top(1), store.top(1, objective="reward")[0]["sample"]
+            ([], 'CC')
         """
         return core_objective.remeasure(self._buffer, objective, where)
 
     @property
     def objective(self) -> str:
-        """Name of the reward function whose rewards the samples have; "reward" at first."""
+        """Name of the reward function whose rewards the samples have; "reward" at first.
+
+        Examples:
+            >>> store.objective
+            'reward'
+        """
         return str(self._buffer.read(lambda tx: tx.own_row(queries.buffers.objective()).objective))
 
     @_writes
@@ -977,12 +1198,23 @@ class SampleStore:
 
         Raises:
             InvalidArgument: If more samples are measured, failed or claimed already.
+
+        Examples:
+            >>> store.set_budget(5)  # three samples are measured or failed already
+            >>> store.budget_left
+            2
         """
         self._write(core_budget.set_budget, core_budget.as_budget(budget))
 
     @property
     def budget_left(self) -> int | None:
-        """Number of samples that may still be claimed; None for any number."""
+        """Number of samples that may still be claimed; None for any number.
+
+        Examples:
+            >>> store.set_budget(100)
+            >>> store.budget_left
+            97
+        """
         return self._buffer.read(core_budget.left)
 
     # -- failures ----------------------------------------------------------------------------------
@@ -997,6 +1229,10 @@ class SampleStore:
             n: Most samples; None for all.
             where: A condition, see `table`, such as
                 `"error LIKE 'timed out%'"`.
+
+        Examples:
+            >>> [(row["sample"], row["error"]) for row in store.failed()]
+            [('CCC', 'timed out after 600 s')]
         """
         return attempts.failed(self._buffer, n, where)
 
@@ -1012,6 +1248,12 @@ class SampleStore:
 
         Raises:
             StaleIds: See `remove`.
+
+        Examples:
+            >>> store.retry(where="error LIKE 'timed out%'")
+            1
+            >>> len(store)
+            11
         """
         numbers = None if ids is None else as_ids(ids)
         return attempts.retry(self._buffer, numbers, where)
@@ -1045,6 +1287,10 @@ class SampleStore:
 
         Raises:
             LeaseLost: If the lease is not held any more. Nothing is stored.
+
+        Examples:
+            >>> store.save_predictor(b"weights", rows_trained=2, metrics={"valid_loss": 0.1})
+            1
         """
         return self._write(
             predictor_versions.write_predictor,
@@ -1058,15 +1304,38 @@ class SampleStore:
         )
 
     def predictors(self) -> predictor_versions.PredictorVersions:
-        """Return all predictor versions with their measures, the oldest first."""
+        """Return all predictor versions with their measures, the oldest first.
+
+        Examples:
+            >>> store.save_predictor(b"weights", rows_trained=2, metrics={"valid_loss": 0.1})
+            1
+            >>> [(it.version, it.valid_loss) for it in store.predictors()]
+            [(1, 0.1)]
+        """
         return self._buffer.read(predictor_versions.read_predictors)
 
     def newest_predictor(self) -> predictor_versions.PredictorVersion | None:
-        """Return the newest predictor version, None before the first."""
+        """Return the newest predictor version, None before the first.
+
+        Examples:
+            >>> store.save_predictor(b"weights", rows_trained=2)
+            1
+            >>> store.newest_predictor().rows_trained
+            2
+        """
         return self._buffer.read(predictor_versions.newest_predictor)
 
     def newest_version(self) -> int | None:
-        """Return the version of the newest stored predictor, None before the first."""
+        """Return the version of the newest stored predictor, None before the first.
+
+        Examples:
+            >>> store.newest_version() is None
+            True
+            >>> store.save_predictor(b"weights", rows_trained=2)
+            1
+            >>> store.newest_version()
+            1
+        """
         return self._buffer.read(predictor_versions.newest_version)
 
     def predictor_state(self, version: int | None = None) -> bytes | None:
@@ -1074,6 +1343,11 @@ class SampleStore:
 
         Raises:
             InvalidArgument: If the version does not exist, or its state was dropped.
+
+        Examples:
+            >>> version = store.save_predictor(b"weights", rows_trained=2)
+            >>> store.predictor_state(version)
+            b'weights'
         """
         found = self._buffer.read(predictor_versions.read_state, version=version)
         return None if found is None else found[1]
@@ -1092,6 +1366,13 @@ class SampleStore:
         Raises:
             InvalidArgument: If the version does not exist, its state was dropped, or it does not
                 fit the model.
+
+        Examples:
+            >>> import safetensors.torch
+            >>> state = safetensors.torch.save(agent.model.state_dict())
+            >>> version = store.save_predictor(state, rows_trained=2)
+            >>> store.load_predictor(agent) == version
+            True
         """
         found = self._buffer.read(predictor_versions.read_state, version=version)
         if found is None:
@@ -1104,12 +1385,24 @@ class SampleStore:
     # -- jobs -------------------------------------------------------------------------------------
 
     def jobs(self) -> list[leases.Job]:
-        """Return the state of each job: its owner, its last run, its last error."""
+        """Return the state of each job: its owner, its last run, its last error.
+
+        Examples:
+            >>> with store.leased("retrain"):
+            ...     print([(job.name, job.runs, job.is_held) for job in store.jobs()])
+            [('retrain', 1, True)]
+        """
         return self._buffer.read(leases.find)
 
     @_writes
     def announce_job(self, name: str, schedule: str) -> None:
-        """Store the schedule of a job in words, for people to read."""
+        """Store the schedule of a job in words, for people to read.
+
+        Examples:
+            >>> store.announce_job("retrain", "every 10 minutes")
+            >>> [(job.name, job.schedule) for job in store.jobs()]
+            [('retrain', 'every 10 minutes')]
+        """
         job = as_name(name, "the name of a job")
         self._write(leases.announce, job, as_name(schedule, "a schedule"))
         self._buffer.heartbeat.start()  # it watches the owners of the job
@@ -1128,6 +1421,11 @@ class SampleStore:
         Args:
             job: Name of the job.
             seen: Take the job only if it was taken this often so far.
+
+        Examples:
+            >>> with store.leased("retrain") as lease:
+            ...     print(lease.job, lease.run)
+            retrain 1
         """
         job = as_name(job, "the name of a job")
         rule = "seen must be the job's number of runs, or None"
@@ -1139,19 +1437,44 @@ class SampleStore:
 
     @_writes
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Store metrics of an iteration; a later value replaces an earlier one."""
+        """Store metrics of an iteration; a later value replaces an earlier one.
+
+        Examples:
+            >>> store.log_metrics(0, {"loss": 0.5})
+            >>> store.history()
+            [{'iteration': 0, 'name': 'loss', 'value': 0.5}]
+        """
         self._write(metrics_and_checkpoints.write_metrics, iteration=iteration, values=metrics)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run."""
+        """Return all metrics as `{"iteration", "name", "value"}`, in the order of the run.
+
+        Examples:
+            >>> store.log_metrics(0, {"loss": 0.5, "accuracy": 0.9})
+            >>> store.history()[0]
+            {'iteration': 0, 'name': 'accuracy', 'value': 0.9}
+        """
         return self._buffer.read(metrics_and_checkpoints.history)
 
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
-        """Return the newest checkpoint of a name: (batches settled when it was written, state)."""
+        """Return the newest checkpoint of a name: (batches settled when it was written, state).
+
+        Examples:
+            >>> store.save_checkpoints({"optimiser": b"state"}, iteration=0)
+            >>> store.checkpoint("optimiser")
+            (0, b'state')
+        """
         return self._buffer.read(metrics_and_checkpoints.read_checkpoint, name=name)
 
     def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
-        """Return all stored checkpoints of a name, see `checkpoint`, the oldest first."""
+        """Return all stored checkpoints of a name, see `checkpoint`, the oldest first.
+
+        Examples:
+            >>> for i in range(2):
+            ...     store.save_checkpoints({"log": b"%d" % i}, iteration=i, kept={"log": None})
+            >>> store.checkpoints("log")
+            [(0, b'0'), (1, b'1')]
+        """
         return self._buffer.read(metrics_and_checkpoints.read_checkpoints, name=name)
 
     @_writes
@@ -1169,6 +1492,11 @@ class SampleStore:
             iteration: Batches settled by then.
             kept: How many states of a name stay stored, None for all; a name that is missing keeps
                 the newest.
+
+        Examples:
+            >>> store.save_checkpoints({"optimiser": b"state"}, iteration=0)
+            >>> store.checkpoint("optimiser")
+            (0, b'state')
         """
         self._write(
             metrics_and_checkpoints.write_checkpoints, iteration=iteration, states=states, kept=kept
@@ -1184,6 +1512,11 @@ class SampleStore:
 
         Raises:
             InvalidArgument: If another buffer has the name.
+
+        Examples:
+            >>> store.rename("alcohols")
+            >>> store.name
+            'alcohols'
         """
         new = require_name(new)
         self._buffer.write(deletion.rename, new)
@@ -1203,6 +1536,11 @@ class SampleStore:
             InvalidArgument: If another living worker uses the buffer, or if the lease of a claimed
                 batch is not over, and `force` is False. A worker of another host counts as living
                 until it was silent for `grace_s`.
+
+        Examples:
+            >>> store.delete()
+            >>> open_store("sqlite:///molecules.db", name="molecules").stats().stored  # a new one
+            0
         """
         force = require_flag(force, "force")
         self._buffer.write_alone(deletion.delete, force=force)
@@ -1241,6 +1579,12 @@ class SampleStore:
 
         Raises:
             InvalidArgument: Unless exactly one of `keep_draws` and `older_than_s` is given.
+
+        Examples:
+            >>> with store.sample(2) as batch:
+            ...     batch.settle([1.0, 0.5])
+            >>> store.prune(keep_draws=0)
+            PruneResult(draws=2, metrics=0, checkpoints=0, predictors=0, size_bytes=96)
         """
         return prune(self._buffer, keep_draws=keep_draws, older_than_s=older_than_s, silent=silent)
 
@@ -1304,6 +1648,13 @@ class SampleStore:
                 with `to_url` if it is the URL of the same database, or a setting is given.
             InconsistentDatabase: If the rows in the other database differ; nothing stays of them.
             SchemaMismatch: If the other database has the schema of another release.
+
+        Examples:
+            >>> copy = store.copy("uniform", weighting="uniform")
+            >>> copy.stats().kind, len(copy)
+            ('uniform', 10)
+            >>> len(store.copy(to_url="sqlite:///elsewhere.db"))
+            10
         """
         made = copy.copy(
             self._buffer,

@@ -51,6 +51,12 @@ class Batch(PrioritisedBatch):
         clock: Clock of the race after the draw.
         info: Probability, argmax share and earlier reward of each sample.
         objective: Name of the reward function that the buffer measured when it was drawn.
+
+    Examples:
+        >>> with store.sample(3) as batch:
+        ...     print(batch, batch.samples, batch.scores)
+        ...     batch.settle([1.0, 0.5, 0.25])
+        Batch(id=1, size=3, state='open') ['C#N', 'CC=O', 'CCN'] [3. 4. 3.]
     """
 
     def __init__(
@@ -156,6 +162,12 @@ class Batch(PrioritisedBatch):
             ClaimLost: If the batch is already settled or released, or if the database has returned
                 to a state before its draw. The rewards are stored nevertheless: a sample that has
                 one by now keeps it, and another sample stops waiting (mode "consume").
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.settle([1.0, None, 0.25], errors=[None, "no pose", None])
+            >>> store.rewards_of(batch.samples)
+            [1.0, nan, 0.25]
         """
         self._require_attached()
         settlement = Settlement(
@@ -221,6 +233,13 @@ class Batch(PrioritisedBatch):
             ClaimLost: If the batch is already settled or released, or if the database has returned
                 to a state before its draw. The rewards are stored nevertheless: a sample that has
                 one by now keeps it, and another sample stops waiting (mode "consume").
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.report(batch.ids[:2], [1.0, 0.5])
+            1
+            >>> batch.report(batch.ids[2:], [0.25])  # settles the batch
+            0
         """
         self._require_attached()
         closes = require_flag(settle, "settle")
@@ -240,7 +259,15 @@ class Batch(PrioritisedBatch):
         return left
 
     def fail(self, ids: Sequence[int], reason: str, *, settle: bool = True) -> int:
-        """`report` that the measurement of some samples has failed, with one reason for all."""
+        """`report` that the measurement of some samples has failed, with one reason for all.
+
+        Examples:
+            >>> batch = store.sample(2)
+            >>> batch.fail(batch.ids[:1], "no pose")
+            1
+            >>> store.failed(1)[0]["error"]
+            'no pose'
+        """
         m = len(numbers := as_ids(ids))
         return self.report(numbers, [None] * m, errors=[reason] * m, settle=settle)
 
@@ -253,6 +280,12 @@ class Batch(PrioritisedBatch):
         Raises:
             InvalidArgument: If the batch was drawn without `lease_s`, or is empty.
             ClaimLost: See `release`.
+
+        Examples:
+            >>> batch = store.sample(2, lease_s=86_400)
+            >>> token = batch.detach()
+            >>> batch
+            Batch(id=1, size=2, state='detached')
         """
         if self._claim is None:
             raise InvalidArgument("an empty batch cannot be detached: it has no sample.")
@@ -270,12 +303,30 @@ class Batch(PrioritisedBatch):
 
     @property
     def meta(self) -> list[Any]:
-        """N mappings, what `add` was told about each sample as `meta`; None for nothing."""
+        """N mappings, what `add` was told about each sample as `meta`; None for nothing.
+
+        Examples:
+            >>> store.add(["CCCCO"], meta={"vendor": "A"}).added
+            1
+            >>> store.score(lambda samples: [100.0])
+            1
+            >>> batch = store.sample(1, pct_argmax=1.0)
+            >>> batch.meta
+            [{'vendor': 'A'}]
+        """
         return self._buffer.read(metas_of, self.ids.tolist())
 
     @property
     def unreported(self) -> Ints:
-        """(m,) int64, ids of the samples without a reward or failure, reported by any process."""
+        """(m,) int64, ids of the samples without a reward or failure, reported by any process.
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.report(batch.ids[:1], [1.0])
+            2
+            >>> len(batch.unreported)
+            2
+        """
         return self._buffer.peek(attempts.unreported, batch=self.id)
 
     def release(self) -> None:
@@ -284,6 +335,12 @@ class Batch(PrioritisedBatch):
         Raises:
             ClaimLost: If the batch is already settled or released, or if the database has returned
                 to a state before its draw.
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.release()
+            >>> len(store)
+            10
         """
         self._require_attached()
         is_released = self._is_open and not self._is_of_another_process

@@ -14,7 +14,13 @@ class DecodedBatch:
 
     @property
     def samples(self) -> list[Any]:
-        """The n samples: those of the argmax share first, then the others in the race's order."""
+        """The n samples: those of the argmax share first, then the others in the race's order.
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.samples
+            ['C#N', 'CC=O', 'CCN']
+        """
         return self._decoded.samples
 
     def stacked(self) -> Any:
@@ -30,5 +36,14 @@ class DecodedBatch:
             StructureMismatch: If a sample has another structure than the first, such as other keys
                 or an array of another shape; the error names its position.
             InvalidArgument: If the batch is empty, or an integer is beyond int64.
+
+        Examples:
+            >>> import numpy as np
+            >>> steps = open_store("sqlite:///steps.db", weighting="uniform")
+            >>> steps.add([{"obs": np.zeros(4) + i, "action": i} for i in range(3)]).added
+            3
+            >>> batch = steps.sample(3)
+            >>> batch.stacked()["obs"].shape, batch.stacked()["action"].dtype
+            ((3, 4), dtype('int64'))
         """
         return self._decoded.stacked()

@@ -39,6 +39,11 @@ class LabelledRows(Sequence[Any]):
         rewards: (n,) float64, finite.
         places: (n,) float64 in [0, 1), uniform, from the sample's hash. A split by place puts a
             sample on the same side in every buffer.
+
+    Examples:
+        >>> rows = store.labelled_rows()
+        >>> rows[:], rows.rewards, rows.ids
+        (['C', 'CC'], array([0.25, 0.5 ]), array([11, 12]))
     """
 
     def __init__(
@@ -81,6 +86,10 @@ class LabelledRows(Sequence[Any]):
         Raises:
             StaleIds: If a sample was deleted, or another sample has its id: the database has
                 returned to an earlier state (failover, restore), or was replaced.
+
+        Examples:
+            >>> store.labelled_rows().take([1, 0])
+            ['CC', 'C']
         """
         at = self._places_of(rows)
         wanted = self.ids[at]
@@ -109,7 +118,13 @@ class LabelledRows(Sequence[Any]):
         return numbers
 
     def subset(self, mask: ArrayLike) -> LabelledRows:
-        """Return the rows for which `mask`, (n,) bool, is true."""
+        """Return the rows for which `mask`, (n,) bool, is true.
+
+        Examples:
+            >>> rows = store.labelled_rows()
+            >>> rows.subset(rows.rewards > 0.3)[:]
+            ['CC']
+        """
         kept = as_mask(mask, len(self), f"a mask of {len(self)} rows must have a bool for each")
         places = self.places[kept]
         proof = places if self._proof is self.places else self._proof[kept]

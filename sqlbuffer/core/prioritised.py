@@ -45,6 +45,11 @@ class PrioritisedBatch(DisplayedBatch):
             StaleIds: If the database has returned to an earlier state, in which other samples have
                 these ids. Nothing is stored.
             ClaimLost: If the batch was detached. Nothing is stored.
+
+        Examples:
+            >>> batch = store.sample(2)
+            >>> batch.update_priorities([0.5, 2.0])
+            2
         """
         self._require_attached()
         return core_priorities.update_batch(self._buffer, self._known, priorities, ids)
@@ -75,6 +80,11 @@ class PrioritisedBatch(DisplayedBatch):
             Prioritized Experience Replay (Schaul et al. 2016), equation 2 of section 3.4, with the
             probability of a batch without replacement in the place of N P(i) (Horvitz and Thompson
             1952).
+
+        Examples:
+            >>> batch = store.sample(3)
+            >>> batch.importance_weights(beta=0.4).round(3)
+            array([1.   , 0.808, 1.   ])
         """
         beta = require_real(beta, "beta must be a number between 0 and 1", is_share)
         weights: Floats = self.info.probability**-beta

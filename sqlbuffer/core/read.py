@@ -34,6 +34,10 @@ class Waiting:
         sources: Names of the generators that added them.
         scores: (n,) float64, NaN for none.
         weights: (n,) float64, NaN if there is no score yet.
+
+    Examples:
+        >>> store.waiting().sources[:2]
+        ['library', 'library']
     """
 
     ids: Ints

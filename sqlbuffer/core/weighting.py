@@ -44,7 +44,14 @@ def shift_base(base: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """`score - lowest score of the pool + 1e-8`; scores are clipped to +-5e149."""
+    """`score - lowest score of the pool + 1e-8`; scores are clipped to +-5e149.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sqlbuffer import Shift
+        >>> Shift()(np.array([2.0, 3.0, 5.0]), base=2.0)
+        array([1.00000000e-08, 1.00000001e+00, 3.00000001e+00])
+    """
 
     name: ClassVar[str] = "shift"
     needs_score: ClassVar[bool] = True
@@ -60,6 +67,14 @@ class Softmax:
 
     Args:
         temperature: Positive; the lower, the greedier.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sqlbuffer import Softmax
+        >>> Softmax(temperature=2.0)(np.array([0.0, 2.0]), base=0.0).round(3)
+        array([1.   , 2.718])
+        >>> open_store("sqlite:///soft.db", weighting=Softmax(2.0)).stats().kind
+        'softmax'
     """
 
     temperature: float = 1.0
@@ -87,6 +102,12 @@ class Power:
 
     Source:
         Prioritised replay (Schaul et al. 2016).
+
+    Examples:
+        >>> import numpy as np
+        >>> from sqlbuffer import Power
+        >>> Power(alpha=0.5)(np.array([-1.0, 0.0, 4.0]), base=-1.0)
+        array([0., 0., 2.])
     """
 
     alpha: float = 1.0
@@ -106,7 +127,14 @@ class Power:
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Weight 1 for every sample, scored or not."""
+    """Weight 1 for every sample, scored or not.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sqlbuffer import Uniform
+        >>> Uniform()(np.array([2.0, np.nan]), base=0.0)
+        array([1., 1.])
+    """
 
     name: ClassVar[str] = "uniform"
     needs_score: ClassVar[bool] = False

@@ -19,6 +19,12 @@ class Table:
 
     `pyarrow.table(it)`, `polars.DataFrame(it)`, `pandas.DataFrame.from_arrow(it)` and `SELECT` in
     DuckDB read it, each time from the database. So does a `for` loop, batch by batch.
+
+    Examples:
+        >>> store.table(["sample", "reward"])
+        <Table of buffer 'molecules': sample, reward>
+        >>> [batch.num_rows for batch in store.table(chunk=10)]
+        [10, 3]
     """
 
     def __init__(self, reading: Reading) -> None:

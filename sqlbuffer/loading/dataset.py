@@ -19,6 +19,12 @@ class LabelledDataset(Dataset[tuple[Any, float]]):
 
     Attributes:
         rows: The n samples with their ids and rewards.
+
+    Examples:
+        >>> from torch.utils.data import DataLoader
+        >>> loader = DataLoader(store.dataset(), batch_size=2)
+        >>> next(iter(loader))
+        [('C', 'CC'), tensor([0.2500, 0.5000], dtype=torch.float64)]
     """
 
     def __init__(self, rows: LabelledRows) -> None:

@@ -31,6 +31,13 @@ class Stream(IterableDataset[list[Any]]):
     An element is a list of samples: a `DataLoader` of torch takes `batch_size=None`. The stream
     counts a batch as had when it has yielded it. It belongs to one process; a copy in another one,
     forked or pickled, has claims of its own.
+
+    Examples:
+        >>> stream = store.stream(5)
+        >>> [len(samples) for samples in stream]
+        [5, 5]
+        >>> store.stats().iteration, len(store)
+        (1, 0)
     """
 
     def __init__(
@@ -83,6 +90,11 @@ class Stream(IterableDataset[list[Any]]):
             collate_fn: `collate_fn(list of samples)` returns a batch.
             options: Others of `torch.utils.data.DataLoader`, such as `prefetch_factor`,
                 `pin_memory` and `multiprocessing_context`.
+
+        Examples:
+            >>> loader = store.stream(5).loader(collate_fn=len)
+            >>> list(loader)
+            [5, 5]
         """
         return StreamLoader(self, num_workers=num_workers, collate_fn=collate_fn, options=options)
 
@@ -97,6 +109,12 @@ class Stream(IterableDataset[list[Any]]):
 
         Raises:
             InvalidArgument: If the state is of another buffer, or none.
+
+        Examples:
+            >>> stream = store.stream(5, commit_every=None)
+            >>> first = next(iter(stream))
+            >>> stream.commit()
+            5
         """
         unsettled = self._of_this_process()
         if state is not None:
@@ -111,6 +129,12 @@ class Stream(IterableDataset[list[Any]]):
         The buffer itself knows what was settled. The state names the buffer, and has the number of
         batches that were had. In a worker of a `StatefulDataLoader` nothing is settled, and the
         state tells how far each claim was handed out.
+
+        Examples:
+            >>> stream = store.stream(5)
+            >>> first = next(iter(stream))
+            >>> stream.state_dict()["batches"]
+            1
         """
         if get_worker_info() is not None:
             self._is_asked = True
@@ -123,6 +147,13 @@ class Stream(IterableDataset[list[Any]]):
 
         Raises:
             InvalidArgument: If it is the state of another buffer, or none.
+
+        Examples:
+            >>> state = store.stream(5).state_dict()
+            >>> stream = store.stream(5)
+            >>> stream.load_state_dict(state)
+            >>> [len(samples) for samples in stream]
+            [5, 5]
         """
         n_batches = batches_of(self._buffer, state)
         if get_worker_info() is None:
@@ -225,6 +256,11 @@ class StreamLoader:
     """Batches of a stream, made in workers; use `Stream.loader`.
 
     Each loop over it starts workers, and stops them at its end.
+
+    Examples:
+        >>> loader = store.stream(5).loader(collate_fn=featurize)
+        >>> [features.shape for features in loader]
+        [torch.Size([5, 2]), torch.Size([5, 2])]
     """
 
     def __init__(

@@ -48,6 +48,13 @@ def best(
         k: Number of the best samples.
         objective: An earlier objective; by default the current one.
         theme: "light" or "dark".
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.best(store)
+        >>> figure.savefig("best.png")
+        >>> figure.get_suptitle()
+        'Best so far'
     """
     from sqlbuffer.plots.kinds import best as kind
 
@@ -66,6 +73,13 @@ def scores(stores: Stores, *, theme: Theme = "light") -> Any:
     """Draw how the scores of waiting samples are distributed, and those of drawn samples.
 
     More than 5,000 samples of either are shown by 5,000, and the picture says so.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.scores(store)
+        >>> figure.savefig("scores.png")
+        >>> figure.get_suptitle()
+        'Scores of waiting and drawn samples'
     """
     return _draw("scores", stores, theme)
 
@@ -75,32 +89,79 @@ def predicted(stores: Stores, *, objective: str | None = None, theme: Theme = "l
 
     A score is a prediction of the reward in a buffer that maximizes, of its negative in one that
     minimizes.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.predicted(store)
+        >>> figure.savefig("predicted.png")
+        >>> figure.get_suptitle()
+        'Predicted against measured'
     """
     return _draw("predicted", stores, theme, objective=objective)
 
 
 def staleness(stores: Stores, *, theme: Theme = "light") -> Any:
-    """Draw how many predictors are newer than the scores of the waiting samples."""
+    """Draw how many predictors are newer than the scores of the waiting samples.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.staleness(store)
+        >>> figure.savefig("staleness.png")
+        >>> figure.get_suptitle()
+        'Staleness'
+    """
     return _draw("staleness", stores, theme)
 
 
 def flow(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
-    """Draw how many samples were stored, drawn and measured, and how many failed, by time."""
+    """Draw how many samples were stored, drawn and measured, and how many failed, by time.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.flow(store)
+        >>> figure.savefig("flow.png")
+        >>> figure.get_suptitle()
+        'Inflow and outflow'
+    """
     return _draw("flow", stores, theme, objective=objective)
 
 
 def sources(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
-    """Draw the measurements of each source: how many, failures, quartiles and best of rewards."""
+    """Draw the measurements of each source: how many, failures, quartiles and best of rewards.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.sources(store)
+        >>> figure.savefig("sources.png")
+        >>> figure.get_suptitle()
+        'Success by source'
+    """
     return _draw("sources", stores, theme, objective=objective)
 
 
 def failures(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
-    """Draw how many measurements failed for each reason: the error up to its first colon."""
+    """Draw how many measurements failed for each reason: the error up to its first colon.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.failures(store)
+        >>> figure.savefig("failures.png")
+        >>> figure.get_suptitle()
+        'Failures by reason'
+    """
     return _draw("failures", stores, theme, objective=objective)
 
 
 def times(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
-    """Draw how long samples wait, are claimed, and are measured: median, middle half, longest."""
+    """Draw how long samples wait, are claimed, and are measured: median, middle half, longest.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> figure = plots.times(store)
+        >>> figure.savefig("times.png")
+        >>> figure.get_suptitle()
+        'Time per event'
+    """
     return _draw("times", stores, theme, objective=objective)
 
 

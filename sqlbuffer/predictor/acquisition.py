@@ -42,6 +42,11 @@ def upper_confidence_bound(mean: ArrayLike, std: ArrayLike, beta: float = 1.0) -
     Source:
         Srinivas, Krause, Kakade and Seeger 2010, Gaussian process optimization in the bandit
         setting; `beta` is the square root of the paper's.
+
+    Examples:
+        >>> from sqlbuffer.predictor.acquisition import upper_confidence_bound
+        >>> upper_confidence_bound([0.5, 0.4], [0.1, 0.3], beta=2.0)
+        array([0.7, 1. ])
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(mean, dtype=np.float64) + beta * np.asarray(std, dtype=np.float64)
@@ -62,6 +67,11 @@ def expected_improvement(mean: ArrayLike, std: ArrayLike, best: float, xi: float
     Source:
         Jones, Schonlau and Welch 1998, Efficient global optimization of expensive black-box
         functions.
+
+    Examples:
+        >>> from sqlbuffer.predictor.acquisition import expected_improvement
+        >>> expected_improvement([0.5, 0.4], [0.1, 0.3], best=0.5).round(3)
+        array([0.04 , 0.076])
     """
     spread = np.asarray(std, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -112,6 +122,12 @@ class UpperConfidenceBound:
     Args:
         beta: Finite weight of the deviation: 0 is greedy, a negative weight avoids uncertain
             samples.
+
+    Examples:
+        >>> from sqlbuffer import UpperConfidenceBound
+        >>> store.mark_stale()
+        >>> store.refresh(UpperConfidenceBound(beta=2.0).rule(ensemble, store))
+        10
     """
 
     beta: float = 1.0
@@ -134,6 +150,12 @@ class ExpectedImprovement:
 
     Args:
         xi: Finite; smallest improvement that counts.
+
+    Examples:
+        >>> from sqlbuffer import ExpectedImprovement
+        >>> scores = ExpectedImprovement(xi=0.01).rule(ensemble, store)(molecules)
+        >>> scores.shape, bool((scores >= 0).all())
+        ((10,), True)
     """
 
     xi: float = 0.0
@@ -161,6 +183,11 @@ class ThompsonSampling:
         Thompson 1933, On the likelihood that one unknown probability exceeds another in view of the
         evidence of two samples; Hernández-Lobato et al. 2017, Parallel and distributed Thompson
         sampling for large-scale accelerated exploration of chemical space.
+
+    Examples:
+        >>> from sqlbuffer import ThompsonSampling
+        >>> ThompsonSampling().rule(ensemble, store)(molecules).shape
+        (10,)
     """
 
     name: ClassVar[str] = "thompson"

@@ -66,6 +66,15 @@ class PredictiveAgent:
 
     Raises:
         InvalidArgument: If the model cannot be trained, or cannot be stored without loss.
+
+    Examples:
+        >>> agent = PredictiveAgent(torch.nn.Linear(2, 1), loss, featurize)
+        >>> agent.update_dataset_from_inputs(molecules, [len(sample) for sample in molecules])
+        >>> measures = agent.train_supervised(bs=4, epochs=200, lr=0.1)
+        >>> sorted(measures)
+        ['epochs', 'seconds', 'train_loss', 'valid_loss', 'valid_rank_correlation']
+        >>> agent.predict_data(["CCCC", "CO"]).round().tolist()
+        [4.0, 2.0]
     """
 
     streams = True

@@ -67,6 +67,14 @@ class EnsembleAgent(PredictiveAgent):
     Source:
         Lakshminarayanan, Pritzel and Blundell 2017, Simple and scalable predictive uncertainty
         estimation using deep ensembles.
+
+    Examples:
+        >>> from sqlbuffer import EnsembleAgent
+        >>> models = [torch.nn.Linear(2, 1) for _ in range(5)]
+        >>> ensemble = EnsembleAgent(models, loss, featurize)
+        >>> mean, deviation = ensemble.predict_distribution(molecules)
+        >>> mean.shape, deviation.shape
+        (torch.Size([10]), torch.Size([10]))
     """
 
     model: Ensemble

@@ -49,6 +49,17 @@ def register(
         InvalidArgument: If the name belongs to another class, the class has another name, only one
             of `encode` and `decode` is given, the class needs both, or equal instances would not be
             one sample.
+
+    Examples:
+        >>> import dataclasses
+        >>> from sqlbuffer import register
+        >>> @register
+        ... @dataclasses.dataclass(frozen=True)
+        ... class Reaction:
+        ...     smarts: str
+        ...     yields: float
+        >>> store.add([Reaction("CCO>>CC=O", 0.9), Reaction("CCO>>CC=O", 0.9)]).duplicates
+        1
     """
     if not isinstance(cls, type):
         raise InvalidArgument(

@@ -64,6 +64,15 @@ class Buffer(Callback):
             is repeated needs it: its samples may already have been built.
         is_lost: True if another process released the last batch before it was settled: the
             iteration is to be repeated.
+
+    Examples:
+        >>> from sqlbuffer import Buffer
+        >>> buffer = Buffer(1.0, url="sqlite:///loop.db", name="uniform")
+        >>> buffer.add(molecules, "library").added
+        10
+        >>> samples, sources = buffer.sample(2)
+        >>> samples, sources, len(buffer)
+        (['C#N', 'CCN'], ['library_buffer', 'library_buffer'], 8)
     """
 
     JOBS: ClassVar[frozenset[str]] = frozenset()

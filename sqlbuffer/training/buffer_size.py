@@ -6,7 +6,16 @@ from sqlbuffer.training.callback import Callback
 
 
 class BufferSizeCallback(Callback):
-    """Writes the metric `buffer size`: the number of waiting samples once a batch is drawn."""
+    """Writes the metric `buffer size`: the number of waiting samples once a batch is drawn.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, BufferSizeCallback, Environment
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> environment = Environment(cbs=[BufferSizeCallback], buffer=buffer)
+        >>> environment.fit(bs=3, iters=2, report=None)
+        >>> environment.log.metrics["buffer size"]
+        [7, 4]
+    """
 
     def __init__(self) -> None:
         super().__init__(name="buffer size", order=0)

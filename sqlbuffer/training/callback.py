@@ -48,6 +48,16 @@ class Callback:
         environment: The loop this callback is registered with.
         event_timelog: Seconds of each call, by event.
         kept: Number of its checkpoints that stay stored, None for all.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Callback, Environment
+        >>> class Show(Callback):
+        ...     def after_sample(self):
+        ...         print(self.environment.batch_state.samples)
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> Environment(cbs=[Show("show")], buffer=buffer).fit(bs=3, iters=2, report=None)
+        ['C#N', 'CC=O', 'CCN']
+        ['c1ccccc1', 'C1CC1', 'CC(C)O']
     """
 
     kept: int | None = 1

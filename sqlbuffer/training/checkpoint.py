@@ -53,6 +53,16 @@ class Checkpoint(Callback):
             by their attribute `name`, or by their class.
         every: Iterations from one stored state to the next.
         generators: numpy Generators that the loop draws from, in the same order in each run.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Checkpoint, Environment
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimiser = torch.optim.Adam(model.parameters())
+        >>> checkpoint = Checkpoint({"model": model, "optimiser": optimiser})
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> Environment(cbs=[checkpoint], buffer=buffer).fit(bs=5, iters=2, report=None)
+        >>> store.checkpoint("checkpoint")[0]  # batches settled by then
+        2
     """
 
     def __init__(

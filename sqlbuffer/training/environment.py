@@ -40,6 +40,17 @@ class Environment:
         bs: Batch size.
         sl: Largest length of a sample, for callbacks that generate sequences.
         batch_state: The batch of this iteration.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Environment, RewardCallback
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> reward = RewardCallback(lambda samples: [float(len(sample)) for sample in samples])
+        >>> environment = Environment(rewards=[reward], buffer=buffer)
+        >>> environment.fit(bs=4, iters=2, report=None)
+        >>> environment
+        Environment(iterations=2, callbacks=[buffer, reward, log])
+        >>> store.stats().measured
+        10
     """
 
     def __init__(

@@ -53,6 +53,20 @@ class Log(Callback):
         timelog: Seconds that each iteration of this process spent in each phase.
         report: Iterations from one printed line to the next; 0 or None for no lines.
         live: The table of a notebook that shows the lines during a fit; elsewhere None.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Environment, RewardCallback
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> reward = RewardCallback(lambda samples: [float(len(sample)) for sample in samples])
+        >>> environment = Environment(rewards=[reward], buffer=buffer)
+        >>> environment.fit(bs=5, iters=2, report=1)
+         iteration          bs     rewards  rewards_max      reward
+                 0           5         4.6            8         4.6
+                 1           5         3.8            6         3.8
+        >>> environment.log.df[["iteration", "samples", "rewards"]].tail(2)
+           iteration samples  rewards
+        8          1    CCCl      4.0
+        9          1      CO      2.0
     """
 
     def __init__(self, *, keep: int | None = 1000, console: Console | None = None) -> None:
@@ -127,6 +141,14 @@ class Log(Callback):
 
         Raises:
             MissingExtra: If pandas is not installed.
+
+        Examples:
+            >>> from sqlbuffer import Buffer, Environment
+            >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+            >>> environment = Environment(buffer=buffer)
+            >>> environment.fit(bs=5, iters=2, report=None)
+            >>> environment.log.df.shape
+            (10, 4)
         """
         try:
             import pandas as pd
@@ -163,6 +185,15 @@ class Log(Callback):
         Raises:
             InvalidArgument: If there is no metric of a name.
             MissingExtra: If matplotlib is not installed.
+
+        Examples:
+            >>> from sqlbuffer import Buffer, Environment
+            >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+            >>> environment = Environment(buffer=buffer)
+            >>> environment.fit(bs=5, iters=2, report=None)
+            >>> figure = environment.log.plot_metrics(["bs"])
+            >>> [axes.get_title() for axes in figure.axes]
+            ['bs']
         """
         series = {
             name: (self._iterations_of[name], values) for name, values in self.metrics.items()

@@ -65,6 +65,17 @@ class PredictiveBuffer(WeightedBuffer):
             `UpperConfidenceBound(beta)`, `ExpectedImprovement(xi)`, `ThompsonSampling()`. The score
             becomes a weight by `weighting`.
         **options: Keywords of `WeightedBuffer`.
+
+    Examples:
+        >>> from sqlbuffer import Environment, PredictiveBuffer, RewardCallback
+        >>> buffer = PredictiveBuffer(
+        ...     1.0, 5, agent, pred_bs=64, supervised_frequency=2, supervised_epochs=5,
+        ...     supervised_bs=4, supervised_lr=0.01, url="sqlite:///molecules.db", name="molecules",
+        ... )
+        >>> reward = RewardCallback(lambda samples: [sample.count("C") for sample in samples])
+        >>> Environment(rewards=[reward], buffer=buffer).fit(bs=3, iters=3, report=None)
+        >>> store.stats().measured, len(store.predictors())
+        (11, 1)
     """
 
     def __init__(

@@ -61,6 +61,15 @@ class RewardCallback(Callback):
             child process that dies is an attempt in any case. Attempts are counted for samples that
             were drawn from the buffer; other samples fail at the first.
         executor: A `concurrent.futures.Executor` that makes the calls; it stays open.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Environment, RewardCallback
+        >>> reward = RewardCallback(len, name="length", each=True)
+        >>> buffer = Buffer(1.0, url="sqlite:///molecules.db", name="molecules")
+        >>> environment = Environment(rewards=[reward], buffer=buffer)
+        >>> environment.fit(bs=5, iters=2, report=None)
+        >>> store.stats().measured, store.top(1)[0]["sample"]
+        (12, 'c1ccccc1')
     """
 
     def __init__(

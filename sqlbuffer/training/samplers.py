@@ -30,6 +30,14 @@ class Sampler(Callback):
         buffer_size: Samples to add each time the buffer is built, 0 for none.
         p_batch: Share of each batch that comes from this sampler directly, in [0, 1].
         seed: Seed of `rng`.
+
+    Examples:
+        >>> from sqlbuffer import Sampler
+        >>> class Chains(Sampler):
+        ...     def _generate(self, n, rng):
+        ...         return ["C" * length for length in rng.integers(1, 100, n)]
+        >>> Chains("chains", buffer_size=50)
+        Chains(name='chains', order=10)
     """
 
     def __init__(
@@ -93,6 +101,14 @@ class DatasetSampler(Sampler):
         buffer_size: Samples to add each time the buffer is built, 0 for none.
         p_batch: Share of each batch that comes from this sampler directly, in [0, 1].
         seed: Seed of the draws.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, DatasetSampler, Environment
+        >>> sampler = DatasetSampler(molecules, "library", buffer_size=6)
+        >>> buffer = Buffer(1.0, url="sqlite:///new.db")
+        >>> Environment(samplers=[sampler], buffer=buffer).fit(bs=2, iters=2, report=None)
+        >>> len(buffer)
+        2
     """
 
     def __init__(
@@ -124,6 +140,14 @@ class FunctionSampler(Sampler):
         buffer_size: Samples to ask for each time the buffer is built, 0 for none.
         p_batch: Share of each batch that comes from this sampler directly, in [0, 1].
         seed: Seed of `rng`.
+
+    Examples:
+        >>> from sqlbuffer import Buffer, Environment, FunctionSampler
+        >>> sampler = FunctionSampler(lambda n, rng: rng.uniform(size=n).tolist(), "uniform", 20)
+        >>> buffer = Buffer(1.0, url="sqlite:///new.db")
+        >>> Environment(samplers=[sampler], buffer=buffer).fit(bs=5, iters=2, report=None)
+        >>> len(buffer)
+        10
     """
 
     def __init__(

@@ -37,6 +37,18 @@ class WeightedBuffer(Buffer):
             samples at once.
         **options: Keywords of `Buffer`. A new buffer has the weighting "shift", score - lowest
             score + 1e-8, if none is given.
+
+    Examples:
+        >>> from sqlbuffer import WeightedBuffer
+        >>> class Shortest(WeightedBuffer):
+        ...     def compute_weights(self, samples):
+        ...         return [-len(sample) for sample in samples]
+        >>> buffer = Shortest(1.0, refresh_predictions=None, url="sqlite:///loop.db", name="short")
+        >>> buffer.add(molecules).added
+        10
+        >>> buffer.before_batch()  # scores new samples, as the loop does
+        >>> sorted(buffer.weights)[:2]
+        [-8.0, -6.0]
     """
 
     WEIGHTING = "shift"
