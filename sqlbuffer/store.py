@@ -538,6 +538,9 @@ class SampleStore:
 
         `add` leaves them out; `add(..., requeue=True)` puts them back.
 
+        Args:
+            ids: n ids of samples; unknown ones are skipped.
+
         Raises:
             StaleIds: If the numbers may be those of other samples: the database has gone back to
                 an earlier state since, by a failover or a restore, or was replaced. Nothing is
@@ -557,6 +560,10 @@ class SampleStore:
 
         The source is kept. A new sample that equals a waiting one is dropped; one that equals the
         sample it would replace changes nothing. All in one transaction.
+
+        Args:
+            ids: n ids of waiting samples; others are skipped.
+            samples: n samples, one for each id.
 
         Raises:
             StaleIds: See `remove`.
@@ -851,6 +858,9 @@ class SampleStore:
         The batch can be settled, reported and released as before; its probabilities are NaN. It
         stays claimed until then, or until its lease is over.
 
+        Args:
+            token: What `Batch.detach` has returned.
+
         Raises:
             InvalidArgument: If no batch of this buffer has the token.
             ClaimLost: If the batch was settled or released, or if its lease is over.
@@ -926,6 +936,9 @@ class SampleStore:
     def rewards_of(self, samples: Sequence[Any]) -> list[float | None]:
         """Return the stored reward of each sample: NaN if measuring failed, None without one.
 
+        Args:
+            samples: n samples, stored or not.
+
         Examples:
             >>> store.rewards_of(["CC", "CCC", "CCO"])
             [0.5, nan, None]
@@ -934,6 +947,9 @@ class SampleStore:
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:
         """Return the samples of these numbers, by number.
+
+        Args:
+            ids: n ids of samples.
 
         Raises:
             StaleIds: See `remove`.
@@ -1341,6 +1357,9 @@ class SampleStore:
     def predictor_state(self, version: int | None = None) -> bytes | None:
         """Return the state of a stored predictor, by default the newest; None before the first.
 
+        Args:
+            version: One of `predictors()`.
+
         Raises:
             InvalidArgument: If the version does not exist, or its state was dropped.
 
@@ -1398,6 +1417,10 @@ class SampleStore:
     def announce_job(self, name: str, schedule: str) -> None:
         """Store the schedule of a job in words, for people to read.
 
+        Args:
+            name: Name of the job.
+            schedule: When it is due, such as "every 10 minutes".
+
         Examples:
             >>> store.announce_job("retrain", "every 10 minutes")
             >>> [(job.name, job.schedule) for job in store.jobs()]
@@ -1439,6 +1462,10 @@ class SampleStore:
     def log_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Store metrics of an iteration; a later value replaces an earlier one.
 
+        Args:
+            iteration: Its number, from 0.
+            metrics: Finite numbers, NaN or infinities, by name.
+
         Examples:
             >>> store.log_metrics(0, {"loss": 0.5})
             >>> store.history()
@@ -1459,6 +1486,9 @@ class SampleStore:
     def checkpoint(self, name: str) -> tuple[int, bytes] | None:
         """Return the newest checkpoint of a name: (batches settled when it was written, state).
 
+        Args:
+            name: Name of the state, as given to `save_checkpoints` or `Batch.settle`.
+
         Examples:
             >>> store.save_checkpoints({"optimiser": b"state"}, iteration=0)
             >>> store.checkpoint("optimiser")
@@ -1468,6 +1498,9 @@ class SampleStore:
 
     def checkpoints(self, name: str) -> list[tuple[int, bytes]]:
         """Return all stored checkpoints of a name, see `checkpoint`, the oldest first.
+
+        Args:
+            name: Name of the state, as given to `save_checkpoints` or `Batch.settle`.
 
         Examples:
             >>> for i in range(2):
@@ -1509,6 +1542,9 @@ class SampleStore:
         """Give the buffer another name.
 
         Processes that have opened it go on working with it, and show its old name in messages.
+
+        Args:
+            new: The new name, which no other buffer of the database has.
 
         Raises:
             InvalidArgument: If another buffer has the name.

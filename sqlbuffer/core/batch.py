@@ -261,6 +261,14 @@ class Batch(PrioritisedBatch):
     def fail(self, ids: Sequence[int], reason: str, *, settle: bool = True) -> int:
         """`report` that the measurement of some samples has failed, with one reason for all.
 
+        Args:
+            ids: m of `ids`.
+            reason: Why it failed, as `failed` shows it.
+            settle: See `report`.
+
+        Returns:
+            The number of samples that are not settled.
+
         Examples:
             >>> batch = store.sample(2)
             >>> batch.fail(batch.ids[:1], "no pose")

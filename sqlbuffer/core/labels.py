@@ -81,7 +81,10 @@ class LabelledRows(Sequence[Any]):
             yield from self[start : start + READ_AT_ONCE]
 
     def take(self, rows: ArrayLike) -> list[Any]:
-        """Return the samples of m rows, given as (m,) integers from 0 on, in that order.
+        """Return the samples of m rows, in the order of the rows.
+
+        Args:
+            rows: (m,) integers from 0 on; negative ones count from the end.
 
         Raises:
             StaleIds: If a sample was deleted, or another sample has its id: the database has
@@ -118,7 +121,10 @@ class LabelledRows(Sequence[Any]):
         return numbers
 
     def subset(self, mask: ArrayLike) -> LabelledRows:
-        """Return the rows for which `mask`, (n,) bool, is true.
+        """Return the rows for which the mask is true.
+
+        Args:
+            mask: (n,) bool.
 
         Examples:
             >>> rows = store.labelled_rows()

@@ -145,6 +145,9 @@ class Stream(IterableDataset[list[Any]]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state: batches that were not settled wait again.
 
+        Args:
+            state: What `state_dict` has returned.
+
         Raises:
             InvalidArgument: If it is the state of another buffer, or none.
 
@@ -293,7 +296,11 @@ class StreamLoader:
         return self._stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """`Stream.load_state_dict`."""
+        """`Stream.load_state_dict`.
+
+        Args:
+            state: What `state_dict` has returned.
+        """
         self._stream.load_state_dict(state)
 
     def _deliveries(self) -> Generator[Delivery, None, None]:

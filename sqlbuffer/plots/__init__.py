@@ -49,6 +49,9 @@ def best(
         objective: An earlier objective; by default the current one.
         theme: "light" or "dark".
 
+    Returns:
+        The figure of matplotlib.
+
     Examples:
         >>> from sqlbuffer import plots
         >>> figure = plots.best(store)
@@ -74,6 +77,13 @@ def scores(stores: Stores, *, theme: Theme = "light") -> Any:
 
     More than 5,000 samples of either are shown by 5,000, and the picture says so.
 
+    Args:
+        stores: A store, or several.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
+
     Examples:
         >>> from sqlbuffer import plots
         >>> figure = plots.scores(store)
@@ -90,6 +100,14 @@ def predicted(stores: Stores, *, objective: str | None = None, theme: Theme = "l
     A score is a prediction of the reward in a buffer that maximizes, of its negative in one that
     minimizes.
 
+    Args:
+        stores: A store, or several.
+        objective: An earlier objective; by default the current one.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
+
     Examples:
         >>> from sqlbuffer import plots
         >>> figure = plots.predicted(store)
@@ -102,6 +120,13 @@ def predicted(stores: Stores, *, objective: str | None = None, theme: Theme = "l
 
 def staleness(stores: Stores, *, theme: Theme = "light") -> Any:
     """Draw how many predictors are newer than the scores of the waiting samples.
+
+    Args:
+        stores: A store, or several.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
 
     Examples:
         >>> from sqlbuffer import plots
@@ -116,6 +141,14 @@ def staleness(stores: Stores, *, theme: Theme = "light") -> Any:
 def flow(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
     """Draw how many samples were stored, drawn and measured, and how many failed, by time.
 
+    Args:
+        stores: A store, or several.
+        objective: An earlier objective; by default the current one.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
+
     Examples:
         >>> from sqlbuffer import plots
         >>> figure = plots.flow(store)
@@ -128,6 +161,14 @@ def flow(stores: Stores, *, objective: str | None = None, theme: Theme = "light"
 
 def sources(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
     """Draw the measurements of each source: how many, failures, quartiles and best of rewards.
+
+    Args:
+        stores: A store, or several.
+        objective: An earlier objective; by default the current one.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
 
     Examples:
         >>> from sqlbuffer import plots
@@ -142,6 +183,14 @@ def sources(stores: Stores, *, objective: str | None = None, theme: Theme = "lig
 def failures(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
     """Draw how many measurements failed for each reason: the error up to its first colon.
 
+    Args:
+        stores: A store, or several.
+        objective: An earlier objective; by default the current one.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
+
     Examples:
         >>> from sqlbuffer import plots
         >>> figure = plots.failures(store)
@@ -154,6 +203,14 @@ def failures(stores: Stores, *, objective: str | None = None, theme: Theme = "li
 
 def times(stores: Stores, *, objective: str | None = None, theme: Theme = "light") -> Any:
     """Draw how long samples wait, are claimed, and are measured: median, middle half, longest.
+
+    Args:
+        stores: A store, or several.
+        objective: An earlier objective; by default the current one.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
 
     Examples:
         >>> from sqlbuffer import plots

@@ -138,7 +138,12 @@ class UpperConfidenceBound:
         object.__setattr__(self, "beta", require_real(self.beta, "beta must be a finite number"))
 
     def rule(self, agent: Any, store: Incumbents) -> Rule:
-        """Return the bound as a rule."""
+        """Return the bound as a rule.
+
+        Args:
+            agent: An agent with `predict_distribution`.
+            store: The buffer.
+        """
         return lambda samples: upper_confidence_bound(*_distribution(agent, samples), self.beta)
 
 
@@ -166,7 +171,12 @@ class ExpectedImprovement:
         object.__setattr__(self, "xi", require_real(self.xi, "xi must be a finite number"))
 
     def rule(self, agent: Any, store: Incumbents) -> Rule:
-        """Return the improvement on the store's incumbent as a rule."""
+        """Return the improvement on the store's incumbent as a rule.
+
+        Args:
+            agent: An agent with `predict_distribution`.
+            store: The buffer.
+        """
         best = store.incumbent()
         if best is None:
             return lambda samples: _distribution(agent, samples)[0]
@@ -194,7 +204,12 @@ class ThompsonSampling:
     asks: ClassVar[str] = "predict_samples"
 
     def rule(self, agent: Any, store: Incumbents) -> Rule:
-        """Return the function drawn for the store's score version."""
+        """Return the function drawn for the store's score version.
+
+        Args:
+            agent: An agent with `predict_samples`.
+            store: The buffer.
+        """
         version = store.stats().score_version
         return lambda samples: as_floats(agent.predict_samples(samples, 1, step=version))[0]
 

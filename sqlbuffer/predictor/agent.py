@@ -70,7 +70,7 @@ class PredictiveAgent:
     Examples:
         >>> agent = PredictiveAgent(torch.nn.Linear(2, 1), loss, featurize)
         >>> agent.update_dataset_from_inputs(molecules, [len(sample) for sample in molecules])
-        >>> measures = agent.train_supervised(bs=4, epochs=200, lr=0.1)
+        >>> measures = agent.train_supervised(bs=4, epochs=50, lr=0.2)
         >>> sorted(measures)
         ['epochs', 'seconds', 'train_loss', 'valid_loss', 'valid_rank_correlation']
         >>> agent.predict_data(["CCCC", "CO"]).round().tolist()
@@ -122,11 +122,19 @@ class PredictiveAgent:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def predict_tensor(self, x: Tensor) -> Tensor:
-        """Return predictions (n,) for features (n, ...), with gradient, in the current mode."""
+        """Return predictions (n,) for features, with gradient, in the current mode of the model.
+
+        Args:
+            x: (n, ...) features, on the device of the model.
+        """
         return one_number_each(self.model, x)
 
     def predict_data(self, samples: Sequence[Any]) -> Tensor:
-        """Return predictions (n,) for samples, in evaluation mode and without gradient."""
+        """Return predictions (n,) for samples, in evaluation mode and without gradient.
+
+        Args:
+            samples: n samples.
+        """
         require_list(samples)
         if not len(samples):
             return torch.zeros(0, device=self.device)
@@ -134,7 +142,12 @@ class PredictiveAgent:
             return self.predict_tensor(self.dataset.new(samples).tensors()[0])
 
     def predict_data_batch(self, samples: Sequence[Any], bs: int) -> Tensor:
-        """Return predictions (n,) for samples, `bs` at a time."""
+        """Return predictions (n,) for samples, see `predict_data`, in parts that fit into memory.
+
+        Args:
+            samples: n samples.
+            bs: Samples that are predicted at once.
+        """
         require_list(samples)
         bs = require_count(bs, "bs must be 1 or more", least=1)
         chunks = [self.predict_data(samples[i : i + bs]) for i in range(0, len(samples), bs)]
@@ -167,6 +180,9 @@ class PredictiveAgent:
         The deviations are taken over `n_draws` draws of `predict_samples`, the same draws in every
         call.
 
+        Args:
+            samples: n samples.
+
         Raises:
             InvalidArgument: If the model has no dropout.
         """
@@ -185,6 +201,11 @@ class PredictiveAgent:
         Each draw is one set of masks for all samples. A prediction does not depend on the other
         samples. The same step gives the same draws.
 
+        Args:
+            samples: n samples.
+            n_draws: Number of functions.
+            step: Number that selects the draws, 0 or more.
+
         Raises:
             InvalidArgument: If the model has no dropout.
         """
@@ -196,7 +217,12 @@ class PredictiveAgent:
             return self._draw(self.dataset.new(samples).tensors()[0], n_draws, step=step)
 
     def update_dataset_from_inputs(self, samples: Sequence[Any], rewards: ArrayLike) -> None:
-        """Replace the samples and rewards (n,) of the dataset."""
+        """Replace the samples and rewards of the dataset.
+
+        Args:
+            samples: n samples.
+            rewards: (n,) floats.
+        """
         self.dataset = self.dataset.new(samples, rewards)
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,6 +238,9 @@ class PredictiveAgent:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state of `state_dict`.
+
+        Args:
+            state: Tensors by name; moments that are missing are reset.
 
         Raises:
             InvalidArgument: If the moments do not fit the parameters; nothing is loaded.

@@ -99,7 +99,11 @@ class EnsembleAgent(PredictiveAgent):
         """Accept every ensemble: the members are its uncertainty."""
 
     def predict_distribution(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """Return the mean (n,) and the standard deviation (n,) of the members' predictions."""
+        """Return the mean (n,) and the standard deviation (n,) of the members' predictions.
+
+        Args:
+            samples: n samples.
+        """
         require_list(samples)
         if not len(samples):
             return self.predict_data([]), self.predict_data([])
@@ -107,7 +111,13 @@ class EnsembleAgent(PredictiveAgent):
         return each.mean(dim=0), each.std(dim=0, correction=0)
 
     def predict_samples(self, samples: Sequence[Any], n_draws: int, *, step: int = 0) -> Tensor:
-        """Return predictions (n_draws, n) of members drawn at random, the same for a step."""
+        """Return predictions (n_draws, n) of members drawn at random, the same for a step.
+
+        Args:
+            samples: n samples.
+            n_draws: Number of members drawn, with replacement.
+            step: Number that selects the draws, 0 or more.
+        """
         require_list(samples)
         n_draws, step = draws_from(n_draws, step)
         rng = np.random.default_rng([self.seed % 2**64, step])
@@ -118,6 +128,13 @@ class EnsembleAgent(PredictiveAgent):
         self, bs: int, epochs: int, lr: float, *args: Any, **options: Any
     ) -> dict[str, float]:
         """Train each member like a `PredictiveAgent`.
+
+        Args:
+            bs: Rows in a step.
+            epochs: Passes over the rows.
+            lr: Highest learning rate.
+            *args: See `PredictiveAgent.train_supervised`.
+            **options: See `PredictiveAgent.train_supervised`.
 
         Returns:
             The mean of each measure over the members; `seconds` is the sum. If a member never had a

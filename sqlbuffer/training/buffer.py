@@ -143,16 +143,24 @@ class Buffer(Callback):
     # -- calls from outside -----------------------------------------------------------------------
 
     def add(self, item: Any, name: str = "") -> AddResult:
-        """Add a sample, or the samples of a list of samples or lists, from the source `name`.
+        """Add a sample, or several, to the pool.
 
         Samples that were drawn or removed wait again, unless the buffer has `requeue=False`.
         Samples of a batch that come from the buffer have the source `name + "_buffer"`.
+
+        Args:
+            item: A sample, or a list of samples or of lists of samples.
+            name: The source.
         """
         self._waiting.renew()
         return self.store.add(flat(item), source=name, requeue=self.requeue)
 
     def sample(self, n: int) -> tuple[Any, ...]:
-        """Draw n samples, -1 for all, and settle them without rewards: `(samples, sources)`."""
+        """Draw samples, and settle them without rewards; return `(samples, sources)`.
+
+        Args:
+            n: Samples to draw; -1 for all that wait.
+        """
         batch = self._claim(n)
         batch.settle(is_iteration=False)
         return batch.samples, from_buffer(batch.sources)
@@ -185,7 +193,11 @@ class Buffer(Callback):
         return self.store.iteration if self._batch is None else self._batch.iteration + 1
 
     def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
-        """Return the stored id of each sample of the batch; None if it was not drawn from here."""
+        """Return the stored id of each sample of the batch; None if it was not drawn from here.
+
+        Args:
+            samples: n samples of the batch of this iteration.
+        """
         return self.batch_rewards.ids_of(as_list(samples))
 
     # -- events -----------------------------------------------------------------------------------

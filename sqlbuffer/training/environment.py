@@ -102,7 +102,11 @@ class Environment:
             cb(event)
 
     def register_cbs(self, cbs: Sequence[Any]) -> list[Any]:
-        """Register callbacks, or classes of callbacks; return the callbacks."""
+        """Register callbacks; return them.
+
+        Args:
+            cbs: Callbacks, or classes of callbacks that need no argument.
+        """
         registered = [_made(cb) for cb in as_list(cbs, "cbs") if cb is not None]
         for cb in registered:
             if not (callable(cb) and hasattr(cb, "name") and hasattr(cb, "order")):
@@ -124,7 +128,11 @@ class Environment:
         return registered
 
     def remove_cbs(self, cbs: Sequence[Any]) -> None:
-        """Remove callbacks from the loop."""
+        """Remove callbacks from the loop.
+
+        Args:
+            cbs: Registered callbacks.
+        """
         for cb in as_list(cbs, "cbs"):
             place = next((i for i, each in enumerate(self.cbs) if each is cb), None)
             if place is None:

@@ -98,7 +98,11 @@ class Log(Callback):
             self.add_metric(name)
 
     def add_metric(self, name: str) -> None:
-        """Announce a metric; a metric that was not announced is created when first written."""
+        """Announce a metric; a metric that was not announced is created when first written.
+
+        Args:
+            name: The metric.
+        """
         name = as_name(name, "a metric")
         self.metrics.setdefault(name, [])
         self._iterations_of.setdefault(name, [])
@@ -130,7 +134,11 @@ class Log(Callback):
         self.iterations = iteration
 
     def add_log(self, name: str) -> None:
-        """Keep `batch_state[name]` of each batch, a value for each sample, as a column of `df`."""
+        """Keep an entry of each batch, a value for each sample, as a column of `df`.
+
+        Args:
+            name: A key of the batch state.
+        """
         name = as_name(name, "a log")
         if name not in self._logs:
             self._logs.append(name)

@@ -154,7 +154,11 @@ class PredictiveBuffer(WeightedBuffer):
         super().close()
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
-        """Return the acquisition's score of each sample, (n,) float64."""
+        """Return the acquisition's score of each sample, (n,) float64.
+
+        Args:
+            samples: n samples.
+        """
         scores = self._scores or self._score_function()
         return scores(samples)
 

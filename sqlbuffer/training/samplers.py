@@ -55,7 +55,11 @@ class Sampler(Callback):
         )
 
     def rng(self, event: str) -> np.random.Generator:
-        """Return a generator seeded by seed, name, event and iteration: resumed runs repeat it."""
+        """Return a generator seeded by seed, name, event and iteration: resumed runs repeat it.
+
+        Args:
+            event: "build_buffer" or "sample_batch"; each has numbers of its own.
+        """
         key = zlib.crc32(f"{self.name}/{event}".encode())
         return np.random.default_rng([self.seed % 2**64, key, self.environment.log.iterations])
 

@@ -83,7 +83,14 @@ class WeightedBuffer(Buffer):
         self.pct_argmax = pct_argmax
 
     def compute_weights(self, samples: list[Any]) -> NDArray[np.float64]:
-        """Return the score of each sample, (n,) floats; its weight follows by `weighting`."""
+        """Return the score of each sample, (n,) floats; its weight follows by `weighting`.
+
+        Args:
+            samples: n samples.
+
+        Raises:
+            NotImplementedError: If the class does not override it.
+        """
         raise NotImplementedError(
             "a WeightedBuffer needs scores: derive from it and override "
             "compute_weights(samples) -> (n,) floats, "
@@ -98,7 +105,11 @@ class WeightedBuffer(Buffer):
         ]
 
     def sample(self, n: int) -> tuple[Any, ...]:
-        """Draw n samples, -1 for all, and settle them: `(samples, sources, scores)`."""
+        """Draw samples, and settle them; return `(samples, sources, scores)`.
+
+        Args:
+            n: Samples to draw; -1 for all that wait.
+        """
         batch = self._claim(n)
         batch.settle(is_iteration=False)
         return batch.samples, from_buffer(batch.sources), batch.scores.tolist()
