@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,9 @@ from typing import Any
 
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_ids, require_flag
-from sqlbuffer.core import attempts, pool
-from sqlbuffer.core.claim import Claim, Drawn, detach, lost, new_token
-from sqlbuffer.core.content import metas_of
+from sqlbuffer.core import pool
+from sqlbuffer.core.claim import Claim, Drawn, detach, new_token
+from sqlbuffer.core.claimed import ClaimedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known, Origin
 from sqlbuffer.core.prioritised import PrioritisedBatch
@@ -22,15 +21,14 @@ from sqlbuffer.core.record import Recorded
 from sqlbuffer.core.release import leave_block, release, release_later
 from sqlbuffer.core.report import Reported, report
 from sqlbuffer.core.settle import Settlement, settle_as_next
-from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.errors import ClaimLost, InvalidArgument
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.decoded import Decoded
 
 log = logging.getLogger(__name__)
 
 
-class Batch(PrioritisedBatch):
+class Batch(ClaimedBatch, PrioritisedBatch):
     """Samples claimed by this process until they are settled or released.
 
     As a context manager, a batch is released at the end of the block unless it was settled. A batch
@@ -309,34 +307,6 @@ class Batch(PrioritisedBatch):
         self._is_detached = True
         return token
 
-    @property
-    def meta(self) -> list[Any]:
-        """N mappings, what `add` was told about each sample as `meta`; None for nothing.
-
-        Examples:
-            >>> store.add(["CCCCO"], meta={"vendor": "A"}).added
-            1
-            >>> store.score(lambda samples: [100.0])
-            1
-            >>> batch = store.sample(1, pct_argmax=1.0)
-            >>> batch.meta
-            [{'vendor': 'A'}]
-        """
-        return self._buffer.read(metas_of, self.ids.tolist())
-
-    @property
-    def unreported(self) -> Ints:
-        """(m,) int64, ids of the samples without a reward or failure, reported by any process.
-
-        Examples:
-            >>> batch = store.sample(3)
-            >>> batch.report(batch.ids[:1], [1.0])
-            2
-            >>> len(batch.unreported)
-            2
-        """
-        return self._buffer.peek(attempts.unreported, batch=self.id)
-
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
 
@@ -362,42 +332,3 @@ class Batch(PrioritisedBatch):
         """Return the batch as this process knows it."""
         is_open = self._is_open and not self._is_of_another_process
         return Origin(self.id, self.objective, is_open, self._repeats)
-
-    @property
-    def _is_of_another_process(self) -> bool:
-        """True in a forked child."""
-        return self._pid not in (None, os.getpid())
-
-    def _end(self) -> None:
-        """Note that the claim has ended; it never opens again, whatever another thread finds."""
-        self._is_open = False
-        if self._dropped is not None:
-            self._dropped.detach()
-
-    def _lost(self, what: str) -> ClaimLost:
-        """Return the error for a batch that this process cannot end, with the reason."""
-        owner = self._pid if self._is_of_another_process else None
-        is_stored = self._claim is None or self._buffer.peek(self._claim.find)
-        if not is_stored:
-            self._buffer.peek(Transaction.race_state)  # raises if the buffer is gone
-        return lost(self.id, what, owner=owner, is_stored=is_stored)
-
-    # -- internal: for sqlbuffer.measuring and sqlbuffer.training ---------------------------------
-
-    def _start(self, ids: Sequence[int]) -> None:
-        """Note that the measurement of some samples starts."""
-        if self._claim is not None:
-            self._buffer.write(attempts.start, batch=self._claim.batch, ids=as_ids(ids))
-
-    def _ended(self, number: int, ending: attempts.Ending, *, settle: bool = True) -> bool:
-        """Count an attempt at a sample; return True if it has failed, or raise ClaimLost."""
-        if self._claim is None:
-            return False
-        self._has_reports = True
-        count = functools.partial(attempts.ended, ending=ending, closes=settle)
-        gone = self._buffer.write(count, claim=self._claim, number=number)
-        if gone is None:
-            self._end()
-            raise self._lost("the attempt is not counted")
-        self._reported |= dict.fromkeys(gone, math.nan)
-        return bool(gone)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlbuffer._typing import Ints
+from sqlbuffer.core.content import metas_of
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.samples.decoded import Decoded
 
 
 class DecodedBatch:
     """Samples that were read from the database."""
 
+    ids: Ints
+    _buffer: BufferHandle
     _decoded: Decoded
 
     @property
@@ -22,6 +27,21 @@ class DecodedBatch:
             ['C#N', 'CC=O', 'CCN']
         """
         return self._decoded.samples
+
+    @property
+    def meta(self) -> list[Any]:
+        """N mappings, what `add` was told about each sample as `meta`; None for nothing.
+
+        Examples:
+            >>> store.add(["CCCCO"], meta={"vendor": "A"}).added
+            1
+            >>> store.score(lambda samples: [100.0])
+            1
+            >>> batch = store.sample(1, pct_argmax=1.0)
+            >>> batch.meta
+            [{'vendor': 'A'}]
+        """
+        return self._buffer.read(metas_of, self.ids.tolist())
 
     def stacked(self) -> Any:
         """Return all samples as one: their own container, with leaves of shape (n, ...).

@@ -79,7 +79,7 @@ def claim(
             buffer.write(pool.widen_top, n=exc.n)
     else:
         raise no_progress("the marking of the heaviest samples")
-    batch.witness()
+    batch._witness()
     buffer.heartbeat.start()  # even if the batch is empty: it releases claims of stale workers
     return batch
 

@@ -92,7 +92,7 @@ class PrioritisedBatch(DisplayedBatch):
             weights = weights / np.fmax.reduce(weights)
         return weights
 
-    def witness(self) -> None:
+    def _witness(self) -> None:
         """Remember this committed batch: it proves the ids that were read before its draw.
 
         The keys with which its samples wait make their priorities fast to update.

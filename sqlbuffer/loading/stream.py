@@ -292,7 +292,7 @@ class StreamLoader:
         return self._stream._yielded(self._deliveries())
 
     def state_dict(self) -> dict[str, Any]:
-        """`Stream.state_dict`."""
+        """Return the state of the stream, see `Stream.state_dict`."""
         return self._stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

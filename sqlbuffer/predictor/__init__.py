@@ -11,8 +11,9 @@ if TYPE_CHECKING:
         ThompsonSampling,
         UpperConfidenceBound,
     )
-    from sqlbuffer.predictor.agent import PredictiveAgent, evaluate, predict
+    from sqlbuffer.predictor.agent import PredictiveAgent
     from sqlbuffer.predictor.ensemble import EnsembleAgent
+    from sqlbuffer.predictor.evaluation import evaluate, predict
 
 __all__ = [
     "EnsembleAgent",
@@ -27,14 +28,17 @@ __all__ = [
 _MODULES = {
     "EnsembleAgent": "ensemble",
     "ExpectedImprovement": "acquisition",
+    "PredictiveAgent": "agent",
     "ThompsonSampling": "acquisition",
     "UpperConfidenceBound": "acquisition",
+    "evaluate": "evaluation",
+    "predict": "evaluation",
 }
-"""Modules of the names; the other names are in `agent`."""
+"""Modules of the names."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a module when one of its names is first used: acquisitions need no torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'agent')}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -34,13 +33,7 @@ from sqlbuffer.predictor.models import (
     with_gradient,
 )
 from sqlbuffer.predictor.supervised import train
-from sqlbuffer.predictor.weights import OPTIMISER, require_fit, require_storable
-
-T = TypeVar("T")
-
-
-_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
-"""State of Adam for a parameter: a number, and two tensors of its shape."""
+from sqlbuffer.predictor.weights import OPTIMISER, moments_from, require_storable
 
 
 class PredictiveAgent:
@@ -245,23 +238,7 @@ class PredictiveAgent:
         Raises:
             InvalidArgument: If the moments do not fit the parameters; nothing is loaded.
         """
-        moments = {key: value for key, value in state.items() if key.startswith(OPTIMISER)}
-        slots: dict[int, dict[str, Tensor]] = {}
-        expected: dict[str, Tensor] = {}
-        parameters = (parameter for group in self.opt.param_groups for parameter in group["params"])
-        for number, parameter in enumerate(parameters):
-            start = f"{OPTIMISER}{number}."
-            slot = {
-                key.removeprefix(start): value
-                for key, value in moments.items()
-                if key.startswith(start)
-            }
-            if slot:  # a parameter without gradient has no slot
-                slots[number] = slot
-                for name in {*slot, *(_OF_ADAM if isinstance(self.opt, torch.optim.Adam) else ())}:
-                    is_number = name in slot and not slot[name].dim() and name not in _OF_ADAM[1:]
-                    expected[start + name] = slot[name] if is_number else parameter
-        require_fit(moments, expected)
+        slots = moments_from(state, self.opt)
         self.model.load_state_dict(
             {key: value for key, value in state.items() if not key.startswith(OPTIMISER)}
         )
@@ -362,24 +339,3 @@ def draws_from(n_draws: Any, step: Any) -> tuple[int, int]:
     return require_count(n_draws, rule, least=1), require_count(
         step, "step must be a number of steps"
     )
-
-
-def evaluate(
-    agent: Any, function: Callable[[list[Any]], T], samples: Sequence[Any], bs: int
-) -> list[T]:
-    """Return the results of a function for each `bs` samples, with the model in evaluation mode."""
-    require_list(samples)
-    model = getattr(agent, "model", None)
-    evaluating = (
-        in_mode(model, training=False) if isinstance(model, nn.Module) else contextlib.nullcontext()
-    )
-    with evaluating, torch.no_grad():
-        return [function(list(samples[i : i + bs])) for i in range(0, len(samples), bs)]
-
-
-def predict(agent: Any, samples: Sequence[Any], bs: int) -> Tensor:
-    """Return predictions (n,) in evaluation mode and without gradient, `bs` at a time."""
-    parts = evaluate(
-        agent, lambda chunk: torch.as_tensor(agent.predict_data(chunk)).reshape(-1), samples, bs
-    )
-    return torch.cat(parts) if parts else torch.zeros(0)

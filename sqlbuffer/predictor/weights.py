@@ -18,6 +18,9 @@ from sqlbuffer.errors import InvalidArgument, InvalidPayload
 OPTIMISER = "optimiser."
 """Prefix of the names of the optimiser's tensors in a stored state."""
 
+_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""State of Adam for a parameter: a number, and two tensors of its shape."""
+
 
 def dump_state(agent: Any) -> bytes:
     """Return the agent's weights as safetensors, empty for an agent that has no state.
@@ -66,6 +69,34 @@ def load_state(agent: Any, state: bytes) -> None:
         key: value for key, value in holder.state_dict().items() if not isinstance(value, Tensor)
     }
     holder.load_state_dict({**others, **stored})
+
+
+def moments_from(
+    state: Mapping[str, Any], optimiser: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """Return the optimiser's moments of a state, by parameter and name.
+
+    Raises:
+        InvalidArgument: If they do not fit the parameters.
+    """
+    moments = {key: value for key, value in state.items() if key.startswith(OPTIMISER)}
+    slots: dict[int, dict[str, Tensor]] = {}
+    expected: dict[str, Tensor] = {}
+    parameters = (parameter for group in optimiser.param_groups for parameter in group["params"])
+    for number, parameter in enumerate(parameters):
+        start = f"{OPTIMISER}{number}."
+        slot = {
+            key.removeprefix(start): value
+            for key, value in moments.items()
+            if key.startswith(start)
+        }
+        if slot:  # a parameter without gradient has no slot
+            slots[number] = slot
+            for name in {*slot, *(_OF_ADAM if isinstance(optimiser, torch.optim.Adam) else ())}:
+                is_number = name in slot and not slot[name].dim() and name not in _OF_ADAM[1:]
+                expected[start + name] = slot[name] if is_number else parameter
+    require_fit(moments, expected)
+    return slots
 
 
 def require_storable(state: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from sqlbuffer.core.predictor_versions import Mark, PredictorVersion
 from sqlbuffer.core.weights import Overtaken
 from sqlbuffer.errors import EXITS, DatabaseUnavailable, InvalidArgument, LeaseLost
 from sqlbuffer.predictor.acquisition import Acquisition, Incumbents, Rule, acquisition_from
-from sqlbuffer.predictor.agent import evaluate, predict
+from sqlbuffer.predictor.evaluation import evaluate, predict
 from sqlbuffer.predictor.negated import NegatedAgent, NegatedIncumbents
 from sqlbuffer.predictor.weights import load_state
 from sqlbuffer.retraining.schedule import Schedule

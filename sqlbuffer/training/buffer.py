@@ -35,44 +35,36 @@ class Buffer(Callback):
     """A training buffer that draws uniformly.
 
     Args:
-        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 takes all waiting
-            samples.
-        url: SQLAlchemy URL; by default the environment variable `SQLBUFFER_URL`, else
-            `sqlite:///sqlbuffer.db`.
+        p_total: Share of each batch that comes from the buffer, in [0, 1]; -1 for all that wait.
+        url: URL of the database, see `open_store`.
         name: Name of the stored buffer, not of this callback.
-        key: Canonical form of a sample: samples with equal keys are one sample, a sample whose key
-            is None is refused.
+        key: The canonical form of a sample, see `open_store`.
         mode: "consume" or "replay"; None takes the stored one, "consume" for a new buffer.
         seed: Seed of the draws; None takes the stored one, 0 for a new buffer.
         max_size: Scored samples that may wait, stored with the buffer; see `open_store`.
         direction: "maximize" or "minimize": which reward is better; see `open_store`.
         evict: Samples that leave beyond `max_size`: "lightest" or "oldest"; see `open_store`.
-        durability: "normal" or "full".
+        durability: "normal" or "full", see `open_store`.
         allow_pickle: Store samples of unknown types by pickle.
         grace_s: Seconds of silence after which workers of other hosts count as dead.
-        weighting: How scores become weights; None takes the stored one, "uniform" for a new buffer,
-            which has no scores.
-        fresh: Begin a new run. If a buffer `name` exists, it stays unchanged, and the new one is
-            stored under the next free name: "default-2" after "default". The log prints the name.
+        weighting: How scores become weights; None takes the stored one, "uniform" if it is new.
+        fresh: Begin a new run in a new buffer, see `open_store`; the log prints its name.
         requeue: Let samples that were measured, failed, settled or removed wait again when they are
             added. False: only evicted ones, as in `SampleStore.add`.
 
     Attributes:
         store: The `SampleStore` behind the callback.
         batch_rewards: The rewards of the batch, for reward callbacks.
-        resumed_size: Number of waiting samples when the last batch was settled. An iteration that
-            is repeated needs it: its samples may already have been built.
-        is_lost: True if another process released the last batch before it was settled: the
-            iteration is to be repeated.
+        resumed_size: Samples that waited when the last batch was settled, if it is to be repeated.
+        is_lost: True if the last batch was released before it was settled, and is to be repeated.
 
     Examples:
         >>> from sqlbuffer import Buffer
         >>> buffer = Buffer(1.0, url="sqlite:///loop.db", name="uniform")
         >>> buffer.add(molecules, "library").added
         10
-        >>> samples, sources = buffer.sample(2)
-        >>> samples, sources, len(buffer)
-        (['C#N', 'CCN'], ['library_buffer', 'library_buffer'], 8)
+        >>> buffer.sample(2)
+        (['C#N', 'CCN'], ['library_buffer', 'library_buffer'])
     """
 
     JOBS: ClassVar[frozenset[str]] = frozenset()
@@ -218,7 +210,7 @@ class Buffer(Callback):
                 self._do(job)
         if self.store.checkpoint(LOOP) is None:
             # A run that is killed in iteration 0 restarts from this state.
-            states = self._checkpoints([])
+            states = resume.checkpoints(self.store, self._callbacks(), [])
             self.store.save_checkpoints(states, iteration=self.next_iteration, kept=self._kept())
             self._note_stored(states)
 
@@ -295,13 +287,12 @@ class Buffer(Callback):
             return
         rewards, record = self.batch_rewards.to_settle(self.environment.batch_state)
         metrics: dict[str, float] = getattr(self.environment.log, "pending", {})
-
         states: dict[str, bytes] = {}
 
         def numbered(iteration: int) -> dict[str, bytes]:
             batch.iteration = iteration
             renumber(self.environment.log, iteration)
-            states.update(self._checkpoints(jobs))
+            states.update(resume.checkpoints(self.store, self._callbacks(), jobs))
             return states
 
         try:
@@ -336,22 +327,12 @@ class Buffer(Callback):
     def _do(self, job: str) -> None:
         raise NotImplementedError(job)
 
-    def _checkpoints(self, jobs: list[str]) -> dict[str, bytes]:
-        states = {
-            cb.name: state for cb in self._callbacks() if (state := cb.checkpoint()) is not None
-        }
-        return {LOOP: resume.write_loop(len(self.store), jobs), **states}
-
     def _note_stored(self, states: Mapping[str, bytes]) -> None:
         """Note which checkpoints are stored, once their transaction has committed."""
 
     def _stored_loop(self) -> dict[str, Any] | None:
         """Return the loop's state of the last settled batch; None if another loop settled it."""
-        found = self.store.checkpoint(LOOP)
-        if found is None or found[0] != self.store.iteration:
-            return None
-        loop = resume.read_loop(found[1], self.JOBS, stored_by=type(self), buffer=self.store.name)
-        return {**loop, "iteration": found[0]}
+        return resume.stored_loop(self.store, self.JOBS, stored_by=type(self))
 
     def _kept(self) -> dict[str, int | None]:
         return {cb.name: cb.kept for cb in self._callbacks()}

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from sqlbuffer._messages import printable, shown
-from sqlbuffer._validation import as_float, as_floats, as_name, plain, require_count
-from sqlbuffer.errors import InvalidArgument, MissingExtra
+from sqlbuffer._validation import as_floats, as_name, require_count
+from sqlbuffer.errors import MissingExtra
 from sqlbuffer.plots.metrics import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
+from sqlbuffer.training.log_lines import Value, as_metric, print_values
 from sqlbuffer.training.log_storage import (
     Columns,
     cells,
@@ -29,8 +27,6 @@ from sqlbuffer.training.log_storage import (
 if TYPE_CHECKING:
     from sqlbuffer.store import SampleStore
     from sqlbuffer.training.progress import LiveLog
-
-Value = float | int | str
 
 
 class Log(Callback):
@@ -117,7 +113,7 @@ class Log(Callback):
         Raises:
             InvalidArgument: If the value is none of these.
         """
-        name, value = as_name(name, "a metric"), _metric(name, value)
+        name, value = as_name(name, "a metric"), as_metric(name, value)
         self.add_metric(name)
         self.metrics[name].append(value)
         self._iterations_of[name].append(self.iterations)
@@ -325,48 +321,12 @@ class Log(Callback):
             newest = {name: self.metrics[name][-1] for name in metrics}
             self.live.add({"iteration": self.iterations, **newest})
             return
-        names = ["iteration", *map(printable, metrics)]  # names may come from the database
-        cells = [str(self.iterations), *(_cell(self.metrics[name][-1]) for name in metrics)]
-        header = names != self._columns
-        self._columns = names
-        if self.console.is_terminal:
-            table = Table(box=None, show_header=header, header_style="bold", pad_edge=False)
-            for name in names:
-                table.add_column(Text(name), justify="right", min_width=_width(name), no_wrap=True)
-            table.add_row(*map(Text, cells))
-            self.console.print(table, crop=False)
-            return
-        for line in [names, cells] if header else [cells]:
-            aligned = "  ".join(
-                cell.rjust(_width(name)) for name, cell in zip(names, line, strict=True)
-            )
-            self.console.print(aligned, soft_wrap=True, markup=False, highlight=False)
-
-
-def _metric(name: str, value: Any) -> Value:
-    """Return a value of a metric as a string or number; of an array, its one element."""
-    number = plain(value)
-    if isinstance(number, str):
-        return as_name(number, f"metric {shown(name)}")
-    try:
-        number = plain(
-            number.item() if getattr(number, "ndim", 0) and hasattr(number, "item") else number
-        )
-        as_float(number)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-        raise InvalidArgument(
-            f"metric {shown(name)} must be a number or text, got {shown(value)}."
-        ) from exc
-    found: Value = number
-    return found
-
-
-def _width(name: str) -> int:
-    return max(len(name), len("-1.234e+05"))
-
-
-def _cell(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+        values = {
+            "iteration": self.iterations,
+            **{name: self.metrics[name][-1] for name in metrics},
+        }
+        print_values(self.console, values, has_header=list(values) != self._columns)
+        self._columns = list(values)
 
 
 def renumber(log: Any, iteration: int) -> None:

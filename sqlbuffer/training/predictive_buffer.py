@@ -23,7 +23,7 @@ from sqlbuffer._validation import (
 from sqlbuffer.core.predictor_versions import Mark
 from sqlbuffer.errors import InvalidArgument, TrainingDiverged
 from sqlbuffer.predictor.acquisition import Acquisition, acquisition_from
-from sqlbuffer.predictor.agent import predict
+from sqlbuffer.predictor.evaluation import predict
 from sqlbuffer.predictor.weights import dump_state, load_state
 from sqlbuffer.retraining.background import Background
 from sqlbuffer.retraining.train import retrain

@@ -60,6 +60,25 @@ def read_loop(
     return loop
 
 
+def stored_loop(
+    store: SampleStore, known_jobs: Set[str], *, stored_by: type
+) -> dict[str, Any] | None:
+    """Return the loop's state of the last settled batch; None if another loop settled it."""
+    found = store.checkpoint(LOOP)
+    if found is None or found[0] != store.iteration:
+        return None
+    loop = read_loop(found[1], known_jobs, stored_by=stored_by, buffer=store.name)
+    return {**loop, "iteration": found[0]}
+
+
+def checkpoints(
+    store: SampleStore, callbacks: Sequence[Callback], jobs: list[str]
+) -> dict[str, bytes]:
+    """Return the states to store with a batch, by name: the loop's own, and the callbacks'."""
+    states = {cb.name: state for cb in callbacks if (state := cb.checkpoint()) is not None}
+    return {LOOP: write_loop(len(store), jobs), **states}
+
+
 def restore(store: SampleStore, callbacks: Sequence[Callback]) -> None:
     """Load the stored state of each callback.
 

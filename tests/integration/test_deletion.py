@@ -128,7 +128,7 @@ def test_the_list_of_writing_methods_is_complete() -> None:
     assert marked - {"batch"} == {name for name in named if "." not in name} - {"batch"}
     methods = {**vars(PrioritisedBatch), **vars(Batch)}
     public = {name for name in methods if not name.startswith("_")}
-    other = {"meta", "witness", "importance_weights"} | {
+    other = {"importance_weights"} | {
         name for name, value in methods.items() if not inspect.isfunction(value)
     }
     of_batch = {name.removeprefix("batch.") for name in named if name.startswith("batch.")}
