@@ -1,6 +1,7 @@
-"""Write docs/commands.md from the help of the commands: `python docs/commands.py`.
+"""Write docs/commands.md and docs/commands/*.md from the help of the commands:
+`python docs/commands.py`.
 
-A test finds a page that is out of date.
+A test finds pages that are out of date.
 """
 
 import pathlib
@@ -14,17 +15,30 @@ sys.path.insert(0, str(FOLDER.parent))  # the checkout, if it is not installed
 
 from sqlbuffer.cli.commands import ENTRIES  # noqa: E402
 
-PAGE = FOLDER / "commands.md"
-HEAD = """# The commands
+GROUPS = {
+    "look": (
+        "Look at a buffer",
+        ("ls", "stats", "watch", "top", "show", "batches", "history", "predictors", "compare"),
+    ),
+    "pages": ("SQL, pages and pictures", ("sql", "serve", "report", "plot")),
+    "measure": ("Measure, and failures", ("measure", "failed", "retry", "remeasure", "budget")),
+    "workers": ("Workers, jobs and claims", ("worker", "workers", "jobs", "claims")),
+    "files": ("In, out and copies", ("import", "export", "copy")),
+    "maintain": ("Maintain buffers and databases", ("prune", "rename", "rm", "db")),
+}
+"""The title and the commands of each page; a new command needs a place."""
 
-This page is written by `python docs/commands.py` from what `sqlbuffer COMMAND --help` says.
+HEAD = """# The commands
 
 `--url URL`, or the environment variable SQLBUFFER_URL, names the database.
 Each command that reads also has `--json`, `--csv` and `--out FILE` (.csv, .json or .parquet).
 Data goes to stdout, everything else to stderr.
 The exit code is 0 after success, 1 after an error, and 2 if an argument is wrong.
 `sqlbuffer --install-completion` lets the shell complete commands and options.
+
+These pages are written by `python docs/commands.py` from what `sqlbuffer COMMAND --help` says.
 """
+ABOUT = "[All commands](../commands.md) have the options that are explained there.\n"
 SAID_ABOVE = ("url", "as_json", "as_csv", "help")
 
 
@@ -37,10 +51,29 @@ def commands(
         yield from commands(getattr(command, "commands", {}), (*words, name))
 
 
-def page() -> str:
-    """Return the text of the page."""
-    loaded = {name: entry.load(name) for name, entry in ENTRIES.items()}
-    return "\n".join([HEAD, *(section(name, command) for name, command in commands(loaded))])
+def pages() -> dict[str, str]:
+    """Return the text of each page, by its path in the folder of this file."""
+    placed = [name for _, names in GROUPS.values() for name in names]
+    if sorted(placed) != sorted(ENTRIES):
+        raise ValueError(f"GROUPS has other commands: {sorted(set(placed) ^ set(ENTRIES))}")
+    groups = {f"commands/{page}.md": group for page, group in GROUPS.items()}
+    return {
+        "commands.md": "\n".join([HEAD, *(overview(path, *groups[path]) for path in groups)]),
+        **{path: group_page(*group) for path, group in groups.items()},
+    }
+
+
+def overview(path: str, title: str, names: tuple[str, ...]) -> str:
+    """Return the table of a page's commands."""
+    rows = [f"| [{name}]({path}#sqlbuffer-{name}) | {ENTRIES[name].summary} |" for name in names]
+    return "\n".join([f"## {title}\n", "| command | what it does |", "|---|---|", *rows, ""])
+
+
+def group_page(title: str, names: tuple[str, ...]) -> str:
+    """Return the page of some commands."""
+    loaded = {name: ENTRIES[name].load(name) for name in names}
+    head = f"# Commands: {title[0].lower() + title[1:]}\n\n{ABOUT}"
+    return "\n".join([head, *(section(name, command) for name, command in commands(loaded))])
 
 
 def section(name: str, command: Any) -> str:
@@ -71,4 +104,6 @@ def item_of(option: Any) -> str | None:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    (FOLDER / "commands").mkdir(exist_ok=True)
+    for path, text in pages().items():
+        (FOLDER / path).write_text(text)
