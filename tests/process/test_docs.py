@@ -55,11 +55,3 @@ def test_the_site_is_built_without_a_warning(tmp_path: pathlib.Path) -> None:
             r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?https?:""", page.read_text()
         )
         assert not loaded, page
-
-
-def test_no_page_is_long() -> None:
-    for page in RUN:
-        prose = [
-            line for line in documents.without_blocks(page.read_text()).splitlines() if line.strip()
-        ]
-        assert len(prose) <= 150, page
