@@ -44,7 +44,6 @@ from sqlbuffer.core import (
     score,
     tokens,
 )
-from sqlbuffer.core import batch as core_batch
 from sqlbuffer.core import budget as core_budget
 from sqlbuffer.core import objective as core_objective
 from sqlbuffer.core import priorities as core_priorities
@@ -78,6 +77,7 @@ from sqlbuffer.records import (
 )
 
 if TYPE_CHECKING:
+    from sqlbuffer.core.batch import Batch
     from sqlbuffer.loading.dataset import LabelledDataset
     from sqlbuffer.loading.stream import Stream
 
@@ -785,9 +785,7 @@ class SampleStore:
     # -- batches out ------------------------------------------------------------------------------
 
     @_writes
-    def sample(
-        self, n: int, pct_argmax: float = 0.0, *, lease_s: float | None = None
-    ) -> core_batch.Batch:
+    def sample(self, n: int, pct_argmax: float = 0.0, *, lease_s: float | None = None) -> Batch:
         """Claim a batch: exact weighted draws without replacement, after a share of the heaviest.
 
         The batch has fewer samples if fewer can be drawn; samples without a score and those of
@@ -852,7 +850,7 @@ class SampleStore:
         )
 
     @_writes
-    def batch(self, token: str) -> core_batch.Batch:
+    def batch(self, token: str) -> Batch:
         """Return the batch that was detached with this token, with its samples as they are now.
 
         The batch can be settled, reported and released as before; its probabilities are NaN. It
@@ -1243,8 +1241,7 @@ class SampleStore:
 
         Args:
             n: Most samples; None for all.
-            where: A condition, see `table`, such as
-                `"error LIKE 'timed out%'"`.
+            where: A condition, see `table`.
 
         Examples:
             >>> [(row["sample"], row["error"]) for row in store.failed()]
@@ -1723,7 +1720,7 @@ class SampleStore:
         """Return the table of `to_pandas` and `to_arrow`."""
         return exchange.table(self._buffer, columns, where, decode=decode, has_old_names=True)
 
-    def _claim(self, n: int, pct_argmax: float, terms: claim.Terms) -> core_batch.Batch:
+    def _claim(self, n: int, pct_argmax: float, terms: claim.Terms) -> Batch:
         """`sample`, on terms that the loop may choose."""
         batch = draw.claim(self._buffer, n, pct_argmax=pct_argmax, terms=terms)
         if len(batch):

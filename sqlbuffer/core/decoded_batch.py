@@ -46,11 +46,10 @@ class DecodedBatch:
     def stacked(self) -> Any:
         """Return all samples as one: their own container, with leaves of shape (n, ...).
 
-        `{"obs": array of shape (4,), "action": 1}` becomes `{"obs": array of shape (n, 4),
-        "action": array of shape (n,)}`. Lists, tuples, named tuples and dataclasses are containers
-        too. Integers become int64, floats float64, bools bool, and numbers of several types
-        `np.result_type` of these. Arrays stay arrays and tensors tensors. Strings and other values
-        become a list. The arrays are new at each call, and writable.
+        Dicts, lists, tuples, named tuples and dataclasses are containers. Integers become int64,
+        floats float64, bools bool, and numbers of several types `np.result_type` of these. Arrays
+        stay arrays and tensors tensors. Strings and other values become a list. The arrays are new
+        at each call, and writable.
 
         Raises:
             StructureMismatch: If a sample has another structure than the first, such as other keys

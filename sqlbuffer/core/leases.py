@@ -38,6 +38,11 @@ class Lease:
         owner: The worker that holds it.
         run: How often the job has been taken, this time included.
         began_at: When it was taken, by the database's clock, UTC.
+
+    Examples:
+        >>> with store.leased("retrain") as lease:
+        ...     print(lease.job, lease.run)
+        retrain 1
     """
 
     job: str
@@ -68,6 +73,12 @@ class Job:
             clock from its first look on; the first look uses the database's clock, and infinity
             stands for a start in the future.
         ended_run: The run that ended last; None before the first, and if an older release ran it.
+
+    Examples:
+        >>> with store.leased("retrain"):
+        ...     (job,) = store.jobs()
+        >>> job.name, job.is_held, job.runs, job.last_error
+        ('retrain', True, 1, None)
     """
 
     name: str

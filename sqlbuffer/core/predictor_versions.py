@@ -39,6 +39,13 @@ class PredictorVersion:
         trained_at: When it was stored, UTC.
         worker_id: The worker that trained it.
         size_bytes: Size of its stored state; 0 if the state has been dropped (`keep`).
+
+    Examples:
+        >>> store.save_predictor(b"weights", rows_trained=2, metrics={"rank_correlation": 0.8})
+        1
+        >>> newest = store.newest_predictor()
+        >>> newest.rows_trained, newest.rank_correlation, newest.size_bytes
+        (2, 0.8, 7)
     """
 
     version: int

@@ -25,6 +25,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 HOOKS = {*EVENTS, "abort_batch", "checkpoint", "restore"}
 RETURNED = {
     "core.labels": ["LabelledRows"],
+    "core.leases": ["Job", "Lease"],
+    "core.predictor_versions": ["PredictorVersion"],
     "core.read": ["Waiting"],
     "exchange.table": ["Table"],
     "loading.dataset": ["LabelledDataset"],

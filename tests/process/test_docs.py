@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -39,10 +40,9 @@ def test_code_blocks_run(
     assert process.returncode == 0, f"{out}\n{errors}"
 
 
-def test_the_site_is_built_without_a_warning(tmp_path: pathlib.Path) -> None:
-    """Links, anchors and names of the reference included; no page asks another host."""
+def build_site(folder: pathlib.Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -50,8 +50,43 @@ def test_the_site_is_built_without_a_warning(tmp_path: pathlib.Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: pathlib.Path) -> None:
+    """Links, anchors and names of the reference included; no page asks another host."""
+    build_site(tmp_path)
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(
             r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?https?:""", page.read_text()
         )
         assert not loaded, page
+
+
+SEARCHED = {
+    "minimize": "how-to/changed-reward.html",
+    "minimise": "how-to/changed-reward.html",
+    "retry failures": "how-to/failing-rewards.html",
+    "worker on another host": "how-to/workers.html",
+    "power cut": "how-to/backup.html",
+    "who holds a batch": "how-to/workers.html",
+    "leave": "how-to/backup.html",
+}
+
+
+@pytest.mark.browser
+def test_the_search_of_a_page_from_a_folder_finds_the_answer_first(tmp_path: pathlib.Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    build_site(tmp_path)
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        for words, found in SEARCHED.items():
+            page.goto((tmp_path / "index.html").as_uri())
+            page.locator(".md-search__input").click()
+            expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
+            page.keyboard.type(words, delay=30)  # ms, as a person does
+            first = page.locator("a.md-search-result__link").first
+            expect(first).to_have_attribute("href", re.compile(re.escape(found)))
+        browser.close()
