@@ -1461,7 +1461,7 @@ class SampleStore:
 
         Args:
             iteration: Its number, from 0.
-            metrics: Finite numbers, NaN or infinities, by name.
+            metrics: Numbers by name, also NaN and infinities.
 
         Examples:
             >>> store.log_metrics(0, {"loss": 0.5})

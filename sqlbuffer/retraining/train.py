@@ -89,6 +89,14 @@ def retrain(
             and no version is stored.
         LeaseLost: If the lease is not held any more. The agent has its old weights, and no version
             is stored.
+
+    Examples:
+        >>> from sqlbuffer.retraining import retrain
+        >>> store.record(molecules, [len(molecule) for molecule in molecules]).duplicates
+        10
+        >>> version = retrain(store, agent, bs=4, epochs=20, lr=0.1)
+        >>> version.rows_trained, version.rows_held_out
+        (12, 0)
     """
     given = checked(
         bs=bs,

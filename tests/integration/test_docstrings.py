@@ -23,7 +23,7 @@ from sqlbuffer.training.callback import EVENTS
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOOKS = {*EVENTS, "abort_batch", "checkpoint", "restore"}
-RETURNED = {
+ELSEWHERE = {
     "core.labels": ["LabelledRows"],
     "core.leases": ["Job", "Lease"],
     "core.predictor_versions": ["PredictorVersion"],
@@ -31,9 +31,10 @@ RETURNED = {
     "exchange.table": ["Table"],
     "loading.dataset": ["LabelledDataset"],
     "loading.stream": ["Stream", "StreamLoader"],
+    "retraining.train": ["retrain"],
     "records": ["ForgetResult", "MeasureResult", "PruneResult", "Staleness"],
 }
-"""Public classes that are not imported from `sqlbuffer`: methods return their objects."""
+"""Public names that are not imported from `sqlbuffer`; methods return objects of the classes."""
 
 
 PLAIN = r"(Any|bool|bytes|dict|float|int|list|str|tuple|Floats|Ints|Tensor)\b"
@@ -43,7 +44,7 @@ PLAIN = r"(Any|bool|bytes|dict|float|int|list|str|tuple|Floats|Ints|Tensor)\b"
 def public_objects() -> Iterator[tuple[str, Any]]:
     yield from ((name, getattr(sqlbuffer, name)) for name in sqlbuffer.__all__ if name != "errors")
     yield from ((f"plots.{name}", getattr(plots, name)) for name in plots.__all__)
-    for module, names in RETURNED.items():
+    for module, names in ELSEWHERE.items():
         found = importlib.import_module(f"sqlbuffer.{module}")
         yield from ((name, getattr(found, name)) for name in names)
 
@@ -80,9 +81,7 @@ def section(thing: Any, *titles: str) -> str:
 
 def parameters(thing: Any) -> set[str]:
     """Return the names that a caller gives; objects that methods return have no caller."""
-    is_made = inspect.isclass(thing) and (
-        thing in RETURNED_CLASSES or thing in (SampleStore, Batch)
-    )
+    is_made = inspect.isclass(thing) and (thing in MADE_BY_METHODS or thing in (SampleStore, Batch))
     if isinstance(thing, property) or is_made or issubclass_of(thing, BaseException):
         return set()
     return {name.strip("*") for name in inspect.signature(thing).parameters} - {"self"}
@@ -92,7 +91,7 @@ def issubclass_of(thing: Any, base: type) -> bool:
     return inspect.isclass(thing) and issubclass(thing, base)
 
 
-RETURNED_CLASSES = [PUBLIC[name] for names in RETURNED.values() for name in names]
+MADE_BY_METHODS = [PUBLIC[name] for names in ELSEWHERE.values() for name in names]
 
 
 def is_hook(label: str) -> bool:
