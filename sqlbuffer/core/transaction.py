@@ -14,12 +14,14 @@ from sqlbuffer._messages import shown
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.workers import register, worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows
+from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows, hot
 from sqlbuffer.errors import BufferNotFound
 
 if TYPE_CHECKING:
     from sqlbuffer.core.handle import BufferHandle
 
+
+_NO_CHANGE = {f"d_{name}": 0 for name in queries.buffers.COUNTERS}
 
 LARGEST_TICK = 2**62
 """Largest logical time that can be genuine; the largest integer of a column is twice as large."""
@@ -83,7 +85,9 @@ class Transaction:
 
     def execute(self, statement: Any, **parameters: Any) -> Any:
         """Execute a statement on this buffer."""
-        return self.connection.execute(statement, {"buffer": self.buffer.buffer_id, **parameters})
+        return hot.execute(
+            self.connection, statement, {"buffer": self.buffer.buffer_id, **parameters}
+        )
 
     def rows(self, statement: Any, **parameters: Any) -> Sequence[Any]:
         """Execute a statement on this buffer and return all of its rows."""
@@ -275,12 +279,10 @@ class Transaction:
         """
         self.buffer.heartbeat.start()
         parameters: dict[str, Any] = {
-            f"d_{name}": deltas.get(name, 0) for name in queries.buffers.COUNTERS
-        }
-        new_tick = self._ticks.get(self.buffer.buffer_id, 0)
-        parameters |= {
+            **_NO_CHANGE,
+            **{f"d_{name}": delta for name, delta in deltas.items()},
             "new_clock": clock,
-            "new_tick": new_tick,
+            "new_tick": self._ticks.get(self.buffer.buffer_id, 0),
             "new_touched": touched,
             "worker": worker_id(),
         }

@@ -307,15 +307,14 @@ class Database:
         handled = sys.exc_info()[1]
         receipt, done = None, []
         try:
-            with (
-                engine.connect() as connection,
-                connection.execution_options(presence=presence).begin(),
-            ):
-                if self.dialect.has_receipts:
-                    receipt = self.dialect.receipt(connection)
-                connection.info["ticks"] = {}
-                done.append(work(connection))
-                boundary("before")
+            with engine.connect() as connection:
+                connection.info["presence"] = presence
+                with connection.begin():
+                    if self.dialect.has_receipts:
+                        receipt = self.dialect.receipt(connection)
+                    connection.info["ticks"] = {}
+                    done.append(work(connection))
+                    boundary("before")
             boundary("after")
         except sa.exc.DBAPIError as exc:
             if receipt is None or interruption(exc, handled) or not self.dialect.is_lost(exc):

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
 from sqlbuffer.db import queries
-from sqlbuffer.db.backends import Dialect, PostgreSQL, SQLite
+from sqlbuffer.db.backends import Dialect, PostgreSQL, SQLite, hot
 
 DIALECTS: dict[str, tuple[Dialect, Any]] = {
     "sqlite": (SQLite(), sqlite.dialect()),  # type: ignore[no-untyped-call]
@@ -359,3 +359,13 @@ def test_every_builder_has_a_name_of_its_own() -> None:
     assert len(built) == len(BUILDERS) > 25
     assert dict(built) == BUILDERS
     assert {name for name, _ in GOLDEN} <= set(BUILDERS)
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_a_hot_statement_has_one_text(kind: str) -> None:
+    """A list would be expanded at each execution."""
+    statements = [each for name in BUILDERS for each in build(name, kind) if hot.is_hot(each)]
+    assert len(statements) > 10
+    for statement in statements:
+        compiled = statement.compile(dialect=DIALECTS[kind][1])
+        assert not compiled.post_compile_params | compiled.literal_execute_params, str(compiled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from sqlbuffer.db.backends import backups
+from sqlbuffer.db.backends import backups, hot
 from sqlbuffer.db.backends import postgresql_bounds as bounds
 from sqlbuffer.db.backends import postgresql_connections as connections
 from sqlbuffer.db.backends import postgresql_errors as errors
@@ -175,9 +174,7 @@ class PostgreSQL(Dialect):
         constants: Mapping[str, Any],
     ) -> int:
         parameters = {**self.load(connection, rows, columns), **constants}
-        return connection.execute(
-            statement, parameters, execution_options={"preserve_rowcount": True}
-        ).rowcount
+        return hot.n_changed(connection, statement, parameters)
 
     def changed_by_each(
         self,
@@ -188,10 +185,9 @@ class PostgreSQL(Dialect):
         constants: Mapping[str, Any],
     ) -> list[bool]:
         key, _ = rows.columns[0]
-        found = connection.execute(
-            _returning(statement, key), {**self.load(connection, rows, columns), **constants}
-        )
-        changed = set(found.scalars().all())
+        parameters = {**self.load(connection, rows, columns), **constants}
+        found = hot.execute(connection, _returning(statement, key), parameters)
+        changed = set(found.scalars())
         return [value in changed for value in columns[key]]
 
     # -- statements and locks ---------------------------------------------------------------------
@@ -199,15 +195,7 @@ class PostgreSQL(Dialect):
     def lock(self, connection: sa.Connection, buffer_id: int, locks: Mapping[Lock, bool]) -> None:
         # Advisory locks, which write nothing: with a row lock all claims would write to the row of
         # the buffer.
-        taken = (
-            (
-                sa.func.pg_advisory_xact_lock
-                if is_exclusive
-                else sa.func.pg_advisory_xact_lock_shared
-            )(ADVISORY_CLASS + lock.value, buffer_id)
-            for lock, is_exclusive in locks.items()
-        )
-        connection.execute(sa.select(*taken))
+        hot.execute(connection, _locking(tuple(locks.items())), {"buffer": buffer_id})
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_CLASS, 0)))
@@ -311,6 +299,19 @@ def _system(connection: sa.Connection) -> str:
     )
 
 
-@functools.cache
+@hot.hot
+def _locking(locks: tuple[tuple[Lock, bool], ...]) -> sa.Select[Any]:
+    """Return the statement that takes locks of a buffer."""
+    buffer: sa.BindParameter[int] = sa.bindparam("buffer", type_=sa.Integer)
+    functions = sa.func.pg_advisory_xact_lock_shared, sa.func.pg_advisory_xact_lock
+    return sa.select(
+        *(
+            functions[is_exclusive](ADVISORY_CLASS + lock.value, buffer)
+            for lock, is_exclusive in locks
+        )
+    )
+
+
+@hot.hot
 def _returning(statement: Any, column: str) -> Any:
     return statement.returning(statement.table.c[column])

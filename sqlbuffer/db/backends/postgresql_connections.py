@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from sqlbuffer.db.backends import driver
 from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S, SCHEMA
 from sqlbuffer.db.backends.postgresql_arrays import dumpers
 from sqlbuffer.db.backends.postgresql_options import driver_options
@@ -24,8 +25,6 @@ ADVISORY_CLASS = 0x5B0F
 """First number of the advisory locks; `Lock` and the buffer's id tell them apart."""
 
 _SYNCHRONOUS = "SET LOCAL synchronous_commit = on"
-
-_NO_CURSOR = {"stream_results": False}
 
 _PINNED = {
     "array_nulls": "on",
@@ -185,6 +184,7 @@ def _connect(
         connection.close()
         raise
     dialect.on_connect()(connection)
+    record.info[driver.BINARY_CURSOR] = functools.partial(connection.cursor, binary=True)
     return connection
 
 
@@ -192,14 +192,14 @@ def _begin(connection: sa.Connection, sql: str, *, is_pooled: bool, leaves_recei
     """Begin a transaction: one message to the server, or none before a statement that is alone."""
     if connection.dialect.server_version_info is None:
         _initialize(connection)
+    driver.begin(connection)
     if leaves_receipt:
         connection.info["number"] = connection.info.get("number", 0) + 1
         sql = f"{sql}; {_leave_receipt(connection)}"
-    options = connection.get_execution_options()
-    if (presence := options.get("presence")) is not None:
+    if (presence := connection.info.get("presence")) is not None:
         sql = f"{sql}; {_lock_buffer(presence)}"
-    if is_pooled or not options.get("is_one_statement"):
-        connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
+    if is_pooled or not connection.get_execution_options().get("is_one_statement"):
+        driver.run(connection, sql)
 
 
 def _initialize(connection: sa.Connection) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends import backups, sqlite_errors, sqlite_sizes, sqlite_values
+from sqlbuffer.db.backends import backups, driver, sqlite_errors, sqlite_sizes, sqlite_values
 from sqlbuffer.db.backends.base import Dialect
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_select, authorize_viewer
 from sqlbuffer.db.backends.sqlite_connections import Engines
@@ -159,15 +159,13 @@ class SQLite(Dialect):
         loaded = connection.info.setdefault("loaded", set())
         if rows.name not in loaded:
             names = ", ".join(column for column, _ in rows.columns)
-            connection.exec_driver_sql(
-                f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})"
-            )
+            driver.run(connection, f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})")
             loaded.add(rows.name)
-        connection.exec_driver_sql(f"DELETE FROM {name}")
+        driver.run(connection, f"DELETE FROM {name}")
         values = list(zip(*(columns[column] for column, _ in rows.columns), strict=True))
         if values:
             marks = ", ".join("?" * len(rows.columns))
-            connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", values)
+            driver.run_each(connection, f"INSERT INTO {name} VALUES ({marks})", values)
         return {}
 
     def each(self, rows: Rows) -> Any:
@@ -187,7 +185,7 @@ class SQLite(Dialect):
         # Through the driver: a temporary table would write the rows twice.
         sql, values = _row_by_row(connection.dialect, statement, rows, columns, constants)
         connection.info["noted"].clear()
-        return connection.exec_driver_sql(sql, values).rowcount
+        return driver.run_each(connection, sql, values)
 
     def changed_by_each(
         self,
@@ -295,12 +293,12 @@ class SQLite(Dialect):
     ) -> Iterator[None]:
         if role is not None:
             raise InvalidArgument(f"an SQLite file has no roles: leave {shown(role)} out.")
-        driver: Any = connection.connection.driver_connection
-        driver.set_authorizer(authorize_select)  # called for each action of a statement
+        opened: Any = connection.connection.driver_connection
+        opened.set_authorizer(authorize_select)  # called for each action of a statement
         try:
             yield
         finally:
-            driver.set_authorizer(authorize_viewer)
+            opened.set_authorizer(authorize_viewer)
 
 
 def _file_of(connection: sa.Connection) -> str:

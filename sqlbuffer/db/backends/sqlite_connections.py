@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends import sqlite_forks
+from sqlbuffer.db.backends import driver, sqlite_forks
 from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_viewer, shorten_values, until
 from sqlbuffer.db.backends.sqlite_errors import BUSY_TIMEOUT_S, is_busy
@@ -123,20 +123,21 @@ class Engines:
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
+            driver.begin(connection)
             self._begin_writing(connection)
             _set_time(connection)
 
         return engine
 
     def _begin_writing(self, connection: sa.Connection) -> None:
-        driver: Any = connection.connection.driver_connection
+        opened: Any = connection.connection.driver_connection
         try:
-            if not driver.lock.acquire(BUSY_TIMEOUT_S):
+            if not opened.lock.acquire(BUSY_TIMEOUT_S):
                 locked = self._driver.OperationalError("database is locked")
                 raise sa.exc.DBAPIError.instance(_BEGIN_WRITING, None, locked, self._driver.Error)
-            connection.exec_driver_sql(_BEGIN_WRITING)
+            driver.run(connection, _BEGIN_WRITING)
         finally:
-            driver.same.require()  # if BEGIN has failed too, a file that is gone is the cause
+            opened.same.require()  # if BEGIN has failed too, a file that is gone is the cause
 
     def reader(self, url: sa.URL, *, mode: str = "rw") -> sa.Engine:
         """Return an engine that is only read from; `mode` "ro" needs no right to write the file."""
@@ -145,8 +146,9 @@ class Engines:
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
+            driver.begin(connection)
             if not connection.get_execution_options().get("is_one_statement"):
-                connection.exec_driver_sql("BEGIN DEFERRED")
+                driver.run(connection, "BEGIN DEFERRED")
             _set_time(connection)["same"].require_for_reading()
 
         return engine

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Timestamp, from_now, now, right_now
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import (
     BUFFER,
     CONTENT,
@@ -24,7 +25,7 @@ from sqlbuffer.db.queries.params import (
 from sqlbuffer.db.schema import batches, buffers, draws, pool, samples
 
 
-@functools.cache
+@hot
 def insert_batch() -> sa.Insert:
     """Open a batch whose tick is later than all that the claim has seen.
 
@@ -48,7 +49,7 @@ def insert_batch() -> sa.Insert:
     )
 
 
-@functools.cache
+@hot
 def insert_draws(dialect: Dialect) -> Any:
     """Append the draws of a batch."""
     incoming = dialect.each(INCOMING_DRAWS)
@@ -59,7 +60,7 @@ def insert_draws(dialect: Dialect) -> Any:
     )
 
 
-@functools.cache
+@hot
 def insert_arrivals() -> sa.Insert:
     """Append the pool up to a key and an id to the draws of a batch, from position `first` on.
 
@@ -107,13 +108,13 @@ _CLAIM = (
 """The batch of one draw: a restored database may have given its id to another batch."""
 
 
-@functools.cache
+@hot
 def close_claim(column: str) -> sa.Update:
     """`close_batch` of the batch of one draw."""
     return close_batch(column).where(*_CLAIM[1:])
 
 
-@functools.cache
+@hot
 def find_claim() -> sa.Select[Any]:
     """The id of the batch of one draw, open or closed; no row if the database has lost it."""
     return select(batches.c.id).where(*_CLAIM)
@@ -148,7 +149,7 @@ def later_draw() -> sa.Select[Any]:
     )
 
 
-@functools.cache
+@hot
 def released_beyond() -> sa.Select[Any]:
     """The draws of released batches whose clock is beyond the race's: few, most often none."""
     return (
@@ -197,7 +198,7 @@ def samples_to_put_back(dialect: Dialect) -> sa.Select[Any]:
     return select(*KEYLESS).join_from(incoming, samples, samples.c.id == incoming.c.sample_id)
 
 
-@functools.cache
+@hot
 def open_batch(dialect: Dialect) -> sa.Select[Any]:
     """Lock the batch of one draw if it is still open; returns its id."""
     return dialect.lock_rows(select(batches.c.id).where(*_CLAIM, IS_OPEN), batches)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now, right_now
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import BUFFER, LATER_THAN_ALL, NEXT_TICK
 from sqlbuffer.db.queries.read import best_reward
 from sqlbuffer.db.schema import buffers, workers
@@ -20,7 +21,7 @@ COUNTERS = (
 """The columns of `workers` that are summed."""
 
 
-@functools.cache
+@hot
 def next_tick() -> sa.Select[Any]:
     """The logical time of a transaction: later than that of each transaction that it can see."""
     return LATER_THAN_ALL
@@ -91,7 +92,7 @@ def stats(direction: str) -> sa.Select[Any]:
     )
 
 
-@functools.cache
+@hot
 def race_state() -> sa.Select[Any]:
     """The state of the race, which each change of the race reads: one statement."""
     return (
@@ -129,7 +130,7 @@ def objective() -> sa.Select[Any]:
     return select(buffers.c.objective).where(buffers.c.id == BUFFER)
 
 
-@functools.cache
+@hot
 def count() -> sa.Update:
     """Add to the counters of a worker, set its heartbeat, and move its clocks and tick forward.
 

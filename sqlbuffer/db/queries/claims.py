@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import Dialect
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import BUFFER, CONTENT, NEVER, STANDING, TIE
 from sqlbuffer.db.schema import pool, samples, workers
 
@@ -87,7 +87,7 @@ def _around(claimed: sa.FromClause) -> sa.CTE:
     return around.cte("around").prefix_with("MATERIALIZED")
 
 
-@functools.cache
+@hot
 def first_in_race(dialect: Dialect) -> sa.Select[Any]:
     """The next `limit` arrivals of the race: one range of the pool's own order.
 
@@ -101,7 +101,7 @@ def first_in_race(dialect: Dialect) -> sa.Select[Any]:
     return _head(dialect, ordered)
 
 
-@functools.cache
+@hot
 def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
     """The next `limit` arrivals in the order of key and hash, for equal keys at the end of a batch.
 
@@ -114,7 +114,7 @@ def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
     return _head(dialect, STANDING.where(pool.c.race_key < NEVER).order_by(*order))
 
 
-@functools.cache
+@hot
 def first_by_score(dialect: Dialect) -> sa.Select[Any]:
     """The `limit` best scores of samples marked as top, equal ones by hash: one range of an index.
 
@@ -129,7 +129,7 @@ def first_by_score(dialect: Dialect) -> sa.Select[Any]:
     return _head(dialect, ordered, by_key=False)
 
 
-@functools.cache
+@hot
 def whole_pool(dialect: Dialect) -> sa.Select[Any]:
     """All waiting samples, with or without a weight."""
     return _head(dialect, STANDING.order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id))

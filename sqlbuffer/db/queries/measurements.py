@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, now
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.moments import kept_then
 from sqlbuffer.db.queries.params import (
     BUFFER,
@@ -68,7 +69,7 @@ IS_UNKEPT = sa.and_(
 """A sample has a reward or a failure that no measurement has."""
 
 
-@functools.cache
+@hot
 def insert_measurements(dialect: Dialect) -> Any:
     """Append measurements of one batch, or of samples that were not drawn."""
     incoming = dialect.each(INCOMING_MEASUREMENTS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.schema import draws, samples
 
 _PART = (
@@ -19,13 +19,13 @@ _PART = (
 """The draws of a batch from one position to another: no id travels with the statement."""
 
 
-@functools.cache
+@hot
 def report_part() -> sa.Update:
     """Mark draws as reported, without a reward."""
     return sa.update(draws).where(*_PART).values(reported=True)
 
 
-@functools.cache
+@hot
 def dequeue_part() -> Any:
     """Mark the samples of draws as neither waiting nor claimed.
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_DRAWN,
@@ -26,7 +27,7 @@ from sqlbuffer.db.queries.params import (
 from sqlbuffer.db.schema import batches, draws, pool, workers
 
 
-@functools.cache
+@hot
 def enter_pool(dialect: Dialect) -> Any:
     """Put samples into the pool."""
     incoming = dialect.each(INCOMING_ENTRIES)
@@ -37,7 +38,7 @@ def enter_pool(dialect: Dialect) -> Any:
     )
 
 
-@functools.cache
+@hot
 def move_keys(dialect: Dialect) -> Any:
     """Give waiting samples new keys and weights if they still have the old ones."""
     incoming = dialect.each(INCOMING_KEYS)
@@ -66,7 +67,7 @@ def standing_of_batches(dialect: Dialect) -> sa.Select[Any]:
     return STANDING.where(pool.c.buffer_id == BUFFER, pool.c.sample_id.in_(drawn))
 
 
-@functools.cache
+@hot
 def leave_pool(dialect: Dialect) -> sa.Delete:
     """Take samples out of the pool, found by their keys."""
     incoming = dialect.each(INCOMING_PLACES)
@@ -78,7 +79,7 @@ def leave_pool(dialect: Dialect) -> sa.Delete:
     )
 
 
-@functools.cache
+@hot
 def leave_up_to() -> sa.Delete:
     """Take all samples up to a key and an id out of the pool: a batch, if no other draw can run."""
     place = sa.tuple_(pool.c.race_key, pool.c.sample_id)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from sqlbuffer.db.backends import Dialect
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_IDS,
@@ -19,7 +20,7 @@ from sqlbuffer.db.queries.params import (
 from sqlbuffer.db.schema import batches, draws, pool, samples
 
 
-@functools.cache
+@hot
 def at_places(dialect: Dialect) -> sa.Select[Any]:
     """Return the samples with these keys: look-ups by the key of the pool.
 
@@ -52,7 +53,7 @@ def standing_anywhere(dialect: Dialect) -> sa.Select[Any]:
     return STANDING.where(pool.c.buffer_id == BUFFER, pool.c.sample_id.in_(ids))
 
 
-@functools.cache
+@hot
 def stored_with(dialect: Dialect) -> sa.Select[Any]:
     """Return the samples of this buffer with these ids, and whether they wait or are claimed."""
     incoming = dialect.relation(INCOMING_IDS)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import Dialect, now
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import BUFFER, INCOMING_REWARDS, TICK
 from sqlbuffer.db.schema import samples
 
@@ -29,14 +30,14 @@ def measured_before(dialect: Dialect) -> sa.Select[Any]:
     return dialect.lock_rows(statement, samples)
 
 
-@functools.cache
+@hot
 def store_first_rewards(dialect: Dialect) -> sa.Update:
     """Write rewards into samples that were not measured before, found by id and hash."""
     incoming = dialect.each(INCOMING_REWARDS)
     return store_first_rewards_of_draws(dialect).where(samples.c.hash == incoming.hash)
 
 
-@functools.cache
+@hot
 def store_first_rewards_of_draws(dialect: Dialect) -> sa.Update:
     """`store_first_rewards` by id alone, for a batch that still exists with its samples.
 

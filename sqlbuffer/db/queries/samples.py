@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Rows, now
+from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import (
     BUFFER,
     INCOMING_HASHES,
@@ -93,7 +94,7 @@ def add_samples(dialect: Dialect, *, requeue: bool, keyed: bool) -> Any:
     )
 
 
-@functools.cache
+@hot
 def add_unscored(dialect: Dialect, *, requeue: bool, keyed: bool) -> sa.Select[int, int, int]:
     """`add_samples` and `enter_unscored` in one; returns how many were stored and requeued.
 
@@ -119,7 +120,7 @@ def add_unscored(dialect: Dialect, *, requeue: bool, keyed: bool) -> sa.Select[i
     )
 
 
-@functools.cache
+@hot
 def enter_unscored() -> sa.Insert:
     """Put the samples stored after an id into the pool, without a key in the race.
 
@@ -269,7 +270,7 @@ def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
 _VERSION: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
 
 
-@functools.cache
+@hot
 def store_scores(dialect: Dialect) -> sa.Update:
     """Write scores into the samples, found by id and hash, whose score has no newer version."""
     incoming = dialect.each(INCOMING_SCORES)
@@ -282,7 +283,7 @@ def store_scores(dialect: Dialect) -> sa.Update:
     )
 
 
-@functools.cache
+@hot
 def store_newer_scores(dialect: Dialect) -> sa.Update:
     """Write scores into the samples whose score has an older version, or none."""
     return store_scores(dialect).where(
@@ -290,7 +291,7 @@ def store_newer_scores(dialect: Dialect) -> sa.Update:
     )
 
 
-@functools.cache
+@hot
 def store_priorities(dialect: Dialect) -> sa.Update:
     """Write scores into the samples that wait or are claimed."""
     return store_scores(dialect).where(samples.c.queued)
@@ -304,7 +305,7 @@ def dequeue(dialect: Dialect, *, evicted: bool) -> sa.Update:
     return found.values(queued=sa.false(), evicted=sa.true() if evicted else sa.false())
 
 
-@functools.cache
+@hot
 def dequeue_known(dialect: Dialect) -> sa.Update:
     """`dequeue` of samples found by id and hash."""
     incoming = dialect.each(INCOMING_KNOWN)

@@ -1,0 +1,114 @@
+"""Statements that go to the driver's cursor directly, in a transaction of SQLAlchemy.
+
+SQLAlchemy's own way takes 0.1 ms for each statement and 1 us for each row, a fifth of a draw.
+Errors still go through SQLAlchemy, which wraps them and drops a connection that is lost. A program
+that listens to statements, or logs them, gets all of them in SQLAlchemy's own way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import sqlalchemy as sa
+
+BINARY_CURSOR = "binary_cursor"
+"""Name, in the `info` of a connection, of a function that makes a cursor whose rows travel in
+binary; without it, the driver's own cursor fetches rows."""
+
+_CURSOR = "cursor"
+"""Name, in the `info` of a connection, of what makes the cursors of its transaction; None if the
+program watches its statements."""
+
+_NO_CURSOR = {"stream_results": False}
+"""Options of a statement for which the server makes no cursor."""
+
+_log = logging.getLogger("sqlalchemy.engine.Engine")
+
+
+class Answer(NamedTuple):
+    """What the driver tells of a statement."""
+
+    rows: list[tuple[Any, ...]]
+    rowcount: int
+    description: Sequence[Any] = ()
+    """Name, type and more of each column; () for a statement without rows."""
+
+
+def begin(connection: sa.Connection) -> None:
+    """Note, when a transaction begins, whether its statements go to the cursor directly."""
+    info = connection.info
+    # Of the driver's connection: the pool's proxy must not live longer than the transaction.
+    own = connection.connection.driver_connection.cursor  # type: ignore[union-attr]
+    info[_CURSOR] = None if _is_watched(connection) else info.get(BINARY_CURSOR, own)
+
+
+def _is_watched(connection: sa.Connection) -> bool:
+    each, of_driver = connection.engine.dispatch, connection.dialect.dispatch
+    return bool(
+        _log.isEnabledFor(logging.INFO)
+        or each.before_cursor_execute
+        or each.after_cursor_execute
+        or each.before_execute
+        or each.after_execute
+        or of_driver.do_execute
+        or of_driver.do_executemany
+        or of_driver.do_execute_no_params
+    )
+
+
+def fetching_cursor(connection: sa.Connection) -> Callable[[], Any] | None:
+    """Return what makes cursors for `fetch`; None if the program watches the transaction."""
+    return connection.info.get(_CURSOR)
+
+
+def fetch(connection: sa.Connection, make: Callable[[], Any], sql: str, parameters: Any) -> Answer:
+    """Execute a statement by a cursor of `fetching_cursor`, and fetch its rows."""
+    cursor: Any = None
+    try:
+        cursor = make()
+        cursor.execute(sql, parameters)
+        described = cursor.description
+        if described is None:
+            return Answer([], cursor.rowcount)
+        return Answer(cursor.fetchall(), cursor.rowcount, described)
+    except BaseException as exc:
+        _raise(connection, exc, sql, parameters, cursor)
+
+
+def run(connection: sa.Connection, sql: str) -> None:
+    """Execute SQL without parameters, whose rows do not matter."""
+    if connection.info.get(_CURSOR) is None:
+        connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
+        return
+    cursor: Any = None
+    try:
+        cursor = connection.connection.cursor()
+        cursor.execute(sql)
+    except BaseException as exc:
+        _raise(connection, exc, sql, (), cursor)
+
+
+def run_each(connection: sa.Connection, sql: str, rows: Sequence[Any]) -> int:
+    """Execute a statement for each of some rows of parameters; return how many rows it changed."""
+    if connection.info.get(_CURSOR) is None:
+        return connection.exec_driver_sql(sql, list(rows)).rowcount
+    cursor: Any = None
+    try:
+        cursor = connection.connection.cursor()
+        cursor.executemany(sql, rows)
+        return int(cursor.rowcount)
+    except BaseException as exc:
+        _raise(connection, exc, sql, rows, cursor)
+
+
+def _raise(
+    connection: sa.Connection, error: BaseException, sql: str, parameters: Any, cursor: Any
+) -> NoReturn:
+    """Raise an error as `Connection.execute` does.
+
+    Without the SQL, SQLAlchemy raises an error that is not the driver's as it is.
+    """
+    about = sql if isinstance(error, connection.dialect.loaded_dbapi.Error) else None
+    connection._handle_dbapi_exception(error, about, parameters, cursor, None)

@@ -1,0 +1,111 @@
+"""Hot statements go to the driver's cursor; answers and errors are those of SQLAlchemy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from helpers import inside
+from helpers.cleanup import hold
+from sqlbuffer import SampleStore, open_store
+from sqlbuffer.core.transaction import Transaction
+from sqlbuffer.db import queries
+from sqlbuffer.db.backends import driver
+
+
+@pytest.fixture
+def filled(store_url: str) -> Iterator[SampleStore]:
+    with open_store(store_url, seed=7) as store:
+        store.add([f"s {i}" for i in range(40)])
+        store.score(lambda samples: np.arange(1.0, len(samples) + 1))
+        yield store
+
+
+def watch(store: SampleStore) -> list[str]:
+    """Listen to the statements of a store."""
+    heard: list[str] = []
+
+    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
+        heard.append(sql)
+
+    sa.event.listen(inside.engine_of(store), "before_cursor_execute", note)
+    return heard
+
+
+def test_a_listener_hears_all_statements_and_draws_are_the_same(filled: SampleStore) -> None:
+    first = filled.sample(8)
+    ids, keys = first.ids.tolist(), first.info.probability.tolist()
+    first.release()
+    heard = watch(filled)
+    again = hold(filled.sample(8))
+    assert (again.ids.tolist(), again.info.probability.tolist()) == (ids, keys)
+    assert [sql.split()[0] for sql in heard].count("INSERT") >= 2
+    assert any("FROM" in sql and "samples" in sql for sql in heard)
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_an_error_of_the_driver_is_that_of_sqlalchemy(
+    filled: SampleStore, is_watched: bool
+) -> None:
+    if is_watched:
+        watch(filled)
+
+    def fail(tx: Transaction) -> None:
+        tx.execute(queries.claims.first_in_race(tx.backend), limit=object())
+
+    with pytest.raises(sa.exc.ProgrammingError, match="race_key"):
+        inside.handle_of(filled).write(fail)
+    assert len(hold(filled.sample(8))) == 8
+
+
+def test_another_error_is_raised_as_it_is(
+    filled: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def execute(self, *_: Any) -> None:
+            raise TimeoutError("of a signal handler")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(driver, "fetching_cursor", lambda _: Broken)
+    with pytest.raises(TimeoutError, match="of a signal handler"):
+        filled.sample(8)
+    monkeypatch.undo()
+    assert len(hold(filled.sample(8))) == 8
+
+
+def test_an_interrupted_statement_drops_its_connection(
+    filled: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def execute(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    seen: list[bool] = []
+
+    def sample(tx: Transaction) -> None:
+        monkeypatch.setattr(driver, "fetching_cursor", lambda _: Interrupted)
+        try:
+            tx.race_state()
+        finally:
+            monkeypatch.undo()
+            seen.append(tx.connection.invalidated)
+
+    with pytest.raises(KeyboardInterrupt):
+        inside.handle_of(filled).write(sample)
+    assert seen == [True]
+    assert len(hold(filled.sample(8))) == 8
+
+
+def test_values_are_converted_by_the_types_of_their_columns(filled: SampleStore) -> None:
+    def both(tx: Transaction) -> tuple[Any, Any]:
+        statement, given = queries.buffers.race_state(), {"buffer": tx.buffer.buffer_id}
+        return tx.execute(statement).one(), tx.connection.execute(statement, given).one()
+
+    ours, theirs = inside.handle_of(filled).read(both)
+    assert tuple(ours) == tuple(theirs)
+    assert ours.created_at == theirs.created_at
+    assert ours._fields == tuple(theirs._fields)
