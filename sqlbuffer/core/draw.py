@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,14 +26,17 @@ from sqlbuffer.core.claim import (
 )
 from sqlbuffer.core.clock import Blurred, turn_back
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.stretch import Stretch, seen
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
 from sqlbuffer.records import SampleInfo
 
 EVERYTHING = -1
-_KEY = operator.itemgetter(Drawn._fields.index("race_key"))
-"""Returns the race key of a row of a claim, in a third of the time of `row.race_key`."""
+_KEY, _ID, _HASH = (
+    operator.itemgetter(Drawn._fields.index(name)) for name in ("race_key", "sample_id", "hash")
+)
+"""Return a value of a row of a claim, which is a plain tuple: that takes a third of the time."""
 _NO_ID = 2**63 - 1  # larger than any id of a sample
 
 
@@ -123,9 +126,9 @@ def _draw(
     # An arrival may have more columns than `Drawn`, so `zip` is not strict.
     drawn = Drawn(*itertools.islice(zip(*heaviest, *arrivals), len(Drawn._fields)))  # noqa: B905
     weights = pool.as_floats(drawn.weight)
-    argmax = np.arange(len(weights)) < len(heaviest)
-    probability = np.ones_like(weights)
+    probability, argmax = np.ones(len(weights)), np.zeros(len(weights), dtype=np.bool_)
     probability[len(heaviest) :] = stretch.probability(weights[len(heaviest) :])
+    argmax[: len(heaviest)] = True
     info = SampleInfo(probability, argmax, pool.as_floats(drawn.reward))
     made, clock, new_keys = None, stretch.end, None
     if len(weights):
@@ -139,7 +142,7 @@ def _take(
     tx: Transaction,
     state: RaceState,
     drawn: Drawn,
-    stretch: _Stretch,
+    stretch: Stretch,
     weights: Floats,
     *,
     n_heaviest: int,
@@ -197,50 +200,23 @@ def _sorted(rows: list[Any], column: str) -> list[Any]:
     try:
         ordered = sorted(rows, key=place)
         if len(set(map(place, rows))) < len(rows):
-            ordered.sort(key=lambda row: (place(row), row.hash[race.TIE], row.sample_id))
+            ordered.sort(key=lambda row: (place(row), _HASH(row)[race.TIE], _ID(row)))
     except TypeError as exc:
         pool.as_floats([place(row) for row in rows])  # raises for a value that is no number
         raise tampered("a weight or key is missing in the pool") from exc
     return ordered
 
 
-class _Stretch(NamedTuple):
-    """The part of the race, from one clock to another, that a draw goes through."""
-
-    keys: Floats
-    """Keys of the arrivals, in ascending order."""
-    clock: float
-    """Clock of the race before the draw."""
-    threshold: float
-    """Key of the first sample that was not drawn; infinity if there is none."""
-    is_interleaved: bool = False
-    """True if other open draws have claimed samples among the arrivals."""
-
-    @property
-    def ends_in_a_tie(self) -> bool:
-        """True if the last arrival has the same key as the first sample that was not drawn."""
-        return bool(len(self.keys) and self.keys[-1] == self.threshold < math.inf)
-
-    @property
-    def end(self) -> float:
-        """Clock of the race after the draw."""
-        return max(
-            self.clock, float(np.max(self.keys, initial=-math.inf, where=self.keys < math.inf))
-        )
-
-    @property
-    def begin(self) -> float:
-        """Clock after a release of the draw: its end if other draws went as far."""
-        return self.end if self.is_interleaved else self.clock
-
-    def probability(self, weights: Floats) -> Floats:
-        """Return (n,) probabilities of the arrivals to be in this draw, NaN if not known."""
-        if self.is_interleaved and self.threshold < math.inf:
-            return np.full_like(weights, math.nan)
-        return race.arrival_probability(weights, self.keys, self.clock, self.threshold)
+def _by_key(rows: list[Any]) -> tuple[list[Any], Floats]:
+    """Sort rows by race key, ties by hash; return them and their keys."""
+    keys = pool.as_floats(list(map(_KEY, rows)))
+    if (keys[:-1] < keys[1:]).all():  # no tie, and none is missing
+        return rows, keys
+    rows = _sorted(rows, "race_key")
+    return rows, pool.as_floats(list(map(_KEY, rows)))
 
 
-def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[list[Any], _Stretch]:
+def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[list[Any], Stretch]:
     """Claim the next n arrivals of the race; return them in order, and their part of the race.
 
     Raises:
@@ -249,43 +225,20 @@ def _arrivals(tx: Transaction, clock: float, n: int, *, by_tie: bool) -> tuple[l
     dialect = tx.backend
     by_key = queries.claims.first_in_race_by_tie if by_tie else queries.claims.first_in_race
     build, limit = (queries.claims.whole_pool, LARGEST_INT) if n == EVERYTHING else (by_key, n)
-    found = _sorted(
-        _head(tx, build(dialect), limit + (not dialect.supports_deleting_claims)), "race_key"
+    found, all_keys = _by_key(
+        _head(tx, build(dialect), limit + (not dialect.supports_deleting_claims))
     )
-    arrivals, after = found[:limit], found[limit:]
-    keys = pool.as_floats(list(map(_KEY, arrivals)))
+    arrivals, keys = found[:limit], all_keys[:limit]
     if dialect.supports_deleting_claims:
-        stretch = _seen(arrivals, keys, clock)
+        stretch = seen(arrivals, keys, clock)
     else:
-        stretch = _Stretch(
-            keys, clock, pool.as_floats([after[0].race_key])[0] if after else math.inf
-        )
+        stretch = Stretch(keys, clock, all_keys[limit] if len(found) > limit else math.inf)
     if stretch.ends_in_a_tie and not by_tie:
         raise _TiedAtTheEnd
     return arrivals, stretch
 
 
-def _seen(arrivals: list[Any], keys: Floats, clock: float) -> _Stretch:
-    """Return the part of the race of claimed arrivals, from the keys around them.
-
-    These keys include samples that other open draws have claimed.
-    """
-    arriving = keys[keys < math.inf]
-    if not len(arriving):
-        return _Stretch(keys, clock, math.inf)
-    row, last = arrivals[0], arriving[-1]
-    around = pool.as_floats([row.clock, row.key_before, row.key_after])
-    before, n_at_last = (arriving > arriving[0]) & (arriving < last), int((arriving == last).sum())
-    after = last if row.n_at_last > n_at_last else around[2]
-    return _Stretch(
-        keys,
-        clock=float(np.fmax(around[0], around[1])),  # other draws reached it, committed or open
-        threshold=math.inf if math.isnan(after) else float(after),
-        is_interleaved=row.n_between > int(before.sum()),
-    )
-
-
-def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None:
+def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: Stretch) -> None:
     """Take the arrivals out of the pool; those with a tied last key one by one."""
     is_tied = stretch.ends_in_a_tie
     last_key = float(stretch.keys[-1])
@@ -296,14 +249,14 @@ def _leave_up_to(tx: Transaction, ids: Sequence[int], stretch: _Stretch) -> None
 
 def _head(tx: Transaction, statement: sa.Select[Any], limit: int) -> list[Any]:
     """Claim the first `limit` rows of a statement, with the columns of `Drawn`."""
-    return tx.execute(statement, limit=limit).all() if limit > 0 else []
+    return list(tx.execute(statement, limit=limit).tuples()) if limit > 0 else []
 
 
 def _write(
     tx: Transaction,
     state: RaceState,
     drawn: Drawn,
-    stretch: _Stretch,
+    stretch: Stretch,
     *,
     n_heaviest: int,
     terms: Terms,

@@ -24,6 +24,8 @@ def as_floats(values: Sequence[float | None]) -> Floats:
     Raises:
         InvalidPayload: If a value is not a number: SQLite stores any value in any column.
     """
+    if len(values) and values[0] is None and values.count(None) == len(values):
+        return np.full(len(values), np.nan)  # numpy takes 0.15 us for each None
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as exc:

@@ -95,6 +95,8 @@ def decode_all(
         InvalidPayload: If a payload is missing, malformed, of an unknown codec or of a class that
             is not registered, or if it was pickled and `allow_pickle` is False.
     """
+    if codecs.count("text") == len(texts):
+        return list(texts)
     return [
         text if codec == "text" else _decode(payload, codec, allow_pickle=allow_pickle)
         for text, payload, codec in zip(texts, payloads, codecs, strict=True)
