@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -108,21 +107,23 @@ def as_error(text: Any) -> str:
 
 
 def _errors(errors: Any, values: Sequence[float | None]) -> list[str | None]:
-    given = itertools.repeat(None) if errors is None else _list_of(errors, "errors", len(values))
+    found = [IS_NONE if each is None else IS_NAN if each != each else None for each in values]
+    if errors is None:
+        return found
+    given = _list_of(errors, "errors", len(values))
     return [
-        _error(error, value, i) for i, (error, value) in enumerate(zip(given, values, strict=False))
+        failed if error is None else _error(error, value, i)
+        for i, (error, value, failed) in enumerate(zip(given, values, found, strict=True))
     ]
 
 
-def _error(error: Any, value: float | None, place: int) -> str | None:
-    if error is not None and not (value is None or value != value):
-        raise InvalidReward(
-            f"measurement {place} came with the reward {value} and the error {shown(error)}: give "
-            "one of the two."
-        )
-    if error is not None:
+def _error(error: Any, value: float | None, place: int) -> str:
+    if value is None or value != value:
         return as_error(error)
-    return IS_NONE if value is None else IS_NAN if value != value else None
+    raise InvalidReward(
+        f"measurement {place} came with the reward {value} and the error {shown(error)}: give "
+        "one of the two."
+    )
 
 
 def _seconds(seconds: Any, n: int) -> list[float | None]:

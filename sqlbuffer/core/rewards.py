@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._numpy import np
-from sqlbuffer._typing import Ints
+from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.keys import stored_again
 from sqlbuffer.core.late import stop_waiting
 from sqlbuffer.core.measured import Known, Measured, Origin
@@ -165,7 +164,7 @@ def _store(
     columns = {
         "id": ids[order].tolist(),
         "hash": [hashes[i] for i in order.tolist()],
-        "reward": [None if math.isnan(reward) else reward for reward in measured.rewards.tolist()],
+        "reward": _stored(measured.rewards),
         "error": measured.errors,
     }
     store = _store_late if of.is_late else _store_current
@@ -180,6 +179,14 @@ def _store(
     keep(tx, kept if all(found) else _chosen(kept, found), of.batch, of.objective)
     is_there[order] = found
     return deltas, is_there
+
+
+def _stored(rewards: Floats) -> list[float | None]:
+    """Return rewards as the database stores them: None for NaN."""
+    values: list[float | None] = rewards.tolist()
+    for failed in np.flatnonzero(np.isnan(rewards)).tolist():
+        values[failed] = None
+    return values
 
 
 def _store_current(
