@@ -6,8 +6,8 @@ The first floor writes the same columns and counters as the library, as text thr
 cursor, BEGIN and COMMIT included, on a connection with the settings of the library. The second has
 tables of its own that are as narrow as a claim allows: no counters, no marks, no hashes; draws are
 kept. All take turns, call by call, and what a draw has taken waits again at a later key before the
-next. The time is that of the processor; on PostgreSQL with that of the server's processes, and
-without it in brackets.
+next. The time is that of the processor; on PostgreSQL with that of the server's process for the
+connection, and without it in brackets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import typer
 from benchmarks.data import scores, texts
 from benchmarks.databases import BUFFER, Databases, SqliteFiles, place, postgres_server
 from benchmarks.measure import WARM_UPS, interval, markdown
-from benchmarks.structured import server_s
 from sqlbuffer import SampleStore, open_store
 from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
@@ -67,8 +66,19 @@ WHERE buffer_id = ? AND id = ?
 """
 
 
+def pid_of(store: SampleStore, kind: str = "writer") -> int | None:
+    """Return the process of the server that serves a store; None on SQLite."""
+    pooled = store._buffer.database._engine(kind).raw_connection()
+    connection: Any = pooled.driver_connection
+    pooled.close()
+    return connection.info.backend_pid if hasattr(connection, "info") else None
+
+
 class Contender(abc.ABC):
     """A way to draw."""
+
+    pid: int | None
+    """Process of the server that draws; None on SQLite."""
 
     def before(self) -> None:  # noqa: B027 - most have nothing to prepare
         """Prepare a draw."""
@@ -87,6 +97,7 @@ class Library(Contender):
 
     def __init__(self, store: SampleStore) -> None:
         self.store: Any = store
+        self.pid = pid_of(store)
         self.batch: Any = None
 
     def draw(self) -> object:
@@ -117,6 +128,7 @@ class Floor(Contender):
 
     def __init__(self, store: SampleStore) -> None:
         self.store: Any = store
+        self.pid = pid_of(store)
         self.buffer = self.store._buffer.buffer_id
         self.drawn: tuple[Any, ...] = ()
         self.race, self.batch, self.count = map(self.text, (_RACE, _BATCH, _COUNT))
@@ -271,6 +283,7 @@ CREATE TABLE lean_draws (batch INTEGER, id BIGINT, PRIMARY KEY (batch, id)) {0}
 
     def __init__(self, store: SampleStore, n: int) -> None:
         database = store._buffer.database
+        self.pid = pid_of(store, "copier")
         self.connection = database._engine("copier").raw_connection().driver_connection
         self.numbers, self.clock, self.rows = itertools.count(1), 0.0, []
         for sql in self.made.format(self.options).split(";"):
@@ -348,26 +361,22 @@ SELECT p.race_key, p.id, s.text FROM claimed AS p JOIN lean_samples AS s ON s.id
         return [row[2] for row in self.rows]
 
 
-class Server:
-    """Processor time of the processes of a server, if there is one."""
-
-    def __init__(self, folder: pathlib.Path | None) -> None:
-        self.pid = folder and int((folder / "pg" / "postmaster.pid").read_text().split()[0])
-
-    def seconds(self) -> float:
-        """Return the seconds so far."""
-        return server_s(self.pid) if self.pid else 0.0
+def backend_s(pid: int | None) -> float:
+    """Return the processor time of a process of the server so far; 0 without a server."""
+    if pid is None:
+        return 0.0
+    return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def measured(contenders: dict[str, Contender], repeats: int, server: Server) -> Any:
+def measured(contenders: dict[str, Contender], repeats: int) -> Any:
     """Return the seconds of this process and of the server, (repeats, contenders, 2)."""
     found = np.zeros((repeats, len(contenders), 2))
     for turn in range(-WARM_UPS, repeats):
         for i, contender in rng.permutation(list(enumerate(contenders.values()))):
             contender.before()
-            began = server.seconds(), time.process_time()
+            began = backend_s(contender.pid), time.process_time()
             contender.draw()
-            ended = time.process_time(), server.seconds()
+            ended = time.process_time(), backend_s(contender.pid)
             contender.after()
             if turn >= 0:
                 found[turn, i] = ended[0] - began[1], ended[1] - began[0]
@@ -382,6 +391,7 @@ def contenders(databases: Databases, n: int) -> Iterator[dict[str, Contender]]:
     with open_store(filled, name=BUFFER) as store:
         store.add(texts(0, n))
         store.score(scores)
+    databases.tidy(filled)
     with contextlib.ExitStack() as stack:
 
         def opened() -> SampleStore:
@@ -429,10 +439,9 @@ def run(
                 if is_file
                 else stack.enter_context(postgres_server(None, folder))
             )
-            server = Server(None if is_file else folder)
             for n in map(int, sizes.split(",")):
                 with contenders(kind, n) as made:
-                    seconds = measured(made, repeats, server)
+                    seconds = measured(made, repeats)
                 table += rows(title, n, seconds, list(made), has_server=not is_file)
     heads = ("database", "samples", "draw of 512", "ms", "sqlbuffer over it", "this process alone")
     typer.echo(markdown(heads, table))
