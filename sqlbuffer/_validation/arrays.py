@@ -170,10 +170,8 @@ def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
     Raises:
         InvalidArgument: If there are not n numbers, or one is negative or not finite.
     """
-    given = priorities if hasattr(priorities, "ndim") else as_list(priorities, "priorities")
-    values = _one_for_each(
-        given, n, "priorities", f"give shape ({n},), in the order of the samples"
-    )
+    way_out = f"give shape ({n},), in the order of the samples"
+    values = _one_for_each(priorities, n, "priorities", way_out)
     wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0.0))).tolist()
     if wrong:
         raise InvalidArgument(
@@ -190,7 +188,7 @@ def _one_for_each(values: Any, n: int, name: str, way_out: str) -> NDArray[np.fl
         InvalidArgument: If there are not n numbers, one for each sample.
     """
     try:
-        numbers = as_floats(values)
+        numbers = as_floats(values if hasattr(values, "ndim") else as_list(values))
     except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
         raise InvalidArgument(
             f"{name} must be {n} numbers, one for each sample; got {shown(values)}."
