@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlbuffer.errors import SqlBufferError
+
 
 def interruption(
     error: BaseException | None, handled: BaseException | None
@@ -9,13 +11,14 @@ def interruption(
     """Return the Ctrl-C, or another exception of a signal handler, that has caused an error.
 
     A signal may come during the steps of a driver or a pool, which then fail with errors of their
-    own.
+    own. Each exception that is neither ours nor of the database counts, since a handler may raise
+    any.
 
     Args:
         error: The error.
         handled: An exception that was being handled before; it is not the cause.
     """
-    if isinstance(error, Exception) and not _is_of_database(error):
+    if isinstance(error, SqlBufferError):
         return None
     while error is not None and error is not handled:
         if not _is_of_database(error):

@@ -298,6 +298,28 @@ def test_signals_at_any_moment_are_what_the_caller_sees(store_url: str) -> None:
     assert n_told >= 15, "all but what came during a destructor"
 
 
+@pytest.mark.parametrize("kind", [Told, TimeoutError])
+def test_a_connection_that_a_signal_takes_from_its_pool_is_made_again(
+    store_url: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool of SQLite's writers has one: the store waited for it for good."""
+    get = sa.QueuePool._do_get
+
+    def interrupted(pool: sa.QueuePool) -> None:
+        get(pool).close()  # here, where a signal would leave it to the garbage collector
+        raise kind
+
+    inside.shorten_patience(monkeypatch, 2.0)
+    with open_store(store_url) as store:
+        store.add(["s0"])
+        for _ in range(4):  # as many as the largest pool has
+            with monkeypatch.context() as patch:
+                patch.setattr(sa.QueuePool, "_do_get", interrupted)
+                with pytest.raises(kind):
+                    store.add(["s1"])
+        assert store.add(["s1"]) == AddResult(added=1)
+
+
 def test_a_signal_that_a_driver_tells_in_other_words_is_what_the_caller_sees(
     store_url: str,
 ) -> None:
