@@ -673,6 +673,21 @@ def test_sql_of_the_page_has_no_long_rows(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT {}) AS sqlbuffer_row UNION ALL SELECT * FROM (SELECT 'a'",
+        "SELECT 1) SELECT {} FROM (SELECT 1",
+        "/* /* */ */ SELECT {}",
+        "-- a\rSELECT {}",
+    ],
+)
+def test_no_sql_of_the_page_gets_past_the_bound(client: TestClient, sql: str) -> None:
+    is_sqlite = typed(client, "SELECT sqlite_version()")["error"] is None
+    long = "hex(zeroblob(600000))" if is_sqlite else "repeat('xx', 600000)"
+    assert typed(client, sql.format(long))["rows"] == []
+
+
+@pytest.mark.parametrize(
     ("sql", "columns", "rows"),
     [
         ("SELECT 1 AS a, 2 AS a -- twice", ["a", "a:1"], [[1, 2]]),
@@ -689,6 +704,7 @@ def test_sql_of_the_page_has_no_long_rows(client: TestClient) -> None:
             [[None, "a"]],
         ),
         ("SELECT 1 AS n LIMIT 0", ["n"], []),
+        ("SELECT ';' AS n ;\n", ["n"], [[";"]]),
     ],
 )
 def test_sql_of_the_page_has_its_own_columns_and_order(
