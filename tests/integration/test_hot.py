@@ -1,5 +1,6 @@
 """Hot statements go to the driver's cursor; answers and errors are those of SQLAlchemy."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,28 @@ def test_a_listener_hears_all_statements_and_draws_are_the_same(filled: SampleSt
     assert (again.ids.tolist(), again.info.probability.tolist()) == (ids, keys)
     assert [sql.split()[0] for sql in heard].count("INSERT") >= 2
     assert any("FROM" in sql and "samples" in sql for sql in heard)
+
+
+def test_a_listener_to_all_connections_and_an_echo_are_heard(
+    filled: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+
+    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
+        heard.append(sql)
+
+    sa.event.listen(sa.Connection, "before_cursor_execute", note)
+    try:
+        hold(filled.sample(8))
+    finally:
+        sa.event.remove(sa.Connection, "before_cursor_execute", note)
+    assert any("INSERT INTO" in sql and "batches" in sql for sql in heard)
+    logger, silent = logging.getLogger("sqlalchemy.engine.Engine"), logging.NullHandler()
+    logger.addHandler(silent)  # else SQLAlchemy adds one that prints
+    inside.engine_of(filled).echo = True
+    hold(filled.sample(8))
+    logger.removeHandler(silent)
+    assert "batches (" in caplog.text
 
 
 @pytest.mark.parametrize("is_watched", [False, True])

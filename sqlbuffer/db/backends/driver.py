@@ -7,7 +7,6 @@ that listens to statements, or logs them, gets all of them in SQLAlchemy's own w
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,8 +22,6 @@ program watches its statements."""
 
 _NO_CURSOR = {"stream_results": False}
 """Options of a statement for which the server makes no cursor."""
-
-_log = logging.getLogger("sqlalchemy.engine.Engine")
 
 
 class Answer(NamedTuple):
@@ -45,9 +42,9 @@ def begin(connection: sa.Connection) -> None:
 
 
 def _is_watched(connection: sa.Connection) -> bool:
-    each, of_driver = connection.engine.dispatch, connection.dialect.dispatch
+    each, of_driver = connection.dispatch, connection.dialect.dispatch
     return bool(
-        _log.isEnabledFor(logging.INFO)
+        connection.engine._should_log_info()
         or each.before_cursor_execute
         or each.after_cursor_execute
         or each.before_execute
