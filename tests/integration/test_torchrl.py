@@ -450,6 +450,25 @@ def test_a_sampler_may_come_later(storage: Make) -> None:
 # -- opened again ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("alpha", "priority"), [(1e-3, 100.0), (3.0, 1e300), (1.0, 1e200), (50.0, 0.0)]
+)
+def test_extreme_powers_leave_all_elements_drawable(
+    prioritised: Make, alpha: float, priority: float
+) -> None:
+    buffer = prioritised(max_size=6, alpha=1.0)
+    buffer.extend(transitions(6))
+    buffer.update_priority(torch.arange(6), torch.full((6,), 100.0))
+    buffer.sampler.alpha = alpha  # as a schedule does
+    given = torch.tensor([2.0, priority], dtype=torch.float64)
+    buffer.update_priority(torch.tensor([1, 2]), given)
+    buffer.extend(transitions(1, first=6))
+    assert math.isfinite(buffer.sampler.default_priority)
+    assert np.isfinite(rates(buffer)).all()
+    assert sorted(buffer.sample(6)["index"].tolist()) == list(range(6))
+    assert problems(buffer) == []
+
+
 def test_a_storage_that_is_opened_again_goes_on(prioritised: Make) -> None:
     buffer = prioritised()
     buffer.extend(transitions(27, td_error=torch.rand(27) * 9))

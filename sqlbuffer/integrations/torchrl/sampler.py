@@ -13,6 +13,7 @@ from torchrl.data.replay_buffers.samplers import PrioritizedSampler, Sampler
 from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_priorities, require_count, require_real
+from sqlbuffer.core.weighting import LEAST, MOST
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.integrations.slots import Slots
 from sqlbuffer.integrations.torchrl.indices import as_slots
@@ -144,7 +145,14 @@ class SqlSampler(PrioritizedSampler):
             [number for number in numbers if number >= 0], slots.max_size, last=slots.max_size - 1
         )
         if given and not (is_default and slots.were_just_written(given)):
-            slots.update(given, (values[is_given] + self._eps) ** self._alpha)
+            slots.update(given, self._rates(values[is_given]))
+
+    def _rates(self, priorities: Floats) -> Floats:
+        """Return the rates of priorities, each within those that a sample can be drawn at."""
+        raised = priorities + self._eps
+        with np.errstate(over="ignore", under="ignore"):
+            rates: Floats = np.clip(raised**self._alpha, LEAST, MOST)
+        return np.where(raised > 0, rates, 0.0) if self._alpha else rates
 
     def _priorities(self, priority: Any, n: int) -> Floats:
         values = torch.as_tensor(priority).detach().cpu().to(torch.float64).reshape(-1)
@@ -166,8 +174,11 @@ class SqlSampler(PrioritizedSampler):
         """Priority of a new element: the highest so far, 1 for none."""
         if self._storage is None or not self._alpha:
             return 1.0
-        highest: float = self._storage.slots.highest
-        return float(max(highest ** (1 / self._alpha) - self._eps, 0.0))
+        # A small exponent, to which a schedule may lower it, gives numbers beyond all floats.
+        largest = float(np.finfo(np.float32).max)
+        with np.errstate(over="ignore"):
+            highest = np.float64(self._storage.slots.highest) ** (1 / self._alpha)
+        return float(np.clip(highest - self._eps, 0.0, largest))
 
     def _empty(self) -> None:
         """Do nothing: the storage has the priorities."""

@@ -184,8 +184,9 @@ class SqlStorage(StoreStorage):
         Raises:
             IndexError: If a slot has no element.
         """
-        if self._picked is not None and self._picked[0] is index:
-            return transitions.stacked(self._picked[1].samples)
+        picked = self._picked  # which another thread may replace at any moment
+        if picked is not None and picked[0] is index:
+            return transitions.stacked(picked[1].samples)
         slots = as_slots(index, len(self))
         if is_single(index):
             return transitions.single(self.slots.read(slots).samples[0])
