@@ -23,6 +23,8 @@ def interruption(
     while error is not None and error is not handled:
         if not _is_of_database(error):
             return error
+        if error.__suppress_context__ and error.__cause__ is None:
+            return None  # a driver's `from None`: it has put another exception in its own words
         error = error.__context__
     return None
 

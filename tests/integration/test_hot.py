@@ -14,6 +14,7 @@ from sqlbuffer import SampleStore, open_store
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import driver
+from sqlbuffer.errors import InvalidArgument
 
 
 @pytest.fixture
@@ -81,6 +82,16 @@ def test_an_error_of_the_driver_is_that_of_sqlalchemy(
     with pytest.raises(sa.exc.ProgrammingError, match="race_key"):
         inside.handle_of(filled).write(fail)
     assert len(hold(filled.sample(8))) == 8
+
+
+def test_a_time_that_python_does_not_have_is_told_with_the_database(postgresql_url: str) -> None:
+    """The driver's error has one of Python behind it, which is not that of a signal handler."""
+    with open_store(postgresql_url) as store:
+        store.add(["s"])
+        handle = inside.handle_of(store)
+        inside.execute(store, sa.text("UPDATE sqlbuffer.buffers SET created_at = 'infinity'"))
+        with pytest.raises(InvalidArgument, match="timestamp too large"):
+            handle.peek(Transaction.race_state)
 
 
 def test_another_error_is_raised_as_it_is(
