@@ -12,7 +12,7 @@ from typing import IO, Annotated
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import listed, printable
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, command
@@ -199,7 +199,8 @@ def _told_direction(
         return None
     known = database.read(functools.partial(_direction_of, name=name))
     if known is None:
-        output.line(f"{name} is to {told}, as the file tells of {about.get('name')}", stderr=True)
+        of = listed([about.get("name", "its buffer")])
+        output.line(f"{name} is to {told}, as the file tells of {of}", stderr=True)
     elif known != told:
         output.line(f"{name} is to {known}, but the rewards of the file are to {told}", stderr=True)
     return told

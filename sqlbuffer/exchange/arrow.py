@@ -22,7 +22,7 @@ def told_of(schema: Any) -> dict[str, str]:
     """Return what a schema of `batches_of` tells of its buffer; nothing if it is another one."""
     try:
         found = json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 

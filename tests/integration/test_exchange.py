@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
@@ -556,6 +557,25 @@ def test_all_rewards_of_a_sample_in_a_file_are_kept_and_imported_once(
     assert sorted(map(str, found)) == sorted(
         map(str, [(1.0, None), (None, "boom"), (2.0, None), (3.0, None)])
     )
+
+
+@pytest.mark.parametrize(
+    ("about", "shown"),
+    [
+        (b'{"direction": "minimize"}', "the file tells of its buffer\n"),
+        (b'{"direction": "minimize", "name": "%s"}' % (b"n" * 10_000), "nnn...\n"),
+        (b"[" * 100_000, ""),
+    ],
+    ids=["nameless", "long", "deep"],
+)
+def test_an_import_takes_what_any_program_has_told(
+    store_url: str, tmp_path: pathlib.Path, about: bytes, shown: str
+) -> None:
+    table = pa.table({"sample": ["a"], "reward": [1.0]})
+    pq.write_table(table.replace_schema_metadata({b"sqlbuffer": about}), tmp_path / "x.parquet")
+    told = run("import", str(tmp_path / "x.parquet"), url=store_url)
+    assert (told.code, told.err.endswith(shown)) == (0, True)
+    assert all(len(line) < 200 for line in told.err.splitlines())
 
 
 def test_an_import_of_parquet_takes_the_direction_of_the_file(
