@@ -55,7 +55,10 @@ class Slots:
     _places: AllPlaces
     _buffer: BufferHandle
     _generations: Ints
-    """(max_size,) how often each slot had been overwritten when it was last seen, -1 for never."""
+    """(max_size,) how often each slot had been written when it was last seen, 0 for never seen.
+
+    Zeros take memory only where slots are seen.
+    """
     _lowest: float | None
     """Lowest weight of all samples that can be drawn; None if it must be looked up."""
     _highest: float
@@ -120,7 +123,7 @@ class Slots:
         given = dict(zip(slots, scores.tolist(), strict=True))
         numbers = np.fromiter(given, dtype=np.int64, count=len(given))
         values = np.fromiter(given.values(), dtype=np.float64, count=len(given))
-        seen = self._generations[numbers]
+        seen = self._generations[numbers] - 1
         generations = {int(i): int(seen[at]) for at, i in enumerate(numbers) if seen[at] >= 0}
         updated, ids, weights = self._buffer.write(
             ring.update, slots=list(given), scores=values, generations=generations
@@ -197,7 +200,7 @@ class Slots:
         ids = np.concatenate([batch.ids for batch in found])
         numbers = self._slots_of(ids)
         weights = np.concatenate([batch.weights for batch in found])
-        self._generations[numbers] = [i for batch in found for i in batch._known.requeues]
+        self._generations[numbers] = [i + 1 for batch in found for i in batch._known.requeues]
         self._weigh(ids, weights)
         if len(found) == 1:
             return Picked(numbers, weights, found[0]._decoded)
@@ -262,7 +265,7 @@ class Slots:
         self._places.note(written.ids, written.keys)
         self._places.number(written.ids, np.array(written.slots))
         self._places.epoch = written.epoch
-        self._generations[written.slots] = written.generations
+        self._generations[written.slots] = [i + 1 for i in written.generations]
         self._was_written = set(written.slots)
         self._weigh(written.ids, written.weights)
         if written.found_others:
@@ -272,7 +275,7 @@ class Slots:
         """Forget the samples; they are read again when they are needed."""
         self._places = AllPlaces(self.max_size)
         self._buffer = dataclasses.replace(self.store._buffer, places=self._places)
-        self._generations = np.full(self.max_size, -1)
+        self._generations = np.zeros(self.max_size, dtype=np.int64)
         self._lowest = None
         self._highest, self._n_used = 0.0, 0
         self._was_written = set()

@@ -451,6 +451,39 @@ def test_a_sampler_may_come_later(storage: Make) -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slots": torch.tensor([0, 0, 1])},
+        {"slots": torch.tensor([-1, 0, 1])},
+        {"slots": torch.arange(2)},
+        {"scores": torch.tensor([1.0, math.nan, 1.0], dtype=torch.float64)},
+        {"payloads_bytes": torch.zeros(3, dtype=torch.uint8)},
+        {"cursor": [1, 2, 3]},
+        {"slots": None},
+    ],
+    ids=["same slots", "negative slot", "few slots", "nan", "few bytes", "cursor", "no slots"],
+)
+def test_a_state_that_is_damaged_is_refused(storage: Make, wrong: dict[str, Any]) -> None:
+    filled = storage()
+    filled.append(torch.arange(6.0).reshape(3, 2))
+    with pytest.raises(InvalidArgument, match=r"state of a SqlStorage"):
+        filled.load_state_dict({**filled.state_dict(), **wrong})
+    with pytest.raises(InvalidArgument, match=r"KeyError: 'slots'"):
+        filled.load_state_dict(LazyTensorStorage(20).state_dict())
+    assert filled.get(range(3)).tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory on Linux")
+def test_a_storage_takes_memory_for_its_elements_alone(storage: Make) -> None:
+    def pages() -> int:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages()
+    storage(max_size=50_000_000).append(torch.zeros(1))
+    assert (pages() - before) * os.sysconf("SC_PAGE_SIZE") < 100e6
+
+
+@pytest.mark.parametrize(
     ("alpha", "priority"), [(1e-3, 100.0), (3.0, 1e300), (1.0, 1e200), (50.0, 0.0)]
 )
 def test_extreme_powers_leave_all_elements_drawable(

@@ -11,8 +11,8 @@ from torchrl.data.replay_buffers.checkpointers import StorageCheckpointerBase
 from torchrl.data.replay_buffers.storages import Storage, StoreStorage
 from torchrl.data.replay_buffers.writers import RoundRobinWriter
 
-from sqlbuffer._messages import shown
-from sqlbuffer._validation import require_count
+from sqlbuffer._messages import shown, summary
+from sqlbuffer._validation import as_priorities, require_count
 from sqlbuffer.core.ring import Cursor
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.integrations.slots import Picked, Slots
@@ -238,20 +238,37 @@ class SqlStorage(StoreStorage):
         """Replace all elements by those of a state, in one transaction.
 
         Raises:
-            InvalidArgument: If the state is of a storage with more slots.
+            InvalidArgument: If the state is of a storage with more slots, or not of a `SqlStorage`.
+                Nothing is stored.
         """
-        slots = state_dict["slots"].tolist()
+        try:
+            slots, contents, scores, cursor = _parts_of(state_dict)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise InvalidArgument(
+                f"this is not the state of a SqlStorage ({summary(exc)}): give what its state_dict "
+                "has returned."
+            ) from exc
         if max(slots, default=0) >= self.max_size:
             raise InvalidArgument(
                 f"a state with slot {max(slots)} is of a larger storage than one of {self.max_size}"
                 " slots: open a storage with the max_size of the state."
             )
-        texts, payloads, codecs = (_split(state_dict, name) for name in _COLUMNS)
-        contents = Encoded(
-            [text.decode() for text in texts], payloads, [codec.decode() for codec in codecs]
-        )
-        scores = state_dict["scores"].numpy()
-        self.slots.restore(slots, contents, scores, Cursor(*state_dict["cursor"]))
+        at = Cursor(cursor.slot % self.max_size, cursor.writes)
+        self.slots.restore(slots, contents, scores, at)
+
+
+def _parts_of(state: dict[str, Any]) -> tuple[list[int], Encoded, Any, Cursor]:
+    """Return the slots, samples, scores and cursor of a state; raise any error if it is none."""
+    slots, scores = state["slots"].tolist(), state["scores"].numpy()
+    texts, payloads, codecs = (_split(state, name) for name in _COLUMNS)
+    if {len(part) for part in (scores, texts, payloads, codecs)} != {len(slots)}:
+        raise ValueError("its parts differ in length")
+    if len(set(slots)) < len(slots) or min(slots, default=0) < 0:
+        raise ValueError("its slots are not different numbers")
+    contents = Encoded(
+        [text.decode() for text in texts], payloads, [codec.decode() for codec in codecs]
+    )
+    return slots, contents, as_priorities(scores, len(slots)), Cursor(*map(int, state["cursor"]))
 
 
 def _joined(values: Any) -> list[tuple[str, torch.Tensor]]:
@@ -272,4 +289,6 @@ def _split(state: dict[str, Any], name: str) -> list[Any]:
     for size in state[f"{name}_sizes"].tolist():
         values.append(None if size < 0 else data[at : at + size])
         at += max(size, 0)
+    if at != len(data):
+        raise ValueError(f"{name} have {len(data)} bytes, not {at}")
     return values
