@@ -7,12 +7,12 @@ import enum
 import functools
 import os
 from collections.abc import Mapping
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import listed, printable
+from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, command
@@ -24,7 +24,7 @@ from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.attach import attach
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
-from sqlbuffer.db.queries.buffers import direction_of
+from sqlbuffer.db.queries.buffers import buffer_named
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange.formats import delimiter_of, format_of, opened
 from sqlbuffer.exchange.import_ import ImportResult, import_rows
@@ -94,7 +94,7 @@ def import_(
         typer.Option(
             metavar="MODULE:FUNCTION",
             rich_help_panel=_BUFFER,
-            help="The key of the buffer, such as lab.mols:canonical.",
+            help="The key of the buffer, such as lab.mols:canonical; a buffer with a key needs it.",
         ),
     ] = None,
     weighting: Annotated[
@@ -170,7 +170,10 @@ def import_(
                 contextlib.closing(Database(url)) as database,
                 progress(f"importing into {name}", total, at) as advance,
             ):
-                told = _told_direction(rows.about, database, name, direction)
+                stored = database.read(functools.partial(_stored, name=name))
+                if made is None and stored is not None:
+                    _require_no_key(stored)
+                told = _told_direction(rows.about, stored, name, direction)
                 defaults = as_given(
                     {"weighting": "uniform", **({} if told is None else {"direction": told})}
                 )
@@ -178,7 +181,7 @@ def import_(
                     database, name, settings, defaults=defaults, key=made, allow_pickle=allow_pickle
                 )
                 found = rows.read(columns.given())
-                done = import_rows(buffer, found, reader, refuse=refuse, advance=advance)
+                done = import_rows(buffer, found, reader, refuse=refuse, advance=advance, key=key)
                 buffer.write(unregister)
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
@@ -188,7 +191,7 @@ def import_(
 
 
 def _told_direction(
-    about: Mapping[str, str], database: Database, name: str, given: Directions | None
+    about: Mapping[str, str], stored: Any, name: str, given: Directions | None
 ) -> str | None:
     """Return the direction of a new buffer as the file tells it, and say so; None if it does not.
 
@@ -197,18 +200,30 @@ def _told_direction(
     told = about.get("direction")
     if given is not None or told not in Directions.__members__:
         return None
-    known = database.read(functools.partial(_direction_of, name=name))
-    if known is None:
+    if stored is None:
         of = listed([about.get("name", "its buffer")])
         output.line(f"{name} is to {told}, as the file tells of {of}", stderr=True)
-    elif known != told:
-        output.line(f"{name} is to {known}, but the rewards of the file are to {told}", stderr=True)
+    elif stored.direction != told:
+        output.line(
+            f"{name} is to {stored.direction}, but the rewards of the file are to {told}",
+            stderr=True,
+        )
     return told
 
 
-def _direction_of(connection: sa.Connection, *, name: str) -> str | None:
-    found: str | None = connection.scalar(direction_of(), {"name": name})
-    return found
+def _stored(connection: sa.Connection, *, name: str) -> Any:
+    """Return the row of a buffer, None if there is none."""
+    return connection.execute(buffer_named(), {"name": name}).one_or_none()
+
+
+def _require_no_key(stored: Any) -> None:
+    """Refuse a buffer whose samples have keys: the rows would be other samples without them."""
+    if stored.key:
+        named = "a key function without a name" if stored.key == "?" else f"key={shown(stored.key)}"
+        raise InvalidArgument(
+            f"buffer {stored.name!r} was created with {named}, which tells equal samples and "
+            "refuses others: give that function with --key MODULE:FUNCTION."
+        )
 
 
 def _size(file: IO[bytes]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sqlbuffer._messages import summary
+from sqlbuffer._messages import shown_sample, summary
 from sqlbuffer.core.add import add_chunk, hashes_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.record import Recorded, record
@@ -59,6 +59,7 @@ def import_rows(
     *,
     refuse: Callable[[Refused, Row], object],
     advance: Callable[[int], object] = lambda n: None,
+    key: str | None = None,
 ) -> ImportResult:
     """Store rows, chunk by chunk; rows that are stored already change nothing.
 
@@ -70,12 +71,13 @@ def import_rows(
         reader: Reads the entry of a row.
         refuse: Called for each row that is not stored, with why, and with the row.
         advance: Called with the number of rows that have just been stored or refused.
+        key: Name of the key function for the reasons.
     """
     result = ImportResult()
     for part in _chunks(rows):
         wrong: list[Refused] = []
         entries = _sorted_out(map(reader.entry, part), wrong)
-        hashes = _hashes(buffer, entries, wrong)
+        hashes = _hashes(buffer, entries, wrong, key or "the key function")
         entries = [each for each in entries if each.number in hashes]
         result += _store(buffer, entries, [hashes[each.number] for each in entries])
         row_of = {row.number: row for row in part} if wrong else {}
@@ -109,20 +111,20 @@ def _sorted_out(found: Iterable[Entry | Refused], wrong: list[Refused]) -> list[
 
 
 def _hashes(
-    buffer: BufferHandle, entries: Sequence[Entry], wrong: list[Refused]
+    buffer: BufferHandle, entries: Sequence[Entry], wrong: list[Refused], key: str
 ) -> dict[int, bytes]:
     """Return the hash of each sample that has one, by the number of its row."""
     try:
         found = hashes_of(buffer, [each.sample for each in entries], start=None)
     except Exception:  # of a sample without a hash, or of a key function: which one?
         found = [_hash_of(buffer, each, wrong) for each in entries]
-    else:
-        wrong += [
-            Refused(each.number, "the key of its sample is None")
-            for each, digest in zip(entries, found, strict=True)
-            if digest is None
-        ]
-    pairs = zip(entries, found, strict=True)
+    pairs = list(zip(entries, found, strict=True))
+    known = {each.number for each in wrong}
+    wrong += [
+        Refused(each.number, f"{key} returned None for {shown_sample(each.sample)}")
+        for each, digest in pairs
+        if digest is None and each.number not in known
+    ]
     return {each.number: digest for each, digest in pairs if digest is not None}
 
 
@@ -132,8 +134,6 @@ def _hash_of(buffer: BufferHandle, entry: Entry, wrong: list[Refused]) -> bytes 
     except Exception as exc:  # a key function may raise anything
         wrong.append(Refused(entry.number, summary(exc)))
         return None
-    if digest is None:
-        wrong.append(Refused(entry.number, "the key of its sample is None"))
     return digest
 
 

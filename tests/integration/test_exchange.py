@@ -439,9 +439,25 @@ def test_the_key_of_a_buffer_decides_which_samples_are_equal(
     result = run("import", "x.smi", "--key", "keys:lower", url=sqlite_url)
     assert result.err.splitlines() == [
         "line 3: ValueError: no molecule",
-        "line 4: the key of its sample is None",
+        "line 4: keys:lower returned None for 'none'",
     ]
     assert result.out.startswith("5 rows: 2 samples added, 1 known")
+
+
+@pytest.mark.each_database
+def test_a_buffer_with_a_key_is_not_filled_without_it(
+    store_url: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "x.smi").write_text("CCO\nC-C-O\n")
+    for name, key in (("named", str.lower), ("unnamed", lambda sample: sample)):
+        with open_store(store_url, name=name, key=key) as store:
+            store.add(["cco"])
+        result = run("import", str(tmp_path / "x.smi"), "--name", name, url=store_url)
+        with open_store(store_url, name=name, key=key) as store:
+            assert (result.code, len(store)) == (2, 1)
+        said = " ".join(re.sub(r"[│╭╰╮╯─]", " ", unstyled(result.err)).split())
+        assert f"buffer {name!r} was created with" in said, said
+        assert "give that function with --key MODULE:FUNCTION" in said, said
 
 
 def test_numbers_of_csv() -> None:

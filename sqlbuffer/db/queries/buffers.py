@@ -119,12 +119,6 @@ def race_state() -> sa.Select[Any]:
 
 
 @functools.cache
-def direction_of() -> sa.Select[Any]:
-    """The direction of the buffer of a name; no row if there is none."""
-    return select(buffers.c.direction).where(buffers.c.name == bindparam("name", type_=sa.Text))
-
-
-@functools.cache
 def objective() -> sa.Select[Any]:
     """The name of the reward function whose rewards the samples have."""
     return select(buffers.c.objective).where(buffers.c.id == BUFFER)
