@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -43,6 +44,22 @@ AllowPickle = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Read pickled samples; trusts every user who can write to the database.",
+    ),
+]
+
+
+class Durabilities(str, enum.Enum):
+    """What a power cut may take."""
+
+    normal = "normal"
+    full = "full"
+
+
+Durability = Annotated[
+    Durabilities,
+    typer.Option(
+        help="normal: a power cut may lose the last commits; full: it loses none, and each commit "
+        "waits for the disk.",
     ),
 ]
 OwnGrace = Annotated[

@@ -15,7 +15,7 @@ import typer
 from sqlbuffer._messages import listed, printable, shown
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import OneBuffer, Url, command
+from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
 from sqlbuffer.cli.copy import Weightings
 from sqlbuffer.cli.export import Delimiter, Format
 from sqlbuffer.cli.progress import progress
@@ -112,6 +112,7 @@ def import_(
         ),
     ] = None,
     delimiter: Delimiter = None,
+    durability: Durability = Durabilities.normal,
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -167,7 +168,7 @@ def import_(
             at = None if rows.total is not None or size is None else given.tell
             total = size if rows.total is None else rows.total
             with (
-                contextlib.closing(Database(url)) as database,
+                contextlib.closing(Database(url, durability=durability.value)) as database,
                 progress(f"importing into {name}", total, at) as advance,
             ):
                 stored = database.read(functools.partial(_stored, name=name))

@@ -15,7 +15,15 @@ import typer
 from sqlbuffer._messages import printable
 from sqlbuffer._validation import as_duration_s
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AllowPickle, OneBuffer, OwnGrace, Url, command
+from sqlbuffer.cli.common import (
+    AllowPickle,
+    Durabilities,
+    Durability,
+    OneBuffer,
+    OwnGrace,
+    Url,
+    command,
+)
 from sqlbuffer.cli.worker import logged, opened
 from sqlbuffer.core.workers import GRACE_S
 from sqlbuffer.db.database import DEFAULT_URL
@@ -100,6 +108,7 @@ def measure(
             help="Time that running measurements get after SIGTERM or Ctrl-C: 30s, 10m.",
         ),
     ] = "30s",
+    durability: Durability = Durabilities.normal,
     allow_pickle: AllowPickle = False,
     grace: OwnGrace = GRACE_S,
 ) -> None:
@@ -123,7 +132,13 @@ def measure(
         drain_s = as_duration_s(drain, "--drain")
         with (
             logged(),
-            opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as buffer,
+            opened(
+                url,
+                name,
+                durability=durability.value,
+                allow_pickle=allow_pickle,
+                grace_s=grace,
+            ) as buffer,
             Slots(fn, n_jobs=n_jobs, each=each, timeout_s=timeout_s, is_apart=True) as slots,
         ):
             measuring = Measuring(

@@ -14,7 +14,16 @@ from rich.logging import RichHandler
 
 from sqlbuffer._messages import printable, summary
 from sqlbuffer.cli import output
-from sqlbuffer.cli.common import AllowPickle, OneBuffer, OwnGrace, Url, command, open_existing
+from sqlbuffer.cli.common import (
+    AllowPickle,
+    Durabilities,
+    Durability,
+    OneBuffer,
+    OwnGrace,
+    Url,
+    command,
+    open_existing,
+)
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.reaper import with_heartbeat
@@ -153,6 +162,7 @@ def worker(
         int,
         typer.Option(min=1, rich_help_panel=_SCORING, help="Samples to predict at a time."),
     ] = 1024,
+    durability: Durability = Durabilities.normal,
     allow_pickle: AllowPickle = False,
     grace: OwnGrace = GRACE_S,
 ) -> None:
@@ -182,7 +192,8 @@ def worker(
 
         rows = {"min_rows": min_rows, "where": where, "newest": newest, "best": best}
         fit = {"bs": bs, "epochs": epochs, "lr": lr, "patience": patience, "keep": keep}
-        with opened(url, name, allow_pickle=allow_pickle, grace_s=grace) as buffer:
+        options = {"allow_pickle": allow_pickle, "grace_s": grace}
+        with opened(url, name, durability=durability.value, **options) as buffer:
             store = SampleStore(buffer)
             working = Worker(
                 store,
@@ -227,9 +238,11 @@ def _no_agent(message: str) -> typer.BadParameter:
 
 
 @contextlib.contextmanager
-def opened(url: str, name: str, **options: Any) -> Iterator[BufferHandle]:
+def opened(url: str, name: str, *, durability: str, **options: Any) -> Iterator[BufferHandle]:
     """Open an existing buffer with its stored settings, as a worker."""
-    with contextlib.closing(open_existing(url)) as database:  # closes it if no buffer has the name
+    with contextlib.closing(
+        open_existing(url, durability=durability)
+    ) as database:  # closes it if no buffer has the name
         buffer = with_heartbeat(attach_existing(database, name, **options))
         with contextlib.closing(SampleStore(buffer)):
             yield buffer

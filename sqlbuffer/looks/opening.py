@@ -7,18 +7,21 @@ from typing import Any
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
-from sqlbuffer.db.database import Database
+from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.queries.buffers import buffer_names
 from sqlbuffer.errors import DatabaseUnavailable
 
 
-def open_existing(url: str, *, any_revision: bool = False, read_only: bool = False) -> Database:
+def open_existing(
+    url: str, *, any_revision: bool = False, read_only: bool = False, **options: Any
+) -> Database:
     """Open a database that exists; create nothing.
 
     Args:
         url: URL of the database.
         any_revision: Accept a database without tables, and one of another release.
         read_only: Open it so that nothing can be written: the right to read is enough.
+        **options: Further keywords of `Database`.
 
     Raises:
         DatabaseUnavailable: If the database does not exist or cannot be read.
@@ -27,11 +30,18 @@ def open_existing(url: str, *, any_revision: bool = False, read_only: bool = Fal
     location, dialect = parse_url(url)
     if not dialect.exists(location):
         shown = location.render_as_string(hide_password=True)
+        way_out = (
+            "name your database with --url or SQLBUFFER_URL"
+            if url == DEFAULT_URL
+            else "check the path"
+        )
         raise DatabaseUnavailable(
-            f"there is no {shown}: check the path, or create it with "
+            f"there is no {shown}: {way_out}, or create it with "
             f"`sqlbuffer db upgrade --url {shown}`."
         )
-    return Database(location, create=False, any_revision=any_revision, read_only=read_only)
+    return Database(
+        location, create=False, any_revision=any_revision, read_only=read_only, **options
+    )
 
 
 def handles(database: Database, name: str | None, **options: Any) -> list[BufferHandle]:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,7 @@ from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.cli.main import main
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
+from sqlbuffer.db.database import Database
 from sqlbuffer.db.queries.buffers import UNFINISHED
 from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
@@ -500,6 +502,40 @@ def test_tables_show_seconds_to_three_digits(sqlite_url: str) -> None:
     compared = run("compare", "a", "b", url=sqlite_url).out
     assert re.search(r"^seconds +0\.123 +0\.123$", compared, re.MULTILINE)
     assert re.search(r"^measurements +1 +1$", compared, re.MULTILINE)
+
+
+def test_a_database_that_is_missing_at_the_default_place_can_be_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "name your database with --url or SQLBUFFER_URL, or create" in refused(run("stats"))
+    assert "check the path, or create" in refused(run("stats", "--url", "sqlite:///other.db"))
+
+
+@pytest.mark.parametrize(
+    "command", ["measure --reward builtins:len", "import empty.csv", "worker --agent lab:make"]
+)
+def test_the_commands_that_write_pass_the_durability_on(
+    command: str, sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sqlbuffer.cli.worker.make_agent", lambda path: object())
+    (tmp_path / "empty.csv").write_text("sample\n")
+    open_store(sqlite_url).close()
+    without_torch = types.SimpleNamespace(Worker=None)
+    monkeypatch.setitem(sys.modules, "sqlbuffer.retraining.worker", without_torch)
+    opened: list[Any] = []
+    init = Database.__init__
+
+    def seen(self: Database, *args: Any, **options: Any) -> None:
+        opened.append(options.get("durability"))
+        init(self, *args, **options)
+
+    monkeypatch.setattr(Database, "__init__", seen)
+    extra = ["--every", "1h"] if command.startswith("worker") else []
+    for given in ("full", "normal"):
+        run(*command.split(), *extra, "--durability", given, url=sqlite_url)
+    assert opened == ["full", "normal"]
 
 
 @pytest.mark.parametrize("command", ["ls", "stats", "watch"])
