@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,8 @@ _WAYS_OUT = {
     "evict": "make a copy with another one (store.copy(name, evict={given!r}))",
     "budget": "store another one (store.set_budget({given!r}))",
     "keep_key": "begin a new buffer, under another name",
+    "direction": "store its samples under another name (`sqlbuffer export all.jsonl --name {name}`, "
+    "then `sqlbuffer import all.jsonl --name OTHER --direction {given}`)",
 }
 """How to have another value of a setting than the stored one; in a buffer of another name if a
 setting is not listed."""
@@ -160,7 +163,9 @@ def reconcile(buffer: BufferHandle, row: Any, given: Mapping[str, Any]) -> None:
         if stored is None and name in _FILLED:
             stored = buffer.write(_fill, name=name, value=value)
         if stored != value:
-            way_out = _WAYS_OUT.get(name, "give another name").format(given=value)
+            way_out = _WAYS_OUT.get(name, "give another name").format(
+                given=value, name=shlex.quote(row.name)
+            )
             raise SettingsMismatch(
                 f"buffer {row.name!r} is stored with {name}={shown(stored)}, but was opened with "
                 f"{name}={value!r}: open it without {name}, which takes the stored value, or "

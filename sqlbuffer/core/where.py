@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from sqlbuffer._messages import shown, summary
+from sqlbuffer._messages import printable, shown, summary
 from sqlbuffer._validation import as_name, plain
 from sqlbuffer.core.conditions import Condition, all_of, condition_of
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
+from sqlbuffer.db.backends import first_line
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
@@ -25,6 +26,15 @@ Where = str | sa.ColumnElement[bool] | Condition | list[Condition] | None
 """(column, operator, value), a list of these, SQL, or an expression of SQLAlchemy; None for all."""
 Checked = str | sa.ColumnElement[bool] | None
 """A condition that `as_where` has returned."""
+
+_IN_SAMPLES = {
+    "reason": "error",
+    "failed_at": "rewarded_at",
+    "measured_at": "rewarded_at",
+    "sample": "text",
+    "sample_id": "id",
+}
+"""Columns of tables and views, and their names in `samples`, which conditions in SQL need."""
 
 
 def as_where(where: Any) -> Checked:
@@ -102,9 +112,14 @@ def _reason(buffer: BufferHandle, error: Exception) -> str:
     cause = next(
         (each for each in (error, error.__cause__) if isinstance(each, sa.exc.DBAPIError)), None
     )
-    unknown = None if cause is None else buffer.database.dialect.unknown_name(cause)
-    if unknown is None:
+    if cause is None:
         return summary(error)
+    unknown = buffer.database.dialect.unknown_name(cause)
+    if unknown is None:
+        return f"the database says {printable(first_line(str(cause.orig)))}"
     kind, name = unknown
     missing = f"there is no {kind} {shown(name)}"
-    return f"{missing}; {', '.join(samples.c.keys())} are there" if kind == "column" else missing
+    if kind != "column":
+        return missing
+    meant = f", use {_IN_SAMPLES[name]}" if name in _IN_SAMPLES else ""
+    return f"{missing}{meant}; {', '.join(samples.c.keys())} are there"

@@ -624,6 +624,20 @@ def test_the_command_remeasure_asks_and_keeps_earlier_rewards(
         assert (store.objective, len(store), store.check()) == ("two", 2, [])
 
 
+@pytest.mark.parametrize("command", ["failed", "retry", "top"])
+def test_a_condition_that_is_no_sql_is_told_in_the_words_of_the_database(
+    store_url: str, command: str
+) -> None:
+    open_store(store_url).close()
+    for where, reason in {
+        "timed out (": "the database says",
+        "reason = 'crashed'": "there is no column 'reason', use error; id, buffer_id",
+    }.items():
+        result = run(command, "--where", where, url=store_url)
+        assert (result.code, reason in said(result)) == (2, True), result
+        assert "Unavailable" not in result.err
+
+
 def test_the_command_retry_names_a_sample_that_has_not_failed(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         store.add(TEN)

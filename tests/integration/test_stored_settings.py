@@ -46,7 +46,11 @@ SETTINGS: dict[str, tuple[Any, Any, Any, str]] = {
         "make a copy with another one (store.copy(name, weighting=...))",
     ),
     "max_size": (None, 10, 11, "make a copy with another one (store.copy(name, max_size=11))"),
-    "direction": ("maximize", "minimize", "maximize", "give another name."),
+    "direction": (
+        *("maximize", "minimize", "maximize"),
+        "store its samples under another name (`sqlbuffer export all.jsonl --name given`, then "
+        "`sqlbuffer import all.jsonl --name OTHER --direction maximize`).",
+    ),
     "evict": ("lightest", "oldest", "lightest", "make a copy with another one (store.copy(name, "),
     "budget": (None, 10, 11, "store another one (store.set_budget(11))"),
     "max_attempts": (3, 5, None, "give another name."),
