@@ -33,6 +33,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(cut + ["..."] * (len(first) > 10)) or "none"
 
 
+def n_of(n: int, one: str, many: str | None = None) -> str:
+    """Return a number with the words of one thing or of many, by default `one` with an s."""
+    words = one if n == 1 else f"{one}s" if many is None else many
+    return f"{n:,} {words}"
+
+
 def summary(error: BaseException) -> str:
     """Return an error for a log line or a table: its class and the first line of its message.
 

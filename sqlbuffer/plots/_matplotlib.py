@@ -65,7 +65,7 @@ def _draw_panel(axes: Any, panel: Panel, theme: str) -> None:
     axes.set_xlabel(printable(panel.x.label), color=text, fontsize=9, parse_math=False)
     axes.set_ylabel(printable(panel.y.label), color=text, fontsize=9, parse_math=False)
     if not panel.marks:
-        axes.set(xticks=[], yticks=[])
+        axes.set_axis_off()  # keeps the title
         axes.text(
             *(0.5, 0.5, panel.why_empty),
             transform=axes.transAxes,
@@ -133,9 +133,9 @@ def _draw_mark(axes: Any, mark: Mark, panel: Panel, theme: str) -> None:
 def _draw_line(axes: Any, line: Line, own: str, label: str) -> None:
     style: dict[str, Any] = {
         "color": own,
-        "linestyle": "--" if line.is_dashed else "-",
-        "linewidth": (1.3 if line.is_dashed or line.is_faint else 1.8) + 3.2 * line.covered,
-        "alpha": 0.4 if line.is_faint or line.covered else 1.0,
+        "linestyle": _dashes(line) or ("--" if line.is_dashed else "-"),
+        "linewidth": (1.3 if line.is_dashed or line.is_faint else 1.8) + 3.2 * line.is_wide,
+        "alpha": 0.4 if line.is_faint or line.is_wide else 1.0,
         "drawstyle": "steps-post" if line.is_step else "default",
         "marker": "o" if (len(line.x) <= 30 and not line.is_step) or len(line.x) == 1 else "",
         "markersize": 4,
@@ -149,6 +149,14 @@ def _draw_line(axes: Any, line: Line, own: str, label: str) -> None:
             linewidth=0,
             step="post" if line.is_step else None,
         )
+
+
+def _dashes(line: Line) -> tuple[float, tuple[float, float]] | None:
+    """Return where the dashes of a line that takes turns begin, and their lengths and gaps."""
+    if (dashes := line.dashes(4.0, 9.0)) is None:
+        return None
+    before, length, after = dashes
+    return length + after, (length, before + after)
 
 
 def _set_axis(axes: Any, own: Any, axis: Axis) -> None:

@@ -73,9 +73,7 @@ def describe(picture: Picture, theme: str = "light") -> dict[str, Any]:
         if not panel.marks:
             layout["annotations"].append(_empty(panel, suffix, theme))
             for axis in ("xaxis", "yaxis"):
-                layout[f"{axis}{suffix}"].update(
-                    range=[0, 1], showticklabels=False, showgrid=False, type="linear"
-                )
+                layout[f"{axis}{suffix}"].update(range=[0, 1], visible=False, type="linear")
         for mark in panel.marks:
             for trace in _traces(mark, panel, theme):
                 places = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "legend": f"legend{suffix}"}
@@ -236,15 +234,22 @@ def _line(line: Line, own: str, named: dict[str, Any]) -> list[dict[str, Any]]:
         traces.append({**edge, **fill, "y": values(line.high)})
     style = {
         "color": own,
-        "width": 2 + 4 * line.covered,
+        "width": 6 if line.is_wide else 2,
         "shape": shape,
-        "dash": "dash" if line.is_dashed else "solid",
+        "dash": _dashes(line) or ("dash" if line.is_dashed else "solid"),
     }
     mode = "lines+markers" if few else "lines"
-    opacity = 0.4 if line.is_faint or line.covered else 1.0
+    opacity = 0.4 if line.is_faint or line.is_wide else 1.0
     shown = {"mode": mode, "y": values(line.y), "line": style, "opacity": opacity}
     traces.append({**base, **named, **shown})
     return traces
+
+
+def _dashes(line: Line) -> str | None:
+    """Return the dashes of a line that takes turns, after a dash of no length and a gap."""
+    if (dashes := line.dashes(8.0, 32.0)) is None:
+        return None
+    return ",".join(f"{length:g}px" for length in [0, *dashes])
 
 
 def _bars(bars: Bars, panel: Panel, own: str, named: dict[str, Any]) -> dict[str, Any]:

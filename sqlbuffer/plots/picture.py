@@ -79,7 +79,9 @@ class Line:
         is_dashed: Draw dashes.
         is_step: y holds from each x to the next.
         is_faint: Another line of the colour is the one to see.
-        covered: Lines that may lie upon it: it is drawn the wider.
+        is_wide: Another line may lie upon it.
+        turn: Its place k among m lines that lie upon each other and that all are to be seen: they
+            take turns, each with dashes at other places.
     """
 
     name: str
@@ -91,7 +93,21 @@ class Line:
     is_dashed: bool = False
     is_step: bool = False
     is_faint: bool = False
-    covered: int = 0
+    is_wide: bool = False
+    turn: tuple[int, int] = (0, 1)
+
+    def dashes(self, most: float, period: float) -> list[float] | None:
+        """Return a gap, a dash and a gap, of a line that takes turns; None of a line without gaps.
+
+        Args:
+            most: Most length of a dash.
+            period: Most length of all three.
+        """
+        place, n = (part * (2 if self.is_dashed else 1) for part in self.turn)
+        if self.turn[1] == 1 or (not place and not self.is_dashed):
+            return None  # alone, or below the others
+        length = min(most, period / n)
+        return [place * length, length, (n - 1 - place) * length]
 
 
 @dataclasses.dataclass(frozen=True)

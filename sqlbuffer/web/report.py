@@ -26,7 +26,7 @@ from sqlbuffer.plots import palette
 from sqlbuffer.plots.kinds.common import cut
 from sqlbuffer.plots.kinds.failures import Failures
 from sqlbuffer.plots.kinds.staleness import Staleness
-from sqlbuffer.plots.picture import Axis, Data, Panel, Picture
+from sqlbuffer.plots.picture import Axis, Data, Panel, Picture, drawable
 from sqlbuffer.plots.registry import KINDS
 from sqlbuffer.web import charts, pictures, rendering
 
@@ -137,13 +137,21 @@ def _figure(kind: str, data: Data | Exception, left_out: dict[str, str]) -> dict
     try:
         if isinstance(data, Exception):
             raise data
-        return charts.described(KINDS[kind].picture([data]))
+        return _described(KINDS[kind].picture([data]))
     except Exception as exc:  # the others are worth a page
         left_out[kind] = reason = first_line(str(getattr(exc, "orig", None) or exc))
         empty = Panel(
             Axis(""), Axis(""), empty=f"This picture could not be drawn: {cut(reason, 60)}"
         )
-        return charts.described(Picture(kind, kind, [empty]))
+        return _described(Picture(kind, kind, [empty]))
+
+
+def _described(made: Picture) -> dict[str, Any]:
+    """Return a described picture, and as `empty` the sentences in place of one without marks."""
+    panels = drawable(made).panels
+    is_empty = not any(panel.marks for panel in panels)
+    why = " ".join(dict.fromkeys(panel.empty for panel in panels)) if is_empty else ""
+    return {**charts.described(made), "empty": why}
 
 
 def _policy(scripts: list[str]) -> str:

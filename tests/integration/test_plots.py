@@ -3,6 +3,7 @@ mark.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -303,19 +304,33 @@ def test_a_shorter_run_is_drawn_on_top_of_its_copy() -> None:
 
 
 def test_equal_runs_are_both_seen() -> None:
-    """A line that others lie upon is drawn the wider, the more of them there are."""
+    """Lines that lie upon each other have one width, and dashes at other places."""
     runs = [curve(name, [1, 2, 2]) for name in ("a", "b", "c")]
     other = curve("other", [1, 3, 3])
     (panel,) = best.picture([*runs, other, curve("short", [1, 2])]).panels
-    assert [(mark.name, mark.covered) for mark in panel.marks] == [
-        *(("a", 3), ("b", 2), ("c", 1), ("other", 0), ("short", 0)),
+    assert [(mark.name, mark.turn) for mark in panel.marks] == [
+        *(("a", (0, 4)), ("b", (1, 4)), ("c", (2, 4)), ("other", (0, 1)), ("short", (3, 4))),
     ]
     (axes,) = _matplotlib.draw(best.picture(runs)).axes
-    widths = [line.get_linewidth() for line in axes.lines]
-    assert widths == sorted(widths, reverse=True)
-    assert len({line.get_linewidth() for line in axes.lines if line.get_linestyle() == "-"}) == 3
+    assert len({line.get_linewidth() for line in axes.lines[::2]}) == 1
     traces = _plotly.describe(best.picture(runs))["data"]
-    assert len({trace["line"]["width"] for trace in traces}) == 3
+    assert len({trace["line"]["width"] for trace in traces}) == 1
+    assert traces[0]["line"]["dash"] == "solid"
+    assert len({trace["line"]["dash"] for trace in traces}) == len(traces)
+
+
+@pytest.mark.parametrize("is_dashed", [False, True])
+def test_of_lines_that_take_turns_each_is_seen_somewhere(is_dashed: bool) -> None:
+    x = np.arange(2.0)
+    for n in range(1, 6):
+        lines = [Line("a", "best", x, x, is_dashed=is_dashed, turn=(k, n)) for k in range(n)]
+        found = [line.dashes(8.0, 32.0) for line in lines]
+        taken = [(gap, gap + dash) for gap, dash, _ in filter(None, found)]
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(taken))
+        assert len({round(sum(each), 9) for each in found if each}) <= 1
+        assert [each is None for each in found] == [
+            n == 1 or (k == 0 and not is_dashed) for k in range(n)
+        ]
 
 
 def test_buffers_of_one_name_are_told_apart_and_other_directions_refused() -> None:
@@ -370,6 +385,7 @@ def test_a_buffer_without_data_says_so_in_its_pictures(sqlite_url: str) -> None:
             assert not panel.marks
             assert [text.get_text() for text in axes.texts] == [panel.why_empty], kind
             assert panel.empty.endswith("."), kind
+            assert not axes.axison, "a frame would look like a picture that is not finished"
         notes = [each["text"] for each in _plotly.describe(picture)["layout"]["annotations"]]
         assert {panel.empty for panel in picture.panels} <= {
             text.replace("<br>", " ") for text in notes

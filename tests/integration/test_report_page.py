@@ -80,9 +80,11 @@ def test_a_report_shows_a_run(store_url: str, tmp_path: pathlib.Path) -> None:
     assert "minimize" in text
     assert list(page.held["figures"]) == sorted(KINDS)
     for kind, figure in page.held["figures"].items():
-        assert ("div", kind) in [
+        has_place = ("div", kind) in [
             (tag, (given.get("id") or "").removeprefix("chart-")) for tag, given in page.elements
         ]
+        assert has_place == bool(figure["data"]), "a sentence stands for a picture without data"
+        assert figure["empty"] in text
         assert figure["data"] or figure["layout"]["annotations"]
     curve = page.held["figures"]["best"]["data"][0]
     assert curve["y"][-1] == stats.best_reward

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
@@ -20,7 +20,6 @@ from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.plots.kinds.common import (
     cut,
     floats,
-    n_of,
     objective_of,
     reward_label,
     step_of,
@@ -32,8 +31,6 @@ Spent: TypeAlias = Literal["measurements", "seconds"]
 
 _GRID = 1000
 """Most places of a band."""
-_MOST_COVERED = 4
-"""A line grows no wider than with so many lines upon it."""
 _MOST_BETTER = 2000
 """If more rewards of several parts are better than those before, each part is read by itself."""
 _LONG_S = 10_000.0
@@ -244,9 +241,7 @@ def picture(
             curves[0].k,
             place=n,
             n=len(courses),
-            covered=min(
-                sum(_is_covered(each, later) for _, later in order[place + 1 :]), _MOST_COVERED
-            ),
+            turn=_turn([each for _, each in order], place),
         )
     ]
     rewards = Axis(reward_label(curves[0].objective, curves[0].direction))
@@ -259,6 +254,13 @@ def _longest_first(courses: Sequence[Course]) -> list[tuple[int, Course]]:
     """Return the courses with their places, a shorter one after those that might hide it."""
     found = [(n, each) for n, each in enumerate(courses) if each.runs]
     return sorted(found, key=lambda numbered: -numbered[1].spent[-1])
+
+
+def _turn(courses: Sequence[Course], place: int) -> tuple[int, int]:
+    """Return the place of a course among those that lie upon each other, and their number."""
+    own = courses[place]
+    below = sum(_is_covered(each, own) for each in courses[:place])
+    return below, below + 1 + sum(_is_covered(own, each) for each in courses[place + 1 :])
 
 
 def _is_covered(course: Course, later: Course) -> bool:
@@ -301,7 +303,7 @@ def _axis(courses: Sequence[Course], x: Spent) -> tuple[float, Axis]:
 
 
 def _lines(
-    course: Course, spent: Floats, k: int, *, place: int, n: int, covered: int
+    course: Course, spent: Floats, k: int, *, place: int, n: int, turn: tuple[int, int]
 ) -> list[Line]:
     """Return the lines of a course, with colours of their own if it is the only one."""
     name, is_band = cut(course.label), course.runs > 1
@@ -315,16 +317,14 @@ def _lines(
         low=course.low if is_band else None,
         high=course.high if is_band else None,
         is_step=True,
-        covered=covered,
+        turn=turn,
     )
     begun = np.isfinite(course.top)
     if n > _MOST_WITH_TOP or not begun.any():
         return [best]
     label = f"mean of the best {k}" if n == 1 else f"{name}, mean of the best {k}"
     own = "top" if n == 1 else color
-    mean_of_best = Line(
-        label, own, spent[begun], course.top[begun], is_dashed=True, covered=covered
-    )
+    mean_of_best = Line(label, own, spent[begun], course.top[begun], is_dashed=True, turn=turn)
     return [best, mean_of_best]
 
 

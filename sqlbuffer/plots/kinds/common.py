@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer._typing import Floats
 from sqlbuffer.core import counts
 from sqlbuffer.core.read import require_objective
@@ -91,11 +91,6 @@ def cut(text: str, most: int = 32) -> str:
     """Return a text of the user on one line of at most `most` characters."""
     line = printable(" ".join(text.split()) or "(no name)")
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def n_of(n: int, things: str) -> str:
-    """Return a number of things: 1 failure, 2 failures."""
-    return f"{n:,} {things if n == 1 else f'{things}s'}"
 
 
 def why_no_reward(failed: int) -> str:

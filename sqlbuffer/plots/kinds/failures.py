@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sqlbuffer._messages import n_of
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
-from sqlbuffer.plots.kinds.common import cut, n_of, objective_of, side_by_side, why_no_reward
+from sqlbuffer.plots.kinds.common import cut, objective_of, side_by_side, why_no_reward
 from sqlbuffer.plots.picture import Axis, Bars, Data, Mark, Panel, Picture
 
 MOST_REASONS = 1000

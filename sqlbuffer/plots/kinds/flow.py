@@ -93,7 +93,7 @@ def _picture(data: Flow) -> Picture:
         ("failed", "failed", data.measured_at, data.failed),
     ):
         if len(values) and values[-1]:
-            gone.append(Line(name, role, times, values, is_step=True, covered=int(role == "drawn")))
+            gone.append(Line(name, role, times, values, is_step=True, is_wide=role == "drawn"))
     panels = [
         Panel(time, number, stored, "Inflow", "Nothing is stored yet."),
         Panel(time, number, gone, "Outflow", "Nothing was drawn or measured yet."),

@@ -5,6 +5,7 @@
   const held = JSON.parse(document.getElementById("held").textContent);
   sqlbufferCharts.setDarkColors(held.dark);
   for (const [kind, figure] of Object.entries(held.figures)) {
-    sqlbufferCharts.draw(document.getElementById(`chart-${kind}`), figure);
+    const place = document.getElementById(`chart-${kind}`);
+    if (place) sqlbufferCharts.draw(place, figure); // else there is a sentence in its place
   }
 })();
