@@ -6,12 +6,14 @@ import contextlib
 import functools
 import logging
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
 
+from sqlbuffer._messages import n_of
 from sqlbuffer._validation import (
     as_floats,
     is_learning_rate,
@@ -24,6 +26,7 @@ from sqlbuffer.core.labels import READ_AT_ONCE, LabelledRows
 from sqlbuffer.errors import TrainingDiverged
 from sqlbuffer.predictor.metrics import measures
 from sqlbuffer.predictor.weights import dump_state, is_finite, load_state
+from sqlbuffer.records import LEAST_ROWS
 
 if TYPE_CHECKING:
     from sqlbuffer.core.leases import Lease
@@ -142,8 +145,23 @@ def retrain(
             lease=lease,
             checkpoint=checkpoint,
         )
-    logger.info("predictor %d trained on %d rows: %s", version, len(train), found)
+    logger.info("predictor %d trained on %s", version, _told(len(train), len(test), found))
     return store.newest_predictor()
+
+
+_TOLD = {"train_loss": 0, "valid_loss": 0, "rank_correlation": LEAST_ROWS, "r2": LEAST_ROWS}
+"""Measures of the log, and the rows that must be held out for each."""
+
+
+def _told(n_train: int, n_test: int, metrics: Mapping[str, Any]) -> str:
+    """Return the rows of a training, and its measures to four digits."""
+    rows = f"{n_of(n_train, 'row')}, {n_test:,} held out"
+    told = [
+        f"{name.replace('_', ' ')} {metrics[name]:.4g}"
+        for name, least in _TOLD.items()
+        if n_test >= least and isinstance(metrics.get(name), numbers.Real)
+    ]
+    return f"{rows}: {', '.join(told)}" if told else rows
 
 
 _count = functools.partial(require_count, least=1)

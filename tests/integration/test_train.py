@@ -35,14 +35,22 @@ def database_time(store: SampleStore) -> dt.datetime:
     return found
 
 
-def test_retraining_stores_a_version_with_its_measures(store: SampleStore) -> None:
+def test_retraining_stores_a_version_with_its_measures(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
     samples, rewards = rows(200)
     rewards[7] = math.nan
     store.record(samples, rewards)
     a = agent()
     before = database_time(store)
-    version = retrain(store, a, **FIT | {"epochs": 40}, percent_valid=0.1, percent_test=0.2)
+    with caplog.at_level(logging.INFO, "sqlbuffer"):
+        version = retrain(store, a, **FIT | {"epochs": 40}, percent_valid=0.1, percent_test=0.2)
     assert version is not None
+    assert caplog.messages[-1] == (
+        f"predictor 1 trained on {version.rows_trained} rows, {version.rows_held_out} held out: "
+        f"train loss {version.train_loss:.4g}, valid loss {version.valid_loss:.4g}, "
+        f"rank correlation {version.rank_correlation:.4g}, r2 {version.r2:.4g}"
+    )
     assert version.worker_id == worker_id()
     assert before <= version.trained_at <= database_time(store)
     assert version == store.newest_predictor()
