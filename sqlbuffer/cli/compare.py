@@ -24,10 +24,10 @@ def compare(
 ) -> Answer:
     """Show two buffers side by side.
 
-    "mean_of_top_10" is the mean of the ten best rewards. "measurements" counts tries that failed,
-    too, and "seconds" is the time that all took together, of those that tell it.
-    "common_measurements" is the smaller number of rewards that were measured, and "best_by_then"
-    the best of the first so many of each buffer: failures are not counted. "shared_samples" are in
+    "mean_of_top_10" is the mean of the ten best rewards. "seconds" is the time that all
+    measurements took together, failed ones and those of earlier objectives too, if they tell it.
+    "measurements" counts the rewards of the objective, without failures, "common_measurements" is
+    the smaller of both, and "best_by_then" the best of the first so many. "shared_samples" are in
     both buffers, "shared_measured" have a reward in both. `sqlbuffer plot --kind best --name A
     --name B` draws the best by then.
     """

@@ -30,18 +30,16 @@ def compare(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
 
 def _numbers(tx: Transaction) -> dict[str, Any]:
     found = counts.stats(tx)
-    cost = tx.execute(queries.looks.costs()).one()
     best = [row["reward"] for row in find_best(tx, _TOP, by="reward")]
     return {
         **{name: getattr(found, name) for name in _COUNTS},
         f"mean_of_top_{_TOP}": mean(best) if best else None,
-        "measurements": cost.measurements,
-        "seconds": cost.seconds,
+        "seconds": tx.execute(queries.looks.costs()).scalar_one(),
     }
 
 
 def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
-    """Return the number of rewards that both buffers have had, and the best of so many of each.
+    """Return the rewards of each buffer, how many both have had, and the best of so many of each.
 
     Of more than 5,000 measurements the best is that at the last of 5,000 places before.
     """
@@ -50,7 +48,11 @@ def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]
     curves = [each.read(best.read, k=1) for each in (a, b)]
     n = min(curve.measured for curve in curves)
     return [
-        {"common_measurements": n, "best_by_then": best.at(curve, n) if n else None}
+        {
+            "measurements": curve.measured,
+            "common_measurements": n,
+            "best_by_then": best.at(curve, n) if n else None,
+        }
         for curve in curves
     ]
 
