@@ -1054,7 +1054,7 @@ class SampleStore:
         """Return the samples as a pandas DataFrame, all as they are at one time.
 
         Args:
-            columns: See `table`. None: also the names that columns had before 0.6, until 0.10: `id`
+            columns: See `table`. None: also the names that columns had before 0.6, until 1.0: `id`
                 is `sample_id`, `text` is `sample`, `rewarded_at` is `measured_at`.
             where: See `table`.
             decode: See `table`.
@@ -1236,8 +1236,9 @@ class SampleStore:
     def failed(self, n: int | None = None, where: Where = None) -> list[dict[str, Any]]:
         """Return the samples whose measurement failed, the newest failure first, each as a dict.
 
-        The keys are `id`, `sample`, `source`, `error`, `attempts` (at its measurement, since it
-        was last let wait by `retry`), `seconds` of the last one, and `failed_at`.
+        The keys are `id`, `sample`, `source`, `error`, `tries` (measurements that were begun since
+        `retry` last let it wait), `attempts` (of these, deaths of workers, and failures under
+        `on_error="retry"`, as in the table), `seconds` of the last one, and `failed_at`.
 
         Args:
             n: Most samples; None for all.

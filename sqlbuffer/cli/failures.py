@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sqlbuffer._messages import n_of
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, explained, handles, open_existing
@@ -18,7 +19,7 @@ from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks.words import rounded
 
-_COLUMNS = ("id", "error", "attempts", "seconds", "source", "failed_at", "sample")
+_COLUMNS = ("id", "error", "tries", "seconds", "source", "failed_at", "sample")
 
 
 @reading(
@@ -33,8 +34,9 @@ def failed(
 ) -> Answer:
     """Show the samples whose measurement failed, the newest failure first.
 
-    "error" is the reason. "attempts" counts the measurements that were begun since the sample was
-    last retried: each has failed, or its worker died. "seconds" are those of the last one.
+    "error" is the reason. "tries" counts the measurements that were begun since the sample was last
+    retried: each has failed, or its worker died. "seconds" are those of the last one. --json also
+    has "attempts" of the table `samples`: deaths of workers, and failures under --on-error retry.
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
@@ -71,7 +73,7 @@ def retry(
         explained(lambda: attempts.require_failed(buffer, ids or []))
         n = explained(lambda: attempts.retry(buffer, ids or None, where))
         buffer.write(unregister)
-    output.line(f"{n} samples wait again")
+    output.line(n_of(n, "sample waits again", "samples wait again"))
 
 
 @command("sqlbuffer budget", "sqlbuffer budget 1500 --name qed")
@@ -105,5 +107,6 @@ def _budget(text: str) -> int | None:
 
 def _show_budget(buffer: BufferHandle) -> None:
     row = buffer.read(lambda tx: tx.own_row(queries.budget.used()))
-    most = "no budget" if row.budget is None else f"a budget of {row.budget} samples"
-    output.line(f"{buffer.name} has {most}; {row.used} are measured, failed or claimed")
+    most = "no budget" if row.budget is None else f"a budget of {n_of(row.budget, 'sample')}"
+    used = n_of(row.used, "is", "are")
+    output.line(f"{buffer.name} has {most}; {used} measured, failed or claimed")

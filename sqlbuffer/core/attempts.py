@@ -197,7 +197,7 @@ def _failed(
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
     own = ("key",) if tx.buffer.keep_key else ()
-    columns = (*own, "source", "error", "attempts", "seconds", "failed_at")
+    columns = (*own, "source", "error", "attempts", "tries", "seconds", "failed_at")
     found = [row.text for row in rows] if as_text else content(rows, tx.buffer)
     return [
         {"id": row.id, "sample": sample, **{name: getattr(row, name) for name in columns}}

@@ -91,7 +91,7 @@ def warn_of_old(names: Iterable[str]) -> None:
     if old := sorted(OLD_NAMES.keys() & set(names)):
         now = ", ".join(f"{name} is {OLD_NAMES[name]}" for name in old)
         warnings.warn(
-            f"columns have other names since sqlbuffer 0.6, and the old ones end with 0.10: {now}.",
+            f"columns have other names since sqlbuffer 0.6, and the old ones end with 1.0: {now}.",
             DeprecationWarning,
             stacklevel=_depth(),
         )

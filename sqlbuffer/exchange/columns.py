@@ -56,7 +56,7 @@ JSON = ("meta", "details")
 """Columns with JSON, which readers of chunks get as values of Python."""
 
 WITH_OLD_NAMES = (*COLUMNS, "id", "text", "rewarded_at", "queued", "requeues")
-"""The columns of `to_pandas` and `to_arrow` if no others are asked for, until 0.10."""
+"""The columns of `to_pandas` and `to_arrow` if no others are asked for, until 1.0."""
 
 
 def column_of(name: str) -> Column:

@@ -461,7 +461,7 @@ def test_an_objective_is_refused(scored: SampleStore) -> None:
         with pytest.raises(InvalidArgument, match="objective"):
             scored.remeasure(name)  # type: ignore[arg-type]
     batch = hold(scored.sample(2))
-    with pytest.raises(InvalidArgument, match=r"1 batches.*claimed.*sqlbuffer claims list"):
+    with pytest.raises(InvalidArgument, match=r"^1 batch of.* is claimed.*sqlbuffer claims list"):
         scored.remeasure("affinity")
     batch.release()
     scored.remeasure("affinity")
@@ -529,8 +529,12 @@ def test_a_failed_sample_tells_how_often_it_was_tried(
     store.record(["recorded"], [math.nan])
     for _ in range(2):
         store.measure(fail, on_error=on_error, silent=True)
-        found = {row["sample"]: row["attempts"] for row in store.failed()}
-        assert found == {"a": tries, "recorded": 1}
+        failed = {row["sample"]: row for row in store.failed()}
+        assert {name: row["tries"] for name, row in failed.items()} == {"a": tries, "recorded": 1}
+        attempts = store.to_arrow(["sample", "attempts"]).to_pylist()
+        assert {row["sample"]: row["attempts"] for row in attempts} == {
+            name: row["attempts"] for name, row in failed.items()
+        }
         assert calls == ["a"] * tries
         store.retry([row["id"] for row in store.failed() if row["sample"] == "a"])
         calls.clear()
@@ -636,6 +640,15 @@ def test_a_condition_that_is_no_sql_is_told_in_the_words_of_the_database(
         result = run(command, "--where", where, url=store_url)
         assert (result.code, reason in said(result)) == (2, True), result
         assert "Unavailable" not in result.err
+
+
+def test_commands_count_one_thing_as_one(store_url: str) -> None:
+    with open_store(store_url, weighting="uniform", budget=1) as store:
+        store.record(["a"], [math.nan])
+    assert "a budget of 1 sample; 1 is measured" in run("budget", url=store_url).out
+    assert run("export", "-", "--format", "csv", url=store_url).err == "1 sample was exported\n"
+    assert run("retry", "--all", url=store_url).out == "1 sample waits again\n"
+    assert run("retry", "--all", url=store_url).out == "0 samples wait again\n"
 
 
 def test_the_command_retry_names_a_sample_that_has_not_failed(store_url: str) -> None:

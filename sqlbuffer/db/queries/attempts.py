@@ -118,7 +118,7 @@ def failed() -> sa.Select[Any]:
             .scalar_subquery()
         )
 
-    # The last attempt is in `attempts` if its failure was counted: one that a loop reports is not.
+    # The last try is in `attempts` if its failure was counted: one that a loop reports is not.
     uncounted = of_failure(sa.case((n_in_details(TRIES).is_(None), 1), else_=0))
     tick = sa.func.coalesce(samples.c.rewarded_tick, 0)
     return (
@@ -128,7 +128,8 @@ def failed() -> sa.Select[Any]:
             samples.c.key,
             samples.c.source,
             samples.c.error,
-            (samples.c.attempts + sa.func.coalesce(uncounted, 0)).label("attempts"),
+            samples.c.attempts,
+            (samples.c.attempts + sa.func.coalesce(uncounted, 0)).label("tries"),
             of_failure(measurements.c.seconds).label("seconds"),
             samples.c.rewarded_at.label("failed_at"),
         )
