@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sqlbuffer._messages import n_of
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import command
 from sqlbuffer.cli.files import complete, require_file
@@ -168,6 +169,6 @@ def _write_table(answer: Answer) -> None:
         )
     if answer.most is not None and next(rows, None) is not None:
         output.line(
-            f"the first {answer.most:,} rows: --limit, --json, --csv or --out show more.",
+            f"the first {n_of(answer.most, 'row')}: --limit, --json, --csv or --out show more.",
             stderr=True,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Grace, Url, command, handles, open_existing
 from sqlbuffer.core import deletion
@@ -63,8 +63,9 @@ def rm(
 
 def _question(buffer: BufferHandle) -> str:
     found = buffer.read(stats)
+    measured = n_of(found.measured, "is", "are")
     return (
-        f"Delete {buffer.name} with {found.stored} samples, of which {found.measured} are measured?"
+        f"Delete {buffer.name} with {n_of(found.stored, 'sample')}, of which {measured} measured?"
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from sqlbuffer._messages import n_of
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.commands import Group, examples, register
@@ -40,7 +41,10 @@ app = typer.Typer(
     epilog=examples("sqlbuffer claims list"),
 )
 
-_COLUMNS = ("buffer", "batch", "worker", "state", "iteration", "size", "reported", "drawn_at")
+_COLUMNS = (
+    *("buffer", "batch", "worker", "host", "state", "lease_until", "iteration", "size"),
+    *("reported", "drawn_at"),
+)
 
 
 @reading("sqlbuffer claims list", "sqlbuffer claims list --name qed --json")
@@ -48,10 +52,16 @@ def list_claims(url: Url = DEFAULT_URL, name: AnyBuffer = None, grace: Grace = G
     """Show the claimed batches: drawn, and neither settled nor released.
 
     "state" is the state of the worker that has drawn the batch: `sqlbuffer workers --help`
-    explains the states; a "leased" batch needs no worker. "reported" counts the samples whose
-    rewards are already stored.
+    explains the states; a "leased" batch needs no worker, and is claimed until "lease_until".
+    "host" is that of the worker. "reported" counts the samples whose rewards are already stored.
     """
-    return Answer(_COLUMNS, rows_of(find_claims, url=url, name=name, grace=grace))
+    found = rows_of(find_claims, url=url, name=name, grace=grace)
+    return Answer(_COLUMNS, found, shown={"host": _host_name})
+
+
+def _host_name(row: Mapping[str, Any]) -> str | None:
+    """Return the name of a host, without the numbers of its boot and of the database."""
+    return row["host"] and str(row["host"]).rsplit("/", 1)[0]
 
 
 @command("sqlbuffer claims release --dead", "sqlbuffer claims list")
@@ -134,8 +144,8 @@ def release_all_dead(buffers: Sequence[BufferHandle], say: Callable[[str], objec
     found = {each.buffer_id: each.read(_doubtful_owners) for each in buffers}
     if n_watched := sum(map(len, found.values())):
         say(
-            f"{n_watched} workers of other hosts have batches: waiting for their heartbeats, "
-            f"at most {buffers[0].grace_s:g} s"
+            f"{n_of(n_watched, 'worker of another host has', 'workers of other hosts have')} "
+            f"batches: waiting for heartbeats, at most {buffers[0].grace_s:g} s"
         )
     while any(found.values()):
         time.sleep(min(1.0, buffers[0].grace_s / 8))

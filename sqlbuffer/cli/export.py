@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, handles, open_existing
 from sqlbuffer.cli.progress import progress
@@ -71,8 +71,10 @@ def export(
 
     The columns are sample_id, sample, key, source, state, score, score_version, reward, objective,
     error, attempts, seconds, drawn, created_iteration, measured_iteration, worker_id, created_at,
-    scored_at, measured_at and meta. --columns chooses some of them, and also takes meta.NAME for a
-    value of the metas. A .smi file has one sample a line, and after it the other columns asked for.
+    scored_at, measured_at and meta. --columns chooses some of them, and also takes details (of the
+    measurement, as JSON) and meta.NAME for a value of the metas. "attempts" counts the deaths of
+    workers, and failures under --on-error retry. A .smi file has one sample a line, and after it
+    the other columns asked for.
 
     The file can be imported again, see `sqlbuffer import`. Parquet and JSON lines hold samples of
     any type; the other formats hold samples that are text, and of others a text for people. Parquet
@@ -102,17 +104,17 @@ def export(
                 )
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
-    output.line(f"{found.rows:,} samples were exported", stderr=True)
+    output.line(n_of(found.rows, "sample was exported", "samples were exported"), stderr=True)
     is_whole = chosen == "parquet" or (chosen == "jsonl" and columns is None)
     if found.other and not is_whole:
         output.line(
-            f"{found.other:,} of them are no text, and only Parquet, and JSON lines without "
-            "--columns, hold them whole: this file has a text for people.",
+            f"{n_of(found.other, 'of them is', 'of them are')} no text, and only Parquet, and JSON "
+            "lines without --columns, hold them whole: this file has a text for people.",
             stderr=True,
         )
     if found.empty and chosen == "csv":
         output.line(
-            f"{found.empty:,} of them is the empty text, which an import of CSV takes for a "
-            "missing sample: JSON lines and Parquet hold it.",
+            f"{n_of(found.empty, 'of them is', 'of them are')} the empty text, which an import of "
+            "CSV takes for a missing sample: JSON lines and Parquet hold it.",
             stderr=True,
         )

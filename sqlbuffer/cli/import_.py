@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import listed, printable, shown
+from sqlbuffer._messages import listed, n_of, printable, shown
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
@@ -238,13 +238,16 @@ def _size(file: IO[bytes]) -> int | None:
 
 def _report(done: ImportResult, refused: str | None) -> None:
     if done.nan:
-        output.line(f"{done.nan:,} rows have NaN, which JSON has not: it became null", stderr=True)
+        rows = n_of(done.nan, "row has", "rows have")
+        output.line(f"{rows} NaN, which JSON has not: it became null", stderr=True)
     if done.refused > SHOWN:
         more = "--refused FILE writes all of them" if refused is None else f"see {refused}"
-        output.line(f"... and {done.refused - SHOWN:,} more refused rows; {more}.", stderr=True)
+        rest = n_of(done.refused - SHOWN, "more refused row")
+        output.line(f"... and {rest}; {more}.", stderr=True)
     output.line(
-        f"{done.rows:,} rows: {done.added:,} samples added, {done.known:,} known, "
-        f"{done.measured:,} rewards and {done.failed:,} failures stored, {done.refused:,} refused"
+        f"{n_of(done.rows, 'row')}: {n_of(done.added, 'sample')} added, {done.known:,} known, "
+        f"{n_of(done.measured, 'reward')} and {n_of(done.failed, 'failure')} stored, "
+        f"{done.refused:,} refused"
     )
     if done.refused == done.rows > 0:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Url, command, explained, handles, open_existing
 from sqlbuffer.cli.files import complete, require_file
@@ -99,7 +99,7 @@ def plot(
         groups = find_buffers(database, name or ["default"])
         if of == "metrics":
             n = plot_metrics(_only(groups), metrics or None, file)
-            output.line(f"{n} metrics in {file}")
+            output.line(f"{n_of(n, 'metric')} in {file}")
             return
         given = {} if objective is None else {"objective": objective}
         about = {} if x is None else {"x": x.value}

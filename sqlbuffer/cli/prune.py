@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sqlbuffer._messages import n_of
 from sqlbuffer._validation import as_duration_s
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, command, handles, open_existing
@@ -52,7 +53,8 @@ def prune(
         )
         space = database.dialect.about_free_space
     output.line(
-        f"{name}: dropped {dropped.draws} draws, {dropped.metrics} metrics, "
-        f"{dropped.checkpoints} checkpoints and {dropped.predictors} states of predictors, "
+        f"{name}: dropped {n_of(dropped.draws, 'draw')}, {n_of(dropped.metrics, 'metric')}, "
+        f"{n_of(dropped.checkpoints, 'checkpoint')} and "
+        f"{n_of(dropped.predictors, 'state of a predictor', 'states of predictors')}, "
         f"{dropped.size_bytes / 1e6:,.1f} MB; {space}"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer.cli import buffers, output
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, explained, handles, open_existing
 from sqlbuffer.cli.workers import unregister
@@ -45,10 +45,11 @@ def remeasure(
             buffers.confirm(_question(buffer, objective), "begin another objective")
         n = explained(lambda: objectives.remeasure(buffer, objective, where))
         buffer.write(unregister)
-    output.line(f"{n} samples wait again")
+    output.line(n_of(n, "sample waits again", "samples wait again"))
 
 
 def _question(buffer: BufferHandle, objective: str) -> str:
     found = buffer.read(stats)
     n = found.measured + found.failed
-    return f"Begin objective {shown(objective)} in {buffer.name}, where {n} samples are measured?"
+    measured = n_of(n, "sample is measured", "samples are measured")
+    return f"Begin objective {shown(objective)} in {buffer.name}, where {measured}?"

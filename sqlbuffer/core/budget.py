@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import no_progress, numbers_of
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer._validation import LARGEST_INT, require_int
 from sqlbuffer.core import pool
 from sqlbuffer.core.claim import MOST_WIDENINGS, TooFewMarked
@@ -187,7 +187,8 @@ def set_budget(tx: Transaction, budget: int | None) -> None:
     used = int(tx.own_row(queries.budget.used()).used)
     if budget is not None and budget < used:
         raise InvalidArgument(
-            f"the budget of buffer {tx.buffer.name!r} cannot be {budget}, because {used} samples "
-            "are measured, failed or claimed: give at least that many."
+            f"the budget of buffer {tx.buffer.name!r} cannot be {budget}, because "
+            f"{n_of(used, 'sample is', 'samples are')} measured, failed or claimed: give at least "
+            "that many."
         )
     tx.execute(queries.budget.set_budget(), budget=budget)

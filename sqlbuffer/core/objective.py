@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer._validation import as_name
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.release import put_back
@@ -43,8 +43,9 @@ def _begin(tx: Transaction, *, objective: str, chosen: set[int] | None) -> int:
         )
     if n := tx.execute(queries.batches.count_open()).scalar_one():
         raise InvalidArgument(
-            f"{n} batches of buffer {tx.buffer.name!r} are claimed, and their rewards would be of "
-            "the old objective: settle or release them first (`sqlbuffer claims list`)."
+            f"{n_of(n, 'batch', 'batches')} of buffer {tx.buffer.name!r} "
+            f"{'is' if n == 1 else 'are'} claimed, with rewards of the old objective to come: "
+            "settle or release them first (`sqlbuffer claims list`)."
         )
     rows = tx.execute(queries.objective.lock_measured(tx.backend)).all()
     for statement in queries.objective.begin():

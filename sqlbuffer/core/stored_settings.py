@@ -55,8 +55,8 @@ _WAYS_OUT = {
     "evict": "make a copy with another one (store.copy(name, evict={given!r}))",
     "budget": "store another one (store.set_budget({given!r}))",
     "keep_key": "begin a new buffer, under another name",
-    "direction": "store its samples under another name (`sqlbuffer export all.jsonl --name {name}`, "
-    "then `sqlbuffer import all.jsonl --name OTHER --direction {given}`)",
+    "direction": "store its samples under another name (`sqlbuffer export all.jsonl --name "
+    "{name}`, then `sqlbuffer import all.jsonl --name OTHER --direction {given}`)",
 }
 """How to have another value of a setting than the stored one; in a buffer of another name if a
 setting is not listed."""

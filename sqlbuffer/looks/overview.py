@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from sqlbuffer._messages import n_of
 from sqlbuffer.core import counts
 from sqlbuffer.core.means import mean
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.looks.top import find_best
-from sqlbuffer.looks.words import count, duration, number
+from sqlbuffer.looks.words import duration, number
 from sqlbuffer.looks.workers import find_workers
 from sqlbuffer.records import Stats
 
@@ -114,8 +115,7 @@ def newest(claimed: int, pace: dict[str, Any]) -> str:
         return "Nothing is measured yet."
     age = f"newest measurement is {duration(pace['seconds_ago'])} old"
     if pace["is_old"] and claimed:
-        claims = "1 sample is" if claimed == 1 else f"{count(claimed)} samples are"
-        return f"{claims} claimed; the {age}."
+        return f"{n_of(claimed, 'sample is', 'samples are')} claimed; the {age}."
     if pace["per_hour"] is None:
         return f"The {age}."
     return f"The {age}. The pace is {number(pace['per_hour'])} measurements an hour."

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sqlbuffer._integrity import no_progress
-from sqlbuffer._messages import printable, shown, summary
+from sqlbuffer._messages import n_of, printable, shown, summary
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_mapping, require_count, require_flag
 from sqlbuffer.core.leases import Job
@@ -260,14 +260,15 @@ class Worker:
         if self._refresh:
             scores = score_function(self._store, self._agent, self._acquisition, self._pred_bs)
             n = score_by_newest(self._store, self._load_newer, scores, "stale")
-            logger.info("%d waiting samples rescored", n)
+            logger.info("%s rescored", n_of(n, "waiting sample"))
 
 
 def _why_not(job: Job) -> str:
     """Return why a job is not due."""
     if job.is_held:
         return f"{printable(job.owner or '')} runs it"
-    new = f"{job.measured_now - job.measured:,} samples were measured since the last run"
+    n = job.measured_now - job.measured
+    new = n_of(n, "sample was measured", "samples were measured") + " since the last run"
     if job.started_ago_s is None or not math.isfinite(job.started_ago_s):
         return f"{new}; it runs {job.schedule}"
     return f"{new}, {job.started_ago_s:.0f} s ago; it runs {job.schedule}"

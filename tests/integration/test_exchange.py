@@ -219,7 +219,7 @@ def test_refused_rows_are_mended_and_imported(
     mended = kept.replace(before if form == "jsonl" else before * 2, after)
     wrong.write_text(mended)
     again = run("import", str(wrong), *options, url=sqlite_url)
-    assert again.out.startswith("1 rows: 1 samples added"), kept
+    assert again.out.startswith("1 row: 1 sample added"), kept
     with open_store(sqlite_url) as store:
         assert len(store) == 3
         assert "CCC" in store.waiting().samples
@@ -317,7 +317,7 @@ def test_an_import_that_was_killed_goes_on(
     with open_store(store_url) as store:
         assert store.stats().stored == 6
     result = run("import", str(file), url=store_url)
-    assert result.out.startswith("23 rows: 15 samples added, 8 known, 5 rewards and 1 failures")
+    assert result.out.startswith("23 rows: 15 samples added, 8 known, 5 rewards and 1 failure")
     again = run("import", str(file), url=store_url)
     assert again.out.startswith("23 rows: 0 samples added, 23 known, 0 rewards and 0 failures")
     with open_store(store_url) as store:

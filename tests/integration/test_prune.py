@@ -413,7 +413,7 @@ def test_the_command_prunes(store_url: str) -> None:
         )
         shown = run("prune", "--name", "qed", "--keep-draws", "8", url=store_url)
         assert shown.out.startswith(
-            "qed: dropped 8 draws, 2 metrics, 1 checkpoints and 0 states of predictors, 0.0 MB; "
+            "qed: dropped 8 draws, 2 metrics, 1 checkpoint and 0 states of predictors, 0.0 MB; "
             "new rows use the space again"
         )
         assert len(drawn(store)) == 2

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 from sqlbuffer.db.backends import BigId
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN, IS_TRY, mean, total
 from sqlbuffer.db.queries.table import STATE
-from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples
+from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples, workers
 
 _SAMPLE: sa.BindParameter[int] = bindparam("sample", type_=BigId)
 _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
@@ -78,18 +78,23 @@ def measurements_of_sample() -> sa.Select[Any]:
 
 @functools.cache
 def claimed_batches() -> sa.Select[Any]:
-    """Every claimed batch of a buffer with its number of reported samples, the oldest first."""
+    """Every claimed batch of a buffer with its host and reported samples, the oldest first."""
     reported = select(sa.func.count()).where(draws.c.batch_id == batches.c.id, draws.c.reported)
+    is_owner = sa.and_(
+        workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id
+    )
     return (
         select(
             batches.c.id.label("batch"),
             batches.c.worker_id.label("worker"),
+            workers.c.host,
             batches.c.iteration,
             batches.c.size,
             reported.scalar_subquery().label("reported"),
             batches.c.drawn_at,
             batches.c.lease_until,
         )
+        .join_from(batches, workers, is_owner, isouter=True)
         .where(batches.c.buffer_id == BUFFER)
         .where(IS_OPEN)
         .order_by(batches.c.id)
@@ -162,11 +167,9 @@ def newest_metrics() -> sa.Select[Any]:
 
 @functools.cache
 def costs() -> sa.Select[Any]:
-    """Return the seconds that all measurements of a buffer took, and how many there were."""
-    numbers: Any = sa.func.count(), total(measurements.c.seconds)
-    labels = ("measurements", "seconds")
-    columns: Any = [n.label(label) for n, label in zip(numbers, labels, strict=True)]
-    return select(*columns).where(measurements.c.buffer_id == BUFFER)
+    """Return the seconds that all measurements of a buffer took, under any objective."""
+    seconds: Any = total(measurements.c.seconds).label("seconds")
+    return select(seconds).where(measurements.c.buffer_id == BUFFER)
 
 
 @functools.cache
