@@ -261,8 +261,10 @@ def test_a_report_draws_its_charts_without_a_request(
     page.on("request", lambda request: faults.append(request.url))
     page.goto(file.as_uri())
     page.wait_for_function(
-        "n => document.querySelectorAll('.chart .main-svg').length >= n", arg=len(KINDS)
+        "[...document.querySelectorAll('.chart')].every(each => each.querySelector('.main-svg'))"
     )
+    n_shown = page.evaluate("document.querySelectorAll('.chart, .chart-card .empty').length")
+    assert n_shown == len(KINDS)
     assert [each for each in faults if not each.startswith(("file:", "data:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     n_points = page.evaluate("document.querySelectorAll('#chart-predicted .point').length")
