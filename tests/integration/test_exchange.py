@@ -250,7 +250,7 @@ def test_nan_in_json_lines_and_the_empty_text_in_csv_are_told(
 ) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"sample": "", "meta": {"x": NaN}}\n{"sample": "b", "meta": {"x": "NaN"}}\n')
-    assert "1 rows have NaN" in run("import", str(file), url=sqlite_url).err
+    assert "1 row has NaN" in run("import", str(file), url=sqlite_url).err
     shown = run("export", str(tmp_path / "x.csv"), url=sqlite_url)
     assert "1 of them is the empty text" in shown.err
     back = run("import", str(tmp_path / "x.csv"), "--name", "again", url=sqlite_url)
