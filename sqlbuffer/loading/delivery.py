@@ -50,7 +50,11 @@ Delivery: TypeAlias = "tuple[Receipt, Any] | None"
 
 
 def deliver(
-    buffer: BufferHandle, terms: Terms, note: Callable[[Claim, int], None] | None = None
+    buffer: BufferHandle,
+    terms: Terms,
+    note: Callable[[Claim, int], None] | None = None,
+    *,
+    n_workers: int = 1,
 ) -> Generator[Delivery, None, None]:
     """Claim samples of a buffer, and yield them in batches; the claims stay open.
 
@@ -58,11 +62,15 @@ def deliver(
         buffer: The buffer.
         terms: How to claim.
         note: See `leave_open`; None in a worker, whose claims are released when it ends.
+        n_workers: Workers of the loader: a claim has at most the share of one in the waiting
+            samples, in mode "consume", so that none is left without.
     """
     n = terms.batch_size * terms.batches_at_once(buffer)
     has_claimed = False
     while True:
-        batch = draw.claim(buffer, n)
+        is_shared = n_workers > 1 and buffer.consumes
+        most = _share(buffer, terms.batch_size, n_workers) if is_shared else n
+        batch = draw.claim(buffer, min(n, most))
         claim = leave_open(batch, note)
         if claim is not None:
             has_claimed = True
@@ -74,6 +82,12 @@ def deliver(
             break
     if not has_claimed:
         counts.tell_unscored(buffer)
+
+
+def _share(buffer: BufferHandle, batch_size: int, n_workers: int) -> int:
+    """Return the part of the waiting samples that is for one worker, in whole batches."""
+    n_batches = -(-buffer.look(counts.size) // (batch_size * n_workers))
+    return batch_size * max(1, n_batches)
 
 
 def _cut(samples: list[Any], claim: Claim, n: int) -> Generator[Delivery, None, None]:

@@ -36,6 +36,8 @@ class Stream(IterableDataset[list[Any]]):
         >>> stream = store.stream(5)
         >>> [len(samples) for samples in stream]
         [5, 5]
+        >>> stream
+        Stream('molecules', batch_size=5, commit_every=32, had=2)
         >>> store.stats().iteration, len(store)
         (1, 0)
     """
@@ -60,6 +62,11 @@ class Stream(IterableDataset[list[Any]]):
         self._deliveries: Generator[Delivery, None, None] | None = None
         self._handed_out: dict[Claim, Receipt] = {}  # by this worker of a `StatefulDataLoader`
         self._is_asked = False  # for its state, as such a worker is
+
+    def __repr__(self) -> str:
+        size, every = self._terms.batch_size, self._terms.commit_every
+        name = self._buffer.name
+        return f"Stream({name!r}, batch_size={size}, commit_every={every}, had={self._n_batches})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_buffer": self._buffer, "_terms": self._terms}
@@ -174,9 +181,10 @@ class Stream(IterableDataset[list[Any]]):
 
     def _claimed(self) -> Generator[Delivery, None, None]:
         """Yield deliveries of new claims of this process, or of this worker."""
-        is_worker = get_worker_info() is not None
-        note = None if is_worker else self._of_this_process().made
-        return deliver(self._buffer, self._terms, note)
+        worker = get_worker_info()
+        if worker is not None:
+            return deliver(self._buffer, self._terms, n_workers=worker.num_workers)
+        return deliver(self._buffer, self._terms, self._of_this_process().made)
 
     def _delivered(self) -> Generator[Delivery, None, None]:
         """Yield deliveries of this process; the next loop goes on where one has ended early."""

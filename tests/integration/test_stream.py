@@ -425,6 +425,25 @@ def test_each_worker_has_claims_of_its_own(uniform: SampleStore, n_workers: int)
     assert_sound(uniform)
 
 
+@pytest.mark.parametrize(("n", "batch_size", "n_workers"), [(40, 4, 2), (40, 7, 3), (3, 2, 4)])
+def test_a_claim_leaves_a_share_to_each_worker(
+    uniform: SampleStore, n: int, batch_size: int, n_workers: int
+) -> None:
+    uniform.remove(uniform.waiting().ids[n:])
+    terms = delivery.Terms(batch_size, commit_every=None, until_empty=True)
+    workers = [
+        delivery.deliver(uniform._buffer, terms, n_workers=n_workers) for _ in range(n_workers)
+    ]
+    first = [found for worker in workers if (found := next(worker, None)) is not None]
+    assert len(first) == min(n_workers, -(-n // batch_size)), "as many as have a batch"
+    had = [name for _, batch in first for name in batch]
+    had += [
+        name for worker in workers for found in worker if found is not None for name in found[1]
+    ]
+    assert len(had) == len(set(had)) == n, "each sample is in one claim"
+    assert all(receipt.size % batch_size == 0 for receipt, _ in first[:-1]), "whole batches"
+
+
 def test_workers_wait_for_new_samples(
     uniform: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
