@@ -273,6 +273,8 @@ class SampleStore:
 
     `len(store)` is the number of samples that wait. As a context manager it closes its connections.
 
+    The `store` of all examples holds the molecules of `docs/reference/index.md`, "The examples".
+
     Examples:
         >>> store
         SampleStore('sqlite:////home/me/molecules.db', name='molecules', waiting=10, measured=2)
@@ -625,9 +627,10 @@ class SampleStore:
         stale if a predictor is stored during the call.
 
         Args:
-            score_fn: Takes a list of n samples, returns (n,) floats. A sample with a higher score
-                is drawn earlier, whatever the direction of the buffer. A sample whose score is not
-                finite is never drawn, and counted. The function runs outside of any transaction.
+            score_fn: Takes a list of n samples, returns (n,) floats: an array, a list, or a tensor
+                on any device, also with gradients. A sample with a higher score is drawn earlier,
+                whatever the direction of the buffer. A sample whose score is not finite is never
+                drawn, and counted. The function runs outside of any transaction.
             only: "missing": samples without a score. An alias: "stale" is `refresh`; "all" is
                 `mark_stale`, then `refresh`.
             budget: For "stale" and "all", see `refresh`; 0 does no more than `mark_stale`.
@@ -639,8 +642,8 @@ class SampleStore:
             The number of samples scored.
 
         Raises:
-            InvalidArgument: If the scores are a tensor, no numbers, or not one for each sample.
-                Nothing of that chunk is stored.
+            InvalidArgument: If the scores are no numbers, or not one for each sample. Nothing of
+                that chunk is stored.
 
         Examples:
             >>> store.add(["CCCO", "CCCN"]).added
@@ -711,7 +714,9 @@ class SampleStore:
 
         A sample is drawn by its weight, which follows from its priority by the weighting of the
         buffer: `Power(alpha)` is that of prioritised replay. A sample of priority 0 is never drawn,
-        whatever the weighting. The draws stay exact: the next one goes by the new weights.
+        whatever the weighting: its score is 0 under `Power`, whose weight of 0 is 0, and NaN under
+        the others, whose weight of 0 is not. The draws stay exact: the next one goes by the new
+        weights.
 
         A waiting sample, in mode "replay" also a drawn one, gets its weight at once. A sample that
         is claimed in mode "consume" gets its score now, and waits with its weight if it is
@@ -743,10 +748,13 @@ class SampleStore:
             Prioritized Experience Replay (Schaul et al. 2016).
 
         Examples:
-            >>> store.update_priorities([1, 2], [5.0, 0.0])
+            >>> replay = open_store("sqlite:///replay.db", mode="replay", weighting="power")
+            >>> replay.add(["left", "right", "up"]).added
+            3
+            >>> replay.update_priorities([1, 2], [5.0, 0.0])
             2
-            >>> store.waiting().scores[:3]
-            array([ 5., nan,  3.])
+            >>> replay.waiting().scores
+            array([ 5.,  0., nan])
         """
         return core_priorities.update(self._buffer, as_ids(ids), priorities)
 

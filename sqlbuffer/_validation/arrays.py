@@ -153,13 +153,8 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
     """Return scores as (n,) float64, NaN for values that are not finite.
 
     Raises:
-        InvalidArgument: If the scores are a tensor, not numbers, or not one for each sample.
+        InvalidArgument: If the scores are not numbers, or not one for each sample.
     """
-    if hasattr(scores, "detach"):
-        raise InvalidArgument(
-            "scores came as a tensor: return a numpy array, such as "
-            "`scores.detach().cpu().numpy()`."
-        )
     values = _one_for_each(scores, n, "scores", f"return shape ({n},)")
     return np.where(np.isfinite(values), values, np.nan)
 

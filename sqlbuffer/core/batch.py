@@ -37,6 +37,8 @@ class Batch(ClaimedBatch, PrioritisedBatch):
     the batch. The process that a pickled batch is sent to can settle, report or release it. A batch
     with a lease can be detached, and taken up in any process by `SampleStore.batch`.
 
+    The `store` of all examples holds the molecules of `docs/reference/index.md`, "The examples".
+
     Attributes:
         id: Id of the batch, None if it is empty.
         iteration: Iteration for which it was drawn, from 0.

@@ -47,7 +47,12 @@ class PrioritisedBatch(DisplayedBatch):
             ClaimLost: If the batch was detached. Nothing is stored.
 
         Examples:
-            >>> batch = store.sample(2)
+            >>> replay = open_store("sqlite:///replay.db", mode="replay", weighting="power")
+            >>> replay.add(["left", "right"]).added
+            2
+            >>> replay.score(lambda new: [1.0] * len(new))
+            2
+            >>> batch = replay.sample(2)
             >>> batch.update_priorities([0.5, 2.0])
             2
         """

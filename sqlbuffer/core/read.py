@@ -27,6 +27,8 @@ from sqlbuffer.errors import InvalidArgument
 class Waiting:
     """All waiting samples, by id, which is the order in which they were stored.
 
+    Samples of one `add` have ids in the order of their hashes, and not in that of the list.
+
     Attributes:
         ids: (n,) int64, ids of the samples.
         hashes: Their hashes.

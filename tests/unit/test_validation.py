@@ -299,6 +299,12 @@ def test_measurements_that_are_flags_count_as_0_and_1() -> None:
     assert as_scores([True, False], 2).tolist() == [1.0, 0.0]
 
 
+def test_scores_may_be_a_tensor_with_gradients() -> None:
+    scores = torch.tensor([0.5, torch.inf], requires_grad=True)
+    for values in (scores, scores.bfloat16(), list(scores)):
+        assert as_scores(values, 2).tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+
+
 class Row(collections.namedtuple("Row", "smiles weight")):
     """A sample of two fields."""
 
