@@ -61,6 +61,9 @@ class LabelledRows(Sequence[Any]):
         self._proof = places if proof is None else proof
         self._buffer = buffer
 
+    def __repr__(self) -> str:
+        return f"LabelledRows({self._buffer.name!r}, size={len(self)})"
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -71,10 +74,21 @@ class LabelledRows(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
 
     def __getitem__(self, index: int | slice) -> Any:
-        """Return one sample, or the list of those in a slice."""
+        """Return one sample, or the list of those in a slice.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
-        return self.take([range(len(self))[index]])[0]
+        try:
+            row = range(len(self))[index]
+        except IndexError as exc:
+            raise IndexError(
+                f"row {index} is out of range: the buffer had {len(self)} labelled rows when they "
+                "were read, and they are counted from 0."
+            ) from exc
+        return self.take([row])[0]
 
     def __iter__(self) -> Iterator[Any]:
         for start in range(0, len(self), READ_AT_ONCE):

@@ -21,6 +21,8 @@ class LabelledDataset(Dataset[tuple[Any, float]]):
         rows: The n samples with their ids and rewards.
 
     Examples:
+        >>> store.dataset()
+        LabelledDataset(LabelledRows('molecules', size=2))
         >>> from torch.utils.data import DataLoader
         >>> loader = DataLoader(store.dataset(), batch_size=2)
         >>> next(iter(loader))
@@ -29,6 +31,9 @@ class LabelledDataset(Dataset[tuple[Any, float]]):
 
     def __init__(self, rows: LabelledRows) -> None:
         self.rows = rows
+
+    def __repr__(self) -> str:
+        return f"LabelledDataset({self.rows!r})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,7 +45,7 @@ class LabelledDataset(Dataset[tuple[Any, float]]):
             IndexError: If there is no such row.
             StaleIds: If the sample was deleted, or the database has returned to an earlier state.
         """
-        return self.__getitems__([range(len(self))[index]])[0]
+        return self.rows[index], float(self.rows.rewards[index])
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, float]]:
         """Return m samples and their rewards, read by one query.

@@ -49,6 +49,8 @@ class _Rendering(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         if isinstance(x, np.ndarray) or is_tensor(type(x)):
             return _array(x, is_sample=level == self.maxlevel)
+        if isinstance(x, np.bool_):  # numpy 2 writes np.False_
+            return str(bool(x))
         if type(x).__module__ != "builtins":  # a user's class may be named "list"
             return self.repr_instance(x, level)
         return super().repr1(x, level)

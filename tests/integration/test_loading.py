@@ -38,8 +38,9 @@ def test_a_dataset_is_a_snapshot_of_labelled_rows(labelled: SampleStore) -> None
     assert dict(labelled.dataset())["s1"] == 7.0
     labelled.remeasure("another")
     assert len(labelled.dataset()) == 0, "no reward of this objective yet"
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="row 40 is out of range: the buffer had 40 labelled rows"):
         dataset[40]
+    assert repr(dataset) == "LabelledDataset(LabelledRows('default', size=40))"
 
 
 def test_a_batch_is_read_by_one_query(labelled: SampleStore) -> None:
