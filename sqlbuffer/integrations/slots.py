@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import counts, draw, ring
+from sqlbuffer.core.attach import key_name
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.places import AllPlaces
 from sqlbuffer.core.ring import Cursor, Written
 from sqlbuffer.core.weighting import Power
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import InvalidArgument, SettingsMismatch
 from sqlbuffer.samples.codec import encode_all
 from sqlbuffer.samples.decoded import Decoded
 from sqlbuffer.samples.encoded import Encoded
@@ -35,6 +37,19 @@ def slot_of(sample: Any) -> int:
         "the samples of this buffer are in numbered slots: write them with the replay buffer that "
         "has made it."
     )
+
+
+def _require_ring(mismatch: SettingsMismatch, url: Any, name: str) -> None:
+    """Raise an error that says so if the buffer has no slots."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another key
+        with open_store(url, name=name, read_only=True) as store:
+            key = store.stats().key
+    if key != key_name(slot_of):
+        raise SettingsMismatch(
+            f"buffer {name!r} was not made by SqlStorage: give name=... to begin a buffer of its "
+            "own in this database."
+        ) from mismatch
 
 
 class Picked(NamedTuple):
@@ -68,15 +83,19 @@ class Slots:
     """Slots of the last transaction, if it has written samples."""
 
     def __init__(self, url: Any, *, max_size: int, **options: Any) -> None:
-        self.store: SampleStore = open_store(
-            url,
-            max_size=max_size,
-            mode="replay",
-            weighting=Power(1.0),
-            key=slot_of,
-            keep_key=True,
-            **options,
-        )
+        try:
+            self.store: SampleStore = open_store(
+                url,
+                max_size=max_size,
+                mode="replay",
+                weighting=Power(1.0),
+                key=slot_of,
+                keep_key=True,
+                **options,
+            )
+        except SettingsMismatch as exc:
+            _require_ring(exc, url, options["name"])
+            raise
         self.max_size = max_size
         self._forget()
 

@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 
 from helpers import inside
-from sqlbuffer.errors import InvalidArgument, SettingsMismatch, SqlBufferError
+from sqlbuffer.errors import InvalidArgument, SettingsMismatch
 from sqlbuffer.store import open_store
 
 pytest.importorskip("torchrl")
@@ -673,6 +673,7 @@ def test_other_settings_are_refused(store_url: str, storage: Make) -> None:
     storage(20)
     with pytest.raises(SettingsMismatch, match="max_size"):
         SqlStorage(store_url, max_size=21)
-    open_store(store_url, name="pool").close()
-    with pytest.raises(SqlBufferError):
-        SqlStorage(store_url, max_size=20, name="pool")
+    with open_store(store_url, name="pool", mode="replay") as pool:
+        with pytest.raises(SettingsMismatch, match=r"'pool' was not made by SqlStorage: give name"):
+            SqlStorage(store_url, max_size=20, name="pool")
+        assert pool.stats().max_size is None, "nothing was stored in it"
