@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
 from sqlbuffer.core.handle import BufferHandle
@@ -59,6 +60,11 @@ def top(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         rows = explained(lambda: _best(buffer, n, by, where, objective))
+    if not rows and (by, where, objective) == ("reward", None, None):
+        output.line(
+            f"nothing in buffer {buffer.name!r} has a reward yet: --by score shows what waits.",
+            stderr=True,
+        )
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, rows)
 

@@ -919,6 +919,8 @@ def test_top_by_reward_and_by_score(url: str) -> None:
     assert (best[0]["score"], best[0]["source"], best[0]["meta"]) == (13.0, "first", {"round": 1})
     assert best[0]["created_at"].endswith("+00:00")
     assert run("top", "--by", "luck", url=url).code == 2
+    open_store(url, name="new").close()
+    assert "--by score shows what waits" in run("top", "--name", "new", "--json", url=url).err
     assert run("top", "-n", "0", url=url).code == 2
 
 
