@@ -8,6 +8,12 @@ import numpy as np
 COLORS = ("#0072b2", "#c04a00", "#00805e")
 
 
+def mean_shown(values: np.ndarray, *, digits: int) -> str:
+    """Return the mean of values, with the standard deviation if there are several."""
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std():.{digits}f}"
+
+
 def draw(
     curves: Mapping[str, np.ndarray], x: np.ndarray, path: pathlib.Path, *, labels: tuple[str, str]
 ) -> None:

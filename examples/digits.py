@@ -8,10 +8,11 @@ entropy, margin, and random draws. You may kill the script at any moment: the sa
 it, and asks for no label twice.
 """
 
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import curves
 import numpy as np
@@ -74,39 +75,18 @@ def trained(store: SampleStore, seed: int) -> Classifier:
 # -- acquisitions ----------------------------------------------------------------------------------
 
 
-class Entropy:
-    """Wants images of which the classifier thinks that they may be many digits."""
-
-    name: ClassVar[str] = "entropy"
-    asks: ClassVar[str] = "probabilities"
-
-    def rule(self, agent: Any, store: Any) -> Callable[[list[Any]], np.ndarray]:
-        """Return the entropy of the prediction as a rule."""
-
-        def entropy(images: list[Any]) -> np.ndarray:
-            p = agent.probabilities(images)
-            return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=1)
-
-        return entropy
+def entropy(p: np.ndarray) -> np.ndarray:
+    """Want images that may be many digits: the entropy of the probabilities, (n, 10) to (n,)."""
+    return -(p * np.log(np.maximum(p, 1e-12))).sum(axis=1)
 
 
-class Margin:
-    """Wants images of which the classifier thinks that they may be one of two digits."""
-
-    name: ClassVar[str] = "margin"
-    asks: ClassVar[str] = "probabilities"
-
-    def rule(self, agent: Any, store: Any) -> Callable[[list[Any]], np.ndarray]:
-        """Return 1 - the difference of the two largest probabilities as a rule."""
-
-        def margin(images: list[Any]) -> np.ndarray:
-            second, first = np.sort(agent.probabilities(images), axis=1)[:, -2:].T
-            return 1.0 - (first - second)
-
-        return margin
+def margin(p: np.ndarray) -> np.ndarray:
+    """Want images that may be one of two digits: 1 - the difference of the largest two, (n,)."""
+    second, first = np.sort(p, axis=1)[:, -2:].T
+    return 1.0 - (first - second)
 
 
-ACQUISITIONS = {"entropy": Entropy(), "margin": Margin(), "random": None}
+ACQUISITIONS = {"entropy": entropy, "margin": margin, "random": None}
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -139,11 +119,12 @@ def ask(
     store: SampleStore, classifier: Classifier | None, acquisition: str, *, n: int, argmax: float
 ) -> None:
     """Draw images, and store their labels."""
-    rule, share = ACQUISITIONS[acquisition], 0.0
-    if rule is not None and classifier is not None:
-        store.score(rule.rule(classifier, store), only="all")
+    wanted, share = ACQUISITIONS[acquisition], 0.0
+    if wanted is not None and classifier is not None:
+        store.mark_stale()
+        store.refresh(lambda images: wanted(classifier.probabilities(images)))
         share = argmax
-    elif rule is not None:
+    elif wanted is not None:
         store.score(lambda images: np.ones(len(images)))  # nothing is known: all are equal
     with store.sample(n, pct_argmax=share) as batch:
         batch.settle([float(DATA.target[meta["number"]]) for meta in batch.meta])
@@ -156,7 +137,7 @@ def print_result(found: dict[str, np.ndarray], console: Console) -> None:
     heads = (f"{(place + 1) * BATCH} labels" for place in places)
     table = Table("acquisition", *heads, title="accuracy on the images held out")
     for name, values in found.items():
-        cells = (f"{values[:, i].mean():.3f} ± {values[:, i].std():.3f}" for i in places)
+        cells = (curves.mean_shown(values[:, i], digits=3) for i in places)
         table.add_row(name, *cells)
     console.print(table)
 
@@ -181,7 +162,8 @@ def main(
 ) -> None:
     """Compare three ways to choose images to label; a killed comparison resumes.
 
-    Look at a run with `sqlbuffer plot --kind best --name entropy-0 --url sqlite:///digits.db`.
+    Look at a run with `sqlbuffer history accuracy --name entropy-0 --url sqlite:///digits.db`: the
+    labels are stored as rewards, so that the "best" of other commands is the digit 9.
     """
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other
@@ -190,13 +172,14 @@ def main(
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("labelling", total=len(ACQUISITIONS) * seeds * (n_rounds + 1))
         for name in ACQUISITIONS:
-            curve = [
-                learn(
-                    url, name, seed, labels=labels, argmax=argmax, report=lambda: bar.advance(task)
-                )
-                for seed in range(seeds)
-            ]
-            found[name] = np.array([each[:n_rounds] for each in curve])
+            curve = []
+            for seed in range(seeds):
+                report = functools.partial(bar.advance, task)
+                each = learn(url, name, seed, labels=labels, argmax=argmax, report=report)
+                curve.append(each[:n_rounds])
+                if not console.is_terminal:
+                    print(f"{name}, seed {seed}: accuracy {each[-1]:.3f}", file=sys.stderr)
+            found[name] = np.array(curve)
     print_result(found, console)
     if picture is not None:
         x = np.arange(1, n_rounds + 1) * BATCH

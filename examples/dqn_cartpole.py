@@ -372,11 +372,22 @@ def run(url: str, *, steps: int, max_size: int, seed: int, console: Console) -> 
 
 @contextlib.contextmanager
 def progress(console: Console, steps: int) -> Iterator[Report]:
-    """Show a progress bar on a terminal; the block gets the function that moves it."""
+    """Show a progress bar on a terminal, and about ten lines elsewhere; yield what moves it."""
     columns = (*Progress.get_default_columns(), TextColumn("return {task.fields[value]:.0f}"))
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=steps, value=0.0)
-        yield lambda agent, n: bar.update(task, advance=n, value=mean_return(agent))
+
+        def report(agent: Agent, n: int) -> None:
+            before = int(bar.tasks[task].completed)
+            bar.update(task, advance=n, value=mean_return(agent))
+            is_next = (before + n) * 10 // steps > before * 10 // steps
+            if is_next and not console.is_terminal:
+                print(
+                    f"{before + n} of {steps} steps, return {mean_return(agent):.0f}",
+                    file=sys.stderr,
+                )
+
+        yield report
 
 
 # -- the comparison --------------------------------------------------------------------------------
@@ -431,7 +442,7 @@ def print_comparison(
         returns = np.array([trained.returns for trained in each])
         half, end = (returns[:, i] for i in (returns.shape[1] // 2, -1))
         seconds, processor_s = np.mean([trained[1:] for trained in each], axis=0)
-        cells = (f"{values.mean():.0f} ± {values.std():.0f}" for values in (half, end))
+        cells = (curves.mean_shown(values, digits=0) for values in (half, end))
         table.add_row(name, *cells, f"{seconds:.1f}", f"{processor_s:.1f}")
     console.print(table)
     if picture is not None:
@@ -465,7 +476,8 @@ def main(
     """Train a DQN agent on CartPole; a killed run resumes when it is started again.
 
     The end of a batch and the agent that has learned from it are stored in one transaction. Look at
-    a run with `sqlbuffer top --url sqlite:///cartpole.db --name cartpole-0`.
+    a run with `sqlbuffer history return --name cartpole-0 --url sqlite:///cartpole.db`, and at the
+    transitions of the highest priorities with `sqlbuffer top --by score` and the same options.
     """
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other

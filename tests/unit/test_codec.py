@@ -72,6 +72,13 @@ def test_the_texts_are_readable_and_the_columns_aligned(values: list[object]) ->
         assert codec == "text" or 0 < len(text) <= TEXT_LENGTH
 
 
+def test_a_flag_of_numpy_is_rendered_as_a_flag() -> None:
+    assert encode_all([{"done": np.False_}, {"done": np.True_}])[0] == [
+        "{'done': False}",
+        "{'done': True}",
+    ]
+
+
 @given(texts())
 def test_a_string_is_its_own_text_unless_no_database_takes_it(value: str) -> None:
     (text,), (payload,), (codec,) = encode_all([value])
