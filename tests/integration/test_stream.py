@@ -431,9 +431,8 @@ def test_a_claim_leaves_a_share_to_each_worker(
 ) -> None:
     uniform.remove(uniform.waiting().ids[n:])
     terms = delivery.Terms(batch_size, commit_every=None, until_empty=True)
-    workers = [
-        delivery.deliver(uniform._buffer, terms, n_workers=n_workers) for _ in range(n_workers)
-    ]
+    buffer = inside.handle_of(uniform)
+    workers = [delivery.deliver(buffer, terms, n_workers=n_workers) for _ in range(n_workers)]
     first = [found for worker in workers if (found := next(worker, None)) is not None]
     assert len(first) == min(n_workers, -(-n // batch_size)), "as many as have a batch"
     had = [name for _, batch in first for name in batch]
