@@ -771,7 +771,9 @@ class SampleStore:
         self._score_by(None, list, "all", budget=0)
 
     def is_refreshed(self) -> bool:
-        """Tell whether the newest refresh has finished; `refresh` finishes one that has not.
+        """Tell whether the newest full refresh has finished; `refresh` finishes one that has not.
+
+        Scores may be stale nevertheless, such as after `mark_stale`: `staleness` counts them.
 
         Examples:
             >>> store.is_refreshed()
