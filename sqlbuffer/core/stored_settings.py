@@ -158,19 +158,28 @@ def reconcile(buffer: BufferHandle, row: Any, given: Mapping[str, Any]) -> None:
     Raises:
         SettingsMismatch: If a setting is stored with another value.
     """
-    for name, value in given.items():
-        stored = getattr(buffer.settings if name in vars(buffer.settings) else row, name)
-        if stored is None and name in _FILLED:
-            stored = buffer.write(_fill, name=name, value=value)
-        if stored != value:
-            way_out = _WAYS_OUT.get(name, "give another name").format(
-                given=value, name=shlex.quote(row.name)
-            )
-            raise SettingsMismatch(
-                f"buffer {row.name!r} is stored with {name}={shown(stored)}, but was opened with "
-                f"{name}={value!r}: open it without {name}, which takes the stored value, or "
-                f"{way_out}."
-            )
+    shape = vars(buffer.settings)
+    stored = {name: getattr(buffer.settings if name in shape else row, name) for name in given}
+    missing = [name for name in given if stored[name] is None and name in _FILLED]
+    for name in given:
+        if name not in missing:
+            _require_same(row.name, name, stored[name], given[name])
+    for name in missing:  # once the buffer is known to be the one that was meant
+        _require_same(
+            row.name, name, buffer.write(_fill, name=name, value=given[name]), given[name]
+        )
+
+
+def _require_same(buffer_name: str, name: str, stored: Any, given: Any) -> None:
+    """Raise SettingsMismatch if a setting is stored with another value."""
+    if stored != given:
+        way_out = _WAYS_OUT.get(name, "give another name").format(
+            given=given, name=shlex.quote(buffer_name)
+        )
+        raise SettingsMismatch(
+            f"buffer {buffer_name!r} is stored with {name}={shown(stored)}, but was opened with "
+            f"{name}={given!r}: open it without {name}, which takes the stored value, or {way_out}."
+        )
 
 
 def _fill(tx: Transaction, *, name: str, value: int) -> Any:

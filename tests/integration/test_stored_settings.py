@@ -93,6 +93,14 @@ def test_a_buffer_without_a_limit_takes_the_first_one(store_url: str, name: str)
         open_store(store_url, **{name: 6})
 
 
+def test_a_setting_that_is_refused_stores_no_other(store_url: str) -> None:
+    open_store(store_url).close()
+    with pytest.raises(SettingsMismatch, match="evict='lightest'"):
+        open_store(store_url, max_size=5, budget=5, evict="oldest")
+    with open_store(store_url) as store:
+        assert (store.stats().max_size, store.stats().budget) == (None, None)
+
+
 def test_a_budget_below_what_is_measured_is_refused(store_url: str) -> None:
     with open_store(store_url) as store:
         store.record(["a", "b"], [1.0, 2.0])
