@@ -31,12 +31,23 @@ GROUPS = {
 HEAD = """# The commands
 
 `--url URL`, or the environment variable SQLBUFFER_URL, names the database.
-Each command that reads also has `--json`, `--csv` and `--out FILE` (.csv, .json or .parquet).
+These commands also have `--json`, `--csv` and `--out FILE` (.csv, .json or .parquet): {listing}.
 Data goes to stdout, everything else to stderr.
 The exit code is 0 after success, 1 after an error, and 2 if an argument is wrong.
 `sqlbuffer --install-completion` lets the shell complete commands and options.
 
 These pages are written by `python docs/commands.py` from what `sqlbuffer COMMAND --help` says.
+
+## Words
+
+- *The race* is the order of draws, which the weights have made by chance: \
+[the race](explanation/race.md).
+  A copy that begins a new race draws other batches than the original.
+- *Its key, if the buffer keeps keys*: `open_store(key=..., keep_key=True)` also stores the \
+canonical form of each sample, by which equal samples are found: \
+[keys](how-to/samples.md#a-meaning-of-equal-of-your-own).
+- *The WAL-reset race* is a fault of SQLite up to 3.51.2 that can corrupt a file, against which \
+a lock protects sqlbuffer: [SQLite files](sqlite.md#the-wal-reset-race).
 """
 ABOUT = "[All commands](../commands.md) have the options that are explained there.\n"
 SAID_ABOVE = ("url", "as_json", "as_csv", "help")
@@ -58,9 +69,20 @@ def pages() -> dict[str, str]:
         raise ValueError(f"GROUPS has other commands: {sorted(set(placed) ^ set(ENTRIES))}")
     groups = {f"commands/{page}.md": group for page, group in GROUPS.items()}
     return {
-        "commands.md": "\n".join([HEAD, *(overview(path, *groups[path]) for path in groups)]),
+        "commands.md": "\n".join([head(), *(overview(path, *groups[path]) for path in groups)]),
         **{path: group_page(*group) for path, group in groups.items()},
     }
+
+
+def head() -> str:
+    """Return the head of the first page, with the names of the commands that list rows."""
+    loaded = {name: entry.load(name) for name, entry in ENTRIES.items()}
+    listing = [
+        f"`{name.removeprefix('sqlbuffer ')}`"
+        for name, command in sorted(commands(loaded))
+        if any(option.name == "as_json" for option in command.params)
+    ]
+    return HEAD.format(listing=f"{', '.join(listing[:-1])} and {listing[-1]}")
 
 
 def overview(path: str, title: str, names: tuple[str, ...]) -> str:
