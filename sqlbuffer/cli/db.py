@@ -18,6 +18,7 @@ from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db.backends import backups, parse_url
 from sqlbuffer.db.database import DEFAULT_URL, Database
+from sqlbuffer.db.migrate import require_schema
 from sqlbuffer.db.schema import REVISION
 from sqlbuffer.maintenance import audit
 from sqlbuffer.maintenance.repair import repair
@@ -73,12 +74,14 @@ def backup(
 ) -> None:
     """Write a backup of the database into a file, at any time, also during a run.
 
-    The backup holds the state of one moment. Of an SQLite file it is an SQLite file, which can be
-    opened as it is. Of PostgreSQL it is an archive of the schema sqlbuffer, written by pg_dump;
-    `pg_restore --dbname=DATABASE FILE` restores it.
+    The backup holds the state of one moment, at any revision of the schema. Of an SQLite file it
+    is an SQLite file, which can be opened as it is. Of PostgreSQL it is an archive of the schema
+    sqlbuffer; `pg_restore --dbname=DATABASE FILE` restores it. It needs pg_dump on PATH, of the
+    server's version or a newer one, and the role that ran `db upgrade`.
     """
     location, dialect = parse_url(url)
-    open_existing(url).close()
+    with contextlib.closing(open_existing(url, any_revision=True)) as database:
+        require_schema(database.revision(), database.url)
     backups.require_new(file)
     part = part_of(file)
     try:

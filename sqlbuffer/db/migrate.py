@@ -88,20 +88,31 @@ def _migrate(connection: sa.Connection, url: str) -> None:
     log.info("schema of %s is now at revision %s", printable(url), REVISION)
 
 
-def require_current(found: str | None, url: str) -> None:
+def require_schema(found: str | None, url: str) -> str:
+    """Return the revision of a schema.
+
+    Raises:
+        NoSchema: If there is no schema.
+    """
+    if found is None:
+        raise NoSchema(
+            f"{url} holds no buffer yet: open_store creates the tables and a buffer, "
+            "`sqlbuffer db upgrade` the tables alone."
+        )
+    return found
+
+
+def require_current(revision: str | None, url: str) -> None:
     """Refuse a schema of another release.
 
     Raises:
         SchemaMismatch: If there is no schema, or it is older or newer than this release's.
     """
-    if found is None:
-        raise NoSchema(
-            f"{url} holds no buffer yet: open_store, or `sqlbuffer db upgrade`, creates one."
-        )
+    found = require_schema(revision, url)
     if found < REVISION:
         raise SchemaTooOld(
             f"{url} has the schema of an older release ({found}, this one needs {REVISION}): "
-            f"make a copy, then run `sqlbuffer db upgrade --url {url}`."
+            f"make a copy with `sqlbuffer db backup`, then run `sqlbuffer db upgrade --url {url}`."
         )
     if found > REVISION:
         raise SchemaTooNew(

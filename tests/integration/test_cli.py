@@ -42,12 +42,13 @@ from sqlbuffer.cli.commands import ENTRIES, unwrapped
 from sqlbuffer.cli.main import main
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db.backends import PostgreSQL, SQLite, sqlite_lock, sqlite_sizes
+from sqlbuffer.db.backends.backups import dump_postgresql
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.queries.buffers import UNFINISHED
 from sqlbuffer.db.schema import REVISION, buffers, metadata
 from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
-from sqlbuffer.errors import InvalidArgument
+from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.looks.sql import ask
 from sqlbuffer.store import open_store
 
@@ -622,6 +623,42 @@ def test_a_backup_of_postgresql_is_restored_by_pg_restore(
     monkeypatch.setenv("PATH", str(tmp_path))
     again = str(tmp_path / "tuesday.backup")
     assert "pg_dump" in refused(run("db", "backup", again, url=postgresql_url))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "pg_dump: error: aborting because of server version mismatch\n"
+            "pg_dump: detail: server version: 18.4 (Debian); pg_dump version: 15.20 (Debian)",
+            "install the client programs of PostgreSQL 18 or newer, and put their folder first",
+        ),
+        (
+            "pg_dump: error: query failed: ERROR:  permission denied for sequence jobs_id_seq\n"
+            "pg_dump: detail: Query was: SELECT last_value",
+            "denied for sequence jobs_id_seq: run the backup as the role that ran `sqlbuffer db",
+        ),
+        ("pg_dump: error: disk full.", "pg_dump failed: pg_dump: error: disk full."),
+        ("", "pg_dump failed: exit code 1."),
+    ],
+    ids=["older", "reader", "other", "silent"],
+)
+def test_a_failure_of_pg_dump_names_the_way_out(
+    said: str, told: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        dump_postgresql(sa.make_url("postgresql://nobody@server/lab"), tmp_path / "x.backup")
+    assert told in str(caught.value)
+
+
+def test_a_database_without_tables_has_nothing_to_back_up(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty.db").touch()
+    done = run("db", "backup", f"{tmp_path}/x.db", url=f"sqlite:///{tmp_path}/empty.db")
+    assert "holds no buffer yet" in refused(done)
 
 
 # -- workers, claims, roles ------------------------------------------------------------------------

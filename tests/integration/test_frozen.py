@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import pathlib
 import sqlite3
 import sys
@@ -21,7 +22,7 @@ from alembic.config import Config
 from helpers import inside
 from helpers.commands import refused, run
 from helpers.direct import sql_runner
-from helpers.servers import new_database, server_execute
+from helpers.servers import client_programs, new_database, server_execute
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder
@@ -114,10 +115,25 @@ def test_an_older_database_is_refused_with_the_command_and_left_alone(url: str) 
     if is_of_this_release(url):
         return
     before = Rows(url).content()
-    with pytest.raises(SchemaTooOld, match=r"make a copy, then run `sqlbuffer db upgrade --url "):
+    with pytest.raises(SchemaTooOld, match=r"db backup`, then run `sqlbuffer db upgrade --url "):
         open_store(url, name="new")
     assert "sqlbuffer db upgrade" in refused(run("stats", url=url))
     assert Rows(url).content() == before
+    assert not is_of_this_release(url)
+
+
+@pytest.mark.parametrize("url", FILES[:2], ids=lambda file: file.stem, indirect=True)
+def test_an_older_database_is_backed_up_as_it_is(
+    url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "old.backup"
+    if not url.startswith("sqlite"):
+        programs = client_programs(server_execute(url, "SHOW server_version")[0][0])
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    done = run("db", "backup", str(file), url=url)
+    assert done.code == 0, done
+    if url.startswith("sqlite"):
+        assert Rows(f"sqlite:///{file}").content() == Rows(url).content()
     assert not is_of_this_release(url)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -43,14 +44,32 @@ def dump_postgresql(url: sa.URL, target: pathlib.Path) -> None:
     if program is None:
         raise DatabaseUnavailable(
             "a backup of PostgreSQL needs the program pg_dump: install the client programs of the "
-            "server's version."
+            "server's version, or of a newer one."
         )
     address = url.set(drivername="postgresql", password=None).render_as_string()
-    environment = dict(os.environ)
+    environment = os.environ | {"LC_ALL": "C"}  # for messages in English
     if url.password is not None:
         environment["PGPASSWORD"] = str(url.password)
     command = [program, "--format=custom", f"--schema={SCHEMA}", f"--file={target}", address]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise DatabaseUnavailable(f"pg_dump failed: {reason[-1].rstrip('.')}.")
+        said = done.stderr.strip() or f"exit code {done.returncode}"
+        raise DatabaseUnavailable(f"pg_dump failed: {_reason(said)}.")
+
+
+_VERSIONS = re.compile(r"server version: (\d+).*; .* version: .*")
+
+
+def _reason(said: str) -> str:
+    """Return why pg_dump failed, from the lines that it has written, with a way out if known."""
+    if versions := _VERSIONS.search(said):
+        return (
+            f"{versions[0]}: install the client programs of PostgreSQL {versions[1]} or newer, and "
+            "put their folder first on PATH"
+        )
+    if denied := re.search("permission denied.*", said):
+        return (
+            f"{denied[0]}: run the backup as the role that ran `sqlbuffer db upgrade`, which owns "
+            "the tables; readers and workers may not back up"
+        )
+    return said.splitlines()[-1].rstrip(".")
