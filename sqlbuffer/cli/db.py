@@ -76,8 +76,8 @@ def backup(
 
     The backup holds the state of one moment, at any revision of the schema. Of an SQLite file it
     is an SQLite file, which can be opened as it is. Of PostgreSQL it is an archive of the schema
-    sqlbuffer; `pg_restore --dbname=DATABASE FILE` restores it. It needs pg_dump on PATH, of the
-    server's version or a newer one, and the role that ran `db upgrade`.
+    sqlbuffer; `pg_restore --dbname=DATABASE FILE` restores it, and pg_dump must be on PATH, of the
+    version of the server or a newer one. Back up as the role that ran `db upgrade`.
     """
     location, dialect = parse_url(url)
     with contextlib.closing(open_existing(url, any_revision=True)) as database:

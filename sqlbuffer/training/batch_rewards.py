@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sqlbuffer._messages import shown
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import as_floats
 from sqlbuffer.core import attempts
+from sqlbuffer.core.measured import IS_NAN, IS_NONE
 from sqlbuffer.errors import ClaimLost, InvalidReward
 from sqlbuffer.measuring.measure import ending_of
 from sqlbuffer.training.callback import BatchState
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from sqlbuffer.core.batch import Batch
     from sqlbuffer.measuring.outcome import Outcome
     from sqlbuffer.store import SampleStore
+
+logger = logging.getLogger(__name__)
 
 Record = tuple[list[Any], list[float | None], list[str]]
 """Samples that were not drawn from the buffer, their rewards, and their sources."""
@@ -44,13 +51,15 @@ class BatchRewards:
         self._measured: Floats | None = None
         self._stored: dict[bytes, float] = {}
         self._missing: set[bytes] = set()
+        self._errors: Counter[str] = Counter()
+        self._has_warned = False
 
     def begin(self, batch: Batch) -> None:
         """Forget the last batch: another one is claimed."""
         self._keys.forget()
         self._batch, self._measured = batch, None
         self._id_of = dict(zip(self._keys.hashes(batch.samples), batch.ids.tolist(), strict=True))
-        self._stored, self._missing = {}, set()
+        self._stored, self._missing, self._errors = {}, set(), Counter()
 
     def ids_of(self, samples: Sequence[Any]) -> list[int | None]:
         """Return the id of each sample; None if it was not drawn from the buffer."""
@@ -69,6 +78,7 @@ class BatchRewards:
     def note_missing(self, samples: Sequence[Any]) -> None:
         """Note samples for which a reward function returned None."""
         self._missing |= set(self._keys.hashes(samples))
+        self._errors[IS_NONE] += len(samples)
 
     def expect(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
         """Store the samples that were not drawn, which are about to be measured.
@@ -109,6 +119,7 @@ class BatchRewards:
             with contextlib.suppress(ClaimLost):  # it is stored, and settling the batch fails
                 self._batch.report([number], [reward], **more, settle=False)
         self.note_stored([sample], [reward])
+        self._note_error(outcome)
 
     def ended(self, sample: Any, source: str, outcome: Outcome) -> bool:
         """Count an attempt that gave no reward; return True if the sample has failed.
@@ -123,9 +134,14 @@ class BatchRewards:
                 has_failed = True
             if has_failed:
                 self.note_stored([sample], [math.nan])
+                self._note_error(outcome)
             return has_failed
         self.report(sample, source, outcome)
         return True
+
+    def _note_error(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._errors[outcome.error] += 1
 
     # -- for the buffer ---------------------------------------------------------------------------
 
@@ -164,6 +180,15 @@ class BatchRewards:
             )
         # A number is the 0.0 of a batch to which no callback has added rewards.
         self._measured = rewards.copy() if rewards.ndim else None
+        if rewards.size and np.isnan(rewards).all() and not self._has_warned:
+            self._has_warned = True
+            ((reason, _),) = self._errors.most_common(1) or [(IS_NAN, 0)]
+            logger.warning(
+                "all %d measurements of a batch failed, most often with %r: their rewards are "
+                "NaN, and store.failed() has the reasons; this warning comes once",
+                rewards.size,
+                reason,
+            )
 
     def to_settle(self, state: BatchState) -> tuple[dict[int, float | None], Record | None]:
         """Return the rewards that are not stored yet: of claimed samples by id, and of the others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from typing import Any
@@ -127,7 +128,7 @@ class BatchState(dict[str, Any]):
 
 
 def mean_of(values: Any) -> float:
-    """Return the mean of the finite values, 0.0 if there are none."""
+    """Return the mean of the finite values, NaN if there are none."""
     floats = as_floats(values)
     finite = floats[np.isfinite(floats)]
-    return float(finite.mean()) if finite.size else 0.0
+    return float(finite.mean()) if finite.size else math.nan

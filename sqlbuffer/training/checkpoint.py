@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 FIRST = -1000
 """Order before all other callbacks: random states are set before another callback draws."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that torch can look for NaN in, on every device."""
 
 
 class Checkpoint(Callback):
@@ -79,6 +83,7 @@ class Checkpoint(Callback):
         self._randomness = Randomness(generators)
         self._states: States | None = None
         self._is_begun = False
+        self._has_warned = False
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -140,7 +145,9 @@ class Checkpoint(Callback):
         if iteration % self.every:
             return None
         agents = {name: _state_of(holder) for name, holder in self._holders().items()}
-        return pack({"iteration": iteration, "agents": agents, "random": self._states})
+        packed = pack({"iteration": iteration, "agents": agents, "random": self._states})
+        self._warn_of_nan(agents)
+        return packed
 
     def restore(self, state: bytes) -> None:
         """Load agents and random states."""
@@ -156,6 +163,18 @@ class Checkpoint(Callback):
             # The numbers of the stored states have been drawn already.
             states = self._randomness.alongside(states, f"iteration {iteration}")
         self._leave(states)
+
+    def _warn_of_nan(self, agents: Mapping[str, Any]) -> None:
+        """Warn once of a state with NaN, which no later update mends."""
+        found = () if self._has_warned else _nan_places(agents)
+        if place := next(iter(found), None):
+            self._has_warned = True
+            logger.warning(
+                "the checkpoint stores NaN in %s of %s: failed measurements have the reward NaN; "
+                "leave NaN out of the loss, and begin again, since no update mends a NaN",
+                place[1],
+                place[0],
+            )
 
     def _begin(self) -> None:
         if self._states is not None and not self._is_begun:
@@ -248,6 +267,24 @@ def _state_of(holder: Any) -> dict[str, Any]:
         }
     kind = "Module" if isinstance(holder, nn.Module) else type(holder).__name__
     return {"kind": kind, "shapes": sizes, "is_whole": is_whole, "state": state}
+
+
+def _nan_places(agents: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield holder and path of tensors with NaN. Infinities pass: masks of attention have them."""
+    for name, held in agents.items():
+        for path, tensor in _tensors_of(held["state"], ""):
+            if tensor.dtype in _FLOATS and bool(tensor.isnan().any()):
+                yield name, path
+
+
+def _tensors_of(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a state with their paths."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, part in parts:
+            yield from _tensors_of(part, f"{path}/{key}" if path else str(key))
 
 
 def _check_fit(name: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -233,13 +234,13 @@ class Log(Callback):
         """Write mean and best of the measured rewards; failed measurements do not count.
 
         The best is the highest, `rewards_max`, or the lowest, `rewards_min`, if the buffer
-        minimizes.
+        minimizes. Both are NaN if no reward was measured.
         """
         rewards = as_floats(self.environment.batch_state.rewards)
         finite = rewards[np.isfinite(rewards)]
         self.update_metric("rewards", mean_of(rewards))
         best = finite.min if self._best == "rewards_min" else finite.max
-        self.update_metric(self._best, best() if finite.size else 0.0)
+        self.update_metric(self._best, best() if finite.size else math.nan)
 
     def checkpoint(self) -> bytes | None:
         """Return the batch as `df` shows it, and the metrics that are strings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -206,7 +207,7 @@ class PredictiveBuffer(WeightedBuffer):
         rewards = torch.as_tensor(state.rewards, dtype=predictions.dtype, device=predictions.device)
         finite = torch.isfinite(rewards)
         if rewards.ndim == 0 or not finite.any():
-            self._update_metric("loss", 0.0)
+            self._update_metric("loss", math.nan)
             return
         loss = self.predictive_agent.loss_function(predictions[finite], rewards[finite]).mean()
         state.loss = state.loss + loss  # not in place: the loss of MRL's batch is a leaf

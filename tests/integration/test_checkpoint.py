@@ -3,6 +3,7 @@ goes back.
 """
 
 import io
+import math
 import random
 import types
 from collections.abc import Callable, Iterator
@@ -581,3 +582,35 @@ def test_a_fresh_run_leaves_the_old_one_alone(loop: Callable[..., Environment]) 
     again = loop(policy=Policy(hidden=5), name="default-2")
     again.fit(10, iters=3)
     assert again.policy.weights() == fresh.policy.weights()
+
+
+@pytest.mark.parametrize("place", ["weight", "optimiser", "mask"])
+def test_one_warning_tells_of_nan_in_a_stored_state(
+    store_url: str, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy()
+    policy.model.register_buffer("mask", torch.full((2,), -math.inf))  # as attention has one
+    buffer = Buffer(1.0, url=store_url)
+    buffer.add(named(range(9)))
+
+    def spoil() -> None:
+        if place == "weight":
+            policy.model[0].weight.data[0, 0] = math.nan
+        elif place == "optimiser":
+            policy.opt.state[policy.model[0].weight]["exp_avg"][0, 0] = math.nan
+
+    policy.step = lambda: (Policy.step(policy), spoil())[0]  # type: ignore[method-assign, func-returns-value]
+    env = Environment(
+        cbs=[policy, Checkpoint(policy)],
+        rewards=[RewardCallback(lambda samples: [1.0] * len(samples))],
+        buffer=buffer,
+        log=Log(console=Console(file=io.StringIO())),
+    )
+    env.fit(bs=3, iters=1)
+    env.fit(bs=3, iters=1)
+    told = [line for line in caplog.messages if "NaN" in line]
+    assert len(told) == (place != "mask")
+    if told:
+        assert "0.weight of policy.model" in told[0] or "exp_avg of policy.opt" in told[0]
+        assert "out of the loss" in told[0]
+    buffer.close()

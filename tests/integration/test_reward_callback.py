@@ -328,3 +328,39 @@ def test_a_finished_loop_says_so(
         loop(RewardCallback(function, **options)).fit(3, iters=3, report=0)
     assert "3 of 3" not in caplog.text
     assert env.buffer.store.iteration == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "reason"),
+    [
+        (lambda samples: [math.nan] * len(samples), {}, "the reward is NaN"),
+        (lambda samples: [None] * len(samples), {}, "the reward is None"),
+        (dict[str, float]().__getitem__, {"each": True, "on_error": "fail"}, "KeyError"),
+        (dict[str, float]().__getitem__, {"each": True, "on_error": "retry"}, "KeyError"),
+    ],
+    ids=["nan", "none", "each", "retry"],
+)
+def test_a_batch_without_a_reward_has_no_mean_and_one_warning(
+    loop: Callable[..., Environment],
+    caplog: pytest.LogCaptureFixture,
+    function: Any,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    env = loop(RewardCallback(function, **options), named(*range(6)))
+    env.fit(bs=3, iters=2)
+    (warning,) = [line for line in caplog.messages if line.startswith("all 3 measurements")]
+    assert reason in warning
+    for name in ("rewards", "rewards_max", "reward"):
+        assert all(map(math.isnan, env.log.metrics[name])), name
+    words = env.log.console.file.getvalue().split()
+    assert words.count("nan") == 6
+
+
+def test_a_batch_with_one_reward_has_no_warning(
+    loop: Callable[..., Environment], caplog: pytest.LogCaptureFixture
+) -> None:
+    env = loop(RewardCallback(lambda samples: [math.nan, 2.0, math.nan]), named(*range(3)))
+    env.fit(bs=3, iters=1)
+    assert "measurements of a batch failed" not in caplog.text
+    assert env.log.metrics["rewards"] == env.log.metrics["rewards_max"] == [2.0]
