@@ -37,6 +37,7 @@ from sqlbuffer.looks.workers import with_state
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
+    add_completion=False,  # the top level offers it
     rich_markup_mode="rich",
     epilog=examples("sqlbuffer claims list"),
 )
@@ -81,8 +82,9 @@ def release_claims(
 ) -> None:
     """Release claimed batches: their samples return to the front of the pool.
 
-    Reported samples keep their rewards and do not return. If the worker of a batch is still alive,
-    it gets `ClaimLost` when it settles the batch.
+    Stored rewards stay. Samples that `batch.report` has settled do not return. Those that a loop
+    has measured in an unsettled batch wait again, and the loop that draws them takes their stored
+    rewards. If the worker of a batch is still alive, it gets `ClaimLost` when it settles the batch.
 
     --dead watches workers of other hosts for a heartbeat, at most --grace seconds, to see whether
     they have died. Give the numbers of batches, or --dead.

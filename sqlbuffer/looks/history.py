@@ -14,3 +14,8 @@ def metrics_by_iteration(tx: Transaction, n: int) -> list[dict[str, Any]]:
     for row in tx.execute(queries.looks.newest_metrics(), limit=n):
         found.setdefault(row.iteration, {"iteration": row.iteration})[row.name] = row.value
     return list(found.values())
+
+
+def count_iterations(tx: Transaction) -> int:
+    """Return how many iterations have metrics."""
+    return int(tx.execute(queries.looks.iterations_with_metrics()).scalar_one())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlbuffer.core.transaction import Transaction
@@ -39,7 +40,8 @@ def tell(tx: Transaction, number: int) -> dict[str, Any]:
     ticks = [field for field in row if field.endswith("_tick")]
     for field in ticks:
         del row[field]
-    events = [*_of_sample(row), *_of_draws(tx, number), *_of_measurements(tx, number)]
+    trained = [each.version for each in tx.execute(queries.predictors.predictor_versions())]
+    events = [*_of_sample(row, trained), *_of_draws(tx, number), *_of_measurements(tx, number)]
     measured = {event["batch"]: event["at"] for event in events if event["event"] in _OUTCOMES}
 
     def moment(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -55,11 +57,26 @@ def _event(at: dt.datetime, event: str, **more: Any) -> dict[str, Any]:
     return {**dict.fromkeys(STORY), "at": at, "event": event, **more}
 
 
-def _of_sample(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _scored_by(version: int, trained: Sequence[int]) -> str:
+    """Return which predictor made a score of a version; scores of a buffer without one name none.
+
+    Args:
+        version: Version of the score.
+        trained: Versions of the predictors, ascending: each is the first of its scores.
+    """
+    place = bisect.bisect_right(trained, version)
+    if not trained:
+        return f"score version {version}"
+    by = f"predictor {trained[place - 1]}" if place else "the untrained predictor"
+    return f"by {by} (score version {version})"
+
+
+def _of_sample(row: dict[str, Any], trained: Sequence[int]) -> Iterator[dict[str, Any]]:
     added = f"by {row['source']}" if row["source"] else None
     yield _event(row["created_at"], "added", iteration=row["created_iteration"], detail=added)
-    if row["scored_at"] is not None:
-        scored = f"{cell(row['score'])} by version {row['score_version']}"
+    if None not in (row["scored_at"], row["score_version"]):
+        by = _scored_by(row["score_version"], trained)
+        scored = f"{cell(row['score'])}{' ' if trained else ', '}{by}"
         yield _event(row["scored_at"], "scored", detail=scored)
 
 

@@ -79,7 +79,14 @@ def measurements_of_sample() -> sa.Select[Any]:
 @functools.cache
 def claimed_batches() -> sa.Select[Any]:
     """Every claimed batch of a buffer with its host and reported samples, the oldest first."""
-    reported = select(sa.func.count()).where(draws.c.batch_id == batches.c.id, draws.c.reported)
+    # A loop stores rewards before it settles: their samples are measured, but not reported.
+    is_measured = sa.exists().where(
+        measurements.c.sample_id == draws.c.sample_id,
+        measurements.c.batch_id == draws.c.batch_id,
+        ~IS_TRY,
+    )
+    of_batch = draws.c.batch_id == batches.c.id
+    reported = select(sa.func.count()).where(of_batch, draws.c.reported | is_measured)
     is_owner = sa.and_(
         workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id
     )
@@ -163,6 +170,13 @@ def newest_metrics() -> sa.Select[Any]:
         .where(metrics.c.buffer_id == BUFFER)
         .order_by(metrics.c.iteration, metrics.c.name)
     )
+
+
+@functools.cache
+def iterations_with_metrics() -> sa.Select[Any]:
+    """How many iterations of a buffer have metrics."""
+    n = sa.func.count(metrics.c.iteration.distinct()).label("n")
+    return select(n).where(metrics.c.buffer_id == BUFFER)
 
 
 @functools.cache
