@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -46,6 +47,8 @@ _SUMMARY = (
     *("name", "waiting", "claimed", "measured", "failed", "direction", "best_reward"),
     *("iteration", "running"),
 )
+_ALWAYS = 5
+"""Columns of the summary that every terminal shows: the name and the states."""
 
 
 @command("sqlbuffer watch", "sqlbuffer watch --name qed")
@@ -70,8 +73,20 @@ def _drawn(database: Database, name: str | None) -> RenderableType:
     buffers = handles(database, name)
     if len(buffers) == 1:
         return _screen(buffers[0])
-    rows = [each.read(summary) for each in buffers]
-    return _table("buffers", _SUMMARY, [[row[name] for name in _SUMMARY] for row in rows])
+    return _buffers([each.read(summary) for each in buffers], output.console().width)
+
+
+def _buffers(found: Sequence[dict[str, Any]], width: int) -> RenderableType:
+    """Return a line for each buffer; on a narrow terminal without the columns that come last."""
+    heads = ["best" if name == "best_reward" else name for name in _SUMMARY]
+    rows = [[row[name] for name in _SUMMARY] for row in found]
+    columns = zip(heads, *([_cell(value) for value in row] for row in rows), strict=True)
+    widths = [max(map(cell_len, column)) for column in columns]
+    widths[0] = min(widths[0], output.READABLE)
+    n = len(heads)
+    while n > _ALWAYS and sum(widths[:n]) + output.GAP * (n - 1) > width:
+        n -= 1
+    return _table("buffers", heads[:n], [row[:n] for row in rows])
 
 
 def _screen(buffer: BufferHandle) -> RenderableType:
@@ -158,7 +173,9 @@ def _parts(parts: dict[str, Any]) -> Iterator[RenderableType]:
         drawn = zip(predicted.correlation, predicted.samples, strict=True)
         held_out = zip(predicted.held_out, predicted.rows_held_out, strict=True)
         newest = list(zip(predicted.versions, drawn, held_out, strict=True))[-_MOST:]
-        rows = [[int(v), _of_rows(*a), _of_rows(*b)] for v, a, b in newest]
+        rows = [
+            ["untrained" if v < 0 else int(v), _of_rows(*a), _of_rows(*b)] for v, a, b in newest
+        ]
         stale = share(float(parts["staleness"].stale))
         yield _table(
             f"rank correlation; {stale} of the scores are stale",

@@ -12,6 +12,9 @@ from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
 
+LOOP = "loop"
+"""Name of the checkpoint with a loop's own state: the size of the pool, and the jobs."""
+
 
 def write_metrics(tx: Transaction, *, iteration: int, values: Mapping[str, float]) -> None:
     """Store the metrics of an iteration; a later value replaces an earlier one."""

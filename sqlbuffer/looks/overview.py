@@ -8,6 +8,7 @@ from typing import Any
 from sqlbuffer._messages import n_of
 from sqlbuffer.core import counts
 from sqlbuffer.core.means import mean
+from sqlbuffer.core.metrics_and_checkpoints import LOOP
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.looks.top import find_best
@@ -37,7 +38,8 @@ def overview(tx: Transaction) -> dict[str, Any]:
     wait nor are claimed, measured or failed, None if samples were put back, which are counted
     twice otherwise. `pace` has the measurements per hour, from the newest 1,000; `seconds_left`
     until the budget is used up, without a budget until the pool is empty, and claimed samples are
-    measured. `standstill` says why the time left is not known.
+    measured. `standstill` says why the time left is not known: a loop without a budget refills the
+    pool, and ends with its iterations, which are not stored.
     """
     found = counts.stats(tx)
     budget = tx.own_row(queries.budget.used())
@@ -48,6 +50,8 @@ def overview(tx: Transaction) -> dict[str, Any]:
     workers = [_with_ages(row, pace["now"]) for row in find_workers(tx)]
     to_measure = found.claimed + (found.waiting if left is None else left)
     why = standstill(pace, workers) if to_measure else None
+    if why is None and left is None and _is_of_loop(tx):
+        why = "a loop refills the pool"
     return {
         **{name: getattr(found, name) for name in _SETTINGS},
         "objective": tx.execute(queries.buffers.objective()).scalar_one(),
@@ -68,6 +72,12 @@ def overview(tx: Transaction) -> dict[str, Any]:
         "best": best,
         "workers": workers,
     }
+
+
+def _is_of_loop(tx: Transaction) -> bool:
+    """Tell whether a training loop has worked on a buffer."""
+    found = tx.execute(queries.checkpoints.newest_checkpoint(), checkpoint=LOOP)
+    return found.first() is not None
 
 
 def states_of(found: Stats) -> dict[str, int | None]:

@@ -7,15 +7,13 @@ from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from sqlbuffer._messages import shown
+from sqlbuffer.core.metrics_and_checkpoints import LOOP as LOOP
 from sqlbuffer.errors import InvalidArgument, InvalidPayload
 from sqlbuffer.training.callback import Callback
 
 if TYPE_CHECKING:
     from sqlbuffer.core.batch import Batch
     from sqlbuffer.store import SampleStore
-
-LOOP = "loop"
-"""Name of the checkpoint with the loop's own state: the size of the pool, and the jobs."""
 
 CHECKPOINT = "checkpoint"
 """Name of the checkpoint with agents and random states, which a `Checkpoint` stores."""
