@@ -202,9 +202,11 @@ class Environment:
             self._planned += self.log.iterations - begun_at
             if iters and self.log.iterations >= self._planned:
                 logger.warning(
-                    "%d of %d iterations done; fresh=True begins another",
+                    "no iteration is left: %d are done, and the fit is for %d; %s(fresh=True) "
+                    "begins another run",
                     self.log.iterations,
                     self._planned,
+                    type(self.buffer).__name__,
                 )
             self._run()
             self("after_train")

@@ -21,6 +21,7 @@ from helpers.rewards import CALLS, calls, dock, dock_all
 from sqlbuffer.cli.claims import release_batches
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import CannotMeasure, InvalidArgument
+from sqlbuffer.looks.overview import overview
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.buffer import Buffer
 from sqlbuffer.training.callback import Callback
@@ -314,11 +315,21 @@ def test_a_budget_ends_the_fit(
     assert "the budget of the buffer is used up: the fit ends" in caplog.text
 
 
+def test_the_end_of_a_loop_is_not_that_of_its_pool(loop: Callable[..., Environment]) -> None:
+    env = loop(RewardCallback(HOW["plain"][0]), named(*range(9)))
+    env.fit(3, iters=2, report=0)
+    store = env.buffer.store
+    found = store._buffer.read(overview)
+    assert (found["seconds_left"], found["standstill"]) == (None, "a loop refills the pool")
+    store.set_budget(9)
+    assert store._buffer.read(overview)["standstill"] is None
+
+
 def test_a_finished_loop_says_so(
     loop: Callable[..., Environment], caplog: pytest.LogCaptureFixture
 ) -> None:
     function, options = HOW["plain"]
-    reached = "2 of 2 iterations done; fresh=True begins another"
+    reached = "2 are done, and the fit is for 2; Buffer(fresh=True) begins another run"
     with caplog.at_level(logging.WARNING):
         env = loop(RewardCallback(function, **options), named(*range(9)))
         env.fit(3, iters=2, report=0)

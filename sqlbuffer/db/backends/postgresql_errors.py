@@ -43,7 +43,7 @@ _WAYS_OUT_BY_MESSAGE = {
     "password": "check user and password in the URL",
     "does not exist": "create it first, or correct the URL",
     "permission denied": "grant the missing rights (`sqlbuffer db grants` prints them), or use "
-    "another role",
+    "another role: a command that writes needs the role of workers",
     "too many": _TOO_MANY,  # refused connections have no SQLSTATE
     "connection slots": _TOO_MANY,
     "startup parameter": "the pooler does not forward this option: remove it from the URL, and set "
