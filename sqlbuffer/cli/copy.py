@@ -23,6 +23,9 @@ class Weightings(str, enum.Enum):
     uniform = "uniform"
 
 
+WEIGHTINGS = "shift, softmax, power or uniform"
+
+
 class Evictions(str, enum.Enum):
     """Samples that leave first when too many wait."""
 
@@ -71,7 +74,11 @@ def copy(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="New seed of the draws.")] = None,
     weighting: Annotated[
-        Weightings | None, typer.Option(help="New function that turns scores into weights.")
+        Weightings | None,
+        typer.Option(
+            metavar="WEIGHTING",
+            help=f"New function that turns scores into weights: {WEIGHTINGS}.",
+        ),
     ] = None,
     mode: Annotated[
         Modes | None,

@@ -26,6 +26,7 @@ from sqlbuffer.maintenance.repair import repair
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
+    add_completion=False,  # the top level offers it
     rich_markup_mode="rich",
     epilog=examples("sqlbuffer db version"),
 )

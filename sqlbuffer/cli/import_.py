@@ -16,7 +16,7 @@ from sqlbuffer._messages import listed, n_of, printable, shown
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
-from sqlbuffer.cli.copy import Weightings
+from sqlbuffer.cli.copy import WEIGHTINGS, Weightings
 from sqlbuffer.cli.export import Delimiter, Format
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
@@ -100,8 +100,10 @@ def import_(
     weighting: Annotated[
         Weightings | None,
         typer.Option(
+            metavar="WEIGHTING",
             rich_help_panel=_BUFFER,
-            help="Weighting of a new buffer, by default uniform, which needs no scores.",
+            help=f"Weighting of a new buffer: {WEIGHTINGS}; by default uniform, which needs no "
+            "scores.",
         ),
     ] = None,
     direction: Annotated[

@@ -24,7 +24,8 @@ from sqlbuffer.plots import draw
 from sqlbuffer.plots.metrics import draw_metrics
 from sqlbuffer.plots.registry import KINDS
 
-Kinds = enum.Enum("Kinds", {name: name for name in ("metrics", *KINDS)}, type=str)  # type: ignore[misc]
+_KINDS = ("metrics", *KINDS)
+Kinds = enum.Enum("Kinds", {name: name for name in _KINDS}, type=str)  # type: ignore[misc]
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -40,14 +41,17 @@ class Spent(str, enum.Enum):
     "sqlbuffer plot --kind best --name default --name qed -o best.png",
     "sqlbuffer plot --kind best --name 'def*' --name 'qed*' --x seconds",
     "sqlbuffer plot --kind predicted -o predicted.pdf",
-    "sqlbuffer plot rewards loss --out metrics.svg",
+    "sqlbuffer plot rewards --out metrics.svg",
 )
 def plot(
     metrics: Annotated[
         list[str] | None,
         typer.Argument(metavar="METRIC...", help="Names of metrics; all metrics if none is given."),
     ] = None,
-    kind: Annotated[Kinds, typer.Option(help="What to draw.")] = Kinds.metrics,  # type: ignore[attr-defined]
+    kind: Annotated[
+        Kinds,
+        typer.Option(metavar="KIND", help=f"What to draw: {', '.join(_KINDS)}."),
+    ] = Kinds.metrics,  # type: ignore[attr-defined]
     out: Annotated[
         pathlib.Path | None,
         typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf; by default KIND.png."),

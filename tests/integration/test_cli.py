@@ -50,6 +50,7 @@ from sqlbuffer.db.urls import read_url
 from sqlbuffer.db.views import views
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 from sqlbuffer.looks.sql import ask
+from sqlbuffer.looks.story import _scored_by
 from sqlbuffer.store import open_store
 
 HOSTILE_TEXT = "\x1b[31mred\x1b[0m [bold]x[/bold] :smile: \u202e\x9b2J\nline"
@@ -355,6 +356,42 @@ def test_show_tells_the_story_of_a_sample_by_number_hash_and_text(url: str) -> N
     assert "it boils" in run("show", "told", url=url).out
 
 
+def test_show_names_the_predictor_of_a_score(store_url: str) -> None:
+    with open_store(store_url) as store:
+
+        def scored() -> str:
+            store.mark_stale()
+            store.refresh(lambda samples: [1.5] * len(samples))
+            return str(story(store_url, "s", "--name", "default")["story"][-1]["detail"])
+
+        store.add(["s"])
+        assert re.fullmatch(r"1\.5, score version \d+", scored())
+        before = store.stats().score_version
+        store.save_predictor(b"state", rows_trained=1)
+        trained = store.predictors()[-1].version
+        told = re.fullmatch(r"1\.5 by predictor (\d+) \(score version (\d+)\)", scored())
+        assert told is not None
+        assert (int(told[1]), int(told[2])) == (trained, store.stats().score_version)
+        assert trained > before
+    words = _scored_by(before, [trained])
+    assert words == f"by the untrained predictor (score version {before})"
+
+
+def test_claims_count_the_rewards_that_a_loop_has_stored(store_url: str) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.add([f"s{i}" for i in range(5)])
+        batch = store.sample(5)
+        batch.report(batch.ids[:1], [1.0])
+        batch.report(batch.ids[1:3], [2.0, math.nan], settle=False)
+        (row,) = json.loads(run("claims", "list", "--json", url=store_url).out)
+        (same,) = json.loads(run("batches", "--json", url=store_url).out)
+        assert (row["size"], row["reported"]) == (5, 3)
+        assert same["measured"] + same["failed"] == 3
+        waiting = run("claims", "release", str(row["batch"]), url=store_url)
+        assert waiting.code == 0
+        assert store.stats().waiting == 4, "a report has settled one"
+
+
 def test_show_finds_a_sample_by_its_key(sqlite_url: str) -> None:
     with open_store(sqlite_url, key=str.upper, keep_key=True, weighting="uniform") as store:
         store.add(["cco"])
@@ -405,6 +442,8 @@ def test_history_has_a_line_for_each_iteration(url: str) -> None:
     assert run("history", "rewards", "-n", "2", url=url).out.split() == (
         "iteration rewards 3 0.375 4 0.5".split()
     )
+    for n, told in (("4", "4 of 5 iterations; -n 5 shows all\n"), ("5", ""), ("6", "")):
+        assert run("history", "-n", n, url=url).err == told
     result = run("history", "los", url=url)
     assert (result.code, "no metric 'los'" in unstyled(result.err)) == (2, True)
 
@@ -579,6 +618,17 @@ def test_a_glance_at_several_buffers(url: str) -> None:
     assert "none" in refused(run("watch", "--name", "none", url=url))
 
 
+@pytest.mark.parametrize(("width", "shown"), [(40, 5), (64, 7), (80, 8), (82, 9)])
+def test_a_narrow_glance_at_buffers_keeps_names_and_states(width: int, shown: int) -> None:
+    row = dict.fromkeys(watch._SUMMARY, 1) | {"name": "a" * 9, "direction": "minimize"}
+    drawn = Console(width=width, file=io.StringIO(), legacy_windows=False)
+    drawn.print(watch._buffers([row], width))
+    head, line = drawn.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]
+    names = "name waiting claimed measured failed direction best iteration running".split()
+    assert head.split() == names[:shown]
+    assert len(line.split()) == shown
+
+
 def test_a_narrow_glance_cuts_the_longest_text_only() -> None:
     drawn = Console(width=80, file=io.StringIO(), legacy_windows=False)
     row = {"reward": -7.125, "score": -0.5, "source": "mutation", "sample": "CC(=O)N" * 30}
@@ -586,6 +636,19 @@ def test_a_narrow_glance_cuts_the_longest_text_only() -> None:
     head, line = drawn.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]
     assert head.split() == ["reward", "score", "source", "sample"]
     assert (line.split()[:3], line[-1]) == (["-7.125", "-0.5", "mutation"], "…")
+
+
+def test_a_glance_names_the_untrained_predictor(sqlite_url: str) -> None:
+    with open_store(sqlite_url) as store:
+        store.add([f"s{i}" for i in range(40)])
+        store.score(lambda samples: [float(sample[1:]) for sample in samples])
+        store.sample(20).settle([float(i) for i in range(20)])
+        store.save_predictor(
+            b"state", rows_trained=20, rows_held_out=10, metrics={"rank_correlation": 0.5}
+        )
+    shown = run("watch", url=sqlite_url).out
+    assert re.search(r"\buntrained +-?\d", shown)
+    assert "-1" not in shown.split()
 
 
 # -- backups ---------------------------------------------------------------------------------------
@@ -1579,6 +1642,10 @@ def test_every_command_has_help_and_examples_that_run(
     shown = run(*words, "--help")
     assert shown.code == 0
     assert "Examples:" in shown.out
+    assert not re.search(r"<[a-z][^>\n]*$", shown.out, re.MULTILINE), (
+        "a value is broken over two lines"
+    )
+    assert "--install-completion" not in shown.out
     command = DOCUMENTED[words]
     assert all(option.help for option in command.params if option.name != "help")
     examples = [line for line in command.epilog.splitlines() if line.startswith("sqlbuffer ")]
