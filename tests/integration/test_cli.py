@@ -697,14 +697,19 @@ def test_a_backup_of_postgresql_is_restored_by_pg_restore(
             "install the client programs of PostgreSQL 18 or newer, and put their folder first",
         ),
         (
-            "pg_dump: error: query failed: ERROR:  permission denied for sequence jobs_id_seq\n"
-            "pg_dump: detail: Query was: SELECT last_value",
-            "denied for sequence jobs_id_seq: run the backup as the role that ran `sqlbuffer db",
+            "pg_dump: error: query failed: ERROR:  permission denied for table jobs\n"
+            "pg_dump: detail: Query was: LOCK TABLE sqlbuffer.jobs",
+            "permission denied for table jobs: run the backup as the role that ran `sqlbuffer db",
+        ),
+        (
+            'pg_dump: error: failed to get data for sequence "jobs_id_seq"; user may lack SELECT '
+            "privilege on the sequence or the sequence may have been concurrently dropped",
+            "may lack SELECT privilege: run the backup as the role that ran `sqlbuffer db upgrade`",
         ),
         ("pg_dump: error: disk full.", "pg_dump failed: pg_dump: error: disk full."),
         ("", "pg_dump failed: exit code 1."),
     ],
-    ids=["older", "reader", "other", "silent"],
+    ids=["older", "stranger", "reader", "other", "silent"],
 )
 def test_a_failure_of_pg_dump_names_the_way_out(
     said: str, told: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

@@ -57,6 +57,7 @@ def dump_postgresql(url: sa.URL, target: pathlib.Path) -> None:
         raise DatabaseUnavailable(f"pg_dump failed: {_reason(said)}.")
 
 
+_DENIED = re.compile(r"permission denied.*|failed to get data.*may lack SELECT privilege")
 _VERSIONS = re.compile(r"server version: (\d+).*; .* version: .*")
 
 
@@ -67,9 +68,9 @@ def _reason(said: str) -> str:
             f"{versions[0]}: install the client programs of PostgreSQL {versions[1]} or newer, and "
             "put their folder first on PATH"
         )
-    if denied := re.search("permission denied.*", said):
+    if denied := _DENIED.search(said):
         return (
-            f"{denied[0]}: run the backup as the role that ran `sqlbuffer db upgrade`, which owns "
-            "the tables; readers and workers may not back up"
+            f"{denied[0].rstrip('.')}: run the backup as the role that ran `sqlbuffer db upgrade`, "
+            "which owns the tables; readers and workers may not back up"
         )
     return said.splitlines()[-1].rstrip(".")
