@@ -31,7 +31,8 @@ class RewardCallback(Callback):
     A stored reward is the whole reward of a sample, so reuse needs a loop with one reward callback;
     with several, give each `reuse=False`. Failed measurements are stored too, and not repeated.
     Stored rewards stay those of the old `function` and `weight`: after a change use another
-    buffer, or `reuse=False`.
+    buffer, or `reuse=False`. A failed measurement is NaN in `batch_state.rewards`: an agent leaves
+    it out of its loss, since the mean of rewards with NaN is NaN.
 
     By default the function measures a whole batch in one call in this process, rewards are stored
     when the batch is settled, and an exception ends the fit. One of `each`, `n_jobs`, `timeout_s`,
