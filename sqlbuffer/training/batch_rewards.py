@@ -78,7 +78,7 @@ class BatchRewards:
     def note_missing(self, samples: Sequence[Any]) -> None:
         """Note samples for which a reward function returned None."""
         self._missing |= set(self._keys.hashes(samples))
-        self._errors[IS_NONE] += len(samples)
+        self._errors.update([IS_NONE] * len(samples))
 
     def expect(self, samples: Sequence[Any], sources: Sequence[str]) -> None:
         """Store the samples that were not drawn, which are about to be measured.

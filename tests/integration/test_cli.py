@@ -719,7 +719,7 @@ def test_a_failure_of_pg_dump_names_the_way_out(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(DatabaseUnavailable) as caught:
-        dump_postgresql(sa.make_url("postgresql://nobody@server/lab"), tmp_path / "x.backup")
+        dump_postgresql(sa.make_url("postgresql://ann@server/lab"), tmp_path / "x.backup")
     assert told in str(caught.value)
 
 

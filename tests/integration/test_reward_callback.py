@@ -1,5 +1,6 @@
 """Rewards of a loop: measured in slots, stored as they come, each once."""
 
+import contextlib
 import io
 import logging
 import math
@@ -21,6 +22,7 @@ from helpers.rewards import CALLS, calls, dock, dock_all
 from sqlbuffer.cli.claims import release_batches
 from sqlbuffer.db.schema import measurements, samples
 from sqlbuffer.errors import CannotMeasure, InvalidArgument
+from sqlbuffer.looks.opening import handles, open_existing
 from sqlbuffer.looks.overview import overview
 from sqlbuffer.store import SampleStore, open_store
 from sqlbuffer.training.buffer import Buffer
@@ -315,14 +317,19 @@ def test_a_budget_ends_the_fit(
     assert "the budget of the buffer is used up: the fit ends" in caplog.text
 
 
-def test_the_end_of_a_loop_is_not_that_of_its_pool(loop: Callable[..., Environment]) -> None:
+def test_the_end_of_a_loop_is_not_that_of_its_pool(
+    loop: Callable[..., Environment], store_url: str
+) -> None:
+    def look() -> dict[str, Any]:
+        with contextlib.closing(open_existing(store_url, read_only=True)) as database:
+            return handles(database, "default")[0].read(overview)
+
     env = loop(RewardCallback(HOW["plain"][0]), named(*range(9)))
     env.fit(3, iters=2, report=0)
-    store = env.buffer.store
-    found = store._buffer.read(overview)
+    found = look()
     assert (found["seconds_left"], found["standstill"]) == (None, "a loop refills the pool")
-    store.set_budget(9)
-    assert store._buffer.read(overview)["standstill"] is None
+    env.buffer.store.set_budget(9)
+    assert look()["standstill"] is None
 
 
 def test_a_finished_loop_says_so(
@@ -359,7 +366,7 @@ def test_a_batch_without_a_reward_has_no_mean_and_one_warning(
     reason: str,
 ) -> None:
     env = loop(RewardCallback(function, **options), named(*range(6)))
-    env.fit(bs=3, iters=2)
+    env.fit(bs=3, iters=2, report=1)
     (warning,) = [line for line in caplog.messages if line.startswith("all 3 measurements")]
     assert reason in warning
     for name in ("rewards", "rewards_max", "reward"):

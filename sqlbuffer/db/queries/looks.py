@@ -80,13 +80,13 @@ def measurements_of_sample() -> sa.Select[Any]:
 def claimed_batches() -> sa.Select[Any]:
     """Every claimed batch of a buffer with its host and reported samples, the oldest first."""
     # A loop stores rewards before it settles: their samples are measured, but not reported.
-    is_measured = sa.exists().where(
+    measured = select(measurements.c.id).where(
         measurements.c.sample_id == draws.c.sample_id,
         measurements.c.batch_id == draws.c.batch_id,
         ~IS_TRY,
     )
     of_batch = draws.c.batch_id == batches.c.id
-    reported = select(sa.func.count()).where(of_batch, draws.c.reported | is_measured)
+    reported = select(sa.func.count()).where(of_batch, draws.c.reported | measured.exists())
     is_owner = sa.and_(
         workers.c.buffer_id == batches.c.buffer_id, workers.c.id == batches.c.worker_id
     )
