@@ -729,15 +729,15 @@ def test_a_resumed_buffer_has_the_state_that_no_predictor_has(
     )
 
 
-def test_a_tensor_of_weights_is_refused_with_the_way_out(opened: Callable[..., Any]) -> None:
-    class Wrong(WeightedBuffer):
+def test_weights_may_be_a_tensor(opened: Callable[..., Any]) -> None:
+    class Weighted(WeightedBuffer):
         def compute_weights(self, samples: list[str]) -> Any:
-            return torch.ones(len(samples))
+            return torch.full((len(samples),), 2.0, requires_grad=True)
 
-    buffer = opened(Wrong, 1.0, 1)
+    buffer = opened(Weighted, 1.0, 1)
     buffer.add("a")
-    with pytest.raises(InvalidArgument, match="numpy"):
-        buffer.before_batch()
+    buffer.before_batch()
+    assert buffer.store.waiting().scores.tolist() == [2.0]
 
 
 def test_samples_of_unknown_types_are_refused(opened: Callable[..., Any]) -> None:
