@@ -63,8 +63,9 @@ def test_another_direction_than_the_stored_one_is_refused_with_the_way_out(
     open_store(store_url, name="docking", direction=stored).close()
     expected = (
         f"buffer 'docking' is stored with direction='{stored}', but was opened with "
-        f"direction='{other}': open it without direction, which takes the stored value, or give "
-        "another name."
+        f"direction='{other}': open it without direction, which takes the stored value, or store "
+        "its samples under another name (`sqlbuffer export all.jsonl --name docking`, then "
+        f"`sqlbuffer import all.jsonl --name OTHER --direction {other}`)."
     )
     with pytest.raises(SettingsMismatch, match=f"^{re.escape(expected)}$"):
         open_store(store_url, name="docking", direction=other)
