@@ -506,10 +506,6 @@ def test_a_failure_leaves_the_time_of_a_reward(ten: SampleStore) -> None:
 
 
 def test_within_one_call_a_failure_replaces_nothing(ten: SampleStore) -> None:
-    batch = ten.sample(1)
-    (number,) = batch.ids.tolist()
-    batch.report([number, number], [1.0, math.nan])
-    assert ten.rewards_of(batch.samples) == [1.0]
     ten.record(["x", "y", "x", "x"], [math.nan, 1.0, 3.0, 4.0], ["a", "b", "c", "d"])
     assert ten.rewards_of(["x", "y"]) == [4.0, 1.0]
     assert ten.check() == []
