@@ -10,7 +10,7 @@ from sqlbuffer.errors import ClaimLost
 
 @pytest.mark.parametrize("kind", [Blurred, ClaimLost, DatabaseReverted, Overtaken])
 def test_an_exception_of_the_package_is_none(kind: type[Exception]) -> None:
-    """Each one that counts makes a process open all of its connections anew."""
+    """Each one that counts makes a process open new connections."""
     assert interruption(kind("told"), None) is None
 
 

@@ -7,18 +7,18 @@ that listens to statements, or logs them, gets all of them in SQLAlchemy's own w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
-BINARY_CURSOR = "binary_cursor"
-"""Name, in the `info` of a connection, of a function that makes a cursor whose rows travel in
-binary; without it, the driver's own cursor fetches rows."""
+BINARY_ROWS = "binary_rows"
+"""Name, in the `info` of a connection, of whether fetched rows travel in binary."""
 
-_CURSOR = "cursor"
-"""Name, in the `info` of a connection, of what makes the cursors of its transaction; None if the
-program watches its statements."""
+_GOES_DIRECTLY = "goes_directly"
+"""Name, in the `info` of a connection, of whether the statements of its transaction go to the
+driver's cursor; False if the program watches its statements."""
 
 _NO_CURSOR = {"stream_results": False}
 """Options of a statement for which the server makes no cursor."""
@@ -35,10 +35,8 @@ class Answer(NamedTuple):
 
 def begin(connection: sa.Connection) -> None:
     """Note, when a transaction begins, whether its statements go to the cursor directly."""
-    info = connection.info
-    # Of the driver's connection: the pool's proxy must not live longer than the transaction.
-    own = connection.connection.driver_connection.cursor  # type: ignore[union-attr]
-    info[_CURSOR] = None if _is_watched(connection) else info.get(BINARY_CURSOR, own)
+    # No method of the driver's connection: it would keep the connection open in its own `info`.
+    connection.info[_GOES_DIRECTLY] = not _is_watched(connection)
 
 
 def _is_watched(connection: sa.Connection) -> bool:
@@ -57,7 +55,12 @@ def _is_watched(connection: sa.Connection) -> bool:
 
 def fetching_cursor(connection: sa.Connection) -> Callable[[], Any] | None:
     """Return what makes cursors for `fetch`; None if the program watches the transaction."""
-    return connection.info.get(_CURSOR)
+    info = connection.info
+    if not info.get(_GOES_DIRECTLY):
+        return None
+    driver_connection: Any = connection.connection.driver_connection
+    make: Callable[..., Any] = driver_connection.cursor
+    return functools.partial(make, binary=True) if info.get(BINARY_ROWS) else make
 
 
 def fetch(connection: sa.Connection, make: Callable[[], Any], sql: str, parameters: Any) -> Answer:
@@ -76,7 +79,7 @@ def fetch(connection: sa.Connection, make: Callable[[], Any], sql: str, paramete
 
 def run(connection: sa.Connection, sql: str) -> None:
     """Execute SQL without parameters, whose rows do not matter."""
-    if connection.info.get(_CURSOR) is None:
+    if not connection.info.get(_GOES_DIRECTLY):
         connection.exec_driver_sql(sql, execution_options=_NO_CURSOR)
         return
     cursor: Any = None
@@ -89,7 +92,7 @@ def run(connection: sa.Connection, sql: str) -> None:
 
 def run_each(connection: sa.Connection, sql: str, rows: Sequence[Any]) -> int:
     """Execute a statement for each of some rows of parameters; return how many rows it changed."""
-    if connection.info.get(_CURSOR) is None:
+    if not connection.info.get(_GOES_DIRECTLY):
         return connection.exec_driver_sql(sql, list(rows)).rowcount
     cursor: Any = None
     try:

@@ -184,7 +184,7 @@ def _connect(
         connection.close()
         raise
     dialect.on_connect()(connection)
-    record.info[driver.BINARY_CURSOR] = functools.partial(connection.cursor, binary=True)
+    record.info[driver.BINARY_ROWS] = True
     return connection
 
 
