@@ -173,7 +173,7 @@ def watched(store: SampleStore) -> Iterator[list[Executed]]:
         alongside = connection.connection.driver_connection.cursor()
         plan = explain(alongside, sql, parameters[0] if many else parameters)
         alongside.close()
-        name = each[0] if each else names.get(id(context.compiled.statement)) or first_words(sql)
+        name = each[0] if each else names.get(id(context.invoked_statement)) or first_words(sql)
         executed.append(Executed(name, sql, *plan))
 
     def noted(execute: Callable[..., Any]) -> Callable[..., Any]:
