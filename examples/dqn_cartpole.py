@@ -60,7 +60,7 @@ Transition = dict[str, Any]
 
 
 class CartPole:
-    """A pole on a cart that is pushed to the left or to the right; 500 steps are an episode.
+    """A pole on a cart that is pushed to the left or to the right, for 200 steps at most.
 
     Source:
         Barto, Sutton and Anderson 1983, Neuronlike adaptive elements that can solve difficult
