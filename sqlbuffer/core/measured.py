@@ -59,6 +59,12 @@ class Measured(NamedTuple):
     def __len__(self) -> int:
         return len(self.rewards)
 
+    @property
+    def has_only_rewards(self) -> bool:
+        """True if no seconds and no details are known."""
+        n = len(self.rewards)
+        return self.seconds.count(None) == n and self.details.count(None) == n
+
     @classmethod
     def of_rewards(cls, rewards: Floats) -> Measured:
         """Return measurements of which only the rewards are known, (n,) float64."""

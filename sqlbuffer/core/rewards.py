@@ -31,6 +31,8 @@ class Of(NamedTuple):
     """True if the claim had ended: a reward then counts only if the sample has none."""
     has_ids: bool = False
     """True if the ids are valid."""
+    is_whole: bool = False
+    """True if these are the measurements of all samples of the batch."""
     requeues: Mapping[bytes, int] = {}
     """See `late.stop_waiting`; samples that are not there keep waiting."""
 
@@ -77,6 +79,7 @@ def store_measured(
             else dict(zip(known.hash, known.requeues, strict=False))
         ),
         has_ids=origin.is_open and origin.batch is not None,
+        is_whole=is_whole,
     )
     deltas, is_there = _store(tx, known.ids[places], hashes, measured, of, stay_queued=stay_queued)
     if not is_there.all():
@@ -168,7 +171,10 @@ def _store(
         "error": measured.errors,
     }
     store = _store_late if of.is_late else _store_current
-    deltas, found = store(tx, columns, of, stay_queued=stay_queued)
+    deltas, found, are_first = store(tx, columns, of, stay_queued=stay_queued)
+    if are_first and of.is_whole and of.has_ids and measured.has_only_rewards:
+        keep_of_batch(tx, len(ids), of.batch, of.objective)
+        return deltas, is_there
     kept = {
         "sample_id": columns["id"],
         "reward": columns["reward"],
@@ -191,8 +197,13 @@ def _stored(rewards: Floats) -> list[float | None]:
 
 def _store_current(
     tx: Transaction, columns: dict[str, Any], of: Of, *, stay_queued: bool
-) -> tuple[Counter[str], list[bool]]:
-    """Make rewards the samples' own; a failure does not replace a stored reward."""
+) -> tuple[Counter[str], list[bool], bool]:
+    """Make rewards the samples' own; a failure does not replace a stored reward.
+
+    Returns:
+        Changes of the counters; for each sample, whether it was found; and whether all were found
+        and none had been measured before.
+    """
     shape, dialect = queries.params.INCOMING_REWARDS, tx.backend
     build = (
         queries.rewards.store_first_rewards_of_draws
@@ -202,7 +213,7 @@ def _store_current(
     more: dict[str, Any] = {"stay_queued": stay_queued, "tick": tx.tick()}
     is_first = tx.changed_by_each(build(dialect), shape, columns, **more)
     if all(is_first):
-        return _count_rewards(columns["reward"]), is_first
+        return _count_rewards(columns["reward"]), is_first, True
     again = _chosen(columns, [not is_new for is_new in is_first])
     before = tx.execute_with(queries.rewards.measured_before(dialect), shape, again).all()
     tx.execute_each(queries.rewards.store_rewards(dialect), shape, again, **more)
@@ -213,12 +224,12 @@ def _store_current(
     # A retry may have taken back the failure that the first statement found.
     counted = [row.reward for row in before if row.rewarded_at is not None]
     deltas.subtract(_count_rewards(counted))
-    return deltas, found
+    return deltas, found, False
 
 
 def _store_late(
     tx: Transaction, columns: dict[str, Any], of: Of, *, stay_queued: bool
-) -> tuple[Counter[str], list[bool]]:
+) -> tuple[Counter[str], list[bool], bool]:
     """Make late rewards the samples' own if these have none, and if the objective is the same."""
     is_same = of.objective in (None, tx.execute(queries.buffers.objective()).scalar())
     before = tx.execute_with(
@@ -232,10 +243,10 @@ def _store_late(
     ]
     current = _chosen(columns, counts)
     if not current["id"]:
-        return Counter(), found
-    deltas, _ = _store_current(tx, current, of, stay_queued=stay_queued)
+        return Counter(), found, False
+    deltas, *_ = _store_current(tx, current, of, stay_queued=stay_queued)
     stop_waiting(tx, current["id"], of.requeues)
-    return deltas, found
+    return deltas, found, False
 
 
 def keep(tx: Transaction, columns: Columns, batch: int | None, objective: str | None) -> None:
@@ -247,16 +258,32 @@ def keep(tx: Transaction, columns: Columns, batch: int | None, objective: str | 
         batch: The batch that the samples were drawn in; None if they were not drawn.
         objective: Their objective; None for the current one.
     """
-    n_kept = tx.execute_each(
-        queries.measurements.insert_measurements(tx.backend),
-        queries.params.INCOMING_MEASUREMENTS,
-        columns,
-        batch=batch,
-        worker=worker_id(),
-        objective=objective or tx.own_row(queries.buffers.objective()).objective,
-        tick=tx.tick(),
-    )
-    require_all(n_kept, len(columns["sample_id"]), "measurements were stored")
+    statement = queries.measurements.insert_measurements(tx.backend)
+    shape, more = queries.params.INCOMING_MEASUREMENTS, _of_all(tx, batch, objective)
+    n_kept = tx.execute_each(statement, shape, columns, **more)
+    require_all(n_kept, len(columns["sample_id"]), _KEPT)
+
+
+def keep_of_batch(tx: Transaction, n: int, batch: int | None, objective: str | None) -> None:
+    """`keep` the rewards and failures that this transaction has given to all n samples of a batch.
+
+    For a whole batch without seconds and details, which the database then reads from its own rows.
+    """
+    statement = queries.measurements.insert_measurements_of_batch()
+    n_kept = tx.execute(statement, **_of_all(tx, batch, objective)).rowcount
+    require_all(n_kept, n, _KEPT)
+
+
+_KEPT = "measurements were stored"
+
+
+def _of_all(tx: Transaction, batch: int | None, objective: str | None) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "worker": worker_id(),
+        "objective": objective or tx.own_row(queries.buffers.objective()).objective,
+        "tick": tx.tick(),
+    }
 
 
 def _chosen(columns: dict[str, Any], is_chosen: Sequence[bool]) -> dict[str, Any]:

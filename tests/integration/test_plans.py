@@ -285,6 +285,7 @@ HOT = {
         "first_by_score": {"ix_pool_top", "samples"},
         "store_first_rewards": {"samples"},
         "store_first_rewards_of_draws": {"samples"},
+        "insert_measurements_of_batch": {"draws", "samples"},
         "measured_before": {"samples"},
         "store_rewards": {"samples"},
         "samples_by_hash": {"uq_samples_buffer_id_hash"},
@@ -604,10 +605,11 @@ EXPECTED = {
         "race_state used costs_of_head first_in_race insert_batch insert_arrivals leave_up_to "
         "count close_claim dequeue_known count"
     ),
-    "settle": "close_claim store_first_rewards_of_draws insert_measurements count",
+    "settle": "close_claim store_first_rewards_of_draws insert_measurements_of_batch count",
     "settle without rewards": "close_claim dequeue_known count",
     "settle with everything": (
-        "close_claim insert_metrics store_first_rewards_of_draws insert_measurements totals "
+        "close_claim insert_metrics store_first_rewards_of_draws "
+        "insert_measurements_of_batch totals "
         "insert_samples samples_by_hash next_tick store_first_rewards measured_before "
         "store_rewards objective insert_measurements count count delete_checkpoints "
         "upsert_checkpoint"
