@@ -21,15 +21,6 @@ PICTURE = FOLDER / "schema.svg"
 BEGIN, END = "<!-- written by docs/schema.py -->", "<!-- end of what docs/schema.py writes -->"
 
 
-IN_OTHER_WORDS = {
-    "dropped in 0.7.0": "accepted until 1.0",
-    "text, cbor or pickle": "text, cbor or pickle, which is read with `--allow-pickle` only",
-}
-"""Parts of comments that the page says in other words: the comments are stored in databases, and
-change with a migration only.
-"""
-
-
 # -- the page --------------------------------------------------------------------------------------
 
 
@@ -52,16 +43,9 @@ def lists() -> str:
 
 def columns_of(table: Table) -> str:
     """Return the heading, the comment and the columns of a table or view."""
-    rows = [f"| `{column.name}` | {about(column.comment)} |" for column in table.columns]
+    rows = [f"| `{column.name}` | {column.comment} |" for column in table.columns]
     head = [f"### {table.name}\n", f"{table.comment}.\n", "| column | meaning |", "|---|---|"]
     return "\n".join([*head, *rows, ""])
-
-
-def about(comment: str | None) -> str:
-    """Return the comment of a column as the page says it."""
-    for stored, said in IN_OTHER_WORDS.items():
-        comment = str(comment).replace(stored, said)
-    return str(comment)
 
 
 # -- the picture -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
 """Engines, transactions, tables, SQL statements, and the differences between the databases."""
 
-REVISION = "0008"
+REVISION = "0009"
 """The Alembic revision that this release works with."""

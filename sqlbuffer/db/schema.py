@@ -177,7 +177,13 @@ samples = Table(
     Column(
         "payload", LargeBinary, comment="The encoded sample; NULL when text is the whole sample"
     ),
-    Column("codec", Text, nullable=False, comment="How payload is encoded: text, cbor or pickle"),
+    Column(
+        "codec",
+        Text,
+        nullable=False,
+        comment="How payload is encoded: text, cbor, or pickle, which is read with --allow-pickle "
+        "only",
+    ),
     Column("source", Text, nullable=False, comment="Name of the generator that added it first"),
     Column("meta", Json, comment="What the user said about it"),
     Column(
@@ -229,7 +235,8 @@ samples = Table(
         Integer,
         nullable=False,
         server_default=text("0"),
-        comment="Workers that have died while they measured it",
+        comment="Workers that have died while they measured it, and its failures under "
+        'on_error="retry"',
     ),
     Column(
         "evicted",

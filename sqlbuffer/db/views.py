@@ -1,8 +1,8 @@
 """The views, as users may rely on them; Alembic creates them (`migrations/`), a test compares.
 
 One name means one thing in all views: `sample` is the text, `sample_id` the number, `predictor` the
-version, and a time ends with `_at`. A column that is renamed keeps its earlier name for one
-release.
+version, and a time ends with `_at`. A column that is renamed keeps its earlier name until 1.0. The
+last column is the number of the buffer, by which PostgreSQL knows how many rows it has.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ views = MetaData()
 
 
 def _view(name: str, comment: str, *columns: Column[Any]) -> Table:
-    return Table(name, views, *columns, comment=comment)
+    number = Column("buffer_id", Integer, comment="Number of the buffer")
+    return Table(name, views, *columns, number, comment=comment)
 
 
 def _earlier(name: str, kind: Any, now: str) -> Column[Any]:
     """Return a column under its earlier name."""
-    return Column(name, kind, comment=f"Same as {now}; dropped in 0.7.0")
+    return Column(name, kind, comment=f"Same as {now}; accepted until 1.0")
 
 
 buffer_overview = _view(
@@ -98,7 +99,12 @@ sample_overview = _view(
         Text,
         comment="Why the measurement failed; NULL if it has a reward, or was not measured",
     ),
-    Column("attempts", Integer, comment="Workers that have died while they measured it"),
+    Column(
+        "attempts",
+        Integer,
+        comment="Workers that have died while they measured it, and its failures under "
+        'on_error="retry"',
+    ),
     Column("meta", Json, comment="What the user said about it, as JSON"),
     Column(
         "created_iteration", Integer, comment="Iteration of the buffer when it was first stored"
@@ -222,7 +228,12 @@ failure_overview = _view(
     ),
     Column("error", Text, comment="Why the measurement failed"),
     Column("seconds", Double, comment="How long it took; NULL if it is not known"),
-    Column("attempts", Integer, comment="Workers that have died while they measured the sample"),
+    Column(
+        "attempts",
+        Integer,
+        comment="Workers that have died while they measured the sample, and its failures under "
+        'on_error="retry"',
+    ),
     Column(
         "sample_state",
         Text,

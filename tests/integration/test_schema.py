@@ -183,7 +183,7 @@ def test_one_name_means_one_thing_in_all_views() -> None:
     kinds = {(column.name, str(column.type)) for column in columns}
     assert len(kinds) == len({name for name, _ in kinds})
     for column in columns:
-        former = re.match(r"Same as (\w+); dropped in", column.comment or "")
+        former = re.match(r"Same as (\w+); accepted until", column.comment or "")
         assert (column.name in {"id", "text", "rewarded_at"}) == bool(former), column
         assert not former or former[1] in column.table.columns
 
@@ -339,7 +339,10 @@ def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_ur
     assert best() == (2.0, False)
 
 
-def test_a_downgrade_restores_the_views_and_comments(store_url: str) -> None:
+@pytest.mark.parametrize(("before", "after"), [("0006", "0007"), ("0008", "0009")])
+def test_a_downgrade_restores_the_views_and_comments(
+    store_url: str, before: str, after: str
+) -> None:
     """In this process: the command of Alembic takes a second to start."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
@@ -347,12 +350,12 @@ def test_a_downgrade_restores_the_views_and_comments(store_url: str) -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("CREATE SCHEMA sqlbuffer")
         config.attributes["connection"] = connection
-        upgrade(config, "0006")
-        before = definitions(connection)
-        upgrade(config, "0007")
-        assert definitions(connection) != before
-        downgrade(config, "0006")
-        assert definitions(connection) == before
+        upgrade(config, before)
+        defined = definitions(connection)
+        upgrade(config, after)
+        assert definitions(connection) != defined
+        downgrade(config, before)
+        assert definitions(connection) == defined
 
 
 def definitions(connection: sa.Connection) -> Any:
@@ -364,7 +367,31 @@ def definitions(connection: sa.Connection) -> Any:
     }
     if connection.dialect.name == "sqlite":
         return views
-    return views, {name: inspector.get_table_comment(name) for name in inspector.get_table_names()}
+    columns = {
+        (name, column["name"]): column["comment"]
+        for name in (*views, *inspector.get_table_names())
+        for column in inspector.get_columns(name)
+    }
+    tables = {name: inspector.get_table_comment(name) for name in inspector.get_table_names()}
+    return views, tables, columns
+
+
+def test_the_number_of_the_buffer_keeps_the_rights_to_views(postgresql_url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    rights = sa.text(
+        "SELECT table_name, grantee, privilege_type FROM information_schema.role_table_grants "
+        "WHERE table_schema = 'sqlbuffer' ORDER BY 1, 2, 3"
+    )
+    with connect(postgresql_url) as connection:
+        connection.exec_driver_sql("CREATE SCHEMA sqlbuffer")
+        config.attributes["connection"] = connection
+        upgrade(config, "0008")
+        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA sqlbuffer TO public")
+        granted = connection.execute(rights).all()
+        upgrade(config, "0009")
+        assert connection.execute(rights).all() == granted
+        assert ("sample_overview", "PUBLIC", "SELECT") in granted
 
 
 def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
