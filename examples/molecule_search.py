@@ -248,7 +248,8 @@ def search(
     ] = 5,
 ) -> None:
     """Search for molecules; a killed search resumes when it is started again."""
-    console = Console(highlight=False)
+    # A file has no width: there no molecule is broken into two lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other
     way = acquisition.value if buffer is Kind.predictive else buffer.value
     share = "" if argmax == ARGMAX else f"-argmax{argmax:g}"

@@ -109,6 +109,11 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def __dir__() -> list[str]:
+    """Tell an interactive session the public names, most of which are not imported yet."""
+    return sorted({*globals(), *__all__})
+
+
 def _installed_version() -> str:
     import importlib.metadata  # takes longer than all that `import sqlbuffer` does
 

@@ -153,20 +153,24 @@ def _repair(tx: Transaction) -> list[str]:
 
 
 @app.command(
-    epilog=examples("sqlbuffer db grants --url postgresql://ann@server/lab --worker lab_members")
+    epilog=examples(
+        "sqlbuffer db grants --url postgresql://ann@server/lab",
+        "sqlbuffer db grants --url postgresql://ann@server/lab --reader cat",
+    )
 )
 def grants(
     url: Url = DEFAULT_URL,
-    reader: Annotated[str, typer.Option(help="Role that may read.")] = "sqlbuffer_reader",
-    worker: Annotated[
-        str, typer.Option(help="Role that may add, draw and settle.")
-    ] = "sqlbuffer_worker",
+    reader: Annotated[str | None, typer.Option(help="Role that may read.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Role that may add, draw and settle.")] = None,
 ) -> None:
     """Print the SQL that grants PostgreSQL roles exactly the rights that they need.
 
-    The command executes no SQL. Run the printed SQL as the role that ran `db upgrade`, after each
-    upgrade.
+    The roles are sqlbuffer_reader and sqlbuffer_worker, or only those that --reader and --worker
+    name. The command executes no SQL. Run the printed SQL as the role that ran `db upgrade`, after
+    each upgrade.
     """
+    if reader is None and worker is None:
+        reader, worker = "sqlbuffer_reader", "sqlbuffer_worker"
     location, dialect = parse_url(url)
     for statement in dialect.grants(location, reader=reader, worker=worker):
         output.line(f"{statement};")

@@ -25,6 +25,12 @@ def explain(kind: str, name: str, sql: str) -> str:
     """
     name = name.rpartition(".")[2]
     relations = [*views.tables.values(), *metadata.tables.values()]
+    if kind == "table" and name.lower() in {relation.name for relation in relations}:
+        return (
+            f"the database has no table {shown(name)} that this role may see: `sqlbuffer db "
+            "upgrade` creates it, and `sqlbuffer db grants --reader ROLE` prints the rights that a "
+            "role needs."
+        )
     if kind == "table":
         near = _near(name, (relation.name for relation in relations))
     else:

@@ -188,6 +188,36 @@ def test_the_page_has_what_the_command_prints() -> None:
     assert "\n".join(printed) in MANUAL.read_text()
 
 
+@pytest.mark.parametrize("kind", ["reader", "worker"])
+def test_the_rights_of_one_role_name_no_other(postgresql_url: str, kind: str) -> None:
+    """They can be run where the roles of the defaults do not exist."""
+    open_store(postgresql_url).close()
+    role = f"only_{kind}_{secrets.token_hex(4)}"
+    printed = run("db", "grants", "--url", postgresql_url, f"--{kind}", role)
+    execute(postgresql_url, f"CREATE ROLE {role} LOGIN")
+    try:
+        execute(postgresql_url, *printed)
+        url = sa.make_url(postgresql_url).set(username=role)
+        with open_store(url, read_only=kind == "reader") as store:
+            assert len(store) == 0
+    finally:
+        execute(postgresql_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_role_without_rights_is_told_so(postgresql_url: str) -> None:
+    open_store(postgresql_url).close()
+    role = f"stranger_{secrets.token_hex(4)}"
+    execute(postgresql_url, f"CREATE ROLE {role}")
+    try:
+        with (
+            pytest.raises(InvalidArgument, match=r"that this role may see.*db grants --reader"),
+            ask(postgresql_url, "SELECT * FROM sample_overview", role=role),
+        ):
+            pass
+    finally:
+        execute(postgresql_url, f"DROP ROLE {role}")
+
+
 def test_a_file_has_no_roles() -> None:
     result = CliRunner().invoke(app, ["db", "grants", "--url", "sqlite:///x.db"])
     assert (result.exit_code, "rights on the file" in result.stderr) == (1, True)

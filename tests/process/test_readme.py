@@ -61,7 +61,7 @@ def test_console_commands_exist(tmp_path: pathlib.Path) -> None:
     commands = [
         line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()
     ]
-    assert len(commands) == 3
+    assert len(commands) == 2
     for command in commands:
         words = [sys.executable, "-m", *shlex.split(command)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -230,6 +230,7 @@ def test_old_import_paths_give_the_same_objects() -> None:
 def test_every_public_name_is_there() -> None:
     code = """
 import sqlbuffer
+assert set(sqlbuffer.__all__) <= set(dir(sqlbuffer))  # before any is imported
 missing = [name for name in sqlbuffer.__all__ if not hasattr(sqlbuffer, name)]
 assert not missing, missing
 assert not hasattr(sqlbuffer, "nope")

@@ -259,8 +259,8 @@ class Dialect(abc.ABC):
         """Return the names of all tables and views in the schema of our tables."""
 
     @abc.abstractmethod
-    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        """Return the SQL that grants reading to the role `reader`, and working to `worker`."""
+    def grants(self, url: sa.URL, *, reader: str | None, worker: str | None) -> list[str]:
+        """Return the SQL that grants reading to a role, working to a role, or both."""
 
     @abc.abstractmethod
     def backup(self, url: sa.URL, target: pathlib.Path) -> None:

@@ -226,14 +226,19 @@ class PostgreSQL(Dialect):
         inspector = sa.inspect(connection)
         return {*inspector.get_table_names(schema=SCHEMA), *inspector.get_view_names(schema=SCHEMA)}
 
-    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
-        both = f"{quoted(reader)}, {quoted(worker)}"
+    def grants(self, url: sa.URL, *, reader: str | None, worker: str | None) -> list[str]:
+        both = ", ".join(quoted(role) for role in (reader, worker) if role is not None)
         tables, sequences = f"ALL TABLES IN SCHEMA {SCHEMA}", f"ALL SEQUENCES IN SCHEMA {SCHEMA}"
         database = quoted(url.database) if url.database else None
-        return [
+        to_read = [
             *([f"GRANT CONNECT ON DATABASE {database} TO {both}"] if database else []),
             f"GRANT USAGE ON SCHEMA {SCHEMA} TO {both}",
             f"GRANT SELECT ON {tables} TO {both}",
+        ]
+        if worker is None:
+            return to_read
+        return [
+            *to_read,
             f"GRANT INSERT, UPDATE, DELETE ON {tables} TO {quoted(worker)}",
             f"REVOKE INSERT, UPDATE, DELETE ON {SCHEMA}.{VERSION_TABLE} FROM {quoted(worker)}",
             f"GRANT USAGE ON {sequences} TO {quoted(worker)}",

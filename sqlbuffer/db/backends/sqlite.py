@@ -241,7 +241,7 @@ class SQLite(Dialect):
         inspector = sa.inspect(connection)
         return {*inspector.get_table_names(), *inspector.get_view_names()}
 
-    def grants(self, url: sa.URL, *, reader: str, worker: str) -> list[str]:
+    def grants(self, url: sa.URL, *, reader: str | None, worker: str | None) -> list[str]:
         raise InvalidArgument(
             "SQLite has no roles: the rights on the file decide who may read or write."
         )
