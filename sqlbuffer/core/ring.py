@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, cast
 from sqlbuffer._integrity import require_all, tampered
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
-from sqlbuffer.core import pool, priorities
+from sqlbuffer.core import counts, pool, priorities
 from sqlbuffer.core.metrics_and_checkpoints import read_checkpoint, write_checkpoints
 from sqlbuffer.core.places import AllPlaces
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weights import weigh
 from sqlbuffer.db import queries
+from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.samples.encoded import Encoded
 from sqlbuffer.samples.hashing import digests
 
@@ -104,7 +105,19 @@ def put_at(
     end: int | None,
     n: int,
 ) -> Written:
-    """`put`, and move the cursor to the slot `end` after n samples; None leaves the cursor."""
+    """`put`, and move the cursor to the slot `end` after n samples; None leaves the cursor.
+
+    Raises:
+        InvalidArgument: If slots before them would have no sample.
+    """
+    tx.lock_race(exclusive=True)
+    size = counts.size(tx)
+    new = sorted(slot for slot in slots if slot >= size)
+    if new != list(range(size, size + len(new))):
+        raise InvalidArgument(
+            f"slots {size} to {new[-1]} would have a gap: the storage has {size} elements, and "
+            f"slot {size} comes next."
+        )
     written = put(tx, slots=slots, contents=contents, scores=scores)
     if end is not None:
         write_cursor(tx, Cursor(end, read_cursor(tx).writes + n))

@@ -645,7 +645,9 @@ def ragged() -> Any:
         (lambda s: SqlSampler(1.0, math.nan), "beta must be"),
         (lambda s: SqlSampler(1.0, 1.0).max_size, "before it is in a replay buffer"),
         (lambda s: SqlSampler(1.0, 1.0).sample(LazyTensorStorage(3), 2), "has LazyTensorStorage"),
+        (lambda s: SqlStorage(s.store.url, max_size=2**40), r"at most 2,147,483,647; got 1099"),
         (lambda s: s.set([0, 1], transitions(3)), "2 slots came with 3 elements"),
+        (lambda s: s.set([1, 0, 3], transitions(3)), "0 to 3 would have a gap.*slot 0 comes next"),
         (lambda s: s.append({"a": torch.ones(3), "b": 1}), "a tree with 1 has no rows"),
         (lambda s: s.append(transitions(3)[0]), "without a batch size"),
         (lambda s: s.append(transitions(1, **{"=": torch.ones(1)})), "the key '='"),
@@ -653,7 +655,7 @@ def ragged() -> Any:
         (lambda s: s.get("at"), "an index is an integer"),
         (lambda s: s.get(torch.ones(2)), "an index is an integer"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_errors_name_the_way_out(storage: Make, call: Callable[[Any], Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):

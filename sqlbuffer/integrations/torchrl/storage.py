@@ -12,7 +12,7 @@ from torchrl.data.replay_buffers.storages import Storage, StoreStorage
 from torchrl.data.replay_buffers.writers import RoundRobinWriter
 
 from sqlbuffer._messages import shown, summary
-from sqlbuffer._validation import as_priorities, require_count
+from sqlbuffer._validation import LARGEST_INT, as_priorities, require_int
 from sqlbuffer.core.ring import Cursor
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.integrations.slots import Picked, Slots
@@ -64,7 +64,7 @@ class SqlStorage(StoreStorage):
         create: False: open only a buffer that exists.
 
     Raises:
-        InvalidArgument: If `max_size` is no positive number.
+        InvalidArgument: If `max_size` is no positive number, or too large.
         SettingsMismatch: If the buffer exists with another `max_size`, or was made by `open_store`.
     """
 
@@ -81,7 +81,8 @@ class SqlStorage(StoreStorage):
         allow_pickle: bool = False,
         create: bool = True,
     ) -> None:
-        size = require_count(max_size, "max_size must be a positive number of slots", least=1)
+        rule = f"max_size must be a positive number of slots, at most {LARGEST_INT:,}"
+        size = require_int(max_size, rule, least=1)
         Storage.__init__(self, size)  # not that of StoreStorage, which needs a key-value store
         self._options: dict[str, Any] = {
             "url": url,
@@ -165,6 +166,10 @@ class SqlStorage(StoreStorage):
             cursor: A slot, or n slots as a slice, range, list, array or tensor.
             data: One element; or n elements, see `ReplayBuffer.extend`.
             set_cursor: Go on behind the last of the slots.
+
+        Raises:
+            InvalidArgument: If there is not one element for each slot, or if slots before them
+                would have none.
         """
         if is_single(cursor):
             rows = [transitions.row_of(data, self._not_stored)]
