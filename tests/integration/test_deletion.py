@@ -31,10 +31,12 @@ TABLES = {
 
 
 def n_rows(store: SampleStore) -> dict[str, int]:
-    return {
-        name: inside.scalar(store, sa.select(sa.func.count()).select_from(table))
+    counts = {
+        name: sa.select(sa.func.count()).select_from(table).scalar_subquery()
         for name, table in TABLES.items()
     }
+    (row,) = inside.rows(store, sa.select(*(count.label(name) for name, count in counts.items())))
+    return dict(row._mapping)
 
 
 def filled(url: str, name: str, mode: str = "consume") -> SampleStore:
