@@ -151,6 +151,7 @@ with open_store(url, name="compiled", weighting="uniform") as store:
     with store.leased("job"):
         store.stats(), store.check()
 del store
+gc.freeze()  # the end of a process looks for garbage among what is not frozen
 for way in ways:
     if not (child := os.fork()):
         os.dup2(os.open(f"{folder}/{way}", os.O_WRONLY | os.O_CREAT), 2)
