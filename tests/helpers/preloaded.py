@@ -2,18 +2,22 @@
 or to compile.
 """
 
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
+import gc
+
+gc.disable()  # a fifth of the time; what is imported is no garbage
+
 import os
 import tempfile
 import threading
 
-import molecules
 import torch
 import torch._dynamo
 
 import helpers.actions
 import helpers.loops
 import helpers.random_run
+import helpers.searches
 import sqlbuffer.cli.worker
 import sqlbuffer.loading.stream
 import sqlbuffer.retraining.worker
@@ -21,7 +25,7 @@ import sqlbuffer.training.environment
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.store import open_store
 
-molecules.load_molecules()
+helpers.searches.few_molecules()
 
 
 def compile_statements(url: str) -> None:
@@ -46,3 +50,6 @@ with tempfile.TemporaryDirectory() as folder:
 if url := os.environ.pop("SQLBUFFER_PRELOADED", None):
     compile_statements(url)
 assert threading.active_count() == 1
+gc.collect()
+gc.freeze()  # processes look for garbage among their own objects
+gc.enable()
