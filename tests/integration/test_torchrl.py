@@ -1,6 +1,7 @@
 """TorchRL's own replay buffers on a database, in the place of its storage and its sampler."""
 
 import math
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -37,6 +38,8 @@ from torchrl.data import (  # noqa: E402
 from torchrl.data.replay_buffers.scheduler import LinearScheduler  # noqa: E402
 
 from sqlbuffer.integrations.torchrl import SqlSampler, SqlStorage, SqlWriter  # noqa: E402
+
+multiprocessing.set_start_method(None, force=True)  # TorchRL has set it, for all other tests too
 
 ALPHA, BETA, EPS = 0.6, 0.4, 1e-8
 
