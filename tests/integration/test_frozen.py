@@ -22,7 +22,7 @@ from alembic.config import Config
 from helpers import inside
 from helpers.commands import refused, run
 from helpers.direct import sql_runner
-from helpers.servers import client_programs, new_database, server_execute
+from helpers.servers import client_programs, new_database, server_execute, url_of_database
 from sqlbuffer import PredictiveAgent
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.migrate import migrations_folder
@@ -167,15 +167,20 @@ def test_rewards_of_older_releases_are_measurements_of_the_first_objective(url: 
     assert len(drawn) == with_batch[0] > 0
 
 
-def test_an_upgraded_schema_is_that_of_a_new_database(
-    url: str, tmp_path: pathlib.Path, server_url: str
-) -> None:
+@pytest.fixture(scope="module")
+def new_shapes(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: bytes, server_url: str, template: str
+) -> dict[str, Any]:
+    """The shape of a new database of each kind."""
+    file = tmp_path_factory.mktemp("new") / "new.db"
+    file.write_bytes(sqlite_template)
+    new = {"sqlite": f"sqlite:///{file}", "postgresql": url_of_database(server_url, template)}
+    return {kind: shape(url) for kind, url in new.items()}
+
+
+def test_an_upgraded_schema_is_that_of_a_new_database(url: str, new_shapes: dict[str, Any]) -> None:
     upgrade(url)
-    new = f"sqlite:///{tmp_path}/new.db" if url.startswith("sqlite") else new_database(server_url)
-    Database(new).close()
-    assert shape(url) == shape(new)
-    if not url.startswith("sqlite"):
-        server_execute(server_url, f"DROP DATABASE {sa.make_url(new).database} WITH (FORCE)")
+    assert shape(url) == new_shapes[sa.make_url(url).drivername]
 
 
 def shape(url: str) -> Any:
