@@ -529,11 +529,10 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     """Whatever others have done in between, weights are those of the scores, and what is stale is
     found.
 
-    On a file after every second transaction; on a server, which takes longer, after every third
-    one, from another one on for each kind of work of the others. The long run takes each.
+    After every third transaction, from another one on for each kind of work of the others. The long
+    run takes each.
     """
-    is_file = inside.url_of(new_store(name="gap 0")).startswith("sqlite")
-    step = 1 if is_long else 2 if is_file else 3
+    step = 1 if is_long else 3
     n = OTHERS.index(other) % step - step + 1
     was_there = True
     while was_there:

@@ -65,6 +65,7 @@ class Commits:
     ],
     indirect=["store_url"],
 )
+@pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_store_goes_on(
     store_url: str,
     new_store: NewStore,
@@ -72,10 +73,14 @@ def test_a_store_goes_on(
     look_on: Callable[..., int],
     action: str,
     kind: str,
+    is_long: bool,
 ) -> None:
+    """At the first COMMIT, and at every second one, another half of them for each kind of failure
+    in turn. The long run takes each.
+    """
     n, has_failed = 0, True
     while has_failed:
-        n += 1
+        n += 1 if is_long or n == 0 or (n == 1 and kind == "is interrupted") else 2
         start(store_url, f"fails at {n}")
         store = new_store(name=f"fails at {n}")
         with monkeypatch.context() as patch:
@@ -164,15 +169,16 @@ def told(env: Environment) -> dict[str, Any]:
     }
 
 
-def test_a_loop_goes_on(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit as one at which nothing ever failed."""
+@pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_loop_goes_on(store_url: str, monkeypatch: pytest.MonkeyPatch, is_long: bool) -> None:
+    """To the last bit as one at which nothing ever failed. The long run fails at each COMMIT."""
     kinds = [*KINDS]
     env = seeded(store_url, "whole")
     env.fit(10, iters=ITERATIONS, report=0)
     whole = told(env)
     env.buffer.close()
     assert len(whole["versions"]) == 1
-    every = 1 if store_url.startswith("sqlite") else 4
+    every = 1 if is_long else 2 if store_url.startswith("sqlite") else 4
     for first in range(1, APART + 1, every):
         env = seeded(store_url, f"first at {first}")
         with monkeypatch.context() as patch:
