@@ -441,6 +441,7 @@ def test_a_run_goes_on_as_it_would_have(loop: Callable[..., Environment]) -> Non
 
 @pytest.mark.parametrize("event", ["build_buffer", "compute_reward", "step"])
 @pytest.mark.parametrize("iteration", [0, 2])
+@pytest.mark.slow
 def test_an_interrupted_iteration_is_repeated(
     loop: Callable[..., Environment], event: str, iteration: int
 ) -> None:

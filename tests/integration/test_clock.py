@@ -99,6 +99,7 @@ def acts(store: SampleStore) -> dict[str, Callable[[], Any]]:
         ("postgresql", "uniform", "consume"),
     ],
 )
+@pytest.mark.slow
 def test_no_act_makes_keys_tie(
     request: pytest.FixtureRequest, kind: str, weighting: str, mode: str
 ) -> None:

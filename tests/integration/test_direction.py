@@ -351,6 +351,7 @@ def test_other_loops_mirror_each_other_too(store_url: str, options: dict[str, An
         assert low[what] == high[what], what
 
 
+@pytest.mark.slow
 def test_a_loop_that_minimizes_finds_low_rewards(store_url: str) -> None:
     def docked(samples: list[str]) -> list[float]:
         return [-number(sample) / 100 for sample in samples]

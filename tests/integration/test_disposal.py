@@ -223,6 +223,7 @@ def test_a_draw_that_a_signal_takes_away_goes_back(
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
 
+@pytest.mark.slow
 def test_batches_dropped_at_any_moment_do_no_harm(store_url: str) -> None:
     """Also in the middle of a transaction of the same store, by the thread that is in it."""
     with filled(store_url) as store:

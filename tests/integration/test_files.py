@@ -163,6 +163,7 @@ def rows(connection: sa.Connection) -> int:
 
 
 @pytest.mark.parametrize("action", AFTER_A_MOVE)
+@pytest.mark.slow
 def test_a_relative_path_means_one_file_wherever_the_process_goes(
     elsewhere: pathlib.Path, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

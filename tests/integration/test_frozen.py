@@ -30,6 +30,8 @@ from sqlbuffer.db.schema import REVISION
 from sqlbuffer.errors import SchemaTooOld
 from sqlbuffer.store import SampleStore, open_store
 
+pytestmark = pytest.mark.slow
+
 FOLDER = pathlib.Path(__file__).parents[1] / "frozen"
 FILES = sorted(FOLDER.glob("*.sql"))
 
@@ -235,7 +237,6 @@ def opened(url: str) -> Iterator[SampleStore]:
             yield store
 
 
-@pytest.mark.slow
 def test_an_upgraded_run_is_read(url: str) -> None:
     upgrade(url)
     rows = Rows(url)
@@ -266,7 +267,6 @@ def test_an_upgraded_run_is_read(url: str) -> None:
     )
 
 
-@pytest.mark.slow
 def test_an_upgraded_run_goes_on(url: str) -> None:
     """With the claims that its processes had; the next draws are those that the older release would
     have made.

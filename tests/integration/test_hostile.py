@@ -183,6 +183,7 @@ def account(store: SampleStore) -> Any:
 
 @pytest.mark.each_database
 @pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.slow
 def test_texts_are_stored_as_they_are_or_refused(store_url: str, channel: str) -> None:
     """Over six hundred, on each database."""
     with (

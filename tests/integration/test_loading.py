@@ -51,6 +51,7 @@ def test_a_batch_is_read_by_one_query(labelled: SampleStore) -> None:
     assert sum("samples.payload" in statement for statement in statements) == 1
 
 
+@pytest.mark.slow
 def test_workers_read_with_connections_of_their_own(labelled: SampleStore) -> None:
     dataset = pickle.loads(pickle.dumps(labelled.dataset()))
     loader = DataLoader(dataset, batch_size=16, num_workers=1, collate_fn=as_they_are)

@@ -425,6 +425,7 @@ def test_texts_of_a_buffer_are_shown_as_text(sqlite_url: str) -> None:
     ],
     ids=["tiny", "huge", "single", "equal"],
 )
+@pytest.mark.slow
 def test_numbers_of_any_size_are_drawn(
     numbers: list[float], new_store: Callable[..., SampleStore]
 ) -> None:

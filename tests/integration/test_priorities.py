@@ -90,6 +90,7 @@ class Clusters:
 @pytest.mark.parametrize("n", [300, pytest.param(3_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.slow
 def test_draws_are_exact_after_thousands_of_updates(
     new_store: NewStore, mode: str, weighting: str, n: int
 ) -> None:

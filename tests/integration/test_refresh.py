@@ -246,6 +246,7 @@ def turn_back_of(store: SampleStore) -> Callable[[sa.Connection], None]:
 
 
 @pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.slow
 def test_a_queue_found_again_goes_on_where_the_old_one_was(
     new_store: Callable[..., SampleStore], mode: str
 ) -> None:

@@ -156,6 +156,7 @@ def states_of(store: SampleStore, given: list[str]) -> dict[str, str]:
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("weighting", ["shift", "uniform"])
 @pytest.mark.parametrize("kind", ["lightest", "oldest"])
+@pytest.mark.slow
 def test_each_sample_given_is_counted_once(
     new_store: NewStore, kind: str, weighting: str, mode: str
 ) -> None:

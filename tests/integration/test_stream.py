@@ -443,6 +443,7 @@ def test_a_claim_leaves_a_share_to_each_worker(
     assert all(receipt.size % batch_size == 0 for receipt, _ in first[:-1]), "whole batches"
 
 
+@pytest.mark.slow
 def test_workers_wait_for_new_samples(
     uniform: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +457,7 @@ def test_workers_wait_for_new_samples(
     assert multiprocessing.active_children() == [], "a worker that waits can be ended"
 
 
+@pytest.mark.slow
 def test_what_was_had_outlives_the_workers(uniform: SampleStore) -> None:
     stream = uniform.stream(8, commit_every=None)
     found = list(stream.loader(num_workers=1))
@@ -466,6 +468,7 @@ def test_what_was_had_outlives_the_workers(uniform: SampleStore) -> None:
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 def test_the_claims_of_a_killed_worker_go_back(uniform: SampleStore) -> None:
     stream = uniform.stream(4, commit_every=None)
     loader = stream.loader(num_workers=1, collate_fn=as_it_is, prefetch_factor=1)
