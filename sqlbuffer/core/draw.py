@@ -30,6 +30,7 @@ from sqlbuffer.core.stretch import Stretch, seen
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
+from sqlbuffer.db.backends import driver
 from sqlbuffer.records import SampleInfo
 
 EVERYTHING = -1
@@ -279,8 +280,9 @@ def _write(
     if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
         # One statement copies the arrivals within the database, in the order of their keys.
         up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
+        first = n_heaviest - driver.next_place(tx.connection)
         n_moved = tx.execute(
-            queries.batches.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to
+            queries.batches.insert_arrivals(), batch=opened.id, first=first, **up_to
         ).rowcount
     columns = {
         "position": range(n),

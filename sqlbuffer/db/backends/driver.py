@@ -20,6 +20,9 @@ _GOES_DIRECTLY = "goes_directly"
 """Name, in the `info` of a connection, of whether the statements of its transaction go to the
 driver's cursor; False if the program watches its statements."""
 
+NEXT_PLACE = "next_place"
+"""Name of a function of SQL on SQLite, which returns 0, 1, 2 and so on, and its name in `info`."""
+
 _NO_CURSOR = {"stream_results": False}
 """Options of a statement for which the server makes no cursor."""
 
@@ -75,6 +78,11 @@ def fetch(connection: sa.Connection, make: Callable[[], Any], sql: str, paramete
         return Answer(cursor.fetchall(), cursor.rowcount, described)
     except BaseException as exc:
         _raise(connection, exc, sql, parameters, cursor)
+
+
+def next_place(connection: sa.Connection) -> int:
+    """Return what `next_place()` returns in the first row of the next statement."""
+    return int(connection.info[NEXT_PLACE]()) + 1
 
 
 def run(connection: sa.Connection, sql: str) -> None:
