@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.decoded import Decoded
 
 log = logging.getLogger(__name__)
+
+_KNOWN = operator.attrgetter(*Known._fields[1:])
 
 
 class Batch(ClaimedBatch, PrioritisedBatch):
@@ -86,7 +89,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         self._buffer = buffer
         self._claim = claim
         self._new_keys = new_keys
-        self._known = Known(self.ids, *(getattr(drawn, name) for name in Known._fields[1:]))
+        self._known = Known(self.ids, *_KNOWN(drawn))
         self.objective = objective
         self._is_open = True
         self._has_reports = outlives  # those of other processes

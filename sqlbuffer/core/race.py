@@ -135,6 +135,11 @@ def turned_back(keys: Floats, clock: float) -> Floats:
     return back[which]
 
 
+def is_ascending(keys: Floats) -> bool:
+    """Return True if each of (n,) keys is larger than the one before, and none is NaN."""
+    return bool(np.count_nonzero(keys[:-1] < keys[1:]) >= len(keys) - 1)
+
+
 def inclusion_probability(weights: Floats, start: float, threshold: float) -> Floats:
     """Return the probability of each sample to be drawn, `1 - exp(-w (t - c))`.
 
