@@ -73,6 +73,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         info: SampleInfo,
         objective: str,
         outlives: bool = False,
+        weights: Floats | None = None,
         new_keys: Floats | None = None,
     ) -> None:
         self.id = None if claim is None else claim.batch
@@ -84,7 +85,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         self.sources = list(drawn.source)
         self.ids: Ints = pool.as_ints(drawn.sample_id)
         self.scores: Floats = pool.as_floats(drawn.score)
-        self.weights: Floats = pool.as_floats(drawn.weight)
+        self.weights: Floats = pool.as_floats(drawn.weight) if weights is None else weights
         self.info = info
         self._buffer = buffer
         self._claim = claim

@@ -136,7 +136,8 @@ def _draw(
         given: Any = {"n_heaviest": len(heaviest), "exclusive": exclusive, "terms": terms}
         made, clock, new_keys = _take(tx, state, drawn, stretch, weights, **given)
     about: Any = {"iteration": state.iteration, "objective": state.objective, "info": info}
-    return Batch(tx.buffer, drawn, claim=made, clock=clock, new_keys=new_keys, **about)
+    about |= {"weights": weights, "new_keys": new_keys}
+    return Batch(tx.buffer, drawn, claim=made, clock=clock, **about)
 
 
 def _take(
