@@ -111,7 +111,7 @@ def _as_scores(buffer: BufferHandle, priorities: Floats) -> Floats:
 
     A score of 0 has the weight 0 under `Power` alone.
     """
-    if buffer.settings.weights(np.zeros(1), None)[0] == 0.0:
+    if priorities.all() or buffer.settings.weights(np.zeros(1), None)[0] == 0.0:
         return priorities
     return np.where(priorities == 0.0, math.nan, priorities)
 

@@ -43,9 +43,11 @@ def begin(connection: sa.Connection) -> None:
 
 
 def _is_watched(connection: sa.Connection) -> bool:
-    each, of_driver = connection.dispatch, connection.dialect.dispatch
+    # Not those of the connection, which nobody has seen: each would be joined with the engine's.
+    each, of_driver = connection.engine.dispatch, connection.dialect.dispatch
     return bool(
         connection.engine._should_log_info()
+        or sa.Connection._has_events
         or each.before_cursor_execute
         or each.after_cursor_execute
         or each.before_execute
@@ -54,6 +56,18 @@ def _is_watched(connection: sa.Connection) -> bool:
         or of_driver.do_executemany
         or of_driver.do_execute_no_params
     )
+
+
+class Cursors(NamedTuple):
+    """The cursors of a transaction."""
+
+    fetching: Callable[[], Any] | None
+    """Makes a cursor whose rows are fetched; None if the program watches the transaction."""
+
+
+def cursors(connection: sa.Connection) -> Cursors:
+    """Return the cursors of the transaction that a connection is in."""
+    return Cursors(fetching_cursor(connection))
 
 
 def fetching_cursor(connection: sa.Connection) -> Callable[[], Any] | None:
