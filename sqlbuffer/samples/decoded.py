@@ -37,7 +37,7 @@ class Decoded:
         self._samples: list[Any] | None = None
         self._columns: Columns | None = None
         self._stored = texts, payloads, codecs
-        kinds = set(codecs)  # once: as long as half of the split of 512 rows into columns
+        kinds = set(codecs)  # 30 us for 512
         if kinds == {"text"}:
             self._samples, self._stored = list(texts), ((), (), ())
             return

@@ -43,11 +43,12 @@ def begin(connection: sa.Connection) -> None:
 
 
 def _is_watched(connection: sa.Connection) -> bool:
-    # Not those of the connection, which nobody has seen: each would be joined with the engine's.
-    each, of_driver = connection.engine.dispatch, connection.dialect.dispatch
+    # A connection has listeners of its own only if its class has some: no program has seen it yet.
+    # They take longer to find than those of the engine, with which SQLAlchemy joins them.
+    owner = connection if sa.Connection._has_events else connection.engine
+    each, of_driver = owner.dispatch, connection.dialect.dispatch
     return bool(
         connection.engine._should_log_info()
-        or sa.Connection._has_events
         or each.before_cursor_execute
         or each.after_cursor_execute
         or each.before_execute
