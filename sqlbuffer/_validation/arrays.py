@@ -167,10 +167,11 @@ def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
     """
     way_out = f"give shape ({n},), in the order of the samples"
     values = _one_for_each(priorities, n, "priorities", way_out)
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0.0))).tolist()
-    if wrong:
+    is_right = np.isfinite(values) & (values >= 0.0)
+    if not is_right.all():
+        first = int(np.argmin(is_right))
         raise InvalidArgument(
-            f"priority {wrong[0]} is {values[wrong[0]]}: priorities must be finite numbers of 0 or "
+            f"priority {first} is {values[first]}: priorities must be finite numbers of 0 or "
             "more, such as abs(error); a sample of priority 0 is never drawn."
         )
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from sqlbuffer.records import SampleInfo
 from sqlbuffer.samples.decoded import Decoded
 
 log = logging.getLogger(__name__)
+
+_KNOWN = operator.attrgetter(*Known._fields[1:])
 
 
 class Batch(ClaimedBatch, PrioritisedBatch):
@@ -70,6 +73,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         info: SampleInfo,
         objective: str,
         outlives: bool = False,
+        weights: Floats | None = None,
         new_keys: Floats | None = None,
     ) -> None:
         self.id = None if claim is None else claim.batch
@@ -81,12 +85,12 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         self.sources = list(drawn.source)
         self.ids: Ints = pool.as_ints(drawn.sample_id)
         self.scores: Floats = pool.as_floats(drawn.score)
-        self.weights: Floats = pool.as_floats(drawn.weight)
+        self.weights: Floats = pool.as_floats(drawn.weight) if weights is None else weights
         self.info = info
         self._buffer = buffer
         self._claim = claim
         self._new_keys = new_keys
-        self._known = Known(self.ids, *(getattr(drawn, name) for name in Known._fields[1:]))
+        self._known = Known(self.ids, *_KNOWN(drawn))
         self.objective = objective
         self._is_open = True
         self._has_reports = outlives  # those of other processes

@@ -30,6 +30,7 @@ from sqlbuffer.core.stretch import Stretch, seen
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import disposal, queries
+from sqlbuffer.db.backends import driver
 from sqlbuffer.records import SampleInfo
 
 EVERYTHING = -1
@@ -135,7 +136,8 @@ def _draw(
         given: Any = {"n_heaviest": len(heaviest), "exclusive": exclusive, "terms": terms}
         made, clock, new_keys = _take(tx, state, drawn, stretch, weights, **given)
     about: Any = {"iteration": state.iteration, "objective": state.objective, "info": info}
-    return Batch(tx.buffer, drawn, claim=made, clock=clock, new_keys=new_keys, **about)
+    about |= {"weights": weights, "new_keys": new_keys}
+    return Batch(tx.buffer, drawn, claim=made, clock=clock, **about)
 
 
 def _take(
@@ -159,8 +161,8 @@ def _take(
         clock=clock,
         batches=1,
         drawn=len(weights),
-        unscored=-int(np.isnan(weights).sum()) if consumes else 0,
-        unscorable=-int((weights == 0).sum()) if consumes else 0,
+        unscored=-int(np.count_nonzero(np.isnan(weights))) if consumes else 0,
+        unscorable=-int(np.count_nonzero(weights == 0)) if consumes else 0,
     )
     if terms.settles:
         made.settle_at_once(tx, len(weights))
@@ -210,7 +212,7 @@ def _sorted(rows: list[Any], column: str) -> list[Any]:
 def _by_key(rows: list[Any]) -> tuple[list[Any], Floats]:
     """Sort rows by race key, ties by hash; return them and their keys."""
     keys = pool.as_floats(list(map(_KEY, rows)))
-    if (keys[:-1] < keys[1:]).all():  # no tie, and none is missing
+    if race.is_ascending(keys):  # no tie, and none is missing
         return rows, keys
     rows = _sorted(rows, "race_key")
     return rows, pool.as_floats(list(map(_KEY, rows)))
@@ -276,11 +278,12 @@ def _write(
     tx.reach(opened.drawn_tick)
     leave, keys = not tx.backend.supports_deleting_claims and n > n_heaviest, stretch.keys
     n_moved = 0
-    if leave and not stretch.ends_in_a_tie and (keys[:-1] < keys[1:]).all():
+    if leave and not stretch.ends_in_a_tie and race.is_ascending(keys):
         # One statement copies the arrivals within the database, in the order of their keys.
         up_to = {"last_key": float(keys[-1]), "last_id": _NO_ID}
+        first = n_heaviest - driver.next_place(tx.connection)
         n_moved = tx.execute(
-            queries.batches.insert_arrivals(), batch=opened.id, first=n_heaviest, **up_to
+            queries.batches.insert_arrivals(), batch=opened.id, first=first, **up_to
         ).rowcount
     columns = {
         "position": range(n),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,11 @@ def as_floats(values: Sequence[float | None]) -> Floats:
     if len(values) and values[0] is None and values.count(None) == len(values):
         return np.full(len(values), np.nan)  # numpy takes 0.15 us for each None
     try:
+        floats: Floats = _packed(values, "d", np.float64)
+        return floats
+    except (struct.error, TypeError, ValueError, OverflowError):
+        pass  # a value is missing, or no number
+    try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as exc:
         wrong = next(
@@ -38,12 +44,22 @@ def as_floats(values: Sequence[float | None]) -> Floats:
         ) from exc
 
 
+def _packed(numbers: Sequence[Any], kind: str, dtype: Any) -> Any:
+    """Return numbers as an array: 8 us for 512 of them, of which numpy makes one in 20."""
+    return np.frombuffer(struct.pack(f"{len(numbers)}{kind}", *numbers), dtype).copy()
+
+
 def as_ints(values: Sequence[int]) -> Ints:
     """Return (n,) int64.
 
     Raises:
         InvalidPayload: If a value is not an integer: SQLite stores any value in any column.
     """
+    try:
+        ints: Ints = _packed(values, "q", np.int64)
+        return ints
+    except (struct.error, TypeError, ValueError, OverflowError):
+        pass  # a value is no integer
     try:
         return np.array(values, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as exc:

@@ -111,7 +111,7 @@ def _as_scores(buffer: BufferHandle, priorities: Floats) -> Floats:
 
     A score of 0 has the weight 0 under `Power` alone.
     """
-    if buffer.settings.weights(np.zeros(1), None)[0] == 0.0:
+    if priorities.all() or buffer.settings.weights(np.zeros(1), None)[0] == 0.0:
         return priorities
     return np.where(priorities == 0.0, math.nan, priorities)
 
@@ -255,11 +255,11 @@ def _move(
     moving, entries = moved_keys(tx, after, ids, keys, old, new, entries + 1)
     moved = pool.move(tx, after, ids.tolist(), (keys, old), moving, new, values, entries.tolist())
     require_all(int(moved.sum()), len(ids), "priorities were written")
-    unscored = int(np.isnan(old).sum())
+    unscored = int(np.count_nonzero(np.isnan(old)))
     deltas = {
-        "moved": int((moving != keys).sum()),
+        "moved": int(np.count_nonzero(moving != keys)),
         "unscored": -unscored,
-        "unscorable": int((new == 0).sum() - (old == 0).sum()),
+        "unscorable": int(np.count_nonzero(new == 0) - np.count_nonzero(old == 0)),
     }
     return unscored, deltas, dict(zip(ids.tolist(), moving.tolist(), strict=True))
 

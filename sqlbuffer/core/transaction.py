@@ -14,7 +14,7 @@ from sqlbuffer._messages import shown
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.workers import register, worker_id
 from sqlbuffer.db import queries
-from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows, hot
+from sqlbuffer.db.backends import Columns, Dialect, Lock, Rows, driver, hot
 from sqlbuffer.errors import BufferNotFound
 
 if TYPE_CHECKING:
@@ -70,12 +70,14 @@ class Transaction:
         backend: The operations that differ between SQLite and PostgreSQL.
     """
 
-    __slots__ = ("backend", "buffer", "connection")
+    __slots__ = ("_by_buffer", "_cursors", "backend", "buffer", "connection")
 
     def __init__(self, connection: sa.Connection, buffer: BufferHandle) -> None:
         self.connection = connection
         self.buffer = buffer
         self.backend: Dialect = buffer.database.dialect
+        self._cursors: driver.Cursors | None = None
+        self._by_buffer: dict[int, int] | None = None
 
     def on(self, buffer: BufferHandle) -> Transaction:
         """Return the same transaction on another buffer of the same database."""
@@ -85,9 +87,11 @@ class Transaction:
 
     def execute(self, statement: Any, **parameters: Any) -> Any:
         """Execute a statement on this buffer."""
-        return hot.execute(
-            self.connection, statement, {"buffer": self.buffer.buffer_id, **parameters}
-        )
+        found = self._cursors
+        if found is None:
+            found = self._cursors = driver.cursors(self.connection)
+        given = {"buffer": self.buffer.buffer_id, **parameters}
+        return hot.execute(self.connection, statement, given, found)
 
     def rows(self, statement: Any, **parameters: Any) -> Sequence[Any]:
         """Execute a statement on this buffer and return all of its rows."""
@@ -247,8 +251,10 @@ class Transaction:
     @property
     def _ticks(self) -> dict[int, int]:
         """The logical time of the transaction by buffer id; empty when the transaction begins."""
-        ticks: dict[int, int] = self.connection.info.setdefault("ticks", {})
-        return ticks
+        found = self._by_buffer
+        if found is None:
+            found = self._by_buffer = self.connection.info.setdefault("ticks", {})
+        return found
 
     def note_ids(self) -> None:
         """Remember the newest rows, which later prove the ids that this transaction reads."""

@@ -325,7 +325,8 @@ def moved_keys(
     both = (old > 0) & (new > 0) & (new != old)
     moving[both] = race.rescaled(keys[both], state.clock, old[both], new[both])
     joining = np.flatnonzero(~(old > 0) & (new > 0))
-    entries = entries + np.isin(np.arange(len(ids)), joining)
+    entries = entries.copy()
+    entries[joining] += 1
     moving[joining] = _joining(tx, state, ids[joining], entries[joining], new[joining])
     return moving, entries
 

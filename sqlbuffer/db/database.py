@@ -308,11 +308,12 @@ class Database:
         receipt, done = None, []
         try:
             with engine.connect() as connection:
-                connection.info["presence"] = presence
+                info = connection.info
+                info["presence"] = presence
                 with connection.begin():
                     if self.dialect.has_receipts:
                         receipt = self.dialect.receipt(connection)
-                    connection.info["ticks"] = {}
+                    info["ticks"] = {}
                     done.append(work(connection))
                     boundary("before")
             boundary("after")

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from helpers import inside
 from helpers.cleanup import hold
 from sqlbuffer import SampleStore, open_store
+from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import driver
+from sqlbuffer.db.schema import draws
 from sqlbuffer.errors import InvalidArgument
 
 
@@ -143,3 +145,31 @@ def test_values_are_converted_by_the_types_of_their_columns(filled: SampleStore)
     assert tuple(ours) == tuple(theirs)
     assert ours.created_at == theirs.created_at
     assert ours._fields == tuple(theirs._fields)
+
+
+def test_draws_are_numbered_in_the_order_of_their_batch(filled: SampleStore) -> None:
+    """On SQLite by a counter of the connection, which goes on from draw to draw."""
+    place = (draws.c.position, draws.c.sample_id)
+    for share in (0.0, 0.5, 0.0):
+        batch = hold(filled.sample(6, pct_argmax=share))
+        found = sa.select(*place).where(draws.c.batch_id == batch.id).order_by(draws.c.position)
+        rows = inside.rows(filled, found)
+        assert [tuple(row) for row in rows] == list(enumerate(batch.ids.tolist()))
+
+
+@pytest.mark.parametrize(
+    "values", [(), (1.5, -0.0), (None, None), (1.5, None), (True, 2), (2**70, 0.5), ("2.5", 1)]
+)
+def test_numbers_become_the_arrays_that_numpy_makes_of_them(values: tuple[Any, ...]) -> None:
+    expected = np.array(values, dtype=np.float64)
+    found = pool.as_floats(values)
+    assert found.tobytes() == expected.tobytes()
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("values", [(), (1, 2**62, -3), (True, 2), (1.0, 2), ("7", 1)])
+def test_integers_become_the_arrays_that_numpy_makes_of_them(values: tuple[Any, ...]) -> None:
+    found = pool.as_ints(values)
+    assert found.tolist() == np.array(values, dtype=np.int64).tolist()
+    assert found.dtype == np.int64
+    assert found.flags.writeable

@@ -68,20 +68,18 @@ def lines(text: str) -> str:
 
 
 HEAD = """
-    SELECT head.sample_id, head.race_key, head.weight, head.entries,
-           samples.source, coalesce(head.score, samples.score) AS score, samples.reward, samples.hash, samples.requeues,
+    SELECT pool.sample_id, pool.race_key, pool.weight, pool.entries,
+           samples.source, coalesce(pool.score, samples.score) AS score, samples.reward, samples.hash, samples.requeues,
            samples.text, samples.payload, samples.codec
+    FROM pool
+    JOIN samples ON samples.id = pool.sample_id
 """
 
 GOLDEN = {
     ("first_in_race", "sqlite"): f"""{HEAD}
-        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-              pool.score AS score, pool.entries AS entries
-              FROM pool
-              WHERE pool.race_key < ? AND pool.buffer_id = ?
-              ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
-              LIMIT ?) AS head
-        JOIN samples ON samples.id = head.sample_id
+        WHERE pool.race_key < ? AND pool.buffer_id = ?
+        ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
+        LIMIT ?
     """,
     ("first_in_race", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
@@ -162,13 +160,9 @@ GOLDEN = {
         AND pool.sample_id = incoming_places.sample_id
     """,
     ("first_by_score", "sqlite"): f"""{HEAD}
-        FROM (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
-              pool.score AS score, pool.entries AS entries
-              FROM pool
-              WHERE pool.top = 1 AND pool.buffer_id = ?
-              ORDER BY pool.buffer_id DESC, pool.score DESC, pool.tie DESC, pool.sample_id DESC
-              LIMIT ?) AS head
-        JOIN samples ON samples.id = head.sample_id
+        WHERE pool.top = 1 AND pool.buffer_id = ?
+        ORDER BY pool.buffer_id DESC, pool.score DESC, pool.tie DESC, pool.sample_id DESC
+        LIMIT ?
     """,
     ("first_by_score", "postgresql"): """
         WITH head AS (SELECT pool.sample_id AS sample_id, pool.race_key AS race_key, pool.weight AS weight,
@@ -280,6 +274,14 @@ GOLDEN = {
         SET queued = 1, requeues = (samples.requeues + 1), score = NULL, score_version = ?, scored_at = NULL,
            scored_tick = NULL, attempts = 0, evicted = 0
         WHERE samples.queued = 0
+    """,
+    ("insert_arrivals", "sqlite"): """
+        INSERT INTO draws (batch_id, position, sample_id, race_key, weight, reported)
+        SELECT ? AS batch_id, ? + next_place() AS position, pool.sample_id AS sample_id,
+           pool.race_key AS race_key, pool.weight AS weight, 0 AS reported
+        FROM pool
+        WHERE pool.buffer_id = ? AND (pool.race_key, pool.sample_id) <= (?, ?)
+        ORDER BY pool.buffer_id, pool.race_key, pool.sample_id
     """,
     ("leave_up_to", "sqlite"): """
         DELETE

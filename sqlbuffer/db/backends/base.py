@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows
 from sqlbuffer.errors import TooLarge
 
 SCHEMA = "sqlbuffer"
@@ -232,8 +232,8 @@ class Dialect(abc.ABC):
         """Keep other processes from writing into tables until the transaction ends."""
 
     @abc.abstractmethod
-    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
-        """Return the rows that a statement selects from `table`, without those locked by a claim.
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> Claimed:
+        """Select rows from `table`, without those locked by a claim.
 
         If `supports_deleting_claims`, the rows leave the table with it.
         """

@@ -20,6 +20,9 @@ _GOES_DIRECTLY = "goes_directly"
 """Name, in the `info` of a connection, of whether the statements of its transaction go to the
 driver's cursor; False if the program watches its statements."""
 
+NEXT_PLACE = "next_place"
+"""Name of a function of SQL on SQLite, which returns 0, 1, 2 and so on, and its name in `info`."""
+
 _NO_CURSOR = {"stream_results": False}
 """Options of a statement for which the server makes no cursor."""
 
@@ -40,7 +43,10 @@ def begin(connection: sa.Connection) -> None:
 
 
 def _is_watched(connection: sa.Connection) -> bool:
-    each, of_driver = connection.dispatch, connection.dialect.dispatch
+    # A connection has listeners of its own only if its class has some: no program has seen it yet.
+    # They take longer to find than those of the engine, with which SQLAlchemy joins them.
+    owner = connection if sa.Connection._has_events else connection.engine
+    each, of_driver = owner.dispatch, connection.dialect.dispatch
     return bool(
         connection.engine._should_log_info()
         or each.before_cursor_execute
@@ -51,6 +57,18 @@ def _is_watched(connection: sa.Connection) -> bool:
         or of_driver.do_executemany
         or of_driver.do_execute_no_params
     )
+
+
+class Cursors(NamedTuple):
+    """The cursors of a transaction."""
+
+    fetching: Callable[[], Any] | None
+    """Makes a cursor whose rows are fetched; None if the program watches the transaction."""
+
+
+def cursors(connection: sa.Connection) -> Cursors:
+    """Return the cursors of the transaction that a connection is in."""
+    return Cursors(fetching_cursor(connection))
 
 
 def fetching_cursor(connection: sa.Connection) -> Callable[[], Any] | None:
@@ -75,6 +93,11 @@ def fetch(connection: sa.Connection, make: Callable[[], Any], sql: str, paramete
         return Answer(cursor.fetchall(), cursor.rowcount, described)
     except BaseException as exc:
         _raise(connection, exc, sql, parameters, cursor)
+
+
+def next_place(connection: sa.Connection) -> int:
+    """Return what `next_place()` returns in the first row of the next statement."""
+    return int(connection.info[NEXT_PLACE]()) + 1
 
 
 def run(connection: sa.Connection, sql: str) -> None:

