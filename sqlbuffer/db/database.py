@@ -226,7 +226,7 @@ class Database:
             return self.dialect.viewer(self._url)
         if kind == "owner":
             return self.dialect.owner(self._url)
-        return self.dialect.reader(self._url, read_only=self.is_read_only)
+        return self.dialect.reader(self._url)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, again after errors that may pass."""

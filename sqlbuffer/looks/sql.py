@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer.db.backends import first_line, parse_url
+from sqlbuffer.db.backends import first_line, parse_url, unavailable
 from sqlbuffer.errors import InvalidArgument
 
 _RULE = "give one SELECT, which cannot write"
@@ -45,6 +45,7 @@ def ask(
     Raises:
         InvalidArgument: If the database refuses the SQL, if it takes too long, or if the role may
             do more than read. The message is one line.
+        DatabaseUnavailable: If the database cannot be opened, or changed under the statement.
     """
     _require_text(sql)
     location, dialect = parse_url(url)
@@ -67,6 +68,8 @@ def ask(
                 f"this SQL took more than {timeout_s:g} s and was ended: narrow it, or run it with "
                 "`sqlbuffer sql`, which has no limit."
             ) from exc
+        if isinstance(exc, sa.exc.DBAPIError) and dialect.is_conflict(exc):
+            raise unavailable(exc, location, dialect) from exc
         if isinstance(exc, sa.exc.DBAPIError) and (unknown := dialect.unknown_name(exc)):
             from sqlbuffer.looks import near_matches  # only errors need it
 

@@ -266,7 +266,7 @@ def test_a_read_only_store_needs_no_right_to_write_the_file(tmp_path: pathlib.Pa
             with open_store(f"sqlite:///{file}", weighting="uniform") as store:
                 store.add(["a"])
                 store.record(["b"], [1.0])
-        pathlib.Path(folder).chmod(0o777)  # SQLite creates the index of the log next to the file
+        pathlib.Path(folder).chmod(0o555)
         files[1].chmod(0o444)
         found = subprocess.run(
             [sys.executable, "-c", READ, *files], capture_output=True, text=True, check=False

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from sqlbuffer._files import too_long
 from sqlbuffer.db.backends.base import SCHEMA
+from sqlbuffer.db.backends.sqlite_errors import way_out
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 
@@ -27,11 +28,20 @@ def require_new(target: pathlib.Path) -> None:
 
 
 def copy_sqlite(connection: sa.Connection, target: pathlib.Path) -> None:
-    """Write the state of the database at this moment into a file without free pages."""
+    """Write the state of the database at this moment into a file without free pages.
+
+    Raises:
+        DatabaseUnavailable: If it fails.
+    """
     driver: Any = connection.connection.driver_connection  # of any SQLite library
     driver.set_authorizer(None)  # the one of readers refuses to attach the new file
     connection.commit()
-    driver.execute("VACUUM INTO ?", (os.fspath(target),))
+    try:
+        driver.execute("VACUUM INTO ?", (os.fspath(target),))
+    except connection.dialect.loaded_dbapi.Error as exc:
+        raise DatabaseUnavailable(
+            f"the backup failed ({exc}): {way_out(exc) or 'run it again'}."
+        ) from exc
 
 
 def dump_postgresql(url: sa.URL, target: pathlib.Path) -> None:

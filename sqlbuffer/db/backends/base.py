@@ -153,10 +153,10 @@ class Dialect(abc.ABC):
         """Return an engine that creates and upgrades the schema."""
 
     @abc.abstractmethod
-    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
-        """Return an engine that is only read from, and never waits for a writer.
+    def reader(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that is only read from: the right to read is enough.
 
-        With `read_only` the right to read the database is enough.
+        It never waits for a writer.
         """
 
     @abc.abstractmethod

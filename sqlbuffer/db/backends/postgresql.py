@@ -139,7 +139,7 @@ class PostgreSQL(Dialect):
     def owner(self, url: sa.URL) -> sa.Engine:
         return connections.owner(url)
 
-    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    def reader(self, url: sa.URL) -> sa.Engine:
         return connections.reader(url)
 
     def viewer(self, url: sa.URL) -> sa.Engine:

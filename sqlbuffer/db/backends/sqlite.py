@@ -133,8 +133,8 @@ class SQLite(Dialect):
     def owner(self, url: sa.URL) -> sa.Engine:
         return self._engines.writer(url, mode="rwc", durability="full")
 
-    def reader(self, url: sa.URL, *, read_only: bool = False) -> sa.Engine:
-        return self._engines.reader(url, mode="ro" if read_only else "rw")
+    def reader(self, url: sa.URL) -> sa.Engine:
+        return self._engines.reader(url)
 
     def viewer(self, url: sa.URL) -> sa.Engine:
         return self._engines.viewer(url)
@@ -249,7 +249,7 @@ class SQLite(Dialect):
     # -- errors -----------------------------------------------------------------------------------
 
     def is_conflict(self, error: sa.exc.DBAPIError) -> bool:
-        return False  # one writer at a time
+        return sqlite_errors.may_pass(error.orig)
 
     def is_overdue(self, error: sa.exc.DBAPIError) -> bool:
         return False
@@ -298,7 +298,8 @@ class SQLite(Dialect):
         try:
             yield
         finally:
-            opened.set_authorizer(authorize_viewer)
+            if not connection.invalidated:
+                opened.set_authorizer(authorize_viewer)
 
 
 def _file_of(connection: sa.Connection) -> str:

@@ -7,10 +7,8 @@ import datetime as dt
 import functools
 import itertools
 import json
-import sqlite3
-import urllib.parse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,65 +18,19 @@ from sqlbuffer.db.backends import driver, sqlite_forks
 from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_viewer, shorten_values, until
 from sqlbuffer.db.backends.sqlite_errors import BUSY_TIMEOUT_S, is_busy
-from sqlbuffer.db.backends.sqlite_files import SameFile, is_too_small, require_plain, require_same
-from sqlbuffer.db.backends.sqlite_forks import Passage, require_not_inherited
-from sqlbuffer.db.backends.sqlite_libraries import STANDARD, require_one_library, watch
+from sqlbuffer.db.backends.sqlite_files import SameFile
+from sqlbuffer.db.backends.sqlite_forks import Passage
+from sqlbuffer.db.backends.sqlite_libraries import STANDARD, watch
 from sqlbuffer.db.backends.sqlite_lock import WriterLock
+from sqlbuffer.db.backends.sqlite_opening import Connection, Opener
+from sqlbuffer.db.backends.sqlite_reading import CHANGED
 from sqlbuffer.db.backends.types import as_text
 from sqlbuffer.db.retry import retrying
-
-_PRAGMAS = (
-    "foreign_keys = ON",
-    "temp_store = MEMORY",
-    "cache_size = -65536",
-    "mmap_size = 2147418112",
-    "journal_size_limit = 67108864",
-)
-"""64 MB of cache; as much of the file in memory as SQLite maps, 2 GB."""
 
 CHECKPOINT_PAGES = 8000
 """Pages in the log, 32 MB, from which on a COMMIT writes them back: fewer writes for hot pages."""
 
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
-
-if TYPE_CHECKING:
-    _Driver = sqlite3.Connection
-else:
-    _Driver = object
-
-
-class _Connection(_Driver):
-    """Mixin for a driver's connections: releases the writer's lock when its transaction ends."""
-
-    lock: WriterLock
-    same: SameFile
-
-    def commit(self) -> None:
-        """Commit; a COMMIT that fails keeps the lock until the rollback."""
-        super().commit()
-        if self.lock.fd is not None:
-            self.lock.release()
-
-    def rollback(self) -> None:
-        """Roll back."""
-        try:
-            super().rollback()
-        finally:
-            if self.lock.fd is not None:
-                self.lock.release()
-
-    def close(self) -> None:
-        """Close; from now on another file may have the name."""
-        passage = Passage(waits=False)
-        if hasattr(self, "same"):
-            # First: another thread that looks now would find the log gone, which SQLite deletes.
-            self.same.forget()
-        try:
-            super().close()
-        finally:
-            if hasattr(self, "lock"):
-                self.lock.release()
-            del passage
 
 
 class Engines:
@@ -94,7 +46,7 @@ class Engines:
         self.library: str = driver.__name__.partition(".")[0]
         if self.library != STANDARD:
             watch()
-        self._connection: Any = type("Connection", (_Connection, driver.Connection), {})
+        self._opener = Opener(driver, self.library)
         self._statements: sa.util.LRUCache[Any, Any] = sa.util.LRUCache(CACHED_STATEMENTS)
 
     @functools.cached_property
@@ -108,6 +60,7 @@ class Engines:
         with engine.connect():  # the first connection tells the dialect the version of SQLite
             pass
         engine.dispose()
+        sa.event.listen(engine, "handle_error", _open_again)
         return engine.dialect
 
     def writer(self, url: sa.URL, *, mode: str, durability: str) -> sa.Engine:
@@ -140,10 +93,11 @@ class Engines:
         finally:
             opened.same.require()  # if BEGIN has failed too, a file that is gone is the cause
 
-    def reader(self, url: sa.URL, *, mode: str = "rw") -> sa.Engine:
-        """Return an engine that is only read from; `mode` "ro" needs no right to write the file."""
-        # Not query_only, which forbids temporary tables too.
-        engine = self._engine(url, mode, [], size=4)
+    def reader(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that is only read from, and needs no right to write the file."""
+        # Not query_only, which forbids temporary tables too. Not "ro" for a process that may write:
+        # the last connection to be closed would leave the log behind.
+        engine = self._engine(url, "rw", [], size=4)
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -162,6 +116,13 @@ class Engines:
         @sa.event.listens_for(engine, "connect")
         def _authorize(connection: Any, _: object) -> None:
             connection.set_authorizer(authorize_viewer)
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            # A user may keep a connection for any time. An error here would leave it half begun.
+            opened: Any = connection.connection.driver_connection
+            if opened.stamp is not None:
+                opened.stamp.expire()
 
         return engine
 
@@ -194,7 +155,10 @@ class Engines:
 
         def connect() -> Any:
             passage = Passage(waits=True)
-            connection = self._connect(file, mode, pragmas)
+            connection = self._opener.open(file, mode, writes=has_log)
+            for statement in pragmas:
+                # The switch to WAL waits for no process by itself.
+                retrying(lambda error, _: is_busy(error))(connection.execute, statement)
             connection.lock = WriterLock(file)
             connection.same = SameFile(file, has_log=has_log, is_ours=is_ours, library=self.library)
             del passage
@@ -210,35 +174,12 @@ class Engines:
         _listen(engine, self._dialect.on_connect_url(engine.url), self._driver.Error)
         return engine
 
-    def _connect(self, file: str, mode: str, pragmas: Sequence[str]) -> _Connection:
-        require_plain(file, may_be_new=mode == "rwc")
-        require_not_inherited(file)
-        require_same(file)
-        require_one_library(file, self.library)
-        if is_too_small(file):
-            raise self._driver.DatabaseError("file is not a database")
-        connection: _Connection = self._driver.connect(
-            f"file:{urllib.parse.quote(file)}?mode={mode}",
-            uri=True,
-            timeout=BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-            factory=self._connection,
-        )
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        for statement in pragmas:
-            # The switch to WAL waits for no process by itself.
-            retrying(lambda error, _: is_busy(error))(connection.execute, statement)
-        return connection
-
 
 def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -> None:
     """Add the hooks of an engine: connections opened, given back to the pool, or closed."""
 
     @sa.event.listens_for(engine, "connect")
-    def _add_functions(connection: _Connection, record: sa.pool.ConnectionPoolEntry) -> None:
+    def _add_functions(connection: Connection, record: sa.pool.ConnectionPoolEntry) -> None:
         on_connect(connection)
         record.info["same"] = connection.same
         # No Python function of ours: SQLite would swallow the Ctrl-C that Python raises in it.
@@ -247,8 +188,14 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
         next_place = record.info[driver.NEXT_PLACE] = itertools.count().__next__
         connection.create_function(driver.NEXT_PLACE, 0, next_place)
 
+    @sa.event.listens_for(engine, "checkout")
+    def _renew(connection: Connection, *_: Any) -> None:
+        if connection.stamp is not None and connection.stamp.is_outdated():
+            connection.same.require()
+            raise sa.exc.DisconnectionError  # the pool opens the file again
+
     @sa.event.listens_for(engine, "invalidate")
-    def _let_go(connection: _Connection, *_: Any) -> None:
+    def _let_go(connection: Connection, *_: Any) -> None:
         with contextlib.suppress(driver_error):
             connection.rollback()  # else its lock stays while a traceback refers to the cursor
 
@@ -262,6 +209,12 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
         if not connection.invalidated:  # by a Ctrl-C that ended a statement
             # Temporary tables vanish with the transaction that created them.
             connection.info.pop("loaded", None)
+
+
+def _open_again(context: sa.ExceptionContext) -> None:
+    """Let the pool open a file again that has changed while it was read without locks."""
+    if str(context.original_exception) == CHANGED:
+        context.is_disconnect = True
 
 
 def _set_time(connection: sa.Connection) -> dict[str, Any]:

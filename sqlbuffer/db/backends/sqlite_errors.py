@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sqlbuffer.db.backends.sqlite_reading import CHANGED
+
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits while another process writes."""
 
+_NEEDS_RECOVERY = "SQLITE_READONLY_RECOVERY"
 _NO_LOCKS = "the file system refuses a lock: put the file on a local disk"
 _WAYS_OUT_BY_NAME = {
     "SQLITE_IOERR_SHORT_READ": "the file or its -wal is shorter than SQLite left it: it was "
@@ -18,13 +21,16 @@ _WAYS_OUT_BY_NAME = {
     "SQLITE_IOERR_SHMLOCK": _NO_LOCKS,
     "SQLITE_READONLY_DBMOVED": "the file was removed or moved while in use: restore the file, or "
     "open the store again",
+    _NEEDS_RECOVERY: "its last writer was killed while it wrote the index of the log, and this "
+    "process may not write it again: let the owner of the file run `sqlbuffer ls` once",
 }
 """By the name of the error, which Python 3.10 does not give."""
 
 _WAYS_OUT_BY_MESSAGE = {
     "unable to open": "the folder must exist and the file must be readable and writable by you",
-    "readonly": "the file or its folder is read-only: make both writable (chmod u+w), or copy the "
-    "file and its -wal",
+    "readonly": "the file, its folder, or its -wal or -shm cannot be written by this user: make "
+    "them writable (chmod u+w), or copy the file and its -wal",
+    CHANGED: "run it again",
     "not a database": "the file is not an SQLite database: give the path of another file",
     "malformed": "the file is corrupt: restore a copy, or save what is left with "
     "`sqlite3 FILE .recover`",
@@ -54,6 +60,12 @@ def unknown_name(error: Any) -> tuple[str, str] | None:
     """See `Dialect.unknown_name`."""
     found = _UNKNOWN.match(str(error))
     return (found[1], found[2]) if found else None
+
+
+def may_pass(error: Any) -> bool:
+    """Return True for an error of a reader that another attempt may not have."""
+    # A writer that begins repairs the index of the log a moment after it has opened it.
+    return str(error) == CHANGED or getattr(error, "sqlite_errorname", None) == _NEEDS_RECOVERY
 
 
 def is_busy(error: BaseException) -> bool:

@@ -147,6 +147,8 @@ class WriterLock:
             return os.open(self._path, flags)
         except FileNotFoundError:
             about = os.stat(self._file)
+        except PermissionError:  # of another user: the right to read is enough, but not on NFS
+            return os.open(self._path, flags & ~os.O_RDWR | os.O_RDONLY)
         fd = os.open(self._path, flags | os.O_CREAT, 0o600)
         if sys.platform != "win32":
             # Every process that may write to the database may lock it, whatever our umask is.
