@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -162,8 +163,9 @@ def open_store(
         fresh: Create a new buffer, under the next free name if the name is taken: "default-2"
             after "default". `store.name` tells the name.
         create: False: open only a buffer that exists, and create no database.
-        read_only: Write nothing: the process is no worker and sends no heartbeat, nothing is
-            created, and the right to read the database is enough.
+        read_only: Store nothing: the process is no worker and sends no heartbeat, no buffer is
+            created, and the right to read the database is enough. Without the right to write an
+            SQLite file no file is created next to it. No `key` is needed, except for `rewards_of`.
 
     Raises:
         BufferNotFound: If the buffer does not exist, and `create` is False or `read_only` is True.
@@ -951,6 +953,8 @@ class SampleStore:
             >>> store.rewards_of(["CC", "CCC", "CCO"])
             [0.5, nan, None]
         """
+        if self._buffer.key_caution is not None:
+            warnings.warn(self._buffer.key_caution, stacklevel=2)
         return self._buffer.read(read.rewards_of, as_list(samples))
 
     def samples_of(self, ids: Sequence[int]) -> dict[int, Any]:

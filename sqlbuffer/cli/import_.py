@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import listed, n_of, printable, shown
+from sqlbuffer._messages import listed, n_of, printable
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
@@ -21,7 +21,7 @@ from sqlbuffer.cli.export import Delimiter, Format
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
-from sqlbuffer.core.attach import attach
+from sqlbuffer.core.attach import attach, key_shown
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.queries.buffers import buffer_named
@@ -222,10 +222,11 @@ def _stored(connection: sa.Connection, *, name: str) -> Any:
 def _require_no_key(stored: Any) -> None:
     """Refuse a buffer whose samples have keys: the rows would be other samples without them."""
     if stored.key:
-        named = "a key function without a name" if stored.key == "?" else f"key={shown(stored.key)}"
+        named = key_shown(stored.key)
+        way_out = named.replace("key=", "--key ") if ":" in named else "--key MODULE:FUNCTION"
         raise InvalidArgument(
             f"buffer {stored.name!r} was created with {named}, which tells equal samples and "
-            "refuses others: give that function with --key MODULE:FUNCTION."
+            f"refuses others: give that function with {way_out}."
         )
 
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -69,15 +70,13 @@ def attach(
         raise tampered(
             f"the key of buffer {row.name!r} is stored as {shown(row.key)}, which is not a name"
         )
+    caution = _caution(row, key)
+    if database.is_read_only:  # nothing is added: only a look-up by sample needs the key
+        options["key_caution"] = caution
     buffer = _handle(database, row, key_name=key, **options)
     stored_settings.reconcile(buffer, row, given)
-    if row.key is not None and _are_other_keys(key, row.key):
-        warnings.warn(
-            f"buffer {row.name!r} was created with {_key_shown(row.key)}, but is opened with "
-            f"{_key_shown(key)}: the two keys may disagree on which samples are equal, so give "
-            "the same key= to every process.",
-            stacklevel=4,
-        )
+    if caution is not None and not database.is_read_only:
+        warnings.warn(caution, stacklevel=4)
     buffer.peek(Transaction.note_ids)
     return buffer
 
@@ -100,6 +99,17 @@ def key_name(key: Callable[[Any], Any] | None) -> str:
     return f"{module}.{name}" if isinstance(module, str) and is_storable(module) else name
 
 
+def _caution(row: Any, key: str) -> str | None:
+    """Return the warning of a buffer that is opened with another key than its own, or without."""
+    if row.key is None or not _are_other_keys(key, row.key):
+        return None
+    return (
+        f"buffer {row.name!r} was created with {key_shown(row.key)}, but is opened with "
+        f"{key_shown(key)}: the two keys may disagree on which samples are equal, so give the same "
+        "key= to every process."
+    )
+
+
 def _are_other_keys(ours: str, theirs: str) -> bool:
     """Tell whether two stored names belong to different key functions, as far as names show it."""
     if ours == theirs:
@@ -114,8 +124,22 @@ def _are_other_keys(ours: str, theirs: str) -> bool:
     return True
 
 
-def _key_shown(name: str) -> str:
-    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={printable(name)}")
+def key_shown(name: str) -> str:
+    """Return a stored name of a key function for a message, as the option `--key` takes it."""
+    if name in _NAMELESS:
+        return _NAMELESS[name]
+    if "<locals>" in name:  # no option can give it
+        return f"key={printable(name)}"
+    module, _, function = name.rpartition(".")
+    if module == "__main__":
+        return f"key={printable(function)} of a script"
+    if "." in module and module not in sys.modules and module.rpartition(".")[0] in sys.modules:
+        module = module.rpartition(".")[0]  # a method, whose class is no part of the module's name
+    separator = ":" if module else ""
+    return f"key={printable(module + separator + name[len(module) :].removeprefix('.'))}"
+
+
+_NAMELESS = {"": "no key=", "?": "a key= without a name"}
 
 
 def require_name(name: Any) -> str:

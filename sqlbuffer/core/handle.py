@@ -48,6 +48,8 @@ class BufferHandle:
     key_name: str | None = None
     """Stored name of the key function (`attach.key_name`); None if the handle was opened without
     looking at keys."""
+    key_caution: str | None = None
+    """Warning for look-ups by sample in a store that is only read, and has not the buffer's key."""
 
     @functools.cached_property
     def consumes(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,10 +40,8 @@ def slot_of(sample: Any) -> int:
 
 def _require_ring(mismatch: SettingsMismatch, url: Any, name: str) -> None:
     """Raise an error that says so if the buffer has no slots."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of another key
-        with open_store(url, name=name, read_only=True) as store:
-            key = store.stats().key
+    with open_store(url, name=name, read_only=True) as store:
+        key = store.stats().key
     if key != key_name(slot_of):
         raise SettingsMismatch(
             f"buffer {name!r} was not made by SqlStorage: give name=... to begin a buffer of its "

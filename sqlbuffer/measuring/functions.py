@@ -36,7 +36,9 @@ def function_from(path: str, *, example: str = "lab.dock:dock") -> Callable[...,
     if sys.path[:1] != [os.getcwd()]:
         sys.path.insert(0, os.getcwd())
     try:
-        function: Any = getattr(importlib.import_module(module), name, None)
+        function: Any = importlib.import_module(module)
+        for part in name.split("."):  # a method has its class before it
+            function = getattr(function, part, None)
     except (Exception, *EXITS) as exc:
         raise InvalidArgument(f"{module} cannot be imported: {summary(exc)}.") from exc
     if not callable(function):

@@ -457,7 +457,10 @@ def test_a_buffer_with_a_key_is_not_filled_without_it(
             assert (result.code, len(store)) == (2, 1)
         said = " ".join(re.sub(r"[│╭╰╮╯─]", " ", unstyled(result.err)).split())
         assert f"buffer {name!r} was created with" in said, said
-        assert "give that function with --key MODULE:FUNCTION" in said, said
+        option = "builtins:str.lower" if name == "named" else "MODULE:FUNCTION"
+        assert f"give that function with --key {option}." in said, said
+    words = ("--name", "named", "--key", "builtins:str.lower")
+    assert run("import", str(tmp_path / "x.smi"), *words, url=store_url).code == 0
 
 
 def test_numbers_of_csv() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from sqlbuffer.core.attach import key_name
+from sqlbuffer.core.attach import key_name, key_shown
 from sqlbuffer.db.database import Database
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.store import open_store
@@ -73,7 +73,8 @@ def warned(*parts: str) -> Iterator[None]:
 
 
 def shown(name: str) -> str:
-    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={name}")
+    module, _, function = name.rpartition(".")
+    return {"": "no key=", "?": "a key= without a name"}.get(name, f"key={module}:{function}")
 
 
 def test_a_key_is_stored_by_module_and_name(store_url: str) -> None:
@@ -124,7 +125,7 @@ def test_a_key_of_a_script_is_that_of_its_module(store_url: str, tmp_path: Path)
     )
     run([sys.executable, "-W", "error", str(script), store_url])
     run([*as_module, text.format("sys.argv[1]", "canonical"), store_url])
-    with warned("__main__.canonical", f"{HERE}.lowered"):
+    with warned("key=canonical of a script", f"{HERE}:lowered"):
         open_store(store_url, key=lowered).close()
 
 
@@ -142,6 +143,31 @@ def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_writer(store_ur
     for name in ("default", "copy"):
         with warned("no key=", "lowered"), open_store(store_url, name=name) as store:
             assert store.stats().key == f"{HERE}.lowered"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lab.mols.canonical", "key=lab.mols:canonical"),
+        ("builtins.str.lower", "key=builtins:str.lower"),
+        ("canonical", "key=canonical"),
+        ("lab.make.<locals>.canonical", "key=lab.make.<locals>.canonical"),
+        ("lab.\x1b[2J", "key=lab:\\x1b[2J"),
+    ],
+)
+def test_a_key_is_shown_as_an_option_takes_it(name: str, expected: str) -> None:
+    assert key_shown(name) == expected
+
+
+def test_a_reader_needs_a_key_only_to_look_samples_up(store_url: str) -> None:
+    with open_store(store_url, key=lowered) as store:
+        store.record(["A"], [1.0])
+    with warned(), open_store(store_url, read_only=True) as reader:
+        assert (reader.stats().measured, reader.check()) == (1, [])
+    with warned(f"with {shown(f'{HERE}.lowered')}, but is opened with no key="):
+        assert reader.rewards_of(["A"]) == [None]
+    with warned(), open_store(store_url, read_only=True, key=lowered) as reader:
+        assert reader.rewards_of(["a"]) == [1.0]
 
 
 def test_a_copy_and_a_fresh_buffer_know_their_key(store_url: str) -> None:

@@ -65,7 +65,7 @@ def test_killed_at_random_moments(store_url: str, tmp_path: pathlib.Path) -> Non
     assert f"oracle calls              {CALLS_WITH_KILLS}" in output
 
     with pytest.warns(
-        UserWarning, match="created with key=molecules.canonical_smiles, but is opened with no key="
+        UserWarning, match="created with key=molecules:canonical_smiles, but is opened with no key="
     ):
         opened = open_store(store_url, name="celecoxib-ucb-0")
     with opened as store:
