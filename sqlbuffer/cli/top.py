@@ -72,6 +72,6 @@ def top(
 def _best(
     buffer: BufferHandle, n: int, by: str, where: str | None, objective: str | None
 ) -> list[dict[str, Any]]:
-    as_where(where)
-    given: Any = {"by": by, "where": where, "objective": objective}
-    return where_explained(buffer, where, lambda: buffer.read(find_best, n, **given))
+    condition = as_where(where)
+    given: Any = {"by": by, "where": condition, "objective": objective}
+    return where_explained(buffer, condition, lambda: buffer.read(find_best, n, **given))

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlbuffer._validation import LARGEST_INT
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.where import guarded, narrowed
+from sqlbuffer.core.where import Checked, guarded, narrowed
 from sqlbuffer.db import queries
 from sqlbuffer.db.schema import samples
 
@@ -16,7 +16,7 @@ def find_best(
     n: int,
     *,
     by: str,
-    where: str | None = None,
+    where: Checked = None,
     objective: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return the n best samples by "reward" or "score", the best first, each with its stored text.

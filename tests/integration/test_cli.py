@@ -470,7 +470,7 @@ def test_top_of_some_rows(url: str) -> None:
     assert [row["reward"] for row in rows] == [1 / 3, 0.2, 0.1]
     result = run("top", "--where", "origin = 'first'", url=url)
     assert (result.code, "where must be a condition" in unstyled(result.err)) == (2, True)
-    assert "there is no column 'origin'; id, buffer_id" in " ".join(
+    assert "there is no column 'origin'; columns are sample_id" in " ".join(
         unstyled(result.err).replace("│", " ").split()
     )
 
