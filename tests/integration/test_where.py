@@ -166,5 +166,7 @@ def test_names_of_an_earlier_objective_are_not_ambiguous(new_store: NewStore) ->
 
 def test_an_unknown_name_brings_those_that_are_known(store: SampleStore) -> None:
     for method in (store.to_arrow, store.top, store.failed, store.retry, store.labelled_rows):
-        with pytest.raises(InvalidArgument, match=r"no column 'mw'; columns are sample_id.*meta\.N"):
+        with pytest.raises(
+            InvalidArgument, match=r"no column 'mw'; columns are sample_id.*meta\.N"
+        ):
             method(where="mw > 600")
