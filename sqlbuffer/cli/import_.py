@@ -6,18 +6,18 @@ import contextlib
 import enum
 import functools
 import os
-from collections.abc import Mapping
 from typing import IO, Annotated, Any
 
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import listed, n_of, printable, shown
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
 from sqlbuffer.cli.copy import WEIGHTINGS, Weightings
 from sqlbuffer.cli.export import Delimiter, Format
+from sqlbuffer.cli.import_notes import direction_of_new, require_same_key, tell_of_key
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
@@ -97,6 +97,14 @@ def import_(
             help="The key of the buffer, such as lab.mols:canonical; a buffer with a key needs it.",
         ),
     ] = None,
+    keep_key: Annotated[
+        bool,
+        typer.Option(
+            "--keep-key",
+            rich_help_panel=_BUFFER,
+            help="Store the key of each sample of a new buffer as text.",
+        ),
+    ] = False,
     weighting: Annotated[
         Weightings | None,
         typer.Option(
@@ -135,7 +143,8 @@ def import_(
     and import it with the same options.
 
     The buffer and the database are created if they do not exist. Only Parquet of `sqlbuffer export`
-    tells whether a lower reward is better: else give --direction minimize for such a buffer.
+    tells whether a lower reward is better, and the name of the key: else give --direction minimize,
+    and --key, for such a buffer.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
@@ -151,10 +160,15 @@ def import_(
             columns = Columns.of(
                 rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
             )
+            if keep_key and key is None:
+                raise InvalidArgument(
+                    "--keep-key stores the key of each sample: give --key MODULE:FUNCTION, too."
+                )
             settings = as_given(
                 {
                     "weighting": None if weighting is None else weighting.value,
                     "direction": None if direction is None else direction.value,
+                    "keep_key": True if keep_key else None,
                 }
             )
             # The lines of .smi have a name or none: it is no column that was forgotten.
@@ -174,9 +188,15 @@ def import_(
                 progress(f"importing into {name}", total, at) as advance,
             ):
                 stored = database.read(functools.partial(_stored, name=name))
-                if made is None and stored is not None:
-                    _require_no_key(stored)
-                told = _told_direction(rows.about, stored, name, direction)
+                require_same_key(stored, has_key=made is not None)
+                tell_of_key(rows.about, stored, name, has_key=made is not None)
+                told = direction_of_new(
+                    rows.about,
+                    stored,
+                    name,
+                    None if direction is None else direction.value,
+                    has_rewards=columns.reward is not None,
+                )
                 defaults = as_given(
                     {"weighting": "uniform", **({} if told is None else {"direction": told})}
                 )
@@ -193,40 +213,9 @@ def import_(
     _report(done, refused)
 
 
-def _told_direction(
-    about: Mapping[str, str], stored: Any, name: str, given: Directions | None
-) -> str | None:
-    """Return the direction of a new buffer as the file tells it, and say so; None if it does not.
-
-    Say of a buffer that exists if its direction is another one.
-    """
-    told = about.get("direction")
-    if given is not None or told not in Directions.__members__:
-        return None
-    if stored is None:
-        of = listed([about.get("name", "its buffer")])
-        output.line(f"{name} is to {told}, as the file tells of {of}", stderr=True)
-    elif stored.direction != told:
-        output.line(
-            f"{name} is to {stored.direction}, but the rewards of the file are to {told}",
-            stderr=True,
-        )
-    return told
-
-
 def _stored(connection: sa.Connection, *, name: str) -> Any:
     """Return the row of a buffer, None if there is none."""
     return connection.execute(buffer_named(), {"name": name}).one_or_none()
-
-
-def _require_no_key(stored: Any) -> None:
-    """Refuse a buffer whose samples have keys: the rows would be other samples without them."""
-    if stored.key:
-        named = "a key function without a name" if stored.key == "?" else f"key={shown(stored.key)}"
-        raise InvalidArgument(
-            f"buffer {stored.name!r} was created with {named}, which tells equal samples and "
-            "refuses others: give that function with --key MODULE:FUNCTION."
-        )
 
 
 def _size(file: IO[bytes]) -> int | None:
