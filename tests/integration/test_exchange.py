@@ -494,7 +494,7 @@ def test_a_buffer_without_a_key_is_not_filled_with_one_and_can_get_one(
     assert again.out.startswith("3 rows: 0 samples added, 3 known, 0 rewards")
     (best,) = json.loads(run("top", "--name", "keyed", "--json", url=store_url).out)
     assert (best["key"], best["reward"] in (1.0, 2.0)) == ("cco", True)
-    numbers = json.loads(run("stats", "--name", "keyed", "--json", url=store_url).out)[0]
+    numbers = json.loads(run("stats", "--name", "keyed", "--json", url=store_url).out)
     assert (numbers["stored"], numbers["measured"], numbers["waiting"]) == (2, 1, 1)
     assert run("export", "back.parquet", "--name", "keyed", url=store_url).code == 0
     bare = run("import", "back.parquet", "--name", "bare", url=store_url)

@@ -76,6 +76,13 @@ def condition_alone(where: str, columns: Columns) -> sa.Select[Any]:
     return select(_ONE).select_from(named).where(sa.text(_literal(where))).limit(0)
 
 
+def count_of(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """How many rows a statement has, without its order, its limit and what it reads of each row."""
+    n = sa.func.count().label("n")
+    counted = statement.with_only_columns(n, maintain_column_froms=True)
+    return counted.order_by(None).limit(None)
+
+
 def has_kind(key: str, kind: type) -> sa.Select[Any]:
     """A row if a sample has a value of this type, of JSON, in its meta."""
     return (
