@@ -17,7 +17,12 @@ from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
 from sqlbuffer.cli.copy import WEIGHTINGS, Weightings
 from sqlbuffer.cli.export import Delimiter, Format
-from sqlbuffer.cli.import_notes import direction_of_new, require_same_key, tell_of_key
+from sqlbuffer.cli.import_notes import (
+    direction_of_new,
+    require_same_key,
+    tell_of_key,
+    tell_that_it_maximizes,
+)
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
@@ -190,13 +195,8 @@ def import_(
                 stored = database.read(functools.partial(_stored, name=name))
                 require_same_key(stored, has_key=made is not None)
                 tell_of_key(rows.about, stored, name, has_key=made is not None)
-                told = direction_of_new(
-                    rows.about,
-                    stored,
-                    name,
-                    None if direction is None else direction.value,
-                    has_rewards=columns.reward is not None,
-                )
+                option = None if direction is None else direction.value
+                told = direction_of_new(rows.about, stored, name, option)
                 defaults = as_given(
                     {"weighting": "uniform", **({} if told is None else {"direction": told})}
                 )
@@ -210,6 +210,8 @@ def import_(
         raise typer.BadParameter(printable(str(exc))) from exc
     if unused:
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
+    if stored is None and option is None and told is None and done.measured:
+        tell_that_it_maximizes(name)
     _report(done, refused)
 
 
@@ -237,6 +239,7 @@ def _report(done: ImportResult, refused: str | None) -> None:
         output.line(f"... and {rest}; {more}.", stderr=True)
     output.line(
         f"{n_of(done.rows, 'row')}: {n_of(done.added, 'sample')} added, {done.known:,} known, "
+        f"{done.repeats:,} repeated, "
         f"{n_of(done.measured, 'reward')} and {n_of(done.failed, 'failure')} stored, "
         f"{done.refused:,} refused"
     )

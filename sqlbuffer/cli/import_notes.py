@@ -50,18 +50,17 @@ def tell_of_key(about: Mapping[str, str], stored: Any, name: str, *, has_key: bo
 
 
 def direction_of_new(
-    about: Mapping[str, str], stored: Any, name: str, given: str | None, *, has_rewards: bool
+    about: Mapping[str, str], stored: Any, name: str, given: str | None
 ) -> str | None:
     """Return the direction of a new buffer as the file tells it; None if it does not.
 
-    Say which direction the buffer has if nobody gave it, or if the file has another one.
+    Say so if the user gave none, and if the buffer has another direction than the file.
 
     Args:
         about: What the file tells of its buffer.
         stored: The row of the buffer; None for a new one.
         name: Name of the buffer.
         given: The direction that the user gave.
-        has_rewards: Whether the file has a column of rewards.
     """
     told = about.get("direction")
     told = told if told in _DIRECTIONS else None
@@ -69,14 +68,17 @@ def direction_of_new(
     if has is None and told is not None:
         of = listed([about.get("name", "its buffer")])
         output.line(f"{name} is to {told}, as the file tells of {of}", stderr=True)
-    elif has is None and has_rewards:
-        output.line(
-            f"{name} is new and maximizes: give --direction minimize if a lower reward is better",
-            stderr=True,
-        )
     elif has is not None and told not in (None, has):
         output.line(f"{name} is to {has}, but the rewards of the file are to {told}", stderr=True)
     return told
+
+
+def tell_that_it_maximizes(name: str) -> None:
+    """Say which direction a new buffer has if neither the user nor the file told one."""
+    output.line(
+        f"{name} is new and maximizes: give --direction minimize if a lower reward is better",
+        stderr=True,
+    )
 
 
 def _named(key: str) -> str:

@@ -178,7 +178,9 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         11: "it is not UTF-8",
         12: "'1_0' in column 'score' is not a number",
     }
-    assert result.err.splitlines() == [f"line {n}: {reason}" for n, reason in reasons.items()]
+    *told, direction = result.err.splitlines()
+    assert told == [f"line {n}: {reason}" for n, reason in reasons.items()]
+    assert direction.startswith("default is new and maximizes")
     kept = wrong.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     assert kept[0] == "line,reason,smiles,score,mw,vendor"
     assert [line.partition(",")[0] for line in kept[1:]] == [str(n) for n in reasons]
@@ -186,7 +188,8 @@ def test_wrong_lines_are_refused_by_number_and_reason(
     for n, line in zip(reasons, kept[1:], strict=True):
         assert line.endswith("," + given[n - 1 - (n > 9)]), "the row as it was"
     assert result.out == (
-        "11 rows: 4 samples added, 1 known, 2 rewards and 0 failures stored, 6 refused\n"
+        "11 rows: 4 samples added, 0 known, 1 repeated, 2 rewards and 0 failures stored, "
+        "6 refused\n"
     )
     with open_store(store_url) as store:
         found = store.to_arrow(["sample", "state", "reward", "source", "meta"]).to_pylist()
@@ -317,9 +320,13 @@ def test_an_import_that_was_killed_goes_on(
     with open_store(store_url) as store:
         assert store.stats().stored == 6
     result = run("import", str(file), url=store_url)
-    assert result.out.startswith("23 rows: 15 samples added, 8 known, 5 rewards and 1 failure")
+    assert result.out.startswith(
+        "23 rows: 15 samples added, 6 known, 2 repeated, 5 rewards and 1 failure"
+    )
     again = run("import", str(file), url=store_url)
-    assert again.out.startswith("23 rows: 0 samples added, 23 known, 0 rewards and 0 failures")
+    assert again.out.startswith(
+        "23 rows: 0 samples added, 21 known, 2 repeated, 0 rewards and 0 failures"
+    )
     with open_store(store_url) as store:
         stats = store.stats()
         assert (stats.stored, stats.measured, stats.failed, len(store)) == (21, 7, 1, 13)
@@ -441,7 +448,7 @@ def test_the_key_of_a_buffer_decides_which_samples_are_equal(
         "line 3: ValueError: no molecule",
         "line 4: keys:lower returned None for 'none'",
     ]
-    assert result.out.startswith("5 rows: 2 samples added, 1 known")
+    assert result.out.startswith("5 rows: 2 samples added, 0 known, 1 repeated")
 
 
 @pytest.mark.each_database
@@ -491,7 +498,7 @@ def test_a_buffer_without_a_key_is_not_filled_with_one_and_can_get_one(
     made = run("import", "all.parquet", *KEY, "--keep-key", "--name", "keyed", url=store_url)
     assert (made.code, "warning" in made.err) == (0, False)
     again = run("import", "all.parquet", *KEY, "--name", "keyed", url=store_url)
-    assert again.out.startswith("3 rows: 0 samples added, 3 known, 0 rewards")
+    assert again.out.startswith("3 rows: 0 samples added, 2 known, 1 repeated, 0 rewards")
     (best,) = json.loads(run("top", "--name", "keyed", "--json", url=store_url).out)
     assert (best["key"], best["reward"] in (1.0, 2.0)) == ("cco", True)
     numbers = json.loads(run("stats", "--name", "keyed", "--json", url=store_url).out)
