@@ -394,7 +394,7 @@ def test_a_page_of_the_table_is_found_by_indexes(store_url: str) -> None:
         store.record([f"measured {i}" for i in range(20_000)], np.arange(20_000.0))
         hold_some = store.add([f"s {i}" for i in range(100)])
         assert hold_some.added == 100
-        for where in (None, ("reward", ">", 5.0)):
+        for where in (None, ("reward", ">", 5.0), "state = 'measured' AND meta.mw IS NULL"):
             with watched(store) as executed:
                 next(iter(store.table(where=where, chunk=100)))
             (page,) = (it for it in executed if "AS page" in it.sql)
