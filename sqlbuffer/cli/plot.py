@@ -40,7 +40,7 @@ class Spent(str, enum.Enum):
     "sqlbuffer plot --kind best --name default --name qed -o best.png",
     "sqlbuffer plot --kind best --name 'def*' --name 'qed*' --x seconds",
     "sqlbuffer plot --kind predicted -o predicted.pdf",
-    "sqlbuffer plot accuracy --name entropy --name chance -o accuracy.svg",
+    "sqlbuffer plot rewards --name default --name qed -o rewards.svg",
 )
 def plot(
     metrics: Annotated[

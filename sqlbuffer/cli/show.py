@@ -18,12 +18,7 @@ from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.looks.story import STORY, find_by_hash, find_samples, tell
 
 
-@reading(
-    "sqlbuffer show 17",
-    "sqlbuffer show known --name default",
-    "sqlbuffer show OCC --key lab.mols:canonical",
-    "sqlbuffer show 17 --json",
-)
+@reading("sqlbuffer show 17", "sqlbuffer show known --name default", "sqlbuffer show 17 --json")
 def show(
     sample: Annotated[
         str, typer.Argument(metavar="ID|HASH|TEXT", help="Its number, hash, text or key.")
