@@ -1039,10 +1039,12 @@ class SampleStore:
                 request: `meta.NAME` for a value of the metas, `queued`, `requeues`, `hash`,
                 `payload`, `codec`. A name means the same as in the view `sample_overview`.
             where: A condition: (column, operator, value), such as ("reward", ">", 0.5); a list of
-                these, which all hold; SQL, or an expression of SQLAlchemy, on the columns of the
-                table `samples`. Operators are = != < <= > >= in, not in, and like, columns those
-                of this table that come from `samples`, and `meta.NAME`. None is compared by = and
-                !=.
+                these, which all hold; SQL, such as "state = 'failed' AND meta.mw > 600"; or an
+                expression of SQLAlchemy on the columns of the table `samples`. Operators are
+                = != < <= > >= in, not in, and like, columns those of this table that come from
+                `samples`, and `meta.NAME`. SQL has the columns of `sample_overview`, and
+                `meta.NAME`, which is NULL for a missing value and one of another type than it is
+                compared with. None is compared by = and !=.
             decode: Return the samples themselves instead of their texts, if all are of one type
                 that Arrow has.
             chunk: Samples read at once. A chunk ends early after 32 MB of texts and payloads.

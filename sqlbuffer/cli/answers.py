@@ -49,6 +49,19 @@ class Answer:
     )
 
 
+def tell_of_more(shown: int, n: int, count: Callable[[], int], things: str) -> None:
+    """Say on stderr how many things there are if a command has shown the first n of more.
+
+    Args:
+        shown: Number of things that it shows.
+        n: Most that it shows, by its option -n.
+        count: Counts all of them; called if there may be more.
+        things: Their name in the plural.
+    """
+    if shown == n and (stored := count()) > n:
+        output.line(f"{n:,} of {stored:,} {things}; -n {stored} shows all", stderr=True)
+
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON, floats to the last bit, times in UTC.")
 ]

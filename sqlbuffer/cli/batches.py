@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Annotated
 
 import typer
 
-from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.answers import Answer, reading, tell_of_more
 from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.looks.batches import newest_batches
+from sqlbuffer.looks.batches import count_batches, newest_batches
 
 _COLUMNS = (
     *("batch", "iteration", "state", "size", "measured", "failed", "mean_reward", "best_reward"),
@@ -36,4 +37,7 @@ def batches(
     """
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        return Answer(_COLUMNS, buffer.read(lambda tx: newest_batches(tx, n, is_open=is_open)))
+        rows = buffer.read(newest_batches, n, is_open=is_open)
+        count = functools.partial(buffer.read, count_batches, is_open=is_open)
+        tell_of_more(len(rows), n, count, "open batches" if is_open else "batches")
+    return Answer(_COLUMNS, rows)

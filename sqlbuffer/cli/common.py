@@ -36,7 +36,8 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Only these rows of samples, such as \"source = 'data'\".",
+        help="Only these samples, such as \"state = 'failed'\" or 'meta.mw > 600': the columns of "
+        "sample_overview, and meta.NAME for a value of the metas.",
     ),
 ]
 AllowPickle = Annotated[

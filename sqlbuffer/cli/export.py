@@ -48,7 +48,7 @@ Delimiter = Annotated[
 @command(
     "sqlbuffer export all.parquet",
     "sqlbuffer export all.csv --delimiter semicolon",
-    "sqlbuffer export best.csv --columns sample,reward,meta --where 'reward > 0.5'",
+    "sqlbuffer export best.csv --columns sample,meta.mw --where 'meta.mw > 40'",
     "sqlbuffer export - --format smi --where 'reward IS NOT NULL'",
 )
 def export(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Annotated
 
 import typer
 
 from sqlbuffer._messages import n_of
 from sqlbuffer.cli import output
-from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.answers import Answer, reading, tell_of_more
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, explained, handles, open_existing
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core import attempts
@@ -41,6 +42,8 @@ def failed(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         found = explained(lambda: attempts.failed(buffer, n, where, as_text=True))
+        count = functools.partial(attempts.count_failed, buffer, where)
+        tell_of_more(len(found), n, count, "failed samples")
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, found, shown={"seconds": lambda row: rounded(row["seconds"])})
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sqlbuffer.cli import output
-from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.answers import Answer, reading, tell_of_more
 from sqlbuffer.cli.common import OneBuffer, Url, handles, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks.history import count_iterations, metrics_by_iteration
@@ -32,9 +31,7 @@ def history(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         rows = buffer.read(metrics_by_iteration, n)
-        stored = buffer.read(count_iterations) if len(rows) == n else len(rows)
-    if stored > n:
-        output.line(f"{n:,} of {stored:,} iterations; -n {stored} shows all", stderr=True)
+        tell_of_more(len(rows), n, lambda: buffer.read(count_iterations), "iterations")
     known = list(dict.fromkeys(metric for row in rows for metric in row if metric != "iteration"))
     if unknown := [each for each in metrics or [] if each not in known]:
         raise typer.BadParameter(

@@ -6,22 +6,27 @@ import contextlib
 import enum
 import functools
 import os
-from collections.abc import Mapping
 from typing import IO, Annotated, Any
 
 import sqlalchemy as sa
 import typer
 
-from sqlbuffer._messages import listed, n_of, printable
+from sqlbuffer._messages import n_of, printable
 from sqlbuffer._validation import as_name
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Durabilities, Durability, OneBuffer, Url, command
 from sqlbuffer.cli.copy import WEIGHTINGS, Weightings
 from sqlbuffer.cli.export import Delimiter, Format
+from sqlbuffer.cli.import_notes import (
+    direction_of_new,
+    require_same_key,
+    tell_of_key,
+    tell_that_it_maximizes,
+)
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
-from sqlbuffer.core.attach import attach, key_shown
+from sqlbuffer.core.attach import attach
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.queries.buffers import buffer_named
@@ -97,6 +102,14 @@ def import_(
             help="The key of the buffer, such as lab.mols:canonical; a buffer with a key needs it.",
         ),
     ] = None,
+    keep_key: Annotated[
+        bool,
+        typer.Option(
+            "--keep-key",
+            rich_help_panel=_BUFFER,
+            help="Store the key of each sample of a new buffer as text.",
+        ),
+    ] = False,
     weighting: Annotated[
         Weightings | None,
         typer.Option(
@@ -135,7 +148,8 @@ def import_(
     and import it with the same options.
 
     The buffer and the database are created if they do not exist. Only Parquet of `sqlbuffer export`
-    tells whether a lower reward is better: else give --direction minimize for such a buffer.
+    tells whether a lower reward is better, and the name of the key: else give --direction minimize,
+    and --key, for such a buffer.
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
@@ -151,10 +165,15 @@ def import_(
             columns = Columns.of(
                 rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
             )
+            if keep_key and key is None:
+                raise InvalidArgument(
+                    "--keep-key stores the key of each sample: give --key MODULE:FUNCTION, too."
+                )
             settings = as_given(
                 {
                     "weighting": None if weighting is None else weighting.value,
                     "direction": None if direction is None else direction.value,
+                    "keep_key": True if keep_key else None,
                 }
             )
             # The lines of .smi have a name or none: it is no column that was forgotten.
@@ -174,9 +193,10 @@ def import_(
                 progress(f"importing into {name}", total, at) as advance,
             ):
                 stored = database.read(functools.partial(_stored, name=name))
-                if made is None and stored is not None:
-                    _require_no_key(stored)
-                told = _told_direction(rows.about, stored, name, direction)
+                require_same_key(stored, has_key=made is not None)
+                tell_of_key(rows.about, stored, name, has_key=made is not None)
+                option = None if direction is None else direction.value
+                told = direction_of_new(rows.about, stored, name, option)
                 defaults = as_given(
                     {"weighting": "uniform", **({} if told is None else {"direction": told})}
                 )
@@ -190,44 +210,14 @@ def import_(
         raise typer.BadParameter(printable(str(exc))) from exc
     if unused:
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
+    if stored is None and option is None and told is None and done.measured:
+        tell_that_it_maximizes(name)
     _report(done, refused)
-
-
-def _told_direction(
-    about: Mapping[str, str], stored: Any, name: str, given: Directions | None
-) -> str | None:
-    """Return the direction of a new buffer as the file tells it, and say so; None if it does not.
-
-    Say of a buffer that exists if its direction is another one.
-    """
-    told = about.get("direction")
-    if given is not None or told not in Directions.__members__:
-        return None
-    if stored is None:
-        of = listed([about.get("name", "its buffer")])
-        output.line(f"{name} is to {told}, as the file tells of {of}", stderr=True)
-    elif stored.direction != told:
-        output.line(
-            f"{name} is to {stored.direction}, but the rewards of the file are to {told}",
-            stderr=True,
-        )
-    return told
 
 
 def _stored(connection: sa.Connection, *, name: str) -> Any:
     """Return the row of a buffer, None if there is none."""
     return connection.execute(buffer_named(), {"name": name}).one_or_none()
-
-
-def _require_no_key(stored: Any) -> None:
-    """Refuse a buffer whose samples have keys: the rows would be other samples without them."""
-    if stored.key:
-        named = key_shown(stored.key)
-        way_out = named.replace("key=", "--key ") if ":" in named else "--key MODULE:FUNCTION"
-        raise InvalidArgument(
-            f"buffer {stored.name!r} was created with {named}, which tells equal samples and "
-            f"refuses others: give that function with {way_out}."
-        )
 
 
 def _size(file: IO[bytes]) -> int | None:
@@ -249,6 +239,7 @@ def _report(done: ImportResult, refused: str | None) -> None:
         output.line(f"... and {rest}; {more}.", stderr=True)
     output.line(
         f"{n_of(done.rows, 'row')}: {n_of(done.added, 'sample')} added, {done.known:,} known, "
+        f"{done.repeats:,} repeated, "
         f"{n_of(done.measured, 'reward')} and {n_of(done.failed, 'failure')} stored, "
         f"{done.refused:,} refused"
     )

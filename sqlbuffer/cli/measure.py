@@ -124,7 +124,8 @@ def measure(
             return score, {"pose": pose}  # or the score alone
 
     The first SIGTERM or Ctrl-C claims no more samples, and waits for --drain. The second ends the
-    process. Samples without a reward wait again. After Ctrl-C the exit code is 130.
+    process. Samples without a reward wait again. After Ctrl-C the exit code is 130. It is 1 if
+    nothing was measured and the samples that wait cannot be drawn, since they have no score.
     """
     try:
         fn = function_from(reward)
@@ -162,6 +163,8 @@ def measure(
     )
     if received == [signal.SIGINT]:
         raise typer.Exit(130)  # a script must not go on as if everything was measured
+    if measuring.unscored and not done.measured + done.failed:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager

@@ -15,14 +15,13 @@ from sqlbuffer._messages import n_of, printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import Url, command, explained, handles, open_existing
 from sqlbuffer.cli.files import complete, require_file
-from sqlbuffer.core import metrics_and_checkpoints
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.queries.buffers import buffer_names
-from sqlbuffer.errors import BufferNotFound, InvalidArgument
+from sqlbuffer.errors import BufferNotFound
 from sqlbuffer.plots import draw
-from sqlbuffer.plots.metrics import draw_metrics
 from sqlbuffer.plots.registry import KINDS
+from sqlbuffer.plots.runs import draw_runs, read_runs
 
 _KINDS = ("metrics", *KINDS)
 Kinds = enum.Enum("Kinds", {name: name for name in _KINDS}, type=str)  # type: ignore[misc]
@@ -41,7 +40,7 @@ class Spent(str, enum.Enum):
     "sqlbuffer plot --kind best --name default --name qed -o best.png",
     "sqlbuffer plot --kind best --name 'def*' --name 'qed*' --x seconds",
     "sqlbuffer plot --kind predicted -o predicted.pdf",
-    "sqlbuffer plot rewards --out metrics.svg",
+    "sqlbuffer plot rewards --name default --name qed -o rewards.svg",
 )
 def plot(
     metrics: Annotated[
@@ -76,7 +75,8 @@ def plot(
 ) -> None:
     r"""Draw a picture of one or several buffers into a file.
 
-    - metrics: the numbers that a training loop logs, over its iterations.
+    - metrics: the numbers that a training loop logs, over its iterations; of several buffers a
+      line for each.
     - best: the best reward so far and the mean of the ten best samples.
     - scores: the distribution of scores of waiting and of drawn samples.
     - predicted: rewards of measured samples over their predictions, and their rank correlation.
@@ -102,7 +102,7 @@ def plot(
     with contextlib.closing(open_existing(url)) as database:
         groups = find_buffers(database, name or ["default"])
         if of == "metrics":
-            n = plot_metrics(_only(groups), metrics or None, file)
+            n = plot_metrics(groups, metrics or None, file)
             output.line(f"{n_of(n, 'metric')} in {file}")
             return
         given = {} if objective is None else {"objective": objective}
@@ -126,13 +126,6 @@ def find_buffers(database: Database, names: Sequence[str]) -> dict[str, list[Buf
             raise BufferNotFound(f"no buffer of {database.url} matches {printable(name)}.")
         found[name] = [each for match in matching for each in handles(database, match)]
     return found
-
-
-def _only(groups: dict[str, list[BufferHandle]]) -> BufferHandle:
-    buffers = [each for group in groups.values() for each in group]
-    if len(buffers) != 1:
-        raise typer.BadParameter("--kind metrics is of one buffer: give one --name.")
-    return buffers[0]
 
 
 def plot_kind(
@@ -159,28 +152,21 @@ def plot_kind(
     _save(draw(made.picture(data, **about)), out)
 
 
-def plot_metrics(buffer: BufferHandle, metrics: Sequence[str] | None, out: pathlib.Path) -> int:
-    """Write a plot of a buffer's metrics over its iterations; return the number of metrics in it.
+def plot_metrics(
+    groups: dict[str, list[BufferHandle]], metrics: Sequence[str] | None, out: pathlib.Path
+) -> int:
+    """Write a plot of the metrics of buffers; return the number of metrics in it.
 
     Args:
-        buffer: The buffer.
+        groups: Buffers by label; each has a line of its own.
         metrics: Names of metrics; None for all.
         out: The file. Its suffix is the format.
 
     Raises:
-        InvalidArgument: If the buffer has no metrics or lacks one, or the file cannot be written.
+        InvalidArgument: If no buffer has metrics, or one of these, or the file cannot be written.
         MissingExtra: If matplotlib is not installed.
     """
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for row in buffer.read(metrics_and_checkpoints.history):
-        iterations, values = series.setdefault(row["name"], ([], []))
-        iterations.append(row["iteration"])
-        values.append(row["value"])
-    if not series:
-        raise InvalidArgument(
-            f"buffer {buffer.name!r} has no logged metrics to draw yet: run its loop first."
-        )
-    figure = draw_metrics(series, metrics)
+    figure = draw_runs(read_runs([each for group in groups.values() for each in group]), metrics)
     _save(figure, out)
     return len(figure.axes)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from sqlbuffer.cli import output
-from sqlbuffer.cli.answers import Answer, reading
+from sqlbuffer.cli.answers import Answer, reading, tell_of_more
 from sqlbuffer.cli.common import OneBuffer, Url, Where, explained, handles, open_existing
-from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.order import ORDERS, require_order
 from sqlbuffer.core.where import as_where
 from sqlbuffer.core.where import explained as where_explained
 from sqlbuffer.db.database import DEFAULT_URL
-from sqlbuffer.looks.top import find_best
+from sqlbuffer.looks.top import count_best, find_best
 
 _COLUMNS = ("reward", "score", "source", "created_iteration", "sample")
 
@@ -59,7 +59,14 @@ def top(
         raise typer.BadParameter("give --objective or --by score.")
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
-        rows = explained(lambda: _best(buffer, n, by, where, objective))
+        condition = explained(lambda: as_where(where))
+        given: Any = {"by": by, "where": condition, "objective": objective}
+
+        def read(find: Callable[..., Any], *n: int) -> Any:
+            return where_explained(buffer, condition, lambda: buffer.read(find, *n, **given))
+
+        rows = explained(lambda: read(find_best, n))
+        tell_of_more(len(rows), n, lambda: int(read(count_best)), f"samples with a {by}")
     if not rows and (by, where, objective) == ("reward", None, None):
         output.line(
             f"nothing in buffer {buffer.name!r} has a reward yet: --by score shows what waits.",
@@ -67,11 +74,3 @@ def top(
         )
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, rows)
-
-
-def _best(
-    buffer: BufferHandle, n: int, by: str, where: str | None, objective: str | None
-) -> list[dict[str, Any]]:
-    as_where(where)
-    given: Any = {"by": by, "where": where, "objective": objective}
-    return where_explained(buffer, where, lambda: buffer.read(find_best, n, **given))

@@ -190,6 +190,18 @@ def failed(
     return explained(buffer, condition, lambda: buffer.read(find))
 
 
+def count_failed(buffer: BufferHandle, where: Where) -> int:
+    """Return how many samples `failed` has without a limit."""
+    condition = as_where(where)
+
+    def count(tx: Transaction) -> int:
+        with guarded(tx, condition):
+            counted = queries.read.count_of(narrowed(queries.attempts.failed(), condition))
+            return int(tx.execute(counted).scalar_one())
+
+    return explained(buffer, condition, lambda: buffer.read(count))
+
+
 def _failed(
     tx: Transaction, *, n: int | None, where: Checked, as_text: bool
 ) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from sqlbuffer.db.backends.types import (
     json_kind,
     json_text,
 )
-from sqlbuffer.db.queries.table import OF_SAMPLES
+from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
 from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
 
@@ -111,7 +111,7 @@ def type_of(kind: Any) -> str:
 
 _OF_TABLE = {
     name: Compared(column, type_of(column.type))
-    for name, column in OF_SAMPLES.items()
+    for name, column in {**OF_SAMPLES, **OF_VIEW}.items()
     if name not in _NO_CONDITION
 }
 
@@ -208,21 +208,32 @@ def _compared(
 
 def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[Any], list[Any]]:
     """Return a value of the metas, NULL where it is of another type than those of the condition."""
-    stored = json_text(samples.c.meta, key)
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
-        return stored, values
-
-    def of_kind(kind: type, column: Any) -> sa.ColumnElement[Any]:
-        return sa.case((json_kind(samples.c.meta, key).in_(JSON_KINDS[kind]), column))
-
+        return value_of_meta(key), values
     if kinds == {bool}:
-        return of_kind(bool, sa.cast(stored, sa.Boolean)), values
+        return value_of_meta(key, bool, sa.Boolean()), values
     if kinds <= {int, float}:
         checked = (_value(name, value, _NUMBER) for value in values)
         floats = [None if value is None else float(value) for value in checked]
-        return of_kind(float, sa.cast(stored, sa.Double)), floats
-    return of_kind(str, stored), [_value(name, value, (str,)) for value in values]
+        return value_of_meta(key, float, sa.Double()), floats
+    return value_of_meta(key, str), [_value(name, value, (str,)) for value in values]
+
+
+def value_of_meta(key: str, kind: type | None = None, cast: Any = None) -> sa.ColumnElement[Any]:
+    """Return a value of the metas, NULL if it is missing.
+
+    Args:
+        key: Its name.
+        kind: A type of `JSON_KINDS`, with NULL for values of the other types; None for all values,
+            as text or as SQLite has them.
+        cast: The type of the database that it becomes; None for text.
+    """
+    stored = json_text(samples.c.meta, key)
+    if kind is None:
+        return stored
+    is_of_kind = json_kind(samples.c.meta, key).in_(JSON_KINDS[kind])
+    return sa.case((is_of_kind, stored if cast is None else sa.cast(stored, cast)))
 
 
 def _value(name: str, value: Any, types: tuple[type, ...]) -> Any:

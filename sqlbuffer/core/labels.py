@@ -192,14 +192,13 @@ def _index(
     best: float | None,
 ) -> LabelledRows:
     tx.note_ids()
-    some = narrowed(queries.rewards.labelled(), where)
-    statement = (
-        some if newest is None else queries.rewards.newest(some, newest)
-    ).execution_options(yield_per=_INDEX_AT_ONCE)
     ids, rewards, places = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
     ties = [np.zeros(0, np.uint64)]
     with guarded(tx, where):
-        for part in tx.execute(statement).partitions():
+        some = narrowed(queries.rewards.labelled(), where)
+        statement = some if newest is None else queries.rewards.newest(some, newest)
+        read = statement.execution_options(yield_per=_INDEX_AT_ONCE)
+        for part in tx.execute(read).partitions():
             part_ids, hashes, values = zip(*part, strict=True)
             ids.append(np.array(part_ids, dtype=np.int64))
             rewards.append(pool.as_floats(values))

@@ -1,4 +1,4 @@
-"""A user's condition on the columns of `samples`: checked, guarded, and explained if it fails."""
+"""A user's condition on the samples of a buffer: checked, guarded, and explained if it fails."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sqlbuffer._messages import printable, shown, summary
 from sqlbuffer._validation import as_name, plain
 from sqlbuffer.core.conditions import Condition, all_of, condition_of
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.sql_condition import SqlCondition
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import first_line
-from sqlbuffer.db.schema import samples
+from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
 from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
 
 T = TypeVar("T")
@@ -24,17 +25,11 @@ Rows = TypeVar("Rows", bound=sa.Select[Any])
 
 Where = str | sa.ColumnElement[bool] | Condition | list[Condition] | None
 """(column, operator, value), a list of these, SQL, or an expression of SQLAlchemy; None for all."""
-Checked = str | sa.ColumnElement[bool] | None
+Checked = SqlCondition | sa.ColumnElement[bool] | None
 """A condition that `as_where` has returned."""
 
-_IN_SAMPLES = {
-    "reason": "error",
-    "failed_at": "rewarded_at",
-    "measured_at": "rewarded_at",
-    "sample": "text",
-    "sample_id": "id",
-}
-"""Columns of tables and views, and their names in `samples`, which conditions in SQL need."""
+_MEANT = {"reason": "error", "failed_at": "measured_at"}
+"""Columns of other views and tables, and their names in `sample_overview`."""
 
 
 def as_where(where: Any) -> Checked:
@@ -54,7 +49,7 @@ def as_where(where: Any) -> Checked:
             "where must be (column, operator, value), a list of these, SQL, or an expression of "
             f"SQLAlchemy; got {shown(where)}."
         )
-    return where if where is None else as_name(where, "where")
+    return None if where is None else SqlCondition(as_name(where, "where"))
 
 
 def _convert(parameter: Any) -> None:
@@ -65,13 +60,15 @@ def _convert(parameter: Any) -> None:
 
 
 def narrowed(statement: Rows, where: Checked) -> Rows:
-    """Return a statement with the user's condition, to be executed within `guarded`.
+    """Return a statement with the user's condition: call it, and execute it, within `guarded`.
 
     Text stands on lines of its own, since it may end in a comment.
     """
     if where is None:
         return statement
-    return statement.where(queries.read.condition(where) if isinstance(where, str) else where)
+    if isinstance(where, SqlCondition):
+        return statement.where(queries.read.condition(where.sql, where.columns))
+    return statement.where(where)
 
 
 @contextlib.contextmanager
@@ -80,11 +77,12 @@ def guarded(tx: Transaction, where: Checked) -> Iterator[None]:
 
     The condition stays within the parentheses of `narrowed`: it is first parsed without any.
     """
-    if not isinstance(where, str):
+    if not isinstance(where, SqlCondition):
         yield
         return
-    with tx.backend.guarded(tx.connection, where, may_step_down=True):
-        tx.rows(queries.read.condition_alone(where))
+    with tx.backend.guarded(tx.connection, where.sql, may_step_down=True):
+        where.look_up_types(lambda *each: bool(tx.rows(queries.read.has_kind(*each))))
+        tx.rows(queries.read.condition_alone(where.sql, where.columns))
         yield
 
 
@@ -103,7 +101,8 @@ def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
         buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
-            f"got {shown(where)}: {_reason(buffer, exc)}"
+            f"got {shown(where.text if isinstance(where, SqlCondition) else where)}: "
+            f"{_reason(buffer, exc)}"
         ) from exc
 
 
@@ -121,5 +120,8 @@ def _reason(buffer: BufferHandle, error: Exception) -> str:
     missing = f"there is no {kind} {shown(name)}"
     if kind != "column":
         return missing
-    meant = f", use {_IN_SAMPLES[name]}" if name in _IN_SAMPLES else ""
-    return f"{missing}{meant}; {', '.join(samples.c.keys())} are there"
+    meant = f", use {_MEANT[name]}" if name in _MEANT else ""
+    return (
+        f"{missing}{meant}; columns are {', '.join({**OF_SAMPLES, **OF_VIEW})}, and meta.NAME, "
+        "such as meta.mw, for a value of the metas"
+    )

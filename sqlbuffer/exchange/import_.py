@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from sqlbuffer._messages import shown_sample, summary
 from sqlbuffer.core.add import add_chunk, hashes_of
 from sqlbuffer.core.handle import BufferHandle
@@ -33,6 +35,7 @@ class ImportResult:
         failed: Failures that were stored.
         refused: Rows that were not stored.
         nan: Rows of JSON lines with NaN, of which the metas have null.
+        repeats: Rows whose sample an earlier row of the file has.
     """
 
     rows: int = 0
@@ -41,11 +44,12 @@ class ImportResult:
     failed: int = 0
     refused: int = 0
     nan: int = 0
+    repeats: int = 0
 
     @property
     def known(self) -> int:
-        """Rows whose sample was stored before, by this file or another."""
-        return self.rows - self.added - self.refused
+        """Samples of the file that were stored before the import."""
+        return self.rows - self.added - self.refused - self.repeats
 
     def __add__(self, other: ImportResult) -> ImportResult:
         mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
@@ -74,11 +78,13 @@ def import_rows(
         key: Name of the key function for the reasons.
     """
     result = ImportResult()
+    heads = [np.zeros(0, np.int64)]  # 8 bytes of each hash tell two samples apart
     for part in _chunks(rows):
         wrong: list[Refused] = []
         entries = _sorted_out(map(reader.entry, part), wrong)
         hashes = _hashes(buffer, entries, wrong, key or "the key function")
         entries = [each for each in entries if each.number in hashes]
+        heads.append(np.frombuffer(b"".join(each[:8] for each in hashes.values()), np.int64))
         result += _store(buffer, entries, [hashes[each.number] for each in entries])
         row_of = {row.number: row for row in part} if wrong else {}
         for each in sorted(wrong):
@@ -86,7 +92,8 @@ def import_rows(
         n_nan = sum(row.has_nan for row in part)
         result += ImportResult(rows=len(part), refused=len(wrong), nan=n_nan)
         advance(len(part))
-    return result
+    found = np.concatenate(heads)
+    return result + ImportResult(repeats=len(found) - len(np.unique(found)))
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -92,8 +92,9 @@ class Reading:
 
     def about(self) -> dict[str, str]:
         """Return what a file tells of the buffer."""
-        row = self.buffer.read(lambda tx: tx.own_row(queries.buffers.objective()))
+        row = self.buffer.read(lambda tx: tx.own_row(queries.buffers.objective_and_key()))
         return {
+            **({"key": row.key} if row.key else {}),
             "name": self.buffer.name,
             "direction": self.buffer.direction,
             "objective": row.objective,

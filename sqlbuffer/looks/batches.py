@@ -32,6 +32,11 @@ def newest_batches(tx: Transaction, n: int, *, is_open: bool = False) -> list[di
     ]
 
 
+def count_batches(tx: Transaction, *, is_open: bool = False) -> int:
+    """Return how many batches a buffer has, or how many that are open."""
+    return int(tx.execute(queries.looks.count_batches(is_open=is_open)).scalar_one())
+
+
 def state_of(batch: Any) -> str:
     """Return the state of a batch: settled, released, leased or open."""
     if batch.settled_at is not None:

@@ -27,11 +27,14 @@ def find_samples(tx: Transaction, given: str) -> list[int]:
         if row is not None:
             return [row.id]
     with contextlib.suppress(ValueError):
-        if len(given) == 32 and (digest := bytes.fromhex(given)):
-            found = tx.execute(queries.looks.sample_by_hash(), hash=digest).scalars().all()
-            if found:
-                return list(found)
+        if len(given) == 32 and (found := find_by_hash(tx, bytes.fromhex(given))):
+            return found
     return list(tx.execute(queries.looks.samples_by_text(), text=given, limit=10).scalars())
+
+
+def find_by_hash(tx: Transaction, digest: bytes) -> list[int]:
+    """Return the id of the sample with a hash, if there is one."""
+    return list(tx.execute(queries.looks.sample_by_hash(), hash=digest).scalars())
 
 
 def tell(tx: Transaction, number: int) -> dict[str, Any]:

@@ -83,6 +83,8 @@ class Measuring:
         self._batches: list[_Claimed] = []
         self._running: dict[int, tuple[_Claimed, int]] = {}
         self._is_stopped = False
+        self.unscored = 0
+        """Samples that wait and could not be drawn at the end, since they have no score."""
         self._measured = self._failed = self._released = 0
 
     def stop(self) -> None:
@@ -171,6 +173,7 @@ class Measuring:
 
     def _warn_of_unscored(self) -> None:
         if self._buffer.peek(budget.left) != 0 and (n := self._buffer.peek(_unscored)):
+            self.unscored = n
             log.warning(
                 "%d samples of buffer %s wait without a score and cannot be drawn: call "
                 "`store.score`, or measure a copy that needs no scores: `sqlbuffer copy NAME NEW "

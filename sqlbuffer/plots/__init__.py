@@ -19,6 +19,7 @@ __all__ = [
     "best",
     "failures",
     "flow",
+    "metrics",
     "predicted",
     "scores",
     "sources",
@@ -70,6 +71,41 @@ def best(
         return draw(kind.picture(groups, x=x), theme)
     found = [each.read(kind.read, **read) for each in _buffers(stores)]
     return draw(kind.picture(found, x=x), theme)
+
+
+def metrics(
+    stores: Stores,
+    names: Sequence[str] | None = None,
+    *,
+    cols: int = 4,
+    smooth: bool = True,
+    theme: Theme = "light",
+) -> Any:
+    """Draw the metrics that loops have logged, over their iterations.
+
+    Args:
+        stores: A store, or several, each with a line of its own.
+        names: Metrics to draw, one plot for each; None for all metrics that are numbers.
+        cols: Plots in a row.
+        smooth: Draw a running mean over a tenth of the values: over the values of one store, and
+            in place of those of several.
+        theme: "light" or "dark".
+
+    Returns:
+        The figure of matplotlib.
+
+    Examples:
+        >>> from sqlbuffer import plots
+        >>> store.log_metrics(0, {"loss": 1.5})
+        >>> figure = plots.metrics(store)
+        >>> figure.savefig("metrics.png")
+        >>> [axes.get_title() for axes in figure.axes]
+        ['loss']
+    """
+    from sqlbuffer.plots.runs import draw_runs, read_runs
+
+    runs = read_runs(_buffers(stores))
+    return draw_runs(runs, names, cols=cols, smooth=smooth, theme=theme)
 
 
 def scores(stores: Stores, *, theme: Theme = "light") -> Any:

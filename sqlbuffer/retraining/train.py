@@ -73,7 +73,7 @@ def retrain(
             the agent's default.
         percent_test: Share of the rows held out to measure the version, in [0, 1).
         patience: Stop after this many epochs without an improvement; None for never.
-        where: A condition on the columns of `samples`, as SQL or as an expression of SQLAlchemy.
+        where: A condition, see `SampleStore.table`.
         newest: Most rows, those measured last.
         best: Of these, the share in (0, 1] with the best rewards: the highest, or the lowest if the
             buffer's direction is "minimize".

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sqlbuffer._validation import as_floats, as_name, require_count
 from sqlbuffer.errors import MissingExtra
-from sqlbuffer.plots.metrics import draw_metrics
+from sqlbuffer.plots.runs import draw_metrics
 from sqlbuffer.training.callback import Callback, mean_of
 from sqlbuffer.training.log_lines import Value, as_metric, print_values
 from sqlbuffer.training.log_storage import (

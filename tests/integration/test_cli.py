@@ -32,7 +32,7 @@ from rich.console import Console
 
 import sqlbuffer
 from helpers import inside
-from helpers.cleanup import wait_for_disposal
+from helpers.cleanup import hold, wait_for_disposal
 from helpers.commands import refused, run, unstyled
 from helpers.direct import Execute, sql_runner
 from helpers.forked import Forked
@@ -442,10 +442,44 @@ def test_history_has_a_line_for_each_iteration(url: str) -> None:
     assert run("history", "rewards", "-n", "2", url=url).out.split() == (
         "iteration rewards 3 0.375 4 0.5".split()
     )
-    for n, told in (("4", "4 of 5 iterations; -n 5 shows all\n"), ("5", ""), ("6", "")):
-        assert run("history", "-n", n, url=url).err == told
     result = run("history", "los", url=url)
     assert (result.code, "no metric 'los'" in unstyled(result.err)) == (2, True)
+
+
+CUT = {
+    ("top",): "samples with a reward",
+    ("top", "--by", "score"): "samples with a score",
+    ("top", "--where", "meta.mw < 3"): "samples with a reward",
+    ("top", "--objective", "reward"): "samples with a reward",
+    ("failed",): "failed samples",
+    ("failed", "--where", "state = 'failed' AND meta.mw < 3"): "failed samples",
+    ("batches",): "batches",
+    ("batches", "--open"): "open batches",
+    ("history",): "iterations",
+}
+
+
+def test_a_list_that_is_cut_tells_how_many_there_are(store_url: str) -> None:
+    with open_store(store_url) as store:
+        store.record([f"m{i}" for i in range(3)], [1.0, 2.0, 3.0], meta={"mw": 2})
+        store.record([f"f{i}" for i in range(3)], [math.nan] * 3, errors=["x"] * 3, meta={"mw": 2})
+        store.add([f"w{i}" for i in range(3)])
+        store.score(lambda samples: [1.0] * len(samples))
+        for i in range(3):
+            hold(store.sample(1))
+            store.log_metrics(i, {"loss": 1.0})
+        for words, things in CUT.items():
+            for n, told in ((2, f"2 of 3 {things}; -n 3 shows all\n"), (3, "")):
+                result = run(*words, "-n", str(n), url=store_url)
+                assert (result.code, result.err) == (0, told), (words, n)
+        assert run("top", "-n", "2", "--json", url=store_url).err.startswith("2 of 3")
+    options = {
+        name
+        for name, entry in ENTRIES.items()
+        for parameter in getattr(entry.load(name), "params", ())
+        if "-n" in parameter.opts
+    }
+    assert options == {words[0] for words in CUT}
 
 
 def test_two_buffers_side_by_side(url: str) -> None:
@@ -470,7 +504,7 @@ def test_top_of_some_rows(url: str) -> None:
     assert [row["reward"] for row in rows] == [1 / 3, 0.2, 0.1]
     result = run("top", "--where", "origin = 'first'", url=url)
     assert (result.code, "where must be a condition" in unstyled(result.err)) == (2, True)
-    assert "there is no column 'origin'; id, buffer_id" in " ".join(
+    assert "there is no column 'origin'; columns are sample_id" in " ".join(
         unstyled(result.err).replace("│", " ").split()
     )
 

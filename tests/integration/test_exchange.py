@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from helpers import inside
-from helpers.commands import run, unstyled
+from helpers.commands import Result, run, unstyled
 from helpers.strategies import Colour, Ligand
 from sqlbuffer.cli.main import app
 from sqlbuffer.db.schema import measurements
@@ -178,7 +178,9 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         11: "it is not UTF-8",
         12: "'1_0' in column 'score' is not a number",
     }
-    assert result.err.splitlines() == [f"line {n}: {reason}" for n, reason in reasons.items()]
+    *told, direction = result.err.splitlines()
+    assert told == [f"line {n}: {reason}" for n, reason in reasons.items()]
+    assert direction.startswith("default is new and maximizes")
     kept = wrong.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     assert kept[0] == "line,reason,smiles,score,mw,vendor"
     assert [line.partition(",")[0] for line in kept[1:]] == [str(n) for n in reasons]
@@ -186,7 +188,8 @@ def test_wrong_lines_are_refused_by_number_and_reason(
     for n, line in zip(reasons, kept[1:], strict=True):
         assert line.endswith("," + given[n - 1 - (n > 9)]), "the row as it was"
     assert result.out == (
-        "11 rows: 4 samples added, 1 known, 2 rewards and 0 failures stored, 6 refused\n"
+        "11 rows: 4 samples added, 0 known, 1 repeated, 2 rewards and 0 failures stored, "
+        "6 refused\n"
     )
     with open_store(store_url) as store:
         found = store.to_arrow(["sample", "state", "reward", "source", "meta"]).to_pylist()
@@ -317,9 +320,13 @@ def test_an_import_that_was_killed_goes_on(
     with open_store(store_url) as store:
         assert store.stats().stored == 6
     result = run("import", str(file), url=store_url)
-    assert result.out.startswith("23 rows: 15 samples added, 8 known, 5 rewards and 1 failure")
+    assert result.out.startswith(
+        "23 rows: 15 samples added, 6 known, 2 repeated, 5 rewards and 1 failure"
+    )
     again = run("import", str(file), url=store_url)
-    assert again.out.startswith("23 rows: 0 samples added, 23 known, 0 rewards and 0 failures")
+    assert again.out.startswith(
+        "23 rows: 0 samples added, 21 known, 2 repeated, 0 rewards and 0 failures"
+    )
     with open_store(store_url) as store:
         stats = store.stats()
         assert (stats.stored, stats.measured, stats.failed, len(store)) == (21, 7, 1, 13)
@@ -441,7 +448,7 @@ def test_the_key_of_a_buffer_decides_which_samples_are_equal(
         "line 3: ValueError: no molecule",
         "line 4: keys:lower returned None for 'none'",
     ]
-    assert result.out.startswith("5 rows: 2 samples added, 1 known")
+    assert result.out.startswith("5 rows: 2 samples added, 0 known, 1 repeated")
 
 
 @pytest.mark.each_database
@@ -461,6 +468,99 @@ def test_a_buffer_with_a_key_is_not_filled_without_it(
         assert f"give that function with --key {option}." in said, said
     words = ("--name", "named", "--key", "builtins:str.lower")
     assert run("import", str(tmp_path / "x.smi"), *words, url=store_url).code == 0
+
+
+@pytest.fixture
+def lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a module, whose function is a key."""
+    (tmp_path / "lab_keys.py").write_text(
+        "def lower(text):\n    return None if text == 'none' else text.lower()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+KEY = ("--key", "lab_keys:lower")
+
+
+def said_on_stderr(result: Result) -> str:
+    return " ".join(re.sub(r"[│╭╰╮╯─]", " ", unstyled(result.err)).split())
+
+
+def test_a_buffer_without_a_key_is_not_filled_with_one_and_can_get_one(
+    store_url: str, lab: None
+) -> None:
+    pathlib.Path("x.csv").write_text("sample,reward\nCCO,1\ncco,2\nCCN,\n")
+    assert run("import", "x.csv", url=store_url).code == 0
+    refused = run("import", "x.csv", *KEY, url=store_url)
+    assert (refused.code, "was created without a key" in said_on_stderr(refused)) == (2, True)
+    assert "sqlbuffer export all.parquet --name default" in said_on_stderr(refused)
+    with open_store(store_url) as store:
+        assert (len(store), store.stats().stored) == (1, 3)
+    assert run("export", "all.parquet", url=store_url).code == 0
+    made = run("import", "all.parquet", *KEY, "--keep-key", "--name", "keyed", url=store_url)
+    assert (made.code, "warning" in made.err) == (0, False)
+    again = run("import", "all.parquet", *KEY, "--name", "keyed", url=store_url)
+    assert again.out.startswith("3 rows: 0 samples added, 2 known, 1 repeated, 0 rewards")
+    (best,) = json.loads(run("top", "--name", "keyed", "--json", url=store_url).out)
+    assert (best["key"], best["reward"] in (1.0, 2.0)) == ("cco", True)
+    numbers = json.loads(run("stats", "--name", "keyed", "--json", url=store_url).out)
+    assert (numbers["stored"], numbers["measured"], numbers["waiting"]) == (2, 1, 1)
+    assert run("export", "back.parquet", "--name", "keyed", url=store_url).code == 0
+    bare = run("import", "back.parquet", "--name", "bare", url=store_url)
+    assert "the file is of a buffer with key=lab_keys:lower" in bare.err
+    assert "--key MODULE:FUNCTION makes them one" in bare.err
+    assert "warning" not in run("import", "back.parquet", "--name", "bare", url=store_url).err
+    assert run("import", "x.csv", "--keep-key", "--name", "n", url=store_url).code == 2
+
+
+def test_a_sample_is_shown_by_its_key(store_url: str, lab: None) -> None:
+    pathlib.Path("x.csv").write_text("sample\nCCO\n")
+    run("import", "x.csv", *KEY, "--name", "keyed", url=store_url)
+    run("import", "x.csv", "--name", "bare", url=store_url)
+    shown = run("show", "cCo", *KEY, "--name", "keyed", "--json", url=store_url)
+    assert (shown.code, json.loads(shown.out)["sample"]) == (0, "CCO")
+    for words, expected in {
+        ("cCo", "--name", "keyed"): "--key MODULE:FUNCTION finds other spellings",
+        ("CCC", "--name", "keyed", *KEY): "no sample with the number, hash, text or key 'CCC'",
+        ("none", "--name", "keyed", *KEY): "lab_keys:lower returned None for 'none'",
+        ("cCo", "--name", "keyed", "--key", "os:getpid"): "os:getpid failed for 'cCo': TypeError",
+        ("cCo", "--name", "bare", *KEY): "it was created without a key",
+        ("cCo", "--name", "bare"): "`sqlbuffer top` and `sqlbuffer sql` show samples.",
+    }.items():
+        refused = run("show", *words, url=store_url)
+        assert (refused.code, expected in said_on_stderr(refused)) == (2, True), words
+
+
+DIRECTIONS = {
+    # Columns of the file, its direction, the option: what is said.
+    ("sample,reward", None, None): "new is new and maximizes: give --direction minimize if a",
+    ("sample", None, None): "",
+    ("sample,reward", None, "maximize"): "",
+    ("sample,reward", None, "minimize"): "",
+    ("sample,reward", "minimize", None): "new is to minimize, as the file tells of old",
+    ("sample,reward", "minimize", "minimize"): "",
+    ("sample,reward", "minimize", "maximize"): "new is to maximize, but the rewards of the file",
+}
+
+
+def test_the_direction_of_a_new_buffer_is_told(sqlite_url: str, lab: None) -> None:
+    for (columns, of_file, option), said in DIRECTIONS.items():
+        table = pa.table({name: ["1"] for name in columns.split(",")})
+        about = json.dumps({"name": "old", "direction": of_file}).encode()
+        file = f"x.{'parquet' if of_file else 'csv'}"
+        if of_file:
+            pq.write_table(table.replace_schema_metadata({b"sqlbuffer": about}), file)
+        else:
+            pathlib.Path(file).write_text(f"{columns}\n{'1,1' if ',' in columns else '1'}\n")
+        words = ("import", file, "--name", "new", *(("--direction", option) if option else ()))
+        first = run(*words, url=sqlite_url)
+        assert first.err.startswith(said), (columns, of_file, option, first)
+        assert bool(said) == ("maximize" in first.err or "minimize" in first.err), first
+        with open_store(sqlite_url, name="new", create=False) as store:
+            assert store.direction == (option or of_file or "maximize")
+        assert "maximizes" not in run(*words, url=sqlite_url).err, "it is told once"
+        assert run("rm", "new", "--yes", url=sqlite_url).code == 0
 
 
 def test_numbers_of_csv() -> None:
@@ -612,7 +712,7 @@ def test_an_import_of_parquet_takes_the_direction_of_the_file(
     with open_store(store_url, name="new", create=False) as store:
         assert (store.direction, store.top(1)[0]["sample"]) == ("minimize", "a")
     given = run("import", file, "--name", "up", "--direction", "maximize", url=store_url)
-    assert (given.code, "is to" in given.err) == (0, False)
+    assert (given.code, "up is to maximize, but the rewards of" in given.err) == (0, True)
     other = run("import", file, "--name", "up", url=store_url)
     assert "up is to maximize, but the rewards of the file are to minimize" in other.err
     with open_store(store_url, name="up", create=False) as store:

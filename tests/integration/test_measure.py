@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from helpers import inside, rewards
 from helpers.cleanup import hold
+from helpers.commands import run
 from helpers.forked import Forked
 from helpers.polling import until
 from sqlbuffer.core import workers
@@ -242,6 +243,17 @@ def test_samples_without_scores_are_named(
     assert n_measured(store.measure(lambda sample: 1.0, silent=True)) == (0, 0, 0)
     assert "12 samples" in caplog.text
     assert "wait without a score" in caplog.text
+
+
+def test_a_command_that_can_draw_nothing_of_what_waits_has_failed(store_url: str) -> None:
+    words = ("measure", "--reward", "helpers.rewards:exact")
+    with open_store(store_url) as store:
+        assert run(*words, url=store_url).code == 0, "nothing waits"
+        store.add(GOOD)
+        result = run(*words, url=store_url)
+        assert (result.code, result.out[:10]) == (1, "measured 0")
+        store.set_budget(0)
+        assert run(*words, url=store_url).code == 0, "nothing may be drawn"
 
 
 @pytest.mark.parametrize(

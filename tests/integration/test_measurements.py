@@ -635,7 +635,7 @@ def test_a_condition_that_is_no_sql_is_told_in_the_words_of_the_database(
     open_store(store_url).close()
     for where, reason in {
         "timed out (": "the database says",
-        "reason = 'crashed'": "there is no column 'reason', use error; id, buffer_id",
+        "reason = 'crashed'": "there is no column 'reason', use error; columns are sample_id",
     }.items():
         result = run(command, "--where", where, url=store_url)
         assert (result.code, reason in said(result)) == (2, True), result

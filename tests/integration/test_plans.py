@@ -98,6 +98,9 @@ def explain_on_sqlite(
 ) -> tuple[list[str], list[str], set[str]]:
     lines = [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     scans = [line for line in lines if re.match(r"SCAN (\w+)", line) and line.split()[1] in TABLES]
+    for line in lines:  # the scope of a user's condition is called as the table, and has one row
+        if line.startswith(("CO-ROUTINE ", "MATERIALIZE ")) and f"SCAN {line.split()[1]}" in scans:
+            scans.remove(f"SCAN {line.split()[1]}")
     reads_ours = any(
         line.split()[1] in TABLES for line in lines if line.startswith(("SCAN", "SEARCH"))
     )
@@ -394,7 +397,7 @@ def test_a_page_of_the_table_is_found_by_indexes(store_url: str) -> None:
         store.record([f"measured {i}" for i in range(20_000)], np.arange(20_000.0))
         hold_some = store.add([f"s {i}" for i in range(100)])
         assert hold_some.added == 100
-        for where in (None, ("reward", ">", 5.0)):
+        for where in (None, ("reward", ">", 5.0), "state = 'measured' AND meta.mw IS NULL"):
             with watched(store) as executed:
                 next(iter(store.table(where=where, chunk=100)))
             (page,) = (it for it in executed if "AS page" in it.sql)

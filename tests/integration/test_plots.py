@@ -613,6 +613,30 @@ def test_each_kind_takes_one_store_or_several(kind: str, sqlite_url: str) -> Non
         assert function.__name__ in plots.__all__
 
 
+def test_metrics_of_several_buffers_are_lines_of_one_plot(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    with open_store(sqlite_url) as one, open_store(sqlite_url, name="other") as other:
+        for i in range(40):
+            one.log_metrics(i, {"accuracy": i / 40, "loss": float(i)})
+            other.log_metrics(i, {"accuracy": i / 20})
+        accuracy, loss = plots.metrics([other, one]).axes
+        assert [axes.get_title() for axes in (accuracy, loss)] == ["accuracy", "loss"]
+        lines = {line.get_label(): line for line in accuracy.lines}
+        assert [each.get_text() for each in accuracy.get_legend().get_texts()] == list(lines)
+        assert list(lines) == ["other", "default"]
+        assert lines["other"].get_ydata()[20] == pytest.approx(1.0)
+        (alone,) = loss.lines
+        assert alone.get_color() == lines["default"].get_color() != lines["other"].get_color()
+        raw, _ = plots.metrics(one, ["loss"], theme="dark").axes[0].lines
+        assert list(raw.get_ydata()) == list(range(40))
+        (bare,) = plots.metrics([one, one], ["loss"], smooth=False).axes
+        assert [list(line.get_ydata()) for line in bare.lines] == [list(range(40))] * 2
+    file = str(tmp_path / "x.svg")
+    result = run("plot", "accuracy", "--name", "*", "-o", file, url=sqlite_url)
+    assert result.out == f"1 metric in {file}\n"
+
+
 # -- colours ---------------------------------------------------------------------------------------
 
 
@@ -688,7 +712,6 @@ def test_a_pattern_is_all_buffers_that_match(sqlite_url: str, tmp_path: pathlib.
         (("--kind", "scores", "--objective", "x"), "--kind scores shows no rewards"),
         (("--kind", "best", "loss"), "--kind best takes no METRIC"),
         (("--kind", "best", "--objective", "x"), "has never had the objective"),
-        (("--name", "default", "--name", "other"), "--kind metrics is of one buffer"),
         (("-o", "noext"), "--out noext must end in .png, .svg or .pdf."),
         (("--kind", "best", "-o", "a/b.xyz"), "--out a/b.xyz must end in .png, .svg or .pdf."),
         (("--kind", "best", "-o", "a/b.png"), "there is no folder a for b.png."),

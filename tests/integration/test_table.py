@@ -414,7 +414,7 @@ def test_old_names_of_columns_are_accepted(states: SampleStore) -> None:
 
 def test_a_column_of_the_table_and_of_the_views_has_one_name() -> None:
     view = views.tables["sample_overview"].c
-    known = set(view.keys()) - {"buffer", "predictor"} - OLD_NAMES.keys()
+    known = set(view.keys()) - {"buffer", "buffer_id", "predictor"} - OLD_NAMES.keys()
     assert known <= {*COLUMNS, *MORE_COLUMNS}
     assert {"seconds", "worker_id", "objective"} <= {*COLUMNS} & {
         *views.tables["measurement_overview"].c.keys()

@@ -68,7 +68,7 @@ def test_a_million_samples_go_out_and_come_in_again(tmp_path: pathlib.Path) -> N
     told = run(tmp_path, "import", "big.csv", *columns)
     assert told.startswith(f"{N:,} rows: {N:,} samples added")
     again = run(tmp_path, "import", "big.csv", *columns)
-    assert again.startswith(f"{N:,} rows: 0 samples added, {N:,} known, 0 rewards")
+    assert again.startswith(f"{N:,} rows: 0 samples added, {N:,} known, 0 repeated, 0 rewards")
     for form in ("csv", "jsonl", "parquet", "smi"):
         run(tmp_path, "export", f"out.{form}")
     run(tmp_path, "import", "out.parquet", "--name", "again")

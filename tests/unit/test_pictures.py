@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sqlbuffer.errors import InvalidArgument, MissingExtra
-from sqlbuffer.plots.metrics import draw_metrics, running_mean
+from sqlbuffer.plots.runs import draw_metrics, running_mean
 
 METRICS: dict[str, Any] = {
     "loss": ([0, 1, 2, 5], [4.0, 3.0, math.nan, 1.0]),

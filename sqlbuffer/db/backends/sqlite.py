@@ -294,6 +294,7 @@ class SQLite(Dialect):
         if role is not None:
             raise InvalidArgument(f"an SQLite file has no roles: leave {shown(role)} out.")
         opened: Any = connection.connection.driver_connection
+        opened.execute("SELECT 1 FROM json_each('[]')")  # made once, by actions beyond SELECT
         opened.set_authorizer(authorize_select)  # called for each action of a statement
         try:
             yield

@@ -16,6 +16,8 @@ from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Number = sa.Numeric().with_variant(sa.Double(), "sqlite")
+"""A number of JSON: PostgreSQL has functions such as `round` of two numbers for numeric alone."""
 CLUSTERED: Any = {"sqlite_with_rowid": False}
 """Table keywords: rows are stored in the order of the primary key, if the database can."""
 

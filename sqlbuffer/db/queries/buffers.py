@@ -124,6 +124,12 @@ def objective() -> sa.Select[Any]:
     return select(buffers.c.objective).where(buffers.c.id == BUFFER)
 
 
+@functools.cache
+def objective_and_key() -> sa.Select[Any]:
+    """The name of the reward function, and the stored name of the key function."""
+    return select(buffers.c.objective, buffers.c.key).where(buffers.c.id == BUFFER)
+
+
 @hot
 def count() -> sa.Update:
     """Add to the counters of a worker, set its heartbeat, and move its clocks and tick forward.

@@ -120,6 +120,12 @@ def newest_open_batches() -> sa.Select[Any]:
     return _with_measurements(select(batches.c.id).where(IS_OPEN))
 
 
+def count_batches(*, is_open: bool) -> sa.Select[Any]:
+    """How many batches a buffer has, or how many that are open."""
+    n = select(sa.func.count().label("n")).where(batches.c.buffer_id == BUFFER)
+    return n.where(IS_OPEN) if is_open else n
+
+
 def _with_measurements(ids: sa.Select[Any]) -> sa.Select[Any]:
     ids = ids.where(batches.c.buffer_id == BUFFER).order_by(batches.c.id.desc())
     newest = ids.limit(_LIMIT).subquery("newest")

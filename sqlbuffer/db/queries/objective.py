@@ -82,13 +82,17 @@ def requeue(dialect: Dialect) -> sa.Update:
 
 @functools.cache
 def newest_rewards() -> sa.Subquery:
-    """The newest reward of each sample under an objective: `sample_id, reward, measured_tick`."""
+    """The newest reward of each sample under an objective: `earlier_of, earlier`.
+
+    No table has these names: a user's condition on `reward` means that of `samples`.
+    """
     m = measurements.c
     place = sa.func.row_number().over(partition_by=m.sample_id, order_by=m.id.desc())
     numbered = (
-        select(m.sample_id, m.reward, m.id.label("number"), place.label("place"))
+        select(m.sample_id, m.reward, place.label("place"))
         .where(m.buffer_id == BUFFER, m.objective == _OBJECTIVE, m.reward.is_not(None))
         .subquery("numbered")
     )
     n = numbered.c
-    return select(n.sample_id, n.reward, n.number).where(n.place == 1).subquery("of_objective")
+    columns: Any = (n.sample_id.label("earlier_of"), n.reward.label("earlier"))
+    return select(*columns).where(n.place == 1).subquery("of_objective")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
+from sqlbuffer.db.backends.types import JSON_KINDS, json_kind
 from sqlbuffer.db.queries import objective
 from sqlbuffer.db.queries.params import BUFFER, CONTENT
 from sqlbuffer.db.schema import pool, samples
+
+Columns = Mapping[str, sa.ColumnElement[Any]]
+"""Columns by the names that a user's condition has for them."""
+
+_ONE: sa.Label[Any] = sa.literal_column("1").label("one")
 
 
 @functools.cache
@@ -36,27 +43,53 @@ def labelled_samples() -> sa.Select[Any]:
     )
 
 
+def _labelled(columns: Columns) -> list[sa.Label[Any]]:
+    return [column.label(name) for name, column in columns.items()]
+
+
 def _literal(where: str) -> str:
     """Return SQL of the user in which SQLAlchemy finds no parameters, on lines of its own."""
     return "\n{}\n".format(where.replace(":", r"\:"))
 
 
-def condition(where: str) -> sa.TextClause:
-    """Return the user's condition in parentheses, next to other conditions."""
-    return sa.text(f"({_literal(where)})")
+def condition(where: str, columns: Columns) -> sa.ColumnElement[bool] | sa.TextClause:
+    """Return the user's condition in parentheses, next to other conditions.
+
+    Without columns it is on those of `samples`, and indexes serve it as they serve the others. With
+    them it has a scope of its own, so that no other table of the statement has the same names:
+    EXISTS (SELECT 1 FROM (SELECT samples.text AS sample, ...) AS samples WHERE (condition)).
+    """
+    inner = sa.text(f"({_literal(where)})")
+    if not columns:
+        return inner
+    named = select(*_labelled(columns)).correlate(samples).subquery("samples")
+    return sa.exists(select(_ONE).select_from(named).where(inner))
 
 
-def condition_alone(where: str) -> sa.Select[Any]:
+def condition_alone(where: str, columns: Columns) -> sa.Select[Any]:
     """Parse the user's condition without parentheses around it; no rows.
 
     Each parenthesis of a text that parses here has its counterpart in the text. Between the
     parentheses of `condition` such a text can therefore not close them, whatever it is.
     """
+    named = select(*_labelled(columns)).subquery("samples") if columns else samples
+    return select(_ONE).select_from(named).where(sa.text(_literal(where))).limit(0)
+
+
+def count_of(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """How many rows a statement has, without its order, its limit and what it reads of each row."""
+    n = sa.func.count().label("n")
+    counted = statement.with_only_columns(n, maintain_column_froms=True)
+    return counted.order_by(None).limit(None)
+
+
+def has_kind(key: str, kind: type) -> sa.Select[Any]:
+    """A row if a sample has a value of this type, of JSON, in its meta."""
     return (
-        select(sa.literal_column("1").label("one"))
-        .select_from(samples)
-        .where(sa.text(_literal(where)))
-        .limit(0)
+        select(_ONE)
+        .where(samples.c.buffer_id == BUFFER)
+        .where(json_kind(samples.c.meta, key).in_(JSON_KINDS[kind]))
+        .limit(1)
     )
 
 
@@ -72,9 +105,9 @@ def best(by: str, direction: str, *columns: Any, of_earlier: bool = False) -> sa
     if of_earlier:
         of = objective.newest_rewards()
         return (
-            select(*columns, of.c.reward.label("earlier"))
-            .join_from(of, samples, samples.c.id == of.c.sample_id)
-            .order_by(_best_first(of.c.reward, direction), samples.c.hash.desc())
+            select(*columns, of.c.earlier)
+            .join_from(of, samples, samples.c.id == of.c.earlier_of)
+            .order_by(_best_first(of.c.earlier, direction), samples.c.hash.desc())
             .limit(bindparam("limit", type_=sa.Integer))
         )
     column = samples.c[by]

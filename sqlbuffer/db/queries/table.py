@@ -13,7 +13,7 @@ from sqlbuffer.db.backends import BigId
 from sqlbuffer.db.queries import audit
 from sqlbuffer.db.queries.attempts import REPLAYS
 from sqlbuffer.db.queries.params import BUFFER
-from sqlbuffer.db.schema import batches, draws, measurements, samples
+from sqlbuffer.db.schema import batches, buffers, draws, measurements, predictors, samples
 
 _IS_CLAIMED = sa.and_(samples.c.queued, samples.c.id.in_(audit.claimed_ids().correlate(None)))
 
@@ -55,6 +55,18 @@ OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = {
     "codec": samples.c.codec,
 }
 """Columns of `store.table` that come from `samples`; a condition may use them."""
+
+OF_VIEW: dict[str, sa.ColumnElement[Any]] = {
+    "buffer": select(buffers.c.name).where(buffers.c.id == BUFFER).scalar_subquery(),
+    "predictor": (
+        select(sa.func.max(predictors.c.version).label("version"))
+        .where(predictors.c.buffer_id == BUFFER)
+        .where(predictors.c.version <= samples.c.score_version)
+        .correlate(samples)
+        .scalar_subquery()
+    ),
+}
+"""Columns of `sample_overview` that `store.table` does not have; a condition may use them."""
 
 OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
     "objective": measurements.c.objective,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +19,7 @@ from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.plots.kinds.common import (
     cut,
     floats,
+    labels_of,
     objective_of,
     reward_label,
     step_of,
@@ -272,13 +272,8 @@ def _is_covered(course: Course, later: Course) -> bool:
 
 
 def _labelled(curves: Sequence[Curve]) -> dict[str, Sequence[Curve]]:
-    """Return each curve under the name of its buffer; buffers of one name get numbers."""
-    repeats = Counter(curve.name for curve in curves)
-    labels: dict[str, Sequence[Curve]] = {}
-    for n, curve in enumerate(curves, 1):
-        label = curve.name if repeats[curve.name] == 1 else f"{curve.name} ({n})"
-        labels[label] = [curve]
-    return labels
+    labels = labels_of([curve.name for curve in curves])
+    return {label: [curve] for label, curve in zip(labels, curves, strict=True)}
 
 
 def _require_comparable(curves: Sequence[Curve]) -> None:
@@ -334,10 +329,10 @@ def _note(curves: Sequence[Curve], x: Spent) -> str:
         names = ", ".join(f"{cut(each.name)}: {cut(each.objective)}" for each in curves)
         notes.append(f"the objectives differ ({names})")
     if failed := sum(curve.failed for curve in curves):
-        rest = "is not counted" if failed == 1 else "are not counted"
-        spent = ", but its seconds are" if failed == 1 else ", but their seconds are"
+        only = "by seconds alone" if x == "seconds" else "not at all"
+        verb = "counts" if failed == 1 else "count"
         notes.append(
-            f"{n_of(failed, 'failed measurement')} {rest}{spent if x == 'seconds' else ''}"
+            f"{n_of(failed, 'failed measurement')} {verb} {only} (each try of a sample is one)"
         )
     n = sum(curve.measured + curve.failed for curve in curves)
     if x == "seconds" and (untimed := n - sum(curve.timed for curve in curves)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -98,6 +99,12 @@ def why_no_reward(failed: int) -> str:
     if not failed:
         return "Nothing is measured yet."
     return f"There is no reward: {n_of(failed, 'measurement')} failed."
+
+
+def labels_of(names: Sequence[str]) -> list[str]:
+    """Return a label for each name of a buffer; buffers of one name get numbers."""
+    repeats = Counter(names)
+    return [name if repeats[name] == 1 else f"{name} ({n})" for n, name in enumerate(names, 1)]
 
 
 def side_by_side(found: Sequence[D], picture: Callable[[D], Picture]) -> Picture:
