@@ -758,7 +758,8 @@ class SampleStore:
             >>> replay.waiting().scores
             array([ 5.,  0., nan])
         """
-        return core_priorities.update(self._buffer, as_ids(ids), priorities)
+        given = core_priorities.prepare(self._buffer, as_ids(ids), priorities)
+        return core_priorities.update(self._buffer, given)
 
     @_writes
     def mark_stale(self) -> None:

@@ -134,6 +134,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         seconds: Any = None,
         details: Any = None,
         record: tuple[Sequence[Any], Any, str | Sequence[str]] | None = None,
+        priorities: Any = None,
         metrics: Mapping[str, float] | None = None,
         checkpoint: Mapping[str, bytes] | Callable[[int], Mapping[str, bytes]] | None = None,
         kept: Mapping[str, int | None] | None = None,
@@ -152,6 +153,8 @@ class Batch(ClaimedBatch, PrioritisedBatch):
             seconds: (m,) floats, how long each measurement took.
             details: m mappings that JSON can hold, or None: what else was measured.
             record: `(samples, rewards, sources)` to store as well, not drawn from the buffer.
+            priorities: (n,) finite numbers of 0 or more, in mode "replay": new priorities of all
+                samples, see `update_priorities`. They are stored with the checkpoint or not at all.
             metrics: Metrics of this iteration to store as well. The iteration gets the next number
                 if another process has settled one of its number since the draw.
             checkpoint: States to resume from, by name, or a function of the iteration's number.
@@ -160,7 +163,8 @@ class Batch(ClaimedBatch, PrioritisedBatch):
             is_iteration: Advance the buffer's iteration.
 
         Raises:
-            InvalidArgument: If an id is not in this batch, or is given twice. Nothing is stored.
+            InvalidArgument: If an id is not in this batch, or is given twice, or if the priorities
+                are refused. Nothing is stored.
             InvalidReward: If a reward is infinite, if there is not one for each sample, or if a
                 finite reward came with an error. Nothing is stored.
             ClaimLost: If the batch is already settled or released, or if the database has returned
@@ -181,6 +185,7 @@ class Batch(ClaimedBatch, PrioritisedBatch):
             kept=kept,
             iteration=self.iteration,
             n_iterations=int(require_flag(is_iteration, "is_iteration")),
+            priorities=None if priorities is None else self._given_to_settle(priorities),
         )
         is_settled, self.iteration = settle_as_next(
             self._buffer,

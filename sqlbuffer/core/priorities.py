@@ -51,26 +51,28 @@ class Updated(NamedTuple):
     keys: dict[int, float]
     """The keys of the waiting samples from now on."""
     epoch: int
+    counts: dict[str, Any]
+    """What `Transaction.count` is to be called with."""
 
 
-def update_batch(
+def of_batch(
     buffer: BufferHandle, known: Known, priorities: Any, ids: Sequence[int] | None
-) -> int:
-    """`update` of samples of a batch, all of them by default."""
+) -> Given:
+    """`prepare` priorities of samples of a batch, all of them by default."""
     hashes = dict(zip(known.ids.tolist(), known.hash, strict=True))
     numbers = list(hashes) if ids is None else as_ids(ids)
     if unknown := set(numbers) - set(hashes):
         raise InvalidArgument(f"sample {min(unknown)} is not in this batch: give ids of batch.ids.")
-    return update(buffer, numbers, priorities, hashes)
+    return prepare(buffer, numbers, priorities, hashes)
 
 
-def update(
+def prepare(
     buffer: BufferHandle,
     ids: Sequence[int],
     priorities: Any,
     hashes: Mapping[int, bytes] | None = None,
-) -> int:
-    """Give samples new priorities, in one transaction.
+) -> Given:
+    """Check priorities, and return them as scores.
 
     Args:
         buffer: The buffer.
@@ -78,24 +80,37 @@ def update(
         priorities: (n,) non-negative finite numbers.
         hashes: The hashes of the samples, if they are known; None for ids that the user has kept.
 
-    Returns:
-        The number of samples that have their new priorities.
-
     Raises:
-        InvalidArgument: If the buffer draws uniformly, if the priorities are not n non-negative
-            finite numbers, or if the buffer has no sample of an id.
-        StaleIds: If the ids may belong to other samples by now.
+        InvalidArgument: If the buffer draws uniformly, or if the priorities are not n non-negative
+            finite numbers.
     """
     _require_weighted(buffer)
     values = as_priorities(priorities, len(ids))
     last = {number: i for i, number in enumerate(ids)}
     numbers = sorted(last)
     places = np.array([last[number] for number in numbers], dtype=np.int64)
-    given = Given(numbers, _as_scores(buffer, values[places]), hashes)
+    return Given(numbers, _as_scores(buffer, values[places]), hashes)
+
+
+def update(buffer: BufferHandle, given: Given) -> int:
+    """Give samples new priorities, in one transaction.
+
+    Returns:
+        The number of samples that have their new priorities.
+
+    Raises:
+        InvalidArgument: If the buffer has no sample of an id.
+        StaleIds: If the ids may belong to other samples by now.
+    """
     updated = buffer.write(write, given=given)
+    remember(buffer, updated)
+    return updated.n
+
+
+def remember(buffer: BufferHandle, updated: Updated) -> None:
+    """Remember the keys at which the samples wait, once the transaction has committed."""
     buffer.places.correct(updated.keys)
     buffer.places.epoch = updated.epoch
-    return updated.n
 
 
 def _require_weighted(buffer: BufferHandle) -> None:
@@ -119,7 +134,13 @@ def _as_scores(buffer: BufferHandle, priorities: Floats) -> Floats:
 def write(tx: Transaction, *, given: Given) -> Updated:
     """`update` within a transaction."""
     # Exclusive: no draw moves the clock or a key, and no sample joins, until this commits.
-    state = tx.lock_race(exclusive=True)
+    updated = apply(tx, tx.lock_race(exclusive=True), given=given)
+    tx.count(**updated.counts)
+    return updated
+
+
+def apply(tx: Transaction, state: RaceState, *, given: Given) -> Updated:
+    """`write` without its counts, in a transaction that has locked the race exclusively."""
     found = _find(tx, given, epoch=state.epoch)
     state = _past_shown(tx, state, found.waiting)
     scores = dict(zip(given.ids, given.scores.tolist(), strict=True))
@@ -130,9 +151,9 @@ def write(tx: Transaction, *, given: Given) -> Updated:
     # A claimed sample was chosen among those that were drawn. If its release turned the clock back,
     # its key would stretch although the draw has shown it.
     is_claimed = len(found.hashes) > len(found.waiting)
-    touched = state.clock if is_claimed or deltas.pop("moved") else None
-    tx.count(touched=touched, unscored=deltas["unscored"], unscorable=deltas["unscorable"])
-    return Updated(n, keys, state.epoch)
+    is_moved = deltas.pop("moved")
+    counts = {"touched": state.clock if is_claimed or is_moved else None, **deltas}
+    return Updated(n, keys, state.epoch, counts)
 
 
 # -- where the samples stand ----------------------------------------------------------------------

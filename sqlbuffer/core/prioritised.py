@@ -13,7 +13,7 @@ from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.display import DisplayedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known
-from sqlbuffer.errors import ClaimLost
+from sqlbuffer.errors import ClaimLost, InvalidArgument
 
 
 class PrioritisedBatch(DisplayedBatch):
@@ -28,7 +28,8 @@ class PrioritisedBatch(DisplayedBatch):
     def update_priorities(self, priorities: Any, *, ids: Sequence[int] | None = None) -> int:
         """Give the samples new priorities: their scores, in one transaction.
 
-        See `SampleStore.update_priorities`. The samples of a batch are found by their keys: the
+        `settle(priorities=...)` writes them in the transaction that ends the batch, so that a
+        killed process has stored both or none. See `SampleStore.update_priorities`. The samples of a batch are found by their keys: the
         cost does not grow with the buffer, unless another process or a new lowest score has moved
         them. The batch may be open or closed.
 
@@ -56,8 +57,7 @@ class PrioritisedBatch(DisplayedBatch):
             >>> batch.update_priorities([0.5, 2.0])
             2
         """
-        self._require_attached()
-        return core_priorities.update_batch(self._buffer, self._known, priorities, ids)
+        return core_priorities.update(self._buffer, self._given(priorities, ids))
 
     def importance_weights(self, beta: float = 1.0, *, normalise: bool = True) -> Floats:
         """Return the weights that correct a loss for the priorities of the draw.
@@ -96,6 +96,20 @@ class PrioritisedBatch(DisplayedBatch):
         if require_flag(normalise, "normalise") and len(weights):
             weights = weights / np.fmax.reduce(weights)
         return weights
+
+    def _given(self, priorities: Any, ids: Sequence[int] | None = None) -> core_priorities.Given:
+        """Check priorities of samples of the batch."""
+        self._require_attached()
+        return core_priorities.of_batch(self._buffer, self._known, priorities, ids)
+
+    def _given_to_settle(self, priorities: Any) -> core_priorities.Given:
+        """Check priorities of all samples of the batch, which wait again once it is settled."""
+        if self._buffer.consumes:
+            raise InvalidArgument(
+                'priorities= needs mode="replay", where a settled sample waits again: in mode '
+                '"consume" it has left the pool, so leave the priorities out.'
+            )
+        return self._given(priorities)
 
     def _witness(self) -> None:
         """Remember this committed batch: it proves the ids that were read before its draw.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
-from sqlbuffer.core import pool
+from sqlbuffer.core import pool, priorities
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Origin
@@ -19,6 +19,7 @@ from sqlbuffer.core.metrics_and_checkpoints import (
     write_metrics,
     write_new_metrics,
 )
+from sqlbuffer.core.priorities import Given, Updated
 from sqlbuffer.core.record import Recorded, record
 from sqlbuffer.core.report import Reported
 from sqlbuffer.core.rewards import store_measured
@@ -41,8 +42,20 @@ class Settlement:
     """Its number."""
     n_iterations: int
     """Iterations by which the buffer advances."""
+    priorities: Given | None = None
+    """New scores of the samples, in mode "replay"."""
     states: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     """States to resume from, by name."""
+
+
+class Settled(NamedTuple):
+    """What a transaction has done."""
+
+    is_ours: bool
+    """False if the batch was closed before, or belongs to another process; then only the
+    measurements are stored."""
+    updated: Updated | None = None
+    """The new priorities."""
 
 
 class IterationTaken(Exception):
@@ -74,16 +87,20 @@ def settle_as_next(
         given: Other arguments of `settle`.
 
     Returns:
-        What `settle` returns, and the number of the iteration.
+        Whether the batch was settled, and the number of the iteration.
     """
     iteration = settlement.iteration
     while True:
         states = states_from(checkpoint(iteration) if callable(checkpoint) else checkpoint)
         stored = dataclasses.replace(settlement, iteration=iteration, states=states)
         try:
-            return buffer.write(settle, settlement=stored, **given), iteration
+            settled = buffer.write(settle, settlement=stored, **given)
         except IterationTaken as exc:
             iteration = exc.following
+            continue
+        if settled.updated is not None:
+            priorities.remember(buffer, settled.updated)
+        return settled.is_ours, iteration
 
 
 def settle(
@@ -93,7 +110,7 @@ def settle(
     origin: Origin,
     settlement: Settlement,
     has_reports: bool,
-) -> bool:
+) -> Settled:
     """Store measurements of a batch, and end its claim.
 
     Args:
@@ -103,13 +120,11 @@ def settle(
         settlement: What is stored.
         has_reports: True if samples may have been reported before.
 
-    Returns:
-        False if the batch was closed before, or belongs to another process; then only the
-        measurements are stored.
-
     Raises:
         IterationTaken: If the metrics are of an iteration that another process has settled.
     """
+    # Every transaction locks the race before rows.
+    state = None if settlement.priorities is None else tx.lock_race(exclusive=True)
     if claim is not None and origin.is_open:
         origin = origin._replace(is_open=claim.close(tx, "settled_at") is not None)
     is_ours = origin.is_open
@@ -127,15 +142,20 @@ def settle(
         is_done[settlement.reported.places] = True
         places = np.flatnonzero(~is_done)
         pool.dequeue_known(tx, known.ids[places], [known.hash[i] for i in places.tolist()])
+    updated, touched = None, None
+    if is_ours and state is not None and settlement.priorities is not None:
+        updated = priorities.apply(tx, state, given=settlement.priorities)
+        touched = updated.counts.pop("touched")
+        deltas.update(updated.counts)
     if settlement.recorded is not None:  # last, because it calls `tx.count`
         record(tx, settlement.recorded)
     if not is_ours:
         tx.count(**deltas)
-        return False
+        return Settled(False)
     deltas.update(settled=len(known.ids) - len(early), iterations=settlement.n_iterations)
-    tx.count(**deltas)
+    tx.count(touched=touched, **deltas)
     _write_state(tx, settlement)
-    return True
+    return Settled(True, updated)
 
 
 def _store(
