@@ -73,10 +73,12 @@ class SampleInfo:
         probability: (n,) float64 in (0, 1], the probability that the sample is in this batch. `1 /
             probability` is an unbiased importance weight (Horvitz and Thompson 1952). Under the
             weighting "shift", samples with the lowest score have a weight of 1e-8, and are drawn so
-            seldom that a total hardly ever counts them. NaN if the probability is unknown: if the
-            batch ends among released samples, which are drawn first, or if another process claimed
-            samples during the draw. It assumes that no scores or samples were chosen by what a
-            released batch held and stored after its release; stored before, they may be.
+            seldom that a total hardly ever counts them. It assumes that no scores or samples were
+            chosen by what a released batch held and stored after its release; stored before, they
+            may be. NaN if the probability is unknown. In mode "consume": if the batch ends among
+            released samples, which are drawn first, or if another process claimed samples during
+            the draw. In mode "replay": only if the batch ends among samples of a released batch of
+            which some got priorities, or were removed, after its release.
         argmax: (n,) bool, True if the sample was drawn by the argmax share.
         reward: (n,) float64, the reward stored before this draw, NaN if there is none.
 

@@ -46,7 +46,9 @@ def release(tx: Transaction, *, batch: int | Claim, places: _Places | None = Non
     """Put the samples of a batch back where they stood in the race.
 
     With their old keys the samples come first again, in the same order. If the race has not changed
-    since the draw, the clock goes back too, and the race is as if the draw had never happened.
+    since the draw, the clock goes back too, and the race is as if the draw had never happened. If
+    it has changed, samples of mode "replay" stay where they have waited since the draw, as if the
+    batch had been settled.
 
     Args:
         tx: A writing transaction.
@@ -85,7 +87,8 @@ def release(tx: Transaction, *, batch: int | Claim, places: _Places | None = Non
     else:
         if places is None:
             places = _places_of(tx, [number])
-        _undo_replayed(tx, state, rows, places, is_last=later is None)
+        is_last = later is None and _is_untouched(state, closed)
+        _undo_replayed(tx, state, rows, places, is_last=is_last)
     return True
 
 
@@ -96,10 +99,12 @@ def _is_as_before(state: RaceState, closed: Closed) -> bool:
     weight has changed. Otherwise the clock stays, and the keys of the batch are overdue. (A clock
     below 0 was turned back since.)
     """
-    return (
-        state.clock == closed.clock
-        and max(state.touched, 0.0) <= closed.clock_before < closed.clock
-    )
+    return state.clock == closed.clock > closed.clock_before and _is_untouched(state, closed)
+
+
+def _is_untouched(state: RaceState, closed: Closed) -> bool:
+    """Tell whether no sample has joined or left since the draw, and no weight has changed."""
+    return max(state.touched, 0.0) <= closed.clock_before
 
 
 def put_back(tx: Transaction, state: RaceState, rows: Sequence[Any], *, entries: int = 1) -> None:
@@ -183,6 +188,10 @@ def _undo_replayed(
     variate: later draws depended on the variate of the undone entry, and a variate that is used
     twice would make batches depend on each other. If no later draw is left, the entry is taken off
     too, so that an interrupted run draws the same batches as an uninterrupted one.
+
+    A sample whose old key the clock has passed keeps its new key, and the entry: beyond the clock
+    all keys are exponential, and no draw can end among keys behind it, where it tells nothing of
+    the rest. The samples of an argmax share may go back to keys beyond the clock.
     """
     drawn = [row for row in rows if row.sample_id in places]
     ids = [row.sample_id for row in drawn]
@@ -197,10 +206,12 @@ def _undo_replayed(
     if turned.clock != state.clock:  # every key has moved
         places.update(_places_with(tx, list(places)))
         keys, state = pool.as_floats([places[i].race_key for i in ids]), turned
+    goes = old > state.clock
     back = np.where(
-        (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
+        goes & (old < math.inf) & (weights > 0.0), _stretched(old, state, before, weights), keys
     )
-    entries = [place.entries - is_last for place in standing]
+    counted = pool.as_ints([place.entries for place in standing])
+    entries = (counted - (goes & is_last)).tolist()
     scores = pool.as_floats([place.score for place in standing])
     pool.move(tx, state, ids, (keys, weights), back, weights, scores, entries)
     for number, key, entry in zip(ids, back.tolist(), entries, strict=True):
