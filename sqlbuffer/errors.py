@@ -69,6 +69,10 @@ class StaleIds(SqlBufferError, LookupError):
     """Ids may mean other samples: the database was replaced, or restored to an earlier state."""
 
 
+class UnknownProbability(SqlBufferError, ArithmeticError):
+    """The importance weights of a batch are not known, because its probabilities are not."""
+
+
 class TrainingDiverged(SqlBufferError, ArithmeticError):
     """The loss or the weights in training were not finite; the predictor keeps its old weights."""
 

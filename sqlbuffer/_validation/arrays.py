@@ -159,8 +159,13 @@ def as_scores(scores: Any, n: int) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
+def as_priorities(priorities: Any, n: int, *, hint: str = "") -> NDArray[np.float64]:
     """Return priorities as (n,) float64.
+
+    Args:
+        priorities: n numbers.
+        n: Number of samples.
+        hint: Where a NaN may come from, as a sentence.
 
     Raises:
         InvalidArgument: If there are not n numbers, or one is negative or not finite.
@@ -173,6 +178,7 @@ def as_priorities(priorities: Any, n: int) -> NDArray[np.float64]:
         raise InvalidArgument(
             f"priority {first} is {values[first]}: priorities must be finite numbers of 0 or "
             "more, such as abs(error); a sample of priority 0 is never drawn."
+            + (f" {hint}" if hint and math.isnan(values[first]) else "")
         )
     return values
 

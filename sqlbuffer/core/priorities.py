@@ -56,14 +56,14 @@ class Updated(NamedTuple):
 
 
 def of_batch(
-    buffer: BufferHandle, known: Known, priorities: Any, ids: Sequence[int] | None
+    buffer: BufferHandle, known: Known, priorities: Any, ids: Sequence[int] | None, *, hint: str
 ) -> Given:
     """`prepare` priorities of samples of a batch, all of them by default."""
     hashes = dict(zip(known.ids.tolist(), known.hash, strict=True))
     numbers = list(hashes) if ids is None else as_ids(ids)
     if unknown := set(numbers) - set(hashes):
         raise InvalidArgument(f"sample {min(unknown)} is not in this batch: give ids of batch.ids.")
-    return prepare(buffer, numbers, priorities, hashes)
+    return prepare(buffer, numbers, priorities, hashes, hint=hint)
 
 
 def prepare(
@@ -71,6 +71,8 @@ def prepare(
     ids: Sequence[int],
     priorities: Any,
     hashes: Mapping[int, bytes] | None = None,
+    *,
+    hint: str = "",
 ) -> Given:
     """Check priorities, and return them as scores.
 
@@ -79,13 +81,14 @@ def prepare(
         ids: n ids of samples; of equal ids the last one counts.
         priorities: (n,) non-negative finite numbers.
         hashes: The hashes of the samples, if they are known; None for ids that the user has kept.
+        hint: Where a NaN may come from, as a sentence.
 
     Raises:
         InvalidArgument: If the buffer draws uniformly, or if the priorities are not n non-negative
             finite numbers.
     """
     _require_weighted(buffer)
-    values = as_priorities(priorities, len(ids))
+    values = as_priorities(priorities, len(ids), hint=hint)
     last = {number: i for i, number in enumerate(ids)}
     numbers = sorted(last)
     places = np.array([last[number] for number in numbers], dtype=np.int64)

@@ -13,7 +13,16 @@ from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.display import DisplayedBatch
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.measured import Known
-from sqlbuffer.errors import ClaimLost, InvalidArgument
+from sqlbuffer.errors import ClaimLost, InvalidArgument, UnknownProbability
+
+_WHY_UNKNOWN = (
+    "it ends among samples that were released and come first, or another process has claimed "
+    "samples during its draw"
+)
+_HINT = (
+    "The probabilities of this batch are not known, so its importance weights are NaN, and so is a "
+    "loss with them: give its samples one weight by np.ones(len(batch))."
+)
 
 
 class PrioritisedBatch(DisplayedBatch):
@@ -29,9 +38,9 @@ class PrioritisedBatch(DisplayedBatch):
         """Give the samples new priorities: their scores, in one transaction.
 
         `settle(priorities=...)` writes them in the transaction that ends the batch, so that a
-        killed process has stored both or none. See `SampleStore.update_priorities`. The samples of a batch are found by their keys: the
-        cost does not grow with the buffer, unless another process or a new lowest score has moved
-        them. The batch may be open or closed.
+        process that is killed has stored both or none. See `SampleStore.update_priorities`. The
+        samples of a batch are found by their keys: the cost does not grow with the buffer, unless
+        another process or a new lowest score has moved them. The batch may be open or closed.
 
         Args:
             priorities: (m,) finite numbers of 0 or more, such as absolute errors.
@@ -74,12 +83,14 @@ class PrioritisedBatch(DisplayedBatch):
             normalise: Divide by the largest weight of the batch.
 
         Returns:
-            (n,) float64, positive. NaN where the probability is not known: `SampleInfo` says when.
-                Leave such a batch out of the training, or give all of its samples one weight by
-                `np.nan_to_num(weights, nan=1.0)`.
+            (n,) float64, positive. With `normalise=False` NaN where the probability is not known.
 
         Raises:
             InvalidArgument: If beta is out of range.
+            UnknownProbability: If a probability is not known (`SampleInfo` says when) and
+                `normalise` is True: a loss of NaN would make the weights of a network NaN. Leave
+                such a batch out of the training, or give all of its samples one weight by
+                `np.ones(len(batch))`.
 
         Source:
             Prioritized Experience Replay (Schaul et al. 2016), equation 2 of section 3.4, with the
@@ -94,13 +105,28 @@ class PrioritisedBatch(DisplayedBatch):
         beta = require_real(beta, "beta must be a number between 0 and 1", is_share)
         weights: Floats = self.info.probability**-beta
         if require_flag(normalise, "normalise") and len(weights):
-            weights = weights / np.fmax.reduce(weights)
+            self._require_probabilities()
+            weights = weights / weights.max()
         return weights
+
+    @property
+    def _is_unknown(self) -> bool:
+        """True if a sample has no known probability."""
+        return bool(np.isnan(self.info.probability).any())
+
+    def _require_probabilities(self) -> None:
+        if self._is_unknown:
+            raise UnknownProbability(
+                f"the probabilities of batch {self.id} are not known ({_WHY_UNKNOWN}), so that "
+                "its importance weights would be NaN: settle it without learning from it, or give "
+                "its samples one weight by np.ones(len(batch))."
+            )
 
     def _given(self, priorities: Any, ids: Sequence[int] | None = None) -> core_priorities.Given:
         """Check priorities of samples of the batch."""
         self._require_attached()
-        return core_priorities.of_batch(self._buffer, self._known, priorities, ids)
+        hint = _HINT if self._is_unknown else ""
+        return core_priorities.of_batch(self._buffer, self._known, priorities, ids, hint=hint)
 
     def _given_to_settle(self, priorities: Any) -> core_priorities.Given:
         """Check priorities of all samples of the batch, which wait again once it is settled."""

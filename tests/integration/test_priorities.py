@@ -24,10 +24,11 @@ from helpers.pool import assert_weights_are_those_of_the_scores, places
 from helpers.restored import save
 from helpers.samples import scores_of
 from sqlbuffer.core import priorities, refresh, release
+from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import Power, Softmax, Weighting
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import database
-from sqlbuffer.errors import ClaimLost, InvalidArgument, StaleIds
+from sqlbuffer.errors import ClaimLost, InvalidArgument, StaleIds, UnknownProbability
 from sqlbuffer.store import SampleStore, open_store
 
 NewStore = Callable[..., SampleStore]
@@ -52,6 +53,27 @@ def score_of(store: SampleStore) -> dict[int, float]:
 
 
 # -- the draws stay exact --------------------------------------------------------------------------
+
+
+def release_it(store: SampleStore, batch: Batch) -> None:
+    batch.release()
+
+
+def leave_its_block(store: SampleStore, batch: Batch) -> None:
+    with batch:
+        pass
+
+
+def let_its_worker_die(store: SampleStore, batch: Batch) -> None:
+    hold(batch)
+    inside.handle_of(store).write(release.release_open, [worker_id()])
+
+
+WAYS_BACK: list[Callable[[SampleStore, Batch], None]] = [
+    release_it,
+    leave_its_block,
+    let_its_worker_die,
+]
 
 
 @dataclasses.dataclass
@@ -108,13 +130,14 @@ def test_draws_are_exact_after_thousands_of_updates(
         clusters.watch((batch.ids - ids[0]).tolist(), weights)
         chosen = np.where(batch.scores > 2.0, lowest, rng.choice([0.0, 4.0, 4.0], len(batch)))
         assert batch.update_priorities(chosen) == len(batch)
-        if mode == "consume" and turn % 3 == 0:
-            batch.release()  # first in line now, whatever their weights
+        if turn % 3:
+            batch.settle()
+        else:
+            WAYS_BACK[turn // 3 % 3](store, batch)
+        if mode == "consume" and turn % 3 == 0:  # first in line now, whatever their weights
             first = store.sample(np.count_nonzero(chosen))
             assert set(first.ids) == set(batch.ids[chosen > 0])
             first.settle()
-        else:
-            batch.settle()
         others = rng.choice(store.waiting().ids, n // 20, replace=False)
         store.update_priorities(others, rng.choice([lowest, 4.0], len(others)))
         if mode == "consume":
@@ -149,7 +172,7 @@ def test_a_priority_of_0_is_never_drawn(new_store: NewStore, mode: str, weightin
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.FixtureRequest) -> None:
     """The sum over a batch of weight * x estimates the sum of x over all, while priorities follow
-    what is drawn.
+    what is drawn, and half of the batches are given back after their priorities have changed.
     """
     url = request.getfixturevalue(f"{kind}_url")
     with open_store(url, mode="replay", weighting=Power(0.6), seed=3) as store:
@@ -158,15 +181,59 @@ def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.Fixt
         errors = []
         x = dict(zip(ids, rng.exponential(1.0, 200), strict=True))
         store.update_priorities(ids, [0.1 + x[i] for i in ids])
-        for _ in range(n):
+        for turn in range(n):
             batch = store.sample(20)
             weights = batch.importance_weights(normalise=False)
             drawn = np.array([x[i] for i in batch.ids])
             errors.append((weights * drawn).sum() - sum(x.values()))
-            batch.update_priorities(0.1 + drawn * rng.uniform(0.5, 1.5, 20))
-            batch.settle()
+            priorities = 0.1 + drawn * rng.uniform(0.5, 1.5, 20)
+            if turn % 2:
+                batch.settle(priorities=priorities)
+            else:
+                batch.update_priorities(priorities)
+                WAYS_BACK[turn // 2 % 3](store, batch)
     assert abs(np.mean(errors)) < 3 * np.std(errors) / math.sqrt(n)
     assert np.std(errors) < sum(x.values()) / 2
+
+
+def test_draws_do_not_depend_on_a_batch_that_stayed(new_store: NewStore) -> None:
+    """A batch of replay that was given back after its priorities had changed: the draws after it
+    hang neither on it nor on each other, and their sizes estimate the pool. Two open batches, of
+    which the first is given back first, with and without an argmax share.
+    """
+    store = new_store(mode="replay", weighting=Power(1.0), seed=6)
+    ids = scored(store, 2_000)
+    store.update_priorities(ids, np.ones(2_000))
+    misses = []
+
+    def draw(pct_argmax: float = 0.0) -> tuple[Batch, np.ndarray]:
+        batch = store.sample(300, pct_argmax)
+        p = batch.info.probability
+        misses.append(((1 / p).sum() - 2_000) / np.sqrt(((1 - p) / p**2).sum()))
+        return batch, np.isin(ids, batch.ids)
+
+    for give_back, pct_argmax in zip(WAYS_BACK, (0.0, 0.3, 0.3), strict=True):
+        (first, was_first), (second, was_second) = draw(pct_argmax), draw()
+        first.update_priorities(np.full(300, 3.0))
+        first.update_priorities(np.ones(300))
+        give_back(store, first)
+        if give_back is not let_its_worker_die:  # else both are given back
+            second.release()
+        (third, was_third), (fourth, was_fourth) = draw(), draw()
+        third.settle()
+        fourth.settle(priorities=np.ones(300))
+        for was_in, is_drawn in (
+            (was_first, was_third),
+            (was_second, was_third),
+            (was_third, was_fourth),
+            (was_first & was_second, was_fourth),
+        ):
+            counts = [
+                [np.sum(is_drawn & which), np.sum(~is_drawn & which)] for which in (was_in, ~was_in)
+            ]
+            assert stats.chi2_contingency(counts).pvalue > P_VALUE, counts
+    assert np.abs(misses).max() < 4
+    assert store.check() == []
 
 
 def test_importance_weights_of_a_batch(store: SampleStore) -> None:
@@ -179,7 +246,15 @@ def test_importance_weights_of_a_batch(store: SampleStore) -> None:
     batch.update_priorities(np.ones(10))
     batch.release()
     again = hold(store.sample(5))  # ends among released samples
-    assert np.isnan(again.importance_weights()).all()
+    assert np.isnan(again.importance_weights(normalise=False)).all()
+    with pytest.raises(
+        UnknownProbability, match=r"settle it .* one weight by np\.ones\(len\(batch"
+    ):
+        again.importance_weights()
+    with pytest.raises(
+        InvalidArgument, match=r"priority 0 is nan: .* so its importance weights are"
+    ):
+        again.update_priorities(np.full(5, np.nan))
     assert len(hold(store.sample(0)).importance_weights()) == 0
     for beta in (-0.1, 1.1, math.nan, "1"):
         with pytest.raises(InvalidArgument, match="beta must be a number between 0 and 1"):
@@ -530,17 +605,20 @@ def test_four_processes_draw_and_update(postgresql_url: str, mode: str) -> None:
         assert_weights_are_those_of_the_scores(store)
 
 
+@pytest.mark.parametrize("is_updated", [False, True])
 def test_open_batches_of_replay_are_released_by_one_reading_of_the_pool(
-    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, is_updated: bool
 ) -> None:
-    """Also where they have samples in common, and priorities have changed since."""
+    """Also where they have samples in common; once priorities have changed, all stay."""
     store = new_store(mode="replay", weighting=Power(1.0))
     ids = scored(store, 30)
     store.update_priorities(ids, np.ones(30))
     before = places(store)
     batches = [hold(store.sample(12)) for _ in range(4)]
     assert len(set(np.concatenate([batch.ids for batch in batches]))) < 48
-    batches[2].update_priorities(np.full(12, 2.0))
+    if is_updated:
+        batches[2].update_priorities(np.full(12, 2.0))
+        before = places(store)
     readings: list[int] = []
     places_of = release._places_of
 
@@ -551,9 +629,6 @@ def test_open_batches_of_replay_are_released_by_one_reading_of_the_pool(
     monkeypatch.setattr(release, "_places_of", counted)
     assert inside.handle_of(store).write(release.release_open, [worker_id()]) == 4
     assert readings == [4]
-    clock = max(batch.clock for batch in batches)
-    assert {i: key for i, (key, _) in places(store).items() if key <= clock} == {
-        i: key for i, (key, _) in before.items() if key <= clock
-    }
+    assert places(store) == before
     assert_weights_are_those_of_the_scores(store)
     assert store.check() == []
