@@ -248,12 +248,11 @@ class SqlReplay:
         return self.store.sample(n)
 
     def settle(self, batch: Batch, agent: Agent, priorities: np.ndarray) -> None:
-        """Write the priorities; then end the batch and store the agent, in one transaction."""
-        batch.update_priorities(priorities)
+        """End the batch, and store its priorities and the agent, in one transaction."""
         state = io.BytesIO()
         torch.save(agent.state(), state)
         metrics = {"step": agent.step, "return": mean_return(agent)}
-        batch.settle(checkpoint={"agent": state.getvalue()}, metrics=metrics)
+        batch.settle(priorities=priorities, checkpoint={"agent": state.getvalue()}, metrics=metrics)
 
     def returns(self) -> list[float]:
         """Return the mean return of the last episodes after each batch."""
@@ -475,9 +474,10 @@ def main(
 ) -> None:
     """Train a DQN agent on CartPole; a killed run resumes when it is started again.
 
-    The end of a batch and the agent that has learned from it are stored in one transaction. Look at
-    a run with `sqlbuffer history return --name cartpole-0 --url sqlite:///cartpole.db`, and at the
-    transitions of the highest priorities with `sqlbuffer top --by score` and the same options.
+    The end of a batch, its priorities and the agent that has learned from it are stored in one
+    transaction. Look at a run with
+    `sqlbuffer history return --name cartpole-0 --url sqlite:///cartpole.db`, and at the transitions
+    of the highest priorities with `sqlbuffer top --by score` and the same options.
     """
     console = Console(highlight=False)
     torch.set_num_threads(1)  # the network is small, and its threads would only wait for each other

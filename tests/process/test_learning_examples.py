@@ -2,14 +2,16 @@
 
 import functools
 import importlib
+import io
 import pathlib
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from helpers import example
+from helpers import example, killed_agent
 from helpers.forked import EXAMPLES, Forked
 from helpers.polling import until
 from sqlbuffer.core.weighting import Power
@@ -57,6 +59,43 @@ def test_a_killed_agent_goes_on_from_its_step(store_url: str, tmp_path: pathlib.
         assert (store.iteration, store.stats().claimed) == (STEPS // STEPS_EACH, 0)
         (newest,) = (row["value"] for row in store.history()[-2:] if row["name"] == "step")
         assert newest == STEPS
+        assert store.check() == []
+
+
+def agent_of(store: SampleStore) -> dict[str, Any]:
+    stored = store.checkpoint("agent")
+    assert stored is not None
+    state: dict[str, Any] = torch.load(io.BytesIO(stored[1]), weights_only=True)
+    return state
+
+
+def let_live(url: str, folder: pathlib.Path, fatal: str | None) -> None:
+    process = Forked(functools.partial(killed_agent.live, url, fatal), [], folder)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == (0 if fatal is None else -signal.SIGKILL), errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments"), [("sqlite", killed_agent.MOMENTS), ("postgresql", ("drawn", "learned"))]
+)
+def test_an_agent_that_is_killed_ends_as_one_that_is_not(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, kind: str, moments: tuple[str, ...]
+) -> None:
+    """To the last bit: each process is killed at another moment, and the next one goes on."""
+    url, alive = request.getfixturevalue(f"{kind}_url"), f"sqlite:///{tmp_path}/alive.db"
+    for at, *fatal in ((alive, None), *((url, moment) for moment in moments), (url, None)):
+        let_live(at, tmp_path, *fatal)
+    with (
+        open_store(url, name="cartpole-0", read_only=True) as store,
+        open_store(alive, name="cartpole-0", read_only=True) as expected,
+    ):
+        assert killed_agent.story(store) == killed_agent.story(expected)
+        found, wanted = agent_of(store), agent_of(expected)
+        for networks in ("network", "target", "optimizer"):
+            torch.testing.assert_close(
+                found.pop(networks), wanted.pop(networks), rtol=0.0, atol=0.0
+            )
+        assert found == wanted
         assert store.check() == []
 
 
