@@ -131,6 +131,12 @@ class Player:
         chosen = self.rng.choice(ids, min(len(ids), 12), replace=False)
         self.store.update_priorities(chosen, self.priorities(len(chosen)))
 
+    def priorities_of(self, batch: Batch) -> np.ndarray | None:
+        """Priorities with which the samples of a batch wait again once it is settled; or None."""
+        if inside.handle_of(self.store).consumes or self.store_draws_uniformly:
+            return None
+        return self.priorities(len(batch)) if self.rng.random() < 0.5 else None
+
     def priorities(self, n: int) -> np.ndarray:
         found = max(self.lowest, 0.0) + self.rng.exponential(2.0, n)
         return found * (self.rng.random(n) > 0.05)
@@ -152,7 +158,7 @@ class Player:
         if self.open:
             batch = self.open.pop(int(self.rng.integers(len(self.open))))
             if self.rng.random() < 0.5:
-                batch.settle([1.0] * len(batch))
+                batch.settle([1.0] * len(batch), priorities=self.priorities_of(batch))
             elif len(batch):
                 batch.release()
 

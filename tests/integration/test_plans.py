@@ -701,11 +701,15 @@ def test_priorities_of_drawn_samples_go_by_their_keys(store_url: str) -> None:
         analyze(store_url)
         with watched(store) as executed:
             assert batch.update_priorities(np.arange(2.0, 66.0)) == 64
-        batch.settle()
-    found = [it for it in executed if it.name not in ON_THE_SIDE and "advisory" not in it.name]
-    assert [it.name for it in found] == [
-        *("race_state", "at_places", "released_beyond", "move_keys", "store_priorities", "count")
-    ]
+        with watched(store) as settling:
+            batch.settle(priorities=np.arange(3.0, 67.0))
+    found, settled = (
+        [it for it in some if it.name not in ON_THE_SIDE and "advisory" not in it.name]
+        for some in (executed, settling)
+    )
+    names = ["at_places", "released_beyond", "move_keys", "store_priorities", "count"]
+    assert [it.name for it in found] == ["race_state", *names]
+    assert [it.name for it in settled] == ["race_state", "close_claim", *names]
     # There are few batches, which a server reads from end to end.
     hot = [it for it in found if it.name != "released_beyond"]
     assert [it.scans + it.sorts for it in hot] == [[]] * len(hot)

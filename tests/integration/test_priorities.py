@@ -349,6 +349,53 @@ WRONG: dict[str, tuple[Callable[[SampleStore, Any], object], str]] = {
 }
 
 
+def test_a_batch_whose_priorities_are_refused_is_not_settled(new_store: NewStore) -> None:
+    """Nothing is stored, and the batch stays open."""
+    store = new_store(mode="replay", weighting=Power(1.0))
+    scored(store, 10)
+    batch = store.sample(4)
+    before = rows_of(store), places(store)
+    wrong = [[1.0], np.ones((4, 1)), 1.0, ["a"] * 4, [1, 2, -0.5, 1], [1, None, 1, 1]]
+    for given in (*wrong, [1, math.nan, 1, 1], [math.inf] * 4):
+        with pytest.raises(InvalidArgument, match="priorit"):
+            batch.settle([1.0] * 4, priorities=given, checkpoint={"agent": b"1"})
+    assert (rows_of(store), places(store)) == before
+    assert (store.iteration, store.checkpoint("agent")) == (0, None)
+    batch.settle([1.0] * 4, priorities=np.arange(4.0))
+    found = score_of(store)
+    assert [found[i] for i in batch.ids.tolist()] == [0.0, 1.0, 2.0, 3.0]
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("weighting", ["uniform", Power(1.0)])
+def test_priorities_of_samples_that_do_not_wait_again(
+    new_store: NewStore, weighting: Weighting | str
+) -> None:
+    kind = "replay" if weighting == "uniform" else "consume"
+    store = new_store(mode=kind, weighting=weighting)
+    scored(store, 3)
+    batch = hold(store.sample(2))
+    message = "draws uniformly" if kind == "replay" else 'needs mode="replay"'
+    with pytest.raises(InvalidArgument, match=message):
+        batch.settle(priorities=[1.0, 2.0])
+    assert store.iteration == 0
+
+
+def test_a_batch_that_was_lost_gets_no_priorities(new_store: NewStore) -> None:
+    """As its checkpoint is not stored; its rewards are."""
+    store = new_store(mode="replay", weighting=Power(1.0))
+    scored(store, 5)
+    batch = hold(store.sample(2))
+    let_its_worker_die(store, batch)
+    before = score_of(store)
+    with pytest.raises(ClaimLost, match="its rewards are stored, and nothing else"):
+        batch.settle([1.0, 2.0], priorities=[7.0, 8.0], checkpoint={"agent": b"1"})
+    assert (score_of(store), store.checkpoint("agent")) == (before, None)
+    assert store.rewards_of(batch.samples) == [1.0, 2.0]
+    store.sample(0).settle(priorities=[])
+    assert store.check() == []
+
+
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_what_is_wrong_is_one_error_and_stores_nothing(store_url: str, mode: str) -> None:
     with open_store(store_url, name="other") as other:
@@ -577,7 +624,11 @@ def learn(url: str, number: int, n: int, results: Any) -> None:
     with open_store(url, grace_s=1.0) as store:
         for _ in range(n):
             batch = store.sample(8)
-            batch.update_priorities(rng.exponential(1.0, len(batch)))
+            new = rng.exponential(1.0, len(batch))
+            if store.stats().mode == "replay" and rng.random() < 0.5:
+                batch.settle(priorities=new)
+                continue
+            batch.update_priorities(new)
             ids = rng.choice(range(1, 201), 4, replace=False).tolist()
             store.update_priorities(ids, rng.choice([0.0, 0.5, 2.0], 4))
             batch.settle() if rng.random() < 0.8 else batch.release()
