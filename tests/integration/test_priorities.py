@@ -236,6 +236,39 @@ def test_draws_do_not_depend_on_a_batch_that_stayed(new_store: NewStore) -> None
     assert store.check() == []
 
 
+def add_some(store: SampleStore, batch: Batch) -> None:
+    store.add(["late", "later"])
+    store.score(lambda samples: np.ones(len(samples)))
+
+
+def draw_another(store: SampleStore, batch: Batch) -> None:
+    store.sample(5, 0.4).settle()
+
+
+def update_others(store: SampleStore, batch: Batch) -> None:
+    others = np.setdiff1d(store.waiting().ids, batch.ids)
+    store.update_priorities(others[:3], [2.0, 3.0, 4.0])
+
+
+def report_a_part(store: SampleStore, batch: Batch) -> None:
+    batch.report(batch.ids[:2], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("act", [add_some, draw_another, update_others, report_a_part])
+def test_all_probabilities_are_known_after_a_release_in_replay(
+    new_store: NewStore, act: Callable[[SampleStore, Batch], None]
+) -> None:
+    """Whatever has changed since the draw, so that it cannot be undone."""
+    store = new_store(mode="replay", weighting=Power(1.0))
+    scored(store, 40)
+    batch = store.sample(10, 0.3)
+    act(store, batch)
+    batch.release()
+    for n in (5, 5, 10, 30):
+        assert (hold(store.sample(n)).importance_weights() > 0).all()
+    assert store.check() == []
+
+
 def test_importance_weights_of_a_batch(store: SampleStore) -> None:
     scored(store, 50)
     batch = hold(store.sample(10, pct_argmax=0.2))
