@@ -321,8 +321,8 @@ class Batch(ClaimedBatch, PrioritisedBatch):
     def release(self) -> None:
         """Put the samples back at the head of the race, except those that were reported.
 
-        If the race has changed since the draw in mode "replay", by new samples or priorities, the
-        samples stay where they have waited since, as if the batch had been settled.
+        If the race has changed since the draw in mode "replay", by new samples or priorities or
+        reports, the samples stay where they have waited since, as if the batch had been settled.
 
         Raises:
             ClaimLost: If the batch is already settled or released, or if the database has returned
