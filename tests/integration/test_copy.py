@@ -160,7 +160,8 @@ def test_samples_of_open_batches_wait_again_in_the_copy(lived: SampleStore) -> N
         copied.score(scores_of)
         drawn = hold(lived.sample(12)).samples
         assert hold(copied.sample(12)).samples == drawn
-        assert drawn[:5] == first.samples
+        if lived.stats().mode == "consume":  # in replay the report has changed the race
+            assert drawn[:5] == first.samples
         assert lived.check() == copied.check() == []
 
 
