@@ -133,8 +133,9 @@ def key_shown(name: str) -> str:
     module, _, function = name.rpartition(".")
     if module == "__main__":
         return f"key={printable(function)} of a script"
-    if "." in module and module not in sys.modules and module.rpartition(".")[0] in sys.modules:
-        module = module.rpartition(".")[0]  # a method, whose class is no part of the module's name
+    package, _, last = module.rpartition(".")
+    if isinstance(getattr(sys.modules.get(package), last, None), type):
+        module = package  # a method, whose class is no part of the module's name
     separator = ":" if module else ""
     return f"key={printable(module + separator + name[len(module) :].removeprefix('.'))}"
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,7 +156,11 @@ def test_a_buffer_of_an_older_release_takes_the_key_of_the_first_writer(store_ur
         ("lab.\x1b[2J", "key=lab:\\x1b[2J"),
     ],
 )
-def test_a_key_is_shown_as_an_option_takes_it(name: str, expected: str) -> None:
+def test_a_key_is_shown_as_an_option_takes_it(
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert key_shown(name) == expected
+    monkeypatch.setitem(sys.modules, "lab", types.ModuleType("lab"))  # without lab.mols
     assert key_shown(name) == expected
 
 
