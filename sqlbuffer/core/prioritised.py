@@ -16,8 +16,9 @@ from sqlbuffer.core.measured import Known
 from sqlbuffer.errors import ClaimLost, InvalidArgument, UnknownProbability
 
 _WHY_UNKNOWN = (
-    "it ends among samples that were released and come first, or another process has claimed "
-    "samples during its draw"
+    "it ends among samples of a released batch whose priorities have changed since; in mode "
+    '"consume", it ends among samples that were released and come first, or another process has '
+    "claimed samples during its draw"
 )
 _HINT = (
     "The probabilities of this batch are not known, so its importance weights are NaN, and so is a "

@@ -28,6 +28,7 @@ from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import Power, Softmax, Weighting
 from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import database
+from sqlbuffer.db.schema import batches
 from sqlbuffer.errors import ClaimLost, InvalidArgument, StaleIds, UnknownProbability
 from sqlbuffer.store import SampleStore, open_store
 
@@ -266,6 +267,36 @@ def test_all_probabilities_are_known_after_a_release_in_replay(
     batch.release()
     for n in (5, 5, 10, 30):
         assert (hold(store.sample(n)).importance_weights() > 0).all()
+    assert store.check() == []
+
+
+def die_with(store: SampleStore, batch: Batch) -> None:
+    """Let a batch be that of another worker, which has died."""
+    its_row = sa.update(batches).where(batches.c.id == batch.id).values(worker_id="gone")
+    handle = inside.handle_of(store)
+    handle.write(lambda tx: tx.connection.execute(its_row))
+    assert handle.write(release.release_open, ["gone"]) == 1
+
+
+@pytest.mark.parametrize("pct_argmax", [0.0, 0.3])
+def test_probabilities_are_known_after_another_batch_was_released_in_replay(
+    new_store: NewStore, pct_argmax: float
+) -> None:
+    """By the same worker, or by one that has died: its samples may be in the open batch too."""
+    store = new_store(mode="replay", weighting=Power(1.0))
+    scored(store, 40)
+    for by_hand in (True, False):
+        ours = store.sample(10, pct_argmax)
+        theirs = hold(store.sample(10, pct_argmax))
+        if by_hand:
+            theirs.release()
+        else:
+            die_with(store, theirs)
+        ours.settle(priorities=np.full(10, 2.0))
+        for n in (5, 10, 30):
+            with store.sample(n) as batch:
+                assert (batch.importance_weights() > 0).all()
+                batch.settle()
     assert store.check() == []
 
 

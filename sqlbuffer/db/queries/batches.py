@@ -245,6 +245,17 @@ def has_open_batch() -> sa.Select[Any]:
 
 
 @functools.cache
+def has_other_open_batch() -> sa.Select[Any]:
+    """True if a worker other than that of a batch has an open batch; `with_own`: any worker."""
+    own = batches.alias("own")
+    its_worker = select(own.c.worker_id).where(own.c.id == bindparam("batch", type_=BigId))
+    is_other = batches.c.worker_id != its_worker.scalar_subquery()
+    counts = sa.or_(bindparam("with_own", type_=sa.Boolean), is_other)
+    found = sa.select(batches.c.id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN, counts)
+    return select(found.exists().label("has_other_open_batch"))
+
+
+@functools.cache
 def open_batches_of() -> sa.Select[Any]:
     """The ids of the open batches of some workers, the newest first; without leased ones."""
     return (
