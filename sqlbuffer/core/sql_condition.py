@@ -6,6 +6,7 @@ column that the statement makes of the meta, of the type that the condition comp
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from sqlbuffer._validation import as_name
 from sqlbuffer.core.conditions import value_of_meta
 from sqlbuffer.db.backends.types import Number
 from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
-from sqlbuffer.db.schema import samples
+from sqlbuffer.db.schema import metadata, samples
+from sqlbuffer.db.views import views
+from sqlbuffer.errors import InvalidArgument
 
 _OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = dict(samples.c.items())
 _NAMED = {**_OF_SAMPLES, **OF_SAMPLES, **OF_VIEW}
@@ -24,7 +27,7 @@ _NAMED = {**_OF_SAMPLES, **OF_SAMPLES, **OF_VIEW}
 
 _CASTS: dict[type, Any] = {bool: sa.Boolean(), float: Number, str: None}
 _ANY = type(None)
-"""In the place of a type: a value of any type, for IS NULL."""
+"""In the place of a type: a value of any type, as JSON; for IS NULL and nested values."""
 
 _TOKEN = re.compile(
     r"""
@@ -35,13 +38,24 @@ _TOKEN = re.compile(
         (?: "(?P<quoted>(?:[^"]|"")+)" | (?P<plain>\w[\w$]*(?:\.\w[\w$]*)*) ) )
     | (?P<number> \.?\d[\w.]* )
     | (?P<name> "(?:[^"]|"")*" | `[^`]*` | [^\W\d][\w$]* )
-    | (?P<sign> \|\| | [<>=!~]+ | . )
+    | (?P<sign> \|\| | ->>? | [<>=!~]+ | . )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+_KEYWORDS = ("AND", "OR", "NOT", "WHERE", "IN", "LIKE", "IS", "BETWEEN", "WHEN", "THEN", "ELSE")
+"""Words behind which no alias stands."""
+
+_OF_ALL_TABLES = {
+    column.name
+    for table in (*metadata.tables.values(), *views.tables.values())
+    for column in table.columns
+}
+"""Names of the columns of all tables and views, which subqueries may use."""
+
 _COMPARED = ("=", "==", "!=", "<>", "<", "<=", ">", ">=", "IS", "BETWEEN", "IN")
 _OF_TEXT = ("LIKE", "ILIKE", "GLOB", "REGEXP", "SIMILAR", "||", "~", "!~")
 _OF_NUMBERS = ("+", "-", "*", "/", "%")
+_OF_NESTED = ("->", "->>")
 
 
 class _Token(NamedTuple):
@@ -63,6 +77,7 @@ class SqlCondition:
 
     def __init__(self, text: str) -> None:
         tokens = list(_tokens(text))
+        _require_known(tokens)
         values = [(i, token) for i, token in enumerate(tokens) if token.key]
         kinds = [(token.key, _kind(tokens, i)) for i, token in values]
         self.text = text
@@ -101,6 +116,33 @@ class SqlCondition:
         }
         # A relation needs a column.
         return {"id": samples.c.id, **{name: _NAMED[name] for name in self._names}, **of_metas}
+
+
+def _require_known(tokens: Sequence[_Token]) -> None:
+    """Refuse a quoted name of no column, which SQLite would take for text.
+
+    A name behind another one is that of a column of a table, or an alias of the text's own.
+
+    Raises:
+        InvalidArgument: If there is one.
+    """
+    own = {
+        token.text
+        for before, token in itertools.pairwise(tokens)
+        if before.text == "." or before.text == ")" or before.kind == "name"
+        if before.text.upper() not in _KEYWORDS
+    }
+    has_subquery = any(token.text.upper() == "SELECT" for token in tokens)
+    known = _NAMED.keys() | (_OF_ALL_TABLES if has_subquery else set())
+    for token in tokens:
+        if token.kind == "name" and token.text.startswith('"') and token.text not in own:
+            name = token.text[1:-1].replace('""', '"')
+            if name.lower() not in known:
+                raise InvalidArgument(
+                    f"where must be a condition in SQL, and {token.text} is the name of no column: "
+                    "text has single quotes, and a value of the metas is meta.NAME, or "
+                    'meta."a name" if it needs quotes.'
+                )
 
 
 def _typed(key: str, kind: type | None) -> sa.ColumnElement[Any]:
@@ -162,6 +204,8 @@ def _kind(tokens: Sequence[_Token], at: int) -> type | None:
             return str
         if word in _OF_NUMBERS:
             return float
+        if word in _OF_NESTED:
+            return _ANY
         if word == "IS" and literals and literals[0].text.upper() == "NULL":
             return _ANY
         if word in _COMPARED and (kind := _of_literal(literals)):

@@ -164,6 +164,32 @@ def test_names_of_an_earlier_objective_are_not_ambiguous(new_store: NewStore) ->
         assert store.top(objective="reward", where=where)[0]["reward"] == 2.0
 
 
+@pytest.mark.parametrize(
+    "where",
+    ['"meta.mw" > 600', "\"stat\" = 'failed'", 'state = "failed"', 'NOT "mw"', 'state IN ("x")'],
+)
+def test_a_quoted_name_of_no_column_is_no_text(store: SampleStore, where: str) -> None:
+    """As SQLite would take it: a misspelt name would choose all samples, or none."""
+    for method in (store.top, store.retry, store.to_arrow):
+        with pytest.raises(InvalidArgument, match=r"name of no column: text has single quotes"):
+            method(where=where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        '"sample_id" > 0 AND "State" IS NOT NULL',
+        '(SELECT "n" FROM (SELECT 1 AS "n") AS "t") = 1',
+        'sample_id IN (SELECT "x"."id" FROM samples "x")',
+        """sample <> '"no name"' /* "nor" this */""",
+    ],
+)
+def test_quoted_names_are_those_of_columns_and_of_the_condition(
+    store: SampleStore, where: str
+) -> None:
+    assert len(store.to_pandas(where=where)) == len(store.to_pandas())
+
+
 def test_an_unknown_name_brings_those_that_are_known(store: SampleStore) -> None:
     for method in (store.to_arrow, store.top, store.failed, store.retry, store.labelled_rows):
         with pytest.raises(
