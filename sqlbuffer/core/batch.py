@@ -322,8 +322,8 @@ class Batch(ClaimedBatch, PrioritisedBatch):
         """Put the samples back at the head of the race, except those that were reported.
 
         If the race has changed since the draw in mode "replay", by new samples or priorities or
-        reports, or if another batch is open, the samples stay where they have waited since, as if
-        the batch had been settled.
+        reports, or if another worker has an open batch, the samples stay where they have waited
+        since, as if the batch had been settled.
 
         Raises:
             ClaimLost: If the batch is already settled or released, or if the database has returned

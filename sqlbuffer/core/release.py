@@ -69,7 +69,7 @@ def release(tx: Transaction, *, batch: int | Claim, places: _Places | None = Non
     # A batch that was reported in part stays a turn of the race, which its reported samples used.
     is_whole = len(rows) == closed.size
     tx.count(batches=-int(is_whole), released=len(rows))
-    is_shared = _is_shared(tx, number, by_hand=isinstance(batch, Claim))
+    is_shared = _is_shared(tx, number)
     may_go_back = is_whole and _is_as_before(state, closed) and not is_shared
     later = None
     if may_go_back or not tx.buffer.consumes:
@@ -103,21 +103,15 @@ def _is_as_before(state: RaceState, closed: Closed) -> bool:
     return state.clock == closed.clock > closed.clock_before and _is_untouched(state, closed)
 
 
-def _is_shared(tx: Transaction, batch: int, *, by_hand: bool) -> bool:
-    """Tell whether another batch in mode "replay" is open, and stays so.
+def _is_shared(tx: Transaction, batch: int) -> bool:
+    """Tell whether another worker has an open batch in mode "replay".
 
     Its samples may be among those of this batch. If the clock went back before their keys, their
     new priorities would show where they stand, and the next draw would end there.
-
-    Args:
-        tx: A writing transaction.
-        batch: A batch that was just closed.
-        by_hand: True if its worker gives back this batch, False if it gives back all of its own.
     """
     if tx.buffer.consumes:
         return False
-    statement = queries.batches.has_other_open_batch()
-    return bool(tx.execute(statement, batch=batch, with_own=by_hand).scalar_one())
+    return bool(tx.execute(queries.batches.has_open_batch_of_others(), batch=batch).scalar_one())
 
 
 def _is_untouched(state: RaceState, closed: Closed) -> bool:

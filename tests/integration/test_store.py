@@ -506,16 +506,10 @@ def test_a_released_batch_is_drawn_again_in_replay_mode(new_store: OpenStore) ->
     """A run that dies with a batch open draws the same batches as one that does not."""
     alive = scored(new_store(mode="replay", name="alive"))
     dies = scored(new_store(mode="replay", name="dies"))
-
-    def drawn(store: SampleStore) -> list[str]:
-        with store.sample(3) as batch:
-            batch.settle()
-        return batch.samples
-
-    expected = [drawn(alive) for _ in range(4)]
-    found = [drawn(dies)]
+    expected = [hold(alive.sample(3)).samples for _ in range(4)]
+    found = [hold(dies.sample(3)).samples]
     dies.sample(3).release()
-    found += [drawn(dies) for _ in range(3)]
+    found += [hold(dies.sample(3)).samples for _ in range(3)]
     assert found == expected
 
 

@@ -245,14 +245,13 @@ def has_open_batch() -> sa.Select[Any]:
 
 
 @functools.cache
-def has_other_open_batch() -> sa.Select[Any]:
-    """True if a worker other than that of a batch has an open batch; `with_own`: any worker."""
+def has_open_batch_of_others() -> sa.Select[Any]:
+    """True if a worker other than that of a batch has an open batch."""
     own = batches.alias("own")
     its_worker = select(own.c.worker_id).where(own.c.id == bindparam("batch", type_=BigId))
     is_other = batches.c.worker_id != its_worker.scalar_subquery()
-    counts = sa.or_(bindparam("with_own", type_=sa.Boolean), is_other)
-    found = sa.select(batches.c.id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN, counts)
-    return select(found.exists().label("has_other_open_batch"))
+    found = select(batches.c.id).where(batches.c.buffer_id == BUFFER).where(IS_OPEN, is_other)
+    return select(found.exists().label("has_open_batch_of_others"))
 
 
 @functools.cache
