@@ -78,27 +78,6 @@ with open_store(sys.argv[1], weighting="uniform") as store:
 """
 
 
-FAILS_ONCE = """
-import os, resource, signal, sys
-from sqlbuffer.errors import DatabaseUnavailable
-from sqlbuffer.store import open_store
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-with open_store(f"sqlite:///{sys.argv[1]}", mode="replay", weighting="uniform") as store:
-    store.add(["a", "b", "c"])
-    batch = store.sample(2)
-    most, largest = os.path.getsize(sys.argv[1] + "-wal") + 100, resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, largest))
-    try:
-        batch.release()
-        print("nothing was noticed")
-    except DatabaseUnavailable:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-    batch.release()
-    print(store.stats().claimed, store.check())
-"""
-
-
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A disk of 4 MB."""
@@ -112,15 +91,6 @@ def small_disk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.mark.slow
-def test_a_call_after_a_commit_that_failed_finds_its_temporary_tables(
-    tmp_path: pathlib.Path,
-) -> None:
-    command = [sys.executable, "-c", FAILS_ONCE, str(tmp_path / "a.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.stdout.strip(), done.returncode) == ("0 []", 0), done.stderr
 
 
 def fill(url: str, limit: int = 0) -> str:

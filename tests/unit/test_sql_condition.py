@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlbuffer.core.sql_condition import SqlCondition
+from sqlbuffer.errors import InvalidArgument
 
 UNTOUCHED = [
     "'meta.mw'",
@@ -12,8 +13,6 @@ UNTOUCHED = [
     r"e'\\'",
     "$$ meta.mw ' $$",
     "$a$ $$ meta.mw $a$",
-    '"meta.mw"',
-    '"a ""meta.mw"',
     "`meta.mw`",
     "-- it's meta.mw\n",
     "/* it's meta.mw */",
@@ -50,7 +49,10 @@ def test_only_values_of_the_metas_are_replaced(parts: list[str]) -> None:
 
 @given(st.text(st.sampled_from("'\"`$/*-.meta \n\\E1>")))
 def test_any_text_is_read_to_its_end(text: str) -> None:
-    assert SqlCondition(text).text == text
+    try:
+        assert SqlCondition(text).text == text
+    except InvalidArgument as exc:
+        assert "is the name of no column" in str(exc)  # noqa: PT017
 
 
 @given(st.sampled_from(["reward > 1", "text = 'state'", "id < 3 -- sample", "source IN ('a')"]))

@@ -210,11 +210,6 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
             # Temporary tables vanish with the transaction that created them.
             connection.info.pop("loaded", None)
 
-    @sa.event.listens_for(engine, "handle_error")
-    def _forget_after(context: sa.ExceptionContext) -> None:
-        if context.connection is not None:  # a COMMIT that fails is rolled back without an event
-            _forget(context.connection)
-
 
 def _open_again(context: sa.ExceptionContext) -> None:
     """Let the pool open a file again that has changed while it was read without locks."""
