@@ -18,7 +18,7 @@ import itertools
 import operator
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -291,7 +291,11 @@ CREATE TABLE lean_draws (batch INTEGER, id BIGINT, PRIMARY KEY (batch, id)) {0}
         samples = zip(range(n), texts(0, n), strict=True)
         waiting = zip(rng.exponential(1.0, n).tolist(), range(n), strict=True)
         self.many("lean_samples", list(samples))
-        self.many("lean_pool", sorted(waiting))
+        self.many("lean_pool", self.in_order(waiting))
+
+    def in_order(self, waiting: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Return rows of the pool as they are inserted."""
+        return sorted(waiting)
 
     def many(self, table: str, rows: Any) -> None:
         """Insert pairs."""
@@ -304,9 +308,8 @@ CREATE TABLE lean_draws (batch INTEGER, id BIGINT, PRIMARY KEY (batch, id)) {0}
     def after(self) -> None:
         """Let the samples wait again."""
         keys = self.clock + rng.exponential(1.0, len(self.rows))
-        self.many(
-            "lean_pool", sorted(zip(keys.tolist(), (row[1] for row in self.rows), strict=True))
-        )
+        waiting = zip(keys.tolist(), (row[1] for row in self.rows), strict=True)
+        self.many("lean_pool", self.in_order(waiting))
 
 
 class LeanestSqlite(Leanest):
@@ -336,6 +339,12 @@ class LeanestPostgresql(Leanest):
     """The leanest claim on PostgreSQL."""
 
     mark, options = "%s", ""
+
+    def in_order(self, waiting: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Return rows of the pool as they are inserted: in the order of their samples, whose keys
+        are random. Sorted rows would lie side by side in the table, as those of no race do.
+        """
+        return list(waiting)
 
     def draw(self) -> object:
         """Draw a batch."""
