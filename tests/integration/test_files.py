@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import resource
 import socket
 import subprocess
 import sys
@@ -126,6 +127,40 @@ def test_a_limit_on_the_size_of_files_takes_nothing(tmp_path: pathlib.Path) -> N
         assert set(TEN) <= set(store.waiting().samples)
         assert store.check() == []
         store.add(["goes on"])
+
+
+CALLS: dict[str, Callable[[SampleStore], object]] = {
+    "add": lambda store: store.add([*TEN, "x" * 500]),
+    "remove": lambda store: store.remove([1, 2]),
+    "update_priorities": lambda store: store.update_priorities([1, 2], [3.0, 4.0]),
+    "forget": lambda store: store.forget([1, 2]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_after_a_commit_that_failed_finds_its_temporary_tables(
+    tmp_path: pathlib.Path, call: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    with open_store(url) as store:
+        store.add(TEN)
+        store.score(scores_of)
+    with open_store(url) as store:
+        with full_disk(tmp_path / "x.db-wal"), pytest.raises(DatabaseUnavailable):
+            CALLS[call](store)
+        CALLS[call](store)
+        assert store.check() == []
+
+
+@contextlib.contextmanager
+def full_disk(file: pathlib.Path) -> Iterator[None]:
+    """Let this process make no file larger than one of its files is."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # -- by what name ----------------------------------------------------------------------------------

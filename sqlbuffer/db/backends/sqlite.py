@@ -156,11 +156,11 @@ class SQLite(Dialect):
         # A temporary table in memory: SQLite has no arrays, JSON would not carry floats to the last
         # bit nor blobs, and VALUES stops at 32,766 parameters.
         name = f"temp.{rows.name}"
-        loaded = connection.info.setdefault("loaded", set())
-        if rows.name not in loaded:
+        created = connection.info["tables"]
+        if rows.name not in created:
             names = ", ".join(column for column, _ in rows.columns)
             driver.run(connection, f"CREATE TEMPORARY TABLE IF NOT EXISTS {rows.name} ({names})")
-            loaded.add(rows.name)
+            created.add(rows.name)
         driver.run(connection, f"DELETE FROM {name}")
         values = list(zip(*(columns[column] for column, _ in rows.columns), strict=True))
         if values:

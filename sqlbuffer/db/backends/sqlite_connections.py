@@ -160,6 +160,7 @@ class Engines:
                 # The switch to WAL waits for no process by itself.
                 retrying(lambda error, _: is_busy(error))(connection.execute, statement)
             connection.lock = WriterLock(file)
+            connection.tables = set()
             connection.same = SameFile(file, has_log=has_log, is_ours=is_ours, library=self.library)
             del passage
             return connection
@@ -181,7 +182,7 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
     @sa.event.listens_for(engine, "connect")
     def _add_functions(connection: Connection, record: sa.pool.ConnectionPoolEntry) -> None:
         on_connect(connection)
-        record.info["same"] = connection.same
+        record.info["same"], record.info["tables"] = connection.same, connection.tables
         # No Python function of ours: SQLite would swallow the Ctrl-C that Python raises in it.
         connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
         connection.create_function("note", 1, record.info.setdefault("noted", []).append)
@@ -207,8 +208,7 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
     @sa.event.listens_for(engine, "rollback")
     def _forget(connection: sa.Connection) -> None:
         if not connection.invalidated:  # by a Ctrl-C that ended a statement
-            # Temporary tables vanish with the transaction that created them.
-            connection.info.pop("loaded", None)
+            connection.info["tables"].clear()
 
 
 def _open_again(context: sa.ExceptionContext) -> None:

@@ -54,10 +54,16 @@ class Connection(_Driver):
     """Of a file that is read without locks."""
     after: Callable[[SameFile], None] | None = None
     """Called when the connection is closed."""
+    tables: set[str]
+    """Temporary tables that were created; they vanish with the transaction that created them."""
 
     def commit(self) -> None:
         """Commit; a COMMIT that fails keeps the lock until the rollback."""
-        super().commit()
+        try:
+            super().commit()
+        except BaseException:  # SQLAlchemy's event of a rollback does not follow
+            self.tables.clear()
+            raise
         if self.lock.fd is not None:
             self.lock.release()
 
