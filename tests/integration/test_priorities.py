@@ -23,6 +23,7 @@ from helpers.interleaving import Interleaving
 from helpers.pool import assert_weights_are_those_of_the_scores, places
 from helpers.restored import save
 from helpers.samples import scores_of
+from helpers.servers import server_execute
 from sqlbuffer.core import priorities, refresh, release
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.weighting import Power, Softmax, Weighting
@@ -173,7 +174,8 @@ def test_a_priority_of_0_is_never_drawn(new_store: NewStore, mode: str, weightin
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.FixtureRequest) -> None:
     """The sum over a batch of weight * x estimates the sum of x over all, while priorities follow
-    what is drawn, and half of the batches are given back after their priorities have changed.
+    what is drawn, and half of the batches are given back after their priorities have changed. The
+    soak tells after each tenth how far it has come.
     """
     url = request.getfixturevalue(f"{kind}_url")
     with open_store(url, mode="replay", weighting=Power(0.6), seed=3) as store:
@@ -193,6 +195,11 @@ def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.Fixt
             else:
                 batch.update_priorities(priorities)
                 WAYS_BACK[turn // 2 % 3](store, batch)
+            if (turn + 1) % 10_000 == 0:
+                misses = np.mean(errors) / np.std(errors) * math.sqrt(turn + 1)
+                print(f"{kind}: {turn + 1:,} batches, {misses:.2f} standard errors", flush=True)
+            if kind == "postgresql" and (turn + 1) % 1_000 == 0:
+                server_execute(url, "VACUUM ANALYZE")  # the server of the tests has no autovacuum
     assert abs(np.mean(errors)) < 3 * np.std(errors) / math.sqrt(n)
     assert np.std(errors) < sum(x.values()) / 2
 
