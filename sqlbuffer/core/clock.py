@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlbuffer._integrity import require_all
 from sqlbuffer._numpy import np
@@ -12,6 +12,19 @@ from sqlbuffer.core import pool, race
 from sqlbuffer.core.transaction import RaceState, Transaction
 from sqlbuffer.core.weighting import FLOOR, MOST, shift_base
 from sqlbuffer.db import queries
+
+
+class Moment(NamedTuple):
+    """How often keys had moved: all of them at once, and those of released draws."""
+
+    epoch: int
+    released: int
+
+
+def moment_of(tx: Transaction) -> Moment:
+    """Return the moment that a transaction sees."""
+    row = tx.own_row(queries.scores.refresh_state())
+    return Moment(int(row.epoch), int(row.released))
 
 
 class Blurred(Exception):

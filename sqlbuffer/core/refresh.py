@@ -19,10 +19,10 @@ from sqlbuffer._numpy import np
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer._validation import as_scores
 from sqlbuffer.core import pool
-from sqlbuffer.core.clock import Blurred, resolved, set_base, turn_back
+from sqlbuffer.core.clock import Blurred, Moment, moment_of, resolved, set_base, turn_back
 from sqlbuffer.core.evict import evict
 from sqlbuffer.core.handle import BufferHandle
-from sqlbuffer.core.transaction import RaceState, Transaction
+from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.weights import (
     ROWS_AT_ONCE,
     DatabaseReverted,
@@ -108,7 +108,7 @@ def refresh(
     """
     begun: Any = {"by": by, "new_version": new_version, "is_full": True, "states": states}
     version = buffer.write(begin_refresh, **begun)
-    epoch, released = buffer.peek(_moment)
+    epoch, released = buffer.peek(moment_of)
     ids, keys, entries = buffer.peek(_waiting)
     scores = np.full(len(ids), math.nan)
     total = 0
@@ -123,12 +123,6 @@ def refresh(
     known = Known.of(version, ids, keys, entries, scores, released=released)
     _update_weights(buffer, known, quiet)
     return total
-
-
-def _moment(tx: Transaction) -> tuple[int, int]:
-    """Return the epoch, and how many draws have been released."""
-    row = tx.own_row(queries.scores.refresh_state())
-    return int(row.epoch), int(row.released)
 
 
 def _waiting(tx: Transaction) -> tuple[Ints, Floats, Ints]:
@@ -221,8 +215,8 @@ def _update_weights(buffer: BufferHandle, known: Known, quiet: int | None) -> No
     stalled, before = 0, None
     while not update_weights(buffer, known, quiet):
         log.debug("keys have moved: the walk through the weights starts again")
-        state = buffer.peek(Transaction.race_state)
-        now = (state.epoch, state.turn, state.version, int(known.is_done.sum()))
+        state, moment = buffer.peek(Transaction.race_state), buffer.peek(moment_of)
+        now = (*moment, state.turn, state.version, int(known.is_done.sum()))
         stalled, before = (stalled + 1 if now == before else 0), now
         if stalled == _MOST_STALLED:
             raise no_progress("a refresh of the weights")
@@ -239,7 +233,7 @@ def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None)
     Returns:
         False if keys have moved during the walk: it may have passed some rows.
     """
-    begun = buffer.peek(Transaction.race_state)
+    begun = buffer.peek(moment_of)
     n_changed = 0
     for rows in _pages(buffer, WEIGHTS_CHUNK):
         ids, keys, weights, ranked, entries = zip(*rows, strict=True)
@@ -268,14 +262,14 @@ def update_weights(buffer: BufferHandle, known: Known, quiet: int | None = None)
 
 
 def _change_page(
-    tx: Transaction, *, known: Known, begun: RaceState, places: tuple[Any, ...]
+    tx: Transaction, *, known: Known, begun: Moment, places: tuple[Any, ...]
 ) -> Ints | None:
     """Change the weights of a page of the pool.
 
     Args:
         tx: A writing transaction.
         known: The samples with their new scores.
-        begun: The race when the walk began.
+        begun: The moment at which the walk began.
         places: (n,) each: ids, keys, weights, the scores that gave them, and entries into the race.
 
     Returns:
@@ -290,7 +284,7 @@ def _change_page(
     # unless its draw was released, and one that a user has given a priority has one more entry.
     is_scored = is_known & (known.keys[at] == keys) & (keys < math.inf)
     is_scored &= known.entries[at] == entries
-    is_scored &= (known.version, known.released) == (state.version, _moment(tx)[1])
+    is_scored &= (known.version, known.released) == (state.version, moment_of(tx).released)
     scores = np.where(is_scored, known.scores[at], math.nan)
     unsure = np.flatnonzero(~is_scored)
     if len(unsure):
@@ -314,15 +308,18 @@ def _change_page(
     return at[changed[moved & is_known[changed]]]
 
 
-def _finish(tx: Transaction, *, version: int, begun: RaceState, quiet: int | None) -> bool:
-    """Finish the refresh; return False if every key has moved since the walk began.
+def _finish(tx: Transaction, *, version: int, begun: Moment, quiet: int | None) -> bool:
+    """Finish the refresh; return False if keys have moved since the walk began.
+
+    Every key has, in another epoch. A release in mode "replay" moves samples back, past the walk.
 
     Samples that came back with older scores since the refresh began were not known to it. They are
     looked for under the lock that keeps others from coming back, and count as if they had come
     afterwards. To look for them reads the whole pool, a tenth of the time of a refresh.
     """
     state = tx.lock_race(exclusive=True)
-    if state.epoch != begun.epoch:
+    now = moment_of(tx)
+    if now.epoch != begun.epoch or not (tx.buffer.consumes or now.released == begun.released):
         return False
     oldest = (
         None if state.epoch == quiet else tx.execute(queries.scores.lowest_score()).one().oldest

@@ -17,7 +17,9 @@ from helpers.cleanup import hold
 from helpers.pool import assert_weights_are_those_of_the_scores, places
 from helpers.samples import scores_of
 from sqlbuffer import race
+from sqlbuffer.core import refresh
 from sqlbuffer.core.batch import Batch
+from sqlbuffer.core.weighting import Power, Softmax
 from sqlbuffer.db.schema import buffers
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.store import SampleStore, open_store
@@ -478,6 +480,7 @@ class History:
         self.open: list[Batch] = []
         self.done: list[str] = []
         self.n_added = self.depth = 0
+        self.others = ALSO_WITHIN
 
     def step(self) -> None:
         name = self.rng.choice(["add", "score", "refresh", "some", "stale", *ALSO_WITHIN])
@@ -485,11 +488,15 @@ class History:
         getattr(self, name)()
 
     def predict(self, samples: list[str]) -> Any:
-        if self.depth == 1 and self.rng.random() < 0.7:
-            name = self.rng.choice(ALSO_WITHIN)
+        self.do_another(0.7)
+        return scores_of(samples) + self.store.stats().score_version
+
+    def do_another(self, chance: float) -> None:
+        """Do something else, perhaps, while a call is under way."""
+        if self.depth == 1 and self.rng.random() < chance:
+            name = self.rng.choice(self.others)
             self.done.append(f"({name})")
             getattr(self, name)()
-        return scores_of(samples) + self.store.stats().score_version
 
     def within(self, call: Callable[..., Any], **options: Any) -> None:
         self.depth += 1
@@ -506,6 +513,10 @@ class History:
 
     def refresh(self) -> None:
         self.within(self.store.refresh)
+
+    def anew(self) -> None:
+        self.stale()
+        self.refresh()
 
     def some(self) -> None:
         self.within(self.store.refresh, budget=self.rng.randint(1, 6))
@@ -563,3 +574,69 @@ def test_no_waiting_score_is_older_than_the_finished_refresh(
     newest = store.stats().score_version
     assert {it.score_version for it in store.staleness()} <= {newest, None}
     assert store.check() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+@pytest.mark.parametrize("weighting", ["shift", Softmax(0.1)], ids=["shift", "softmax"])
+def test_refreshes_that_overlap_leave_versions_that_can_be(
+    new_store: Callable[..., SampleStore],
+    monkeypatch: pytest.MonkeyPatch,
+    weighting: str | Softmax,
+    mode: str,
+    seed: int,
+) -> None:
+    """A refresh is under way while others begin and end, and while samples come back: also between
+    two pages of its weights.
+    """
+    store = new_store(mode=mode, weighting=weighting)
+    history = History(store, seed)
+    history.others = [*ALSO_WITHIN, "refresh", "anew", "anew", "some"]
+    pages = refresh._pages
+
+    def pages_beside(*args: Any) -> Iterator[Any]:
+        for page in pages(*args):
+            history.do_another(0.4)
+            yield page
+
+    monkeypatch.setattr(refresh, "WEIGHTS_CHUNK", 4)
+    monkeypatch.setattr(refresh, "_pages", pages_beside)
+    history.add()
+    for _ in range(30):
+        history.step()
+        stats = store.stats()
+        oldest = [it.score_version for it in store.staleness() if it.score_version is not None]
+        assert min(oldest, default=stats.refreshed_version) >= stats.refreshed_version, history.done
+        assert store.check() == [], history.done
+    n_left = sum(it.waiting for it in store.staleness())
+    for _ in range(n_left + 2):
+        store.refresh(scores_of, budget=5)
+    assert store.is_refreshed()
+
+
+@pytest.mark.parametrize("comes_back", ["waits", "is drawn again"])
+def test_an_older_refresh_that_ends_after_a_newer_one(
+    new_store: Callable[..., SampleStore],
+    during_a_swap: Callable[..., None],
+    comes_back: str,
+) -> None:
+    """A sample with an old score came back between both ends."""
+    store, other = new_store(weighting=Power(1.0)), new_store(weighting=Power(1.0))
+    store.add(THIRTY)
+    store.score(scores_of)
+    old = hold(store.sample(4))
+
+    def overtake() -> None:
+        other.mark_stale()
+        other.refresh(scores_of)
+        old.release()
+        if comes_back == "is drawn again":
+            assert sorted(hold(other.sample(4)).ids) == sorted(old.ids)
+
+    store.mark_stale()
+    during_a_swap(overtake, n_swapped=1, chunk=4)
+    store.refresh(scores_of)
+    oldest = min(it.score_version or 0 for it in store.staleness())
+    assert (store.stats().refreshed_version <= oldest, store.check()) == (True, [])
+    while not store.is_refreshed() or store.stats().refreshed_version < 2:
+        assert store.refresh(scores_of, budget=5) or store.is_refreshed()

@@ -48,16 +48,19 @@ def is_refresh_finished() -> sa.Select[Any]:
 def finish_refresh() -> sa.Update:
     """Note that a full refresh is finished, unless a newer one is.
 
-    `reached` is the oldest version of a waiting score, at most that of the refresh.
+    `reached` is the oldest version of a waiting score, at most that of the refresh. The epoch moves
+    on: a sample with an older score that comes back from now on tells no other refresh that is
+    under way, so that each has to look for such samples when it ends.
     """
     reached: sa.BindParameter[int] = bindparam("reached", type_=sa.Integer)
-    is_newest = buffers.c.refresh_version == _REFRESH
+    is_newest = buffers.c.refresh_version <= _REFRESH
     return (
         sa.update(buffers)
         .where(_THIS, buffers.c.refreshed_version < _REFRESH)
         .values(
             refreshed_version=reached,
             refresh_version=sa.case((is_newest, reached), else_=buffers.c.refresh_version),
+            epoch=buffers.c.epoch + 1,
         )
     )
 
