@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import numpy as np
+import pytest
 import sqlalchemy as sa
 
 from helpers import inside
+from helpers.cleanup import hold
 from sqlbuffer.looks.opening import handles, open_existing
 from sqlbuffer.store import open_store
 
@@ -47,3 +50,19 @@ def test_a_read_takes_one_process_of_the_server(postgresql_url: str) -> None:
         setting = sa.text("SHOW max_parallel_workers_per_gather")
         found = inside.database_of(store).read(lambda connection: connection.scalar(setting))
     assert found == "0"
+
+
+@pytest.mark.parametrize("mode", ["consume", "replay"])
+def test_stale_scores_are_counted_without_a_join_with_the_pool(store_url: str, mode: str) -> None:
+    with open_store(store_url, mode=mode) as store:
+        store.add([f"s{i}" for i in range(10)])
+        store.score(lambda samples: np.ones(len(samples)))
+        store.add(["unscored"])
+        hold(store.sample(3))
+        with noted() as executed:
+            found = store.staleness()
+        waiting = {row.score_version: row.waiting for row in found}
+        assert waiting == {None: 1, 0: 7 if mode == "consume" else 10}
+        assert sum(waiting.values()) == len(store)
+        assert [row.oldest is None for row in found] == [True, False]
+    assert not [sql for sql in executed if "pool" in sql]
