@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from helpers import inside
 from helpers.cleanup import hold
+from sqlbuffer.looks.compare import compare
 from sqlbuffer.looks.opening import handles, open_existing
 from sqlbuffer.store import open_store
 
@@ -66,3 +67,22 @@ def test_stale_scores_are_counted_without_a_join_with_the_pool(store_url: str, m
         assert sum(waiting.values()) == len(store)
         assert [row.oldest is None for row in found] == [True, False]
     assert not [sql for sql in executed if "pool" in sql]
+
+
+def test_the_best_by_then_of_many_measurements_is_exact(store_url: str) -> None:
+    with (
+        open_store(store_url, name="long") as long,
+        open_store(store_url, name="short", direction="minimize") as short,
+    ):
+        for sample, reward in (("s0", 0.0), ("s1", 5.0), ("s2", 9.0)):
+            long.record([sample], [reward])
+        long.record([f"s{i}" for i in range(3, 5_002)], [0.0] * 4_999)
+        short.record(["s0", "other", "third"], [3.0, 2.0, None], errors=[None, None, "it failed"])
+        with noted() as executed:
+            rows = compare(inside.handle_of(long), inside.handle_of(short))
+    values = {row["field"]: (row["a"], row["b"]) for row in rows}
+    assert values["measurements"] == (5_002, 2)
+    assert values["common_measurements"] == (2, 2)
+    assert values["best_by_then"] == (5.0, 2.0)
+    assert (values["shared_samples"], values["shared_measured"]) == ((1, 1), (1, 1))
+    assert not [sql for sql in executed if "RECURSIVE" in sql], "no walk over the measurements"
