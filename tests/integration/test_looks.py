@@ -12,7 +12,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from sqlbuffer.looks.compare import compare
 from sqlbuffer.looks.opening import handles, open_existing
-from sqlbuffer.store import open_store
+from sqlbuffer.store import SampleStore, open_store
 
 
 @contextmanager
@@ -67,6 +67,15 @@ def test_stale_scores_are_counted_without_a_join_with_the_pool(store_url: str, m
         assert sum(waiting.values()) == len(store)
         assert [row.oldest is None for row in found] == [True, False]
     assert not [sql for sql in executed if "pool" in sql]
+
+
+def test_a_buffer_without_failures_is_not_searched_for_them(store: SampleStore) -> None:
+    store.record(["a", "b"], [1.0, 2.0])
+    with noted() as executed:
+        assert store.failed() == []
+    assert not [sql for sql in executed if "samples" in sql and "error IS NOT NULL" in sql]
+    store.record(["c"], [None], errors=["it failed"])
+    assert [row["error"] for row in store.failed()] == ["it failed"]
 
 
 def test_the_best_by_then_of_many_measurements_is_exact(store_url: str) -> None:
