@@ -95,3 +95,14 @@ def test_the_best_by_then_of_many_measurements_is_exact(store_url: str) -> None:
     assert values["best_by_then"] == (5.0, 2.0)
     assert (values["shared_samples"], values["shared_measured"]) == ((1, 1), (1, 1))
     assert not [sql for sql in executed if "RECURSIVE" in sql], "no walk over the measurements"
+
+
+def test_a_condition_without_a_call_does_not_list_the_functions(postgresql_url: str) -> None:
+    with open_store(postgresql_url) as store:
+        store.record(["a"], [None], errors=["it failed"])
+        with noted() as executed:
+            assert len(store.failed(where="attempts = 0")) == 1
+        assert not [sql for sql in executed if "pg_proc" in sql]
+        with noted() as executed:
+            assert len(store.failed(where="abs(attempts) = 0")) == 1
+        assert [sql for sql in executed if "pg_proc" in sql]
