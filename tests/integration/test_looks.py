@@ -106,3 +106,19 @@ def test_a_condition_without_a_call_does_not_list_the_functions(postgresql_url: 
         with noted() as executed:
             assert len(store.failed(where="abs(attempts) = 0")) == 1
         assert [sql for sql in executed if "pg_proc" in sql]
+
+
+def test_a_table_of_few_samples_is_read_in_wide_pages(store: SampleStore) -> None:
+    """A condition that few samples meet leaves a page empty, which costs as much as a full one."""
+    samples = [f"s{i:04}" for i in range(2_000)]
+    rewards = [float(i in (3, 500) or i >= 1_500) for i in range(2_000)]
+    for start in range(0, 2_000, 500):
+        store.record(samples[start : start + 500], rewards[start : start + 500])
+    with noted() as executed:
+        batches = list(store.table(["sample"], where="reward > 0.5", chunk=20))
+    wanted = [sample for sample, reward in zip(samples, rewards, strict=True) if reward]
+    found = [value for batch in batches for value in batch.column("sample").to_pylist()]
+    assert sorted(found) == wanted
+    assert max(batch.num_rows for batch in batches) <= 20
+    pages = [sql for sql in executed if "reward > 0.5" in sql and "LIMIT" not in sql]
+    assert len(pages) < 60, "100 pages of 20 ids without a wider one"
