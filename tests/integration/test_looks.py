@@ -12,6 +12,7 @@ from helpers import inside
 from helpers.cleanup import hold
 from sqlbuffer.looks.compare import compare
 from sqlbuffer.looks.opening import handles, open_existing
+from sqlbuffer.looks.workers import find_workers
 from sqlbuffer.store import SampleStore, open_store
 
 
@@ -122,3 +123,24 @@ def test_a_table_of_few_samples_is_read_in_wide_pages(store: SampleStore) -> Non
     assert max(batch.num_rows for batch in batches) <= 20
     pages = [sql for sql in executed if "reward > 0.5" in sql and "LIMIT" not in sql]
     assert len(pages) < 60, "100 pages of 20 ids without a wider one"
+
+
+def test_a_second_look_compiles_no_statement(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of `sqlbuffer serve` and `sqlbuffer watch` look again and again."""
+    with open_store(store_url) as store:
+        store.add(["a"])
+    with closing(open_existing(store_url)) as database:
+        (buffer,) = handles(database, "default")
+        buffer.read(find_workers)
+        compiled: list[Any] = []
+        compile_ = sa.sql.compiler.SQLCompiler.__init__
+
+        def note(self: Any, dialect: Any, statement: Any, *given: Any, **named: Any) -> None:
+            compiled.append(statement)
+            compile_(self, dialect, statement, *given, **named)
+
+        monkeypatch.setattr(sa.sql.compiler.SQLCompiler, "__init__", note)
+        assert len(buffer.read(find_workers)) == 1
+    assert compiled == []
