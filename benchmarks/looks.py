@@ -1,22 +1,26 @@
 """Does looking disturb those who work? Four writers, and a process that runs every command once a
 second.
 
-    python -m benchmarks.looks [--url postgresql://...] --pairs 20 [--serve]
+    python -m benchmarks.looks [--url postgresql://...] --pairs 20 [--serve | --floor]
 
 The writers draw, settle and add the whole time. In every second window, in a random order within
 each pair, another process runs all commands that read. With --serve it asks `sqlbuffer serve` for
-the first page instead, as often as a browser does that shows it. The figure is the median of the
-paired ratios of a draw's latency (looked at / not looked at), with the 95 % interval of its
-bootstrap. An error of a writer or of a command ends the benchmark.
+the first page instead, as often as a browser does that shows it. With --floor it opens a connection
+of the driver and asks `SELECT 1` in the place of each command: no program on this machine can look
+for less. The figure is the median of the paired ratios of a draw's latency (looked at / not looked
+at), with the 95 % interval of its bootstrap. An error of a writer or of a command ends the
+benchmark. `benchmarks.look_costs` has the processor time of each command.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import random
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -57,24 +61,45 @@ def write(url: str, seed: int, is_over: Any, moments: Any) -> None:
     moments.put(found)
 
 
-def look(url: str, is_on: Any, is_over: Any, looks: Any) -> None:
-    """Run every command once a second while `is_on`; send how often that was."""
+def run_command(url: str, command: str) -> None:
+    """Run a command in this process; an error ends the process."""
     from typer.testing import CliRunner
 
     from sqlbuffer.cli.main import app
 
-    n, runner = 0, CliRunner()
+    words = shlex.split(command)
+    if words[0] == "sql" and url.startswith("postgresql"):
+        words += ["--role", "pg_read_all_data"]  # a superuser is refused
+    done = CliRunner().invoke(app, words, env={"SQLBUFFER_URL": url})
+    if done.exit_code:
+        raise SystemExit(f"{command}: {done.output}{done.stderr}")
+
+
+def plain_look(url: str) -> None:
+    """Open a connection of the driver, ask `SELECT 1`, and close it."""
+    connection: Any
+    if url.startswith("postgresql"):
+        import psycopg
+
+        connection = psycopg.connect(url)
+    else:
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    with contextlib.closing(connection):
+        connection.execute("SELECT 1").fetchone()
+
+
+def look(url: str, is_on: Any, is_over: Any, looks: Any, *, is_floor: bool = False) -> None:
+    """Run every command once a second while `is_on`; send how often that was."""
+    n = 0
     while not is_over.is_set():
         if not is_on.wait(0.1):
             continue
         began = time.monotonic()
         for command in COMMANDS:
-            words = shlex.split(command)
-            if words[0] == "sql" and url.startswith("postgresql"):
-                words += ["--role", "pg_read_all_data"]  # a superuser is refused
-            done = runner.invoke(app, words, env={"SQLBUFFER_URL": url})
-            if done.exit_code:
-                raise SystemExit(f"{command}: {done.output}{done.stderr}")
+            if is_floor:
+                plain_look(url)
+            else:
+                run_command(url, command)
         n += 1
         time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
     looks.put(n)
@@ -135,6 +160,9 @@ def run(
     serve: Annotated[
         bool, typer.Option("--serve", help="Look at the first page of `sqlbuffer serve` instead.")
     ] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Only connect and ask `SELECT 1` for each command.")
+    ] = False,
 ) -> None:
     """Measure how much longer a draw takes while another process looks."""
     from sqlbuffer import open_store
@@ -153,7 +181,7 @@ def run(
             for i in range(WRITERS)
         ]
         looks = context.Queue()
-        looking = look_at_page if serve else look
+        looking = look_at_page if serve else functools.partial(look, is_floor=floor)
         looker = context.Process(target=looking, args=(url, is_on, is_over, looks), name="looker")
         for process in (*processes, looker):
             process.start()
@@ -165,7 +193,8 @@ def run(
         n_looks = looks.get()
         for process in (*processes, looker):
             process.join()
-    report(draws, found, f"{n_looks} {'pages' if serve else f'rounds of {len(COMMANDS)} commands'}")
+    things = "connections" if floor else "commands"
+    report(draws, found, f"{n_looks} {'pages' if serve else f'rounds of {len(COMMANDS)} {things}'}")
 
 
 def report(draws: Any, found: list[Any], looks: str) -> None:

@@ -196,9 +196,25 @@ def attach_existing(
     return _handle(database, _existing(database, name), **options)
 
 
+def attach_all(database: Database, **options: Any) -> list[BufferHandle]:
+    """Open all buffers with their stored settings, in the order of their creation.
+
+    Unfinished copies are left out.
+
+    Args:
+        database: The database.
+        options: Further fields of the handles.
+
+    Raises:
+        InvalidPayload: If stored settings are corrupt.
+    """
+    rows = database.look(lambda connection: connection.execute(queries.buffers.finished()).all())
+    return [_handle(database, row, **options) for row in rows]
+
+
 def _existing(database: Database, name: str) -> Any:
     """Return the row of a buffer."""
-    row = database.read(functools.partial(_find, name=name))
+    row = database.look(functools.partial(_find, name=name))
     if row is None:
         _refuse_url(name)
         names = listed(map(repr, database.read(_names)))

@@ -12,7 +12,7 @@ from sqlbuffer._json import as_json
 from sqlbuffer._numpy import np
 from sqlbuffer._typing import Ints
 from sqlbuffer._validation import require_count
-from sqlbuffer.core import pool
+from sqlbuffer.core import counts, pool
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.content import content
 from sqlbuffer.core.handle import BufferHandle
@@ -206,6 +206,8 @@ def _failed(
     tx: Transaction, *, n: int | None, where: Checked, as_text: bool
 ) -> list[dict[str, Any]]:
     tx.note_ids()
+    if where is None and not counts.stats(tx).failed:
+        return []  # no index has the failed samples: the statement reads all
     with guarded(tx, where):
         rows = tx.rows(narrowed(queries.attempts.failed(), where).limit(n))
     own = ("key",) if tx.buffer.keep_key else ()

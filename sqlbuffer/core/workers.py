@@ -170,7 +170,8 @@ def silent_workers(tx: Transaction) -> list[str]:
 
     For display only: the clock may have been set.
     """
-    rows = _attached(tx, queries.workers.silent_workers(tx.buffer.grace_s))
+    silent = queries.workers.silent_workers()
+    rows = _attached(tx, silent, minus_seconds=-tx.buffer.grace_s)
     return [row.id for row in rows if _is_unverifiable(row)]
 
 
@@ -237,7 +238,7 @@ def _exists(pid: int) -> bool:
 
 def forget_receipts(tx: Transaction) -> None:
     """Delete the receipts of connections that were closed long ago."""
-    tx.execute(queries.workers.delete_receipts(RECEIPTS_KEPT_S))
+    tx.execute(queries.workers.delete_receipts(), minus_seconds=-RECEIPTS_KEPT_S)
 
 
 def fold(tx: Transaction, *, worker: str) -> None:

@@ -34,6 +34,9 @@ CHUNK_BYTES = 32_000_000
 _AT_ONCE = 1_000
 """Rows after which the size of a chunk is looked at."""
 
+_WIDEST = 16
+"""Most ids of a page, in chunks: a reading of SQLite keeps its log from being emptied."""
+
 _COUNTED_AT_ONCE = 100_000
 """Samples whose draws are read at once."""
 
@@ -140,20 +143,20 @@ class Reading:
             return self._rows(tx, after, until)
 
     def _rows(self, tx: Transaction, after: int, until: int) -> list[Any]:
-        """Return the samples of a range of ids, or the first of them if they are large."""
+        """Return the samples of a range of ids, or the first of them if they are many or large."""
         ids = narrowed(queries.table.ids_of_page(), self.where)
         statement = queries.table.rows_of_page(ids, self._stored)
         sized = [i for i, name in enumerate(self._stored) if name in _SIZED]
         rows: list[Any] = []
         size = 0
-        read = statement.execution_options(yield_per=_AT_ONCE)
+        read = statement.execution_options(yield_per=min(_AT_ONCE, self.chunk))
         with tx.execute(read, after=after, last=until) as result:
             for part in result.partitions():
                 rows += part
                 size += sum(len(row[i] or "") for row in part for i in sized)
-                if size > CHUNK_BYTES:
+                if size > CHUNK_BYTES or len(rows) >= self.chunk:
                     break
-        return rows
+        return rows[: self.chunk]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,13 +175,17 @@ class _Pages:
         after = self.lowest - 1
         if after >= self.highest:
             self.read(after, after)  # nothing, or an error: a wrong condition is told in any case
+        width = self.chunk
         while after < self.highest:
-            until = min(after + self.chunk, self.highest)
+            until = min(after + width, self.highest)
             if rows := self.read(after, until):
                 yield rows
             if rows and not after < rows[-1][0] <= until:
                 raise no_progress("reading a table")
-            # Large samples end a page early. Ids may have gaps of any size.
+            # A condition, and samples of other buffers, leave few rows: each page has its cost.
+            is_sparse = 2 * len(rows) < self.chunk
+            width = min(2 * width, _WIDEST * self.chunk) if is_sparse else self.chunk
+            # Large or many samples end a page early. Ids may have gaps of any size.
             after = rows[-1][0] if rows else (self.find(until) or self.highest + 1) - 1
 
 

@@ -39,24 +39,35 @@ def _numbers(tx: Transaction) -> dict[str, Any]:
 
 
 def _after_same_number(a: BufferHandle, b: BufferHandle) -> list[dict[str, Any]]:
-    """Return the rewards of each buffer, how many both have had, and the best of so many of each.
-
-    Of more than 5,000 measurements the best is that at the last of 5,000 places before.
-    """
-    from sqlbuffer.plots.kinds import best  # imports numpy
-
-    curves = [each.read(best.read, k=1) for each in (a, b)]
-    n = min(curve.measured for curve in curves)
+    """Return each buffer's rewards, how many both have had, and the best of the first so many."""
+    found = [each.read(_measured) for each in (a, b)]
+    n = min(found)
     return [
         {
-            "measurements": curve.measured,
+            "measurements": measured,
             "common_measurements": n,
-            "best_by_then": best.at(curve, n) if n else None,
+            "best_by_then": each.read(_best_of_first, n) if n else None,
         }
-        for curve in curves
+        for each, measured in zip((a, b), found, strict=True)
     ]
 
 
+def _measured(tx: Transaction) -> int:
+    objective = tx.execute(queries.buffers.objective()).scalar_one()
+    numbers = queries.pictures.numbers_of_measurements()
+    return int(tx.execute(numbers, objective=objective).one().measured)
+
+
+def _best_of_first(tx: Transaction, n: int) -> float | None:
+    objective = tx.execute(queries.buffers.objective()).scalar_one()
+    best = queries.looks.best_of_first(tx.buffer.direction)
+    found: float | None = tx.execute(best, objective=objective, limit=n).scalar_one()
+    return found
+
+
 def _shared(tx: Transaction, other: int) -> dict[str, int]:
-    row = tx.execute(queries.looks.shared_samples(), other=other).one()
-    return {"shared_samples": row.samples, "shared_measured": row.measured}
+    looks = queries.looks
+    return {
+        "shared_samples": tx.execute(looks.shared_samples(), other=other).scalar_one(),
+        "shared_measured": tx.execute(looks.shared_measured(), other=other).scalar_one(),
+    }

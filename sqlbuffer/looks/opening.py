@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlbuffer.core.attach import attach_existing
+from sqlbuffer.core.attach import attach_all, attach_existing
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db.backends import parse_url
 from sqlbuffer.db.database import DEFAULT_URL, Database
-from sqlbuffer.db.queries.buffers import buffer_names
 from sqlbuffer.errors import DatabaseUnavailable
 
 
@@ -50,12 +49,11 @@ def handles(database: Database, name: str | None, **options: Any) -> list[Buffer
     Args:
         database: The database.
         name: Name of the buffer; None for all buffers.
-        **options: Keywords of `attach_existing`.
+        **options: Keywords of `attach_existing`, for all buffers of `attach_all`.
 
     Raises:
         BufferNotFound: If no buffer has the name.
     """
     if name is not None:
         return [attach_existing(database, name, **options)]
-    names = database.read(lambda connection: connection.scalars(buffer_names()).all())
-    return [attach_existing(database, each, **options) for each in names]
+    return attach_all(database, **options)

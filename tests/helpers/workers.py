@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from helpers import inside
 from sqlbuffer.core import workers
-from sqlbuffer.db.backends import ago
+from sqlbuffer.db.backends import from_now
 from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.store import SampleStore
 
@@ -21,7 +21,7 @@ def change(store: SampleStore, **values: Any) -> None:
 
 def move_away(store: SampleStore, *, silent_for_s: float) -> None:
     """Let the row of this process be one of another host that was last heard of some time ago."""
-    change(store, host="elsewhere", heartbeat_at=ago(silent_for_s))
+    change(store, host="elsewhere", heartbeat_at=from_now(sa.literal(-silent_for_s, sa.Double)))
 
 
 def rows(store: SampleStore) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from helpers.cleanup import hold
 from helpers.samples import scores_of
 from sqlbuffer.core import workers
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db.backends import ago
+from sqlbuffer.db.backends import from_now
 from sqlbuffer.db.schema import workers as workers_table
 from sqlbuffer.errors import ClaimLost, InvalidArgument, InvalidReward
 from sqlbuffer.records import AddResult
@@ -154,7 +154,7 @@ def test_dead_workers_give_back_unreported_samples(
         batch = scored(store).sample(4)
         batch.report(batch.ids[:1], [1.0])
         mine = sa.update(workers_table).where(workers_table.c.id == workers.worker_id())
-        away = mine.values(host="elsewhere", heartbeat_at=ago(100))
+        away = mine.values(host="elsewhere", heartbeat_at=from_now(sa.literal(-100, sa.Double)))
         inside.execute(store, away)
         with open_store(store_url) as other:
             assert look_on(other, for_s=60) == 1

@@ -29,7 +29,7 @@ from sqlbuffer.core import draw, reaper, workers
 from sqlbuffer.core.attach import attach_existing
 from sqlbuffer.core.heartbeat import Heartbeat, Occasion
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.db.backends import ago
+from sqlbuffer.db.backends import from_now
 from sqlbuffer.db.database import Database
 from sqlbuffer.errors import ClaimLost, InvalidArgument
 from sqlbuffer.looks.workers import find_workers
@@ -189,7 +189,7 @@ def test_a_worker_of_another_host_is_dead_after_the_grace_period(
 def test_a_living_process_of_this_host_is_never_dead(store_url: str) -> None:
     with open_store(store_url) as store:
         _held = scored(store).sample(4)
-        change(store, heartbeat_at=ago(10_000))
+        change(store, heartbeat_at=from_now(sa.literal(-10_000, sa.Double)))
         with open_store(store_url, grace_s=1) as other:
             assert other.stats().claimed == 4
 

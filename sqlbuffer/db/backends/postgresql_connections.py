@@ -21,6 +21,11 @@ from sqlbuffer.errors import DatabaseUnavailable, MissingExtra
 # sorts the whole pool for each chunk of a refresh. Both are set for one transaction: behind a
 # proxy that pools transactions the next one may be another session's.
 _PLAN_FOR_MEMORY = "SET LOCAL random_page_cost = 1"
+
+# A look at a buffer takes one process of the server. Parallel ones take two more for a moment: they
+# must be started, and those who draw and settle wait for the processors that they occupy.
+_ALONE = "SET LOCAL max_parallel_workers_per_gather = 0"
+
 ADVISORY_CLASS = 0x5B0F
 """First number of the advisory locks; `Lock` and the buffer's id tell them apart."""
 
@@ -56,7 +61,7 @@ def owner(url: sa.URL) -> sa.Engine:
 
 def reader(url: sa.URL) -> sa.Engine:
     """See `Dialect.reader`."""
-    begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}"
+    begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}; {_ALONE}"
     return _engine(url, pool_size=4, begins=begins)
 
 

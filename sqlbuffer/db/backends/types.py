@@ -88,28 +88,17 @@ class now(sa.sql.functions.FunctionElement[dt.datetime]):
 
 
 class right_now(sa.sql.functions.FunctionElement[dt.datetime]):
-    """The time of the statement, to compare with `ago`; `now` is the transaction's on SQLite."""
+    """The time of the statement, as `from_now` has it; `now` is the transaction's on SQLite."""
 
     type = Timestamp()
     inherit_cache = True
 
 
-class ago(sa.sql.expression.ColumnElement[dt.datetime]):
-    """The time some seconds ago, by the clock of the database's host.
-
-    Args:
-        seconds: Seconds, at least 0.
-    """
-
-    type = Timestamp()
-    inherit_cache = False
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = float(seconds)
-
-
 class from_now(sa.sql.functions.FunctionElement[dt.datetime]):
-    """The time in some seconds, a bound parameter: `from_now(bindparam("lease_s"))`."""
+    """The time in some seconds, a bound parameter: `from_now(bindparam("lease_s"))`.
+
+    Seconds below 0 are a time ago.
+    """
 
     type = Timestamp()
     inherit_cache = True
@@ -256,16 +245,6 @@ def _sqlite_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
 def _postgresql_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
     column, key = (compiler.process(each, **options) for each in list(element.clauses)[:2])
     return element.of_value.format(column, key)
-
-
-@compiles(ago, "sqlite")
-def _sqlite_ago(element: ago, *_: Any, **__: Any) -> str:
-    return f"strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-{element.seconds:.3f} seconds')"
-
-
-@compiles(ago, "postgresql")
-def _postgresql_ago(element: ago, *_: Any, **__: Any) -> str:
-    return f"clock_timestamp() - make_interval(secs => {element.seconds:.3f})"
 
 
 @compiles(now, "sqlite")

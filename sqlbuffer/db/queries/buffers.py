@@ -206,6 +206,12 @@ def buffer_names() -> sa.Select[Any]:
 
 
 @functools.cache
+def finished() -> sa.Select[Any]:
+    """The rows of all buffers, in the order of their creation; no unfinished copies."""
+    return select(buffers).where(~_IS_UNFINISHED).order_by(buffers.c.id)
+
+
+@functools.cache
 def unfinished_copies() -> sa.Select[Any]:
     """Names of the unfinished copies of a database, in the order of their creation."""
     return select(buffers.c.name).where(_IS_UNFINISHED).order_by(buffers.c.id)

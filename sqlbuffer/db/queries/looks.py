@@ -15,6 +15,7 @@ from sqlbuffer.db.schema import batches, draws, measurements, metrics, samples, 
 
 _SAMPLE: sa.BindParameter[int] = bindparam("sample", type_=BigId)
 _LIMIT: sa.BindParameter[int] = bindparam("limit", type_=BigId)
+_OTHER = samples.alias("other")
 
 
 @functools.cache
@@ -193,15 +194,38 @@ def costs() -> sa.Select[Any]:
 
 
 @functools.cache
-def shared_samples() -> sa.Select[Any]:
-    """Return how many samples two buffers share, and how many of these both have measured."""
-    other = samples.alias("other")
-    has_both = sa.and_(samples.c.reward.is_not(None), other.c.reward.is_not(None))
-    n = sa.func.count()
-    columns: Any = [n.label("samples"), n.filter(has_both).label("measured")]
-    return (
-        select(*columns)
-        .join_from(samples, other, other.c.hash == samples.c.hash)
-        .where(samples.c.buffer_id == BUFFER)
-        .where(other.c.buffer_id == bindparam("other", type_=sa.Integer))
+def best_of_first(direction: str) -> sa.Select[Any]:
+    """Return the best of the first `limit` rewards of a buffer under an objective."""
+    reward = measurements.c.reward
+    first = (
+        select(reward)
+        .where(measurements.c.buffer_id == BUFFER, reward.is_not(None))
+        .where(measurements.c.objective == bindparam("objective", type_=sa.Text))
+        .order_by(measurements.c.id)
+        .limit(_LIMIT)
+        .subquery("first")
     )
+    best = sa.func.min if direction == "minimize" else sa.func.max
+    return select(best(first.c.reward).label("best"))
+
+
+def _shared(*conditions: Any) -> sa.Select[Any]:
+
+    return (
+        select(sa.func.count().label("n"))
+        .join_from(samples, _OTHER, _OTHER.c.hash == samples.c.hash)
+        .where(samples.c.buffer_id == BUFFER, *conditions)
+        .where(_OTHER.c.buffer_id == bindparam("other", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def shared_samples() -> sa.Select[Any]:
+    """Return how many samples two buffers share: the index of the hashes has all that it reads."""
+    return _shared()
+
+
+@functools.cache
+def shared_measured() -> sa.Select[Any]:
+    """Return how many samples two buffers share and both have measured, by the index of rewards."""
+    return _shared(samples.c.reward.is_not(None), _OTHER.c.reward.is_not(None))

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import Dialect, ago, now, right_now
+from sqlbuffer.db.backends import Dialect, from_now, now, right_now
 from sqlbuffer.db.queries.buffers import COUNTERS
 from sqlbuffer.db.queries.params import BUFFER, IS_OPEN
 from sqlbuffer.db.schema import batches, jobs, receipts, workers
@@ -18,6 +18,7 @@ LEDGER = "ledger"
 
 _CLOCKS = ("clock", "touched", "tick")
 _WORKER: sa.BindParameter[str] = bindparam("worker", type_=sa.Text)
+_MINUS_SECONDS: sa.BindParameter[float] = bindparam("minus_seconds", type_=sa.Double)
 _THIS = sa.and_(workers.c.buffer_id == BUFFER, workers.c.id == _WORKER)
 _LEDGER = sa.and_(workers.c.buffer_id == BUFFER, workers.c.id == LEDGER)
 
@@ -84,9 +85,10 @@ def lock_workers(dialect: Dialect) -> sa.Select[Any]:
     return dialect.lock_rows(attached_workers().where(workers.c.id.in_(ids)), workers)
 
 
-def silent_workers(silent_s: float) -> sa.Select[Any]:
+@functools.cache
+def silent_workers() -> sa.Select[Any]:
     """`attached_workers` without a heartbeat for some seconds, by the clock of the database."""
-    return attached_workers().where(workers.c.heartbeat_at < ago(silent_s))
+    return attached_workers().where(workers.c.heartbeat_at < from_now(_MINUS_SECONDS))
 
 
 def _has_finished() -> sa.ColumnElement[bool]:
@@ -140,9 +142,10 @@ def set_ledger(values: dict[str, Any]) -> sa.Update:
     return sa.update(workers).where(_LEDGER).values(values)
 
 
-def delete_receipts(older_than_s: float) -> sa.Delete:
+@functools.cache
+def delete_receipts() -> sa.Delete:
     """Delete receipts of all buffers that are older than some seconds."""
-    return sa.delete(receipts).where(receipts.c.written_at < ago(older_than_s))
+    return sa.delete(receipts).where(receipts.c.written_at < from_now(_MINUS_SECONDS))
 
 
 @functools.cache

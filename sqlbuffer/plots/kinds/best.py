@@ -187,12 +187,6 @@ class _Best:
         )
 
 
-def at(curve: Curve, measurements: int) -> float | None:
-    """Return the best reward after a number of measurements; None before the first."""
-    place = int(np.searchsorted(curve.measurements, measurements, side="right")) - 1
-    return float(curve.best[place]) if place >= 0 else None
-
-
 def course(label: str, curves: Sequence[Curve], x: Spent) -> Course:
     """Return the course of one buffer, or the median of several up to the end of the shortest."""
     curves = [each for each in curves if len(each.best)]
