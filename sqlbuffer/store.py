@@ -1745,7 +1745,7 @@ class SampleStore:
             self._was_told_why = False
         elif n and not self._was_told_why:
             # A loop that asks again and again is told once.
-            self._was_told_why = counts.tell_unscored(self._buffer)
+            self._was_told_why = counts.tell_why_undrawn(self._buffer)
         return batch
 
     def _is_spent(self, n: int, pct_argmax: float) -> bool:
