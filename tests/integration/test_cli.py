@@ -406,6 +406,30 @@ def test_buffers_of_different_directions_are_said_not_to_compare(sqlite_url: str
     assert result.err == "up is to maximize, down to minimize: their rewards do not compare\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stats", "--name", "LONG"),
+        ("show", "LONG"),
+        ("sql", "SELECT LONG"),
+        ("top", "--where", "LONG > meta.LONG"),
+        ("compare", "LONG", "LONG"),
+        ("top", "--out", "LONG"),
+        ("LONG",),
+        ("--LONG",),
+        ("stats", "--LONG"),
+        ("budget", "LONG"),
+        ("measure", "--reward", "LONG"),
+        ("import", "LONG"),
+    ],
+)
+def test_no_message_is_as_long_as_what_was_typed(url: str, words: tuple[str, ...]) -> None:
+    typed = [word.replace("LONG", "long" * 25_000) for word in words]
+    result = run(*typed, url=url)
+    assert result.code in (1, 2)
+    assert 0 < len(result.err) < 3_000
+
+
 def test_show_finds_what_digits_and_equal_texts_mean(url: str) -> None:
     with open_store(url, name="texts", weighting="uniform") as store:
         store.add(["99999", (1,), "(1,)"])
