@@ -16,6 +16,14 @@ def printable(text: str) -> str:
     )
 
 
+def shortened(text: str) -> str:
+    """Return a message of 2,000 characters at most: its beginning, and its end with the way out.
+
+    A message may quote any text of a user, such as a name of a megabyte.
+    """
+    return text if len(text) <= 2000 else f"{text[:1495]} ... {text[-500:]}"
+
+
 def shown(value: object) -> str:
     """Return the repr of a value for a message: one line, 80 characters at most."""
     try:

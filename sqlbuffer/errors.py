@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlbuffer._messages import printable
+from sqlbuffer._messages import printable, shortened
 
 EXITS = (SystemExit, GeneratorExit)
 """Exceptions of user code that `except Exception` misses; Ctrl-C and signals raise others."""
@@ -22,7 +22,7 @@ class SqlBufferError(Exception):
 
     def __str__(self) -> str:
         # A message may quote stored values or a driver: no control character may reach a terminal.
-        return printable(super().__str__())
+        return printable(shortened(super().__str__()))
 
 
 class InvalidArgument(SqlBufferError, ValueError):

@@ -1044,8 +1044,8 @@ class SampleStore:
                 expression of SQLAlchemy on the columns of the table `samples`. Operators are
                 = != < <= > >= in, not in, and like, columns those of this table that come from
                 `samples`, and `meta.NAME`. SQL has the columns of `sample_overview`, and
-                `meta.NAME`, which is NULL for a missing value and one of another type than it is
-                compared with. None is compared by = and !=.
+                `meta.NAME`, which takes its type from what it stands next to, and is NULL for a
+                missing value and one of another type. None is compared by = and !=.
             decode: Return the samples themselves instead of their texts, if all are of one type
                 that Arrow has.
             chunk: Samples read at once. A chunk ends early after 32 MB of texts and payloads.
@@ -1745,7 +1745,7 @@ class SampleStore:
             self._was_told_why = False
         elif n and not self._was_told_why:
             # A loop that asks again and again is told once.
-            self._was_told_why = counts.tell_unscored(self._buffer)
+            self._was_told_why = counts.tell_why_undrawn(self._buffer)
         return batch
 
     def _is_spent(self, n: int, pct_argmax: float) -> bool:

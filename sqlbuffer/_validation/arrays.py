@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer._numpy import np
 from sqlbuffer._validation.lists import as_list
 from sqlbuffer._validation.scalars import as_float, is_integer, require_flag
@@ -121,7 +121,7 @@ def as_rewards(rewards: Any, n: int) -> list[float | None]:
         ) from exc
     if len(values) != n:
         raise InvalidReward(
-            f"got {len(values)} rewards for {n} samples: give one for each, in their order."
+            f"got {len(values)} rewards for {n_of(n, 'sample')}: give one for each, in their order."
         )
     if math.inf in values or -math.inf in values:
         position = next(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 import sqlbuffer
+from sqlbuffer._messages import shortened
 from sqlbuffer.cli.commands import Commands, examples
 from sqlbuffer.db import REVISION
 from sqlbuffer.errors import EXITS
@@ -17,9 +20,14 @@ from sqlbuffer.errors import EXITS
 class _Group(Commands):
     """Commands whose errors are one line on stderr and exit code 1; `--debug` shows more."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _shortened():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _shortened():
+                return super().invoke(ctx)
         except (typer.Abort, BrokenPipeError):  # Ctrl-C, and a pipe whose reader has closed it
             raise
         except Exception as exc:
@@ -30,6 +38,17 @@ class _Group(Commands):
             if isinstance(exc.__context__, BrokenPipeError):  # rich exits when a pipe is closed
                 raise
             _fail(exc, ctx)
+
+
+@contextlib.contextmanager
+def _shortened() -> Iterator[None]:
+    """Shorten the messages of Typer, which quote what was typed."""
+    try:
+        yield
+    except Exception as exc:
+        if isinstance(message := getattr(exc, "message", None), str):
+            exc.message = shortened(message)  # type: ignore[attr-defined]
+        raise
 
 
 def _fail(exc: BaseException, ctx: Any) -> None:

@@ -125,7 +125,7 @@ def measure(
 
     The first SIGTERM or Ctrl-C claims no more samples, and waits for --drain. The second ends the
     process. Samples without a reward wait again. After Ctrl-C the exit code is 130. It is 1 if
-    nothing was measured and the samples that wait cannot be drawn, since they have no score.
+    nothing was measured and the samples that wait cannot be drawn: they have no score, or weight 0.
     """
     try:
         fn = function_from(reward)
@@ -163,7 +163,7 @@ def measure(
     )
     if received == [signal.SIGINT]:
         raise typer.Exit(130)  # a script must not go on as if everything was measured
-    if measuring.unscored and not done.measured + done.failed:
+    if measuring.is_stuck and not done.measured + done.failed:
         raise typer.Exit(1)
 
 

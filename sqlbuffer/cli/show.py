@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sqlbuffer._messages import printable, shown, summary
+from sqlbuffer._messages import listed, printable, shown, summary
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import OneBuffer, Url, explained, handles, open_existing
@@ -15,7 +15,7 @@ from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
-from sqlbuffer.looks.story import STORY, find_by_hash, find_samples, tell
+from sqlbuffer.looks.story import MOST_EQUAL, STORY, find_by_hash, find_samples, tell
 
 
 @reading("sqlbuffer show 17", "sqlbuffer show known --name default", "sqlbuffer show 17 --json")
@@ -50,7 +50,9 @@ def show(
         if not ids:
             raise typer.BadParameter(printable(_not_found(buffer, sample, key)))
         if len(ids) > 1:
-            output.line(f"{len(ids)} samples have this text: {ids}; this is {ids[0]}", stderr=True)
+            n = f"more than {MOST_EQUAL}" if len(ids) > MOST_EQUAL else len(ids)
+            named = listed(map(str, ids))
+            output.line(f"{n} samples have this text: {named}; this is {ids[0]}", stderr=True)
         row = buffer.read(tell, ids[0])
     columns = [field for field in row if field != "story"]
     return Answer(columns, [row], is_one=True, part="story", part_columns=STORY)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
+from sqlbuffer._messages import n_of
 from sqlbuffer._validation import LARGEST_INT
+from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading
 from sqlbuffer.cli.common import Url, open_existing
 from sqlbuffer.db.database import DEFAULT_URL
@@ -62,10 +65,17 @@ def sql(
     with contextlib.ExitStack() as opened:
         opened.enter_context(contextlib.closing(open_existing(url)))
         found = opened.enter_context(ask(url, statement, role=role))
-        rows = itertools.islice(found.rows, limit and min(limit, LARGEST_INT))
+        rows = found.rows if limit is None else _first(found.rows, min(limit, LARGEST_INT))
         return Answer(
             found.columns,
             (dict(zip(found.columns, row, strict=True)) for row in rows),
             most=TABLE_ROWS if limit is None else None,
             opened=opened.pop_all(),
         )
+
+
+def _first(rows: Iterator[Any], n: int) -> Iterator[Any]:
+    """Return the first n rows, and say on stderr that there are more."""
+    yield from itertools.islice(rows, n)
+    if next(rows, None) is not None:
+        output.line(f"the first {n_of(n, 'row')}: a larger --limit shows more.", stderr=True)

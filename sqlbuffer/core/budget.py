@@ -170,10 +170,10 @@ def _tell(tx: Transaction) -> None:
     if key not in _told:
         _told.add(key)
         log.warning(
-            "the budget of buffer %s is used up: %d samples are measured, failed or claimed; "
+            "the budget of buffer %s is used up: %s measured, failed or claimed; "
             "raise it with `store.set_budget` or `sqlbuffer budget`",
             shown(tx.buffer.name),
-            budget,
+            n_of(budget, "sample is", "samples are"),
         )
 
 

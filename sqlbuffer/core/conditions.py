@@ -16,16 +16,9 @@ import sqlalchemy as sa
 
 from sqlbuffer._messages import listed, shown
 from sqlbuffer._validation import as_list, as_name, is_storable, plain
-from sqlbuffer.db.backends.types import (
-    JSON_KINDS,
-    Timestamp,
-    is_like,
-    is_one_of,
-    json_kind,
-    json_text,
-)
+from sqlbuffer.core.meta_values import Form, value_of_meta
+from sqlbuffer.db.backends.types import Timestamp, is_like, is_one_of
 from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
-from sqlbuffer.db.schema import samples
 from sqlbuffer.errors import InvalidArgument
 
 META = "meta."
@@ -210,30 +203,14 @@ def _of_meta(key: str, name: str, values: list[Any]) -> tuple[sa.ColumnElement[A
     """Return a value of the metas, NULL where it is of another type than those of the condition."""
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
-        return value_of_meta(key), values
+        return value_of_meta(Form.ANY, key), values
     if kinds == {bool}:
-        return value_of_meta(key, bool, sa.Boolean()), values
+        return value_of_meta(Form.FLAG, key), values
     if kinds <= {int, float}:
         checked = (_value(name, value, _NUMBER) for value in values)
         floats = [None if value is None else float(value) for value in checked]
-        return value_of_meta(key, float, sa.Double()), floats
-    return value_of_meta(key, str), [_value(name, value, (str,)) for value in values]
-
-
-def value_of_meta(key: str, kind: type | None = None, cast: Any = None) -> sa.ColumnElement[Any]:
-    """Return a value of the metas, NULL if it is missing.
-
-    Args:
-        key: Its name.
-        kind: A type of `JSON_KINDS`, with NULL for values of the other types; None for all values,
-            as text or as SQLite has them.
-        cast: The type of the database that it becomes; None for text.
-    """
-    stored = json_text(samples.c.meta, key)
-    if kind is None:
-        return stored
-    is_of_kind = json_kind(samples.c.meta, key).in_(JSON_KINDS[kind])
-    return sa.case((is_of_kind, stored if cast is None else sa.cast(stored, cast)))
+        return value_of_meta(Form.FLOAT, key), floats
+    return value_of_meta(Form.TEXT, key), [_value(name, value, (str,)) for value in values]
 
 
 def _value(name: str, value: Any, types: tuple[type, ...]) -> Any:

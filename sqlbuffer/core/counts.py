@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from sqlbuffer._integrity import numbers_of
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
@@ -57,17 +58,34 @@ def stats(tx: Transaction) -> Stats:
         )
 
 
-def tell_unscored(buffer: BufferHandle) -> bool:
-    """Say that nothing was drawn because samples wait without a score; False if none do."""
-    if not (unscored := buffer.look(stats).unscored):
-        return False
-    log.warning(
-        "nothing was drawn: %d samples of buffer %r wait for a score; call `score`, or "
-        'create the buffer with weighting="uniform", which draws without scores',
-        unscored,
-        buffer.name,
-    )
-    return True
+def why_undrawn(buffer: BufferHandle) -> list[str]:
+    """Return why samples that wait are not drawn, with the way out; empty if they can be."""
+    found, name = buffer.look(stats), shown(buffer.name)
+    reasons = []
+    if found.unscored:
+        n = n_of(found.unscored, "sample")
+        waits = "waits" if found.unscored == 1 else "wait"
+        reasons.append(
+            f"{n} of buffer {name} {waits} without a score: call `score`, or take a buffer that "
+            "draws without scores, such as a copy: `sqlbuffer copy NAME NEW --weighting uniform`"
+        )
+    if found.unscorable:
+        n = n_of(found.unscorable, "sample")
+        waits = "waits" if found.unscorable == 1 else "wait"
+        reasons.append(
+            f"{n} of buffer {name} {waits} with weight 0, that of a score that is not finite and "
+            'of priority 0: give other scores by `score(score_fn, only="all")`, or other '
+            "priorities, or take a copy as `sqlbuffer copy NAME NEW --weighting uniform` makes it"
+        )
+    return reasons
+
+
+def tell_why_undrawn(buffer: BufferHandle) -> bool:
+    """Say why samples that wait were not drawn; False if there are none."""
+    reasons = why_undrawn(buffer)
+    for reason in reasons:
+        log.warning("nothing was drawn: %s", reason)
+    return bool(reasons)
 
 
 def changes(tx: Transaction) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlbuffer import _html
-from sqlbuffer._messages import shown_sample, summary
+from sqlbuffer._messages import n_of, shown_sample, summary
 from sqlbuffer._typing import Floats, Ints
 from sqlbuffer.core import counts
 from sqlbuffer.core.decoded_batch import DecodedBatch
@@ -90,9 +90,10 @@ class DisplayedBatch(DecodedBatch):
 
     def _as_html(self) -> str:
         n = len(self.ids)
+        size = n_of(n, "sample")
         columns = ["id", "sample", "source", "score", "probability", "reported"]
         rest = f", the first {ROWS} of them" if n > ROWS else ""
-        caption = f"Batch {'-' if self.id is None else self.id}: {n} samples{rest}, {self._state}"
+        caption = f"Batch {'-' if self.id is None else self.id}: {size}{rest}, {self._state}"
         return _html.table(columns, map(self._row, range(min(n, ROWS))), caption=caption)
 
     def _row(self, place: int) -> Sequence[Any]:

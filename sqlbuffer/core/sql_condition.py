@@ -1,21 +1,23 @@
 """A condition that a user writes as SQL: the names in it, and the values of the metas.
 
 The database has no column `meta.mw`, and its value has no type of SQL. The text therefore names a
-column that the statement makes of the meta, of the type that the condition compares it with.
+column that the statement makes of the meta, of the type that the condition takes it for.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
-import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer._validation import as_name
-from sqlbuffer.core.conditions import value_of_meta
-from sqlbuffer.db.backends.types import Number
+from sqlbuffer.core.meta_values import Form, Path, value_of_meta
+from sqlbuffer.core.sql_tokens import Token, tokens_of
+from sqlbuffer.core.sql_types import Types
+from sqlbuffer.core.sql_values import Group, Value
+from sqlbuffer.db.backends.types import Timestamp
 from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
 from sqlbuffer.db.schema import metadata, samples
 from sqlbuffer.db.views import views
@@ -25,46 +27,38 @@ _OF_SAMPLES: dict[str, sa.ColumnElement[Any]] = dict(samples.c.items())
 _NAMED = {**_OF_SAMPLES, **OF_SAMPLES, **OF_VIEW}
 """Columns that a condition may name: those of `samples`, and those of `sample_overview`."""
 
-_CASTS: dict[type, Any] = {bool: sa.Boolean(), float: Number, str: None}
-_ANY = type(None)
-"""In the place of a type: a value of any type, as JSON; for IS NULL and nested values."""
-
-_TOKEN = re.compile(
-    r"""
-      (?P<text> E'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | (?P<gap> \s+ | --[^\n]* )
-    | (?P<comment> /\* )
-    | (?P<value> (?:meta|"meta") \s*\.\s*
-        (?: "(?P<quoted>(?:[^"]|"")+)" | (?P<plain>\w[\w$]*(?:\.\w[\w$]*)*) ) )
-    | (?P<number> \.?\d[\w.]* )
-    | (?P<name> "(?:[^"]|"")*" | `[^`]*` | [^\W\d][\w$]* )
-    | (?P<sign> \|\| | ->>? | [<>=!~]+ | . )
-    """,
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
 _KEYWORDS = ("AND", "OR", "NOT", "WHERE", "IN", "LIKE", "IS", "BETWEEN", "WHEN", "THEN", "ELSE")
 """Words behind which no alias stands."""
 
 _OF_ALL_TABLES = {
-    column.name
+    column.name: column
     for table in (*metadata.tables.values(), *views.tables.values())
     for column in table.columns
 }
-"""Names of the columns of all tables and views, which subqueries may use."""
+"""The columns of all tables and views by name, which subqueries may use."""
 
-_COMPARED = ("=", "==", "!=", "<>", "<", "<=", ">", ">=", "IS", "BETWEEN", "IN")
-_OF_TEXT = ("LIKE", "ILIKE", "GLOB", "REGEXP", "SIMILAR", "||", "~", "!~")
-_OF_NUMBERS = ("+", "-", "*", "/", "%")
-_OF_NESTED = ("->", "->>")
+_KINDS: dict[type, type] = {
+    Timestamp: dt.datetime,
+    sa.Boolean: bool,
+    sa.Integer: float,
+    sa.Float: float,
+    sa.LargeBinary: bytes,
+    sa.String: str,
+}
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    key: str
-    """Name of a value of the metas, empty for other tokens."""
-    start: int
-    end: int
+def _kind_of(column: sa.ColumnElement[Any]) -> type | None:
+    return next((kind for each, kind in _KINDS.items() if isinstance(column.type, each)), None)
+
+
+_TYPES: dict[str, type] = dict.fromkeys(
+    ("current_timestamp", "current_date", "current_time", "localtimestamp"), dt.datetime
+)
+_TYPES |= {
+    name: kind
+    for name, column in {**_OF_ALL_TABLES, **_NAMED}.items()
+    if (kind := _kind_of(column)) is not None
+}
 
 
 class SqlCondition:
@@ -72,38 +66,42 @@ class SqlCondition:
 
     Attributes:
         text: What the user wrote.
-        sql: The text with names of columns in the place of `meta.NAME`.
     """
 
     def __init__(self, text: str) -> None:
-        tokens = list(_tokens(text))
+        tokens = list(tokens_of(text))
         _require_known(tokens)
-        values = [(i, token) for i, token in enumerate(tokens) if token.key]
-        kinds = [(token.key, _kind(tokens, i)) for i, token in values]
         self.text = text
-        self._values = list(dict.fromkeys(kinds))
-        self.sql = _replaced(
-            text,
-            [token for _, token in values],
-            [_column_name(self._values.index(each)) for each in kinds],
-        )
+        has_values = any(token.key for token in tokens)
+        types = Types(tokens, _TYPES) if has_values else None
+        self._values = [] if types is None else types.values
+        self._integers = [] if types is None else types.integers
+        self._stored: dict[Group, type | None] = {}
         words = {token.text.strip('"`').lower() for token in tokens if token.kind == "name"}
         self._names = sorted(words & _NAMED.keys())
-        self._is_plain = not values and words.isdisjoint(_NAMED.keys() - _OF_SAMPLES.keys())
+        self._is_plain = not has_values and words.isdisjoint(_NAMED.keys() - _OF_SAMPLES.keys())
 
     def __repr__(self) -> str:
         return repr(self.text)
 
-    def look_up_types(self, has_kind: Callable[[str, type], bool]) -> None:
-        """Take the types that the condition does not tell from the stored values.
-
-        Args:
-            has_kind: Tells whether a value of this name and this type is stored.
-        """
-        for i, (key, kind) in enumerate(self._values):
-            if kind is None:
-                stored = (each for each in (float, bool) if has_kind(key, each))
-                self._values[i] = (key, next(stored, str))
+    @property
+    def sql(self) -> str:
+        """The text with names of columns in the place of values of the metas."""
+        columns = self._columns
+        parts = [
+            (
+                value.start,
+                value.end,
+                f'"{_column_name(columns.index(column))}"' if column else "NULL",
+            )
+            for value, column in zip(self._values, map(self._column, self._values), strict=True)
+        ]
+        parts += [(token.start, token.end, f"{token.text}.0") for token in self._integers]
+        found, at = [], 0
+        for start, end, name in sorted(parts):
+            found += [self.text[at:start], name]
+            at = end
+        return "".join([*found, self.text[at:]])
 
     @property
     def columns(self) -> dict[str, sa.ColumnElement[Any]]:
@@ -111,14 +109,55 @@ class SqlCondition:
         if self._is_plain:
             return {}
         of_metas = {
-            _column_name(i): value_of_meta(key) if kind is _ANY else _typed(key, kind)
-            for i, (key, kind) in enumerate(self._values)
+            _column_name(i): value_of_meta(form, *path)
+            for i, (form, path) in enumerate(self._columns)
         }
         # A relation needs a column.
         return {"id": samples.c.id, **{name: _NAMED[name] for name in self._names}, **of_metas}
 
+    def look_up_types(
+        self,
+        kinds_of: Callable[[Path], Collection[type]],
+        has_fractions: Callable[[Path], bool],
+    ) -> None:
+        """Take the types that the condition does not tell from the stored values.
 
-def _require_known(tokens: Sequence[_Token]) -> None:
+        Args:
+            kinds_of: Returns the types of the values that are stored at a path.
+            has_fractions: Tells whether numbers are stored there that are no integers of 64 bits.
+
+        Raises:
+            InvalidArgument: If values of several types are stored, or databases write one of them
+                in several ways.
+        """
+        for value in self._values:
+            group = value.group.root
+            if not group.kinds and not group.is_null_test and group not in self._stored:
+                paths = dict.fromkeys(each.path for each in group.values)
+                stored = {kind for path in paths for kind in kinds_of(path)}
+                self._stored[group] = group.kind(stored)
+            if value.cast is str and not value.is_checked:
+                value.require_text(has_fractions)
+
+    def _column(self, value: Value) -> tuple[Form, Path] | None:
+        """Return the form and the path of a value; None if it is NULL for each sample."""
+        group = value.group.root
+        kind = next(iter(group.kinds), None) or self._stored.get(group)
+        if kind is not None:
+            return value.form_of(kind), value.path
+        return None if group in self._stored else (Form.ANY, value.path)
+
+    @property
+    def _columns(self) -> list[tuple[Form, Path]]:
+        found = map(self._column, self._values)
+        return list(dict.fromkeys(column for column in found if column is not None))
+
+
+def _column_name(i: int) -> str:
+    return f"meta {i}"
+
+
+def _require_known(tokens: Sequence[Token]) -> None:
     """Refuse a quoted name of no column, which SQLite would take for text.
 
     A name behind another one is that of a column of a table, or an alias of the text's own.
@@ -133,7 +172,7 @@ def _require_known(tokens: Sequence[_Token]) -> None:
         if before.text.upper() not in _KEYWORDS
     }
     has_subquery = any(token.text.upper() == "SELECT" for token in tokens)
-    known = _NAMED.keys() | (_OF_ALL_TABLES if has_subquery else set())
+    known = _NAMED.keys() | (_OF_ALL_TABLES.keys() if has_subquery else set())
     for token in tokens:
         if token.kind == "name" and token.text.startswith('"') and token.text not in own:
             name = token.text[1:-1].replace('""', '"')
@@ -143,81 +182,3 @@ def _require_known(tokens: Sequence[_Token]) -> None:
                     "text has single quotes, and a value of the metas is meta.NAME, or "
                     'meta."a name" if it needs quotes.'
                 )
-
-
-def _typed(key: str, kind: type | None) -> sa.ColumnElement[Any]:
-    kind = str if kind is None else kind
-    return value_of_meta(key, kind, _CASTS[kind])
-
-
-def _column_name(i: int) -> str:
-    return f"meta {i}"
-
-
-def _replaced(text: str, tokens: Sequence[_Token], names: Sequence[str]) -> str:
-    """Return a text with quoted names in the place of these tokens."""
-    parts, at = [], 0
-    for token, name in zip(tokens, names, strict=True):
-        parts += [text[at : token.start], f'"{name}"']
-        at = token.end
-    return "".join([*parts, text[at:]])
-
-
-def _tokens(sql: str) -> Iterator[_Token]:
-    """Return the tokens of SQL, without comments; of both databases, by their common rules."""
-    at, last = 0, ""
-    while found := _TOKEN.match(sql, at):
-        at = found.end()
-        kind = str(found.lastgroup)  # of groups in groups the outer one, which ends last
-        if kind == "comment":
-            at = _end_of_comment(sql, at)
-        elif kind != "gap":
-            key = "" if last == "." else _key(found)  # x.meta.y is a name of the database's own
-            yield _Token(kind, found[0], key, found.start(), at)
-            last = found[0]
-
-
-def _key(found: re.Match[str]) -> str:
-    if found["value"] is None:
-        return ""
-    key = found["plain"] or found["quoted"].replace('""', '"')
-    return as_name(key, "a value of the metas")
-
-
-def _end_of_comment(sql: str, at: int) -> int:
-    """Return the end of a comment, in which comments may stand, as PostgreSQL has it."""
-    depth = 1
-    for found in re.compile(r"/\*|\*/").finditer(sql, at):
-        depth += 1 if found[0] == "/*" else -1
-        if not depth:
-            return found.end()
-    return len(sql)
-
-
-def _kind(tokens: Sequence[_Token], at: int) -> type | None:
-    """Return the type of the value that a token is compared with; None if that is not told."""
-    after = [each for each in tokens[at + 1 : at + 6] if each.text.upper() != "NOT"]
-    before = tokens[max(at - 3, 0) : at][::-1]
-    for words, literals in ((after, after[1:]), (before, before[1:2])):
-        word = words[0].text.upper() if words else ""
-        if word in _OF_TEXT:
-            return str
-        if word in _OF_NUMBERS:
-            return float
-        if word in _OF_NESTED:
-            return _ANY
-        if word == "IS" and literals and literals[0].text.upper() == "NULL":
-            return _ANY
-        if word in _COMPARED and (kind := _of_literal(literals)):
-            return kind
-    return None
-
-
-def _of_literal(tokens: Sequence[_Token]) -> type | None:
-    """Return the type of the literal that tokens begin with, after a sign or a parenthesis."""
-    first = next((each for each in tokens if each.text not in ("(", "+", "-")), None)
-    if first is None:
-        return None
-    if first.text.upper() in ("TRUE", "FALSE"):
-        return bool
-    return {"text": str, "number": float}.get(first.kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,12 +14,15 @@ from sqlbuffer._messages import printable, shown, summary
 from sqlbuffer._validation import as_name, plain
 from sqlbuffer.core.conditions import Condition, all_of, condition_of
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.meta_values import Form, Path, value_of_meta
 from sqlbuffer.core.sql_condition import SqlCondition
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.db import queries
 from sqlbuffer.db.backends import first_line
+from sqlbuffer.db.backends.json_values import JSON_KINDS, json_kind
 from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
-from sqlbuffer.errors import DatabaseUnavailable, InvalidArgument
+from sqlbuffer.db.schema import samples
+from sqlbuffer.errors import InvalidArgument, SqlBufferError
 
 T = TypeVar("T")
 Rows = TypeVar("Rows", bound=sa.Select[Any])
@@ -81,9 +85,26 @@ def guarded(tx: Transaction, where: Checked) -> Iterator[None]:
         yield
         return
     with tx.backend.guarded(tx.connection, where.sql, may_step_down=True):
-        where.look_up_types(lambda *each: bool(tx.rows(queries.read.has_kind(*each))))
+        where.look_up_types(
+            functools.partial(_stored_kinds, tx), functools.partial(_has_fractions, tx)
+        )
         tx.rows(queries.read.condition_alone(where.sql, where.columns))
         yield
+
+
+def renewed(where: Checked) -> Checked:
+    """Return a condition for another reading: other values may be stored then."""
+    return SqlCondition(where.text) if isinstance(where, SqlCondition) else where
+
+
+def _stored_kinds(tx: Transaction, path: Path) -> set[type]:
+    words = {row.kind for row in tx.rows(queries.read.kinds_of(json_kind(samples.c.meta, *path)))}
+    return {kind for kind, known in JSON_KINDS.items() if not words.isdisjoint(known)}
+
+
+def _has_fractions(tx: Transaction, path: Path) -> bool:
+    number, digits = (value_of_meta(form, *path) for form in (Form.NUMBER, Form.WHOLE))
+    return bool(tx.rows(queries.read.has_value_without(number, digits)))
 
 
 def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
@@ -94,8 +115,8 @@ def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
     """
     try:
         return read()
-    except (sa.exc.StatementError, sa.exc.ArgumentError, DatabaseUnavailable) as exc:
-        if where is None:
+    except (sa.exc.StatementError, sa.exc.ArgumentError, SqlBufferError) as exc:
+        if where is None or (isinstance(exc, SqlBufferError) and _cause(exc) is None):
             raise
         # Raises if the database is unavailable: then the condition is not at fault.
         buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
@@ -106,16 +127,22 @@ def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
         ) from exc
 
 
+def _cause(error: Exception) -> sa.exc.DBAPIError | None:
+    """Return the error of the driver."""
+    known = (error, error.__cause__)
+    return next((each for each in known if isinstance(each, sa.exc.DBAPIError)), None)
+
+
 def _reason(buffer: BufferHandle, error: Exception) -> str:
     """Return what is wrong with a condition; a column that is unknown brings all that are known."""
-    cause = next(
-        (each for each in (error, error.__cause__) if isinstance(each, sa.exc.DBAPIError)), None
-    )
+    cause = _cause(error)
     if cause is None:
         return summary(error)
     unknown = buffer.database.dialect.unknown_name(cause)
     if unknown is None:
-        return f"the database says {printable(first_line(str(cause.orig)))}"
+        said = printable(first_line(str(cause.orig)))
+        way_out = ": nullif(DIVISOR, 0) is NULL for zero" if "division by zero" in said else ""
+        return f"the database says {said}{way_out}"
     kind, name = unknown
     missing = f"there is no {kind} {shown(name)}"
     if kind != "column":

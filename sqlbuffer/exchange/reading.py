@@ -16,7 +16,7 @@ from sqlbuffer._typing import Ints
 from sqlbuffer.core.conditions import META, OLD_NAMES
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.transaction import Transaction
-from sqlbuffer.core.where import Checked, explained, guarded, narrowed
+from sqlbuffer.core.where import Checked, explained, guarded, narrowed, renewed
 from sqlbuffer.db import queries
 from sqlbuffer.samples.codec import decode_all
 
@@ -65,12 +65,13 @@ class Reading:
             InvalidArgument: If the condition is wrong.
         """
         span, drawn = self.buffer.read(self._begin)
+        begun = dataclasses.replace(self, where=renewed(self.where))
 
         def read(after: int, until: int) -> list[Any]:
             return explained(
                 self.buffer,
-                self.where,
-                lambda: self.buffer.read(self._guarded, after=after, until=until),
+                begun.where,
+                lambda: self.buffer.read(begun._guarded, after=after, until=until),
             )
 
         def find(after: int) -> int | None:
@@ -84,14 +85,15 @@ class Reading:
         Raises:
             InvalidArgument: If the condition is wrong.
         """
+        begun = dataclasses.replace(self, where=renewed(self.where))
 
         def read_all(tx: Transaction) -> T:
             span, drawn = self._begin(tx)
-            read, find = functools.partial(self._rows, tx), functools.partial(_next_id, tx)
-            with guarded(tx, self.where):
+            read, find = functools.partial(begun._rows, tx), functools.partial(_next_id, tx)
+            with guarded(tx, begun.where):
                 return use(self._chunks(_Pages(read, find, self.chunk, *span), drawn))
 
-        return explained(self.buffer, self.where, lambda: self.buffer.read(read_all))
+        return explained(self.buffer, begun.where, lambda: self.buffer.read(read_all))
 
     def about(self) -> dict[str, str]:
         """Return what a file tells of the buffer."""

@@ -81,7 +81,7 @@ def deliver(
         elif not reaper.release_dead(buffer):
             break
     if not has_claimed:
-        counts.tell_unscored(buffer)
+        counts.tell_why_undrawn(buffer)
 
 
 def _share(buffer: BufferHandle, batch_size: int, n_workers: int) -> int:

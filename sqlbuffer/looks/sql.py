@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from sqlbuffer.core.sql_tokens import tokens_of
 from sqlbuffer.db.backends import first_line, parse_url, unavailable
 from sqlbuffer.errors import InvalidArgument
 
+_LONGEST_TYPED = 10_000
 _RULE = "give one SELECT, which cannot write"
 
 
@@ -33,7 +36,7 @@ class Found:
 def ask(
     url: str | sa.URL, sql: str, *, role: str | None = None, timeout_s: float | None = None
 ) -> Iterator[Found]:
-    """Run one SELECT, unchanged, on a connection that can only read.
+    """Run one SELECT, unchanged up to its semicolon, on a connection that can only read.
 
     Args:
         url: URL of the database.
@@ -48,6 +51,7 @@ def ask(
         DatabaseUnavailable: If the database cannot be opened, or changed under the statement.
     """
     _require_text(sql)
+    sql = _without_end(sql)
     location, dialect = parse_url(url)
     engine = dialect.inspector(location, timeout_s=timeout_s)
     began = time.monotonic()
@@ -85,6 +89,19 @@ def _require_text(sql: str) -> None:
     """Refuse characters at which a driver would cut the SQL off, or which it cannot encode."""
     if "\0" in sql or sql.encode(errors="replace").decode() != sql:
         raise InvalidArgument(f"this SQL has characters that are not text: {_RULE}.")
+
+
+def _without_end(sql: str) -> str:
+    """Return SQL without semicolons and comments at its end, which no query around it can have.
+
+    Only of a text that a person types: tokens of a longer one take more time than a page has.
+    """
+    text = sql.rstrip().rstrip(";")
+    if ";" not in text or len(text) > _LONGEST_TYPED:
+        return text or sql
+    tokens = list(tokens_of(text))
+    kept = list(itertools.dropwhile(lambda token: token.text == ";", reversed(tokens)))
+    return text[: kept[0].end] if kept and len(kept) < len(tokens) else text
 
 
 def _unique(columns: Iterable[str]) -> list[str]:

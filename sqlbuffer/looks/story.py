@@ -20,8 +20,15 @@ _ORDER = ("added", "scored", "drawn", "failed", "measured", "released", "settled
 _OUTCOMES = ("failed", "measured")
 
 
+MOST_EQUAL = 10
+"""Samples of one text that are named."""
+
+
 def find_samples(tx: Transaction, given: str) -> list[int]:
-    """Return the ids of the samples that a user may mean; the first kind that fits counts."""
+    """Return the ids of the samples that a user may mean; the first kind that fits counts.
+
+    Of a text they are one more than `MOST_EQUAL` at most, which tells that there are more.
+    """
     if given.isdecimal() and int(given) <= 2**63 - 1:
         row = tx.execute(queries.looks.one_sample(), sample=int(given)).one_or_none()
         if row is not None:
@@ -29,7 +36,9 @@ def find_samples(tx: Transaction, given: str) -> list[int]:
     with contextlib.suppress(ValueError):
         if len(given) == 32 and (found := find_by_hash(tx, bytes.fromhex(given))):
             return found
-    return list(tx.execute(queries.looks.samples_by_text(), text=given, limit=10).scalars())
+    return list(
+        tx.execute(queries.looks.samples_by_text(), text=given, limit=MOST_EQUAL + 1).scalars()
+    )
 
 
 def find_by_hash(tx: Transaction, digest: bytes) -> list[int]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from sqlbuffer._integrity import numbers_of
-from sqlbuffer._messages import printable, shown
+from sqlbuffer._messages import n_of, printable, shown
 from sqlbuffer._validation import EVICTIONS, LARGEST_INT
 from sqlbuffer.core import pool
 from sqlbuffer.core.transaction import Transaction
@@ -167,7 +167,7 @@ def tallies(tx: Transaction) -> dict[str, tuple[int, int]]:
 
 def _counters(tx: Transaction) -> list[str]:
     return [
-        f"the counters have {counted} samples {name}, the tables have {found}."
+        f"the counters have {n_of(counted, 'sample')} {name}, the tables have {found:,}."
         for name, (counted, found) in tallies(tx).items()
         if counted != found
     ]
@@ -195,23 +195,28 @@ def _membership(tx: Transaction) -> list[str]:
     waiting = set(in_pool)
     problems = []
     if len(waiting) != len(in_pool):
-        problems.append(f"{len(in_pool) - len(waiting)} samples wait more than once.")
+        n = n_of(len(in_pool) - len(waiting), "sample waits", "samples wait")
+        problems.append(f"{n} more than once.")
     if twice := waiting & claimed:
-        problems.append(
-            f"{len(twice)} samples wait and are claimed at once, such as sample {min(twice)}."
-        )
+        n = n_of(len(twice), "sample waits and is", "samples wait and are")
+        problems.append(f"{n} claimed at once, such as sample {min(twice)}.")
     if lost := marked - waiting - claimed:
-        problems.append(
-            f"{len(lost)} samples are marked as queued but neither wait nor are claimed, "
-            f"such as {min(lost)}."
+        n = n_of(
+            len(lost),
+            "sample is marked as queued but neither waits nor is claimed",
+            "samples are marked as queued but neither wait nor are claimed",
         )
+        problems.append(f"{n}, such as {min(lost)}.")
     if extra := (waiting | claimed) - marked:
-        problems.append(
-            f"{len(extra)} samples wait or are claimed but are not marked as queued, "
-            f"such as {min(extra)}."
+        n = n_of(
+            len(extra),
+            "sample waits or is claimed but is not marked as queued",
+            "samples wait or are claimed but are not marked as queued",
         )
+        problems.append(f"{n}, such as {min(extra)}.")
     if both := tx.execute(queries.audit.evicted_and_queued()).scalar_one():
-        problems.append(f"{both} samples are marked as evicted and as queued at once.")
+        n = n_of(both, "sample is", "samples are")
+        problems.append(f"{n} marked as evicted and as queued at once.")
     return problems
 
 
@@ -327,7 +332,13 @@ def _ticks(tx: Transaction) -> list[str]:
             f"a row has the logical time {newest}, but the workers have only reached {now}."
         )
     if n := tx.execute(queries.audit.early_closed_batches()).scalar_one():
-        problems.append(f"{n} batches were closed before they were drawn.")
+        closed = n_of(n, "batch was closed before it was", "batches were closed before they were")
+        problems.append(f"{closed} drawn.")
     if n := tx.execute(queries.audit.early_samples()).scalar_one():
-        problems.append(f"{n} samples were scored or measured before they were stored.")
+        early = n_of(
+            n,
+            "sample was scored or measured before it was",
+            "samples were scored or measured before they were",
+        )
+        problems.append(f"{early} stored.")
     return problems

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlbuffer._messages import shown
+from sqlbuffer._messages import n_of, shown
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.measuring.outcome import one_line, reason_of
 
@@ -97,13 +97,13 @@ def values_of(returned: Any, n: int) -> list[Value]:
         values = returned if type(returned) is list else _as_list(returned)
     except (InvalidArgument, TypeError) as exc:
         raise _NoRewards(
-            f"the reward function returned {shown(returned)} for {n} samples: return one number "
-            "for each"
+            f"the reward function returned {shown(returned)} for {n_of(n, 'sample')}: return one "
+            "number for each"
         ) from exc
     if len(values) != n:
         raise _NoRewards(
-            f"the reward function returned {len(values)} values for {n} samples: return one number "
-            "for each, in their order"
+            f"the reward function returned {n_of(len(values), 'value')} for "
+            f"{n_of(n, 'sample')}: return one number for each, in their order"
         )
     return [value_of(value) for value in values]
 

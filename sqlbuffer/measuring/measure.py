@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +9,7 @@ from typing import Any
 
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import require_choice, require_count, require_flag
-from sqlbuffer.core import attempts, budget, draw, pool
+from sqlbuffer.core import attempts, budget, counts, draw, pool
 from sqlbuffer.core.batch import Batch
 from sqlbuffer.core.claim import Terms
 from sqlbuffer.core.handle import BufferHandle
@@ -24,8 +23,6 @@ from sqlbuffer.measuring.queue import Queue
 from sqlbuffer.measuring.slots import Slots
 from sqlbuffer.measuring.termination import terminated_in_order
 from sqlbuffer.records import MeasureResult
-
-log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 """Seconds from one look to the next: for samples to claim, and for a request to stop."""
@@ -83,8 +80,8 @@ class Measuring:
         self._batches: list[_Claimed] = []
         self._running: dict[int, tuple[_Claimed, int]] = {}
         self._is_stopped = False
-        self.unscored = 0
-        """Samples that wait and could not be drawn at the end, since they have no score."""
+        self.is_stuck = False
+        """Whether samples wait at the end that cannot be drawn: without a score, or of weight 0."""
         self._measured = self._failed = self._released = 0
 
     def stop(self) -> None:
@@ -128,7 +125,8 @@ class Measuring:
         if self._calls_left <= 0 or self._is_stopped:
             return False
         if not self._buffer.peek(_may_come, until_empty=self._until_empty):
-            self._warn_of_unscored()
+            if self._buffer.peek(budget.left) != 0:
+                self.is_stuck = counts.tell_why_undrawn(self._buffer)
             return False
         self._pause()
         return True
@@ -170,17 +168,6 @@ class Measuring:
         self._running |= {
             index: (claimed, place) for index, place in zip(indices, places, strict=True)
         }
-
-    def _warn_of_unscored(self) -> None:
-        if self._buffer.peek(budget.left) != 0 and (n := self._buffer.peek(_unscored)):
-            self.unscored = n
-            log.warning(
-                "%d samples of buffer %s wait without a score and cannot be drawn: call "
-                "`store.score`, or measure a copy that needs no scores: `sqlbuffer copy NAME NEW "
-                "--weighting uniform`",
-                n,
-                shown(self._buffer.name),
-            )
 
     def _pause(self) -> None:
         end = time.monotonic() + _LOOK_S
@@ -318,10 +305,6 @@ def _may_come(tx: Transaction, *, until_empty: bool) -> bool:
 def objective_of(tx: Transaction) -> str:
     """Return the name of the objective of a buffer."""
     return str(tx.own_row(queries.buffers.objective()).objective)
-
-
-def _unscored(tx: Transaction) -> int:
-    return int(tx.execute(queries.buffers.totals()).one().unscored)
 
 
 def measure(

@@ -8,7 +8,7 @@ import sys
 import time
 from types import TracebackType
 
-from sqlbuffer._messages import printable, shown
+from sqlbuffer._messages import n_of, printable, shown
 from sqlbuffer._notebook import LiveTable, in_notebook
 from sqlbuffer.core import pool
 from sqlbuffer.core.handle import BufferHandle
@@ -92,9 +92,9 @@ class Progress:
         if (now := time.monotonic()) - self._logged >= _LOG_S:
             self._logged = now
             log.info(
-                "buffer %s: %d samples measured, %d of them failed, %d left",
+                "buffer %s: %s measured, %d of them failed, %d left",
                 shown(self._buffer.name),
-                self._done,
+                n_of(self._done, "sample"),
                 self._failed,
                 self._left(),
             )

@@ -200,9 +200,7 @@ def sql(source: Source, request: Request, form: dict[str, str]) -> View:
 def _answer(source: Source, typed: str) -> dict[str, Any]:
     """Return the rows of a SELECT, or the reason why there are none."""
     try:
-        with looks_sql.ask(
-            source.url, typed.strip().rstrip(";"), role=source.role, timeout_s=SQL_TIMEOUT_S
-        ) as found:
+        with looks_sql.ask(source.url, typed, role=source.role, timeout_s=SQL_TIMEOUT_S) as found:
             rows, has_more = _first(found.rows)
     except InvalidArgument as exc:
         return {"error": str(exc)}

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -405,6 +406,30 @@ def test_buffers_of_different_directions_are_said_not_to_compare(sqlite_url: str
     assert result.err == "up is to maximize, down to minimize: their rewards do not compare\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stats", "--name", "LONG"),
+        ("show", "LONG"),
+        ("sql", "SELECT LONG"),
+        ("top", "--where", "LONG > meta.LONG"),
+        ("compare", "LONG", "LONG"),
+        ("top", "--out", "LONG"),
+        ("LONG",),
+        ("--LONG",),
+        ("stats", "--LONG"),
+        ("budget", "LONG"),
+        ("measure", "--reward", "LONG"),
+        ("import", "LONG"),
+    ],
+)
+def test_no_message_is_as_long_as_what_was_typed(url: str, words: tuple[str, ...]) -> None:
+    typed = [word.replace("LONG", "long" * 25_000) for word in words]
+    result = run(*typed, url=url)
+    assert result.code in (1, 2)
+    assert 0 < len(result.err) < 3_000
+
+
 def test_show_finds_what_digits_and_equal_texts_mean(url: str) -> None:
     with open_store(url, name="texts", weighting="uniform") as store:
         store.add(["99999", (1,), "(1,)"])
@@ -415,6 +440,18 @@ def test_show_finds_what_digits_and_equal_texts_mean(url: str) -> None:
     for missing in ("none of them", "0" * 32, "9" * 30):
         result = run("show", missing, url=url)
         assert (result.code, "has no sample" in unstyled(result.err)) == (2, True)
+
+
+def test_show_tells_of_more_equal_texts_than_it_names(url: str) -> None:
+    with open_store(url, name="arrays", weighting="uniform") as store:
+        for n, said in ((10, "10 samples have"), (11, "more than 10 samples have")):
+            arrays = np.zeros((n, 1000))
+            arrays[:, 500] = np.arange(n)
+            store.add(list(arrays))
+            text = store.to_arrow(["sample"])["sample"][0].as_py()
+            result = run("show", text, "--name", "arrays", "--json", url=url)
+            assert unstyled(result.err).startswith(f"{said} this text: ")
+            assert (result.err.count(", "), ", ...;" in result.err) == (9 + n - 10, n > 10)
 
 
 def test_batches_are_shown_with_what_was_measured(url: str) -> None:
@@ -1191,6 +1228,10 @@ def test_sql_limit(url: str) -> None:
     assert len(run("sql", many, "--limit", "7", url=url).out.splitlines()) == 8
     assert len(json.loads(run("sql", many, "--json", url=url).out)) == 1500
     assert len(json.loads(run("sql", many, "--json", "--limit", "7", url=url).out)) == 7
+    for form in ((), ("--json",), ("--csv",)):
+        said = run("sql", many, "--limit", "7", *form, url=url).err
+        assert unstyled(said) == "the first 7 rows: a larger --limit shows more.\n"
+        assert run("sql", many, "--limit", "1500", *form, url=url).err == ""
     endless = many.replace("WHERE i < 1500", "").replace("ORDER BY i", "")
     assert run("sql", endless, "--csv", "--limit", "3", url=url).out == "i\n1\n2\n3\n"
 

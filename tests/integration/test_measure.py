@@ -252,6 +252,10 @@ def test_a_command_that_can_draw_nothing_of_what_waits_has_failed(store_url: str
         store.add(GOOD)
         result = run(*words, url=store_url)
         assert (result.code, result.out[:10]) == (1, "measured 0")
+        store.score(lambda samples: [math.nan] * len(samples))
+        result = run(*words, url=store_url)
+        assert (result.code, result.out[:10]) == (1, "measured 0")
+        assert "12 samples of buffer 'default' wait with weight 0" in result.err
         store.set_budget(0)
         assert run(*words, url=store_url).code == 0, "nothing may be drawn"
 

@@ -617,6 +617,14 @@ def test_sql_that_writes_is_refused(url: str, client: TestClient, sql: str) -> N
     assert rows_of(url, "SELECT count(*) AS n FROM samples") == before
 
 
+@pytest.mark.parametrize(
+    "end", [";", ";\n", "; -- a comment", "; /* a; comment */ ;; -- it's", " -- ; a comment", ";;"]
+)
+def test_sql_may_end_with_semicolons_and_comments(client: TestClient, end: str) -> None:
+    found = typed(client, f"SELECT ';' AS a /* ; */{end}")
+    assert (found["error"], found["rows"]) == (None, [{"a": ";"}])
+
+
 def test_sql_ends_in_time(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "SQL_TIMEOUT_S", 0.2)
     long = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 1000000000) "

@@ -160,7 +160,7 @@ def test_what_is_stored_in_the_future_is_found_and_caught_up_with(store: SampleS
     [
         (
             lambda: sa.update(batches).values(closed_tick=batches.c.drawn_tick),
-            "1 batches were closed before",
+            "1 batch was closed before",
         ),
         (
             lambda: sa.update(samples).values(rewarded_tick=0),

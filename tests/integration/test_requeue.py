@@ -327,7 +327,7 @@ def test_an_evicted_sample_that_waits_is_found_and_repaired(new_store: NewStore)
     store = new_store(max_size=1)
     leave(store)
     inside.execute(store, sa.update(samples).values(evicted=True))
-    assert store.check() == ["1 samples are marked as evicted and as queued at once."]
+    assert store.check() == ["1 sample is marked as evicted and as queued at once."]
     done = inside.handle_of(store).write(repair)
     assert done == ["1 marks of an eviction were removed from samples that wait or are claimed."]
     assert store.check() == []

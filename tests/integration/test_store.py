@@ -60,12 +60,28 @@ def test_a_draw_before_any_score_says_why_it_is_empty(
     assert caplog.messages == []
     store.add(["s1", "s2", "s3"])
     said = [
-        "nothing was drawn: 3 samples of buffer 'default' wait for a score; call `score`, or "
-        'create the buffer with weighting="uniform", which draws without scores'
+        "nothing was drawn: 3 samples of buffer 'default' wait without a score: call `score`, or "
+        "take a buffer that draws without scores, such as a copy: `sqlbuffer copy NAME NEW "
+        "--weighting uniform`"
     ]
     for _ in range(2):
         assert len(store.sample(2)) == 0
         assert caplog.messages == said, "once, however often it is asked"
+
+
+def test_a_draw_of_weight_zero_says_why_it_is_empty(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.add(["s1", "s2"])
+    store.score(lambda samples: np.full(len(samples), math.nan))
+    store.add(["s3"])
+    caplog.clear()
+    for _ in range(2):
+        assert len(store.sample(2)) == 0
+    assert [message.partition(":")[2][:60] for message in caplog.messages] == [
+        " 1 sample of buffer 'default' waits without a score: call `s",
+        " 2 samples of buffer 'default' wait with weight 0, that of a",
+    ]
 
 
 def test_add_counts_what_is_new_and_what_is_not(store: SampleStore) -> None:

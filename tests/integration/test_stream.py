@@ -216,7 +216,7 @@ def test_a_stream_says_that_scores_are_missing(
 ) -> None:
     store.add(["a"])
     assert list(store.stream(1)) == []
-    assert "1 samples of buffer 'default' wait for a score; call `score`" in caplog.text
+    assert "1 sample of buffer 'default' waits without a score: call `score`" in caplog.text
 
 
 REFUSED: dict[str, tuple[Callable[[SampleStore], object], str]] = {

@@ -239,9 +239,7 @@ def test_a_value_of_another_type_is_found(
         return
     key = ", ".join(table.primary_key.columns.keys())
     sql = f'UPDATE {name} SET "{column}" = ? WHERE ({key}) IN (SELECT {key} FROM {name} LIMIT 1)'
-    assert f"1 rows of {name} have a {column} that is no" in " ".join(
-        found_after(whole, sql, value)
-    )
+    assert f"1 row of {name} has a {column} that is no" in " ".join(found_after(whole, sql, value))
 
 
 def test_what_older_releases_have_stored_as_bytes_is_brought_back(sqlite_url: str) -> None:

@@ -175,6 +175,7 @@ def test_a_quoted_name_of_no_column_is_no_text(store: SampleStore, where: str) -
             method(where=where)
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize(
     "where",
     [

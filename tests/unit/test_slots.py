@@ -243,13 +243,13 @@ def test_values_of_a_chunk_fail_alone_without_another_call() -> None:
 @pytest.mark.parametrize(
     ("returned", "reason"),
     [
-        ([1.0, 2.0], "the reward function returned 2 values for 1 samples"),
-        ([], "the reward function returned 0 values for 1 samples"),
-        (np.ones((1, 1)), "the reward function returned array([[1.]]) for 1 samples"),
-        (1.0, "the reward function returned 1.0 for 1 samples"),
-        (None, "the reward function returned None for 1 samples"),
-        ("abcd", "the reward function returned 'abcd' for 1 samples"),
-        ({"a": 1}, "the reward function returned {'a': 1} for 1 samples"),
+        ([1.0, 2.0], "the reward function returned 2 values for 1 sample"),
+        ([], "the reward function returned 0 values for 1 sample"),
+        (np.ones((1, 1)), "the reward function returned array([[1.]]) for 1 sample"),
+        (1.0, "the reward function returned 1.0 for 1 sample"),
+        (None, "the reward function returned None for 1 sample"),
+        ("abcd", "the reward function returned 'abcd' for 1 sample"),
+        ({"a": 1}, "the reward function returned {'a': 1} for 1 sample"),
     ],
 )
 def test_a_wrong_number_of_values_is_a_failure(returned: Any, reason: str) -> None:

@@ -1,5 +1,8 @@
 """Conditions in SQL: what is taken for a value of the metas, and what is left as it is."""
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,13 +41,45 @@ VALUES = {
 }
 
 
-@given(st.lists(st.sampled_from([*UNTOUCHED, *VALUES])))
+@given(st.lists(st.sampled_from([*UNTOUCHED, *VALUES]), min_size=1))
 def test_only_values_of_the_metas_are_replaced(parts: list[str]) -> None:
     found = SqlCondition(" , ".join(parts))
-    keys = list(dict.fromkeys(VALUES[part] for part in parts if part in VALUES))
-    named = [f'"meta {keys.index(VALUES[part])}"' if part in VALUES else part for part in parts]
-    assert found.sql == " , ".join(named)
-    assert keys == [name for name, _ in found._values]
+    columns = list(found.columns)
+    kept = [re.sub(r'"meta \d+"', "VALUE", part) for part in found.sql.split(" , ")]
+    assert kept == ["VALUE" if part in VALUES else part for part in parts]
+    assert {name for name in columns if name.startswith("meta ")} == set(
+        re.findall(r'"(meta \d+)"', found.sql)
+    )
+    assert [value.path for value in found._values] == [
+        (VALUES[part],) for part in parts if part in VALUES
+    ]
+
+
+WORDS = [
+    *("meta.x", "meta.y->>'k'", "reward", "1", "2.5", "'a'", "true", "NULL", "samples"),
+    *("(", ")", ",", "[", "]", "::", "text", "CAST(", "AS", "real", "CASE", "WHEN", "THEN", "ELSE"),
+    *("END", "AND", "OR", "NOT", "IN", "BETWEEN", "IS", "LIKE", "ESCAPE", "=", "<", "+", "-", "*"),
+    *("/", "%", "||", "->", "->>", "~", "lower(", "coalesce(", "f(", "EXISTS", "SELECT", "FROM"),
+    *("WHERE", "VALUES", "ARRAY", "DISTINCT", "COLLATE", ";", ".", "DATE", "ISNULL", "@>"),
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=30))
+def test_any_words_are_read_to_their_end(words: list[str]) -> None:
+    text = " ".join(words)
+    try:
+        found = SqlCondition(text)
+    except InvalidArgument as exc:
+        assert "where" in str(exc)  # noqa: PT017
+    else:
+        n = sum(word.startswith("meta.") for word in words)
+        assert len(found._values) == n
+        assert "meta." not in found.sql
+
+
+def test_a_deep_condition_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="nests too deep"):
+        SqlCondition("(" * 10_000 + "meta.x > 1" + ")" * 10_000)
 
 
 @given(st.text(st.sampled_from("'\"`$/*-.meta \n\\E1>")))

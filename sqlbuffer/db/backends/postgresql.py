@@ -299,7 +299,14 @@ class PostgreSQL(Dialect):
         may_step_down: bool = False,
     ) -> Iterator[None]:
         privileges.guard(connection, sql, role=role, may_step_down=may_step_down)
+        connection.exec_driver_sql(_FIND_TABLES, execution_options={"stream_results": False})
         yield  # the settings of `guard` end with the transaction
+
+
+_FIND_TABLES = (
+    f"SELECT set_config('search_path', '{SCHEMA}, ' || current_setting('search_path'), true)"
+)
+"""Lets SQL of a person name tables as SQLite does, without their schema."""
 
 
 def _system(connection: sa.Connection) -> str:

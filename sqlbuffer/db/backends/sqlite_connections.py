@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,6 +184,7 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
     def _add_functions(connection: Connection, record: sa.pool.ConnectionPoolEntry) -> None:
         on_connect(connection)
         record.info["same"], record.info["tables"] = connection.same, connection.tables
+        connection.create_function("floor", 1, _floor, deterministic=True)
         # No Python function of ours: SQLite would swallow the Ctrl-C that Python raises in it.
         connection.create_function("utc_now", 0, functools.partial(record.info.get, "time"))
         connection.create_function("note", 1, record.info.setdefault("noted", []).append)
@@ -209,6 +211,13 @@ def _listen(engine: sa.Engine, on_connect: Any, driver_error: type[Exception]) -
     def _forget(connection: sa.Connection) -> None:
         if not connection.invalidated:  # by a Ctrl-C that ended a statement
             connection.info["tables"].clear()
+
+
+def _floor(number: Any) -> Any:
+    """Return what SQLite's own function does: that of SQLAlchemy takes no NULL."""
+    if isinstance(number, float):
+        return float(math.floor(number)) if math.isfinite(number) else number
+    return number if isinstance(number, int) else None
 
 
 def _open_again(context: sa.ExceptionContext) -> None:

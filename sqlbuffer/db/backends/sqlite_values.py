@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from sqlbuffer._messages import n_of
 from sqlbuffer.db.backends.types import Json, Timestamp
 
 _KINDS: list[tuple[type[Any], str, str]] = [
@@ -28,7 +29,8 @@ def wrong_types(
     """See `Dialect.wrong_types`."""
     found = connection.execute(sa.select(*_wrong(table)).where(rows)).one()._mapping
     return [
-        f"{found[column.name]} rows of {table.name} have a {column.name} that is no "
+        f"{n_of(found[column.name], 'row')} of {table.name} "
+        f"{'has' if found[column.name] == 1 else 'have'} a {column.name} that is no "
         f"{_kind(column)[1]}."
         for column in table.columns
         if found[column.name]

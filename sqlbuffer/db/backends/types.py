@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -156,51 +155,6 @@ class _JsonList(TypeDecorator[list[Any]]):
         return json.dumps([each.hex() if isinstance(each, bytes) else each for each in stored])
 
 
-class _of_json(sa.sql.functions.FunctionElement[str]):
-    """What a database tells of a value in a JSON object; NULL if there is none.
-
-    Args:
-        column: The object.
-        key: The key of the value. Characters that a path of SQLite does not take in every version
-            make it look for the key among all keys.
-    """
-
-    type = sa.Text()
-    inherit_cache = True
-    of_path: str
-    of_row: str
-    of_value: str
-
-    def __init__(self, column: sa.ColumnElement[Any], key: str) -> None:
-        path = sa.literal(f'$."{key}"', sa.Text) if _PLAIN.fullmatch(key) else sa.null()
-        super().__init__(column, sa.literal(key, sa.Text), path)
-
-
-_PLAIN = re.compile(r"[A-Za-z0-9_ -]+")
-
-
-class json_kind(_of_json):
-    """The type of a value in a JSON object, by the database's own word."""
-
-    inherit_cache = True
-    of_path, of_row, of_value = "json_type", "type", "jsonb_typeof({} -> {})"
-
-
-class json_text(_of_json):
-    """A value in a JSON object, as text or as SQLite has it."""
-
-    inherit_cache = True
-    of_path, of_row, of_value = "json_extract", "value", "({} ->> {})"
-
-
-JSON_KINDS: dict[type, tuple[str, ...]] = {
-    bool: ("true", "false", "boolean"),
-    float: ("integer", "real", "number"),
-    str: ("text", "string"),
-}
-"""The words of `json_kind` on either database, by type."""
-
-
 @compiles(is_like, "sqlite")
 def _sqlite_is_like(element: is_like, compiler: Any, **options: Any) -> str:
     column, _, glob = (compiler.process(each, **options) for each in element.clauses)
@@ -227,24 +181,6 @@ def _sqlite_is_one_of(element: is_one_of, compiler: Any, **options: Any) -> str:
 def _postgresql_is_one_of(element: is_one_of, compiler: Any, **options: Any) -> str:
     column, values = (compiler.process(each, **options) for each in list(element.clauses)[:2])
     return f"{column} = ANY ({values})"
-
-
-@compiles(json_kind, "sqlite")
-@compiles(json_text, "sqlite")
-def _sqlite_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
-    column, key, path = list(element.clauses)
-    given = compiler.process(column, **options)
-    if not isinstance(path, sa.Null):
-        return f"{element.of_path}({given}, {compiler.process(path, **options)})"
-    wanted = compiler.process(key, **options)
-    return f"(SELECT {element.of_row} FROM json_each({given}) WHERE key = {wanted})"
-
-
-@compiles(json_kind, "postgresql")
-@compiles(json_text, "postgresql")
-def _postgresql_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
-    column, key = (compiler.process(each, **options) for each in list(element.clauses)[:2])
-    return element.of_value.format(column, key)
 
 
 @compiles(now, "sqlite")

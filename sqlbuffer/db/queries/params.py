@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from sqlbuffer.db.backends import BigId, Dialect, Rows
-from sqlbuffer.db.backends.types import JSON_KINDS, json_kind
+from sqlbuffer.db.backends.json_values import JSON_KINDS, json_kind
 from sqlbuffer.db.schema import batches, draws, measurements, pool, samples, workers
 
 INCOMING_SAMPLES = Rows(

@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends.types import JSON_KINDS, json_kind
 from sqlbuffer.db.queries import objective
 from sqlbuffer.db.queries.params import BUFFER, CONTENT
 from sqlbuffer.db.schema import pool, samples
@@ -83,12 +82,20 @@ def count_of(statement: sa.Select[Any]) -> sa.Select[Any]:
     return counted.order_by(None).limit(None)
 
 
-def has_kind(key: str, kind: type) -> sa.Select[Any]:
-    """A row if a sample has a value of this type, of JSON, in its meta."""
+def kinds_of(value: sa.ColumnElement[str]) -> sa.Select[Any]:
+    """The words for the types of JSON that a value of the metas has, without those of NULL."""
+    return (
+        select(value.label("kind"))
+        .where(samples.c.buffer_id == BUFFER, value.is_not(None), value != "null")
+        .distinct()
+    )
+
+
+def has_value_without(value: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """A row if a sample has one value and not the other."""
     return (
         select(_ONE)
-        .where(samples.c.buffer_id == BUFFER)
-        .where(json_kind(samples.c.meta, key).in_(JSON_KINDS[kind]))
+        .where(samples.c.buffer_id == BUFFER, value.is_not(None), other.is_(None))
         .limit(1)
     )
 
