@@ -1,7 +1,6 @@
 # Commands for those who work on sqlbuffer. `just --list` shows them; `PYTHON=python3.12 just test` takes another Python.
 
 python := env("PYTHON", ".venv/bin/python")
-export PYTHONDONTWRITEBYTECODE := ""  # tests are compiled once, not in each worker
 folders := "sqlbuffer migrations tests examples benchmarks"
 
 # Lint, check the types, and run the tests on both databases: what has to pass before a push.

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,10 @@ from sqlbuffer.store import SampleStore, open_store
 # small as those of the tests 30 ms a step. Torch reads this when it is imported, also in processes
 # that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Compile sqlbuffer and the tests once, not in each worker and in each process that a test starts.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:

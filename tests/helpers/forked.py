@@ -1,5 +1,7 @@
 """Processes that start at once, forked from one that has imported everything."""
 
+from __future__ import annotations
+
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -10,8 +12,11 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
+
+if TYPE_CHECKING:  # each forked process imports this module
+    import pytest
 
 HELPERS = pathlib.Path(__file__).parent
 TESTS = HELPERS.parent
@@ -31,6 +36,16 @@ def forkserver() -> ForkServerContext:
     with mock.patch.dict(os.environ, environment):
         multiprocessing.forkserver.ensure_running()
     return context
+
+
+def train_in_forks(patch: pytest.MonkeyPatch) -> None:
+    """Let processes that would be spawned, and import torch, be forked from the server instead."""
+    get_context = multiprocessing.get_context
+    patch.setattr(
+        multiprocessing,
+        "get_context",
+        lambda method=None: forkserver() if method == "spawn" else get_context(method),
+    )
 
 
 class Forked:

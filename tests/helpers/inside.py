@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlbuffer.core import workers
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.db import database, retry
-from sqlbuffer.db.backends import sqlite_connections
+from sqlbuffer.db.backends import sqlite_errors
 from sqlbuffer.db.database import Database
 
 
@@ -87,4 +87,4 @@ def shorten_patience(patch: pytest.MonkeyPatch, seconds: float) -> None:
     locked.
     """
     patch.setattr(retry, "PATIENCE_S", seconds)
-    patch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", seconds)
+    patch.setattr(sqlite_errors, "BUSY_TIMEOUT_S", seconds)

@@ -34,7 +34,7 @@ from sqlbuffer.store import SampleStore, open_store
 pytestmark = pytest.mark.slow
 
 CLUSTERS = 20_000
-FEW_CLUSTERS = 1_000
+FEW_CLUSTERS = 600
 SCORES = np.array([1.0, 2.0, 3.0, 5.0, 9.0])
 P_VALUE = 0.001
 

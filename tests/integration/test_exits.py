@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from helpers.forked import train_in_forks
 from sqlbuffer import register
 from sqlbuffer.predictor.agent import PredictiveAgent
 from sqlbuffer.predictor.weights import dump_state
@@ -217,8 +218,9 @@ def featurize(samples: list[str]) -> torch.Tensor:
     "store_url", ["sqlite"], indirect=True
 )  # another process, whatever the database
 def test_an_exit_in_the_background_is_said_and_the_next_training_begins(
-    store: SampleStore, caplog: pytest.LogCaptureFixture
+    store: SampleStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train_in_forks(monkeypatch)
     store.record(SAMPLES, [1.0] * len(SAMPLES))
     agent = Exiting(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, featurize)
     background = Background(store, agent)

@@ -529,10 +529,10 @@ def test_what_was_read_in_one_transaction_is_still_true_in_the_next(
     """Whatever others have done in between, weights are those of the scores, and what is stale is
     found.
 
-    After every third transaction, from another one on for each kind of work of the others. The long
-    run takes each.
+    After every fourth transaction, from another one on for each kind of work of the others: after
+    each for one or two of them. The long run takes each.
     """
-    step = 1 if is_long else 3
+    step = 1 if is_long else 4
     n = OTHERS.index(other) % step - step + 1
     was_there = True
     while was_there:

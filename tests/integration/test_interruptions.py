@@ -4,6 +4,7 @@ nothing is lost.
 Unlike a kill this leaves the objects in memory, with all that they believe to be stored.
 """
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -75,12 +76,14 @@ def test_a_store_goes_on(
     kind: str,
     is_long: bool,
 ) -> None:
-    """At the first COMMIT, and at every second one, another half of them for each kind of failure
-    in turn. The long run takes each.
+    """At the first COMMIT, and at every third one after it, another third of them for each kind of
+    failure. The long run takes each.
     """
+    thirds = itertools.count(2 + [*KINDS].index(kind), len(KINDS))
+    moments = itertools.count(1) if is_long else itertools.chain([1], thirds)
     n, has_failed = 0, True
     while has_failed:
-        n += 1 if is_long or n == 0 or (n == 1 and kind == "is interrupted") else 2
+        n = next(moments)
         start(store_url, f"fails at {n}")
         store = new_store(name=f"fails at {n}")
         with monkeypatch.context() as patch:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 import torch
 
 from helpers import inside
-from helpers.forked import Forked
+from helpers.forked import Forked, train_in_forks
 from helpers.interleaving import Gap
 from helpers.jobs import job_of
 from helpers.loops import environment, make_agent, named, predictive
@@ -796,8 +796,9 @@ def test_in_the_background_comes_to_the_same_predictor(opened: Callable[..., Any
     "store_url", ["sqlite"], indirect=True
 )  # on both, an error is stored and goes on its way
 def test_an_error_in_the_background_stops_nothing(
-    opened: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    opened: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train_in_forks(monkeypatch)
     usual = make_agent()
     agent = Breaking(usual.model, usual.loss_function, usual.dataset)
     buffer = opened(agent, supervised_frequency=1, refresh_predictions=0, in_background=True)
@@ -814,8 +815,9 @@ def test_an_error_in_the_background_stops_nothing(
     "store_url", ["sqlite"], indirect=True
 )  # on both, a dead worker's job is free at once
 def test_a_trainer_that_is_killed_is_replaced(
-    store: SampleStore, caplog: pytest.LogCaptureFixture
+    store: SampleStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train_in_forks(monkeypatch)
     agent = make_agent()
     store.record(named(*range(40)), scores_of(named(*range(40))))
     with contextlib.closing(Background(store, agent)) as background:

@@ -319,7 +319,7 @@ COLLIDING: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.parametrize("make", COLLIDING.values(), ids=COLLIDING.keys())
 def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any]) -> None:
-    elements = [make(i) for i in range(1, 20_001)]
+    elements = [make(i) for i in range(1, 12_001)]
     assert len({hash(element) for element in elements[:100]}) == 1
     parts = [part for part in encode_all(elements).payloads if part is not None]
     many = b"".join(parts)
@@ -340,7 +340,7 @@ def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any])
         start = time.process_time()
         with pytest.raises(InvalidPayload):
             read(payload)
-        assert time.process_time() - start < 2.0
+        assert time.process_time() - start < 0.9  # 0.2 s at most; 1.9 s if each met each
 
 
 def test_what_cannot_be_read_in_time_is_not_written() -> None:

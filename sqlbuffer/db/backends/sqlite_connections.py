@@ -15,10 +15,9 @@ import sqlalchemy as sa
 
 from sqlbuffer._integrity import tampered
 from sqlbuffer._messages import shown
-from sqlbuffer.db.backends import driver, sqlite_forks
+from sqlbuffer.db.backends import driver, sqlite_errors, sqlite_forks
 from sqlbuffer.db.backends.base import CACHED_STATEMENTS, POOL_TIMEOUT_S
 from sqlbuffer.db.backends.sqlite_authorizer import authorize_viewer, shorten_values, until
-from sqlbuffer.db.backends.sqlite_errors import BUSY_TIMEOUT_S, is_busy
 from sqlbuffer.db.backends.sqlite_files import SameFile
 from sqlbuffer.db.backends.sqlite_forks import Passage
 from sqlbuffer.db.backends.sqlite_libraries import STANDARD, watch
@@ -87,7 +86,7 @@ class Engines:
     def _begin_writing(self, connection: sa.Connection) -> None:
         opened: Any = connection.connection.driver_connection
         try:
-            if not opened.lock.acquire(BUSY_TIMEOUT_S):
+            if not opened.lock.acquire(sqlite_errors.BUSY_TIMEOUT_S):
                 locked = self._driver.OperationalError("database is locked")
                 raise sa.exc.DBAPIError.instance(_BEGIN_WRITING, None, locked, self._driver.Error)
             driver.run(connection, _BEGIN_WRITING)
@@ -159,7 +158,9 @@ class Engines:
             connection = self._opener.open(file, mode, writes=has_log)
             for statement in pragmas:
                 # The switch to WAL waits for no process by itself.
-                retrying(lambda error, _: is_busy(error))(connection.execute, statement)
+                retrying(lambda error, _: sqlite_errors.is_busy(error))(
+                    connection.execute, statement
+                )
             connection.lock = WriterLock(file)
             connection.tables = set()
             connection.same = SameFile(file, has_log=has_log, is_ours=is_ours, library=self.library)

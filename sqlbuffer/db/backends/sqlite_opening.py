@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sqlbuffer.db.backends.sqlite_errors import BUSY_TIMEOUT_S
+from sqlbuffer.db.backends import sqlite_errors
 from sqlbuffer.db.backends.sqlite_files import (
     SameFile,
     file_id,
@@ -154,7 +154,7 @@ class Opener:
         connection: Connection = self._driver.connect(
             f"file:{urllib.parse.quote(file)}?{options}",
             uri=True,
-            timeout=BUSY_TIMEOUT_S,
+            timeout=sqlite_errors.BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
