@@ -514,7 +514,7 @@ class History:
     def refresh(self) -> None:
         self.within(self.store.refresh)
 
-    def anew(self) -> None:
+    def renew(self) -> None:
         self.stale()
         self.refresh()
 
@@ -591,7 +591,7 @@ def test_refreshes_that_overlap_leave_versions_that_can_be(
     """
     store = new_store(mode=mode, weighting=weighting)
     history = History(store, seed)
-    history.others = [*ALSO_WITHIN, "refresh", "anew", "anew", "some"]
+    history.others = [*ALSO_WITHIN, "refresh", "renew", "renew", "some"]
     pages = refresh._pages
 
     def pages_beside(*args: Any) -> Iterator[Any]:

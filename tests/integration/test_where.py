@@ -179,7 +179,7 @@ def test_a_quoted_name_of_no_column_is_no_text(store: SampleStore, where: str) -
 @pytest.mark.parametrize(
     "where",
     [
-        '"sample_id" > 0 AND "State" IS NOT NULL',
+        '"sample_id" > 0 AND "state" IS NOT NULL',
         '(SELECT "n" FROM (SELECT 1 AS "n") AS "t") = 1',
         'sample_id IN (SELECT "x"."id" FROM samples "x")',
         """sample <> '"no name"' /* "nor" this */""",
