@@ -340,6 +340,11 @@ class LeanestPostgresql(Leanest):
 
     mark, options = "%s", ""
 
+    def __init__(self, store: SampleStore, n: int) -> None:
+        super().__init__(store, n)
+        self.connection.execute("VACUUM ANALYZE lean_samples, lean_pool")
+        self.connection.execute("SET random_page_cost = 1")  # as the library has it
+
     def in_order(self, waiting: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
         """Return rows of the pool as they are inserted: in the order of their samples, whose keys
         are random. Sorted rows would lie side by side in the table, as those of no race do.
