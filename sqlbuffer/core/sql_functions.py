@@ -20,7 +20,8 @@ class Function(NamedTuple):
     Attributes:
         arguments: Types of its arguments, the last one for all that follow; None for the type that
             all of these have.
-        result: The type of its value; None for that of its arguments.
+        result: The type of its value, `int` for a number without a fraction; None for that of its
+            arguments.
         use: What its numbers are used for.
     """
 
@@ -39,8 +40,8 @@ FUNCTIONS: dict[str, Function] = {
     **_functions("substr substring left right repeat", str, float, str),
     **_functions("lpad rpad", str, float, str, str),
     **_functions("split_part", str, str, float, str),
-    **_functions("length char_length character_length octet_length", str, float),
-    **_functions("instr strpos position unicode ascii", str, float),
+    **_functions("length char_length character_length octet_length", str, int),
+    **_functions("instr strpos position unicode ascii", str, int),
     **_functions("starts_with regexp_like", str, bool),
     **_functions("abs ceil ceiling floor sign", float, float),
     **_functions("round trunc log", float, float, use=Use.DECIMAL),
@@ -65,8 +66,12 @@ CASTS: dict[str, type] = {
 COMPARING = {"=", "==", "!=", "<>", "<", "<=", ">", ">="}
 OF_TEXT = {"LIKE", "ILIKE", "GLOB", "REGEXP", "SIMILAR", "~", "!~", "~~", "!~~"}
 ADDING = {"+", "-", "||"}
-MULTIPLYING = {"*", "/", "%"}
+MULTIPLYING = {"*", "/", "%", "^"}
 BITWISE = {"&", "|", "<<", ">>"}
+OPERATOR_SIGNS = set("*/<>=~!@#%^&|?")
+"""Characters of operators, of which PostgreSQL has many, such as `@>`, `?` and `^@`."""
+OF_TIME = {"DATE", "TIMESTAMP", "TIMESTAMPTZ"}
+"""Words before a literal that is a time."""
 QUERIES = {"SELECT", "VALUES", "WITH"}
 CONDITIONS = {"WHERE", "HAVING", "ON"}
 CLAUSES = {

@@ -11,6 +11,7 @@ from sqlbuffer.core.sql_functions import (
     CONDITIONS,
     FUNCTIONS,
     IN_ARGUMENTS,
+    OF_TIME,
     QUERIES,
     Use,
 )
@@ -46,6 +47,10 @@ class Operands(Reader):
                 node = self._cast(node, self._type(), start)
             elif self._takes("COLLATE"):
                 self._at += 1
+            elif self._token().word == "AT" and self._token(1).word == "TIME":
+                self._at += 3  # AT TIME ZONE
+                self._signed()
+                node = self._node(dt.datetime, node)
             elif self._takes("["):
                 while self._at < len(self._tokens) and not self._takes("]"):
                     self._progress(self._expression)
@@ -122,24 +127,24 @@ class Operands(Reader):
             name = self._next().text
         if self._token().word == "(":
             return self._function(name.strip('"`').upper())
-        if self._token().kind == "text" and name.upper() in ("DATE", "TIMESTAMP", "TIMESTAMPTZ"):
+        if self._token().kind == "text":  # interval '1 day', x'00'
             self._at += 1
-            return self._node(dt.datetime)
+            return self._node(dt.datetime if name.upper() in OF_TIME else None)
         return self._node(self._columns.get(name.strip('"`').lower()))
 
     def _function(self, name: str) -> Node:
         given = self._listed()
         known = FUNCTIONS.get(name)
-        if known is None:
-            for node in given:
-                if node.itself is not None:
-                    node.itself.may_be_nested = True
-            return self._node(None)
+        is_array = name in ("ANY", "ALL", "SOME") and self._token(-2).kind == "text"
+        if known is None or is_array:  # the text '{1, 2}' is an array of any type
+            return self._unknown(*given)
         kinds = [known.arguments[min(i, len(known.arguments) - 1)] for i in range(len(given))]
         same = [node for node, kind in zip(given, kinds, strict=True) if kind is None]
         for each in (str, float, bool):
             self._require(each, *(n for n, kind in zip(given, kinds, strict=True) if kind is each))
-        result = self._node(known.result, *given)
+        is_whole = known.result is int
+        result = self._node(float if is_whole else known.result, *given)
+        result.is_whole = is_whole
         if known.result is None and same:
             self._join(*same)
             result = Node(same[0].group, result.values)
@@ -149,6 +154,13 @@ class Operands(Reader):
             for value in result.values:
                 value.uses.add(known.use)
         return result
+
+    def _unknown(self, *nodes: Node) -> Node:
+        """Return what a function or an operator gives that is not known here."""
+        for node in nodes:
+            if node.itself is not None:
+                node.itself.may_be_nested = True
+        return self._node(None)
 
     def _listed(self) -> list[Node]:
         """Read a list in parentheses, or a subquery."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sqlbuffer.core.sql_functions import OPERATOR_SIGNS
 from sqlbuffer.core.sql_tokens import Token
 from sqlbuffer.core.sql_values import Group, Value
 
@@ -13,12 +14,17 @@ _END = Token("", "", "", 0, 0)
 
 @dataclass
 class Node:
-    """An expression: its type, the values of the metas within it, and the one that it is itself."""
+    """An expression: its type, the values of the metas within it, and the one that it is itself.
+
+    Attributes:
+        is_whole: Whether it is an integer of each database, such as a length.
+    """
 
     group: Group = field(default_factory=Group)
     values: tuple[Value, ...] = ()
     itself: Value | None = None
     items: tuple[Node, ...] = ()
+    is_whole: bool = False
 
 
 class Reader:
@@ -56,6 +62,20 @@ class Reader:
             return False
         self._at += 1
         return True
+
+    def _operator_of_signs(self) -> str:
+        """Return the signs that stand together from here on; without + and -, which are signs of
+        numbers there.
+        """
+        ahead, found = 0, ""
+        while (token := self._token(ahead)).kind == "sign" and OPERATOR_SIGNS.issuperset(
+            token.text
+        ):
+            if ahead and token.start != self._token(ahead - 1).end:
+                break
+            found += token.text
+            ahead += 1
+        return found
 
     def _progress(self, read: Callable[[], Node]) -> Node:
         """Read an expression, at least one token."""

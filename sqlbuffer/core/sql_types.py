@@ -16,6 +16,8 @@ from sqlbuffer.core.sql_reader import Node
 from sqlbuffer.core.sql_tokens import Token
 from sqlbuffer.errors import InvalidArgument
 
+KNOWN = {*COMPARING, *OF_TEXT, *MULTIPLYING, *BITWISE, *NESTED, "||", "*"}
+
 _OR, _AND, _NOT, _COMPARED, _ADDED, _MULTIPLIED = range(6)
 
 
@@ -82,6 +84,13 @@ class Types(Operands):
                 right = self._expression(least + 1)
                 self._is_true(left, right)
                 return self._node(bool, left, right)
+        signs = self._operator_of_signs()
+        if signs.rstrip("*") not in KNOWN | {""}:
+            if level > _ADDED:
+                return None
+            while signs:
+                signs = signs[len(self._next().text) :]
+            return self._unknown(left, self._expression(_MULTIPLIED))
         if level <= _COMPARED and (found := self._comparison(left)) is not None:
             return found
         if level <= _ADDED and word in (ADDING | BITWISE | {*NESTED}):
@@ -102,6 +111,7 @@ class Types(Operands):
         result = self._node(float, left, right)
         if word == "%" or word in BITWISE:
             self._whole(word, left, right)
+            result.is_whole = True
         else:
             for value in result.values:
                 value.uses.add(Use.FLOAT)
@@ -115,7 +125,7 @@ class Types(Operands):
         """
         if not any(node.values for node in nodes):
             return
-        for node in nodes:
+        for node in (each for each in nodes if not each.is_whole):
             root = node.group.root
             is_one_type = all(v.group.root is root and v.cast is None for v in node.values)
             numbers = root.numbers
@@ -135,6 +145,9 @@ class Types(Operands):
     def _comparison(self, left: Node) -> Node | None:
         is_not = self._token().word == "NOT"
         word = self._token(is_not).word
+        if is_not and word == "NULL":  # of SQLite
+            self._at += 2
+            return self._null_test(left)
         known = {"IN", "BETWEEN", *OF_TEXT}
         if word not in known | (set() if is_not else {*COMPARING, "IS", "ISNULL", "NOTNULL"}):
             return None

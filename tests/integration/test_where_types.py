@@ -200,6 +200,8 @@ FOUND: dict[str, Callable[[Meta], Any]] = {
     "7 / (meta.x - 0.5) > 2": of(number, lambda x: x != 0.5 and 7 / (x - 0.5) > 2),
     "meta.x % 2 = 1": of(whole, lambda x: x > 0 and x % 2 == 1),
     "10 % nullif(meta.w, 0) = 1": of(whole, lambda w: w != 0 and math.fmod(10, w) == 1, "w"),
+    "length(meta.x) % 2 = 1": of(text, lambda x: len(x) % 2 == 1),
+    "meta.w % 10 % 3 = 1": of(whole, lambda w: math.fmod(math.fmod(w, 10), 3) == 1, "w"),
     "meta.x || '!' = 'abc!'": of(text, lambda x: x == "abc"),
     "meta.t || meta.u = 'aa'": of(text, lambda t, u: t + u == "aa", "t", "u"),
     "meta.x || meta.t IS NULL": lambda meta: text(meta.get("x")) is None,
@@ -265,6 +267,24 @@ FOUND: dict[str, Callable[[Meta], Any]] = {
 }
 """Conditions, and what Python says of a meta."""
 
+OF_ONE_DATABASE: dict[str, dict[str, Callable[[Meta], Any]]] = {
+    "sqlite": {
+        "meta.x NOT NULL": present,
+        "meta.b AND reward NOT NULL": of(flag, lambda b: b, "b"),
+    },
+    "postgresql": {
+        "meta.n ^ 2 = 25": of(number, lambda n: n == 5, "n"),
+        "meta.b AND reward ^ 2 = 16": of(flag, lambda b: b, "b"),
+        "meta.t ^@ 'it'": of(text, lambda t: t == "it's", "t"),
+        "meta ? 'b' AND meta.b": of(flag, lambda b: b, "b"),
+        "meta.l @> '[3]'": lambda meta: 3 in meta.get("l", []),
+        "measured_at > now() - interval '1 day' AND meta.b": of(flag, lambda b: b, "b"),
+        "meta.b AND measured_at AT TIME ZONE 'UTC' > '2020-01-01'": of(flag, lambda b: b, "b"),
+        "meta.n = ANY ('{5, 10}')": of(number, lambda n: n in (5, 10), "n"),
+    },
+}
+"""Conditions with words and operators that one of the databases has."""
+
 REFUSED = {
     "meta.x = meta.n": "and samples have text, numbers, true or false and lists or objects",
     "meta.x IN (SELECT error FROM samples) OR hex(meta.x) = ''": "does not tell the type of meta.x",
@@ -314,6 +334,15 @@ def test_conditions_find_what_python_finds(new_store: NewStore) -> None:
     store = new_store(weighting="uniform")
     fill(store)
     for where, asked in FOUND.items():
+        expected = [i for i, meta in enumerate(ROWS) if asked(meta or {})]
+        assert found(store, where) == expected, where
+
+
+@pytest.mark.each_database
+def test_words_and_operators_of_one_database(new_store: NewStore) -> None:
+    store = new_store(weighting="uniform")
+    fill(store)
+    for where, asked in OF_ONE_DATABASE[store.url.split(":")[0].split("+")[0]].items():
         expected = [i for i, meta in enumerate(ROWS) if asked(meta or {})]
         assert found(store, where) == expected, where
 
