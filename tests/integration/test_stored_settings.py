@@ -367,7 +367,8 @@ def test_a_draw_before_any_score_names_the_weighting_that_needs_none(
     with open_store(store_url) as store, caplog.at_level(logging.WARNING):
         store.add(["a"])
         store.sample(1)
-        assert 'call `score`, or create the buffer with weighting="uniform"' in caplog.text
+        assert "call `score`" in caplog.text
+        assert "sqlbuffer copy NAME NEW --weighting uniform" in caplog.text
 
 
 # -- copies without predictors ---------------------------------------------------------------------

@@ -343,7 +343,8 @@ class TestEveryStatement:
         for name, kind, sql in every_sql():
             known = re.search(
                 r"incoming_|batches.id =|batch_id[ ,]|samples.id [=>]|max\(samples.id|ORDER BY samples.id DESC|"
-                r"INTO \w+ \(buffer_id|buffer_id \+ |buffers.name|INTO buffers|lineage.id|INTO lineage",
+                r"INTO \w+ \(buffer_id|buffer_id \+ |buffers.name|INTO buffers|lineage.id|INTO lineage|"
+                r"receipts.written_at",
                 sql,
             )
             assert known or "buffer_id =" in sql or "buffers.id =" in sql, (name, kind, sql)
