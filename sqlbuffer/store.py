@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from sqlbuffer import _html
 from sqlbuffer._json import as_metas
+from sqlbuffer._messages import n_of
 from sqlbuffer._typing import Floats
 from sqlbuffer._validation import (
     as_ids,
@@ -1769,10 +1770,10 @@ class SampleStore:
         n_stale = sum(n for by, n in versions if by is not None and by < stats.score_version)
         if n_stale:
             log.warning(
-                "no sample was scored: `score` scores only samples without a score, and %d samples "
-                "of buffer %r have the score of an older predictor; call `refresh`",
-                n_stale,
+                "no sample was scored: `score` scores only samples without a score, and buffer %r "
+                "has %s with the score of an older predictor; call `refresh`",
                 self.name,
+                n_of(n_stale, "sample"),
             )
 
     def _score_by(

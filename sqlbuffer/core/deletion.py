@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sqlbuffer._messages import listed, printable, shown
+from sqlbuffer._messages import listed, n_of, printable, shown
 from sqlbuffer.core import lineage, pool
 from sqlbuffer.core.transaction import Transaction
 from sqlbuffer.core.workers import other_workers
@@ -108,10 +108,10 @@ def tell(name: str, result: ForgetResult) -> None:
     """Log which predictors may remember forgotten samples."""
     if result.predictors:
         log.warning(
-            "%d samples of buffer %s are forgotten, but predictor versions %s were trained after "
-            "the first of their rewards: train a new one, and drop these states",
-            result.forgotten,
+            "buffer %s has forgotten %s, but predictor versions %s were trained after the first of "
+            "their rewards: train a new one, and drop these states",
             shown(name),
+            n_of(result.forgotten, "sample"),
             printable(listed(map(str, result.predictors))),
         )
 

@@ -29,7 +29,7 @@ class Form(enum.Enum):
 
     ANY = "a value of any type: it is NULL, or it is not"
     TEXT = "text"
-    FLAG = "true or false"
+    FLAG = "true or false, which 1 and 0 are, too"
     NESTED = "JSON as the database has it"
     NUMBER = "a number, exact up to 64 bits"
     FLOAT = "a number, as Python computes with it"
@@ -63,7 +63,8 @@ def value_of_meta(form: Form, *path: str | int) -> sa.ColumnElement[Any]:
     if form is Form.TEXT:
         return sa.case(text)
     if form is Form.FLAG:
-        return sa.case(flag)
+        of_number = sa.case((number[1] == 1, sa.true()), (number[1] == 0, sa.false()))
+        return sa.case(flag, (number[0], of_number))
     if form is Form.AS_TEXT:
         words = sa.case((flag[1], "true"), else_="false")
         digits = sa.cast(whole(number[1]), sa.Text())

@@ -264,16 +264,26 @@ class Operands(Reader):
         if value is None or value.cast is not None:
             raise InvalidArgument(
                 f"where casts what is made of {shown_sql(node.values[0].text)}, which the "
-                "databases do in different ways: CAST takes meta.NAME alone."
+                "databases do in different ways: CAST takes meta.NAME alone, so compare text with "
+                "text, such as substr(meta.date, 6, 2) = '07', and numbers with numbers."
             )
         if kind is None:
             raise InvalidArgument(
                 f"where casts {shown_sql(value.text)} to {shown_sql(words)}, which the databases "
-                "do in different ways: TEXT, REAL and BOOLEAN are the types for a value of the "
-                "metas, and round or floor makes an integer."
+                f"do in different ways: {_way_out(words)}"
             )
         value.cast = kind
         value.start = self._tokens[start].start
         value.end = self._token(-1).end
         self._require(kind, node)
         return node
+
+
+def _way_out(words: str) -> str:
+    """Return what a value of the metas can be instead of a type that it is not cast to."""
+    if words.split()[0] in OF_TIME:
+        return "compare times as text, whose order is theirs: meta.date >= '2026-01-31'."
+    return (
+        "TEXT, REAL and BOOLEAN are the types for a value of the metas, and round or floor makes "
+        "an integer."
+    )

@@ -139,7 +139,8 @@ class Types(Operands):
             else:
                 raise InvalidArgument(
                     f"where has {word} with an operand that may have a fraction, which SQLite cuts "
-                    f"off and PostgreSQL does not: {word} takes meta.NAME and integers."
+                    f"off and PostgreSQL does not: {word} takes meta.NAME and integers, as in "
+                    "meta.NAME % 2 = 1."
                 )
 
     def _comparison(self, left: Node) -> Node | None:

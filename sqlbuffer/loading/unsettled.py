@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Iterable
 
-from sqlbuffer._messages import shown, summary
+from sqlbuffer._messages import n_of, shown, summary
 from sqlbuffer.core.claim import Claim
 from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.parts import Part, release_claims, settle_parts, take_over
@@ -127,10 +127,10 @@ class Unsettled:
     def _tell_lost(self, parts: list[Part]) -> None:
         if n_samples := sum(part.end - part.first for part in parts):
             log.warning(
-                "%d samples of buffer %s were had and not settled: their claims were released "
-                "before (by hand, or after silence), and they come again",
-                n_samples,
+                "buffer %s released the claims of %s before they were settled (by hand, or after "
+                "silence): they come again",
                 shown(self._buffer.name),
+                n_of(n_samples, "sample"),
             )
 
 

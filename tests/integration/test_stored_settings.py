@@ -343,7 +343,7 @@ def test_score_says_that_old_scores_need_a_refresh(
     def ones(samples: list[Any]) -> list[float]:
         return [1.0] * len(samples)
 
-    hint = "have the score of an older predictor; call `refresh`"
+    hint = "with the score of an older predictor; call `refresh`"
     with open_store(store_url) as store, caplog.at_level(logging.WARNING):
         store.score(ones)
         store.add(["a", "b"])
@@ -354,7 +354,7 @@ def test_score_says_that_old_scores_need_a_refresh(
         for _ in range(3):
             store.score(ones)
         assert caplog.text.count(hint) == 1
-        assert "2 samples of buffer 'default'" in caplog.text
+        assert "buffer 'default' has 2 samples with" in caplog.text
         assert store.refresh(ones) == 2
         store.save_predictor(b"", rows_trained=0)
         store.score(ones)

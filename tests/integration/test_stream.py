@@ -327,7 +327,7 @@ def test_a_claim_that_was_released_by_hand_comes_again(
     first = next(loop := iter(stream))
     inside.handle_of(uniform).write(release_open, [worker_id()])
     assert stream.commit() == 0
-    assert "60 samples of buffer 'default' were had and not settled" in caplog.text
+    assert "buffer 'default' released the claims of 60 samples" in caplog.text
     assert list(loop) == [first], "the claim is drawn again"
     assert_sound(uniform)
 

@@ -17,7 +17,7 @@ Meta = dict[str, Any]
 LARGE = 2**53
 VALUES: list[Any] = [
     *(3, 0, -7, LARGE, LARGE + 1, LARGE + 2, 2**63 - 1, 2**63, 10**20, 7),
-    *(2.5, 7.0, 0.1, -0.5, 1e20, 1e16, 0.30000000000000004, math.nan),
+    *(1, 1.0, 0.0, 2.5, 7.0, 0.1, -0.5, 1e20, 1e16, 0.30000000000000004, math.nan),
     *(True, False, None),
     *("abc", "ABC", "Abc", "é", "É", "", "b", "true", "it's", "a%b"),
     *("7", " 7 ", "007", "1e2", "-0.5", "+7", ".5", "7.", "0x1F", "9007199254740993", "7 g", "NaN"),
@@ -65,7 +65,8 @@ def text(value: Any) -> str | None:
 
 
 def flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
+    """Return the flag that a value is: many files have 1 and 0 for true and false."""
+    return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
 def whole(value: Any) -> int | None:
@@ -147,8 +148,8 @@ FOUND: dict[str, Callable[[Meta], Any]] = {
     "meta.x = ''": of(text, lambda x: x == ""),
     "meta.x = true": of(flag, lambda x: x),
     "meta.x <> TRUE": of(flag, lambda x: not x),
-    "meta.x IS TRUE": lambda meta: meta.get("x") is True,
-    "meta.x IS NOT TRUE": lambda meta: meta.get("x") is not True,
+    "meta.x IS TRUE": of(flag, lambda x: x),
+    "meta.x IS NOT TRUE": lambda meta: flag(meta.get("x")) is not True,
     "meta.x": of(flag, lambda x: x),
     "NOT (meta.x)": of(flag, lambda x: not x),
     "meta.b AND NOT meta.x": lambda meta: flag(meta.get("x")) is False and meta["b"],
@@ -182,7 +183,7 @@ FOUND: dict[str, Callable[[Meta], Any]] = {
     "abs(meta.x) / 2 = 3.5": of(number, lambda x: abs(x) == 7),
     "coalesce(meta.x, 0) > 3": lambda meta: either(number(meta.get("x")), 0) > 3,
     "coalesce(meta.x, 'abc') = 'abc'": lambda meta: either(text(meta.get("x")), "abc") == "abc",
-    "coalesce(meta.x, false)": lambda meta: meta.get("x") is True,
+    "coalesce(meta.x, false)": of(flag, lambda x: x),
     "coalesce(meta.x, 5) / 2 = 2.5": lambda meta: either(number(meta.get("x")), 5) == 5,
     "nullif(meta.x, 7) > 2": of(number, lambda x: x != 7 and x > 2),
     "CASE WHEN meta.x > 1 THEN 'big' ELSE 'small' END = 'big'": of(number, lambda x: x > 1),
@@ -307,8 +308,10 @@ REFUSED = {
     "meta.n % 2.5 = 1": "takes meta.NAME and integers",
     "CAST(meta.n AS INTEGER) = 1": "round or floor makes an integer",
     "CAST(meta.n AS numeric(3, 1)) = 1": "TEXT, REAL and BOOLEAN are the types",
-    "meta.t::timestamptz > now()": "TEXT, REAL and BOOLEAN are the types",
+    "meta.t::timestamptz > now()": "compare times as text",
+    "meta.t::date > '2026-01-31'": "compare times as text",
     "CAST(meta.n + 1 AS TEXT) = '1'": "CAST takes meta.NAME alone",
+    "CAST(substr(meta.t, 6, 2) AS INTEGER) = 7": "substr(meta.date, 6, 2) = '07'",
     "CAST(meta.n AS TEXT) = '5'": "no integers of 64 bits",
     "meta.x->'k' = 7": "->> in the place of the last ->",
     "meta.x->>sample = 7": "a key in single quotes",

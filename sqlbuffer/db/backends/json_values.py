@@ -121,10 +121,21 @@ def _sqlite_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
 @compiles(json_string, "postgresql")
 def _postgresql_of_json(element: _of_json, compiler: Any, **options: Any) -> str:
     column, *keys, _ = list(element.clauses)
-    found, *outer, key = (compiler.process(each, **options) for each in (column, *keys))
-    for each in outer:
-        found = f"({found} -> {each})"
-    return element.of_value.format(found, key)
+    found = compiler.process(column, **options)
+    for key in keys[:-1]:
+        found = f"({_container(found, key)} -> {compiler.process(key, **options)})"
+    last = compiler.process(keys[-1], **options)
+    return element.of_value.format(_container(found, keys[-1]), last)
+
+
+def _container(found: str, key: sa.ColumnElement[Any]) -> str:
+    """Return JSON in which a key or a place is looked for.
+
+    PostgreSQL has a number or a text of its own for a list of one: its place 0 is itself.
+    """
+    if not isinstance(key.type, sa.Integer):
+        return found
+    return f"CASE WHEN jsonb_typeof({found}) = 'array' THEN {found} END"
 
 
 @compiles(json_number, "postgresql")
