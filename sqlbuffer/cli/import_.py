@@ -6,6 +6,7 @@ import contextlib
 import enum
 import functools
 import os
+from collections.abc import Callable, Mapping
 from typing import IO, Annotated, Any
 
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from sqlbuffer.cli.progress import progress
 from sqlbuffer.cli.refusals import SHOWN, refusals
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core.attach import attach
+from sqlbuffer.core.handle import BufferHandle
 from sqlbuffer.core.stored_settings import as_given
 from sqlbuffer.db.database import DEFAULT_URL, Database
 from sqlbuffer.db.queries.buffers import buffer_named
@@ -192,16 +194,8 @@ def import_(
                 contextlib.closing(Database(url, durability=durability.value)) as database,
                 progress(f"importing into {name}", total, at) as advance,
             ):
-                stored = database.read(functools.partial(_stored, name=name))
-                require_same_key(stored, has_key=made is not None)
-                tell_of_key(rows.about, stored, name, has_key=made is not None)
-                option = None if direction is None else direction.value
-                told = direction_of_new(rows.about, stored, name, option)
-                defaults = as_given(
-                    {"weighting": "uniform", **({} if told is None else {"direction": told})}
-                )
-                buffer = attach(
-                    database, name, settings, defaults=defaults, key=made, allow_pickle=allow_pickle
+                buffer, is_undirected = _target(
+                    database, name, rows.about, settings, key=made, allow_pickle=allow_pickle
                 )
                 found = rows.read(columns.given())
                 done = import_rows(buffer, found, reader, refuse=refuse, advance=advance, key=key)
@@ -210,9 +204,29 @@ def import_(
         raise typer.BadParameter(printable(str(exc))) from exc
     if unused:
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
-    if stored is None and option is None and told is None and done.measured:
+    if is_undirected and done.measured:
         tell_that_it_maximizes(name)
     _report(done, refused)
+
+
+def _target(
+    database: Database,
+    name: str,
+    about: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    key: Callable[[Any], Any] | None,
+    allow_pickle: bool,
+) -> tuple[BufferHandle, bool]:
+    """Return the buffer, made if there is none, and True if nothing told a new one's direction."""
+    stored = database.read(functools.partial(_stored, name=name))
+    require_same_key(stored, has_key=key is not None)
+    tell_of_key(about, stored, name, has_key=key is not None)
+    option = settings.get("direction")
+    told = direction_of_new(about, stored, name, option)
+    defaults = as_given({"weighting": "uniform", **({} if told is None else {"direction": told})})
+    buffer = attach(database, name, settings, defaults=defaults, key=key, allow_pickle=allow_pickle)
+    return buffer, stored is None and option is None and told is None
 
 
 def _stored(connection: sa.Connection, *, name: str) -> Any:
