@@ -218,15 +218,8 @@ class Database:
             )
         if kind == "looker":
             return self._engine("reader").execution_options(**ONE_STATEMENT)
-        if kind == "writer":
-            return self.dialect.writer(self._url, durability=self._durability)
-        if kind == "copier":
-            return self.dialect.writer(self._url, durability=self._durability, sees_one_state=True)
-        if kind == "viewer":
-            return self.dialect.viewer(self._url)
-        if kind == "owner":
-            return self.dialect.owner(self._url)
-        return self.dialect.reader(self._url)
+        pool = functools.partial(self._engine, "pool")
+        return self.dialect.engine(self._url, kind, durability=self._durability, pool=pool)
 
     def _run(self, kind: str, attempt: Callable[[sa.Engine], T]) -> T:
         """Run a transaction, again after errors that may pass."""

@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 def provoke(url: str, *, seconds: float, guarded: bool, python: str = sys.executable) -> Outcome:
     """Let writers and checkpointers loose on a fresh file, and audit it when they have ended."""
     location, dialect = parse_url(url)
-    owner = dialect.owner(location)
+    owner = dialect.engine(location, "owner")
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE acknowledged (writer INTEGER, number INTEGER, filling BLOB)"
@@ -74,7 +74,7 @@ def provoke(url: str, *, seconds: float, guarded: bool, python: str = sys.execut
 def audit(url: str, commits: dict[int, int]) -> tuple[int, list[str]]:
     """Return how many acknowledged rows are missing, and what SQLite finds wrong with the file."""
     location, dialect = parse_url(url)
-    reader = dialect.reader(location)
+    reader = dialect.engine(location, "reader")
     try:
         with reader.begin() as connection:
             damage = dialect.damage(connection)
@@ -96,7 +96,7 @@ def audit(url: str, commits: dict[int, int]) -> tuple[int, list[str]]:
 def write(url: str, number: int, until: float) -> None:
     """Commit one row after the other; print how many, and the longest time that one took."""
     location, dialect = parse_url(url)
-    engine = dialect.writer(location, durability="normal")
+    engine = dialect.engine(location, "writer")
     connection: Any = (
         engine.raw_connection().driver_connection
     )  # SQLAlchemy would take most of the time

@@ -97,7 +97,7 @@ def n_connections(url: str) -> int:
 
 
 @pytest.mark.each_database
-@pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 2)])
+@pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 4)])
 def test_threads_that_use_one_store_share_a_few_connections(
     store_url: str, kind: str, sqlite: int, postgresql: int
 ) -> None:

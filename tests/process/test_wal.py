@@ -104,7 +104,7 @@ def test_every_writing_transaction_holds_the_lock(
 def test_so_does_the_one_that_makes_the_schema(sqlite_url: str) -> None:
     held = []
     dialect = sqlite.SQLite()
-    engine = dialect.owner(sa.make_url(sqlite_url))
+    engine = dialect.engine(sa.make_url(sqlite_url), "owner")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE x (y)")
         held.append(is_held(sqlite_url))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Pool, Receipt, Rows
 from sqlbuffer.errors import TooLarge
 
 SCHEMA = "sqlbuffer"
@@ -142,26 +142,21 @@ class Dialect(abc.ABC):
     # -- engines ----------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
-        """Return an engine whose transactions may write from their first statement on.
+    def engine(
+        self, url: sa.URL, kind: str, *, durability: str = "normal", pool: Pool | None = None
+    ) -> sa.Engine:
+        """Return an engine.
 
-        With `sees_one_state` a transaction does not see later commits of other transactions.
+        Args:
+            url: URL of the database.
+            kind: "writer", whose transactions may write from their first statement on; "copier", a
+                writer that sees no later commit of others; "owner" creates and upgrades the schema;
+                "reader" only reads, for which the right to read is enough, and never waits for a
+                writer; "viewer" only runs SQL of the user's own program, which can only read.
+            durability: That of a writer: see `Database`.
+            pool: Returns the engine of kind "pool", whose connections the other kinds share if the
+                database lets them; None for connections of its own.
         """
-
-    @abc.abstractmethod
-    def owner(self, url: sa.URL) -> sa.Engine:
-        """Return an engine that creates and upgrades the schema."""
-
-    @abc.abstractmethod
-    def reader(self, url: sa.URL) -> sa.Engine:
-        """Return an engine that is only read from: the right to read is enough.
-
-        It never waits for a writer.
-        """
-
-    @abc.abstractmethod
-    def viewer(self, url: sa.URL) -> sa.Engine:
-        """Return an engine for SQL of the user's own program, which can only read."""
 
     # -- rows that travel with a statement --------------------------------------------------------
 

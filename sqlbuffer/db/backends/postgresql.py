@@ -19,10 +19,10 @@ from sqlbuffer.db.backends.base import SCHEMA, VERSION_TABLE, Dialect
 from sqlbuffer.db.backends.postgresql_arrays import LARGEST, as_array, unnest
 from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
 from sqlbuffer.db.backends.types import Json
-from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows, quoted
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Pool, Receipt, Rows, quoted
 
-_NEEDED = 5
-"""Connections of one thread: to read, to write, to copy or create, and two for the heartbeat."""
+_NEEDED = 3
+"""Connections of one thread: its own, that of `store.connect()`, and that of the heartbeat."""
 
 _LIMIT = """
 SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
@@ -141,17 +141,15 @@ class PostgreSQL(Dialect):
 
     # -- engines ----------------------------------------------------------------------------------
 
-    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
-        return connections.writer(url, durability=durability, sees_one_state=sees_one_state)
-
-    def owner(self, url: sa.URL) -> sa.Engine:
-        return connections.owner(url)
-
-    def reader(self, url: sa.URL) -> sa.Engine:
-        return connections.reader(url)
-
-    def viewer(self, url: sa.URL) -> sa.Engine:
-        return connections.viewer(url)
+    def engine(
+        self, url: sa.URL, kind: str, *, durability: str = "normal", pool: Pool | None = None
+    ) -> sa.Engine:
+        if kind == "viewer":
+            return connections.viewer(url)
+        if kind == "pool" or pool is None:
+            shared = connections.pool(url)
+            return shared if kind == "pool" else connections.engine(shared, kind, durability)
+        return connections.engine(pool(), kind, durability)
 
     def backup(self, url: sa.URL, target: pathlib.Path) -> None:
         backups.dump_postgresql(url, target)

@@ -46,29 +46,32 @@ _statements: sa.util.LRUCache[Any, Any] = sa.util.LRUCache(CACHED_STATEMENTS)
 """Compiled statements of all engines, by statement and dialect."""
 
 
-def writer(url: sa.URL, *, durability: str, sees_one_state: bool) -> sa.Engine:
-    """See `Dialect.writer`."""
-    level = "REPEATABLE READ" if sees_one_state else "READ COMMITTED"
+POOL_SIZE = 4
+"""Connections of a store at most, for all that it reads and writes."""
+
+
+def pool(url: sa.URL) -> sa.Engine:
+    """Return an engine whose connections readers and writers share."""
+    return _engine(url, pool_size=POOL_SIZE)
+
+
+def engine(shared: sa.Engine, kind: str, durability: str) -> sa.Engine:
+    """Return an engine of a kind that shares its connections: see `Dialect.engine`."""
+    if kind == "owner":
+        return _beginning(shared, "BEGIN ISOLATION LEVEL READ COMMITTED")
+    if kind == "reader":
+        begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}; {_ALONE}"
+        return _beginning(shared, begins)
+    level = "REPEATABLE READ" if kind == "copier" else "READ COMMITTED"
     settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
     begins = f"BEGIN ISOLATION LEVEL {level}; {settings}"
-    return _engine(url, pool_size=2, begins=begins, leaves_receipts=True)
-
-
-def owner(url: sa.URL) -> sa.Engine:
-    """See `Dialect.owner`."""
-    return _engine(url, pool_size=1, begins="BEGIN ISOLATION LEVEL READ COMMITTED")
-
-
-def reader(url: sa.URL) -> sa.Engine:
-    """See `Dialect.reader`."""
-    begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}; {_ALONE}"
-    return _engine(url, pool_size=4, begins=begins)
+    return _beginning(shared, begins, leaves_receipts=True)
 
 
 def viewer(url: sa.URL) -> sa.Engine:
-    """See `Dialect.viewer`."""
+    """Return the engine of kind "viewer": see `Dialect.engine`."""
     begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public"
-    return _engine(url, pool_size=4, begins=begins, is_ours=False)
+    return _beginning(_engine(url, pool_size=POOL_SIZE, is_ours=False), begins)
 
 
 def inspector(url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
@@ -80,7 +83,8 @@ def inspector(url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
         begins += f"; SET LOCAL statement_timeout = {int(timeout_s * 1000)}"
     # A server-side cursor takes one SELECT: anything after a semicolon, COMMIT, SET, COPY and DO
     # are errors.
-    engine = _engine(url, pool_size=1, begins=begins, pinned=pinned, is_ours=False)
+    engine = _engine(url, pool_size=1, pinned=pinned, is_ours=False)
+    engine = _beginning(engine, begins, pinned=pinned)
     ahead = 1000 if timeout_s is None else 20
     return engine.execution_options(no_parameters=True, stream_results=True, max_row_buffer=ahead)
 
@@ -101,20 +105,15 @@ def _engine(
     url: sa.URL,
     *,
     pool_size: int,
-    begins: str,
-    leaves_receipts: bool = False,
     pinned: Mapping[str, str] = _PINNED,
     is_ours: bool = True,
 ) -> sa.Engine:
-    """Return an engine whose transactions begin with some SQL, all of it sent at once.
+    """Return an engine whose transactions `_beginning` begins.
 
     Args:
         url: URL of the database.
         pool_size: Connections at most.
-        begins: The SQL.
-        leaves_receipts: True if each transaction writes a receipt.
-        pinned: Settings of a session. Behind a pooler, where the next transaction may be in another
-            session, they are set for each transaction.
+        pinned: Settings of a session.
         is_ours: False for statements of users, which would push ours out of the cache.
     """
     try:
@@ -126,18 +125,12 @@ def _engine(
     # BEGIN is sent below.
     parameters |= {"autocommit": True, "client_encoding": "utf8", **options}
     for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
-    for_transaction = f"{begins}; {for_session.replace('SET ', 'SET LOCAL ')}"
 
     def connect(record: sa.pool.ConnectionPoolEntry) -> Any:
         return _connect(record, dialect, arguments, parameters, for_session)
 
-    def begin(connection: sa.Connection) -> None:
-        is_pooled = connection.info["is_pooled"]
-        sql = for_transaction if is_pooled else begins
-        _begin(connection, sql, is_pooled=is_pooled, leaves_receipt=leaves_receipts)
-
     # As `sa.create_engine` does, which makes a dialect for each engine.
-    pool = sa.QueuePool(
+    connections = sa.QueuePool(
         connect,  # type: ignore[arg-type]  # which names its argument otherwise
         pool_size=pool_size,
         max_overflow=0,
@@ -145,13 +138,40 @@ def _engine(
         dialect=dialect,
     )
     engine = sa.Engine(
-        pool,
+        connections,
         dialect,
         url.set(drivername="postgresql+psycopg"),
         execution_options={"schema_translate_map": {None: SCHEMA}},
     )
     if is_ours:
         engine.update_execution_options(compiled_cache=_statements)
+    return engine
+
+
+def _beginning(
+    shared: sa.Engine,
+    begins: str,
+    *,
+    pinned: Mapping[str, str] = _PINNED,
+    leaves_receipts: bool = False,
+) -> sa.Engine:
+    """Return an engine with the connections of another one, whose transactions begin with some SQL.
+
+    Args:
+        shared: The other engine.
+        begins: The SQL, all of which is sent at once.
+        pinned: Settings of a session. Behind a pooler, where the next transaction may be in another
+            session, they are set for each transaction.
+        leaves_receipts: True if each transaction writes a receipt.
+    """
+    settings = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in pinned.items())
+
+    def begin(connection: sa.Connection) -> None:
+        is_pooled = connection.info["is_pooled"]
+        sql = f"{begins}; {settings}" if is_pooled else begins
+        _begin(connection, sql, is_pooled=is_pooled, leaves_receipt=leaves_receipts)
+
+    engine = shared.execution_options()
     sa.event.listen(engine, "begin", begin)
     return engine
 

@@ -24,7 +24,7 @@ from sqlbuffer.db.backends.sqlite_files import file_id, network_file_system
 from sqlbuffer.db.backends.sqlite_forks import hold_back
 from sqlbuffer.db.backends.sqlite_lock import is_affected
 from sqlbuffer.db.backends.types import Json
-from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Receipt, Rows
+from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Pool, Receipt, Rows
 from sqlbuffer.errors import InvalidArgument
 
 
@@ -127,20 +127,17 @@ class SQLite(Dialect):
 
     # -- engines ----------------------------------------------------------------------------------
 
-    def writer(self, url: sa.URL, *, durability: str, sees_one_state: bool = False) -> sa.Engine:
-        return self._engines.writer(url, mode="rw", durability=durability)
-
-    def owner(self, url: sa.URL) -> sa.Engine:
-        return self._engines.writer(url, mode="rwc", durability="full")
-
-    def reader(self, url: sa.URL) -> sa.Engine:
-        return self._engines.reader(url)
-
-    def viewer(self, url: sa.URL) -> sa.Engine:
-        return self._engines.viewer(url)
+    def engine(
+        self, url: sa.URL, kind: str, *, durability: str = "normal", pool: Pool | None = None
+    ) -> sa.Engine:
+        if kind in ("writer", "copier"):
+            return self._engines.writer(url, mode="rw", durability=durability)
+        if kind == "owner":
+            return self._engines.writer(url, mode="rwc", durability="full")
+        return self._engines.viewer(url) if kind == "viewer" else self._engines.reader(url)
 
     def backup(self, url: sa.URL, target: pathlib.Path) -> None:
-        engine = self.reader(url)
+        engine = self.engine(url, "reader")
         try:
             with engine.connect() as connection:
                 backups.copy_sqlite(connection, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -15,6 +15,9 @@ Claimed: TypeAlias = "tuple[sa.Select[Any], sa.FromClause]"
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 """Values of n rows, by column."""
+
+Pool: TypeAlias = "Callable[[], sa.Engine]"
+"""Returns an engine whose connections others share."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
