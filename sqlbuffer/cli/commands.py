@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 from typing import Any
@@ -32,18 +33,21 @@ class Entry:
     panel: str
     summary: str
 
-    def load(self, name: str) -> Any:
-        """Import the command."""
-        module, _, attribute = self.place.partition(":")
-        found = getattr(importlib.import_module(f"sqlbuffer.cli.{module}"), attribute)
-        if not isinstance(found, typer.Typer):
-            app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-            register(app, name, found)
-            found = app
-        command = typer.main.get_command(found)
-        command.name = name
-        command.help = unwrapped(command.help or self.summary)
-        return command
+
+@functools.cache  # Typer reads the types of all options again each time
+def _loaded(name: str) -> Any:
+    """Import a command."""
+    entry = ENTRIES[name]
+    module, _, attribute = entry.place.partition(":")
+    found = getattr(importlib.import_module(f"sqlbuffer.cli.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        register(app, name, found)
+        found = app
+    command = typer.main.get_command(found)
+    command.name = name
+    command.help = unwrapped(command.help or entry.summary)
+    return command
 
 
 def register(app: typer.Typer, name: str, function: Any) -> None:
@@ -163,7 +167,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the name and the command that the arguments call, and the arguments left."""
         name, found, rest = super().resolve_command(ctx, args)
-        return name, ENTRIES[name].load(name) if name in ENTRIES else found, rest
+        return name, _loaded(name) if name in ENTRIES else found, rest
 
 
 class Group(TyperGroup):

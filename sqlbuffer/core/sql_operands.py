@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import datetime as dt
 
 from sqlbuffer.core.meta_values import Path
@@ -24,14 +25,16 @@ NESTED = ("->", "->>")
 """Operators for what is within a value."""
 
 
-class Operands(Reader):
+class Operands(Reader, abc.ABC):
     """What stands between operators. `Types` reads expressions, of which operands are made."""
 
+    @abc.abstractmethod
     def _expression(self) -> Node:
-        raise NotImplementedError
+        """Read an expression, which ends where none of its operators follows."""
 
+    @abc.abstractmethod
     def _whole(self, word: str, *nodes: Node) -> None:
-        raise NotImplementedError
+        """Note that an operator or a function takes integers alone."""
 
     # -- operands ----------------------------------------------------------------------------------
 

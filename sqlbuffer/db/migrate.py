@@ -30,20 +30,16 @@ def read_revision(connection: sa.Connection, dialect: Dialect, url: str) -> str 
     Raises:
         ForeignDatabase: If the database holds tables of another program.
     """
+    if dialect.has_table(connection, VERSION_TABLE):
+        found = connection.scalar(sa.select(_version.c.version_num))
+        if found is not None:
+            return str(found)
     tables = dialect.tables(connection)
-    if not tables:
+    if tables <= {VERSION_TABLE}:  # none, or what `alembic downgrade base` leaves
         return None
-    found = (
-        connection.scalar(sa.select(_version.c.version_num)) if VERSION_TABLE in tables else None
+    raise ForeignDatabase(
+        f"{url} holds other tables ({', '.join(sorted(tables)[:3])}, ...): give an empty database."
     )
-    if found is None and tables == {VERSION_TABLE}:  # after `alembic downgrade base`
-        return None
-    if found is None:
-        raise ForeignDatabase(
-            f"{url} holds other tables ({', '.join(sorted(tables)[:3])}, ...): give an empty "
-            "database."
-        )
-    return str(found)
 
 
 def create(connection: sa.Connection, dialect: Dialect, url: str) -> None:

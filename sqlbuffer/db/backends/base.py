@@ -249,6 +249,10 @@ class Dialect(abc.ABC):
     def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Return a column of JSON text as the JSON type."""
 
+    def has_table(self, connection: sa.Connection, name: str) -> bool:
+        """Return True if a table is in the schema of our tables."""
+        return name in self.tables(connection)
+
     @abc.abstractmethod
     def tables(self, connection: sa.Connection) -> set[str]:
         """Return the names of all tables and views in the schema of our tables."""

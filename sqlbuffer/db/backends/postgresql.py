@@ -50,8 +50,6 @@ FROM pg_class
 WHERE relnamespace = '{SCHEMA}'::regnamespace AND relkind = 'r'
 """
 
-# One statement on one catalogue: SQLAlchemy's inspector takes two, each a join, and every process
-# begins with them on a connection whose catalogue caches are empty.
 _RELATIONS = f"""
 SELECT relname
 FROM pg_catalog.pg_class
@@ -228,6 +226,11 @@ class PostgreSQL(Dialect):
 
     def json(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.cast(column, Json)
+
+    def has_table(self, connection: sa.Connection, name: str) -> bool:
+        # A look into the catalogue's caches, not a scan: every process begins with it.
+        found = connection.exec_driver_sql(f"SELECT pg_catalog.to_regclass('{SCHEMA}.{name}')")
+        return found.scalar_one() is not None
 
     def tables(self, connection: sa.Connection) -> set[str]:
         return set(connection.exec_driver_sql(_RELATIONS).scalars())

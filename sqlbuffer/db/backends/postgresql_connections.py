@@ -124,10 +124,10 @@ def _engine(
     arguments, parameters = dialect.create_connect_args(url)
     # BEGIN is sent below.
     parameters |= {"autocommit": True, "client_encoding": "utf8", **options}
-    for_session = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
+    rows = ", ".join(f"('{name}', '{value}')" for name, value in pinned.items())
 
     def connect(record: sa.pool.ConnectionPoolEntry) -> Any:
-        return _connect(record, dialect, arguments, parameters, for_session)
+        return _connect(record, dialect, arguments, parameters, rows)
 
     # As `sa.create_engine` does, which makes a dialect for each engine.
     connections = sa.QueuePool(
@@ -181,7 +181,7 @@ def _connect(
     dialect: Any,
     arguments: Sequence[Any],
     parameters: Mapping[str, Any],
-    for_session: str,
+    pinned: str,
 ) -> Any:
     """Open a connection of a pool, and note whether a pooler stands before the server.
 
@@ -190,7 +190,7 @@ def _connect(
         dialect: SQLAlchemy's dialect.
         arguments: Arguments of the driver.
         parameters: Named arguments of the driver.
-        for_session: SQL that begins a session.
+        pinned: Settings of a session, as rows of VALUES.
     """
     record.info["connection"] = secrets.token_hex(8)
     name = f"sqlbuffer {record.info['connection']}"
@@ -199,10 +199,8 @@ def _connect(
         _require_unicode(connection)
         for kind, dumper in dumpers().items():
             connection.adapters.register_dumper(kind, dumper)
-        record.info["is_pooled"] = _is_pooled(connection)
-        if not record.info["is_pooled"]:
-            connection.execute(for_session, prepare=False)
-        elif "prepare_threshold" not in parameters:
+        record.info["is_pooled"] = not _pin(connection, pinned)
+        if record.info["is_pooled"] and "prepare_threshold" not in parameters:
             # A statement that was prepared in one session is unknown in the next.
             connection.prepare_threshold = None
     except BaseException:
@@ -247,10 +245,17 @@ def _require_unicode(connection: Any) -> None:
         )
 
 
-def _is_pooled(connection: Any) -> bool:
-    """Return True if a pooler answers: the server process is not the one that was connected to."""
-    (pid,) = connection.execute("SELECT pg_catalog.pg_backend_pid()", prepare=False).fetchone()
-    return bool(pid != connection.info.backend_pid)
+def _pin(connection: Any, pinned: str) -> bool:
+    """Set the settings of a session; False if a pooler stands before the server, and none are set.
+
+    The server process behind a pooler is not the one that was connected to.
+    """
+    pid = int(connection.info.backend_pid)
+    statement = (
+        "SELECT pg_catalog.set_config(name, value, false) "
+        f"FROM (VALUES {pinned}) AS pinned (name, value) WHERE pg_catalog.pg_backend_pid() = {pid}"
+    )
+    return bool(connection.execute(statement, prepare=False).fetchall())
 
 
 def _leave_receipt(connection: sa.Connection) -> str:
