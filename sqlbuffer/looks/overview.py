@@ -38,8 +38,8 @@ def overview(tx: Transaction) -> dict[str, Any]:
     wait nor are claimed, measured or failed, None if samples were put back, which are counted
     twice otherwise. `pace` has the measurements per hour, from the newest 1,000; `seconds_left`
     until the budget is used up, without a budget until the pool is empty, and claimed samples are
-    measured. `standstill` says why the time left is not known: a loop without a budget refills the
-    pool, and ends with its iterations, which are not stored.
+    measured. `standstill` says why the time left is not known: without a budget a loop refills the
+    pool, and ends with its iterations, which are not stored; a pool in mode "replay" stays full.
     """
     found = counts.stats(tx)
     budget = tx.own_row(queries.budget.used())
@@ -50,6 +50,8 @@ def overview(tx: Transaction) -> dict[str, Any]:
     workers = [_with_ages(row, pace["now"]) for row in find_workers(tx)]
     to_measure = found.claimed + (found.waiting if left is None else left)
     why = standstill(pace, workers) if to_measure else None
+    if why is None and left is None and found.mode == "replay":
+        why = "drawn samples wait again"
     if why is None and left is None and _is_of_loop(tx):
         why = "a loop refills the pool"
     return {

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
+from helpers import inside
 from helpers.pages import HOSTILE, RUN, TEXTS, TOKEN, database, fill
 from sqlbuffer._messages import printable
 from sqlbuffer.db.backends import sqlite_files
@@ -235,6 +236,21 @@ def test_a_run_that_stands_still_has_no_time_left(
         held.release()
     found = look()
     assert (found["seconds_left"], found["standstill"]) == (None, "no worker runs")
+
+
+def test_a_pool_that_stays_full_has_no_time_left(store_url: str) -> None:
+    with open_store(store_url, mode="replay", weighting="uniform") as store:
+        store.add(list("abcde"))
+        for _ in range(2):
+            store.sample(2).settle([1.0, 2.0])
+        buffer = inside.handle_of(store)
+        found = buffer.read(overview)
+        assert (found["seconds_left"], found["standstill"]) == (None, "drawn samples wait again")
+        store.set_budget(10)
+        found = buffer.read(overview)
+        assert found["standstill"] is None
+        expected = found["budget_left"] / found["pace"]["per_hour"] * 3600
+        assert found["seconds_left"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", TABLES)
