@@ -332,7 +332,7 @@ def test_conditions_on_metas_go_by_type_and_patterns_by_capitals_on_both_databas
 
         assert found("meta.x", ">=", 1) == {"A1"}
         assert found("meta.x", "=", 0) == set()
-        assert found("meta.x", "=", True) == {"T"}
+        assert found("meta.x", "=", True) == {"A1", "T"}
         assert found("meta.x", "=", "1") == {"s1"}
         assert found("meta.x", "in", [1, 0.5]) == {"A1", "a\\b"}
         assert found("meta.x", "=", None) == {"N"}
