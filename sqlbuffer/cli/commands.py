@@ -33,11 +33,13 @@ class Entry:
     panel: str
     summary: str
 
+    def load(self, name: str) -> Any:
+        """Import the command."""
+        return _loaded(self, name)
+
 
 @functools.cache  # Typer reads the types of all options again each time
-def _loaded(name: str) -> Any:
-    """Import a command."""
-    entry = ENTRIES[name]
+def _loaded(entry: Entry, name: str) -> Any:
     module, _, attribute = entry.place.partition(":")
     found = getattr(importlib.import_module(f"sqlbuffer.cli.{module}"), attribute)
     if not isinstance(found, typer.Typer):
@@ -167,7 +169,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the name and the command that the arguments call, and the arguments left."""
         name, found, rest = super().resolve_command(ctx, args)
-        return name, _loaded(name) if name in ENTRIES else found, rest
+        return name, ENTRIES[name].load(name) if name in ENTRIES else found, rest
 
 
 class Group(TyperGroup):

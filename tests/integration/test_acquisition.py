@@ -247,6 +247,7 @@ def test_greedy_scores_are_the_predictions_bit_for_bit(store_url: str) -> None:
     buffer.close()
 
 
+@pytest.mark.slow
 @KINDS
 @AGENTS
 def test_scores_are_what_the_acquisition_says(
@@ -324,6 +325,7 @@ def test_a_resumed_run_draws_the_same_batches(
     assert [samples for samples, _, _ in greedy] != [samples for samples, _, _ in whole]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_thompson_sampling_draws_a_bandit_arm_as_often_as_it_is_the_best(
     store: SampleStore,

@@ -82,6 +82,7 @@ def test_what_cannot_be_drawn_goes_first(new_store: NewStore) -> None:
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "left"), [(5, 20), (30, 30)])
 def test_unscored_samples_are_bounded(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, most: int, left: int
@@ -119,6 +120,7 @@ def test_a_released_batch_comes_on_top_until_the_next_score(new_store: NewStore)
 # -- the limit is the buffer's ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_limit_is_stored_and_holds_for_all(new_store: NewStore) -> None:
     store, other = new_store(max_size=10, weighting="uniform"), new_store(weighting="uniform")
     assert store.stats().max_size == other.stats().max_size == 10
@@ -147,6 +149,7 @@ def test_a_buffer_without_a_limit_takes_the_first_that_is_given(new_store: NewSt
     assert store.stats().max_size == 50
 
 
+@pytest.mark.slow
 def test_a_copy_keeps_the_limit_or_has_another(store_url: str) -> None:
     with open_store(store_url, max_size=50) as store:
         store.add(TWO_HUNDRED[:50])

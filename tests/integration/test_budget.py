@@ -69,6 +69,7 @@ def check_longest(store: SampleStore, budget: int, n: int, pct_argmax: float) ->
     store.set_budget(max(budget, used(store)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "weighting"), [("consume", "shift"), ("replay", "uniform")])
 def test_a_batch_is_the_longest_that_the_budget_allows(
     new_store: OpenStore, mode: str, weighting: str
@@ -199,6 +200,7 @@ def loop_of(url: str, name: str, kind: str, moments: Moments) -> Any:
     return environment(buffer, waiting=20, rewards=rewards, cbs=[moments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("database", "kind"), [("sqlite", "consume"), ("sqlite", "argmax"), ("postgresql", "replay")]
 )

@@ -916,6 +916,7 @@ class Oracle(Other):
         state.rewards += torch.tensor([number(sample) / 100 for sample in state.samples])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -425,6 +425,7 @@ class Stumble(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_it_would_have(loop: Callable[..., Environment]) -> None:
     whole = loop(name="whole", seed=0)
     whole.fit(10, iters=8)
@@ -471,6 +472,7 @@ class Thief(Callback):
             self.environment.buffer._batch.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", [0, 2, 3])
 def test_an_iteration_whose_batch_was_lost_is_repeated(
     loop: Callable[..., Environment], iteration: int
@@ -525,6 +527,7 @@ def test_with_every_three_the_agent_goes_back_and_no_iteration_is_repeated(
     assert len(set(batches)) == 10, "random numbers that were drawn are not drawn again"
 
 
+@pytest.mark.slow
 def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(
     loop: Callable[..., Environment],
 ) -> None:
@@ -540,6 +543,7 @@ def test_with_every_three_a_run_cut_at_a_checkpoint_goes_on_exactly(
 # -- a run that is not the one it was --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_has_lost_its_checkpoint_is_refused(loop: Callable[..., Environment]) -> None:
     loop().fit(10, iters=2)
     for _ in range(2):  # the second fit, too

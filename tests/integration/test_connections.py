@@ -161,6 +161,7 @@ def _url_of(store: SampleStore) -> str:
     return inside.url_of(store)
 
 
+@pytest.mark.slow
 @pytest.mark.each_database
 @pytest.mark.parametrize("write", WRITES)
 def test_a_signal_handler_that_writes_while_its_thread_is_writing_is_refused_at_once(

@@ -139,6 +139,7 @@ def test_a_copy_is_what_the_original_is(lived: SampleStore) -> None:
         assert (copied.name, copied.check(), lived.check()) == ("copied", [], [])
 
 
+@pytest.mark.slow
 def test_a_copy_goes_on_as_the_original_does(lived: SampleStore) -> None:
     with lived.copy("copied") as copied, copied.copy("copied again") as again:
         drawn = go_on(lived)
@@ -218,6 +219,7 @@ def test_another_mode_keeps_the_race(lived: SampleStore) -> None:
 # -- from an earlier iteration ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_a_copy_has_what_there_was_when_an_iteration_began(
     new_store: Callable[..., SampleStore], mode: str
@@ -304,6 +306,7 @@ def results(store: SampleStore) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_rewards_errors_and_the_objective_are_those_of_then(
     new_store: Callable[..., SampleStore], mode: str
@@ -350,6 +353,7 @@ def test_rewards_errors_and_the_objective_are_those_of_then(
                     assert (results(again), again.check()) == (expected, [])
 
 
+@pytest.mark.slow
 def test_attempts_are_those_of_then(new_store: Callable[..., SampleStore]) -> None:
     """Of a sample that is measured after an attempt, and of one that fails and is retried."""
     store = new_store(weighting="uniform", max_attempts=2)
@@ -397,6 +401,7 @@ def attempts_of(store: SampleStore) -> dict[str, int]:
     return {text: n for text, n in rows if n}
 
 
+@pytest.mark.slow
 def test_iterations_within_the_same_millisecond_are_told_apart(
     new_store: Callable[..., SampleStore],
 ) -> None:

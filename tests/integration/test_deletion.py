@@ -241,6 +241,7 @@ def test_a_read_after_a_deletion_finds_no_buffer(store_url: str) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_ending_a_lease_of_a_deleted_buffer_finds_no_buffer(store_url: str) -> None:
     store = filled(store_url, "gone")
     block = store.leased("retrain")
@@ -305,6 +306,7 @@ def test_a_leased_claim_keeps_a_buffer(store_url: str) -> None:
 # -- renaming --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_renamed_buffer_goes_on_under_its_new_name(store_url: str) -> None:
     with filled(store_url, "old") as store, open_store(store_url, name="old") as other:
         before = store.stats()

@@ -430,6 +430,7 @@ def test_agents_and_acquisitions_of_users_need_not_know_the_direction(
     buffer.close()
 
 
+@pytest.mark.slow
 def test_a_worker_scores_by_the_direction_and_measures_in_the_unit_of_the_rewards(
     store_url: str,
 ) -> None:

@@ -75,6 +75,7 @@ def version_of(text: str) -> PredictorVersion:
     return PredictorVersion(1, 2, 3, 4, 0.5, None, float("nan"), 0.9, {text: text}, now, text, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_text(new_store: Callable[..., SampleStore], text: str) -> None:
     store = new_store(name=text.replace("\x9b", "").replace("\n", " "), weighting="uniform")

@@ -80,6 +80,7 @@ def connections_of(url: str) -> Iterator[Callable[[], int]]:
 # -- stores ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [filled, lambda url: len(open_store(url))], ids=["written", "read"])
 def test_stores_that_are_dropped_leave_neither_threads_nor_connections(
     store_url: str, use: Callable[[str], Any]
@@ -95,6 +96,7 @@ def test_stores_that_are_dropped_leave_neither_threads_nor_connections(
         )  # a server takes a moment
 
 
+@pytest.mark.slow
 def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> None:
     class Loop:
         def __init__(self) -> None:
@@ -113,6 +115,7 @@ def test_a_store_whose_key_leads_back_to_it_is_garbage_too(store_url: str) -> No
         assert (store.stats().claimed, len(store), store.check()) == (0, 10, [])
 
 
+@pytest.mark.slow
 def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
     batch = filled(store_url).sample(3)
     settle_down()
@@ -125,6 +128,7 @@ def test_a_batch_keeps_its_store_in_use(store_url: str) -> None:
         assert (store.iteration, store.check()) == (1, [])
 
 
+@pytest.mark.slow
 def test_a_fork_finds_no_connection_of_a_store_that_was_dropped(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +155,7 @@ def test_a_fork_finds_no_connection_of_a_store_that_was_dropped(
 # -- batches ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("is_closed", [False, True])
 def test_a_batch_that_is_dropped_goes_back_with_a_warning(
@@ -174,6 +179,7 @@ def test_a_batch_that_is_dropped_goes_back_with_a_warning(
             assert (again.importance_weights() > 0).all(), "as if it had been settled"
 
 
+@pytest.mark.slow
 def test_what_has_ended_is_dropped_in_silence(
     store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +195,7 @@ def test_what_has_ended_is_dropped_in_silence(
         assert (caplog.text, store.check()) == ("", [])
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_rolled_back_takes_no_other_with_it(
     store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +216,7 @@ def test_a_batch_that_was_rolled_back_takes_no_other_with_it(
         batch.settle([1.0, 2.0, 3.0])
 
 
+@pytest.mark.slow
 def test_a_draw_that_a_signal_takes_away_goes_back(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +255,7 @@ def test_batches_dropped_at_any_moment_do_no_harm(store_url: str) -> None:
 # -- loops -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_cell_run_twice_leaves_no_claim(store_url: str) -> None:
     drawn = []
     for _ in range(3):

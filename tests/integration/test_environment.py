@@ -587,6 +587,7 @@ class Thief(Callback):
         self.environment.log.update_metric("word", f"w{self.environment.log.iterations}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", [0, 1, 3])
 def test_an_iteration_whose_batch_was_lost_is_repeated(
     store_url: str,

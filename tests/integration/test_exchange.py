@@ -544,6 +544,7 @@ DIRECTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_the_direction_of_a_new_buffer_is_told(sqlite_url: str, lab: None) -> None:
     for (columns, of_file, option), said in DIRECTIONS.items():
         table = pa.table({name: ["1"] for name in columns.split(",")})

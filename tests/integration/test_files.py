@@ -48,6 +48,7 @@ def test_a_network_file_system_is_warned_of(
         open_store(f"sqlite:///{tmp_path}/x.db").close()
 
 
+@pytest.mark.slow
 def test_a_local_disk_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(f"sqlite:///{tmp_path}/x.db").close()
     disks = [Disk("/", "nfs"), Disk(str(tmp_path), "ext4"), Disk(f"{tmp_path}/x", "nfs")]

@@ -625,6 +625,7 @@ SHOWN = [
 """Texts that a terminal, a spreadsheet or a page would obey."""
 
 
+@pytest.mark.slow
 def test_samples_that_fail_with_hostile_words_are_shown_exact_in_csv_and_quiet_elsewhere(
     store_url: str,
 ) -> None:
@@ -671,6 +672,7 @@ def test_a_log_prints_what_it_has_read_as_text() -> None:
         assert "[bold]word[/bold]" in shown
 
 
+@pytest.mark.slow
 def test_a_plot_has_names_as_they_are(store: SampleStore, tmp_path: pathlib.Path) -> None:
     names = [LOUD, "$\\frac{", "\\undefined $x$", "a_b^c"]
     store.log_metrics(0, dict.fromkeys(names, 1.0))

@@ -306,6 +306,7 @@ def test_what_joins_while_a_draw_is_under_way_joins_after_it(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_full_pool_stays_full_where_four_add_at_once(
     new_store: NewStore, interleaving: Interleaving
 ) -> None:

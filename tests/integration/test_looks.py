@@ -109,6 +109,7 @@ def test_a_condition_without_a_call_does_not_list_the_functions(postgresql_url: 
         assert [sql for sql in executed if "pg_proc" in sql]
 
 
+@pytest.mark.slow
 def test_a_table_of_few_samples_is_read_in_wide_pages(store: SampleStore) -> None:
     """A condition that few samples meet leaves a page empty, which costs as much as a full one."""
     samples = [f"s{i:04}" for i in range(2_000)]

@@ -194,6 +194,7 @@ def test_details_that_json_can_hold_are_kept(store: SampleStore) -> None:
     assert "tool" in error
 
 
+@pytest.mark.slow
 def test_a_process_measures_one_objective(store: SampleStore) -> None:
     """Not the next one with the old reward function."""
 
@@ -221,6 +222,7 @@ def test_max_calls_and_executors(store: SampleStore) -> None:
     assert (stats.measured, stats.waiting, stats.claimed) == (5, 7, 0)
 
 
+@pytest.mark.slow
 def test_it_waits_for_samples_that_others_have_claimed(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +389,7 @@ def test_a_sample_that_kills_this_process_fails_alone(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_measurement_starts_when_its_function_is_loaded(
     store: SampleStore, tmp_path: pathlib.Path
 ) -> None:

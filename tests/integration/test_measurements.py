@@ -488,6 +488,7 @@ def die(url: str, counts: bool, claimed: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_death_is_an_attempt_at_what_was_started_and_not_reported(
     store_url: str, counts: bool
@@ -656,6 +657,7 @@ def test_commands_count_one_thing_as_one(store_url: str) -> None:
     assert run("retry", "--all", url=store_url).out == "0 samples wait again\n"
 
 
+@pytest.mark.slow
 def test_the_command_retry_names_a_sample_that_has_not_failed(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         store.add(TEN)

@@ -80,6 +80,7 @@ def rows_of(url: str, sql: str) -> list[dict[str, Any]]:
         return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
+@pytest.mark.slow
 def test_pages_of_a_file_that_has_gone_say_so(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_pages_of_a_file_that_has_gone_say_so(
 # -- what they show -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [RUN_PATH, HOSTILE_PATH], ids=["run", "hostile"])
 def test_every_page_has_a_twin(client: TestClient, base: str) -> None:
     number = answer(client, f"{base}/samples.json?n=1")["rows"][0]["sample_id"]
@@ -211,6 +213,7 @@ def test_words_of_the_first_screen_are_explained(client: TestClient) -> None:
     assert every <= set(module.MEANINGS)
 
 
+@pytest.mark.slow
 def test_a_run_that_stands_still_has_no_time_left(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

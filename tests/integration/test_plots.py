@@ -355,6 +355,7 @@ def n_traces(panel: Panel) -> int:
     return sum(3 if isinstance(mark, Line) and mark.low is not None else 1 for mark in panel.marks)
 
 
+@pytest.mark.slow
 def test_both_libraries_draw_every_mark(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         fill(store)
@@ -394,6 +395,7 @@ def test_a_buffer_without_data_says_so_in_its_pictures(sqlite_url: str) -> None:
         _matplotlib.draw(one[kind])._repr_png_()
 
 
+@pytest.mark.slow
 def test_texts_of_a_buffer_are_shown_as_text(sqlite_url: str) -> None:
     with open_store(sqlite_url, name=HOSTILE[0]) as store:
         for text in HOSTILE:
@@ -453,6 +455,7 @@ def test_numbers_of_any_size_are_drawn(
     assert run("batches", url=inside.url_of(store)).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers",
     [

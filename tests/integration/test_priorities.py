@@ -170,6 +170,7 @@ def test_a_priority_of_0_is_never_drawn(new_store: NewStore, mode: str, weightin
 # -- importance weights ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [100, pytest.param(100_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.FixtureRequest) -> None:
@@ -204,6 +205,7 @@ def test_importance_weights_are_unbiased(kind: str, n: int, request: pytest.Fixt
     assert np.std(errors) < sum(x.values()) / 2
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_a_batch_that_stayed(new_store: NewStore) -> None:
     """A batch of replay that was given back after its priorities had changed: the draws after it
     hang neither on it nor on each other, and their sizes estimate the pool. Two open batches, of

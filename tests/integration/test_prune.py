@@ -294,6 +294,7 @@ def test_late_rewards_of_dropped_draws_are_stored(store: SampleStore) -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_copy_of_an_iteration_before_the_dropped_draws_is_refused(store: SampleStore) -> None:
     store.add([f"s{i}" for i in range(100)])
     store.score(lambda samples: [1.0] * len(samples))
@@ -347,6 +348,7 @@ def test_missing_draws_that_were_not_dropped_are_found(store: SampleStore) -> No
 # -- the run goes on -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_leaves_a_sound_buffer_and_the_next_goes_on(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +375,7 @@ def test_an_interrupted_call_leaves_a_sound_buffer_and_the_next_goes_on(
     assert (numbers[-1], len(store.history()), len(store.checkpoints("log"))) == (4, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_resumed_loop_is_the_same_to_the_last_bit(sqlite_url: str) -> None:
     torch = pytest.importorskip("torch")
 

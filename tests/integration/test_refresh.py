@@ -311,6 +311,7 @@ def bring_lower_ones(store: SampleStore) -> None:
     store.score(scores_of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "others",
     [
@@ -452,6 +453,7 @@ def come_and_go(store: SampleStore) -> None:
     store.score(lambda samples: scores_of(samples) * 7, only="stale")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [draw_and_turn_back, come_and_go])
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("n_swapped", [1, 3, 5])
@@ -551,6 +553,7 @@ class History:
 ALSO_WITHIN = ["draw", "draw", "release", "fail", "retry", "requeue", "score_late", "stale"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_no_waiting_score_is_older_than_the_finished_refresh(
@@ -576,6 +579,7 @@ def test_no_waiting_score_is_older_than_the_finished_refresh(
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("weighting", ["shift", Softmax(0.1)], ids=["shift", "softmax"])

@@ -146,6 +146,7 @@ def test_wrong_reports_store_nothing(
     assert account(store) == (7, 3, 3, 0, 0)
 
 
+@pytest.mark.slow
 def test_dead_workers_give_back_unreported_samples(
     store_url: str, look_on: Callable[..., int]
 ) -> None:

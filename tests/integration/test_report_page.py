@@ -66,6 +66,7 @@ def page_of(url: str, name: str, *options: str, tmp_path: pathlib.Path) -> Page:
     return Page(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_report_shows_a_run(store_url: str, tmp_path: pathlib.Path) -> None:
     fill(store_url)
     page = page_of(store_url, RUN, tmp_path=tmp_path)
@@ -106,6 +107,7 @@ def test_a_report_asks_for_nothing(sqlite_url: str, tmp_path: pathlib.Path) -> N
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_text(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     fill(sqlite_url)
     known = {tag for tag, _ in page_of(sqlite_url, RUN, tmp_path=tmp_path).elements}

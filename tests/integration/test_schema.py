@@ -309,6 +309,7 @@ def test_the_program_alembic_works_in_any_folder(sqlite_url: str, tmp_path: path
     assert f"{schema.REVISION} (head)" in current
 
 
+@pytest.mark.slow
 def test_alembic_upgrades_and_downgrades(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
     assert f"{schema.REVISION} (head)" in alembic(store_url, "current")
@@ -339,6 +340,7 @@ def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_ur
     assert best() == (2.0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("0006", "0007"), ("0008", "0009")])
 def test_a_downgrade_restores_the_views_and_comments(
     store_url: str, before: str, after: str
@@ -394,6 +396,7 @@ def test_the_number_of_the_buffer_keeps_the_rights_to_views(postgresql_url: str)
         assert ("sample_overview", "PUBLIC", "SELECT") in granted
 
 
+@pytest.mark.slow
 def test_a_database_that_was_emptied_is_empty(store_url: str) -> None:
     alembic(store_url, "upgrade", "head")
     alembic(store_url, "downgrade", "base")
@@ -416,6 +419,7 @@ def test_alembic_asks_for_a_database() -> None:
 # -- opening ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_opening_an_empty_database_creates_the_schema(store_url: str) -> None:
     if store_url.startswith("sqlite"):
         assert not file_of(store_url).exists()
@@ -426,6 +430,7 @@ def test_opening_an_empty_database_creates_the_schema(store_url: str) -> None:
         assert execute(store_url, "PRAGMA journal_mode") == [("wal",)]
 
 
+@pytest.mark.slow
 def test_a_file_without_content_is_an_empty_database(sqlite_url: str) -> None:
     file_of(sqlite_url).touch()
     open_store(sqlite_url).close()
@@ -452,6 +457,7 @@ def state_of(url: str) -> Any:
         return [objects, spaces]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("revision", "error", "way_out"),
     [
@@ -478,6 +484,7 @@ def test_other_revisions_are_refused_and_left_alone(
     assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(revision,)]
 
 
+@pytest.mark.slow
 def test_a_newer_schema_is_not_upgraded_either(store_url: str) -> None:
     open_store(store_url).close()
     execute(store_url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
@@ -579,6 +586,7 @@ def test_many_processes_that_open_at_once_create_once(store_url: str) -> None:
     assert execute(store_url, f"SELECT version_num FROM {VERSION_TABLE}") == [(schema.REVISION,)]
 
 
+@pytest.mark.slow
 def test_a_file_that_another_program_is_writing_for_the_first_time_is_waited_for(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -452,6 +452,7 @@ def test_there_is_one_answer_for_each_question() -> None:
     assert ANSWERS.keys() == EXPECTED.keys()
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_python(store_url: str) -> None:
     history = run(store_url)
     wrong = {}

@@ -259,6 +259,7 @@ def test_the_argmax_share_is_rounded(
     assert batch.scores.tolist() == scores_of(batch.samples).tolist()
 
 
+@pytest.mark.slow
 def test_the_argmax_share_stays_exact_while_the_pool_changes(store: SampleStore) -> None:
     rng = random.Random(0)
     left: set[str] = set()
@@ -592,6 +593,7 @@ def test_the_race_goes_on_after_weights_of_every_size(new_store: OpenStore) -> N
     assert orders[0] != orders[1] != orders[2], "the order is that of the ids, not of the race"
 
 
+@pytest.mark.slow
 def test_extreme_scores(new_store: OpenStore) -> None:
     extremes = [0.0, 5e-324, 1e-300, 1e-30, 1.0, 1e30, 1e300, 1.7e308, -1.0, -1e300]
     score_of = dict(zip(TEN, extremes, strict=True))
@@ -809,6 +811,7 @@ def test_checkpoints_and_history(store: SampleStore) -> None:
 # -- opened again, and shared ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reopening_keeps_everything(store_url: str) -> None:
     with open_store(store_url, name="run", seed=2**70, weighting=Softmax(0.5)) as store:
         scored(store, [*TEN, "s99"])

@@ -200,6 +200,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_read_only_store_reads_and_names_the_method_that_would_write(store_url: str) -> None:
     with open_store(store_url, weighting="uniform") as store:
         store.add(["a", "b"])

@@ -69,6 +69,7 @@ def assert_sound(store: SampleStore) -> None:
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_every_sample_comes_and_is_settled_once(uniform: SampleStore) -> None:
     found = list(uniform.stream(8, commit_every=3))
     assert [len(batch) for batch in found] == [8, 8, 8, 8, 8, 8, 8, 4], "claims of 24"
@@ -82,6 +83,7 @@ def test_every_sample_comes_and_is_settled_once(uniform: SampleStore) -> None:
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 def test_a_batch_is_settled_once_the_loop_has_come_back(uniform: SampleStore) -> None:
     had: list[str] = []
     for i, batch in enumerate(uniform.stream(4, commit_every=2)):
@@ -92,6 +94,7 @@ def test_a_batch_is_settled_once_the_loop_has_come_back(uniform: SampleStore) ->
             break
 
 
+@pytest.mark.slow
 def test_the_main_process_settles_by_asking_for_the_state(uniform: SampleStore) -> None:
     stream = uniform.stream(4, commit_every=None)
     had: list[str] = []
@@ -114,6 +117,7 @@ def test_the_main_process_settles_by_asking_for_the_state(uniform: SampleStore) 
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_a_dropped_stream_gives_back_what_was_not_settled(
     uniform: SampleStore, new_store: Callable[..., SampleStore], mode: str, caplog: Any
@@ -138,6 +142,7 @@ def test_a_dropped_stream_gives_back_what_was_not_settled(
         store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_a_script_does_no_row_is_lost_and_none_settled_twice(
@@ -182,6 +187,7 @@ def test_whatever_a_script_does_no_row_is_lost_and_none_settled_twice(
     assert_sound(store)
 
 
+@pytest.mark.slow
 def test_a_stream_of_a_replay_buffer_does_not_end(replaying: SampleStore) -> None:
     with mock.patch.object(delivery, "AT_ONCE", 30):
         found = list(itertools.islice(replaying.stream(16, commit_every=2), 6))
@@ -193,6 +199,7 @@ def test_a_stream_of_a_replay_buffer_does_not_end(replaying: SampleStore) -> Non
     assert_sound(replaying)
 
 
+@pytest.mark.slow
 def test_a_claim_of_a_replay_buffer_has_1024_samples(replaying: SampleStore) -> None:
     replaying.add([f"more{i}" for i in range(1_000)])
     next(loop := iter(replaying.stream(1, commit_every=1)))
@@ -200,6 +207,7 @@ def test_a_claim_of_a_replay_buffer_has_1024_samples(replaying: SampleStore) -> 
     del loop
 
 
+@pytest.mark.slow
 def test_a_stream_waits_for_new_samples(
     uniform: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +219,7 @@ def test_a_stream_waits_for_new_samples(
     assert [sorted(batch) for batch in itertools.islice(stream, 2)] == [sorted(NAMES), ["new"]]
 
 
+@pytest.mark.slow
 def test_a_stream_says_that_scores_are_missing(
     store: SampleStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +245,7 @@ REFUSED: dict[str, tuple[Callable[[SampleStore], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_mistakes_are_told(uniform: SampleStore, what: str) -> None:
     act, message = REFUSED[what]
@@ -244,6 +254,7 @@ def test_mistakes_are_told(uniform: SampleStore, what: str) -> None:
     assert uniform.stats().claimed == 0
 
 
+@pytest.mark.slow
 def test_workers_of_another_loader_are_refused(uniform: SampleStore) -> None:
     """In this process: torch stops a worker that has raised after five seconds."""
     loop = iter(DataLoader(uniform.stream(1), batch_size=None))
@@ -255,6 +266,7 @@ def test_workers_of_another_loader_are_refused(uniform: SampleStore) -> None:
         next(iter(uniform.stream(1)))
 
 
+@pytest.mark.slow
 def test_a_store_that_only_reads_has_no_stream(uniform: SampleStore) -> None:
     with (
         open_store(inside.url_of(uniform), read_only=True) as reading,
@@ -263,6 +275,7 @@ def test_a_store_that_only_reads_has_no_stream(uniform: SampleStore) -> None:
         reading.stream(1)
 
 
+@pytest.mark.slow
 def test_a_second_iteration_ends_the_first(uniform: SampleStore) -> None:
     stream = uniform.stream(4)
     with pytest.raises(InvalidArgument, match=r"another iteration of this stream"):
@@ -273,6 +286,7 @@ def test_a_second_iteration_ends_the_first(uniform: SampleStore) -> None:
     assert uniform.stats().claimed == 0
 
 
+@pytest.mark.slow
 def test_a_state_belongs_to_its_buffer(uniform: SampleStore) -> None:
     state = uniform.stream(4).state_dict()
     with uniform.copy("other") as other:
@@ -296,6 +310,7 @@ WRONG_PARTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_state_that_was_changed_by_hand_is_refused(uniform: SampleStore) -> None:
     stream = uniform.stream(4)
     state = stream.state_dict()
@@ -307,6 +322,7 @@ def test_a_state_that_was_changed_by_hand_is_refused(uniform: SampleStore) -> No
     stream.load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_stream_of_a_deleted_buffer_finds_no_buffer(
     uniform: SampleStore, new_store: Callable[..., SampleStore]
 ) -> None:
@@ -320,6 +336,7 @@ def test_a_stream_of_a_deleted_buffer_finds_no_buffer(
         list(uniform.stream(4))
 
 
+@pytest.mark.slow
 def test_a_claim_that_was_released_by_hand_comes_again(
     uniform: SampleStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,6 +349,7 @@ def test_a_claim_that_was_released_by_hand_comes_again(
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_stream_has_claims_of_its_own(uniform: SampleStore) -> None:
     stream = uniform.stream(4, commit_every=5)
     loop = iter(stream)
@@ -347,6 +365,7 @@ def test_a_copy_of_a_stream_has_claims_of_its_own(uniform: SampleStore) -> None:
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_a_batch_that_cannot_be_collated_waits_again(
     new_store: Callable[..., SampleStore], mode: str, caplog: pytest.LogCaptureFixture
@@ -369,6 +388,7 @@ def test_a_batch_that_cannot_be_collated_waits_again(
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_a_signal_between_a_claim_and_its_batch_loses_neither(uniform: SampleStore) -> None:
     stream = uniform.stream(4)
     moments = ["sqlbuffer.loading.delivery._cut", "sqlbuffer.core.batch.Batch._end"]
@@ -382,6 +402,7 @@ def test_a_signal_between_a_claim_and_its_batch_loses_neither(uniform: SampleSto
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_loader", [False, True])
 def test_a_loop_that_was_begun_before_a_fork_takes_nothing_in_the_child(
     uniform: SampleStore, has_loader: bool
@@ -406,6 +427,7 @@ def test_a_loop_that_was_begun_before_a_fork_takes_nothing_in_the_child(
 # -- workers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_each_worker_has_claims_of_its_own(uniform: SampleStore, n_workers: int) -> None:
     stream = uniform.stream(4, commit_every=3)
@@ -425,6 +447,7 @@ def test_each_worker_has_claims_of_its_own(uniform: SampleStore, n_workers: int)
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "batch_size", "n_workers"), [(40, 4, 2), (40, 7, 3), (3, 2, 4)])
 def test_a_claim_leaves_a_share_to_each_worker(
     uniform: SampleStore, n: int, batch_size: int, n_workers: int
@@ -485,6 +508,7 @@ def test_the_claims_of_a_killed_worker_go_back(uniform: SampleStore) -> None:
     assert_sound(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_stateful_loader_goes_on_from_its_state(

@@ -165,6 +165,7 @@ def test_gaps_of_ids_are_passed_over(new_store: Callable[..., SampleStore]) -> N
         assert pa.table(second.table(where=("sample", "like", "%3 3"), chunk=chunk)).num_rows == 1
 
 
+@pytest.mark.slow
 def test_a_reading_that_is_dropped_keeps_no_transaction(store: SampleStore) -> None:
     store.add(["a", "b"])
     batches = iter(store.table(chunk=1))

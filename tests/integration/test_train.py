@@ -35,6 +35,7 @@ def database_time(store: SampleStore) -> dt.datetime:
     return found
 
 
+@pytest.mark.slow
 def test_retraining_stores_a_version_with_its_measures(
     store: SampleStore, caplog: pytest.LogCaptureFixture
 ) -> None:

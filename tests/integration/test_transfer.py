@@ -55,6 +55,7 @@ def crowd(url: str) -> None:
         other.sample(3).settle(np.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "seed"), [("consume", 1), ("replay", 2)])
 def test_a_copy_is_what_the_original_is_and_goes_on_as_it_does(
     new_store: Callable[..., SampleStore], to_url: str, mode: str, seed: int

@@ -228,6 +228,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(place=st.sampled_from([place for place in PLACES if place not in FIXED]), value=VALUES)
 def test_a_value_of_another_type_is_found(
@@ -469,6 +470,7 @@ def measure(store: SampleStore, way: str, reward: float) -> None:
         batch.settle([], record=(["s1"], [reward], ""))
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(

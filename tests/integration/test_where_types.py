@@ -332,6 +332,7 @@ def found(store: SampleStore, where: str) -> list[int]:
     return sorted(int(name[1:]) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.each_database
 def test_conditions_find_what_python_finds(new_store: NewStore) -> None:
     store = new_store(weighting="uniform")
@@ -412,6 +413,7 @@ def test_a_table_looks_up_the_types_each_time(new_store: NewStore) -> None:
         pyarrow.table(table)
 
 
+@pytest.mark.slow
 @pytest.mark.each_database
 def test_a_buffer_without_metas_takes_every_condition(new_store: NewStore) -> None:
     store = new_store(weighting="uniform")

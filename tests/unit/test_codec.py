@@ -52,6 +52,7 @@ def read(payload: bytes) -> object:
     return decode_all([""], [payload], ["cbor"])[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(samples())
 def test_a_sample_comes_back_as_it_was(value: object) -> None:
@@ -317,6 +318,7 @@ COLLIDING: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", COLLIDING.values(), ids=COLLIDING.keys())
 def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any]) -> None:
     elements = [make(i) for i in range(1, 12_001)]
@@ -444,6 +446,7 @@ SEEDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(SEEDS),

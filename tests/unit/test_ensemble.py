@@ -160,6 +160,7 @@ def test_an_ensemble_predicts_the_mean_and_the_disagreement() -> None:
     assert {i for (i,) in chosen} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_members_agree_where_there_are_labels_and_less_where_there_are_none() -> None:
     e = ensemble(5)
     e.update_dataset_from_inputs(*rows(100))

@@ -132,6 +132,7 @@ def test_another_process_with_another_hash_seed_agrees() -> None:
     assert json.loads(done.stdout) == {name: expected for name, (_, expected) in GOLDEN.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(equal_pairs(max_leaves=6))
 def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
@@ -140,6 +141,7 @@ def test_equal_samples_have_one_digest(pair: tuple[object, object]) -> None:
     assert canonical_bytes(a) == canonical_bytes(b)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(samples(max_leaves=4), samples(max_leaves=4))
 def test_two_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
@@ -345,6 +347,7 @@ def test_instants_at_the_ends_of_the_calendar() -> None:
     assert len(set(digests(ends))) == len(ends)
 
 
+@pytest.mark.slow
 @given(st.lists(texts()))
 def test_digests_of_strings_take_a_short_cut_to_the_same_place(values: list[str]) -> None:
     assert (

@@ -73,6 +73,7 @@ CHANGED_FOR_ONE = {
 }
 
 
+@pytest.mark.slow
 def test_a_constant_that_tests_change_is_changed_for_all_that_read_it() -> None:
     """A module that imports it by name has a copy, which `setattr` does not reach."""
     texts = {file: file.read_text() for file in FILES}
@@ -107,6 +108,7 @@ def _changed(text: str) -> Iterator[str]:
     yield from re.findall(r"setattr\(\s*\"(sqlbuffer\.[\w.]+\.[A-Z_]+)\"", text)
 
 
+@pytest.mark.slow
 def test_one_package_knows_the_databases() -> None:
     for file, tree in trees().items():
         is_silent = re.search("sqlite|postgres|psycopg|dialect", file.read_text().lower()) is None
@@ -140,6 +142,7 @@ def test_one_package_knows_the_databases() -> None:
         assert not named + drivers, name_of(file)
 
 
+@pytest.mark.slow
 def test_only_what_learns_imports_torch() -> None:
     for file, tree in trees().items():
         found = [
@@ -156,6 +159,7 @@ def test_only_what_learns_imports_torch() -> None:
         assert set(found) <= allowed, name_of(file)
 
 
+@pytest.mark.slow
 def test_manners() -> None:
     """No print, no assert, no pickle but where a user asked for it, no seeding of what belongs to
     the user.

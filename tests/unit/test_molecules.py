@@ -110,6 +110,7 @@ def test_qed_has_its_published_values(molecules: types.ModuleType) -> None:
     assert molecules.qed(CAFFEINE) == pytest.approx(0.538, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_plogp_of_benzene_is_logp_less_the_lowest_accessibility_score(
     molecules: types.ModuleType,
 ) -> None:
@@ -128,6 +129,7 @@ def test_plogp_penalises_the_largest_ring(
     assert molecules.plogp(smiles) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_celecoxib_is_most_like_itself(molecules: types.ModuleType, real: list[str]) -> None:
     assert molecules.celecoxib(molecules.CELECOXIB) == 1.0
     without_fluorine = "Cc1ccc(-c2cc(C)nn2-c2ccc(S(N)(=O)=O)cc2)cc1"

@@ -73,6 +73,7 @@ def test_without_matplotlib_the_message_has_the_command(monkeypatch: pytest.Monk
         draw_metrics(METRICS)
 
 
+@pytest.mark.slow
 def test_a_figure_belongs_to_no_window(tmp_path: pathlib.Path) -> None:
     import matplotlib.pyplot as plt
 
